@@ -1,0 +1,117 @@
+"""What defines a vector: the declared spec of a backbone, its JSON form and its fingerprint.
+
+This module imports no torch, so that stores and heads can be opened without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import StoreError
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Pooling = Literal["avg", "cls", "max", "flatten", "none"]
+
+#: The name of the layer that means "the features before the classifier".
+FEATURES = "features"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One captured layer: a column of the store.
+
+    ``name`` is a module's dotted name, or ``"features"`` for what the network feeds its classifier;
+    ``pooling`` is how that output becomes a vector of ``dim`` values.
+    """
+
+    name: str
+    pooling: Pooling
+    dim: int
+
+    @property
+    def column(self) -> str:
+        """The store's column: ``embedding`` for the features, ``embedding_<layer>`` for any other."""
+        return "embedding" if self.name == FEATURES else "embedding_" + re.sub(r"\W", "_", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Everything declared that decides a vector's values.
+
+    Engine, device, batch size and library versions are not here: they are provenance, recorded beside the
+    spec and held to ``precision`` by parity checks.
+
+    Parameters
+    ----------
+    provider, name : str
+        ``timm`` and ``resnet50.a1_in1k``, say.
+    weights_sha256 : str
+        Over the tensors by name (see `embedpipe.backbones.weights.hash_tensors`), so that a ``.pth`` and
+        its ``.safetensors`` are the same weights.
+    pretrained : bool
+        False for randomly initialised weights.
+    layers : tuple of LayerSpec
+        What is captured, in the order of the store's columns.
+    preprocessing : Preprocessing
+        Which pixels the network sees.
+    precision : str
+        Of the arithmetic in the network; vectors are float32 whatever it is.
+    """
+
+    provider: str
+    name: str
+    weights_sha256: str
+    pretrained: bool
+    layers: tuple[LayerSpec, ...]
+    preprocessing: Preprocessing
+    precision: Precision = "fp32"
+    modality: Literal["image"] = field(default="image")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, strings and numbers."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> BackboneSpec:
+        """Read what `to_json` wrote. Raises StoreError if it is not a spec this version knows."""
+        try:
+            data = json.loads(text)
+            data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
+            recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in data["preprocessing"].items()}
+            data["preprocessing"] = Preprocessing(**recipe)
+            return cls(**data)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"not a backbone spec that this version of embedpipe reads ({error}): {text[:200]!r}; "
+                "upgrade embedpipe, or embed again into a new store"
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def diff(self, other: BackboneSpec) -> dict[str, tuple[Any, Any]]:
+        """Return the differing fields, dotted, each with this spec's value and the other's."""
+        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        keys = sorted(mine.keys() | theirs.keys())
+        return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        pairs = [(f"{prefix}.{k}" if prefix else k, v) for k, v in value.items()]
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        pairs = [(f"{prefix}[{i}]", v) for i, v in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {k: v for name, item in pairs for k, v in _flatten(item, name).items()}
