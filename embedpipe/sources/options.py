@@ -12,8 +12,14 @@ class SourceOptions:
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
-    prefix: str = field(default="", metadata={"help": "Put PREFIX/ before every id, so that several roots can share a store."})
-    image: str | None = field(default=None, metadata={"help": "Table column with an image path or URL, or the image's bytes."})
-    id: str | None = field(default=None, metadata={"help": "Table column with a unique id; the path where none is given."})
+    prefix: str = field(
+        default="", metadata={"help": "Put PREFIX/ before every id, so that several roots can share a store."}
+    )
+    image: str | None = field(
+        default=None, metadata={"help": "Table column with an image path or URL, or the image's bytes."}
+    )
+    id: str | None = field(
+        default=None, metadata={"help": "Table column with a unique id; the path where none is given."}
+    )
     label: str | None = field(default=None, metadata={"help": "Table column to carry as label."})
     split: str | None = field(default=None, metadata={"help": "Table column to carry as split."})

@@ -1,0 +1,265 @@
+"""The ``embedpipe`` command: parse, call, print.
+
+Exit codes: 0 done, 1 failed (or `verify` found something), 2 bad usage, 3 finished with some rows failed,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedpipe import __version__
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.cli import show
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.embedding.options import RunOptions
+from embedpipe.sources.options import SourceOptions
+
+PARTLY_FAILED = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 bad usage, 3 finished with some rows failed, 130 interrupted.",
+)
+
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a feature store.")]
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    # A scheduler's polite stop is treated as Ctrl-C: commit what is done, then go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@exits_cleanly
+@with_options(SourceOptions, BackboneOptions, RunOptions)
+def embed(
+    source: Annotated[
+        str, typer.Argument(help="Image folder, file list, table or tar shards; a path or URL.")
+    ],
+    *,
+    to: Annotated[str, typer.Option("--to", help="The feature store; made if it is not there.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> int:
+    """Embed what is new or changed in SOURCE into a feature store.
+
+    Example: `embedpipe embed photos --to photos.features`
+    """
+    from embedpipe.embedding import embed as run
+
+    store = run(source, to, progress=not quiet, **options)
+    summary = store.summary
+    if as_json:
+        show.json_value(summary.to_dict())
+    elif not quiet:
+        show.summary(summary, verbose)
+    if summary.failed and not as_json:
+        show.failures(store, limit=3, file=sys.stderr)
+    return PARTLY_FAILED if summary.failed else 0
+
+
+@app.command()
+@exits_cleanly
+def info(
+    store: Store,
+    *,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Look at an earlier table version.")
+    ] = None,
+    failures: Annotated[bool, typer.Option("--failures", help="List the failed items and why.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a store holds: rows, labels, splits, spec, versions, failures, size.
+
+    Example: `embedpipe info photos.features`
+    """
+    from embedpipe.store import FeatureStore
+
+    opened = FeatureStore(store, version)
+    if failures:
+        show.failures(opened, as_json=as_json)
+    else:
+        show.store(opened, as_json, verbose)
+
+
+@app.command()
+@exits_cleanly
+def verify(
+    store: Store,
+    *,
+    sample: Annotated[int, typer.Option("--sample", help="How many items to embed again.")] = 32,
+    weights: Annotated[
+        str, typer.Option("--weights", help="Weights file, for a store made with one.")
+    ] = "default",
+    device: Annotated[str | None, typer.Option("--device", help="Where to embed.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that a python: backbone names.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Check a store's files, ids and vectors, and embed a sample again to compare. Exit code 1 if anything is wrong.
+
+    Example: `embedpipe verify photos.features --sample 100`
+    """
+    from embedpipe.embedding.verify import verify as run
+
+    report = run(store, sample=sample, weights=weights, device=device, trust=trust, progress=not quiet)
+    if as_json:
+        show.json_value(report.to_dict())
+    elif not quiet or not report.ok:
+        show.checks(report)
+    return 0 if report.ok else 1
+
+
+@app.command()
+@exits_cleanly
+@with_options(BackboneOptions)
+def backbones(
+    name: Annotated[str, typer.Argument(help="A backbone, or a part of names to list.")] = "",
+    *,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="List the stages that --layer and --drop-last take.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """List the backbones there are, or the layers of one.
+
+    Example: `embedpipe backbones timm/resnet50 --layers --weights none`
+    """
+    from embedpipe.backbones import describe_layers, list_backbones
+
+    if layers:
+        named = {"backbone": name} if name else {}
+        show.layers(describe_layers(BackboneOptions(**{**options, **named})), as_json)
+    else:
+        show.names(list_backbones(name), as_json)
+
+
+@app.command()
+@exits_cleanly
+def label(
+    store: Store,
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSONL table with ids and labels.")],
+    *,
+    id_column: Annotated[str, typer.Option("--id", help="The table's column with ids.")] = "id",
+    label_column: Annotated[str, typer.Option("--label", help="The table's column with labels.")] = "label",
+    to: Annotated[str, typer.Option("--to", help="The store's column to write.")] = "label",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Set labels (or any other column) from a table, without embedding again.
+
+    A source that gives labels of its own, such as class folders, sets them again on the next `embed`.
+
+    Example: `embedpipe label photos.features labels.csv --id file --label species`
+    """
+    from embedpipe.sources import read_table
+    from embedpipe.store import FeatureStore
+
+    labels = read_table(str(table))
+    change = FeatureStore(store).label(labels, id=id_column, label=label_column, to=to)
+    found = change.replaced + change.unchanged
+    counts = {
+        "labelled": change.replaced,
+        "unchanged": change.unchanged,
+        "unknown_ids": labels.num_rows - found,
+    }
+    if as_json:
+        show.json_value(counts)
+    elif not quiet:
+        print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+
+
+@app.command()
+@exits_cleanly
+def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Merge the small files that many short runs leave; ids and vectors stay as they are.
+
+    Example: `embedpipe compact photos.features`
+    """
+    from embedpipe.store import FeatureStore
+
+    opened = FeatureStore(store)
+    merged = opened.compact()
+    if as_json:
+        show.json_value({"merged": merged, "files": len(opened.table.files), "version": opened.version})
+    elif not quiet:
+        print(f"{merged:,} files merged; the store has {len(opened.table.files):,} now")
+
+
+@app.command()
+@exits_cleanly
+def vacuum(
+    store: Store,
+    *,
+    older_than: Annotated[
+        int, typer.Option("--older-than", help="Keep versions younger than this many hours.")
+    ] = 168,
+    keep_version: Annotated[
+        list[int] | None, typer.Option("--keep-version", help="Keep this version too.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Delete files that only old versions of the store refer to.
+
+    Example: `embedpipe vacuum photos.features --older-than 24 --keep-version 7`
+    """
+    from embedpipe.store import FeatureStore
+
+    deleted = FeatureStore(store).vacuum(older_than_hours=older_than, keep_versions=keep_version or [])
+    if as_json:
+        show.json_value({"deleted": deleted})
+    elif not quiet:
+        print(f"{len(deleted):,} files deleted")
+
+
+@app.command("map")
+@exits_cleanly
+def map_(
+    store: Store,
+    *,
+    to: Annotated[Path, typer.Option("--to", help="The PNG to write.")],
+    label: Annotated[str, typer.Option("--label", help="The column to colour by.")] = "label",
+    column: Annotated[
+        str | None, typer.Option("--column", help="Which embedding, where there are several.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw a 2-D map of a store as a picture, coloured by label, with thumbnails.
+
+    Example: `embedpipe map photos.features --to map.png`
+    """
+    from embedpipe.report import draw_map
+
+    written = draw_map(store, to, label=label, column=column, progress=not quiet)
+    if not quiet:
+        print(written)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

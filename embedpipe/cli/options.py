@@ -1,0 +1,79 @@
+"""Command-line options made from the option dataclasses, so that each default and help text has one home."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from embedpipe.errors import EmbedpipeError
+
+INTERRUPTED = 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show the traceback of an error.")]
+
+
+def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the fields of option dataclasses as options.
+
+    The command takes them as ``**options``, with the names and values that `embedpipe.embed` takes.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        made = [_parameter(cls, field) for cls in classes for field in dataclasses.fields(cls)]
+
+        @wraps(command)
+        def wrapper(**values: Any) -> Any:
+            return command(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+        parameters = sorted([*own, *made], key=lambda p: p.kind)
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
+    type_ = typing.get_type_hints(cls)[field.name]
+    default = field.default
+    if typing.get_origin(type_) is tuple:
+        type_, default = list[str], list(default) if isinstance(default, tuple) else []
+    option = typer.Option("--" + field.name.replace("_", "-"), help=field.metadata["help"])
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]
+    )
+
+
+def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn what a command returns or raises into an exit code and, for errors, one message."""
+
+    @wraps(command)
+    def wrapper(**values: Any) -> None:
+        try:
+            code = command(**values)
+        except EmbedpipeError as error:
+            if values.get("verbose"):
+                traceback.print_exc()
+            print(f"embedpipe: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print(
+                "embedpipe: interrupted; what was done is committed: run the same command to go on",
+                file=sys.stderr,
+            )
+            raise typer.Exit(INTERRUPTED) from error
+        raise typer.Exit(code or 0)
+
+    return wrapper

@@ -1,0 +1,179 @@
+"""What the command line prints, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TextIO
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from embedpipe.backbones import Stage
+from embedpipe.embedding import EmbedSummary
+from embedpipe.embedding.verify import VerifyReport
+from embedpipe.store import FeatureStore
+
+
+def json_value(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _print(table: Table, file: TextIO | None = None) -> None:
+    # Off a terminal lines are never folded, so that programs can read them.
+    file = file or sys.stdout
+    Console(file=file, width=None if file.isatty() else 10_000, highlight=False).print(table)
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def summary(result: EmbedSummary, verbose: bool) -> None:
+    """Print what a run did."""
+    counts = f"{result.embedded:,} embedded, {result.reused:,} reused, {result.failed:,} failed"
+    print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s ({result.rate:,.1f} embedded/s)")
+    rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
+    if result.gone:
+        rows.append(
+            ("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)")
+        )
+    if result.skipped:
+        skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
+        rows.append(("left out", f"{skipped}: not images by name; a file list or table can name them"))
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
+    rows.append(("time", f"{stages} (over all threads); batches of {result.batch_size}"))
+    rows += [("note", note) for note in result.notes]
+    _print(_pairs(rows if verbose else [row for row in rows if row[0] != "device"]))
+
+
+def failures(
+    store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None
+) -> None:
+    """Print failed items, all of them or the first few."""
+    rows = store.failures().to_pylist()
+    if as_json:
+        json_value(rows)
+        return
+    table = Table("id", "stage", "exception", "message", box=None)
+    for row in rows[:limit]:
+        table.add_row(row["id"], row["stage"], row["exception"], row["message"])
+    _print(table, file)
+    if limit and len(rows) > limit:
+        print(f"... and {len(rows) - limit:,} more: embedpipe info {store.path} --failures", file=file)
+    if not rows:
+        print("no failures")
+
+
+def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
+    """Print what a store holds."""
+    facts = _facts(opened)
+    if as_json:
+        json_value(facts)
+        return
+    spec = opened.spec
+    rows = [
+        ("store", f"{opened.path}, version {opened.version}"),
+        ("rows", f"{facts['rows']:,}"),
+        (
+            "failures",
+            f"{facts['failures']:,}"
+            + (f": embedpipe info {opened.path} --failures" if facts["failures"] else ""),
+        ),
+        ("labels", _counts(facts["labels"])),
+        ("splits", _counts(facts["splits"])),
+        ("sources", _counts(facts["sources"])),
+        ("columns", ", ".join(opened.data_columns)),
+        (
+            "embeddings",
+            ", ".join(f"{l.column}: {l.dim} values, {l.name}, pooling {l.pooling}" for l in spec.layers),
+        ),
+        ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
+        ("weights", f"sha256 {spec.weights_sha256}"),
+        ("preprocessing", ", ".join(f"{k} {v}" for k, v in facts["spec"]["preprocessing"].items())),
+        ("precision", spec.precision),
+        ("fingerprint", facts["fingerprint"]),
+        ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {facts['files']:,} files"),
+        ("last run", ", ".join(f"{k} {v}" for k, v in facts["last_run"].items()) or "none recorded"),
+    ]
+    if verbose:
+        rows += [
+            ("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]
+        ]
+    _print(_pairs(rows))
+    if facts["files"] > 100:
+        print(f"many small files: `embedpipe compact {opened.path}` merges them")
+
+
+def _facts(opened: FeatureStore) -> dict[str, Any]:
+    def counts(name: str) -> dict[str, int]:
+        if name not in opened.data_columns:
+            return {}
+        found = pc.value_counts(opened.to_arrow([name]).column(name)).to_pylist()
+        return {
+            str(pair["values"]): pair["counts"] for pair in sorted(found, key=lambda pair: -pair["counts"])
+        }
+
+    history = opened.history()
+    runs = [commit["embedpipe.run"] for commit in history if "embedpipe.run" in commit]
+    return {
+        "store": opened.path,
+        "version": opened.version,
+        "rows": len(opened),
+        "failures": opened.failures().num_rows,
+        "labels": counts("label"),
+        "splits": counts("split"),
+        "sources": counts("source_root"),
+        "columns": opened.data_columns,
+        "spec": opened.spec.to_dict(),
+        "fingerprint": opened.spec.fingerprint(),
+        "files": len(opened.table.files),
+        "bytes": sum(file.size for file in opened.table.files),
+        "last_run": json.loads(runs[0]) if runs else {},
+        "history": [
+            {key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history
+        ],
+    }
+
+
+def _counts(counts: dict[str, int], limit: int = 20) -> str:
+    if not counts:
+        return "none"
+    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:limit])
+    return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
+
+
+def checks(report: VerifyReport) -> None:
+    """Print what `verify` found."""
+    _print(
+        _pairs([(f"{'ok' if check.ok else 'WRONG':5} {check.name}", check.detail) for check in report.checks])
+    )
+    print("verified" if report.ok else "NOT verified")
+
+
+def layers(stages: Sequence[Stage], as_json: bool) -> None:
+    """Print the stages of a backbone."""
+    if as_json:
+        json_value([asdict(stage) for stage in stages])
+        return
+    table = Table("--drop-last", "--layer", "output shape", "dim", "parameters", box=None)
+    for dropped, stage in zip(reversed(range(len(stages))), stages, strict=True):
+        table.add_row(str(dropped), stage.tap, str(stage.shape), str(stage.dim), f"{stage.parameters:,}")
+    _print(table)
+
+
+def names(found: Sequence[str], as_json: bool) -> None:
+    """Print the names of backbones."""
+    if as_json:
+        json_value(list(found))
+    else:
+        print("\n".join(found))

@@ -1,0 +1,161 @@
+"""`embed`: from a source to a feature store, which is the main job of embedpipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from embedpipe import __version__
+from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
+from embedpipe.config import build_options
+from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
+from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.plan import Plan, make_plan
+from embedpipe.embedding.summary import EmbedSummary, StageTimer
+from embedpipe.embedding.writer import Embedded, RowWriter, Reused
+from embedpipe.errors import PruneRefusedError, StoreError
+from embedpipe.progress import Progress
+from embedpipe.sources import Listing, SourceOptions, open_source
+from embedpipe.store import FeatureStore
+
+OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
+
+
+def embed(source: Any, to: str | Path, *, progress: bool | None = None, **options: Any) -> FeatureStore:
+    """Embed every item of a source into a feature store; items that are there already are not embedded again.
+
+    Parameters
+    ----------
+    source : str, path-like or in-memory data
+        A folder, file list, table, tar shards (or a URL of one), or a sequence of paths, PIL images or
+        arrays; see `embedpipe.sources.open_source`.
+    to : str or path-like
+        The store's folder or URL; made if it is not there.
+    progress : bool, optional
+        Show progress on standard error; by default only on a terminal.
+    **options
+        Fields of `SourceOptions`, `BackboneOptions` and `RunOptions`: ``backbone="timm/resnet50"``,
+        ``layer=("layer3",)``, ``label="category"``, ``batch_size=64``, ``prune=True``...
+
+    Returns
+    -------
+    FeatureStore
+        With what the run did in ``summary``. Items that failed are in ``failures()``; they are tried
+        again by the next run.
+
+    Raises
+    ------
+    EmbedpipeError
+        If the source cannot be listed, the backbone cannot be loaded, or the store is another spec's.
+        A ``KeyboardInterrupt`` commits what is done before it goes on.
+
+    Examples
+    --------
+    >>> store = embedpipe.embed("photos/", to="photos.features")  # doctest: +SKIP
+    >>> X, y = store.to_numpy(label="label")  # doctest: +SKIP
+    """
+    source_options, backbone_options, run_options = build_options(OPTIONS, options)
+    show = Progress(progress)
+    listing = open_source(source, source_options)
+    device, reason = choose_device(run_options.device)
+    backbone = load_backbone(backbone_options, device)
+    show.say(f"device: {reason}")
+    store = FeatureStore.create(to, backbone.spec)
+    store.summary = embed_listing(listing, store, backbone, run_options, show)
+    store.summary.device_reason = reason
+    return store
+
+
+def embed_listing(
+    listing: Listing, store: FeatureStore, backbone: Backbone, options: RunOptions, progress: Progress
+) -> EmbedSummary:
+    """Bring a store up to date with a listing. Raises StoreError if an item was neither embedded, reused nor failed."""
+    start = time.perf_counter()
+    timer = StageTimer()
+    with timer("plan"):
+        stored = store.refresh().table.read(["id", "content_hash"])
+        plan = make_plan(listing, store, options.checksum)
+        index = HashIndex(stored.column("content_hash"), stored.column("id"))
+    pruning = options.prune and _may_prune(listing, plan, options.force)
+
+    threads = options.threads or os.cpu_count() or 1
+    forward = Forwarder(backbone, options.batch_size or (256 if backbone.device.type == "cuda" else 32))
+    note = {"embedpipe.run": _provenance(listing, backbone)}
+    writer = RowWriter(store, listing, set(plan.gone), note, timer)
+    try:
+        for failure in listing.failures:
+            writer.put(failure)
+        with progress.step("embedding", len(plan.read) + len(plan.update)) as advance:
+            for row, id, digest in _update_rows(listing, plan, store):
+                writer.put(Reused(row, digest, id))
+                advance()
+            messages = embed_rows(listing, plan.read, forward, index, threads, timer)
+            with contextlib.closing(messages):
+                for message in messages:
+                    writer.put(message)
+                    advance(len(message.rows) if isinstance(message, Embedded) else 1)
+    finally:
+        writer.close()
+
+    summary = EmbedSummary(
+        seen=len(listing) + len(listing.failures),
+        embedded=writer.embedded,
+        reused=writer.reused + plan.unchanged,
+        failed=len(writer.failed_ids),
+        gone=len(plan.gone),
+        skipped=dict(listing.skipped),
+        device=str(backbone.device),
+        batch_size=forward.batch_size,
+        store=store.path,
+    )
+    if summary.seen != summary.embedded + summary.reused + summary.failed:
+        raise StoreError(f"rows were lost: {summary}; please report this")
+    store.failures_table.settle(failed=writer.failed_ids, root=listing.root)
+    if pruning and plan.gone:
+        summary.pruned = store.remove(plan.gone).removed
+    elif options.prune and plan.gone:
+        summary.notes.append("nothing was pruned, because part of the source could not be listed")
+    summary.version = store.refresh().version
+    summary.seconds = time.perf_counter() - start
+    summary.rate = summary.embedded / summary.seconds
+    summary.stages = timer.seconds
+    return summary
+
+
+def _update_rows(listing: Listing, plan: Plan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
+    """Yield row, id and content hash of items whose bytes are unchanged but whose metadata is not."""
+    ids = listing.table.column("id").take(pa.array(plan.update))
+    stored = store.table.rows(ids.combine_chunks(), ["id", "content_hash"])
+    hashes = dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
+    for row, id in zip(plan.update.tolist(), ids.to_pylist(), strict=True):
+        yield row, id, hashes[id]
+
+
+def _may_prune(listing: Listing, plan: Plan, force: bool) -> bool:
+    """Say whether pruning is safe. Raises PruneRefusedError where it would drop more than half of the rows."""
+    if len(plan.gone) > plan.rows_of_root / 2 and not force:
+        raise PruneRefusedError(
+            f"pruning would drop {len(plan.gone):,} of the {plan.rows_of_root:,} rows of {listing.root!r}: "
+            "is the folder mounted and whole? If so, pass --force (force=True)"
+        )
+    return not any(failure.stage == "list" for failure in listing.failures)
+
+
+def _provenance(listing: Listing, backbone: Backbone) -> str:
+    return json.dumps(
+        {
+            "embedpipe": __version__,
+            "python": platform.python_version(),
+            "source": listing.root,
+            "device": str(backbone.device),
+            **backbone.provenance,
+        }
+    )

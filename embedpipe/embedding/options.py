@@ -1,0 +1,42 @@
+"""How an embedding run goes: the options that the command line and `embedpipe.embed` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from embedpipe.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Choices that change how a run goes and never what the vectors are.
+
+    Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
+    """
+
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, mps...; the fastest usable one where not given."}
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Items a forward pass takes; chosen by device, halved when memory runs out."},
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "Decoding threads; one a core where not given."}
+    )
+    checksum: bool = field(
+        default=False,
+        metadata={"help": "Compare every item's content, even where size and time are unchanged."},
+    )
+    prune: bool = field(default=False, metadata={"help": "Drop rows of this source whose items are gone."})
+    force: bool = field(
+        default=False, metadata={"help": "Prune even where that drops more than half of the source's rows."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}={value} must be at least 1")
+        if self.force and not self.prune:
+            raise UsageError("force only matters together with prune")

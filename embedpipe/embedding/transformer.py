@@ -1,0 +1,254 @@
+"""`EmbeddingTransformer`: paths, images or arrays in, features out, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
+from embedpipe.decoding import payload_hash
+from embedpipe.embedding.embed import embed_listing
+from embedpipe.embedding.options import RunOptions
+from embedpipe.errors import ItemError, UsageError
+from embedpipe.progress import Progress
+from embedpipe.sources import Listing, list_items
+from embedpipe.store import FeatureStore
+from embedpipe.store.schema import matrix
+
+_BACKBONE = BackboneOptions()
+_RUN = RunOptions()
+
+
+class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn images into the features of a frozen backbone.
+
+    The weights are loaded on first use into a cache of the process, never pickled, and shared by clones.
+    Vectors go through a feature store, looked up by content, so that cross-validation and grid search,
+    over several processes too, embed each image once.
+
+    Parameters
+    ----------
+    backbone, weights, arch, layer, drop_last, pooling, precision, offline
+        As in `BackboneOptions`. Several layers are concatenated.
+    device, batch_size, threads
+        As in `RunOptions`.
+    store : str or path-like, optional
+        The feature store to look up and add to. ``"default"`` is one per backbone in the user's cache
+        folder (the environment variable ``EMBEDPIPE_CACHE`` moves it); None keeps nothing.
+
+    Attributes
+    ----------
+    spec_ : BackboneSpec
+        What defines the vectors.
+
+    Examples
+    --------
+    >>> model = make_pipeline(EmbeddingTransformer(), LogisticRegression())  # doctest: +SKIP
+    >>> model.fit(paths, y).predict(new_paths)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str = _BACKBONE.backbone,
+        *,
+        weights: str = _BACKBONE.weights,
+        arch: str | None = _BACKBONE.arch,
+        layer: Sequence[str] = _BACKBONE.layer,
+        drop_last: int = _BACKBONE.drop_last,
+        pooling: str | None = _BACKBONE.pooling,
+        precision: str = _BACKBONE.precision,
+        offline: bool = _BACKBONE.offline,
+        device: str | None = _RUN.device,
+        batch_size: int | None = _RUN.batch_size,
+        threads: int | None = _RUN.threads,
+        store: str | Path | None = "default",
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.arch = arch
+        self.layer = layer
+        self.drop_last = drop_last
+        self.pooling = pooling
+        self.precision = precision
+        self.offline = offline
+        self.device = device
+        self.batch_size = batch_size
+        self.threads = threads
+        self.store = store
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Load the backbone, which fixes the number of features; nothing is learned from ``X``.
+
+        Parameters
+        ----------
+        X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes
+            Or a table or array with one such column.
+        y : ignored
+
+        Raises
+        ------
+        UsageError
+            If ``X`` is empty or has several columns, or a parameter is wrong.
+        """
+        _items(X)
+        self.spec_ = self._load().spec
+        self._n_features_out = sum(layer.dim for layer in self.spec_.layers)
+        self.n_features_in_ = 1
+        if hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray([str(name) for name in X.columns], dtype=object)
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Embed items.
+
+        Returns
+        -------
+        X : float32 array (n_samples, dim)
+
+        Raises
+        ------
+        UsageError
+            If items cannot be read or decoded; the message names them and says why.
+        """
+        check_is_fitted(self, "spec_")
+        items = _items(X)
+        backbone = self._load()
+        listing = list_items(items, ids=[f"{i:09d}" for i in range(len(items))])
+        digests = self._digests(listing)
+        unique = list(dict.fromkeys(digests))
+        with contextlib.ExitStack() as stack:
+            path = self._store_path(backbone)
+            if path is None:
+                path = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedpipe-"))
+            elif "://" not in path:
+                # One process embeds what is missing while the others wait, to find it there.
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(f"{path}.lock"))
+            store = FeatureStore.create(path, backbone.spec)
+            ids = _ids_by_content(store, unique)
+            if missing := [digest for digest in unique if digest not in ids]:
+                rows = [digests.index(digest) for digest in missing]
+                embed_listing(
+                    _part(listing, rows, missing), store, backbone, self._run_options(), Progress(False)
+                )
+                ids = _ids_by_content(store, unique)
+                self._refuse_failures(store, listing, digests, ids)
+            vectors = _vectors(store, [ids[digest] for digest in unique])
+        place = {digest: i for i, digest in enumerate(unique)}
+        return vectors[[place[digest] for digest in digests]]
+
+    def _run_options(self) -> RunOptions:
+        return RunOptions(device=self.device, batch_size=self.batch_size, threads=self.threads)
+
+    def _load(self) -> Backbone:
+        layer = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        names = ("backbone", "weights", "arch", "drop_last", "pooling", "precision", "offline")
+        options = BackboneOptions(layer=layer, **{name: getattr(self, name) for name in names})
+        return load_backbone(options, choose_device(self.device)[0])
+
+    def _store_path(self, backbone: Backbone) -> str | None:
+        if self.store != "default":
+            return None if self.store is None else str(self.store)
+        cache = os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")
+        return str(Path(cache) / "transformer" / backbone.spec.fingerprint()[:16])
+
+    def _digests(self, listing: Listing) -> list[str]:
+        def digest(row: int) -> str | ItemError:
+            try:
+                return payload_hash(listing.read(row))
+            except ItemError as error:
+                return error
+
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
+            digests = list(pool.map(digest, range(len(listing))))
+        _refuse(
+            {row: str(error) for row, error in enumerate(digests) if isinstance(error, ItemError)}, listing
+        )
+        return [digest for digest in digests if isinstance(digest, str)]
+
+    def _refuse_failures(
+        self, store: FeatureStore, listing: Listing, digests: list[str], ids: dict[str, str]
+    ) -> None:
+        failures = store.failures()
+        messages = dict(zip(failures["id"].to_pylist(), failures["message"].to_pylist(), strict=True))
+        _refuse({row: messages.get(d, "") for row, d in enumerate(digests) if d not in ids}, listing)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags
+
+
+def _items(X: Any) -> list[Any]:
+    """Return the items of a sequence, or of the one column of a table or 2-D array."""
+    if isinstance(X, str | bytes | Path):
+        raise UsageError(f"X={X!r:.100} is a single item: pass a list of items")
+    if hasattr(X, "columns"):
+        if len(X.columns) != 1:
+            raise UsageError(
+                f"X has {len(X.columns)} columns {list(X.columns)}: choose the one with the images"
+            )
+        X = X[next(iter(X.columns))]
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        if X.shape[1] != 1:
+            raise UsageError(
+                f"X has shape {X.shape}: it must be (n_samples,), (n_samples, 1) or (n_samples, h, w, 3)"
+            )
+        X = X[:, 0]
+    items = list(X)
+    if not items:
+        raise UsageError("X is empty: there is nothing to embed")
+    return items
+
+
+def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:
+    """Return content hash -> id for those of ``digests`` that the store has."""
+    rows = store.refresh().table.read(["id", "content_hash"])
+    rows = rows.filter(pc.is_in(rows.column("content_hash"), value_set=pa.array(digests, pa.string())))
+    return dict(zip(rows["content_hash"].to_pylist(), rows["id"].to_pylist(), strict=True))
+
+
+def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
+    """Return the stored vectors of these ids, in their order, all layers side by side."""
+    rows = store.table.rows(pa.array(ids, pa.string()), ["id", *store.dims])
+    place = pc.index_in(pa.array(ids, pa.string()), value_set=rows.column("id").combine_chunks())
+    blocks = [matrix(rows.column(name), dim, name) for name, dim in store.dims.items()]
+    return np.concatenate(blocks, axis=1)[np.asarray(place)]
+
+
+def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
+    """Return some rows of a listing under other ids."""
+    table = listing.table.take(pa.array(rows, pa.int64())).set_column(0, "id", pa.array(ids, pa.string()))
+    return Listing(table, "transformer", read=lambda row: listing.read(rows[row]))
+
+
+def _refuse(problems: dict[int, str], listing: Listing) -> None:
+    if not problems:
+        return
+    uris = listing.table.column("uri")
+    lines = [
+        f"  item {row} ({uris[row].as_py() or 'in memory'}): {why}" for row, why in list(problems.items())[:5]
+    ]
+    more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise UsageError(
+        f"{len(problems)} of {len(listing)} items cannot be embedded; leave them out or repair them:\n"
+        + "\n".join(lines)
+        + more
+    )

@@ -1,0 +1,173 @@
+"""The writer thread: collects finished rows and commits them to the store, in bounded atomic steps."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.embedding.summary import StageTimer
+from embedpipe.errors import Failure
+from embedpipe.sources import Listing
+from embedpipe.store import FeatureStore
+from embedpipe.store.schema import storable, vector_column
+
+#: A commit is due after this many rows or seconds: a kill loses no more than that, and what is in flight.
+FLUSH_ROWS = 1024
+FLUSH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows of the listing with new vectors: column -> float32 (n, dim)."""
+
+    rows: list[int]
+    hashes: list[str]
+    vectors: dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Reused:
+    """A row of the listing that takes the stored vector of ``from_id``."""
+
+    row: int
+    hash: str
+    from_id: str
+
+
+Message = Embedded | Reused | Failure
+
+
+class RowWriter:
+    """Commits rows from a thread of its own, so that the loop never waits for the disk.
+
+    An exception in the thread is raised again by the next `put` or by `close`.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        listing: Listing,
+        gone: set[str],
+        note: Mapping[str, Any],
+        timer: StageTimer,
+    ):
+        self.embedded = self.reused = 0
+        self.failed_ids: list[str] = []
+        self._store, self._listing, self._gone, self._note, self._timer = store, listing, gone, note, timer
+        self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=4)
+        self._pending: list[Message] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="embedpipe-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, message: Message) -> None:
+        """Hand over finished rows; waits while the writer is behind."""
+        self._raise()
+        self._queue.put(message)
+
+    def close(self) -> None:
+        """Commit what is left and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        last, count, closing = time.monotonic(), 0, False
+        while not closing:
+            try:
+                message = self._queue.get(timeout=max(0.01, last + FLUSH_SECONDS - time.monotonic()))
+            except queue.Empty:
+                message = None
+            else:
+                closing = message is None
+            if message is not None and self._error is None:
+                self._pending.append(message)
+                count += len(message.rows) if isinstance(message, Embedded) else 1
+            if closing or count >= FLUSH_ROWS or time.monotonic() - last >= FLUSH_SECONDS:
+                if self._error is None:
+                    try:
+                        self._flush()
+                    except BaseException as error:  # raised again in the loop's own thread
+                        self._error = error
+                self._pending, last, count = [], time.monotonic(), 0
+
+    def _flush(self) -> None:
+        embedded = [m for m in self._pending if isinstance(m, Embedded)]
+        reused = [m for m in self._pending if isinstance(m, Reused)]
+        failures = [m for m in self._pending if isinstance(m, Failure)]
+        with self._timer("write"):
+            parts = [self._embedded_rows(embedded)] if embedded else []
+            parts += [self._reused_rows(reused)] if reused else []
+            if parts:
+                self._store.write(pa.concat_tables(parts, promote_options="default"), self._note)
+            self._store.failures_table.record(failures, self._listing.root)
+        self.embedded += sum(len(m.rows) for m in embedded)
+        self.reused += len(reused)
+        self.failed_ids += [failure.id for failure in failures]
+
+    def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
+        rows = self._source_rows(
+            [row for m in messages for row in m.rows], [h for m in messages for h in m.hashes]
+        )
+        rows = self._fill(rows, rows.column("id"))
+        for column in messages[0].vectors:
+            rows = rows.append_column(
+                column, vector_column(np.concatenate([m.vectors[column] for m in messages]))
+            )
+        return rows
+
+    def _reused_rows(self, messages: list[Reused]) -> pa.Table:
+        rows = self._source_rows([m.row for m in messages], [m.hash for m in messages])
+        from_ids = pa.array([m.from_id for m in messages])
+        # A moved item keeps what was said of it; a copy has only its vector from elsewhere.
+        moved = [
+            id == m.from_id or m.from_id in self._gone
+            for id, m in zip(rows["id"].to_pylist(), messages, strict=True)
+        ]
+        rows = self._fill(rows, pc.if_else(pa.array(moved), from_ids, None))
+        names = ["id", *self._store.dims]
+        stored = self._store.table.rows(pc.unique(from_ids), names)
+        place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
+        for name in self._store.dims:
+            rows = rows.append_column(self._store.schema.field(name), stored.column(name).take(place))
+        return rows
+
+    def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
+        table = storable(self._listing.table.take(pa.array(rows, pa.int64())))
+        table = table.append_column("content_hash", pa.array(hashes, pa.string()))
+        return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
+
+    def _fill(self, rows: pa.Table, from_ids: pa.Array) -> pa.Table:
+        """Where the source says nothing (a late label, a column of another source), keep what is stored."""
+        names = [
+            name for name in self._store.data_columns if name not in ("uri", "content_hash", "source_root")
+        ]
+        stored = self._store.table.rows(pc.drop_null(pc.unique(from_ids)), names)
+        if stored.num_rows == 0:
+            return rows
+        place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
+        for name in names:
+            if name.startswith("source_") or name == "id":
+                continue
+            kept = stored.column(name).take(place)
+            if name in rows.column_names:
+                index = rows.column_names.index(name)
+                said = rows.column(name)
+                kept = kept if kept.type == said.type else kept.cast(said.type)
+                rows = rows.set_column(index, name, pc.coalesce(said, kept))
+            else:
+                rows = rows.append_column(name, kept)
+        return rows

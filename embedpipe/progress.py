@@ -1,0 +1,93 @@
+"""Progress of long steps: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called with how many more items are done."""
+
+    def __call__(self, count: int = 1) -> None:
+        """Move on by ``count`` items."""
+
+
+class Progress:
+    """Shows named steps on standard error.
+
+    Parameters
+    ----------
+    show : bool, optional
+        None shows a bar if standard error is a terminal and is silent otherwise; True also shows
+        plain lines, at most one in `LINE_SECONDS`, where it is not; False shows nothing.
+    """
+
+    LINE_SECONDS = 10.0
+
+    def __init__(self, show: bool | None = None) -> None:
+        terminal = sys.stderr.isatty()
+        self.bars = terminal and show is not False
+        self.lines = not terminal and show is True
+
+    def say(self, message: str) -> None:
+        """Write one line, if anything is shown at all."""
+        if self.bars or self.lines:
+            print(message, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def step(self, name: str, total: int, unit: str = "items") -> Iterator[Advance]:
+        """Show a step of ``total`` items; the block calls what it is given as items are done."""
+        if self.bars:
+            with self._bar(name, total, unit) as advance:
+                yield advance
+        elif self.lines:
+            with self._plain(name, total, unit) as advance:
+                yield advance
+        else:
+            yield lambda count=1: None
+
+    @contextmanager
+    def _bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        from rich import progress as rich
+        from rich.console import Console
+
+        columns = (
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.fields[rate]}"),
+            rich.TimeRemainingColumn(),
+        )
+        with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=total, rate="")
+
+            def advance(count: int = 1) -> None:
+                speed = bar.tasks[0].speed
+                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "")
+
+            yield advance
+
+    @contextmanager
+    def _plain(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(count: int = 1) -> None:
+            nonlocal done, last
+            done += count
+            now = time.monotonic()
+            if now - last >= self.LINE_SECONDS:
+                last = now
+                rate = done / (now - start)
+                left = (total - done) / rate if rate else 0.0
+                print(
+                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        yield advance

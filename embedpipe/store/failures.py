@@ -1,0 +1,67 @@
+"""The failures table beside the features: which items have no vector, at which stage, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.errors import Failure
+from embedpipe.store.keyed_table import KeyedTable
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("uri", pa.string()),
+        pa.field("source_root", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("exception", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("when", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+
+class FailuresTable:
+    """The table of failed items, one row an id; made when the first item fails."""
+
+    def __init__(self, store_path: str) -> None:
+        # Delta's readers and its vacuum leave folders that begin with an underscore alone.
+        self.path = f"{store_path}/_failures"
+
+    def _open(self) -> KeyedTable | None:
+        return KeyedTable(self.path) if KeyedTable.exists(self.path) else None
+
+    def read(self) -> pa.Table:
+        """Return all failures in id order, with the columns of `SCHEMA`."""
+        table = self._open()
+        return table.read() if table else SCHEMA.empty_table()
+
+    def record(self, failures: Sequence[Failure], root: str) -> None:
+        """Add failures of one root, in the place of earlier ones of the same ids."""
+        if not failures:
+            return
+        rows = {
+            f.id: {"uri": f.uri, "stage": f.stage, "exception": f.exception, "message": f.message}
+            for f in failures
+        }
+        now = datetime.now(UTC)
+        table = self._open() or KeyedTable.create(self.path, SCHEMA)
+        table.upsert(
+            pa.Table.from_pylist(
+                [{"id": id, "source_root": root, "when": now, **row} for id, row in rows.items()],
+                schema=SCHEMA,
+            )
+        )
+
+    def settle(self, failed: Sequence[str], root: str) -> None:
+        """After a run over a whole root: drop its failures that did not fail again (repaired, or gone)."""
+        table = self._open()
+        if table is None:
+            return
+        rows = table.read(["id", "source_root"])
+        again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
+        settled = pc.and_(pc.equal(rows.column("source_root"), root), pc.invert(again))
+        table.delete(rows.column("id").filter(settled).combine_chunks())

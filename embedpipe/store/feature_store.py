@@ -1,0 +1,291 @@
+"""`FeatureStore`: what people and heads read, and the few ways in which it changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.errors import SpecMismatchError, StoreError, UsageError, nearest
+from embedpipe.store.failures import FailuresTable
+from embedpipe.store.keyed_table import Change, KeyedTable
+from embedpipe.store.scan import label_array, read_vectors
+from embedpipe.store.schema import VECTOR, spec_of, store_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow.dataset as ds
+
+
+class FeatureStore:
+    """A dataset's features: a Delta Lake table with one row an item.
+
+    Columns: ``id`` (unique), ``uri``, ``content_hash`` (SHA-256 of the payload), ``source_root``,
+    ``source_size`` (bytes), ``source_modified`` (ns), then ``label``, ``split`` and metadata where the
+    source gave any, and one column of float32 lists per captured layer (``embedding``,
+    ``embedding_<layer>``). Reads come in id order, whatever the order of writing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Folder or URL of the table.
+    version : int, optional
+        Read the store as it was at this table version.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store at ``path``, or no such version.
+    StoreError
+        If the table there is not a feature store.
+
+    Attributes
+    ----------
+    summary : embedpipe.embedding.EmbedSummary or None
+        What the `embedpipe.embed` call that returned this store did.
+    """
+
+    def __init__(self, path: str | Path, version: int | None = None) -> None:
+        self.path = str(path).rstrip("/")
+        self._table = KeyedTable(self.path, version)
+        self.spec: BackboneSpec = spec_of(self._table.schema)
+        self.failures_table = FailuresTable(self.path)
+        self.summary: Any = None
+
+    @classmethod
+    def create(cls, path: str | Path, spec: BackboneSpec) -> FeatureStore:
+        """Open the store at ``path``, making an empty one if there is none.
+
+        Raises
+        ------
+        SpecMismatchError
+            If the store there was made by another spec; the message shows the differing fields.
+        """
+        path = str(path).rstrip("/")
+        if not KeyedTable.exists(path):
+            if (
+                "://" not in path
+                and Path(path).exists()
+                and (not Path(path).is_dir() or any(Path(path).iterdir()))
+            ):
+                raise StoreError(f"{path!r} exists and is not a feature store: give a new or empty folder")
+            KeyedTable.create(path, store_schema(spec))
+        store = cls(path)
+        store.require(spec)
+        return store
+
+    def require(self, spec: BackboneSpec) -> None:
+        """Raise SpecMismatchError unless the store holds vectors of ``spec``."""
+        if differing := self.spec.diff(spec):
+            lines = [
+                f"  {name}: {here!r} in the store, {given!r} given"
+                for name, (here, given) in differing.items()
+            ]
+            raise SpecMismatchError(
+                f"{self.path!r} holds vectors of another backbone spec:\n"
+                + "\n".join(lines)
+                + "\nUse the store's own backbone and options, or embed into a new store."
+            )
+
+    # ---------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        backbone = f"{self.spec.provider}/{self.spec.name}"
+        return f"FeatureStore({self.path!r}, rows={len(self)}, backbone={backbone!r}, version={self.version})"
+
+    @property
+    def version(self) -> int:
+        """The table version that is being read; every commit makes the next one."""
+        return self._table.version
+
+    @property
+    def table(self) -> KeyedTable:
+        """The keyed Delta table underneath."""
+        return self._table
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's Arrow schema; the spec's JSON is in the embedding columns' field metadata."""
+        return self._table.schema
+
+    @property
+    def data_columns(self) -> list[str]:
+        """Names of all columns but the embeddings."""
+        return [field.name for field in self.schema if field.type != VECTOR]
+
+    @cached_property
+    def dims(self) -> dict[str, int]:
+        """The length of the vectors in each embedding column."""
+        return {layer.column: layer.dim for layer in self.spec.layers}
+
+    def refresh(self) -> FeatureStore:
+        """Move on to the newest version, and return self."""
+        self._table.refresh()
+        return self
+
+    def to_numpy(
+        self, label: str | None = None, *, column: str | None = None, split: str | None = None
+    ) -> npt.NDArray[np.float32] | tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
+        """Read vectors, and labels if asked, in id order.
+
+        Parameters
+        ----------
+        label : str, optional
+            A column to return as ``y``. Rows without a value there are left out, and a warning says how many.
+        column : str, optional
+            Which embedding column; needed only where there are several.
+        split : str, optional
+            Only the rows of this split.
+
+        Returns
+        -------
+        X : float32 array (n_samples, dim)
+        y : array (n_samples,), only with ``label``
+
+        Raises
+        ------
+        UsageError
+            If there is no such column or split.
+        """
+        column = self._embedding(column)
+        wanted = [self._data_column(name) for name in (label, "split" if split is not None else None) if name]
+        if not wanted:
+            return read_vectors(self._table, column, self.dims[column])[1]
+        rows = self._table.read(["id", *dict.fromkeys(wanted)])
+        if split is not None:
+            splits = pc.unique(rows.column("split")).to_pylist()
+            if split not in splits:
+                raise UsageError(f"{self.path!r} has no split {split!r}: it has {splits}")
+            rows = rows.filter(pc.equal(rows.column("split"), split))
+        if label and (missing := rows.column(label).null_count):
+            warnings.warn(
+                f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2
+            )
+            rows = rows.filter(pc.is_valid(rows.column(label)))
+        _, X = read_vectors(self._table, column, self.dims[column], rows.column("id").combine_chunks())
+        return (X, label_array(rows.column(label))) if label else X
+
+    def ids(self) -> list[str]:
+        """Return all ids in order: row i of ``to_numpy()`` belongs to ``ids()[i]``."""
+        return list(self._table.read(["id"]).column("id").to_pylist())
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read columns (all of them by default) in id order, as an Arrow table."""
+        for name in columns or ():
+            if name not in self.schema.names:
+                raise UsageError(f"{self.path!r} has no column {name!r}{nearest(name, self.schema.names)}")
+        return self._table.read(columns)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read columns in id order, as a pandas DataFrame (pandas must be installed)."""
+        frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
+        return frame
+
+    def to_dataset(self) -> ds.Dataset:
+        """Return the table's files as a `pyarrow.dataset.Dataset`, which DuckDB queries as it stands."""
+        return self._table.delta.to_pyarrow_dataset()
+
+    def failures(self) -> pa.Table:
+        """Return the items that have no vector: id, uri, source_root, stage, exception, message, when."""
+        return self.failures_table.read()
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return the table's commits, newest first, with what each run recorded of itself."""
+        return list(self._table.delta.history(limit))
+
+    def _embedding(self, column: str | None) -> str:
+        if column is None and len(self.dims) == 1:
+            return next(iter(self.dims))
+        if column is None or column not in self.dims:
+            hint = nearest(column, self.dims) if column else ""
+            raise UsageError(
+                f"column={column!r} does not name one embedding{hint}: there are {sorted(self.dims)}"
+            )
+        return column
+
+    def _data_column(self, name: str) -> str:
+        if name not in self.data_columns:
+            hint = nearest(name, self.data_columns)
+            raise UsageError(f"{self.path!r} has no column {name!r}{hint}: it has {self.data_columns}")
+        return name
+
+    # ---------------------------------------------------------------- changing
+
+    def write(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:
+        """Commit rows atomically; rows of ids that are there take the old ones' place."""
+        return self._table.upsert(rows, note)
+
+    def remove(self, ids: Iterable[str]) -> Change:
+        """Drop rows by id in one atomic commit; unknown ids are left out of the count."""
+        return self._table.delete(pa.array(list(ids), pa.string()))
+
+    def label(self, labels: pa.Table, *, id: str = "id", label: str = "label", to: str = "label") -> Change:
+        """Set labels without embedding again.
+
+        Parameters
+        ----------
+        labels : pyarrow.Table
+            One row an item; rows with unknown ids are counted and left out.
+        id, label : str
+            Its columns with the ids and the labels.
+        to : str
+            The store's column to write: ``label``, ``split`` or any metadata column, made if new.
+
+        Returns
+        -------
+        Change
+            ``replaced`` rows got a new value, ``unchanged`` had it already.
+
+        Raises
+        ------
+        UsageError
+            If a column is missing, an id comes twice, or ``to`` is a column that the store keeps for itself.
+        """
+        for name in (id, label):
+            if name not in labels.column_names:
+                raise UsageError(
+                    f"no column {name!r}{nearest(name, labels.column_names)}: {labels.column_names}"
+                )
+        own = {field.name for field in store_schema(self.spec)}
+        if to in own:
+            raise UsageError(f"{to!r} is a column that the store keeps for itself: choose another name")
+        keys = labels.column(id).cast(pa.string()).combine_chunks()
+        if len(pc.unique(keys)) != len(keys):
+            raise UsageError(f"column {id!r} holds an id twice: give each item one row")
+        rows = self._table.rows(keys)
+        values = labels.column(label).take(pc.index_in(rows.column("id"), value_set=keys))
+        if to in rows.column_names:
+            rows = rows.drop_columns([to])
+        return self.write(rows.append_column(to, values))
+
+    def compact(self) -> int:
+        """Merge small files into bigger ones; return how many were merged. Vectors and ids stay."""
+        return self._table.compact()
+
+    def vacuum(self, *, older_than_hours: int = 168, keep_versions: Sequence[int] = ()) -> list[str]:
+        """Delete files that no version younger than ``older_than_hours`` refers to; return their paths.
+
+        Files that one of ``keep_versions`` refers to stay, whatever their age.
+        """
+        if older_than_hours < 0:
+            raise UsageError(f"older_than_hours={older_than_hours} is negative")
+        return list(
+            self._table.delta.vacuum(
+                older_than_hours,
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=True,
+                keep_versions=list(keep_versions) or None,
+            )
+        )

@@ -1,0 +1,356 @@
+"""A Delta table with a unique ``id``: atomic commits, no id twice whoever writes, bounded files.
+
+Delta has no keys, and two appends of the same id would both commit. So every commit here is made against
+one exact table version (no automatic retries): when another writer was first, the commit fails, the new
+files' ids are looked at, and the change is worked out anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Field, Schema
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError
+from embedpipe.sources.locations import filesystem
+from embedpipe.store.schema import VECTOR, conform, storable
+
+#: A rewrite touches whole files, so their size is bounded: bytes of vectors in a file, and in a row group.
+FILE_BYTES = 64 << 20
+ROW_GROUP_BYTES = 8 << 20
+
+MAX_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of the table: path relative to it, rows, bytes, first and last id."""
+
+    path: str
+    rows: int
+    size: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit did: rows that are new, that took the place of others, that were there, that went."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+
+class KeyedTable:
+    """A Delta table whose ``id`` column is a key.
+
+    Parameters
+    ----------
+    path : str
+        Folder or URL of the table.
+    version : int, optional
+        Read the table as it was at this version; it cannot be written then.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no Delta table at ``path``, or no such version of it.
+    """
+
+    def __init__(self, path: str, version: int | None = None) -> None:
+        self.path = path
+        self._pinned = version is not None
+        self._fs, self._base = filesystem(path)
+        try:
+            self._delta = DeltaTable(path, version=version)
+        except TableNotFoundError as error:
+            raise StoreNotFoundError(
+                f"there is no feature store at {path!r}: make one with `embedpipe embed`"
+            ) from error
+        except Exception as error:
+            if version is None:
+                raise StoreError(f"the Delta table at {path!r} cannot be opened: {error}") from error
+            newest = DeltaTable(path).version()
+            raise StoreNotFoundError(f"{path!r} has no version {version}: its newest is {newest}") from error
+        self._ids: dict[str, pa.Array] = {}
+        self._load()
+
+    @classmethod
+    def create(cls, path: str, schema: pa.Schema) -> KeyedTable:
+        """Make an empty table, or open the one that another process made first."""
+        DeltaTable.create(path, schema=schema, mode="ignore")
+        return cls(path)
+
+    @staticmethod
+    def exists(path: str) -> bool:
+        """Say whether there is a Delta table at ``path``."""
+        return bool(DeltaTable.is_deltatable(path))
+
+    @property
+    def version(self) -> int:
+        """The table version that is being read."""
+        return int(self._delta.version())
+
+    @property
+    def delta(self) -> DeltaTable:
+        """The underlying `deltalake.DeltaTable`."""
+        return self._delta
+
+    def __len__(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    def _load(self) -> None:
+        self._loaded = self._delta.version()
+        self.schema: pa.Schema = pa.schema(self._delta.schema())
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        if actions.num_rows == 0:
+            self.files: tuple[DataFile, ...] = ()
+            return
+        names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
+        missing = [name for name in names if name not in actions.column_names or actions[name].null_count]
+        if missing:
+            raise StoreError(
+                f"{self.path!r} has files without {missing} in the log: another tool wrote to it"
+            )
+        columns = [actions.column(name).to_pylist() for name in names]
+        self.files = tuple(
+            sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda f: f.path)
+        )
+        live = {file.path for file in self.files}
+        self._ids = {path: ids for path, ids in self._ids.items() if path in live}
+
+    def refresh(self) -> None:
+        """Move on to the table's newest version."""
+        if self._pinned:
+            raise StoreError(
+                f"{self.path!r} is open at version {self.version}, which cannot be written or moved"
+            )
+        self._delta.update_incremental()
+        if self._delta.version() != self._loaded:
+            self._load()
+
+    # ---------------------------------------------------------------- reading
+
+    def open_file(self, file: DataFile) -> pq.ParquetFile:
+        """Open one data file. Raises StoreError, naming it, if it is missing or damaged."""
+        try:
+            return pq.ParquetFile(self._fs.open_input_file(f"{self._base}/{file.path}"))
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {error}") from error
+
+    def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one data file with the table's present columns (or ``columns`` of them), in file order."""
+        fields = [self.schema.field(name) for name in columns or self.schema.names]
+        with self.open_file(file) as parquet:
+            present = [field.name for field in fields if field.name in parquet.schema_arrow.names]
+            return conform(parquet.read(columns=present or ["id"]), pa.schema(fields))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read columns of all rows, in id order (UTF-8 byte order), the same whatever the files."""
+        names = list(columns or self.schema.names)
+        wanted = names if "id" in names else ["id", *names]
+        schema = pa.schema([self.schema.field(name) for name in wanted])
+        table = pa.concat_tables([schema.empty_table(), *(self.read_file(f, wanted) for f in self.files)])
+        return table.take(pc.sort_indices(table.column("id"))).select(names)
+
+    def rows(self, ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the rows with these ids, in id order; ids that are not there are left out."""
+        names = list(columns or self.schema.names)
+        wanted = names if "id" in names else ["id", *names]
+        schema = pa.schema([self.schema.field(name) for name in wanted])
+        parts = [self.read_file(file, wanted).filter(mask) for file, mask in self._matches(ids)]
+        table = pa.concat_tables([schema.empty_table(), *parts])
+        return table.take(pc.sort_indices(table.column("id"))).select(names)
+
+    def _file_ids(self, file: DataFile) -> pa.Array:
+        if file.path not in self._ids:
+            with self.open_file(file) as parquet:
+                self._ids[file.path] = parquet.read(columns=["id"]).column("id").combine_chunks()
+        return self._ids[file.path]
+
+    def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
+        """Yield the files that hold any of these ids, each with the mask of their rows."""
+        if len(ids) == 0:
+            return
+        bounds = pc.min_max(ids)
+        first, last = bounds["min"].as_py(), bounds["max"].as_py()
+        for file in self.files:
+            if file.first <= last and first <= file.last:
+                mask = pc.is_in(self._file_ids(file), value_set=ids)
+                if pc.any(mask).as_py():
+                    yield file, mask
+
+    # ---------------------------------------------------------------- writing
+
+    def upsert(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:
+        """Commit rows in one atomic step: new ids are added, rows of known ids take the old ones' place.
+
+        A row whose every column but its vectors equals what is stored is left as it is. ``note`` goes into
+        the commit's metadata. Raises StoreError if a value does not fit its column.
+        """
+        rows = storable(rows)
+        self._add_columns(rows.schema)
+        return self._commit_change(rows, None, note)
+
+    def delete(self, ids: pa.Array, note: Mapping[str, Any] | None = None) -> Change:
+        """Drop the rows with these ids in one atomic commit."""
+        return self._commit_change(None, ids, note)
+
+    def compact(self) -> int:
+        """Merge small files, in id order, into files of about `FILE_BYTES`; return how many were merged."""
+
+        def plan() -> tuple[list[AddAction], list[RemoveAction], int]:
+            small = [file for file in self.files if file.size < FILE_BYTES // 2]
+            if len(small) < 2:
+                return [], [], 0
+            # Files are taken in id order and merged up to the bound, so memory stays at one file's size.
+            groups: list[list[DataFile]] = [[]]
+            for file in sorted(small, key=lambda f: f.first):
+                if groups[-1] and sum(f.size for f in groups[-1]) + file.size > FILE_BYTES:
+                    groups.append([])
+                groups[-1].append(file)
+            groups = [group for group in groups if len(group) > 1]
+            adds = []
+            for group in groups:
+                table = pa.concat_tables([self.read_file(file) for file in group])
+                adds += self._write(table.take(pc.sort_indices(table.column("id"))), data_change=False)
+            merged = [file for group in groups for file in group]
+            return adds, [self._remove(file, data_change=False) for file in merged], len(merged)
+
+        return self._commit(plan, {"embedpipe.operation": "compact"})
+
+    def _commit_change(
+        self, rows: pa.Table | None, ids: pa.Array | None, note: Mapping[str, Any] | None
+    ) -> Change:
+        def plan() -> tuple[list[AddAction], list[RemoveAction], Change]:
+            incoming = conform(rows, self.schema) if rows is not None else self.schema.empty_table()
+            incoming = incoming.take(pc.sort_indices(incoming.column("id")))
+            target = incoming.column("id").combine_chunks() if ids is None else ids
+            adds: list[AddAction] = []
+            removes: list[RemoveAction] = []
+            same: list[str] = []
+            dropped = 0
+            for file, mask in self._matches(target):
+                if ids is None:
+                    equal = self._equal_ids(file, mask, incoming)
+                    same += equal
+                    keep_stored = pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))
+                    mask = pc.and_not(mask, keep_stored)
+                if count := int(pc.sum(mask).as_py()):
+                    dropped += count
+                    removes.append(self._remove(file))
+                    adds += self._write(self.read_file(file).filter(pc.invert(mask)))
+            fresh = incoming.filter(
+                pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string())))
+            )
+            adds += self._write(fresh)
+            if ids is not None:
+                return adds, removes, Change(removed=dropped)
+            return adds, removes, Change(fresh.num_rows - dropped, dropped, len(same))
+
+        return self._commit(plan, note)
+
+    def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> list[str]:
+        """Return the ids whose stored row in ``file`` equals the incoming one, vectors aside."""
+        names = [field.name for field in self.schema if field.type != VECTOR]
+        stored = self.read_file(file, names).filter(mask)
+        ours = incoming.select(names).filter(pc.is_in(incoming.column("id"), value_set=stored.column("id")))
+        # repr, so that NaN equals NaN
+        known = {row["id"]: repr(row) for row in stored.to_pylist()}
+        return [row["id"] for row in ours.to_pylist() if known[row["id"]] == repr(row)]
+
+    def _add_columns(self, schema: pa.Schema) -> None:
+        """Add columns that the table lacks; a concurrent writer may be adding them too."""
+        for _ in range(MAX_ATTEMPTS):
+            self.refresh()
+            missing = [field for field in schema if field.name not in self.schema.names]
+            if not missing:
+                return
+            new = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in missing]))
+            fields: list[Field] = list(new.fields)
+            with contextlib.suppress(CommitFailedError):
+                self._delta.alter.add_columns(
+                    fields, commit_properties=CommitProperties(max_commit_retries=0)
+                )
+        raise ConcurrentWriteError(f"other writers kept changing {self.path!r}: try again")
+
+    def _commit(self, plan: Any, note: Mapping[str, Any] | None) -> Any:
+        """Work out a change against the newest version and commit it to exactly that version, or start over."""
+        for attempt in range(MAX_ATTEMPTS):
+            self.refresh()
+            adds, removes, result = plan()
+            if not adds and not removes:
+                return result
+            seen = self.version
+            try:
+                self._delta.create_write_transaction(
+                    [*adds, *removes],
+                    "append",
+                    self._delta.schema(),
+                    commit_properties=CommitProperties(
+                        custom_metadata=dict(note or {}), max_commit_retries=0
+                    ),
+                )
+            except CommitFailedError as error:
+                for action in adds:
+                    self._fs.delete_file(f"{self._base}/{action.path}")
+                self._delta.update_incremental()
+                if self._delta.version() == seen:
+                    raise StoreError(f"a commit to {self.path!r} failed: {error}") from error
+                time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
+                continue
+            self.refresh()
+            return result
+        raise ConcurrentWriteError(f"other writers kept committing to {self.path!r} first: try again")
+
+    def _write(self, table: pa.Table, *, data_change: bool = True) -> list[AddAction]:
+        """Write rows into new Parquet files of bounded size; nothing refers to them yet."""
+        vectors = [field.name for field in self.schema if field.type == VECTOR]
+        row_bytes = 512
+        if vectors and table.num_rows:
+            row_bytes += sum(len(table.column(name)[0]) * 4 for name in vectors)
+        per_file = max(1, FILE_BYTES // row_bytes)
+        actions = []
+        for start in range(0, table.num_rows, per_file):
+            part = table.slice(start, per_file)
+            name = f"part-{uuid.uuid4().hex}.parquet"
+            pq.write_table(
+                part,
+                f"{self._base}/{name}",
+                filesystem=self._fs,
+                row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+                # Float mantissas do not compress; everything else does, and repeats.
+                compression={field.name: "none" if field.type == VECTOR else "zstd" for field in self.schema}
+                | {f"{name}.list.element": "none" for name in vectors},
+                use_dictionary=[field.name for field in self.schema if field.type == pa.string()],
+                write_statistics=["id"],
+            )
+            bounds = pc.min_max(part.column("id"))
+            stats = {
+                "numRecords": part.num_rows,
+                "minValues": {"id": bounds["min"].as_py()},
+                "maxValues": {"id": bounds["max"].as_py()},
+                "nullCount": {"id": 0},
+            }
+            size = self._fs.get_file_info(f"{self._base}/{name}").size
+            now = int(time.time() * 1000)
+            actions.append(AddAction(name, size, {}, now, data_change, json.dumps(stats)))
+        return actions
+
+    def _remove(self, file: DataFile, *, data_change: bool = True) -> RemoveAction:
+        now = int(time.time() * 1000)
+        return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=now, size=file.size)

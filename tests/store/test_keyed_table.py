@@ -1,0 +1,181 @@
+"""The keyed Delta table: ids stay unique, commits are atomic, reads come in id order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedpipe.errors import StoreError, StoreNotFoundError
+from embedpipe.store import keyed_table
+from embedpipe.store.keyed_table import Change, KeyedTable
+from embedpipe.store.schema import VECTOR, vector_column
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("embedding", VECTOR, nullable=False, metadata={b"embedpipe.spec": b"{}"}),
+    ]
+)
+
+
+def rows(ids: list[str], content: str = "a", dim: int = 3, **extra: list) -> pa.Table:
+    values = np.arange(len(ids) * dim, dtype=np.float32).reshape(-1, dim)
+    return pa.table(
+        {"id": ids, "content_hash": [content] * len(ids), "embedding": vector_column(values), **extra}
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> KeyedTable:
+    return KeyedTable.create(str(tmp_path / "t"), SCHEMA)
+
+
+def test_upsert_adds_replaces_and_leaves_equal_rows_alone(table: KeyedTable) -> None:
+    assert table.upsert(rows(["b", "a"])) == Change(added=2)
+    assert table.read(["id"])["id"].to_pylist() == ["a", "b"]
+    version = table.version
+    assert table.upsert(rows(["a", "b"])) == Change(unchanged=2)
+    assert table.version == version, "nothing to do must commit nothing"
+    assert table.upsert(rows(["b", "c"], content="new")) == Change(added=1, replaced=1)
+    assert table.read().select(["id", "content_hash"]).to_pylist() == [
+        {"id": "a", "content_hash": "a"},
+        {"id": "b", "content_hash": "new"},
+        {"id": "c", "content_hash": "new"},
+    ]
+
+
+def test_delete(table: KeyedTable) -> None:
+    table.upsert(rows(["a", "b", "c"]))
+    assert table.delete(pa.array(["b", "nowhere"])) == Change(removed=1)
+    assert KeyedTable(table.path).read(["id"])["id"].to_pylist() == ["a", "c"]
+    assert table.delete(pa.array(["a", "c"])) == Change(removed=2)
+    assert len(table) == 0
+    assert table.read().num_rows == 0
+
+
+def test_columns_are_added_and_older_rows_are_null_there(table: KeyedTable) -> None:
+    table.upsert(rows(["a"]))
+    table.upsert(rows(["b"], label=["cat"], weight=pa.array([1], pa.uint8()), empty=pa.nulls(1)))
+    assert table.read(["id", "label", "weight"]).to_pylist() == [
+        {"id": "a", "label": None, "weight": None},
+        {"id": "b", "label": "cat", "weight": 1},
+    ]
+    assert "empty" not in table.schema.names
+    assert table.schema.field("embedding").metadata == {b"embedpipe.spec": b"{}"}
+    with pytest.raises(StoreError, match=r"'weight'.*do not fit the store's int32"):
+        table.upsert(rows(["c"], weight=["heavy"]))
+
+
+def test_nan_metadata_does_not_rewrite_for_ever(table: KeyedTable) -> None:
+    table.upsert(rows(["a"], score=[float("nan")]))
+    assert table.upsert(rows(["a"], score=[float("nan")])) == Change(unchanged=1)
+
+
+def test_versions_can_be_read_and_not_written(table: KeyedTable) -> None:
+    table.upsert(rows(["a"]))
+    version = table.version
+    table.upsert(rows(["b"]))
+    old = KeyedTable(table.path, version)
+    assert old.read(["id"])["id"].to_pylist() == ["a"]
+    with pytest.raises(StoreError, match="cannot be written"):
+        old.upsert(rows(["c"]))
+    with pytest.raises(StoreNotFoundError, match="no version 99: its newest is"):
+        KeyedTable(table.path, 99)
+
+
+def test_compact_keeps_rows_and_merges_files(table: KeyedTable) -> None:
+    for id in "gbdacfe":
+        table.upsert(rows([id], content=id))
+    before = table.read().to_pylist()
+    assert table.compact() == 7
+    assert len(table.files) == 1
+    assert table.read().to_pylist() == before
+    assert table.compact() == 0
+
+
+def test_files_are_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_table, "FILE_BYTES", 3 * (512 + 12))
+    table.upsert(rows([f"{i:02d}" for i in range(10)]))
+    assert sorted(file.rows for file in table.files) == [1, 3, 3, 3]
+    table.upsert(rows(["04"], content="new"))
+    assert len(table) == 10
+    assert len(set(table.read(["id"])["id"].to_pylist())) == 10
+
+
+def test_a_missing_file_is_named(table: KeyedTable) -> None:
+    table.upsert(rows(["a"]))
+    (Path(table.path) / table.files[0].path).unlink()
+    with pytest.raises(StoreError, match=table.files[0].path):
+        table.read()
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match="there is no feature store at"):
+        KeyedTable(str(tmp_path / "nowhere"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["upsert", "delete", "compact"]),
+            st.sets(st.sampled_from(["a", "b", "c", "é", "z\n", "\U0001f600", ""])),
+            st.sampled_from(["x", "y"]),
+        ),
+        max_size=6,
+    )
+)
+def test_it_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list) -> None:
+    table = KeyedTable.create(str(tmp_path_factory.mktemp("t")), SCHEMA)
+    expected: dict[str, str] = {}
+    for action, ids, content in steps:
+        if action == "upsert":
+            table.upsert(rows(sorted(ids), content))
+            expected.update(dict.fromkeys(ids, content))
+        elif action == "delete":
+            table.delete(pa.array(sorted(ids), pa.string()))
+            expected = {id: c for id, c in expected.items() if id not in ids}
+        else:
+            table.compact()
+    found = KeyedTable(table.path).read(["id", "content_hash"])
+    assert found["id"].to_pylist() == sorted(expected)
+    assert dict(zip(found["id"].to_pylist(), found["content_hash"].to_pylist(), strict=True)) == expected
+
+
+WRITER = """
+import sys
+import pyarrow as pa
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.schema import vector_column
+import numpy as np
+
+path, start = sys.argv[1], int(sys.argv[2])
+table = KeyedTable(path)
+for i in range(start, start + 60, 6):
+    ids = [f"{j:03d}" for j in range(i, i + 9)]
+    vectors = vector_column(np.ones((9, 3), np.float32))
+    table.upsert(pa.table({"id": ids, "content_hash": ["a"] * 9, "embedding": vectors}))
+table.delete(pa.array([f"{start:03d}"]))
+table.compact()
+"""
+
+
+def test_concurrent_writers_lose_and_double_nothing(table: KeyedTable) -> None:
+    command = [sys.executable, "-c", WRITER, table.path]
+    processes = [subprocess.Popen([*command, start]) for start in ("0", "20", "40")]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    found = KeyedTable(table.path).read(["id"])["id"].to_pylist()
+    assert len(found) == len(set(found))
+    maybe_deleted = {"000", "020", "040"}
+    assert set(found) | maybe_deleted == {f"{i:03d}" for i in range(103)}
+    assert "000" not in found
+    files = {path.name for path in Path(table.path).glob("*.parquet")}
+    assert {file.path for file in KeyedTable(table.path).files} <= files
