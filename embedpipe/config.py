@@ -17,10 +17,7 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise UsageError(
-                f"unknown option {name!r}{nearest(name, known)}: there are {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"unknown option {name!r}{nearest(name, known)}: there are {', '.join(sorted(known))}")
     return tuple(
-        cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
-        for cls in classes
+        cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
     )

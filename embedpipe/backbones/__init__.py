@@ -1,0 +1,63 @@
+"""Frozen pretrained networks: which there are, how one is loaded, and what comes out of it.
+
+Names are imported on first use: the spec and the options need no torch, the rest does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedpipe.backbones.backbone import Backbone
+    from embedpipe.backbones.device import choose_device
+    from embedpipe.backbones.load import describe_layers, load_backbone, options_of
+    from embedpipe.backbones.network import Network, Provider, input_of
+    from embedpipe.backbones.options import BackboneOptions
+    from embedpipe.backbones.registry import list_backbones
+    from embedpipe.backbones.spec import BackboneSpec, LayerSpec
+    from embedpipe.backbones.stages import Stage
+
+_HOME = {
+    "Backbone": "backbone",
+    "BackboneOptions": "options",
+    "BackboneSpec": "spec",
+    "LayerSpec": "spec",
+    "Network": "network",
+    "Provider": "network",
+    "Stage": "stages",
+    "choose_device": "device",
+    "describe_layers": "load",
+    "input_of": "network",
+    "list_backbones": "registry",
+    "load_backbone": "load",
+    "options_of": "load",
+}
+
+__all__ = [
+    "Backbone",
+    "BackboneOptions",
+    "BackboneSpec",
+    "LayerSpec",
+    "Network",
+    "Provider",
+    "Stage",
+    "choose_device",
+    "describe_layers",
+    "input_of",
+    "list_backbones",
+    "load_backbone",
+    "options_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'embedpipe.backbones' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embedpipe.backbones.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

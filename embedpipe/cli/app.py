@@ -46,9 +46,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
-    source: Annotated[
-        str, typer.Argument(help="Image folder, file list, table or tar shards; a path or URL.")
-    ],
+    source: Annotated[str, typer.Argument(help="Image folder, file list, table or tar shards; a path or URL.")],
     *,
     to: Annotated[str, typer.Option("--to", help="The feature store; made if it is not there.")],
     as_json: Json = False,
@@ -78,9 +76,7 @@ def embed(
 def info(
     store: Store,
     *,
-    version: Annotated[
-        int | None, typer.Option("--version", help="Look at an earlier table version.")
-    ] = None,
+    version: Annotated[int | None, typer.Option("--version", help="Look at an earlier table version.")] = None,
     failures: Annotated[bool, typer.Option("--failures", help="List the failed items and why.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -104,13 +100,9 @@ def verify(
     store: Store,
     *,
     sample: Annotated[int, typer.Option("--sample", help="How many items to embed again.")] = 32,
-    weights: Annotated[
-        str, typer.Option("--weights", help="Weights file, for a store made with one.")
-    ] = "default",
+    weights: Annotated[str, typer.Option("--weights", help="Weights file, for a store made with one.")] = "default",
     device: Annotated[str | None, typer.Option("--device", help="Where to embed.")] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code that a python: backbone names.")
-    ] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a python: backbone names.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -213,12 +205,8 @@ def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbos
 def vacuum(
     store: Store,
     *,
-    older_than: Annotated[
-        int, typer.Option("--older-than", help="Keep versions younger than this many hours.")
-    ] = 168,
-    keep_version: Annotated[
-        list[int] | None, typer.Option("--keep-version", help="Keep this version too.")
-    ] = None,
+    older_than: Annotated[int, typer.Option("--older-than", help="Keep versions younger than this many hours.")] = 168,
+    keep_version: Annotated[list[int] | None, typer.Option("--keep-version", help="Keep this version too.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -243,9 +231,7 @@ def map_(
     *,
     to: Annotated[Path, typer.Option("--to", help="The PNG to write.")],
     label: Annotated[str, typer.Option("--label", help="The column to colour by.")] = "label",
-    column: Annotated[
-        str | None, typer.Option("--column", help="Which embedding, where there are several.")
-    ] = None,
+    column: Annotated[str | None, typer.Option("--column", help="Which embedding, where there are several.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -44,9 +44,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
     print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s ({result.rate:,.1f} embedded/s)")
     rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
     if result.gone:
-        rows.append(
-            ("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)")
-        )
+        rows.append(("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)"))
     if result.skipped:
         skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
         rows.append(("left out", f"{skipped}: not images by name; a file list or table can name them"))
@@ -56,9 +54,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
     _print(_pairs(rows if verbose else [row for row in rows if row[0] != "device"]))
 
 
-def failures(
-    store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None
-) -> None:
+def failures(store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None) -> None:
     """Print failed items, all of them or the first few."""
     rows = store.failures().to_pylist()
     if as_json:
@@ -86,8 +82,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("rows", f"{facts['rows']:,}"),
         (
             "failures",
-            f"{facts['failures']:,}"
-            + (f": embedpipe info {opened.path} --failures" if facts["failures"] else ""),
+            f"{facts['failures']:,}" + (f": embedpipe info {opened.path} --failures" if facts["failures"] else ""),
         ),
         ("labels", _counts(facts["labels"])),
         ("splits", _counts(facts["splits"])),
@@ -95,7 +90,9 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("columns", ", ".join(opened.data_columns)),
         (
             "embeddings",
-            ", ".join(f"{l.column}: {l.dim} values, {l.name}, pooling {l.pooling}" for l in spec.layers),
+            ", ".join(
+                f"{layer.column}: {layer.dim} values, {layer.name}, pooling {layer.pooling}" for layer in spec.layers
+            ),
         ),
         ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
         ("weights", f"sha256 {spec.weights_sha256}"),
@@ -106,9 +103,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("last run", ", ".join(f"{k} {v}" for k, v in facts["last_run"].items()) or "none recorded"),
     ]
     if verbose:
-        rows += [
-            ("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]
-        ]
+        rows += [("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]]
     _print(_pairs(rows))
     if facts["files"] > 100:
         print(f"many small files: `embedpipe compact {opened.path}` merges them")
@@ -119,9 +114,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         if name not in opened.data_columns:
             return {}
         found = pc.value_counts(opened.to_arrow([name]).column(name)).to_pylist()
-        return {
-            str(pair["values"]): pair["counts"] for pair in sorted(found, key=lambda pair: -pair["counts"])
-        }
+        return {str(pair["values"]): pair["counts"] for pair in sorted(found, key=lambda pair: -pair["counts"])}
 
     history = opened.history()
     runs = [commit["embedpipe.run"] for commit in history if "embedpipe.run" in commit]
@@ -139,9 +132,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "files": len(opened.table.files),
         "bytes": sum(file.size for file in opened.table.files),
         "last_run": json.loads(runs[0]) if runs else {},
-        "history": [
-            {key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history
-        ],
+        "history": [{key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history],
     }
 
 
@@ -154,9 +145,7 @@ def _counts(counts: dict[str, int], limit: int = 20) -> str:
 
 def checks(report: VerifyReport) -> None:
     """Print what `verify` found."""
-    _print(
-        _pairs([(f"{'ok' if check.ok else 'WRONG':5} {check.name}", check.detail) for check in report.checks])
-    )
+    _print(_pairs([(f"{'ok' if check.ok else 'WRONG':5} {check.name}", check.detail) for check in report.checks]))
     print("verified" if report.ok else "NOT verified")
 
 

@@ -140,14 +140,10 @@ def embed_rows(
         finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
         for item, good in zip(batch, finite, strict=True):
             if not good:
-                yield failure(
-                    item.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward"
-                )
+                yield failure(item.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward")
         kept = [item for item, good in zip(batch, finite, strict=True) if good]
         if kept:
-            yield Embedded(
-                [i.row for i in kept], [i.hash for i in kept], {k: v[finite] for k, v in vectors.items()}
-            )
+            yield Embedded([i.row for i in kept], [i.hash for i in kept], {k: v[finite] for k, v in vectors.items()})
 
     with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-decode") as pool:
         ahead: deque[Future[Prepared | Reused | Failure]] = deque()

@@ -21,9 +21,7 @@ class RunOptions:
         default=None,
         metadata={"help": "Items a forward pass takes; chosen by device, halved when memory runs out."},
     )
-    threads: int | None = field(
-        default=None, metadata={"help": "Decoding threads; one a core where not given."}
-    )
+    threads: int | None = field(default=None, metadata={"help": "Decoding threads; one a core where not given."})
     checksum: bool = field(
         default=False,
         metadata={"help": "Compare every item's content, even where size and time are unchanged."},

@@ -21,8 +21,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
 from embedpipe.decoding import payload_hash
-from embedpipe.embedding.embed import embed_listing
 from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.run import embed_listing
 from embedpipe.errors import ItemError, UsageError
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, list_items
@@ -142,9 +142,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             ids = _ids_by_content(store, unique)
             if missing := [digest for digest in unique if digest not in ids]:
                 rows = [digests.index(digest) for digest in missing]
-                embed_listing(
-                    _part(listing, rows, missing), store, backbone, self._run_options(), Progress(False)
-                )
+                embed_listing(_part(listing, rows, missing), store, backbone, self._run_options(), Progress(False))
                 ids = _ids_by_content(store, unique)
                 self._refuse_failures(store, listing, digests, ids)
             vectors = _vectors(store, [ids[digest] for digest in unique])
@@ -175,14 +173,10 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
             digests = list(pool.map(digest, range(len(listing))))
-        _refuse(
-            {row: str(error) for row, error in enumerate(digests) if isinstance(error, ItemError)}, listing
-        )
+        _refuse({row: str(error) for row, error in enumerate(digests) if isinstance(error, ItemError)}, listing)
         return [digest for digest in digests if isinstance(digest, str)]
 
-    def _refuse_failures(
-        self, store: FeatureStore, listing: Listing, digests: list[str], ids: dict[str, str]
-    ) -> None:
+    def _refuse_failures(self, store: FeatureStore, listing: Listing, digests: list[str], ids: dict[str, str]) -> None:
         failures = store.failures()
         messages = dict(zip(failures["id"].to_pylist(), failures["message"].to_pylist(), strict=True))
         _refuse({row: messages.get(d, "") for row, d in enumerate(digests) if d not in ids}, listing)
@@ -202,15 +196,11 @@ def _items(X: Any) -> list[Any]:
         raise UsageError(f"X={X!r:.100} is a single item: pass a list of items")
     if hasattr(X, "columns"):
         if len(X.columns) != 1:
-            raise UsageError(
-                f"X has {len(X.columns)} columns {list(X.columns)}: choose the one with the images"
-            )
+            raise UsageError(f"X has {len(X.columns)} columns {list(X.columns)}: choose the one with the images")
         X = X[next(iter(X.columns))]
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if X.shape[1] != 1:
-            raise UsageError(
-                f"X has shape {X.shape}: it must be (n_samples,), (n_samples, 1) or (n_samples, h, w, 3)"
-            )
+            raise UsageError(f"X has shape {X.shape}: it must be (n_samples,), (n_samples, 1) or (n_samples, h, w, 3)")
         X = X[:, 0]
     items = list(X)
     if not items:
@@ -230,7 +220,8 @@ def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
     rows = store.table.rows(pa.array(ids, pa.string()), ["id", *store.dims])
     place = pc.index_in(pa.array(ids, pa.string()), value_set=rows.column("id").combine_chunks())
     blocks = [matrix(rows.column(name), dim, name) for name, dim in store.dims.items()]
-    return np.concatenate(blocks, axis=1)[np.asarray(place)]
+    X: npt.NDArray[np.float32] = np.concatenate(blocks, axis=1)[np.asarray(place)]
+    return X
 
 
 def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
@@ -243,9 +234,7 @@ def _refuse(problems: dict[int, str], listing: Listing) -> None:
     if not problems:
         return
     uris = listing.table.column("uri")
-    lines = [
-        f"  item {row} ({uris[row].as_py() or 'in memory'}): {why}" for row, why in list(problems.items())[:5]
-    ]
+    lines = [f"  item {row} ({uris[row].as_py() or 'in memory'}): {why}" for row, why in list(problems.items())[:5]]
     more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise UsageError(
         f"{len(problems)} of {len(listing)} items cannot be embedded; leave them out or repair them:\n"

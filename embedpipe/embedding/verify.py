@@ -105,9 +105,7 @@ def verify(
         return report
     ids = store.table.read(["id"]).column("id")
     doubled = len(ids) - len(pc.unique(ids))
-    checks.append(
-        Check("ids", not doubled, f"{doubled} ids come twice" if doubled else f"{len(ids):,} ids, each once")
-    )
+    checks.append(Check("ids", not doubled, f"{doubled} ids come twice" if doubled else f"{len(ids):,} ids, each once"))
     checks.append(_check_vectors(store, show))
     if sample and len(store) and report.ok:
         backbone = load_backbone(options_of(store.spec, weights, trust=trust), choose_device(device)[0])
@@ -177,12 +175,13 @@ def _check_sample(
                 errors.append(error)
             report.compared += 1
     if not report.compared:
-        return Check(
-            "sample", report.changed + report.unreadable == 0, f"none of {count} items could be compared"
-        )
+        return Check("sample", report.changed + report.unreadable == 0, f"none of {count} items could be compared")
     report.min_cosine, report.max_relative_error = min(cosines), max(errors)
     ok = report.min_cosine >= MIN_COSINE[store.spec.precision]
-    detail = f"{report.compared} embedded again: cosine >= {report.min_cosine:.6f}, moved <= {report.max_relative_error:.1e}"
+    detail = (
+        f"{report.compared} embedded again: cosine >= {report.min_cosine:.6f}, "
+        f"moved <= {report.max_relative_error:.1e} of the norm"
+    )
     if report.changed or report.unreadable:
         detail += f"; {report.changed} changed since and {report.unreadable} unreadable were not compared"
     return Check("sample", ok, detail)

@@ -119,14 +119,10 @@ class RowWriter:
         self.failed_ids += [failure.id for failure in failures]
 
     def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
-        rows = self._source_rows(
-            [row for m in messages for row in m.rows], [h for m in messages for h in m.hashes]
-        )
+        rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
         rows = self._fill(rows, rows.column("id"))
         for column in messages[0].vectors:
-            rows = rows.append_column(
-                column, vector_column(np.concatenate([m.vectors[column] for m in messages]))
-            )
+            rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
         return rows
 
     def _reused_rows(self, messages: list[Reused]) -> pa.Table:
@@ -134,8 +130,7 @@ class RowWriter:
         from_ids = pa.array([m.from_id for m in messages])
         # A moved item keeps what was said of it; a copy has only its vector from elsewhere.
         moved = [
-            id == m.from_id or m.from_id in self._gone
-            for id, m in zip(rows["id"].to_pylist(), messages, strict=True)
+            id == m.from_id or m.from_id in self._gone for id, m in zip(rows["id"].to_pylist(), messages, strict=True)
         ]
         rows = self._fill(rows, pc.if_else(pa.array(moved), from_ids, None))
         names = ["id", *self._store.dims]
@@ -152,9 +147,7 @@ class RowWriter:
 
     def _fill(self, rows: pa.Table, from_ids: pa.Array) -> pa.Table:
         """Where the source says nothing (a late label, a column of another source), keep what is stored."""
-        names = [
-            name for name in self._store.data_columns if name not in ("uri", "content_hash", "source_root")
-        ]
+        names = [name for name in self._store.data_columns if name not in ("uri", "content_hash", "source_root")]
         stored = self._store.table.rows(pc.drop_null(pc.unique(from_ids)), names)
         if stored.num_rows == 0:
             return rows

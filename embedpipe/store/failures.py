@@ -44,8 +44,7 @@ class FailuresTable:
         if not failures:
             return
         rows = {
-            f.id: {"uri": f.uri, "stage": f.stage, "exception": f.exception, "message": f.message}
-            for f in failures
+            f.id: {"uri": f.uri, "stage": f.stage, "exception": f.exception, "message": f.message} for f in failures
         }
         now = datetime.now(UTC)
         table = self._open() or KeyedTable.create(self.path, SCHEMA)

@@ -71,24 +71,22 @@ class FeatureStore:
         """
         path = str(path).rstrip("/")
         if not KeyedTable.exists(path):
-            if (
-                "://" not in path
-                and Path(path).exists()
-                and (not Path(path).is_dir() or any(Path(path).iterdir()))
-            ):
+            if "://" not in path and Path(path).exists() and (not Path(path).is_dir() or any(Path(path).iterdir())):
                 raise StoreError(f"{path!r} exists and is not a feature store: give a new or empty folder")
             KeyedTable.create(path, store_schema(spec))
         store = cls(path)
         store.require(spec)
         return store
 
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Say whether there is a Delta table at ``path``."""
+        return KeyedTable.exists(str(path).rstrip("/"))
+
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""
         if differing := self.spec.diff(spec):
-            lines = [
-                f"  {name}: {here!r} in the store, {given!r} given"
-                for name, (here, given) in differing.items()
-            ]
+            lines = [f"  {name}: {here!r} in the store, {given!r} given" for name, (here, given) in differing.items()]
             raise SpecMismatchError(
                 f"{self.path!r} holds vectors of another backbone spec:\n"
                 + "\n".join(lines)
@@ -169,9 +167,7 @@ class FeatureStore:
                 raise UsageError(f"{self.path!r} has no split {split!r}: it has {splits}")
             rows = rows.filter(pc.equal(rows.column("split"), split))
         if label and (missing := rows.column(label).null_count):
-            warnings.warn(
-                f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2
-            )
+            warnings.warn(f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2)
             rows = rows.filter(pc.is_valid(rows.column(label)))
         _, X = read_vectors(self._table, column, self.dims[column], rows.column("id").combine_chunks())
         return (X, label_array(rows.column(label))) if label else X
@@ -209,9 +205,7 @@ class FeatureStore:
             return next(iter(self.dims))
         if column is None or column not in self.dims:
             hint = nearest(column, self.dims) if column else ""
-            raise UsageError(
-                f"column={column!r} does not name one embedding{hint}: there are {sorted(self.dims)}"
-            )
+            raise UsageError(f"column={column!r} does not name one embedding{hint}: there are {sorted(self.dims)}")
         return column
 
     def _data_column(self, name: str) -> str:
@@ -254,9 +248,7 @@ class FeatureStore:
         """
         for name in (id, label):
             if name not in labels.column_names:
-                raise UsageError(
-                    f"no column {name!r}{nearest(name, labels.column_names)}: {labels.column_names}"
-                )
+                raise UsageError(f"no column {name!r}{nearest(name, labels.column_names)}: {labels.column_names}")
         own = {field.name for field in store_schema(self.spec)}
         if to in own:
             raise UsageError(f"{to!r} is a column that the store keeps for itself: choose another name")

@@ -12,9 +12,9 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +32,11 @@ FILE_BYTES = 64 << 20
 ROW_GROUP_BYTES = 8 << 20
 
 MAX_ATTEMPTS = 100
+
+T = TypeVar("T")
+
+#: Files to add, files to remove, and what to return once they are committed.
+Plan = tuple[list[AddAction], list[RemoveAction], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +128,16 @@ class KeyedTable:
         names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
         missing = [name for name in names if name not in actions.column_names or actions[name].null_count]
         if missing:
-            raise StoreError(
-                f"{self.path!r} has files without {missing} in the log: another tool wrote to it"
-            )
+            raise StoreError(f"{self.path!r} has files without {missing} in the log: another tool wrote to it")
         columns = [actions.column(name).to_pylist() for name in names]
-        self.files = tuple(
-            sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda f: f.path)
-        )
+        self.files = tuple(sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda f: f.path))
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 
     def refresh(self) -> None:
         """Move on to the table's newest version."""
         if self._pinned:
-            raise StoreError(
-                f"{self.path!r} is open at version {self.version}, which cannot be written or moved"
-            )
+            raise StoreError(f"{self.path!r} is open at version {self.version}, which cannot be written or moved")
         self._delta.update_incremental()
         if self._delta.version() != self._loaded:
             self._load()
@@ -213,7 +212,7 @@ class KeyedTable:
     def compact(self) -> int:
         """Merge small files, in id order, into files of about `FILE_BYTES`; return how many were merged."""
 
-        def plan() -> tuple[list[AddAction], list[RemoveAction], int]:
+        def plan() -> Plan[int]:
             small = [file for file in self.files if file.size < FILE_BYTES // 2]
             if len(small) < 2:
                 return [], [], 0
@@ -233,10 +232,8 @@ class KeyedTable:
 
         return self._commit(plan, {"embedpipe.operation": "compact"})
 
-    def _commit_change(
-        self, rows: pa.Table | None, ids: pa.Array | None, note: Mapping[str, Any] | None
-    ) -> Change:
-        def plan() -> tuple[list[AddAction], list[RemoveAction], Change]:
+    def _commit_change(self, rows: pa.Table | None, ids: pa.Array | None, note: Mapping[str, Any] | None) -> Change:
+        def plan() -> Plan[Change]:
             incoming = conform(rows, self.schema) if rows is not None else self.schema.empty_table()
             incoming = incoming.take(pc.sort_indices(incoming.column("id")))
             target = incoming.column("id").combine_chunks() if ids is None else ids
@@ -254,9 +251,7 @@ class KeyedTable:
                     dropped += count
                     removes.append(self._remove(file))
                     adds += self._write(self.read_file(file).filter(pc.invert(mask)))
-            fresh = incoming.filter(
-                pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string())))
-            )
+            fresh = incoming.filter(pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))))
             adds += self._write(fresh)
             if ids is not None:
                 return adds, removes, Change(removed=dropped)
@@ -283,13 +278,11 @@ class KeyedTable:
             new = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in missing]))
             fields: list[Field] = list(new.fields)
             with contextlib.suppress(CommitFailedError):
-                self._delta.alter.add_columns(
-                    fields, commit_properties=CommitProperties(max_commit_retries=0)
-                )
+                self._delta.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
         raise ConcurrentWriteError(f"other writers kept changing {self.path!r}: try again")
 
-    def _commit(self, plan: Any, note: Mapping[str, Any] | None) -> Any:
-        """Work out a change against the newest version and commit it to exactly that version, or start over."""
+    def _commit(self, plan: Callable[[], Plan[T]], note: Mapping[str, Any] | None) -> T:
+        """Plan against the newest version and commit to exactly that version, or start over."""
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
             adds, removes, result = plan()
@@ -301,9 +294,7 @@ class KeyedTable:
                     [*adds, *removes],
                     "append",
                     self._delta.schema(),
-                    commit_properties=CommitProperties(
-                        custom_metadata=dict(note or {}), max_commit_retries=0
-                    ),
+                    commit_properties=CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=0),
                 )
             except CommitFailedError as error:
                 for action in adds:

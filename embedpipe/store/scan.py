@@ -76,9 +76,7 @@ def read_vectors(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(read_group, jobs))
     if not filled.all():
-        raise StoreError(
-            f"{int((~filled).sum())} rows of {table.path!r} have no vector: run `embedpipe verify`"
-        )
+        raise StoreError(f"{int((~filled).sum())} rows of {table.path!r} have no vector: run `embedpipe verify`")
     return ordered, X
 
 

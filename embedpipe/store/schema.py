@@ -90,9 +90,7 @@ def delta_type(type_: pa.DataType, column: str) -> pa.DataType | None:
         return pa.date32()
     if pa.types.is_timestamp(type_):
         return pa.timestamp("us", tz="UTC")
-    raise StoreError(
-        f"column {column!r} has type {type_}, which a store cannot hold: leave it out or flatten it"
-    )
+    raise StoreError(f"column {column!r} has type {type_}, which a store cannot hold: leave it out or flatten it")
 
 
 def storable(table: pa.Table) -> pa.Table:

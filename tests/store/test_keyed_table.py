@@ -28,9 +28,7 @@ SCHEMA = pa.schema(
 
 def rows(ids: list[str], content: str = "a", dim: int = 3, **extra: list) -> pa.Table:
     values = np.arange(len(ids) * dim, dtype=np.float32).reshape(-1, dim)
-    return pa.table(
-        {"id": ids, "content_hash": [content] * len(ids), "embedding": vector_column(values), **extra}
-    )
+    return pa.table({"id": ids, "content_hash": [content] * len(ids), "embedding": vector_column(values), **extra})
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import Plan, make_plan
 from embedpipe.embedding.summary import EmbedSummary, StageTimer
-from embedpipe.embedding.writer import Embedded, RowWriter, Reused
+from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, SourceOptions, open_source

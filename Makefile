@@ -1,0 +1,42 @@
+# embedpipe: `make demo` on a machine with Python 3.11 or newer, git and make does everything.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help: ## Say what there is to make
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(STAMP) ## Make .venv with embedpipe and all that it needs (about 6 GB with PyTorch's default build)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "embedpipe needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name a newer one: make install PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "making $(VENV) and installing embedpipe: a few minutes and about 6 GB, most of it PyTorch"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,lint]'
+	@touch $@
+	@echo "installed: $$($(VENV)/bin/python -c 'import embedpipe; print("embedpipe", embedpipe.__version__)')"
+
+demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, draw a map
+	$(VENV)/bin/python pipelines/solar_cells.py
+
+test: $(STAMP) ## Run all tests, two at a time, with coverage
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --cov=embedpipe --cov-fail-under=90 --cov-report=term:skip-covered
+
+lint: $(STAMP) ## Check style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(STAMP) ## Run every benchmark, one after the other
+	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+clean: ## Remove what was made here, but for .venv
+	rm -rf demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

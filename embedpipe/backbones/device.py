@@ -1,0 +1,73 @@
+"""Which device runs, and why, in words: a GPU is never silently left unused."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from embedpipe.errors import UsageError
+
+
+def choose_device(requested: str | None = None) -> tuple[torch.device, str]:
+    """Choose the device to run on.
+
+    Parameters
+    ----------
+    requested : str, optional
+        ``cpu``, ``cuda``, ``cuda:1``, ``mps``...; without it the GPU if it works, else the CPU.
+
+    Returns
+    -------
+    device : torch.device
+    reason : str
+        Why this one, for the user to read.
+
+    Raises
+    ------
+    UsageError
+        If the requested device does not exist or does not work.
+    """
+    if requested is not None:
+        device = _parse(requested)
+        if problem := _problem(device):
+            raise UsageError(f"device {requested!r} cannot be used: {problem}; leave it out or take 'cpu'")
+        return device, f"{device}: as asked{_name(device)}"
+    device = torch.device("cuda")
+    problem = _problem(device)
+    if problem is None:
+        return device, f"{device}: it works{_name(device)}"
+    return torch.device("cpu"), f"cpu: {problem}"
+
+
+def _parse(requested: str) -> torch.device:
+    try:
+        return torch.device(requested)
+    except RuntimeError as error:
+        raise UsageError(f"device {requested!r} is not one that torch knows: take 'cpu', 'cuda' or 'cuda:1'") from error
+
+
+def _problem(device: torch.device) -> str | None:
+    """Return why a device does not work, or None if a small computation on it does."""
+    if device.type == "cuda":
+        if torch.version.cuda is None and torch.version.hip is None:
+            return f"this torch build ({torch.__version__}) has no GPU support"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            available = torch.cuda.is_available()
+        if not available:
+            kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+            driver = "NVIDIA" if torch.version.cuda else "AMD"
+            said = f" ({str(caught[0].message).strip().splitlines()[0]})" if caught else ""
+            return f"this torch build has {kind} but no {driver} driver answered{said}"
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            return f"there are {torch.cuda.device_count()} GPUs, counted from 0"
+    try:
+        total = torch.ones(2, 2, device=device).matmul(torch.ones(2, 2, device=device)).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return f"a small computation on it failed ({str(error).strip().splitlines()[0]})"
+    return None if total == 8.0 else f"a small computation on it gave {total} instead of 8"
+
+
+def _name(device: torch.device) -> str:
+    return f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""

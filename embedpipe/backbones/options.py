@@ -1,0 +1,70 @@
+"""Which backbone to load and what to take from it: the options that the command line and Python share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+from embedpipe.backbones.spec import Pooling, Precision
+from embedpipe.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneOptions:
+    """Which network, which weights, which of its layers.
+
+    Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
+
+    Raises
+    ------
+    UsageError
+        If a value is not one of those there are, or two options contradict each other.
+    """
+
+    backbone: str = field(
+        default="timm/tf_efficientnet_lite0",
+        metadata={
+            "help": "The network: timm/NAME, torchvision/NAME, checkpoint/PATH, python:MODULE.FACTORY, "
+            "or a plug-in's PROVIDER/NAME."
+        },
+    )
+    weights: str = field(
+        default="default",
+        metadata={"help": "'default' (published weights), 'none' (random, seeded) or a .pth or .safetensors file."},
+    )
+    arch: str | None = field(
+        default=None,
+        metadata={"help": "Architecture of a checkpoint/ that does not name its own, such as timm/resnet18."},
+    )
+    layer: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "A module's dotted name, or 'features' (the default): may be given several times."},
+    )
+    drop_last: int = field(
+        default=0, metadata={"help": "Leave out the last N of the stages that `backbones NAME --layers` lists."}
+    )
+    pooling: Pooling | None = field(
+        default=None,
+        metadata={"help": "How maps and tokens become a vector: avg, cls, max, flatten or none; chosen by shape if not given."},
+    )
+    precision: Precision = field(
+        default="fp32", metadata={"help": "Arithmetic in the network: fp32, fp16 or bf16. Stored vectors are float32."}
+    )
+    offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("pooling", self.pooling, (None, *get_args(Pooling))),
+            ("precision", self.precision, get_args(Precision)),
+        ):
+            if value not in known:
+                words = [word for word in known if word]
+                raise UsageError(f"{name}={value!r} is not one of {', '.join(words)}{nearest(str(value), words)}")
+        if self.drop_last < 0:
+            raise UsageError(f"drop_last={self.drop_last} is negative: it is how many stages to leave out")
+        if self.drop_last and self.layer:
+            raise UsageError(
+                f"drop_last={self.drop_last} and layer={list(self.layer)} both choose the layer: give one of them"
+            )
+        if len(set(self.layer)) < len(self.layer):
+            raise UsageError(f"layer={list(self.layer)} names a layer twice")

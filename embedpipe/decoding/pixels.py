@@ -1,0 +1,54 @@
+"""Every mode of Pillow's as 8-bit RGB."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from embedpipe.errors import DecodeError
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded picture to mode RGB.
+
+    Transparency, by an alpha channel, a palette or a colour key, is composited on white. Integers of 16
+    bits (and of 32, as which Pillow opens some of them) are scaled from 0..65535 to 0..255 with rounding.
+    Floats are scaled by 255 where all lie in 0..1, and otherwise taken as 0..255; what is beyond is clipped.
+
+    Raises
+    ------
+    DecodeError
+        A float picture holds NaN or infinity.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()  # not the lazily opened file, which the caller closes
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _gray(np.asarray(image).astype(np.float64) * (255 / 65535))
+    if image.mode == "F":
+        return _from_floats(np.asarray(image, dtype=np.float64))
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_floats(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    if not np.isfinite(values).all():
+        raise DecodeError("a float picture with NaN or infinite values; replace them")
+    return _gray(values * 255 if values.min() >= 0 and values.max() <= 1 else values)
+
+
+def _gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    rounded = np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    return Image.fromarray(rounded).convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
+    if converted is None:
+        raise DecodeError("a LAB picture that could not be converted to RGB")
+    return converted

@@ -1,0 +1,46 @@
+"""What bytes that are no picture seem to be, in plain words."""
+
+from __future__ import annotations
+
+_SIGNATURES = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the file itself: run 'git lfs pull'"),
+    (b"<!doctype html", "an HTML page, perhaps the error page of a failed download"),
+    (b"<html", "an HTML page, perhaps the error page of a failed download"),
+    (b"<svg", "an SVG drawing; convert it to PNG"),
+    (b"<?xml", "an XML or SVG file; convert drawings to PNG"),
+    (b"%pdf", "a PDF document; convert its pages to PNG"),
+    (b"%!ps", "a PostScript file; convert it to PNG"),
+    (b"pk\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"mz", "a Windows program"),
+    (b"\x7felf", "a Linux program"),
+)
+_PICTURES = (
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89png", "PNG"),
+    (b"gif8", "GIF"),
+    (b"riff", "WebP"),
+    (b"bm", "BMP"),
+    (b"ii*\0", "TIFF"),
+    (b"mm\0*", "TIFF"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def describe_bytes(data: bytes) -> str:
+    """Return what ``data`` seems to be, going by how it begins."""
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signature, words in _SIGNATURES:
+        if start.startswith(signature):
+            return words
+    for signature, name in _PICTURES:
+        if start.startswith(signature):
+            return f"it begins as a {name} but is truncated or damaged ({len(data)} bytes)"
+    if data[4:8] == b"ftyp":
+        heif = data[8:12] in _HEIF_BRANDS
+        return "HEIC: pip install pillow-heif" if heif else "a video, or a kind of HEIF that cannot be read"
+    if not any(data):
+        return f"{len(data)} zero bytes, as an interrupted copy leaves them"
+    if all(byte >= 32 or byte in b"\t\r\n" for byte in data[:512]) and b"\0" not in data[:512]:
+        return f"text that begins {data[:40].decode('utf-8', 'replace')!r}"
+    return f"{len(data)} bytes of an unknown kind that begin {data[:8].hex(' ')}"

@@ -1,0 +1,118 @@
+"""Labels to colours that people with colour-blindness can tell apart too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
+
+#: Paul Tol's "vibrant" scheme, used twice: the second six classes have triangles for markers.
+PALETTE = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")
+MARKERS = ("o", "^")
+MAX_CLASSES = len(PALETTE) * len(MARKERS)
+#: A numeric label with more distinct values than this gets a colour bar.
+MAX_STEPS = 10
+PLAIN = "#3B6FA0"
+GREY = "#B4B4B0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the legend."""
+
+    name: str
+    count: int
+    colour: str | tuple[float, ...]
+    marker: str = "o"
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """How each row is drawn, and how the reader is told.
+
+    Parameters
+    ----------
+    colours : float64 array (n, 4)
+        Red, green, blue, opacity; 0..1.
+    markers : str array (n,)
+    named : bool array (n,)
+        False for rows without a label or of the classes lumped together: they are drawn below the others.
+    legend : tuple of Entry
+    scale : matplotlib ScalarMappable, optional
+        For a colour bar.
+    """
+
+    colours: npt.NDArray[np.float64]
+    markers: npt.NDArray[np.str_]
+    named: npt.NDArray[np.bool_]
+    legend: tuple[Entry, ...] = ()
+    scale: ScalarMappable | None = None
+
+
+def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
+    """Choose colours for ``count`` rows by their labels; None means that there are none."""
+    values = [None] * count if labels is None else [_clean(value) for value in labels.to_pylist()]
+    known = [value for value in values if value is not None]
+    if not known:
+        return _assemble(values, {}, PLAIN, ())
+    numeric = not isinstance(known[0], str)
+    missing = len(values) - len(known)
+    tail = (Entry("no label", missing, GREY),) if missing else ()
+    counts = Counter(known)
+    if numeric:
+        cmap = LinearSegmentedColormap.from_list("embedpipe", colormaps["plasma"](np.linspace(0.0, 0.86, 256)))
+        steps = sorted(counts)
+        if len(steps) > MAX_STEPS:
+            scale = ScalarMappable(Normalize(steps[0], steps[-1]), cmap)
+            looks = {value: Entry("", 0, tuple(scale.to_rgba(value))) for value in steps}
+            return _assemble(values, looks, GREY, tail, scale)
+        shades = np.linspace(0, 1, len(steps)) if len(steps) > 1 else [0.0]
+        entries = {
+            value: Entry(f"{value:.3g}" if isinstance(value, float) else str(value), counts[value], tuple(cmap(shade)))
+            for value, shade in zip(steps, shades, strict=True)
+        }
+        return _assemble(values, entries, GREY, (*entries.values(), *tail))
+
+    # ties go by name, so that a map of the same rows always looks the same
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    entries = {
+        name: Entry(name, counts[name], PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE)])
+        for i, name in enumerate(ranked[:MAX_CLASSES])
+    }
+    if rest := ranked[MAX_CLASSES:]:
+        tail = (Entry(f"other ({len(rest)} classes)", sum(counts[name] for name in rest), GREY), *tail)
+    return _assemble(values, entries, GREY, (*entries.values(), *tail))
+
+
+def _clean(value: Any) -> Any:
+    """Return a number, a string, or None where there is no label."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return str(value)
+
+
+def _assemble(
+    values: list[Any],
+    looks: dict[Any, Entry],
+    otherwise: str,
+    legend: tuple[Entry, ...],
+    scale: ScalarMappable | None = None,
+) -> Colouring:
+    default = Entry("", 0, otherwise)
+    drawn = [looks.get(value, default) for value in values]
+    return Colouring(
+        colours=np.array([to_rgba(entry.colour) for entry in drawn]).reshape(-1, 4),
+        markers=np.array([entry.marker for entry in drawn], dtype=str),
+        named=np.array([entry is not default for entry in drawn], dtype=bool),
+        legend=legend,
+        scale=scale,
+    )

@@ -1,0 +1,136 @@
+"""A nightly job: embed what is new or changed in SOURCE, drop what is gone, tidy up, and report in JSON.
+
+    python pipelines/nightly_embedding.py /mnt/photos /data/photos.features --summary /var/log/photos.json --lock
+
+Exit codes: 0 done, 2 bad usage (the source is missing, the store is of another backbone, pruning was refused),
+3 done but some rows failed, 1 anything else. The summary says the same, and why.
+
+When last night's run is still going: two runs into one store never corrupt it nor double a row, as every
+commit is atomic and checked against the ids that are there; but both would embed what neither has committed
+yet. With --lock the later one does nothing instead, exits 0 and reports "already running". The lock is the
+operating system's, so a run that was killed leaves none behind. Vacuum spares everything younger than a week,
+what another run is writing included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import embedpipe
+
+DONE, CRASHED, SOME_FAILED = 0, 1, 3
+#: Small files slow readers down; with more than this many, they are merged.
+MANY_FILES = 16
+KEEP_HOURS = 7 * 24
+FAILURES_SHOWN = 20
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    text, _, epilog = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="folder, file list, table or tar shards; a path or URL")
+    parser.add_argument("store", help="the feature store's folder or URL; made on the first night")
+    parser.add_argument("--backbone", help="by default embedpipe's own default")
+    parser.add_argument(
+        "--prune", action=argparse.BooleanOptionalAction, default=True, help="drop rows whose items are gone (default)"
+    )
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the JSON there too, atomically")
+    parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run on this store still goes")
+    return parser.parse_args()
+
+
+def run_lock(store: str) -> FileLock:
+    """Return the lock of a store: beside its folder, or for a URL one of this machine."""
+    if "://" in store:
+        name = hashlib.sha256(store.encode()).hexdigest()[:16]
+        return FileLock(Path(tempfile.gettempdir()) / f"nightly-embedding-{name}.lock", timeout=0)
+    folder = Path(store)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
+
+def embed_and_tidy(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Bring the store up to date and return what was done."""
+    options = {"backbone": arguments.backbone} if arguments.backbone else {}
+    store = embedpipe.embed(arguments.source, to=arguments.store, prune=arguments.prune, **options)
+    merged = store.compact() if len(store.table.files) > MANY_FILES else 0
+    deleted = store.vacuum(older_than_hours=KEEP_HOURS)
+    failures = store.failures().select(["id", "uri", "stage", "exception", "message"]).slice(0, FAILURES_SHOWN)
+    done = store.summary.to_dict()
+    counts = {name: done[name] for name in ("seen", "embedded", "reused", "failed", "gone", "pruned", "skipped")}
+    return {
+        "status": "some rows failed" if counts["failed"] else "done",
+        "exit_code": SOME_FAILED if counts["failed"] else DONE,
+        **counts,
+        "failures": failures.to_pylist(),
+        "rows": len(store),
+        "version": store.version,
+        "rate": round(done["rate"], 2),
+        "files_merged": merged,
+        "files_deleted": len(deleted),
+        "notes": done["notes"],
+    }
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Do the night's work, and return what to report whatever happens."""
+    try:
+        with run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
+            return embed_and_tidy(arguments)
+    except Timeout:
+        return {"status": "already running", "exit_code": DONE}
+    except (Exception, KeyboardInterrupt) as error:
+        traceback.print_exc()
+        code = error.exit_code if isinstance(error, embedpipe.EmbedpipeError) else CRASHED
+        return {
+            "status": "refused" if code == 2 else "crashed",
+            "exit_code": code,
+            "error": {"type": type(error).__name__, "message": str(error)},
+        }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that readers see whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def main() -> int:
+    """Run, report, and return the exit code."""
+    arguments = parse_arguments()
+    started = datetime.now(UTC)
+    result = run(arguments)
+    report = {
+        "source": arguments.source,
+        "store": arguments.store,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+        "error": None,
+        **result,
+    }
+    text = json.dumps(report, indent=2) + "\n"
+    sys.stdout.write(text)
+    if arguments.summary:
+        write_atomically(arguments.summary, text)
+    return int(report["exit_code"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The command line: exit codes, JSON, and what people read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY, write_photo
+from typer.testing import CliRunner, Result
+
+from embedpipe import BackboneOptions, FeatureStore, RunOptions, SourceOptions
+from embedpipe.cli.app import app
+from embedpipe.cli.options import with_options
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def store(photos: Path, tmp_path: Path) -> Path:
+    result = run("embed", photos, "--to", tmp_path / "store", "--backbone", TINY, "-q")
+    assert (result.exit_code, result.output) == (0, "")
+    return tmp_path / "store"
+
+
+def test_embed_says_what_it_did(photos: Path, tmp_path: Path) -> None:
+    (photos / "notes.txt").write_text("not a picture")
+    result = run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY, "-v")
+    assert result.exit_code == 0
+    assert "12 items: 12 embedded, 0 reused, 0 failed" in result.stdout
+    assert "1 .txt" in result.stdout
+    assert "device" in result.stdout
+    again = run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY, "--json")
+    summary = json.loads(again.stdout)
+    assert (summary["seen"], summary["reused"], summary["skipped"]) == (12, 12, {".txt": 1})
+
+
+def test_failed_rows_give_exit_code_3(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/broken.jpg").write_bytes(b"no image")
+    result = run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY)
+    assert result.exit_code == 3
+    assert "cat/broken.jpg" in result.stderr
+    listed = run("info", tmp_path / "s", "--failures", "--json")
+    assert [row["id"] for row in json.loads(listed.stdout)] == ["cat/broken.jpg"]
+    write_photo(photos / "cat/broken.jpg", seed=5)
+    assert run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY).exit_code == 0
+    assert "no failures" in run("info", tmp_path / "s", "--failures").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["embed", "nowhere", "--to", "s"], "nowhere"),
+        (["embed", ".", "--to", "s", "--batch-size", "0"], "batch_size=0"),
+        (["info", "nowhere"], "there is no feature store"),
+        (["verify", "nowhere"], "there is no feature store"),
+        (["embed", "."], "--to"),
+        (["nonsense"], "nonsense"),
+        (["backbones", "timm/resnot18", "--layers", "--weights", "none"], "resnet18"),
+    ],
+)
+def test_bad_usage_gives_exit_code_2(
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_info_for_people_and_programs(store: Path) -> None:
+    shown = run("info", store, "-v").stdout
+    for fact in ("12", "cat 4, dog 4, owl 4", "embedding: 12 values", "fingerprint", "commit"):
+        assert fact in shown
+    facts = json.loads(run("info", store, "--json").stdout)
+    assert facts["rows"] == 12
+    assert facts["labels"] == {"cat": 4, "dog": 4, "owl": 4}
+    assert facts["fingerprint"] == FeatureStore(store).spec.fingerprint()
+    assert facts["last_run"]["device"] == "cpu"
+    assert json.loads(run("info", store, "--version", "0", "--json").stdout)["rows"] == 0
+
+
+def test_verify_passes_and_fails_by_exit_code(store: Path) -> None:
+    result = run("verify", store, "--trust")
+    assert result.exit_code == 0
+    assert "12 embedded again" in result.stdout
+    next(store.glob("*.parquet")).unlink()
+    result = run("verify", store, "--trust", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ok"] is False
+
+
+def test_label_compact_and_vacuum(store: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("file,kind\ncat/0000.jpg,lion\nowl/0002.jpg,owl\nnowhere.jpg,ant\n")
+    result = run("label", store, table, "--id", "file", "--label", "kind", "--json")
+    assert json.loads(result.stdout) == {"labelled": 1, "unchanged": 1, "unknown_ids": 1}
+    assert "lion 1" in run("info", store).stdout
+    assert json.loads(run("compact", store, "--json").stdout)["files"] == 1
+    assert json.loads(run("vacuum", store, "--older-than", "0", "--json").stdout)["deleted"]
+    assert run("verify", store, "--trust", "-q").output == ""
+
+
+def test_backbones_are_listed_with_their_layers() -> None:
+    names = run("backbones", "resnet18").stdout.split()
+    assert {"timm/resnet18", "torchvision/resnet18"} <= set(names)
+    shown = run("backbones", "torchvision/resnet18", "--layers", "--weights", "none").stdout
+    assert "layer4" in shown
+    layers = json.loads(run("backbones", "torchvision/resnet18", "--layers", "--weights", "none", "--json").stdout)
+    assert layers[-1]["dim"] == 512
+
+
+def test_every_verb_has_help_with_an_example() -> None:
+    top = run("--help").stdout
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        assert name in top
+        assert f"embedpipe {name}" in run(name, "--help").stdout, name
+
+
+def test_options_are_those_of_the_dataclasses() -> None:
+    shown = run("embed", "--help").stdout
+    for cls in (SourceOptions, BackboneOptions, RunOptions):
+        for field in dataclasses.fields(cls):
+            assert "--" + field.name.replace("_", "-") in shown
+            assert field.metadata["help"]
+
+
+def test_an_option_added_to_a_dataclass_reaches_the_command() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Extra:
+        sort_by: str = dataclasses.field(default="size", metadata={"help": "How to sort."})
+
+    def command(**options: object) -> dict[str, object]:
+        return options
+
+    made = with_options(Extra)(command)
+    assert made(sort_by="time") == {"sort_by": "time"}
+
+
+def test_it_runs_as_a_process_without_a_terminal(photos: Path, tmp_path: Path) -> None:
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "embedpipe", "embed", photos, "--to", tmp_path / "s", "--backbone", TINY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tests)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "12 embedded" in done.stdout
+    version = subprocess.run(
+        [sys.executable, "-m", "embedpipe", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert version.stdout.strip().count(".") == 2

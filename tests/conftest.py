@@ -1,0 +1,45 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = "python:tiny_backbone.make"
+
+
+def write_photo(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
+    """Write a small smooth random picture, the same for the same seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path, quality=92)
+    return path
+
+
+@pytest.fixture
+def make_photos(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a class-folder data set and returns its folder."""
+
+    def make(count: int = 12, classes: tuple[str, ...] = ("cat", "dog", "owl"), name: str = "photos") -> Path:
+        root = tmp_path / name
+        for i in range(count):
+            write_photo(root / classes[i % len(classes)] / f"{i:04d}.jpg", seed=i)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def photos(make_photos: Callable[..., Path]) -> Path:
+    """Twelve pictures in three class folders."""
+    return make_photos()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests out of the user's cache folder, and apart from each other."""
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -1,0 +1,119 @@
+"""Kills, Ctrl-C and two writers at once: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+import embedpipe
+
+# Small commits and a slow network, so that a kill hits every step of the work.
+SLOW = """
+import sys, embedpipe
+from embedpipe.embedding import writer
+writer.FLUSH_ROWS = 8
+embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", batch_size=4)
+"""
+
+
+def environment(seconds: float) -> dict[str, str]:
+    tests = str(Path(__file__).parents[1])
+    return {**os.environ, "TINY_SECONDS": str(seconds), "PYTHONPATH": tests}
+
+
+def start(photos: Path, store: Path, seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SLOW, photos, store], env=environment(seconds))
+
+
+def rows(store: Path) -> int:
+    return len(embedpipe.FeatureStore(store)) if embedpipe.FeatureStore.exists(store) else 0
+
+
+@pytest.mark.slow
+def test_twenty_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+    photos = make_photos(120)
+    expected = embedpipe.embed(photos, tmp_path / "whole", backbone=TINY)
+    killed = tmp_path / "killed"
+    chance = random.Random(0)
+    for _ in range(20):
+        process = start(photos, killed, 0.02)
+        # Start-up takes most of the time: wait until this run does something, then strike anywhere in its work.
+        before, deadline = rows(killed), time.monotonic() + 60
+        while rows(killed) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        if rows(killed) == 120:
+            break
+    assert start(photos, killed, 0).wait(120) == 0
+    store = embedpipe.FeatureStore(killed)
+    assert store.ids() == expected.ids()
+    names = expected.data_columns
+    assert store.to_arrow(names) == expected.to_arrow(names)
+    a, b = store.to_numpy(), expected.to_numpy()
+    assert (np.linalg.norm(a - b, axis=1) <= 1e-4 * np.linalg.norm(b, axis=1)).all()
+
+
+def test_ctrl_c_commits_what_is_done(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+    photos, to = make_photos(60), tmp_path / "store"
+    command = [
+        sys.executable,
+        "-m",
+        "embedpipe",
+        "embed",
+        photos,
+        "--to",
+        to,
+        "--backbone",
+        TINY,
+        "--batch-size",
+        "4",
+    ]
+    log = tmp_path / "log"
+    env = {**environment(0.05), "TINY_LOG": str(log)}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while (not log.exists() or log.stat().st_size < 20) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was done is committed" in said
+    assert "Traceback" not in said
+    assert 12 <= rows(to) < 60
+    store = embedpipe.embed(photos, to, backbone=TINY)
+    assert store.summary.embedded + store.summary.reused == 60
+    assert store.summary.reused >= 12
+    assert len(store.ids()) == len(set(store.ids())) == 60
+
+
+def test_two_processes_at_once_give_the_union(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+    photos, to = make_photos(90), tmp_path / "store"
+    parts = []
+    for name, part in (("a", slice(0, 60)), ("b", slice(30, 90))):
+        paths = sorted(photos.rglob("*.jpg"))[part]
+        parts.append(tmp_path / f"{name}.txt")
+        parts[-1].write_text("\n".join(map(str, paths)))
+    # The same source given as two overlapping lists: the ids are the paths.
+    script = SLOW.replace("sys.argv[1]", "open(sys.argv[1]).read().split()")
+    env = environment(0.01)
+    processes = [subprocess.Popen([sys.executable, "-c", script, part, to], env=env) for part in parts]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    store = embedpipe.FeatureStore(to)
+    assert store.ids() == sorted(str(path) for path in photos.rglob("*.jpg"))
+    X = store.to_numpy()
+    backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(backbone=TINY))
+    for id, vector in list(zip(store.ids(), X, strict=True))[::10]:
+        alone = backbone.forward(backbone.prepare(Path(id).read_bytes())[None])["embedding"][0]
+        np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,135 @@
+"""`EmbeddingTransformer` in scikit-learn's hands."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY
+from PIL import Image
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import embedpipe
+from embedpipe import EmbeddingTransformer
+from embedpipe.errors import BackboneError, UsageError
+
+
+@pytest.fixture
+def paths(photos: Path) -> list[str]:
+    return sorted(str(path) for path in photos.rglob("*.jpg"))
+
+
+@pytest.fixture
+def y(paths: list[str]) -> list[str]:
+    return [Path(path).parent.name for path in paths]
+
+
+@pytest.fixture
+def forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that grows by a byte for every image that goes through the network, in any process."""
+    log = tmp_path / "forwarded"
+    log.touch()
+    monkeypatch.setenv("TINY_LOG", str(log))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    return log
+
+
+def test_features_are_those_of_embed(paths: list[str], photos: Path, tmp_path: Path) -> None:
+    store = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
+    X = EmbeddingTransformer(TINY).fit(paths).transform(paths)
+    assert X.dtype == np.float32
+    np.testing.assert_allclose(X, store.to_numpy(), rtol=1e-4, atol=1e-6)
+    twice = EmbeddingTransformer(TINY, store=None).fit(paths).transform([paths[3], paths[0], paths[3]])
+    np.testing.assert_allclose(twice, X[[3, 0, 3]], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_cross_validation_embeds_each_photo_once(
+    paths: list[str], y: list[str], forwarded: Path, n_jobs: int | None
+) -> None:
+    model = make_pipeline(EmbeddingTransformer(TINY), StandardScaler(), LogisticRegression(max_iter=1000))
+    scores = cross_val_score(model, paths, y, cv=3, n_jobs=n_jobs)
+    assert scores.shape == (3,)
+    search = GridSearchCV(model, {"logisticregression__C": [0.1, 1.0]}, cv=2, n_jobs=n_jobs).fit(paths, y)
+    assert set(search.predict(paths[:2])) <= set(y)
+    assert forwarded.stat().st_size == 12
+
+
+def test_clone_params_and_pickle_carry_no_weights(paths: list[str]) -> None:
+    transformer = EmbeddingTransformer(TINY, batch_size=3).fit(paths)
+    assert clone(transformer).get_params() == transformer.get_params()
+    assert not hasattr(clone(transformer), "spec_")
+    transformer.set_params(batch_size=5)
+    payload = pickle.dumps(transformer)
+    assert len(payload) < 5000
+    np.testing.assert_array_equal(pickle.loads(payload).transform(paths), transformer.transform(paths))
+
+
+def test_output_names_and_containers(paths: list[str]) -> None:
+    transformer = EmbeddingTransformer(TINY, layer=("features", "conv1")).fit(paths)
+    names = transformer.get_feature_names_out()
+    assert list(names[:2]) == ["embeddingtransformer0", "embeddingtransformer1"]
+    assert len(names) == 20
+    frame = transformer.set_output(transform="pandas").transform(paths)
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.shape == (12, 20)
+    assert list(frame.columns) == list(names)
+
+
+def test_column_transformer_beside_other_columns(paths: list[str], y: list[str]) -> None:
+    frame = pd.DataFrame({"photo": paths, "camera": ["a", "b"] * 6})
+    for column in ("photo", ["photo"]):
+        columns = ColumnTransformer(
+            [("image", EmbeddingTransformer(TINY), column), ("rest", OneHotEncoder(), ["camera"])]
+        )
+        assert columns.fit(frame).transform(frame).shape == (12, 14)
+        assert columns.get_feature_names_out()[0] == "image__embeddingtransformer0"
+        model = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(frame, y)
+        assert len(model.predict(frame)) == 12
+
+
+def test_images_arrays_and_bytes(paths: list[str]) -> None:
+    transformer = EmbeddingTransformer(TINY, store=None).fit(paths)
+    image = Image.open(paths[0])
+    pixels = np.asarray(image)
+    expected = transformer.transform([paths[0]])
+    for item in (image, pixels, Path(paths[0]), Path(paths[0]).read_bytes()):
+        np.testing.assert_allclose(transformer.transform([item]), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(transformer.transform(np.stack([pixels])), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_users_own_store_is_looked_up_by_content(
+    paths: list[str], photos: Path, tmp_path: Path, forwarded: Path
+) -> None:
+    store = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
+    done = forwarded.stat().st_size
+    X = EmbeddingTransformer(TINY, store=store.path).fit(paths).transform(paths)
+    assert forwarded.stat().st_size == done
+    np.testing.assert_array_equal(X, store.to_numpy())
+
+
+def test_errors_name_the_item_and_the_fix(paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    transformer = EmbeddingTransformer(TINY).fit(paths)
+    with pytest.raises(UsageError, match=r"2 of 3 items cannot be embedded(.|\n)*item 1 .*broken.jpg"):
+        transformer.transform([paths[0], str(tmp_path / "broken.jpg"), str(tmp_path / "broken.jpg")])
+    with pytest.raises(UsageError, match=r"item 0 .*nowhere.jpg"):
+        transformer.transform([str(tmp_path / "nowhere.jpg")])
+    with pytest.raises(UsageError, match="is a single item"):
+        transformer.transform(paths[0])
+    with pytest.raises(UsageError, match="empty"):
+        transformer.fit([])
+    with pytest.raises(UsageError, match="2 columns"):
+        transformer.fit(pd.DataFrame({"a": paths, "b": paths}))
+    with pytest.raises(BackboneError):
+        EmbeddingTransformer("timm/resnet9999").fit(paths)
+    with pytest.raises(ValueError, match="not fitted"):
+        EmbeddingTransformer(TINY).transform(paths)

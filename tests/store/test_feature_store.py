@@ -1,0 +1,202 @@
+"""The feature store as its readers see it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedpipe.backbones.spec import BackboneSpec, LayerSpec
+from embedpipe.decoding import Preprocessing
+from embedpipe.errors import StoreError, StoreNotFoundError, UsageError
+from embedpipe.store import FeatureStore
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.schema import conform, matrix, storable, vector_column
+
+SPEC = BackboneSpec("timm", "made-up", "0" * 64, True, (LayerSpec("features", "none", 4),), Preprocessing())
+
+
+def rows(ids: list[str], seed: int = 0, **extra: object) -> pa.Table:
+    X = np.random.default_rng(seed).normal(size=(len(ids), 4)).astype(np.float32)
+    given = {
+        "id": ids,
+        "uri": ids,
+        "content_hash": [f"{id:0>64}" for id in ids],
+        "source_root": ["r"] * len(ids),
+    }
+    return pa.table({**given, "embedding": vector_column(X), **extra})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore.create(tmp_path / "store", SPEC)
+
+
+def test_reads_come_in_id_order_whatever_the_commits(store: FeatureStore) -> None:
+    parts = [rows(["d", "b"], 1), rows(["a", "c"], 2)]
+    for part in parts:
+        store.write(part)
+    expected = {}
+    for part in parts:
+        expected |= dict(zip(part["id"].to_pylist(), matrix(part["embedding"], 4, "embedding"), strict=True))
+    assert store.ids() == ["a", "b", "c", "d"]
+    np.testing.assert_array_equal(store.to_numpy(), [expected[id] for id in "abcd"])
+    store.compact()
+    np.testing.assert_array_equal(FeatureStore(store.path).to_numpy(), [expected[id] for id in "abcd"])
+
+
+def test_an_earlier_version_reads_as_it_was(store: FeatureStore) -> None:
+    store.write(rows(["a"]))
+    version = store.version
+    store.write(rows(["b"]))
+    assert FeatureStore(store.path, version=version).ids() == ["a"]
+    assert FeatureStore(store.path).ids() == ["a", "b"]
+
+
+def test_labels_come_late_and_change(store: FeatureStore) -> None:
+    store.write(rows(["a", "b", "c"]))
+    X = store.to_numpy()
+    change = store.label(pa.table({"file": ["c", "a"], "kind": ["x", "y"]}), id="file", label="kind")
+    assert (change.replaced, change.unchanged) == (2, 0)
+    change = store.label(pa.table({"id": ["a", "c"], "label": ["z", "x"]}))
+    assert (change.replaced, change.unchanged) == (1, 1)
+    assert store.to_arrow(["label"])["label"].to_pylist() == ["z", None, "x"]
+    np.testing.assert_array_equal(store.to_numpy(), X)
+    with pytest.raises(UsageError, match="no column 'labl'; did you mean 'label'"):
+        store.to_numpy(label="labl")
+    with pytest.raises(UsageError, match="holds an id twice"):
+        store.label(pa.table({"id": ["a", "a"], "label": ["z", "x"]}))
+    with pytest.raises(UsageError, match="keeps for itself"):
+        store.label(pa.table({"id": ["a"], "label": ["z"]}), to="content_hash")
+    with pytest.raises(UsageError, match="no column 'name'"):
+        store.label(pa.table({"id": ["a"], "label": ["z"]}), id="name")
+
+
+def test_polars_duckdb_and_pandas_read_it(store: FeatureStore) -> None:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    store.write(rows(["b", "a"], label=["x", "y"]))
+    X = store.to_numpy()
+    frame = pl.read_delta(store.path).sort("id")
+    assert frame.schema["embedding"] == pl.List(pl.Float32)
+    np.testing.assert_array_equal(np.array(frame["embedding"].to_list(), np.float32), X)
+    features = store.to_dataset()
+    found = duckdb.sql("select id, label, embedding from features order by id").fetchall()
+    assert features.count_rows() == 2
+    assert [row[:2] for row in found] == [("a", "y"), ("b", "x")]
+    np.testing.assert_array_equal(np.array([row[2] for row in found], np.float32), X)
+    assert duckdb.sql("select typeof(embedding) from features").fetchone() == ("FLOAT[]",)
+    pandas = store.to_pandas(["id", "label"])
+    assert isinstance(pandas, pd.DataFrame)
+    assert pandas["label"].tolist() == ["y", "x"]
+
+
+def test_vacuum_keeps_what_versions_need(store: FeatureStore) -> None:
+    store.write(rows(["a"]))
+    kept = store.version
+    store.write(rows(["a"], label=["new"]))
+    gone = store.version
+    store.write(rows(["a"], label=["newer"]))
+    orphan = Path(store.path) / "part-orphan.parquet"
+    orphan.write_bytes(b"left by a killed run")
+    store.failures_table.record([], "r")
+    for path in Path(store.path).glob("*.parquet"):
+        os.utime(path, (time.time() - 1000,) * 2)
+    assert store.vacuum() == []
+    deleted = store.vacuum(older_than_hours=0, keep_versions=[kept])
+    assert not orphan.exists()
+    assert len(deleted) == 2
+    assert FeatureStore(store.path, kept).to_arrow(["id"]).num_rows == 1
+    assert FeatureStore(store.path).to_arrow(["label"])["label"].to_pylist() == ["newer"]
+    with pytest.raises(StoreError, match="missing or damaged"):
+        FeatureStore(store.path, gone).to_numpy()
+    with pytest.raises(UsageError, match="negative"):
+        store.vacuum(older_than_hours=-1)
+
+
+def test_vacuum_leaves_the_failures_alone(store: FeatureStore) -> None:
+    from embedpipe.errors import DecodeError, Failure
+
+    store.write(rows(["a"]))
+    store.failures_table.record([Failure.of("x", None, DecodeError("torn"))], "r")
+    store.vacuum(older_than_hours=0)
+    assert store.failures().to_pylist()[0]["message"] == "torn"
+
+
+def test_what_is_not_a_store_says_so(tmp_path: Path, store: FeatureStore) -> None:
+    with pytest.raises(StoreNotFoundError, match="embedpipe embed"):
+        FeatureStore(tmp_path / "nowhere")
+    KeyedTable.create(str(tmp_path / "plain"), pa.schema([pa.field("id", pa.string())]))
+    with pytest.raises(StoreError, match="not a feature store"):
+        FeatureStore(tmp_path / "plain")
+    with pytest.raises(StoreNotFoundError, match="has no version 7"):
+        FeatureStore(store.path, version=7)
+
+
+def test_a_torn_file_is_named(store: FeatureStore) -> None:
+    store.write(rows(["a", "b"]))
+    file = Path(store.path) / store.table.files[0].path
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(StoreError, match=file.name):
+        FeatureStore(store.path).to_numpy()
+
+
+def test_vectors_of_another_length_are_found(store: FeatureStore) -> None:
+    bad = rows(["a"]).set_column(4, "embedding", vector_column(np.ones((1, 3), np.float32)))
+    store.write(bad)
+    with pytest.raises(StoreError, match="not 4 long"):
+        store.to_numpy()
+
+
+@given(st.integers(0, 5), st.integers(1, 7))
+def test_vectors_survive_the_column(count: int, dim: int) -> None:
+    X = np.random.default_rng(count).normal(size=(count, dim)).astype(np.float32)
+    np.testing.assert_array_equal(matrix(vector_column(X), dim, "x"), X)
+    chunked = pa.chunked_array([vector_column(X), vector_column(X)])
+    np.testing.assert_array_equal(matrix(chunked, dim, "x"), np.concatenate([X, X]))
+    np.testing.assert_array_equal(matrix(vector_column(X)[1:], dim, "x"), X[1:])
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(
+        [
+            pa.array([1, None], pa.uint8()),
+            pa.array([2**40, 1], pa.uint64()),
+            pa.array(["a", None]).dictionary_encode(),
+            pa.array(["a", "b"], pa.large_string()),
+            pa.array([1, 2], pa.timestamp("ns")),
+            pa.array([1, 2], pa.timestamp("s", tz="Europe/Paris")),
+            pa.array([1, 2], pa.date64()),
+            pa.array([1, 2], pa.time32("s")),
+            pa.array([1.5, None], pa.float16()),
+            pa.array([b"ab", b"cd"], pa.binary(2)),
+            pa.array([True, None]),
+        ]
+    )
+)
+def test_any_scalar_column_has_a_place(column: pa.Array) -> None:
+    table = storable(pa.table({"x": column}))
+    assert table["x"].null_count == column.null_count
+    assert conform(table, table.schema).equals(table)
+
+
+def test_nested_metadata_is_refused_by_name() -> None:
+    with pytest.raises(StoreError, match=r"'tags' has type list<.*cannot hold"):
+        storable(pa.table({"tags": [[1, 2]]}))
+
+
+def test_specs_round_trip_and_differ(store: FeatureStore) -> None:
+    assert store.spec == SPEC
+    assert store.spec.fingerprint() == SPEC.fingerprint()
+    assert pickle.loads(pickle.dumps(SPEC)) == SPEC
+    assert repr(store) == f"FeatureStore({store.path!r}, rows=0, backbone='timm/made-up', version=0)"

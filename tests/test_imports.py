@@ -1,0 +1,95 @@
+"""The direction of imports, the size of files, and what `import embedpipe` costs."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import embedpipe
+
+ROOT = Path(embedpipe.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+BASE = ("errors", "optional", "config", "progress")
+ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli")
+MAX_LINES = 400
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of every embedpipe module or name that a file imports, functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "embedpipe")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            if (node.module or "").split(".")[0] == "embedpipe":
+                yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def rank(name: str) -> int:
+    """Return the place of a module in the order of imports; the base comes before all."""
+    part = name.split(".")[1]
+    return -1 if part in BASE else ORDER.index(part)
+
+
+def test_every_part_has_a_place_in_the_order() -> None:
+    parts = {dotted(path).split(".")[1] for path in MODULES if path.parent != ROOT or path.stem != "__init__"}
+    assert parts <= {*BASE, *ORDER}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p != ROOT / "__init__.py"], ids=dotted)
+def test_imports_only_what_comes_before(path: Path) -> None:
+    module = dotted(path)
+    wrong = [
+        f"{path.name}:{line} imports {name}"
+        for line, name in imports(path)
+        if name != "embedpipe.__version__" and (name == "embedpipe" or rank(name) > rank(module))
+    ]
+    assert not wrong, f"{module} may import only {BASE} and what comes before it in {ORDER}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_file_is_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has after a statement."""
+    script = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_import_loads_nothing_heavy() -> None:
+    heavy = {"torch", "torchvision", "timm", "sklearn", "pyarrow", "numpy", "matplotlib", "PIL", "deltalake", "rich", "typer"}
+    assert not loaded_by("import embedpipe") & heavy
+
+
+@pytest.mark.parametrize(
+    "module", ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec", "embedpipe.cli"]
+)
+def test_reading_a_store_needs_no_torch(module: str) -> None:
+    assert not loaded_by(f"import {module}") & {"torch", "torchvision", "timm"}
+
+
+def seconds(statement: str) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True)
+        return time.perf_counter() - start
+
+    return statistics.median(once() for _ in range(5))
+
+
+def test_import_takes_less_than_half_a_second() -> None:
+    assert seconds("import embedpipe") - seconds("pass") < 0.5
