@@ -1,9 +1,9 @@
 """A nightly job: embed what is new or changed in SOURCE, drop what is gone, tidy up, and report in JSON.
 
-    python pipelines/nightly_embedding.py /mnt/photos /data/photos.features --summary /var/log/photos.json --lock
+    python pipelines/nightly_embedding.py /mnt/photos /data/photos.features --summary photos.json --lock
 
-Exit codes: 0 done, 2 bad usage (the source is missing, the store is of another backbone, pruning was refused),
-3 done but some rows failed, 1 anything else. The summary says the same, and why.
+Exit codes: 0 done; 3 done, but some rows failed; 2 bad usage (the source is missing, the store is another
+backbone's, pruning was refused); 1 anything else. The summary says the same, and why.
 
 When last night's run is still going: two runs into one store never corrupt it nor double a row, as every
 commit is atomic and checked against the ids that are there; but both would embed what neither has committed
@@ -35,6 +35,8 @@ DONE, CRASHED, SOME_FAILED = 0, 1, 3
 MANY_FILES = 16
 KEEP_HOURS = 7 * 24
 FAILURES_SHOWN = 20
+COUNTS = ("seen", "embedded", "reused", "failed", "gone", "pruned", "skipped")
+FAILURE = ("id", "uri", "stage", "exception", "message")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,11 +48,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("source", help="folder, file list, table or tar shards; a path or URL")
     parser.add_argument("store", help="the feature store's folder or URL; made on the first night")
     parser.add_argument("--backbone", help="by default embedpipe's own default")
-    parser.add_argument(
-        "--prune", action=argparse.BooleanOptionalAction, default=True, help="drop rows whose items are gone (default)"
-    )
+    on_or_off = argparse.BooleanOptionalAction
+    parser.add_argument("--prune", action=on_or_off, default=True, help="drop rows whose items are gone")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the JSON there too, atomically")
-    parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run on this store still goes")
+    parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run still goes")
     return parser.parse_args()
 
 
@@ -64,20 +65,20 @@ def run_lock(store: str) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
 
-def embed_and_tidy(arguments: argparse.Namespace) -> dict[str, Any]:
+def embed_and_tidy(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
     """Bring the store up to date and return what was done."""
     options = {"backbone": arguments.backbone} if arguments.backbone else {}
     store = embedpipe.embed(arguments.source, to=arguments.store, prune=arguments.prune, **options)
     merged = store.compact() if len(store.table.files) > MANY_FILES else 0
     deleted = store.vacuum(older_than_hours=KEEP_HOURS)
-    failures = store.failures().select(["id", "uri", "stage", "exception", "message"]).slice(0, FAILURES_SHOWN)
+    failed = [row for row in store.failures().to_pylist() if row["when"] >= started]
     done = store.summary.to_dict()
-    counts = {name: done[name] for name in ("seen", "embedded", "reused", "failed", "gone", "pruned", "skipped")}
+    counts = {name: done[name] for name in COUNTS}
     return {
         "status": "some rows failed" if counts["failed"] else "done",
         "exit_code": SOME_FAILED if counts["failed"] else DONE,
         **counts,
-        "failures": failures.to_pylist(),
+        "failures": [{name: row[name] for name in FAILURE} for row in failed[:FAILURES_SHOWN]],
         "rows": len(store),
         "version": store.version,
         "rate": round(done["rate"], 2),
@@ -87,11 +88,11 @@ def embed_and_tidy(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
     """Do the night's work, and return what to report whatever happens."""
     try:
         with run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
-            return embed_and_tidy(arguments)
+            return embed_and_tidy(arguments, started)
     except Timeout:
         return {"status": "already running", "exit_code": DONE}
     except (Exception, KeyboardInterrupt) as error:
@@ -116,7 +117,7 @@ def main() -> int:
     """Run, report, and return the exit code."""
     arguments = parse_arguments()
     started = datetime.now(UTC)
-    result = run(arguments)
+    result = run(arguments, started)
     report = {
         "source": arguments.source,
         "store": arguments.store,

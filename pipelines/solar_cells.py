@@ -1,6 +1,7 @@
 """Defective or not: 2,624 electroluminescence photos of solar cells, one frozen network, one linear model.
 
-The photos and the experts' defect probabilities are PyPI's elpv-dataset (Buerhop-Lutz et al., 2018; CC BY-NC-SA).
+The photos and the experts' defect probabilities are PyPI's elpv-dataset
+(Buerhop-Lutz et al., EU PVSEC 2018; CC BY-NC-SA).
 
     python pipelines/solar_cells.py [--output demo-output]
 """
@@ -54,8 +55,8 @@ def cross_validate(X: npt.NDArray[np.float32], y: npt.NDArray[np.bool_]) -> dict
     scores: dict[str, list[float]] = {"accuracy": [], "ROC AUC": [], "majority": []}
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y)
     for train, test in track(folds, "cross-validating", FOLDS, console=Console(stderr=True), transient=True):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000)).fit(X[train], y[train])
-        chance = model.predict_proba(X[test])[:, 1]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
+        chance = model.fit(X[train], y[train]).predict_proba(X[test])[:, 1]
         scores["accuracy"].append(accuracy_score(y[test], chance > 0.5))
         scores["ROC AUC"].append(roc_auc_score(y[test], chance))
         majority = y[train].mean() > 0.5
@@ -65,14 +66,14 @@ def cross_validate(X: npt.NDArray[np.float32], y: npt.NDArray[np.bool_]) -> dict
 
 def score_table(scores: dict[str, list[float]], rows: int) -> Table:
     """Lay out the scores: mean and standard deviation over the folds."""
-    table = Table(title=f"Defective or not: {rows:,} photos, {FOLDS}-fold cross-validation", title_justify="left")
+    table = Table(title=f"Defective or not: {rows:,} photos, {FOLDS}-fold cross-validation")
     for heading in ("", "accuracy", "ROC AUC"):
         table.add_column(heading, justify="left" if not heading else "right")
 
     def cell(name: str) -> str:
         return f"{np.mean(scores[name]):.3f} ± {np.std(scores[name], ddof=1):.3f}"
 
-    table.add_row("logistic regression on frozen features", f"[bold]{cell('accuracy')}", f"[bold]{cell('ROC AUC')}")
+    table.add_row("logistic regression on frozen features", cell("accuracy"), cell("ROC AUC"), style="bold")
     table.add_row("always the majority class", cell("majority"), "0.500")
     return table
 
@@ -80,7 +81,7 @@ def score_table(scores: dict[str, list[float]], rows: int) -> Table:
 def main() -> None:
     """Embed, cross-validate, draw the map, and say how to go on with other photos."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where the store and the map go")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for store and map")
     output = parser.parse_args().output
     out = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
@@ -89,15 +90,16 @@ def main() -> None:
     out.print("[bold]1. Embed[/] the photos of elpv-dataset once, with the default backbone")
     store = embedpipe.embed(find_photos(), to=features, image="image", id="id", label="label", progress=True)
     run = store.summary
-    out.print(f"   {run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed, in {run.seconds:.1f} s")
-    out.print(f"   {store.spec.provider}/{store.spec.name} on {run.device}; store: {features}, version {store.version}\n")
+    counts = f"{run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed"
+    out.print(f"   {counts}, in {run.seconds:.1f} s ({store.spec.provider}/{store.spec.name} on {run.device})")
+    out.print(f"   the store: {features}, {len(store):,} rows, version {store.version}\n")
 
     out.print("[bold]2. Fit[/] scikit-learn's logistic regression on the stored features")
     X, probability = store.to_numpy(label="label")
     sure = (probability == 0) | (probability == 1)
     scores = cross_validate(X[sure], probability[sure] == 1)
     out.print(score_table(scores, int(sure.sum())))
-    out.print(f"   Probability 1 against 0; the {int((~sure).sum()):,} photos that the experts doubted are left out.")
+    out.print(f"   Probability 1 against 0; {int((~sure).sum()):,} photos that the experts doubted are left out.")
     out.print("   Mean and spread over the folds. Cells of one solar module may be on both sides of a split,")
     out.print("   so expect somewhat less on modules never seen.\n")
 
@@ -109,8 +111,9 @@ def main() -> None:
     out.print(f"   {picture}" + (": kept, it was drawn from these very rows" if kept else "") + "\n")
 
     out.print(f"Done in {time.perf_counter() - start:.0f} s. The same on your own folder of photos:\n")
-    for command in ("embed PHOTOS --to my.features", "info my.features", "map my.features --to map.png", "verify my.features"):
-        out.print(f"   .venv/bin/embedpipe {command}")
+    for words in ("embed PHOTOS --to my.features", "info my.features", "map my.features --to map.png"):
+        out.print(f"   .venv/bin/embedpipe {words}")
+    out.print("   .venv/bin/embedpipe verify my.features")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import embedpipe
 ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 BASE = ("errors", "optional", "config", "progress")
-ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli")
+ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli", "__main__")
 MAX_LINES = 400
 
 
@@ -67,16 +67,31 @@ def test_file_is_small(path: Path) -> None:
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level modules that a fresh interpreter has after a statement."""
     script = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_import_loads_nothing_heavy() -> None:
-    heavy = {"torch", "torchvision", "timm", "sklearn", "pyarrow", "numpy", "matplotlib", "PIL", "deltalake", "rich", "typer"}
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "sklearn",
+        "pyarrow",
+        "numpy",
+        "matplotlib",
+        "PIL",
+        "deltalake",
+        "rich",
+        "typer",
+    }
     assert not loaded_by("import embedpipe") & heavy
 
 
 @pytest.mark.parametrize(
-    "module", ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec", "embedpipe.cli"]
+    "module",
+    ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec", "embedpipe.cli"],
 )
 def test_reading_a_store_needs_no_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "timm"}

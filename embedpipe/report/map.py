@@ -1,12 +1,15 @@
-"""A map of a store: one point an item, near its like, coloured by label, with some of the pictures themselves."""
+"""A map of a store: one point an item, near its like, coloured by label, with some of the pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +21,16 @@ from PIL import Image, UnidentifiedImageError
 
 from embedpipe.errors import UsageError, nearest
 from embedpipe.progress import Progress
-from embedpipe.report.colours import PLAIN, Colouring, colour_labels
+from embedpipe.report.colours import Colouring, colour_labels
 from embedpipe.report.projection import project
-from embedpipe.report.thumbnails import read_thumbnails, spread_out
+from embedpipe.report.thumbnails import Layout, read_thumbnails
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_vectors
 
 #: Of the picture, in pixels: the whole, and the panel (left, bottom, width, height) with the points.
 WIDTH, HEIGHT, DPI = 1600, 1240, 100
 PANEL = (40, 100, 1270, 1010)
-MARGIN = 60
+MARGIN = 90
 INK, FAINT, PAPER = "#22262B", "#6B7075", "#FAFAF8"
 #: Key of the PNG's text that says what it was drawn from.
 DRAWN_FROM = "embedpipe.map"
@@ -88,7 +91,8 @@ def draw_map(
 
     rows = store.to_arrow(["id", "uri", *([label] if label else [])])
     if len(rows) > limit:
-        rows = rows.take(pa.array(np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))))
+        chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
+        rows = rows.take(pa.array(np.sort(chosen)))
     _, vectors = read_vectors(store.table, column, store.dims[column], rows.column("id").combine_chunks())
     points, method = project(vectors, seed, show)
     points = _to_pixels(points)
@@ -101,7 +105,9 @@ def draw_map(
     _draw_text(figure, store, label if colouring.named.any() else None, column, len(rows), method)
     to.parent.mkdir(parents=True, exist_ok=True)
     part = to.with_name(f".{to.name}.{os.getpid()}.part")
-    figure.savefig(part, format="png", metadata={DRAWN_FROM: drawn_from})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box, and no more to say
+        figure.savefig(part, format="png", metadata={DRAWN_FROM: drawn_from})
     part.replace(to)
     return to
 
@@ -112,7 +118,8 @@ def _check(store: FeatureStore, to: Path, label: str | None, column: str, thumbn
     if thumbnails < 0 or limit < 1:
         raise UsageError(f"thumbnails={thumbnails} must be at least 0 and limit={limit} at least 1")
     if column not in store.dims:
-        raise UsageError(f"{store.path!r} has no embedding {column!r}{nearest(column, store.dims)}: {sorted(store.dims)}")
+        hint = nearest(column, store.dims)
+        raise UsageError(f"{store.path!r} has no embedding {column!r}{hint}: it has {sorted(store.dims)}")
     if label and label not in store.data_columns:
         hint = nearest(label, store.data_columns)
         raise UsageError(f"{store.path!r} has no column {label!r}{hint}: it has {store.data_columns}")
@@ -135,11 +142,13 @@ def _read_drawn_from(to: Path) -> str | None:
 
 
 def _to_pixels(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scale points to fill the panel without distortion; its pixels are the unit."""
+    """Scale points to fill the panel, one way at most a third more than the other; its pixels are the unit."""
     size = np.array(PANEL[2:], float)
     low, high = points.min(axis=0), points.max(axis=0)
-    scale = ((size - 2 * MARGIN) / np.maximum(high - low, 1e-9)).min()
-    return (points - (low + high) / 2) * scale + size / 2
+    scale = (size - 2 * MARGIN) / np.maximum(high - low, 1e-9)
+    scale = np.minimum(scale, scale.min() * 4 / 3)
+    scaled: npt.NDArray[np.float64] = (points - (low + high) / 2) * scale + size / 2
+    return scaled
 
 
 def _draw_points(figure: Figure, points: npt.NDArray[np.float64], colouring: Colouring) -> None:
@@ -153,7 +162,8 @@ def _draw_points(figure: Figure, points: npt.NDArray[np.float64], colouring: Col
         for marker in np.unique(colouring.markers):
             rows = shuffled[((colouring.markers == marker) & (colouring.named == named))[shuffled]]
             axes.scatter(
-                *points[rows].T,
+                points[rows, 0],
+                points[rows, 1],
                 s=area,
                 c=colouring.colours[rows],
                 marker=str(marker),
@@ -174,15 +184,17 @@ def _draw_thumbnails(
     if not count:
         return
     axes = figure.axes[0]
-    side = int(np.clip(np.sqrt(0.2 * PANEL[2] * PANEL[3] / min(count, len(points))), 40, 150))
-    rows = spread_out(points, side * 1.2)
+    size = np.array(PANEL[2:], float)
+    side = int(np.clip(np.sqrt(0.13 * size.prod() / min(count, len(points))), 40, 150))
+    layout = Layout(points, size, side)
     with show.step("reading thumbnails", count, "pictures") as advance:
-        for row, picture in read_thumbnails(uris, rows, count, side):
-            frame = {"edgecolor": colouring.colours[row], "facecolor": "white", "linewidth": 2.4, "boxstyle": "square"}
+        for row, centre, picture in read_thumbnails(uris, points, layout, count):
+            colour = tuple(colouring.colours[row])
+            axes.plot(*np.stack([points[row], centre]).T, color=colour, linewidth=1.3, zorder=3)
+            axes.scatter(points[row, 0], points[row, 1], s=42, color=[colour], edgecolors=INK, linewidths=0.9, zorder=3)
+            frame = {"edgecolor": colour, "facecolor": "white", "linewidth": 2.2, "boxstyle": "square"}
             image = OffsetImage(picture, zoom=72 / DPI, interpolation="antialiased")
-            axes.add_artist(
-                AnnotationBbox(image, tuple(points[row]), pad=0.12, bboxprops=frame, frameon=True, zorder=3)
-            )
+            axes.add_artist(AnnotationBbox(image, tuple(centre), pad=0.1, bboxprops=frame, zorder=4))
             advance()
 
 
@@ -190,54 +202,50 @@ def _draw_legend(figure: Figure, colouring: Colouring, label: str | None) -> Non
     left, bottom, width, height = PANEL
     x = (left + width + 25) / WIDTH
     top = (bottom + height) / HEIGHT
+    title = _short(label or "")
+    heading: dict[str, Any] = {"fontsize": 14, "fontweight": "bold", "color": INK, "parse_math": False}
     if colouring.scale is not None:
-        axes = figure.add_axes((x, top - 0.42, 0.014, 0.38))
-        bar = figure.colorbar(colouring.scale, cax=axes)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        axes = figure.add_axes((x, top - 0.42, 0.014, 0.38), label="colour bar")
+        figure.colorbar(colouring.scale, cax=axes, drawedges=False)
+        axes.spines[:].set_visible(False)
         axes.tick_params(labelsize=12, color=FAINT, labelcolor=INK)
-        axes.set_title(_short(label or ""), fontsize=14, fontweight="bold", color=INK, loc="left", pad=12, parse_math=False)
+        axes.set_title(title, loc="left", pad=12, **heading)
         top -= 0.45
+    elif colouring.legend:
+        figure.text(x, top, title, va="top", **heading)
+        top -= 0.022
     if colouring.legend:
-        handles = [
-            Line2D([], [], linestyle="", marker=e.marker, color=e.colour, markersize=11, markeredgecolor="white")
-            for e in colouring.legend
-        ]
-        names = [f"{_short(entry.name)}  ({entry.count:,})" for entry in colouring.legend]
+        marker = partial(Line2D, [], [], linestyle="", markersize=11, markeredgecolor="white")
         legend = figure.legend(
-            handles,
-            names,
-            title=_short(label or "") if colouring.scale is None else None,
+            [marker(marker=entry.marker, color=entry.colour) for entry in colouring.legend],
+            [f"{_short(entry.name)}  ({entry.count:,})" for entry in colouring.legend],
             loc="upper left",
-            bbox_to_anchor=(x - 0.008, top + 0.006),
+            bbox_to_anchor=(x - 0.008, top + 0.004),
             frameon=False,
             fontsize=12,
             labelcolor=INK,
-            title_fontproperties={"size": 14, "weight": "bold"},
-            alignment="left",
             labelspacing=0.75,
             handletextpad=0.3,
         )
-        for text in (*legend.get_texts(), legend.get_title()):
+        for text in legend.get_texts():
             text.set_parse_math(False)
 
 
 def _draw_text(figure: Figure, store: FeatureStore, label: str | None, column: str, shown: int, method: str) -> None:
-    left = PANEL[0] / WIDTH
-    total = len(store)
-    name = Path(store.path.rstrip("/")).name
-    rows = f"{total:,} items" if shown == total else f"a random {shown:,} of {total:,} items"
-    title = f"{name}: {rows}" + (f" by {label}" if label else "")
-    pretrained = "" if store.spec.pretrained else " (random weights)"
-    subtitle = (
-        f"{store.spec.provider}/{store.spec.name}{pretrained}  ·  {column}, {store.dims[column]:,} dimensions  ·  "
-        f"store version {store.version}"
+    total, spec = len(store), store.spec
+    items = "1 item" if total == 1 else f"{total:,} items"
+    part = "" if shown == total else f"a random {shown:,} of "
+    title = f"{Path(store.path).name}: {part}{items}" + (f" by {label}" if label else "")
+    facts = (
+        f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else " (random weights)"),
+        f"{column}, {store.dims[column]:,} dimensions",
+        f"store version {store.version}",
     )
-    figure.text(left, 1 - 48 / HEIGHT, title, fontsize=21, fontweight="bold", color=INK, va="center", parse_math=False)
-    figure.text(left, 1 - 90 / HEIGHT, subtitle, fontsize=13, color=FAINT, va="center", parse_math=False)
-    figure.text(left, 52 / HEIGHT, method, fontsize=11, color=FAINT, va="center", linespacing=1.5, parse_math=False)
-    if label is None:
-        figure.text(1 - left, 1 - 90 / HEIGHT, "not coloured: no labels", fontsize=12, color=PLAIN, ha="right", va="center")
+    write = partial(figure.text, PANEL[0] / WIDTH, va="center", parse_math=False)
+    write(1 - 48 / HEIGHT, title, fontsize=21, fontweight="bold", color=INK)
+    write(1 - 90 / HEIGHT, "  ·  ".join(facts), fontsize=13, color=FAINT)
+    write(52 / HEIGHT, method, fontsize=11, color=FAINT, linespacing=1.5)
 
 
-def _short(text: str, length: int = 22) -> str:
+def _short(text: str, length: int = 18) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"

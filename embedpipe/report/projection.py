@@ -23,7 +23,8 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     """Lay vectors out in two dimensions, by angle: they are scaled to length 1 first.
 
     PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, JMLR 9, 2008) begun from the first two
-    (Kobak and Berens, Nature Communications 10, 2019). With fewer than 10 vectors, or no two that differ, PCA alone.
+    (Kobak and Berens, Nature Communications 10, 2019). With fewer than 10 vectors, or none that differ,
+    PCA alone.
 
     Parameters
     ----------
@@ -43,19 +44,21 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     reduced = _principal(unit, PCA_DIMS, seed)
     spread = reduced[:, 0].std()
     if count < FEWEST_FOR_TSNE or spread < 1e-9:
-        return reduced[:, :2], "PCA of the vectors, scaled to length 1: nearby items look alike to the backbone."
+        return reduced[:, :2], "PCA of the vectors, scaled to length 1: neighbours look alike to the backbone."
 
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     start = (reduced[:, :2] / spread * 1e-4).astype(np.float32)
     tsne = TSNE(perplexity=perplexity, init=start, random_state=seed, max_iter=ITERATIONS, verbose=2)
-    with progress.step("t-SNE", ITERATIONS, "iterations") as advance, contextlib.redirect_stdout(_Iterations(advance)):
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(progress.step("t-SNE", ITERATIONS, "iterations"))
+        stack.enter_context(contextlib.redirect_stdout(_Iterations(advance)))
         points = tsne.fit_transform(reduced.astype(np.float32))
     return _principal(points.astype(np.float64), 2, seed), (
         f"t-SNE (perplexity {perplexity:.3g}, seed {seed}) of the vectors, scaled to length 1 and reduced to "
-        f"{reduced.shape[1]} dimensions by PCA.\nNeighbours look alike to the backbone; how far apart groups lie, "
-        "and how large they are, means little."
+        f"{reduced.shape[1]} dimensions by PCA.\n"
+        "Neighbours look alike to the backbone; how far apart groups lie, and how large they are, means little."
     )
 
 
@@ -70,24 +73,22 @@ def _principal(points: npt.NDArray[np.float64], dims: int, seed: int) -> npt.NDA
 
 
 class _Iterations(io.TextIOBase):
-    """Turns t-SNE's log lines, its only sign of life, into progress; whatever else is printed passes through."""
+    """Turns t-SNE's log lines, its only sign of life, into progress; anything else printed passes through."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
         self._done = 0
         self._out = sys.stdout
+        self._swallow_newline = False
 
     def write(self, text: str) -> int:
-        if found := re.match(r"\[t-SNE\] Iteration (\d+)", text):
-            self._advance(int(found[1]) - self._done)
-            self._done = int(found[1])
-            self._quiet = True
-        elif text.startswith("[t-SNE]"):
-            self._quiet = True
-        elif text == "\n" and self._quiet:
-            self._quiet = False
-        else:
+        if text.startswith("[t-SNE]"):
+            self._swallow_newline = True  # print() writes it apart
+            if found := re.match(r"\[t-SNE\] Iteration (\d+)", text):
+                self._advance(int(found[1]) - self._done)
+                self._done = int(found[1])
+        elif text != "\n" or not self._swallow_newline:
             self._out.write(text)
+        else:
+            self._swallow_newline = False
         return len(text)
-
-    _quiet = False

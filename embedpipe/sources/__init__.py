@@ -1,0 +1,9 @@
+"""What goes in: folders, lists, tables, WebDataset shards and objects in memory, as light listings."""
+
+from embedpipe.sources.listing import Listing
+from embedpipe.sources.memory import list_items
+from embedpipe.sources.opening import open_source, read_uri, root_exists
+from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.table_files import read_table
+
+__all__ = ["Listing", "SourceOptions", "list_items", "open_source", "read_table", "read_uri", "root_exists"]

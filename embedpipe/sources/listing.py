@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from embedpipe.errors import Failure
+from embedpipe.errors import DuplicateIdError, Failure
 
 #: Columns that every listing has, in this order; metadata columns follow. ``label`` may have any scalar type.
 #: ``source_size`` is in bytes and ``source_modified`` in nanoseconds since the epoch; null where unknown.
 COLUMNS = ("id", "uri", "source_size", "source_modified", "label", "split")
+
+#: Rows of one chunk of a listing's table.
+CHUNK_ROWS = 16_384
+
+SCHEMA = pa.schema([(name, pa.int64() if name.startswith("source_") else pa.string()) for name in COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Listing:
     failures : tuple of Failure
         Items that could not even be listed (an unreadable folder, a torn archive, a row without an id).
     skipped : dict
-        How many files were left out because they are not images by name, by suffix; said to the user.
+        What was left out, and how often: files that are not images by name, by suffix; ``"hidden"`` ones;
+        table columns that no store can hold. Said to the user.
     """
 
     table: pa.Table
@@ -47,3 +54,100 @@ class Listing:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+
+class ListingBuilder:
+    """Collects a listing's table row by row, holding at most `CHUNK_ROWS` of them as Python objects.
+
+    Metadata columns appear as rows bring them. A column with values of different types becomes strings,
+    except that integers among floats become floats.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+        self._metadata: list[Mapping[str, Any]] = []
+        self._chunks: list[pa.Table] = []
+
+    def add(
+        self,
+        id: str,
+        uri: str | None,
+        size: int | None = None,
+        modified: int | None = None,
+        label: str | None = None,
+        split: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add one item."""
+        self._rows.append((id, uri, size, modified, label, split))
+        self._metadata.append(metadata or {})
+        if len(self._rows) == CHUNK_ROWS:
+            self._flush()
+
+    def finish(self) -> pa.Table:
+        """Return the table of all items added."""
+        self._flush()
+        types: dict[str, set[pa.DataType]] = {}
+        for chunk in self._chunks:
+            for column in chunk.schema:
+                types.setdefault(column.name, set()).add(column.type)
+        schema = pa.schema([(name, _common(seen)) for name, seen in types.items()])
+        whole = [
+            pa.table([_as(c, f) for f in schema], schema=schema) if c.schema != schema else c for c in self._chunks
+        ]
+        return pa.concat_tables(whole)
+
+    def _flush(self) -> None:
+        if not self._rows and self._chunks:
+            return
+        values: list[Any] = list(zip(*self._rows, strict=True)) or [()] * len(COLUMNS)
+        columns = {f.name: pa.array(column, f.type) for f, column in zip(SCHEMA, values, strict=True)}
+        for name in dict.fromkeys(name for row in self._metadata for name in row):
+            columns[name] = _infer([row.get(name) for row in self._metadata])
+        self._chunks.append(pa.table(columns))
+        self._rows, self._metadata = [], []
+
+
+def in_chunks(count: int, make: Callable[[int], Any], type: pa.DataType) -> pa.ChunkedArray:
+    """Return the column of ``make(row)`` for each row, holding one chunk of Python objects at a time."""
+    return pa.chunked_array(
+        [
+            pa.array([make(row) for row in range(start, min(start + CHUNK_ROWS, count))], type)
+            for start in range(0, count, CHUNK_ROWS)
+        ],
+        type,
+    )
+
+
+def check_unique(table: pa.Table, root: str) -> None:
+    """Raise DuplicateIdError, naming up to three ids, if two rows have the same id."""
+    ids = table.column("id")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
+    names = ", ".join(repr(id) for id in pc.struct_field(twice, "values")[:3].to_pylist())
+    raise DuplicateIdError(
+        f"{len(twice)} ids of {root!r} are there more than once: {names}{', ...' if len(twice) > 3 else ''}; "
+        "leave the repeated items out, or name a column with unique ids (--id)"
+    )
+
+
+def _infer(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _common(types: set[pa.DataType]) -> pa.DataType:
+    types = types - {pa.null()} or {pa.string()}
+    if len(types) == 1:
+        return next(iter(types))
+    return pa.float64() if types == {pa.int64(), pa.float64()} else pa.string()
+
+
+def _as(chunk: pa.Table, wanted: pa.Field) -> Any:
+    if wanted.name not in chunk.column_names:
+        return pa.nulls(chunk.num_rows, wanted.type)
+    return chunk.column(wanted.name).cast(wanted.type)

@@ -1,0 +1,91 @@
+"""``python:MODULE.FACTORY``: a network of the user's own, from a function that builds it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from embedpipe.backbones.network import Network, StoredWeights, Weights
+from embedpipe.backbones.weights import load_strictly, seeded
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
+
+_SHAPE = "it must return a torch.nn.Module with an attribute 'preprocessing', or (module, embedpipe.Preprocessing(...))"
+
+
+class PythonProvider:
+    """Networks that the user's own functions build. What the user types is the user's word: it runs code."""
+
+    def names(self) -> list[str]:
+        """Return nothing: they cannot be told."""
+        return []
+
+    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+        """Import ``module.factory`` or ``module:factory``, call it without arguments, and take what it returns.
+
+        Its weights are those that it comes with, or a file's. Features are the module's output.
+
+        Raises
+        ------
+        UnknownBackboneError
+            If the module or the function cannot be found.
+        BackboneError
+            If the function fails, or returns something else.
+        """
+        if weights == "none":
+            raise UsageError("--weights none: a python: backbone initialises itself; leave --weights out")
+        module_name, _, factory_name = name.replace(":", ".").rpartition(".")
+        if not module_name or not factory_name:
+            raise UnknownBackboneError(f"python:{name} names no function: write python:module.factory")
+        name = f"{module_name}:{factory_name}"
+        factory = _find(module_name, factory_name)
+        try:
+            with seeded():
+                made = factory()
+        except Exception as error:
+            raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
+        module, preprocessing = _unpack(made, name)
+        if isinstance(weights, StoredWeights):
+            load_strictly(module, weights.state, weights.origin)
+        origin = weights.origin if isinstance(weights, StoredWeights) else f"python:{name}"
+        return Network(name, module, preprocessing, origin, pretrained=True)
+
+
+def _find(module_name: str, factory_name: str) -> Any:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UnknownBackboneError(
+            f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {here!r} or among the "
+            "installed packages"
+        ) from error
+    except Exception as error:
+        raise BackboneError(
+            f"python:{module_name}.{factory_name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise UnknownBackboneError(
+            f"python:{module_name}.{factory_name}: the module {module_name!r} has no function {factory_name!r}"
+            f"{nearest(factory_name, vars(module))}"
+        )
+    return factory
+
+
+def _unpack(made: Any, name: str) -> tuple[nn.Module, Preprocessing]:
+    match made:
+        case nn.Module(preprocessing=Preprocessing() as preprocessing):
+            return made, preprocessing
+        case (nn.Module() as module, Preprocessing() as preprocessing):
+            return module, preprocessing
+        case nn.Module():
+            raise BackboneError(f"python:{name} returned a {type(made).__name__} without 'preprocessing': {_SHAPE}")
+    raise BackboneError(f"python:{name} returned {made!r:.100}: {_SHAPE}")

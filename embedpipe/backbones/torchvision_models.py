@@ -1,0 +1,104 @@
+"""``torchvision/NAME``: every classification network of the installed torchvision.
+
+Features are the input of the last linear layer (of SqueezeNet's 1x1 convolution, which pooling averages),
+and preprocessing is the published weights' ``transforms()``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision import models
+
+from embedpipe.backbones.checkpoint import read_checkpoint
+from embedpipe.backbones.fetch import fetch_from_url
+from embedpipe.backbones.network import Network, StoredWeights, Weights, input_of
+from embedpipe.backbones.weights import load_strictly, seeded
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import UnknownBackboneError, nearest
+
+#: Networks with auxiliary classifiers for training, and the beginning of their tensors' names.
+AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+
+
+class TorchvisionProvider:
+    """The classification networks of torchvision."""
+
+    def names(self) -> list[str]:
+        """Return every classification network."""
+        return list(models.list_models(module=models))
+
+    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+        """Build a network; see `Provider.load`."""
+        if name not in self.names():
+            raise UnknownBackboneError(
+                f"torchvision {torchvision.__version__} has no classification model {name!r}"
+                f"{nearest(name, self.names())}; `embedpipe backbones torchvision/` lists them"
+            )
+        published = models.get_model_weights(name).DEFAULT
+        transforms = published.transforms()
+        crop = transforms.crop_size[0]
+        if weights == "default":
+            file = fetch_from_url(published.url, offline)
+            weights = StoredWeights(read_checkpoint(file).weights.state, f"torchvision's {published}, {file.name}")
+        if isinstance(weights, StoredWeights):
+            module, classifier = _with_weights(name, crop, weights)
+            origin = weights.origin
+        else:
+            with seeded():
+                module = _build(name, crop)
+            classifier = _classifier(module)
+            origin = "random, seeded"
+        return Network(
+            name=name,
+            module=module,
+            preprocessing=Preprocessing(
+                resize=tuple(transforms.resize_size),
+                crop=(crop, crop),
+                interpolation=transforms.interpolation.value,
+                mean=tuple(transforms.mean),
+                std=tuple(transforms.std),
+            ),
+            origin=origin,
+            pretrained=isinstance(weights, StoredWeights),
+            features=input_of(classifier),
+            prefix_tokens=int(hasattr(module, "class_token")),
+            class_token=hasattr(module, "class_token"),
+        )
+
+
+def _build(name: str, crop: int, **changes: Any) -> nn.Module:
+    if name in AUXILIARY:
+        changes.setdefault("init_weights", True)
+    if name.startswith("vit_"):
+        changes["image_size"] = crop
+    return models.get_model(name, weights=None, **changes)  # type: ignore[no-any-return]
+
+
+def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:
+    """Build a network with the weights' own number of classes; also return its classifier's name."""
+    with torch.device("meta"):
+        classifier = _classifier(_build(name, crop, **({"init_weights": False} if name in AUXILIARY else {})))
+    changes: dict[str, Any] = {}
+    if (kernel := weights.state.get(f"{classifier}.weight")) is not None:
+        changes["num_classes"] = len(kernel)
+    if name in AUXILIARY:
+        has_auxiliary = any(key.startswith(AUXILIARY[name]) for key in weights.state)
+        # As torchvision's own builders have it for published weights: these were ported from TensorFlow.
+        changes |= {"init_weights": False, "transform_input": True, "aux_logits": has_auxiliary}
+    with seeded():
+        module = _build(name, crop, **changes)
+    if kernel is None:
+        module.set_submodule(classifier, nn.Identity())
+    load_strictly(module, weights.state, weights.origin)
+    return module, classifier
+
+
+def _classifier(module: nn.Module) -> str:
+    """Return the name of the last linear layer, or of the last 1x1 convolution where there is none."""
+    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    pointwise = [n for n, p in module.named_modules() if isinstance(p, nn.Conv2d) and p.kernel_size == (1, 1)]
+    return (linear or pointwise)[-1]

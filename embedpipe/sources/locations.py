@@ -1,0 +1,203 @@
+"""Where bytes are: local paths by the operating system, URLs by pyarrow's or fsspec's filesystems."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import stat
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.fs as pafs
+
+from embedpipe.errors import ReadError, SourceError
+
+#: Schemes that pyarrow reads by itself, with options as the URL's query: ``?endpoint_override=...&scheme=http``.
+PYARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
+_QUERY = re.compile(r"\?(?:[a-z_]+=[^?/&]*)(?:&[a-z_]+=[^?/&]*)*$", re.ASCII)
+# Not to wait for the other end of a named pipe.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def is_url(text: str) -> bool:
+    """Say whether ``text`` is a URL and not a local path."""
+    return _URL.match(text) is not None
+
+
+def local_path(location: str) -> str | None:
+    """Return the path of a local path or ``file://`` URL; None for other URLs."""
+    if not is_url(location):
+        return location
+    scheme, _, rest = location.partition("://")
+    if scheme.lower() != "file":
+        return None
+    return os.fsdecode(urllib.parse.unquote_to_bytes(rest.removeprefix("localhost")))
+
+
+def printable(text: str) -> str:
+    """Return a file name as valid Unicode: bytes that are not UTF-8 become backslash escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def local_uri(path: str) -> str:
+    """Return an absolute path as it is, or percent-encoded as a ``file://`` URL if it is not valid UTF-8."""
+    return path if printable(path) == path else Path(path).as_uri()
+
+
+def absolute(location: str) -> str:
+    """Return a URL without trailing slash, or an absolute local path."""
+    path = local_path(location)
+    if path is not None:
+        return os.path.abspath(path)
+    body, query = _split_query(location)
+    return body.rstrip("/") + query
+
+
+def join(folder: str, name: str) -> str:
+    """Return the URI of ``name``, which may be absolute or a URL itself, seen from ``folder``."""
+    if is_url(name):
+        path = local_path(name)
+        return name if path is None else local_uri(os.path.abspath(path))
+    if is_url(folder):
+        body, query = _split_query(folder)
+        return f"{body.rstrip('/')}/{name.removeprefix('./')}{query}"
+    return local_uri(os.path.abspath(os.path.join(folder, name)))
+
+
+def split(location: str) -> tuple[str, str]:
+    """Return the folder and the file name of an absolute location."""
+    body, query = _split_query(location)
+    folder, _, name = body.rpartition("/")
+    return (folder or "/") + query, name
+
+
+def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
+    """Return the filesystem of a local path or URL, and the path within it.
+
+    Filesystems are kept per scheme, bucket and query, so a connection is made once. S3 servers are found
+    by ``AWS_ENDPOINT_URL`` in the environment or the URL's own ``?endpoint_override=...&scheme=http``.
+
+    Raises
+    ------
+    SourceError
+        No installed filesystem knows the scheme, or it cannot connect.
+    """
+    path = local_path(location)
+    if path is not None:
+        return pafs.LocalFileSystem(), os.path.abspath(path)
+    scheme = location.partition("://")[0].lower()
+    try:
+        if scheme not in PYARROW_SCHEMES:
+            remote, inner = fsspec.core.url_to_fs(location)
+            return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), inner
+        body, query = _split_query(location)
+        bucket, _, inner = body.partition("://")[2].partition("/")
+        known, base = _pyarrow_filesystem(scheme, bucket, query)
+        return known, f"{base.rstrip('/')}/{inner}".rstrip("/")
+    except Exception as error:
+        raise SourceError(f"cannot open {location!r}: {error}; check the URL, or install its filesystem") from error
+
+
+def open_file(location: str) -> Any:
+    """Open a local or remote file as a seekable pyarrow file."""
+    remote, path = filesystem(location)
+    return remote.open_input_file(path)
+
+
+def read_bytes(location: str) -> bytes:
+    """Return the contents of a file. Raises ReadError saying why where it cannot be read."""
+    path = local_path(location)
+    try:
+        if path is not None:
+            return _read_local(path)
+        remote, inner = filesystem(location)
+        with remote.open_input_stream(inner) as stream:
+            return bytes(stream.read())
+    except ReadError:
+        raise
+    except Exception as error:
+        raise ReadError(f"cannot read {printable(location)}: {_reason(error)}") from error
+
+
+def read_range(location: str, offset: int, size: int) -> bytes:
+    """Return ``size`` bytes from ``offset`` on. Raises ReadError, for a file that is too short as well."""
+    try:
+        with open_file(location) as file:
+            data = bytes(file.read_at(size, offset))
+    except Exception as error:
+        raise ReadError(f"cannot read {location}: {_reason(error)}") from error
+    if len(data) < size:
+        raise ReadError(f"{location} is truncated: {len(data)} of {size} bytes at offset {offset}")
+    return data
+
+
+def size_and_time(location: str) -> tuple[int | None, int | None]:
+    """Return bytes and modification time (ns since the epoch) of a local file; nulls where not known cheaply."""
+    path = local_path(location)
+    if path is None:
+        return None, None
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return None, None
+    return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (None, None)
+
+
+def modified(location: str) -> int | None:
+    """Return the modification time of a local or remote file in ns since the epoch, where it is known."""
+    if local_path(location) is not None:
+        return size_and_time(location)[1]
+    remote, path = filesystem(location)
+    time: int | None = remote.get_file_info(path).mtime_ns
+    return time
+
+
+def exists(location: str) -> bool:
+    """Say whether there is a file or folder; True where the server cannot be asked."""
+    path = local_path(location)
+    if path is not None:
+        return os.path.exists(path)
+    try:
+        remote, inner = filesystem(location)
+        return bool(remote.get_file_info(inner).type != pafs.FileType.NotFound)
+    except Exception:
+        return True
+
+
+@functools.lru_cache(maxsize=64)
+def _pyarrow_filesystem(scheme: str, bucket: str, query: str) -> tuple[pafs.FileSystem, str]:
+    known: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(f"{scheme}://{bucket}{query}")
+    return known
+
+
+def _split_query(location: str) -> tuple[str, str]:
+    """Split off the options that pyarrow takes; in other URLs, ``?`` belongs to the name."""
+    scheme = location.partition("://")[0].lower()
+    match = _QUERY.search(location) if scheme in PYARROW_SCHEMES else None
+    return (location[: match.start()], match.group()) if match else (location, "")
+
+
+def _read_local(path: str) -> bytes:
+    with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ReadError(f"cannot read {printable(path)}: {describe_mode(mode)}, not a file")
+        return file.read()
+
+
+def describe_mode(mode: int) -> str:
+    """Say in words what kind of thing a file mode belongs to."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for test, words in kinds if test(mode)), "a device")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file (never there, moved or deleted)"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
