@@ -19,9 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "making $(VENV) and installing embedpipe: a few minutes and about 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,lint]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,test,lint]'
+	@$(VENV)/bin/python -c 'import embedpipe; print("installed: embedpipe", embedpipe.__version__)'
 	@touch $@
-	@echo "installed: $$($(VENV)/bin/python -c 'import embedpipe; print("embedpipe", embedpipe.__version__)')"
 
 demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, draw a map
 	$(VENV)/bin/python pipelines/solar_cells.py

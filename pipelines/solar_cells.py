@@ -33,7 +33,7 @@ FOLDS = 5
 
 
 def find_photos() -> pa.Table:
-    """Return one row a photo: id, image (path), defect probability and cell type."""
+    """Return one row a photo: id, image (path), label, the experts' defect probability and the cell type."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
         raise SystemExit("elpv-dataset is not installed: run `make install`, or `pip install elpv-dataset`")
@@ -44,7 +44,8 @@ def find_photos() -> pa.Table:
         {
             "id": list(paths),
             "image": [str(data / path) for path in paths],
-            "label": [float(probability) for probability in probabilities],
+            "label": [{0: "intact", 1: "defective"}.get(float(value), "in doubt") for value in probabilities],
+            "defect_probability": [float(value) for value in probabilities],
             "cell_type": list(types),
         }
     )
@@ -88,25 +89,27 @@ def main() -> None:
 
     features = output / "solar-cells.features"
     out.print("[bold]1. Embed[/] the photos of elpv-dataset once, with the default backbone")
-    store = embedpipe.embed(find_photos(), to=features, image="image", id="id", label="label", progress=True)
+    store = embedpipe.embed(find_photos(), to=features, progress=True)
     run = store.summary
     counts = f"{run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed"
     out.print(f"   {counts}, in {run.seconds:.1f} s ({store.spec.provider}/{store.spec.name} on {run.device})")
     out.print(f"   the store: {features}, {len(store):,} rows, version {store.version}\n")
 
     out.print("[bold]2. Fit[/] scikit-learn's logistic regression on the stored features")
-    X, probability = store.to_numpy(label="label")
-    sure = (probability == 0) | (probability == 1)
-    scores = cross_validate(X[sure], probability[sure] == 1)
+    X, label = store.to_numpy(label="label")
+    sure = label != "in doubt"
+    scores = cross_validate(X[sure], label[sure] == "defective")
     out.print(score_table(scores, int(sure.sum())))
-    out.print(f"   Probability 1 against 0; {int((~sure).sum()):,} photos that the experts doubted are left out.")
+    out.print(
+        f"   Probability 1 against 0; {int((~sure).sum()):,} photos that the experts were in doubt about are left out."
+    )
     out.print("   Mean and spread over the folds. Cells of one solar module may be on both sides of a split,")
     out.print("   so expect somewhat less on modules never seen.\n")
 
     picture = output / "solar-cells.png"
     out.print("[bold]3. Draw[/] a map of the store, coloured by defect probability")
     before = picture.stat().st_mtime_ns if picture.exists() else None
-    embedpipe.draw_map(store, picture, label="label", progress=True)
+    embedpipe.draw_map(store, picture, label="defect_probability", progress=True)
     kept = picture.stat().st_mtime_ns == before
     out.print(f"   {picture}" + (": kept, it was drawn from these very rows" if kept else "") + "\n")
 

@@ -18,6 +18,11 @@ ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 BASE = ("errors", "optional", "config", "progress")
 ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli", "__main__")
+#: Kinds of source, and providers: each must stand without the others.
+SIBLINGS = {
+    "sources": {"files", "folder", "memory", "table", "tarshards"},
+    "backbones": {"python_factory", "timm_models", "torchvision_models"},
+}
 MAX_LINES = 400
 
 
@@ -59,6 +64,20 @@ def test_imports_only_what_comes_before(path: Path) -> None:
     assert not wrong, f"{module} may import only {BASE} and what comes before it in {ORDER}"
 
 
+@pytest.mark.parametrize("part", SIBLINGS)
+def test_siblings_do_not_import_each_other(part: str) -> None:
+    siblings = {f"embedpipe.{part}.{name}" for name in SIBLINGS[part]}
+    paths = [path for path in MODULES if dotted(path) in siblings]
+    assert len(paths) == len(siblings)
+    wrong = [
+        f"{path.name}:{line} imports {name}"
+        for path in paths
+        for line, name in imports(path)
+        if any(f"{name}.".startswith(f"{sibling}.") for sibling in siblings - {dotted(path)})
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_file_is_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
@@ -91,7 +110,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec", "embedpipe.cli"],
+    ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec"],
 )
 def test_reading_a_store_needs_no_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "timm"}

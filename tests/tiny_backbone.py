@@ -30,7 +30,7 @@ class Tiny(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if path := os.environ.get("TINY_LOG"):
             with Path(path).open("ab") as log:
-                log.write(b"." * len(x))
+                log.write(b"." * int((x.std((1, 2, 3)) > 0).sum()))  # not the blank one that finds the shapes
         time.sleep(float(os.environ.get("TINY_SECONDS", "0")) * len(x))
         return self.features(x)
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from embedpipe.backbones.network import StateDict, StoredWeights
+from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import WeightsError
 
@@ -101,8 +102,8 @@ def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise WeightsError(
-                f"{str(path)!r} holds Python objects, and reading them would run code from the file: where you trust it, "
-                "save its state_dict as .safetensors (safetensors.torch.save_file) and use that"
+                f"{str(path)!r} holds Python objects, and reading them would run code from the file: where you trust "
+                "it, save its state_dict as .safetensors (safetensors.torch.save_file) and use that"
             ) from error
         raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or a damaged one: {error}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -126,12 +127,12 @@ def _strip(state: StateDict) -> StateDict:
     return state
 
 
-def _preprocessing(recipe: object, path: Path) -> Preprocessing:
+def _preprocessing(recipe: Any, path: Path) -> Preprocessing:
     try:
-        values = json.loads(recipe) if isinstance(recipe, str) else recipe
-        return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return read_recipe(json.loads(recipe) if isinstance(recipe, str) else recipe)
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"the 'preprocessing' that {str(path)!r} states is not a recipe of embedpipe's ({error}): "
-            'it looks like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], "std": [...]}'
+            'it looks like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], '
+            '"std": [...]}'
         ) from error

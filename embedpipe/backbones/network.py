@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -73,6 +73,7 @@ class Network:
     channels_last: bool = False
 
 
+@runtime_checkable
 class Provider(Protocol):
     """A source of networks; a plug-in's entry point in ``embedpipe.backbones`` names an instance or a class of it."""
 

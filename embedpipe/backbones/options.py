@@ -45,7 +45,9 @@ class BackboneOptions:
     )
     pooling: Pooling | None = field(
         default=None,
-        metadata={"help": "How maps and tokens become a vector: avg, cls, max, flatten or none; chosen by shape if not given."},
+        metadata={
+            "help": "How maps and tokens become a vector: avg, cls, max, flatten or none; chosen by shape if not given."
+        },
     )
     precision: Precision = field(
         default="fp32", metadata={"help": "Arithmetic in the network: fp32, fp16 or bf16. Stored vectors are float32."}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from importlib.metadata import EntryPoint, entry_points
 
 from embedpipe.backbones.network import Provider
 from embedpipe.errors import BackboneError, UnknownBackboneError, nearest
 
-ENTRY_POINTS = "embedpipe.backbones"
+GROUP = "embedpipe.backbones"
 
 #: Built-in providers, imported on first use.
 BUILT_IN = {
-    "timm": "embedpipe.backbones.timm_models:TimmProvider",
-    "torchvision": "embedpipe.backbones.torchvision_models:TorchvisionProvider",
-    "python": "embedpipe.backbones.python_factory:PythonProvider",
+    "timm": EntryPoint("timm", "embedpipe.backbones.timm_models:TimmProvider", GROUP),
+    "torchvision": EntryPoint("torchvision", "embedpipe.backbones.torchvision_models:TorchvisionProvider", GROUP),
+    "python": EntryPoint("python", "embedpipe.backbones.python_factory:PythonProvider", GROUP),
 }
 
 #: Names that no plug-in may take.
@@ -27,13 +28,13 @@ def split_name(backbone: str) -> tuple[str, str]:
     Raises
     ------
     UnknownBackboneError
-        If there is no provider, or none of that name.
+        If no provider is named, or there is none of that name.
     """
     if backbone.startswith("python:"):
         return "python", backbone.removeprefix("python:")
-    provider, slash, name = backbone.partition("/")
+    provider, _, name = backbone.partition("/")
     known = [*RESERVED, *_plugins()]
-    if not slash or not name:
+    if not provider or not name:
         raise UnknownBackboneError(
             f"{backbone!r} is not of the form PROVIDER/NAME, such as 'timm/{backbone.strip('/') or 'resnet50'}': "
             f"the providers are {', '.join(known)}"
@@ -46,16 +47,30 @@ def split_name(backbone: str) -> tuple[str, str]:
 
 
 def get_provider(name: str) -> Provider:
-    """Return the provider of that name, as `split_name` gave it.
+    """Return the provider of a name that `split_name` gave.
 
     Raises
     ------
     BackboneError
-        If a plug-in cannot be imported, or is no provider.
+        If two plug-ins have that name, or the one cannot be imported or is no provider.
     """
-    if name in BUILT_IN:
-        return _instance(EntryPoint(name, BUILT_IN[name], ENTRY_POINTS))
-    return _instance(_plugins()[name])
+    entries = [BUILT_IN[name]] if name in BUILT_IN else _plugins()[name]
+    if len(entries) > 1:
+        values = " and ".join(entry.value for entry in entries)
+        raise BackboneError(f"the plug-ins {values} both provide {name!r}: uninstall one of them")
+    try:
+        provider = entries[0].load()
+        provider = provider() if isinstance(provider, type) else provider
+    except Exception as error:
+        raise BackboneError(
+            f"the provider {name!r} ({entries[0].value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(provider, Provider):
+        raise BackboneError(
+            f"the provider {name!r} ({entries[0].value}) has no methods 'names' and 'load': "
+            "see embedpipe.backbones.Provider"
+        )
+    return provider
 
 
 def list_backbones(pattern: str = "") -> list[str]:
@@ -72,28 +87,14 @@ def list_backbones(pattern: str = "") -> list[str]:
     return [name for name in names if pattern.lower() in name.lower()]
 
 
-def _plugins() -> dict[str, EntryPoint]:
-    """Return the plug-ins by name. Raises BackboneError if one takes a name that is taken already."""
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
-        other = found.get(entry.name)
-        if entry.name in RESERVED or (other is not None and other.value != entry.value):
-            holder = f"the plug-in {other.value}" if other else "embedpipe itself"
-            raise BackboneError(
-                f"the plug-in {entry.value} (of {entry.dist.name if entry.dist else 'an unknown package'}) calls its "
-                f"backbones {entry.name!r}, which is taken by {holder}: uninstall it, or have it choose another name"
+def _plugins() -> dict[str, list[EntryPoint]]:
+    """Return the plug-ins by name, without those that would replace a part of embedpipe: a warning says so."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in RESERVED:
+            warnings.warn(
+                f"the plug-in {entry.value} is ignored: the name {entry.name!r} is embedpipe's own", stacklevel=3
             )
-        found[entry.name] = entry
+        elif entry.value not in {other.value for other in found.get(entry.name, ())}:
+            found.setdefault(entry.name, []).append(entry)
     return found
-
-
-def _instance(entry: EntryPoint) -> Provider:
-    try:
-        provider = entry.load()
-        provider = provider() if isinstance(provider, type) else provider
-        provider.names, provider.load  # noqa: B018
-    except Exception as error:
-        raise BackboneError(
-            f"the provider {entry.name!r} ({entry.value}) cannot be used: {type(error).__name__}: {error}"
-        ) from error
-    return provider  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,8 +88,7 @@ class BackboneSpec:
         try:
             data = json.loads(text)
             data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
-            recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in data["preprocessing"].items()}
-            data["preprocessing"] = Preprocessing(**recipe)
+            data["preprocessing"] = read_recipe(data["preprocessing"])
             return cls(**data)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StoreError(
@@ -105,6 +105,12 @@ class BackboneSpec:
         mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
+
+
+def read_recipe(values: Mapping[str, Any]) -> Preprocessing:
+    """Return the recipe that JSON's lists and strings describe. Raises TypeError or ValueError if they don't."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Preprocessing(**fields)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

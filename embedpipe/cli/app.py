@@ -169,7 +169,7 @@ def label(
     from embedpipe.sources import read_table
     from embedpipe.store import FeatureStore
 
-    labels = read_table(str(table))
+    labels = read_table(str(table), text=(id_column,))
     change = FeatureStore(store).label(labels, id=id_column, label=label_column, to=to)
     found = change.replaced + change.unchanged
     counts = {

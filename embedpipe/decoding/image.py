@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from embedpipe.decoding.pixels import to_rgb
 from embedpipe.decoding.signatures import describe_bytes
@@ -68,9 +68,7 @@ def decode_image(payload: Any) -> Image.Image:
     except DecodeError:
         raise
     except Exception as error:
-        raise DecodeError(
-            f"cannot decode a {image.mode} image of {image.width} x {image.height}: {error}"
-        ) from error
+        raise DecodeError(f"cannot decode a {image.mode} image of {image.width} x {image.height}: {error}") from error
 
 
 def payload_hash(payload: Any) -> str:
@@ -100,9 +98,7 @@ def payload_hash(payload: Any) -> str:
     except DecodeError:
         raise
     except Exception as error:
-        raise DecodeError(
-            f"cannot load a {image.mode} image of {image.width} x {image.height}: {error}"
-        ) from error
+        raise DecodeError(f"cannot load a {image.mode} image of {image.width} x {image.height}: {error}") from error
 
 
 def _decode_bytes(data: bytes) -> Image.Image:
@@ -116,13 +112,11 @@ def _decode_bytes(data: bytes) -> Image.Image:
             return to_rgb(_upright(image))
     except DecodeError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DecodeError(f"not a picture that can be read: {describe_bytes(data)}") from error
     except Image.DecompressionBombError as error:
         raise DecodeError(f"too large to decode safely: {error}") from error
-    except (
-        Exception
-    ) as error:  # on hostile bytes Pillow raises nearly anything, MemoryError and KeyError included
+    except Exception as error:  # on hostile bytes Pillow raises nearly anything, MemoryError and KeyError included
         raise DecodeError(
             f"truncated or damaged {format} of {len(data)} bytes: {error or type(error).__name__}"
         ) from error
@@ -132,9 +126,7 @@ def _as_image(payload: Any) -> Image.Image:
     if isinstance(payload, Image.Image):
         return payload
     if not isinstance(payload, np.ndarray):
-        raise DecodeError(
-            f"{type(payload).__name__} is no picture; give encoded bytes, a PIL image or a uint8 array"
-        )
+        raise DecodeError(f"{type(payload).__name__} is no picture; give encoded bytes, a PIL image or a uint8 array")
     known = payload.ndim == 2 or (payload.ndim == 3 and payload.shape[2] in (3, 4))
     if payload.dtype != np.uint8 or not known or 0 in payload.shape:
         raise DecodeError(

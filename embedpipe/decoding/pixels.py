@@ -29,7 +29,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return _from_lab(image)
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
+        # Pillow knows no direct way from La, gray with premultiplied alpha.
+        picture = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, picture).convert("RGB")
     return image.convert("RGB")

@@ -93,9 +93,7 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.ui
         scaled = image.resize((width, height), filter).crop((left, top, right, bottom))
     else:
         x, y = image.width / width, image.height / height
-        scaled = image.resize(
-            (right - left, bottom - top), filter, box=(left * x, top * y, right * x, bottom * y)
-        )
+        scaled = image.resize((right - left, bottom - top), filter, box=(left * x, top * y, right * x, bottom * y))
     if scaled.size == (crop_width, crop_height):
         return np.array(scaled)
     colour = tuple(round(255 * v) for v in preprocessing.mean) if _has_border(preprocessing) else (0, 0, 0)

@@ -41,6 +41,6 @@ def describe_bytes(data: bytes) -> str:
         return "HEIC: pip install pillow-heif" if heif else "a video, or a kind of HEIF that cannot be read"
     if not any(data):
         return f"{len(data)} zero bytes, as an interrupted copy leaves them"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in data[:512]) and b"\0" not in data[:512]:
-        return f"text that begins {data[:40].decode('utf-8', 'replace')!r}"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:40]):
+        return f"text that begins {data[:40].decode('ascii')!r}"
     return f"{len(data)} bytes of an unknown kind that begin {data[:8].hex(' ')}"

@@ -61,8 +61,8 @@ class Forwarder:
 
         Raises BackboneError if a single item does not fit into memory.
         """
-        if len(batch) > self.batch_size:
-            parts = [self(batch[i : i + self.batch_size]) for i in range(0, len(batch), self.batch_size)]
+        if len(batch) > (size := self.batch_size):
+            parts = [self(batch[i : i + size]) for i in range(0, len(batch), size)]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         try:
             return self.backbone.forward(batch)
@@ -71,7 +71,8 @@ class Forwarder:
                 raise
             if len(batch) == 1:
                 raise BackboneError(
-                    f"{self.backbone.device} has too little memory for a single item: use a smaller backbone or device='cpu'"
+                    f"{self.backbone.device} has too little memory for a single item: "
+                    "use a smaller backbone, or device='cpu'"
                 ) from error
             self.batch_size = len(batch) // 2
         _free_memory()

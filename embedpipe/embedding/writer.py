@@ -63,6 +63,11 @@ class RowWriter:
         self.embedded = self.reused = 0
         self.failed_ids: list[str] = []
         self._store, self._listing, self._gone, self._note, self._timer = store, listing, gone, note, timer
+        # A column in which the source says nothing is not made: a later label has its own type.
+        said = [
+            n for n, c in zip(listing.table.column_names, listing.table.columns, strict=True) if c.null_count < len(c)
+        ]
+        self._said = listing.table.select(["id", *(name for name in said if name != "id")])
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=4)
         self._pending: list[Message] = []
         self._error: BaseException | None = None
@@ -141,7 +146,7 @@ class RowWriter:
         return rows
 
     def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
-        table = storable(self._listing.table.take(pa.array(rows, pa.int64())))
+        table = storable(self._said.take(pa.array(rows, pa.int64())))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 

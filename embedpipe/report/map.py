@@ -31,6 +31,7 @@ from embedpipe.store.scan import read_vectors
 WIDTH, HEIGHT, DPI = 1600, 1240, 100
 PANEL = (40, 100, 1270, 1010)
 MARGIN = 90
+OPACITY = 0.8  # of points
 INK, FAINT, PAPER = "#22262B", "#6B7075", "#FAFAF8"
 #: Key of the PNG's text that says what it was drawn from.
 DRAWN_FROM = "embedpipe.map"
@@ -167,7 +168,7 @@ def _draw_points(figure: Figure, points: npt.NDArray[np.float64], colouring: Col
                 s=area,
                 c=colouring.colours[rows],
                 marker=str(marker),
-                alpha=0.8,
+                alpha=OPACITY,
                 edgecolors="white",
                 linewidths=0.25,
             )

@@ -6,8 +6,10 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, SourceError
@@ -73,7 +75,7 @@ class _Walk:
         self.failures: list[Failure] = []
         self.skipped: Counter[str] = Counter()
 
-    def build(self) -> object:
+    def build(self) -> pa.Table:
         """Walk, and return the listing's table."""
         builder = ListingBuilder()
         try:
@@ -96,7 +98,7 @@ class _Walk:
 
     def _uri(self, relative: str) -> str:
         # Not join(): a file's own name may look like a URL, or have dots to collapse.
-        return join(self.root, relative) if is_url(self.root) else local_uri(os.path.join(self.root, relative))
+        return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
 
     def _files(self, top: list[_Entry]) -> Iterator[tuple[str, _Entry]]:
         """Yield the relative path of each image, or of each thing that is named like one."""
@@ -131,12 +133,12 @@ class _Walk:
     def _path(self, folder: str) -> str:
         if is_url(self.root):
             return join(self.root, folder)
-        return os.path.join(self.root, folder) if folder else self.root
+        return f"{self.root.rstrip('/')}/{folder}" if folder else self.root
 
     def _enter(self, folder: str, ancestors: Ancestors) -> Ancestors:
         if is_url(self.root):
             return ()
-        info = os.stat(self._path(folder))
+        info = Path(self._path(folder)).stat()
         return ((info.st_dev, info.st_ino), *ancestors)
 
 
@@ -149,7 +151,7 @@ def _scan(folder: str) -> list[_Entry]:
             _Entry(info.base_name, info.type == pafs.FileType.Directory, info.size, info.mtime_ns) for info in found
         ]
         # Object stores hold folders as objects of no name.
-        return sorted(entry for entry in entries if entry.name)
+        return sorted((entry for entry in entries if entry.name), key=lambda entry: entry.name)
     with os.scandir(folder) as found:
         return sorted((_local_entry(entry) for entry in found), key=lambda entry: entry.name)
 
@@ -162,7 +164,7 @@ def _local_entry(entry: os.DirEntry[str]) -> _Entry:
             return _Entry(entry.name, False)
         info = entry.stat()
     except FileNotFoundError:
-        target = printable(os.readlink(entry.path)) if entry.is_symlink() else "?"
+        target = printable(str(Path(entry.path).readlink())) if entry.is_symlink() else "?"
         return _Entry(entry.name, False, error=FileNotFoundError(f"a link to {target!r}, which is not there"))
     except OSError as error:
         return _Entry(entry.name, False, error=error)

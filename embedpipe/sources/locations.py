@@ -54,20 +54,20 @@ def absolute(location: str) -> str:
     """Return a URL without trailing slash, or an absolute local path."""
     path = local_path(location)
     if path is not None:
-        return os.path.abspath(path)
+        return os.path.normpath(Path(path).absolute())
     body, query = _split_query(location)
     return body.rstrip("/") + query
 
 
 def join(folder: str, name: str) -> str:
-    """Return the URI of ``name``, which may be absolute or a URL itself, seen from ``folder``."""
+    """Return the URI of ``name``, which may be absolute or a URL itself, seen from an absolute ``folder``."""
     if is_url(name):
         path = local_path(name)
-        return name if path is None else local_uri(os.path.abspath(path))
+        return name if path is None else local_uri(absolute(path))
     if is_url(folder):
         body, query = _split_query(folder)
         return f"{body.rstrip('/')}/{name.removeprefix('./')}{query}"
-    return local_uri(os.path.abspath(os.path.join(folder, name)))
+    return local_uri(os.path.normpath(name if name.startswith("/") else f"{folder}/{name}"))
 
 
 def split(location: str) -> tuple[str, str]:
@@ -90,7 +90,7 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     """
     path = local_path(location)
     if path is not None:
-        return pafs.LocalFileSystem(), os.path.abspath(path)
+        return pafs.LocalFileSystem(), absolute(path)
     scheme = location.partition("://")[0].lower()
     try:
         if scheme not in PYARROW_SCHEMES:
@@ -143,7 +143,7 @@ def size_and_time(location: str) -> tuple[int | None, int | None]:
     if path is None:
         return None, None
     try:
-        info = os.stat(path)
+        info = Path(path).stat()
     except (OSError, ValueError):
         return None, None
     return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (None, None)
@@ -162,7 +162,7 @@ def exists(location: str) -> bool:
     """Say whether there is a file or folder; True where the server cannot be asked."""
     path = local_path(location)
     if path is not None:
-        return os.path.exists(path)
+        return Path(path).exists()
     try:
         remote, inner = filesystem(location)
         return bool(remote.get_file_info(inner).type != pafs.FileType.NotFound)
@@ -184,7 +184,7 @@ def _split_query(location: str) -> tuple[str, str]:
 
 
 def _read_local(path: str) -> bytes:
-    with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+    with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise ReadError(f"cannot read {printable(path)}: {describe_mode(mode)}, not a file")

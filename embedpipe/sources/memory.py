@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def list_items(items: Any, ids: Sequence[str] | None = None) -> Listing:
     if ids is not None and len(ids) != len(items):
         raise SourceError(f"{len(ids)} ids for {len(items)} items; give one each")
     builder = ListingBuilder()
-    here = os.getcwd()
+    here = str(Path.cwd())
     for position, item in enumerate(items):
         path = _path(item)
         uri = None if path is None else join(here, path)
@@ -56,7 +57,7 @@ def _path(item: Any) -> str | None:
     return os.fsdecode(item) if isinstance(item, str | os.PathLike) else None
 
 
-def _sequence(items: Any) -> Sequence[Any]:
+def _sequence(items: Any) -> Any:
     if not isinstance(items, np.ndarray):
         if hasattr(items, "to_numpy"):
             return list(items.to_numpy())
@@ -69,4 +70,4 @@ def _sequence(items: Any) -> Sequence[Any]:
             f"an array of shape {items.shape} and type {items.dtype} is no source: give uint8 of shape "
             "(n, h, w, 3 or 4), or a list of arrays"
         )
-    return items  # type: ignore[return-value]
+    return items

@@ -122,7 +122,8 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
     try:
         if pa.types.is_timestamp(type_) and column.type.tz is None:
             column = column.cast(pa.timestamp("us"), safe=False)
-        return column.cast(type_)
+        # A date with a time of day, and nanoseconds, are more than the store's type means to keep.
+        return column.cast(type_, safe=not pa.types.is_temporal(column.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise StoreError(
             f"column {name!r} holds {column.type} values that do not fit the store's {type_} ({error}): "

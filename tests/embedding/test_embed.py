@@ -15,7 +15,6 @@ from PIL import Image
 
 import embedpipe
 from embedpipe.errors import (
-    BackboneError,
     DuplicateIdError,
     PruneRefusedError,
     SpecMismatchError,
@@ -212,7 +211,7 @@ def test_bad_options_are_named(photos: Path, to: Path) -> None:
         run(photos, to, batchsize=3)
     with pytest.raises(UsageError, match="batch_size=0"):
         run(photos, to, batch_size=0)
-    with pytest.raises(BackboneError, match="layer"):
+    with pytest.raises(UsageError, match="no layer 'conv9'"):
         run(photos, to, layer=("conv9",))
     with pytest.raises(StoreError, match="is not a feature store"):
         run(photos, photos)

@@ -94,7 +94,7 @@ def test_polars_duckdb_and_pandas_read_it(store: FeatureStore) -> None:
     assert features.count_rows() == 2
     assert [row[:2] for row in found] == [("a", "y"), ("b", "x")]
     np.testing.assert_array_equal(np.array([row[2] for row in found], np.float32), X)
-    assert duckdb.sql("select typeof(embedding) from features").fetchone() == ("FLOAT[]",)
+    assert duckdb.sql("select typeof(embedding) from features limit 1").fetchall() == [("FLOAT[]",)]
     pandas = store.to_pandas(["id", "label"])
     assert isinstance(pandas, pd.DataFrame)
     assert pandas["label"].tolist() == ["y", "x"]

@@ -1,0 +1,204 @@
+"""From options to a backbone: find the provider, build the network once, take the layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.checkpoint import read_checkpoint
+from embedpipe.backbones.device import choose_device
+from embedpipe.backbones.layers import plan_layers
+from embedpipe.backbones.network import Network, Weights
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.registry import get_provider, split_name
+from embedpipe.backbones.spec import FEATURES, BackboneSpec
+from embedpipe.backbones.stages import Stage, find_stages
+from embedpipe.backbones.weights import hash_tensors
+from embedpipe.errors import BackboneError, UsageError, WeightsError
+
+#: Networks that are kept for the next `load_backbone` of the same options: clones never load again.
+KEPT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    provider: str
+    network: Network
+    weights_sha256: str
+
+
+_cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
+_lock = threading.Lock()
+
+
+def load_backbone(options: BackboneOptions | None = None, device: torch.device | str | None = None) -> Backbone:
+    """Load a frozen backbone.
+
+    Parameters
+    ----------
+    options : BackboneOptions, optional
+        Which network, weights and layers; EfficientNet-Lite0 with its published weights by default.
+    device : torch.device or str, optional
+        Where it runs; the GPU if it works, else the CPU. See `choose_device`.
+
+    Raises
+    ------
+    UsageError
+        If the device, a layer or a pooling is not one that there is.
+    UnknownBackboneError
+        If there is no provider or network of that name.
+    WeightsError
+        If the weights do not fit or cannot be had: the message names the file to provide.
+    BackboneError
+        If the network cannot be used as asked.
+    """
+    options = options or BackboneOptions()
+    place = device if isinstance(device, torch.device) else choose_device(device)[0]
+    loaded = _load(options, place)
+    network = loaded.network
+    names = options.layer or (FEATURES,)
+    with torch.inference_mode():
+        if options.drop_last:
+            names = (_stage_before(options.drop_last, find_stages(network), options.backbone).tap,)
+        layers = plan_layers(network, names, options.pooling)
+    spec = BackboneSpec(
+        provider=loaded.provider,
+        name=network.name,
+        weights_sha256=loaded.weights_sha256,
+        pretrained=network.pretrained,
+        layers=layers,
+        preprocessing=network.preprocessing,
+        precision=options.precision,
+    )
+    return Backbone(spec, network, place)
+
+
+def describe_layers(options: BackboneOptions) -> list[Stage]:
+    """Return the stages that ``drop_last`` counts and whose taps ``layer`` takes, first to last.
+
+    Published weights are not fetched for this: they would change nothing.
+    """
+    provider, _ = split_name(options.backbone)
+    if options.weights == "default" and provider not in ("checkpoint", "python"):
+        options = dataclasses.replace(options, weights="none")
+    return find_stages(_load(options, torch.device("cpu")).network)
+
+
+def options_of(spec: BackboneSpec, weights: str = "default", *, trust: bool = False) -> BackboneOptions:
+    """Return the options that load the backbone of a stored spec again.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    weights : str
+        ``default``, or the weights file, for a spec whose weights came from one.
+    trust : bool
+        Accept a spec that names a function to run. The spec is a file's word, not the user's.
+
+    Raises
+    ------
+    BackboneError
+        If the spec names a function and is not trusted.
+    WeightsError
+        If the spec is a checkpoint's and its file is not given.
+    """
+    backbone, arch = f"{spec.provider}/{spec.name}", None
+    if spec.provider == "checkpoint":
+        if weights == "default":
+            raise WeightsError(f"the vectors are of a checkpoint of {spec.name}: give its file with --weights FILE")
+        backbone, arch, weights = f"checkpoint/{weights}", spec.name, "default"
+    elif spec.provider == "python":
+        backbone = f"python:{spec.name}"
+    elif weights == "default" and not spec.pretrained:
+        weights = "none"
+    if "python:" in (backbone[:7], (arch or "")[:7]) and not trust:
+        raise BackboneError(
+            f"the stored spec names Python code to run, {spec.name!r}: if you trust it, say so (--trust, trust=True)"
+        )
+    poolings = {layer.pooling for layer in spec.layers} - {"none"}
+    return BackboneOptions(
+        backbone=backbone,
+        weights=weights,
+        arch=arch,
+        layer=tuple(layer.name for layer in spec.layers),
+        # Different ones can only be each layer's default, and one alone does no harm where it is the default.
+        pooling=poolings.pop() if len(poolings) == 1 else None,
+        precision=spec.precision,
+    )
+
+
+def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
+    if dropped >= len(stages):
+        raise UsageError(
+            f"drop_last={dropped} leaves nothing: {backbone} has {len(stages)} stages, "
+            f"so at most {len(stages) - 1} can go"
+        )
+    return stages[-1 - dropped]
+
+
+def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
+    """Return a loaded network from the process's cache, or build it."""
+    provider, name = split_name(options.backbone)
+    file = name if provider == "checkpoint" else options.weights
+    key = (options.backbone, options.weights, options.arch, str(device), _stamp(Path(file).expanduser()))
+    with _lock:
+        if key not in _cache:
+            built_by, network = _build(options, provider, name)
+            network.module.eval().requires_grad_(False)
+            sha256 = hash_tensors(network.module.state_dict())
+            network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
+            _cache[key] = _Loaded(built_by, network, sha256)
+            if len(_cache) > KEPT:
+                _cache.popitem(last=False)
+        _cache.move_to_end(key)
+        return _cache[key]
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return sizes and times of a file, or of those in a folder, so that a changed one is read again."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
+
+
+def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Network]:
+    """Have the provider build a network; return it with the provider's name in the spec."""
+    if provider == "checkpoint":
+        return provider, _build_checkpoint(options, name)
+    if options.arch is not None:
+        raise UsageError(f"arch={options.arch!r} is for checkpoint/PATH: {options.backbone} names its architecture")
+    weights: Weights
+    match options.weights:
+        case "default" | "none" as weights:
+            pass
+        case file:
+            weights = read_checkpoint(file).weights
+    return provider, get_provider(provider).load(name, weights, options.offline)
+
+
+def _build_checkpoint(options: BackboneOptions, path: str) -> Network:
+    if options.weights != "default":
+        raise UsageError(f"weights={options.weights!r}: {options.backbone} is a weights file itself; leave weights out")
+    checkpoint = read_checkpoint(path)
+    arch = options.arch or checkpoint.arch
+    if arch is None:
+        raise WeightsError(
+            f"{path!r} does not name its architecture: give it with --arch timm/NAME or torchvision/NAME"
+        )
+    if "/" not in arch and ":" not in arch:
+        arch = f"timm/{arch}"
+    provider, name = split_name(arch)
+    if provider == "checkpoint" or (provider == "python" and options.arch is None):
+        raise WeightsError(f"{path!r} names {arch!r} as its architecture, which a file must not: give one with --arch")
+    if checkpoint.weights.folder and checkpoint.arch != arch:
+        raise UsageError(f"arch={arch!r}, but the folder {path!r} is of {checkpoint.arch!r}: leave arch out")
+    network = get_provider(provider).load(name, checkpoint.weights, options.offline)
+    return dataclasses.replace(
+        network,
+        name=f"python:{network.name}" if provider == "python" else arch,
+        preprocessing=checkpoint.preprocessing or network.preprocessing,
+    )

@@ -1,0 +1,130 @@
+"""One door to every kind of source, chosen by what is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.errors import EmbedpipeError, SourceError, nearest
+from embedpipe.sources.cells import read_cell_uri
+from embedpipe.sources.files import list_file_list, list_image
+from embedpipe.sources.folder import list_folder
+from embedpipe.sources.listing import Listing, check_unique
+from embedpipe.sources.locations import absolute, exists, is_url, local_path, read_bytes, split
+from embedpipe.sources.memory import ROOT, list_items
+from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.suffixes import (
+    COMPRESSED_TAR_SUFFIXES,
+    LIST_SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    is_image_name,
+    suffix_of,
+)
+from embedpipe.sources.table import list_frame, list_table
+from embedpipe.sources.tarshards import expand, list_shards, read_member_uri
+
+_DEFAULTS = SourceOptions()
+
+
+def open_source(source: Any, options: SourceOptions = _DEFAULTS) -> Listing:
+    """List the images of a source without reading them.
+
+    Parameters
+    ----------
+    source : str, path-like, table or sequence
+        A folder; an image file; a ``.txt`` or ``.lst`` file of paths; a ``.csv``, ``.tsv``, ``.parquet``,
+        ``.jsonl`` or ``.ndjson`` table; ``.tar`` shards (``shards/*.tar``, ``train-{000..012}.tar``); each local
+        or by URL. Or a pyarrow, pandas or polars table, or a sequence or Series of paths, bytes, PIL images
+        and uint8 arrays, or a uint8 array of shape (n, h, w, 3).
+    options : SourceOptions
+        Which columns of a table mean what, and what to put before the ids.
+
+    Raises
+    ------
+    SourceError
+        There is no such source, or it cannot be listed; the message says what to give instead.
+    DuplicateIdError
+        Two items have one id.
+    """
+    listing = _list(source, options)
+    if options.prefix:
+        listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
+    check_unique(listing.table, listing.root)
+    return listing
+
+
+def read_uri(uri: str) -> bytes:
+    """Read the payload that a listing's ``uri`` names. Raises ReadError."""
+    if uri.startswith("tar://"):
+        return read_member_uri(uri)
+    if uri.startswith("parquet://"):
+        return bytes(read_cell_uri(uri))
+    return read_bytes(uri)
+
+
+def root_exists(root: str) -> bool:
+    """Say whether a listing's ``root`` is still there; True where that cannot be found out."""
+    if root == ROOT or exists(root):
+        return True
+    if suffix_of(split(root)[1]) != TAR_SUFFIX:
+        return False
+    try:
+        return bool(expand(root))
+    except EmbedpipeError:
+        return False
+
+
+def _list(source: Any, options: SourceOptions) -> Listing:
+    if isinstance(source, str | os.PathLike):
+        return _list_location(os.fsdecode(source), options)
+    # A Series exports an Arrow stream too, but has one type where a table has many.
+    if hasattr(source, "__arrow_c_stream__") and not hasattr(type(source), "dtype"):
+        return list_frame(source, options)
+    return list_items(source)
+
+
+def _list_location(text: str, options: SourceOptions) -> Listing:
+    location = absolute(text)
+    path = local_path(location)
+    name = split(location)[1].lower()
+    if path is not None and Path(path).is_dir():
+        return list_folder(location)
+    if name.endswith(COMPRESSED_TAR_SUFFIXES):
+        raise SourceError(f"{text!r} is compressed, so its images cannot be read one by one: decompress it to .tar")
+    suffix = suffix_of(name)
+    if suffix == TAR_SUFFIX:
+        return list_shards(text)
+    if not exists(location):
+        raise SourceError(_missing(text, location))
+    if suffix in TABLE_SUFFIXES:
+        return list_table(location, options)
+    if suffix in LIST_SUFFIXES:
+        return list_file_list(location)
+    if is_image_name(name):
+        return list_image(location)
+    if path is None:
+        return list_folder(location)
+    known = ", ".join((*TABLE_SUFFIXES, *LIST_SUFFIXES, TAR_SUFFIX))
+    raise SourceError(f"{text!r} is no source: give a folder, an image, or a file of a kind among {known}")
+
+
+def _missing(text: str, location: str) -> str:
+    if any(sign in text for sign in "*{"):
+        return f"{text!r} is not there; patterns are for .tar shards only: give the folder"
+    folder, name = split(location)
+    known = Path(folder).is_dir() and not is_url(location)
+    beside = [path.name for path in Path(folder).iterdir()] if known else []
+    return f"there is no file or folder {text!r}{nearest(name, beside)}"
+
+
+def _with_prefix(listing: Listing, prefix: str) -> Listing:
+    ids = pc.binary_join_element_wise(pa.scalar(prefix), listing.table.column("id"), "")
+    failures = tuple(dataclasses.replace(failure, id=prefix + failure.id) for failure in listing.failures)
+    table = listing.table.set_column(0, "id", ids)
+    return dataclasses.replace(listing, table=table, failures=failures)

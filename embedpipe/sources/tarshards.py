@@ -1,0 +1,245 @@
+"""WebDataset shards: tar files in which the files of a sample share a name up to its first dot."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import io
+import json
+import posixpath
+import re
+import tarfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.listing import Listing, ListingBuilder
+from embedpipe.sources.locations import (
+    absolute,
+    exists,
+    filesystem,
+    is_url,
+    join,
+    modified,
+    open_file,
+    printable,
+    read_range,
+    split,
+)
+from embedpipe.sources.suffixes import is_image_name, suffix_of
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_WILDCARD = re.compile(r"[*?\[]")
+_URI = re.compile(r"tar://(.*)::(.+)", re.DOTALL)
+_READ_AHEAD = 1 << 18
+_RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split")
+
+
+def list_shards(pattern: str) -> Listing:
+    """List the images of tar shards without reading them.
+
+    Ids are ``<shard>/<sample>``. A ``.cls`` file is the label; the plain values of a ``.json`` object and
+    a ``.txt`` file (as ``text``) are metadata. JSON's ``label`` and ``split`` fill in for what is missing; other
+    names that the store needs get ``json_`` before them. A torn shard gives what comes before the tear, and a failure.
+
+    Parameters
+    ----------
+    pattern : str
+        Path or URL of ``.tar`` files: one, or with ``*``, ``{000..012}`` or ``{a,b}``.
+
+    Raises
+    ------
+    SourceError
+        Nothing matches, or no image is in what does.
+    """
+    root = absolute(pattern)
+    builder, offsets, failures, skipped = ListingBuilder(), array("q"), list[Failure](), Counter[str]()
+    shards = expand(root)
+    for shard in shards:
+        before = len(offsets)
+        try:
+            time = modified(shard)
+            stem = posixpath.splitext(printable(split(shard)[1]))[0]
+            for sample in _samples(shard, skipped):
+                image = sample.image
+                builder.add(
+                    f"{stem}/{sample.key}",
+                    f"tar://{printable(image.name)}::{shard}",
+                    image.size,
+                    time,
+                    sample.label,
+                    sample.split,
+                    sample.metadata,
+                )
+                offsets.append(image.offset_data)
+        except Exception as error:
+            found = len(offsets) - before
+            problem = SourceError(f"torn or unreadable shard, {found} images found before that: {error}")
+            failures.append(Failure(printable(split(shard)[1]), shard, "list", type(error).__name__, str(problem)))
+    table = builder.finish()
+    if not len(table) and not failures:
+        raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
+    uris, sizes = table.column("uri"), table.column("source_size")
+
+    def read(row: int) -> bytes:
+        return read_range(_parse(uris[row].as_py())[1], offsets[row], sizes[row].as_py())
+
+    return Listing(table, root, read, tuple(failures), dict(skipped))
+
+
+def read_member_uri(uri: str) -> bytes:
+    """Read ``tar://<member>::<shard>``. Raises ReadError."""
+    member, shard = _parse(uri)
+    try:
+        index = _index(shard, modified(shard))
+    except Exception as error:
+        raise ReadError(f"cannot read {shard}: {error}") from error
+    if member not in index:
+        raise ReadError(f"{shard} has no file {member!r}: the shard was written anew")
+    return read_range(shard, *index[member])
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the shards that a pattern names, sorted within a wildcard, in the order of the braces.
+
+    Raises SourceError if there are none.
+    """
+    named = [pattern] if _is_there(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
+    if not any(exists(shard) for shard in named):
+        raise SourceError(f"no shard matches {pattern!r}; give .tar files as 'DIR/*.tar' or 'DIR/x-{{000..012}}.tar'")
+    return list(dict.fromkeys(named))
+
+
+class _Sample:
+    """The files of one sample."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.images: list[tarfile.TarInfo] = []
+        self.label: str | None = None
+        self.split: str | None = None
+        self.metadata: dict[str, Any] = {}
+
+    @property
+    def image(self) -> tarfile.TarInfo:
+        return self.images[0]
+
+    def add_json(self, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            if value is not None and not isinstance(value, str | int | float):
+                continue
+            if name in ("label", "split") and value is not None:
+                setattr(self, name, getattr(self, name) or str(value))
+            elif name in _RESERVED or name.startswith("embedding"):
+                self.metadata[f"json_{name}"] = value
+            else:
+                self.metadata.setdefault(name, value)
+
+
+def _samples(shard: str, skipped: Counter[str]) -> Iterator[_Sample]:
+    """Yield the samples of a shard that have an image, then raise what is wrong with the shard, if anything is."""
+    samples: dict[str, _Sample] = {}
+    problem: Exception | None = None
+    with io.BufferedReader(open_file(shard), _READ_AHEAD) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    _take(member, tar, samples, skipped)
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("the end of the archive is missing")
+        except Exception as error:
+            problem = error
+    for sample in samples.values():
+        if sample.images:
+            yield sample
+        else:
+            skipped["sample without an image"] += 1
+    if problem:
+        raise problem
+
+
+def _take(member: tarfile.TarInfo, tar: tarfile.TarFile, samples: dict[str, _Sample], skipped: Counter[str]) -> None:
+    if not member.isreg():
+        return
+    folder, name = posixpath.split(printable(member.name))
+    stem, _, ending = name.partition(".")
+    suffix = suffix_of(name)
+    sample = samples.setdefault(posixpath.join(folder, stem), _Sample(posixpath.join(folder, stem)))
+    if is_image_name(name):
+        # With x.jpg and x.mask.png, the image is the one of the plain suffix.
+        sample.images.insert(0 if "." not in ending and sample.images else len(sample.images), member)
+    elif suffix in (".cls", ".txt", ".json"):
+        text = _read_text(tar, member)
+        if suffix == ".cls":
+            sample.label = text.strip()
+        elif suffix == ".txt":
+            sample.metadata["text"] = text.strip()
+        else:
+            try:
+                sample.add_json(dict(json.loads(text)))
+            except (ValueError, TypeError, RecursionError):
+                skipped["unreadable .json"] += 1
+    else:
+        skipped[suffix or "no suffix"] += 1
+
+
+def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = tar.extractfile(member)
+    return file.read().decode("utf-8", "backslashreplace") if file else ""
+
+
+@functools.lru_cache(maxsize=16)
+def _index(shard: str, time: int | None) -> dict[str, tuple[int, int]]:
+    """Return where each file of a shard is; ``time`` lets go of a shard that was written anew."""
+    places: dict[str, tuple[int, int]] = {}
+    with io.BufferedReader(open_file(shard), _READ_AHEAD) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        try:
+            for member in tar:
+                places[printable(member.name)] = (member.offset_data, member.size)
+        except tarfile.ReadError:
+            pass  # what comes before the tear can be read
+    return places
+
+
+def _parse(uri: str) -> tuple[str, str]:
+    match = _URI.fullmatch(uri)
+    if not match:
+        raise ReadError(f"{uri!r} is not of the form tar://<member>::<shard>")
+    return match.group(1), match.group(2)
+
+
+def _is_there(pattern: str) -> bool:
+    return not is_url(pattern) and Path(pattern).exists()
+
+
+def _braces(pattern: str) -> list[str]:
+    match = _BRACES.search(pattern)
+    if not match:
+        return [pattern]
+    first, last, words = match.groups()
+    if words is None:
+        width = len(first)
+        options = [f"{i:0{width}d}" for i in range(int(first), int(last) + 1)]
+    else:
+        options = words.split(",")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [name for option in options for name in _braces(before + option + after)]
+
+
+def _matches(pattern: str) -> list[str]:
+    if not _WILDCARD.search(pattern.partition("?")[0] if is_url(pattern) else pattern):
+        return [pattern]
+    if not is_url(pattern):
+        return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
+    folder, name = split(pattern)
+    if _WILDCARD.search(folder.partition("?")[0]):
+        raise SourceError(f"{pattern!r}: in a URL only the file name may have wildcards")
+    remote, path = filesystem(folder)
+    names = (info.base_name for info in remote.get_file_info(pafs.FileSelector(path)) if info.is_file)
+    return [join(folder, found) for found in sorted(names) if fnmatch.fnmatchcase(found, name)]

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
+from embedpipe.backbones.layers import plan_layers
+from embedpipe.backbones.torchvision_models import TorchvisionProvider
+from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
+
+
+ALL = models.list_models(module=models)
+LARGE_REGNETS = [f"regnet_{kind}gf" for kind in ("x_16", "x_32", "y_16", "y_32", "y_128")]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE_REGNETS)) for n in ALL])
+def test_every_classification_model_builds_and_has_features(name):
+    """On the meta device: shapes without arithmetic. RegNets read tensors to build themselves, so move later."""
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        network = TorchvisionProvider().load(name, "none", offline=True)
+    network.module.to("meta")
+    (layer,) = plan_layers(network, ["features"], None)
+    wide = 4096 if name.startswith(("vgg", "alexnet")) else None
+    assert layer.dim == wide if wide else 256 <= layer.dim <= 7392
+    height, width = network.preprocessing.crop
+    assert height == width
+    assert network.preprocessing.resize[0] >= height
+    if name == "inception_v3":
+        assert (height, width) == (299, 299)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("resnet18", "fc"), ("googlenet", "fc"), ("mobilenet_v3_small", "classifier"), ("swin_t", "head")],
+)
+def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
+    backbone = load_backbone(BackboneOptions(f"torchvision/{name}", "none"), "cpu")
+    batch = np.random.default_rng(0).integers(0, 256, (2, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
+    features = torch.from_numpy(backbone.forward(batch)["embedding"])
+    module = backbone.network.module
+    classifier = getattr(module, head)
+    classifier = classifier[-1] if isinstance(classifier, torch.nn.Sequential) else classifier
+    with torch.inference_mode():
+        torch.testing.assert_close(classifier(features), module(backbone._normalise(batch)), rtol=1e-4, atol=1e-4)
+
+
+def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
+    backbone = load_backbone(BackboneOptions("torchvision/squeezenet1_1", "none"), "cpu")
+    batch = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = backbone.network.module.features(backbone._normalise(batch)).mean((2, 3)).numpy()
+    np.testing.assert_allclose(backbone.forward(batch)["embedding"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "regnet_y_400mf", "mobilenet_v3_small"])
+def test_stored_weights_bring_their_own_classes(tmp_path, name):
+    model = models.get_model(name, weights=None, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    backbone = load_backbone(BackboneOptions(f"torchvision/{name}", str(tmp_path / "w.pth")), "cpu")
+    batch = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    assert backbone.network.module(backbone._normalise(batch)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_stored_inception_weights_load_with_and_without_auxiliary_heads(tmp_path, auxiliary):
+    model = models.googlenet(weights=None, num_classes=7, aux_logits=auxiliary, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "g.pth")
+    backbone = load_backbone(BackboneOptions("torchvision/googlenet", str(tmp_path / "g.pth")), "cpu")
+    assert backbone.network.module.fc.out_features == 7
+    assert backbone.network.module.transform_input
+    assert backbone.spec.pretrained
+
+
+def test_random_inception_is_the_plain_builders():
+    module = load_backbone(BackboneOptions("torchvision/inception_v3", "none"), "cpu").network.module
+    assert not module.transform_input
+
+
+def test_weights_without_a_classifier_load(tmp_path):
+    state = models.resnet18(weights=None).state_dict()
+    torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, tmp_path / "r.pth")
+    backbone = load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
+    again = load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
+    assert backbone.spec == again.spec
+    assert backbone.spec.layers[0].dim == 512
+
+
+def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
+    torch.save(models.resnet34(weights=None).state_dict(), tmp_path / "r.pth")
+    with pytest.raises(WeightsError, match=r"layer1\.2\.conv1"):
+        load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
+
+
+def test_unknown_names_and_misplaced_options_are_refused():
+    with pytest.raises(UnknownBackboneError, match="did you mean 'resnet18'"):
+        load_backbone(BackboneOptions("torchvision/resnet17"), "cpu")
+    with pytest.raises(UsageError, match="checkpoint/PATH"):
+        load_backbone(BackboneOptions("torchvision/resnet18", arch="timm/resnet18"), "cpu")
+
+
+def test_describing_layers_needs_no_published_weights():
+    stages = describe_layers(BackboneOptions("torchvision/resnet18", offline=True))
+    assert [stage.tap for stage in stages] == ["maxpool", "layer1", "layer2", "layer3", "layer4"]

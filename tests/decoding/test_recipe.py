@@ -1,0 +1,178 @@
+"""The recipe's pixels are those of torchvision's and timm's own transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oddities import picture
+from PIL import Image
+
+from embedpipe.decoding import Preprocessing, decode_image, recipe, to_pixels
+from embedpipe.errors import UsageError
+
+MEAN = (0.485, 0.456, 0.406)
+Reference = Callable[[Image.Image], np.ndarray]
+
+
+def torchvision_reference(recipe: Preprocessing) -> Reference:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional
+
+    mode = InterpolationMode(recipe.interpolation)
+
+    def transform(image: Image.Image) -> np.ndarray:
+        image = functional.resize(image, list(recipe.resize), interpolation=mode)
+        return np.asarray(functional.center_crop(image, list(recipe.crop)))
+
+    return transform
+
+
+def timm_reference(size: tuple[int, int], mode: str, share: float) -> tuple[Preprocessing, Reference]:
+    from timm.data import create_transform, resolve_data_config
+
+    given = {"input_size": (3, *size), "crop_mode": mode, "crop_pct": share, "interpolation": "bicubic", "mean": MEAN}
+    config = resolve_data_config(given)
+    transform = create_transform(**config, is_training=False, normalize=False)
+    scaled = tuple(math.floor(x / share) for x in size)
+    square = mode == "center" and scaled[0] == scaled[1]
+    fit: Any = {"center": "cover"}.get(mode, mode)
+    recipe = Preprocessing(scaled[:1] if square else scaled, size, mean=MEAN, fit="squash" if square else fit)
+    return recipe, lambda image: transform(image).permute(1, 2, 0).numpy()
+
+
+TORCHVISION = [
+    Preprocessing((256,), (224, 224), "bilinear"),
+    Preprocessing((232,), (224, 224), "bicubic"),
+    Preprocessing((342,), (299, 299), "bilinear"),
+    Preprocessing((224,), (299, 299), "lanczos"),
+    Preprocessing((300, 200), (224, 224), "bilinear"),
+]
+TIMM = [
+    ((224, 224), "center", 0.875),
+    ((260, 260), "center", 0.89),
+    ((224, 320), "center", 0.9),
+    ((224, 224), "squash", 0.9),
+    ((224, 320), "squash", 1.0),
+    ((224, 224), "border", 1.0),
+    ((224, 320), "border", 0.9),
+    ((384, 224), "border", 1.0),
+]
+
+
+def assert_same_pixels(image: Image.Image, recipe: Preprocessing, reference: Reference) -> None:
+    pixels = to_pixels(image, recipe)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    np.testing.assert_array_equal(pixels, reference(image))
+
+
+@pytest.mark.parametrize("recipe", TORCHVISION, ids=lambda r: f"{r.resize}-{r.crop}-{r.interpolation}")
+def test_photos_as_torchvision(recipe: Preprocessing, clothing: list[Path]) -> None:
+    reference = torchvision_reference(recipe)
+    for path in clothing[::5]:
+        assert_same_pixels(decode_image(path.read_bytes()), recipe, reference)
+
+
+@pytest.mark.parametrize("case", TIMM, ids=str)
+def test_photos_as_timm(case: tuple[tuple[int, int], str, float], clothing: list[Path]) -> None:
+    recipe, reference = timm_reference(*case)
+    for path in clothing[::5]:
+        assert_same_pixels(decode_image(path.read_bytes()), recipe, reference)
+
+
+def test_torchvision_preset_on_all_sampled_photos(clothing: list[Path]) -> None:
+    from torchvision.models import Inception_V3_Weights
+
+    preset = Inception_V3_Weights.DEFAULT.transforms()
+    recipe = Preprocessing((342,), (299, 299), "bilinear", tuple(preset.mean), tuple(preset.std))
+    mean, std = np.array(recipe.mean), np.array(recipe.std)
+    for path in clothing:
+        with Image.open(path) as image:
+            theirs = preset(image.convert("RGB")).permute(1, 2, 0).numpy()
+        ours = to_pixels(decode_image(path.read_bytes()), recipe)
+        assert np.abs((theirs * std + mean) * 255 - ours).max() < 0.01
+
+
+SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=SIZES, resize=st.integers(1, 80), crop=st.tuples(st.integers(1, 90), st.integers(1, 90)))
+def test_any_size_as_torchvision(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> None:
+    recipe = Preprocessing((resize,), crop, "bilinear")
+    width, height = size
+    if resize * max(width, height) / min(width, height) * resize < 32 * crop[0] * crop[1]:
+        assert_same_pixels(picture(size=size), recipe, torchvision_reference(recipe))
+    assert to_pixels(picture(size=size), recipe).shape == (*crop, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=SIZES,
+    mode=st.sampled_from(["center", "border", "squash"]),
+    target=st.tuples(st.integers(8, 64), st.integers(8, 64)),
+)
+def test_any_size_as_timm(size: tuple[int, int], mode: str, target: tuple[int, int]) -> None:
+    recipe, reference = timm_reference(target, mode, 0.9)
+    ratio = max(size) / min(size)
+    if ratio < 4:  # timm's border mode scales thinner ones to nothing, and fails
+        assert_same_pixels(picture(size=size), recipe, reference)
+    assert to_pixels(picture(size=size), recipe).shape == (*target, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
+def test_scaling_only_the_crop_is_nearly_the_same(
+    interpolation: Any, clothing: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Preprocessing((256,), (224, 224), interpolation)
+    images = [decode_image(path.read_bytes()) for path in clothing[::10]]
+    whole = np.stack([to_pixels(image, chosen) for image in images]).astype(int)
+    monkeypatch.setattr(recipe, "_LARGEST_SCALED", 0)
+    part = np.stack([to_pixels(image, chosen) for image in images]).astype(int)
+    difference = np.abs(whole - part)
+    assert difference.mean() < 0.03
+    assert (difference > 1).mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 60_000)])
+def test_very_thin_pictures_cost_little(size: tuple[int, int]) -> None:
+    import tracemalloc
+
+    image = picture(size=size)
+    tracemalloc.start()
+    pixels = to_pixels(image, Preprocessing())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels.shape == (224, 224, 3)
+    assert peak < 10e6
+
+
+def test_thin_picture_is_the_middle_of_the_whole_scaled_one() -> None:
+    image = picture(size=(10, 900))
+    chosen = Preprocessing((64,), (56, 56), "bilinear")
+    whole = torchvision_reference(chosen)(image).astype(int)
+    assert np.abs(whole - to_pixels(image, chosen)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resize": ()}, "resize"),
+        ({"resize": (0,)}, "positive"),
+        ({"resize": (1, 2, 3)}, "resize"),
+        ({"crop": (224,)}, "crop"),
+        ({"interpolation": "bicubik"}, "did you mean 'bicubic'"),
+        ({"fit": "boarder"}, "did you mean 'border'"),
+    ],
+)
+def test_wrong_recipe(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Preprocessing(**fields)

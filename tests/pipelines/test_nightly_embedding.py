@@ -1,0 +1,124 @@
+"""The nightly job as a scheduler runs it: a process, its exit code and its JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+from filelock import FileLock
+
+import embedpipe
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "nightly_embedding.py"
+
+
+def night(source: Path, store: Path, *options: str) -> tuple[int, dict[str, Any], str]:
+    command = [sys.executable, str(SCRIPT), str(source), str(store), "--backbone", TINY, *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+def test_nights_in_a_row(photos: Path, tmp_path: Path) -> None:
+    store, summary = tmp_path / "photos.features", tmp_path / "logs" / "summary.json"
+    code, first, _ = night(photos, store, "--summary", str(summary), "--lock")
+    assert (code, first["exit_code"], first["status"]) == (0, 0, "done")
+    assert (first["embedded"], first["rows"], first["failed"], first["failures"]) == (12, 12, 0, [])
+    assert json.loads(summary.read_text()) == first
+    assert list(summary.parent.iterdir()) == [summary]
+    assert first["seconds"] > 0
+    assert first["rate"] > 0
+    assert first["error"] is None
+
+    gone, *_, broken = sorted(photos.rglob("*.jpg"))
+    gone.unlink()
+    broken.write_bytes(b"not a photo")
+    code, second, _ = night(photos, store, "--summary", str(summary), "--lock")
+    assert (code, second["exit_code"], second["status"]) == (3, 3, "some rows failed")
+    assert (second["embedded"], second["reused"], second["failed"], second["pruned"]) == (0, 10, 1, 1)
+    [failure] = second["failures"]
+    assert failure["id"] == broken.relative_to(photos).as_posix()
+    assert failure["stage"] == "decode"
+    assert failure["message"]
+    assert json.loads(summary.read_text()) == second
+    assert gone.relative_to(photos).as_posix() not in embedpipe.FeatureStore(store).ids()
+
+    broken.unlink()
+    code, third, _ = night(photos, store, "--no-prune")
+    assert (code, third["gone"], third["pruned"]) == (0, 1, 0)
+
+
+def test_bad_usage_is_exit_code_2_and_says_why(photos: Path, tmp_path: Path) -> None:
+    store, summary = tmp_path / "photos.features", tmp_path / "summary.json"
+    code, report, errors = night(tmp_path / "nowhere", store, "--summary", str(summary))
+    assert (code, report["exit_code"], report["status"]) == (2, 2, "refused")
+    assert "nowhere" in report["error"]["message"]
+    assert json.loads(summary.read_text()) == report
+    assert "Traceback" in errors
+
+    embedpipe.embed(photos, to=store, backbone="python:tiny_backbone.make", layer=("conv1",))
+    code, report, _ = night(photos, store)
+    assert (code, report["error"]["type"]) == (2, "SpecMismatchError")
+
+
+def test_an_empty_mount_prunes_nothing(photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "photos.features"
+    embedpipe.embed(photos, to=store, backbone=TINY)
+    photos.rename(tmp_path / "elsewhere")
+    photos.mkdir()
+    code, report, _ = night(photos, store)
+    assert code == 2
+    assert report["error"]["type"] in {"PruneRefusedError", "SourceError"}
+    assert len(embedpipe.FeatureStore(store)) == 12
+
+
+def test_a_crash_is_exit_code_1_with_the_error_in_the_summary(photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "photos.features"
+    embedpipe.embed(photos, to=store, backbone=TINY)
+    for file in store.glob("*.parquet"):
+        file.write_bytes(b"torn")
+    code, report, _ = night(photos, store)
+    assert (code, report["status"]) == (1, "crashed")
+    assert "damaged" in report["error"]["message"]
+
+
+def test_a_night_that_meets_the_previous_one_does_nothing(photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "photos.features"
+    with FileLock(tmp_path / "photos.features.lock"):
+        code, report, _ = night(photos, store, "--lock")
+    assert (code, report["status"]) == (0, "already running")
+    assert not store.exists()
+
+
+def test_many_small_files_are_merged(photos: Path, tmp_path: Path) -> None:
+    store = embedpipe.embed(photos, to=tmp_path / "photos.features", backbone=TINY)
+    rows = store.to_arrow()
+    for i in range(20):
+        store.write(rows.slice(i % 12, 1).set_column(0, "id", [[f"extra/{i}"]]))
+    assert len(store.refresh().table.files) > 16
+    code, report, _ = night(photos, Path(store.path), "--no-prune")
+    assert code == 0
+    assert report["files_merged"] > 16
+    assert len(store.refresh().table.files) == 1
+
+
+def test_help_says_what_the_exit_codes_mean() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+    assert "Exit codes: 0 done" in done.stdout
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.py")), ids=lambda path: path.stem)
+def test_pipelines_are_short_and_use_the_public_api(script: Path) -> None:
+    text = script.read_text()
+    assert len(text.splitlines()) < 150
+    assert "from embedpipe" not in text
+    assert "import embedpipe." not in text

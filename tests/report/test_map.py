@@ -1,0 +1,223 @@
+"""The map of a store: drawn for any store there can be, honest about what is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import TINY
+from matplotlib.colors import to_rgba
+from PIL import Image
+
+import embedpipe
+from embedpipe.errors import StoreNotFoundError, UsageError
+from embedpipe.progress import Progress
+from embedpipe.report.colours import GREY, MAX_CLASSES, PLAIN, colour_labels
+from embedpipe.report.map import OPACITY
+from embedpipe.report.projection import project
+from embedpipe.report.thumbnails import Layout, spread_out
+
+QUIET = Progress(False)
+
+
+@pytest.fixture
+def make_store(make_photos: Callable[..., Path], tmp_path: Path) -> Callable[..., embedpipe.FeatureStore]:
+    """Return a function that embeds some pictures into a store."""
+
+    def make(count: int = 24, **options: Any) -> embedpipe.FeatureStore:
+        return embedpipe.embed(make_photos(count), to=tmp_path / "photos.features", backbone=TINY, **options)
+
+    return make
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), int)
+
+
+def has_colour(path: Path, colour: str, at_least: int = 20) -> bool:
+    """Say whether a colour is there, opaque as in frames or as the points have it."""
+    opaque = np.array(to_rgba(colour)[:3]) * 255
+    wanted = (opaque, OPACITY * opaque + (1 - OPACITY) * 255)
+    return max(int((np.abs(pixels(path) - one).max(axis=2) < 12).sum()) for one in wanted) >= at_least
+
+
+def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp_path: Path) -> None:
+    store = make_store()
+    with_pictures = embedpipe.draw_map(store, tmp_path / "a" / "with.png")
+    without = embedpipe.draw_map(store.path, tmp_path / "without.png", thumbnails=0)
+    assert pixels(with_pictures).shape[1] == 1600
+    assert (pixels(with_pictures) != pixels(without)).any(axis=2).mean() > 0.02
+    assert all(has_colour(with_pictures, colour) for colour in ("#0077BB", "#EE7733", "#009988"))
+    assert sorted(path.name for path in with_pictures.parent.iterdir()) == ["with.png"]
+
+
+def test_the_same_map_is_not_drawn_twice(
+    make_store: Callable[..., Any], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(12)
+    to = tmp_path / "map.png"
+    first = embedpipe.draw_map(store, to).stat().st_mtime_ns
+    with Image.open(to) as picture:
+        assert json.loads(picture.info["embedpipe.map"])["version"] == store.version
+    assert embedpipe.draw_map(store, to, progress=True).stat().st_mtime_ns == first
+    assert "up to date" in capsys.readouterr().err
+    assert embedpipe.draw_map(store, to, label=None).stat().st_mtime_ns != first
+    second = embedpipe.draw_map(store, to).stat().st_mtime_ns
+    store.remove(store.ids()[:2])
+    assert embedpipe.draw_map(store.refresh(), to).stat().st_mtime_ns != second
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_small_stores(make_store: Callable[..., Any], tmp_path: Path, count: int) -> None:
+    to = embedpipe.draw_map(make_store(count), tmp_path / "map.png")
+    assert has_colour(to, "#0077BB")
+
+
+def test_in_memory_items_without_labels_have_one_colour(tmp_path: Path) -> None:
+    items = [np.full((32, 32, 3), 10 * i, np.uint8) for i in range(12)]
+    store = embedpipe.embed(items, to=tmp_path / "arrays.features", backbone=TINY)
+    assert has_colour(embedpipe.draw_map(store, tmp_path / "map.png"), PLAIN)
+
+
+def test_missing_pictures_are_passed_over(make_store: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    store = make_store(12)
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(b"no picture any more") if "cat" in str(path) else path.unlink()
+    gone = embedpipe.draw_map(store, tmp_path / "gone.png")
+    none = embedpipe.draw_map(store, tmp_path / "none.png", thumbnails=0)
+    assert np.array_equal(pixels(gone), pixels(none))
+
+
+def test_a_sample_is_drawn_of_many_rows(make_store: Callable[..., Any], tmp_path: Path) -> None:
+    store = make_store()
+    one, again, other = (
+        embedpipe.draw_map(store, tmp_path / f"{i}.png", limit=12, seed=seed, thumbnails=0)
+        for i, seed in enumerate((1, 1, 2))
+    )
+    assert np.array_equal(pixels(one), pixels(again))
+    assert not np.array_equal(pixels(one), pixels(other))
+
+
+def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_path: Path) -> None:
+    store = make_store()
+    ids = store.ids()
+    names = ["$x_1$", "日本語", "a name much too long for the legend"] * 8
+    store.label(pa.table({"id": ids, "label": names}), to="odd")
+    store.label(pa.table({"id": ids[4:], "label": np.linspace(-1, 1, len(ids) - 4)}), to="price")
+    odd = embedpipe.draw_map(store.refresh(), tmp_path / "odd.png", label="odd")
+    price = embedpipe.draw_map(store, tmp_path / "price.png", label="price", column="embedding")
+    assert has_colour(odd, "#EE7733")
+    assert has_colour(price, GREY)
+
+
+def test_bad_arguments_are_named(make_store: Callable[..., Any], tmp_path: Path) -> None:
+    store = make_store(3)
+    to = tmp_path / "map.png"
+    for options, message in (
+        ({"to": tmp_path / "map.pdf"}, r"must end in \.png"),
+        ({"label": "labels"}, "did you mean 'label'"),
+        ({"column": "embeding"}, "did you mean 'embedding'"),
+        ({"limit": 0}, "limit=0"),
+        ({"thumbnails": -1}, "thumbnails=-1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            embedpipe.draw_map(store, **{"to": to, **options})
+    store.remove(store.ids())
+    with pytest.raises(UsageError, match="nothing to draw"):
+        embedpipe.draw_map(store.refresh(), to)
+    with pytest.raises(StoreNotFoundError):
+        embedpipe.draw_map(tmp_path / "nowhere", to)
+    assert not to.exists()
+
+
+# ---------------------------------------------------------------- its parts
+
+
+def test_groups_of_vectors_stay_together(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 64))
+    group = np.repeat([0, 1, 2], 40)
+    vectors = (centres[group] + 0.2 * rng.normal(size=(120, 64))).astype(np.float32)
+    points, method = project(vectors * rng.uniform(1, 100, (120, 1)).astype(np.float32), 0, Progress(True))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (group[distances.argmin(axis=1)] == group).all()
+    assert "t-SNE" in method
+    out, _ = capsys.readouterr()
+    assert out == ""
+
+
+def test_vectors_that_do_not_differ() -> None:
+    points, method = project(np.ones((20, 3), np.float32), 0, QUIET)
+    assert np.allclose(points, 0)
+    assert method.startswith("PCA")
+    assert project(np.zeros((1, 1), np.float32), 0, QUIET)[0].shape == (1, 2)
+
+
+def test_what_others_print_is_not_swallowed(capsys: pytest.CaptureFixture[str]) -> None:
+    from embedpipe.report.projection import _Iterations
+
+    moved: list[int] = []
+    stream = _Iterations(lambda count=1: moved.append(count))
+    for line in (
+        "[t-SNE] Computing",
+        "hello",
+        "",
+        "[t-SNE] Iteration 50: error = 1",
+        "[t-SNE] Iteration 100: error = 1",
+    ):
+        print(line, file=stream)
+    assert capsys.readouterr().out == "hello\n\n"
+    assert moved == [50, 50]
+
+
+def test_classes_beyond_the_palette_are_lumped() -> None:
+    names = [f"class {i:02d}" for i in range(MAX_CLASSES + 2) for _ in range(20 - i)] + [None, None]
+    colouring = colour_labels(pa.chunked_array([names]), len(names))
+    drawn = {(e.colour, e.marker) for e in colouring.legend[:MAX_CLASSES]}
+    assert len(drawn) == MAX_CLASSES
+    assert [entry.name for entry in colouring.legend[-2:]] == ["other (2 classes)", "no label"]
+    assert sum(entry.count for entry in colouring.legend) == len(names)
+    assert (~colouring.named).sum() == sum(entry.count for entry in colouring.legend[-2:])
+
+
+def test_few_numbers_are_steps_in_order_and_many_a_scale() -> None:
+    few = colour_labels(pa.chunked_array([[1.0, 0.0, 1 / 3, float("nan"), None, 0.0]]), 6)
+    assert [(entry.name, entry.count) for entry in few.legend] == [
+        ("0", 2),
+        ("0.333333", 1),
+        ("1", 1),
+        ("no label", 2),
+    ]
+    many = colour_labels(pa.chunked_array([list(range(100))]), 100)
+    assert many.scale is not None
+    assert many.legend == ()
+    assert len(np.unique(many.colours, axis=0)) == 100
+
+
+def test_truth_values_are_classes() -> None:
+    colouring = colour_labels(pa.chunked_array([[True, False, True]]), 3)
+    assert [(entry.name, entry.count) for entry in colouring.legend] == [("True", 2), ("False", 1)]
+
+
+def test_thumbnails_are_spread_out_and_do_not_overlap() -> None:
+    size = np.array([1000.0, 800.0])
+    points = np.random.default_rng(0).uniform(100, 700, (500, 2))
+    order = list(spread_out(points))
+    assert len(set(order)) == len(order) > 300
+    first = points[order[:20]]
+    gaps = np.linalg.norm(first[:, None] - first[None], axis=2)[np.triu_indices(20, 1)]
+    assert gaps.min() > 80
+    layout = Layout(points, size, 60)
+    centres = np.array([centre for row in order[:60] if (centre := layout.place(points[row])) is not None])
+    assert len(centres) > 40
+    apart = np.abs(centres[:, None] - centres[None]).max(axis=2)
+    assert apart[np.triu_indices(len(centres), 1)].min() > 60
+    assert (centres > 30).all()
+    assert (centres < size - 30).all()
