@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [--clothing FOLDER] [--stores FOLDER]
 
-The clothing folder has train, validation and test class folders. C is chosen on the validation split alone;
-the test split is looked at once. Stores are kept in --stores, so that a second run is quick.
+The clothing folder has train, validation and test class folders. C is chosen on the validation split alone, by
+log-loss: accuracy on 341 photos is flat from C = 0.001 to 0.1. The test split is scored with that C only. Stores are kept in --stores, so that a second run is quick.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import embedpipe
@@ -26,7 +27,7 @@ import embedpipe
 C_VALUES = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
 
-def head(C: float) -> object:
+def head(C: float) -> Pipeline:
     """Return a scaler and a logistic regression."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
 
@@ -64,10 +65,16 @@ def clothing(folder: Path, stores: Path) -> dict[str, float]:
     """Return the test accuracy with C chosen on the validation split."""
     store = embedpipe.embed(folder, stores / "clothing.features")
     splits = {name: store.to_numpy(label="label", split=name) for name in ("train", "validation", "test")}
-    validation = {C: head(C).fit(*splits["train"]).score(*splits["validation"]) for C in C_VALUES}
-    best = max(validation, key=validation.__getitem__)
-    model = head(best).fit(*splits["train"])
-    return {"C": best, "validation": validation[best], "test": model.score(*splits["test"])}
+    X, y = splits["validation"]
+    models = {C: head(C).fit(*splits["train"]) for C in C_VALUES}
+    losses = {C: log_loss(y, model.predict_proba(X)) for C, model in models.items()}
+    best = min(losses, key=losses.__getitem__)
+    return {
+        "C": best,
+        "validation_log_loss": losses[best],
+        "validation": models[best].score(X, y),
+        "test": models[best].score(*splits["test"]),
+    }
 
 
 def main() -> None:

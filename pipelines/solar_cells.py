@@ -108,10 +108,8 @@ def main() -> None:
 
     picture = output / "solar-cells.png"
     out.print("[bold]3. Draw[/] a map of the store, coloured by defect probability")
-    before = picture.stat().st_mtime_ns if picture.exists() else None
     embedpipe.draw_map(store, picture, label="defect_probability", progress=True)
-    kept = picture.stat().st_mtime_ns == before
-    out.print(f"   {picture}" + (": kept, it was drawn from these very rows" if kept else "") + "\n")
+    out.print(f"   {picture}\n")
 
     out.print(f"Done in {time.perf_counter() - start:.0f} s. The same on your own folder of photos:\n")
     for words in ("embed PHOTOS --to my.features", "info my.features", "map my.features --to map.png"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import importlib.metadata
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.layers import check_output, pool, run_layers
 from embedpipe.backbones.network import Network
 from embedpipe.backbones.spec import BackboneSpec
@@ -29,7 +31,7 @@ _CUDNN: Any = torch.backends.cudnn
 _FORWARD = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Backbone:
     """A frozen network, what is taken from it, and where it runs.
 
@@ -54,6 +56,17 @@ class Backbone:
         """Where the weights came from, and the versions of the libraries that run."""
         packages = ("embedpipe", "torch", "torchvision", "timm", "pillow")
         return {"weights": self.network.origin, **{name: importlib.metadata.version(name) for name in packages}}
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Return this backbone on another device, with a copy of the network there; itself if it is there.
+
+        Raises UsageError if there is no such device, or it does not work.
+        """
+        place = device if isinstance(device, torch.device) else choose_device(device)[0]
+        if place == self.device:
+            return self
+        module = copy.deepcopy(self.network.module).to(place)
+        return dataclasses.replace(self, network=dataclasses.replace(self.network, module=module), device=place)
 
     def prepare(self, payload: Any) -> npt.NDArray[np.uint8]:
         """Decode an encoded image, or take a PIL image or array, and resize and crop it for the network.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
 def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     try:
         # timm's training script saves its command line, an argparse.Namespace: data, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders at other pickle protocols before it refuses them
             said = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):

@@ -19,8 +19,8 @@ from embedpipe.backbones.weights import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import UnknownBackboneError, nearest
 
-#: Networks with auxiliary classifiers for training, and the beginning of their tensors' names.
-AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+#: Networks with auxiliary classifiers, which only training uses, and the beginnings of their tensors' names.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 class TorchvisionProvider:
@@ -80,20 +80,21 @@ def _build(name: str, crop: int, **changes: Any) -> nn.Module:
 def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:
     """Build a network with the weights' own classifier, or none where they have none; also return its name."""
     changes: dict[str, Any] = {}
+    state = weights.state
     if name in AUXILIARY:
-        has_auxiliary = any(key.startswith(AUXILIARY[name]) for key in weights.state)
-        # As torchvision's own builders have it for published weights: these were ported from TensorFlow.
-        changes = {"init_weights": False, "transform_input": True, "aux_logits": has_auxiliary}
+        # As torchvision's own builders have it for published weights, which were ported from TensorFlow.
+        changes = {"init_weights": False, "transform_input": True, "aux_logits": False}
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY[name])}
     module = _build(name, crop, **changes)
     classifier = _classifier(module)
-    kernel, usual = weights.state.get(f"{classifier}.weight"), module.get_submodule(classifier)
+    kernel, usual = state.get(f"{classifier}.weight"), module.get_submodule(classifier)
     if kernel is None:
         module.set_submodule(classifier, nn.Identity())
     elif isinstance(usual, nn.Linear):
         module.set_submodule(classifier, nn.Linear(usual.in_features, len(kernel)))
     elif isinstance(usual, nn.Conv2d):
         module.set_submodule(classifier, nn.Conv2d(usual.in_channels, len(kernel), 1))
-    load_strictly(module, weights.state, weights.origin)
+    load_strictly(module, state, weights.origin)
     return module, classifier
 
 

@@ -25,6 +25,7 @@ PARTLY_FAILED = 3
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
     "Exit codes: 0 done, 1 failed, 2 bad usage, 3 finished with some rows failed, 130 interrupted.",

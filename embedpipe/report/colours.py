@@ -79,7 +79,7 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
             looks = {value: Entry("", 0, _rgba(scale.to_rgba(value))) for value in steps}
             return _assemble(values, looks, GREY, tail, scale)
         entries = {
-            value: Entry(f"{value:.6g}", counts[value], _rgba(cmap(shade)))
+            value: Entry(f"{value:.4g}", counts[value], _rgba(cmap(shade)))
             for value, shade in zip(steps, np.linspace(0, 1, len(steps)), strict=True)
         }
         return _assemble(values, entries, GREY, (*entries.values(), *tail))

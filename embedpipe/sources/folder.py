@@ -32,9 +32,18 @@ SPLITS = {
 Ancestors = tuple[tuple[int, int], ...]
 
 
-class _Entry(NamedTuple):
-    name: str
-    is_folder: bool
+class _Folder(NamedTuple):
+    """The names in one folder, sorted, and which are folders; of a remote one, sizes and times as well."""
+
+    names: list[str]
+    folders: set[str]
+    about: dict[str, tuple[int | None, int | None]]
+
+
+class _Item(NamedTuple):
+    """What is named like an image, and what is wrong with it if anything is."""
+
+    relative: str
     size: int | None = None
     modified: int | None = None
     error: Exception | None = None
@@ -82,52 +91,52 @@ class _Walk:
             top = _scan(self.root)
         except Exception as error:
             raise SourceError(f"cannot list the folder {printable(self.root)!r}: {error}") from error
-        folders = [e.name for e in top if e.is_folder and not e.name.startswith(".")]
+        folders = [name for name in top.folders if not name.startswith(".")]
         by_split = bool(folders) and all(name.lower() in SPLITS for name in folders)
-        for relative, entry in self._files(top):
-            parts = relative.split("/")
+        for item in self._items(top):
+            parts = item.relative.split("/")
             split = SPLITS[parts[0].lower()] if by_split and len(parts) > 1 else None
-            label = parts[by_split] if len(parts) > 1 + by_split else None
-            uri = self._uri(relative)
-            if entry.error:
-                self.failures.append(Failure.of(printable(relative), uri, entry.error, "list"))
+            label = printable(parts[by_split]) if len(parts) > 1 + by_split else None
+            id, uri = printable(item.relative), self._uri(item.relative)
+            if item.error:
+                self.failures.append(Failure.of(id, uri, item.error, "list"))
             else:
-                label = None if label is None else printable(label)
-                builder.add(printable(relative), uri, entry.size, entry.modified, label, split)
+                builder.add(id, uri, item.size, item.modified, label, split)
         return builder.finish()
 
     def _uri(self, relative: str) -> str:
         # Not join(): a file's own name may look like a URL, or have dots to collapse.
         return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
 
-    def _files(self, top: list[_Entry]) -> Iterator[tuple[str, _Entry]]:
-        """Yield the relative path of each image, or of each thing that is named like one."""
-        pending: list[tuple[str, list[_Entry] | None, Ancestors]] = [("", top, ())]
+    def _items(self, top: _Folder) -> Iterator[_Item]:
+        """Yield each image, or whatever else is named like one."""
+        pending: list[tuple[str, _Folder | None, Ancestors]] = [("", top, ())]
         while pending:
             folder, entries, ancestors = pending.pop()
             try:
                 ancestors = self._enter(folder, ancestors)
-                if entries is None:
-                    entries = _scan(self._path(folder))
+                if ancestors and ancestors[0] in ancestors[1:]:
+                    self.skipped["folder link that leads back"] += 1
+                    continue
+                entries = entries or _scan(self._path(folder))
             except Exception as error:
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
                 continue
-            if ancestors and ancestors[0] in ancestors[1:]:
-                self.skipped["folder link that leads back"] += 1
-                continue
-            if not entries and is_image_name(folder):
-                yield folder, _Entry(folder, True, error=IsADirectoryError("an empty folder, named like an image"))
+            if not entries.names and is_image_name(folder):
+                yield _Item(folder, error=IsADirectoryError("an empty folder, named like an image"))
             below = []
-            for entry in entries:
-                relative = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith("."):
+            for name in entries.names:
+                relative = f"{folder}/{name}" if folder else name
+                if name.startswith("."):
                     self.skipped["hidden"] += 1
-                elif entry.is_folder:
+                elif name in entries.folders:
                     below.append((relative, None, ancestors))
-                elif is_image_name(entry.name):
-                    yield relative, entry
+                elif not is_image_name(name):
+                    self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
+                elif is_url(self.root):
+                    yield _Item(relative, *entries.about[name])
                 else:
-                    self.skipped[printable(suffix_of(entry.name)) or "no suffix"] += 1
+                    yield _local_item(relative, Path(self._path(relative)))
             pending.extend(reversed(below))
 
     def _path(self, folder: str) -> str:
@@ -142,35 +151,44 @@ class _Walk:
         return ((info.st_dev, info.st_ino), *ancestors)
 
 
-def _scan(folder: str) -> list[_Entry]:
-    """Return the entries of one folder by name; sizes and times of those that are images by name."""
-    if is_url(folder):
-        remote, path = filesystem(folder)
-        found = remote.get_file_info(pafs.FileSelector(path))
-        entries = [
-            _Entry(info.base_name, info.type == pafs.FileType.Directory, info.size, info.mtime_ns) for info in found
-        ]
-        # Object stores hold folders as objects of no name.
-        return sorted((entry for entry in entries if entry.name), key=lambda entry: entry.name)
-    with os.scandir(folder) as found:
-        return sorted((_local_entry(entry) for entry in found), key=lambda entry: entry.name)
+def _scan(folder: str) -> _Folder:
+    if not is_url(folder):
+        with os.scandir(folder) as found:
+            names, folders = [], set()
+            for entry in found:  # names only, for there may be a million
+                names.append(entry.name)
+                if _is_folder(entry):
+                    folders.add(entry.name)
+        return _Folder(sorted(names), folders, {})
+    remote, path = filesystem(folder)
+    # Object stores hold folders as objects of no name.
+    infos = [info for info in remote.get_file_info(pafs.FileSelector(path)) if info.base_name]
+    return _Folder(
+        sorted(info.base_name for info in infos),
+        {info.base_name for info in infos if info.type == pafs.FileType.Directory},
+        {info.base_name: (info.size, info.mtime_ns) for info in infos},
+    )
 
 
-def _local_entry(entry: os.DirEntry[str]) -> _Entry:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        if entry.is_dir():
-            return _Entry(entry.name, True)
-        if not is_image_name(entry.name):
-            return _Entry(entry.name, False)
-        info = entry.stat()
-    except FileNotFoundError:
-        target = printable(str(Path(entry.path).readlink())) if entry.is_symlink() else "?"
-        return _Entry(entry.name, False, error=FileNotFoundError(f"a link to {target!r}, which is not there"))
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: whoever opens it will hear
+        return False
+
+
+def _local_item(relative: str, path: Path) -> _Item:
+    try:
+        info = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            error = FileNotFoundError(f"a link to {printable(str(path.readlink()))!r}, which is not there")
+        return _Item(relative, error=error)
     except OSError as error:
-        return _Entry(entry.name, False, error=error)
+        return _Item(relative, error=error)
     if not stat.S_ISREG(info.st_mode):
-        return _Entry(entry.name, False, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
-    return _Entry(entry.name, False, info.st_size, info.st_mtime_ns)
+        return _Item(relative, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
+    return _Item(relative, info.st_size, info.st_mtime_ns)
 
 
 def _found_instead(skipped: Counter[str], root: str) -> str:

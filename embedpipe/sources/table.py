@@ -18,7 +18,7 @@ from embedpipe.sources.listing import Listing, in_chunks
 from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split
 from embedpipe.sources.options import SourceOptions
 from embedpipe.sources.suffixes import suffix_of
-from embedpipe.sources.table_files import read_table, refuse_doubled_names
+from embedpipe.sources.table_files import empty_to_null, read_table, refuse_doubled_names
 
 #: Where the image is, if the user does not say: the first of these that the table has.
 IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image", "image_path", "filepath", "uri", "url")
@@ -106,8 +106,7 @@ def _list(
         images = _paths(_decoded(column), folder)
     else:
         images = _loaded_cells(column, folder)
-    ids = _decoded(table.column(roles.id)).cast(pa.string()) if roles.id else images.ids
-    ids = pc.if_else(pc.equal(ids, ""), pa.scalar(None, pa.string()), ids)
+    ids = empty_to_null(_decoded(table.column(roles.id)).cast(pa.string()) if roles.id else images.ids)
     nothing = pa.nulls(len(ids), pa.string())
     columns = {
         "id": ids,
@@ -192,8 +191,12 @@ def _roles(schema: pa.Schema, options: SourceOptions, name: str) -> _Roles:
     for column in schema:
         if column.name in {image, *found.values()}:
             continue
-        if column.name in RESERVED or column.name.startswith("embedding"):
+        # Delta does not tell names apart by letter case.
+        lower = column.name.lower()
+        if lower in RESERVED or lower.startswith("embedding"):
             raise SourceError(f"column {column.name!r} of {name!r} has a name that the store needs; rename it")
+        if same := [other for other in roles.metadata if other.lower() == lower]:
+            raise SourceError(f"columns {same[0]!r} and {column.name!r} of {name!r} differ in case only; rename one")
         if _is_storable(column.type):
             roles.metadata.append(column.name)
         else:

@@ -61,6 +61,11 @@ def refuse_doubled_names(schema: pa.Schema, name: str) -> None:
         raise SourceError(f"{name!r} has several columns named {doubled[0]!r}; rename them")
 
 
+def empty_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a string column with null for each empty string."""
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+
 def _read_csv(delimiter: str) -> Any:
     def read(file: Any, columns: Sequence[str] | None, text: Sequence[str]) -> pa.Table:
         table = pa.csv.read_csv(
@@ -71,8 +76,7 @@ def _read_csv(delimiter: str) -> Any:
         )
         for i, field in enumerate(table.schema):
             if field.type == pa.string():
-                column = table.column(i)
-                table = table.set_column(i, field, pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column))
+                table = table.set_column(i, field, empty_to_null(table.column(i)))
         return table
 
     return read

@@ -60,6 +60,7 @@ def list_shards(pattern: str) -> Listing:
     root = absolute(pattern)
     builder, offsets, failures, skipped = ListingBuilder(), array("q"), list[Failure](), Counter[str]()
     shards = expand(root)
+    names: dict[str, str] = {}  # Delta does not tell columns apart by letter case
     for shard in shards:
         before = len(offsets)
         try:
@@ -74,7 +75,7 @@ def list_shards(pattern: str) -> Listing:
                     time,
                     sample.label,
                     sample.split,
-                    sample.metadata,
+                    {names.setdefault(name.lower(), name): value for name, value in sample.metadata.items()},
                 )
                 offsets.append(image.offset_data)
         except Exception as error:
@@ -135,7 +136,7 @@ class _Sample:
                 continue
             if name in ("label", "split") and value is not None:
                 setattr(self, name, getattr(self, name) or str(value))
-            elif name in _RESERVED or name.startswith("embedding"):
+            elif name.lower() in _RESERVED or name.lower().startswith("embedding"):
                 self.metadata[f"json_{name}"] = value
             else:
                 self.metadata.setdefault(name, value)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import SpecMismatchError, StoreError, UsageError, nearest
+from embedpipe.errors import SpecMismatchError, UsageError, nearest
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.scan import label_array, read_vectors
@@ -70,9 +70,11 @@ class FeatureStore:
             If the store there was made by another spec; the message shows the differing fields.
         """
         path = str(path).rstrip("/")
+        if "://" not in path and Path(path).is_file():
+            raise UsageError(f"{path!r} is a file: give a new or empty folder for the feature store")
         if not KeyedTable.exists(path):
-            if "://" not in path and Path(path).exists() and (not Path(path).is_dir() or any(Path(path).iterdir())):
-                raise StoreError(f"{path!r} exists and is not a feature store: give a new or empty folder")
+            if "://" not in path and Path(path).is_dir() and any(Path(path).iterdir()):
+                raise UsageError(f"{path!r} exists and is not a feature store: give a new or empty folder")
             KeyedTable.create(path, store_schema(spec))
         store = cls(path)
         store.require(spec)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, Schema
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError
+from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.sources.locations import filesystem
 from embedpipe.store.schema import VECTOR, conform, storable
 
@@ -81,14 +82,14 @@ class KeyedTable:
         self._pinned = version is not None
         self._fs, self._base = filesystem(path)
         try:
-            self._delta = DeltaTable(path, version=version)
+            self._delta = DeltaTable(_checked(path), version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"there is no feature store at {path!r}: make one with `embedpipe embed`"
             ) from error
         except Exception as error:
             if version is None:
-                raise StoreError(f"the Delta table at {path!r} cannot be opened: {error}") from error
+                raise StoreError(f"the Delta table at {path!r} cannot be opened: {_reason(error)}") from error
             newest = DeltaTable(path).version()
             raise StoreNotFoundError(f"{path!r} has no version {version}: its newest is {newest}") from error
         self._ids: dict[str, pa.Array] = {}
@@ -97,13 +98,19 @@ class KeyedTable:
     @classmethod
     def create(cls, path: str, schema: pa.Schema) -> KeyedTable:
         """Make an empty table, or open the one that another process made first."""
-        DeltaTable.create(path, schema=schema, mode="ignore")
+        try:
+            DeltaTable.create(_checked(path), schema=schema, mode="ignore")
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"cannot make a feature store at {path!r}: {_reason(error)}") from error
         return cls(path)
 
     @staticmethod
     def exists(path: str) -> bool:
         """Say whether there is a Delta table at ``path``."""
-        return bool(DeltaTable.is_deltatable(path))
+        try:
+            return bool(DeltaTable.is_deltatable(_checked(path)))
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"cannot look for a feature store at {path!r}: {_reason(error)}") from error
 
     @property
     def version(self) -> int:
@@ -301,7 +308,7 @@ class KeyedTable:
                     self._fs.delete_file(f"{self._base}/{action.path}")
                 self._delta.update_incremental()
                 if self._delta.version() == seen:
-                    raise StoreError(f"a commit to {self.path!r} failed: {error}") from error
+                    raise StoreError(f"a commit to {self.path!r} failed: {_reason(error)}") from error
                 time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
                 continue
             self.refresh()
@@ -319,17 +326,21 @@ class KeyedTable:
         for start in range(0, table.num_rows, per_file):
             part = table.slice(start, per_file)
             name = f"part-{uuid.uuid4().hex}.parquet"
-            pq.write_table(
-                part,
-                f"{self._base}/{name}",
-                filesystem=self._fs,
-                row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                # Float mantissas do not compress; everything else does, and repeats.
-                compression={field.name: "none" if field.type == VECTOR else "zstd" for field in self.schema}
-                | {f"{name}.list.element": "none" for name in vectors},
-                use_dictionary=[field.name for field in self.schema if field.type == pa.string()],
-                write_statistics=["id"],
-            )
+            try:
+                pq.write_table(
+                    part,
+                    f"{self._base}/{name}",
+                    filesystem=self._fs,
+                    row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+                    # Float mantissas do not compress; everything else does, and repeats.
+                    compression={field.name: "none" if field.type == VECTOR else "zstd" for field in self.schema}
+                    | {f"{name}.list.element": "none" for name in vectors},
+                    use_dictionary=[field.name for field in self.schema if field.type == pa.string()],
+                    write_statistics=["id"],
+                )
+                size = self._fs.get_file_info(f"{self._base}/{name}").size
+            except OSError as error:
+                raise StoreError(f"cannot write to {self.path!r}: {_reason(error)}") from error
             bounds = pc.min_max(part.column("id"))
             stats = {
                 "numRecords": part.num_rows,
@@ -337,7 +348,6 @@ class KeyedTable:
                 "maxValues": {"id": bounds["max"].as_py()},
                 "nullCount": {"id": 0},
             }
-            size = self._fs.get_file_info(f"{self._base}/{name}").size
             now = int(time.time() * 1000)
             actions.append(AddAction(name, size, {}, now, data_change, json.dumps(stats)))
         return actions
@@ -345,3 +355,15 @@ class KeyedTable:
     def _remove(self, file: DataFile, *, data_change: bool = True) -> RemoveAction:
         now = int(time.time() * 1000)
         return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=now, size=file.size)
+
+
+def _checked(path: str) -> str:
+    """Refuse a path that delta-rs would take for another: it decodes percent signs twice."""
+    if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
+        raise UsageError(f"{path!r} has a percent sign and two hex digits, which a store's path cannot: rename it")
+    return path
+
+
+def _reason(error: Exception) -> str:
+    """Return delta-rs's message without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())

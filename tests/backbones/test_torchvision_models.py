@@ -8,7 +8,6 @@ from embedpipe.backbones.layers import plan_layers
 from embedpipe.backbones.torchvision_models import TorchvisionProvider
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
-
 ALL = models.list_models(module=models)
 LARGE_REGNETS = [f"regnet_{kind}gf" for kind in ("x_16", "x_32", "y_16", "y_32", "y_128")]
 
@@ -21,7 +20,8 @@ def test_every_classification_model_builds_and_has_features(name):
     network.module.to("meta")
     (layer,) = plan_layers(network, ["features"], None)
     wide = 4096 if name.startswith(("vgg", "alexnet")) else None
-    assert layer.dim == wide if wide else 256 <= layer.dim <= 7392
+    assert layer.dim == (wide or layer.dim)
+    assert 256 <= layer.dim <= 7392
     height, width = network.preprocessing.crop
     assert height == width
     assert network.preprocessing.resize[0] >= height

@@ -22,8 +22,7 @@ Reference = Callable[[Image.Image], np.ndarray]
 
 
 def torchvision_reference(recipe: Preprocessing) -> Reference:
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional
+    from torchvision.transforms import InterpolationMode, functional
 
     mode = InterpolationMode(recipe.interpolation)
 

@@ -18,7 +18,6 @@ from embedpipe.errors import (
     DuplicateIdError,
     PruneRefusedError,
     SpecMismatchError,
-    StoreError,
     UsageError,
 )
 
@@ -213,8 +212,12 @@ def test_bad_options_are_named(photos: Path, to: Path) -> None:
         run(photos, to, batch_size=0)
     with pytest.raises(UsageError, match="no layer 'conv9'"):
         run(photos, to, layer=("conv9",))
-    with pytest.raises(StoreError, match="is not a feature store"):
+    with pytest.raises(UsageError, match="is not a feature store"):
         run(photos, photos)
+    with pytest.raises(UsageError, match="is a file"):
+        run(photos, photos / "cat/0000.jpg")
+    with pytest.raises(UsageError, match="percent sign"):
+        run(photos, to / "a%20b")
     assert not to.exists()
 
 

@@ -191,7 +191,7 @@ def test_few_numbers_are_steps_in_order_and_many_a_scale() -> None:
     few = colour_labels(pa.chunked_array([[1.0, 0.0, 1 / 3, float("nan"), None, 0.0]]), 6)
     assert [(entry.name, entry.count) for entry in few.legend] == [
         ("0", 2),
-        ("0.333333", 1),
+        ("0.3333", 1),
         ("1", 1),
         ("no label", 2),
     ]

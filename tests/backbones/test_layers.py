@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from embedpipe.backbones import BackboneOptions, Network, describe_layers, load_backbone, options_of
+from embedpipe.backbones.layers import plan_layers, pool, run_layers
+from embedpipe.decoding import Preprocessing
+from embedpipe.errors import BackboneError, UsageError
+
+
+def load(name, **options):
+    return load_backbone(BackboneOptions(name, "none", **options), "cpu")
+
+
+def batch_for(backbone, n=2):
+    return np.random.default_rng(0).integers(0, 256, (n, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
+
+
+def outputs(backbone, batch, name):
+    """The module's output, by hand."""
+    kept = []
+    module = backbone.network.module
+    handle = module.get_submodule(name).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+    with torch.inference_mode():
+        module(backbone._normalise(batch))
+    handle.remove()
+    return kept[-1]
+
+
+def test_several_layers_come_out_of_one_pass():
+    names = ("features", "layer2", "layer1.0.bn2", "fc")
+    backbone = load("timm/test_resnet", layer=names)
+    batch = batch_for(backbone)
+    vectors = backbone.forward(batch)
+    assert list(vectors) == ["embedding", "embedding_layer2", "embedding_layer1_0_bn2", "embedding_fc"]
+    for name in names[1:]:
+        expected = outputs(backbone, batch, name)
+        expected = expected if expected.ndim == 2 else expected.mean((2, 3))
+        got = vectors["embedding_" + name.replace(".", "_")]
+        # bn2's output is overwritten in place by the block's sum: it must be taken before.
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-5)
+        assert got.shape[1] == next(layer.dim for layer in backbone.spec.layers if layer.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "pooling", "reference"),
+    [
+        ("timm/test_resnet", "layer2", "avg", lambda x: x.mean((2, 3))),
+        ("timm/test_resnet", "layer2", "max", lambda x: x.amax((2, 3))),
+        ("timm/test_resnet", "layer2", "flatten", lambda x: x.reshape(len(x), -1)),
+        ("timm/test_vit", "blocks.2", None, lambda x: x[:, 0]),
+        ("timm/test_vit", "blocks.2", "cls", lambda x: x[:, 0]),
+        ("timm/test_vit", "blocks.2", "avg", lambda x: x[:, 1:].mean(1)),
+        ("timm/test_vit", "blocks.2", "max", lambda x: x[:, 1:].amax(1)),
+        ("timm/test_vit", "blocks.2", "flatten", lambda x: x.reshape(len(x), -1)),
+        ("timm/test_vit2", "blocks.2", None, lambda x: x[:, 1:].mean(1)),  # one register, no class token
+        ("timm/deit_tiny_distilled_patch16_224", "blocks.2", "avg", lambda x: x[:, 2:].mean(1)),
+        ("timm/mixer_s32_224", "blocks.2", None, lambda x: x.mean(1)),
+        ("timm/cait_xxs24_224", "blocks.2", None, lambda x: x.mean(1)),  # the class token comes later
+        ("timm/swin_tiny_patch4_window7_224", "layers.1", None, lambda x: x.mean((1, 2))),
+    ],
+)
+def test_pooling_equals_the_one_by_hand(name, layer, pooling, reference):
+    backbone = load(name, layer=(layer,), pooling=pooling)
+    batch = batch_for(backbone, 1)
+    (vectors,) = backbone.forward(batch).values()
+    np.testing.assert_allclose(vectors, reference(outputs(backbone, batch, layer)).numpy(), rtol=1e-4, atol=1e-5)
+    assert load_backbone(options_of(backbone.spec), "cpu").spec == backbone.spec
+
+
+def test_vectors_do_not_change_with_the_next_batch():
+    backbone = load("timm/test_vit", layer=("blocks.0", "blocks.1"))
+    batch = batch_for(backbone)
+    first = backbone.forward(batch)
+    kept = {name: vectors.copy() for name, vectors in first.items()}
+    backbone.forward(255 - batch)
+    for name, vectors in first.items():
+        np.testing.assert_array_equal(vectors, kept[name])
+
+
+def test_wrong_layers_and_poolings_say_what_is_right():
+    with pytest.raises(UsageError, match="did you mean 'layer3'"):
+        load("timm/test_resnet", layer=("layr3",))
+    with pytest.raises(UsageError, match="no vectors"):
+        load("timm/test_resnet", layer=("layer3",), pooling="none")
+    with pytest.raises(UsageError, match="without a class token"):
+        load("timm/test_resnet", layer=("layer3",), pooling="cls")
+    with pytest.raises(UsageError, match="nothing to pool"):
+        load("timm/test_resnet", pooling="max")
+    with pytest.raises(BackboneError, match="never called"):
+        load("torchvision/googlenet", layer=("aux1",))
+    with pytest.raises(UsageError, match="names a layer twice"):
+        BackboneOptions(layer=("a", "a"))
+    with pytest.raises(UsageError, match="did you mean 'max'"):
+        BackboneOptions(pooling="maxx")
+    with pytest.raises(UsageError, match="fp32, fp16, bf16"):
+        BackboneOptions(precision="fp8")
+
+
+class Odd(nn.Module):
+    """Gives a tuple, windows in place of images, and five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair, self.windows, self.video = Pair(), Windows(), Video()
+
+    def forward(self, x):
+        self.pair(x), self.windows(x), self.video(x)
+        return x.mean((2, 3))
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class Windows(nn.Module):
+    def forward(self, x):
+        return x.reshape(-1, 4)
+
+
+class Video(nn.Module):
+    def forward(self, x):
+        return x[:, :, None]
+
+
+def test_outputs_that_are_no_rows_are_refused():
+    odd = Network("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
+    with pytest.raises(BackboneError, match="a tuple"):
+        plan_layers(odd, ["pair"], None)
+    with pytest.raises(BackboneError, match="not one row an image"):
+        plan_layers(odd, ["windows"], None)
+    with pytest.raises(UsageError, match="take flatten"):
+        plan_layers(odd, ["video"], "avg")
+    assert plan_layers(odd, ["video"], None)[0].pooling == "flatten"
+    assert plan_layers(odd, ["features"], None)[0].dim == 3
+    with pytest.raises(UsageError, match="share a column"):
+        plan_layers(Network("odd", Clash(), odd.preprocessing, "here", False), ["a_b", "a.b"], None)
+
+
+class Clash(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a_b = nn.Identity()
+        self.a = nn.ModuleDict({"b": nn.Identity()})
+
+    def forward(self, x):
+        return self.a["b"](self.a_b(x.mean((2, 3))))
+
+
+def test_maps_of_pictures_that_are_not_square_are_told_apart():
+    network = Network("x", nn.Identity(), Preprocessing(resize=(64, 32), crop=(64, 32)), "here", False)
+    first, last = torch.rand(2, 5, 8, 4), torch.rand(2, 8, 4, 5)
+    torch.testing.assert_close(pool(network, first, "avg", "x"), first.mean((2, 3)))
+    torch.testing.assert_close(pool(network, last, "max", "x"), last.amax((1, 2)))
+
+
+def test_hooks_are_gone_after_a_pass_and_after_an_error():
+    network = Network("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
+    with pytest.raises(BackboneError):
+        plan_layers(network, ["pair"], None)
+    run_layers(network, ["features"], torch.zeros(1, 3, 8, 8), lambda name, output: output)
+    assert not any(module._forward_hooks for module in network.module.modules())
+
+
+STAGES = {
+    "torchvision/resnet18": "conv1 layer1 layer2 layer3 layer4",
+    "torchvision/vgg11": " ".join(f"features.{i}" for i in (0, 3, 6, 8, 11, 13, 16, 18)) + " classifier.0 classifier.3",
+    "torchvision/densenet121": (
+        "features.conv0 features.denseblock1 features.transition1 features.denseblock2 features.transition2 "
+        "features.denseblock3 features.transition3 features.denseblock4"
+    ),
+    "torchvision/vit_b_32": "conv_proj " + " ".join(f"encoder.layers.encoder_layer_{i}" for i in range(12)),
+    "torchvision/squeezenet1_1": " ".join(f"features.{i}" for i in (0, 3, 4, 6, 7, 9, 10, 11, 12)),
+    "timm/tf_efficientnet_lite0": "conv_stem " + " ".join(f"blocks.{i}" for i in range(7)) + " conv_head",
+    "timm/vit_tiny_patch16_224": "patch_embed " + " ".join(f"blocks.{i}" for i in range(12)),
+    "timm/convnext_atto": "stem stages.0 stages.1 stages.2 stages.3",
+    "timm/swin_tiny_patch4_window7_224": "patch_embed layers.0 layers.1 layers.2 layers.3",
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), STAGES.items())
+def test_stages_are_the_extractors_own(name, expected):
+    stages = describe_layers(BackboneOptions(name))
+    assert [stage.name for stage in stages] == expected.split()
+    assert all(stage.dim > 0 and stage.parameters > 0 for stage in stages)
+
+
+def test_a_stage_ends_after_its_norm_activation_and_pool():
+    stages = {stage.name: stage for stage in describe_layers(BackboneOptions("torchvision/resnet18"))}
+    assert stages["conv1"].tap == "maxpool"
+    assert (stages["layer4"].tap, stages["layer4"].shape, stages["layer4"].dim) == ("layer4", (512, 7, 7), 512)
+    last = describe_layers(BackboneOptions("timm/vit_tiny_patch16_224"))[-1]
+    assert (last.tap, last.shape, last.dim) == ("norm", (197, 192), 192)
+    assert describe_layers(BackboneOptions("torchvision/vgg11"))[-1].tap == "classifier.5"
+
+
+def test_drop_last_is_the_layer_of_that_name():
+    dropped = load("torchvision/resnet18", drop_last=1)
+    named = load("torchvision/resnet18", layer=("layer3",))
+    assert dropped.spec.fingerprint() == named.spec.fingerprint()
+    assert dropped.spec.layers[0].dim == 256
+    with pytest.raises(UsageError, match="has 5 stages, so at most 4 can go"):
+        load("torchvision/resnet18", drop_last=5)
+    with pytest.raises(UsageError, match="give one of them"):
+        BackboneOptions(layer=("layer3",), drop_last=1)
+    with pytest.raises(UsageError, match="negative"):
+        BackboneOptions(drop_last=-1)
+
+
+def test_stages_without_a_single_tensor_are_listed_but_cannot_be_taken():
+    stages = describe_layers(BackboneOptions("timm/crossvit_tiny_240"))
+    assert (stages[-1].shape, stages[-1].dim) == ((), 0)
+    with pytest.raises(BackboneError, match="gives a list"):
+        load("timm/crossvit_tiny_240", drop_last=1)
+
+
+def test_timm_still_names_what_the_layers_rely_on():
+    model = timm.create_model("test_vit")
+    assert (model.num_prefix_tokens, model.patch_embed.num_patches) == (1, 100)
+    assert timm.create_model("test_vit2").cls_token is None

@@ -1,0 +1,194 @@
+"""The registry, plug-ins by entry point, and networks of the user's own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from embedpipe.backbones import BackboneOptions, list_backbones, load_backbone, options_of
+from embedpipe.backbones.registry import split_name
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError
+
+PLUGIN = """
+from torch import nn
+from embedpipe.backbones import Network
+from embedpipe.decoding import Preprocessing
+
+class Mine:
+    def names(self):
+        return ["mean"]
+
+    def load(self, name, weights, offline):
+        module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return Network(name, module, Preprocessing(resize=(8,), crop=(8, 8)), "nowhere", pretrained=True)
+
+broken = object()
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package with entry points, as pip would leave it."""
+
+    def make(package, **entries):
+        (tmp_path / f"{package}.py").write_text(PLUGIN)
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[embedpipe.backbones]", *lines, ""]))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def test_a_plugin_is_listed_and_loaded(install):
+    install("plugin_a", mine="plugin_a:Mine")
+    assert "mine/mean" in list_backbones("mine/")
+    backbone = load_backbone(BackboneOptions("mine/mean"), "cpu")
+    assert (backbone.spec.provider, backbone.spec.name, backbone.spec.layers[0].dim) == ("mine", "mean", 3)
+    assert load_backbone(options_of(backbone.spec), "cpu").spec == backbone.spec
+
+
+def test_a_plugin_never_replaces_a_part_of_embedpipe(install):
+    install("plugin_b", timm="plugin_b:Mine", checkpoint="plugin_b:Mine")
+    with pytest.warns(UserWarning, match="'(timm|checkpoint)' is embedpipe's own") as caught:
+        names = list_backbones("timm/test_resnet")
+    assert len(caught) >= 2
+    assert "timm/test_resnet" in names
+
+
+def test_two_plugins_of_one_name_are_refused_only_when_asked_for(install):
+    install("plugin_c", twice="plugin_c:Mine", other="plugin_c:Mine")
+    install("plugin_d", twice="plugin_d:Mine")
+    with pytest.raises(BackboneError, match=r"plugin_[cd]:Mine and plugin_[cd]:Mine both provide 'twice'"):
+        load_backbone(BackboneOptions("twice/mean"), "cpu")
+    assert load_backbone(BackboneOptions("other/mean"), "cpu").spec.provider == "other"
+
+
+def test_plugins_that_are_none_are_refused(install):
+    install("plugin_e", absent="no_such_module:Mine", broken="plugin_e:broken")
+    with pytest.raises(BackboneError, match=r"'absent'.*cannot be imported"):
+        load_backbone(BackboneOptions("absent/mean"), "cpu")
+    with pytest.raises(BackboneError, match="no methods 'names' and 'load'"):
+        load_backbone(BackboneOptions("broken/mean"), "cpu")
+
+
+def test_names_are_split_and_the_nearest_right_one_is_told():
+    assert split_name("timm/resnet50.a1_in1k") == ("timm", "resnet50.a1_in1k")
+    assert split_name("checkpoint//data/a.pth") == ("checkpoint", "/data/a.pth")
+    assert split_name("python:a.b:c") == ("python", "a.b:c")
+    with pytest.raises(UnknownBackboneError, match="did you mean 'torchvision'"):
+        split_name("torchvison/resnet18")
+    with pytest.raises(UnknownBackboneError, match="'timm/resnet50'"):
+        split_name("resnet50")
+
+
+def test_names_are_listed_by_part_and_by_pattern():
+    assert "timm/resnet50.a1_in1k" in list_backbones("resnet50")
+    assert list_backbones("torchvision/vgg1?_bn") == [f"torchvision/vgg1{n}_bn" for n in (1, 3, 6, 9)]
+    assert len(list_backbones()) > 1000
+
+
+FACTORY = """
+import torch
+from torch import nn
+from embedpipe import Preprocessing
+
+RECIPE = Preprocessing(resize=(8,), crop=(8, 8))
+
+def attribute():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.preprocessing = RECIPE
+    return network
+
+def pair():
+    return attribute(), RECIPE
+
+def bare():
+    return nn.Flatten()
+
+def text():
+    return "resnet"
+
+def failing():
+    raise ValueError("no luck")
+"""
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    (tmp_path / "my_networks.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_networks", None)
+
+
+def test_a_factory_in_the_working_folder_makes_a_backbone(factories):
+    spec = load_backbone(BackboneOptions("python:my_networks.attribute"), "cpu").spec
+    assert (spec.provider, spec.name, spec.layers[0].dim) == ("python", "my_networks:attribute", 4)
+    assert load_backbone(BackboneOptions("python:my_networks:attribute"), "cpu").spec == spec
+    assert load_backbone(BackboneOptions("python:my_networks.pair"), "cpu").spec.weights_sha256 == spec.weights_sha256
+    assert str(factories) not in sys.path
+
+
+def test_a_factory_takes_weights_from_a_file(factories):
+    import torch
+
+    state = {"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}
+    torch.save(state, factories / "w.pth")
+    backbone = load_backbone(BackboneOptions("python:my_networks.pair", str(factories / "w.pth")), "cpu")
+    assert torch.equal(backbone.network.module[0].weight, state["0.weight"])
+    loaded = load_backbone(BackboneOptions(f"checkpoint/{factories}/w.pth", arch="python:my_networks.pair"), "cpu").spec
+    assert (loaded.provider, loaded.name) == ("checkpoint", "python:my_networks:pair")
+    with pytest.raises(BackboneError, match="names Python code"):
+        options_of(loaded, "w.pth")
+    assert options_of(loaded, "w.pth", trust=True).arch == "python:my_networks:pair"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("my_networks.bare", BackboneError, "without 'preprocessing'"),
+        ("my_networks.text", BackboneError, "returned 'resnet'"),
+        ("my_networks.failing", BackboneError, "ValueError: no luck"),
+        ("my_networks.atribute", UnknownBackboneError, "did you mean 'attribute'"),
+        ("no_such_networks.make", UnknownBackboneError, "no module 'no_such_networks'"),
+        ("nothing", UnknownBackboneError, r"write python:module\.factory"),
+    ],
+)
+def test_wrong_factories_say_what_is_wrong(factories, name, error, message):
+    with pytest.raises(error, match=message):
+        load_backbone(BackboneOptions(f"python:{name}"), "cpu")
+
+
+def test_a_module_that_fails_to_import_is_named(factories):
+    (factories / "broken_networks.py").write_text("1 / 0")
+    with pytest.raises(BackboneError, match="ZeroDivisionError"):
+        load_backbone(BackboneOptions("python:broken_networks.make"), "cpu")
+    with pytest.raises(UsageError, match="leave --weights out"):
+        load_backbone(BackboneOptions("python:my_networks.pair", "none"), "cpu")
+
+
+def test_a_stored_spec_runs_no_code_by_itself(factories):
+    spec = load_backbone(BackboneOptions("python:my_networks.pair"), "cpu").spec
+    with pytest.raises(BackboneError, match="trust"):
+        options_of(spec)
+    assert load_backbone(options_of(spec, trust=True), "cpu").spec == spec
+
+
+def test_the_package_imports_no_torch():
+    script = "import sys, embedpipe.backbones as b; b.BackboneOptions(); b.LayerSpec; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_exported_name_is_there():
+    import embedpipe.backbones as backbones
+
+    assert all(getattr(backbones, name) for name in backbones.__all__)
+    assert dir(backbones) == sorted(backbones.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        backbones.nothing  # noqa: B018

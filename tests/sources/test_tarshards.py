@@ -1,0 +1,174 @@
+"""WebDataset shards: samples, labels and metadata; patterns; torn shards."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from embedpipe.errors import ReadError, SourceError
+from embedpipe.sources import open_source, read_uri, root_exists
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def sample(key: str, label: int) -> dict[str, bytes]:
+    about = {"width": label, "score": label / 2, "tags": ["x"], "id": key}
+    return {
+        f"{key}.jpg": f"image {key}".encode() * 50,
+        f"{key}.cls": f"{label}\n".encode(),
+        f"{key}.json": json.dumps(about).encode(),
+        f"{key}.txt": f"caption of {key}\n".encode(),
+    }
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Three shards of four samples."""
+    for shard in range(3):
+        files = {k: v for i in range(4) for k, v in sample(f"{shard}{i}", i).items()}
+        write_tar(tmp_path / f"train-{shard:03d}.tar", files)
+    return tmp_path
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "train-{000..002}.tar", "train-00{0,1,2}.tar", "train-00?.tar"])
+def test_samples(shards: Path, pattern: str) -> None:
+    listing = open_source(shards / pattern)
+    assert listing.root == f"{shards}/{pattern}"
+    assert root_exists(listing.root)
+    assert not root_exists(f"{shards}/none-*.tar")
+    table = listing.table
+    ids = [f"train-{shard:03d}/{shard}{i}" for shard in range(3) for i in range(4)]
+    assert table.column("id").to_pylist() == ids
+    assert table.column("label").to_pylist() == ["0", "1", "2", "3"] * 3
+    assert table.column("width").to_pylist() == [0, 1, 2, 3] * 3
+    assert table.column("score").to_pylist() == [0.0, 0.5, 1.0, 1.5] * 3
+    assert table.column("text")[5].as_py() == "caption of 11"
+    assert table.column("json_id")[5].as_py() == "11"
+    assert "tags" not in table.column_names
+    assert table.column("source_size")[0].as_py() == len(b"image 00") * 50
+    assert table.column("source_modified")[4].as_py() == (shards / "train-001.tar").stat().st_mtime_ns
+    uri = table.column("uri")[5].as_py()
+    assert uri == f"tar://11.jpg::{shards}/train-001.tar"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        payloads = list(pool.map(listing.read, range(12)))
+    assert payloads == [f"image {id.split('/')[1]}".encode() * 50 for id in ids]
+    assert read_uri(uri) == payloads[5]
+
+
+def test_one_shard(shards: Path) -> None:
+    assert len(open_source(shards / "train-001.tar")) == 4
+
+
+def test_names_of_members(tmp_path: Path) -> None:
+    files = {
+        "a/x.seg.png": b"mask",
+        "a/x.jpg": b"image",
+        "a/x.jpg.md5": b"0",
+        "b/x.PNG": b"other",
+        "lonely.cls": b"1",
+        "bad.jpg": b"bad",
+        "bad.json": b"{",
+        "é ü.jpg": b"accents",
+    }
+    listing = open_source(write_tar(tmp_path / "s.tar", files))
+    assert listing.table.column("id").to_pylist() == ["s/a/x", "s/b/x", "s/bad", "s/é ü"]
+    assert [listing.read(i) for i in range(4)] == [b"image", b"other", b"bad", b"accents"]
+    assert [read_uri(u) for u in listing.table.column("uri").to_pylist()] == [b"image", b"other", b"bad", b"accents"]
+    assert listing.skipped == {".md5": 1, "sample without an image": 1, "unreadable .json": 1}
+
+
+def test_json_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    files = {"a.jpg": b"x", "a.json": b'{"Width": 1, "URI": "u"}', "b.jpg": b"x", "b.json": b'{"width": 2}'}
+    table = open_source(write_tar(tmp_path / "s.tar", files)).table
+    assert table.column_names[6:] == ["Width", "json_URI"]
+    assert table.column("Width").to_pylist() == [1, 2]
+
+
+def test_json_of_many_types(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    values: list[object] = [1, 2.5, "three", None, True]
+    for i, value in enumerate(values):
+        files |= {f"{i}.jpg": b"x", f"{i}.json": json.dumps({"v": value, "label": "l", "n": i + (i == 4) / 2}).encode()}
+    table = open_source(write_tar(tmp_path / "s.tar", files)).table
+    assert table.column("v").to_pylist() == ["1", "2.5", "three", None, "True"]
+    assert table.column("n").to_pylist() == [0, 1, 2, 3, 4.5]
+    assert table.column("label").to_pylist() == ["l"] * 5
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.5, 0.8])
+def test_torn_shard(shards: Path, keep: float) -> None:
+    path = shards / "train-001.tar"
+    with path.open("r+b") as file:
+        file.truncate(int(16 * 1024 * keep))  # sixteen members of a header and a block
+    listing = open_source(shards / "*.tar")
+    (failure,) = listing.failures
+    assert (failure.id, failure.uri, failure.stage) == ("train-001.tar", str(path), "list")
+    assert "torn" in failure.message
+    of_others = [id for id in listing.table.column("id").to_pylist() if not id.startswith("train-001")]
+    assert len(of_others) == 8
+    assert 8 < len(listing) <= 12
+    # All of what is listed can be read, or says that it is cut off.
+    for row in range(len(listing)):
+        try:
+            payload = listing.read(row)
+        except ReadError as error:
+            payload = str(error).encode()
+        assert payload.startswith(b"image") or b"is truncated" in payload
+
+
+def test_cut_between_two_files_is_noticed(shards: Path) -> None:
+    path = shards / "train-002.tar"
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[8].offset
+    os.truncate(path, third)
+    listing = open_source(path)
+    assert len(listing) == 2
+    assert "end of the archive is missing" in listing.failures[0].message
+
+
+def test_missing_shard_and_no_tar_are_failures(shards: Path) -> None:
+    (shards / "train-003.tar").write_bytes(b"not a tar" * 1000)
+    listing = open_source(shards / "train-{000..004}.tar")
+    assert len(listing) == 12
+    assert [failure.id for failure in listing.failures] == ["train-003.tar", "train-004.tar"]
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_compressed(tmp_path: Path, suffix: str) -> None:
+    path = write_tar(tmp_path / f"s{suffix}", {"a.jpg": b"x"}, "w:gz")
+    with pytest.raises(SourceError, match="decompress"):
+        open_source(path)
+
+
+def test_nothing_there(shards: Path) -> None:
+    with pytest.raises(SourceError, match="no shard matches"):
+        open_source(shards / "val-*.tar")
+    with pytest.raises(SourceError, match="no images in the 1 shards"):
+        open_source(write_tar(shards / "empty.tar", {"readme.md": b"x"}))
+
+
+def test_uris_of_shards_that_changed(shards: Path) -> None:
+    path = shards / "train-000.tar"
+    assert read_uri(f"tar://00.jpg::{path}").startswith(b"image 00")
+    write_tar(path, {"new.jpg": b"new"})
+    assert read_uri(f"tar://new.jpg::{path}") == b"new"
+    with pytest.raises(ReadError, match="written anew"):
+        read_uri(f"tar://00.jpg::{path}")
+    with pytest.raises(ReadError, match="gone"):
+        read_uri(f"tar://x.jpg::{shards}/gone.tar")
+    with pytest.raises(ReadError, match="form"):
+        read_uri("tar://x.jpg")
