@@ -5,8 +5,9 @@ Names are imported on first use, so that ``import embedpipe`` is fast and pulls 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
     from embedpipe.backbones import (
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
         load_backbone,
     )
     from embedpipe.decoding import Preprocessing
-    from embedpipe.embedding import EmbedSummary, RunOptions, embed
-    from embedpipe.embedding.transformer import EmbeddingTransformer
-    from embedpipe.embedding.verify import VerifyReport, verify
+    from embedpipe.embedding import EmbeddingTransformer, EmbedSummary, RunOptions, VerifyReport, embed, verify
     from embedpipe.errors import EmbedpipeError, Failure
     from embedpipe.report.map import draw_map
     from embedpipe.sources import Listing, SourceOptions, open_source, read_uri
@@ -34,7 +33,7 @@ _HOME = {
     "BackboneOptions": "backbones",
     "BackboneSpec": "backbones",
     "EmbedSummary": "embedding",
-    "EmbeddingTransformer": "embedding.transformer",
+    "EmbeddingTransformer": "embedding",
     "EmbedpipeError": "errors",
     "Failure": "errors",
     "FeatureStore": "store",
@@ -43,7 +42,7 @@ _HOME = {
     "Preprocessing": "decoding",
     "RunOptions": "embedding",
     "SourceOptions": "sources",
-    "VerifyReport": "embedding.verify",
+    "VerifyReport": "embedding",
     "describe_layers": "backbones",
     "draw_map": "report.map",
     "embed": "embedding",
@@ -51,7 +50,7 @@ _HOME = {
     "load_backbone": "backbones",
     "open_source": "sources",
     "read_uri": "sources",
-    "verify": "embedding.verify",
+    "verify": "embedding",
 }
 
 __all__ = [
@@ -80,14 +79,4 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'embedpipe' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedpipe.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -16,7 +16,7 @@ import embedpipe
 
 ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-BASE = ("errors", "optional", "config", "progress")
+BASE = ("errors", "lazy", "config", "progress")
 ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli", "__main__")
 #: Kinds of source, and providers: each must stand without the others.
 SIBLINGS = {

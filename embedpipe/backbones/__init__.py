@@ -5,8 +5,9 @@ Names are imported on first use: the spec and the options need no torch, the res
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
@@ -50,14 +51,4 @@ __all__ = [
     "options_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'embedpipe.backbones' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedpipe.backbones.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -112,7 +112,7 @@ def verify(
 
     Example: `embedpipe verify photos.features --sample 100`
     """
-    from embedpipe.embedding.verify import verify as run
+    from embedpipe.embedding import verify as run
 
     report = run(store, sample=sample, weights=weights, device=device, trust=trust, progress=not quiet)
     if as_json:

@@ -6,16 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from embedpipe.backbones import Stage
-from embedpipe.embedding import EmbedSummary
-from embedpipe.embedding.verify import VerifyReport
-from embedpipe.store import FeatureStore
+if TYPE_CHECKING:
+    from embedpipe.backbones import Stage
+    from embedpipe.embedding import EmbedSummary, VerifyReport
+    from embedpipe.store import FeatureStore
 
 
 def json_value(value: Any) -> None:
@@ -26,7 +26,10 @@ def json_value(value: Any) -> None:
 def _print(table: Table, file: TextIO | None = None) -> None:
     # Off a terminal lines are never folded, so that programs can read them.
     file = file or sys.stdout
-    Console(file=file, width=None if file.isatty() else 10_000, highlight=False).print(table)
+    console = Console(file=file, width=None if file.isatty() else 10_000, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> Table:

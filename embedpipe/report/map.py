@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image, UnidentifiedImageError
 
+from embedpipe import __version__
 from embedpipe.errors import UsageError, nearest
 from embedpipe.progress import Progress
 from embedpipe.report.colours import Colouring, colour_labels
@@ -131,7 +132,7 @@ def _check(store: FeatureStore, to: Path, label: str | None, column: str, thumbn
 def _drawn_from(store: FeatureStore, **options: object) -> str:
     # File names of a table are never used twice, so they stand for what is in them.
     files = hashlib.sha256("\n".join(file.path for file in store.table.files).encode()).hexdigest()
-    return json.dumps({"version": store.version, "files": files, **options}, sort_keys=True)
+    return json.dumps({"embedpipe": __version__, "version": store.version, "files": files, **options}, sort_keys=True)
 
 
 def _read_drawn_from(to: Path) -> str | None:

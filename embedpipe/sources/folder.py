@@ -180,7 +180,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _local_item(relative: str, path: Path) -> _Item:
     try:
         info = path.stat()
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if path.is_symlink():
             error = FileNotFoundError(f"a link to {printable(str(path.readlink()))!r}, which is not there")
         return _Item(relative, error=error)

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, Network, describe_layers, load_backbone, options_of
-from embedpipe.backbones.layers import plan_layers, pool, run_layers
+from embedpipe.backbones.layers import default_pooling, plan_layers, pool, run_layers
+from embedpipe.backbones.registry import get_provider, split_name
+from embedpipe.backbones.stages import find_stages
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError, UsageError
 
@@ -56,10 +58,6 @@ def test_several_layers_come_out_of_one_pass():
         ("timm/test_vit", "blocks.2", "max", lambda x: x[:, 1:].amax(1)),
         ("timm/test_vit", "blocks.2", "flatten", lambda x: x.reshape(len(x), -1)),
         ("timm/test_vit2", "blocks.2", None, lambda x: x[:, 1:].mean(1)),  # one register, no class token
-        ("timm/deit_tiny_distilled_patch16_224", "blocks.2", "avg", lambda x: x[:, 2:].mean(1)),
-        ("timm/mixer_s32_224", "blocks.2", None, lambda x: x.mean(1)),
-        ("timm/cait_xxs24_224", "blocks.2", None, lambda x: x.mean(1)),  # the class token comes later
-        ("timm/swin_tiny_patch4_window7_224", "layers.1", None, lambda x: x.mean((1, 2))),
     ],
 )
 def test_pooling_equals_the_one_by_hand(name, layer, pooling, reference):
@@ -150,6 +148,30 @@ class Clash(nn.Module):
         return self.a["b"](self.a_b(x.mean((2, 3))))
 
 
+def test_tokens_before_the_patches_are_left_out_only_where_they_are():
+    """As in DeiT (two tokens) and CaiT (the class token comes in late)."""
+    module = nn.Module()
+    module.patch_embed = nn.Module()
+    module.patch_embed.num_patches = 9
+    recipe = Preprocessing(resize=(8,), crop=(8, 8))
+    deit = Network("x", module, recipe, "here", False, prefix_tokens=2, class_token=True)
+    late, tokens = torch.rand(2, 9, 4), torch.rand(2, 11, 4)
+    assert (default_pooling(deit, tokens), default_pooling(deit, late)) == ("cls", "avg")
+    torch.testing.assert_close(pool(deit, tokens, "avg", "x"), tokens[:, 2:].mean(1))
+    torch.testing.assert_close(pool(deit, tokens, "cls", "x"), tokens[:, 0])
+    torch.testing.assert_close(pool(deit, late, "max", "x"), late.amax(1))
+    with pytest.raises(UsageError, match="without a class token"):
+        pool(deit, late, "cls", "x")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_map_as_wide_as_it_has_channels_is_read_as_the_network_has_it(channels_last):
+    recipe = Preprocessing(resize=(8,), crop=(8, 8))
+    network = Network("x", nn.Identity(), recipe, "here", False, channels_last=channels_last)
+    cube = torch.rand(2, 4, 4, 4)
+    torch.testing.assert_close(pool(network, cube, "avg", "x"), cube.mean((1, 2) if channels_last else (2, 3)))
+
+
 def test_maps_of_pictures_that_are_not_square_are_told_apart():
     network = Network("x", nn.Identity(), Preprocessing(resize=(64, 32), crop=(64, 32)), "here", False)
     first, last = torch.rand(2, 5, 8, 4), torch.rand(2, 8, 4, 5)
@@ -163,6 +185,15 @@ def test_hooks_are_gone_after_a_pass_and_after_an_error():
         plan_layers(network, ["pair"], None)
     run_layers(network, ["features"], torch.zeros(1, 3, 8, 8), lambda name, output: output)
     assert not any(module._forward_hooks for module in network.module.modules())
+
+
+def stages_of(name):
+    """On the meta device: shapes without arithmetic."""
+    provider, name = split_name(name)
+    with torch.device("meta"):
+        network = get_provider(provider).load(name, "none", offline=True)
+    network.module.eval()
+    return find_stages(network)
 
 
 STAGES = {
@@ -183,18 +214,20 @@ STAGES = {
 
 @pytest.mark.parametrize(("name", "expected"), STAGES.items())
 def test_stages_are_the_extractors_own(name, expected):
-    stages = describe_layers(BackboneOptions(name))
+    stages = stages_of(name)
     assert [stage.name for stage in stages] == expected.split()
     assert all(stage.dim > 0 and stage.parameters > 0 for stage in stages)
+    if name.startswith("timm/swin"):  # maps with the channels last
+        assert [stage.dim for stage in stages] == [96, 96, 192, 384, 768]
 
 
 def test_a_stage_ends_after_its_norm_activation_and_pool():
     stages = {stage.name: stage for stage in describe_layers(BackboneOptions("torchvision/resnet18"))}
     assert stages["conv1"].tap == "maxpool"
     assert (stages["layer4"].tap, stages["layer4"].shape, stages["layer4"].dim) == ("layer4", (512, 7, 7), 512)
-    last = describe_layers(BackboneOptions("timm/vit_tiny_patch16_224"))[-1]
+    last = stages_of("timm/vit_tiny_patch16_224")[-1]
     assert (last.tap, last.shape, last.dim) == ("norm", (197, 192), 192)
-    assert describe_layers(BackboneOptions("torchvision/vgg11"))[-1].tap == "classifier.5"
+    assert stages_of("torchvision/vgg11")[-1].tap == "classifier.5"
 
 
 def test_drop_last_is_the_layer_of_that_name():
