@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py [--clothing FOLDER] [--stores FOLDER]
 
 The clothing folder has train, validation and test class folders. C is chosen on the validation split alone, by
-log-loss: accuracy on 341 photos is flat from C = 0.001 to 0.1. The test split is scored with that C only. Stores are kept in --stores, so that a second run is quick.
+log-loss: accuracy on 341 photos is flat from C = 0.001 to 0.1. The test split is scored with that C
+only. Stores are kept in --stores, so that a second run is quick.
 """
 
 from __future__ import annotations

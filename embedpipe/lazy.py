@@ -26,4 +26,4 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], A
         setattr(sys.modules[package], name, value)
         return value
 
-    return get, lambda: sorted(home)
+    return get, lambda: sorted(sys.modules[package].__all__)

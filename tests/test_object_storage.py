@@ -1,4 +1,4 @@
-"""Photos and store on an S3 server (moto's, on loopback, in a process of its own): the same commands, the same results."""
+"""Photos and store on an S3 server (moto's, on loopback, in a process of its own): the same results."""
 
 from __future__ import annotations
 
