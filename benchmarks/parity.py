@@ -131,13 +131,13 @@ def main() -> int:
     paths = paths[:: max(1, len(paths) // arguments.photos)][: arguments.photos]
     if len(paths) < 2:
         parser.error(f"{str(arguments.folder)!r} has {len(paths)} .jpg files: give a folder with photos")
-    print(f"{'backbone':<28}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'cos min':>12}{'batch error':>13}  ok")
+    print(f"{'backbone':<28}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'1 - cosine':>12}{'batch error':>13}  ok")
     results = []
     for name, weights, lowest in CASES:
         row = compare(name, weights, paths, lowest)
         results.append(row)
         print(
-            f"{row.backbone:<28}{row.photos:>7}{row.grey_mean:>11.5f}{row.grey_max:>10.4f}{row.cosine_min:>12.8f}"
+            f"{row.backbone:<28}{row.photos:>7}{row.grey_mean:>11.1e}{row.grey_max:>10.1e}{1 - row.cosine_min:>12.1e}"
             f"{row.batch_error:>13.1e}  {'yes' if row.ok else 'NO'}",
             flush=True,
         )

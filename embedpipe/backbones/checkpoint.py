@@ -90,7 +90,8 @@ def _read_folder(folder: Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return _strip({name: file.get_tensor(name) for name in file.keys()}), file.metadata() or {}  # noqa: SIM118
+            names = file.keys()
+            return _strip({name: file.get_tensor(name) for name in names}), file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{str(path)!r} is not a safetensors file, or a damaged one: {error}") from error
 
