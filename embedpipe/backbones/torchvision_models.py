@@ -74,7 +74,8 @@ def _build(name: str, crop: int, **changes: Any) -> nn.Module:
         changes.setdefault("init_weights", True)
     if name.startswith("vit_"):
         changes["image_size"] = crop
-    return models.get_model(name, weights=None, **changes)  # type: ignore[no-any-return]
+    module: nn.Module = models.get_model(name, weights=None, **changes)
+    return module
 
 
 def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:

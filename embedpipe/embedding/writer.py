@@ -20,8 +20,9 @@ from embedpipe.sources import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import storable, vector_column
 
-#: A commit is due after this many rows or seconds: a kill loses no more than that, and what is in flight.
-FLUSH_ROWS = 1024
+#: A commit is due after this many rows or seconds. A kill loses no more than that and what is in flight (one batch
+#: each in the queue, in the backbone and in the decoders): under 2,048 rows for batches up to 256.
+FLUSH_ROWS = 768
 FLUSH_SECONDS = 20.0
 
 
@@ -68,7 +69,7 @@ class RowWriter:
             n for n, c in zip(listing.table.column_names, listing.table.columns, strict=True) if c.null_count < len(c)
         ]
         self._said = listing.table.select(["id", *(name for name in said if name != "id")])
-        self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=4)
+        self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=1)
         self._pending: list[Message] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="embedpipe-writer", daemon=True)
