@@ -16,7 +16,7 @@ from embedpipe.backbones.layers import plan_layers
 from embedpipe.backbones.network import Network, Weights
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.registry import get_provider, split_name
-from embedpipe.backbones.spec import FEATURES, BackboneSpec
+from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.stages import Stage, find_stages
 from embedpipe.backbones.weights import hash_tensors
 from embedpipe.errors import BackboneError, UsageError, WeightsError
@@ -30,6 +30,8 @@ class _Loaded:
     provider: str
     network: Network
     weights_sha256: str
+    #: What was asked of the network before: each new question costs a forward pass.
+    layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
 
 
 _cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
@@ -61,17 +63,15 @@ def load_backbone(options: BackboneOptions | None = None, device: torch.device |
     place = device if isinstance(device, torch.device) else choose_device(device)[0]
     loaded = _load(options, place)
     network = loaded.network
-    names = options.layer or (FEATURES,)
-    with torch.inference_mode():
-        if options.drop_last:
-            names = (_stage_before(options.drop_last, find_stages(network), options.backbone).tap,)
-        layers = plan_layers(network, names, options.pooling)
+    asked = (options.layer, options.drop_last, options.pooling)
+    if asked not in loaded.layers:
+        loaded.layers[asked] = _plan(options, network)
     spec = BackboneSpec(
         provider=loaded.provider,
         name=network.name,
         weights_sha256=loaded.weights_sha256,
         pretrained=network.pretrained,
-        layers=layers,
+        layers=loaded.layers[asked],
         preprocessing=network.preprocessing,
         precision=options.precision,
     )
@@ -130,6 +130,15 @@ def options_of(spec: BackboneSpec, weights: str = "default", *, trust: bool = Fa
         pooling=poolings.pop() if len(poolings) == 1 else None,
         precision=spec.precision,
     )
+
+
+def _plan(options: BackboneOptions, network: Network) -> tuple[LayerSpec, ...]:
+    """Find the layers asked for, and their dimensions."""
+    names = options.layer or (FEATURES,)
+    with torch.inference_mode():
+        if options.drop_last:
+            names = (_stage_before(options.drop_last, find_stages(network), options.backbone).tap,)
+        return plan_layers(network, names, options.pooling)
 
 
 def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:

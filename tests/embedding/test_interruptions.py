@@ -59,7 +59,7 @@ def test_twenty_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tm
     assert store.to_arrow(names) == expected.to_arrow(names)
     a, b = store.to_numpy(), expected.to_numpy()
     assert (np.linalg.norm(a - b, axis=1) <= 1e-4 * np.linalg.norm(b, axis=1)).all()
-    # What a kill costs: 8 rows waiting for a commit, and a batch of 4 each on the way to it, in the queue, in the network.
+    # What a kill costs: 8 rows waiting for a commit, and 4 each on the way to it, in the queue, in the network.
     assert log.stat().st_size <= 500 + 20 * (8 + 3 * 4)
 
 
