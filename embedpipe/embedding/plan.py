@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import DuplicateIdError
-from embedpipe.sources import Listing, root_exists
+from embedpipe.sources import Listing, root_exists, same_root
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import storable
 
@@ -84,7 +84,7 @@ def _check_roots(ours: pa.Table, theirs: pa.Table, root: str, path: str) -> None
     """Refuse ids that belong to another root, unless that root is gone: then the source has moved."""
     foreign = theirs.filter(pc.not_equal(theirs.column("source_root"), root))
     for other in pc.unique(foreign.column("source_root")).to_pylist():
-        if root_exists(other):
+        if root_exists(other) and not same_root(other, root):
             ids = foreign.filter(pc.equal(foreign.column("source_root"), other)).column("id")
             raise DuplicateIdError(
                 f"{len(ids)} ids of {root!r}, such as {ids[0].as_py()!r}, are in {path!r} already from {other!r}: "

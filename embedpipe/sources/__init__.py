@@ -2,8 +2,17 @@
 
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.memory import list_items
-from embedpipe.sources.opening import open_source, read_uri, root_exists
+from embedpipe.sources.opening import open_source, read_uri, root_exists, same_root
 from embedpipe.sources.options import SourceOptions
 from embedpipe.sources.table_files import read_table
 
-__all__ = ["Listing", "SourceOptions", "list_items", "open_source", "read_table", "read_uri", "root_exists"]
+__all__ = [
+    "Listing",
+    "SourceOptions",
+    "list_items",
+    "open_source",
+    "read_table",
+    "read_uri",
+    "root_exists",
+    "same_root",
+]

@@ -80,6 +80,12 @@ def root_exists(root: str) -> bool:
         return False
 
 
+def same_root(one: str, other: str) -> bool:
+    """Say whether two roots are one folder or file, by way of a symbolic link."""
+    paths = [local_path(root) for root in (one, other)]
+    return one == other or (None not in paths and os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1])))
+
+
 def _list(source: Any, options: SourceOptions) -> Listing:
     if isinstance(source, str | os.PathLike):
         return _list_location(os.fsdecode(source), options)

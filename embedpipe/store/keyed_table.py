@@ -8,11 +8,9 @@ files' ids are looked at, and the change is worked out anew.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,29 +24,16 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.sources.locations import filesystem
+from embedpipe.store.data_files import FILE_BYTES, DataFile, read_log, reason, removal, write_files
 from embedpipe.store.schema import VECTOR, conform, storable
 
-#: A rewrite touches whole files, so their size is bounded: bytes of vectors in a file, and in a row group.
-FILE_BYTES = 64 << 20
-ROW_GROUP_BYTES = 8 << 20
-
+#: How often a commit is worked out anew because another writer was first.
 MAX_ATTEMPTS = 100
 
 T = TypeVar("T")
 
 #: Files to add, files to remove, and what to return once they are committed.
 Plan = tuple[list[AddAction], list[RemoveAction], T]
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One Parquet file of the table: path relative to it, rows, bytes, first and last id."""
-
-    path: str
-    rows: int
-    size: int
-    first: str
-    last: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +74,7 @@ class KeyedTable:
             ) from error
         except Exception as error:
             if version is None:
-                raise StoreError(f"the Delta table at {path!r} cannot be opened: {_reason(error)}") from error
+                raise StoreError(f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
             newest = DeltaTable(path).version()
             raise StoreNotFoundError(f"{path!r} has no version {version}: its newest is {newest}") from error
         self._ids: dict[str, pa.Array] = {}
@@ -101,7 +86,7 @@ class KeyedTable:
         try:
             DeltaTable.create(_checked(path), schema=schema, mode="ignore")
         except (DeltaError, OSError) as error:
-            raise StoreError(f"cannot make a feature store at {path!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot make a feature store at {path!r}: {reason(error)}") from error
         return cls(path)
 
     @staticmethod
@@ -110,7 +95,7 @@ class KeyedTable:
         try:
             return bool(DeltaTable.is_deltatable(_checked(path)))
         except (DeltaError, OSError) as error:
-            raise StoreError(f"cannot look for a feature store at {path!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot look for a feature store at {path!r}: {reason(error)}") from error
 
     @property
     def version(self) -> int:
@@ -128,16 +113,7 @@ class KeyedTable:
     def _load(self) -> None:
         self._loaded = self._delta.version()
         self.schema: pa.Schema = pa.schema(self._delta.schema())
-        actions = pa.table(self._delta.get_add_actions(flatten=True))
-        if actions.num_rows == 0:
-            self.files: tuple[DataFile, ...] = ()
-            return
-        names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
-        missing = [name for name in names if name not in actions.column_names or actions[name].null_count]
-        if missing:
-            raise StoreError(f"{self.path!r} has files without {missing} in the log: another tool wrote to it")
-        columns = [actions.column(name).to_pylist() for name in names]
-        self.files = tuple(sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda f: f.path))
+        self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 
@@ -233,9 +209,10 @@ class KeyedTable:
             adds = []
             for group in groups:
                 table = pa.concat_tables([self.read_file(file) for file in group])
-                adds += self._write(table.take(pc.sort_indices(table.column("id"))), data_change=False)
+                table = table.take(pc.sort_indices(table.column("id")))
+                adds += write_files(table, self._fs, self._base, data_change=False)
             merged = [file for group in groups for file in group]
-            return adds, [self._remove(file, data_change=False) for file in merged], len(merged)
+            return adds, [removal(file, data_change=False) for file in merged], len(merged)
 
         return self._commit(plan, {"embedpipe.operation": "compact"})
 
@@ -256,10 +233,10 @@ class KeyedTable:
                     mask = pc.and_not(mask, keep_stored)
                 if count := int(pc.sum(mask).as_py()):
                     dropped += count
-                    removes.append(self._remove(file))
-                    adds += self._write(self.read_file(file).filter(pc.invert(mask)))
+                    removes.append(removal(file))
+                    adds += write_files(self.read_file(file).filter(pc.invert(mask)), self._fs, self._base)
             fresh = incoming.filter(pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))))
-            adds += self._write(fresh)
+            adds += write_files(fresh, self._fs, self._base)
             if ids is not None:
                 return adds, removes, Change(removed=dropped)
             return adds, removes, Change(fresh.num_rows - dropped, dropped, len(same))
@@ -303,58 +280,20 @@ class KeyedTable:
                     self._delta.schema(),
                     commit_properties=CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=0),
                 )
-            except CommitFailedError as error:
-                for action in adds:
-                    self._fs.delete_file(f"{self._base}/{action.path}")
-                self._delta.update_incremental()
-                if self._delta.version() == seen:
-                    raise StoreError(f"a commit to {self.path!r} failed: {_reason(error)}") from error
-                time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
-                continue
+            except (DeltaError, OSError) as error:
+                self.refresh()
+                live = {file.path for file in self.files}
+                # A checkpoint after the commit may have failed, and not the commit: then the files are in use.
+                if not any(action.path in live for action in adds):
+                    for action in adds:
+                        self._fs.delete_file(f"{self._base}/{action.path}")
+                    if self.version == seen:
+                        raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error
+                    time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
+                    continue
             self.refresh()
             return result
         raise ConcurrentWriteError(f"other writers kept committing to {self.path!r} first: try again")
-
-    def _write(self, table: pa.Table, *, data_change: bool = True) -> list[AddAction]:
-        """Write rows into new Parquet files of bounded size; nothing refers to them yet."""
-        vectors = [field.name for field in self.schema if field.type == VECTOR]
-        row_bytes = 512
-        if vectors and table.num_rows:
-            row_bytes += sum(len(table.column(name)[0]) * 4 for name in vectors)
-        per_file = max(1, FILE_BYTES // row_bytes)
-        actions = []
-        for start in range(0, table.num_rows, per_file):
-            part = table.slice(start, per_file)
-            name = f"part-{uuid.uuid4().hex}.parquet"
-            try:
-                pq.write_table(
-                    part,
-                    f"{self._base}/{name}",
-                    filesystem=self._fs,
-                    row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                    # Float mantissas do not compress; everything else does, and repeats.
-                    compression={field.name: "none" if field.type == VECTOR else "zstd" for field in self.schema}
-                    | {f"{name}.list.element": "none" for name in vectors},
-                    use_dictionary=[field.name for field in self.schema if field.type == pa.string()],
-                    write_statistics=["id"],
-                )
-                size = self._fs.get_file_info(f"{self._base}/{name}").size
-            except OSError as error:
-                raise StoreError(f"cannot write to {self.path!r}: {_reason(error)}") from error
-            bounds = pc.min_max(part.column("id"))
-            stats = {
-                "numRecords": part.num_rows,
-                "minValues": {"id": bounds["min"].as_py()},
-                "maxValues": {"id": bounds["max"].as_py()},
-                "nullCount": {"id": 0},
-            }
-            now = int(time.time() * 1000)
-            actions.append(AddAction(name, size, {}, now, data_change, json.dumps(stats)))
-        return actions
-
-    def _remove(self, file: DataFile, *, data_change: bool = True) -> RemoveAction:
-        now = int(time.time() * 1000)
-        return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=now, size=file.size)
 
 
 def _checked(path: str) -> str:
@@ -362,8 +301,3 @@ def _checked(path: str) -> str:
     if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
         raise UsageError(f"{path!r} has a percent sign and two hex digits, which a store's path cannot: rename it")
     return path
-
-
-def _reason(error: Exception) -> str:
-    """Return delta-rs's message without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import StoreError
-from embedpipe.store.keyed_table import DataFile, KeyedTable
+from embedpipe.store.data_files import DataFile
+from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import matrix
 
 

@@ -126,6 +126,13 @@ def test_a_moved_root_keeps_its_rows(photos: Path, to: Path, tmp_path: Path) -> 
     assert counts(run(moved, to)) == (0, 12, 0)
 
 
+def test_a_link_to_the_root_is_the_same_root(photos: Path, to: Path, tmp_path: Path) -> None:
+    run(photos, to)
+    (tmp_path / "link").symlink_to(photos)
+    assert counts(run(tmp_path / "link", to)) == (0, 12, 0)
+    assert len(run(photos, to, prune=True)) == 12
+
+
 def test_late_labels_survive_later_runs(tmp_path: Path, to: Path) -> None:
     for i in range(4):
         write_photo(tmp_path / "flat" / f"{i}.jpg", seed=i)

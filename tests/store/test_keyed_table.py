@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.errors import StoreError, StoreNotFoundError
-from embedpipe.store import keyed_table
+from embedpipe.store import data_files
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.schema import VECTOR, vector_column
 
@@ -100,7 +100,7 @@ def test_compact_keeps_rows_and_merges_files(table: KeyedTable) -> None:
 
 
 def test_files_are_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyed_table, "FILE_BYTES", 3 * (512 + 12))
+    monkeypatch.setattr(data_files, "FILE_BYTES", 3 * (512 + 12))
     table.upsert(rows([f"{i:02d}" for i in range(10)]))
     assert sorted(file.rows for file in table.files) == [1, 3, 3, 3]
     table.upsert(rows(["04"], content="new"))

@@ -1,0 +1,105 @@
+"""The Parquet files of a table: what the log says of one, and how they are written, in bounded sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake.transaction import AddAction, RemoveAction
+
+from embedpipe.errors import StoreError
+from embedpipe.store.schema import VECTOR
+
+#: A rewrite touches whole files, so their size is bounded: bytes of vectors in a file, and in a row group.
+FILE_BYTES = 64 << 20
+ROW_GROUP_BYTES = 8 << 20
+
+#: What the columns other than vectors take, about.
+ROW_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of the table: path relative to it, rows, bytes, first and last id."""
+
+    path: str
+    rows: int
+    size: int
+    first: str
+    last: str
+
+
+def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
+    """Return the files of a table version, from delta-rs's flattened add actions.
+
+    Raises StoreError if another tool has written files without the statistics that lookups need.
+    """
+    if actions.num_rows == 0:
+        return ()
+    names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
+    missing = [name for name in names if name not in actions.column_names or actions[name].null_count]
+    if missing:
+        raise StoreError(f"{path!r} has files without {missing} in the log: another tool wrote to it")
+    columns = [actions.column(name).to_pylist() for name in names]
+    return tuple(sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda file: file.path))
+
+
+def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:
+    """Write rows, which have an ``id``, into new files below ``base``; nothing refers to them until a commit.
+
+    Raises StoreError if the disk or server refuses.
+    """
+    vectors = [field.name for field in rows.schema if field.type == VECTOR]
+    row_bytes = ROW_BYTES
+    if vectors and rows.num_rows:
+        row_bytes += sum(len(rows.column(name)[0]) * 4 for name in vectors)
+    per_file = max(1, FILE_BYTES // row_bytes)
+    actions = []
+    for start in range(0, rows.num_rows, per_file):
+        part = rows.slice(start, per_file)
+        name = f"part-{uuid.uuid4().hex}.parquet"
+        try:
+            pq.write_table(
+                part,
+                f"{base}/{name}",
+                filesystem=fs,
+                row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+                # Float mantissas do not compress; everything else does, and repeats.
+                compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
+                | {f"{name}.list.element": "none" for name in vectors},
+                use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
+                write_statistics=["id"],
+            )
+            size = fs.get_file_info(f"{base}/{name}").size
+        except OSError as error:
+            raise StoreError(f"cannot write to {base!r}: {reason(error)}") from error
+        bounds = pc.min_max(part.column("id"))
+        stats = {
+            "numRecords": part.num_rows,
+            "minValues": {"id": bounds["min"].as_py()},
+            "maxValues": {"id": bounds["max"].as_py()},
+            "nullCount": {"id": 0},
+        }
+        actions.append(AddAction(name, size, {}, _now(), data_change, json.dumps(stats)))
+    return actions
+
+
+def removal(file: DataFile, *, data_change: bool = True) -> RemoveAction:
+    """Return the action that takes a file out of the table; its bytes stay until vacuum."""
+    return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=_now(), size=file.size)
+
+
+def reason(error: Exception) -> str:
+    """Return delta-rs's message without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
