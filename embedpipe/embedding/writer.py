@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.errors import Failure
+from embedpipe.errors import Failure, StoreError
 from embedpipe.sources import Listing
 from embedpipe.store import FeatureStore
-from embedpipe.store.schema import storable, vector_column
+from embedpipe.store.schema import conform, storable, vector_column
 
 #: A commit is due after this many rows or seconds. A kill loses no more than that and what is in flight (one batch
 #: each in the queue, in the backbone and in the decoders): under 2,048 rows for batches up to 256.
@@ -64,11 +64,7 @@ class RowWriter:
         self.embedded = self.reused = 0
         self.failed_ids: list[str] = []
         self._store, self._listing, self._gone, self._note, self._timer = store, listing, gone, note, timer
-        # A column in which the source says nothing is not made: a later label has its own type.
-        said = [
-            n for n, c in zip(listing.table.column_names, listing.table.columns, strict=True) if c.null_count < len(c)
-        ]
-        self._said = listing.table.select(["id", *(name for name in said if name != "id")])
+        self._said = _what_is_said(listing, store)
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=1)
         self._pending: list[Message] = []
         self._error: BaseException | None = None
@@ -142,12 +138,14 @@ class RowWriter:
         names = ["id", *self._store.dims]
         stored = self._store.table.rows(pc.unique(from_ids), names)
         place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
+        if place.null_count:
+            raise StoreError(f"rows of {self._store.path!r} were removed while they were being copied: run again")
         for name in self._store.dims:
             rows = rows.append_column(self._store.schema.field(name), stored.column(name).take(place))
         return rows
 
     def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
-        table = storable(self._said.take(pa.array(rows, pa.int64())))
+        table = self._said.take(pa.array(rows, pa.int64()))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 
@@ -165,8 +163,19 @@ class RowWriter:
             if name in rows.column_names:
                 index = rows.column_names.index(name)
                 said = rows.column(name)
-                kept = kept if kept.type == said.type else kept.cast(said.type)
                 rows = rows.set_column(index, name, pc.coalesce(said, kept))
             else:
                 rows = rows.append_column(name, kept)
         return rows
+
+
+def _what_is_said(listing: Listing, store: FeatureStore) -> pa.Table:
+    """Return the listing's columns in the store's types; one in which the source says nothing is left out.
+
+    So a label that comes late has a type of its own. Raises StoreError before anything is embedded in vain.
+    """
+    table = storable(listing.table)
+    empty = [name for name in table.column_names if name != "id" and table.column(name).null_count == table.num_rows]
+    table = table.drop_columns(empty)
+    fields = [store.schema.field(f.name) if f.name in store.schema.names else f for f in table.schema]
+    return conform(table, pa.schema(fields))

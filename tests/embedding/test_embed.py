@@ -18,6 +18,7 @@ from embedpipe.errors import (
     DuplicateIdError,
     PruneRefusedError,
     SpecMismatchError,
+    StoreError,
     UsageError,
 )
 
@@ -166,6 +167,15 @@ def test_tables_carry_metadata_and_update_it_without_embedding(photos: Path, to:
     assert store.to_numpy(split="train").shape == (12, 12)
     with pytest.raises(UsageError, match="no split 'test'"):
         store.to_numpy(split="test")
+
+
+def test_labels_of_another_type_are_refused_before_the_work(photos: Path, to: Path) -> None:
+    paths = sorted(str(path) for path in photos.rglob("*.jpg"))
+    run(pa.table({"path": paths[:6], "label": [1, 2] * 3}), to)
+    assert run(pa.table({"path": paths[:6], "label": [1.0, 2.0] * 3}), to).summary.reused == 6
+    with pytest.raises(StoreError, match=r"'label' holds string values that do not fit the store's int64"):
+        run(pa.table({"path": paths, "label": ["cat"] * 12}), to)
+    assert len(embedpipe.FeatureStore(to)) == 6
 
 
 def test_in_memory_items(to: Path) -> None:
