@@ -3,7 +3,7 @@
 Each photo goes through the library's own Pillow transform and model, one at a time, and through embedpipe in
 batches. Vectors are centred on their mean before the cosine: uncentred, random networks hide a wrong resize.
 
-    python benchmarks/parity.py PHOTOS [--photos 200] [--json FILE]
+    python benchmarks/parity.py [--folder PHOTOS] [--photos 200] [--json FILE]
 """
 
 from __future__ import annotations
@@ -123,10 +123,15 @@ def centred_cosine(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
 def main() -> int:
     """Run all cases."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="a folder of JPEG photos, read recursively")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("../shared/data/clothing"), help="JPEG photos"
+    )
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
+    if not arguments.folder.is_dir():
+        print(f"left out: no folder {arguments.folder}; name one with --folder")
+        return 0
     paths = sorted(arguments.folder.rglob("*.jpg"))
     paths = paths[:: max(1, len(paths) // arguments.photos)][: arguments.photos]
     if len(paths) < 2:
