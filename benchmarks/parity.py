@@ -123,9 +123,7 @@ def centred_cosine(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
 def main() -> int:
     """Run all cases."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--folder", type=Path, default=Path("../shared/data/clothing"), help="JPEG photos"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("../shared/data/clothing"), help="JPEG photos")
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
