@@ -180,11 +180,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _local_item(relative: str, path: Path) -> _Item:
     try:
         info = path.stat()
-    except FileNotFoundError:
-        if path.is_symlink():
-            error = FileNotFoundError(f"a link to {printable(str(path.readlink()))!r}, which is not there")
-        return _Item(relative, error=error)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            target = printable(str(path.readlink()))
+            return _Item(relative, error=FileNotFoundError(f"a link to {target!r}, which is not there"))
         return _Item(relative, error=error)
     if not stat.S_ISREG(info.st_mode):
         return _Item(relative, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_unreadable_folder_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPa
     assert column(listing, "id") == ["good/a.jpg"]
     (failure,) = listing.failures
     assert (failure.id, failure.stage, failure.exception) == ("locked", "list", "PermissionError")
+
+
+def test_file_that_vanishes_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree("a.jpg", "b.jpg")
+    scandir = os.scandir
+
+    def scan_then_lose(path: str) -> object:
+        with scandir(path) as found:
+            entries = list(found)
+        (root / "a.jpg").unlink()
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", scan_then_lose)
+    listing = open_source(root)
+    assert column(listing, "id") == ["b.jpg"]
+    (failure,) = listing.failures
+    assert (failure.id, failure.stage, failure.exception) == ("a.jpg", "list", "FileNotFoundError")
 
 
 @pytest.mark.parametrize("bad", [b"caf\xe9.jpg", b"100%\xff\xfe.jpg"])
