@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import DuplicateIdError
+from embedpipe.decoding import payload_hash
+from embedpipe.errors import DuplicateIdError, ReadError
 from embedpipe.sources import Listing, root_exists, same_root
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import storable
@@ -30,9 +32,11 @@ class Plan:
     unchanged : int
         How many items need nothing.
     gone : list of str
-        Ids of this root that the store has and the listing has not.
+        Ids of this root that the store has, and whose place the listing has no more.
     rows_of_root : int
         How many rows of this root the store has.
+    moved_from : str, optional
+        The root that these items had before, when the whole source has moved.
     """
 
     read: Rows
@@ -40,6 +44,7 @@ class Plan:
     unchanged: int
     gone: list[str]
     rows_of_root: int
+    moved_from: str | None
 
 
 def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
@@ -48,7 +53,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     Raises
     ------
     DuplicateIdError
-        If an id is in the store already from another root that still exists.
+        If an id is in the store already from another root, and it is not that one moved here.
     """
     stored = store.table.read(store.data_columns)
     place = pc.index_in(listing.table.column("id"), value_set=stored.column("id"))
@@ -56,7 +61,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     known = np.flatnonzero(~new)
     ours = listing.table.take(pa.array(known))
     theirs = stored.take(pa.array(np.asarray(place.drop_null())))
-    _check_roots(ours, theirs, listing.root, store.path)
+    moved_from = _check_roots(listing, known, ours, theirs, store.path)
 
     fresh = np.zeros(len(known), bool)
     if not checksum:
@@ -68,28 +73,60 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     changed = _metadata_changed(ours, theirs, listing.root)
 
     mine = stored.filter(pc.equal(stored.column("source_root"), listing.root))
-    listed = pc.is_in(mine.column("id"), value_set=listing.table.column("id"))
-    unlisted = {failure.id for failure in listing.failures}
-    gone = [id for id in mine.column("id").filter(pc.invert(listed)).to_pylist() if id not in unlisted]
+    gone = mine.column("id").filter(gone_from(listing, mine)).to_pylist()
     return Plan(
         read=np.concatenate([np.flatnonzero(new), known[~fresh]]).astype(np.int64),
         update=known[fresh & changed].astype(np.int64),
         unchanged=int((fresh & ~changed).sum()),
         gone=gone,
         rows_of_root=mine.num_rows,
+        moved_from=moved_from,
     )
 
 
-def _check_roots(ours: pa.Table, theirs: pa.Table, root: str, path: str) -> None:
-    """Refuse ids that belong to another root, unless that root is gone: then the source has moved."""
-    foreign = theirs.filter(pc.not_equal(theirs.column("source_root"), root))
-    for other in pc.unique(foreign.column("source_root")).to_pylist():
-        if root_exists(other) and not same_root(other, root):
-            ids = foreign.filter(pc.equal(foreign.column("source_root"), other)).column("id")
+def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
+    """Mark rows (``id``, ``uri``) whose item a listing has no more: neither the id nor the place is in it."""
+    unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
+    there = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
+    there = pc.or_(there, pc.is_in(rows.column("id"), value_set=unlistable))
+    place = pc.is_in(rows.column("uri"), value_set=pc.drop_null(listing.table.column("uri")))
+    return pc.invert(pc.or_(there, place))
+
+
+def _check_roots(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table, path: str) -> str | None:
+    """Refuse ids that belong to another root, unless it is this one under another name or moved; return that one.
+
+    A missing root may be an unplugged disk, so content decides whether the source has moved.
+    """
+    other_root = pc.not_equal(theirs.column("source_root"), listing.root)
+    # The same place is the same item: shards and lists grow, and get other names.
+    elsewhere = pc.fill_null(pc.not_equal(theirs.column("uri"), ours.column("uri")), True)
+    foreign = np.flatnonzero(np.asarray(pc.and_(other_root, elsewhere)))
+    roots = theirs.column("source_root").take(pa.array(foreign))
+    moved_from = None
+    for other in pc.unique(roots).to_pylist():
+        if same_root(other, listing.root):
+            continue
+        rows = foreign[np.asarray(pc.equal(roots, other))]
+        there = root_exists(other)
+        if there or not _same_content(listing, known[rows], theirs.column("content_hash").take(pa.array(rows))):
+            why = "" if there else ", which is not there now, and their content differs"
             raise DuplicateIdError(
-                f"{len(ids)} ids of {root!r}, such as {ids[0].as_py()!r}, are in {path!r} already from {other!r}: "
+                f"{len(rows)} ids of {listing.root!r}, such as {ours.column('id')[int(rows[0])].as_py()!r}, are in "
+                f"{path!r} already from {other!r}{why}: "
                 "give this source a prefix of its own (--prefix), or a store of its own"
             )
+        moved_from = other
+    return moved_from
+
+
+def _same_content(listing: Listing, rows: Rows, hashes: pa.ChunkedArray) -> bool:
+    """Say whether most of a sample of rows, those that can be read, have the content that is stored."""
+    same: list[bool] = []
+    for at in range(0, len(rows), max(1, len(rows) // 20)):
+        with contextlib.suppress(ReadError):
+            same.append(payload_hash(listing.read(int(rows[at]))) == hashes[at].as_py())
+    return sum(same) > len(same) / 2
 
 
 def _metadata_changed(ours: pa.Table, theirs: pa.Table, root: str) -> npt.NDArray[np.bool_]:

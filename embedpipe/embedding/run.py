@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe import __version__
 from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
 from embedpipe.config import build_options
 from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
 from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.plan import Plan, make_plan
+from embedpipe.embedding.plan import Plan, gone_from, make_plan
 from embedpipe.embedding.summary import EmbedSummary, StageTimer
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError
@@ -118,7 +119,9 @@ def embed_listing(
     )
     if summary.seen != summary.embedded + summary.reused + summary.failed:
         raise StoreError(f"rows were lost: {summary}; please report this")
-    store.failures_table.settle(failed=writer.failed_ids, root=listing.root)
+    _settle_failures(listing, store, writer.failed_ids)
+    if plan.moved_from:
+        summary.notes.append(f"the source has moved here from {plan.moved_from}")
     if pruning and plan.gone:
         summary.pruned = store.remove(plan.gone).removed
     elif options.prune and plan.gone:
@@ -137,6 +140,16 @@ def _update_rows(listing: Listing, plan: Plan, store: FeatureStore) -> Iterator[
     hashes = dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
     for row, id in zip(plan.update.tolist(), ids.to_pylist(), strict=True):
         yield row, id, hashes[id]
+
+
+def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str]) -> None:
+    """Drop failures that are history: of items that did not fail again, and of those that are gone."""
+    rows = store.failures()
+    repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
+    gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
+    again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
+    settled = pc.and_(pc.or_(repaired, gone), pc.invert(again))
+    store.failures_table.drop(rows.column("id").filter(settled).combine_chunks())
 
 
 def _may_prune(listing: Listing, plan: Plan, force: bool) -> bool:

@@ -55,6 +55,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS) -> Listing:
     listing = _list(source, options)
     if options.prefix:
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
+    if not listing.table.num_rows and not listing.failures:
+        raise SourceError(f"{listing.root!r} has no items: there is nothing to embed")
     check_unique(listing.table, listing.root)
     return listing
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe.errors import Failure
 from embedpipe.store.keyed_table import KeyedTable
@@ -55,12 +54,7 @@ class FailuresTable:
             )
         )
 
-    def settle(self, failed: Sequence[str], root: str) -> None:
-        """After a run over a whole root: drop its failures that did not fail again (repaired, or gone)."""
-        table = self._open()
-        if table is None:
-            return
-        rows = table.read(["id", "source_root"])
-        again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
-        settled = pc.and_(pc.equal(rows.column("source_root"), root), pc.invert(again))
-        table.delete(rows.column("id").filter(settled).combine_chunks())
+    def drop(self, ids: pa.Array) -> None:
+        """Forget the failures of these ids."""
+        if len(ids) and (table := self._open()):
+            table.delete(ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import SpecMismatchError, UsageError, nearest
+from embedpipe.errors import MissingExtraError, SpecMismatchError, UsageError, nearest
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.scan import label_array, read_vectors
@@ -187,7 +187,11 @@ class FeatureStore:
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read columns in id order, as a pandas DataFrame (pandas must be installed)."""
-        frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
+        table = self.to_arrow(columns)
+        try:
+            frame: pd.DataFrame = table.to_pandas()
+        except ImportError as error:
+            raise MissingExtraError("to_pandas needs pandas: pip install pandas") from error
         return frame
 
     def to_dataset(self) -> ds.Dataset:
@@ -246,7 +250,7 @@ class FeatureStore:
         Raises
         ------
         UsageError
-            If a column is missing, an id comes twice, or ``to`` is a column that the store keeps for itself.
+            If no id is known, a column is missing, an id comes twice, or ``to`` is one of the store's own columns.
         """
         for name in (id, label):
             if name not in labels.column_names:
@@ -258,6 +262,9 @@ class FeatureStore:
         if len(pc.unique(keys)) != len(keys):
             raise UsageError(f"column {id!r} holds an id twice: give each item one row")
         rows = self._table.rows(keys)
+        if len(keys) and not rows.num_rows:
+            ours = f"whose ids are like {self.ids()[0]!r}" if len(self) else "which is empty"
+            raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {self.path!r}, {ours}")
         values = labels.column(label).take(pc.index_in(rows.column("id"), value_set=keys))
         if to in rows.column_names:
             rows = rows.drop_columns([to])
@@ -274,12 +281,16 @@ class FeatureStore:
         """
         if older_than_hours < 0:
             raise UsageError(f"older_than_hours={older_than_hours} is negative")
-        return list(
-            self._table.delta.vacuum(
-                older_than_hours,
-                dry_run=False,
-                enforce_retention_duration=False,
-                full=True,
-                keep_versions=list(keep_versions) or None,
-            )
+        vacuum = partial(
+            self._table.delta.vacuum,
+            older_than_hours,
+            enforce_retention_duration=False,
+            full=True,
+            keep_versions=list(keep_versions) or None,
         )
+        # The log goes on naming files that an earlier vacuum deleted.
+        there = [path for path in vacuum(dry_run=True) if self._table.has_file(path)]
+        if there:
+            vacuum(dry_run=False)
+            self.refresh()
+        return there

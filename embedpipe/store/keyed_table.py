@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -132,7 +133,13 @@ class KeyedTable:
         try:
             return pq.ParquetFile(self._fs.open_input_file(f"{self._base}/{file.path}"))
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {error}") from error
+            hint = f" (vacuum deletes files of old versions, such as {self.version})" if self._pinned else ""
+            why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+            raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {why}{hint}") from error
+
+    def has_file(self, path: str) -> bool:
+        """Say whether there is a file at a path relative to the table, whether or not the table uses it."""
+        return bool(self._fs.get_file_info(f"{self._base}/{path}").type == pafs.FileType.File)
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one data file with the table's present columns (or ``columns`` of them), in file order."""

@@ -17,6 +17,7 @@ import embedpipe
 from embedpipe.errors import (
     DuplicateIdError,
     PruneRefusedError,
+    SourceError,
     SpecMismatchError,
     StoreError,
     UsageError,
@@ -125,6 +126,50 @@ def test_a_moved_root_keeps_its_rows(photos: Path, to: Path, tmp_path: Path) -> 
     assert counts(store) == (0, 12, 0)
     assert set(store.to_arrow(["source_root"])["source_root"].to_pylist()) == {str(moved)}
     assert counts(run(moved, to)) == (0, 12, 0)
+
+
+def test_an_unplugged_root_is_not_taken_over(make_photos: Callable[..., Path], to: Path, tmp_path: Path) -> None:
+    card = make_photos(6, name="card")
+    run(card, to)
+    card.rename(tmp_path / "unplugged")
+    other = make_photos(6, name="other")
+    for i, path in enumerate(sorted(other.rglob("*.jpg"))):
+        write_photo(path, seed=100 + i)
+    with pytest.raises(DuplicateIdError, match="which is not there now, and their content differs"):
+        run(other, to)
+    assert len(run(other, to, prefix="other")) == 12
+
+
+def test_what_is_repaired_in_a_moved_root_is_no_failure_any_more(photos: Path, to: Path, tmp_path: Path) -> None:
+    (photos / "cat/broken.jpg").write_bytes(b"no image")
+    run(photos, to)
+    moved = photos.rename(tmp_path / "moved")
+    store = run(moved, to)
+    assert counts(store) == (0, 12, 1)
+    assert store.summary.notes == [f"the source has moved here from {photos}"]
+    moved.rename(photos)
+    write_photo(photos / "cat/broken.jpg", seed=50)
+    assert run(photos, to).failures().num_rows == 0
+
+
+def test_pruning_one_prefix_leaves_the_other(photos: Path, to: Path) -> None:
+    run(photos, to, prefix="a")
+    store = run(photos, to, prefix="b", prune=True)
+    assert (store.summary.gone, len(store)) == (0, 24)
+
+
+def test_a_growing_list_is_the_same_items(photos: Path, to: Path, tmp_path: Path) -> None:
+    paths = sorted(str(path) for path in photos.rglob("*.jpg"))
+    for name, part in (("monday.txt", paths[:6]), ("tuesday.txt", paths)):
+        (tmp_path / name).write_text("\n".join(part))
+    run(tmp_path / "monday.txt", to)
+    assert counts(run(tmp_path / "tuesday.txt", to)) == (6, 6, 0)
+
+
+def test_nothing_to_embed_is_said(to: Path) -> None:
+    with pytest.raises(SourceError, match="nothing to embed"):
+        run([], to)
+    assert not to.exists()
 
 
 def test_a_link_to_the_root_is_the_same_root(photos: Path, to: Path, tmp_path: Path) -> None:

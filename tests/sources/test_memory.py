@@ -80,7 +80,8 @@ def test_the_same_path_twice(paths: list[str]) -> None:
 
 
 def test_empty_sequence() -> None:
-    assert len(open_source([])) == 0
+    with pytest.raises(SourceError, match="nothing to embed"):
+        open_source([])
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".lst"])

@@ -75,6 +75,8 @@ def test_labels_come_late_and_change(store: FeatureStore) -> None:
         store.label(pa.table({"id": ["a", "a"], "label": ["z", "x"]}))
     with pytest.raises(UsageError, match="keeps for itself"):
         store.label(pa.table({"id": ["a"], "label": ["z"]}), to="content_hash")
+    with pytest.raises(UsageError, match=r"none of the 1 ids, such as 'c.jpg', is in .* whose ids are like 'a'"):
+        store.label(pa.table({"id": ["c.jpg"], "label": ["z"]}))
     with pytest.raises(UsageError, match="no column 'name'"):
         store.label(pa.table({"id": ["a"], "label": ["z"]}), id="name")
 
@@ -115,9 +117,12 @@ def test_vacuum_keeps_what_versions_need(store: FeatureStore) -> None:
     deleted = store.vacuum(older_than_hours=0, keep_versions=[kept])
     assert not orphan.exists()
     assert len(deleted) == 2
+    version = store.version
+    assert store.vacuum(older_than_hours=0, keep_versions=[kept]) == []
+    assert store.version == version
     assert FeatureStore(store.path, kept).to_arrow(["id"]).num_rows == 1
     assert FeatureStore(store.path).to_arrow(["label"])["label"].to_pylist() == ["newer"]
-    with pytest.raises(StoreError, match="missing or damaged"):
+    with pytest.raises(StoreError, match=r"missing or damaged: no such file \(vacuum deletes"):
         FeatureStore(store.path, gone).to_numpy()
     with pytest.raises(UsageError, match="negative"):
         store.vacuum(older_than_hours=-1)
