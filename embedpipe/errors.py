@@ -124,7 +124,7 @@ class PruneRefusedError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One item that has no vector, and why: a row of the store's failures table."""
+    """One item that could not be embedded, and why: a row of the store's failures table."""
 
     id: str
     uri: str | None

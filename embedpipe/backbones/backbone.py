@@ -48,7 +48,7 @@ class Backbone:
     """
 
     spec: BackboneSpec
-    network: Network
+    network: Network = dataclasses.field(repr=False)
     device: torch.device
 
     @property

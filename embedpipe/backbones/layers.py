@@ -74,7 +74,10 @@ def plan_layers(network: Network, names: Sequence[str], pooling: Pooling | None)
     known = {FEATURES, *(name for name, _ in network.module.named_modules() if name)}
     for name in names:
         if name not in known:
-            raise UsageError(f"{network.name} has no layer {name!r}{nearest(name, known)}")
+            raise UsageError(
+                f"{network.name} has no layer {name!r}{nearest(name, known)}; "
+                "`embedpipe backbones NAME --layers` lists them"
+            )
     chosen: dict[str, Pooling] = {}
 
     def take(name: str, output: Any) -> Tensor:

@@ -18,6 +18,7 @@ from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.embedding.options import RunOptions
+from embedpipe.errors import UsageError, nearest
 from embedpipe.sources.options import SourceOptions
 
 PARTLY_FAILED = 3
@@ -80,6 +81,7 @@ def info(
     version: Annotated[int | None, typer.Option("--version", help="Look at an earlier table version.")] = None,
     failures: Annotated[bool, typer.Option("--failures", help="List the failed items and why.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what a store holds: rows, labels, splits, spec, versions, failures, size.
@@ -89,6 +91,8 @@ def info(
     from embedpipe.store import FeatureStore
 
     opened = FeatureStore(store, version)
+    if quiet:
+        return
     if failures:
         show.failures(opened, as_json=as_json)
     else:
@@ -132,6 +136,7 @@ def backbones(
         bool, typer.Option("--layers", help="List the stages that --layer and --drop-last take.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> None:
@@ -143,9 +148,15 @@ def backbones(
 
     if layers:
         named = {"backbone": name} if name else {}
-        show.layers(describe_layers(BackboneOptions(**{**options, **named})), as_json)
-    else:
-        show.names(list_backbones(name), as_json)
+        stages = describe_layers(BackboneOptions(**{**options, **named}))
+        if not quiet:
+            show.layers(stages, as_json)
+        return
+    found = list_backbones(name)
+    if not found:
+        raise UsageError(f"no backbone's name has {name!r} in it{nearest(name, list_backbones())}")
+    if not quiet:
+        show.names(found, as_json)
 
 
 @app.command()
@@ -233,6 +244,7 @@ def map_(
     to: Annotated[Path, typer.Option("--to", help="The PNG to write.")],
     label: Annotated[str, typer.Option("--label", help="The column to colour by.")] = "label",
     column: Annotated[str | None, typer.Option("--column", help="Which embedding, where there are several.")] = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -243,7 +255,9 @@ def map_(
     from embedpipe.report import draw_map
 
     written = draw_map(store, to, label=label, column=column, progress=not quiet)
-    if not quiet:
+    if as_json:
+        show.json_value({"map": str(written)})
+    elif not quiet:
         print(written)
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from embedpipe.backbones import Stage
+    from embedpipe.backbones import LayerSpec, Stage
+    from embedpipe.decoding import Preprocessing
     from embedpipe.embedding import EmbedSummary, VerifyReport
     from embedpipe.store import FeatureStore
 
@@ -83,23 +84,18 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
     rows = [
         ("store", f"{opened.path}, version {opened.version}"),
         ("rows", f"{facts['rows']:,}"),
-        (
-            "failures",
-            f"{facts['failures']:,}" + (f": embedpipe info {opened.path} --failures" if facts["failures"] else ""),
-        ),
+        ("failures", _failures(facts)),
         ("labels", _counts(facts["labels"])),
         ("splits", _counts(facts["splits"])),
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         (
             "embeddings",
-            ", ".join(
-                f"{layer.column}: {layer.dim} values, {layer.name}, pooling {layer.pooling}" for layer in spec.layers
-            ),
+            ", ".join(f"{layer.column}: {layer.dim} values, {layer.name}{_pooling(layer)}" for layer in spec.layers),
         ),
         ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
         ("weights", f"sha256 {spec.weights_sha256}"),
-        ("preprocessing", ", ".join(f"{k} {v}" for k, v in facts["spec"]["preprocessing"].items())),
+        ("preprocessing", _recipe(spec.preprocessing)),
         ("precision", spec.precision),
         ("fingerprint", facts["fingerprint"]),
         ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {facts['files']:,} files"),
@@ -117,15 +113,18 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         if name not in opened.data_columns:
             return {}
         found = pc.value_counts(opened.to_arrow([name]).column(name)).to_pylist()
-        return {str(pair["values"]): pair["counts"] for pair in sorted(found, key=lambda pair: -pair["counts"])}
+        named = (("(none)" if pair["values"] is None else str(pair["values"]), pair["counts"]) for pair in found)
+        return dict(sorted(named, key=lambda pair: -pair[1]))
 
     history = opened.history()
+    failed = opened.failures()
     runs = [commit["embedpipe.run"] for commit in history if "embedpipe.run" in commit]
     return {
         "store": opened.path,
         "version": opened.version,
         "rows": len(opened),
-        "failures": opened.failures().num_rows,
+        "failures": failed.num_rows,
+        "failures_with_an_older_vector": opened.table.rows(failed.column("id").combine_chunks(), ["id"]).num_rows,
         "labels": counts("label"),
         "splits": counts("split"),
         "sources": counts("source_root"),
@@ -137,6 +136,24 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "last_run": json.loads(runs[0]) if runs else {},
         "history": [{key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history],
     }
+
+
+def _failures(facts: dict[str, Any]) -> str:
+    if not facts["failures"]:
+        return "0"
+    kept = facts["failures_with_an_older_vector"]
+    older = f", of which {kept:,} keep the vector of an earlier version" if kept else ""
+    return f"{facts['failures']:,}{older}: embedpipe info {facts['store']} --failures"
+
+
+def _pooling(layer: LayerSpec) -> str:
+    return "" if layer.pooling == "none" else f", pooling {layer.pooling}"
+
+
+def _recipe(recipe: Preprocessing) -> str:
+    # How a picture is fitted matters only for a size of two sides.
+    fields = {name: value for name, value in asdict(recipe).items() if name != "fit" or len(recipe.resize) == 2}
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
 def _counts(counts: dict[str, int], limit: int = 20) -> str:

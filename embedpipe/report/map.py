@@ -62,7 +62,7 @@ def draw_map(
         The column to colour by; a number with more than ten values gets a colour bar. None, or a store
         without labels, gives one colour.
     column : str, optional
-        Which embedding column; the first by default.
+        Which embedding column; needed only where there are several.
     thumbnails : int
         How many of the pictures to show, at most; those that cannot be read any more are passed over.
     limit : int
@@ -81,10 +81,10 @@ def draw_map(
     """
     to = Path(to)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    column = column or store.spec.layers[0].column
+    column = store.embedding_column(column)
     if label == "label" and label not in store.data_columns:
         label = None
-    _check(store, to, label, column, thumbnails, limit)
+    _check(store, to, label, thumbnails, limit)
     show = Progress(progress)
     drawn_from = _drawn_from(store, label=label, column=column, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
@@ -114,14 +114,11 @@ def draw_map(
     return to
 
 
-def _check(store: FeatureStore, to: Path, label: str | None, column: str, thumbnails: int, limit: int) -> None:
+def _check(store: FeatureStore, to: Path, label: str | None, thumbnails: int, limit: int) -> None:
     if to.suffix.lower() != ".png":
         raise UsageError(f"to={str(to)!r}: a map is a PNG file, so its name must end in .png")
     if thumbnails < 0 or limit < 1:
         raise UsageError(f"thumbnails={thumbnails} must be at least 0 and limit={limit} at least 1")
-    if column not in store.dims:
-        hint = nearest(column, store.dims)
-        raise UsageError(f"{store.path!r} has no embedding {column!r}{hint}: it has {sorted(store.dims)}")
     if label and label not in store.data_columns:
         hint = nearest(label, store.data_columns)
         raise UsageError(f"{store.path!r} has no column {label!r}{hint}: it has {store.data_columns}")

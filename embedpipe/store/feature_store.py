@@ -158,7 +158,7 @@ class FeatureStore:
         UsageError
             If there is no such column or split.
         """
-        column = self._embedding(column)
+        column = self.embedding_column(column)
         wanted = [self._data_column(name) for name in (label, "split" if split is not None else None) if name]
         if not wanted:
             return read_vectors(self._table, column, self.dims[column])[1]
@@ -206,7 +206,8 @@ class FeatureStore:
         """Return the table's commits, newest first, with what each run recorded of itself."""
         return list(self._table.delta.history(limit))
 
-    def _embedding(self, column: str | None) -> str:
+    def embedding_column(self, column: str | None = None) -> str:
+        """Return ``column``, or the only embedding. Raises UsageError if it is none, or has to be named."""
         if column is None and len(self.dims) == 1:
             return next(iter(self.dims))
         if column is None or column not in self.dims:
