@@ -224,8 +224,8 @@ def write_oddities(folder: Path | str) -> dict[str, str | None]:
     (folder / "empty-folder.jpg").mkdir()
     (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
-    expected |= dict.fromkeys(("empty-folder.jpg", "dangling.jpg", "itself.jpg"), "list")
+    expected |= dict.fromkeys(("empty-folder.jpg", "dangling.jpg", "itself.jpg"), "read")
     if sys.platform != "win32":
         os.mkfifo(folder / "pipe.jpg")
-        expected["pipe.jpg"] = "list"
+        expected["pipe.jpg"] = "read"
     return expected

@@ -118,7 +118,12 @@ class Backbone:
 
         with _FORWARD, torch.inference_mode(), self._arithmetic():
             vectors = run_layers(self.network, list(layers), self._normalise(batch), take)
-            return {layers[name].column: vector.cpu().numpy() for name, vector in vectors.items()}
+        for name, vector in vectors.items():
+            if vector.shape[1] != layers[name].dim:
+                raise BackboneError(
+                    f"layer {name!r} gave {vector.shape[1]} values where it gave {layers[name].dim} before"
+                )
+        return {layers[name].column: vector.cpu().numpy() for name, vector in vectors.items()}
 
     def _check_frozen(self) -> None:
         module = self.network.module

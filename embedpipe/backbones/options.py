@@ -55,6 +55,8 @@ class BackboneOptions:
     offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})
 
     def __post_init__(self) -> None:
+        if isinstance(self.layer, str):
+            object.__setattr__(self, "layer", (self.layer,))
         for name, value, known in (
             ("pooling", self.pooling, (None, *get_args(Pooling))),
             ("precision", self.precision, get_args(Precision)),

@@ -46,7 +46,7 @@ class PythonProvider:
         try:
             with seeded():
                 made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
         module, preprocessing = _unpack(made, name)
         if isinstance(weights, StoredWeights):
@@ -65,7 +65,7 @@ def _find(module_name: str, factory_name: str) -> Any:
             f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {here!r} or among the "
             "installed packages"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BackboneError(
             f"python:{module_name}.{factory_name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error

@@ -89,6 +89,9 @@ class BackboneSpec:
             data = json.loads(text)
             data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
             data["preprocessing"] = read_recipe(data["preprocessing"])
+            for layer in data["layers"]:
+                if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
+                    raise ValueError(f"{layer} is no layer")
             return cls(**data)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StoreError(

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (or `verify` found something), 2 bad usage, 3 finis
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -38,7 +39,9 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a 
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     # A scheduler's polite stop is treated as Ctrl-C: commit what is done, then go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     if version:
         print(__version__)
         raise typer.Exit
@@ -163,7 +166,7 @@ def backbones(
 @exits_cleanly
 def label(
     store: Store,
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSONL table with ids and labels.")],
+    table: Annotated[str, typer.Argument(help="CSV, TSV, Parquet or JSONL table with ids and labels.")],
     *,
     id_column: Annotated[str, typer.Option("--id", help="The table's column with ids.")] = "id",
     label_column: Annotated[str, typer.Option("--label", help="The table's column with labels.")] = "label",
@@ -181,7 +184,7 @@ def label(
     from embedpipe.sources import read_table
     from embedpipe.store import FeatureStore
 
-    labels = read_table(str(table), text=(id_column,))
+    labels = read_table(table, text=(id_column,))
     change = FeatureStore(store).label(labels, id=id_column, label=label_column, to=to)
     found = change.replaced + change.unchanged
     counts = {
@@ -263,4 +266,10 @@ def map_(
 
 def main() -> None:
     """Run the command line."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started it
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

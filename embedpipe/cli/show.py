@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from embedpipe.backbones import LayerSpec, Stage
@@ -33,12 +34,17 @@ def _print(table: Table, file: TextIO | None = None) -> None:
     file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
+def _plain(value: str) -> Text:
+    """Return text as it is: no markup, and control characters, as file names may have them, escaped."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in value))
+
+
 def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, _plain(value))
     return table
 
 
@@ -66,7 +72,7 @@ def failures(store: FeatureStore, limit: int | None = None, as_json: bool = Fals
         return
     table = Table("id", "stage", "exception", "message", box=None)
     for row in rows[:limit]:
-        table.add_row(row["id"], row["stage"], row["exception"], row["message"])
+        table.add_row(*(_plain(row[name]) for name in ("id", "stage", "exception", "message")))
     _print(table, file)
     if limit and len(rows) > limit:
         print(f"... and {len(rows) - limit:,} more: embedpipe info {store.path} --failures", file=file)

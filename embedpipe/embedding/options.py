@@ -34,7 +34,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name}={value} must be at least 1")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}={value!r} must be a whole number of at least 1")
         if self.force and not self.prune:
             raise UsageError("force only matters together with prune")

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import DuplicateIdError, ReadError
-from embedpipe.sources import Listing, root_exists, same_root
+from embedpipe.sources import Listing, is_position, root_exists, same_root
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import storable
 
@@ -62,6 +62,8 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     ours = listing.table.take(pa.array(known))
     theirs = stored.take(pa.array(np.asarray(place.drop_null())))
     moved_from = _check_roots(listing, known, ours, theirs, store.path)
+
+    _check_positions(listing, known, ours, theirs, store.path)
 
     fresh = np.zeros(len(known), bool)
     if not checksum:
@@ -118,6 +120,17 @@ def _check_roots(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table
             )
         moved_from = other
     return moved_from
+
+
+def _check_positions(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table, path: str) -> None:
+    """Refuse items whose id is only their place in a list, where another list's item has that id."""
+    for at in np.flatnonzero(np.asarray(pc.is_null(ours.column("uri")))).tolist():
+        id = ours.column("id")[at].as_py()
+        if is_position(id) and payload_hash(listing.read(int(known[at]))) != theirs.column("content_hash")[at].as_py():
+            raise DuplicateIdError(
+                f"item {id!r}, which has no id but its position, has other content than {id!r} in {path!r}: "
+                "give this list a prefix of its own, or its items ids (a table with an id column)"
+            )
 
 
 def _same_content(listing: Listing, rows: Rows, hashes: pa.ChunkedArray) -> bool:

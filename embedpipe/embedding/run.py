@@ -90,7 +90,7 @@ def embed_listing(
     threads = options.threads or os.cpu_count() or 1
     forward = Forwarder(backbone, options.batch_size or (256 if backbone.device.type == "cuda" else 32))
     note = {"embedpipe.run": _provenance(listing, backbone)}
-    writer = RowWriter(store, listing, set(plan.gone), note, timer)
+    writer = RowWriter(store, listing, note, timer)
     try:
         for failure in listing.failures:
             writer.put(failure)

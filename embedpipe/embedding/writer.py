@@ -15,15 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.errors import Failure, StoreError
+from embedpipe.errors import Failure
 from embedpipe.sources import Listing
 from embedpipe.store import FeatureStore
-from embedpipe.store.schema import conform, storable, vector_column
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column
 
 #: A commit is due after this many rows or seconds. A kill loses no more than that and what is in flight (one batch
 #: each in the queue, in the backbone and in the decoders): under 2,048 rows for batches up to 256.
 FLUSH_ROWS = 768
 FLUSH_SECONDS = 20.0
+
+#: Columns that are never carried over from another row.
+KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,14 @@ class RowWriter:
         self,
         store: FeatureStore,
         listing: Listing,
-        gone: set[str],
         note: Mapping[str, Any],
         timer: StageTimer,
     ):
         self.embedded = self.reused = 0
         self.failed_ids: list[str] = []
-        self._store, self._listing, self._gone, self._note, self._timer = store, listing, gone, note, timer
+        self._store, self._listing, self._note, self._timer = store, listing, note, timer
+        # Vectors are reused from the version that the plan was made on: rows may change places in this very run.
+        self._planned = KeyedTable(store.path, store.version)
         self._said = _what_is_said(listing, store)
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=1)
         self._pending: list[Message] = []
@@ -113,16 +118,20 @@ class RowWriter:
         with self._timer("write"):
             parts = [self._embedded_rows(embedded)] if embedded else []
             parts += [self._reused_rows(reused)] if reused else []
+            unchanged = 0
             if parts:
-                self._store.write(pa.concat_tables(parts, promote_options="default"), self._note)
+                unchanged = self._store.write(pa.concat_tables(parts, promote_options="default"), self._note).unchanged
             self._store.failures_table.record(failures, self._listing.root)
-        self.embedded += sum(len(m.rows) for m in embedded)
-        self.reused += len(reused)
+        count = sum(len(m.rows) for m in embedded)
+        # Rows that another writer has committed meanwhile, beyond those that were to stay as they are, are reused.
+        already = min(count, max(0, unchanged - len(reused)))
+        self.embedded += count - already
+        self.reused += len(reused) + already
         self.failed_ids += [failure.id for failure in failures]
 
     def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
-        rows = self._fill(rows, rows.column("id"))
+        rows = self._fill(rows, rows.column("id"), self._store.table)
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
         return rows
@@ -130,16 +139,12 @@ class RowWriter:
     def _reused_rows(self, messages: list[Reused]) -> pa.Table:
         rows = self._source_rows([m.row for m in messages], [m.hash for m in messages])
         from_ids = pa.array([m.from_id for m in messages])
-        # A moved item keeps what was said of it; a copy has only its vector from elsewhere.
-        moved = [
-            id == m.from_id or m.from_id in self._gone for id, m in zip(rows["id"].to_pylist(), messages, strict=True)
-        ]
-        rows = self._fill(rows, pc.if_else(pa.array(moved), from_ids, None))
-        names = ["id", *self._store.dims]
-        stored = self._store.table.rows(pc.unique(from_ids), names)
+        # What was said late belongs to the content where that is known, else to the id.
+        own = pc.equal(from_ids, rows.column("id"))
+        rows = self._fill(rows, pc.if_else(own, from_ids, None), self._store.table)
+        rows = self._fill(rows, pc.if_else(own, None, from_ids), self._planned)
+        stored = self._planned.rows(pc.unique(from_ids), ["id", *self._store.dims])
         place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
-        if place.null_count:
-            raise StoreError(f"rows of {self._store.path!r} were removed while they were being copied: run again")
         for name in self._store.dims:
             rows = rows.append_column(self._store.schema.field(name), stored.column(name).take(place))
         return rows
@@ -149,21 +154,18 @@ class RowWriter:
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 
-    def _fill(self, rows: pa.Table, from_ids: pa.Array) -> pa.Table:
+    def _fill(self, rows: pa.Table, from_ids: pa.Array, table: KeyedTable) -> pa.Table:
         """Where the source says nothing (a late label, a column of another source), keep what is stored."""
-        names = [name for name in self._store.data_columns if name not in ("uri", "content_hash", "source_root")]
-        stored = self._store.table.rows(pc.drop_null(pc.unique(from_ids)), names)
+        names = [name for name in table.schema.names if name not in KEPT_BY_THE_STORE and name not in self._store.dims]
+        stored = table.rows(pc.drop_null(pc.unique(from_ids)), ["id", *names])
         if stored.num_rows == 0:
             return rows
         place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
         for name in names:
-            if name.startswith("source_") or name == "id":
-                continue
             kept = stored.column(name).take(place)
             if name in rows.column_names:
                 index = rows.column_names.index(name)
-                said = rows.column(name)
-                rows = rows.set_column(index, name, pc.coalesce(said, kept))
+                rows = rows.set_column(index, name, pc.coalesce(rows.column(name), kept))
             else:
                 rows = rows.append_column(name, kept)
         return rows

@@ -99,7 +99,7 @@ class _Walk:
             label = printable(parts[by_split]) if len(parts) > 1 + by_split else None
             id, uri = printable(item.relative), self._uri(item.relative)
             if item.error:
-                self.failures.append(Failure.of(id, uri, item.error, "list"))
+                self.failures.append(Failure.of(id, uri, item.error, "read"))
             else:
                 builder.add(id, uri, item.size, item.modified, label, split)
         return builder.finish()

@@ -54,7 +54,8 @@ def absolute(location: str) -> str:
     """Return a URL without trailing slash, or an absolute local path."""
     path = local_path(location)
     if path is not None:
-        return os.path.normpath(Path(path).absolute())
+        # After a symbolic link, ".." is the folder of what it points to.
+        return os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(Path(path).absolute())
     body, query = _split_query(location)
     return body.rstrip("/") + query
 

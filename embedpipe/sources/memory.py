@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def list_items(items: Any, ids: Sequence[str] | None = None) -> Listing:
         return item if path is None else read_bytes(join(here, path))
 
     return Listing(builder.finish(), ROOT, read)
+
+
+def is_position(id: str) -> bool:
+    """Say whether an id is only a place in a list, which another list may have too."""
+    return re.fullmatch(r"(.*/)?(row-)?\d{8}", id) is not None
 
 
 def _path(item: Any) -> str | None:

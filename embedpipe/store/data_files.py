@@ -21,6 +21,9 @@ from embedpipe.store.schema import VECTOR
 FILE_BYTES = 64 << 20
 ROW_GROUP_BYTES = 8 << 20
 
+#: The names that files get.
+DATA_FILE = re.compile(r"part-[0-9a-f]{32}\.parquet")
+
 #: What the columns other than vectors take, about.
 ROW_BYTES = 512
 
@@ -76,6 +79,7 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
                 | {f"{name}.list.element": "none" for name in vectors},
                 use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
                 write_statistics=["id"],
+                write_page_checksum=True,
             )
             size = fs.get_file_info(f"{base}/{name}").size
         except OSError as error:

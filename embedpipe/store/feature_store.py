@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import MissingExtraError, SpecMismatchError, UsageError, nearest
+from embedpipe.errors import MissingExtraError, SpecMismatchError, StoreError, UsageError, nearest
+from embedpipe.store.data_files import DATA_FILE
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.scan import label_array, read_vectors
-from embedpipe.store.schema import VECTOR, spec_of, store_schema
+from embedpipe.store.schema import KEY_FIELDS, VECTOR, spec_of, store_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +56,11 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | Path, version: int | None = None) -> None:
-        self.path = str(path).rstrip("/")
+        self.path = _location(path)
         self._table = KeyedTable(self.path, version)
         self.spec: BackboneSpec = spec_of(self._table.schema)
+        if missing := [layer.column for layer in self.spec.layers if layer.column not in self._table.schema.names]:
+            raise StoreError(f"{self.path!r} lacks the columns {missing} that its spec names")
         self.failures_table = FailuresTable(self.path)
         self.summary: Any = None
 
@@ -69,7 +73,7 @@ class FeatureStore:
         SpecMismatchError
             If the store there was made by another spec; the message shows the differing fields.
         """
-        path = str(path).rstrip("/")
+        path = _location(path)
         if "://" not in path and Path(path).is_file():
             raise UsageError(f"{path!r} is a file: give a new or empty folder for the feature store")
         if not KeyedTable.exists(path):
@@ -83,7 +87,7 @@ class FeatureStore:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Say whether there is a Delta table at ``path``."""
-        return KeyedTable.exists(str(path).rstrip("/"))
+        return KeyedTable.exists(_location(path))
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""
@@ -256,20 +260,14 @@ class FeatureStore:
         for name in (id, label):
             if name not in labels.column_names:
                 raise UsageError(f"no column {name!r}{nearest(name, labels.column_names)}: {labels.column_names}")
-        own = {field.name for field in store_schema(self.spec)}
-        if to in own:
-            raise UsageError(f"{to!r} is a column that the store keeps for itself: choose another name")
+        _check_column(to, self.schema)
         keys = labels.column(id).cast(pa.string()).combine_chunks()
         if len(pc.unique(keys)) != len(keys):
             raise UsageError(f"column {id!r} holds an id twice: give each item one row")
-        rows = self._table.rows(keys)
-        if len(keys) and not rows.num_rows:
+        if len(keys) and not self._table.rows(keys, ["id"]).num_rows:
             ours = f"whose ids are like {self.ids()[0]!r}" if len(self) else "which is empty"
             raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {self.path!r}, {ours}")
-        values = labels.column(label).take(pc.index_in(rows.column("id"), value_set=keys))
-        if to in rows.column_names:
-            rows = rows.drop_columns([to])
-        return self.write(rows.append_column(to, values))
+        return self._table.set_values(keys, to, labels.column(label).combine_chunks())
 
     def compact(self) -> int:
         """Merge small files into bigger ones; return how many were merged. Vectors and ids stay."""
@@ -282,16 +280,28 @@ class FeatureStore:
         """
         if older_than_hours < 0:
             raise UsageError(f"older_than_hours={older_than_hours} is negative")
-        vacuum = partial(
-            self._table.delta.vacuum,
+        old = self._table.delta.vacuum(
             older_than_hours,
+            dry_run=True,
             enforce_retention_duration=False,
             full=True,
             keep_versions=list(keep_versions) or None,
         )
-        # The log goes on naming files that an earlier vacuum deleted.
-        there = [path for path in vacuum(dry_run=True) if self._table.has_file(path)]
-        if there:
-            vacuum(dry_run=False)
-            self.refresh()
-        return there
+        # Only files that a store writes: a folder may hold others, and the log names some that are gone already.
+        return [path for path in old if DATA_FILE.fullmatch(path) and self._table.delete_file(path)]
+
+
+def _location(path: str | Path) -> str:
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str) or not text.rstrip("/"):
+        raise UsageError(f"{path!r} is no place for a feature store: give a folder or URL")
+    return text.rstrip("/")
+
+
+def _check_column(name: str, schema: pa.Schema) -> None:
+    """Refuse to write a column that the store keeps for itself, or that Delta would confuse with another."""
+    own = {field.name for field in KEY_FIELDS}
+    if name.lower() in own or name.lower().startswith("embedding"):
+        raise UsageError(f"{name!r} is a column that the store keeps for itself: choose another name")
+    if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):
+        raise UsageError(f"{name!r} cannot name a column beside {schema.names}: choose another name")

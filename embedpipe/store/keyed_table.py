@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -131,22 +130,33 @@ class KeyedTable:
     def open_file(self, file: DataFile) -> pq.ParquetFile:
         """Open one data file. Raises StoreError, naming it, if it is missing or damaged."""
         try:
-            return pq.ParquetFile(self._fs.open_input_file(f"{self._base}/{file.path}"))
+            source = self._fs.open_input_file(f"{self._base}/{file.path}")
+            return pq.ParquetFile(source, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             hint = f" (vacuum deletes files of old versions, such as {self.version})" if self._pinned else ""
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {why}{hint}") from error
 
-    def has_file(self, path: str) -> bool:
-        """Say whether there is a file at a path relative to the table, whether or not the table uses it."""
-        return bool(self._fs.get_file_info(f"{self._base}/{path}").type == pafs.FileType.File)
+    def delete_file(self, path: str) -> bool:
+        """Delete a file that no version needs; say whether it was there."""
+        try:
+            self._fs.delete_file(f"{self._base}/{path}")
+        except FileNotFoundError:
+            return False
+        return True
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one data file with the table's present columns (or ``columns`` of them), in file order."""
         fields = [self.schema.field(name) for name in columns or self.schema.names]
         with self.open_file(file) as parquet:
             present = [field.name for field in fields if field.name in parquet.schema_arrow.names]
-            return conform(parquet.read(columns=present or ["id"]), pa.schema(fields))
+            return conform(self._read(parquet, file, present or ["id"]), pa.schema(fields))
+
+    def _read(self, parquet: pq.ParquetFile, file: DataFile, columns: list[str]) -> pa.Table:
+        try:
+            return parquet.read(columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"file {file.path!r} of {self.path!r} is damaged: {error}") from error
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns of all rows, in id order (UTF-8 byte order), the same whatever the files."""
@@ -168,7 +178,7 @@ class KeyedTable:
     def _file_ids(self, file: DataFile) -> pa.Array:
         if file.path not in self._ids:
             with self.open_file(file) as parquet:
-                self._ids[file.path] = parquet.read(columns=["id"]).column("id").combine_chunks()
+                self._ids[file.path] = self._read(parquet, file, ["id"]).column("id").combine_chunks()
         return self._ids[file.path]
 
     def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
@@ -198,6 +208,31 @@ class KeyedTable:
     def delete(self, ids: pa.Array, note: Mapping[str, Any] | None = None) -> Change:
         """Drop the rows with these ids in one atomic commit."""
         return self._commit_change(None, ids, note)
+
+    def set_values(self, ids: pa.Array, name: str, values: pa.Array) -> Change:
+        """Set one column of the rows with these ids, in one atomic commit; unknown ids are left out."""
+        new = storable(pa.table({name: values}))
+        self._add_columns(new.schema)
+
+        def plan() -> Plan[Change]:
+            given = conform(new, pa.schema([self.schema.field(name)])).column(name)
+            adds: list[AddAction] = []
+            removes: list[RemoveAction] = []
+            replaced = unchanged = 0
+            for file, mask in self._matches(ids):
+                table = self.read_file(file)
+                index, old = table.schema.get_field_index(name), table.column(name)
+                to = pc.if_else(mask, given.take(pc.index_in(table.column("id"), value_set=ids)), old)
+                same = pc.or_(pc.fill_null(pc.equal(to, old), False), pc.and_(pc.is_null(to), pc.is_null(old)))
+                changed = int(pc.sum(pc.invert(same)).as_py())
+                replaced += changed
+                unchanged += int(pc.sum(mask).as_py()) - changed
+                if changed:
+                    removes.append(removal(file))
+                    adds += write_files(table.set_column(index, self.schema.field(name), to), self._fs, self._base)
+            return adds, removes, Change(replaced=replaced, unchanged=unchanged)
+
+        return self._commit(plan, {"embedpipe.operation": f"set {name}"})
 
     def compact(self) -> int:
         """Merge small files, in id order, into files of about `FILE_BYTES`; return how many were merged."""
@@ -268,8 +303,13 @@ class KeyedTable:
                 return
             new = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in missing]))
             fields: list[Field] = list(new.fields)
-            with contextlib.suppress(CommitFailedError):
+            try:
                 self._delta.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
+            except CommitFailedError:
+                continue
+            except Exception as error:  # delta-rs raises a bare one for names that differ only in case
+                names = [field.name for field in missing]
+                raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
         raise ConcurrentWriteError(f"other writers kept changing {self.path!r}: try again")
 
     def _commit(self, plan: Callable[[], Plan[T]], note: Mapping[str, Any] | None) -> T:
@@ -293,7 +333,8 @@ class KeyedTable:
                 # A checkpoint after the commit may have failed, and not the commit: then the files are in use.
                 if not any(action.path in live for action in adds):
                     for action in adds:
-                        self._fs.delete_file(f"{self._base}/{action.path}")
+                        with contextlib.suppress(FileNotFoundError):
+                            self._fs.delete_file(f"{self._base}/{action.path}")
                     if self.version == seen:
                         raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error
                     time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))

@@ -52,6 +52,22 @@ def test_failed_rows_give_exit_code_3(photos: Path, tmp_path: Path) -> None:
     assert "no failures" in run("info", tmp_path / "s", "--failures").stdout
 
 
+def test_names_are_shown_as_they_are(photos: Path, tmp_path: Path) -> None:
+    for name in ("[bold]x.png", "a[/x].png", "new\nline.png", "\x1b[2J.png"):
+        path = photos / "[red]cats" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no image")
+    write_photo(photos / "[red]cats/good.jpg", seed=60)
+    result = run("embed", photos, "--to", tmp_path / "[s]", "--backbone", TINY)
+    assert result.exit_code == 3
+    shown = run("info", tmp_path / "[s]", "--failures").stdout
+    assert "[bold]x.png" in shown
+    assert "a[/x" in shown
+    assert "new\\nline.png" in shown
+    assert "\x1b" not in shown
+    assert "[red]cats 1" in run("info", tmp_path / "[s]").stdout
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

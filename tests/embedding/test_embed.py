@@ -81,6 +81,39 @@ def test_only_what_changed_is_embedded_again(photos: Path, to: Path) -> None:
     assert counts(run(photos, to)) == (0, 13, 0)
 
 
+def test_vectors_follow_photos_that_change_places(
+    make_photos: Callable[..., Path], to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedpipe.embedding.writer.FLUSH_ROWS", 4)
+    photos = make_photos(20, classes=("all",))
+    before = run(photos, to)
+    before.label(pa.table({"id": before.ids(), "label": [f"was {id}" for id in before.ids()]}), to="said")
+    old = dict(zip(before.ids(), before.to_numpy(), strict=True))
+    names = sorted(path.name for path in photos.rglob("*.jpg"))
+    folder = photos / "all"
+    for name in names:
+        (folder / name).rename(folder / f"_{name}")
+    after = names[1:] + names[:1]
+    for name, new in zip(names, after, strict=True):
+        (folder / f"_{name}").rename(folder / new)
+    store = run(photos, to, checksum=True)
+    assert counts(store) == (0, 20, 0)
+    new_vectors = dict(zip(store.ids(), store.to_numpy(), strict=True))
+    said = {row["id"]: row["said"] for row in store.to_arrow(["id", "said"]).to_pylist()}
+    for name, new in zip(names, after, strict=True):
+        np.testing.assert_array_equal(new_vectors[f"all/{new}"], old[f"all/{name}"])
+        assert said[f"all/{new}"] == f"was all/{name}"
+
+
+def test_two_lists_in_memory_do_not_replace_each_other(to: Path) -> None:
+    first, second = (np.full((40, 50, 3), value, np.uint8) for value in (10, 200))
+    run([first], to)
+    assert counts(run([first], to)) == (0, 1, 0)
+    with pytest.raises(DuplicateIdError, match="no id but its position"):
+        run([second], to)
+    assert len(run([second], to, prefix="second")) == 2
+
+
 def test_same_size_and_time_is_trusted_unless_checksum(photos: Path, to: Path) -> None:
     run(photos, to)
     path = photos / "cat/0000.jpg"
@@ -270,7 +303,7 @@ def test_several_layers_in_one_pass(photos: Path, to: Path) -> None:
 def test_bad_options_are_named(photos: Path, to: Path) -> None:
     with pytest.raises(UsageError, match="unknown option 'batchsize'; did you mean 'batch_size'"):
         run(photos, to, batchsize=3)
-    with pytest.raises(UsageError, match="batch_size=0"):
+    with pytest.raises(UsageError, match="batch_size=0 must be"):
         run(photos, to, batch_size=0)
     with pytest.raises(UsageError, match="no layer 'conv9'"):
         run(photos, to, layer=("conv9",))

@@ -144,7 +144,7 @@ def test_file_that_vanishes_while_listing_is_a_failure(tree: Tree, monkeypatch: 
     listing = open_source(root)
     assert column(listing, "id") == ["b.jpg"]
     (failure,) = listing.failures
-    assert (failure.id, failure.stage, failure.exception) == ("a.jpg", "list", "FileNotFoundError")
+    assert (failure.id, failure.stage, failure.exception) == ("a.jpg", "read", "FileNotFoundError")
 
 
 @pytest.mark.parametrize("bad", [b"caf\xe9.jpg", b"100%\xff\xfe.jpg"])

@@ -81,6 +81,34 @@ def test_labels_come_late_and_change(store: FeatureStore) -> None:
         store.label(pa.table({"id": ["a"], "label": ["z"]}), id="name")
 
 
+def test_labels_by_an_older_handle_lose_nothing(store: FeatureStore) -> None:
+    store.write(rows(["a", "b"]))
+    first, second = FeatureStore(store.path), FeatureStore(store.path)
+    first.label(pa.table({"id": ["a"], "label": ["x"]}), to="first")
+    store.refresh().remove(["b"])
+    second.label(pa.table({"id": ["a", "b"], "label": ["y", "y"]}), to="second")
+    assert store.refresh().to_arrow(["id", "first", "second"]).to_pylist() == [{"id": "a", "first": "x", "second": "y"}]
+    for name in ("ID", "Embedding", "", "First"):
+        with pytest.raises(UsageError, match="choose another name"):
+            store.label(pa.table({"id": ["a"], "label": ["z"]}), to=name)
+
+
+def test_places_that_are_none() -> None:
+    for path in (None, b"bytes", 5, "", "/"):
+        with pytest.raises(UsageError, match="no place for a feature store"):
+            FeatureStore.create(path, SPEC)
+
+
+def test_a_damaged_page_is_a_store_error(store: FeatureStore) -> None:
+    store.write(rows([f"{i:05d}" for i in range(3000)]))
+    file = Path(store.path) / store.table.files[0].path
+    payload = bytearray(file.read_bytes())
+    payload[200:260] = b"\xff" * 60
+    file.write_bytes(payload)
+    with pytest.raises(StoreError, match=file.name):
+        FeatureStore(store.path).to_arrow()
+
+
 def test_polars_duckdb_and_pandas_read_it(store: FeatureStore) -> None:
     import duckdb
     import pandas as pd
@@ -108,14 +136,18 @@ def test_vacuum_keeps_what_versions_need(store: FeatureStore) -> None:
     store.write(rows(["a"], label=["new"]))
     gone = store.version
     store.write(rows(["a"], label=["newer"]))
-    orphan = Path(store.path) / "part-orphan.parquet"
+    orphan = Path(store.path) / f"part-{'0' * 32}.parquet"
     orphan.write_bytes(b"left by a killed run")
+    notes = Path(store.path) / "notes.txt"
+    notes.write_text("the user's own")
+    os.utime(notes, (1, 1))
     store.failures_table.record([], "r")
     for path in Path(store.path).glob("*.parquet"):
         os.utime(path, (time.time() - 1000,) * 2)
     assert store.vacuum() == []
     deleted = store.vacuum(older_than_hours=0, keep_versions=[kept])
     assert not orphan.exists()
+    assert notes.exists()
     assert len(deleted) == 2
     version = store.version
     assert store.vacuum(older_than_hours=0, keep_versions=[kept]) == []
