@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import DuplicateIdError, ReadError
 from embedpipe.sources import Listing, is_position, root_exists, same_root
-from embedpipe.store import FeatureStore
 from embedpipe.store.schema import storable
 
 Rows = npt.NDArray[np.int64]
@@ -47,23 +46,32 @@ class Plan:
     moved_from: str | None
 
 
-def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
+def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> Plan:
     """Decide what to do with each item, by size and time first, without reading any payload.
+
+    Parameters
+    ----------
+    listing : Listing
+    stored : pyarrow.Table
+        All rows of the store at ``path``, without their vectors.
+    path : str
+        For messages.
+    checksum : bool
+        Read every item, even where size and time are unchanged.
 
     Raises
     ------
     DuplicateIdError
         If an id is in the store already from another root, and it is not that one moved here.
     """
-    stored = store.table.read(store.data_columns)
     place = pc.index_in(listing.table.column("id"), value_set=stored.column("id"))
     new = np.asarray(place.is_null())
     known = np.flatnonzero(~new)
     ours = listing.table.take(pa.array(known))
     theirs = stored.take(pa.array(np.asarray(place.drop_null())))
-    moved_from = _check_roots(listing, known, ours, theirs, store.path)
+    moved_from = _check_roots(listing, known, ours, theirs, path)
 
-    _check_positions(listing, known, ours, theirs, store.path)
+    _check_positions(listing, known, ours, theirs, path)
 
     fresh = np.zeros(len(known), bool)
     if not checksum:

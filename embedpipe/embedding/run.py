@@ -82,8 +82,8 @@ def embed_listing(
     start = time.perf_counter()
     timer = StageTimer()
     with timer("plan"):
-        stored = store.refresh().table.read(["id", "content_hash"])
-        plan = make_plan(listing, store, options.checksum)
+        stored = store.refresh().to_arrow(store.data_columns)
+        plan = make_plan(listing, stored, store.path, options.checksum)
         index = HashIndex(stored.column("content_hash"), stored.column("id"))
     pruning = options.prune and _may_prune(listing, plan, options.force)
 

@@ -11,7 +11,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -127,11 +127,13 @@ class KeyedTable:
 
     # ---------------------------------------------------------------- reading
 
-    def open_file(self, file: DataFile) -> pq.ParquetFile:
-        """Open one data file. Raises StoreError, naming it, if it is missing or damaged."""
+    @contextlib.contextmanager
+    def open_file(self, file: DataFile) -> Iterator[pq.ParquetFile]:
+        """Open one data file for the block. Raises StoreError, naming it, if it is missing or found damaged there."""
         try:
             source = self._fs.open_input_file(f"{self._base}/{file.path}")
-            return pq.ParquetFile(source, page_checksum_verification=True)
+            with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+                yield parquet
         except (OSError, pa.ArrowException) as error:
             hint = f" (vacuum deletes files of old versions, such as {self.version})" if self._pinned else ""
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
@@ -150,13 +152,7 @@ class KeyedTable:
         fields = [self.schema.field(name) for name in columns or self.schema.names]
         with self.open_file(file) as parquet:
             present = [field.name for field in fields if field.name in parquet.schema_arrow.names]
-            return conform(self._read(parquet, file, present or ["id"]), pa.schema(fields))
-
-    def _read(self, parquet: pq.ParquetFile, file: DataFile, columns: list[str]) -> pa.Table:
-        try:
-            return parquet.read(columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"file {file.path!r} of {self.path!r} is damaged: {error}") from error
+            return conform(parquet.read(columns=present or ["id"]), pa.schema(fields))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns of all rows, in id order (UTF-8 byte order), the same whatever the files."""
@@ -178,7 +174,7 @@ class KeyedTable:
     def _file_ids(self, file: DataFile) -> pa.Array:
         if file.path not in self._ids:
             with self.open_file(file) as parquet:
-                self._ids[file.path] = self._read(parquet, file, ["id"]).column("id").combine_chunks()
+                self._ids[file.path] = parquet.read(columns=["id"]).column("id").combine_chunks()
         return self._ids[file.path]
 
     def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
@@ -203,11 +199,33 @@ class KeyedTable:
         """
         rows = storable(rows)
         self._add_columns(rows.schema)
-        return self._commit_change(rows, None, note)
 
-    def delete(self, ids: pa.Array, note: Mapping[str, Any] | None = None) -> Change:
+        def plan() -> Plan[Change]:
+            incoming = conform(rows, self.schema)
+            incoming = incoming.take(pc.sort_indices(incoming.column("id")))
+            same: list[str] = []
+            stale: list[tuple[DataFile, pa.Array]] = []
+            for file, mask in self._matches(incoming.column("id").combine_chunks()):
+                equal = self._equal_ids(file, mask, incoming)
+                same += equal.to_pylist()
+                stale.append(
+                    (file, pc.and_not(mask, pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))))
+                )
+            adds, removes, replaced = self._without(stale)
+            fresh = incoming.filter(pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))))
+            adds += write_files(fresh, self._fs, self._base)
+            return adds, removes, Change(fresh.num_rows - replaced, replaced, len(same))
+
+        return self._commit(plan, note)
+
+    def delete(self, ids: pa.Array) -> Change:
         """Drop the rows with these ids in one atomic commit."""
-        return self._commit_change(None, ids, note)
+
+        def plan() -> Plan[Change]:
+            adds, removes, removed = self._without(self._matches(ids))
+            return adds, removes, Change(removed=removed)
+
+        return self._commit(plan, {"embedpipe.operation": "delete"})
 
     def set_values(self, ids: pa.Array, name: str, values: pa.Array) -> Change:
         """Set one column of the rows with these ids, in one atomic commit; unknown ids are left out."""
@@ -258,41 +276,26 @@ class KeyedTable:
 
         return self._commit(plan, {"embedpipe.operation": "compact"})
 
-    def _commit_change(self, rows: pa.Table | None, ids: pa.Array | None, note: Mapping[str, Any] | None) -> Change:
-        def plan() -> Plan[Change]:
-            incoming = conform(rows, self.schema) if rows is not None else self.schema.empty_table()
-            incoming = incoming.take(pc.sort_indices(incoming.column("id")))
-            target = incoming.column("id").combine_chunks() if ids is None else ids
-            adds: list[AddAction] = []
-            removes: list[RemoveAction] = []
-            same: list[str] = []
-            dropped = 0
-            for file, mask in self._matches(target):
-                if ids is None:
-                    equal = self._equal_ids(file, mask, incoming)
-                    same += equal
-                    keep_stored = pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))
-                    mask = pc.and_not(mask, keep_stored)
-                if count := int(pc.sum(mask).as_py()):
-                    dropped += count
-                    removes.append(removal(file))
-                    adds += write_files(self.read_file(file).filter(pc.invert(mask)), self._fs, self._base)
-            fresh = incoming.filter(pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))))
-            adds += write_files(fresh, self._fs, self._base)
-            if ids is not None:
-                return adds, removes, Change(removed=dropped)
-            return adds, removes, Change(fresh.num_rows - dropped, dropped, len(same))
+    def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> Plan[int]:
+        """Rewrite files without the marked rows; the result is how many those are."""
+        adds: list[AddAction] = []
+        removes: list[RemoveAction] = []
+        dropped = 0
+        for file, mask in stale:
+            if count := int(pc.sum(mask).as_py()):
+                dropped += count
+                removes.append(removal(file))
+                adds += write_files(self.read_file(file).filter(pc.invert(mask)), self._fs, self._base)
+        return adds, removes, dropped
 
-        return self._commit(plan, note)
-
-    def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> list[str]:
+    def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> pa.Array:
         """Return the ids whose stored row in ``file`` equals the incoming one, vectors aside."""
         names = [field.name for field in self.schema if field.type != VECTOR]
         stored = self.read_file(file, names).filter(mask)
         ours = incoming.select(names).filter(pc.is_in(incoming.column("id"), value_set=stored.column("id")))
         # repr, so that NaN equals NaN
         known = {row["id"]: repr(row) for row in stored.to_pylist()}
-        return [row["id"] for row in ours.to_pylist() if known[row["id"]] == repr(row)]
+        return pa.array([row["id"] for row in ours.to_pylist() if known[row["id"]] == repr(row)], pa.string())
 
     def _add_columns(self, schema: pa.Schema) -> None:
         """Add columns that the table lacks; a concurrent writer may be adding them too."""
@@ -333,8 +336,7 @@ class KeyedTable:
                 # A checkpoint after the commit may have failed, and not the commit: then the files are in use.
                 if not any(action.path in live for action in adds):
                     for action in adds:
-                        with contextlib.suppress(FileNotFoundError):
-                            self._fs.delete_file(f"{self._base}/{action.path}")
+                        self.delete_file(action.path)
                     if self.version == seen:
                         raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error
                     time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))

@@ -59,10 +59,7 @@ def read_vectors(
         if not kept[start:stop].any():
             return
         with table.open_file(file) as parquet:
-            try:
-                block = matrix(parquet.read_row_group(group, columns=[column]).column(column), dim, column)
-            except (OSError, pa.ArrowException) as error:
-                raise StoreError(f"file {file.path!r} of {table.path!r} is damaged: {error}") from error
+            block = matrix(parquet.read_row_group(group, columns=[column]).column(column), dim, column)
         rows = kept[start:stop]
         X[place[start:stop][rows]] = block if rows.all() else block[rows]
         filled[place[start:stop][rows]] = True
