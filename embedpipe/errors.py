@@ -14,11 +14,13 @@ The tree::
     ├── BackboneError               a network cannot be built or used as asked
     │   ├── UnknownBackboneError    no provider or model of that name
     │   └── WeightsError            the weights are missing, unreachable or do not fit
-    └── StoreError                  a feature store cannot be used as asked
-        ├── StoreNotFoundError      there is no store at that path
-        ├── SpecMismatchError       the store was made by another backbone spec
-        ├── ConcurrentWriteError    other writers kept committing first
-        └── PruneRefusedError       pruning would drop more than half of a root's rows
+    ├── StoreError                  a feature store cannot be used as asked
+    │   ├── StoreNotFoundError      there is no store at that path
+    │   ├── SpecMismatchError       the store, or the head, was made by another backbone spec
+    │   ├── ConcurrentWriteError    other writers kept committing first
+    │   └── PruneRefusedError       pruning would drop more than half of a root's rows
+    └── HeadError                   a head cannot be trained, saved or loaded as asked
+        └── TrainingDataError       the stored labels or vectors are not what the head can learn from
 
 A message says what was wrong, which value was seen, and what to do about it.
 """
@@ -107,7 +109,7 @@ class StoreNotFoundError(StoreError):
 
 
 class SpecMismatchError(StoreError):
-    """The store was made by another backbone spec than the one at hand."""
+    """The store, or the head, was made by another backbone spec than the one at hand."""
 
     exit_code = 2
 
@@ -120,6 +122,16 @@ class PruneRefusedError(StoreError):
     """Pruning would drop more than half of the rows of a root."""
 
     exit_code = 2
+
+
+class HeadError(EmbedpipeError):
+    """A head cannot be trained, saved or loaded as asked."""
+
+    exit_code = 2
+
+
+class TrainingDataError(HeadError, ValueError):
+    """The stored labels or vectors are not what the head can learn from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from embedpipe.lazy import lazy_names
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
     from embedpipe.backbones.device import choose_device
-    from embedpipe.backbones.load import describe_layers, load_backbone, options_of
+    from embedpipe.backbones.load import describe_layers, load_backbone, options_of, reload_backbone
     from embedpipe.backbones.network import Network, Provider, input_of
-    from embedpipe.backbones.options import BackboneOptions
+    from embedpipe.backbones.options import BackboneOptions, ReloadOptions
     from embedpipe.backbones.registry import list_backbones
     from embedpipe.backbones.spec import BackboneSpec, LayerSpec
     from embedpipe.backbones.stages import Stage
@@ -26,6 +26,7 @@ _HOME = {
     "LayerSpec": "spec",
     "Network": "network",
     "Provider": "network",
+    "ReloadOptions": "options",
     "Stage": "stages",
     "choose_device": "device",
     "describe_layers": "load",
@@ -33,6 +34,7 @@ _HOME = {
     "list_backbones": "registry",
     "load_backbone": "load",
     "options_of": "load",
+    "reload_backbone": "load",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "LayerSpec",
     "Network",
     "Provider",
+    "ReloadOptions",
     "Stage",
     "choose_device",
     "describe_layers",
@@ -49,6 +52,7 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "options_of",
+    "reload_backbone",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

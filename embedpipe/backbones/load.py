@@ -14,7 +14,7 @@ from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.layers import plan_layers
 from embedpipe.backbones.network import Network, Weights
-from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.stages import Stage, find_stages
@@ -130,6 +130,33 @@ def options_of(spec: BackboneSpec, weights: str = "default", *, trust: bool = Fa
         pooling=poolings.pop() if len(poolings) == 1 else None,
         precision=spec.precision,
     )
+
+
+def reload_backbone(
+    spec: BackboneSpec, options: ReloadOptions, device: torch.device | str | None, holder: str
+) -> Backbone:
+    """Load the backbone of a stored spec again.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    options : ReloadOptions
+    device : torch.device or str, optional
+    holder : str
+        Whose spec it is, for messages: ``the store``.
+
+    Raises
+    ------
+    SpecMismatchError
+        If what loads is not what made the vectors; the message shows the differing fields.
+    BackboneError
+        If it cannot be loaded; see `options_of`.
+    """
+    again = options_of(spec, options.weights, trust=options.trust)
+    backbone = load_backbone(dataclasses.replace(again, offline=options.offline), device)
+    advice = "Give the weights that made the vectors (--weights FILE)."
+    spec.require(backbone.spec, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
+    return backbone
 
 
 def _plan(options: BackboneOptions, network: Network) -> tuple[LayerSpec, ...]:

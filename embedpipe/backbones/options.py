@@ -72,3 +72,19 @@ class BackboneOptions:
             )
         if len(set(self.layer)) < len(self.layer):
             raise UsageError(f"layer={list(self.layer)} names a layer twice")
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadOptions:
+    """What a stored spec cannot say about loading its backbone again.
+
+    Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
+    """
+
+    weights: str = field(
+        default="default", metadata={"help": "The weights file, for vectors that were made with one of your own."}
+    )
+    trust: bool = field(
+        default=False, metadata={"help": "Run the code that a file names: a python: backbone, a head's own estimator."}
+    )
+    offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})

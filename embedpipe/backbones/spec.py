@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from embedpipe.decoding.recipe import Preprocessing
-from embedpipe.errors import StoreError
+from embedpipe.errors import SpecMismatchError, StoreError
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Pooling = Literal["avg", "cls", "max", "flatten", "none"]
@@ -102,6 +102,20 @@ class BackboneSpec:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def require(self, other: BackboneSpec, problem: str, mine: str, theirs: str, advice: str) -> None:
+        """Raise SpecMismatchError unless ``other`` is the same: the problem, both fingerprints, what differs, advice.
+
+        ``mine`` and ``theirs`` say where each spec is: ``in the store``, ``given``.
+        """
+        if differing := self.diff(other):
+            fingerprints = ("fingerprint", (self.fingerprint()[:16], other.fingerprint()[:16]))
+            lines = [f"  {name}: {a!r} {mine}, {b!r} {theirs}" for name, (a, b) in [fingerprints, *differing.items()]]
+            raise SpecMismatchError("\n".join([f"{problem}:", *lines, advice]))
+
+    def only(self, column: str) -> BackboneSpec:
+        """Return the spec of one of its store's columns alone."""
+        return dataclasses.replace(self, layers=tuple(layer for layer in self.layers if layer.column == column))
 
     def diff(self, other: BackboneSpec) -> dict[str, tuple[Any, Any]]:
         """Return the differing fields, dotted, each with this spec's value and the other's."""

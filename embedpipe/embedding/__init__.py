@@ -10,21 +10,33 @@ from typing import TYPE_CHECKING
 from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from embedpipe.embedding.options import RunOptions
+    from embedpipe.embedding.options import ComputeOptions, RunOptions
     from embedpipe.embedding.run import embed
+    from embedpipe.embedding.streaming import stream_vectors
     from embedpipe.embedding.summary import EmbedSummary
     from embedpipe.embedding.transformer import EmbeddingTransformer
     from embedpipe.embedding.verification import VerifyReport, verify
 
 _HOME = {
+    "ComputeOptions": "options",
     "EmbedSummary": "summary",
     "EmbeddingTransformer": "transformer",
     "RunOptions": "options",
     "VerifyReport": "verification",
     "embed": "run",
+    "stream_vectors": "streaming",
     "verify": "verification",
 }
 
-__all__ = ["EmbedSummary", "EmbeddingTransformer", "RunOptions", "VerifyReport", "embed", "verify"]
+__all__ = [
+    "ComputeOptions",
+    "EmbedSummary",
+    "EmbeddingTransformer",
+    "RunOptions",
+    "VerifyReport",
+    "embed",
+    "stream_vectors",
+    "verify",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

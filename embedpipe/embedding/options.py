@@ -8,8 +8,8 @@ from embedpipe.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
-    """Choices that change how a run goes and never what the vectors are.
+class ComputeOptions:
+    """Where and how wide a network runs; never what the vectors are.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
@@ -22,6 +22,18 @@ class RunOptions:
         metadata={"help": "Items a forward pass takes; chosen by device, halved when memory runs out."},
     )
     threads: int | None = field(default=None, metadata={"help": "Decoding threads; one a core where not given."})
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}={value!r} must be a whole number of at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions(ComputeOptions):
+    """Choices that change how an embedding run goes and never what the vectors are."""
+
     checksum: bool = field(
         default=False,
         metadata={"help": "Compare every item's content, even where size and time are unchanged."},
@@ -32,9 +44,6 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "threads"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}={value!r} must be a whole number of at least 1")
+        ComputeOptions.__post_init__(self)
         if self.force and not self.prune:
             raise UsageError("force only matters together with prune")

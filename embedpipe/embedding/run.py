@@ -88,7 +88,7 @@ def embed_listing(
     pruning = options.prune and _may_prune(listing, plan, options.force)
 
     threads = options.threads or os.cpu_count() or 1
-    forward = Forwarder(backbone, options.batch_size or (256 if backbone.device.type == "cuda" else 32))
+    forward = Forwarder(backbone, options.batch_size or backbone.usual_batch)
     note = {"embedpipe.run": _provenance(listing, backbone)}
     writer = RowWriter(store, listing, note, timer)
     try:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.backbones import Backbone, choose_device, load_backbone, options_of
+from embedpipe.backbones import Backbone, ReloadOptions, reload_backbone
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import EmbedpipeError, ItemError, StoreError, UsageError
 from embedpipe.progress import Progress
@@ -108,8 +108,7 @@ def verify(
     checks.append(Check("ids", not doubled, f"{doubled} ids come twice" if doubled else f"{len(ids):,} ids, each once"))
     checks.append(_check_vectors(store, show))
     if sample and len(store) and report.ok:
-        backbone = load_backbone(options_of(store.spec, weights, trust=trust), choose_device(device)[0])
-        store.require(backbone.spec)
+        backbone = reload_backbone(store.spec, ReloadOptions(weights, trust), device, "the store")
         checks.append(_check_sample(store, backbone, sample, seed, report, show))
     return report
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import MissingExtraError, SpecMismatchError, StoreError, UsageError, nearest
+from embedpipe.errors import MissingExtraError, StoreError, UsageError, nearest
 from embedpipe.store.data_files import DATA_FILE
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
@@ -91,13 +91,10 @@ class FeatureStore:
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""
-        if differing := self.spec.diff(spec):
-            lines = [f"  {name}: {here!r} in the store, {given!r} given" for name, (here, given) in differing.items()]
-            raise SpecMismatchError(
-                f"{self.path!r} holds vectors of another backbone spec:\n"
-                + "\n".join(lines)
-                + "\nUse the store's own backbone and options, or embed into a new store."
-            )
+        advice = "Use the store's own backbone and options, or embed into a new store."
+        self.spec.require(
+            spec, f"{self.path!r} holds vectors of another backbone spec", "in the store", "given", advice
+        )
 
     # ---------------------------------------------------------------- reading
 

@@ -1,0 +1,41 @@
+"""Vectors of a listing without a store: for those who use them at once and keep something smaller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+
+import numpy as np
+import pyarrow as pa
+
+from embedpipe.backbones import Backbone
+from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.summary import StageTimer
+from embedpipe.embedding.writer import Embedded
+from embedpipe.errors import Failure
+from embedpipe.progress import Progress
+from embedpipe.sources import Listing
+
+NOTHING = pa.chunked_array([], pa.string())
+
+
+def stream_vectors(
+    listing: Listing, backbone: Backbone, options: ComputeOptions, progress: Progress
+) -> Generator[Embedded | Failure, None, None]:
+    """Yield the vectors of a listing's rows, batch by batch, and a Failure for each item that has none.
+
+    Failures of the listing itself come first. Memory is that of a few batches.
+    """
+    yield from listing.failures
+    forward = Forwarder(backbone, options.batch_size or backbone.usual_batch)
+    rows = np.arange(len(listing))
+    messages = embed_rows(
+        listing, rows, forward, HashIndex(NOTHING, NOTHING), options.threads or os.cpu_count() or 1, StageTimer()
+    )
+    with progress.step("embedding", len(rows)) as advance, contextlib.closing(messages):
+        for message in messages:
+            if isinstance(message, Embedded | Failure):
+                yield message
+                advance(len(message.rows) if isinstance(message, Embedded) else 1)
