@@ -17,7 +17,19 @@ import embedpipe
 ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 BASE = ("errors", "lazy", "config", "progress")
-ORDER = ("sources", "decoding", "backbones", "store", "embedding", "report", "cli", "__main__")
+ORDER = (
+    "sources",
+    "decoding",
+    "backbones",
+    "store",
+    "embedding",
+    "neighbours",
+    "heads",
+    "search",
+    "report",
+    "cli",
+    "__main__",
+)
 #: Kinds of source, and providers: each must stand without the others.
 SIBLINGS = {
     "sources": {"files", "folder", "memory", "table", "tarshards"},
@@ -102,7 +114,9 @@ def test_import_loads_nothing_heavy() -> None:
         "matplotlib",
         "PIL",
         "deltalake",
+        "faiss",
         "rich",
+        "skops",
         "typer",
     }
     assert not loaded_by("import embedpipe") & heavy

@@ -1,0 +1,150 @@
+"""Exact k nearest neighbours: FAISS proposes in float32, float64 decides, and ties go to the lower row.
+
+FAISS sums in another order for few queries than for many, so its scores differ in the last digits and near ties
+fall by chance. Here a pair's score is the same whatever else is asked for in the same call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpipe.neighbours.threads import faiss_alone
+
+Metric = Literal["cosine", "euclidean"]
+METRICS = get_args(Metric)
+
+Floats = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+#: Candidates beyond k, among which near ties at rank k are looked for.
+SPARE = 24
+#: Bytes of a float64 block of candidates, or of a float32 block of scores.
+BLOCK = 1 << 25
+
+
+def normalised(X: npt.NDArray[Any], out: Floats | None = None) -> Floats:
+    """Return rows scaled to length one as float32, block by block; rows of zeros stay as they are.
+
+    Parameters
+    ----------
+    X : array (n_samples, dim)
+    out : float32 array (n_samples, dim), optional
+        Where to write; may be ``X`` itself.
+    """
+    out = np.empty(X.shape, np.float32) if out is None else out
+    step = max(1, BLOCK // (8 * X.shape[1]))
+    for start in range(0, len(X), step):
+        block = np.asarray(X[start : start + step], np.float64)
+        # The largest value first, so that squares neither overflow nor vanish.
+        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        norms = np.sqrt(np.einsum("nd,nd->n", block, block))
+        out[start : start + step] = block / np.where(norms > 0, norms, 1)[:, None]
+    return out
+
+
+def nearest_rows(
+    queries: Floats, rows: Floats, k: int, metric: Metric, n_jobs: int | None = None
+) -> tuple[Scores, Rows]:
+    """Return the k nearest rows of each query, best first; rows of equal score in their own order.
+
+    Parameters
+    ----------
+    queries : float32 array (n_queries, dim)
+    rows : float32 array (n_rows, dim)
+        Both finite and, for ``cosine``, `normalised`.
+    k : int
+        At most ``n_rows``.
+    metric : str
+        ``cosine`` gives similarities, ``euclidean`` distances.
+    n_jobs : int, optional
+        Threads; see `faiss_alone`.
+
+    Returns
+    -------
+    scores : float64 array (n_queries, k)
+    positions : int64 array (n_queries, k)
+        Row numbers.
+    """
+    scores = np.empty((len(queries), k))
+    found = np.empty((len(queries), k), np.int64)
+    if not scores.size:
+        return scores, found
+    queries, rows = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(rows, np.float32)
+    spare = min(k + SPARE, len(rows))
+    with faiss_alone(n_jobs) as faiss:
+        kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+        _, candidates = faiss.knn(queries, rows, spare, metric=kind)
+    error = _rounding(queries, rows, metric)
+    step = max(1, BLOCK // (8 * spare * queries.shape[1]))
+    unsure: list[int] = []
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        costs, ordered = _in_order(_costs(queries[part], rows, candidates[part], metric), candidates[part])
+        scores[part], found[part] = costs[:, :k], ordered[:, :k]
+        if spare < len(rows):
+            # What FAISS left out is no better than its worst candidate, up to what float32 rounds away.
+            near = costs[:, -1] - costs[:, k - 1] <= 2 * error[part]
+            unsure += (start + np.flatnonzero(near)).tolist()
+    _settle(unsure, queries, rows, metric, error, scores, found)
+    return (np.sqrt(scores) if metric == "euclidean" else -scores), found
+
+
+def _costs(queries: Floats, rows: Floats, candidates: Rows, metric: Metric) -> Scores:
+    """Return what is to be small: squared distances, or similarities with a minus; (n_queries, n_candidates)."""
+    picked = rows[candidates].astype(np.float64)
+    if metric == "cosine":
+        costs: Scores = -np.einsum("qcd,qd->qc", picked, queries.astype(np.float64))
+    else:
+        picked -= queries.astype(np.float64)[:, None]
+        costs = np.einsum("qcd,qcd->qc", picked, picked)
+    return costs
+
+
+def _in_order(costs: Scores, candidates: Rows) -> tuple[Scores, Rows]:
+    order = np.lexsort((candidates, costs), axis=1)
+    return np.take_along_axis(costs, order, 1), np.take_along_axis(candidates, order, 1)
+
+
+def _rounding(queries: Floats, rows: Floats, metric: Metric) -> Scores:
+    """Bound the error of FAISS's float32 scores, per query, in the unit of the costs.
+
+    An inner product of ``dim`` terms is off by at most ``dim * u * |q| * |x|`` in any order of summation
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1).
+    """
+    u = np.finfo(np.float32).eps / 2 * (queries.shape[1] + 4)
+    if metric == "cosine":
+        return np.full(len(queries), 1.01 * u)
+    longest = np.sqrt(_squares(rows).max())
+    error: Scores = u * (np.sqrt(_squares(queries)) + longest) ** 2
+    return error
+
+
+def _squares(X: Floats) -> Scores:
+    squares: Scores = np.einsum("nd,nd->n", X, X, dtype=np.float64)
+    return squares
+
+
+def _settle(
+    unsure: list[int], queries: Floats, rows: Floats, metric: Metric, error: Scores, scores: Scores, found: Rows
+) -> None:
+    """Decide queries with many near ties at rank k, such as copies, by looking at all rows once more."""
+    k = scores.shape[1]
+    step = max(1, BLOCK // (4 * len(rows)))
+    for start in range(0, len(unsure), step):
+        part = unsure[start : start + step]
+        rough = queries[part] @ rows.T
+        rough = _squares(queries[part])[:, None] + _squares(rows) - 2.0 * rough if metric == "euclidean" else -rough
+        for at, query in enumerate(part):
+            near = np.flatnonzero(rough[at] <= scores[query, -1] + 2 * error[query])
+            costs = np.concatenate(
+                [
+                    _costs(queries[query : query + 1], rows, block[None], metric)[0]
+                    for block in np.array_split(near, 1 + len(near) * queries.shape[1] * 8 // BLOCK)
+                ]
+            )
+            best = np.lexsort((near, costs))[:k]
+            scores[query], found[query] = costs[best], near[best]

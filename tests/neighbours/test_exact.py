@@ -1,0 +1,102 @@
+"""Exact neighbours against NumPy: scores, order, ties, and the same answer whatever else is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.neighbours.exact import METRICS, Metric
+
+
+def by_numpy(
+    queries: npt.NDArray[Any], rows: npt.NDArray[Any], k: int, metric: Metric
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Score every pair in float64, one by one, and sort: by score, then by row."""
+    costs = np.empty((len(queries), len(rows)))
+    for i, query in enumerate(queries.astype(np.float64)):
+        for j, row in enumerate(rows.astype(np.float64)):
+            costs[i, j] = -np.einsum("d,d->", query, row) if metric == "cosine" else ((row - query) ** 2).sum()
+    order = np.lexsort((np.broadcast_to(np.arange(len(rows)), costs.shape), costs), axis=1)[:, :k]
+    best = np.take_along_axis(costs, order, 1)
+    return (-best if metric == "cosine" else np.sqrt(best)), order
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], int]:
+    """Draw rows from a few distinct vectors, so that there are many exact ties, and queries near or on them."""
+    dim = draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    distinct = rng.standard_normal((draw(st.integers(1, 30)), dim)) * draw(st.sampled_from([1e-6, 1.0, 1e6]))
+    distinct += draw(st.sampled_from([0.0, 10.0])) * np.abs(distinct).max()
+    rows = distinct[rng.integers(0, len(distinct), draw(st.integers(1, 150)))].astype(np.float32)
+    queries = np.concatenate([rows[:2], rng.standard_normal((draw(st.integers(0, 25)), dim))]).astype(np.float32)
+    return queries, rows, draw(st.integers(1, len(rows)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(problem=problems(), metric=st.sampled_from(METRICS))
+def test_equals_numpy_with_ties(problem: tuple[Any, Any, int], metric: Metric) -> None:
+    queries, rows, k = problem
+    if metric == "cosine":
+        queries, rows = normalised(queries), normalised(rows)
+    scores, found = nearest_rows(queries, rows, k, metric)
+    expected_scores, expected = by_numpy(queries, rows, k, metric)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-12, atol=1e-13)
+    # Distinct pairs may be equal but for float64's own rounding; exact copies may not change places.
+    same = (found == expected) | np.isclose(scores, expected_scores, rtol=1e-12, atol=1e-13)
+    assert same.all()
+    copies = (rows[found[:, 1:]] == rows[found[:, :-1]]).all(axis=2)
+    assert (found[:, 1:][copies] > found[:, :-1][copies]).all()
+    assert all(len(set(row)) == k for row in found.tolist())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_copies_than_candidates(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    distinct = normalised(rng.standard_normal((3, 16)))
+    rows = distinct[rng.integers(0, 3, 1000)]
+    _, found = nearest_rows(distinct, rows, 40, metric)
+    for i in range(3):
+        copies = np.flatnonzero((rows == distinct[i]).all(axis=1))
+        assert found[i].tolist() == copies[:40].tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_do_not_depend_on_the_batch(metric: Metric) -> None:
+    rng = np.random.default_rng(1)
+    rows = normalised(rng.standard_normal((3000, 200)))
+    queries = normalised(rng.standard_normal((100, 200)))
+    scores, found = nearest_rows(queries, rows, 10, metric)
+    for at in (0, 57, 99):
+        one_score, one = nearest_rows(queries[at : at + 1], rows, 10, metric)
+        assert (one_score[0] == scores[at]).all()
+        assert (one[0] == found[at]).all()
+
+
+def test_far_from_the_origin_euclidean_still_finds_the_nearest() -> None:
+    # |x|^2 + |y|^2 - 2xy has no correct digit left here in float32.
+    rng = np.random.default_rng(2)
+    rows = (1e4 + rng.standard_normal((500, 30))).astype(np.float32)
+    queries = (1e4 + rng.standard_normal((20, 30))).astype(np.float32)
+    scores, found = nearest_rows(queries, rows, 5, "euclidean")
+    expected_scores, expected = by_numpy(queries, rows, 5, "euclidean")
+    assert (found == expected).all()
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-12)
+
+
+def test_normalised_rows_have_length_one_at_any_scale() -> None:
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((6, 50)) * np.array([1e-300, 1e-30, 1, 1e30, 1e300, 0])[:, None]
+    lengths = np.linalg.norm(normalised(X).astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, [1, 1, 1, 1, 1, 0], atol=1e-6)
+
+
+def test_nothing_asked_gives_nothing() -> None:
+    scores, found = nearest_rows(np.empty((0, 4), np.float32), np.ones((3, 4), np.float32), 2, "cosine")
+    assert scores.shape == found.shape == (0, 2)
