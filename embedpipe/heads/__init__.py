@@ -1,0 +1,56 @@
+"""Classical heads on stored features: estimators, how they are measured, and how they travel.
+
+Names are imported on first use: the options need no scikit-learn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedpipe.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from embedpipe.heads.artefact import load_head
+    from embedpipe.heads.centroid import CentroidClassifier
+    from embedpipe.heads.fitting import fit
+    from embedpipe.heads.head import Head
+    from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+    from embedpipe.heads.options import FitOptions
+    from embedpipe.heads.registry import load_estimator
+    from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
+    from embedpipe.heads.scoring import FitReport
+    from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
+
+_HOME = {
+    "CentroidClassifier": "centroid",
+    "FaissKNNClassifier": "knn",
+    "FaissKNNRegressor": "knn",
+    "FitOptions": "options",
+    "FitReport": "scoring",
+    "Head": "head",
+    "TunedLinearSVC": "tuned",
+    "TunedLogisticRegression": "tuned",
+    "TunedRidge": "ridge",
+    "TunedRidgeClassifier": "ridge",
+    "fit": "fitting",
+    "load_estimator": "registry",
+    "load_head": "artefact",
+}
+
+__all__ = [
+    "CentroidClassifier",
+    "FaissKNNClassifier",
+    "FaissKNNRegressor",
+    "FitOptions",
+    "FitReport",
+    "Head",
+    "TunedLinearSVC",
+    "TunedLogisticRegression",
+    "TunedRidge",
+    "TunedRidgeClassifier",
+    "fit",
+    "load_estimator",
+    "load_head",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

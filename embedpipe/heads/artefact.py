@@ -1,0 +1,226 @@
+"""A head on disk: a folder of files that hold numbers and names, and nothing that runs on load.
+
+``head.skops`` holds the estimator's state, in skops' format; ``neighbours.faiss`` the training rows of a kNN head, in
+FAISS's own; ``manifest.json`` the rest, with the SHA-256 of both. The checksums find damage; against an attacker,
+who can write checksums too, stands the list of types that skops may make.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skops.io
+from sklearn.pipeline import Pipeline
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.errors import HeadError, StoreError, UsageError
+from embedpipe.heads.centroid import CentroidClassifier
+from embedpipe.heads.head import Head
+from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
+from embedpipe.heads.scoring import FitReport
+from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
+from embedpipe.neighbours import read_flat, write_flat
+
+FORMAT = 1
+MANIFEST, STATE, NEIGHBOURS = "manifest.json", "head.skops", "neighbours.faiss"
+LIBRARIES = ("embedpipe", "scikit-learn", "numpy", "faiss-cpu", "skops")
+
+#: What skops may make beside what it trusts itself (scikit-learn's estimators and NumPy's arrays).
+OURS = (
+    CentroidClassifier,
+    FaissKNNClassifier,
+    FaissKNNRegressor,
+    TunedLinearSVC,
+    TunedLogisticRegression,
+    TunedRidge,
+    TunedRidgeClassifier,
+)
+OUR_NAMES = [f"{kind.__module__}.{kind.__name__}" for kind in OURS]
+
+
+def check_target(to: str | Path) -> Path:
+    """Return the folder a head is to be saved in. Raises UsageError if something else is there."""
+    if "://" in os.fspath(to):
+        raise UsageError(f"{os.fspath(to)!r} is a URL: a head is saved in a local folder")
+    folder = Path(to)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UsageError(f"{str(folder)!r} is there and is not a head: give a new or empty folder")
+    return folder
+
+
+def save_head(head: Head, to: str | Path) -> Path:
+    """Write a head's folder, whole or not at all; a head that is there is replaced.
+
+    Raises
+    ------
+    UsageError
+        If something else than a head is there.
+    HeadError
+        If skops cannot store the estimator.
+    """
+    folder = check_target(to)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        neighbours = _write_state(head, part)
+        manifest = {
+            "format": FORMAT,
+            "head": head.name,
+            "estimator": f"{type(head.estimator).__module__}.{type(head.estimator).__qualname__}",
+            "classes": None if head.classes is None else head.classes.tolist(),
+            "label": head.label,
+            "spec": head.spec.to_dict(),
+            "fingerprint": head.spec.fingerprint(),
+            "store": head.store,
+            "store_version": head.store_version,
+            "report": head.report.to_dict(),
+            "neighbours": neighbours,
+            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": {path.name: _sha256(path) for path in sorted(part.iterdir())},
+        }
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=True) + "\n")
+        _replace(folder, part)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def load_head(path: str | Path, *, trust: bool = False) -> Head:
+    """Read a head that `embedpipe.fit` saved.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Its folder.
+    trust : bool
+        Also make types that only this head's file names, such as an estimator of your own: that can run
+        code, so only say so for a head of your own.
+
+    Raises
+    ------
+    HeadError
+        If there is no head, it is damaged or was changed, or it needs types that are not trusted.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    try:
+        files, classes = manifest["files"], manifest["classes"]
+        spec = BackboneSpec.from_json(json.dumps(manifest["spec"]))
+        report = FitReport(**manifest["report"])
+        names = {STATE, NEIGHBOURS} if manifest["neighbours"] else {STATE}
+        if not {*files} == names or spec.fingerprint() != manifest["fingerprint"] or len(spec.layers) != 1:
+            raise ValueError("its parts do not agree")
+        about = {name: manifest[name] for name in ("label", "store", "store_version")}
+        name = str(manifest["head"])
+    except (KeyError, TypeError, ValueError, StoreError) as error:
+        raise HeadError(
+            f"{str(folder / MANIFEST)!r} is damaged or was changed ({error!r}): fit the head again"
+        ) from error
+    for file, expected in files.items():
+        if not (folder / file).is_file():
+            raise HeadError(f"{str(folder)!r} has no {file}: the head is not whole; copy or fit it again")
+        if _sha256(folder / file) != expected:
+            raise HeadError(
+                f"{str(folder / file)!r} is not what the manifest says (SHA-256): the head is damaged or was changed; "
+                "copy or fit it again"
+            )
+    estimator = _read_state(folder, manifest["neighbours"], trust)
+    found = getattr(estimator, "classes_", None)
+    same = classes is None if found is None else np.asarray(found).tolist() == classes
+    if not same or getattr(estimator, "n_features_in_", None) != spec.layers[0].dim:
+        raise HeadError(f"{str(folder)!r}: the estimator is not the manifest's: the head was changed; fit it again")
+    return Head(name=name, estimator=estimator, spec=spec, report=report, **about)
+
+
+def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
+    """Write the estimator's files; return shape and metric of a kNN head's rows."""
+    last = head.estimator.steps[-1][1] if isinstance(head.estimator, Pipeline) else head.estimator
+    estimator, neighbours = head.estimator, None
+    if isinstance(last, FaissKNNClassifier | FaissKNNRegressor):
+        write_flat(folder / NEIGHBOURS, last.rows_, last.metric)
+        neighbours = {"shape": list(last.rows_.shape), "metric": last.metric}
+        bare = copy.copy(last)
+        del bare.rows_  # in a file of its own
+        estimator = Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], bare)]) if last is not estimator else bare
+    try:
+        skops.io.dump(estimator, folder / STATE)
+    except Exception as error:
+        raise HeadError(
+            f"skops cannot store this {type(head.estimator).__name__} ({type(error).__name__}: {error}): use an "
+            "estimator whose state is arrays, numbers and other estimators"
+        ) from error
+    return neighbours
+
+
+def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) -> Any:
+    state = folder / STATE
+    try:
+        unknown = [name for name in skops.io.get_untrusted_types(file=state) if name not in OUR_NAMES]
+        if unknown and not trust:
+            raise HeadError(
+                f"{str(folder)!r} holds types that may run code: {', '.join(unknown)}; load it only if you trust where "
+                "it comes from (--trust, trust=True)"
+            )
+        estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
+        if neighbours is not None:
+            last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+            count, dim = neighbours["shape"]
+            last.rows_ = read_flat(folder / NEIGHBOURS, (count, dim), last.metric)
+    except HeadError:
+        raise
+    except (Exception, UntrustedTypesFoundException) as error:
+        kind = "" if zipfile.is_zipfile(state) else " (not a skops file)"
+        raise HeadError(
+            f"cannot load {str(state)!r}{kind}: {type(error).__name__}: {error}; fit the head again"
+        ) from error
+    return estimator
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if folder.is_file():
+        raise HeadError(f"{str(folder)!r} is a file: a head is a folder, as `embedpipe fit --to FOLDER` makes it")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except OSError as error:
+        raise HeadError(f"there is no head at {str(folder)!r}: {error}") from error
+    except ValueError as error:
+        raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise HeadError(
+            f"{str(folder)!r} has format {version!r}, and this version reads {FORMAT}: upgrade or fit again"
+        )
+    return dict(manifest)
+
+
+def _replace(folder: Path, part: Path) -> None:
+    """Put a finished folder in place; the one that is there goes only when the new one is whole."""
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old)
+    else:
+        part.rename(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

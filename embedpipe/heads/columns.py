@@ -1,0 +1,66 @@
+"""Means and standard deviations of columns, and blocks of standardised rows, without a copy of the whole matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+#: Bytes of a float64 block.
+BLOCK = 1 << 25
+
+
+def blocks(rows: int, dim: int) -> Iterator[slice]:
+    """Yield slices that cover ``rows`` rows of ``dim`` values, each a block of bounded size."""
+    step = max(1, BLOCK // (8 * dim))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The mean and scale of each column of some rows of a matrix.
+
+    ``scale`` is the standard deviation, and 1 for a column that is constant.
+    """
+
+    mean: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Columns:
+        """Measure ``X[rows]`` in float64, in two passes."""
+        parts = list(blocks(len(rows), X.shape[1]))
+        mean = sum(X[rows[part]].sum(axis=0, dtype=np.float64) for part in parts) / len(rows)
+        squares = sum(((X[rows[part]] - mean) ** 2).sum(axis=0) for part in parts)
+        scale = np.sqrt(squares / len(rows))
+        # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
+        noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        return cls(mean, np.where(scale > noise, scale, 1.0))
+
+    def standardised(self, X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return a standardised copy of ``X[rows]``, in the type of ``X``."""
+        Z = np.empty((len(rows), X.shape[1]), X.dtype)
+        for part in blocks(*Z.shape):
+            Z[part] = (X[rows[part]] - self.mean) / self.scale
+        return Z
+
+    def unscaled(self, coef: npt.NDArray[Any], intercept: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+        """Turn a linear model of standardised rows into the same model of rows as they are."""
+        raw = np.asarray(coef, np.float64) / self.scale
+        return raw, np.asarray(intercept, np.float64) - raw @ self.mean
+
+
+def scores_of(
+    X: npt.NDArray[Any], coef: Floats, intercept: Floats, rows: npt.NDArray[np.int64] | None = None
+) -> Floats:
+    """Return ``X @ coef.T + intercept`` in float64, (n_samples, n_outputs), of all rows or some, block by block."""
+    count = len(X) if rows is None else len(rows)
+    scores = np.empty((count, len(coef)))
+    for part in blocks(count, X.shape[1]):
+        scores[part] = X[part if rows is None else rows[part]].astype(np.float64) @ coef.T + intercept
+    return scores

@@ -1,0 +1,210 @@
+"""`Head`: a fitted estimator that knows which backbone its vectors come from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.backbones import ReloadOptions, reload_backbone
+from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.config import build_options
+from embedpipe.embedding import ComputeOptions, stream_vectors
+from embedpipe.errors import Failure
+from embedpipe.heads.scoring import FitReport
+from embedpipe.progress import Progress
+from embedpipe.sources import SourceOptions, open_source
+from embedpipe.store import FeatureStore
+from embedpipe.store.scan import read_vectors
+
+OPTIONS = (SourceOptions, ReloadOptions, ComputeOptions)
+
+
+@dataclass
+class Head:
+    """A fitted head.
+
+    Made by `embedpipe.fit` and `embedpipe.load_head`.
+
+    Attributes
+    ----------
+    name : str
+        ``logreg``, say, or the class of the user's own estimator.
+    estimator : scikit-learn estimator
+        Takes vectors as the store has them, float32 (n_samples, dim).
+    spec : BackboneSpec
+        What made the vectors, with the one layer that was used.
+    label : str
+        The store's column that was learned.
+    store, store_version : str, int
+        Where it was learned, and at which table version.
+    report : FitReport
+        How it was measured.
+    """
+
+    name: str
+    estimator: Any = field(repr=False)
+    spec: BackboneSpec = field(repr=False)
+    label: str
+    store: str
+    store_version: int
+    report: FitReport = field(repr=False)
+
+    @property
+    def task(self) -> str:
+        """``classification`` or ``regression``."""
+        return self.report.task
+
+    @property
+    def classes(self) -> npt.NDArray[Any] | None:
+        """The classes in the order of the scores, (n_classes,); None for regression."""
+        return np.asarray(self.estimator.classes_) if self.task == "classification" else None
+
+    def save(self, to: str | Path) -> Path:
+        """Save into a folder; see `embedpipe.load_head`."""
+        from embedpipe.heads.artefact import save_head
+
+        return save_head(self, to)
+
+    def predict(self, source: Any, *, progress: bool | None = None, **options: Any) -> pa.Table:
+        """Predict for every item of a source, or every row of a store.
+
+        The backbone and preprocessing that made the head's vectors are loaded by themselves. Items that fail are
+        rows with an ``error`` and no prediction. What is embedded is not kept: for a large or repeated
+        job, embed into a store, which resumes, and predict from that.
+
+        Parameters
+        ----------
+        source : str, path-like, FeatureStore or in-memory data
+            Images, as `embedpipe.embed` takes them, or a feature store of the same backbone.
+        progress : bool, optional
+            Show progress on standard error; by default only on a terminal.
+        **options
+            Fields of `SourceOptions`, `ReloadOptions` and `ComputeOptions`.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row an item: ``id``, ``uri``, the prediction under the name of the label column, then for each class
+            ``probability_<class>`` or ``score_<class>`` by what the estimator gives (one score, of the second, for
+            two classes), ``actual`` where the source has labels, and ``error``.
+
+        Raises
+        ------
+        SpecMismatchError
+            If the store, or the backbone that loads, is not the one that made the head's vectors.
+        EmbedpipeError
+            If the source cannot be listed, or the backbone cannot be loaded.
+        """
+        source_options, reload_options, compute = build_options(OPTIONS, options)
+        if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
+            source = FeatureStore(os.fspath(source))
+        if isinstance(source, FeatureStore):
+            return self._predict_store(source)
+        listing = open_source(source, source_options)
+        backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
+        found = _Predictions(self, len(listing))
+        failures: list[Failure] = []
+        messages = stream_vectors(listing, backbone, compute, Progress(progress))
+        with contextlib.closing(messages):
+            for message in messages:
+                if isinstance(message, Failure):
+                    failures.append(message)
+                else:
+                    found.add(message.rows, message.vectors[self.spec.layers[0].column])
+        return self._table(found, listing.table, failures)
+
+    def _predict_store(self, store: FeatureStore) -> pa.Table:
+        layer = self.spec.layers[0]
+        advice = "A head only fits vectors of its own backbone: fit one on this store, or embed it with the head's."
+        self.spec.require(
+            store.spec.only(layer.column),
+            f"{store.path!r} holds vectors of another backbone spec than the head was fitted on",
+            "in the head",
+            "in the store",
+            advice,
+        )
+        rows = store.to_arrow([name for name in ("id", "uri", "label") if name in store.schema.names])
+        _, X = read_vectors(store.table, layer.column, layer.dim, rows.column("id").combine_chunks())
+        found = _Predictions(self, len(X))
+        found.add(slice(None), X)
+        failed = store.failures()
+        failed = failed.filter(pc.invert(pc.is_in(failed.column("id"), value_set=rows.column("id"))))
+        names = ("id", "uri", "stage", "exception", "message")
+        return self._table(found, rows, [Failure(*(row[name] for name in names)) for row in failed.to_pylist()])
+
+    def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure]) -> pa.Table:
+        """Join predictions and failures to what is known of the items, one row each."""
+        errors = {failure.id: f"{failure.stage}: {failure.exception}: {failure.message}" for failure in failures}
+        ids = rows.column("id").to_pylist()
+        columns: dict[str, Any] = {"id": rows.column("id"), "uri": rows.column("uri")}
+        columns[self.label if self.label not in ("id", "uri", "error", "actual") else "prediction"] = found.labels()
+        columns.update(found.scores())
+        if "label" in rows.column_names and rows.column("label").null_count < len(ids):
+            columns["actual"] = rows.column("label")
+        columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
+        table = pa.table(columns)
+        unlisted = [failure for failure in failures if failure.id not in set(ids)]
+        if not unlisted:
+            return table
+        lost = pa.table(
+            {
+                "id": pa.array([failure.id for failure in unlisted], pa.string()),
+                "uri": pa.array([failure.uri for failure in unlisted], pa.string()),
+                "error": pa.array([errors[failure.id] for failure in unlisted], pa.string()),
+            }
+        )
+        return pa.concat_tables([table, lost], promote_options="default")
+
+
+class _Predictions:
+    """Labels and scores of rows, filled in any order; a row that is never filled has none."""
+
+    def __init__(self, head: Head, rows: int) -> None:
+        self._head = head
+        self._filled = np.zeros(rows, bool)
+        self._labels: npt.NDArray[Any] | None = None
+        self._scores: npt.NDArray[np.float64] | None = None
+        estimator = head.estimator
+        kinds = ("predict_proba", "decision_function") if head.task == "classification" else ()
+        self._kind = next((kind for kind in kinds if hasattr(estimator, kind)), None)
+
+    def add(self, rows: Any, X: npt.NDArray[np.float32]) -> None:
+        """Predict rows from their vectors, float32 (n, dim)."""
+        if not len(X):
+            return
+        labels = np.asarray(self._head.estimator.predict(X))
+        if self._labels is None:
+            self._labels = np.empty(len(self._filled), labels.dtype)
+        self._labels[rows] = labels
+        if self._kind:
+            scores = np.asarray(getattr(self._head.estimator, self._kind)(X), np.float64).reshape(len(X), -1)
+            if self._scores is None:
+                self._scores = np.full((len(self._filled), scores.shape[1]), np.nan)
+            self._scores[rows] = scores
+        self._filled[rows] = True
+
+    def labels(self) -> pa.Array:
+        """Return the predictions, null where there is none."""
+        if self._labels is None:
+            example = self._head.classes if self._head.task == "classification" else np.zeros(1)
+            return pa.nulls(len(self._filled), pa.array(example).type)
+        return pa.array(self._labels, mask=~self._filled)
+
+    def scores(self) -> dict[str, pa.Array]:
+        """Return a column of scores for each class that has one."""
+        if self._scores is None or self._head.classes is None:
+            return {}
+        classes = self._head.classes[-self._scores.shape[1] :] if self._scores.shape[1] == 1 else self._head.classes
+        word = "probability" if self._kind == "predict_proba" else "score"
+        return {
+            f"{word}_{name}": pa.array(column, mask=~self._filled)
+            for name, column in zip(classes.tolist(), self._scores.T, strict=True)
+        }

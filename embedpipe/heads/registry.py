@@ -1,0 +1,107 @@
+"""The heads there are, by name, and those that users bring."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from embedpipe.errors import UsageError, nearest
+from embedpipe.heads.centroid import CentroidClassifier
+from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.heads.options import Task
+from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
+from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
+
+#: As many as DINO's protocol votes with (Caron et al., ICCV 2021, section 4.1).
+NEIGHBORS = 20
+
+_Make = Callable[[int], Any]
+
+
+def _lda(rows: int) -> Any:
+    """Linear discriminants with the covariance shrunk as Ledoit and Wolf (2004) do: there are many features."""
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+
+
+def _knn(kind: type) -> _Make:
+    return lambda rows: kind(min(NEIGHBORS, rows), weights="softmax", metric="cosine")
+
+
+#: Name -> for each task, a function that makes the estimator for at least so many training rows.
+HEADS: dict[str, dict[Task, _Make]] = {
+    "logreg": {"classification": lambda rows: TunedLogisticRegression()},
+    "ridge": {"classification": lambda rows: TunedRidgeClassifier(), "regression": lambda rows: TunedRidge()},
+    "linear-svc": {"classification": lambda rows: TunedLinearSVC()},
+    "lda": {"classification": _lda},
+    "centroid": {"classification": lambda rows: CentroidClassifier()},
+    "knn": {"classification": _knn(FaissKNNClassifier), "regression": _knn(FaissKNNRegressor)},
+}
+
+
+def make_estimator(head: Any, task: Task, rows: int) -> tuple[str, Any]:
+    """Return a head's name and its unfitted estimator.
+
+    Parameters
+    ----------
+    head : str or scikit-learn estimator
+        A name of `HEADS`, or an estimator of the user's own, which is cloned.
+    task : str
+    rows : int
+        Rows in the smallest training set.
+
+    Raises
+    ------
+    UsageError
+        If there is no such head, or it is not for this task.
+    """
+    if isinstance(head, str):
+        if head not in HEADS:
+            raise UsageError(f"there is no head {head!r}{nearest(head, HEADS)}: there are {', '.join(HEADS)}")
+        if task not in HEADS[head]:
+            able = ", ".join(name for name, makers in HEADS.items() if task in makers)
+            raise UsageError(f"head {head!r} is not for {task}: choose among {able}, or set the task (--task)")
+        return head, HEADS[head][task](rows)
+    if isinstance(head, type) or not hasattr(head, "fit") or not hasattr(head, "get_params"):
+        raise UsageError(f"head={head!r:.100} is neither a head's name nor a scikit-learn estimator")
+    fits = is_classifier(head) if task == "classification" else is_regressor(head)
+    if not fits:
+        raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or set the task (--task)")
+    return type(head).__name__, clone(head)
+
+
+def load_estimator(name: str) -> Any:
+    """Import ``module:Class``, here or installed, and make one without arguments.
+
+    Raises UsageError if there is none, or it cannot be made so.
+    """
+    module_name, _, class_name = name.partition(":")
+    if not module_name or not class_name:
+        raise UsageError(f"estimator={name!r}: write module:Class, such as sklearn.svm:SVC")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(
+            f"estimator={name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    kind = getattr(module, class_name, None)
+    if not callable(kind):
+        raise UsageError(
+            f"estimator={name!r}: {module_name!r} has no {class_name!r}{nearest(class_name, vars(module))}"
+        )
+    try:
+        return kind()
+    except Exception as error:
+        raise UsageError(
+            f"estimator={name!r}: {class_name}() failed: {type(error).__name__}: {error}; from Python, "
+            "embedpipe.fit takes an estimator with any parameters"
+        ) from error

@@ -1,0 +1,128 @@
+"""What a head is worth on rows it has not seen, beside always saying the commonest class (or the mean)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from embedpipe.heads.folds import Split
+from embedpipe.heads.options import Task
+from embedpipe.progress import Advance
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass
+class FitReport:
+    """How a head was measured, and with what result.
+
+    Attributes
+    ----------
+    protocol : str
+        ``5-fold cross-validation``, ``test split``, ``validation split`` or ``not measured``.
+    rows, measured_rows : int
+        How many rows the head was fitted on, and how many distinct ones measured it.
+    left_out : dict
+        Rows of the store that played no part: why -> how many.
+    metrics, baseline : dict
+        Name -> one value a split: of the head, and of the commonest class or the mean.
+    chosen : dict
+        What the head chose by itself, such as ``C``.
+    confusion : list of list of int
+        Rows are true classes, columns predicted ones, over all splits; empty for regression.
+    seconds : float
+        Wall time of measuring and fitting.
+    """
+
+    task: Task
+    protocol: str
+    rows: int
+    measured_rows: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    baseline: dict[str, list[float]] = field(default_factory=dict)
+    chosen: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings, lists and dicts."""
+        return asdict(self)
+
+
+def measure(
+    estimator: Any,
+    X: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    splits: list[Split],
+    report: FitReport,
+    fit: Callable[[Any, npt.NDArray[Any], npt.NDArray[Any]], Any],
+    advance: Advance,
+) -> None:
+    """Fit a clone on each split's training rows and score it on the others; fill ``report``.
+
+    Parameters
+    ----------
+    X : float array (n_samples, dim)
+    y : array (n_samples,)
+    splits : list of (train rows, test rows)
+    fit : callable
+        ``fit(estimator, X, y)`` returns the fitted estimator.
+    """
+    classes = np.unique(y)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    for train, test in splits:
+        model = fit(clone(estimator), X[train], y[train])
+        if report.task == "classification":
+            dummy = DummyClassifier().fit(X[train][:, :1], y[train])
+            predicted = model.predict(X[test])
+            confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
+            score: Callable[..., dict[str, float]] = _score_classes
+        else:
+            dummy = DummyRegressor().fit(X[train][:, :1], y[train])
+            score = _score_numbers
+        for values, rows, into in ((model, X[test], report.metrics), (dummy, X[test][:, :1], report.baseline)):
+            for name, value in score(values, rows, y[test], classes).items():
+                into.setdefault(name, []).append(float(value))
+        advance()
+    report.measured_rows = len(np.unique(np.concatenate([test for _, test in splits]))) if splits else 0
+    report.confusion = confusion.tolist() if report.task == "classification" else []
+
+
+def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:
+    predicted = model.predict(X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+        scores = {
+            "accuracy": metrics.accuracy_score(y, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
+            "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
+        }
+    if hasattr(model, "predict_proba"):
+        # A class that was not in the training rows has probability zero, and counts as such.
+        shares = np.zeros((len(X), len(classes)))
+        shares[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
+        scores["log_loss"] = metrics.log_loss(y, shares, labels=classes)
+    if len(classes) == 2 and len(np.unique(y)) == 2 and len(model.classes_) == 2:
+        second = model.decision_function(X) if hasattr(model, "decision_function") else None
+        if second is None and hasattr(model, "predict_proba"):
+            second = model.predict_proba(X)[:, 1]
+        if second is not None:
+            scores["roc_auc"] = metrics.roc_auc_score(y, second)
+    return scores
+
+
+def _score_numbers(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:
+    predicted = model.predict(X)
+    return {
+        "r2": metrics.r2_score(y, predicted) if len(y) > 1 else np.nan,
+        "mae": metrics.mean_absolute_error(y, predicted),
+    }

@@ -1,0 +1,169 @@
+"""What a head learns from: rows of a store that have a label, and which of them measure it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from embedpipe.errors import TrainingDataError, UsageError, nearest
+from embedpipe.heads.folds import Split
+from embedpipe.heads.options import FitOptions, Task
+from embedpipe.store import FeatureStore
+from embedpipe.store.scan import label_array, read_vectors
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Vectors and labels, in id order, and the roles of the rows.
+
+    Parameters
+    ----------
+    X : float32 array (n_samples, dim)
+    y : array (n_samples,)
+    task : str
+    fitted_on : int64 array
+        Rows that the head is fitted on in the end.
+    measured_on : list of (train rows, test rows)
+        Where it is measured.
+    tuned_on : list of (train rows, held-out rows), optional
+        Where a head chooses its penalty, as positions in ``fitted_on``; by itself where None.
+    protocol : str
+        How it is measured, in words.
+    left_out : dict
+        Why rows of the store are in neither, and how many.
+    """
+
+    X: npt.NDArray[np.float32]
+    y: npt.NDArray[Any]
+    task: Task
+    fitted_on: npt.NDArray[np.int64]
+    measured_on: list[Split]
+    tuned_on: list[Split] | None
+    protocol: str
+    left_out: dict[str, int]
+
+
+def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData:
+    """Read and check what a head is to learn from.
+
+    A store whose ``split`` column has ``train`` and ``test`` or ``validation`` is measured on the split, any
+    other by cross-validation.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column or embedding.
+    TrainingDataError
+        If the labels or vectors cannot be learned from; the message says why and what to do.
+    """
+    column = store.embedding_column(options.column)
+    rows, left_out = _labelled(store, options.label)
+    y = label_array(rows.column(options.label))
+    task = options.task or ("regression" if y.dtype.kind == "f" and (y != np.round(y)).any() else "classification")
+    if task == "regression" and y.dtype.kind not in "iuf":
+        raise TrainingDataError(f"column {options.label!r} holds {y.dtype} values: regression needs numbers")
+    splits = _splits(rows, options)
+    if splits is not None:
+        known = np.isin(splits, ["train", "validation", "test"])
+        if not known.all():
+            left_out["in no split of train, validation, test"] = int((~known).sum())
+            rows, y, splits = rows.filter(pa.array(known)), y[known], splits[known]
+    ids, X = read_vectors(store.table, column, store.dims[column], rows.column("id").combine_chunks())
+    if not (finite := np.isfinite(X).all(axis=1)).all():
+        bad = ids.filter(pa.array(~finite)).to_pylist()
+        raise TrainingDataError(
+            f"{len(bad)} vectors of {store.path!r} hold NaN or infinite values, such as that of {bad[0]!r}: "
+            "run `embedpipe verify`, and embed those items again"
+        )
+    if splits is None:
+        fitted_on, measured_on, tuned_on, protocol = _cross_validated(y, task, options)
+    else:
+        fitted_on, measured_on, tuned_on, protocol = _split(splits)
+    _check(y[fitted_on], task, options.label)
+    return TrainingData(X, y, task, fitted_on, measured_on, tuned_on, protocol, left_out)
+
+
+def _labelled(store: FeatureStore, label: str) -> tuple[pa.Table, dict[str, int]]:
+    """Return id, label and split of the rows that have a label, and how many have none."""
+    if label not in store.data_columns:
+        if label == "label":
+            raise TrainingDataError(
+                f"{store.path!r} has no labels: set them from a table with `embedpipe label {store.path} LABELS.csv`, "
+                f"or name another column (--label) of {store.data_columns}"
+            )
+        raise UsageError(
+            f"{store.path!r} has no column {label!r}{nearest(label, store.data_columns)}: it has {store.data_columns}"
+        )
+    rows = store.to_arrow(["id", *dict.fromkeys([label, *(["split"] if "split" in store.data_columns else [])])])
+    values = rows.column(label)
+    simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    if not any(is_kind(values.type) for is_kind in simple):
+        raise TrainingDataError(f"column {label!r} holds {values.type} values: labels are text, numbers or yes and no")
+    there = pc.is_valid(values)
+    if pa.types.is_floating(values.type):
+        there = pc.and_(there, pc.fill_null(pc.is_finite(values), False))
+    labelled = rows.filter(there)
+    missing = rows.num_rows - labelled.num_rows
+    if not labelled.num_rows:
+        raise TrainingDataError(f"none of the {rows.num_rows} rows of {store.path!r} has a value in {label!r}")
+    return labelled, {f"without a {label}": missing} if missing else {}
+
+
+def _splits(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:
+    if "split" not in rows.column_names or options.label == "split":
+        return None
+    splits = np.asarray(rows.column("split").to_pylist(), dtype=object)
+    return splits if {"train"} < {*splits} & {"train", "validation", "test"} else None
+
+
+def _split(splits: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], list[Split], list[Split] | None, str]:
+    """Give rows their roles: tuned on validation, measured on test, or on validation where there is no test."""
+    if "test" not in splits:
+        train, held_out = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
+        return train, [(train, held_out)], None, "validation split"
+    fitted_on, test = np.flatnonzero(splits != "test"), np.flatnonzero(splits == "test")
+    validation = splits[fitted_on] == "validation"
+    tuned_on = [(np.flatnonzero(~validation), np.flatnonzero(validation))] if validation.any() else None
+    return fitted_on, [(fitted_on, test)], tuned_on, "test split"
+
+
+def _cross_validated(
+    y: npt.NDArray[Any], task: Task, options: FitOptions
+) -> tuple[npt.NDArray[np.int64], list[Split], list[Split] | None, str]:
+    everything = np.arange(len(y))
+    if not options.folds:
+        return everything, [], None, "not measured"
+    fewest = len(y)
+    if task == "classification":
+        _check(y, task, options.label)
+        name, fewest = min(Counter(y.tolist()).items(), key=lambda pair: pair[1])
+    if fewest < options.folds:
+        few = f"class {name!r} of {options.label!r} has" if task == "classification" else "there are"
+        fewer = f"measure with --folds {fewest}" if fewest > 1 else "fit without measuring (--folds 0)"
+        numbers = ", or predict it as a number (--task regression)" if y.dtype.kind in "iuf" else ""
+        raise TrainingDataError(
+            f"{few} {fewest} labelled row{'s' * (fewest > 1)}, fewer than the {options.folds} folds: "
+            f"label more, or {fewer}{numbers}"
+        )
+    kind: Any = StratifiedKFold if task == "classification" else KFold
+    folds = list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))
+    return everything, folds, None, f"{options.folds}-fold cross-validation"
+
+
+def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:
+    distinct = np.unique(y)
+    if task == "classification" and len(distinct) < 2:
+        raise TrainingDataError(
+            f"all {len(y)} labelled rows have the one {label} {distinct[0].item()!r}: a classifier needs at least two"
+        )
+    if task == "regression" and len(y) < 2:
+        raise TrainingDataError("a single labelled row is nothing to learn from: label more")

@@ -1,0 +1,92 @@
+"""`SimilarityIndex`: a store's vectors in memory, and their nearest by cosine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedpipe.errors import UsageError
+from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.store import FeatureStore
+from embedpipe.store.scan import read_vectors
+
+
+class SimilarityIndex:
+    """One embedding of a store, of length one, for any number of searches.
+
+    Parameters
+    ----------
+    store : FeatureStore or path
+    column : str, optional
+        Which embedding; needed only where there are several.
+
+    Attributes
+    ----------
+    ids : pyarrow.Array of str, length n
+        In order: row i of ``vectors`` belongs to ``ids[i]``.
+    vectors : float32 array (n, dim)
+        Rows of length one; a row of zeros stays, and has cosine 0 with every query.
+
+    Raises
+    ------
+    UsageError
+        If the store is empty, or there is no such embedding.
+    """
+
+    def __init__(self, store: FeatureStore | str | Path, column: str | None = None) -> None:
+        self.store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+        self.column = self.store.embedding_column(column)
+        self.ids, vectors = read_vectors(self.store.table, self.column, self.store.dims[self.column])
+        if not len(vectors):
+            raise UsageError(f"{self.store.path!r} holds no rows: there is nothing to find")
+        self.vectors = normalised(vectors, out=vectors)
+
+    def search(self, queries: Any, k: int = 10) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Find the nearest rows; of equally near ones the first by id.
+
+        Parameters
+        ----------
+        queries : float array (n_queries, dim) or (dim,)
+        k : int
+            At most the number of rows are returned.
+
+        Returns
+        -------
+        cosines : float64 array (n_queries, k)
+            Largest first.
+        rows : int64 array (n_queries, k)
+            Positions in ``ids``.
+
+        Raises
+        ------
+        UsageError
+            If a query is zero, not finite or of another length than the store's vectors.
+        """
+        return nearest_rows(self.check(queries), self.vectors, min(k, len(self.vectors)), "cosine")
+
+    def check(self, queries: Any, name: str = "the query") -> npt.NDArray[np.float32]:
+        """Return vectors of length one, float32 (n_queries, dim). Raises UsageError if one cannot be asked for."""
+        try:
+            vectors = np.atleast_2d(np.asarray(queries, np.float64))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name} is no array of numbers: {error}") from error
+        dim = self.vectors.shape[1]
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise UsageError(
+                f"{name} has shape {np.shape(queries)}, and {self.column!r} of {self.store.path!r} has vectors of "
+                f"{dim} values: give (n, {dim}) or ({dim},), made by {self.store.spec.provider}/{self.store.spec.name}"
+            )
+        for row, vector in enumerate(vectors):
+            if not np.isfinite(vector).all() or not vector.any():
+                what = "is all zeros, which has no direction" if not vector.any() else "has NaN or infinite values"
+                raise UsageError(f"{name} {what}{f' (row {row})' if len(vectors) > 1 else ''}")
+        return normalised(vectors)
+
+    def find(self, id: str) -> int | None:
+        """Return the row of an id, or None."""
+        at = self.ids.index(pa.scalar(id, pa.string())).as_py()
+        return None if at < 0 else int(at)
