@@ -1,5 +1,7 @@
-"""Pictures of what a store holds."""
+"""Pictures of what a store holds, what a head gets wrong and what a search finds."""
 
+from embedpipe.report.confusion import draw_confusion
 from embedpipe.report.map import draw_map
+from embedpipe.report.neighbours import draw_neighbours
 
-__all__ = ["draw_map"]
+__all__ = ["draw_confusion", "draw_map", "draw_neighbours"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from embedpipe import __version__
 from embedpipe.errors import UsageError, nearest
 from embedpipe.progress import Progress
+from embedpipe.report.canvas import DPI, FAINT, INK, check_png, font_families, make_figure, save_figure
 from embedpipe.report.colours import Colouring, colour_labels
 from embedpipe.report.projection import project
 from embedpipe.report.thumbnails import Layout, read_thumbnails
@@ -29,11 +28,10 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_vectors
 
 #: Of the picture, in pixels: the whole, and the panel (left, bottom, width, height) with the points.
-WIDTH, HEIGHT, DPI = 1600, 1240, 100
+WIDTH, HEIGHT = 1600, 1240
 PANEL = (40, 100, 1270, 1010)
 MARGIN = 90
 OPACITY = 0.8  # of points
-INK, FAINT, PAPER = "#22262B", "#6B7075", "#FAFAF8"
 #: Key of the PNG's text that says what it was drawn from.
 DRAWN_FROM = "embedpipe.map"
 
@@ -79,12 +77,12 @@ def draw_map(
     StoreNotFoundError
         If there is no store at that path.
     """
-    to = Path(to)
+    to = check_png(to, "a map")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     column = store.embedding_column(column)
     if label == "label" and label not in store.data_columns:
         label = None
-    _check(store, to, label, thumbnails, limit)
+    _check(store, label, thumbnails, limit)
     show = Progress(progress)
     drawn_from = _drawn_from(store, label=label, column=column, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
@@ -100,23 +98,15 @@ def draw_map(
     points = _to_pixels(points)
     colouring = colour_labels(rows.column(label) if label else None, len(rows))
 
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=PAPER)
+    figure = make_figure(WIDTH, HEIGHT)
     _draw_points(figure, points, colouring)
     _draw_thumbnails(figure, points, colouring, rows.column("uri").to_pylist(), thumbnails, show)
     _draw_legend(figure, colouring, label)
     _draw_text(figure, store, label if colouring.named.any() else None, column, len(rows), method)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    part = to.with_name(f".{to.name}.{os.getpid()}.part")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box, and no more to say
-        figure.savefig(part, format="png", metadata={DRAWN_FROM: drawn_from})
-    part.replace(to)
-    return to
+    return save_figure(figure, to, {DRAWN_FROM: drawn_from})
 
 
-def _check(store: FeatureStore, to: Path, label: str | None, thumbnails: int, limit: int) -> None:
-    if to.suffix.lower() != ".png":
-        raise UsageError(f"to={str(to)!r}: a map is a PNG file, so its name must end in .png")
+def _check(store: FeatureStore, label: str | None, thumbnails: int, limit: int) -> None:
     if thumbnails < 0 or limit < 1:
         raise UsageError(f"thumbnails={thumbnails} must be at least 0 and limit={limit} at least 1")
     if label and label not in store.data_columns:
@@ -202,7 +192,13 @@ def _draw_legend(figure: Figure, colouring: Colouring, label: str | None) -> Non
     x = (left + width + 25) / WIDTH
     top = (bottom + height) / HEIGHT
     title = _short(label or "")
-    heading: dict[str, Any] = {"fontsize": 14, "fontweight": "bold", "color": INK, "parse_math": False}
+    heading: dict[str, Any] = {
+        "fontsize": 14,
+        "fontweight": "bold",
+        "color": INK,
+        "parse_math": False,
+        "family": font_families(),
+    }
     if colouring.scale is not None:
         axes = figure.add_axes((x, top - 0.42, 0.014, 0.38), label="colour bar")
         figure.colorbar(colouring.scale, cax=axes, drawedges=False)
@@ -227,7 +223,7 @@ def _draw_legend(figure: Figure, colouring: Colouring, label: str | None) -> Non
             handletextpad=0.3,
         )
         for text in legend.get_texts():
-            text.set_parse_math(False)
+            text.set(parse_math=False, fontfamily=font_families())
 
 
 def _draw_text(figure: Figure, store: FeatureStore, label: str | None, column: str, shown: int, method: str) -> None:
@@ -240,7 +236,7 @@ def _draw_text(figure: Figure, store: FeatureStore, label: str | None, column: s
         f"{column}, {store.dims[column]:,} dimensions",
         f"store version {store.version}",
     )
-    write = partial(figure.text, PANEL[0] / WIDTH, va="center", parse_math=False)
+    write = partial(figure.text, PANEL[0] / WIDTH, va="center", parse_math=False, family=font_families())
     write(1 - 48 / HEIGHT, title, fontsize=21, fontweight="bold", color=INK)
     write(1 - 90 / HEIGHT, "  ·  ".join(facts), fontsize=13, color=FAINT)
     write(52 / HEIGHT, method, fontsize=11, color=FAINT, linespacing=1.5)

@@ -1,0 +1,137 @@
+"""The confusion matrix: drawn for any number of classes and any names, its colours true to the counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import embedpipe
+from embedpipe.errors import UsageError
+from embedpipe.report.canvas import fit_text, font_families, text_width
+from embedpipe.report.confusion import EDGE, SHADES
+from embedpipe.report.confusion_matrix import MOST_CONFUSED, Matrix, compact, percent
+
+PAPER = (250, 250, 248)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), int)
+
+
+def area(path: Path, share: float) -> int:
+    """Count the pixels that have the colour of a share."""
+    colour = np.array(SHADES.to_rgba(share)[:3]) * 255
+    return int((np.abs(pixels(path) - colour).max(axis=2) <= 1).sum())
+
+
+def some_counts(n: int, right: int = 30) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 3, (n, n)) + right * np.eye(n, dtype=int)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 24, 25, 52, 200])
+def test_nothing_lies_in_the_margins(tmp_path: Path, n: int) -> None:
+    names = [f"{'a long name of a class ' * (i % 3)}{i}" for i in range(n)]
+    to = embedpipe.draw_confusion(
+        some_counts(n), names, tmp_path / "new" / "m.png", title="A title " * 40, subtitle="x " * 400
+    )
+    picture = pixels(to)
+    inside = (picture != PAPER).any(axis=2)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    assert min(rows[0], columns[0]) >= EDGE - 6
+    assert picture.shape[0] - rows[-1] >= EDGE - 12
+    assert picture.shape[1] - columns[-1] >= EDGE - 12
+    assert picture.shape[0] < 1700
+    assert picture.shape[1] < 1700
+    assert sorted(path.name for path in to.parent.iterdir()) == ["m.png"]
+
+
+def test_colours_are_shares_of_the_rows(tmp_path: Path) -> None:
+    to = embedpipe.draw_confusion([[3, 1], [0, 8]], ["a", "b"], tmp_path / "m.png")
+    assert area(to, 0.75) > 20_000
+    assert area(to, 0.25) > 20_000
+    assert area(to, 1.0) > 20_000
+    assert area(to, 0.5) < 2_000
+    turned = embedpipe.draw_confusion([[3, 0], [1, 8]], ["a", "b"], tmp_path / "t.png")
+    assert area(turned, 0.25) < 2_000
+
+
+@pytest.mark.parametrize("n", [2, 30, 100])
+def test_other_counts_give_another_picture_and_the_same_the_same(tmp_path: Path, n: int) -> None:
+    counts = some_counts(n)
+    first, again = (
+        embedpipe.draw_confusion(counts, range(n), tmp_path / f"{name}.png").read_bytes() for name in ("a", "b")
+    )
+    counts[0, 1] += 40
+    assert first == again
+    assert embedpipe.draw_confusion(counts, range(n), tmp_path / "c.png").read_bytes() != first
+
+
+def test_odd_names_and_classes_without_items(tmp_path: Path) -> None:
+    names = ["$x_1$", "$", "日本語", "кошка", "العربية", "tab\tand\nline", " ", "\udcff", "🐈", None, 1 / 3, 2]
+    counts = some_counts(len(names)) * 1_000_000
+    counts[3], counts[:, 4] = 0, 0
+    to = embedpipe.draw_confusion(counts, names, tmp_path / "m.png", title="$a", subtitle="日本語\n$b")
+    assert area(to, 0.0) > 2 * 60 * 60 * len(names)  # the row and the column of zeros, but for their numbers
+
+
+def test_the_most_confused_of_many_classes() -> None:
+    counts = np.diag(np.full(100, 50))
+    counts[7, 90], counts[8, 3] = 20, 10
+    matrix = Matrix.of(counts, [f"c{i}" for i in range(100)])
+    assert len(matrix.names) == MOST_CONFUSED
+    assert matrix.names[:4] == ["c7", "c90", "c3", "c8"]
+    assert matrix.recall[0] == 50 / 70
+    assert matrix.precision[1] == 50 / 70
+    assert matrix.counts[0, 1] == 20
+    assert matrix.accuracy == 5000 / 5030
+    # what goes to classes that are not drawn still counts
+    spread = np.diag(np.full(100, 50))
+    spread[0] = 1
+    assert Matrix.of(spread, range(100)).recall[0] == 1 / 100
+
+
+def test_numbers_as_text() -> None:
+    assert [percent(x) for x in (0, 0.001, 0.004, 0.5, 0.996, 1, np.nan)] == [
+        *("0 %", "<1 %", "<1 %", "50 %", ">99 %", "100 %", "—"),
+    ]
+    assert [percent(x, 1) for x in (0.0001, 0.1234, 0.9999)] == ["<0.1 %", "12.3 %", ">99.9 %"]
+    assert [compact(x) for x in (999, 1200, 45_600, 7 * 10**6, 3 * 10**9)] == ["999", "1.2k", "46k", "7.0M", "3.0G"]
+
+
+def test_text_is_made_to_fit() -> None:
+    path = "folder/" * 30 + "last.jpg"
+    for middle, start, end in ((False, "folder/fol", "…"), (True, "folder", "last.jpg")):
+        short = fit_text(path, 150, 10, middle=middle)
+        assert short.startswith(start)
+        assert short.endswith(end)
+        assert 120 < text_width(short, 10) <= 150
+    assert fit_text("short\n one", 150, 10) == "short one"
+    assert fit_text("iiii" * 10**6, 100, 10).startswith("iiiii")
+    assert fit_text("日本語", 1, 10) == "…"
+    assert font_families()[0] == "DejaVu Sans"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"to": "m.pdf"}, r"must end in \.png"),
+        ({"counts": [[1, 2]]}, r"shape \(1, 2\)"),
+        ({"counts": [1, 2]}, "is square"),
+        ({"counts": [[1, -2], [0, 1]]}, "holds -2"),
+        ({"counts": [[0.5, 0.5], [0, 1]]}, "float64: give whole numbers"),
+        ({"counts": np.zeros((0, 0), int), "classes": []}, "nothing to draw"),
+        ({"counts": [[0, 0], [0, 0]]}, "nothing to draw"),
+        ({"classes": ["a"]}, "2 rows and there are 1 classes"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    given = {"counts": [[1, 2], [3, 4]], "classes": ["a", "b"], "to": "m.png"} | arguments
+    to = tmp_path / given.pop("to")
+    with pytest.raises(UsageError, match=message):
+        embedpipe.draw_confusion(given["counts"], given["classes"], to)
+    assert not to.exists()

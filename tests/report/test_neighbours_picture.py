@@ -1,0 +1,179 @@
+"""Queries and their neighbours as pictures: the right ones, told apart by colour and sign, and none missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+import embedpipe
+from embedpipe.errors import UsageError
+from embedpipe.report.canvas import PALE
+from embedpipe.report.colours import PALETTE
+from embedpipe.report.neighbours import EDGE, OTHER, SAME, _digits
+
+PAPER = (250, 250, 248)
+#: Of the first query's picture in a wide row, in pixels from the upper left corner.
+QUERY = (slice(200, 260), slice(100, 160))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), int)
+
+
+def area(path: Path, colour: Any) -> int:
+    wanted = np.array(to_rgb(colour)) * 255
+    return int((np.abs(pixels(path) - wanted).max(axis=2) <= 2).sum())
+
+
+@pytest.fixture
+def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
+    """Return a function that makes a table as a search gives it, with a plain purple picture for each item."""
+    uri = tmp_path / "purple.png"
+    Image.new("RGB", (60, 30), (128, 0, 128)).save(uri)
+
+    def make(queries: int = 2, k: int = 3, **columns: Any) -> pa.Table:
+        n = queries * k
+        table = {
+            "query": [f"q{i // k}.jpg" for i in range(n)],
+            "query_uri": [str(uri)] * n,
+            "query_label": ["cat"] * n,
+            "rank": [i % k + 1 for i in range(n)],
+            "score": [1 - i % k / 10 for i in range(n)],
+            "id": [f"{i}.jpg" for i in range(n)],
+            "uri": [str(uri)] * n,
+            "label": ["cat" if i % k == 0 else "dog" for i in range(n)],
+        }
+        return pa.table(table | columns)
+
+    return make
+
+
+@pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), (14, 15)])
+def test_nothing_lies_in_the_margins(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
+    found = make_found(
+        queries,
+        k,
+        label=["a long name " * 9] * queries * k,
+        query=[f"{i // k}{'/a/long/path' * 20}" for i in range(queries * k)],
+    )
+    to = embedpipe.draw_neighbours(found, tmp_path / "new" / "n.png", title="A title " * 50)
+    picture = pixels(to)
+    inside = (picture != PAPER).any(axis=2)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    assert min(rows[0], columns[0]) >= EDGE - 6
+    assert picture.shape[0] - rows[-1] >= EDGE
+    assert picture.shape[1] - columns[-1] >= EDGE
+    assert picture.shape[1] < 2000
+    assert sorted(path.name for path in to.parent.iterdir()) == ["n.png"]
+
+
+def test_pictures_keep_their_shape(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    purple = (pixels(embedpipe.draw_neighbours(make_found(1, 1), tmp_path / "n.png")) == (128, 0, 128)).all(axis=2)
+    columns = np.flatnonzero(purple.any(axis=0))
+    first, second = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    for part in (first, second):
+        height = purple[:, part].any(axis=1).sum()
+        assert len(part) == pytest.approx(2 * height, abs=2)
+    assert len(first) > len(second) > 150
+
+
+def test_frames_say_whether_labels_agree(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    def areas(**columns: Any) -> tuple[int, int, int]:
+        to = embedpipe.draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")
+        return area(to, SAME.colour), area(to, OTHER.colour), area(to, PALE)
+
+    same, other, pale = areas()
+    assert other == pytest.approx(2 * same, rel=0.05)
+    assert pale == 0
+    assert areas(label=["cat"] * 6)[0] == pytest.approx(3 * same, rel=0.05)
+    assert areas(label=[None, float("nan"), *[1.0] * 4], query_label=[1.0] * 6)[2] > 1000
+    # numbers agree by value, whatever their type
+    assert areas(label=[1] * 6, query_label=[1.0] * 6)[1] < 300
+
+
+def test_without_a_label_of_the_query_colours_are_of_labels(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    found = make_found(1, 3, query_label=pa.nulls(3), label=["a", "b", "c"])
+    for table in (found, found.drop_columns("query_label")):
+        to = embedpipe.draw_neighbours(table, tmp_path / "n.png")
+        assert all(area(to, colour) > 2000 for colour in PALETTE[:3])
+    plain = embedpipe.draw_neighbours(found.drop_columns(["query_label", "label"]), tmp_path / "plain.png")
+    assert not any(area(plain, colour) for colour in PALETTE)
+    assert area(plain, PALE) > 1000
+
+
+def test_a_picture_that_cannot_be_read_is_an_empty_frame(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    good = str(tmp_path / "purple.png")
+    whole = embedpipe.draw_neighbours(make_found(1, 4), tmp_path / "whole.png")
+    parts = make_found(1, 4, uri=[str(broken), None, str(tmp_path / "gone.jpg"), good])
+    to = embedpipe.draw_neighbours(parts, tmp_path / "n.png")
+    purple = "#800080"
+    assert 0 < area(to, purple) < area(whole, purple) * 0.6
+    assert area(to, "white") > 3 * area(whole, "white") + 20_000
+    vector = make_found(1, 4, query=["vector 0"] * 4, query_uri=pa.nulls(4, pa.string()), uri=pa.nulls(4, pa.string()))
+    assert area(embedpipe.draw_neighbours(vector, tmp_path / "v.png"), purple) == 0
+    assert (pixels(tmp_path / "v.png")[QUERY] == 255).all(axis=2).any()
+
+
+def test_at_most_twelve_queries_and_neighbours(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    many, twelve = (
+        pixels(embedpipe.draw_neighbours(make_found(n, n), tmp_path / f"{n}.png", title="found")) for n in (15, 12)
+    )
+    assert many.shape == twelve.shape
+    rows = np.flatnonzero((many != twelve).any(axis=(1, 2)))
+    assert len(rows)
+    assert rows[0] > EDGE - 6
+    title = rows[rows < EDGE + 30]
+    assert len(title)  # which says what was cut
+
+
+def test_queries_without_neighbours_and_of_the_same_name(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    def height(**columns: Any) -> int:
+        return len(pixels(embedpipe.draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")))
+
+    two = height()
+    assert height(query=["vector 0"] * 6) == two
+    one = height(rank=[1, 2, 3, 4, 5, 6], query=["vector 0"] * 6)
+    assert one < two
+    nulls = {"score": [None] * 3 + [0.9] * 3, "id": [None] * 3 + ["a"] * 3}
+    three_without = {"rank": [None, None, None, 1, 2, 3], "error": ["cannot be read"] * 3 + [None] * 3}
+    four = height(**nulls, **three_without)
+    assert four - two == 2 * (two - one)
+    # the three rows without neighbours are empty at the right
+    right = pixels(tmp_path / "n.png")[200 : one - 100, -400:]
+    assert (right == PAPER).all()
+
+
+def test_odd_text(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    names = ["$x_1$", "日本語", "tab\tand\nline", "العربية", "", "🐈"]
+    found = make_found(6, 1, label=names, id=names, query=[f"{i}{name}" for i, name in enumerate(names)])
+    to = embedpipe.draw_neighbours(found.set_column(6, "uri", pa.nulls(6, pa.string())), tmp_path / "n.png", title="$a")
+    assert area(to, OTHER.colour) > 1000
+
+
+def test_scores_get_a_third_decimal_where_two_hide_that_they_differ() -> None:
+    assert _digits([[0.91, 0.85], [0.91, 0.91]]) == 2
+    assert _digits([[0.91, 0.85], [0.914, 0.912]]) == 3
+
+
+def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    found = make_found()
+    for table, name, message in (
+        (found, "n.jpg", r"must end in \.png"),
+        (found.slice(0, 0), "n.png", "no neighbours"),
+        (found.set_column(3, "rank", pa.nulls(6, pa.int64())), "n.png", "no neighbours"),
+        (found.rename_columns({"score": "scores"}), "n.png", "'score'; did you mean 'scores'"),
+        (found.drop_columns("uri"), "n.png", "no column 'uri'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            embedpipe.draw_neighbours(table, tmp_path / name)
+        assert not (tmp_path / name).exists()
