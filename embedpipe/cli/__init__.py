@@ -1,5 +1,6 @@
-"""The command line; it holds no logic."""
+"""The ``embedpipe`` command."""
 
-from embedpipe.cli.app import main
+from embedpipe.cli import learning as learning  # registers its verbs
+from embedpipe.cli.app import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

@@ -31,7 +31,8 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        made = [_parameter(cls, field) for cls in classes for field in dataclasses.fields(cls)]
+        given = {p.name for p in own}
+        made = [_parameter(cls, f) for cls in classes for f in dataclasses.fields(cls) if f.name not in given]
 
         @wraps(command)
         def wrapper(**values: Any) -> Any:

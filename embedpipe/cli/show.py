@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from embedpipe.backbones import LayerSpec, Stage
     from embedpipe.decoding import Preprocessing
     from embedpipe.embedding import EmbedSummary, VerifyReport
+    from embedpipe.heads import Head
     from embedpipe.store import FeatureStore
 
 
@@ -192,3 +195,87 @@ def names(found: Sequence[str], as_json: bool) -> None:
         json_value(list(found))
     else:
         print("\n".join(found))
+
+
+def fit_report(head: Head, to: Any, verbose: bool) -> None:
+    """Print what a head is worth, beside the baseline."""
+    report = head.report
+    chosen = "".join(f", {name} = {value:g}" for name, value in report.chosen.items())
+    print(
+        f"{head.name}: {report.task} of {head.label!r}, fitted on {report.rows:,} rows{chosen}, {report.seconds:.1f} s"
+    )
+    for why, count in report.left_out.items():
+        print(f"left out: {count:,} rows {why}")
+    if report.metrics:
+        baseline = "commonest class" if report.task == "classification" else "mean"
+        table = Table(
+            f"{report.protocol}, {report.measured_rows:,} rows", head.name, f"always the {baseline}", box=None
+        )
+        for name, values in report.metrics.items():
+            other = report.baseline.get(name)
+            table.add_row(name.replace("_", " "), _spread(values), _spread(other) if other else "")
+        _print(table)
+        if verbose and len(report.metrics) and len(next(iter(report.metrics.values()))) > 1:
+            for name, values in report.metrics.items():
+                print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
+    if to:
+        print(f"saved in {to}: embedpipe predict {to} PHOTOS --to predictions.csv")
+    else:
+        print("not saved: --to FOLDER keeps the head")
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = statistics.fmean(values)
+    return f"{mean:.3f} +- {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+
+
+def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
+    """Count what was predicted; with the accuracy where the source has labels."""
+    good = table.filter(pc.is_null(table.column("error")))
+    predicted = good.column(table.column_names[2])
+    facts: dict[str, Any] = {
+        "rows": table.num_rows,
+        "predicted": good.num_rows,
+        "failed": table.num_rows - good.num_rows,
+        "to": str(to),
+    }
+    if head.task == "classification":
+        counts = pc.value_counts(predicted).to_pylist()
+        facts["labels"] = {str(pair["values"]): pair["counts"] for pair in sorted(counts, key=lambda p: -p["counts"])}
+    if head.task == "classification" and "actual" in table.column_names:
+        actual = good.column("actual").cast(pa.string())
+        right = pc.equal(actual, predicted.cast(pa.string()))
+        if known := len(right) - right.null_count:
+            facts["labelled"], facts["accuracy"] = known, pc.sum(right).as_py() / known
+    return facts
+
+
+def predictions(facts: dict[str, Any]) -> None:
+    """Print what `prediction_summary` counted."""
+    print(f"{facts['rows']:,} items: {facts['predicted']:,} predicted, {facts['failed']:,} failed; see {facts['to']}")
+    if facts.get("labels"):
+        print(_counts(facts["labels"]))
+    if "accuracy" in facts:
+        print(f"{facts['accuracy']:.3f} of the {facts['labelled']:,} with a label of their own are predicted as that")
+
+
+def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:
+    """Print the first few rows that have an error."""
+    failed = table.filter(pc.is_valid(table.column("error"))).select(["id", "error"])
+    shown = Table("id", "error", box=None)
+    for row in failed.slice(0, limit).to_pylist():
+        shown.add_row(_plain(row["id"]), _plain(row["error"]))
+    _print(shown, file)
+    if failed.num_rows > limit:
+        print(f"... and {failed.num_rows - limit:,} more: column 'error' of {to}", file=file)
+
+
+def neighbours(found: pa.Table) -> None:
+    """Print neighbours, by query and rank."""
+    labelled = "label" in found.column_names
+    table = Table("query", "rank", "score", "id", *(["label"] if labelled else []), box=None)
+    for row in found.to_pylist():
+        if not row["error"]:
+            label = [_plain("" if row["label"] is None else str(row["label"]))] if labelled else []
+            table.add_row(_plain(row["query"]), str(row["rank"]), f"{row['score']:.4f}", _plain(row["id"]), *label)
+    _print(table)

@@ -1,0 +1,150 @@
+"""The verbs that work on stored features: fit, predict, search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.cli import show
+from embedpipe.cli.app import PARTLY_FAILED, Store, app
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.tables import check_table_name, write_table
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.errors import UsageError
+from embedpipe.heads.options import FitOptions
+from embedpipe.search.options import SearchOptions
+from embedpipe.sources.options import SourceOptions
+
+Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw the result, too.")]
+
+
+@app.command()
+@exits_cleanly
+@with_options(FitOptions)
+def fit(
+    store: Store,
+    *,
+    to: Annotated[Path | None, typer.Option("--to", help="The head's folder; replaces a head.")] = None,
+    head: Annotated[str, typer.Option("--head", help="logreg, ridge, linear-svc, lda, centroid or knn.")] = "logreg",
+    estimator: Annotated[
+        str | None, typer.Option("--estimator", metavar="MODULE:CLASS", help="Your own scikit-learn estimator instead.")
+    ] = None,
+    picture: Picture = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Fit a head on a store's labels, and say what it is worth on rows that it has not seen.
+
+    Example: `embedpipe fit photos.features --head logreg --to photos.head --picture confusion.png`
+    """
+    from embedpipe.heads import fit as run
+    from embedpipe.heads import load_estimator
+
+    if estimator and head != "logreg":
+        raise UsageError(f"--head {head} and --estimator {estimator} both choose the head: give one of them")
+    _check_picture(picture)
+    made = run(store, load_estimator(estimator) if estimator else head, to=to, progress=not quiet, **options)
+    if picture is not None:
+        _draw_confusion(made, picture)
+    if as_json:
+        show.json_value({"head": made.name, "folder": str(to) if to else None, **made.report.to_dict()})
+    elif not quiet:
+        show.fit_report(made, to, verbose)
+
+
+@app.command()
+@exits_cleanly
+@with_options(SourceOptions, ReloadOptions, ComputeOptions)
+def predict(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
+    source: Annotated[str, typer.Argument(help="Images, as `embed` takes them, or a feature store.")],
+    *,
+    to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> int:
+    """Predict for every item of SOURCE: one row an item, those that failed included, with the reason.
+
+    Example: `embedpipe predict photos.head new_photos --to predictions.csv`
+    """
+    from embedpipe.heads import load_head
+
+    check_table_name(to)
+    loaded = load_head(head, trust=options["trust"])
+    table = loaded.predict(source, progress=not quiet, **options)
+    write_table(table, to)
+    summary = show.prediction_summary(loaded, table, to)
+    if as_json:
+        show.json_value(summary)
+    elif not quiet:
+        show.predictions(summary)
+    if summary["failed"] and not as_json:
+        show.failed_rows(table, to, file=sys.stderr)
+    return PARTLY_FAILED if summary["failed"] else 0
+
+
+@app.command()
+@exits_cleanly
+@with_options(SearchOptions, ReloadOptions, ComputeOptions)
+def search(
+    store: Store,
+    query: Annotated[list[str], typer.Argument(help="An id of the store, an image or folder, or a .npy of vectors.")],
+    *,
+    k: Annotated[int, typer.Option("-k", "--k", help="How many neighbours of each query.")] = SearchOptions().k,
+    to: Annotated[Path | None, typer.Option("--to", help="A .csv or .parquet file to write, too.")] = None,
+    picture: Picture = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> int:
+    """Find what in a store looks most like each QUERY, by cosine; exact.
+
+    Example: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`
+    """
+    from embedpipe.search import find_similar
+
+    _check_picture(picture)
+    if to is not None:
+        check_table_name(to)
+    found = find_similar(store, list(query), progress=not quiet, k=k, **options)
+    failed = [row for row in found.select(["query", "error"]).to_pylist() if row["error"]]
+    if to is not None:
+        write_table(found, to)
+    if picture is not None and len(failed) < found.num_rows:
+        from embedpipe.report import draw_neighbours
+
+        draw_neighbours(found, picture)
+    if as_json:
+        show.json_value(json.loads(json.dumps(found.to_pylist(), default=str)))
+    elif not quiet:
+        show.neighbours(found)
+    for row in failed:
+        print(f"embedpipe: {row['query']}: {row['error']}", file=sys.stderr)
+    return PARTLY_FAILED if failed else 0
+
+
+def _check_picture(picture: Path | None) -> None:
+    """Refuse a wrong name before the work, not after it."""
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture {str(picture)!r}: a picture is a PNG file, so its name must end in .png")
+
+
+def _draw_confusion(made: Any, picture: Path) -> None:
+    from embedpipe.report import draw_confusion
+
+    report = made.report
+    if not report.confusion:
+        why = "it is regression" if report.task == "regression" else "nothing was measured"
+        raise UsageError(f"--picture {str(picture)!r}: there is no confusion matrix, as {why}")
+    classes = [str(name) for name in made.classes.tolist()]
+    draw_confusion(report.confusion, classes, picture, title=f"{made.name}: {made.label}", subtitle=report.protocol)

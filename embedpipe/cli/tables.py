@@ -1,0 +1,33 @@
+"""Result tables as CSV or Parquet files, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def check_table_name(to: Path) -> None:
+    """Raise UsageError for a name that is of no known kind."""
+    if to.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--to {str(to)!r}: its name must end in {' or '.join(SUFFIXES)}")
+
+
+def write_table(table: pa.Table, to: Path) -> None:
+    """Write a table in the format that the name says."""
+    from pyarrow import csv, parquet
+
+    to.parent.mkdir(parents=True, exist_ok=True)
+    part = to.with_name(f".{to.name}.{os.getpid()}.part")
+    try:
+        (csv.write_csv if to.suffix.lower() == ".csv" else parquet.write_table)(table, part)
+        part.replace(to)
+    finally:
+        part.unlink(missing_ok=True)
