@@ -124,9 +124,18 @@ def test_import_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["embedpipe.sources", "embedpipe.decoding", "embedpipe.store", "embedpipe.backbones.spec"],
+    [
+        "embedpipe.sources",
+        "embedpipe.decoding",
+        "embedpipe.store",
+        "embedpipe.backbones.spec",
+        "embedpipe.heads.fitting",
+        "embedpipe.heads.artefact",
+        "embedpipe.search.similar",
+        "embedpipe.cli",
+    ],
 )
-def test_reading_a_store_needs_no_torch(module: str) -> None:
+def test_what_works_on_a_store_needs_no_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "torchvision", "timm"}
 
 

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 from sklearn.pipeline import Pipeline
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -159,6 +157,8 @@ def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
         bare = copy.copy(last)
         del bare.rows_  # in a file of its own
         estimator = Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], bare)]) if last is not estimator else bare
+    import skops.io  # takes seconds, as it imports all of scikit-learn, and torch with it
+
     try:
         skops.io.dump(estimator, folder / STATE)
     except Exception as error:
@@ -170,6 +170,8 @@ def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
 
 
 def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) -> Any:
+    import skops.io
+
     state = folder / STATE
     try:
         unknown = [name for name in skops.io.get_untrusted_types(file=state) if name not in OUR_NAMES]
@@ -185,7 +187,7 @@ def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) ->
             last.rows_ = read_flat(folder / NEIGHBOURS, (count, dim), last.metric)
     except HeadError:
         raise
-    except (Exception, UntrustedTypesFoundException) as error:
+    except Exception as error:
         kind = "" if zipfile.is_zipfile(state) else " (not a skops file)"
         raise HeadError(
             f"cannot load {str(state)!r}{kind}: {type(error).__name__}: {error}; fit the head again"

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.backbones import ReloadOptions, reload_backbone
+from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.config import build_options
-from embedpipe.embedding import ComputeOptions, stream_vectors
+from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure
 from embedpipe.heads.scoring import FitReport
 from embedpipe.progress import Progress
@@ -108,6 +108,9 @@ class Head:
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
             return self._predict_store(source)
+        from embedpipe.backbones import reload_backbone  # needs torch, which a store does not
+        from embedpipe.embedding import stream_vectors
+
         listing = open_source(source, source_options)
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
         found = _Predictions(self, len(listing))

@@ -96,7 +96,7 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         return (distances, positions) if return_distance else positions
 
     def _check(self, X: Any) -> npt.NDArray[Any]:
-        checked: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        checked: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return checked
 
     def _nearest(self, queries: npt.NDArray[np.float32], k: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -155,7 +155,7 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self._fit_rows(X)
         self.classes_, self.labels_ = np.unique(y, return_inverse=True)
@@ -191,7 +191,7 @@ class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,) or (n_samples, n_outputs)."""
-        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], multi_output=True, y_numeric=True)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
         self._fit_rows(X)
         self.values_ = np.asarray(y, np.float64)
         return self

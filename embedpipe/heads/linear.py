@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpipe.heads.columns import Floats, scores_of
 
-FLOATS = [np.float32, np.float64]
+FLOATS = [np.float64, np.float32]
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -110,6 +110,7 @@ def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes
         # A class that was not in the training rows has probability zero, and counts as such.
         shares = np.zeros((len(X), len(classes)))
         shares[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
+        shares /= shares.sum(axis=1, keepdims=True)  # float32 ones do not sum to one closely enough
         scores["log_loss"] = metrics.log_loss(y, shares, labels=classes)
     if len(classes) == 2 and len(np.unique(y)) == 2 and len(model.classes_) == 2:
         second = model.decision_function(X) if hasattr(model, "decision_function") else None

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.backbones import ReloadOptions, reload_backbone
+from embedpipe.backbones.options import ReloadOptions
 from embedpipe.config import build_options
-from embedpipe.embedding import ComputeOptions, stream_vectors
+from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, SourceError, UsageError, nearest
 from embedpipe.progress import Progress
 from embedpipe.search.index import SimilarityIndex
@@ -100,27 +100,17 @@ def _resolve(
         return [_by_id(index, item, row)]
     if isinstance(item, np.ndarray) and item.dtype.kind in "fiu" and item.dtype != np.uint8:
         return _by_vector(index, item, "vector")
-    if isinstance(item, str | os.PathLike):
-        name = os.fsdecode(item)
-        if name.lower().endswith(".npy"):
-            return _by_vector(index, _read_vectors(name), Path(name).name)
-        try:
-            listing = open_source(name)
-        except SourceError as error:
-            near = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
-            raise UsageError(f"{name!r} is no id of {index.store.path!r}{near}, and as a file: {error}") from error
-    else:
-        listing = open_source([item])
-    backbone = reload_backbone(index.store.spec.only(index.column), reload_options, compute.device, "the store")
-    found: dict[str, _Query] = {}
-    for message in stream_vectors(listing, backbone, compute, show):
-        if isinstance(message, Failure):
-            found[message.id] = _Query(message.id, message.uri, error=f"{message.exception}: {message.message}")
-        else:
-            for row, vector in zip(message.rows, message.vectors[index.column], strict=True):
-                query = _by_image(listing, row, vector)
-                found[query.name] = query
-    return [found[id] for id in [*(f.id for f in listing.failures), *listing.table.column("id").to_pylist()]]
+    if not isinstance(item, str | os.PathLike):
+        return _by_images(index, open_source([item]), reload_options, compute, show)
+    name = os.fsdecode(item)
+    if name.lower().endswith(".npy"):
+        return _by_vector(index, _read_vectors(name), Path(name).name)
+    try:
+        listing = open_source(name)
+    except SourceError as error:
+        near = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
+        raise UsageError(f"{name!r} is no id of {index.store.path!r}{near}, and as a file: {error}") from error
+    return _by_images(index, listing, reload_options, compute, show)
 
 
 def _by_id(index: SimilarityIndex, id: str, row: int) -> _Query:
@@ -134,11 +124,26 @@ def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> 
     return [_Query(f"{name} {row}", vector=vector) for row, vector in enumerate(checked)]
 
 
-def _by_image(listing: Listing, row: int, vector: npt.NDArray[np.float32]) -> _Query:
-    about = {name: listing.table.column(name)[row].as_py() for name in ("id", "uri", "label")}
-    if not vector.any():
-        return _Query(about["id"], about["uri"], error="the backbone's vector is all zeros, which has no direction")
-    return _Query(about["id"], about["uri"], about["label"], vector)
+def _by_images(
+    index: SimilarityIndex, listing: Listing, reload_options: ReloadOptions, compute: ComputeOptions, show: Progress
+) -> list[_Query]:
+    from embedpipe.backbones import reload_backbone  # needs torch, which ids and vectors do not
+    from embedpipe.embedding import stream_vectors
+
+    backbone = reload_backbone(index.store.spec.only(index.column), reload_options, compute.device, "the store")
+    found: dict[str, _Query] = {}
+    for message in stream_vectors(listing, backbone, compute, show):
+        if isinstance(message, Failure):
+            found[message.id] = _Query(message.id, message.uri, error=f"{message.exception}: {message.message}")
+            continue
+        for row, vector in zip(message.rows, message.vectors[index.column], strict=True):
+            id, uri, label = (listing.table.column(name)[row].as_py() for name in ("id", "uri", "label"))
+            found[id] = (
+                _Query(id, uri, label, vector)
+                if vector.any()
+                else _Query(id, uri, label, error="the backbone's vector is all zeros, which has no direction")
+            )
+    return [found[id] for id in [*(f.id for f in listing.failures), *listing.table.column("id").to_pylist()]]
 
 
 def _read_vectors(name: str) -> npt.NDArray[Any]:

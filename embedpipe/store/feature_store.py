@@ -87,7 +87,8 @@ class FeatureStore:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Say whether there is a Delta table at ``path``."""
-        return KeyedTable.exists(_location(path))
+        path = _location(path)
+        return not Path(path).is_file() and KeyedTable.exists(path)
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""

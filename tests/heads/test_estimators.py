@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from embedpipe.heads import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.heads import (
     CentroidClassifier,
+    FaissKNNClassifier,
+    FaissKNNRegressor,
     TunedLinearSVC,
     TunedLogisticRegression,
     TunedRidge,

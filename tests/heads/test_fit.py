@@ -1,0 +1,194 @@
+"""`fit`: what it learns from, how it measures, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.naive_bayes import GaussianNB
+from stored import clusters, make_spec, make_store
+
+from embedpipe import FeatureStore, fit
+from embedpipe.errors import HeadError, TrainingDataError, UsageError
+from embedpipe.heads import TunedLogisticRegression
+from embedpipe.heads.registry import HEADS
+
+NAMES = np.array(["cat", "dog", "owl"])
+
+
+def test_figures_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    X, y = clusters(90, spread=1.5)
+    report = fit(make_store(tmp_path / "s", X, label=NAMES[y]), GaussianNB()).report
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    predicted = cross_val_predict(GaussianNB(), X, NAMES[y], cv=folds)
+    shares = cross_val_predict(GaussianNB(), X, NAMES[y], cv=folds, method="predict_proba").astype(np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    assert report.protocol == "5-fold cross-validation"
+    assert report.confusion == metrics.confusion_matrix(NAMES[y], predicted).tolist()
+    for i, (_, test) in enumerate(folds.split(X, y)):
+        truth = NAMES[y][test]
+        expected = {
+            "accuracy": metrics.accuracy_score(truth, predicted[test]),
+            "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted[test]),
+            "macro_f1": metrics.f1_score(truth, predicted[test], average="macro"),
+            "log_loss": metrics.log_loss(truth, shares[test]),
+        }
+        assert {name: values[i] for name, values in report.metrics.items()} == pytest.approx(expected, rel=1e-5)
+    assert report.baseline["accuracy"] == pytest.approx([1 / 3] * 5)
+    assert report.baseline["log_loss"] == pytest.approx([np.log(3)] * 5)
+
+
+@pytest.mark.parametrize("name", [name for name, tasks in HEADS.items() if "classification" in tasks])
+def test_every_head_learns_classes(tmp_path: Path, name: str) -> None:
+    X, y = clusters(120, spread=1.0)
+    head = fit(make_store(tmp_path / "s", X, label=NAMES[y]), name, folds=3)
+    assert head.name == name
+    assert head.classes is not None
+    assert head.classes.tolist() == NAMES.tolist()
+    assert np.mean(head.report.metrics["accuracy"]) > 0.7
+    assert np.mean(head.report.metrics["accuracy"]) > np.mean(head.report.baseline["accuracy"]) + 0.3
+    assert (head.estimator.predict(X) == NAMES[y]).mean() > 0.8
+    assert ("log_loss" in head.report.metrics) == hasattr(head.estimator, "predict_proba")
+
+
+@pytest.mark.parametrize("name", [name for name, tasks in HEADS.items() if "regression" in tasks])
+def test_every_head_learns_numbers(tmp_path: Path, name: str) -> None:
+    X, _ = clusters(150)
+    y = X @ np.arange(8) / 10 + 0.25
+    head = fit(make_store(tmp_path / "s", X, age=y.astype(float)), name, label="age")
+    assert head.task == "regression"
+    assert head.classes is None
+    assert np.mean(head.report.metrics["r2"]) > 0.5
+    assert np.mean(head.report.metrics["mae"]) < np.mean(head.report.baseline["mae"]) / 1.5
+    assert head.report.confusion == []
+
+
+def test_a_split_is_used_and_the_test_rows_never_seen(tmp_path: Path) -> None:
+    X, y = clusters(120, spread=1.5)
+    split = np.array(["train"] * 60 + ["validation"] * 30 + ["test"] * 30, dtype=object)
+    head = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), LogisticRegression())
+    seen = split != "test"
+    expected = LogisticRegression().fit(X[seen], NAMES[y][seen])
+    assert head.report.protocol == "test split"
+    assert head.report.rows == 90
+    assert head.report.measured_rows == 30
+    np.testing.assert_allclose(head.estimator.coef_, expected.coef_)
+    assert head.report.metrics["accuracy"] == pytest.approx([expected.score(X[~seen], NAMES[y][~seen])])
+
+
+def test_the_penalty_is_chosen_on_the_validation_split(tmp_path: Path) -> None:
+    X, y = clusters(200, spread=2.0)
+    labels = y.copy()
+    labels[100:150] = np.random.default_rng(0).permutation(y[100:150])
+    split = ["train"] * 100 + ["validation"] * 50 + ["test"] * 50
+    head = fit(make_store(tmp_path / "s", X, label=NAMES[labels], split=split), "logreg")
+    known = TunedLogisticRegression(cv=[(np.arange(100), np.arange(100, 150))]).fit(X[:150], labels[:150])
+    assert head.report.chosen == {"C": known.C_}
+    assert known.C_ < TunedLogisticRegression().fit(X[:150], labels[:150]).C_
+    assert head.estimator.cv is None
+
+
+def test_without_a_test_split_validation_measures_and_train_fits(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    split = ["train"] * 60 + ["validation"] * 20 + [None] * 5 + ["holdout"] * 5
+    report = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), "centroid").report
+    assert (report.protocol, report.rows, report.measured_rows) == ("validation split", 60, 20)
+    assert report.left_out == {"in no split of train, validation, test": 10}
+
+
+def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    some: list[str | None] = [str(name) for name in NAMES[y]]
+    some[:10] = [None] * 10
+    report = fit(make_store(tmp_path / "s", X, label=some), "centroid").report
+    assert report.left_out == {"without a label": 10}
+    assert report.rows == 80
+    numbers = [float("nan")] * 4 + [i + 0.5 for i in range(86)]
+    report = fit(make_store(tmp_path / "t", X, size=numbers), "ridge", label="size").report
+    assert report.left_out == {"without a size": 4}
+
+
+def test_whole_numbers_are_classes_unless_said_otherwise(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    store = make_store(tmp_path / "s", X, label=y, whole=y.astype(float), yes=[bool(v) for v in y])
+    assert fit(store, "ridge").task == "classification"
+    assert fit(store, "ridge", label="whole").task == "classification"
+    assert fit(store, "ridge", task="regression").task == "regression"
+    classes = fit(store, "ridge", label="yes").classes
+    assert classes is not None
+    assert classes.tolist() == [False, True]
+
+
+def test_no_folds_fit_without_measuring(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    report = fit(make_store(tmp_path / "s", X, label=NAMES[y]), "knn", folds=0).report
+    assert (report.protocol, report.metrics, report.measured_rows) == ("not measured", {}, 0)
+
+
+def test_a_test_class_that_was_never_seen_counts_as_wrong(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    labels = NAMES[y].tolist()
+    labels[-3:] = ["yak"] * 3
+    report = fit(make_store(tmp_path / "s", X, label=labels, split=["train"] * 60 + ["test"] * 30), "lda").report
+    assert report.metrics["accuracy"][0] <= 0.9
+    assert report.metrics["log_loss"][0] > 3
+    assert np.array(report.confusion).shape == (4, 4)
+
+
+def case(**columns: Any) -> dict[str, Any]:
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "error", "message"),
+    [
+        (case(), {}, TrainingDataError, "has no labels: set them from a table"),
+        (case(label=[None] * 12), {}, TrainingDataError, "has no labels"),
+        (case(label=["cat"] * 12), {}, TrainingDataError, "have the one label 'cat': a classifier needs at least two"),
+        (case(label=["a"] * 9 + ["b"] * 3), {}, TrainingDataError, r"class 'b' of 'label' has 3 .* --folds 3"),
+        (case(label=["a"] * 11 + ["b"]), {}, TrainingDataError, "or fit without measuring"),
+        (case(label=list(range(12))), {}, TrainingDataError, "--task regression"),
+        (case(species=["a", "b"] * 6), {"label": "specis"}, UsageError, "no column 'specis'; did you mean 'species'"),
+        (case(label=["a", "b"] * 6), {"column": "embeding"}, UsageError, "did you mean 'embedding'"),
+        (case(label=["a", "b"] * 6), {"task": "regression"}, TrainingDataError, "regression needs numbers"),
+        (case(label=["a", "b"] * 6), {"head": "logref"}, UsageError, "no head 'logref'; did you mean 'logreg'"),
+        (case(label=[0.5, 1.25] * 6), {"head": "logreg"}, UsageError, "not for regression: choose among ridge, knn"),
+        (case(label=["a", "b"] * 6), {"head": LinearRegression()}, UsageError, "Regression is not for classification"),
+        (case(label=["a", "b"] * 6), {"head": LogisticRegression}, UsageError, "neither a head's name nor"),
+        (case(label=["a", "b"] * 6), {"folds": 1}, UsageError, "folds=1 must be at least 2"),
+        (case(label=["a", "b"] * 6), {"task": "regresion"}, UsageError, "did you mean 'regression'"),
+        (case(label=["a", "b"] * 6), {"labels": "x"}, UsageError, "did you mean 'label'"),
+        (case(split=["train"] * 6 + ["test"] * 6), {"label": "split", "folds": 7}, TrainingDataError, "the 7 folds"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learned_is_refused(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0], **columns)
+    with pytest.raises(error, match=message) as raised:
+        fit(store, **options)
+    assert str(tmp_path) not in message
+    assert isinstance(raised.value, HeadError | UsageError)
+
+
+def test_vectors_with_nan_are_refused_by_id(tmp_path: Path) -> None:
+    X, y = clusters(20)
+    X[7, 2] = np.nan
+    with pytest.raises(TrainingDataError, match=r"1 vectors of .* NaN or infinite values, such as that of 'row-007'"):
+        fit(make_store(tmp_path / "s", X, label=NAMES[y]), "ridge", folds=2)
+
+
+def test_an_empty_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="has no labels"):
+        fit(FeatureStore.create(tmp_path / "s", make_spec(4)), "ridge")
+
+
+def test_an_estimator_that_cannot_learn_is_a_clear_error(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    with pytest.raises(TrainingDataError, match=r"LogisticRegression cannot learn from these rows.*'C'"):
+        fit(make_store(tmp_path / "s", X, label=NAMES[y]), LogisticRegression(C=-1))

@@ -1,0 +1,104 @@
+"""The FAISS neighbours estimators against NumPy's rendering of the published vote, and against scikit-learn's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from stored import clusters
+
+from embedpipe import FaissKNNClassifier, FaissKNNRegressor
+
+
+def dino_vote(
+    train: npt.NDArray[Any], y: npt.NDArray[Any], queries: npt.NDArray[Any], k: int, temperature: float, classes: int
+) -> npt.NDArray[np.float64]:
+    """Vote as section 4.1 of the DINO paper says, one query after the other: w = exp(cosine / temperature)."""
+    shares = []
+    for query in queries.astype(np.float64):
+        cosines = [float(query @ row / np.linalg.norm(query) / np.linalg.norm(row)) for row in train.astype(np.float64)]
+        votes = [0.0] * classes
+        for neighbour in sorted(range(len(train)), key=lambda i: (-cosines[i], i))[:k]:
+            votes[y[neighbour]] += float(np.exp(cosines[neighbour] / temperature))
+        shares.append([vote / sum(votes) for vote in votes])
+    return np.array(shares)
+
+
+@pytest.mark.parametrize("k", [1, 10, 20, 100])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_votes_are_those_of_the_published_formula(k: int, temperature: float) -> None:
+    X, y = clusters(160, classes=4, spread=2.0)
+    queries, truth = clusters(60, classes=4, spread=2.0, seed=1)
+    head = FaissKNNClassifier(k, weights="softmax", metric="cosine", temperature=temperature).fit(X, y)
+    expected = dino_vote(X, y, queries, k, temperature, 4)
+    np.testing.assert_allclose(head.predict_proba(queries), expected, atol=1e-5)
+    assert (head.predict(queries) == expected.argmax(axis=1)).all()
+    assert 0.2 < (head.predict(queries) == truth).mean() < 1
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("weights", ["uniform", "distance", lambda distances: 1 / (1 + distances)])
+def test_takes_the_place_of_scikit_learns(metric: Any, weights: Any) -> None:
+    X, y = clusters(200, spread=1.5)
+    queries, _ = clusters(80, spread=1.5, seed=1)
+    ours = FaissKNNClassifier(7, metric=metric, weights=weights).fit(X, y)
+    theirs = KNeighborsClassifier(7, metric=metric, weights=weights, algorithm="brute").fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries), atol=1e-4)
+    for mine, other in (
+        (ours.kneighbors(queries), theirs.kneighbors(queries)),
+        (ours.kneighbors(), theirs.kneighbors()),
+    ):
+        np.testing.assert_allclose(mine[0], other[0], atol=1e-5)
+        assert (mine[1] == other[1]).mean() > 0.999
+    values = np.stack([X[:, 0], X[:, 1] * 2], axis=1)
+    mean = FaissKNNRegressor(7, metric=metric, weights=weights).fit(X, values).predict(queries)
+    other = KNeighborsRegressor(7, metric=metric, weights=weights, algorithm="brute").fit(X, values).predict(queries)
+    np.testing.assert_allclose(mean, other, atol=1e-4)
+
+
+def test_a_row_is_not_its_own_neighbour_even_among_copies() -> None:
+    X = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    distances, found = FaissKNNClassifier(3, metric="cosine").fit(X, np.arange(12)).kneighbors()
+    assert (distances == 0).all()
+    for row in range(12):
+        assert found[row].tolist() == [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
+
+
+def test_works_in_a_grid_search_with_several_processes() -> None:
+    X, y = clusters(150, spread=1.5)
+    model = make_pipeline(StandardScaler(), FaissKNNClassifier(metric="cosine"))
+    search = GridSearchCV(model, {"faissknnclassifier__n_neighbors": [1, 5, 15]}, cv=3, n_jobs=2).fit(X, y)
+    assert search.best_params_["faissknnclassifier__n_neighbors"] > 1
+    assert cross_val_score(search.best_estimator_, X, y, cv=3).mean() > 0.6
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"metric": "manhattan"}, "metric='manhattan' is not one of cosine, euclidean"),
+        ({"weights": "softmx"}, "weights='softmx' is neither callable nor one of"),
+        ({"weights": "softmax"}, "needs metric='cosine'"),
+        ({"weights": "softmax", "metric": "cosine", "temperature": 0}, "a temperature above 0"),
+        ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
+    ],
+)
+def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FaissKNNClassifier(**parameters).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_more_neighbours_than_rows_is_refused() -> None:
+    head = FaissKNNClassifier(5).fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match="n_neighbors=5, but there are 2 training rows"):
+        head.predict([[0.5]])
+
+
+def test_values_beyond_float32_are_refused() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        FaissKNNClassifier(1).fit([[1e300], [1.0]], [0, 1])

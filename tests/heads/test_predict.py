@@ -1,0 +1,132 @@
+"""Predicting on photos: the right backbone by itself, one row an input, failures included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import TINY, write_photo
+from PIL import Image
+from sklearn.svm import SVC
+
+import embedpipe
+from embedpipe import Head, embed, fit
+from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, UsageError
+
+BROKEN = (b"", b"no image", b"\xff\xd8\xff\xe0 cut", b"\x89PNG\r\n\x1a\n", b"GIF89a")
+
+
+@pytest.fixture
+def head(photos: Path, tmp_path: Path) -> Head:
+    for i in range(12, 36):
+        write_photo(photos / ("cat", "dog", "owl")[i % 3] / f"{i:04d}.jpg", seed=i)
+    return fit(embed(photos, tmp_path / "store", backbone=TINY), "knn", folds=0)
+
+
+def test_300_good_and_30_broken_give_330_rows_and_30_reasons(head: Head, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    good = {f"{i:04d}.jpg": write_photo(new / f"{i:04d}.jpg", seed=i % 36) for i in range(300)}
+    for i in range(30):
+        (new / f"broken-{i:02d}.jpg").write_bytes(BROKEN[i % len(BROKEN)])
+    table = head.predict(new, trust=True)
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert table.num_rows == len(rows) == 330
+    failed = {id for id, row in rows.items() if row["error"]}
+    assert failed == {f"broken-{i:02d}.jpg" for i in range(30)}
+    for id, row in rows.items():
+        shares = [row[f"probability_{name}"] for name in ("cat", "dog", "owl")]
+        if id in good:
+            assert row["label"] in ("cat", "dog", "owl")
+            assert sum(shares) == pytest.approx(1)
+        else:
+            assert row["label"] is None
+            assert shares == [None] * 3
+            assert row["error"].startswith("decode: ")
+    # The same photo, by way of a store, has the same vector and the same neighbours.
+    stored = head.predict(embed(new, tmp_path / "new.store", backbone=TINY))
+    by_id = {row["id"]: row for row in stored.to_pylist()}
+    assert by_id.keys() == rows.keys()
+    assert {id for id, row in by_id.items() if row["error"]} == failed
+    assert all(by_id[id]["label"] == rows[id]["label"] for id in rows)
+    assert all(by_id[id]["probability_cat"] == pytest.approx(rows[id]["probability_cat"], abs=1e-4) for id in good)
+
+
+def test_every_kind_of_source(head: Head, photos: Path, tmp_path: Path) -> None:
+    paths = sorted(str(path) for path in photos.rglob("*.jpg"))
+    by_list = head.predict(paths, trust=True)
+    assert by_list["id"].to_pylist() == paths
+    images = [Image.open(path) for path in paths]
+    assert head.predict(images, trust=True)["label"].to_pylist() == by_list["label"].to_pylist()
+    assert head.predict(paths[0], trust=True)["label"].to_pylist() == by_list["label"].to_pylist()[:1]
+    frame = pa.table({"id": ["a", "b"], "image": paths[:2], "label": ["cat", "owl"]})
+    table = head.predict(frame, trust=True)
+    assert table.column_names[:3] == ["id", "uri", "label"]
+    assert table["actual"].to_pylist() == ["cat", "owl"]
+    assert head.predict(str(tmp_path / "store"))["actual"].to_pylist() == [Path(path).parent.name for path in paths]
+
+
+def test_scores_are_what_the_estimator_gives(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    X, y = store.to_numpy(label="label")
+    three = fit(store, "centroid", folds=0)
+    table = three.predict(store)
+    scores = np.stack([table[f"score_{name}"].to_numpy() for name in ("cat", "dog", "owl")], axis=1)
+    np.testing.assert_allclose(scores, three.estimator.decision_function(X))
+    pairs = [(id, "cat" if label == "cat" else "other") for id, label in zip(store.ids(), y, strict=True)]
+    store.label(pa.table({"id": [i for i, _ in pairs], "kind": [k for _, k in pairs]}), label="kind", to="kind")
+    two = fit(store, SVC(), label="kind", folds=0)
+    table = two.predict(store)
+    assert table.column_names == ["id", "uri", "kind", "score_other", "actual", "error"]
+    np.testing.assert_allclose(table["score_other"].to_numpy(), two.estimator.decision_function(X))
+
+
+def test_a_python_backbone_needs_trust_and_a_changed_one_is_refused(
+    head: Head, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BackboneError, match="names Python code to run"):
+        head.predict(photos)
+    module = tmp_path / "changing.py"
+    code = "import tiny_backbone\n\ndef make():\n    net = tiny_backbone.make()\n    return net\n"
+    module.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    other = fit(embed(photos, tmp_path / "other", backbone="python:changing.make"), "knn", folds=0)
+    import changing
+
+    def brighter() -> object:
+        network = changing.tiny_backbone.make()
+        network.conv1.bias.data += 1
+        return network
+
+    monkeypatch.setattr(changing, "make", brighter)
+    from embedpipe.backbones import load
+
+    load._cache.clear()
+    with pytest.raises(SpecMismatchError, match=r"weights_sha256: '\w{64}' in the head, '\w{64}' loaded"):
+        other.predict(photos, trust=True)
+
+
+def test_wrong_arguments_are_refused(head: Head, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'batch_size'"):
+        head.predict(tmp_path, batchsize=3)
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        head.predict(tmp_path / "nowhere", trust=True)
+
+
+def test_the_default_backbone_goes_the_whole_way(tmp_path: Path) -> None:
+    from skimage import data
+
+    for name, photo in (("cat", data.chelsea()), ("coffee", data.coffee())):
+        for i in range(6):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo[20 * i : 20 * i + 180, 30 * i : 30 * i + 240]).save(
+                tmp_path / f"photos/{name}/{i}.png"
+            )
+    store = embedpipe.embed(tmp_path / "photos", tmp_path / "store")
+    head = fit(store, "logreg", to=tmp_path / "head", folds=3)
+    assert np.mean(head.report.metrics["accuracy"]) > 0.8
+    Image.fromarray(data.chelsea()).save(tmp_path / "whole cat.png")
+    table = embedpipe.load_head(tmp_path / "head").predict(tmp_path / "whole cat.png")
+    assert table["label"].to_pylist() == ["cat"]
+    assert table["probability_cat"].to_pylist()[0] > 0.9
