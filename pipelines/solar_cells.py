@@ -14,26 +14,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import embedpipe
 
-#: Chosen beforehand for a few thousand rows of 1,280 features, not tuned on these photos.
-C = 0.01
-FOLDS = 5
+LABELS = {0.0: "intact", 1.0: "defective"}
+out = Console(highlight=False, soft_wrap=True)
 
 
 def find_photos() -> pa.Table:
-    """Return one row a photo: id, image (path), label, the experts' defect probability and the cell type."""
+    """Return one row a photo: id, image (path), label, the experts' defect probability and the cell type.
+
+    Photos that the experts were in doubt about have no label.
+    """
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
         raise SystemExit("elpv-dataset is not installed: run `make install`, or `pip install elpv-dataset`")
@@ -44,47 +41,63 @@ def find_photos() -> pa.Table:
         {
             "id": list(paths),
             "image": [str(data / path) for path in paths],
-            "label": [{0: "intact", 1: "defective"}.get(float(value), "in doubt") for value in probabilities],
+            "label": [LABELS.get(float(value)) for value in probabilities],
             "defect_probability": [float(value) for value in probabilities],
             "cell_type": list(types),
         }
     )
 
 
-def cross_validate(X: npt.NDArray[np.float32], y: npt.NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Return accuracy, ROC AUC and the majority class's accuracy on each held-out fold."""
-    scores: dict[str, list[float]] = {"accuracy": [], "ROC AUC": [], "majority": []}
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y)
-    for train, test in track(folds, "cross-validating", FOLDS, console=Console(stderr=True), transient=True):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
-        chance = model.fit(X[train], y[train]).predict_proba(X[test])[:, 1]
-        scores["accuracy"].append(accuracy_score(y[test], chance > 0.5))
-        scores["ROC AUC"].append(roc_auc_score(y[test], chance))
-        majority = y[train].mean() > 0.5
-        scores["majority"].append(float((y[test] == majority).mean()))
-    return scores
+def fit_or_load(store: embedpipe.FeatureStore, folder: Path) -> embedpipe.Head:
+    """Return the head that was fitted on this version of the store, fitting it if there is none."""
+    if folder.is_dir() and (head := embedpipe.load_head(folder)).is_of(store):
+        return head
+    return embedpipe.fit(store, "logreg", to=folder, progress=True)
 
 
-def score_table(scores: dict[str, list[float]], rows: int) -> Table:
-    """Lay out the scores: mean and standard deviation over the folds."""
-    table = Table(title=f"Defective or not: {rows:,} photos, {FOLDS}-fold cross-validation")
-    for heading in ("", "accuracy", "ROC AUC"):
+def figures(report: embedpipe.FitReport) -> Table:
+    """Lay out mean and standard deviation over the folds, beside always saying the commonest class."""
+    table = Table(title=f"Defective or not: {report.protocol}, {report.measured_rows:,} photos")
+    for heading in ("", "logistic regression", "commonest class"):
         table.add_column(heading, justify="left" if not heading else "right")
-
-    def cell(name: str) -> str:
-        return f"{np.mean(scores[name]):.3f} ± {np.std(scores[name], ddof=1):.3f}"
-
-    table.add_row("logistic regression on frozen features", cell("accuracy"), cell("ROC AUC"), style="bold")
-    table.add_row("always the majority class", cell("majority"), "0.500")
+    for name in ("accuracy", "balanced_accuracy", "roc_auc"):
+        cells = [f"{np.mean(m[name]):.3f} ± {np.std(m[name], ddof=1):.3f}" for m in (report.metrics, report.baseline)]
+        table.add_row(name.replace("_", " "), *cells)
     return table
 
 
+def show_doubtful(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path) -> None:
+    """Predict the cells that the head was not fitted on, as the experts were in doubt about them."""
+    predicted = head.predict(store)
+    csv.write_csv(predicted, to)
+    rows = store.to_arrow(["id", "label", "defect_probability"])
+    chance = predicted.column("probability_defective").to_numpy()
+    doubt = np.asarray(pc.is_null(rows.column("label")))
+    says = rows.column("defect_probability").to_numpy()
+    for share in np.unique(says[doubt]):
+        cells = doubt & (says == share)
+        out.print(
+            f"   {int(cells.sum()):4} cells that the experts call defective with probability {share:.2f}: "
+            f"the head says {chance[cells].mean():.2f} on average, 'defective' for {(chance[cells] > 0.5).mean():.0%}"
+        )
+    out.print(f"   every photo's prediction: {to}\n")
+
+
+def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
+    """Draw a few defective cells with those that look most like them."""
+    defective = store.to_arrow(["id", "label"]).filter(pc.equal(pc.field("label"), "defective")).column("id")
+    queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
+    found = embedpipe.find_similar(store, queries, k=8)
+    embedpipe.draw_neighbours(found, to, title="Defective cells, and those that look most like them")
+    same = pc.mean(pc.equal(found.column("label"), "defective")).as_py()
+    out.print(f"   {same:.0%} of those neighbours that have a label are defective too: {to}\n")
+
+
 def main() -> None:
-    """Embed, cross-validate, draw the map, and say how to go on with other photos."""
+    """Embed, fit, predict, search, draw, and say how to go on with other photos."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for store and map")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for all that is made")
     output = parser.parse_args().output
-    out = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
 
     features = output / "solar-cells.features"
@@ -95,26 +108,35 @@ def main() -> None:
     out.print(f"   {counts}, in {run.seconds:.1f} s ({store.spec.provider}/{store.spec.name} on {run.device})")
     out.print(f"   the store: {features}, {len(store):,} rows, version {store.version}\n")
 
-    out.print("[bold]2. Fit[/] scikit-learn's logistic regression on the stored features")
-    X, label = store.to_numpy(label="label")
-    sure = label != "in doubt"
-    scores = cross_validate(X[sure], label[sure] == "defective")
-    out.print(score_table(scores, int(sure.sum())))
-    out.print(
-        f"   Probability 1 against 0; {int((~sure).sum()):,} photos that the experts were in doubt about are left out."
+    out.print("[bold]2. Fit[/] a logistic regression on the stored features, and measure it")
+    head = fit_or_load(store, output / "solar-cells.head")
+    out.print(figures(head.report))
+    embedpipe.draw_confusion(
+        head.report.confusion, ["defective", "intact"], output / "confusion.png", subtitle=head.report.protocol
     )
+    left_out = sum(head.report.left_out.values())
+    out.print(f"   Probability 1 against 0; {left_out:,} photos that the experts were in doubt about are left out.")
     out.print("   Mean and spread over the folds. Cells of one solar module may be on both sides of a split,")
-    out.print("   so expect somewhat less on modules never seen.\n")
+    out.print(f"   so expect somewhat less on modules never seen. {output / 'confusion.png'}\n")
+
+    out.print("[bold]3. Predict[/] the cells in doubt, which the head has not seen")
+    show_doubtful(head, store, output / "predictions.csv")
+
+    out.print("[bold]4. Search[/] for cells that look alike")
+    show_similar(store, output / "similar.png")
 
     picture = output / "solar-cells.png"
-    out.print("[bold]3. Draw[/] a map of the store, coloured by defect probability")
+    out.print("[bold]5. Draw[/] a map of the store, coloured by defect probability")
     embedpipe.draw_map(store, picture, label="defect_probability", progress=True)
     out.print(f"   {picture}\n")
 
-    out.print(f"Done in {time.perf_counter() - start:.0f} s. The same on your own folder of photos:\n")
-    for words in ("embed PHOTOS --to my.features", "info my.features", "map my.features --to map.png"):
-        out.print(f"   .venv/bin/embedpipe {words}")
-    out.print("   .venv/bin/embedpipe verify my.features")
+    out.print(
+        f"Done in {time.perf_counter() - start:.0f} s. The same on your own folder, with a folder for each class:\n"
+    )
+    out.print("   .venv/bin/embedpipe embed PHOTOS --to my.features")
+    out.print("   .venv/bin/embedpipe fit my.features --to my.head --picture confusion.png")
+    out.print("   .venv/bin/embedpipe predict my.head NEW_PHOTOS --to predictions.csv")
+    out.print("   .venv/bin/embedpipe search my.features NEW_PHOTO.jpg --picture similar.png")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def save_head(head: Head, to: str | Path) -> Path:
             "spec": head.spec.to_dict(),
             "fingerprint": head.spec.fingerprint(),
             "store": head.store,
+            "store_id": head.store_id,
             "store_version": head.store_version,
             "report": head.report.to_dict(),
             "neighbours": neighbours,
@@ -125,7 +126,7 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
         names = {STATE, NEIGHBOURS} if manifest["neighbours"] else {STATE}
         if not {*files} == names or spec.fingerprint() != manifest["fingerprint"] or len(spec.layers) != 1:
             raise ValueError("its parts do not agree")
-        about = {name: manifest[name] for name in ("label", "store", "store_version")}
+        about = {name: manifest[name] for name in ("label", "store", "store_id", "store_version")}
         name = str(manifest["head"])
     except (KeyError, TypeError, ValueError, StoreError) as error:
         raise HeadError(

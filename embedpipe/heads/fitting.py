@@ -92,6 +92,7 @@ def fit(
         spec=store.spec.only(column),
         label=chosen.label,
         store=store.path,
+        store_id=store.table_id,
         store_version=store.version,
         report=report,
     )

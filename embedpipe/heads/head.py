@@ -43,8 +43,8 @@ class Head:
         What made the vectors, with the one layer that was used.
     label : str
         The store's column that was learned.
-    store, store_version : str, int
-        Where it was learned, and at which table version.
+    store, store_id, store_version : str, str, int
+        Where it was learned: path, table id and table version.
     report : FitReport
         How it was measured.
     """
@@ -54,6 +54,7 @@ class Head:
     spec: BackboneSpec = field(repr=False)
     label: str
     store: str
+    store_id: str
     store_version: int
     report: FitReport = field(repr=False)
 
@@ -66,6 +67,10 @@ class Head:
     def classes(self) -> npt.NDArray[Any] | None:
         """The classes in the order of the scores, (n_classes,); None for regression."""
         return np.asarray(self.estimator.classes_) if self.task == "classification" else None
+
+    def is_of(self, store: FeatureStore) -> bool:
+        """Say whether it was fitted on this very version of this very table."""
+        return (self.store_id, self.store_version) == (store.table_id, store.version)
 
     def save(self, to: str | Path) -> Path:
         """Save into a folder; see `embedpipe.load_head`."""
@@ -134,14 +139,16 @@ class Head:
             "in the store",
             advice,
         )
+        names = ["id", "uri", "stage", "exception", "message"]
+        failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
         rows = store.to_arrow([name for name in ("id", "uri", "label") if name in store.schema.names])
-        _, X = read_vectors(store.table, layer.column, layer.dim, rows.column("id").combine_chunks())
+        ids, X = read_vectors(store.table, layer.column, layer.dim, rows.column("id").combine_chunks())
+        # An item that broke after it was embedded still has the vector of what it was.
+        failed = pa.array([failure.id for failure in failures], pa.string())
+        good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
         found = _Predictions(self, len(X))
-        found.add(slice(None), X)
-        failed = store.failures()
-        failed = failed.filter(pc.invert(pc.is_in(failed.column("id"), value_set=rows.column("id"))))
-        names = ("id", "uri", "stage", "exception", "message")
-        return self._table(found, rows, [Failure(*(row[name] for name in names)) for row in failed.to_pylist()])
+        found.add(good, X if len(good) == len(X) else X[good])
+        return self._table(found, rows, failures)
 
     def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure]) -> pa.Table:
         """Join predictions and failures to what is known of the items, one row each."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from embedpipe.heads.columns import Columns, Floats, blocks, scores_of
 from embedpipe.heads.folds import Folds, inner_splits
@@ -54,10 +55,10 @@ class _Decomposed:
                 Z = (X[rows[part]] - columns.mean) / columns.scale
                 gram += Z.T @ Z
                 right += Z.T @ (Y[rows[part]] - mean)
-            squares, basis = eigh(gram, overwrite_a=True, check_finite=False)
+            squares, basis = _eigh(gram)
             return cls(columns, mean, basis, np.maximum(squares, 0), basis.T @ right)
         Z = (X[rows] - columns.mean) / columns.scale
-        squares, left = eigh(Z @ Z.T, overwrite_a=True, check_finite=False)
+        squares, left = _eigh(Z @ Z.T)
         kept = squares > len(rows) * np.finfo(np.float64).eps * squares[-1]
         squares, left = squares[kept], left[:, kept]
         basis = Z.T @ (left / np.sqrt(squares))
@@ -68,6 +69,17 @@ class _Decomposed:
         """Return coefficients (n_outputs, n_features) and intercept (n_outputs,) for features as they are."""
         weights = self.basis @ (self.targets / (self.squares + alpha)[:, None])
         return self.columns.unscaled(weights.T, self.mean)
+
+
+def _eigh(matrix: Floats) -> tuple[Floats, Floats]:
+    """Return eigenvalues, going up, and eigenvectors of a symmetric matrix, which is overwritten.
+
+    On one thread: LAPACK makes thousands of small BLAS calls, and on two beside another busy process they took seven
+    times as long.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
+    return values, vectors
 
 
 class _Ridge(BaseEstimator):  # type: ignore[misc]

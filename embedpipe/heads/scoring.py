@@ -93,8 +93,8 @@ def measure(
             for name, value in score(values, rows, y[test], classes).items():
                 into.setdefault(name, []).append(float(value))
         advance()
-    report.measured_rows = len(np.unique(np.concatenate([test for _, test in splits]))) if splits else 0
-    report.confusion = confusion.tolist() if report.task == "classification" else []
+    report.measured_rows = len({row for _, test in splits for row in test.tolist()})
+    report.confusion = confusion.tolist() if splits and report.task == "classification" else []
 
 
 def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:

@@ -13,12 +13,17 @@ from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from embedpipe.heads.columns import Columns, Floats, scores_of
 from embedpipe.heads.folds import Folds, Split, inner_splits
 from embedpipe.heads.linear import LinearClassifier
 
 Rows = npt.NDArray[np.int64]
+
+#: Bytes of a matrix below which BLAS works on one thread. A solver makes hundreds of products of under a millisecond;
+#: on more threads each waits for the slowest, and beside another busy process that took three to ten times as long.
+SMALL = 1 << 27
 
 
 class _TunedClassifier(LinearClassifier, ABC):
@@ -45,18 +50,21 @@ class _TunedClassifier(LinearClassifier, ABC):
         Cs = np.sort(np.asarray(self.Cs, np.float64))
         if not len(Cs) or Cs[0] <= 0:
             raise ValueError(f"Cs={self.Cs!r} must be numbers above 0")
-        splits = inner_splits(self.cv, position, classes=True) if len(Cs) > 1 else []
-        if splits:
-            losses = np.sum([self._held_out_losses(X, position, split, Cs) for split in splits], axis=0)
-            self.C_ = float(Cs[np.argmin(losses)])
-        else:
-            self.C_ = float(Cs[np.argmin(np.abs(np.log(Cs / self.FALLBACK)))])
-        everything = np.arange(len(X))
-        columns = Columns.of(X, everything)
-        model = self._solver().set_params(C=self.C_).fit(columns.standardised(X, everything), position)
+        with threadpool_limits(1 if X.nbytes < SMALL else None, user_api="blas"):
+            self.C_ = self._choose(X, position, Cs)
+            everything = np.arange(len(X))
+            columns = Columns.of(X, everything)
+            model = self._solver().set_params(C=self.C_).fit(columns.standardised(X, everything), position)
         self.coef_, self.intercept_ = columns.unscaled(model.coef_, model.intercept_)
         self.n_iter_ = int(np.max(model.n_iter_))
         return self
+
+    def _choose(self, X: npt.NDArray[Any], y: Rows, Cs: Floats) -> float:
+        splits = inner_splits(self.cv, y, classes=True) if len(Cs) > 1 else []
+        if not splits:
+            return float(Cs[np.argmin(np.abs(np.log(Cs / self.FALLBACK)))])
+        losses = np.sum([self._held_out_losses(X, y, split, Cs) for split in splits], axis=0)
+        return float(Cs[np.argmin(losses)])
 
     def _held_out_losses(self, X: npt.NDArray[Any], y: Rows, split: Split, Cs: Floats) -> Floats:
         """Return the held-out loss for each C, going up; infinite after it has worsened."""

@@ -210,8 +210,9 @@ def _draw_tile(sheet: Sheet, x: float, bottom: float, side: int, tile: _Tile, pi
 
 
 def _write_below(sheet: Sheet, x: float, bottom: float, width: float, text: str, tile: _Tile) -> None:
-    """Write a sign and a text, and the label below them."""
-    sheet.write(x, bottom + 37, fit_text(tile.label, width, TEXT), TEXT, FAINT)
+    """Write a sign and a text, and below them the label, or the name where there is no label."""
+    known = tile.label or (tile.name if tile.name != text else "")
+    sheet.write(x, bottom + 37, fit_text(known, width, TEXT, middle=not tile.label), TEXT, FAINT)
     if tile.look.sign:
         sheet.write(x, bottom + 17, tile.look.sign, 12, tile.look.colour, weight="bold")
         x, width = x + 19, width - 19

@@ -112,6 +112,11 @@ class FeatureStore:
         return self._table.version
 
     @property
+    def table_id(self) -> str:
+        """The table's own id: a store that is deleted and made again at the same place has another."""
+        return str(self._table.delta.metadata().id)
+
+    @property
     def table(self) -> KeyedTable:
         """The keyed Delta table underneath."""
         return self._table

@@ -9,16 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run
 from conftest import TINY, write_photo
-from typer.testing import CliRunner, Result
 
 from embedpipe import BackboneOptions, FeatureStore, RunOptions, SourceOptions
-from embedpipe.cli.app import app
+from embedpipe.cli import app
 from embedpipe.cli.options import with_options
-
-
-def run(*args: object) -> Result:
-    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
 
 
 @pytest.fixture

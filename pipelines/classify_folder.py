@@ -1,0 +1,145 @@
+"""Learn from a folder of class folders, LABELLED, and classify the photos of another, NEW.
+
+    python pipelines/classify_folder.py labelled_photos new_photos --to classified
+
+Into --to go the vectors of both folders, the head, confusion.png (of rows that it was not fitted on) and
+predictions.csv: one row a new photo, those that failed included. The photos themselves are only read. Run it again
+when photos came, went or changed, or with another NEW: only photos not seen before are embedded, and the head is
+fitted again only where the labelled ones have changed.
+
+Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage (a folder is missing, there are no labels); 1
+anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+import embedpipe
+
+DONE, SOME_FAILED = 0, 3
+FOLDS = 5
+FAILURES_SHOWN = UNCERTAIN_SHOWN = 10
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    text, _, epilog = (__doc__ or "").partition("\n\n")
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=text, epilog=epilog, formatter_class=as_written)
+    parser.add_argument("labelled", help="photos in folders named by their class; or any source with labels")
+    parser.add_argument("new", help="photos to classify: a folder, or any other source")
+    parser.add_argument("--to", type=Path, default=Path("classified"), metavar="FOLDER", help="default: classified")
+    parser.add_argument("--head", default="logreg", help="logreg (default), ridge, linear-svc, lda, centroid or knn")
+    parser.add_argument("--backbone", help="by default embedpipe's own default")
+    arguments = parser.parse_args()
+    for source in (arguments.labelled, arguments.new):
+        if arguments.to.resolve().is_relative_to(Path(source).resolve()):
+            parser.error(f"--to {arguments.to} lies in {source}: its pictures would be taken for photos")
+    return arguments
+
+
+def embed_source(source: str, name: str, arguments: argparse.Namespace) -> embedpipe.FeatureStore:
+    """Bring the store of a source in line with what is there now, and say what failed; each source has its own."""
+    place = source if "://" in source else Path(source).absolute()
+    options = {"backbone": arguments.backbone} if arguments.backbone else {}
+    to = arguments.to / f"{name}-{zlib.crc32(os.fsencode(place)):08x}.features"
+    # Forced, as all that pruning can lose here is the time to embed again.
+    store = embedpipe.embed(source, to=to, prune=True, force=True, **options)
+    failed = store.failures()
+    run = store.summary
+    counts = f"{run.embedded:,} embedded, {run.reused:,} reused, {run.pruned:,} gone, {run.failed:,} failed"
+    print(f"{name} photos of {source}: {counts}")
+    for row in failed.slice(0, FAILURES_SHOWN).to_pylist():
+        print(f"  failed: {row['id']}: {row['message']}", file=sys.stderr)
+    if failed.num_rows > FAILURES_SHOWN:
+        print(f"  ... and {failed.num_rows - FAILURES_SHOWN:,} more", file=sys.stderr)
+    return store
+
+
+def current_head(folder: Path, name: str, store: embedpipe.FeatureStore) -> embedpipe.Head | None:
+    """Return the saved head, if it is of that name and was fitted on the store as it is."""
+    try:
+        head = embedpipe.load_head(folder)
+    except embedpipe.EmbedpipeError:
+        return None
+    return head if head.name == name and head.is_of(store) else None
+
+
+def fit_head(store: embedpipe.FeatureStore, name: str, to: Path) -> embedpipe.Head:
+    """Fit and save a head; measured with fewer folds where a class has fewer photos."""
+    labels = store.to_arrow(["label"])["label"] if "label" in store.data_columns else pa.array([], pa.string())
+    fewest = min((pair["counts"] for pair in pc.value_counts(labels.drop_null()).to_pylist()), default=0)
+    folds = min(FOLDS, fewest) if fewest > 1 else 0
+    return embedpipe.fit(store, name, to=to, task="classification", folds=folds)
+
+
+def print_figures(head: embedpipe.Head) -> None:
+    """Print what the head is worth on rows it was not fitted on, beside always saying the commonest class."""
+
+    def cell(values: list[float]) -> str:
+        return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+    report = head.report
+    left_out = "".join(f"; left out: {count:,} {why}" for why, count in report.left_out.items())
+    print(f"\n{head.name}, fitted on {report.rows:,} photos of {len(head.classes)} classes{left_out}")
+    if not report.metrics:
+        print("  not measured, as a class has a single photo: add more to know what the predictions are worth")
+        return
+    print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'commonest class':>18}")
+    for name, values in report.metrics.items():
+        print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>18}")
+
+
+def add_margins(found: pa.Table, head: embedpipe.Head) -> pa.Table:
+    """Append the class that comes second and how far behind it is, in probability or in the head's own score."""
+    columns = [name for name in found.column_names if name.startswith(("probability_", "score_"))]
+    scores = np.column_stack([np.zeros(len(found)), *(found[name].to_numpy() for name in columns)])
+    scores = scores[:, -len(head.classes) :]  # the one score of two classes is the second's lead on the first
+    ranked = np.sort(scores, axis=1)
+    second = head.classes[np.argsort(scores, axis=1)[:, -2]]
+    failed = np.asarray(found["error"].is_valid())
+    found = found.append_column("second", pa.array(second, mask=failed))
+    return found.append_column("margin", pa.array(ranked[:, -1] - ranked[:, -2], mask=failed))
+
+
+def main() -> int:
+    """Embed, fit, predict, and return the exit code."""
+    arguments = parse_arguments()
+    to = arguments.to
+    labelled = embed_source(arguments.labelled, "labelled", arguments)
+    head = current_head(to / "head", arguments.head, labelled) or fit_head(labelled, arguments.head, to / "head")
+    print_figures(head)
+    if confusion := head.report.confusion:
+        about = {"title": f"{head.name}: {Path(arguments.labelled).name}", "subtitle": head.report.protocol}
+        embedpipe.draw_confusion(confusion, head.classes.tolist(), to / "confusion.png", **about)
+    print()
+    new = embed_source(arguments.new, "new", arguments)
+    found = head.predict(new)
+    good = found.filter(found["error"].is_null())
+    if good.num_rows:
+        found = add_margins(found, head)
+        print("\nlook at these first, the least certain:")
+        for row in found.filter(found["error"].is_null()).sort_by("margin").slice(0, UNCERTAIN_SHOWN).to_pylist():
+            print(f"  {row['id']}: {row['label']}, or {row['second']} ({row['margin']:.3f} behind)")
+    csv.write_csv(found, to / "predictions.csv")
+    print(f"\n{good.num_rows:,} predicted, {found.num_rows - good.num_rows:,} failed: {to / 'predictions.csv'}")
+    return SOME_FAILED if labelled.summary.failed or new.summary.failed else DONE
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except embedpipe.EmbedpipeError as error:
+        print(f"classify_folder: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,101 @@
+"""The verbs fit, predict and search: what they print, write and return."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from command import run
+from conftest import TINY, write_photo
+from PIL import Image
+
+
+@pytest.fixture
+def store(photos: Path, tmp_path: Path) -> Path:
+    for i in range(12, 45):
+        write_photo(photos / ("cat", "dog", "owl")[i % 3] / f"{i:04d}.jpg", seed=i)
+    assert run("embed", photos, "--to", tmp_path / "store", "--backbone", TINY, "-q").exit_code == 0
+    return tmp_path / "store"
+
+
+def test_fit_for_people_and_programs(store: Path, tmp_path: Path) -> None:
+    shown = run("fit", store, "--head", "ridge", "--to", tmp_path / "head", "--picture", tmp_path / "c.png", "-v")
+    assert shown.exit_code == 0, shown.output
+    assert "ridge: classification of 'label', fitted on 45 rows, alpha = " in shown.stdout
+    assert "5-fold cross-validation, 45 rows" in shown.stdout
+    for name in ("accuracy", "balanced accuracy", "macro f1"):
+        assert f" {name} " in shown.stdout
+    assert "always the commonest class" in shown.stdout
+    with Image.open(tmp_path / "c.png") as picture:
+        assert min(picture.size) > 300
+    result = json.loads(run("fit", store, "--head", "knn", "--folds", "3", "--json").stdout)
+    assert (result["head"], result["rows"], result["folder"]) == ("knn", 45, None)
+    assert len(result["metrics"]["log_loss"]) == len(result["baseline"]["accuracy"]) == 3
+    assert sum(map(sum, result["confusion"])) == 45
+    assert "not saved" in run("fit", store, "--head", "centroid").stdout
+    assert run("fit", store, "--head", "centroid", "-q").output == ""
+
+
+def test_predict_writes_one_row_an_input(store: Path, tmp_path: Path) -> None:
+    assert run("fit", store, "--head", "knn", "--to", tmp_path / "head", "-q").exit_code == 0
+    for i in range(4):
+        write_photo(tmp_path / "new" / f"{i}.jpg", seed=i)
+    (tmp_path / "new/broken.jpg").write_bytes(b"no image")
+    result = run("predict", tmp_path / "head", tmp_path / "new", "--to", tmp_path / "out.csv", "--trust")
+    assert result.exit_code == 3, result.output
+    assert "5 items: 4 predicted, 1 failed" in result.stdout
+    assert "broken.jpg" in result.stderr
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "broken.jpg"]
+    assert list(rows[0]) == ["id", "uri", "label", "probability_cat", "probability_dog", "probability_owl", "error"]
+    assert [bool(row["label"]) for row in rows] == [True] * 4 + [False]
+    assert rows[4]["error"].startswith("decode: ")
+    # From a store no backbone loads, so no trust is asked for.
+    done = run("predict", tmp_path / "head", store, "--to", tmp_path / "all.parquet", "--json")
+    assert done.exit_code == 0
+    facts = json.loads(done.stdout)
+    assert (facts["rows"], facts["failed"], facts["labelled"]) == (45, 0, 45)
+    table = pq.read_table(tmp_path / "all.parquet")
+    right = [a == b for a, b in zip(table["label"].to_pylist(), table["actual"].to_pylist(), strict=True)]
+    assert facts["accuracy"] == pytest.approx(sum(right) / 45)
+
+
+def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
+    found = run("search", store, "cat/0003.jpg", "-k", "4", "--picture", tmp_path / "n.png", "--to", tmp_path / "n.csv")
+    assert found.exit_code == 0, found.output
+    assert len(found.stdout.splitlines()) == 5
+    with Image.open(tmp_path / "n.png") as picture:
+        assert min(picture.size) > 200
+    assert len((tmp_path / "n.csv").read_text().splitlines()) == 5
+    new = write_photo(tmp_path / "new.jpg", seed=20)
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    both = run("search", store, new, tmp_path / "bad.jpg", "-k", "1", "--trust", "--json")
+    assert both.exit_code == 3
+    rows = json.loads(both.stdout)
+    assert [(row["query"], row["id"]) for row in rows] == [("new.jpg", "owl/0020.jpg"), ("bad.jpg", None)]
+    assert "bad.jpg: " in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "STORE", "--head", "logref"), "did you mean 'logreg'"),
+        (("fit", "STORE", "--label", "lable"), "did you mean 'label'"),
+        (("fit", "STORE", "--head", "knn", "--estimator", "sklearn.svm:SVC"), "give one of them"),
+        (("fit", "STORE", "--estimator", "sklearn.svm"), "write module:Class"),
+        (("fit", "STORE", "--picture", "c.jpg"), "must end in .png"),
+        (("fit", "STORE", "--folds", "0", "--picture", "c.png"), "nothing was measured"),
+        (("predict", "nowhere", "STORE", "--to", "x.csv"), "there is no head at"),
+        (("predict", "nowhere", "STORE", "--to", "x.txt"), "must end in .csv or .parquet"),
+        (("search", "STORE", "cat/003.jpg"), "is no id of"),
+        (("search", "STORE", "cat/0003.jpg", "-k", "0"), "k=0"),
+    ],
+)
+def test_bad_usage_is_said_with_exit_code_2(store: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run(*(store if word == "STORE" else word for word in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
