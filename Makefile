@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(VENV)/bin/python -c 'import embedpipe; print("installed: embedpipe", embedpipe.__version__)'
 	@touch $@
 
-demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, draw a map
+demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, predict, search, draw
 	$(VENV)/bin/python pipelines/solar_cells.py
 
 test: $(STAMP) ## Run all tests, two at a time, with coverage

@@ -26,6 +26,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             top, left = 20 * (i // 4), 40 * (i % 4)
             tile = Image.fromarray(photo[top : top + 240, left : left + 300])
             tile.save(tmp_path / "photos" / name / f"{i:02d}.jpg")
+    (tmp_path / "new_photos").mkdir()
+    for i, photo in enumerate((data.chelsea(), data.coffee())):
+        Image.fromarray(photo[30:270, 50:350]).save(tmp_path / "new_photos" / f"{i}.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
@@ -48,6 +51,10 @@ def test_blocks_run_in_order(folder: Path) -> None:
     assert names["X"].shape == (24, 1280)
     assert set(names["y"]) == {"cat", "coffee"}
     assert names["store"].summary.reused == 24
+    assert names["head"].predict("new_photos")["label"].to_pylist() == ["cat", "coffee"]
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 3
+    for name in ("confusion.png", "similar.png"):
+        assert (folder / name).stat().st_size > 5_000
     assert (folder / "map.png").stat().st_size > 10_000
     assert "opinion" in names["store"].refresh().data_columns
 
