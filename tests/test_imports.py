@@ -16,7 +16,7 @@ import embedpipe
 
 ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-BASE = ("errors", "lazy", "config", "progress")
+BASE = ("errors", "lazy", "config", "progress", "importing")
 ORDER = (
     "sources",
     "decoding",

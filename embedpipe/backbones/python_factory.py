@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from embedpipe.backbones.network import Network, StoredWeights, Weights
 from embedpipe.backbones.weights import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
+from embedpipe.importing import import_user_module
 
 _SHAPE = "it must return a torch.nn.Module with an attribute 'preprocessing', or (module, embedpipe.Preprocessing(...))"
 
@@ -56,21 +55,17 @@ class PythonProvider:
 
 
 def _find(module_name: str, factory_name: str) -> Any:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = import_user_module(module_name)
     except ModuleNotFoundError as error:
         raise UnknownBackboneError(
-            f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {here!r} or among the "
-            "installed packages"
+            f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {str(Path.cwd())!r} or among "
+            "the installed packages"
         ) from error
     except (Exception, SystemExit) as error:
         raise BackboneError(
             f"python:{module_name}.{factory_name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        sys.path.remove(here)
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         raise UnknownBackboneError(

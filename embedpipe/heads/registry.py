@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sklearn.base import clone, is_classifier, is_regressor
@@ -17,6 +14,7 @@ from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.heads.options import Task
 from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
+from embedpipe.importing import import_user_module
 
 #: As many as DINO's protocol votes with (Caron et al., ICCV 2021, section 4.1).
 NEIGHBORS = 20
@@ -83,16 +81,12 @@ def load_estimator(name: str) -> Any:
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
         raise UsageError(f"estimator={name!r}: write module:Class, such as sklearn.svm:SVC")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = import_user_module(module_name)
     except Exception as error:
         raise UsageError(
             f"estimator={name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        sys.path.remove(here)
     kind = getattr(module, class_name, None)
     if not callable(kind):
         raise UsageError(
