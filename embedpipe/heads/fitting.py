@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedpipe.config import build_options
 from embedpipe.errors import TrainingDataError
 from embedpipe.heads.artefact import check_target, save_head
-from embedpipe.heads.folds import Split
+from embedpipe.heads.folds import Split, take_rows
 from embedpipe.heads.head import Head
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
@@ -77,12 +77,13 @@ def fit(
     report = FitReport(data.task, data.protocol, len(data.fitted_on), left_out=data.left_out)
     tune = partial(_fit, tuned_on=data.tuned_on)
     show = Progress(progress)
-    with show.step(f"fitting {name}", len(data.measured_on) + 1, "fits") as advance:
-        measure(estimator, data.X, data.y, data.measured_on, report, tune, advance)
-        everything = len(data.fitted_on) == len(data.X)
-        X, y = (data.X, data.y) if everything else (data.X[data.fitted_on], data.y[data.fitted_on])
-        fitted = tune(estimator, X, y)
-        advance()
+    # With a split, the head that is measured is the head.
+    once = len(data.measured_on) == 1 and np.array_equal(data.measured_on[0][0], data.fitted_on)
+    with show.step(f"fitting {name}", len(data.measured_on) + (not once), "fits") as advance:
+        fitted = measure(estimator, data.X, data.y, data.measured_on, report, tune, advance)
+        if not once:
+            fitted = tune(estimator, take_rows(data.X, data.fitted_on), data.y[data.fitted_on])
+            advance()
     report.chosen = {key[:-1]: getattr(fitted, key) for key in ("C_", "alpha_") if hasattr(fitted, key)}
     report.seconds = time.perf_counter() - start
     column = store.embedding_column(chosen.column)

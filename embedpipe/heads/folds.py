@@ -39,3 +39,11 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool) -> list[Split
         return list(once(1, test_size=0.2, random_state=0).split(y[:, None], y))
     kind: Any = StratifiedKFold if classes else KFold
     return list(kind(min(folds or FOLDS, smallest), shuffle=True, random_state=0).split(y[:, None], y))
+
+
+def take_rows(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return ``X[rows]``; a view, and no copy, where the rows follow one another."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return X[rows[0] : rows[-1] + 1]
+    taken: npt.NDArray[Any] = X[rows]
+    return taken

@@ -13,7 +13,7 @@ from sklearn import metrics
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from embedpipe.heads.folds import Split
+from embedpipe.heads.folds import Split, take_rows
 from embedpipe.heads.options import Task
 from embedpipe.progress import Advance
 
@@ -66,8 +66,8 @@ def measure(
     report: FitReport,
     fit: Callable[[Any, npt.NDArray[Any], npt.NDArray[Any]], Any],
     advance: Advance,
-) -> None:
-    """Fit a clone on each split's training rows and score it on the others; fill ``report``.
+) -> Any:
+    """Fit a clone on each split's training rows and score it on the others; fill ``report``; return the last clone.
 
     Parameters
     ----------
@@ -79,22 +79,25 @@ def measure(
     """
     classes = np.unique(y)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
+    model = None
     for train, test in splits:
-        model = fit(clone(estimator), X[train], y[train])
+        model = fit(clone(estimator), take_rows(X, train), y[train])
+        held_out = take_rows(X, test)
         if report.task == "classification":
-            dummy = DummyClassifier().fit(X[train][:, :1], y[train])
-            predicted = model.predict(X[test])
+            dummy = DummyClassifier().fit(X[train, :1], y[train])
+            predicted = model.predict(held_out)
             confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
             score: Callable[..., dict[str, float]] = _score_classes
         else:
-            dummy = DummyRegressor().fit(X[train][:, :1], y[train])
+            dummy = DummyRegressor().fit(X[train, :1], y[train])
             score = _score_numbers
-        for values, rows, into in ((model, X[test], report.metrics), (dummy, X[test][:, :1], report.baseline)):
+        for values, rows, into in ((model, held_out, report.metrics), (dummy, held_out[:, :1], report.baseline)):
             for name, value in score(values, rows, y[test], classes).items():
                 into.setdefault(name, []).append(float(value))
         advance()
     report.measured_rows = len({row for _, test in splits for row in test.tolist()})
     report.confusion = confusion.tolist() if splits and report.task == "classification" else []
+    return model
 
 
 def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:

@@ -23,7 +23,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Vectors and labels, in id order, and the roles of the rows.
+    """Vectors and labels, and the roles of the rows: in id order, but for a test split's, which come last.
 
     Parameters
     ----------
@@ -77,6 +77,9 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         if not known.all():
             left_out["in no split of train, validation, test"] = int((~known).sum())
             rows, y, splits = rows.filter(pa.array(known)), y[known], splits[known]
+        # What is fitted on comes first, so that it is a view of all and not a copy.
+        order = np.argsort(splits == ("test" if "test" in splits else "validation"), kind="stable")
+        rows, y, splits = rows.take(pa.array(order)), y[order], splits[order]
     ids, X = read_vectors(store.table, column, store.dims[column], rows.column("id").combine_chunks())
     if not (finite := np.isfinite(X).all(axis=1)).all():
         bad = ids.filter(pa.array(~finite)).to_pylist()

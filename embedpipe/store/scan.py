@@ -18,17 +18,17 @@ from embedpipe.store.schema import matrix
 
 
 def read_vectors(
-    table: KeyedTable, column: str, dim: int, keep: pa.Array | None = None
+    table: KeyedTable, column: str, dim: int, wanted: pa.Array | None = None
 ) -> tuple[pa.Array, npt.NDArray[np.float32]]:
-    """Read a vector column in id order.
+    """Read a vector column, all rows in id order or those asked for in the order asked for.
 
     Row groups are read by several threads straight into one preallocated array, each row to the place that
     its id has in the order; a row that nothing filled is an error.
 
     Parameters
     ----------
-    keep : pyarrow.Array of str, optional
-        Only the rows with these ids.
+    wanted : pyarrow.Array of str, optional
+        The ids of the rows to read.
 
     Returns
     -------
@@ -42,16 +42,14 @@ def read_vectors(
     """
     ids_by_file = [table.read_file(file, ["id"]).column("id").combine_chunks() for file in table.files]
     ids = pa.chunked_array(ids_by_file, pa.string()).combine_chunks()
-    kept = np.ones(len(ids), bool) if keep is None else np.asarray(pc.is_in(ids, value_set=keep))
-    order = np.asarray(pc.sort_indices(ids))
-    place = np.empty(len(ids), np.int64)
-    place[order] = np.cumsum(kept[order]) - 1
-    ordered = ids.take(pa.array(order[kept[order]]))
-    if len(ordered) > 1 and pc.any(pc.equal(ordered[1:], ordered[:-1])).as_py():
+    if len(pc.unique(ids)) < len(ids):
         raise StoreError(f"{table.path!r} holds an id twice: run `embedpipe verify`")
+    wanted = ids.take(pc.sort_indices(ids)) if wanted is None else wanted
+    place = np.asarray(pc.fill_null(pc.index_in(ids, value_set=wanted), -1))
+    kept = place >= 0
 
-    X = np.empty((len(ordered), dim), np.float32)
-    filled = np.zeros(len(ordered), bool)
+    X = np.empty((len(wanted), dim), np.float32)
+    filled = np.zeros(len(wanted), bool)
     starts = np.cumsum([0, *(len(part) for part in ids_by_file)])
 
     def read_group(job: tuple[DataFile, int, int, int]) -> None:
@@ -75,7 +73,7 @@ def read_vectors(
         list(pool.map(read_group, jobs))
     if not filled.all():
         raise StoreError(f"{int((~filled).sum())} rows of {table.path!r} have no vector: run `embedpipe verify`")
-    return ordered, X
+    return wanted, X
 
 
 def label_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
