@@ -9,6 +9,7 @@ The photos and the experts' defect probabilities are PyPI's elpv-dataset
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import time
 from pathlib import Path
@@ -50,8 +51,10 @@ def find_photos() -> pa.Table:
 
 def fit_or_load(store: embedpipe.FeatureStore, folder: Path) -> embedpipe.Head:
     """Return the head that was fitted on this version of the store, fitting it if there is none."""
-    if folder.is_dir() and (head := embedpipe.load_head(folder)).is_of(store):
-        return head
+    with contextlib.suppress(embedpipe.EmbedpipeError):  # none there, or of another version
+        head = embedpipe.load_head(folder)
+        if head.is_of(store):
+            return head
     return embedpipe.fit(store, "logreg", to=folder, progress=True)
 
 
@@ -85,12 +88,13 @@ def show_doubtful(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path)
 
 def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
     """Draw a few defective cells with those that look most like them."""
-    defective = store.to_arrow(["id", "label"]).filter(pc.equal(pc.field("label"), "defective")).column("id")
+    rows = store.to_arrow(["id", "label"])
+    defective = rows.column("id").filter(pc.equal(rows.column("label"), "defective"))
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
     found = embedpipe.find_similar(store, queries, k=8)
     embedpipe.draw_neighbours(found, to, title="Defective cells, and those that look most like them")
-    same = pc.mean(pc.equal(found.column("label"), "defective")).as_py()
-    out.print(f"   {same:.0%} of those neighbours that have a label are defective too: {to}\n")
+    near, all_ = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found, rows))
+    out.print(f"   {near:.0%} of their neighbours that have a label are defective too, {all_:.0%} of all cells: {to}\n")
 
 
 def main() -> None:
