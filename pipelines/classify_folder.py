@@ -81,6 +81,8 @@ def fit_head(store: embedpipe.FeatureStore, name: str, to: Path) -> embedpipe.He
     labels = store.to_arrow(["label"])["label"] if "label" in store.data_columns else pa.array([], pa.string())
     fewest = min((pair["counts"] for pair in pc.value_counts(labels.drop_null()).to_pylist()), default=0)
     folds = min(FOLDS, fewest) if fewest > 1 else 0
+    if 0 < folds < FOLDS:
+        print(f"measuring with {folds} folds, as the smallest class has {fewest} photos")
     return embedpipe.fit(store, name, to=to, task="classification", folds=folds)
 
 
@@ -122,7 +124,7 @@ def main() -> int:
     print_figures(head)
     if confusion := head.report.confusion:
         about = {"title": f"{head.name}: {Path(arguments.labelled).name}", "subtitle": head.report.protocol}
-        embedpipe.draw_confusion(confusion, head.classes.tolist(), to / "confusion.png", **about)
+        embedpipe.draw_confusion(confusion, head.report.classes, to / "confusion.png", **about)
     print()
     new = embed_source(arguments.new, "new", arguments)
     found = head.predict(new)

@@ -76,13 +76,6 @@ def embed_source(arguments: argparse.Namespace) -> embedpipe.FeatureStore:
     return store.refresh()
 
 
-def as_id(query: str, index: embedpipe.SimilarityIndex) -> str:
-    """Return the id of a photo of the folder given by its path, so that it is not found as its own neighbour."""
-    path = os.path.normpath(Path(query).absolute())
-    row = index.store.to_arrow(["uri"])["uri"].index(pa.scalar(path, pa.string())).as_py()
-    return query if row < 0 else str(index.ids[row])
-
-
 def with_direction(index: embedpipe.SimilarityIndex) -> np.ndarray:
     """Return the rows whose vector is not all zeros, as that has no neighbours."""
     return np.flatnonzero(index.vectors.any(axis=1))
@@ -120,7 +113,7 @@ def main() -> int:
     index = embedpipe.SimilarityIndex(store)
     rows = with_direction(index)
     spread = rows[np.unique(np.linspace(0, len(rows) - 1, SPREAD).round().astype(int))]
-    queries = [as_id(query, index) for query in arguments.query] or index.ids.take(pa.array(spread)).to_pylist()
+    queries = arguments.query or index.ids.take(pa.array(spread)).to_pylist()
     # What --backbone names was typed, and is what the store was made with: it may run again for the queries.
     found = embedpipe.find_similar(index, queries, k=arguments.k, trust=arguments.backbone is not None)
     csv.write_csv(found.select([name for name in COLUMNS if name in found.column_names]), to / "neighbours.csv")

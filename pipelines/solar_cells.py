@@ -72,18 +72,18 @@ def figures(report: embedpipe.FitReport) -> Table:
 def show_doubtful(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path) -> None:
     """Predict the cells that the head was not fitted on, as the experts were in doubt about them."""
     predicted = head.predict(store)
-    csv.write_csv(predicted, to)
     rows = store.to_arrow(["id", "label", "defect_probability"])
     chance = predicted.column("probability_defective").to_numpy()
     doubt = np.asarray(pc.is_null(rows.column("label")))
     says = rows.column("defect_probability").to_numpy()
+    csv.write_csv(predicted.filter(pa.array(doubt)), to)
     for share in np.unique(says[doubt]):
         cells = doubt & (says == share)
         out.print(
             f"   {int(cells.sum()):4} cells that the experts call defective with probability {share:.2f}: "
             f"the head says {chance[cells].mean():.2f} on average, 'defective' for {(chance[cells] > 0.5).mean():.0%}"
         )
-    out.print(f"   every photo's prediction: {to}\n")
+    out.print(f"   each one's prediction: {to}\n")
 
 
 def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
@@ -116,7 +116,7 @@ def main() -> None:
     head = fit_or_load(store, output / "solar-cells.head")
     out.print(figures(head.report))
     embedpipe.draw_confusion(
-        head.report.confusion, ["defective", "intact"], output / "confusion.png", subtitle=head.report.protocol
+        head.report.confusion, head.report.classes, output / "confusion.png", subtitle=head.report.protocol
     )
     left_out = sum(head.report.left_out.values())
     out.print(f"   Probability 1 against 0; {left_out:,} photos that the experts were in doubt about are left out.")

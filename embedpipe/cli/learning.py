@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +29,10 @@ def fit(
     store: Store,
     *,
     to: Annotated[Path | None, typer.Option("--to", help="The head's folder; replaces a head.")] = None,
-    head: Annotated[str, typer.Option("--head", help="logreg, ridge, linear-svc, lda, centroid or knn.")] = "logreg",
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="logreg (default), ridge (default for numbers), linear-svc, lda, centroid, knn."),
+    ] = None,
     estimator: Annotated[
         str | None, typer.Option("--estimator", metavar="MODULE:CLASS", help="Your own scikit-learn estimator instead.")
     ] = None,
@@ -47,16 +49,17 @@ def fit(
     from embedpipe.heads import fit as run
     from embedpipe.heads import load_estimator
 
-    if estimator and head != "logreg":
+    if estimator and head:
         raise UsageError(f"--head {head} and --estimator {estimator} both choose the head: give one of them")
     _check_picture(picture)
     made = run(store, load_estimator(estimator) if estimator else head, to=to, progress=not quiet, **options)
-    if picture is not None:
-        _draw_confusion(made, picture)
     if as_json:
-        show.json_value({"head": made.name, "folder": str(to) if to else None, **made.report.to_dict()})
+        about = {"head": made.name, "label": made.label, "store": made.store, "folder": str(to) if to else None}
+        show.json_value({**about, **made.report.to_dict()})
     elif not quiet:
         show.fit_report(made, to, verbose)
+    if picture is not None:
+        _draw_confusion(made, picture)
 
 
 @app.command()
@@ -64,7 +67,9 @@ def fit(
 @with_options(SourceOptions, ReloadOptions, ComputeOptions)
 def predict(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
-    source: Annotated[str, typer.Argument(help="Images, as `embed` takes them, or a feature store.")],
+    source: Annotated[
+        list[str], typer.Argument(help="Images, as `embed` takes them, or a feature store; or several image files.")
+    ],
     *,
     to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
     as_json: Json = False,
@@ -77,12 +82,17 @@ def predict(
     Example: `embedpipe predict photos.head new_photos --to predictions.csv`
     """
     from embedpipe.heads import load_head
+    from embedpipe.store import FeatureStore
 
     check_table_name(to)
     loaded = load_head(head, trust=options["trust"])
-    table = loaded.predict(source, progress=not quiet, **options)
+    given: Any = source[0] if len(source) == 1 else list(source)
+    if isinstance(given, str) and FeatureStore.exists(given):
+        given = FeatureStore(given)
+    table = loaded.predict(given, progress=not quiet, **options)
     write_table(table, to)
-    summary = show.prediction_summary(loaded, table, to)
+    own = isinstance(given, FeatureStore) and given.table_id == loaded.store_id
+    summary = show.prediction_summary(loaded, table, to, own)
     if as_json:
         show.json_value(summary)
     elif not quiet:
@@ -125,7 +135,7 @@ def search(
 
         draw_neighbours(found, picture)
     if as_json:
-        show.json_value(json.loads(json.dumps(found.to_pylist(), default=str)))
+        show.json_value(found.to_pylist())
     elif not quiet:
         show.neighbours(found)
     for row in failed:
@@ -144,7 +154,8 @@ def _draw_confusion(made: Any, picture: Path) -> None:
 
     report = made.report
     if not report.confusion:
-        why = "it is regression" if report.task == "regression" else "nothing was measured"
-        raise UsageError(f"--picture {str(picture)!r}: there is no confusion matrix, as {why}")
-    classes = [str(name) for name in made.classes.tolist()]
+        why = "this is regression" if report.task == "regression" else "nothing was measured"
+        print(f"embedpipe: {picture} is not drawn: there is no confusion matrix, as {why}", file=sys.stderr)
+        return
+    classes = [str(name) for name in report.classes]
     draw_confusion(report.confusion, classes, picture, title=f"{made.name}: {made.label}", subtitle=report.protocol)

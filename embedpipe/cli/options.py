@@ -69,11 +69,14 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if values.get("verbose"):
+                traceback.print_exc()
+            print(f"embedpipe: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            print(
-                "embedpipe: interrupted; what was done is committed: run the same command to go on",
-                file=sys.stderr,
-            )
+            kept = "what was done is committed: run the same command to go on"
+            print(f"embedpipe: interrupted; {kept if command.__name__ == 'embed' else 'no result'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
         raise typer.Exit(code or 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 
 def json_value(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, default=str))
+    print(json.dumps(_without_nan(value), indent=2, default=str))
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a value with null for what JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(table: Table, file: TextIO | None = None) -> None:
@@ -215,11 +225,14 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
             other = report.baseline.get(name)
             table.add_row(name.replace("_", " "), _spread(values), _spread(other) if other else "")
         _print(table)
-        if verbose and len(report.metrics) and len(next(iter(report.metrics.values()))) > 1:
+        if verbose:
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
     if to:
-        print(f"saved in {to}: embedpipe predict {to} PHOTOS --to predictions.csv")
+        from embedpipe.heads.artefact import types_to_trust
+
+        trust = " --trust" if types_to_trust(to) else ""
+        print(f"saved in {to}: embedpipe predict {to} PHOTOS --to predictions.csv{trust}")
     else:
         print("not saved: --to FOLDER keeps the head")
 
@@ -229,8 +242,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.3f} +- {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
 
 
-def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
-    """Count what was predicted; with the accuracy where the source has labels."""
+def prediction_summary(head: Head, table: pa.Table, to: Any, own: bool) -> dict[str, Any]:
+    """Count what was predicted; with the accuracy where the source has labels, and whether it is the head's ``own``."""
     good = table.filter(pc.is_null(table.column("error")))
     predicted = good.column(table.column_names[2])
     facts: dict[str, Any] = {
@@ -238,6 +251,7 @@ def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
         "predicted": good.num_rows,
         "failed": table.num_rows - good.num_rows,
         "to": str(to),
+        "fitted_on_this_store": own,
     }
     if head.task == "classification":
         counts = pc.value_counts(predicted).to_pylist()
@@ -257,6 +271,8 @@ def predictions(facts: dict[str, Any]) -> None:
         print(_counts(facts["labels"]))
     if "accuracy" in facts:
         print(f"{facts['accuracy']:.3f} of the {facts['labelled']:,} with a label of their own are predicted as that")
+        if facts["fitted_on_this_store"]:
+            print("the head was fitted on rows of this very store, so that says little: `fit` measured it on others")
 
 
 def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:

@@ -18,6 +18,10 @@ def check_table_name(to: Path) -> None:
     """Raise UsageError for a name that is of no known kind."""
     if to.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--to {str(to)!r}: its name must end in {' or '.join(SUFFIXES)}")
+    if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
+        raise UsageError(
+            f"--to {str(to)!r}: a folder is where the file should be, or a file where its folder should be"
+        )
 
 
 def write_table(table: pa.Table, to: Path) -> None:

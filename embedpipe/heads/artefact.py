@@ -7,13 +7,14 @@ who can write checksums too, stands the list of types that skops may make.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
+import re
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +28,11 @@ from embedpipe.errors import HeadError, StoreError, UsageError
 from embedpipe.heads.centroid import CentroidClassifier
 from embedpipe.heads.head import Head
 from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.heads.replacing import replaced
 from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.heads.scoring import FitReport
 from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
+from embedpipe.importing import working_folder_importable
 from embedpipe.neighbours import read_flat, write_flat
 
 FORMAT = 1
@@ -53,8 +56,9 @@ def check_target(to: str | Path) -> Path:
     """Return the folder a head is to be saved in. Raises UsageError if something else is there."""
     if "://" in os.fspath(to):
         raise UsageError(f"{os.fspath(to)!r} is a URL: a head is saved in a local folder")
-    folder = Path(to)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+    folder = Path(to).resolve()
+    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
+    if in_a_file or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
         raise UsageError(f"{str(folder)!r} is there and is not a head: give a new or empty folder")
     return folder
 
@@ -70,11 +74,7 @@ def save_head(head: Head, to: str | Path) -> Path:
         If skops cannot store the estimator.
     """
     folder = check_target(to)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with replaced(folder) as part:
         neighbours = _write_state(head, part)
         manifest = {
             "format": FORMAT,
@@ -94,10 +94,10 @@ def save_head(head: Head, to: str | Path) -> Path:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path.name: _sha256(path) for path in sorted(part.iterdir())},
         }
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=True) + "\n")
-        _replace(folder, part)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        text = json.dumps(manifest, indent=2)
+        # Numbers of one list on one line: a confusion matrix has many.
+        text = re.sub(r"\[[\d\s.,e+-]+\]", lambda found: " ".join(found[0].split()), text)
+        (part / MANIFEST).write_text(text + "\n")
     return folder
 
 
@@ -120,6 +120,16 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
     folder = Path(path)
     manifest = _read_manifest(folder)
     try:
+        return _load(folder, manifest, trust)
+    except HeadError:
+        # Another process may have saved a new one meanwhile.
+        if (again := _read_manifest(folder)) == manifest:
+            raise
+        return _load(folder, again, trust)
+
+
+def _load(folder: Path, manifest: dict[str, Any], trust: bool) -> Head:
+    try:
         files, classes = manifest["files"], manifest["classes"]
         spec = BackboneSpec.from_json(json.dumps(manifest["spec"]))
         report = FitReport(**manifest["report"])
@@ -128,7 +138,11 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
             raise ValueError("its parts do not agree")
         about = {name: manifest[name] for name in ("label", "store", "store_id", "store_version")}
         name = str(manifest["head"])
-    except (KeyError, TypeError, ValueError, StoreError) as error:
+        if not all(isinstance(about[key], str) for key in ("label", "store", "store_id")):
+            raise ValueError("a name is no text")
+        if report.task not in ("classification", "regression") or not isinstance(report.chosen, dict):
+            raise ValueError("the report is none")
+    except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
         raise HeadError(
             f"{str(folder / MANIFEST)!r} is damaged or was changed ({error!r}): fit the head again"
         ) from error
@@ -145,7 +159,25 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
     same = classes is None if found is None else np.asarray(found).tolist() == classes
     if not same or getattr(estimator, "n_features_in_", None) != spec.layers[0].dim:
         raise HeadError(f"{str(folder)!r}: the estimator is not the manifest's: the head was changed; fit it again")
+    _try(estimator, spec.layers[0].dim, folder)
     return Head(name=name, estimator=estimator, spec=spec, report=report, **about)
+
+
+def _try(estimator: Any, dim: int, folder: Path) -> None:
+    """Predict one row, as an estimator whose parts do not fit each other fails at that."""
+    row = np.ones((1, dim), np.float32)
+    try:
+        outputs = [estimator.predict(row)]
+        for scores in ("predict_proba", "decision_function"):
+            if hasattr(estimator, scores):
+                outputs.append(np.asarray(getattr(estimator, scores)(row), np.float64))
+        if not all(np.isfinite(part).all() for part in outputs if np.asarray(part).dtype.kind == "f"):
+            raise ValueError("it gives NaN or infinite values")
+    except Exception as error:
+        raise HeadError(
+            f"{str(folder)!r}: the estimator cannot predict ({type(error).__name__}: {error}): the head is "
+            "damaged or was changed; fit it again"
+        ) from error
 
 
 def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
@@ -175,19 +207,24 @@ def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) ->
 
     state = folder / STATE
     try:
-        unknown = [name for name in skops.io.get_untrusted_types(file=state) if name not in OUR_NAMES]
+        unknown = types_to_trust(folder)
         if unknown and not trust:
             raise HeadError(
                 f"{str(folder)!r} holds types that may run code: {', '.join(unknown)}; load it only if you trust where "
                 "it comes from (--trust, trust=True)"
             )
-        estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
+        with working_folder_importable() if trust else contextlib.nullcontext():
+            estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
         if neighbours is not None:
             last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
             count, dim = neighbours["shape"]
             last.rows_ = read_flat(folder / NEIGHBOURS, (count, dim), last.metric)
     except HeadError:
         raise
+    except ModuleNotFoundError as error:
+        raise HeadError(
+            f"cannot load {str(state)!r}: there is no module {error.name!r}: run this where it is, or install it"
+        ) from error
     except Exception as error:
         kind = "" if zipfile.is_zipfile(state) else " (not a skops file)"
         raise HeadError(
@@ -196,14 +233,22 @@ def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) ->
     return estimator
 
 
+def types_to_trust(folder: Path) -> list[str]:
+    """Return the types in a saved head that only ``trust`` makes: a user's own, and some of scikit-learn's."""
+    import skops.io
+
+    return [name for name in skops.io.get_untrusted_types(file=folder / STATE) if name not in OUR_NAMES]
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file: a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except OSError as error:
-        raise HeadError(f"there is no head at {str(folder)!r}: {error}") from error
-    except ValueError as error:
+        store = ", but a feature store" if (folder / "_delta_log").is_dir() else ""
+        raise HeadError(f"there is no head at {str(folder)!r}{store}: it has no {MANIFEST} ({error})") from error
+    except (ValueError, RecursionError) as error:
         raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
@@ -211,17 +256,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} has format {version!r}, and this version reads {FORMAT}: upgrade or fit again"
         )
     return dict(manifest)
-
-
-def _replace(folder: Path, part: Path) -> None:
-    """Put a finished folder in place; the one that is there goes only when the new one is whole."""
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old)
-    else:
-        part.rename(folder)
 
 
 def _sha256(path: Path) -> str:

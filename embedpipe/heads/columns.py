@@ -12,7 +12,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 #: Bytes of a float64 block.
-BLOCK = 1 << 25
+BLOCK = 1 << 23
 
 
 def blocks(rows: int, dim: int) -> Iterator[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from embedpipe.store import FeatureStore
 
 def fit(
     store: FeatureStore | str | Path,
-    head: Any = "logreg",
+    head: Any = None,
     *,
     to: str | Path | None = None,
     progress: bool | None = None,
@@ -40,8 +41,10 @@ def fit(
     Parameters
     ----------
     store : FeatureStore or path
-    head : str or scikit-learn estimator
-        ``logreg``, ``ridge``, ``linear-svc``, ``lda``, ``centroid``, ``knn``, or any estimator, a pipeline too.
+    head : str or scikit-learn estimator, optional
+        ``logreg`` (the default for classes), ``ridge`` (the default for numbers), ``linear-svc``, ``lda``,
+        ``centroid``, ``knn``, or any estimator, a pipeline too. One with a parameter ``cv`` that is None gets the
+        validation split for it.
     to : str or path-like, optional
         A folder to save the head in.
     progress : bool, optional
@@ -79,12 +82,19 @@ def fit(
     show = Progress(progress)
     # With a split, the head that is measured is the head.
     once = len(data.measured_on) == 1 and np.array_equal(data.measured_on[0][0], data.fitted_on)
-    with show.step(f"fitting {name}", len(data.measured_on) + (not once), "fits") as advance:
-        fitted = measure(estimator, data.X, data.y, data.measured_on, report, tune, advance)
-        if not once:
-            fitted = tune(estimator, take_rows(data.X, data.fitted_on), data.y[data.fitted_on])
-            advance()
+    with show.step(f"fitting {name}", len(data.measured_on) + (not once), "fits") as advance, warnings.catch_warnings():
+        # Classes with few rows each are told from the figures.
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        try:
+            fitted = measure(estimator, data.X, data.y, data.measured_on, report, tune, advance)
+            if not once:
+                fitted = tune(estimator, take_rows(data.X, data.fitted_on), data.y[data.fitted_on])
+                advance()
+        except Exception as error:  # of any estimator
+            raise TrainingDataError(f"{type(estimator).__name__} cannot learn from these rows: {error}") from error
     report.chosen = {key[:-1]: getattr(fitted, key) for key in ("C_", "alpha_") if hasattr(fitted, key)}
+    if hasattr(fitted, "n_neighbors"):
+        report.chosen["n_neighbors"] = fitted.n_neighbors
     report.seconds = time.perf_counter() - start
     column = store.embedding_column(chosen.column)
     made = Head(
@@ -107,8 +117,5 @@ def _fit(estimator: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], tuned_on: lis
     own_choice = tuned_on is not None and estimator.get_params(deep=False).get("cv", "") is None
     if own_choice:
         estimator.set_params(cv=tuned_on)
-    try:
-        estimator.fit(X, y)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        raise TrainingDataError(f"{type(estimator).__name__} cannot learn from these rows: {error}") from error
+    estimator.fit(X, y)
     return estimator.set_params(cv=None) if own_choice else estimator

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 #: A number of folds, or the splits themselves as (train rows, held-out rows); None decides by the data.
@@ -19,26 +19,37 @@ MANY_ROWS = 20_000
 
 
 def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool) -> list[Split]:
-    """Return the splits to choose on; none where a class has a single row.
+    """Return the splits to choose on; none where a class has a single row, or no split has anything to hold out.
 
     Parameters
     ----------
-    folds : int, iterable of splits, or None
-        None means `FOLDS` folds, or one held-out fifth of `MANY_ROWS` rows and more.
+    folds : int, splitter, iterable of splits, or None
+        As scikit-learn's ``cv``, but that None means `FOLDS` folds, or one held-out fifth of `MANY_ROWS` rows and more.
     y : array (n_samples,)
     classes : bool
         Whether to keep the shares of the classes alike.
     """
-    if folds is not None and not isinstance(folds, int):
-        return [(np.asarray(train), np.asarray(test)) for train, test in folds]
     smallest = int(np.unique(y, return_counts=True)[1].min()) if classes else len(y)
-    if smallest < 2:
+    splitter: Any
+    if folds is not None:
+        splitter = check_cv(folds, y, classifier=classes)
+    elif smallest < 2:
         return []
-    if folds is None and len(y) > MANY_ROWS and smallest >= 5:
-        once: Any = StratifiedShuffleSplit if classes else ShuffleSplit
-        return list(once(1, test_size=0.2, random_state=0).split(y[:, None], y))
-    kind: Any = StratifiedKFold if classes else KFold
-    return list(kind(min(folds or FOLDS, smallest), shuffle=True, random_state=0).split(y[:, None], y))
+    elif len(y) > MANY_ROWS and smallest >= 5:
+        splitter = (StratifiedShuffleSplit if classes else ShuffleSplit)(1, test_size=0.2, random_state=0)
+    else:
+        kind = StratifiedKFold if classes else KFold
+        splitter = kind(min(FOLDS, smallest), shuffle=True, random_state=0)
+    splits = [_usable(y, train, test, classes) for train, test in splitter.split(y[:, None], y)]
+    return [split for split in splits if len(split[1]) and len(np.unique(y[split[0]])) > 1]
+
+
+def _usable(y: npt.NDArray[Any], train: Any, test: Any, classes: bool) -> Split:
+    """Return row numbers, also where masks were given, without held-out rows of a class that is not trained on."""
+    train, test = (
+        np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows) for rows in (train, test)
+    )
+    return train, test[np.isin(y[test], y[train])] if classes else test
 
 
 def take_rows(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.config import build_options
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.errors import Failure
+from embedpipe.errors import Failure, UsageError
 from embedpipe.heads.scoring import FitReport
 from embedpipe.progress import Progress
 from embedpipe.sources import SourceOptions, open_source
@@ -99,7 +99,8 @@ class Head:
         pyarrow.Table
             One row an item: ``id``, ``uri``, the prediction under the name of the label column, then for each class
             ``probability_<class>`` or ``score_<class>`` by what the estimator gives (one score, of the second, for
-            two classes), ``actual`` where the source has labels, and ``error``.
+            two classes), ``actual`` where the source has labels (of a store: the column that was learned), and
+            ``error``.
 
         Raises
         ------
@@ -116,6 +117,10 @@ class Head:
         from embedpipe.backbones import reload_backbone  # needs torch, which a store does not
         from embedpipe.embedding import stream_vectors
 
+        if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+            raise UsageError(
+                f"an array of {source.dtype} is no source of images: vectors go to head.estimator.predict(X)"
+            )
         listing = open_source(source, source_options)
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
         found = _Predictions(self, len(listing))
@@ -127,7 +132,9 @@ class Head:
                     failures.append(message)
                 else:
                     found.add(message.rows, message.vectors[self.spec.layers[0].column])
-        return self._table(found, listing.table, failures)
+        # A source's label is what the head learned where both are called that, or where the user says so.
+        same = self.label == "label" or source_options.label is not None
+        return self._table(found, listing.table, failures, "label" if same else None)
 
     def _predict_store(self, store: FeatureStore) -> pa.Table:
         layer = self.spec.layers[0]
@@ -141,24 +148,27 @@ class Head:
         )
         names = ["id", "uri", "stage", "exception", "message"]
         failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
-        rows = store.to_arrow([name for name in ("id", "uri", "label") if name in store.schema.names])
+        rows = store.to_arrow(["id", "uri", *([self.label] if self.label in store.data_columns else [])])
         ids, X = read_vectors(store.table, layer.column, layer.dim, rows.column("id").combine_chunks())
         # An item that broke after it was embedded still has the vector of what it was.
         failed = pa.array([failure.id for failure in failures], pa.string())
         good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
         found = _Predictions(self, len(X))
         found.add(good, X if len(good) == len(X) else X[good])
-        return self._table(found, rows, failures)
+        return self._table(found, rows, failures, self.label)
 
-    def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure]) -> pa.Table:
+    def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
         """Join predictions and failures to what is known of the items, one row each."""
         errors = {failure.id: f"{failure.stage}: {failure.exception}: {failure.message}" for failure in failures}
         ids = rows.column("id").to_pylist()
         columns: dict[str, Any] = {"id": rows.column("id"), "uri": rows.column("uri")}
-        columns[self.label if self.label not in ("id", "uri", "error", "actual") else "prediction"] = found.labels()
-        columns.update(found.scores())
-        if "label" in rows.column_names and rows.column("label").null_count < len(ids):
-            columns["actual"] = rows.column("label")
+        scores = found.scores()
+        columns["prediction" if self.label in ("id", "uri", "error", "actual", *scores) else self.label] = (
+            found.labels()
+        )
+        columns.update(scores)
+        if actual in rows.column_names and rows.column(actual).null_count < len(ids):
+            columns["actual"] = rows.column(actual)
         columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
         table = pa.table(columns)
         unlisted = [failure for failure in failures if failure.id not in set(ids)]
@@ -192,7 +202,8 @@ class _Predictions:
             return
         labels = np.asarray(self._head.estimator.predict(X))
         if self._labels is None:
-            self._labels = np.empty(len(self._filled), labels.dtype)
+            classes = self._head.classes
+            self._labels = np.empty(len(self._filled), labels.dtype if classes is None else classes.dtype)
         self._labels[rows] = labels
         if self._kind:
             scores = np.asarray(getattr(self._head.estimator, self._kind)(X), np.float64).reshape(len(X), -1)

@@ -43,8 +43,11 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"weights={self.weights!r} is neither callable nor one of {', '.join(WEIGHTS)}")
         if self.weights == "softmax" and (self.metric != "cosine" or not self.temperature > 0):
             raise ValueError("weights='softmax' votes by cosine: it needs metric='cosine' and a temperature above 0")
-        if self.n_neighbors < 1:
-            raise ValueError(f"n_neighbors={self.n_neighbors} must be at least 1")
+        k = self.n_neighbors
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise ValueError(f"n_neighbors={self.n_neighbors!r} must be a whole number of at least 1")
+        if self.n_jobs == 0:
+            raise ValueError("n_jobs=0 leaves no thread: give None, -1 or how many")
         self.rows_ = self._prepare(X)
         self.n_samples_fit_ = len(X)
 

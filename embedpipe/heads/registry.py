@@ -47,8 +47,8 @@ def make_estimator(head: Any, task: Task, rows: int) -> tuple[str, Any]:
 
     Parameters
     ----------
-    head : str or scikit-learn estimator
-        A name of `HEADS`, or an estimator of the user's own, which is cloned.
+    head : str, scikit-learn estimator or None
+        A name of `HEADS`, or an estimator of the user's own, which is cloned; None for the task's usual head.
     task : str
     rows : int
         Rows in the smallest training set.
@@ -58,18 +58,22 @@ def make_estimator(head: Any, task: Task, rows: int) -> tuple[str, Any]:
     UsageError
         If there is no such head, or it is not for this task.
     """
+    other = "regression" if task == "classification" else "classification"
+    hint = f"another task (--task {other})"
+    if head is None:
+        head = "logreg" if task == "classification" else "ridge"
     if isinstance(head, str):
         if head not in HEADS:
             raise UsageError(f"there is no head {head!r}{nearest(head, HEADS)}: there are {', '.join(HEADS)}")
         if task not in HEADS[head]:
-            able = ", ".join(name for name, makers in HEADS.items() if task in makers)
-            raise UsageError(f"head {head!r} is not for {task}: choose among {able}, or set the task (--task)")
+            able = " or ".join(name for name, makers in HEADS.items() if task in makers)
+            raise UsageError(f"head {head!r} is not for {task}: choose {able} (--head), or {hint}")
         return head, HEADS[head][task](rows)
     if isinstance(head, type) or not hasattr(head, "fit") or not hasattr(head, "get_params"):
         raise UsageError(f"head={head!r:.100} is neither a head's name nor a scikit-learn estimator")
     fits = is_classifier(head) if task == "classification" else is_regressor(head)
     if not fits:
-        raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or set the task (--task)")
+        raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or {hint}")
     return type(head).__name__, clone(head)
 
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from embedpipe.heads.columns import Columns, Floats, blocks, scores_of
 from embedpipe.heads.folds import Folds, inner_splits
 from embedpipe.heads.linear import FLOATS, LinearClassifier
+from embedpipe.heads.threads import one_blas_thread
 
 #: Penalties on standardised features. Once decomposed, another one costs next to nothing.
 ALPHAS = tuple(10.0 ** (quarter / 4) for quarter in range(-4, 25))
@@ -72,12 +72,8 @@ class _Decomposed:
 
 
 def _eigh(matrix: Floats) -> tuple[Floats, Floats]:
-    """Return eigenvalues, going up, and eigenvectors of a symmetric matrix, which is overwritten.
-
-    On one thread: LAPACK makes thousands of small BLAS calls, and on two beside another busy process they took seven
-    times as long.
-    """
-    with threadpool_limits(1, user_api="blas"):
+    """Return eigenvalues, going up, and eigenvectors of a symmetric matrix, which is overwritten."""
+    with one_blas_thread():
         values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
     return values, vectors
 

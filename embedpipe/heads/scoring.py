@@ -19,6 +19,9 @@ from embedpipe.progress import Advance
 
 Floats = npt.NDArray[np.float64]
 
+#: A confusion matrix grows with the square of the classes.
+MANY_CLASSES = 500
+
 
 @dataclass
 class FitReport:
@@ -36,8 +39,11 @@ class FitReport:
         Name -> one value a split: of the head, and of the commonest class or the mean.
     chosen : dict
         What the head chose by itself, such as ``C``.
+    classes : list
+        Of the rows it was fitted and measured on, in order; empty for regression.
     confusion : list of list of int
-        Rows are true classes, columns predicted ones, over all splits; empty for regression.
+        Rows are true classes, columns predicted ones, over all splits; empty for regression and for more than
+        `MANY_CLASSES` classes.
     seconds : float
         Wall time of measuring and fitting.
     """
@@ -50,6 +56,7 @@ class FitReport:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     baseline: dict[str, list[float]] = field(default_factory=dict)
     chosen: dict[str, float] = field(default_factory=dict)
+    classes: list[Any] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -78,26 +85,55 @@ def measure(
         ``fit(estimator, X, y)`` returns the fitted estimator.
     """
     classes = np.unique(y)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    counted = report.task == "classification" and len(splits) > 0 and len(classes) <= MANY_CLASSES
+    confusion = np.zeros((len(classes), len(classes)) if counted else (0, 0), np.int64)
+    commonest = _commonest(y, splits)
     model = None
     for train, test in splits:
+        model = None  # the last one's memory, before the next is fitted
         model = fit(clone(estimator), take_rows(X, train), y[train])
-        held_out = take_rows(X, test)
-        if report.task == "classification":
-            dummy = DummyClassifier().fit(X[train, :1], y[train])
-            predicted = model.predict(held_out)
-            confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
-            score: Callable[..., dict[str, float]] = _score_classes
-        else:
-            dummy = DummyRegressor().fit(X[train, :1], y[train])
-            score = _score_numbers
-        for values, rows, into in ((model, held_out, report.metrics), (dummy, held_out[:, :1], report.baseline)):
-            for name, value in score(values, rows, y[test], classes).items():
+        if counted:
+            confusion += metrics.confusion_matrix(y[test], model.predict(take_rows(X, test)), labels=classes)
+        scores, baseline = _score(model, X, y, (train, test), classes, commonest, report.task)
+        for found, into in ((scores, report.metrics), (baseline, report.baseline)):
+            for name, value in found.items():
                 into.setdefault(name, []).append(float(value))
         advance()
     report.measured_rows = len({row for _, test in splits for row in test.tolist()})
-    report.confusion = confusion.tolist() if splits and report.task == "classification" else []
+    if report.task == "classification":
+        report.classes = classes.tolist()
+        report.confusion = confusion.tolist()
     return model
+
+
+def _score(
+    model: Any,
+    X: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    split: Split,
+    classes: npt.NDArray[Any],
+    commonest: Any,
+    task: Task,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the figures of a model and of the baseline on a split's test rows."""
+    train, test = split
+    held_out, truth = take_rows(X, test), y[test]
+    nothing = held_out[:, :1]  # a baseline looks at no feature
+    if task == "regression":
+        mean = DummyRegressor().fit(X[train, :1], y[train])
+        return _score_numbers(model, held_out, truth), _score_numbers(mean, nothing, truth)
+    always = DummyClassifier(strategy="constant", constant=[commonest]).fit(X[train, :1], y[train])
+    shares = DummyClassifier().fit(X[train, :1], y[train])
+    baseline = _score_classes(always, nothing, truth, classes)
+    baseline["log_loss"] = _score_classes(shares, nothing, truth, classes)["log_loss"]
+    return _score_classes(model, held_out, truth, classes), baseline
+
+
+def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
+    """Return the commonest label of all training rows: where classes are even, each fold's own would be its rarest."""
+    trained_on = np.unique(np.concatenate([train for train, _ in splits])) if splits else np.arange(len(y))
+    labels, counts = np.unique(y[trained_on], return_counts=True)
+    return labels[counts.argmax()]
 
 
 def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:
@@ -124,9 +160,8 @@ def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes
     return scores
 
 
-def _score_numbers(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:
+def _score_numbers(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
     predicted = model.predict(X)
-    return {
-        "r2": metrics.r2_score(y, predicted) if len(y) > 1 else np.nan,
-        "mae": metrics.mean_absolute_error(y, predicted),
-    }
+    scores = {"mae": metrics.mean_absolute_error(y, predicted)}
+    # Of a single row there is no variance to explain.
+    return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 else scores

@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.heads.folds import Split
 from embedpipe.heads.options import FitOptions, Task
+from embedpipe.sources.folder import SPLITS
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import label_array, read_vectors
 
@@ -69,13 +70,23 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
     rows, left_out = _labelled(store, options.label)
     y = label_array(rows.column(options.label))
     task = options.task or ("regression" if y.dtype.kind == "f" and (y != np.round(y)).any() else "classification")
+    if task == "classification" and y.dtype.kind == "f" and (y != np.round(y)).any():
+        raise TrainingDataError(
+            f"column {options.label!r} holds fractions such as {y[y != np.round(y)][0].item()!r}: for classes write "
+            "them as text (`embedpipe label`), or predict them as numbers (--task regression)"
+        )
+    if y.dtype.kind == "U" and (
+        cut := [name for name in rows.column(options.label).unique().to_pylist() if name[-1:] == "\0"]
+    ):
+        raise TrainingDataError(f"label {cut[0]!r} ends in a zero byte: clean the labels")
     if task == "regression" and y.dtype.kind not in "iuf":
         raise TrainingDataError(f"column {options.label!r} holds {y.dtype} values: regression needs numbers")
     splits = _splits(rows, options)
     if splits is not None:
         known = np.isin(splits, ["train", "validation", "test"])
         if not known.all():
-            left_out["in no split of train, validation, test"] = int((~known).sum())
+            others = ", ".join(sorted({repr(name) for name in splits[~known] if name is not None})) or "none"
+            left_out[f"whose split is not train, validation or test ({others})"] = int((~known).sum())
             rows, y, splits = rows.filter(pa.array(known)), y[known], splits[known]
         # What is fitted on comes first, so that it is a view of all and not a copy.
         order = np.argsort(splits == ("test" if "test" in splits else "validation"), kind="stable")
@@ -89,6 +100,8 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         )
     if splits is None:
         fitted_on, measured_on, tuned_on, protocol = _cross_validated(y, task, options)
+        if "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split":
+            protocol += " (the split column does not name train and test)"
     else:
         fitted_on, measured_on, tuned_on, protocol = _split(splits)
     _check(y[fitted_on], task, options.label)
@@ -106,7 +119,7 @@ def _labelled(store: FeatureStore, label: str) -> tuple[pa.Table, dict[str, int]
         raise UsageError(
             f"{store.path!r} has no column {label!r}{nearest(label, store.data_columns)}: it has {store.data_columns}"
         )
-    rows = store.to_arrow(["id", *dict.fromkeys([label, *(["split"] if "split" in store.data_columns else [])])])
+    rows = store.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in store.data_columns else [])])])
     values = rows.column(label)
     simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     if not any(is_kind(values.type) for is_kind in simple):
@@ -124,7 +137,9 @@ def _labelled(store: FeatureStore, label: str) -> tuple[pa.Table, dict[str, int]
 def _splits(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:
     if "split" not in rows.column_names or options.label == "split":
         return None
-    splits = np.asarray(rows.column("split").to_pylist(), dtype=object)
+    # Spelled as folders may be.
+    named = [SPLITS.get(str(name).strip().lower(), name) for name in rows.column("split").to_pylist()]
+    splits = np.asarray(named, dtype=object)
     return splits if {"train"} < {*splits} & {"train", "validation", "test"} else None
 
 
@@ -155,7 +170,7 @@ def _cross_validated(
         numbers = ", or predict it as a number (--task regression)" if y.dtype.kind in "iuf" else ""
         raise TrainingDataError(
             f"{few} {fewest} labelled row{'s' * (fewest > 1)}, fewer than the {options.folds} folds: "
-            f"label more, or {fewer}{numbers}"
+            f"label more{', take that class out' if task == 'classification' else ''}, or {fewer}{numbers}"
         )
     kind: Any = StratifiedKFold if task == "classification" else KFold
     folds = list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))

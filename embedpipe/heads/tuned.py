@@ -13,16 +13,15 @@ from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
-from threadpoolctl import threadpool_limits
 
 from embedpipe.heads.columns import Columns, Floats, scores_of
 from embedpipe.heads.folds import Folds, Split, inner_splits
 from embedpipe.heads.linear import LinearClassifier
+from embedpipe.heads.threads import one_blas_thread
 
 Rows = npt.NDArray[np.int64]
 
-#: Bytes of a matrix below which BLAS works on one thread. A solver makes hundreds of products of under a millisecond;
-#: on more threads each waits for the slowest, and beside another busy process that took three to ten times as long.
+#: Bytes of a matrix below which a solver's products are so small that they are made on one thread.
 SMALL = 1 << 27
 
 
@@ -50,7 +49,7 @@ class _TunedClassifier(LinearClassifier, ABC):
         Cs = np.sort(np.asarray(self.Cs, np.float64))
         if not len(Cs) or Cs[0] <= 0:
             raise ValueError(f"Cs={self.Cs!r} must be numbers above 0")
-        with threadpool_limits(1 if X.nbytes < SMALL else None, user_api="blas"):
+        with one_blas_thread(X.nbytes < SMALL):
             self.C_ = self._choose(X, position, Cs)
             everything = np.arange(len(X))
             columns = Columns.of(X, everything)
@@ -60,7 +59,7 @@ class _TunedClassifier(LinearClassifier, ABC):
         return self
 
     def _choose(self, X: npt.NDArray[Any], y: Rows, Cs: Floats) -> float:
-        splits = inner_splits(self.cv, y, classes=True) if len(Cs) > 1 else []
+        splits = [split for split in inner_splits(self.cv, y, classes=True) if len(Cs) > 1]
         if not splits:
             return float(Cs[np.argmin(np.abs(np.log(Cs / self.FALLBACK)))])
         losses = np.sum([self._held_out_losses(X, y, split, Cs) for split in splits], axis=0)
@@ -70,9 +69,6 @@ class _TunedClassifier(LinearClassifier, ABC):
         """Return the held-out loss for each C, going up; infinite after it has worsened."""
         train, test = split
         known, labels = np.unique(y[train], return_inverse=True)
-        test = test[np.isin(y[test], known)]
-        if len(known) < 2 or not len(test):
-            return np.zeros(len(Cs))
         columns = Columns.of(X, train)
         Z = columns.standardised(X, train)
         model = self._solver()

@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.int64]
 #: Candidates beyond k, among which near ties at rank k are looked for.
 SPARE = 24
 #: Bytes of a float64 block of candidates, or of a float32 block of scores.
-BLOCK = 1 << 25
+BLOCK = 1 << 23
 
 
 def normalised(X: npt.NDArray[Any], out: Floats | None = None) -> Floats:
@@ -75,10 +75,13 @@ def nearest_rows(
         return scores, found
     queries, rows = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(rows, np.float32)
     spare = min(k + SPARE, len(rows))
+    scale = 1.0 if metric == "cosine" else _scale(queries, rows)
     with faiss_alone(n_jobs) as faiss:
         kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-        _, candidates = faiss.knn(queries, rows, spare, metric=kind)
-    error = _rounding(queries, rows, metric)
+        scaled = [X if scale == 1 else X * np.float32(scale) for X in (queries, rows)]
+        _, candidates = faiss.knn(*scaled, spare, metric=kind)
+    del scaled
+    error = _rounding(queries, rows, metric, scale)
     step = max(1, BLOCK // (8 * spare * queries.shape[1]))
     unsure: list[int] = []
     for start in range(0, len(queries), step):
@@ -109,7 +112,15 @@ def _in_order(costs: Scores, candidates: Rows) -> tuple[Scores, Rows]:
     return np.take_along_axis(costs, order, 1), np.take_along_axis(candidates, order, 1)
 
 
-def _rounding(queries: Floats, rows: Floats, metric: Metric) -> Scores:
+def _scale(queries: Floats, rows: Floats) -> float:
+    """Return a power of two that keeps squares within float32; 1 for all but values beyond 1e-12 to 1e12."""
+    largest = max(
+        float(np.abs(part).max()) for X in (queries, rows) for part in np.array_split(X, 1 + X.nbytes // BLOCK)
+    )
+    return 1.0 if 1e-12 < largest < 1e12 or not largest else 2.0 ** -np.floor(np.log2(largest))
+
+
+def _rounding(queries: Floats, rows: Floats, metric: Metric, scale: float) -> Scores:
     """Bound the error of FAISS's float32 scores, per query, in the unit of the costs.
 
     An inner product of ``dim`` terms is off by at most ``dim * u * |q| * |x|`` in any order of summation
@@ -119,7 +130,8 @@ def _rounding(queries: Floats, rows: Floats, metric: Metric) -> Scores:
     if metric == "cosine":
         return np.full(len(queries), 1.01 * u)
     longest = np.sqrt(_squares(rows).max())
-    error: Scores = u * (np.sqrt(_squares(queries)) + longest) ** 2
+    vanished = queries.shape[1] * float(np.finfo(np.float32).tiny) / scale**2
+    error: Scores = u * (np.sqrt(_squares(queries)) + longest) ** 2 + vanished
     return error
 
 
@@ -133,11 +145,13 @@ def _settle(
 ) -> None:
     """Decide queries with many near ties at rank k, such as copies, by looking at all rows once more."""
     k = scores.shape[1]
-    step = max(1, BLOCK // (4 * len(rows)))
+    step = max(1, BLOCK // (8 * len(rows)))
     for start in range(0, len(unsure), step):
         part = unsure[start : start + step]
-        rough = queries[part] @ rows.T
-        rough = _squares(queries[part])[:, None] + _squares(rows) - 2.0 * rough if metric == "euclidean" else -rough
+        rough = np.concatenate(
+            [_rough(queries[part], block, metric) for block in np.array_split(rows, 1 + 2 * rows.nbytes // BLOCK)],
+            axis=1,
+        )
         for at, query in enumerate(part):
             near = np.flatnonzero(rough[at] <= scores[query, -1] + 2 * error[query])
             costs = np.concatenate(
@@ -148,3 +162,9 @@ def _settle(
             )
             best = np.lexsort((near, costs))[:k]
             scores[query], found[query] = costs[best], near[best]
+
+
+def _rough(queries: Floats, rows: Floats, metric: Metric) -> Scores:
+    """Return the costs of all pairs by one product, in float64; (n_queries, n_rows)."""
+    products: Scores = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    return -products if metric == "cosine" else _squares(queries)[:, None] + _squares(rows) - 2 * products

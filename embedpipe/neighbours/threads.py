@@ -1,9 +1,9 @@
 """One FAISS call at a time, on as many threads as asked for, and OpenMP left as it was found.
 
-FAISS gives each calling thread a team of OpenMP threads of its own: eight callers on two cores ran at a thirteenth
-of one caller's rate, and behind a lock at its full rate. FAISS's and torch's OpenMP share their settings: after
-``faiss.omp_set_num_threads(1)`` torch ran on one thread too. And a forked child that uses the parent's threads hangs.
-`benchmarks/openmp.py` shows all three.
+FAISS gives each calling thread a team of OpenMP threads of its own: eight callers on two cores ran at a tenth of one
+caller's rate, and behind a lock at its full rate. Where torch was imported first, its OpenMP and FAISS's share their
+settings: after ``faiss.omp_set_num_threads(1)`` torch ran on one thread too. And a forked child that uses the parent's
+threads hangs. `benchmarks/openmp.py` shows all three.
 """
 
 from __future__ import annotations

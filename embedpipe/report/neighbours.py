@@ -131,6 +131,7 @@ def _rows(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
     """Return each query with its neighbours."""
     labels = neighbours["label"] if "label" in neighbours.column_names else None
     colouring = colour_labels(labels, len(neighbours))
+    asked = "query_label" in neighbours.column_names and neighbours["query_label"].null_count < len(neighbours)
     rows: list[tuple[_Tile, list[_Tile]]] = []
     for i, row in enumerate(neighbours.to_pylist()):
         label, wanted = _text(row.get("label")), _text(row.get("query_label"))
@@ -143,6 +144,8 @@ def _rows(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
             look = UNKNOWN
         elif wanted:
             look = SAME if label == wanted else OTHER
+        elif asked:  # colours have the other meaning in this picture
+            look = UNKNOWN
         else:
             red, green, blue, opacity = colouring.colours[i].tolist()
             look = Look((red, green, blue, opacity), SIGNS[str(colouring.markers[i])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class SimilarityIndex:
             raise UsageError(f"{self.store.path!r} holds no rows: there is nothing to find")
         self.vectors = normalised(vectors, out=vectors)
 
+    def __repr__(self) -> str:
+        count, dim = self.vectors.shape
+        return f"SimilarityIndex({self.store.path!r}, rows={count}, column={self.column!r}, dim={dim})"
+
     def search(self, queries: Any, k: int = 10) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the nearest rows; of equally near ones the first by id.
 
@@ -71,11 +76,14 @@ class SimilarityIndex:
     def check(self, queries: Any, name: str = "the query") -> npt.NDArray[np.float32]:
         """Return vectors of length one, float32 (n_queries, dim). Raises UsageError if one cannot be asked for."""
         try:
-            vectors = np.atleast_2d(np.asarray(queries, np.float64))
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{name} is no array of numbers: {error}") from error
+            given = np.asarray(queries)
+        except ValueError as error:
+            raise UsageError(f"{name} is no array: {error}") from error
+        if given.dtype.kind not in "fiu":
+            raise UsageError(f"{name} is an array of {given.dtype}: a vector is of real numbers")
+        vectors = np.atleast_2d(given.astype(np.float64))
         dim = self.vectors.shape[1]
-        if vectors.ndim != 2 or vectors.shape[1] != dim:
+        if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise UsageError(
                 f"{name} has shape {np.shape(queries)}, and {self.column!r} of {self.store.path!r} has vectors of "
                 f"{dim} values: give (n, {dim}) or ({dim},), made by {self.store.spec.provider}/{self.store.spec.name}"
@@ -88,5 +96,17 @@ class SimilarityIndex:
 
     def find(self, id: str) -> int | None:
         """Return the row of an id, or None."""
-        at = self.ids.index(pa.scalar(id, pa.string())).as_py()
-        return None if at < 0 else int(at)
+        return _place(self.ids, id)
+
+    def find_uri(self, uri: str) -> int | None:
+        """Return the row whose payload is at that place, or None."""
+        return _place(self._uris, uri)
+
+    @cached_property
+    def _uris(self) -> pa.ChunkedArray:
+        return self.store.to_arrow(["id", "uri"]).column("uri")
+
+
+def _place(values: pa.Array | pa.ChunkedArray, value: str) -> int | None:
+    at = values.index(pa.scalar(value, pa.string())).as_py()
+    return None if at < 0 else int(at)

@@ -50,9 +50,9 @@ def find_similar(
     store : FeatureStore, path or SimilarityIndex
         An index spares reading the store again for every call.
     query : str, path-like, array, image, or a list of such
-        A string is an id of the store if there is that one, which is then not its own neighbour; else a ``.npy``
-        file of vectors (n, dim) or (dim,), or any source of images that `embedpipe.embed` takes. An array of floats is
-        a vector, or one a row.
+        A string is an id of the store if there is that one; else a ``.npy`` file of vectors (n, dim) or (dim,), or
+        any source of images that `embedpipe.embed` takes. An array of floats is a vector, or one a row. An
+        item of the store, by id or by place, is not its own neighbour.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
@@ -96,20 +96,22 @@ def _resolve(
     index: SimilarityIndex, item: Any, reload_options: ReloadOptions, compute: ComputeOptions, show: Progress
 ) -> list[_Query]:
     """Turn what the user gave into queries: by id, by vector, or by image."""
-    if isinstance(item, str) and (row := index.find(item)) is not None:
-        return [_by_id(index, item, row)]
+    if isinstance(item, str | os.PathLike) and (row := index.find(os.fsdecode(item))) is not None:
+        return [_by_id(index, os.fsdecode(item), row)]
     if isinstance(item, np.ndarray) and item.dtype.kind in "fiu" and item.dtype != np.uint8:
         return _by_vector(index, item, "vector")
     if not isinstance(item, str | os.PathLike):
         return _by_images(index, open_source([item]), reload_options, compute, show)
     name = os.fsdecode(item)
+    if not name:
+        raise UsageError("a query is an empty string: give an id, an image or a .npy file")
     if name.lower().endswith(".npy"):
         return _by_vector(index, _read_vectors(name), Path(name).name)
     try:
         listing = open_source(name)
     except SourceError as error:
         near = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
-        raise UsageError(f"{name!r} is no id of {index.store.path!r}{near}, and as a file: {error}") from error
+        raise UsageError(f"{name!r} is no id of {index.store.path!r}, and {error}{near}") from error
     return _by_images(index, listing, reload_options, compute, show)
 
 
@@ -138,18 +140,18 @@ def _by_images(
             continue
         for row, vector in zip(message.rows, message.vectors[index.column], strict=True):
             id, uri, label = (listing.table.column(name)[row].as_py() for name in ("id", "uri", "label"))
-            found[id] = (
-                _Query(id, uri, label, vector)
-                if vector.any()
-                else _Query(id, uri, label, error="the backbone's vector is all zeros, which has no direction")
-            )
+            if not vector.any():
+                found[id] = _Query(id, uri, label, error="the backbone's vector is all zeros, which has no direction")
+                continue
+            own = None if uri is None else index.find_uri(uri)
+            found[id] = _Query(id, uri, label, vector, own)
     return [found[id] for id in [*(f.id for f in listing.failures), *listing.table.column("id").to_pylist()]]
 
 
 def _read_vectors(name: str) -> npt.NDArray[Any]:
     try:
         vectors: npt.NDArray[Any] = np.load(name, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UsageError(f"cannot read vectors from {name!r}: {error}") from error
     return vectors
 
@@ -159,9 +161,12 @@ def _neighbours(index: SimilarityIndex, queries: list[_Query], k: int) -> pa.Tab
     asked = [query.vector for query in queries if query.vector is not None]
     # One more than asked for, as a query by id does not count itself.
     found = iter(zip(*index.search(np.stack(asked), k + 1), strict=True) if asked else ())
+    schema = _schema(queries)
+    text = schema.field("query_label").type == pa.string()
     rows: list[dict[str, Any]] = []
     for query in queries:
-        about = {"query": query.name, "query_uri": query.uri, "query_label": query.label, "error": query.error}
+        label = str(query.label) if text and query.label is not None else query.label
+        about = {"query": query.name, "query_uri": query.uri, "query_label": label, "error": query.error}
         if query.vector is None:
             rows.append(about)
             continue
@@ -169,15 +174,15 @@ def _neighbours(index: SimilarityIndex, queries: list[_Query], k: int) -> pa.Tab
         others = positions != (-1 if query.row is None else query.row)
         pairs = zip(scores[others][:k].tolist(), positions[others][:k].tolist(), strict=True)
         rows += [{**about, "rank": i, "score": score, "row": row} for i, (score, row) in enumerate(pairs, 1)]
-    return _joined(index, pa.Table.from_pylist(rows, schema=_schema(queries)))
+    return _joined(index, pa.Table.from_pylist(rows, schema=schema))
 
 
 def _schema(queries: list[_Query]) -> pa.Schema:
-    labels = pa.array([query.label for query in queries]).type
+    kinds = {type(query.label) for query in queries} - {type(None)}
+    labels = pa.array([query.label for query in queries]).type if len(kinds) == 1 else pa.string()
     texts = [(name, pa.string()) for name in ("query", "query_uri")]
-    label = pa.string() if pa.types.is_null(labels) else labels
     numbers = [("rank", pa.int64()), ("score", pa.float64()), ("row", pa.int64())]
-    return pa.schema([*texts, ("query_label", label), *numbers, ("error", pa.string())])
+    return pa.schema([*texts, ("query_label", labels), *numbers, ("error", pa.string())])
 
 
 def _joined(index: SimilarityIndex, found: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.listing import Listing, ListingBuilder
@@ -22,7 +23,7 @@ def list_items(items: Any, ids: Sequence[str] | None = None) -> Listing:
 
     Parameters
     ----------
-    items : sequence
+    items : sequence, or one PIL image
         A list, tuple, pandas or polars Series, 1-D array of objects or strings, or a uint8 array of shape
         (n, h, w, 3 or 4). None stands for a missing item, which cannot be read.
     ids : sequence of str, optional
@@ -64,6 +65,8 @@ def _path(item: Any) -> str | None:
 
 
 def _sequence(items: Any) -> Any:
+    if isinstance(items, Image.Image):
+        return [items]
     if not isinstance(items, np.ndarray):
         if hasattr(items, "to_numpy"):
             return list(items.to_numpy())

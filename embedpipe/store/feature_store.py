@@ -219,7 +219,9 @@ class FeatureStore:
             return next(iter(self.dims))
         if column is None or column not in self.dims:
             hint = nearest(column, self.dims) if column else ""
-            raise UsageError(f"column={column!r} does not name one embedding{hint}: there are {sorted(self.dims)}")
+            raise UsageError(
+                f"column={column!r} does not name one embedding (--column){hint}: there are {sorted(self.dims)}"
+            )
         return column
 
     def _data_column(self, name: str) -> str:
@@ -297,7 +299,7 @@ class FeatureStore:
 def _location(path: str | Path) -> str:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(text, str) or not text.rstrip("/"):
-        raise UsageError(f"{path!r} is no place for a feature store: give a folder or URL")
+        raise UsageError(f"{path!r:.100} is no place for a feature store: give a folder or URL")
     return text.rstrip("/")
 
 

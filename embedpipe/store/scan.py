@@ -71,6 +71,7 @@ def read_vectors(
                 start += count
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(read_group, jobs))
+    pa.default_memory_pool().release_unused()  # or Arrow keeps a fifth of what was read
     if not filled.all():
         raise StoreError(f"{int((~filled).sum())} rows of {table.path!r} have no vector: run `embedpipe verify`")
     return wanted, X

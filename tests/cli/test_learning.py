@@ -88,7 +88,6 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
         (("fit", "STORE", "--head", "knn", "--estimator", "sklearn.svm:SVC"), "give one of them"),
         (("fit", "STORE", "--estimator", "sklearn.svm"), "write module:Class"),
         (("fit", "STORE", "--picture", "c.jpg"), "must end in .png"),
-        (("fit", "STORE", "--folds", "0", "--picture", "c.png"), "nothing was measured"),
         (("predict", "nowhere", "STORE", "--to", "x.csv"), "there is no head at"),
         (("predict", "nowhere", "STORE", "--to", "x.txt"), "must end in .csv or .parquet"),
         (("search", "STORE", "cat/003.jpg"), "is no id of"),

@@ -98,7 +98,7 @@ def test_without_a_test_split_validation_measures_and_train_fits(tmp_path: Path)
     split = ["train"] * 60 + ["validation"] * 20 + [None] * 5 + ["holdout"] * 5
     report = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), "centroid").report
     assert (report.protocol, report.rows, report.measured_rows) == ("validation split", 60, 20)
-    assert report.left_out == {"in no split of train, validation, test": 10}
+    assert report.left_out == {"whose split is not train, validation or test ('holdout')": 10}
 
 
 def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def case(**columns: Any) -> dict[str, Any]:
         (case(label=["a", "b"] * 6), {"column": "embeding"}, UsageError, "did you mean 'embedding'"),
         (case(label=["a", "b"] * 6), {"task": "regression"}, TrainingDataError, "regression needs numbers"),
         (case(label=["a", "b"] * 6), {"head": "logref"}, UsageError, "no head 'logref'; did you mean 'logreg'"),
-        (case(label=[0.5, 1.25] * 6), {"head": "logreg"}, UsageError, "not for regression: choose among ridge, knn"),
+        (case(label=[0.5, 1.25] * 6), {"head": "logreg"}, UsageError, "not for regression: choose ridge or knn"),
         (case(label=["a", "b"] * 6), {"head": LinearRegression()}, UsageError, "Regression is not for classification"),
         (case(label=["a", "b"] * 6), {"head": LogisticRegression}, UsageError, "neither a head's name nor"),
         (case(label=["a", "b"] * 6), {"folds": 1}, UsageError, "folds=1 must be at least 2"),

@@ -85,7 +85,7 @@ def test_works_in_a_grid_search_with_several_processes() -> None:
         ({"weights": "softmx"}, "weights='softmx' is neither callable nor one of"),
         ({"weights": "softmax"}, "needs metric='cosine'"),
         ({"weights": "softmax", "metric": "cosine", "temperature": 0}, "a temperature above 0"),
-        ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
+        ({"n_neighbors": 0}, "n_neighbors=0 must be a whole number"),
     ],
 )
 def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:

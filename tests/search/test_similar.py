@@ -96,7 +96,7 @@ def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Pa
     store = embed(photos, tmp_path / "two", backbone=TINY, layer=("features", "conv1"))
     with pytest.raises(UsageError, match="does not name one embedding"):
         find_similar(store, "cat/0000.jpg")
-    found = find_similar(store, str(photos / "cat/0000.jpg"), column="embedding_conv1", k=1, trust=True)
+    found = find_similar(store, Image.open(photos / "cat/0000.jpg"), column="embedding_conv1", k=1, trust=True)
     assert found["id"].to_pylist() == ["cat/0000.jpg"]
     assert found["score"].to_pylist() == pytest.approx([1.0])
 
@@ -111,7 +111,7 @@ def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Pa
         (np.ones((2, 2, 8)), r"shape \(2, 2, 8\)"),
         (np.array([np.ones(8), np.zeros(8)]), r"all zeros, which has no direction \(row 1\)"),
         ([], "there is no query"),
-        ("row-0004", "is no id of .*; did you mean 'row-004'.* as a file: there is no file"),
+        ("row-0004", "is no id of .* there is no file or folder 'row-0004'; did you mean 'row-004'"),
         ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
     ],
 )

@@ -1,0 +1,217 @@
+"""How much memory does fitting take, as a multiple of the matrix? Linux only; exits with 1 if a bound is missed.
+
+    python benchmarks/fit_memory.py [--rows 100000] [--only logreg]
+
+Each case runs in a process of its own, warmed up on a few rows. For an estimator: the matrix, plus the peak of
+resident memory during `.fit` less what was resident just before, over the matrix. For `embedpipe.fit` from a store of
+that many rows, with splits (80 % train, 10 % validation, 10 % test) and without (5 folds): the peak less what was
+resident before, over the matrix. Rows are float32 x 1,280, of ten overlapping classes. scikit-learn's own estimators,
+and linear-svc, get a fifth of the rows; liblinear, which takes long, stops after 50 iterations, which changes no
+memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+import embedpipe
+from embedpipe import heads
+
+DIM, CLASSES, WARM_UP, BLOCK = 1280, 10, 500, 5000
+#: The bound, which is for this many rows and more: with few rows the blocks that are worked on weigh more.
+LIMIT, LIMIT_ROWS = 3.0, 100_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """An estimator, whether it must stay below the limit, its part of the rows, and its head's name in a store."""
+
+    make: Callable[[], Any]
+    limited: bool = False
+    share: float = 1.0
+    task: str = "classification"
+    head: str | None = None
+
+
+_KNN: dict[str, Any] = {"n_neighbors": 20, "weights": "softmax", "metric": "cosine"}
+CASES = {
+    "logreg": Case(heads.TunedLogisticRegression, True, head="logreg"),
+    "ridge": Case(heads.TunedRidgeClassifier, True, head="ridge"),
+    "centroid": Case(heads.CentroidClassifier, True, head="centroid"),
+    "knn": Case(lambda: heads.FaissKNNClassifier(**_KNN), True, head="knn"),
+    "ridge, regression": Case(heads.TunedRidge, True, task="regression", head="ridge"),
+    "knn, regression": Case(lambda: heads.FaissKNNRegressor(**_KNN), True, task="regression", head="knn"),
+    "lda": Case(lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
+    "linear-svc": Case(lambda: heads.TunedLinearSVC(max_iter=50), share=0.2),
+    "plain RidgeClassifierCV": Case(RidgeClassifierCV, share=0.2),
+    "plain LinearSVC": Case(lambda: LinearSVC(max_iter=50), share=0.2),
+    "plain LinearDiscriminantAnalysis (svd)": Case(LinearDiscriminantAnalysis, share=0.2),
+    "plain StandardScaler + LogisticRegression": Case(
+        lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)), share=0.2
+    ),
+}
+
+
+def blocks(rows: int) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    """Yield rows like a network's features: never negative, correlated, in classes that overlap."""
+    rng = np.random.default_rng(0)
+    means = 0.1 * rng.standard_normal((CLASSES, DIM), dtype=np.float32)
+    directions = 0.05 * rng.standard_normal((64, DIM), dtype=np.float32)
+    for start in range(0, rows, BLOCK):
+        part = slice(start, min(start + BLOCK, rows))
+        y = rng.integers(0, CLASSES, part.stop - start)
+        X = rng.standard_normal((len(y), 64), dtype=np.float32) @ directions
+        X += means[y]
+        X += rng.standard_normal(X.shape, dtype=np.float32)
+        yield part, np.maximum(X, 0, out=X), y
+
+
+def matrix(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return all blocks in one array, without ever holding two."""
+    X, y = np.empty((rows, DIM), np.float32), np.empty(rows, np.int64)
+    for part, features, labels in blocks(rows):
+        X[part], y[part] = features, labels
+    return X, y
+
+
+def write_store(path: Path, rows: int, split: bool) -> embedpipe.FeatureStore:
+    """Write the rows into a store, with label, value and, if asked for, split."""
+    layers = (embedpipe.LayerSpec("features", "avg", DIM),)
+    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, embedpipe.Preprocessing())
+    store = embedpipe.FeatureStore.create(path, spec)
+    vectors = store.schema.field("embedding").type
+    for part, X, y in blocks(rows):
+        ids = [f"{row:08d}" for row in range(part.start, part.stop)]
+        offsets = pa.array(np.arange(len(X) + 1, dtype=np.int32) * DIM)
+        columns = {
+            "id": ids,
+            "content_hash": ids,
+            "source_root": ["synthetic"] * len(X),
+            "label": [f"class {label}" for label in y],
+            "value": y.astype(np.float64),
+            "embedding": pa.ListArray.from_arrays(offsets, pa.array(X.ravel()), type=vectors),
+        }
+        if split:
+            roles = ("test", "validation", *["train"] * 8)
+            columns["split"] = [roles[row % 10] for row in range(part.start, part.stop)]
+        store.write(pa.table(columns))
+    return store
+
+
+def resident(name: str) -> int:
+    """Return a figure of this process's memory in bytes: VmRSS now, VmHWM its peak."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) * 1024
+
+
+def peak_of(work: Callable[[], Any]) -> int:
+    """Return by how much resident memory rises at most while working, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+
+def run_case(name: str, rows: int, store: Path | None) -> dict[str, Any]:
+    """Measure one case in this process; the first fit, of a few rows, is for imports and thread buffers."""
+    case = CASES[name]
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    X, y = matrix(WARM_UP if store else rows)
+    case.make().fit(X[:WARM_UP], y[:WARM_UP])
+    size = 4 * rows * DIM
+    if store:
+        label = "value" if case.task == "regression" else "label"
+        with tempfile.TemporaryDirectory() as folder:
+            few = write_store(Path(folder) / "few.features", WARM_UP, split=True)
+            embedpipe.fit(few, case.head, label=label, task=case.task)
+        start = time.perf_counter()
+        peak = peak_of(lambda: embedpipe.fit(store, case.head, label=label, task=case.task))
+    else:
+        start = time.perf_counter()
+        peak = size + peak_of(lambda: case.make().fit(X, y))
+    return {"ratio": peak / size, "seconds": time.perf_counter() - start}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table."""
+
+    case: str
+    what: str
+    rows: int
+    ratio: float
+    seconds: float
+    ok: bool
+
+
+def measure(name: str, rows: int, store: Path | None) -> Result:
+    """Run a case in a process of its own, and print its line."""
+    case = CASES[name]
+    rows = rows if store else round(rows * case.share)
+    command = [
+        sys.executable,
+        __file__,
+        "--case",
+        name,
+        "--rows",
+        str(rows),
+        *(["--store", str(store)] if store else []),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    limited = case.limited and rows >= LIMIT_ROWS
+    ok = not limited or found["ratio"] < LIMIT
+    result = Result(name, f"fit, {store.stem}" if store else "estimator.fit", rows, **found, ok=ok)
+    verdict = "" if not limited else f"  under {LIMIT:g}: {'yes' if ok else 'NO'}"
+    print(f"{name:<44}{result.what:<15}{rows:>8}{result.ratio:>7.2f}x{result.seconds:>7.0f} s{verdict}", flush=True)
+    return result
+
+
+def main() -> int:
+    """Run all cases."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--only", choices=CASES, action="append", metavar="CASE", help="this case; may be repeated")
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(run_case(options.case, options.rows, options.store)))
+        return 0
+    if not Path("/proc/self/clear_refs").exists():
+        print("left out: it reads /proc, which only Linux has")
+        return 0
+    names = options.only or list(CASES)
+    results = [measure(name, options.rows, None) for name in names]
+    if stored := [name for name in names if CASES[name].head]:
+        with tempfile.TemporaryDirectory() as folder:
+            for protocol in ("split", "folds"):
+                store = Path(folder) / f"{protocol}.features"
+                write_store(store, options.rows, split=protocol == "split")
+                results += [measure(name, options.rows, store) for name in stored]
+    print(json.dumps([asdict(result) for result in results]))
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
