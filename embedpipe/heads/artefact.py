@@ -37,6 +37,8 @@ from embedpipe.neighbours import read_flat, write_flat
 
 FORMAT = 1
 MANIFEST, STATE, NEIGHBOURS = "manifest.json", "head.skops", "neighbours.faiss"
+#: How often a head is read anew that changes while it is read.
+READS = 10
 LIBRARIES = ("embedpipe", "scikit-learn", "numpy", "faiss-cpu", "skops")
 
 #: What skops may make beside what it trusts itself (scikit-learn's estimators and NumPy's arrays).
@@ -119,13 +121,15 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
     """
     folder = Path(path)
     manifest = _read_manifest(folder)
-    try:
-        return _load(folder, manifest, trust)
-    except HeadError:
-        # Another process may have saved a new one meanwhile.
-        if (again := _read_manifest(folder)) == manifest:
-            raise
-        return _load(folder, again, trust)
+    for _ in range(READS):
+        try:
+            return _load(folder, manifest, trust)
+        except HeadError:
+            # Another process may have saved a new one meanwhile.
+            if (again := _read_manifest(folder)) == manifest:
+                raise
+            manifest = again
+    raise HeadError(f"{str(folder)!r} is being saved over and over: load it when that has ended")
 
 
 def _load(folder: Path, manifest: dict[str, Any], trust: bool) -> Head:

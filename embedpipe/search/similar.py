@@ -82,7 +82,7 @@ def find_similar(
 
 
 def _listed(query: Any) -> list[Any]:
-    if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+    if _is_vectors(query):
         return [query]
     if isinstance(query, list | tuple) and query and all(isinstance(item, int | float) for item in query):
         return [np.asarray(query, np.float64)]
@@ -92,13 +92,18 @@ def _listed(query: Any) -> list[Any]:
     return items
 
 
+def _is_vectors(item: Any) -> bool:
+    """Say whether it is an array of numbers, and not of an image's bytes."""
+    return isinstance(item, np.ndarray) and item.dtype.kind not in "OUST" and item.dtype != np.uint8
+
+
 def _resolve(
     index: SimilarityIndex, item: Any, reload_options: ReloadOptions, compute: ComputeOptions, show: Progress
 ) -> list[_Query]:
     """Turn what the user gave into queries: by id, by vector, or by image."""
     if isinstance(item, str | os.PathLike) and (row := index.find(os.fsdecode(item))) is not None:
         return [_by_id(index, os.fsdecode(item), row)]
-    if isinstance(item, np.ndarray) and item.dtype.kind in "fiu" and item.dtype != np.uint8:
+    if _is_vectors(item):
         return _by_vector(index, item, "vector")
     if not isinstance(item, str | os.PathLike):
         return _by_images(index, open_source([item]), reload_options, compute, show)

@@ -12,6 +12,8 @@ from command import run
 from conftest import TINY, write_photo
 from PIL import Image
 
+from embedpipe import FeatureStore
+
 
 @pytest.fixture
 def store(photos: Path, tmp_path: Path) -> Path:
@@ -98,3 +100,55 @@ def test_bad_usage_is_said_with_exit_code_2(store: Path, arguments: tuple[str, .
     result = run(*(store if word == "STORE" else word for word in arguments))
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+def test_an_estimator_of_ones_own_from_the_working_folder(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_own_heads.py").write_text("from sklearn.svm import LinearSVC\n\nclass Mine(LinearSVC):\n    pass\n")
+    fitted = run("fit", store, "--estimator", "my_own_heads:Mine", "--to", "head", "--folds", "2")
+    assert fitted.exit_code == 0, fitted.output
+    assert "--to predictions.csv --trust" in fitted.stdout
+    assert "types that may run code" in run("predict", "head", store, "--to", "x.csv").stderr
+    assert run("predict", "head", store, "--to", "x.csv", "--trust").exit_code == 0
+
+
+def test_a_test_class_that_was_never_seen_is_drawn_and_named(photos: Path, tmp_path: Path) -> None:
+    for i in range(24):
+        write_photo(tmp_path / "d" / ("train" if i < 16 else "test") / ("cat", "dog")[i % 2] / f"{i}.jpg", seed=i)
+    write_photo(tmp_path / "d/test/yak/30.jpg", seed=30)
+    assert run("embed", tmp_path / "d", "--to", tmp_path / "s", "--backbone", TINY, "-q").exit_code == 0
+    result = run("fit", tmp_path / "s", "--head", "ridge", "--picture", tmp_path / "c.png", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["classes"] == ["cat", "dog", "yak"]
+    assert facts["confusion"][2][2] == 0
+    assert (tmp_path / "c.png").exists()
+
+
+def test_there_is_no_picture_of_regression_and_that_is_no_failure(store: Path, tmp_path: Path) -> None:
+    lengths = [f"{id},{i + 0.5}" for i, id in enumerate(FeatureStore(store).ids())]
+    (tmp_path / "l.csv").write_text("\n".join(["id,length", *lengths]))
+    assert run("label", store, tmp_path / "l.csv", "--label", "length", "--to", "length").exit_code == 0
+    result = run("fit", store, "--label", "length", "--picture", tmp_path / "c.png")
+    assert result.exit_code == 0, result.output
+    assert "ridge: regression of 'length'" in result.stdout
+    assert "no confusion matrix, as this is regression" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_one_line(store: Path, tmp_path: Path) -> None:
+    assert run("fit", store, "--head", "centroid", "--to", tmp_path / "head", "-q").exit_code == 0
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    for place in (tmp_path / "file/x.csv", tmp_path / "folder.csv"):
+        result = run("predict", tmp_path / "head", store, "--to", place)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    drawn = run("fit", store, "--head", "centroid", "--picture", tmp_path / "file/c.png")
+    assert (drawn.exit_code, len(drawn.stderr.splitlines())) == (1, 1)
+
+
+def test_accuracy_on_rows_that_fitted_the_head_is_said_to_be_that(store: Path, tmp_path: Path) -> None:
+    assert run("fit", store, "--head", "centroid", "--to", tmp_path / "head", "-q").exit_code == 0
+    shown = run("predict", tmp_path / "head", store, "--to", tmp_path / "p.csv")
+    assert "so that says little" in shown.stdout

@@ -178,6 +178,9 @@ def other_kind(folder: Path) -> None:
         (lambda f: edit(f, neighbours={"shape": [3, 8], "metric": "cosine"}), "not a flat cosine index of 3 vectors"),
         (lambda f: edit(f, classes=["a", "b", "c"]), "the estimator is not the manifest's"),
         (lambda f: edit(f, report={"x": 1}), "is damaged or was changed"),
+        (lambda f: edit(f, label=5), "is damaged or was changed"),
+        (lambda f: edit(f, spec=5), "is damaged or was changed"),
+        (lambda f: (f / "manifest.json").write_text("[" * 100_000), "is damaged"),
         (pickled, "not a skops file"),
         (joblibbed, "not a skops file"),
         (smuggled, "subprocess.Popen"),
@@ -273,3 +276,56 @@ def test_saving_and_loading_by_hand(store: FeatureStore, tmp_path: Path) -> None
     again = load_head(tmp_path / "head")
     assert isinstance(again, Head)
     assert again.predict(store).equals(head.predict(store))
+
+
+def test_coefficients_that_do_not_fit_are_refused(store: FeatureStore, tmp_path: Path) -> None:
+    head = fit(store, "ridge", folds=0)
+    for wrong in (head.estimator.coef_[:, :3], head.estimator.coef_ * np.nan):
+        whole, head.estimator.coef_ = head.estimator.coef_, wrong
+        head.save(tmp_path / "head")
+        head.estimator.coef_ = whole
+        with pytest.raises(HeadError, match="the estimator cannot predict"):
+            load_head(tmp_path / "head")
+
+
+SAVE = """
+import sys, time, embedpipe
+head = embedpipe.load_head(sys.argv[1])
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    head.save(sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders change places in one step on Linux only")
+def test_two_that_save_and_one_that_is_killed_leave_a_whole_head_at_any_moment(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    head = fit(store, "centroid", to=source, folds=0)
+    head.save(target)
+    writers = [subprocess.Popen([sys.executable, "-c", SAVE, source, target]) for _ in range(3)]
+    reads = 0
+    try:
+        while writers[0].poll() is None or writers[1].poll() is None:
+            assert load_head(target).name == "centroid"
+            reads += 1
+            if reads == 20:
+                writers[2].kill()
+    finally:
+        codes = [writer.wait() for writer in writers]
+    assert codes[:2] == [0, 0]
+    assert reads > 20
+    assert load_head(target).predict(store).equals(head.predict(store))
+
+
+def test_a_link_to_a_head_stays_one(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(store, "centroid", to=tmp_path / "head", folds=0)
+    (tmp_path / "link").symlink_to(tmp_path / "head")
+    fit(store, "ridge", to=tmp_path / "link", folds=0)
+    assert (tmp_path / "link").is_symlink()
+    assert load_head(tmp_path / "head").name == "ridge"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fit(store, "lda", to=".", folds=0)
+    assert load_head(tmp_path / "here").name == "lda"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 from stored import clusters, make_spec, make_store
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from embedpipe import FeatureStore, fit
 from embedpipe.errors import HeadError, TrainingDataError, UsageError
@@ -192,3 +194,60 @@ def test_an_estimator_that_cannot_learn_is_a_clear_error(tmp_path: Path) -> None
     X, y = clusters(30)
     with pytest.raises(TrainingDataError, match=r"LogisticRegression cannot learn from these rows.*'C'"):
         fit(make_store(tmp_path / "s", X, label=NAMES[y]), LogisticRegression(C=-1))
+
+
+def test_splits_are_spelled_as_folders_may_be(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    split = ["Train"] * 30 + ["training"] * 30 + ["val"] * 10 + ["TEST"] * 20
+    report = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), "centroid").report
+    assert (report.protocol, report.rows, report.measured_rows, report.left_out) == ("test split", 70, 20, {})
+    other = fit(make_store(tmp_path / "t", X, label=NAMES[y], split=["a"] * 45 + ["b"] * 45), "centroid").report
+    assert other.protocol == "5-fold cross-validation (the split column does not name train and test)"
+
+
+def test_even_classes_have_an_even_baseline(tmp_path: Path) -> None:
+    X, y = clusters(48, classes=4)
+    report = fit(make_store(tmp_path / "s", X, label=y), "centroid").report
+    assert np.mean(report.baseline["accuracy"]) == pytest.approx(0.25, abs=0.02)
+
+
+def test_where_nothing_can_be_held_out_the_penalty_is_the_usual_one(tmp_path: Path) -> None:
+    X, y = clusters(90)
+    split = np.where(y == 2, "validation", np.where(np.arange(90) < 60, "train", "test"))
+    store = make_store(tmp_path / "s", X, label=NAMES[y], split=split)
+    for head, chosen in (("logreg", {"C": 0.01}), ("ridge", {"alpha": 100.0})):
+        report = fit(store, head).report
+        assert report.chosen == pytest.approx(chosen)
+        assert report.metrics["accuracy"][0] > 0.6
+
+
+def test_the_usual_head_is_that_of_the_task(tmp_path: Path) -> None:
+    X, y = clusters(60)
+    store = make_store(tmp_path / "s", X, label=NAMES[y], size=X[:, 0] + 0.25)
+    assert fit(store, folds=0).name == "logreg"
+    assert fit(store, label="size", folds=0).name == "ridge"
+
+
+def test_leaving_one_out_gives_no_r2(tmp_path: Path) -> None:
+    X, _ = clusters(20)
+    report = fit(make_store(tmp_path / "s", X, size=X[:, 0] + 0.25), "ridge", label="size", folds=20).report
+    assert list(report.metrics) == ["mae"]
+
+
+def test_several_fits_at_once_leave_blas_as_it_was() -> None:
+    X, y = clusters(400, spread=2.0)
+
+    def threads() -> list[int]:
+        return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with ThreadPoolExecutor(3) as pool:
+            assert len(list(pool.map(lambda _: TunedLogisticRegression().fit(X, y), range(6)))) == 6
+        assert threads() == before
+
+
+def test_fractions_are_no_classes(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0], label=[0.0, 1 / 3, 2 / 3, 1.0] * 3)
+    with pytest.raises(TrainingDataError, match=r"holds fractions such as 0.333.*write them as text"):
+        fit(store, task="classification", folds=2)

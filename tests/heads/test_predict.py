@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 from conftest import TINY, write_photo
 from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.svm import SVC
+from stored import clusters, make_store
 
 import embedpipe
 from embedpipe import Head, embed, fit
@@ -140,3 +142,43 @@ def test_a_file_that_broke_since_is_not_predicted_from_what_it_was(head: Head, p
     assert rows["cat/0000.jpg"]["label"] is None
     assert rows["cat/0000.jpg"]["error"].startswith("decode: ")
     assert not head.is_of(embed([Image.new("RGB", (40, 40))], tmp_path / "another", backbone=TINY))
+
+
+class Words(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Says 'ok' unless the first feature is high; as a list of Python strings, as some estimators do."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Words:
+        self.classes_, self.n_features_in_, self.limit_ = np.unique(y), X.shape[1], np.median(X[:, 0])
+        return self
+
+    def predict(self, X: np.ndarray) -> list[str]:
+        return ["defective" if value > self.limit_ else "ok" for value in X[:, 0]]
+
+
+def test_labels_of_any_length_survive_batches(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    ids = store.ids()
+    order = np.argsort(store.to_numpy()[:, 0])
+    words = np.where(np.arange(12)[np.argsort(order)] < 6, "ok", "defective").tolist()
+    store.label(pa.table({"id": ids, "state": words}), label="state", to="state")
+    head = fit(store, Words(), label="state", folds=0)
+    table = head.predict(photos, trust=True, batch_size=1)
+    assert table["state"].to_pylist() == words
+    assert "actual" not in table.column_names  # the folders' names are not what was learned
+    assert head.predict(store)["actual"].to_pylist() == words
+
+
+def test_a_label_column_named_as_a_score_loses_nothing(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    store = make_store(tmp_path / "s", X, probability_a=np.array(["a", "b", "c"])[y])
+    table = fit(store, "knn", label="probability_a", folds=0).predict(store)
+    assert table.column_names == [
+        "id",
+        "uri",
+        "prediction",
+        *(f"probability_{name}" for name in "abc"),
+        "actual",
+        "error",
+    ]
+    assert table["prediction"].to_pylist() == table["actual"].to_pylist()
+    assert set(table["prediction"].to_pylist()) == {"a", "b", "c"}

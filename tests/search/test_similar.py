@@ -111,6 +111,9 @@ def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Pa
         (np.ones((2, 2, 8)), r"shape \(2, 2, 8\)"),
         (np.array([np.ones(8), np.zeros(8)]), r"all zeros, which has no direction \(row 1\)"),
         ([], "there is no query"),
+        ("", "a query is an empty string"),
+        (np.ones(8, complex), "an array of complex128"),
+        (np.empty((0, 8)), r"shape \(0, 8\)"),
         ("row-0004", "is no id of .* there is no file or folder 'row-0004'; did you mean 'row-004'"),
         ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
     ],
@@ -145,3 +148,20 @@ def test_a_stored_row_of_zeros_is_like_nothing(tmp_path: Path) -> None:
     X[5] = 0
     found = find_similar(make_store(tmp_path / "s", X), X[0], k=12).to_pylist()
     assert {row["id"]: row["score"] for row in found}["row-005"] == 0
+
+
+def test_queries_with_labels_of_different_kinds(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", to="n")
+    numbered = pa.table({"id": ["x"], "image": [str(photos / "cat/0000.jpg")], "label": [7]})
+    other = embed(numbered, tmp_path / "t", backbone=TINY)
+    found = find_similar(other, ["x", str(photos)], k=1, trust=True)
+    assert {row["query_label"] for row in found.to_pylist()} <= {"7", "cat", "dog", "owl", None}
+
+
+def test_a_photo_of_the_store_given_by_its_place_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    by_place = find_similar(store, photos / "cat/0000.jpg", k=3, trust=True)
+    by_id = find_similar(store, "cat/0000.jpg", k=3)
+    assert by_place["id"].to_pylist() == by_id["id"].to_pylist()
+    assert "cat/0000.jpg" not in by_id["id"].to_pylist()
