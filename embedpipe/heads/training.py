@@ -75,10 +75,8 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
             f"column {options.label!r} holds fractions such as {y[y != np.round(y)][0].item()!r}: for classes write "
             "them as text (`embedpipe label`), or predict them as numbers (--task regression)"
         )
-    if y.dtype.kind == "U" and (
-        cut := [name for name in rows.column(options.label).unique().to_pylist() if name[-1:] == "\0"]
-    ):
-        raise TrainingDataError(f"label {cut[0]!r} ends in a zero byte: clean the labels")
+    if y.dtype.kind == "U" and pc.any(pc.ends_with(rows.column(options.label), "\0")).as_py():
+        raise TrainingDataError(f"labels in {options.label!r} end in a zero byte, which NumPy would drop: clean them")
     if task == "regression" and y.dtype.kind not in "iuf":
         raise TrainingDataError(f"column {options.label!r} holds {y.dtype} values: regression needs numbers")
     splits = _splits(rows, options)

@@ -59,7 +59,7 @@ class _TunedClassifier(LinearClassifier, ABC):
         return self
 
     def _choose(self, X: npt.NDArray[Any], y: Rows, Cs: Floats) -> float:
-        splits = [split for split in inner_splits(self.cv, y, classes=True) if len(Cs) > 1]
+        splits = inner_splits(self.cv, y, classes=True) if len(Cs) > 1 else []
         if not splits:
             return float(Cs[np.argmin(np.abs(np.log(Cs / self.FALLBACK)))])
         losses = np.sum([self._held_out_losses(X, y, split, Cs) for split in splits], axis=0)

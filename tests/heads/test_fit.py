@@ -251,3 +251,8 @@ def test_fractions_are_no_classes(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0], label=[0.0, 1 / 3, 2 / 3, 1.0] * 3)
     with pytest.raises(TrainingDataError, match=r"holds fractions such as 0.333.*write them as text"):
         fit(store, task="classification", folds=2)
+
+
+def test_labels_that_numpy_would_cut_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="end in a zero byte"):
+        fit(make_store(tmp_path / "s", clusters(12)[0], label=["a", "a\0"] * 6), folds=2)
