@@ -92,9 +92,9 @@ def measure(
     for train, test in splits:
         model = None  # the last one's memory, before the next is fitted
         model = fit(clone(estimator), take_rows(X, train), y[train])
+        scores, baseline, predicted = _score(model, X, y, (train, test), classes, commonest, report.task)
         if counted:
-            confusion += metrics.confusion_matrix(y[test], model.predict(take_rows(X, test)), labels=classes)
-        scores, baseline = _score(model, X, y, (train, test), classes, commonest, report.task)
+            confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
         for found, into in ((scores, report.metrics), (baseline, report.baseline)):
             for name, value in found.items():
                 into.setdefault(name, []).append(float(value))
@@ -114,19 +114,20 @@ def _score(
     classes: npt.NDArray[Any],
     commonest: Any,
     task: Task,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the figures of a model and of the baseline on a split's test rows."""
+) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any]]:
+    """Return the figures of a model and of the baseline on a split's test rows, and what the model predicts."""
     train, test = split
     held_out, truth = take_rows(X, test), y[test]
     nothing = held_out[:, :1]  # a baseline looks at no feature
+    predicted = model.predict(held_out)
     if task == "regression":
-        mean = DummyRegressor().fit(X[train, :1], y[train])
-        return _score_numbers(model, held_out, truth), _score_numbers(mean, nothing, truth)
+        mean = DummyRegressor().fit(X[train, :1], y[train]).predict(nothing)
+        return _score_numbers(predicted, truth), _score_numbers(mean, truth), predicted
     always = DummyClassifier(strategy="constant", constant=[commonest]).fit(X[train, :1], y[train])
     shares = DummyClassifier().fit(X[train, :1], y[train])
-    baseline = _score_classes(always, nothing, truth, classes)
-    baseline["log_loss"] = _score_classes(shares, nothing, truth, classes)["log_loss"]
-    return _score_classes(model, held_out, truth, classes), baseline
+    baseline = _score_classes(always, nothing, always.predict(nothing), truth, classes)
+    baseline["log_loss"] = _score_classes(shares, nothing, shares.predict(nothing), truth, classes)["log_loss"]
+    return _score_classes(model, held_out, predicted, truth, classes), baseline, predicted
 
 
 def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
@@ -136,8 +137,13 @@ def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
     return labels[counts.argmax()]
 
 
-def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> dict[str, float]:
-    predicted = model.predict(X)
+def _score_classes(
+    model: Any,
+    X: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    classes: npt.NDArray[Any],
+) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
         scores = {
@@ -145,23 +151,20 @@ def _score_classes(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], classes
             "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
             "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
         }
+    second = model.decision_function(X) if hasattr(model, "decision_function") else None
     if hasattr(model, "predict_proba"):
         # A class that was not in the training rows has probability zero, and counts as such.
         shares = np.zeros((len(X), len(classes)))
         shares[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
         shares /= shares.sum(axis=1, keepdims=True)  # float32 ones do not sum to one closely enough
         scores["log_loss"] = metrics.log_loss(y, shares, labels=classes)
-    if len(classes) == 2 and len(np.unique(y)) == 2 and len(model.classes_) == 2:
-        second = model.decision_function(X) if hasattr(model, "decision_function") else None
-        if second is None and hasattr(model, "predict_proba"):
-            second = model.predict_proba(X)[:, 1]
-        if second is not None:
-            scores["roc_auc"] = metrics.roc_auc_score(y, second)
+        second = shares[:, 1] if second is None else second
+    if second is not None and len(classes) == len(np.unique(y)) == len(model.classes_) == 2:
+        scores["roc_auc"] = metrics.roc_auc_score(y, second)
     return scores
 
 
-def _score_numbers(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
-    predicted = model.predict(X)
+def _score_numbers(predicted: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
     scores = {"mae": metrics.mean_absolute_error(y, predicted)}
     # Of a single row there is no variance to explain.
     return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 else scores
