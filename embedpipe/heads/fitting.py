@@ -19,6 +19,7 @@ from embedpipe.heads.head import Head
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.scoring import FitReport, measure
+from embedpipe.heads.threads import SMALL, one_blas_thread
 from embedpipe.heads.training import read_training_data
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore
@@ -117,5 +118,6 @@ def _fit(estimator: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], tuned_on: lis
     own_choice = tuned_on is not None and estimator.get_params(deep=False).get("cv", "") is None
     if own_choice:
         estimator.set_params(cv=tuned_on)
-    estimator.fit(X, y)
+    with one_blas_thread(X.nbytes < SMALL):
+        estimator.fit(X, y)
     return estimator.set_params(cv=None) if own_choice else estimator

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
+#: Bytes of a matrix below which a solver's products are so small that one thread makes them as well.
+SMALL = 1 << 27
+
 _lock = threading.Lock()
 _inside = 0
 _limits: threadpool_limits | None = None

@@ -17,12 +17,9 @@ from sklearn.svm import LinearSVC
 from embedpipe.heads.columns import Columns, Floats, scores_of
 from embedpipe.heads.folds import Folds, Split, inner_splits
 from embedpipe.heads.linear import LinearClassifier
-from embedpipe.heads.threads import one_blas_thread
+from embedpipe.heads.threads import SMALL, one_blas_thread
 
 Rows = npt.NDArray[np.int64]
-
-#: Bytes of a matrix below which a solver's products are so small that they are made on one thread.
-SMALL = 1 << 27
 
 
 class _TunedClassifier(LinearClassifier, ABC):
