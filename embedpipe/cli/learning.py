@@ -145,8 +145,10 @@ def search(
 
 def _check_picture(picture: Path | None) -> None:
     """Refuse a wrong name before the work, not after it."""
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise UsageError(f"--picture {str(picture)!r}: a picture is a PNG file, so its name must end in .png")
+    if picture is not None:
+        from embedpipe.report.canvas import check_png
+
+        check_png(picture, "a picture")
 
 
 def _draw_confusion(made: Any, picture: Path) -> None:

@@ -186,7 +186,7 @@ def _try(estimator: Any, dim: int, folder: Path) -> None:
 
 def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
     """Write the estimator's files; return shape and metric of a kNN head's rows."""
-    last = head.estimator.steps[-1][1] if isinstance(head.estimator, Pipeline) else head.estimator
+    last = _last_step(head.estimator)
     estimator, neighbours = head.estimator, None
     if isinstance(last, FaissKNNClassifier | FaissKNNRegressor):
         write_flat(folder / NEIGHBOURS, last.rows_, last.metric)
@@ -206,6 +206,10 @@ def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
     return neighbours
 
 
+def _last_step(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
 def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) -> Any:
     import skops.io
 
@@ -220,7 +224,7 @@ def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) ->
         with working_folder_importable() if trust else contextlib.nullcontext():
             estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
         if neighbours is not None:
-            last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+            last = _last_step(estimator)
             count, dim = neighbours["shape"]
             last.rows_ = read_flat(folder / NEIGHBOURS, (count, dim), last.metric)
     except HeadError:

@@ -171,7 +171,8 @@ class Head:
             columns["actual"] = rows.column(actual)
         columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
         table = pa.table(columns)
-        unlisted = [failure for failure in failures if failure.id not in set(ids)]
+        listed = set(ids)
+        unlisted = [failure for failure in failures if failure.id not in listed]
         if not unlisted:
             return table
         lost = pa.table(

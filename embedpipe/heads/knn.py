@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from embedpipe.heads.linear import FLOATS
 from embedpipe.neighbours import nearest_rows, normalised
 from embedpipe.neighbours.exact import METRICS, Metric
 
@@ -99,7 +100,7 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         return (distances, positions) if return_distance else positions
 
     def _check(self, X: Any) -> npt.NDArray[Any]:
-        checked: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        checked: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=FLOATS)
         return checked
 
     def _nearest(self, queries: npt.NDArray[np.float32], k: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -158,7 +159,7 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self._fit_rows(X)
         self.classes_, self.labels_ = np.unique(y, return_inverse=True)
@@ -194,7 +195,7 @@ class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,) or (n_samples, n_outputs)."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
+        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True)
         self._fit_rows(X)
         self.values_ = np.asarray(y, np.float64)
         return self
