@@ -1,4 +1,4 @@
-"""Modules of the user's own: what they type is theirs to run."""
+"""Modules that may not be there: those of optional extras, and the user's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from embedpipe.errors import MissingExtraError
 
 
 @contextmanager
@@ -29,3 +32,13 @@ def import_user_module(name: str) -> ModuleType:
     """Import a module from the working folder or among the installed packages. Raises whatever its import raises."""
     with working_folder_importable():
         return importlib.import_module(name)
+
+
+def import_extra(name: str, extra: str) -> Any:
+    """Import a module of an optional extra. Raises MissingExtraError naming the extra where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} is not installed, which is in the extra {extra!r}: pip install 'embedpipe[{extra}]'"
+        ) from error

@@ -71,24 +71,21 @@ def decode_image(payload: Any) -> Image.Image:
         raise DecodeError(f"cannot decode a {image.mode} image of {image.width} x {image.height}: {error}") from error
 
 
-def payload_hash(payload: Any) -> str:
-    """Return the SHA-256, in hex, of what decides the picture.
+def picture_hash(picture: Any) -> str:
+    """Return the SHA-256, in hex, of what decides a picture that is not encoded.
 
     Parameters
     ----------
-    payload : bytes, PIL.Image.Image or ndarray
-        The encoded bytes are hashed as they are; of an image or array, the mode, size, pixels, palette,
-        transparency and orientation.
+    picture : PIL.Image.Image or ndarray
+        The mode, size, pixels, palette, transparency and orientation are hashed.
 
     Raises
     ------
     DecodeError
-        The payload is neither bytes nor a picture, or its pixels cannot be loaded.
+        It is no picture, or its pixels cannot be loaded.
     """
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return hashlib.sha256(payload).hexdigest()
     _silence_pillow()
-    image = _as_image(payload)
+    image = _as_image(picture)
     try:
         _refuse_bomb(image)
         image.load()

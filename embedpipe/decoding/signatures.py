@@ -1,4 +1,4 @@
-"""What bytes that are no picture seem to be, in plain words."""
+"""What bytes that cannot be decoded seem to be, in plain words."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def describe_bytes(data: bytes) -> str:
-    """Return what ``data`` seems to be, going by how it begins."""
-    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    """Return what ``data``, of which no picture could be made, seems to be, going by how it begins."""
+    start = _start(data)
     for signature, words in _SIGNATURES:
         if start.startswith(signature):
             return words
@@ -44,3 +44,19 @@ def describe_bytes(data: bytes) -> str:
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:40]):
         return f"text that begins {data[:40].decode('ascii')!r}"
     return f"{len(data)} bytes of an unknown kind that begin {data[:8].hex(' ')}"
+
+
+def describe_binary(data: bytes) -> str:
+    """Return what ``data``, which is no text, seems to be, going by how it begins."""
+    start = _start(data)
+    for signature, words in (*_PICTURES, *_SIGNATURES):
+        if start.startswith(signature):
+            return f"it looks like a {words} picture" if (signature, words) in _PICTURES else words.partition(";")[0]
+    zero = data.find(b"\0")
+    if zero >= 0 and any(data):
+        return f"byte {zero} of {len(data)} is zero; if it is UTF-16 text, save it as UTF-8"
+    return describe_bytes(data)
+
+
+def _start(data: bytes) -> bytes:
+    return data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,4 +1,4 @@
-"""Images that are cells of a table: bytes, or structs of bytes and path as Hugging Face data sets write them."""
+"""Payloads that are cells of a table file: images or texts, read when they are asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import itertools
 import re
 import threading
+import urllib.parse
 from collections import OrderedDict
 from typing import Any
 
@@ -14,37 +15,68 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpipe.errors import ReadError
+from embedpipe.sources.listing import numbered
 from embedpipe.sources.locations import join, modified, open_file, read_bytes, split
+from embedpipe.sources.options import Modality
+from embedpipe.sources.table_files import load_table
 
-_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
+_PARQUET_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
+_TABLE_URI = re.compile(r"table://(?:([^/]*)/)?([^/]*)/(\d+)::(.+)", re.DOTALL)
 
 #: Row groups kept in memory: rows are asked for in order by several threads, so few are in use at a time.
 _GROUPS_KEPT = 3
 
 
-def cell_uri(column: str, row: int, location: str) -> str:
-    """Return the URI of one cell of a Parquet file, which `read_cell_uri` opens."""
-    return f"parquet://{column}/{row}::{location}"
+def cell_uris(column: str, count: int, location: str) -> pa.ChunkedArray:
+    """Return the URIs of a Parquet file's cells, which `read_cell_uri` opens."""
+    return numbered(f"parquet://{column}/", count, f"::{location}", width=0)
 
 
-def read_cell_uri(uri: str) -> Any:
-    """Read what `cell_uri` names. Raises ReadError."""
-    match = _URI.fullmatch(uri)
-    if not match:
-        raise ReadError(f"{uri!r} is not of the form parquet://<column>/<row>::<file>")
-    column, row, location = match.groups()
-    try:
-        cells = _cells(location, column, modified(location))
-    except Exception as error:
-        raise ReadError(f"cannot read {location}: {error}") from error
-    return cells(int(row))
+def table_cell_uris(column: str, count: int, location: str, names: str | None) -> pa.ChunkedArray:
+    """Return the URIs of the cells of a CSV, TSV or JSON-lines file, which `read_cell_uri` opens.
 
-
-def payload_of(cell: Any, folder: str) -> bytes:
-    """Return the image bytes of a cell: bytes, a path relative to ``folder``, or a struct of either.
-
-    Raises ReadError if the cell is null or its file cannot be read.
+    They are ``table://<column>/<row>::<file>``, with ``<names>/`` before the column where the names of
+    the columns were given (`SourceOptions.columns`).
     """
+    before = "" if names is None else f"{_escaped(names)}/"
+    return numbered(f"table://{before}{_escaped(column)}/", count, f"::{location}", width=0)
+
+
+def read_cell_uri(uri: str, modality: Modality) -> Any:
+    """Read the image or text that is the cell of a table file. Raises ReadError."""
+    if match := _PARQUET_URI.fullmatch(uri):
+        column, row, location = match.groups()
+        try:
+            cells = _cells(location, column, modality, modified(location))
+        except Exception as error:
+            raise ReadError(f"cannot read {location}: {error}") from error
+        return cells(int(row))
+    match = _TABLE_URI.fullmatch(uri)
+    if not match:
+        raise ReadError(
+            f"{uri!r} is not of the form parquet://<column>/<row>::<file> or table://<column>/<row>::<file>"
+        )
+    names, column, row, location = match.groups()
+    try:
+        names = None if names is None else urllib.parse.unquote(names)
+        cell = _column(location, urllib.parse.unquote(column), names, modified(location))[int(row)].as_py()
+    except Exception as error:
+        raise ReadError(f"cannot read row {row} of {location}: {error}") from error
+    return payload_of(cell, split(location)[0], modality)
+
+
+def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
+    """Return the payload of a cell.
+
+    For a text the string or bytes in it; for an image its bytes, or those of the file at a path relative to
+    ``folder``, or a struct of either as Hugging Face data sets write them.
+
+    Raises ReadError if the cell is null, a text is empty, or an image's file cannot be read.
+    """
+    if modality == "text":
+        if not cell:
+            raise ReadError("the row has no text: the cell is empty")
+        return cell
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
     if cell is None:
@@ -55,23 +87,25 @@ def payload_of(cell: Any, folder: str) -> bytes:
 class ParquetCells:
     """Reads cells of one column of a Parquet file, a row group at a time. Safe to use from several threads."""
 
-    def __init__(self, location: str, column: str) -> None:
+    def __init__(self, location: str, column: str, modality: Modality) -> None:
         self._location = location
+        self._folder = split(location)[0]
         self._column = column
+        self._modality = modality
         self._lock = threading.Lock()
         self._file: pq.ParquetFile | None = None
         self._starts: list[int] = []
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
 
-    def __call__(self, row: int) -> bytes:
-        """Return the image bytes of a row. Raises ReadError."""
+    def __call__(self, row: int) -> Any:
+        """Return the payload of a row. Raises ReadError."""
         try:
             with self._lock:
                 group, start = self._group(row)
             cell = group[row - start].as_py()
         except Exception as error:
             raise ReadError(f"cannot read row {row} of {self._location}: {error}") from error
-        return payload_of(cell, split(self._location)[0])
+        return payload_of(cell, self._folder, self._modality)
 
     def _group(self, row: int) -> tuple[pa.ChunkedArray, int]:
         if self._file is None:
@@ -91,6 +125,16 @@ class ParquetCells:
 
 
 @functools.lru_cache(maxsize=4)
-def _cells(location: str, column: str, time: int | None) -> ParquetCells:
+def _cells(location: str, column: str, modality: Modality, time: int | None) -> ParquetCells:
     """Keep a few files open; ``time`` lets go of a file that was written anew."""
-    return ParquetCells(location, column)
+    return ParquetCells(location, column, modality)
+
+
+@functools.lru_cache(maxsize=4)
+def _column(location: str, column: str, names: str | None, time: int | None) -> pa.ChunkedArray:
+    """Keep a few files' columns; ``time`` lets go of a file that was written anew."""
+    return load_table(location, [column], [column], names).table.column(column)
+
+
+def _escaped(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F")

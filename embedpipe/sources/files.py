@@ -1,4 +1,4 @@
-"""A single image file, or a text file that lists images."""
+"""A single file, or a file that lists others."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import io
 from embedpipe.errors import SourceError
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split
+from embedpipe.sources.options import Modality
+from embedpipe.sources.payloads import read_payload
 
 
-def list_image(location: str) -> Listing:
-    """List one image file, whose id is its name."""
+def list_single_file(location: str, modality: Modality) -> Listing:
+    """List one image or text file, whose id is its name."""
     uri = join(*split(location)) if "://" in location else local_uri(location)
     builder = ListingBuilder()
     builder.add(printable(split(location)[1]), uri, *size_and_time(uri))
-    return Listing(builder.finish(), printable(location), lambda row: read_bytes(uri))
+    return Listing(builder.finish(), printable(location), lambda row: read_payload(uri, modality))
 
 
-def list_file_list(location: str) -> Listing:
-    """List the images that a text file names, one path or URL a line.
+def list_file_list(location: str, modality: Modality) -> Listing:
+    """List the files that a file names, one path or URL a line.
 
-    Paths are relative to the text file's folder; ids are the lines as written; blank lines are ignored.
+    Paths are relative to the folder that the list is in; ids are the lines as written; blank lines are ignored.
 
     Raises
     ------
@@ -41,6 +43,6 @@ def list_file_list(location: str) -> Listing:
                 builder.add(printable(name), uri, *size_and_time(uri))
     table = builder.finish()
     if not len(table):
-        raise SourceError(f"{location!r} names no images: write one path or URL a line")
+        raise SourceError(f"{location!r} names no {modality}s: write one path or URL a line")
     uris = table.column("uri")
-    return Listing(table, printable(location), lambda row: read_bytes(uris[row].as_py()))
+    return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality))

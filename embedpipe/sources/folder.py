@@ -1,4 +1,4 @@
-"""A folder of images: flat, one folder a class, or train, validation and test folders of either."""
+"""A folder of files: flat, one folder a class, or train, validation and test folders of either."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, SourceError
 from embedpipe.sources.listing import Listing, ListingBuilder
-from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable, read_bytes
-from embedpipe.sources.suffixes import LIST_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, is_image_name, suffix_of
+from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
+from embedpipe.sources.options import Modality
+from embedpipe.sources.payloads import read_payload
+from embedpipe.sources.suffixes import TABLE_SUFFIXES, TAR_SUFFIX, is_payload_name, list_suffixes, suffix_of
 
 SPLITS = {
     "train": "train",
@@ -27,6 +29,8 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
+
+_A = {"image": "an image", "text": "a text"}
 
 #: (device, inode) of a folder and of those it lies in, innermost first.
 Ancestors = tuple[tuple[int, int], ...]
@@ -41,7 +45,7 @@ class _Folder(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """What is named like an image, and what is wrong with it if anything is."""
+    """What is named like an image or text, and what is wrong with it if anything is."""
 
     relative: str
     size: int | None = None
@@ -49,8 +53,8 @@ class _Item(NamedTuple):
     error: Exception | None = None
 
 
-def list_folder(root: str) -> Listing:
-    """List the images below a folder, by suffix, in an order that is always the same.
+def list_folder(root: str, modality: Modality) -> Listing:
+    """List the images or texts below a folder, by suffix, in an order that is always the same.
 
     Ids are paths relative to the folder. The first folder of that path is the label; where every top
     folder is named for a split (`SPLITS`), that is the split and the next folder is the label. Links to
@@ -60,27 +64,34 @@ def list_folder(root: str) -> Listing:
     ----------
     root : str
         Absolute path or URL.
+    modality : str
+        ``"image"`` or ``"text"``: which names count.
 
     Raises
     ------
     SourceError
-        The folder cannot be read or holds no images; the message says what it holds instead.
+        The folder cannot be read or holds none; the message says what it holds instead.
     """
-    walk = _Walk(root)
+    walk = _Walk(root, modality)
     table = walk.build()
     if not len(table) and not walk.failures:
-        raise SourceError(f"no images in {printable(root)!r}: {_found_instead(walk.skipped, root)}")
+        raise SourceError(f"no {modality}s in {printable(root)!r}: {_found_instead(walk.skipped, root, modality)}")
     uris = table.column("uri")
     return Listing(
-        table, printable(root), lambda row: read_bytes(uris[row].as_py()), tuple(walk.failures), dict(walk.skipped)
+        table,
+        printable(root),
+        lambda row: read_payload(uris[row].as_py(), modality),
+        tuple(walk.failures),
+        dict(walk.skipped),
     )
 
 
 class _Walk:
     """One walk through a folder: what it lists, cannot list, and leaves out."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, modality: Modality) -> None:
         self.root = root
+        self.modality = modality
         self.failures: list[Failure] = []
         self.skipped: Counter[str] = Counter()
 
@@ -109,7 +120,7 @@ class _Walk:
         return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
 
     def _items(self, top: _Folder) -> Iterator[_Item]:
-        """Yield each image, or whatever else is named like one."""
+        """Yield each image or text, or whatever else is named like one."""
         pending: list[tuple[str, _Folder | None, Ancestors]] = [("", top, ())]
         while pending:
             folder, entries, ancestors = pending.pop()
@@ -122,8 +133,8 @@ class _Walk:
             except Exception as error:
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
                 continue
-            if not entries.names and is_image_name(folder):
-                yield _Item(folder, error=IsADirectoryError("an empty folder, named like an image"))
+            if not entries.names and is_payload_name(folder, self.modality):
+                yield _Item(folder, error=IsADirectoryError(f"an empty folder, named like {_A[self.modality]}"))
             below = []
             for name in entries.names:
                 relative = f"{folder}/{name}" if folder else name
@@ -131,7 +142,7 @@ class _Walk:
                     self.skipped["hidden"] += 1
                 elif name in entries.folders:
                     below.append((relative, None, ancestors))
-                elif not is_image_name(name):
+                elif not is_payload_name(name, self.modality):
                     self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
                 elif is_url(self.root):
                     yield _Item(relative, *entries.about[name])
@@ -190,13 +201,13 @@ def _local_item(relative: str, path: Path) -> _Item:
     return _Item(relative, info.st_size, info.st_mtime_ns)
 
 
-def _found_instead(skipped: Counter[str], root: str) -> str:
+def _found_instead(skipped: Counter[str], root: str, modality: Modality) -> str:
     if not skipped:
         return "the folder is empty"
     found = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     for suffix in skipped:
-        if suffix == TAR_SUFFIX:
+        if suffix == TAR_SUFFIX and modality == "image":
             return f"found {found}; for WebDataset shards pass {join(root, '*.tar')!r}"
-        if suffix in TABLE_SUFFIXES + LIST_SUFFIXES:
-            return f"found {found}; pass the {suffix} file itself if it lists the images"
+        if suffix in TABLE_SUFFIXES + list_suffixes(modality):
+            return f"found {found}; pass the {suffix} file itself if it lists the {modality}s"
     return f"found {found}"

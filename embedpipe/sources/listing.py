@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,13 +38,17 @@ class Listing:
         Which source this is, always the same for the same folder, table or shards: pruning and
         collisions are decided per root.
     read : callable
-        ``read(row)`` returns the payload of that row: encoded bytes, or an object for in-memory sources.
+        ``read(row)`` returns the payload of that row: encoded bytes, a text, or an object for in-memory sources.
         Safe to call from several threads. Raises ReadError.
     failures : tuple of Failure
         Items that could not even be listed (an unreadable folder, a torn archive, a row without an id).
     skipped : dict
-        What was left out, and how often: files that are not images by name, by suffix; ``"hidden"`` ones;
+        What was left out, and how often: files of other kinds, by suffix; ``"hidden"`` ones;
         table columns that no store can hold. Said to the user.
+    notes : tuple of str
+        How the source was understood where that had to be found out, such as its encoding. Said to the user.
+    excerpts : bool
+        Whether a store keeps the beginning of each text.
     """
 
     table: pa.Table
@@ -51,6 +56,8 @@ class Listing:
     read: Callable[[int], Any]
     failures: tuple[Failure, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    excerpts: bool = True
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -117,6 +124,16 @@ def in_chunks(count: int, make: Callable[[int], Any], type: pa.DataType) -> pa.C
         ],
         type,
     )
+
+
+def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.ChunkedArray:
+    """Return the strings ``before`` + row + ``after`` for each row, its number padded with zeros to ``width``."""
+    chunks = []
+    for start in range(0, count, CHUNK_ROWS):
+        rows = pa.array(np.arange(start, min(start + CHUNK_ROWS, count)))
+        numbers = pc.utf8_lpad(rows.cast(pa.string()), width, "0")
+        chunks.append(pc.binary_join_element_wise(before, numbers, after, ""))
+    return pa.chunked_array(chunks, pa.string())
 
 
 def check_unique(table: pa.Table, root: str) -> None:

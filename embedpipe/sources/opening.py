@@ -12,18 +12,20 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import EmbedpipeError, SourceError, nearest
 from embedpipe.sources.cells import read_cell_uri
-from embedpipe.sources.files import list_file_list, list_image
+from embedpipe.sources.files import list_file_list, list_single_file
 from embedpipe.sources.folder import list_folder
 from embedpipe.sources.listing import Listing, check_unique
-from embedpipe.sources.locations import absolute, exists, is_url, local_path, read_bytes, split
+from embedpipe.sources.locations import absolute, exists, is_url, local_path, split
 from embedpipe.sources.memory import ROOT, list_items
-from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.payloads import read_payload
 from embedpipe.sources.suffixes import (
     COMPRESSED_TAR_SUFFIXES,
-    LIST_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIX,
-    is_image_name,
+    TEXT_SUFFIXES,
+    is_payload_name,
+    list_suffixes,
     suffix_of,
 )
 from embedpipe.sources.table import list_frame, list_table
@@ -32,18 +34,20 @@ from embedpipe.sources.tarshards import expand, list_shards, read_member_uri
 _DEFAULTS = SourceOptions()
 
 
-def open_source(source: Any, options: SourceOptions = _DEFAULTS) -> Listing:
-    """List the images of a source without reading them.
+def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modality = "image") -> Listing:
+    """List the images or texts of a source without reading them.
 
     Parameters
     ----------
     source : str, path-like, table or sequence
-        A folder; an image file; a ``.txt`` or ``.lst`` file of paths; a ``.csv``, ``.tsv``, ``.parquet``,
-        ``.jsonl`` or ``.ndjson`` table; ``.tar`` shards (``shards/*.tar``, ``train-{000..012}.tar``); each local
-        or by URL. Or a pyarrow, pandas or polars table, or a sequence or Series of paths, bytes, PIL images
-        and uint8 arrays, or a uint8 array of shape (n, h, w, 3).
+        A folder; a single file; a file of paths (``.lst``, for images ``.txt`` too); a ``.csv``, ``.tsv``,
+        ``.parquet``, ``.jsonl`` or ``.ndjson`` table; for images ``.tar`` shards (``shards/*.tar``,
+        ``train-{000..012}.tar``); each local or by URL. Or a pyarrow, pandas or polars table, or a sequence or
+        Series: see `list_items`. One ``str`` by itself is a path; one text goes into a list.
     options : SourceOptions
         Which columns of a table mean what, and what to put before the ids.
+    modality : str
+        ``"image"`` or ``"text"``: what the backbone takes.
 
     Raises
     ------
@@ -52,7 +56,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS) -> Listing:
     DuplicateIdError
         Two items have one id.
     """
-    listing = _list(source, options)
+    _refuse_the_other_modality(options, modality)
+    listing = _list(source, options, modality)
     if options.prefix:
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
     if not listing.table.num_rows and not listing.failures:
@@ -61,13 +66,13 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS) -> Listing:
     return listing
 
 
-def read_uri(uri: str) -> bytes:
-    """Read the payload that a listing's ``uri`` names. Raises ReadError."""
+def read_uri(uri: str, modality: Modality = "image") -> Any:
+    """Read the payload that a listing's ``uri`` names: bytes, or a string for a text in a table. Raises ReadError."""
     if uri.startswith("tar://"):
         return read_member_uri(uri)
-    if uri.startswith("parquet://"):
-        return bytes(read_cell_uri(uri))
-    return read_bytes(uri)
+    if uri.startswith(("parquet://", "table://")):
+        return read_cell_uri(uri, modality)
+    return read_payload(uri, modality)
 
 
 def root_exists(root: str) -> bool:
@@ -88,21 +93,33 @@ def same_root(one: str, other: str) -> bool:
     return one == other or (None not in paths and os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1])))
 
 
-def _list(source: Any, options: SourceOptions) -> Listing:
+def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
+    other: Modality = "text" if modality == "image" else "image"
+    if column := getattr(options, other):
+        raise SourceError(
+            f"--{other} {column!r} is for backbones that take {other}s, and this one takes {modality}s: "
+            f"give --{modality}, or a backbone for {other}s"
+        )
+
+
+def _list(source: Any, options: SourceOptions, modality: Modality) -> Listing:
     if isinstance(source, str | os.PathLike):
-        return _list_location(os.fsdecode(source), options)
-    # A Series exports an Arrow stream too, but has one type where a table has many.
-    if hasattr(source, "__arrow_c_stream__") and not hasattr(type(source), "dtype"):
-        return list_frame(source, options)
-    return list_items(source)
+        return _list_location(os.fsdecode(source), options, modality)
+    # A Series or column exports an Arrow stream too, but has one type where a table has many.
+    is_column = isinstance(source, pa.ChunkedArray) or hasattr(type(source), "dtype")
+    if hasattr(source, "__arrow_c_stream__") and not is_column:
+        return list_frame(source, options, modality)
+    return list_items(source, modality=modality)
 
 
-def _list_location(text: str, options: SourceOptions) -> Listing:
+def _list_location(text: str, options: SourceOptions, modality: Modality) -> Listing:
     location = absolute(text)
     path = local_path(location)
     name = split(location)[1].lower()
     if path is not None and Path(path).is_dir():
-        return list_folder(location)
+        return list_folder(location, modality)
+    if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
+        raise SourceError(f"{text!r}: texts are not read from tar files: unpack it to a folder, or make it a table")
     if name.endswith(COMPRESSED_TAR_SUFFIXES):
         raise SourceError(f"{text!r} is compressed, so its images cannot be read one by one: decompress it to .tar")
     suffix = suffix_of(name)
@@ -111,15 +128,16 @@ def _list_location(text: str, options: SourceOptions) -> Listing:
     if not exists(location):
         raise SourceError(_missing(text, location))
     if suffix in TABLE_SUFFIXES:
-        return list_table(location, options)
-    if suffix in LIST_SUFFIXES:
-        return list_file_list(location)
-    if is_image_name(name):
-        return list_image(location)
+        return list_table(location, options, modality)
+    if suffix in list_suffixes(modality):
+        return list_file_list(location, modality)
+    if is_payload_name(name, modality):
+        return list_single_file(location, modality)
     if path is None:
-        return list_folder(location)
-    known = ", ".join((*TABLE_SUFFIXES, *LIST_SUFFIXES, TAR_SUFFIX))
-    raise SourceError(f"{text!r} is no source: give a folder, an image, or a file of a kind among {known}")
+        return list_folder(location, modality)
+    known = (*TABLE_SUFFIXES, *list_suffixes(modality), *((TAR_SUFFIX,) if modality == "image" else TEXT_SUFFIXES))
+    one = "an image, or a file" if modality == "image" else "or a file"
+    raise SourceError(f"{text!r} is no source: give a folder, {one} of a kind among {', '.join(known)}")
 
 
 def _missing(text: str, location: str) -> str:

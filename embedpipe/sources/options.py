@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+#: What a payload is. The backbone of a run decides which it wants.
+Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,13 @@ class SourceOptions:
     image: str | None = field(
         default=None, metadata={"help": "Table column with an image path or URL, or the image's bytes."}
     )
+    text: str | None = field(default=None, metadata={"help": "Table column with the text to embed."})
     id: str | None = field(
         default=None, metadata={"help": "Table column with a unique id; the path where none is given."}
     )
     label: str | None = field(default=None, metadata={"help": "Table column to carry as label."})
     split: str | None = field(default=None, metadata={"help": "Table column to carry as split."})
+    columns: str | None = field(
+        default=None,
+        metadata={"help": "Names of the columns of a CSV or TSV file without a header line, separated by commas."},
+    )

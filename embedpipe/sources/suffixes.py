@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import posixpath
 
+from embedpipe.sources.options import Modality
+
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
     ".heic", ".heif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
 )  # fmt: skip
+EMAIL_SUFFIX = ".eml"
+TEXT_SUFFIXES = (".txt", ".text", ".md", EMAIL_SUFFIX)
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
-LIST_SUFFIXES = (".txt", ".lst")
 TAR_SUFFIX = ".tar"
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -22,3 +25,13 @@ def suffix_of(name: str) -> str:
 def is_image_name(name: str) -> bool:
     """Say whether a file of this name is taken for an image."""
     return suffix_of(name) in IMAGE_SUFFIXES
+
+
+def is_payload_name(name: str, modality: Modality) -> bool:
+    """Say whether a file of this name is taken for an image, or for a text."""
+    return is_image_name(name) if modality == "image" else suffix_of(name) in TEXT_SUFFIXES
+
+
+def list_suffixes(modality: Modality) -> tuple[str, ...]:
+    """Return the suffixes of files that list others, one a line: a ``.txt`` file may itself be the text."""
+    return (".txt", ".lst") if modality == "image" else (".lst",)

@@ -208,8 +208,9 @@ def test_arrays(array: np.ndarray, mode: str) -> None:
 def test_what_is_no_picture(payload: object) -> None:
     with pytest.raises(DecodeError, match="give"):
         decode_image(payload)
-    with pytest.raises(DecodeError, match="give"):
-        payload_hash(payload)
+    if not isinstance(payload, str):  # which is a text
+        with pytest.raises(DecodeError, match="give"):
+            payload_hash(payload)
 
 
 def test_pil_image_of_a_truncated_file() -> None:

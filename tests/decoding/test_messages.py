@@ -1,0 +1,232 @@
+"""E-mails: the subject and the body, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from email.headerregistry import Address
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedpipe.decoding import DecodedText, decode_text
+from embedpipe.errors import DecodeError
+from embedpipe.sources import EmailBytes
+
+SECRETS = {
+    "From": "sender@leak.example",
+    "Reply-To": "reply@leak.example",
+    "Date": "Mon, 01 Jan 2001 00:00:00 +0000",
+    "Received": "from relay-leak by mx-leak; Mon, 01 Jan 2001 00:00:00 +0000",
+    "X-Spam-Status": "Yes, score=99.9",
+    "List-Id": "<leak-list.example>",
+    "Message-ID": "<leak@leak.example>",
+}
+
+
+def mail(subject: str | None = "The subject", body: str | None = "The body.\n") -> EmailMessage:
+    message = EmailMessage()
+    for name, value in SECRETS.items():
+        message[name] = value
+    message["To"] = Address("Leaky Receiver", "receiver", "leak.example")
+    if subject is not None:
+        message["Subject"] = subject
+    if body is not None:
+        message.set_content(body)
+    return message
+
+
+def text_of(message: EmailMessage | bytes) -> str:
+    decoded = decode_text(EmailBytes(message if isinstance(message, bytes) else message.as_bytes()))
+    lowered = decoded.text.lower()
+    for value in ("leak", "2001", "score", "receiver", "content-type", "mime-version"):
+        assert value not in lowered
+    return decoded.text
+
+
+def test_subject_blank_line_and_body() -> None:
+    assert text_of(mail()) == "The subject\n\nThe body.\n"
+    assert text_of(mail(subject=None)) == "The body.\n"
+    assert text_of(mail(body=None)) == "The subject"
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "8bit"])
+def test_characters_and_transfer_encodings(encoding: str) -> None:
+    message = mail("Grüße 🎉 aus 日本", None)
+    message.set_content("Schöne Grüße — 日本\n", cte=encoding)
+    assert text_of(message) == "Grüße 🎉 aus 日本\n\nSchöne Grüße — 日本\n"
+
+
+def test_line_ends() -> None:
+    data = mail("A long subject that goes over more than one line, since it has so many words in it").as_bytes()
+    crlf = data.replace(b"\n", b"\r\n")
+    assert text_of(crlf).splitlines() == text_of(data).splitlines()
+    assert "line, since" in text_of(crlf)
+
+
+def test_html_without_tags() -> None:
+    html = """<?xml version="1.0"?><html><head><title>no title</title><style>p {color: red}</style></head>
+    <body><!-- no comment --><h1>Big&nbsp;news</h1><p>One <b>bo</b>ld
+    line.</p><script>no()</script><noscript>none</noscript>
+    <table><tr><td>left</td><td>right</td></tr></table>a<br>b<?xml:namespace prefix = o /></body></html>"""
+    message = mail(body=None)
+    message.set_content(html, subtype="html")
+    assert text_of(message) == "The subject\n\nBig news\nOne bold line.\nleft right\na\nb"
+
+
+@pytest.mark.parametrize("plain_first", [True, False])
+def test_plain_text_is_preferred(plain_first: bool) -> None:
+    message = mail(body=None)
+    message.make_alternative()
+    for subtype in ("plain", "html") if plain_first else ("html", "plain"):
+        message.add_alternative(f"the {subtype} version\n", subtype=subtype)
+    assert text_of(message) == "The subject\n\nthe plain version\n"
+
+
+def test_an_empty_plain_version_gives_way() -> None:
+    message = mail(body=" \n")
+    message.add_alternative("<p>the HTML version</p>", subtype="html")
+    assert text_of(message) == "The subject\n\nthe HTML version"
+
+
+def test_attachments_are_left_out() -> None:
+    message = mail()
+    message.add_alternative("<p>no HTML</p>", subtype="html")
+    message.add_attachment(b"\xff\xd8leak", maintype="image", subtype="jpeg", filename="leak.jpg")
+    message.add_attachment("leak in a text", filename="leak.txt")
+    message.add_attachment(mail("leak"))
+    assert text_of(message) == "The subject\n\nThe body.\n"
+
+
+def test_nested_parts_and_forwarded_messages() -> None:
+    outer = mail("Outer", None)
+    outer.make_mixed()
+    outer.attach(mail(None, "first part\n"))
+    forwarded = mail("Inner", "inner body\n")
+    part = EmailMessage()
+    part.set_content(forwarded)
+    outer.attach(part)
+    assert text_of(outer) == "Outer\n\nfirst part\n\n\nInner\n\ninner body\n"
+
+
+def by_hand(headers: bytes, body: bytes) -> EmailBytes:
+    return EmailBytes(headers + b"\n\n" + body)
+
+
+RUSSIAN = "Привет, как дела? Это сообщение написано давно. Мы идем домой вечером."
+
+
+@pytest.mark.parametrize(
+    "charset", [b"", b"; charset=us-ascii", b"; charset=no-such-thing", b"; charset=utf-8", b"; charset=rot13"]
+)
+def test_wrong_and_unknown_encodings_are_detected(charset: bytes) -> None:
+    data = by_hand(b"Subject: x\nContent-Type: text/plain" + charset, RUSSIAN.encode("koi8_r"))
+    assert decode_text(data) == DecodedText(f"x\n\n{RUSSIAN}", "koi8_r")
+
+
+def test_encodings_that_are_right_are_not_detected() -> None:
+    headers = b"Content-Type: text/plain; charset="
+    assert decode_text(by_hand(headers + b"koi8-r", RUSSIAN.encode("koi8_r"))) == DecodedText(RUSSIAN)
+    assert decode_text(by_hand(headers + b"iso-8859-1", "“€”".encode("cp1252"))) == DecodedText("“€”")
+    assert decode_text(by_hand(headers + b"us-ascii", "é".encode())) == DecodedText("é")
+    assert decode_text(by_hand(headers + b"no-such-thing", "é".encode())) == DecodedText("é", "utf-8")
+
+
+def test_headers_of_eight_bits() -> None:
+    assert decode_text(by_hand("Subject: Grüße".encode(), b"x")) == DecodedText("Grüße\n\nx")
+    assert decode_text(by_hand(b"Subject: " + RUSSIAN.encode("koi8_r"), b"x")) == DecodedText(
+        f"{RUSSIAN}\n\nx", "koi8_r"
+    )
+    assert decode_text(by_hand("Subject: é =?utf-8?q?=C3=BC?=".encode(), b"x")).text == "é ü\n\nx"
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        (b"=?utf-8?b?R3LDvMOfZQ==?=", "Grüße"),
+        (b"=?iso-8859-1?q?Gr=FC=DFe?= =?iso-8859-1?q?_aus?=", "Grüße aus"),
+        (b"=?no-such?q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
+        (b"=?utf-8?b?R3LDvMOfZQ==?= and\n more", "Grüße and more"),
+        (b"=?utf-8?b?!!!?=", None),
+        (b"=?utf-8?q?broken", "=?utf-8?q?broken"),
+        (b"a =? b", "a =? b"),
+    ],
+)
+def test_subjects(subject: bytes, expected: str | None) -> None:
+    text = decode_text(by_hand(b"Subject: " + subject, b"body")).text
+    assert text.endswith("body") if expected is None else text == f"{expected}\n\nbody"
+
+
+def test_broken_messages_are_read_as_far_as_they_can_be() -> None:
+    base64 = b"Content-Transfer-Encoding: base64"
+    assert decode_text(by_hand(base64, b"SGVsbG8gdGhlcmU=!!")).text == "Hello there"
+    assert decode_text(by_hand(base64, b"SGVsbG8gdGhlcm")).text.startswith("Hello ther")
+    quoted = b"Content-Transfer-Encoding: quoted-printable"
+    assert decode_text(by_hand(quoted, b"Hello =XY there=")).text.startswith("Hello =XY there")
+    assert decode_text(EmailBytes(b"no headers at all\nbut text")).text == "no headers at all\nbut text"
+    torn = by_hand(b"Subject: s\nContent-Type: multipart/mixed; boundary=b", b"--b\n\npart one")
+    assert decode_text(torn).text == "s\n\npart one"
+    unbound = by_hand(b"Subject: s\nContent-Type: multipart/mixed", b"all of it")
+    assert "all of it" in decode_text(unbound).text
+    assert decode_text(EmailBytes(b"From someone Mon Jan 1\nSubject: s\n\nbody")).text == "s\n\nbody"
+
+
+def test_headers_behind_a_broken_one_do_not_leak() -> None:
+    data = b"Subject: s\nthis is no header\nX-Spam-Status: leak\n and leak\nList-Id: leak\n\nNote: the body\n"
+    assert text_of(data) == "s\n\nthis is no header\n\nNote: the body\n"
+
+
+def test_messages_that_say_nothing() -> None:
+    picture = mail(None, None)
+    picture.add_attachment(b"\xff\xd8", maintype="image", subtype="jpeg")
+    for data in (b"", b"\n\n", mail(None, None).as_bytes(), picture.as_bytes()):
+        with pytest.raises(DecodeError, match="the text is empty"):
+            decode_text(EmailBytes(data))
+
+
+def test_messages_nested_too_deep() -> None:
+    with pytest.raises(DecodeError, match="cannot be parsed"):
+        decode_text(EmailBytes(b"Content-Type: message/rfc822\n\n" * 5000 + b"Subject: deep\n\nbody"))
+
+
+def rich() -> bytes:
+    message = mail("Grüße 🎉", "Schöne Grüße\n")
+    message.add_alternative("<p>Schöne <b>Grüße</b></p>", subtype="html")
+    message.add_attachment(b"\xff\xd8", maintype="image", subtype="jpeg", filename="é.jpg")
+    message.add_attachment(mail("inner"))
+    return message.as_bytes()
+
+
+RICH = rich()
+
+
+def outcome(payload: bytes) -> str:
+    """Return the text or what the DecodeError says; anything else that is raised goes up."""
+    try:
+        return decode_text(payload).text
+    except DecodeError as error:
+        return str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_mutated_messages_are_a_text_or_a_decode_error(seed: int, changes: int) -> None:
+    chance = random.Random(seed)
+    data = bytearray(RICH)
+    for _ in range(changes):
+        at = chance.randrange(len(data))
+        action = chance.randrange(3)
+        if action == 0:
+            data[at] = chance.randrange(256)
+        elif action == 1:
+            del data[at : at + chance.randrange(8)]
+        else:
+            data[at:at] = bytes(chance.choices(b'\n\r\0:;="<>?-\xff ', k=3))
+    assert outcome(EmailBytes(data)).encode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_as_a_message(data: bytes) -> None:
+    assert outcome(EmailBytes(data)).encode()
