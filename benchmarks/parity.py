@@ -84,7 +84,7 @@ def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity
         tensor = transform(picture)
         with torch.inference_mode():
             theirs.append(features(tensor[None]).numpy()[0])
-        pixels.append(backbone.prepare(path.read_bytes()))
+        pixels.append(backbone.prepare(path.read_bytes()).value)
         levels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         grey.append(np.abs(levels - pixels[-1]))
     ours = {size: embed(backbone, np.stack(pixels), size) for size in BATCHES}

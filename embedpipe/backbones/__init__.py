@@ -10,24 +10,29 @@ from typing import TYPE_CHECKING
 from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from embedpipe.backbones.backbone import Backbone
+    from embedpipe.backbones.backbone import Backbone, Item
     from embedpipe.backbones.device import choose_device
-    from embedpipe.backbones.load import describe_layers, load_backbone, options_of, reload_backbone
-    from embedpipe.backbones.network import Network, Provider, input_of
+    from embedpipe.backbones.load import describe_layers, load_backbone, options_of, reload_backbone, resolve
+    from embedpipe.backbones.network import Network, Provider, TextNetwork, Tokenizer, Tokens, input_of
     from embedpipe.backbones.options import BackboneOptions, ReloadOptions
     from embedpipe.backbones.registry import list_backbones
-    from embedpipe.backbones.spec import BackboneSpec, LayerSpec
+    from embedpipe.backbones.spec import BackboneSpec, LayerSpec, TextPreprocessing
     from embedpipe.backbones.stages import Stage
 
 _HOME = {
     "Backbone": "backbone",
     "BackboneOptions": "options",
     "BackboneSpec": "spec",
+    "Item": "backbone",
     "LayerSpec": "spec",
     "Network": "network",
     "Provider": "network",
     "ReloadOptions": "options",
     "Stage": "stages",
+    "TextNetwork": "network",
+    "TextPreprocessing": "spec",
+    "Tokenizer": "network",
+    "Tokens": "network",
     "choose_device": "device",
     "describe_layers": "load",
     "input_of": "network",
@@ -35,17 +40,23 @@ _HOME = {
     "load_backbone": "load",
     "options_of": "load",
     "reload_backbone": "load",
+    "resolve": "load",
 }
 
 __all__ = [
     "Backbone",
     "BackboneOptions",
     "BackboneSpec",
+    "Item",
     "LayerSpec",
     "Network",
     "Provider",
     "ReloadOptions",
     "Stage",
+    "TextNetwork",
+    "TextPreprocessing",
+    "Tokenizer",
+    "Tokens",
     "choose_device",
     "describe_layers",
     "input_of",
@@ -53,6 +64,7 @@ __all__ = [
     "load_backbone",
     "options_of",
     "reload_backbone",
+    "resolve",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

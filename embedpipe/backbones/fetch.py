@@ -52,6 +52,33 @@ def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path
     raise _unreachable(wanted, f"it has none of {', '.join(names)}")
 
 
+def fetch_repository(repository: str, offline: bool) -> Path:
+    """Return the folder of a hub repository's model of texts: its torch weights, configurations and tokenizer.
+
+    What is in the hub's local cache is taken as it is, without asking the hub.
+
+    Raises
+    ------
+    WeightsError
+        If it is not in the cache and cannot be, or must not be, downloaded.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = f"the folder of the hub repository {repository!r}"
+    try:
+        return Path(snapshot_download(repository, local_files_only=True, ignore_patterns=_OTHER_FORMATS))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise _unreachable(wanted, f"there is no such folder, nor can a repository be named so: {error}") from error
+    _refuse_offline(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
+    try:
+        return Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise _unreachable(wanted, str(error)) from error
+
+
 def fetch_from_url(url: str, offline: bool) -> Path:
     """Return a published file, kept where torch's hub keeps it and checked against the hash in its name.
 
@@ -88,8 +115,12 @@ def _refuse_offline(wanted: str, offline: bool, url: str) -> None:
         raise _unreachable(wanted, f"there is no network ({error})") from error
 
 
+#: Files of a repository that hold the same weights for other libraries.
+_OTHER_FORMATS = ["*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*", "*.tflite", "*.gguf"]
+
+
 def _unreachable(wanted: str, why: str) -> WeightsError:
     return WeightsError(
         f"the published weights are not on this machine and cannot be downloaded: {why}. "
-        f"Get {wanted} and pass it with --weights FILE, or take random weights with --weights none"
+        f"Get {wanted} and pass it with --weights PATH, or take random weights with --weights none"
     )

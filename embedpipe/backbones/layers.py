@@ -1,4 +1,4 @@
-"""What is taken from a forward pass: outputs of named layers, and how each becomes one vector an image."""
+"""What is taken from a forward pass: outputs of named layers, and how each becomes one vector an item."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.network import Network
+from embedpipe.backbones.network import Network, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
+from embedpipe.backbones.token_pooling import default_token_pooling, pool_tokens
 from embedpipe.errors import BackboneError, UsageError, nearest
 
-#: Images in a trial run: two, so that an output without one row an image shows.
+#: Items in a trial run: two, so that an output without one row an item shows.
 TRIAL = 2
 
+#: What a network is run on: normalised pixels (n, 3, h, w), or a tokenizer's tensors.
+Batch = Tensor | dict[str, Tensor]
 
-def trial_pixels(network: Network) -> Tensor:
-    """Return zeros of the shape that a network takes, on its device: (2, 3, h, w) float32."""
+
+def trial_batch(network: Network | TextNetwork) -> Batch:
+    """Return a batch of two blank pictures, (2, 3, h, w) float32, or two short texts, on the network's device."""
     device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
-    return torch.zeros(TRIAL, 3, *network.preprocessing.crop, device=device)
+    if isinstance(network, Network):
+        return torch.zeros(TRIAL, 3, *network.preprocessing.crop, device=device)
+    piece = network.tokenizer.split("the of", whole=False).pieces[0]
+    return {name: tensor.to(device) for name, tensor in network.tokenizer.collate([piece] * TRIAL).items()}
 
 
 def run_layers(
-    network: Network, names: Sequence[str], pixels: Tensor, take: Callable[[str, Any], Tensor]
+    network: Network | TextNetwork, names: Sequence[str], batch: Batch, take: Callable[[str, Any], Tensor]
 ) -> dict[str, Tensor]:
     """Run a network once and return ``take(name, output)`` of each named layer.
 
@@ -46,10 +53,12 @@ def run_layers(
     inner = [name for name in names if name != FEATURES]
     handles = [network.module.get_submodule(name).register_forward_hook(hook(name)) for name in inner]
     try:
-        if FEATURES in names:
-            taken[FEATURES] = take(FEATURES, network.features(network.module, pixels))
-        if len(taken) < len(names):  # some lie behind the features, or these were not asked for
-            network.module(pixels)
+        if FEATURES in names or isinstance(network, TextNetwork):
+            features = network.features(network.module, batch)
+            if FEATURES in names:
+                taken[FEATURES] = take(FEATURES, features)
+        if len(taken) < len(names) and isinstance(network, Network):  # some lie behind the features, or are all
+            network.module(batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -61,16 +70,17 @@ def run_layers(
     return {name: taken[name] for name in names}
 
 
-def plan_layers(network: Network, names: Sequence[str], pooling: Pooling | None) -> tuple[LayerSpec, ...]:
-    """Run a network on zeros and decide how each named layer becomes a vector, and of how many values.
+def plan_layers(network: Network | TextNetwork, names: Sequence[str], pooling: Pooling | None) -> tuple[LayerSpec, ...]:
+    """Run a network on a trial batch and decide how each named layer becomes a vector, and of how many values.
 
     Raises
     ------
     UsageError
         If there is no such layer, or the pooling does not apply.
     BackboneError
-        If a layer's output cannot become one vector an image.
+        If a layer's output cannot become one vector an item.
     """
+    pooling = "avg" if pooling == "mean" else pooling
     known = {FEATURES, *(name for name, _ in network.module.named_modules() if name)}
     for name in names:
         if name not in known:
@@ -79,13 +89,14 @@ def plan_layers(network: Network, names: Sequence[str], pooling: Pooling | None)
                 "`embedpipe backbones NAME --layers` lists them"
             )
     chosen: dict[str, Pooling] = {}
+    batch = trial_batch(network)
 
     def take(name: str, output: Any) -> Tensor:
         check_output(name, output, TRIAL)
         chosen[name] = "none" if output.ndim == 2 else pooling or default_pooling(network, output)
-        return pool(network, output, chosen[name], name)
+        return pool(network, output, chosen[name], name, batch)
 
-    vectors = run_layers(network, names, trial_pixels(network), take)
+    vectors = run_layers(network, names, batch, take)
     if pooling not in (None, "none") and set(chosen.values()) == {"none"}:
         raise UsageError(
             f"pooling={pooling!r} has nothing to pool: {', '.join(names)} give vectors already; leave it out"
@@ -97,22 +108,24 @@ def plan_layers(network: Network, names: Sequence[str], pooling: Pooling | None)
 
 
 def check_output(name: str, output: Any, n: int) -> None:
-    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` images."""
+    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` items."""
     if not isinstance(output, Tensor):
         raise BackboneError(
             f"the layer {name!r} gives a {type(output).__name__}, not a tensor: take a module inside or after it"
         )
     if output.ndim < 2 or len(output) != n:
         raise BackboneError(
-            f"the layer {name!r} gives {tuple(output.shape)} for {n} images, not one row an image: take another"
+            f"the layer {name!r} gives {tuple(output.shape)} for {n} items, not one row an item: take another"
         )
 
 
-def default_pooling(network: Network, output: Tensor) -> Pooling:
+def default_pooling(network: Network | TextNetwork, output: Tensor) -> Pooling:
     """Return how an output (n, ...) becomes vectors where the user does not say.
 
-    Vectors stay, maps are averaged, and of tokens it is the class token, or the patches' average.
+    Vectors stay, maps and a text's tokens are averaged, and of patches it is the class token, or their average.
     """
+    if isinstance(network, TextNetwork):
+        return default_token_pooling(network, output)
     if output.ndim == 2:
         return "none"
     if output.ndim == 3:
@@ -120,16 +133,23 @@ def default_pooling(network: Network, output: Tensor) -> Pooling:
     return "avg" if output.ndim == 4 else "flatten"
 
 
-def pool(network: Network, output: Tensor, pooling: Pooling, name: str) -> Tensor:
+def pool(
+    network: Network | TextNetwork, output: Tensor, pooling: Pooling, name: str, batch: Batch | None = None
+) -> Tensor:
     """Turn an output (n, ...) into new float32 vectors (n, dim).
 
-    ``avg`` and ``max`` are over the places of a map, or over the patch tokens; ``cls`` is the class token.
+    ``avg`` and ``max`` are over the places of a map, or over the patch tokens; ``cls`` is the class token. For
+    texts see `pool_tokens`, which needs the ``batch`` that gave the output.
 
     Raises
     ------
     UsageError
         If the pooling does not apply to such an output.
     """
+    if isinstance(network, TextNetwork):
+        return pool_tokens(network, output, batch if isinstance(batch, dict) else {}, pooling, name)
+    if pooling == "sif":
+        raise UsageError("pooling='sif' is for word-vectors/; take avg, max or cls")
     shape = tuple(output.shape)
     output = output.to(torch.float32, copy=True)
     if pooling == "flatten" or output.ndim == 2:

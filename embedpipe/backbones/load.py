@@ -12,14 +12,17 @@ import torch
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.device import choose_device
+from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers import plan_layers
-from embedpipe.backbones.network import Network, Weights
-from embedpipe.backbones.options import BackboneOptions, ReloadOptions
-from embedpipe.backbones.registry import get_provider, split_name
-from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
+from embedpipe.backbones.network import Network, TextNetwork, Weights
+from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions, ReloadOptions
+from embedpipe.backbones.registry import get_provider, modalities_of, split_name
+from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec, TextPreprocessing
 from embedpipe.backbones.stages import Stage, find_stages
+from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights import hash_tensors
 from embedpipe.errors import BackboneError, UsageError, WeightsError
+from embedpipe.sources.options import Modality
 
 #: Networks that are kept for the next `load_backbone` of the same options: clones never load again.
 KEPT = 4
@@ -28,7 +31,7 @@ KEPT = 4
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     provider: str
-    network: Network
+    network: Network | TextNetwork
     weights_sha256: str
     #: What was asked of the network before: each new question costs a forward pass.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
@@ -38,13 +41,35 @@ _cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
 _lock = threading.Lock()
 
 
+def resolve(options: BackboneOptions) -> BackboneOptions:
+    """Return options with the backbone and the modality filled in where the user leaves them open.
+
+    Raises
+    ------
+    UsageError
+        If the backbone does not embed the modality, or an option is not for it.
+    UnknownBackboneError
+        If there is no provider of that name.
+    """
+    backbone = options.backbone or DEFAULT_BACKBONES[options.modality or "image"]
+    known = modalities_of(backbone)
+    modality: Modality = options.modality or known[0]
+    if modality not in known:
+        other = f"one is {DEFAULT_BACKBONES[modality]}" if modality in DEFAULT_BACKBONES else ""
+        raise UsageError(f"{backbone} embeds {known[0]}s, not {modality}s: take a backbone of {modality}s, {other}")
+    for name, given in (("chunk", options.chunk), ("frequencies", options.frequencies is not None)):
+        if given and modality != "text":
+            raise UsageError(f"{name} is for texts, and {backbone} embeds {modality}s here: leave it out")
+    return dataclasses.replace(options, backbone=backbone, modality=modality)
+
+
 def load_backbone(options: BackboneOptions | None = None, device: torch.device | str | None = None) -> Backbone:
     """Load a frozen backbone.
 
     Parameters
     ----------
     options : BackboneOptions, optional
-        Which network, weights and layers; EfficientNet-Lite0 with its published weights by default.
+        Which network, weights and layers; by default EfficientNet-Lite0 for images, all-MiniLM-L6-v2 for texts.
     device : torch.device or str, optional
         Where it runs; the GPU if it works, else the CPU. See `choose_device`.
 
@@ -59,11 +84,11 @@ def load_backbone(options: BackboneOptions | None = None, device: torch.device |
     BackboneError
         If the network cannot be used as asked.
     """
-    options = options or BackboneOptions()
+    options = resolve(options or BackboneOptions())
     place = device if isinstance(device, torch.device) else choose_device(device)[0]
     loaded = _load(options, place)
-    network = loaded.network
-    asked = (options.layer, options.drop_last, options.pooling)
+    network = _tower(loaded.network, options)
+    asked = (options.modality, options.layer, options.drop_last, options.pooling)
     if asked not in loaded.layers:
         loaded.layers[asked] = _plan(options, network)
     spec = BackboneSpec(
@@ -74,8 +99,11 @@ def load_backbone(options: BackboneOptions | None = None, device: torch.device |
         layers=loaded.layers[asked],
         preprocessing=network.preprocessing,
         precision=options.precision,
+        modality="text" if isinstance(network, TextNetwork) else "image",
     )
-    return Backbone(spec, network, place)
+    if isinstance(network, TextNetwork):
+        return TextBackbone(spec, network, place)
+    return ImageBackbone(spec, network, place)
 
 
 def describe_layers(options: BackboneOptions) -> list[Stage]:
@@ -83,20 +111,25 @@ def describe_layers(options: BackboneOptions) -> list[Stage]:
 
     Published weights are not fetched for this: they would change nothing.
     """
+    options = resolve(options)
     provider, _ = split_name(options.backbone)
-    if options.weights == "default" and provider not in ("checkpoint", "python"):
+    if options.weights == "default" and provider in ("timm", "torchvision", "open_clip"):
         options = dataclasses.replace(options, weights="none")
-    return find_stages(_load(options, torch.device("cpu")).network)
+    return find_stages(_tower(_load(options, torch.device("cpu")).network, options))
 
 
-def options_of(spec: BackboneSpec, weights: str = "default", *, trust: bool = False) -> BackboneOptions:
+def options_of(
+    spec: BackboneSpec, weights: str = "default", *, frequencies: str | None = None, trust: bool = False
+) -> BackboneOptions:
     """Return the options that load the backbone of a stored spec again.
 
     Parameters
     ----------
     spec : BackboneSpec
     weights : str
-        ``default``, or the weights file, for a spec whose weights came from one.
+        ``default``, or the weights file or folder, for a spec whose weights came from one.
+    frequencies : str, optional
+        The file of word counts, for a spec whose token weights came from one.
     trust : bool
         Accept a spec that names a function to run. The spec is a file's word, not the user's.
 
@@ -128,14 +161,21 @@ def options_of(spec: BackboneSpec, weights: str = "default", *, trust: bool = Fa
         layer=tuple(layer.name for layer in spec.layers),
         # Different ones can only be each layer's default, and one alone does no harm where it is the default.
         pooling=poolings.pop() if len(poolings) == 1 else None,
+        modality=spec.modality,
+        chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
+        frequencies=frequencies,
         precision=spec.precision,
     )
 
 
 def reload_backbone(
-    spec: BackboneSpec, options: ReloadOptions, device: torch.device | str | None, holder: str
+    spec: BackboneSpec,
+    options: ReloadOptions,
+    device: torch.device | str | None,
+    holder: str,
+    modality: Modality | None = None,
 ) -> Backbone:
-    """Load the backbone of a stored spec again.
+    """Load the backbone of a stored spec again, or its tower for the other modality.
 
     Parameters
     ----------
@@ -144,22 +184,63 @@ def reload_backbone(
     device : torch.device or str, optional
     holder : str
         Whose spec it is, for messages: ``the store``.
+    modality : str, optional
+        What it is to embed; by default what the spec says. The vectors of both towers lie in one space.
 
     Raises
     ------
     SpecMismatchError
         If what loads is not what made the vectors; the message shows the differing fields.
+    UsageError
+        If the backbone has no tower for the modality, or the vectors are of a layer that only one tower has.
     BackboneError
         If it cannot be loaded; see `options_of`.
     """
-    again = options_of(spec, options.weights, trust=options.trust)
-    backbone = load_backbone(dataclasses.replace(again, offline=options.offline), device)
-    advice = "Give the weights that made the vectors (--weights FILE)."
-    spec.require(backbone.spec, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
+    again = options_of(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
+    again = dataclasses.replace(again, offline=options.offline)
+    if modality in (None, spec.modality):
+        backbone = load_backbone(again, device)
+        found = backbone.spec
+    else:
+        backbone = load_backbone(_other_tower(spec, again, modality), device)
+        layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
+        found = dataclasses.replace(
+            backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
+        )
+    advice = "Give the weights that made the vectors (--weights PATH)."
+    spec.require(found, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
     return backbone
 
 
-def _plan(options: BackboneOptions, network: Network) -> tuple[LayerSpec, ...]:
+def _other_tower(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:
+    """Return the options that load the tower of the other modality."""
+    items, queries = {"image": ("photos", "words"), "text": ("texts", "photos")}[spec.modality]
+    if modality not in modalities_of(options.backbone):
+        raise UsageError(
+            f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
+            "open_clip/MODEL:TAG, which has a tower for each"
+        )
+    if [layer.name for layer in spec.layers] != [FEATURES]:
+        names = ", ".join(layer.name for layer in spec.layers)
+        raise UsageError(f"{items} cannot be searched by {queries} by {names}: only the features share a space")
+    return dataclasses.replace(options, modality=modality, layer=(), pooling=None, chunk=False, frequencies=None)
+
+
+def _tower(network: Network | TextNetwork, options: BackboneOptions) -> Network | TextNetwork:
+    """Return the network of the modality that is asked for, reading as it is asked to."""
+    if options.modality == "image":
+        if isinstance(network, TextNetwork):
+            raise UsageError(f"{options.backbone} embeds texts: say so with --modality text, or name a text column")
+        return network
+    tower = network if isinstance(network, TextNetwork) else network.text
+    if tower is None:
+        raise UsageError(f"{options.backbone} has no tower for texts")
+    if options.chunk and tower.preprocessing.max_tokens is None:
+        raise UsageError(f"chunk is for networks that read so many tokens and no more: {tower.name} reads whole texts")
+    return dataclasses.replace(tower, preprocessing=dataclasses.replace(tower.preprocessing, chunk=options.chunk))
+
+
+def _plan(options: BackboneOptions, network: Network | TextNetwork) -> tuple[LayerSpec, ...]:
     """Find the layers asked for, and their dimensions."""
     names = options.layer or (FEATURES,)
     with torch.inference_mode():
@@ -180,8 +261,8 @@ def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
 def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
     """Return a loaded network from the process's cache, or build it."""
     provider, name = split_name(options.backbone)
-    file = name if provider == "checkpoint" else options.weights
-    key = (options.backbone, options.weights, options.arch, str(device), _stamp(Path(file).expanduser()))
+    files = [Path(file).expanduser() for file in (name, options.weights, options.frequencies) if file]
+    key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
     with _lock:
         if key not in _cache:
             built_by, network = _build(options, provider, name)
@@ -201,19 +282,27 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
 
 
-def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Network]:
+def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Network | TextNetwork]:
     """Have the provider build a network; return it with the provider's name in the spec."""
     if provider == "checkpoint":
         return provider, _build_checkpoint(options, name)
     if options.arch is not None:
         raise UsageError(f"arch={options.arch!r} is for checkpoint/PATH: {options.backbone} names its architecture")
+    source = get_provider(provider)
     weights: Weights
     match options.weights:
         case "default" | "none" as weights:
             pass
+        case file if getattr(source, "reads_files", False):
+            weights = Path(file).expanduser()
         case file:
             weights = read_checkpoint(file).weights
-    return provider, get_provider(provider).load(name, weights, options.offline)
+    network = source.load(name, weights, options.offline)
+    if options.frequencies is not None:
+        if isinstance(network, Network) or network.with_frequencies is None:
+            raise UsageError(f"frequencies={options.frequencies!r} is for word-vectors/, not for {options.backbone}")
+        network = network.with_frequencies(Path(options.frequencies).expanduser())
+    return provider, network
 
 
 def _build_checkpoint(options: BackboneOptions, path: str) -> Network:
@@ -233,6 +322,8 @@ def _build_checkpoint(options: BackboneOptions, path: str) -> Network:
     if checkpoint.weights.folder and checkpoint.arch != arch:
         raise UsageError(f"arch={arch!r}, but the folder {path!r} is of {checkpoint.arch!r}: leave arch out")
     network = get_provider(provider).load(name, checkpoint.weights, options.offline)
+    if not isinstance(network, Network):
+        raise UsageError(f"arch={arch!r} embeds texts, and checkpoint/ is for images: take {arch} with --weights")
     return dataclasses.replace(
         network,
         name=f"python:{network.name}" if provider == "python" else arch,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
 StateDict = dict[str, Tensor]
 
-#: Runs a module on normalised pixels (n, 3, h, w) and returns what it feeds its classifier.
-Features = Callable[[nn.Module, Tensor], Any]
+#: Runs a module on a batch, normalised pixels (n, 3, h, w) or a tokenizer's tensors, and returns its features: what
+#: it feeds its classifier.
+Features = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,90 @@ class StoredWeights:
     folder: Path | None = None
 
 
-#: Which weights a provider is asked for: its published ones, random ones, or these.
-Weights = Literal["default", "none"] | StoredWeights
+#: Which weights a provider is asked for: its published ones, random ones, or these. A provider with
+#: ``reads_files = True`` is given the path of a user's file or folder, the others its tensors.
+Weights = Literal["default", "none"] | StoredWeights | Path
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as a network takes it.
+
+    Parameters
+    ----------
+    pieces : tuple
+        What `Tokenizer.collate` puts into batches: one piece, or several of a text that is read in chunks.
+    sizes : tuple of int
+        How much each piece is to compute, in tokens: pieces of one size share a batch without padding.
+    counts : mapping of str to int
+        What the user should hear of, summed over a run; see `embedpipe.embedding.summary`.
+    """
+
+    pieces: tuple[Any, ...]
+    sizes: tuple[int, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Tokenizer(Protocol):
+    """Turns texts into what a network's module takes. Safe to use from several threads."""
+
+    def split(self, text: str, whole: bool) -> Tokens:
+        """Return the tokens of a text: all of it in pieces if ``whole``, or as much of it as one piece holds."""
+
+    def collate(self, pieces: Sequence[Any]) -> dict[str, Tensor]:
+        """Return the batch of pieces of several texts, on the CPU.
+
+        ``attention_mask`` (n, length) marks the tokens that count, where there is padding to tell them from.
+        """
+
+
+@dataclass(frozen=True)
+class TextNetwork:
+    """A network of texts as its provider built it, on the CPU.
+
+    Parameters
+    ----------
+    name, origin, pretrained
+        As in `Network`.
+    module : torch.nn.Module
+        Its state is hashed; ``features`` calls it.
+    preprocessing : TextPreprocessing
+        What is declared of the tokens; ``chunk`` is the user's to say.
+    tokenizer : Tokenizer
+    features : callable
+        ``features(module, batch)`` returns vectors (n, dim), or tokens (n, length, dim) to be pooled.
+    class_token : bool
+        Whether the first token of a text stands for all of it.
+    normalised : bool
+        Whether its vectors have length 1: then those averaged over chunks get it, too.
+    token_weights : callable, optional
+        ``token_weights(module, batch)`` returns the weight of each token (n, length), for the pooling ``sif``.
+    with_frequencies : callable, optional
+        ``with_frequencies(path)`` returns this network with token weights from a file of words and their counts.
+    batch_size : int, optional
+        Items that a forward pass takes where nobody says.
+    libraries : tuple of str
+        The packages whose versions go into the provenance.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: TextPreprocessing
+    tokenizer: Tokenizer
+    origin: str
+    pretrained: bool
+    features: Features = nn.Module.__call__
+    class_token: bool = False
+    normalised: bool = False
+    token_weights: Callable[[nn.Module, dict[str, Tensor]], Tensor] | None = None
+    with_frequencies: Callable[[Path], TextNetwork] | None = None
+    batch_size: int | None = None
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network as its provider built it, on the CPU.
+    """A network of images as its provider built it, on the CPU.
 
     Parameters
     ----------
@@ -60,6 +139,10 @@ class Network:
         Whether the first of them is a class token.
     channels_last : bool
         Whether its maps are (n, h, w, c), where their shape leaves that open.
+    text : TextNetwork, optional
+        The tower of texts whose vectors lie in the same space; it shares the module.
+    libraries : tuple of str
+        The packages whose versions go into the provenance.
     """
 
     name: str
@@ -71,17 +154,22 @@ class Network:
     prefix_tokens: int = 0
     class_token: bool = False
     channels_last: bool = False
+    text: TextNetwork | None = None
+    libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
 
 
 @runtime_checkable
 class Provider(Protocol):
-    """A source of networks; a plug-in's entry point in ``embedpipe.backbones`` names an instance or a class of it."""
+    """A source of networks; a plug-in's entry point in ``embedpipe.backbones`` names an instance or a class of it.
+
+    An attribute ``modalities``, such as ``("text",)``, says what its networks embed; images where there is none.
+    """
 
     def names(self) -> list[str]:
         """Return the names it has, or an empty list where they cannot be told."""
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network:
-        """Build a network.
+    def load(self, name: str, weights: Weights, offline: bool) -> Network | TextNetwork:
+        """Build a network; one with two towers is returned as that of images.
 
         Raises
         ------

@@ -7,6 +7,13 @@ from typing import get_args
 
 from embedpipe.backbones.spec import Pooling, Precision
 from embedpipe.errors import UsageError, nearest
+from embedpipe.sources.options import Modality
+
+#: What is loaded where no backbone is named: its weights are on the machine already.
+DEFAULT_BACKBONES: dict[Modality, str] = {
+    "image": "timm/tf_efficientnet_lite0",
+    "text": "sentence-transformers/all-MiniLM-L6-v2",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +29,18 @@ class BackboneOptions:
     """
 
     backbone: str = field(
-        default="timm/tf_efficientnet_lite0",
+        default="",
         metadata={
-            "help": "The network: timm/NAME, torchvision/NAME, checkpoint/PATH, python:MODULE.FACTORY, "
-            "or a plug-in's PROVIDER/NAME."
+            "help": "The network, as PROVIDER/NAME: see `embedpipe backbones`. "
+            f"By default {DEFAULT_BACKBONES['image']} for images and {DEFAULT_BACKBONES['text']} for texts."
         },
     )
     weights: str = field(
         default="default",
-        metadata={"help": "'default' (published weights), 'none' (random, seeded) or a .pth or .safetensors file."},
+        metadata={
+            "help": "'default' (published weights), 'none' (random, seeded), or your own: a .pth or .safetensors file; "
+            "for texts the model's folder or the file of word vectors."
+        },
     )
     arch: str | None = field(
         default=None,
@@ -46,8 +56,22 @@ class BackboneOptions:
     pooling: Pooling | None = field(
         default=None,
         metadata={
-            "help": "How maps and tokens become a vector: avg, cls, max, flatten or none; chosen by shape if not given."
+            "help": "How maps and tokens become a vector: avg (or mean), cls, max, flatten or none, for word vectors "
+            "also sif; chosen by shape if not given."
         },
+    )
+    modality: Modality | None = field(
+        default=None, metadata={"help": "image or text, where the backbone embeds both, or none is named."}
+    )
+    chunk: bool = field(
+        default=False,
+        metadata={
+            "help": "Read texts that are too long for the network in pieces, and average; else only their start."
+        },
+    )
+    frequencies: str | None = field(
+        default=None,
+        metadata={"help": "File of words and their counts, for --pooling sif; else taken from the vectors' order."},
     )
     precision: Precision = field(
         default="fp32", metadata={"help": "Arithmetic in the network: fp32, fp16 or bf16. Stored vectors are float32."}
@@ -58,6 +82,7 @@ class BackboneOptions:
         if isinstance(self.layer, str):
             object.__setattr__(self, "layer", (self.layer,))
         for name, value, known in (
+            ("modality", self.modality, (None, *get_args(Modality))),
             ("pooling", self.pooling, (None, *get_args(Pooling))),
             ("precision", self.precision, get_args(Precision)),
         ):
@@ -72,6 +97,8 @@ class BackboneOptions:
             )
         if len(set(self.layer)) < len(self.layer):
             raise UsageError(f"layer={list(self.layer)} names a layer twice")
+        if self.frequencies is not None and self.pooling != "sif":
+            raise UsageError(f"frequencies={self.frequencies!r} only matters with pooling='sif' (--pooling sif)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +109,11 @@ class ReloadOptions:
     """
 
     weights: str = field(
-        default="default", metadata={"help": "The weights file, for vectors that were made with one of your own."}
+        default="default",
+        metadata={"help": "The weights (a file, or a model's folder), for vectors that were made with your own."},
+    )
+    frequencies: str | None = field(
+        default=None, metadata={"help": "The file of word counts, for vectors that were made with one."}
     )
     trust: bool = field(
         default=False, metadata={"help": "Run the code that a file names: a python: backbone, a head's own estimator."}

@@ -1,29 +1,36 @@
-"""``python:MODULE.FACTORY``: a network of the user's own, from a function that builds it."""
+"""``python:MODULE.FACTORY``: a network of the user's own, of images or texts, from a function that builds it."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from embedpipe.backbones.network import Network, StoredWeights, Weights
+from embedpipe.backbones.network import Network, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.weights import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
 from embedpipe.importing import import_user_module
+from embedpipe.sources.options import Modality
 
-_SHAPE = "it must return a torch.nn.Module with an attribute 'preprocessing', or (module, embedpipe.Preprocessing(...))"
+_SHAPE = (
+    "it must return a torch.nn.Module with an attribute 'preprocessing', or (module, embedpipe.Preprocessing(...)), "
+    "or for texts an embedpipe.backbones.TextNetwork"
+)
 
 
 class PythonProvider:
     """Networks that the user's own functions build. What the user types is the user's word: it runs code."""
 
+    modalities: tuple[Modality, ...] = ("image", "text")
+
     def names(self) -> list[str]:
         """Return nothing: they cannot be told."""
         return []
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+    def load(self, name: str, weights: Weights, offline: bool) -> Network | TextNetwork:
         """Import ``module.factory`` or ``module:factory``, call it without arguments, and take what it returns.
 
         Its weights are those that it comes with, or a file's. Features are the module's output.
@@ -47,11 +54,16 @@ class PythonProvider:
                 made = factory()
         except (Exception, SystemExit) as error:
             raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
-        module, preprocessing = _unpack(made, name)
-        if isinstance(weights, StoredWeights):
-            load_strictly(module, weights.state, weights.origin)
         origin = weights.origin if isinstance(weights, StoredWeights) else f"python:{name}"
-        return Network(name, module, preprocessing, origin, pretrained=True)
+        network: Network | TextNetwork
+        if isinstance(made, TextNetwork):
+            network = dataclasses.replace(made, name=name, origin=origin)
+        else:
+            module, preprocessing = _unpack(made, name)
+            network = Network(name, module, preprocessing, origin, pretrained=True)
+        if isinstance(weights, StoredWeights):
+            load_strictly(network.module, weights.state, weights.origin)
+        return network
 
 
 def _find(module_name: str, factory_name: str) -> Any:

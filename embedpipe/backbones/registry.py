@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from embedpipe.backbones.network import Provider
 from embedpipe.errors import BackboneError, UnknownBackboneError, nearest
+from embedpipe.sources.options import Modality
 
 GROUP = "embedpipe.backbones"
 
@@ -16,6 +17,12 @@ BUILT_IN = {
     "timm": EntryPoint("timm", "embedpipe.backbones.timm_models:TimmProvider", GROUP),
     "torchvision": EntryPoint("torchvision", "embedpipe.backbones.torchvision_models:TorchvisionProvider", GROUP),
     "python": EntryPoint("python", "embedpipe.backbones.python_factory:PythonProvider", GROUP),
+    "open_clip": EntryPoint("open_clip", "embedpipe.backbones.open_clip_models:OpenClipProvider", GROUP),
+    "sentence-transformers": EntryPoint(
+        "sentence-transformers", "embedpipe.backbones.sentence_transformer:SentenceTransformerProvider", GROUP
+    ),
+    "transformers": EntryPoint("transformers", "embedpipe.backbones.transformers_models:TransformersProvider", GROUP),
+    "word-vectors": EntryPoint("word-vectors", "embedpipe.backbones.word_vectors:WordVectorsProvider", GROUP),
 }
 
 #: Names that no plug-in may take.
@@ -71,6 +78,15 @@ def get_provider(name: str) -> Provider:
             "see embedpipe.backbones.Provider"
         )
     return provider
+
+
+def modalities_of(backbone: str) -> tuple[Modality, ...]:
+    """Return what a backbone embeds, the usual one first. Raises as `split_name` and `get_provider` do."""
+    provider = split_name(backbone)[0]
+    if provider == "checkpoint":
+        return ("image",)
+    known: tuple[Modality, ...] = getattr(get_provider(provider), "modalities", ("image",))
+    return known
 
 
 def list_backbones(pattern: str = "") -> list[str]:

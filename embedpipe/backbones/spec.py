@@ -10,14 +10,16 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
+from embedpipe.sources.options import Modality
 
 Precision = Literal["fp32", "fp16", "bf16"]
-Pooling = Literal["avg", "cls", "max", "flatten", "none"]
+#: ``mean`` is what people say of texts: a spec has ``avg``.
+Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
 
 #: The name of the layer that means "the features before the classifier".
 FEATURES = "features"
@@ -42,6 +44,29 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TextPreprocessing:
+    """How a text becomes the tokens that a backbone was trained on.
+
+    Parameters
+    ----------
+    tokenizer_sha256 : str
+        Over what decides the tokens: the tokenizer's own file, or the words of a vector file in their order.
+    max_tokens : int, optional
+        How many tokens the network reads at a time, special ones included; None for any number.
+    chunk : bool
+        Whether a longer text is read in pieces whose vectors are averaged, weighted by their tokens. If
+        not, only its beginning is read.
+    prompt : str
+        What is put before every text.
+    """
+
+    tokenizer_sha256: str
+    max_tokens: int | None = None
+    chunk: bool = False
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BackboneSpec:
     """Everything declared that decides a vector's values.
 
@@ -59,10 +84,12 @@ class BackboneSpec:
         False for randomly initialised weights.
     layers : tuple of LayerSpec
         What is captured, in the order of the store's columns.
-    preprocessing : Preprocessing
-        Which pixels the network sees.
+    preprocessing : Preprocessing or TextPreprocessing
+        Which pixels, or tokens, the network sees.
     precision : str
         Of the arithmetic in the network; vectors are float32 whatever it is.
+    modality : str
+        ``image`` or ``text``: what it embeds.
     """
 
     provider: str
@@ -70,9 +97,9 @@ class BackboneSpec:
     weights_sha256: str
     pretrained: bool
     layers: tuple[LayerSpec, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | TextPreprocessing
     precision: Precision = "fp32"
-    modality: Literal["image"] = field(default="image")
+    modality: Modality = "image"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
@@ -88,7 +115,8 @@ class BackboneSpec:
         try:
             data = json.loads(text)
             data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
-            data["preprocessing"] = read_recipe(data["preprocessing"])
+            recipe = {"image": read_recipe, "text": _read_text_recipe}[data.get("modality", "image")]
+            data["preprocessing"] = recipe(data["preprocessing"])
             for layer in data["layers"]:
                 if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
                     raise ValueError(f"{layer} is no layer")
@@ -128,6 +156,10 @@ def read_recipe(values: Mapping[str, Any]) -> Preprocessing:
     """Return the recipe that JSON's lists and strings describe. Raises TypeError or ValueError if they don't."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Preprocessing(**fields)
+
+
+def _read_text_recipe(values: Mapping[str, Any]) -> TextPreprocessing:
+    return TextPreprocessing(**values)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.layers import TRIAL, default_pooling, pool, trial_pixels
-from embedpipe.backbones.network import Network
+from embedpipe.backbones.layers import TRIAL, default_pooling, pool, trial_batch
+from embedpipe.backbones.network import Network, TextNetwork
 
 #: A network is taken apart until it has this many stages: a ResNet's stem and four groups of blocks.
 FEWEST = 5
@@ -33,7 +33,7 @@ class Stage:
     tap : str
         The layer with the stage's output, after its norm, activation or pool: what ``--layer`` takes.
     shape : tuple of int
-        Of that output, for one image; empty if it is no single tensor, and so cannot be taken.
+        Of that output, for one item; empty if it is no single tensor, and so cannot be taken.
     dim : int
         Values in its vector after default pooling; 0 if it cannot be taken.
     parameters : int
@@ -56,16 +56,23 @@ class _Call:
     output: Tensor | None = None
 
 
-def find_stages(network: Network) -> list[Stage]:
-    """Run a network on zeros and return its stages, in the order in which they run."""
+def find_stages(network: Network | TextNetwork) -> list[Stage]:
+    """Run a network on a trial batch and return its stages, in the order in which they run."""
     watch = _Watch(network)
     parts = watch.parts("")
     while True:
         stages = [part for part in parts if watch.has_weights(part)]
         lists = [part for part in stages if part not in watch.calls]  # module lists have no output of their own
-        large = [part for part in stages if any(watch.has_weights(inner) for inner in watch.parts(part))]
+        large = [
+            part
+            for part in stages
+            if part not in lists and any(watch.has_weights(inner) for inner in watch.parts(part))
+        ]
         if lists:
             target = lists[0]
+        # The encoders of transformers give a structure: their blocks can be taken.
+        elif opaque := [part for part in large if watch.gives_structure(part)]:
+            target = opaque[0]
         elif len(stages) < FEWEST and large:
             target = max(large, key=watch.parameters)
         else:
@@ -84,8 +91,9 @@ def find_stages(network: Network) -> list[Stage]:
 class _Watch:
     """What one forward pass up to the classifier called, and what came out."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | TextNetwork) -> None:
         self.network = network
+        self.batch = trial_batch(network)
         self.modules = dict(network.module.named_modules())
         self.calls: dict[str, _Call] = {}
         handles = []
@@ -94,7 +102,7 @@ class _Watch:
             handles.append(module.register_forward_hook(self._leave(name)))
         try:
             with torch.inference_mode():
-                network.features(network.module, trial_pixels(network))
+                network.features(network.module, self.batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -133,6 +141,10 @@ class _Watch:
         ran = (self.modules[other] for other in self.inside(name))
         return any(next(m.parameters(recurse=False), None) is not None and not _is_minor(m) for m in ran)
 
+    def gives_structure(self, name: str) -> bool:
+        """Whether a module of a network of texts gave no single tensor."""
+        return isinstance(self.network, TextNetwork) and self.calls[name].output is None
+
     def parameters(self, name: str) -> int:
         """Return how many values the parameters of a module hold."""
         return sum(parameter.numel() for parameter in self.modules[name].parameters())
@@ -150,7 +162,7 @@ class _Watch:
         output = self.calls[tap].output
         if output is None:
             return Stage(name, tap, (), 0, self.parameters(name))
-        vectors = pool(self.network, output, default_pooling(self.network, output), tap)
+        vectors = pool(self.network, output, default_pooling(self.network, output), tap, self.batch)
         return Stage(name, tap, tuple(output.shape[1:]), vectors.shape[1], self.parameters(name))
 
 

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe.decoding.recipe import Preprocessing
+
 if TYPE_CHECKING:
-    from embedpipe.backbones import LayerSpec, Stage
-    from embedpipe.decoding import Preprocessing
+    from embedpipe.backbones import LayerSpec, Stage, TextPreprocessing
     from embedpipe.embedding import EmbedSummary, VerifyReport
     from embedpipe.heads import Head
     from embedpipe.store import FeatureStore
@@ -70,7 +71,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         rows.append(("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)"))
     if result.skipped:
         skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
-        rows.append(("left out", f"{skipped}: not images by name; a file list or table can name them"))
+        rows.append(("left out", f"{skipped}; a file list or table can name what a folder's names hide"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
     rows.append(("time", f"{stages} (over all threads); batches of {result.batch_size}"))
     rows += [("note", note) for note in result.notes]
@@ -169,9 +170,10 @@ def _pooling(layer: LayerSpec) -> str:
     return "" if layer.pooling == "none" else f", pooling {layer.pooling}"
 
 
-def _recipe(recipe: Preprocessing) -> str:
-    # How a picture is fitted matters only for a size of two sides.
-    fields = {name: value for name, value in asdict(recipe).items() if name != "fit" or len(recipe.resize) == 2}
+def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
+    fields = asdict(recipe)
+    if isinstance(recipe, Preprocessing) and len(recipe.resize) != 2:
+        del fields["fit"]  # matters only for a size of two sides
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 

@@ -1,9 +1,10 @@
-"""The embedding loop: decode threads feed batches, the backbone embeds them, the writer thread commits them."""
+"""The embedding loop: threads prepare items, the backbone embeds batches of them, the writer thread commits them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterator
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.backbones import Backbone
+from embedpipe.backbones import Backbone, Item
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
@@ -20,6 +21,10 @@ from embedpipe.errors import BackboneError, Failure, ForwardError
 from embedpipe.sources import Listing
 
 Vectors = dict[str, npt.NDArray[np.float32]]
+
+
+#: Items that one task of a thread prepares, at most: cheap ones in large parts, or the tasks cost more than they do.
+LARGEST_TASK = 256
 
 
 class HashIndex:
@@ -33,6 +38,8 @@ class HashIndex:
 
     def find(self, digest: str) -> str | None:
         """Return the id of an item with this content, or None."""
+        if not len(self._keys):
+            return None
         key = np.bytes_(digest.encode())
         at = int(np.searchsorted(self._keys, key))
         if at < len(self._keys) and self._keys[at] == key:
@@ -40,13 +47,13 @@ class HashIndex:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One item that is ready for the backbone."""
 
     row: int
     hash: str
-    pixels: npt.NDArray[Any]
+    item: Item
 
 
 class Forwarder:
@@ -56,8 +63,8 @@ class Forwarder:
         self.backbone = backbone
         self.batch_size = batch_size
 
-    def __call__(self, batch: npt.NDArray[Any]) -> Vectors:
-        """Embed a batch (n, ...) into column -> float32 (n, dim).
+    def __call__(self, batch: Sequence[Any]) -> Vectors:
+        """Embed the values of items into column -> float32 (n, dim).
 
         Raises BackboneError if a single item does not fit into memory.
         """
@@ -100,72 +107,115 @@ def embed_rows(
     threads: int,
     timer: StageTimer,
 ) -> Generator[Message, None, None]:
-    """Read, decode and embed rows of a listing; yield what the writer takes, every row exactly once.
+    """Read, prepare and embed rows of a listing; yield what the writer takes, every row exactly once.
 
-    Decoding runs a few batches ahead in threads (the decoders release Python's lock); results are taken in
-    order, so memory is bounded and runs are alike. A row that fails yields a Failure.
+    Preparing runs a few batches ahead in threads (decoders and tokenizers release Python's lock); results are taken
+    in order, so memory is bounded and runs are alike. A row that fails yields a Failure.
     """
-    uris = listing.table.column("uri")
-    ids = listing.table.column("id")
-
-    def failure(row: int, error: Exception, stage: str) -> Failure:
-        return Failure.of(ids[row].as_py(), uris[row].as_py(), error, stage)
-
-    def prepare(row: int) -> Prepared | Reused | Failure:
-        stage = "read"
-        try:
-            with timer("read"):
-                payload = listing.read(row)
-                digest = payload_hash(payload)
-            if (known := index.find(digest)) is not None:
-                return Reused(row, digest, known)
-            stage = "decode"
-            with timer("decode"):
-                return Prepared(row, digest, forward.backbone.prepare(payload))
-        except Exception as error:  # one bad item never stops a job
-            return failure(row, error, stage)
-
-    def embed(batch: list[Prepared]) -> Iterator[Message]:
-        try:
-            with timer("forward"):
-                vectors = forward(np.stack([item.pixels for item in batch]))
-        except BackboneError:
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                yield failure(batch[0].row, error, "forward")
-            else:  # find the item that the backbone refuses
-                yield from embed(batch[: len(batch) // 2])
-                yield from embed(batch[len(batch) // 2 :])
-            return
-        finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
-        for item, good in zip(batch, finite, strict=True):
-            if not good:
-                yield failure(item.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward")
-        kept = [item for item, good in zip(batch, finite, strict=True) if good]
-        if kept:
-            yield Embedded([i.row for i in kept], [i.hash for i in kept], {k: v[finite] for k, v in vectors.items()})
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-decode") as pool:
-        ahead: deque[Future[Prepared | Reused | Failure]] = deque()
-        todo = iter(rows.tolist())
-        batch: list[Prepared] = []
+    prepare = _Preparer(listing, forward.backbone, index, timer)
+    window = forward.batch_size * forward.backbone.sorted_batches
+    step = max(1, min(LARGEST_TASK, window // 8))
+    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare") as pool:
+        ahead: deque[Future[list[Prepared | Reused | Failure]]] = deque()
+        todo = iter(range(0, len(rows), step))
+        waiting: list[Prepared] = []
         try:
             while True:
-                while len(ahead) < forward.batch_size + 2 * threads and (row := next(todo, None)) is not None:
-                    ahead.append(pool.submit(prepare, row))
+                while len(ahead) * step < window + 2 * threads * step and (at := next(todo, None)) is not None:
+                    ahead.append(pool.submit(prepare, rows[at : at + step].tolist()))
                 if not ahead:
                     break
                 with timer("wait"):
-                    result = ahead.popleft().result()
-                if not isinstance(result, Prepared):
-                    yield result
-                    continue
-                batch.append(result)
-                if len(batch) >= forward.batch_size:
-                    yield from embed(batch)
-                    batch = []
-            if batch:
-                yield from embed(batch)
+                    results = ahead.popleft().result()
+                for result in results:
+                    if isinstance(result, Prepared):
+                        waiting.append(result)
+                    else:
+                        yield result
+                while len(waiting) >= window:
+                    yield from _embed_sorted(waiting[:window], listing, forward, timer)
+                    waiting = waiting[window:]
+            yield from _embed_sorted(waiting, listing, forward, timer)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Preparer:
+    """Reads and prepares rows of a listing, in a thread."""
+
+    def __init__(self, listing: Listing, backbone: Backbone, index: HashIndex, timer: StageTimer) -> None:
+        self._listing, self._backbone, self._index, self._timer = listing, backbone, index, timer
+
+    def __call__(self, rows: list[int]) -> list[Prepared | Reused | Failure]:
+        """Return one result for each row."""
+        results: list[Prepared | Reused | Failure] = []
+        seconds = {"read": 0.0, "decode": 0.0}
+        for row in rows:
+            stage, start = "read", time.perf_counter()
+            try:
+                payload = self._listing.read(row)
+                digest = payload_hash(payload)
+                if (known := self._index.find(digest)) is not None:
+                    results.append(Reused(row, digest, known))
+                    continue
+                read = time.perf_counter()
+                seconds["read"] += read - start
+                stage, start = "decode", read
+                results.append(Prepared(row, digest, self._backbone.prepare(payload)))
+            except Exception as error:  # one bad item never stops a job
+                results.append(_failure(self._listing, row, error, stage))
+            finally:
+                seconds[stage] += time.perf_counter() - start
+        for stage, spent in seconds.items():
+            self._timer.add(stage, spent)
+        return results
+
+
+def _embed_sorted(
+    prepared: list[Prepared], listing: Listing, forward: Forwarder, timer: StageTimer
+) -> Iterator[Message]:
+    """Embed items in batches of like sizes, the largest first: what does not fit into memory shows at once."""
+    prepared.sort(key=lambda one: -one.item.size)
+    at = 0
+    while at < len(prepared):
+        batch = prepared[at : at + forward.batch_size]
+        yield from _embed_batch(batch, listing, forward, timer)
+        at += len(batch)
+
+
+def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, timer: StageTimer) -> Iterator[Message]:
+    try:
+        with timer("forward"):
+            vectors = forward([one.item.value for one in batch])
+    except BackboneError:
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            yield _failure(listing, batch[0].row, error, "forward")
+        else:  # find the item that the backbone refuses
+            yield from _embed_batch(batch[: len(batch) // 2], listing, forward, timer)
+            yield from _embed_batch(batch[len(batch) // 2 :], listing, forward, timer)
+        return
+    finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
+    for one, good in zip(batch, finite, strict=True):
+        if not good:
+            yield _failure(
+                listing, one.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward"
+            )
+    kept = [one for one, good in zip(batch, finite, strict=True) if good]
+    if kept:
+        counts: Counter[str] = Counter()
+        for one in kept:
+            counts.update(one.item.counts)
+        yield Embedded(
+            [one.row for one in kept],
+            [one.hash for one in kept],
+            vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
+            counts,
+            [one.item.text for one in kept],
+        )
+
+
+def _failure(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
+    table = listing.table
+    return Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)

@@ -79,7 +79,10 @@ def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> 
             pc.equal(ours.column("source_size"), theirs.column("source_size")),
             pc.equal(ours.column("source_modified"), theirs.column("source_modified")),
         )
-        fresh = np.asarray(pc.fill_null(same, False))
+        # A cell of a table has its file's time: from another column it is another item.
+        cell = pc.fill_null(pc.starts_with(ours.column("uri"), "table://"), False)
+        elsewhere = pc.fill_null(pc.not_equal(ours.column("uri"), theirs.column("uri")), True)
+        fresh = np.asarray(pc.fill_null(same, False)) & ~np.asarray(pc.and_(cell, elsewhere))
     changed = _metadata_changed(ours, theirs, listing.root)
 
     mine = stored.filter(pc.equal(stored.column("source_root"), listing.root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -15,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe import __version__
-from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
+from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve
 from embedpipe.config import build_options
 from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import Plan, gone_from, make_plan
-from embedpipe.embedding.summary import EmbedSummary, StageTimer
+from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError
 from embedpipe.progress import Progress
@@ -36,15 +37,17 @@ def embed(source: Any, to: str | Path, *, progress: bool | None = None, **option
     Parameters
     ----------
     source : str, path-like or in-memory data
-        A folder, file list, table, tar shards (or a URL of one), or a sequence of paths, PIL images or
-        arrays; see `embedpipe.sources.open_source`.
+        A folder, file list, table, tar shards (or a URL of one), or a sequence of paths, PIL images,
+        arrays or texts; see `embedpipe.sources.open_source`.
     to : str or path-like
         The store's folder or URL; made if it is not there.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
         Fields of `SourceOptions`, `BackboneOptions` and `RunOptions`: ``backbone="timm/resnet50"``,
-        ``layer=("layer3",)``, ``label="category"``, ``batch_size=64``, ``prune=True``...
+        ``layer=("layer3",)``, ``label="category"``, ``batch_size=64``, ``prune=True``... What is embedded,
+        images or texts, is what the backbone takes; ``text="body"`` or ``modality="text"`` choose the default one of
+        texts.
 
     Returns
     -------
@@ -65,7 +68,10 @@ def embed(source: Any, to: str | Path, *, progress: bool | None = None, **option
     """
     source_options, backbone_options, run_options = build_options(OPTIONS, options)
     show = Progress(progress)
-    listing = open_source(source, source_options)
+    if source_options.text is not None and backbone_options.modality is None:
+        backbone_options = dataclasses.replace(backbone_options, modality="text")
+    backbone_options = resolve(backbone_options)
+    listing = open_source(source, source_options, backbone_options.modality or "image")
     device, reason = choose_device(run_options.device)
     backbone = load_backbone(backbone_options, device)
     show.say(f"device: {reason}")
@@ -82,7 +88,8 @@ def embed_listing(
     start = time.perf_counter()
     timer = StageTimer()
     with timer("plan"):
-        stored = store.refresh().to_arrow(store.data_columns)
+        excerpts = {"text"} if store.spec.modality == "text" else set()  # not the source's to say
+        stored = store.refresh().to_arrow([name for name in store.data_columns if name not in excerpts])
         plan = make_plan(listing, stored, store.path, options.checksum)
         index = HashIndex(stored.column("content_hash"), stored.column("id"))
     pruning = options.prune and _may_prune(listing, plan, options.force)
@@ -113,10 +120,12 @@ def embed_listing(
         failed=len(writer.failed_ids),
         gone=len(plan.gone),
         skipped=dict(listing.skipped),
+        counts=dict(writer.counts),
         device=str(backbone.device),
         batch_size=forward.batch_size,
         store=store.path,
     )
+    summary.notes += [*listing.notes, *remarks(writer.counts)]
     if summary.seen != summary.embedded + summary.reused + summary.failed:
         raise StoreError(f"rows were lost: {summary}; please report this")
     _settle_failures(listing, store, writer.failed_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Generator
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from embedpipe.backbones import Backbone
 from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.embedding.summary import StageTimer
+from embedpipe.embedding.summary import StageTimer, remarks
 from embedpipe.embedding.writer import Embedded
 from embedpipe.errors import Failure
 from embedpipe.progress import Progress
@@ -28,7 +29,10 @@ def stream_vectors(
 
     Failures of the listing itself come first. Memory is that of a few batches.
     """
+    for note in listing.notes:
+        progress.say(note)
     yield from listing.failures
+    counts: Counter[str] = Counter()
     forward = Forwarder(backbone, options.batch_size or backbone.usual_batch)
     rows = np.arange(len(listing))
     messages = embed_rows(
@@ -39,3 +43,6 @@ def stream_vectors(
             if isinstance(message, Embedded | Failure):
                 yield message
                 advance(len(message.rows) if isinstance(message, Embedded) else 1)
+                counts.update(message.counts if isinstance(message, Embedded) else ())
+    for note in remarks(counts):
+        progress.say(note)

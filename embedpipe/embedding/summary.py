@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,9 +24,35 @@ class StageTimer:
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add seconds to ``stage``."""
+        with self._lock:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+def remarks(counts: Mapping[str, int]) -> list[str]:
+    """Return what a user should hear of the texts of a run, as sentences.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Sums of `Item.counts`: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known word``,
+        and ``encoding NAME`` for each encoding that had to be detected.
+    """
+    said = []
+    if truncated := counts.get("truncated texts", 0):
+        said.append(f"{truncated:,} texts are longer than the backbone reads: only their start counts (--chunk: all)")
+    if words := counts.get("words", 0):
+        rate = counts.get("unknown words", 0) / words
+        said.append(f"{rate:.1%} of {words:,} words have no vector")
+    if empty := counts.get("texts without a known word", 0):
+        said.append(f"{empty:,} texts have no word with a vector: theirs are zeros")
+    for name, count in counts.items():
+        if name.startswith("encoding "):
+            said.append(f"{count:,} texts were read as {name.removeprefix('encoding ')}, which was detected")
+    return said
 
 
 @dataclass
@@ -46,7 +72,9 @@ class EmbedSummary:
     gone : int
         Rows of this source whose items are no longer there; ``pruned`` of them were dropped.
     skipped : dict
-        Files left out because their names are not those of images, by suffix.
+        Files left out because their names are not those of images, or of texts, by suffix.
+    counts : dict
+        What happened to texts on the way to the backbone, as numbers; see `remarks`.
     seconds : float
         Wall time; ``stages`` has the seconds by stage, summed over threads.
     """
@@ -61,6 +89,7 @@ class EmbedSummary:
     rate: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     device: str = ""
     device_reason: str = ""

@@ -1,8 +1,9 @@
-"""`EmbeddingTransformer`: paths, images or arrays in, features out, as a scikit-learn transformer."""
+"""`EmbeddingTransformer`: images or texts in, features out, as a scikit-learn transformer."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -34,16 +35,17 @@ _RUN = RunOptions()
 
 
 class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn images into the features of a frozen backbone.
+    """Turn images, or texts, into the features of a frozen backbone.
 
     The weights are loaded on first use into a cache of the process, never pickled, and shared by clones.
     Vectors go through a feature store, looked up by content, so that cross-validation and grid search,
-    over several processes too, embed each image once.
+    over several processes too, embed each item once. A missing or blank text, as tables have them, gets zeros.
 
     Parameters
     ----------
-    backbone, weights, arch, layer, drop_last, pooling, precision, offline
-        As in `BackboneOptions`. Several layers are concatenated.
+    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, offline
+        As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone takes the default
+        backbone of texts.
     device, batch_size, threads
         As in `RunOptions`.
     store : str or path-like, optional
@@ -59,17 +61,28 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     --------
     >>> model = make_pipeline(EmbeddingTransformer(), LogisticRegression())  # doctest: +SKIP
     >>> model.fit(paths, y).predict(new_paths)  # doctest: +SKIP
+
+    Beside other columns of a table:
+
+    >>> text = EmbeddingTransformer(modality="text")  # doctest: +SKIP
+    >>> ColumnTransformer([("text", text, "body"), ("rest", StandardScaler(), ["age"])])  # doctest: +SKIP
     """
+
+    #: skrub gives such a transformer each column by itself.
+    __single_column_transformer__ = True
 
     def __init__(
         self,
         backbone: str = _BACKBONE.backbone,
         *,
+        modality: str | None = _BACKBONE.modality,
         weights: str = _BACKBONE.weights,
         arch: str | None = _BACKBONE.arch,
         layer: Sequence[str] = _BACKBONE.layer,
         drop_last: int = _BACKBONE.drop_last,
         pooling: str | None = _BACKBONE.pooling,
+        chunk: bool = _BACKBONE.chunk,
+        frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
         offline: bool = _BACKBONE.offline,
         device: str | None = _RUN.device,
@@ -78,11 +91,14 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         store: str | Path | None = "default",
     ) -> None:
         self.backbone = backbone
+        self.modality = modality
         self.weights = weights
         self.arch = arch
         self.layer = layer
         self.drop_last = drop_last
         self.pooling = pooling
+        self.chunk = chunk
+        self.frequencies = frequencies
         self.precision = precision
         self.offline = offline
         self.device = device
@@ -95,8 +111,9 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
         Parameters
         ----------
-        X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes
-            Or a table or array with one such column.
+        X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes; or of texts
+            Or a table or array with one such column. Where the backbone embeds texts, strings are texts and
+            `pathlib.Path` objects are files of them.
         y : ignored
 
         Raises
@@ -108,9 +125,18 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.spec_ = self._load().spec
         self._n_features_out = sum(layer.dim for layer in self.spec_.layers)
         self.n_features_in_ = 1
+        self._column = str(X.name) if getattr(X, "name", None) is not None else None
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray([str(name) for name in X.columns], dtype=object)
+            self._column = self.feature_names_in_[0]
         return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
+        """Return the names of the features: ``body_0``, ``body_1``... of a column named ``body``."""
+        if (column := getattr(self, "_column", None)) is None:
+            names: npt.NDArray[np.object_] = super().get_feature_names_out(input_features)
+            return names
+        return np.asarray([f"{column}_{i}" for i in range(self._n_features_out)], dtype=object)
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Embed items.
@@ -127,7 +153,18 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         check_is_fitted(self, "spec_")
         items = _items(X)
         backbone = self._load()
-        listing = list_items(items, ids=[f"{i:09d}" for i in range(len(items))])
+        if backbone.spec.modality == "image":
+            return self._embed(items, backbone)
+        there = np.array([not _is_blank(item) for item in items])
+        X_out = np.zeros((len(items), self._n_features_out), np.float32)
+        if there.any():
+            X_out[there] = self._embed([item for item, whole in zip(items, there, strict=True) if whole], backbone)
+        return X_out
+
+    def _embed(self, items: list[Any], backbone: Backbone) -> npt.NDArray[np.float32]:
+        """Return the features of items (n, dim), from the store where it has them."""
+        ids = [f"{i:09d}" for i in range(len(items))]
+        listing = list_items(items, ids, modality=backbone.spec.modality)
         digests = self._digests(listing)
         unique = list(dict.fromkeys(digests))
         with contextlib.ExitStack() as stack:
@@ -139,13 +176,14 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(f"{path}.lock"))
             store = FeatureStore.create(path, backbone.spec)
-            ids = _ids_by_content(store, unique)
-            if missing := [digest for digest in unique if digest not in ids]:
-                rows = [digests.index(digest) for digest in missing]
-                embed_listing(_part(listing, rows, missing), store, backbone, self._run_options(), Progress(False))
-                ids = _ids_by_content(store, unique)
-                self._refuse_failures(store, listing, digests, ids)
-            vectors = _vectors(store, [ids[digest] for digest in unique])
+            known = _ids_by_content(store, unique)
+            if missing := [digest for digest in unique if digest not in known]:
+                first = dict(zip(reversed(digests), reversed(range(len(digests))), strict=True))
+                part = _part(listing, [first[digest] for digest in missing], missing)
+                embed_listing(part, store, backbone, self._run_options(), Progress(False))
+                known = _ids_by_content(store, unique)
+                self._refuse_failures(store, listing, digests, known)
+            vectors = _vectors(store, [known[digest] for digest in unique])
         place = {digest: i for i, digest in enumerate(unique)}
         return vectors[[place[digest] for digest in digests]]
 
@@ -154,7 +192,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def _load(self) -> Backbone:
         layer = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
-        names = ("backbone", "weights", "arch", "drop_last", "pooling", "precision", "offline")
+        names = [field.name for field in dataclasses.fields(BackboneOptions) if field.name != "layer"]
         options = BackboneOptions(layer=layer, **{name: getattr(self, name) for name in names})
         return load_backbone(options, choose_device(self.device)[0])
 
@@ -196,7 +234,7 @@ def _items(X: Any) -> list[Any]:
         raise UsageError(f"X={X!r:.100} is a single item: pass a list of items")
     if hasattr(X, "columns"):
         if len(X.columns) != 1:
-            raise UsageError(f"X has {len(X.columns)} columns {list(X.columns)}: choose the one with the images")
+            raise UsageError(f"X has {len(X.columns)} columns {list(X.columns)}: choose one")
         X = X[next(iter(X.columns))]
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if X.shape[1] != 1:
@@ -206,6 +244,13 @@ def _items(X: Any) -> list[Any]:
     if not items:
         raise UsageError("X is empty: there is nothing to embed")
     return items
+
+
+def _is_blank(item: Any) -> bool:
+    """Say whether a cell of a column of texts has none: None, NaN, NA, NaT, or white space."""
+    if isinstance(item, str):
+        return not item.strip()
+    return item is None or isinstance(item, float) or type(item).__name__ in ("NAType", "NaTType")
 
 
 def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:
@@ -227,7 +272,7 @@ def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
 def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
     """Return some rows of a listing under other ids."""
     table = listing.table.take(pa.array(rows, pa.int64())).set_column(0, "id", pa.array(ids, pa.string()))
-    return Listing(table, "transformer", read=lambda row: listing.read(rows[row]))
+    return Listing(table, "transformer", read=lambda row: listing.read(rows[row]), excerpts=False)
 
 
 def _refuse(problems: dict[int, str], listing: Listing) -> None:

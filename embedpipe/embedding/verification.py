@@ -108,7 +108,7 @@ def verify(
     checks.append(Check("ids", not doubled, f"{doubled} ids come twice" if doubled else f"{len(ids):,} ids, each once"))
     checks.append(_check_vectors(store, show))
     if sample and len(store) and report.ok:
-        backbone = reload_backbone(store.spec, ReloadOptions(weights, trust), device, "the store")
+        backbone = reload_backbone(store.spec, ReloadOptions(weights, trust=trust), device, "the store")
         checks.append(_check_sample(store, backbone, sample, seed, report, show))
     return report
 
@@ -161,11 +161,11 @@ def _check_sample(
         for at, row in enumerate(rows.to_pylist()):
             advance()
             try:
-                payload = read_uri(row["uri"])
+                payload = read_uri(row["uri"], store.spec.modality)
                 if payload_hash(payload) != row["content_hash"]:
                     report.changed += 1
                     continue
-                vectors = backbone.forward(backbone.prepare(payload)[None])
+                vectors = backbone.forward([backbone.prepare(payload).value])
             except ItemError:
                 report.unreadable += 1
                 continue

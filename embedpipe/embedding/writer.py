@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,18 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column
 
-#: A commit is due after this many rows or seconds. A kill loses no more than that and what is in flight (one batch
-#: each in the queue, in the backbone and in the decoders): under 2,048 rows for batches up to 256.
+#: A commit is due after this many rows or seconds, but not sooner after the last one than the pause. A kill loses no
+#: more than that and what is in flight (one batch each in the queue, in the backbone and before it): under 2,048 rows
+#: for batches up to 256, or the work of half a second.
 FLUSH_ROWS = 768
 FLUSH_SECONDS = 20.0
+FLUSH_PAUSE = 0.5
+
+#: However fast they come, no more rows than this wait in memory.
+MOST_ROWS = 1 << 16
+
+#: Characters of a text that the store keeps, so that results can be read.
+EXCERPT = 1000
 
 #: Columns that are never carried over from another row.
 KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
@@ -32,11 +41,16 @@ KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
 
 @dataclass(frozen=True)
 class Embedded:
-    """Rows of the listing with new vectors: column -> float32 (n, dim)."""
+    """Rows of the listing with new vectors: column -> float32 (n, dim).
+
+    ``counts`` are those of their items, summed; ``texts`` the texts that they were, None of images.
+    """
 
     rows: list[int]
     hashes: list[str]
     vectors: dict[str, npt.NDArray[np.float32]]
+    counts: Counter[str]
+    texts: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class RowWriter:
         timer: StageTimer,
     ):
         self.embedded = self.reused = 0
+        self.counts: Counter[str] = Counter()
         self.failed_ids: list[str] = []
         self._store, self._listing, self._note, self._timer = store, listing, note, timer
         # Vectors are reused from the version that the plan was made on: rows may change places in this very run.
@@ -103,7 +118,9 @@ class RowWriter:
             if message is not None and self._error is None:
                 self._pending.append(message)
                 count += len(message.rows) if isinstance(message, Embedded) else 1
-            if closing or count >= FLUSH_ROWS or time.monotonic() - last >= FLUSH_SECONDS:
+            since = time.monotonic() - last
+            ripe = count >= FLUSH_ROWS and (since >= FLUSH_PAUSE or count >= MOST_ROWS)
+            if closing or ripe or since >= FLUSH_SECONDS:
                 if self._error is None:
                     try:
                         self._flush()
@@ -128,9 +145,13 @@ class RowWriter:
         self.embedded += count - already
         self.reused += len(reused) + already
         self.failed_ids += [failure.id for failure in failures]
+        for message in embedded:
+            self.counts.update(message.counts)
 
     def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
+        if self._listing.excerpts and (texts := [text for m in messages for text in m.texts])[0] is not None:
+            rows = rows.append_column("text", pa.array([(text or "")[:EXCERPT] for text in texts], pa.string()))
         rows = self._fill(rows, rows.column("id"), self._store.table)
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))

@@ -44,7 +44,7 @@ def test_payloads_become_pixels_and_bad_ones_a_decode_error(backbone):
     height, width = backbone.spec.preprocessing.crop
     data = io.BytesIO()
     Image.new("RGB", (300, 200), (10, 20, 30)).save(data, "PNG")
-    pixels = backbone.prepare(data.getvalue())
+    pixels = backbone.prepare(data.getvalue()).value
     assert (pixels.shape, pixels.dtype) == ((height, width, 3), np.uint8)
     assert (pixels == (10, 20, 30)).all()
     with pytest.raises(DecodeError):

@@ -128,7 +128,7 @@ def test_outputs_that_are_no_rows_are_refused():
     odd = Network("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError, match="a tuple"):
         plan_layers(odd, ["pair"], None)
-    with pytest.raises(BackboneError, match="not one row an image"):
+    with pytest.raises(BackboneError, match="not one row an item"):
         plan_layers(odd, ["windows"], None)
     with pytest.raises(UsageError, match="take flatten"):
         plan_layers(odd, ["video"], "avg")

@@ -64,7 +64,7 @@ def test_pixels_and_vectors_equal_the_librarys_own(name, weights, photos, lowest
         tensor = transform(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
         with torch.inference_mode():
             theirs.append(features(tensor[None]).numpy()[0])
-        pixels.append(backbone.prepare(path.read_bytes()))
+        pixels.append(backbone.prepare(path.read_bytes()).value)
         grey.append(np.abs(((tensor * std + mean) * 255).permute(1, 2, 0).numpy() - pixels[-1]).mean())
     assert np.mean(grey) < 0.01
     ours = backbone.forward(np.stack(pixels))["embedding"]
@@ -74,7 +74,7 @@ def test_pixels_and_vectors_equal_the_librarys_own(name, weights, photos, lowest
 @pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/resnet18"])
 def test_batch_size_does_not_change_the_vectors(name, paths):
     backbone = load_backbone(BackboneOptions(name, "none"), "cpu")
-    pixels = [backbone.prepare(path.read_bytes()) for path in paths]
+    pixels = [backbone.prepare(path.read_bytes()).value for path in paths]
     at_once = backbone.forward(np.stack((pixels * 3)[:64]))["embedding"][:7]
     for size in (1, 7):
         parts = [backbone.forward(np.stack(pixels[i : i + size]))["embedding"] for i in range(0, 7, size)]
@@ -86,7 +86,7 @@ def test_the_default_backbone_is_really_pretrained_coffee_is_espresso():
     data = pytest.importorskip("skimage.data")
     espresso = 967
     backbone = load_backbone(device="cpu")
-    vector = backbone.forward(backbone.prepare(data.coffee())[None])["embedding"]
+    vector = backbone.forward(backbone.prepare(data.coffee()).value[None])["embedding"]
     with torch.inference_mode():
         shares = backbone.network.module.classifier(torch.from_numpy(vector)).softmax(1)[0]
     assert shares.argmax() == espresso

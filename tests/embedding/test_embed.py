@@ -47,7 +47,7 @@ def test_vectors_stand_under_their_own_ids(photos: Path, to: Path) -> None:
     ids = store.ids()
     assert ids == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
     for id, label, vector in zip(ids, y, X, strict=True):
-        alone = backbone.forward(backbone.prepare((photos / id).read_bytes())[None])["embedding"][0]
+        alone = backbone.forward(backbone.prepare((photos / id).read_bytes()).value[None])["embedding"][0]
         np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-6)
         assert label == id.split("/")[0]
     assert store.spec.fingerprint() == backbone.spec.fingerprint()

@@ -21,7 +21,7 @@ import embedpipe
 SLOW = """
 import sys, embedpipe
 from embedpipe.embedding import writer
-writer.FLUSH_ROWS = 8
+writer.FLUSH_ROWS, writer.FLUSH_PAUSE = 8, 0
 embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", batch_size=4)
 """
 
@@ -116,5 +116,5 @@ def test_two_processes_at_once_give_the_union(make_photos: Callable[..., Path], 
     X = store.to_numpy()
     backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(backbone=TINY))
     for id, vector in list(zip(store.ids(), X, strict=True))[::10]:
-        alone = backbone.forward(backbone.prepare(Path(id).read_bytes())[None])["embedding"][0]
+        alone = backbone.forward(backbone.prepare(Path(id).read_bytes()).value[None])["embedding"][0]
         np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-6)

@@ -91,7 +91,7 @@ def test_column_transformer_beside_other_columns(paths: list[str], y: list[str])
             [("image", EmbeddingTransformer(TINY), column), ("rest", OneHotEncoder(), ["camera"])]
         )
         assert columns.fit(frame).transform(frame).shape == (12, 14)
-        assert columns.get_feature_names_out()[0] == "image__embeddingtransformer0"
+        assert columns.get_feature_names_out()[0] == "image__photo_0"
         model = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(frame, y)
         assert len(model.predict(frame)) == 12
 

@@ -1,0 +1,82 @@
+"""Texts to tokens, tokens to vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpipe.backbones.backbone import Backbone, Item
+from embedpipe.backbones.network import TextNetwork, Tokens
+from embedpipe.decoding import decode_text
+
+Vectors = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBackbone(Backbone):
+    """A `Backbone` that embeds texts.
+
+    The vector of a text that is read in chunks is the mean of theirs, weighted by their tokens.
+    """
+
+    network: TextNetwork = dataclasses.field(repr=False)
+
+    sorted_batches = 16
+
+    @property
+    def usual_batch(self) -> int:
+        """Items a forward pass takes where nobody says."""
+        return self.network.batch_size or super().usual_batch
+
+    def prepare(self, payload: Any) -> Item:
+        """Decode a text, file or e-mail and cut it into tokens.
+
+        Returns
+        -------
+        Item
+            Its value is a `Tokens`.
+
+        Raises
+        ------
+        DecodeError
+            If the payload is no text, or an empty one.
+        """
+        decoded = decode_text(payload)
+        recipe = self.network.preprocessing
+        tokens = self.network.tokenizer.split(recipe.prompt + decoded.text, recipe.chunk)
+        counts = dict(tokens.counts)
+        if decoded.encoding is not None:
+            counts[f"encoding {decoded.encoding}"] = 1
+        return Item(tokens, max(tokens.sizes), counts, decoded.text)
+
+    def forward(self, values: Sequence[Tokens]) -> Vectors:
+        """Embed texts; see `Backbone.forward`."""
+        if all(len(tokens.pieces) == 1 for tokens in values):
+            return self._embed([tokens.pieces[0] for tokens in values])
+        # In batches of like sizes: one text may be a book, of more pieces than there are texts.
+        pieces = [piece for tokens in values for piece in tokens.pieces]
+        sizes = np.array([size for tokens in values for size in tokens.sizes])
+        order = np.argsort(-sizes, kind="stable").tolist()
+        width = max(len(values), self.usual_batch)
+        parts = [order[i : i + width] for i in range(0, len(order), width)]
+        found = [self._embed([pieces[i] for i in part]) for part in parts]
+        back = np.argsort(order)
+        weights = sizes[:, None].astype(np.float32)
+        starts = np.cumsum([0, *(len(tokens.pieces) for tokens in values)])[:-1]
+        weights /= np.repeat(np.add.reduceat(weights, starts), np.diff([*starts, len(weights)]), axis=0)
+        vectors = {}
+        for column in found[0]:
+            each = np.concatenate([part[column] for part in found])[back]
+            mean: npt.NDArray[np.float32] = np.add.reduceat(each * weights, starts)
+            if self.network.normalised and column == "embedding":
+                mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.float32(1e-12))
+            vectors[column] = mean
+        return vectors
+
+    def _embed(self, pieces: Sequence[Any]) -> Vectors:
+        batch = self.network.tokenizer.collate(pieces)
+        return self._run({name: tensor.to(self.device) for name, tensor in batch.items()}, len(pieces))

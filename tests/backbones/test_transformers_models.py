@@ -1,0 +1,127 @@
+"""``transformers/``: poolings, layers and limits of encoders of several families, against the library itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
+from embedpipe.errors import UsageError, WeightsError
+
+MINILM = "transformers/sentence-transformers/all-MiniLM-L6-v2"
+TEXTS = ["the cat sits outside .", "a", "the man the man the man sits", "cat . " * 40]
+WORDS = ["<s>", "<pad>", "</s>", "<unk>", "the", "cat", "sits", "outside", "man", "a", ".", "<mask>"]
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def save_tokenizer(folder, max_length, side="right"):
+    """Save a real fast tokenizer of a dozen words."""
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.normalizer, core.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, cls_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=max_length, padding_side=side,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+
+
+def save(folder, kind, max_length=int(1e30), side="right"):
+    """Save a small model with random weights; return its backbone name."""
+    common = {"vocab_size": len(WORDS), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = {
+        "bert": lambda: transformers.BertConfig(**SMALL, **common, max_position_embeddings=24),
+        "roberta": lambda: transformers.RobertaConfig(**SMALL, **common, max_position_embeddings=24),
+        "t5": lambda: transformers.T5Config(
+            **common, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=1
+        ),
+        "gpt2": lambda: transformers.GPT2Config(**common, n_embd=16, n_layer=2, n_head=2, n_positions=24),
+    }[kind]()
+    torch.manual_seed(1)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    save_tokenizer(folder, max_length, side)
+    return f"transformers/{folder}"
+
+
+def embed(backbone, texts, column="embedding"):
+    return backbone.forward([backbone.prepare(text).value for text in texts])[column]
+
+
+def reference(folder, text, limit):
+    """Return the hidden states of one text by itself, (layers + 1, tokens, dim)."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    model = model.get_encoder() if model.config.is_encoder_decoder else model
+    batch = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+    batch.pop("token_type_ids", None)
+    with torch.inference_mode():
+        return torch.stack(model(**batch, output_hidden_states=True).hidden_states)[:, 0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "limit", "layer"),
+    [
+        ("bert", "right", 24, "encoder.layer.0"),
+        ("roberta", "right", 22, "encoder.layer.0"),  # two positions are kept for padding
+        ("t5", "right", 512, "block.0"),
+        ("gpt2", "left", 24, "h.0"),  # a decoder, whose tokenizer would shift the positions
+    ],
+)
+def test_families_pooled_as_one_text_at_a_time(tmp_path, kind, side, limit, layer):
+    name = save(tmp_path / kind, kind, side=side)
+    mean = load_backbone(BackboneOptions(name), "cpu")
+    assert mean.spec.preprocessing.max_tokens == limit
+    assert mean.spec.layers[0].pooling == "avg"
+    states = [reference(tmp_path / kind, text, limit) for text in TEXTS]
+    expected = np.stack([state[-1].mean(0) for state in states])
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        np.testing.assert_allclose(embed(mean, [TEXTS[i] for i in order]), expected[order], rtol=1e-4, atol=1e-5)
+    first = load_backbone(BackboneOptions(name, pooling="cls"), "cpu")
+    np.testing.assert_allclose(embed(first, TEXTS), np.stack([s[-1][0] for s in states]), rtol=1e-4, atol=1e-5)
+    if kind != "t5":  # whose blocks give tuples
+        inner = load_backbone(BackboneOptions(name, layer=(layer,)), "cpu")
+        column = inner.spec.layers[0].column
+        expected = np.stack([state[1].mean(0) for state in states])
+        np.testing.assert_allclose(embed(inner, TEXTS, column), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_minilm_is_the_same_with_and_without_its_own_library():
+    ours = load_backbone(BackboneOptions(MINILM, pooling="mean"), "cpu")
+    theirs = load_backbone(BackboneOptions(modality="text"), "cpu")
+    assert ours.spec.preprocessing.max_tokens == 512
+    texts = ["The cat sits outside.", "Grüße aus Köln 🙂", "x"]
+    a, b = embed(ours, texts), embed(theirs, texts)
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1)).min() >= 0.999999
+
+
+def test_stages_are_listed_and_left_out():
+    stages = describe_layers(BackboneOptions(MINILM))
+    names = [stage.name for stage in stages]
+    assert [name for name in names if name.startswith("encoder")] == [f"encoder.layer.{i}" for i in range(6)]
+    assert all(stage.dim == 384 for stage in stages if stage.name.startswith("encoder"))
+    earlier = load_backbone(BackboneOptions(MINILM, drop_last=2), "cpu")
+    assert earlier.spec.layers[0].name == stages[-3].tap
+    assert earlier.spec.layers[0].dim == 384
+
+
+def test_random_weights_are_seeded_and_said(tmp_path):
+    name = save(tmp_path / "bert", "bert")
+    one = load_backbone(BackboneOptions(name, weights="none"), "cpu")
+    assert not one.spec.pretrained
+    assert one.spec.weights_sha256 != load_backbone(BackboneOptions(name), "cpu").spec.weights_sha256
+
+
+def test_a_model_without_class_token_or_of_another_kind(tmp_path):
+    with pytest.raises(WeightsError, match=r"hub repository 'no/such'.*--weights PATH"):
+        load_backbone(BackboneOptions("transformers/no/such", offline=True))
+    name = save(tmp_path / "bert", "bert")
+    with pytest.raises(UsageError, match="pooling='sif'"):
+        load_backbone(BackboneOptions(name, pooling="sif"))
+    with pytest.raises(UsageError, match=r"has no layer 'encoder.layer.9'"):
+        load_backbone(BackboneOptions(name, layer=("encoder.layer.9",)))
+    (tmp_path / "bert/model.safetensors").write_bytes(b"broken")
+    with pytest.raises(WeightsError, match="is no model that transformers loads"):
+        load_backbone(BackboneOptions(name))
