@@ -51,7 +51,9 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
-    source: Annotated[str, typer.Argument(help="Image folder, file list, table or tar shards; a path or URL.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder of images or texts, file list, table or tar shards; a path or URL.")
+    ],
     *,
     to: Annotated[str, typer.Option("--to", help="The feature store; made if it is not there.")],
     as_json: Json = False,
@@ -61,7 +63,8 @@ def embed(
 ) -> int:
     """Embed what is new or changed in SOURCE into a feature store.
 
-    Example: `embedpipe embed photos --to photos.features`
+    Examples: `embedpipe embed photos --to photos.features`,
+    `embedpipe embed messages.csv --text body --label category --to messages.features`
     """
     from embedpipe.embedding import embed as run
 

@@ -68,7 +68,7 @@ def fit(
 def predict(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
     source: Annotated[
-        list[str], typer.Argument(help="Images, as `embed` takes them, or a feature store; or several image files.")
+        list[str], typer.Argument(help="Images or texts, as `embed` takes them, or a feature store; or several files.")
     ],
     *,
     to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
@@ -107,7 +107,10 @@ def predict(
 @with_options(SearchOptions, ReloadOptions, ComputeOptions)
 def search(
     store: Store,
-    query: Annotated[list[str], typer.Argument(help="An id of the store, an image or folder, or a .npy of vectors.")],
+    query: Annotated[
+        list[str],
+        typer.Argument(help="An id of the store, an image, text file or folder, a .npy of vectors, or words."),
+    ],
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="How many neighbours of each query.")] = SearchOptions().k,
     to: Annotated[Path | None, typer.Option("--to", help="A .csv or .parquet file to write, too.")] = None,
@@ -117,9 +120,12 @@ def search(
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Find what in a store looks most like each QUERY, by cosine; exact.
+    """Find what in a store is most like each QUERY, by cosine; exact.
 
-    Example: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`
+    Words are a query of a store of texts, and of one of photos whose backbone has a tower of texts (open_clip/).
+
+    Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
+    `embedpipe search messages.features "win a prize"`
     """
     from embedpipe.search import find_similar
 

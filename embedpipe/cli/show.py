@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from embedpipe.store import FeatureStore
 
 
+#: Characters of a text that a table shows.
+LONGEST = 80
+
+
 def json_value(value: Any) -> None:
     """Print a value as JSON."""
     print(json.dumps(_without_nan(value), indent=2, default=str))
@@ -234,7 +238,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         from embedpipe.heads.artefact import types_to_trust
 
         trust = " --trust" if types_to_trust(to) else ""
-        print(f"saved in {to}: embedpipe predict {to} PHOTOS --to predictions.csv{trust}")
+        print(f"saved in {to}: embedpipe predict {to} NEW --to predictions.csv{trust}")
     else:
         print("not saved: --to FOLDER keeps the head")
 
@@ -290,10 +294,16 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
 
 def neighbours(found: pa.Table) -> None:
     """Print neighbours, by query and rank."""
-    labelled = "label" in found.column_names
-    table = Table("query", "rank", "score", "id", *(["label"] if labelled else []), box=None)
+    more = [name for name in ("label", "text") if name in found.column_names]
+    table = Table("query", "rank", "score", "id", *more, box=None)
     for row in found.to_pylist():
         if not row["error"]:
-            label = [_plain("" if row["label"] is None else str(row["label"]))] if labelled else []
-            table.add_row(_plain(row["query"]), str(row["rank"]), f"{row['score']:.4f}", _plain(row["id"]), *label)
+            said = [_plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
+            table.add_row(_plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", _plain(row["id"]), *said)
     _print(table)
+
+
+def _cut(text: str) -> str:
+    """Return a text on one line, its beginning if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

@@ -111,6 +111,20 @@ def fit_text(text: str, width: float, size: float, weight: str = "normal", *, mi
     return _without_rest(text, least, middle)
 
 
+def wrap_text(text: str, width: float, size: float, lines: int) -> list[str]:
+    """Return a text's first ``lines`` lines of at most ``width`` pixels; an ellipsis where it goes on."""
+    words = text.split()
+    wrapped: list[str] = []
+    while words and len(wrapped) < lines:
+        line = words.pop(0)
+        while words and text_width(f"{line} {words[0]}", size) <= width:
+            line = f"{line} {words.pop(0)}"
+        wrapped.append(fit_text(line, width, size))
+    if words:
+        wrapped[-1] = fit_text(f"{wrapped[-1]} {words[0]} ...", width, size)
+    return wrapped
+
+
 class Sheet:
     """A picture whose unit is the pixel, counted from its upper left corner to the right and down.
 

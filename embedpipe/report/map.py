@@ -62,7 +62,7 @@ def draw_map(
     column : str, optional
         Which embedding column; needed only where there are several.
     thumbnails : int
-        How many of the pictures to show, at most; those that cannot be read any more are passed over.
+        How many pictures to show, at most; those that cannot be read any more are passed over, and texts have none.
     limit : int
         With more rows than this, a random sample is drawn.
     seed : int
@@ -79,6 +79,7 @@ def draw_map(
     """
     to = check_png(to, "a map")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    thumbnails = thumbnails if store.spec.modality == "image" else 0
     column = store.embedding_column(column)
     if label == "label" and label not in store.data_columns:
         label = None

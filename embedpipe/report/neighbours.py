@@ -1,4 +1,4 @@
-"""Queries with what was found for them: one row of pictures a query, nearest first."""
+"""Queries with what was found for them: one row of pictures, or texts, a query, nearest first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from embedpipe.decoding import decode_image
 from embedpipe.errors import ItemError, UsageError, nearest
-from embedpipe.report.canvas import DPI, FAINT, INK, PALE, Sheet, check_png, fit_text, text_width
+from embedpipe.report.canvas import DPI, FAINT, INK, PALE, Sheet, check_png, fit_text, text_width, wrap_text
 from embedpipe.report.colours import PALETTE, Colour, colour_labels
 from embedpipe.sources import read_uri
 
@@ -29,6 +29,9 @@ TITLE, TEXT = 20, 9.5
 THICK, THIN = 5, 2
 SIGNS = {"o": "●", "^": "▲"}
 READERS = 8
+
+#: From one line of a text to the next, in pixels.
+LINE = 17
 
 
 class Look(NamedTuple):
@@ -46,15 +49,15 @@ def draw_neighbours(found: pa.Table, to: str | Path, *, title: str = "") -> Path
 
     A row a query: the query at the left, its neighbours from left to right with score and label. Where the query
     has a label, a frame's colour and sign say whether the neighbour's is the same; else colours stand for labels.
-    At most 12 queries and 12 neighbours of each are drawn. A picture that cannot be read is an empty frame, and a
-    query with a null rank is one without neighbours.
+    At most 12 queries and 12 neighbours of each are drawn. Of a text, its beginning is written. A picture that
+    cannot be read is an empty frame, and a query with a null rank is one without neighbours.
 
     Parameters
     ----------
     found : pyarrow.Table
         One row a neighbour, those of one query by rank, with columns ``query`` (its name), ``query_uri`` (null where
         it has no picture), ``rank`` (from 1), ``score`` (cosine), ``id``, ``uri`` and, where there are some,
-        ``query_label``, ``label`` and ``error`` (why a query has no neighbours).
+        ``query_label``, ``label``, ``text`` and ``error`` (why a query has no neighbours).
     to : str or path-like
         The PNG file to write, atomically.
     title : str
@@ -87,7 +90,8 @@ def draw_neighbours(found: pa.Table, to: str | Path, *, title: str = "") -> Path
     _draw_head(sheet, title or "Nearest neighbours", cut, left, {tile.look.sign for _, tiles in rows for tile in tiles})
 
     digits = _digits([tile.score for tile in tiles] for _, tiles in rows)
-    pictures = _Pictures({query.uri for query, _ in rows} | {tile.uri for _, tiles in rows for tile in tiles}, large)
+    shown = [tile for query, tiles in rows for tile in (query, *tiles)]
+    pictures = _Pictures({tile.uri for tile in shown if not tile.text}, large)
     for i, (query, tiles) in enumerate(rows):
         bottom = HEAD + i * (large + CAPTION) + large
         _draw_tile(sheet, EDGE, bottom, large, query, pictures, THIN)
@@ -112,6 +116,7 @@ class _Tile:
     look: Look
     score: float = 1.0  # of a query with itself
     error: str = ""
+    text: str = ""
 
 
 def _chosen(found: pa.Table) -> tuple[list[tuple[_Tile, list[_Tile]]], str]:
@@ -137,7 +142,9 @@ def _rows(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
         label, wanted = _text(row.get("label")), _text(row.get("query_label"))
         # queries of the same name are told apart by the rank, which begins anew
         if row["rank"] in (None, 1) or not rows or row["query"] != rows[-1][0].name:
-            rows.append((_Tile(row["query"], row["query_uri"], wanted, QUERY, error=_text(row.get("error"))), []))
+            words = row["query"] if row["query_uri"] is None else ""
+            query = _Tile(row["query"], row["query_uri"], wanted, QUERY, error=_text(row.get("error")), text=words)
+            rows.append((query, []))
         if row["rank"] is None:
             continue
         if not label:
@@ -149,7 +156,7 @@ def _rows(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
         else:
             red, green, blue, opacity = colouring.colours[i].tolist()
             look = Look((red, green, blue, opacity), SIGNS[str(colouring.markers[i])])
-        rows[-1][1].append(_Tile(row["id"], row["uri"], label, look, row["score"]))
+        rows[-1][1].append(_Tile(row["id"], row["uri"], label, look, row["score"], text=_text(row.get("text"))))
     return rows
 
 
@@ -196,12 +203,15 @@ def _draw_head(sheet: Sheet, title: str, cut: str, left: int, signs: set[str]) -
 
 
 def _draw_tile(sheet: Sheet, x: float, bottom: float, side: int, tile: _Tile, pictures: _Pictures, frame: int) -> None:
-    """Draw a picture, or why there is none, on a square."""
+    """Draw a picture, the beginning of a text, or why there is neither, on a square."""
     y = bottom - side
     inner = side - 2 * frame
-    picture = pictures.get(tile.uri, inner)
+    picture = None if tile.text else pictures.get(tile.uri, inner)
     sheet.box(x, y, side, side, facecolor="#F0F0EC" if picture else "white")
-    if picture:
+    if tile.text:
+        for i, line in enumerate(wrap_text(tile.text, inner - 16, TEXT, (inner - 12) // LINE)):
+            sheet.write(x + frame + 8, y + frame + 16 + i * LINE, line, TEXT)
+    elif picture:
         width, height = picture.size
         sheet.paste(x + (side - width) // 2, y + (side - height) // 2, width, height, picture)
     else:
