@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from embedpipe.errors import EmbedpipeError, Failure
     from embedpipe.heads import (
+        CommonComponentRemover,
         FaissKNNClassifier,
         FaissKNNRegressor,
         FitOptions,
@@ -54,6 +55,7 @@ _HOME = {
     "Backbone": "backbones",
     "BackboneOptions": "backbones",
     "BackboneSpec": "backbones",
+    "CommonComponentRemover": "heads",
     "ComputeOptions": "embedding",
     "EmbedSummary": "embedding",
     "EmbeddingTransformer": "embedding",
@@ -94,6 +96,7 @@ __all__ = [
     "Backbone",
     "BackboneOptions",
     "BackboneSpec",
+    "CommonComponentRemover",
     "ComputeOptions",
     "EmbedSummary",
     "EmbeddingTransformer",

@@ -12,6 +12,7 @@ from embedpipe.lazy import lazy_names
 if TYPE_CHECKING:
     from embedpipe.heads.artefact import load_head
     from embedpipe.heads.centroid import CentroidClassifier
+    from embedpipe.heads.common_components import CommonComponentRemover
     from embedpipe.heads.fitting import fit
     from embedpipe.heads.head import Head
     from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CentroidClassifier": "centroid",
+    "CommonComponentRemover": "common_components",
     "FaissKNNClassifier": "knn",
     "FaissKNNRegressor": "knn",
     "FitOptions": "options",
@@ -39,6 +41,7 @@ _HOME = {
 
 __all__ = [
     "CentroidClassifier",
+    "CommonComponentRemover",
     "FaissKNNClassifier",
     "FaissKNNRegressor",
     "FitOptions",

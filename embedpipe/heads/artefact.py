@@ -26,6 +26,7 @@ from sklearn.pipeline import Pipeline
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
 from embedpipe.heads.centroid import CentroidClassifier
+from embedpipe.heads.common_components import CommonComponentRemover, last_step
 from embedpipe.heads.head import Head
 from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.heads.replacing import replaced
@@ -44,6 +45,7 @@ LIBRARIES = ("embedpipe", "scikit-learn", "numpy", "faiss-cpu", "skops")
 #: What skops may make beside what it trusts itself (scikit-learn's estimators and NumPy's arrays).
 OURS = (
     CentroidClassifier,
+    CommonComponentRemover,
     FaissKNNClassifier,
     FaissKNNRegressor,
     TunedLinearSVC,
@@ -186,7 +188,7 @@ def _try(estimator: Any, dim: int, folder: Path) -> None:
 
 def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
     """Write the estimator's files; return shape and metric of a kNN head's rows."""
-    last = _last_step(head.estimator)
+    last = last_step(head.estimator)
     estimator, neighbours = head.estimator, None
     if isinstance(last, FaissKNNClassifier | FaissKNNRegressor):
         write_flat(folder / NEIGHBOURS, last.rows_, last.metric)
@@ -206,10 +208,6 @@ def _write_state(head: Head, folder: Path) -> dict[str, Any] | None:
     return neighbours
 
 
-def _last_step(estimator: Any) -> Any:
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-
-
 def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) -> Any:
     import skops.io
 
@@ -224,7 +222,7 @@ def _read_state(folder: Path, neighbours: dict[str, Any] | None, trust: bool) ->
         with working_folder_importable() if trust else contextlib.nullcontext():
             estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
         if neighbours is not None:
-            last = _last_step(estimator)
+            last = last_step(estimator)
             count, dim = neighbours["shape"]
             last.rows_ = read_flat(folder / NEIGHBOURS, (count, dim), last.metric)
     except HeadError:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from embedpipe.config import build_options
 from embedpipe.errors import TrainingDataError
 from embedpipe.heads.artefact import check_target, save_head
+from embedpipe.heads.common_components import last_step
 from embedpipe.heads.folds import Split, take_rows
 from embedpipe.heads.head import Head
 from embedpipe.heads.options import FitOptions
@@ -77,7 +78,7 @@ def fit(
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     data = read_training_data(store, chosen)
     smallest = min([len(data.fitted_on), *(len(train) for train, _ in data.measured_on)])
-    name, estimator = make_estimator(head, data.task, smallest)
+    name, estimator = make_estimator(head, data.task, smallest, chosen.remove_components)
     report = FitReport(data.task, data.protocol, len(data.fitted_on), left_out=data.left_out)
     tune = partial(_fit, tuned_on=data.tuned_on)
     show = Progress(progress)
@@ -92,10 +93,15 @@ def fit(
                 fitted = tune(estimator, take_rows(data.X, data.fitted_on), data.y[data.fitted_on])
                 advance()
         except Exception as error:  # of any estimator
-            raise TrainingDataError(f"{type(estimator).__name__} cannot learn from these rows: {error}") from error
-    report.chosen = {key[:-1]: getattr(fitted, key) for key in ("C_", "alpha_") if hasattr(fitted, key)}
-    if hasattr(fitted, "n_neighbors"):
-        report.chosen["n_neighbors"] = fitted.n_neighbors
+            raise TrainingDataError(
+                f"{type(last_step(estimator)).__name__} cannot learn from these rows: {error}"
+            ) from error
+    last = last_step(fitted)
+    report.chosen = {key[:-1]: getattr(last, key) for key in ("C_", "alpha_") if hasattr(last, key)}
+    if hasattr(last, "n_neighbors"):
+        report.chosen["n_neighbors"] = last.n_neighbors
+    if chosen.remove_components:
+        report.chosen["remove_components"] = chosen.remove_components
     report.seconds = time.perf_counter() - start
     column = store.embedding_column(chosen.column)
     made = Head(
@@ -115,9 +121,12 @@ def fit(
 
 def _fit(estimator: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], tuned_on: list[Split] | None) -> Any:
     """Fit, with the penalty chosen on the given rows where there are such and the estimator chooses one."""
-    own_choice = tuned_on is not None and estimator.get_params(deep=False).get("cv", "") is None
+    last = last_step(estimator)
+    own_choice = tuned_on is not None and last.get_params(deep=False).get("cv", "") is None
     if own_choice:
-        estimator.set_params(cv=tuned_on)
+        last.set_params(cv=tuned_on)
     with one_blas_thread(X.nbytes < SMALL):
         estimator.fit(X, y)
-    return estimator.set_params(cv=None) if own_choice else estimator
+    if own_choice:
+        last.set_params(cv=None)
+    return estimator

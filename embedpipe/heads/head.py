@@ -88,7 +88,8 @@ class Head:
         Parameters
         ----------
         source : str, path-like, FeatureStore or in-memory data
-            Images, as `embedpipe.embed` takes them, or a feature store of the same backbone.
+            Images or texts, whichever the head was fitted on, as `embedpipe.embed` takes them: for texts a list of
+            ``str`` is one of texts. Or a feature store of the same backbone.
         progress : bool, optional
             Show progress on standard error; by default only on a terminal.
         **options
@@ -119,9 +120,10 @@ class Head:
 
         if isinstance(source, np.ndarray) and source.dtype.kind == "f":
             raise UsageError(
-                f"an array of {source.dtype} is no source of images: vectors go to head.estimator.predict(X)"
+                f"an array of {source.dtype} is no source of {self.spec.modality}s: vectors go to "
+                "head.estimator.predict(X)"
             )
-        listing = open_source(source, source_options)
+        listing = open_source(source, source_options, self.spec.modality)
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
         found = _Predictions(self, len(listing))
         failures: list[Failure] = []

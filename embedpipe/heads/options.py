@@ -27,6 +27,13 @@ class FitOptions:
         default=5,
         metadata={"help": "Folds of the cross-validation, where the store has no splits; 0 fits without measuring."},
     )
+    remove_components: int = field(
+        default=0,
+        metadata={
+            "help": "Subtract the projection on the first N singular vectors of the training rows before the head: "
+            "1 for sif pooling."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in get_args(Task):
@@ -35,3 +42,5 @@ class FitOptions:
             )
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"folds={self.folds} must be at least 2, or 0 to fit without measuring")
+        if self.remove_components < 0:
+            raise UsageError(f"remove_components={self.remove_components} is negative: 0 removes none, 1 is usual")

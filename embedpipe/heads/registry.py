@@ -10,6 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from embedpipe.errors import UsageError, nearest
 from embedpipe.heads.centroid import CentroidClassifier
+from embedpipe.heads.common_components import without_components
 from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.heads.options import Task
 from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
@@ -42,7 +43,7 @@ HEADS: dict[str, dict[Task, _Make]] = {
 }
 
 
-def make_estimator(head: Any, task: Task, rows: int) -> tuple[str, Any]:
+def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0) -> tuple[str, Any]:
     """Return a head's name and its unfitted estimator.
 
     Parameters
@@ -52,12 +53,18 @@ def make_estimator(head: Any, task: Task, rows: int) -> tuple[str, Any]:
     task : str
     rows : int
         Rows in the smallest training set.
+    remove_components : int
+        How many common components of the training rows are taken off before it; the name says so.
 
     Raises
     ------
     UsageError
         If there is no such head, or it is not for this task.
     """
+    if remove_components:
+        name, estimator = make_estimator(head, task, rows)
+        plural = "s" * (remove_components > 1)
+        return f"{name} without {remove_components} component{plural}", without_components(estimator, remove_components)
     other = "regression" if task == "classification" else "classification"
     hint = f"another task (--task {other})"
     if head is None:

@@ -1,0 +1,91 @@
+"""Lines of a word and its values, as text files of word vectors have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv
+
+Matrix = npt.NDArray[np.float32]
+
+
+class BadLineError(Exception):
+    """A line that holds no vector; ``row`` counts the lines that are not blank."""
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(problem)
+        self.row = row
+
+
+def line_blocks(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines of chunks of a file, without line feeds; the last block is what comes after the last one."""
+    rest = b""
+    for data in chunks:
+        lines = (rest + data).split(b"\n")
+        rest = lines.pop()
+        yield lines
+    yield [rest]
+
+
+def parse_lines(lines: list[bytes], dim: int) -> tuple[list[bytes], Matrix]:
+    """Return the words and the values, float32 (n, dim), of lines that are not blank.
+
+    Raises BadLineError for the first that holds no word and as many finite values.
+    """
+    words: list[bytes] = []
+    values: list[bytes] = []
+    for row, line in enumerate(lines):
+        word, _, numbers = line.partition(b" ")
+        if numbers.count(b" ") != dim - 1:
+            word, *parts = line.rsplit(None, dim)
+            found = len(line.split()) - 1
+            if len(parts) < dim or as_number(word.split()[-1] if word.count(b" ") else b"-") is not None:
+                raise BadLineError(row, f"{found} values, and the others have {dim}: {shown(line)}")
+            numbers = b" ".join(parts)
+        words.append(word)
+        values.append(numbers)
+    matrix = _parse_values(values, dim)
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(1))[0])
+        raise BadLineError(row, f"a value is NaN or infinite: {shown(lines[row])}")
+    return words, matrix
+
+
+def _parse_values(lines: list[bytes], dim: int) -> Matrix:
+    """Return lines of values, one space between them, as float32 (n, dim)."""
+    matrix = np.empty((len(lines), dim), np.float32)
+    names = [str(i) for i in range(dim)]
+    data = b"\n".join(lines)
+    try:
+        table = csv.read_csv(
+            pa.py_buffer(data),
+            csv.ReadOptions(column_names=names, block_size=len(data) + 1),
+            csv.ParseOptions(delimiter=" ", quote_char=False),
+            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float32()), null_values=[]),
+        )
+        for i, column in enumerate(table.columns):
+            matrix[:, i] = column.to_numpy()
+    except (pa.ArrowInvalid, ValueError):  # some line is odd: Python knows more ways to write a number
+        for row, line in enumerate(lines):
+            for i, value in enumerate(line.split(b" ")):
+                if (number := as_number(value)) is None:
+                    raise BadLineError(row, f"{shown(value)} is not a number") from None
+                matrix[row, i] = number
+    return matrix
+
+
+def as_number(value: bytes) -> float | None:
+    """Return the number that is written, or None."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def shown(line: bytes) -> str:
+    """Return a line for a message, shortened."""
+    text = line.decode(errors="replace").strip()
+    return repr(text if len(text) <= 60 else text[:60] + "...")

@@ -1,0 +1,123 @@
+"""From a text to the rows of its words in a matrix of word vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embedpipe.backbones.network import Tokens
+
+Rows = npt.NDArray[np.int32]
+
+#: Words in a piece of a text: the vectors of a book's words at once, padded to by every text of its batch, would not
+#: fit into memory. The mean over pieces, weighted by their words, is the mean over words.
+PIECE = 128
+
+#: What is remembered of how to cut: so many strings between spaces, each of at most so many characters.
+REMEMBERED, LONGEST = 1 << 16, 40
+
+#: ASCII's, Latin-1's, general, ideographic and full-width punctuation. Not all that is no letter: the vowel signs of
+#: many scripts are none for Python.
+_MARK = r"!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u2000-\u206f\u3000-\u303f\uff01-\uff0f"
+_PARTS = re.compile(rf"[^{_MARK}\s]+(?:[{_MARK}][^{_MARK}\s]+)*(?:\.(?!\.))?|[{_MARK}]+")
+_CONTRACTION = re.compile(r"(\w+?)(n't|'\w+)", re.IGNORECASE)
+_PIECES = re.compile(r"[^\W_]+|[\W_]")
+
+_UNKNOWN = -1
+
+
+class WordSplitter:
+    """The `Tokenizer` of word vectors.
+
+    A text is split at white space. What is no word of the vocabulary is cut into words, which may have marks inside
+    (``state-of-the-art``, ``1,000``), and runs of marks; such a part, if unknown, as the Penn Treebank does
+    (``do n't``, ``it 's``) where the vocabulary has the ending, else into letters and digits, and single marks. A
+    full stop belongs to a word (``mr.``) where the vocabulary has that before the word without it. Everything is looked
+    up as it is, then in lower case; of a vocabulary without ASCII capitals, in lower case only. Scripts that do not
+    write spaces must be segmented before.
+
+    Parameters
+    ----------
+    index : mapping of str to int
+        Word -> row, commonest word first.
+    """
+
+    #: Part of what is declared of the tokens: another rule, another name.
+    RULE = "words-1"
+
+    def __init__(self, index: Mapping[str, int]) -> None:
+        self.index = index
+        #: Whether texts are put into lower case before all.
+        self.lower = not any(map(re.compile("[A-Z]").search, index))
+        self._cuts = _Cuts(self)
+
+    def split(self, text: str, whole: bool) -> Tokens:
+        """Return the rows of a text's known words, int32, in pieces of at most `PIECE`; all of them in any case.
+
+        Counted are ``words`` (with marks), ``unknown words`` and ``texts without a known word``, whose vector is zeros.
+        """
+        words = (text.lower() if self.lower else text).split()
+        found = list(chain.from_iterable(map(self._cuts.__getitem__, words)))
+        rows = np.array(found, np.int32)
+        counts = {"words": len(found), "unknown words": (unknown := found.count(_UNKNOWN))}
+        if unknown:
+            rows = rows[rows != _UNKNOWN]
+        if unknown == len(found):
+            counts["texts without a known word"] = 1
+        if len(rows) <= PIECE:
+            return Tokens((rows,), (max(1, len(rows)),), counts)
+        pieces = tuple(rows[i : i + PIECE] for i in range(0, len(rows), PIECE))
+        return Tokens(pieces, tuple(map(len, pieces)), counts)
+
+    def collate(self, pieces: Sequence[Rows]) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, int32 (n, length), with a length of at least 1."""
+        sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        mask = np.arange(max(1, sizes.max())) < sizes[:, None]
+        rows = np.zeros(mask.shape, np.int32)
+        rows[mask] = np.concatenate(pieces)
+        return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask.astype(np.int32))}
+
+    def cut(self, string: str) -> tuple[int, ...]:
+        """Return the rows of a string without spaces, -1 for each unknown word in it."""
+        find = self._find
+        if (row := find(string)) != _UNKNOWN:
+            return (row,)
+        rows: list[int] = []
+        for part in _PARTS.findall(string.replace("\u2019", "'")):  # a curly apostrophe
+            if (row := find(part)) != _UNKNOWN:
+                rows.append(row)
+            elif (parts := _CONTRACTION.fullmatch(part)) and (ending := find(parts[2])) != _UNKNOWN:
+                rows += find(parts[1]), ending
+            else:
+                rows += map(find, _PIECES.findall(part))
+        return tuple(rows)
+
+    def _find(self, word: str) -> int:
+        row = self.index.get(word, _UNKNOWN)
+        if row == _UNKNOWN and not self.lower:
+            row = self.index.get(word.lower(), _UNKNOWN)
+        if row > 0 and word[-1] == "." and 0 <= self.index.get(word[:-1], _UNKNOWN) < row:
+            return _UNKNOWN
+        return row
+
+
+class _Cuts(dict[str, tuple[int, ...]]):
+    """How strings are cut, as texts repeat them: the commonest few thousand make up most of a language."""
+
+    def __init__(self, splitter: WordSplitter) -> None:
+        super().__init__()
+        self._splitter = splitter
+
+    def __missing__(self, string: str) -> tuple[int, ...]:
+        rows = self._splitter.cut(string)
+        if len(string) <= LONGEST:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[string] = rows
+        return rows
