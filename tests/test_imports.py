@@ -33,7 +33,15 @@ ORDER = (
 #: Kinds of source, and providers: each must stand without the others.
 SIBLINGS = {
     "sources": {"files", "folder", "memory", "table", "tarshards"},
-    "backbones": {"python_factory", "timm_models", "torchvision_models"},
+    "backbones": {
+        "open_clip_models",
+        "python_factory",
+        "sentence_transformer",
+        "timm_models",
+        "torchvision_models",
+        "transformers_models",
+        "word_vectors",
+    },
 }
 MAX_LINES = 400
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.layers import Batch, check_output, pool, run_layers
-from embedpipe.backbones.network import Network, TextNetwork
+from embedpipe.backbones.network import NOTHING, Network, TextNetwork
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError
 
@@ -31,8 +31,7 @@ _CUDNN: Any = torch.backends.cudnn
 _FORWARD = threading.Lock()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One payload, ready for the network.
 
     Parameters
@@ -49,7 +48,7 @@ class Item:
 
     value: Any
     size: int = 1
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    counts: Mapping[str, int] = NOTHING
     text: str | None = None
 
 
@@ -73,8 +72,10 @@ class Backbone(ABC):
     network: Network | TextNetwork = dataclasses.field(repr=False)
     device: torch.device
 
-    #: How many batches of items are looked at together, to put those of like sizes into one.
-    sorted_batches = 1
+    @property
+    def sorted_batches(self) -> int:
+        """How many batches of items are put in order of size together, so that those of like sizes share one."""
+        return 1
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -134,7 +135,8 @@ class Backbone(ABC):
             check_output(name, output, n)
             return pool(self.network, output, layers[name].pooling, name, batch)
 
-        with _FORWARD, torch.inference_mode(), self._arithmetic():
+        alone = isinstance(self.network, TextNetwork) and self.network.one_thread
+        with _FORWARD, torch.inference_mode(), self._arithmetic(), _threads(1 if alone else torch.get_num_threads()):
             vectors = run_layers(self.network, list(layers), batch, take)
         for name, vector in vectors.items():
             if vector.shape[1] != layers[name].dim:
@@ -167,3 +169,17 @@ class Backbone(ABC):
         finally:
             for switch, value in zip(switches, before, strict=True):
                 switch.fp32_precision = value
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run torch's operators on so many threads."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -15,6 +16,9 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
 StateDict = dict[str, Tensor]
+
+#: Where there is nothing to count.
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 #: Runs a module on a batch, normalised pixels (n, 3, h, w) or a tokenizer's tensors, and returns its features: what
 #: it feeds its classifier.
@@ -38,8 +42,7 @@ class StoredWeights:
 Weights = Literal["default", "none"] | StoredWeights | Path
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """One text as a network takes it.
 
     Parameters
@@ -54,7 +57,7 @@ class Tokens:
 
     pieces: tuple[Any, ...]
     sizes: tuple[int, ...]
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = NOTHING
 
 
 class Tokenizer(Protocol):
@@ -95,6 +98,8 @@ class TextNetwork:
         ``with_frequencies(path)`` returns this network with token weights from a file of words and their counts.
     batch_size : int, optional
         Items that a forward pass takes where nobody says.
+    one_thread : bool
+        Whether its pass waits for memory and not for arithmetic, so that more threads would only spin.
     libraries : tuple of str
         The packages whose versions go into the provenance.
     """
@@ -111,6 +116,7 @@ class TextNetwork:
     token_weights: Callable[[nn.Module, dict[str, Tensor]], Tensor] | None = None
     with_frequencies: Callable[[Path], TextNetwork] | None = None
     batch_size: int | None = None
+    one_thread: bool = False
     libraries: tuple[str, ...] = ()
 
 

@@ -49,8 +49,9 @@ class TextPreprocessing:
 
     Parameters
     ----------
-    tokenizer_sha256 : str
-        Over what decides the tokens: the tokenizer's own file, or the words of a vector file in their order.
+    config_sha256 : str
+        Over all that decides the vectors and is no weight: the model's and the tokenizer's files, or the words of a
+        vector file in their order.
     max_tokens : int, optional
         How many tokens the network reads at a time, special ones included; None for any number.
     chunk : bool
@@ -60,7 +61,7 @@ class TextPreprocessing:
         What is put before every text.
     """
 
-    tokenizer_sha256: str
+    config_sha256: str
     max_tokens: int | None = None
     chunk: bool = False
     prompt: str = ""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embedpipe.backbones.backbone import Backbone, Item
 from embedpipe.backbones.network import TextNetwork, Tokens
+from embedpipe.backbones.spec import FEATURES
 from embedpipe.decoding import decode_text
 
 Vectors = dict[str, npt.NDArray[np.float32]]
@@ -20,12 +21,16 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 class TextBackbone(Backbone):
     """A `Backbone` that embeds texts.
 
-    The vector of a text that is read in chunks is the mean of theirs, weighted by their tokens.
+    The vector of a text that is read in pieces is the mean of theirs, weighted by their tokens, or with the pooling
+    ``max`` their maximum.
     """
 
     network: TextNetwork = dataclasses.field(repr=False)
 
-    sorted_batches = 16
+    @property
+    def sorted_batches(self) -> int:
+        """How many batches of items are put in order of size together, so that those of like sizes share one."""
+        return 16
 
     @property
     def usual_batch(self) -> int:
@@ -48,9 +53,9 @@ class TextBackbone(Backbone):
         decoded = decode_text(payload)
         recipe = self.network.preprocessing
         tokens = self.network.tokenizer.split(recipe.prompt + decoded.text, recipe.chunk)
-        counts = dict(tokens.counts)
+        counts = tokens.counts
         if decoded.encoding is not None:
-            counts[f"encoding {decoded.encoding}"] = 1
+            counts = {**counts, f"encoding {decoded.encoding}": 1}
         return Item(tokens, max(tokens.sizes), counts, decoded.text)
 
     def forward(self, values: Sequence[Tokens]) -> Vectors:
@@ -69,12 +74,15 @@ class TextBackbone(Backbone):
         starts = np.cumsum([0, *(len(tokens.pieces) for tokens in values)])[:-1]
         weights /= np.repeat(np.add.reduceat(weights, starts), np.diff([*starts, len(weights)]), axis=0)
         vectors = {}
-        for column in found[0]:
-            each = np.concatenate([part[column] for part in found])[back]
+        for layer in self.spec.layers:
+            each = np.concatenate([part[layer.column] for part in found])[back]
+            if layer.pooling == "max":
+                vectors[layer.column] = np.maximum.reduceat(each, starts)
+                continue
             mean: npt.NDArray[np.float32] = np.add.reduceat(each * weights, starts)
-            if self.network.normalised and column == "embedding":
+            if self.network.normalised and layer.name == FEATURES:
                 mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.float32(1e-12))
-            vectors[column] = mean
+            vectors[layer.column] = mean
         return vectors
 
     def _embed(self, pieces: Sequence[Any]) -> Vectors:

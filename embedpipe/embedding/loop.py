@@ -6,8 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +46,7 @@ class HashIndex:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """One item that is ready for the backbone."""
 
     row: int
@@ -206,7 +204,8 @@ def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, ti
     if kept:
         counts: Counter[str] = Counter()
         for one in kept:
-            counts.update(one.item.counts)
+            for name, count in one.item.counts.items():
+                counts[name] += count
         yield Embedded(
             [one.row for one in kept],
             [one.hash for one in kept],

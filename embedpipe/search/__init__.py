@@ -1,4 +1,4 @@
-"""What in a store looks like this? Exact nearest neighbours by cosine."""
+"""What in a store is like this? Exact nearest neighbours by cosine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,93 @@
+"""open_clip: what is refused, and what is said where files cannot be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_clip import CONFIG, config, known_to_the_library, write_clip
+
+from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
+
+pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
+
+
+def load(name: str, weights: str = "default", **options: Any) -> Any:
+    return load_backbone(BackboneOptions(name, weights=weights, **options), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "error", "message"),
+    [
+        ("ViT-B-33", "none", UnknownBackboneError, "no model 'ViT-B-33'; did you mean 'ViT-B-32'"),
+        ("ViT-B-32:laion", "none", UnknownBackboneError, "no weights tagged 'laion'.*there are openai, "),
+        ("ViT-B-32", "default", WeightsError, "does not say which weights: .*there are openai, .*--weights none"),
+        ("ViT-S-32", "default", WeightsError, "there are none"),
+        ("ViT-H-14", "w.pt", UsageError, "more than one preprocessing: name the tag"),
+        ("ViT-B-32", "missing.pt", WeightsError, "no weights file 'missing.pt'"),
+        ("local-dir:nowhere", "default", WeightsError, "'nowhere' is no folder of an open_clip model"),
+    ],
+)
+def test_what_is_refused(name: str, weights: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load(f"open_clip/{name}", weights)
+
+
+def test_weights_that_do_not_fit_or_would_run_code_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "small-clip.json"
+    file.write_text(json.dumps(CONFIG))
+    with known_to_the_library(file) as known:
+        check_refusals(known, tmp_path)
+
+
+def check_refusals(known: str, tmp_path: Path) -> None:
+    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "small.safetensors")
+    with pytest.raises(WeightsError, match="do not fit the architecture"):
+        load(f"open_clip/{known}", str(tmp_path / "small.safetensors"))
+    torch.save({"model": print}, tmp_path / "code.pt")
+    with pytest.raises(WeightsError, match="run code"):
+        load(f"open_clip/{known}", str(tmp_path / "code.pt"))
+    other = write_clip(tmp_path / "quick", config(quick_gelu=True))
+    with pytest.raises(WeightsError, match=f"is of 'local-dir:.*', not of '{known}'"):
+        load(f"open_clip/{known}", str(other))
+    (other / "open_clip_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"has no weights: it needs one of open_clip_model\.safetensors"):
+        load(f"open_clip/local-dir:{other}")
+    (other / "open_clip_config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is no configuration of open_clip: KeyError: 'model_cfg'"):
+        load(f"open_clip/local-dir:{other}")
+    padded = write_clip(tmp_path / "padded", recipe={"resize_mode": "longest"})
+    with pytest.raises(BackboneError, match="pads with the colour 0"):
+        load(f"open_clip/local-dir:{padded}")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("ViT-B-32:laion2b_s34b_b79k", "'open_clip_model.safetensors' of .*'laion/CLIP-ViT-B-32-laion2B-s34B-b79K'"),
+        ("ViTamin-S:datacomp1b", "'pytorch_model.safetensors' of the hub repository 'jienengchen/ViTamin-S'"),
+    ],
+)
+def test_offline_the_error_names_the_file_and_the_repository(
+    name: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=wanted):
+        load(f"open_clip/{name}", offline=True)
+
+
+def test_without_its_tokenizer_a_network_embeds_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    file = tmp_path / "remote.json"
+    file.write_text(json.dumps(config(text={"hf_tokenizer_name": "some/where"})))
+    with known_to_the_library(file) as name:
+        backbone = load(f"open_clip/{name}", "none", offline=True)
+        assert backbone.forward(np.zeros((1, 32, 32, 3), np.uint8))["embedding"].shape == (1, 16)
+        with pytest.raises(WeightsError, match=r"tokenizer.*'some/where'.*'tokenizer.json'"):
+            load(f"open_clip/{name}", "none", offline=True, modality="text")
