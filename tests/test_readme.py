@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
@@ -19,7 +20,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `photos/`: tiles of two of scikit-image's photographs as two classes."""
+    """A folder with `photos/`, tiles of two of scikit-image's photographs as two classes, and `messages.csv`."""
     for name, photo in (("cat", data.chelsea()), ("coffee", data.coffee())):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(12):
@@ -29,6 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "new_photos").mkdir()
     for i, photo in enumerate((data.chelsea(), data.coffee())):
         Image.fromarray(photo[30:270, 50:350]).save(tmp_path / "new_photos" / f"{i}.jpg")
+    prizes = [f"You have won prize number {i}, call now to claim {10 * i} pounds!" for i in range(12)]
+    chats = [f"Are you coming home at {i} tonight? I will cook for us." for i in range(12)]
+    frame = pd.DataFrame({"body": prizes + chats, "category": ["spam"] * 12 + ["ham"] * 12})
+    frame.assign(length=frame["body"].str.len()).to_csv(tmp_path / "messages.csv", index=False)
+    new = pd.DataFrame({"body": ["Claim your free prize now, call us!", "I am home, come and eat with us"]})
+    new.to_csv(tmp_path / "new_messages.csv", index=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
@@ -53,6 +60,8 @@ def test_blocks_run_in_order(folder: Path) -> None:
     assert names["store"].summary.reused == 24
     assert names["head"].predict("new_photos")["label"].to_pylist() == ["cat", "coffee"]
     assert len((folder / "predictions.csv").read_text().splitlines()) == 3
+    assert pd.read_csv(folder / "decisions.csv")["label"].tolist() == ["spam", "ham"]
+    assert names["model"].score(names["sms"], names["sms"]["category"]) == 1.0
     for name in ("confusion.png", "similar.png"):
         assert (folder / name).stat().st_size > 5_000
     assert (folder / "map.png").stat().st_size > 10_000
