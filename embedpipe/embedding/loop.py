@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
+import contextlib
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.backbones import Backbone, Item
-from embedpipe.decoding import payload_hash
+from embedpipe.backbones import Backbone
+from embedpipe.embedding.preparing import Prepared, Preparer, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writer import Embedded, Message, Reused
-from embedpipe.errors import BackboneError, Failure, ForwardError
+from embedpipe.embedding.writer import Embedded, Message
+from embedpipe.errors import BackboneError, ForwardError
 from embedpipe.sources import Listing
 
 Vectors = dict[str, npt.NDArray[np.float32]]
-
-
-#: Items that one task of a thread prepares, at most: cheap ones in large parts, or the tasks cost more than they do.
-LARGEST_TASK = 256
 
 
 class HashIndex:
@@ -44,14 +39,6 @@ class HashIndex:
         if at < len(self._keys) and self._keys[at] == key:
             return str(self._ids[int(self._order[at])].as_py())
         return None
-
-
-class Prepared(NamedTuple):
-    """One item that is ready for the backbone."""
-
-    row: int
-    hash: str
-    item: Item
 
 
 class Forwarder:
@@ -107,66 +94,16 @@ def embed_rows(
 ) -> Generator[Message, None, None]:
     """Read, prepare and embed rows of a listing; yield what the writer takes, every row exactly once.
 
-    Preparing runs a few batches ahead in threads (decoders and tokenizers release Python's lock); results are taken
-    in order, so memory is bounded and runs are alike. A row that fails yields a Failure.
+    Preparing runs ahead in threads (decoders and tokenizers release Python's lock); windows of prepared items are
+    taken in order, so memory is bounded and runs are alike. A row that fails yields a Failure.
     """
-    prepare = _Preparer(listing, forward.backbone, index, timer)
+    prepare = Preparer(listing, forward.backbone, index.find, timer)
     window = forward.batch_size * forward.backbone.sorted_batches
-    step = max(1, min(LARGEST_TASK, window // 8))
-    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare") as pool:
-        ahead: deque[Future[list[Prepared | Reused | Failure]]] = deque()
-        todo = iter(range(0, len(rows), step))
-        waiting: list[Prepared] = []
-        try:
-            while True:
-                while len(ahead) * step < window + 2 * threads * step and (at := next(todo, None)) is not None:
-                    ahead.append(pool.submit(prepare, rows[at : at + step].tolist()))
-                if not ahead:
-                    break
-                with timer("wait"):
-                    results = ahead.popleft().result()
-                for result in results:
-                    if isinstance(result, Prepared):
-                        waiting.append(result)
-                    else:
-                        yield result
-                while len(waiting) >= window:
-                    yield from _embed_sorted(waiting[:window], listing, forward, timer)
-                    waiting = waiting[window:]
-            yield from _embed_sorted(waiting, listing, forward, timer)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Preparer:
-    """Reads and prepares rows of a listing, in a thread."""
-
-    def __init__(self, listing: Listing, backbone: Backbone, index: HashIndex, timer: StageTimer) -> None:
-        self._listing, self._backbone, self._index, self._timer = listing, backbone, index, timer
-
-    def __call__(self, rows: list[int]) -> list[Prepared | Reused | Failure]:
-        """Return one result for each row."""
-        results: list[Prepared | Reused | Failure] = []
-        seconds = {"read": 0.0, "decode": 0.0}
-        for row in rows:
-            stage, start = "read", time.perf_counter()
-            try:
-                payload = self._listing.read(row)
-                digest = payload_hash(payload)
-                if (known := self._index.find(digest)) is not None:
-                    results.append(Reused(row, digest, known))
-                    continue
-                read = time.perf_counter()
-                seconds["read"] += read - start
-                stage, start = "decode", read
-                results.append(Prepared(row, digest, self._backbone.prepare(payload)))
-            except Exception as error:  # one bad item never stops a job
-                results.append(_failure(self._listing, row, error, stage))
-            finally:
-                seconds[stage] += time.perf_counter() - start
-        for stage, spent in seconds.items():
-            self._timer.add(stage, spent)
-        return results
+    with contextlib.closing(prepare_windows(rows, prepare, threads, window, timer)) as windows:
+        for results in windows:
+            yield from (result for result in results if not isinstance(result, Prepared))
+            prepared = [result for result in results if isinstance(result, Prepared)]
+            yield from _embed_sorted(prepared, listing, forward, timer)
 
 
 def _embed_sorted(
@@ -189,7 +126,7 @@ def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, ti
         raise
     except Exception as error:
         if len(batch) == 1:
-            yield _failure(listing, batch[0].row, error, "forward")
+            yield failure_of(listing, batch[0].row, error, "forward")
         else:  # find the item that the backbone refuses
             yield from _embed_batch(batch[: len(batch) // 2], listing, forward, timer)
             yield from _embed_batch(batch[len(batch) // 2 :], listing, forward, timer)
@@ -197,7 +134,7 @@ def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, ti
     finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
     for one, good in zip(batch, finite, strict=True):
         if not good:
-            yield _failure(
+            yield failure_of(
                 listing, one.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward"
             )
     kept = [one for one, good in zip(batch, finite, strict=True) if good]
@@ -213,8 +150,3 @@ def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, ti
             counts,
             [one.item.text for one in kept],
         )
-
-
-def _failure(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
-    table = listing.table
-    return Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)

@@ -32,9 +32,6 @@ FLUSH_PAUSE = 0.5
 #: However fast they come, no more rows than this wait in memory.
 MOST_ROWS = 1 << 16
 
-#: Characters of a text that the store keeps, so that results can be read.
-EXCERPT = 1000
-
 #: Columns that are never carried over from another row.
 KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
 
@@ -43,7 +40,7 @@ KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
 class Embedded:
     """Rows of the listing with new vectors: column -> float32 (n, dim).
 
-    ``counts`` are those of their items, summed; ``texts`` the texts that they were, None of images.
+    ``counts`` are those of their items, summed; ``texts`` the beginnings of the texts that they were, None of images.
     """
 
     rows: list[int]
@@ -150,8 +147,8 @@ class RowWriter:
 
     def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
-        if self._listing.excerpts and (texts := [text for m in messages for text in m.texts])[0] is not None:
-            rows = rows.append_column("text", pa.array([(text or "")[:EXCERPT] for text in texts], pa.string()))
+        if self._listing.excerpts and messages[0].texts[0] is not None:
+            rows = rows.append_column("text", pa.array([text for m in messages for text in m.texts], pa.string()))
         rows = self._fill(rows, rows.column("id"), self._store.table)
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))

@@ -22,8 +22,8 @@ from tiny_text_backbone import TINY_TEXT
 from typer.testing import CliRunner
 
 import embedpipe
+from embedpipe.backbones.text_backbone import EXCERPT
 from embedpipe.cli.app import app
-from embedpipe.embedding import writer
 from embedpipe.errors import UsageError
 
 TEXTS = [f"message {i} about {topic}" for i, topic in enumerate(["cats", "dogs", "money", "rain"] * 5)]
@@ -139,7 +139,7 @@ def test_good_rows_are_embedded_and_bad_ones_explained(tmp_path: Path) -> None:
     store = embedpipe.FeatureStore(tmp_path / "store")
     rows = {row["id"]: row for row in store.to_arrow(["id", "text", "label"]).to_pylist()}
     assert {id: row["text"].rstrip() for id, row in rows.items()} == {
-        id: text[: writer.EXCERPT].rstrip() for id, text in good.items()
+        id: text[:EXCERPT].rstrip() for id, text in good.items()
     }
     assert "evil" not in rows["odd/mail.eml"]["text"]
     assert rows["ham/000.txt"]["label"] == "ham"
