@@ -1,0 +1,149 @@
+"""From a table of messages to a spam filter that takes at most a stated share of the ham for spam.
+
+    python pipelines/spam_filter.py sms.tsv --columns label,text --false-positives 0.01 --query "you have won"
+    python pipelines/spam_filter.py mails.csv --text body --label folder --spam Junk --predict new.csv --to filter
+
+Messages alike but for case, digits and punctuation are copies: one counts. The others are split at random: 60 % to
+learn from, 20 % to set the threshold, 20 % to measure. The threshold is the k-th largest score of the n ham messages
+that set it, k = floor(share * (n + 1)); above it is spam. New ham of the same kind is then above it with at most the
+stated probability, on average over splits, however good the scores (split conformal prediction, Vovk et al. 2005).
+In --to: vectors, head, threshold.json, decisions.csv. Exit codes: 0; 3 if messages failed; 2 bad usage; 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+from scipy.stats import beta, binomtest
+
+import embedpipe
+
+SOME_FAILED, SHOWN, KIND = 3, 5, "spam_or_ham"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; without any, explain."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="TABLE", help="labelled messages: a CSV, TSV, JSON-lines or Parquet file")
+    parser.add_argument("--text", metavar="COLUMN", help="of the messages; default: text, body, message...")
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="default: label")
+    parser.add_argument("--spam", metavar="VALUE", default="spam", help="which label is spam; default: spam")
+    parser.add_argument("--columns", metavar="A,B", help="names of all columns, if a CSV or TSV file has no heading")
+    parser.add_argument("--false-positives", type=Fraction, default="0.01", metavar="SHARE", help="default: 0.01")
+    parser.add_argument("--to", type=Path, default="spam-filter", metavar="FOLDER", help="default: spam-filter")
+    parser.add_argument("--backbone", help="by default embedpipe's own default for texts")
+    parser.add_argument("--query", metavar="TEXT", help="show the messages that are most like this one")
+    parser.add_argument("--predict", metavar="NEW", help="decide on the messages of another table with these columns")
+    arguments = parser.parse_args(sys.argv[1:] or ["--help"])
+    if not 0 < arguments.false_positives < 1:
+        parser.error(f"--false-positives {float(arguments.false_positives):g} is not between 0 and 1")
+    return arguments
+
+
+def embed_table(table: str, arguments: argparse.Namespace, **options: Any) -> embedpipe.FeatureStore:
+    """Embed what is new in a table, drop what is gone (forced: only time can be lost), and say what failed."""
+    given = {name: value for name in ("backbone", "columns", "text") if (value := getattr(arguments, name))}
+    to = arguments.to / f"{Path(table).stem}-{zlib.crc32(bytes(Path(table).absolute())):08x}.features"
+    store = embedpipe.embed(table, to, modality="text", prune=True, force=True, **given, **options)
+    run, failures = store.summary, store.failures().to_pylist()
+    store.remove(row["id"] for row in failures)  # one that broke since has the vector of what it was
+    counts = f"{table}: {run.embedded:,} messages embedded, {run.reused:,} reused, {run.failed:,} failed"
+    print(counts, *(f"{row['id']}: {row['message']}" for row in failures[:SHOWN]), sep="\n  ")
+    return store
+
+
+def split_messages(texts: list[str], spam: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return the part of each message: train, calibration, test, or copy of another one."""
+    keys = [re.sub(r"\W+", " ", re.sub(r"\d+", "0", text.casefold())).strip() or text for text in texts]
+    _, first = np.unique(np.array(keys, dtype=object), return_index=True)
+    parts, random = np.full(len(texts), "copy", dtype=object), np.random.default_rng(0)
+    for kind in (False, True):
+        rows = random.permutation(first[spam[first] == kind])
+        for part, begin, end in (("train", 0, 3), ("calibration", 3, 4), ("test", 4, 5)):
+            parts[rows[len(rows) * begin // 5 : len(rows) * end // 5]] = part
+    return parts
+
+
+def conformal_threshold(ham: npt.NDArray[np.float64], share: Fraction) -> tuple[float, list[float]]:
+    """Return a score that spam must exceed, from scores of ham, and the range of shares that 95 % of such ones mark."""
+    n, k = len(ham), math.floor(share * (len(ham) + 1))
+    if not k:
+        need = f"a false-positive rate of {float(share):g} takes {math.ceil(1 / share) - 1:,} ham messages to set the"
+        raise embedpipe.EmbedpipeError(f"{need} threshold, a fifth of all; here are {n:,}: get more, or allow more")
+    return float(np.sort(ham)[-k]), beta(k, n + 1 - k).ppf([0.025, 0.975]).tolist()
+
+
+def say_share(caught: npt.NDArray[np.bool_], what: str) -> dict[str, float]:
+    """Print and return a share with its Clopper-Pearson interval of 95 %."""
+    low, high = binomtest(int(caught.sum()), len(caught)).proportion_ci(0.95, method="exact")
+    print(f"  {caught.mean():.2%} of the {what} ({low:.2%} to {high:.2%}; {caught.sum():,} of {len(caught):,})")
+    return {"share": float(caught.mean()), "low": float(low), "high": float(high), "of": len(caught)}
+
+
+def make_filter(store: embedpipe.FeatureStore, arguments: argparse.Namespace) -> tuple[embedpipe.Head, float]:
+    """Split, fit, set the threshold, measure on the rest, and save."""
+    rows = store.to_arrow(["id", "text", "label"]).filter(pc.field("label").is_valid())
+    labels = np.array([str(label) for label in rows["label"].to_pylist()], dtype=object)
+    spam = labels == arguments.spam
+    parts = split_messages(rows["text"].to_pylist(), spam)
+    if min((parts[kind] != "copy").sum() for kind in (spam, ~spam)) < 5:
+        raise embedpipe.EmbedpipeError(f"under 5 messages are, or are not, {arguments.spam!r}: {sorted({*labels})[:9]}")
+    for name, values in ((KIND, np.where(spam, "spam", "ham")), ("split", parts)):
+        store.label(pa.table({"id": rows["id"], name: values}), label=name, to=name)
+    head = embedpipe.fit(store, label=KIND, to=arguments.to / "head")
+    found = head.predict(store)
+    score = found["probability_spam"].take(pc.index_in(rows["id"], value_set=found["id"])).to_numpy()
+    threshold, (low, high) = conformal_threshold(score[(parts == "calibration") & ~spam], arguments.false_positives)
+    marked, test, auc = score > threshold, parts == "test", head.report.metrics["roc_auc"][0]
+    sizes = {part: int((parts == part).sum()) for part in ("train", "calibration", "test", "copy")}
+    print(f"threshold {threshold:.4g}, messages {sizes}; of those for the test, with 95 % intervals:")
+    report = {"threshold": threshold, "messages": sizes, "allowed": float(arguments.false_positives), "roc_auc": auc}
+    report["false_positives"] = say_share(marked[test & ~spam], "ham is taken for spam")
+    print(f"    (over many splits {report['allowed']:.2%} on average; of 95 % of them {low:.2%} to {high:.2%})")
+    report["recall"] = say_share(marked[test & spam], "spam is found")
+    (arguments.to / "threshold.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"  {auc:.4f} ROC AUC\nmost confidently wrong:")
+    for kind, wrong, sign in (("ham", test & ~spam & marked, -1), ("spam", test & spam & ~marked, 1)):
+        for row in np.flatnonzero(wrong)[np.argsort(sign * score[wrong])][:SHOWN].tolist():
+            print(f"  {kind} of score {score[row]:.3g}: {rows['text'][row].as_py()[:100]!r}")
+    return head, threshold
+
+
+def main() -> int:
+    """Embed, make the filter, and answer."""
+    arguments = parse_arguments()
+    store = embed_table(arguments.table, arguments, label=arguments.label)
+    head, threshold = make_filter(store, arguments)
+    failed = store.summary.failed
+    if arguments.query:
+        for row in embedpipe.find_similar(store, [arguments.query], k=SHOWN).to_pylist():
+            print(f"like the query by {row['score']:.3f}: {row['label']}: {row['text'][:100]!r}")
+    if arguments.predict:
+        new = embed_table(arguments.predict, arguments)
+        failed += new.summary.failed
+        found, to = head.predict(new), arguments.to / "decisions.csv"
+        decision = pc.if_else(pc.greater(found["probability_spam"], threshold), "spam", "ham")
+        csv.write_csv(found.select(["id", "probability_spam", "error"]).append_column("decision", decision), to)
+        print(f"{pc.sum(pc.equal(decision, 'spam')).as_py() or 0:,} of {len(found):,} are spam: {to}")
+    return SOME_FAILED if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except embedpipe.EmbedpipeError as error:
+        print(f"spam_filter: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
