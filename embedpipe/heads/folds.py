@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ MANY_ROWS = 20_000
 
 
 def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool) -> list[Split]:
-    """Return the splits to choose on; none where a class has a single row, or no split has anything to hold out.
+    """Return the splits to choose on; none where all classes have single rows, or no split has anything to hold out.
 
     Parameters
     ----------
@@ -29,18 +30,20 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool) -> list[Split
     classes : bool
         Whether to keep the shares of the classes alike.
     """
-    smallest = int(np.unique(y, return_counts=True)[1].min()) if classes else len(y)
+    counts = np.unique(y, return_counts=True)[1] if classes else np.array([len(y)])
     splitter: Any
     if folds is not None:
         splitter = check_cv(folds, y, classifier=classes)
-    elif smallest < 2:
+    elif counts.max() < 2:
         return []
-    elif len(y) > MANY_ROWS and smallest >= 5:
+    elif len(y) > MANY_ROWS and counts.min() >= 5:
         splitter = (StratifiedShuffleSplit if classes else ShuffleSplit)(1, test_size=0.2, random_state=0)
     else:
         kind = StratifiedKFold if classes else KFold
-        splitter = kind(min(FOLDS, smallest), shuffle=True, random_state=0)
-    splits = [_usable(y, train, test, classes) for train, test in splitter.split(y[:, None], y)]
+        splitter = kind(min(FOLDS, int(counts.max())), shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # is not in every fold, then
+        splits = [_usable(y, train, test, classes) for train, test in splitter.split(y[:, None], y)]
     return [split for split in splits if len(split[1]) and len(np.unique(y[split[0]])) > 1]
 
 

@@ -113,3 +113,13 @@ def test_training_rows_are_left_as_they_are(head: Any) -> None:
 def test_wrong_penalties_are_refused(head: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         head.fit(*clusters(30))
+
+
+def test_a_class_of_one_row_does_not_stop_the_choice_of_a_penalty() -> None:
+    X, y = clusters(120, spread=1.5)
+    y[0] = 7
+    rare, common = TunedLogisticRegression().fit(X, y), TunedLogisticRegression().fit(X[1:], y[1:])
+    assert list(rare.classes_) == [0, 1, 2, 7]
+    assert rare.C_ == common.C_ != TunedLogisticRegression.FALLBACK
+    alone = TunedLogisticRegression().fit(X[:3], np.arange(3))
+    assert alone.C_ == TunedLogisticRegression.FALLBACK
