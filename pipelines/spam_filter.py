@@ -65,9 +65,11 @@ def embed_table(table: str, arguments: argparse.Namespace, **options: Any) -> em
     return store
 
 
-def split_messages(texts: list[str], spam: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+def split_messages(texts: list[str], hashes: list[str], spam: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     """Return the part of each message: train, calibration, test, or copy of another one."""
-    keys = [re.sub(r"\W+", " ", re.sub(r"\d+", "0", text.casefold())).strip() or text for text in texts]
+    # The store has the beginnings of texts: of long ones, only the same are copies.
+    whole = [text if len(text) < 1000 else digest for text, digest in zip(texts, hashes, strict=True)]
+    keys = [re.sub(r"\W+", " ", re.sub(r"\d+", "0", text.casefold())).strip() or text for text in whole]
     _, first = np.unique(np.array(keys, dtype=object), return_index=True)
     parts, random = np.full(len(texts), "copy", dtype=object), np.random.default_rng(0)
     for kind in (False, True):
@@ -95,10 +97,10 @@ def say_share(caught: npt.NDArray[np.bool_], what: str) -> dict[str, float]:
 
 def make_filter(store: embedpipe.FeatureStore, arguments: argparse.Namespace) -> tuple[embedpipe.Head, float]:
     """Split, fit, set the threshold, measure on the rest, and save."""
-    rows = store.to_arrow(["id", "text", "label"]).filter(pc.field("label").is_valid())
+    rows = store.to_arrow(["id", "text", "content_hash", "label"]).filter(pc.field("label").is_valid())
     labels = np.array([str(label) for label in rows["label"].to_pylist()], dtype=object)
     spam = labels == arguments.spam
-    parts = split_messages(rows["text"].to_pylist(), spam)
+    parts = split_messages(rows["text"].to_pylist(), rows["content_hash"].to_pylist(), spam)
     if min((parts[kind] != "copy").sum() for kind in (spam, ~spam)) < 5:
         raise embedpipe.EmbedpipeError(f"under 5 messages are, or are not, {arguments.spam!r}: {sorted({*labels})[:9]}")
     for name, values in ((KIND, np.where(spam, "spam", "ham")), ("split", parts)):

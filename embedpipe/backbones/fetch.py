@@ -122,5 +122,6 @@ _OTHER_FORMATS = ["*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*",
 def _unreachable(wanted: str, why: str) -> WeightsError:
     return WeightsError(
         f"the published weights are not on this machine and cannot be downloaded: {why}. "
-        f"Get {wanted} and pass it with --weights PATH, or take random weights with --weights none"
+        f"Get {wanted} and pass it with --weights PATH, "
+        "or take random weights, where there are such, with --weights none"
     )

@@ -130,6 +130,8 @@ class FastTokenizer:
     tokenizer : transformers.PreTrainedTokenizerBase
     max_tokens : int
         Of one piece, special tokens included.
+    prompt : str
+        What is put before every text.
     lower : bool
         Whether texts are put into lower case first.
 
@@ -139,7 +141,7 @@ class FastTokenizer:
         If the tokenizer has no Rust core.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int, lower: bool = False) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int, prompt: str = "", lower: bool = False) -> None:
         core = getattr(tokenizer, "backend_tokenizer", None)
         if core is None:
             raise UsageError(
@@ -154,10 +156,11 @@ class FastTokenizer:
         self._type_pad = getattr(tokenizer, "pad_token_type_id", 0)
         # Only the beginning of a text is cut out beforehand, where it is the beginning that counts.
         self._window = _CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
-        self._lower = lower
+        self._prompt, self._lower = prompt, lower
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the tokens of a text; see `Tokenizer.split`."""
+        text = self._prompt + text
         text = text.lower() if self._lower else text
         if whole:
             first = self._core.encode(text)

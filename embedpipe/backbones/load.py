@@ -21,7 +21,7 @@ from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec, TextPrep
 from embedpipe.backbones.stages import Stage, find_stages
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights import hash_tensors
-from embedpipe.errors import BackboneError, UsageError, WeightsError
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
 
 #: Networks that are kept for the next `load_backbone` of the same options: clones never load again.
@@ -199,7 +199,12 @@ def reload_backbone(
     again = options_of(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
     again = dataclasses.replace(again, offline=options.offline)
     if modality in (None, spec.modality):
-        backbone = load_backbone(again, device)
+        try:
+            backbone = load_backbone(again, device)
+        except (UnknownBackboneError, WeightsError) as error:
+            if options.weights != "default":
+                raise
+            raise type(error)(f"{error}. If {holder} has vectors of a model of your own: --weights PATH") from error
         found = backbone.spec
     else:
         backbone = load_backbone(_other_tower(spec, again, modality), device)
@@ -207,7 +212,9 @@ def reload_backbone(
         found = dataclasses.replace(
             backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
         )
-    advice = "Give the weights that made the vectors (--weights PATH)."
+    counted = any(layer.pooling == "sif" for layer in spec.layers)
+    files = "--weights PATH, and --frequencies FILE if there was one" if counted else "--weights PATH"
+    advice = f"Give the weights that made the vectors ({files})."
     spec.require(found, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
     return backbone
 
@@ -235,8 +242,9 @@ def _tower(network: Network | TextNetwork, options: BackboneOptions) -> Network 
     tower = network if isinstance(network, TextNetwork) else network.text
     if tower is None:
         raise UsageError(f"{options.backbone} has no tower for texts")
-    if options.chunk and tower.preprocessing.max_tokens is None:
-        raise UsageError(f"chunk is for networks that read so many tokens and no more: {tower.name} reads whole texts")
+    if options.chunk and not tower.chunks:
+        why = "reads whole texts" if tower.preprocessing.max_tokens is None else "is read by its own library only"
+        raise UsageError(f"chunk is for texts that are cut into tokens here; {options.backbone} {why}: leave it out")
     return dataclasses.replace(tower, preprocessing=dataclasses.replace(tower.preprocessing, chunk=options.chunk))
 
 

@@ -50,7 +50,8 @@ class Tokens(NamedTuple):
     pieces : tuple
         What `Tokenizer.collate` puts into batches: one piece, or several of a text that is read in chunks.
     sizes : tuple of int
-        How much each piece is to compute, in tokens: pieces of one size share a batch without padding.
+        How much each piece is to compute, in tokens where those are known: pieces of one size share a batch
+        without padding.
     counts : mapping of str to int
         What the user should hear of, summed over a run; see `embedpipe.embedding.summary`.
     """
@@ -96,6 +97,8 @@ class TextNetwork:
         ``token_weights(module, batch)`` returns the weight of each token (n, length), for the pooling ``sif``.
     with_frequencies : callable, optional
         ``with_frequencies(path)`` returns this network with token weights from a file of words and their counts.
+    chunks : bool
+        Whether its tokenizer can give all of a long text in pieces.
     batch_size : int, optional
         Items that a forward pass takes where nobody says.
     one_thread : bool
@@ -115,6 +118,7 @@ class TextNetwork:
     normalised: bool = False
     token_weights: Callable[[nn.Module, dict[str, Tensor]], Tensor] | None = None
     with_frequencies: Callable[[Path], TextNetwork] | None = None
+    chunks: bool = True
     batch_size: int | None = None
     one_thread: bool = False
     libraries: tuple[str, ...] = ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from embedpipe.backbones.hugging_face import PACKAGES, FastTokenizer, find_folder, hash_configuration, quiet
-from embedpipe.backbones.network import TextNetwork, Tokens, Weights
+from embedpipe.backbones.network import NOTHING, TextNetwork, Tokens, Weights
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.importing import import_extra
@@ -43,7 +45,8 @@ class SentenceTransformerProvider:
             ) from error
         prompt = model.prompts.get(model.default_prompt_name) or ""
         limit = model.max_seq_length
-        tokenizer, limit = _tokenizer(model, prompt, limit if isinstance(limit, int) and limit < 1 << 30 else None)
+        limit = limit if isinstance(limit, int) and limit < 1 << 30 else None
+        tokenizer = _tokenizer(model, prompt, limit)
         return TextNetwork(
             name=spec_name.removeprefix(_PREFIX),
             module=model,
@@ -53,6 +56,7 @@ class SentenceTransformerProvider:
             pretrained=True,
             features=_features,
             normalised=type(model[-1]).__name__ == "Normalize",
+            chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
         )
 
@@ -62,7 +66,7 @@ def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
     return vectors[:, : getattr(module, "truncate_dim", None)]
 
 
-def _tokenizer(model: Any, prompt: str, limit: int | None) -> tuple[FastTokenizer | _OwnTokenizer, int | None]:
+def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _OwnTokenizer:
     """Return the fast tokenizer of a plain network of texts, and the library's own of any other."""
     first = model[0]
     plain = (
@@ -74,20 +78,33 @@ def _tokenizer(model: Any, prompt: str, limit: int | None) -> tuple[FastTokenize
         and all(getattr(part, "include_prompt", True) or not prompt for part in model)
     )
     if not plain or limit is None:
-        return _OwnTokenizer(model), None
-    return FastTokenizer(first.tokenizer, limit, bool(first.do_lower_case)), limit
+        return _OwnTokenizer(model, prompt, limit)
+    return FastTokenizer(first.tokenizer, limit, prompt, bool(first.do_lower_case))
 
 
 class _OwnTokenizer:
-    """The library's own preprocessing, for models that are no plain network of texts; truncation is not counted."""
+    """The library's own preprocessing, for models that are no plain network of texts."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, prompt: str, limit: int | None) -> None:
+        self._model, self._prompt, self._limit = model, prompt, limit
+        self._lock = threading.Lock()  # it sets up its tokenizer anew with every call
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the text: it is cut into tokens with its batch."""
-        return Tokens((text,), (len(text),))
+        """Return the text: it is cut into tokens with its batch. Whether it is too long is counted where that is known.
+
+        The size is in characters.
+        """
+        # A token has a character at least.
+        if self._limit is None or len(self._prompt) + len(text) <= self._limit or not callable(self._model.tokenizer):
+            return Tokens((text,), (len(text),))
+        with self._lock, quiet():
+            ids = self._model.tokenizer(self._prompt + text, truncation=False)["input_ids"]
+        return Tokens((text,), (len(text),), {"truncated texts": 1} if len(ids) > self._limit else NOTHING)
 
     def collate(self, pieces: Sequence[str]) -> dict[str, Tensor]:
-        """Return the library's features of texts, prompts included already."""
-        return {k: v for k, v in self._model.preprocess(list(pieces)).items() if isinstance(v, Tensor)}
+        """Return the library's features of texts."""
+        with self._lock:
+            found = self._model.preprocess(list(pieces), prompt=self._prompt or None)
+        if "prompt_length" in found:
+            found["prompt_length"] = torch.tensor([found["prompt_length"]])
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}

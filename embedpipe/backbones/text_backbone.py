@@ -54,8 +54,7 @@ class TextBackbone(Backbone):
             If the payload is no text, or an empty one.
         """
         decoded = decode_text(payload)
-        recipe = self.network.preprocessing
-        tokens = self.network.tokenizer.split(recipe.prompt + decoded.text, recipe.chunk)
+        tokens = self.network.tokenizer.split(decoded.text, self.network.preprocessing.chunk)
         counts = tokens.counts
         if decoded.encoding is not None:
             counts = {**counts, f"encoding {decoded.encoding}": 1}

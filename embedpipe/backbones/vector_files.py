@@ -181,6 +181,10 @@ def _sampled_dim(path: Path, head: bytes) -> int:
         raise WeightsError(f"{str(path)!r} is empty: there are no word vectors")
     dim = Counter(len(line.split()) - 1 for line in lines).most_common(1)[0][0]
     last = lines[0].split()[-1:]
+    if dim == 1:
+        raise WeightsError(
+            f"{str(path)!r} has one value a word: counts go with --frequencies, beside a file of vectors"
+        )
     if not 0 < dim <= WIDEST or as_number(last[0]) is None:
         raise WeightsError(
             f"{str(path)!r}, line 1: {shown(lines[0])} is no header of word2vec and no word with its values: give "

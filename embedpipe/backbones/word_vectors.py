@@ -101,6 +101,7 @@ def _build(name: str, file: VectorFile, origin: str) -> tuple[TextNetwork, WordS
         pretrained=True,
         token_weights=_token_weights,
         batch_size=BATCH,
+        chunks=False,
         one_thread=True,
     )
     return network, splitter

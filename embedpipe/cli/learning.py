@@ -86,7 +86,8 @@ def predict(
 
     check_table_name(to)
     loaded = load_head(head, trust=options["trust"])
-    given: Any = source[0] if len(source) == 1 else list(source)
+    # Several are files, by path or URL; a string in a list of texts would be a text.
+    given: Any = source[0] if len(source) == 1 else [one if "://" in one else Path(one) for one in source]
     if isinstance(given, str) and FeatureStore.exists(given):
         given = FeatureStore(given)
     table = loaded.predict(given, progress=not quiet, **options)

@@ -75,7 +75,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         rows.append(("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)"))
     if result.skipped:
         skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
-        rows.append(("left out", f"{skipped}; a file list or table can name what a folder's names hide"))
+        rows.append(("left out", skipped))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
     rows.append(("time", f"{stages} (over all threads); batches of {result.batch_size}"))
     rows += [("note", note) for note in result.notes]

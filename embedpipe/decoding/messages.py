@@ -28,6 +28,9 @@ _MEANT = {
 #: A header and the lines that it goes on over.
 _HEADER = re.compile(r"^[!-9;-~]+:.*(?:\r?\n[ \t].*)*(?:\r?\n|\Z)", re.MULTILINE)
 
+#: The second message of a mailbox file begins so.
+_MAILBOX = re.compile(rb"From .*?\n\r?\nFrom [^\n]*\r?\n[!-9;-~]+:", re.DOTALL)
+
 
 def message_text(data: bytes) -> tuple[str, str | None]:
     """Return the subject, a blank line and the body of an RFC 822 message, and the encodings that had to be detected.
@@ -43,6 +46,10 @@ def message_text(data: bytes) -> tuple[str, str | None]:
     MissingExtraError
         The body is HTML, or an encoding must be detected, and what does that is not installed.
     """
+    if _MAILBOX.match(data):
+        raise DecodeError(
+            "a mailbox of several e-mails, not one: split it into .eml files (Python's mailbox module does)"
+        )
     detected: dict[str, None] = {}
     try:
         # Not the newer policies: their parser of headers raises on broken ones.

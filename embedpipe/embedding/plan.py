@@ -79,10 +79,9 @@ def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> 
             pc.equal(ours.column("source_size"), theirs.column("source_size")),
             pc.equal(ours.column("source_modified"), theirs.column("source_modified")),
         )
-        # A cell of a table has its file's time: from another column it is another item.
-        cell = pc.fill_null(pc.starts_with(ours.column("uri"), "table://"), False)
+        # A cell has its table's time: in another column it is another item.
         elsewhere = pc.fill_null(pc.not_equal(ours.column("uri"), theirs.column("uri")), True)
-        fresh = np.asarray(pc.fill_null(same, False)) & ~np.asarray(pc.and_(cell, elsewhere))
+        fresh = np.asarray(pc.fill_null(same, False)) & ~np.asarray(pc.and_(_is_cell(ours.column("uri")), elsewhere))
     changed = _metadata_changed(ours, theirs, listing.root)
 
     mine = stored.filter(pc.equal(stored.column("source_root"), listing.root))
@@ -98,12 +97,20 @@ def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> 
 
 
 def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
-    """Mark rows (``id``, ``uri``) whose item a listing has no more: neither the id nor the place is in it."""
+    """Mark rows (``id``, ``uri``) whose item a listing has no more: neither the id nor the place is in it.
+
+    A cell's place is only its row's number, at which another item stands when rows are taken out.
+    """
     unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
     there = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
     there = pc.or_(there, pc.is_in(rows.column("id"), value_set=unlistable))
     place = pc.is_in(rows.column("uri"), value_set=pc.drop_null(listing.table.column("uri")))
-    return pc.invert(pc.or_(there, place))
+    return pc.invert(pc.or_(there, pc.and_(place, pc.invert(_is_cell(rows.column("uri"))))))
+
+
+def _is_cell(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Mark the places that are cells of tables."""
+    return pc.fill_null(pc.or_(pc.starts_with(uris, "table://"), pc.starts_with(uris, "parquet://")), False)
 
 
 def _check_roots(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table, path: str) -> str | None:

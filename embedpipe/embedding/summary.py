@@ -43,15 +43,15 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
     """
     said = []
     if truncated := counts.get("truncated texts", 0):
-        said.append(f"{truncated:,} texts are longer than the backbone reads: only their start counts (--chunk: all)")
-    if words := counts.get("words", 0):
-        rate = counts.get("unknown words", 0) / words
-        said.append(f"{rate:.1%} of {words:,} words have no vector")
+        said.append(f"longer than the backbone reads, so that only the start counts (--chunk reads all): {truncated:,}")
+    if unknown := counts.get("unknown words", 0):
+        words = counts["words"]
+        said.append(f"words without a vector: {unknown:,} of {words:,} ({unknown / words:.1%})")
     if empty := counts.get("texts without a known word", 0):
-        said.append(f"{empty:,} texts have no word with a vector: theirs are zeros")
+        said.append(f"texts without any word that has a vector, so that theirs is zeros: {empty:,}")
     for name, count in counts.items():
         if name.startswith("encoding "):
-            said.append(f"{count:,} texts were read as {name.removeprefix('encoding ')}, which was detected")
+            said.append(f"texts in {name.removeprefix('encoding ')}, which was detected: {count:,}")
     return said
 
 

@@ -175,7 +175,10 @@ def _check_sample(
                 errors.append(error)
             report.compared += 1
     if not report.compared:
-        return Check("sample", report.changed + report.unreadable == 0, f"none of {count} items could be compared")
+        why = (
+            f": {report.changed} have changed since (embed again), {report.unreadable} cannot be read" if count else ""
+        )
+        return Check("sample", count == 0, f"none of {count} items could be compared{why}")
     report.min_cosine, report.max_relative_error = min(cosines), max(errors)
     ok = report.min_cosine >= MIN_COSINE[store.spec.precision]
     detail = (

@@ -57,7 +57,7 @@ def draw_neighbours(found: pa.Table, to: str | Path, *, title: str = "") -> Path
     found : pyarrow.Table
         One row a neighbour, those of one query by rank, with columns ``query`` (its name), ``query_uri`` (null where
         it has no picture), ``rank`` (from 1), ``score`` (cosine), ``id``, ``uri`` and, where there are some,
-        ``query_label``, ``label``, ``text`` and ``error`` (why a query has no neighbours).
+        ``query_label``, ``query_text``, ``label``, ``text`` and ``error`` (why a query has no neighbours).
     to : str or path-like
         The PNG file to write, atomically.
     title : str
@@ -95,7 +95,7 @@ def draw_neighbours(found: pa.Table, to: str | Path, *, title: str = "") -> Path
     for i, (query, tiles) in enumerate(rows):
         bottom = HEAD + i * (large + CAPTION) + large
         _draw_tile(sheet, EDGE, bottom, large, query, pictures, THIN)
-        _write_below(sheet, EDGE, bottom, large, query.name, query)
+        _write_below(sheet, EDGE, bottom, large, "" if query.name == query.text else query.name, query)
         if not tiles:
             reason = f"no neighbours: {query.error}" if query.error else "no neighbours"
             sheet.write(left, bottom - side / 2, fit_text(reason, room, TEXT), TEXT, FAINT)
@@ -142,7 +142,7 @@ def _rows(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
         label, wanted = _text(row.get("label")), _text(row.get("query_label"))
         # queries of the same name are told apart by the rank, which begins anew
         if row["rank"] in (None, 1) or not rows or row["query"] != rows[-1][0].name:
-            words = row["query"] if row["query_uri"] is None else ""
+            words = _text(row.get("query_text")) or (row["query"] if row["query_uri"] is None else "")
             query = _Tile(row["query"], row["query_uri"], wanted, QUERY, error=_text(row.get("error")), text=words)
             rows.append((query, []))
         if row["rank"] is None:

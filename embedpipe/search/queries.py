@@ -25,7 +25,14 @@ from embedpipe.sources.listing import numbered
 from embedpipe.sources.locations import is_url
 from embedpipe.sources.memory import ROOT
 from embedpipe.sources.options import Modality
-from embedpipe.sources.suffixes import IMAGE_SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIX, is_image_name, suffix_of
+from embedpipe.sources.suffixes import (
+    IMAGE_SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    TEXT_SUFFIXES,
+    is_image_name,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     from embedpipe.backbones import Backbone
@@ -34,12 +41,12 @@ if TYPE_CHECKING:
 MANY_IDS = 20_000
 
 #: A string that ends so is meant as a file, there or not.
-FILE_SUFFIXES = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, TAR_SUFFIX, ".txt", ".lst", ".npy")
+FILE_SUFFIXES = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, *TEXT_SUFFIXES, TAR_SUFFIX, ".lst", ".npy")
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query: its name, place and label where there are such, and its vector or why it has none."""
+    """One query: its name, place, label and text where there are such, and its vector or why it has none."""
 
     name: str
     uri: str | None = None
@@ -47,6 +54,7 @@ class Query:
     vector: npt.NDArray[np.float32] | None = None
     row: int | None = None
     error: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,9 @@ def resolve(
     Raises UsageError for what this store cannot be asked, and what `reload_backbone` raises.
     """
     asked = [_understand(index, item) for item in _listed(query)]
+    for item in asked:
+        if isinstance(item, _Source) and item.text is not None and not any(map(str.isspace, item.text)):
+            show.say(f"{item.text!r} is no id and no file, so it is searched for as words")
     found: dict[int, list[Query]] = {}
     modalities: tuple[Modality, ...] = ("image", "text")
     for modality in modalities:
@@ -107,8 +118,10 @@ def _understand(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
         return [_by_id(index, name, row)]
     if not name:
         raise UsageError("a query is an empty string: give an id, an image, a text or a .npy file")
-    is_file = isinstance(item, os.PathLike) or _is_there(name) or (stored == "image" and _is_meant_as_file(name))
-    if not is_file:
+    meant = _is_meant_as_file(name)
+    # Among texts, a word may be the name of something in the working folder.
+    is_file = isinstance(item, os.PathLike) or (_is_there(name) and (meant or stored == "image"))
+    if not is_file and not (meant and stored == "image"):
         return _Source(open_source([name], modality="text"), "text", name)
     if name.lower().endswith(".npy"):
         return _by_vector(index, _read_vectors(name), Path(name).name)
@@ -139,9 +152,10 @@ def _is_meant_as_file(name: str) -> bool:
 
 
 def _by_id(index: SimilarityIndex, id: str, row: int) -> Query:
-    known = [name for name in ("uri", "label") if name in index.store.data_columns]
+    wanted = ["uri", "label", *(["text"] if index.store.spec.modality == "text" else [])]
+    known = [name for name in wanted if name in index.store.data_columns]
     about = index.store.table.rows(pa.array([id]), ["id", *known]).to_pylist()[0]
-    return Query(id, about.get("uri"), about.get("label"), index.vectors[row], row)
+    return Query(id, about.get("uri"), about.get("label"), index.vectors[row], row, text=about.get("text"))
 
 
 def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> list[Query]:
@@ -170,6 +184,7 @@ def _embed(
 
     backbone = _load(index, sources, modality, reload_options, compute)
     vectors: dict[int, npt.NDArray[np.float32]] = {}
+    texts: dict[int, str | None] = {}
     errors: dict[int, str] = {}
     for message in stream_vectors(_joined(sources), backbone, compute, show):
         if isinstance(message, Failure):
@@ -177,6 +192,7 @@ def _embed(
         else:
             (found,) = message.vectors.values()
             vectors.update(zip(message.rows, found, strict=True))
+            texts.update(zip(message.rows, message.texts, strict=True))
     queries = []
     start = 0
     unnamed = count()
@@ -189,7 +205,7 @@ def _embed(
             if vector is not None and not vector.any():
                 vector, error = None, "the backbone's vector is all zeros, which has no direction"
             own = None if about["uri"] is None or vector is None else index.find_uri(about["uri"])
-            rows.append(Query(name, about["uri"], about["label"], vector, own, error))
+            rows.append(Query(name, about["uri"], about["label"], vector, own, error, texts.get(number)))
         queries.append(rows)
         start += table.num_rows
     return queries

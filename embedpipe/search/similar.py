@@ -44,8 +44,9 @@ def find_similar(
     -------
     pyarrow.Table
         One row a neighbour, by query and rank: ``query`` (str; the text itself, where it is one), ``query_uri``,
-        ``query_label``, ``rank`` (int64, from 1), ``score`` (float64, the cosine), ``id``, and the store's other
-        columns, and ``error``: a query that cannot be read or embedded is one row with that and no neighbour.
+        ``query_text`` (only where queries are texts: their beginnings), ``query_label``, ``rank`` (int64, from 1),
+        ``score`` (float64, the cosine), ``id``, and the store's other columns, and ``error``: a query that cannot be
+        read or embedded is one row with that and no neighbour.
 
     Raises
     ------
@@ -71,6 +72,7 @@ def _neighbours(index: SimilarityIndex, queries: list[Query], k: int) -> pa.Tabl
     for query in queries:
         label = str(query.label) if text and query.label is not None else query.label
         about = {"query": query.name, "query_uri": query.uri, "query_label": label, "error": query.error}
+        about |= {"query_text": query.text} if "query_text" in schema.names else {}
         if query.vector is None:
             rows.append(about)
             continue
@@ -85,6 +87,8 @@ def _schema(queries: list[Query]) -> pa.Schema:
     kinds = {type(query.label) for query in queries} - {type(None)}
     labels = pa.array([query.label for query in queries]).type if len(kinds) == 1 else pa.string()
     texts = [(name, pa.string()) for name in ("query", "query_uri")]
+    if any(query.text is not None for query in queries):
+        texts.append(("query_text", pa.string()))
     numbers = [("rank", pa.int64()), ("score", pa.float64()), ("row", pa.int64())]
     return pa.schema([*texts, ("query_label", labels), *numbers, ("error", pa.string())])
 
@@ -95,7 +99,7 @@ def _joined(index: SimilarityIndex, found: pa.Table) -> pa.Table:
     names = [name for name in index.store.data_columns if name != "id"]
     rows = index.store.table.rows(ids.unique().drop_null(), ["id", *names])
     where = pc.index_in(ids, value_set=rows.column("id").combine_chunks())
-    columns = {name: found.column(name) for name in ("query", "query_uri", "query_label", "rank", "score")}
+    columns = {name: found.column(name) for name in found.column_names if name not in ("row", "error")}
     stored = {name: rows.column(name).take(where) for name in names}
     # A metadata column may have the name of one of these, which then stands before it.
     return pa.table({**stored, **columns, "id": ids, "error": found.column("error")}).select(

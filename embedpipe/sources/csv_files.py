@@ -17,7 +17,7 @@ _MAX_BLOCK = 1 << 30
 def parse_csv(
     data: bytes, delimiter: str, columns: Sequence[str] | None, text: Sequence[str], names: str | None
 ) -> tuple[pa.Table, str | None]:
-    """Parse CSV or TSV in UTF-8; return the table, and a remark about its quotes if they are remarkable.
+    """Parse CSV or TSV in UTF-8; return the table, and a remark on its delimiter and quotes if they are remarkable.
 
     Parameters
     ----------
@@ -38,6 +38,7 @@ def parse_csv(
     pyarrow.ArrowInvalid
         Rows have different numbers of columns.
     """
+    delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     given = None if names is None else [name.strip() for name in names.split(",")]
     # Where there is no header, pyarrow calls the columns f0, f1...
@@ -62,7 +63,21 @@ def parse_csv(
             )
         table = table.rename_columns(given)
         table = table if columns is None else table.select(list(columns))
-    return table, remark
+    return table, "; ".join(part for part in (note, remark) if part) or None
+
+
+def _delimiter(data: bytes, delimiter: str, names: str | None) -> tuple[str, str | None]:
+    """Return what separates the columns, and a remark if it is not what the file's name says.
+
+    Spreadsheets write semicolons where the decimal sign is a comma, and some programs tabs, and call it CSV.
+    """
+    first = data.partition(b"\n")[0]
+    if delimiter != "," or (b"," in first and names is None):
+        return delimiter, None
+    for other, word in ((";", "semicolons"), ("\t", "tabs")):
+        if other.encode() in first and (names is None or first.count(other.encode()) == names.count(",")):
+            return other, f"its columns are separated by {word}"
+    return delimiter, None
 
 
 def block_size(size: int) -> int:

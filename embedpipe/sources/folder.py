@@ -17,7 +17,14 @@ from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
 from embedpipe.sources.options import Modality
 from embedpipe.sources.payloads import read_payload
-from embedpipe.sources.suffixes import TABLE_SUFFIXES, TAR_SUFFIX, is_payload_name, list_suffixes, suffix_of
+from embedpipe.sources.suffixes import (
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    TEXT_SUFFIXES,
+    is_payload_name,
+    list_suffixes,
+    suffix_of,
+)
 
 SPLITS = {
     "train": "train",
@@ -205,6 +212,8 @@ def _found_instead(skipped: Counter[str], root: str, modality: Modality) -> str:
     if not skipped:
         return "the folder is empty"
     found = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
+    if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
+        return f"found {found}; to embed texts, say so (--modality text)"
     for suffix in skipped:
         if suffix == TAR_SUFFIX and modality == "image":
             return f"found {found}; for WebDataset shards pass {join(root, '*.tar')!r}"

@@ -123,7 +123,9 @@ def read_bytes(location: str) -> bytes:
     except ReadError:
         raise
     except Exception as error:
-        raise ReadError(f"cannot read {printable(location)}: {_reason(error)}") from error
+        spaces = " " in location and isinstance(error, FileNotFoundError)
+        hint = "; if it is a text and no path, say modality='text'" if spaces else ""
+        raise ReadError(f"cannot read {printable(location)}: {_reason(error)}{hint}") from error
 
 
 def read_range(location: str, offset: int, size: int) -> bytes:

@@ -146,7 +146,8 @@ def _missing(text: str, location: str) -> str:
     folder, name = split(location)
     known = Path(folder).is_dir() and not is_url(location)
     beside = [path.name for path in Path(folder).iterdir()] if known else []
-    return f"there is no file or folder {text!r}{nearest(name, beside)}"
+    hint = nearest(name, beside) or ("; to embed it as a text, put it in a list" if " " in text else "")
+    return f"there is no file or folder {text!r}{hint}"
 
 
 def _with_prefix(listing: Listing, prefix: str) -> Listing:

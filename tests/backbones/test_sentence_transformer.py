@@ -126,6 +126,23 @@ def test_a_model_with_a_prompt_puts_it_before_each_text(folder, tmp_path):
     assert cosines(embed(prompted, TEXTS[:4]), expected).min() >= 0.999999
 
 
+def test_a_prompt_that_pooling_leaves_out(folder, tmp_path):
+    copy = tmp_path / "left-out"
+    shutil.copytree(folder, copy)
+    (copy / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "search query: "}, "default_prompt_name": "query"})
+    )
+    pooling = copy / "1_Pooling/config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
+    backbone = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    assert backbone.spec.preprocessing.prompt == "search query: "
+    assert cosines(embed(backbone, TEXTS[:4]), backbone.network.module.encode(TEXTS[:4])).min() >= 0.999999
+    assert backbone.prepare(TEXTS[7]).counts == {"truncated texts": 1}
+    assert not backbone.prepare("word " * 60).counts
+    with pytest.raises(UsageError, match="is read by its own library only"):
+        load_backbone(BackboneOptions(f"sentence-transformers/{copy}", chunk=True))
+
+
 def test_a_static_model_goes_through_the_library_itself(tmp_path):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -230,3 +230,13 @@ def test_mutated_messages_are_a_text_or_a_decode_error(seed: int, changes: int) 
 @given(st.binary(max_size=400))
 def test_any_bytes_as_a_message(data: bytes) -> None:
     assert outcome(EmailBytes(data)).encode()
+
+
+@pytest.mark.parametrize("first", ["From MAILER-DAEMON Mon Jan  1 00:00:00 2001\n", ""])
+def test_a_mailbox_of_several_mails_is_refused(first: str) -> None:
+    one = "Subject: one\nX-Label: spam\n\nFrom here on it is quiet.\n"
+    box = f"{first}{one}\nFrom MAILER-DAEMON Mon Jan  1 00:00:00 2001\nSubject: two\n\nThe second.\n"
+    if first:
+        with pytest.raises(DecodeError, match="a mailbox of several e-mails"):
+            decode_text(EmailBytes(box.encode()))
+    assert "quiet" in decode_text(EmailBytes((first + one).encode())).text

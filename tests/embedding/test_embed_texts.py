@@ -18,13 +18,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from conftest import TINY
 from tiny_text_backbone import TINY_TEXT
 from typer.testing import CliRunner
 
 import embedpipe
 from embedpipe.backbones.text_backbone import EXCERPT
 from embedpipe.cli.app import app
-from embedpipe.errors import UsageError
+from embedpipe.errors import SourceError, UsageError
 
 TEXTS = [f"message {i} about {topic}" for i, topic in enumerate(["cats", "dogs", "money", "rain"] * 5)]
 
@@ -91,6 +92,18 @@ def test_only_what_changed_is_embedded_and_another_column_is_another_text(tmp_pa
     other = embed(path, tmp_path / "store", text="two")
     assert other.summary.embedded == 6
     assert other.to_arrow(["text"])["text"].to_pylist() == [f"xyz {i}" for i in range(6)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_taken_out_of_a_table_are_gone(tmp_path: Path, suffix: str) -> None:
+    path, to = tmp_path / f"messages{suffix}", tmp_path / "store"
+    rows = pl.DataFrame({"id": list("abcd"), "body": [f"text {i}" for i in range(4)]})
+    for kept in ([0, 1, 2, 3], [0, 2, 3], [3, 0]):
+        (rows[kept].write_csv if suffix == ".csv" else rows[kept].write_parquet)(path)
+        store = embed(path, to, text="body", prune=True, force=True)
+        assert store.ids() == sorted(rows[kept]["id"])
+        assert store.summary.seen == len(kept)
+    assert store.to_arrow(["text"])["text"].to_pylist() == ["text 0", "text 3"]
 
 
 def test_good_rows_are_embedded_and_bad_ones_explained(tmp_path: Path) -> None:
@@ -172,10 +185,27 @@ def test_fit_predict_search_and_show_on_the_command_line(frame: pd.DataFrame, tm
     run("predict", head, str(path), "--text", "body", "--to", str(tmp_path / "out.csv"), "--trust")
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert (predicted["label"] == frame["category"]).mean() > 0.9
+    files = [str(tmp_path / f"{name}.txt") for name in ("one", "two")]
+    for file, text in zip(files, ("message 3 about money", "message 1 about cats"), strict=True):
+        Path(file).write_text(text)
+    run("predict", head, *files, "--to", str(tmp_path / "files.csv"), "--trust")
+    assert pd.read_csv(tmp_path / "files.csv")["label"].tolist() == ["bank", "pet"]
     found = json.loads(run("search", store, "about money", "-k", "2", "--json", "--trust"))
     assert {row["query"] for row in found} == {"about money"}
     assert all("money" in row["text"] for row in found)
     assert "money" in run("search", store, "about money", "-k", "2", "--trust")
+
+
+def test_texts_that_were_taken_for_images_are_errors_that_say_so(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="--text COLUMN"):
+        embedpipe.embed(frame[["body"]].rename(columns={"body": "words"}), tmp_path / "store", backbone=TINY)
+    (tmp_path / "a.txt").write_text("a text")
+    with pytest.raises(SourceError, match="--modality text"):
+        embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY)
+    store = embedpipe.embed(["hello there"], tmp_path / "store", backbone=TINY)
+    assert "say modality='text'" in store.failures()["message"][0].as_py()
+    with pytest.raises(SourceError, match="put it in a list"):
+        embed("hello there", tmp_path / "texts")
 
 
 def test_a_text_column_needs_a_backbone_of_texts(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -179,11 +179,11 @@ def test_copies_count_once_and_parts_keep_the_shares(script: dict[str, Any]) -> 
     texts = [f"{word} call {i}" for i, word in enumerate(["Hello", "hello!", "HELLO,", "other", ":-)", ":-("])]
     texts += [f"message {'abcdefghijklmnopqrst'[i]}" for i in range(20)]
     spam = np.array([False] * 6 + [True] * 10 + [False] * 10)
-    parts = script["split_messages"](texts, spam)
+    parts = script["split_messages"](texts, texts, spam)
     assert parts[1] == parts[2] == "copy"
     assert (parts == "copy").sum() == 3  # the faces differ in punctuation only
     assert [(parts[spam] == part).sum() for part in ("train", "calibration", "test")] == [6, 2, 2]
-    assert (parts == script["split_messages"](texts, spam)).all()
+    assert (parts == script["split_messages"](texts, texts, spam)).all()
 
 
 @pytest.mark.parametrize("rate", ["0.01", "0.05", "0.3"])

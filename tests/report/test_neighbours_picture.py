@@ -177,3 +177,15 @@ def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any])
         with pytest.raises(UsageError, match=message):
             embedpipe.draw_neighbours(table, tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_texts_are_written_in_the_place_of_pictures(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+    nothing = pa.nulls(2, pa.string())
+    found = make_found(1, 2, query=["some words"] * 2, query_uri=nothing, text=["a text of a few words " * 30, "short"])
+    written = pixels(embedpipe.draw_neighbours(found, tmp_path / "texts.png"))
+    blank = pixels(embedpipe.draw_neighbours(found.set_column(8, "text", [["."] * 2]), tmp_path / "blank.png"))
+    assert written.shape == blank.shape
+    assert (written < 100).all(axis=2).sum() > (blank < 100).all(axis=2).sum() + 1000
+    of_file = found.append_column("query_text", pa.array(["the text of a file " * 20] * 2))
+    longer = pixels(embedpipe.draw_neighbours(of_file, tmp_path / "file.png"))
+    assert (longer < 100).all(axis=2).sum() > (written < 100).all(axis=2).sum() + 500

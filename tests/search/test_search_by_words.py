@@ -77,7 +77,8 @@ def test_an_id_comes_first_then_a_path_then_the_text_itself(
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "one.txt").write_text("a bank")
     (tmp_path / "cat" / "two.txt").write_text("some snow")
-    found = find_similar(texts, "cat", **options)
+    assert find_similar(texts, "cat", **options)["query"].to_pylist() == ["cat"]  # a word, whatever lies here
+    found = find_similar(texts, "cat/", **options)
     assert found["query"].to_pylist() == ["one.txt", "two.txt"]
     assert found["label"].to_pylist() == ["money", "weather"]
     single = find_similar(texts, tmp_path / "cat" / "two.txt", **options).to_pylist()

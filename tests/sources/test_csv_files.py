@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import tempfile
 from pathlib import Path
 
@@ -209,3 +210,16 @@ def test_no_quote_is_lost_silently(strings: list[str], delimiter: str) -> None:
         except SourceError:
             return
         assert listing.notes or len(listing) == len(fields)
+
+
+@pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_csv_of_another_delimiter_is_read_and_said(tmp_path: Path, delimiter: str, word: str) -> None:
+    rows = [["a", 'says "hi", and goes', "3,5"], ["b", f"two{delimiter} parts\nand lines", "1"]]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL)
+    writer.writerows([["id", "text", "n"], *rows])
+    listing = opened(tmp_path / "t.csv", buffer.getvalue().encode("utf-8-sig"))
+    assert texts_of(listing) == [row[1] for row in rows]
+    assert any(f"its columns are separated by {word}" in note for note in listing.notes)
+    headless = opened(tmp_path / "h.csv", delimiter.join(["a", "text, with a comma", "3"]).encode(), "id,text,n")
+    assert texts_of(headless) == ["text, with a comma"]
