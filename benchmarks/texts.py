@@ -13,9 +13,8 @@ article ... writes" with mail addresses, and signatures: easier than 20 Newsgrou
 So much normalised text favours words over a network that was trained on sentences with their case and punctuation.
 
 TF-IDF is scikit-learn's: words and pairs of words that two training texts have, 1 + log(count), L2 norm; C from 10 to
-10,000 by log-loss in 3 folds of the training rows. embedpipe's `logreg` chooses its C so too, but not on R52: where a
-class has a single training text, it takes 0.01. Texts are embedded once, into stores in --cache; run again after a
-kill, it goes on.
+10,000 by log-loss in 3 folds of the training rows. embedpipe's `logreg` chooses its C so too. Texts are embedded once,
+into stores in --cache; run again after a kill, it goes on.
 """
 
 from __future__ import annotations

@@ -66,8 +66,7 @@ def embed_table(table: str, arguments: argparse.Namespace, **options: Any) -> em
 
 
 def split_messages(texts: list[str], hashes: list[str], spam: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return the part of each message: train, calibration, test, or copy of another one."""
-    # The store has the beginnings of texts: of long ones, only the same are copies.
+    """Return the part of each message: train, calibration, test, or copy; of cut texts, equal ones alone are copies."""
     whole = [text if len(text) < 1000 else digest for text, digest in zip(texts, hashes, strict=True)]
     keys = [re.sub(r"\W+", " ", re.sub(r"\d+", "0", text.casefold())).strip() or text for text in whole]
     _, first = np.unique(np.array(keys, dtype=object), return_index=True)

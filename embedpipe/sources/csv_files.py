@@ -38,6 +38,8 @@ def parse_csv(
     pyarrow.ArrowInvalid
         Rows have different numbers of columns.
     """
+    if not data.endswith(b"\n"):
+        data += b"\n"  # pyarrow makes nothing of a single line without an end
     delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     given = None if names is None else [name.strip() for name in names.split(",")]
