@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone, Item
     from embedpipe.backbones.device import choose_device
     from embedpipe.backbones.load import describe_layers, load_backbone, options_of, reload_backbone, resolve
-    from embedpipe.backbones.network import Network, Provider, TextNetwork, Tokenizer, Tokens, input_of
+    from embedpipe.backbones.network import ImageNetwork, Provider, TextNetwork, Tokenizer, Tokens, input_of
     from embedpipe.backbones.options import BackboneOptions, ReloadOptions
     from embedpipe.backbones.registry import list_backbones
     from embedpipe.backbones.spec import BackboneSpec, LayerSpec, TextPreprocessing
@@ -25,7 +25,7 @@ _HOME = {
     "BackboneSpec": "spec",
     "Item": "backbone",
     "LayerSpec": "spec",
-    "Network": "network",
+    "ImageNetwork": "network",
     "Provider": "network",
     "ReloadOptions": "options",
     "Stage": "stages",
@@ -47,9 +47,9 @@ __all__ = [
     "Backbone",
     "BackboneOptions",
     "BackboneSpec",
+    "ImageNetwork",
     "Item",
     "LayerSpec",
-    "Network",
     "Provider",
     "ReloadOptions",
     "Stage",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.layers import Batch, check_output, pool, run_layers
-from embedpipe.backbones.network import NOTHING, Network, TextNetwork
+from embedpipe.backbones.network import NOTHING, ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError
 
@@ -65,14 +65,14 @@ class Backbone(ABC):
     ----------
     spec : BackboneSpec
         What decides the vectors.
-    network : Network or TextNetwork
+    network : ImageNetwork or TextNetwork
         On ``device``, in eval mode, without gradients.
     device : torch.device
         Where it runs.
     """
 
     spec: BackboneSpec
-    network: Network | TextNetwork = dataclasses.field(repr=False)
+    network: ImageNetwork | TextNetwork = dataclasses.field(repr=False)
     device: torch.device
 
     @property

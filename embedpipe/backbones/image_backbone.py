@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from embedpipe.backbones.backbone import Backbone, Item
-from embedpipe.backbones.network import Network
+from embedpipe.backbones.network import ImageNetwork
 from embedpipe.decoding import Preprocessing, decode_image, to_pixels
 from embedpipe.errors import BackboneError
 
@@ -21,7 +21,7 @@ from embedpipe.errors import BackboneError
 class ImageBackbone(Backbone):
     """A `Backbone` that embeds pictures."""
 
-    network: Network = dataclasses.field(repr=False)
+    network: ImageNetwork = dataclasses.field(repr=False)
 
     @property
     def _recipe(self) -> Preprocessing:

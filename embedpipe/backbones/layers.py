@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.network import Network, TextNetwork
+from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
 from embedpipe.backbones.token_pooling import default_token_pooling, pool_tokens
 from embedpipe.errors import BackboneError, UsageError, nearest
@@ -20,17 +20,17 @@ TRIAL = 2
 Batch = Tensor | dict[str, Tensor]
 
 
-def trial_batch(network: Network | TextNetwork) -> Batch:
+def trial_batch(network: ImageNetwork | TextNetwork) -> Batch:
     """Return a batch of two blank pictures, (2, 3, h, w) float32, or two short texts, on the network's device."""
     device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
-    if isinstance(network, Network):
+    if isinstance(network, ImageNetwork):
         return torch.zeros(TRIAL, 3, *network.preprocessing.crop, device=device)
     piece = network.tokenizer.split("the of", whole=False).pieces[0]
     return {name: tensor.to(device) for name, tensor in network.tokenizer.collate([piece] * TRIAL).items()}
 
 
 def run_layers(
-    network: Network | TextNetwork, names: Sequence[str], batch: Batch, take: Callable[[str, Any], Tensor]
+    network: ImageNetwork | TextNetwork, names: Sequence[str], batch: Batch, take: Callable[[str, Any], Tensor]
 ) -> dict[str, Tensor]:
     """Run a network once and return ``take(name, output)`` of each named layer.
 
@@ -57,7 +57,7 @@ def run_layers(
             features = network.features(network.module, batch)
             if FEATURES in names:
                 taken[FEATURES] = take(FEATURES, features)
-        if len(taken) < len(names) and isinstance(network, Network):  # some lie behind the features, or are all
+        if len(taken) < len(names) and isinstance(network, ImageNetwork):  # some lie behind the features, or are all
             network.module(batch)
     finally:
         for handle in handles:
@@ -70,7 +70,9 @@ def run_layers(
     return {name: taken[name] for name in names}
 
 
-def plan_layers(network: Network | TextNetwork, names: Sequence[str], pooling: Pooling | None) -> tuple[LayerSpec, ...]:
+def plan_layers(
+    network: ImageNetwork | TextNetwork, names: Sequence[str], pooling: Pooling | None
+) -> tuple[LayerSpec, ...]:
     """Run a network on a trial batch and decide how each named layer becomes a vector, and of how many values.
 
     Raises
@@ -119,7 +121,7 @@ def check_output(name: str, output: Any, n: int) -> None:
         )
 
 
-def default_pooling(network: Network | TextNetwork, output: Tensor) -> Pooling:
+def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor) -> Pooling:
     """Return how an output (n, ...) becomes vectors where the user does not say.
 
     Vectors stay, maps and a text's tokens are averaged, and of patches it is the class token, or their average.
@@ -134,7 +136,7 @@ def default_pooling(network: Network | TextNetwork, output: Tensor) -> Pooling:
 
 
 def pool(
-    network: Network | TextNetwork, output: Tensor, pooling: Pooling, name: str, batch: Batch | None = None
+    network: ImageNetwork | TextNetwork, output: Tensor, pooling: Pooling, name: str, batch: Batch | None = None
 ) -> Tensor:
     """Turn an output (n, ...) into new float32 vectors (n, dim).
 
@@ -169,13 +171,13 @@ def pool(
     return output.mean(places) if pooling == "avg" else output.amax(places)
 
 
-def _prefix(network: Network, tokens: Tensor) -> int:
+def _prefix(network: ImageNetwork, tokens: Tensor) -> int:
     """Return how many tokens of (n, length, dim) are no patches: none where there are as many as patches."""
     patches = getattr(getattr(network.module, "patch_embed", None), "num_patches", None)
     return 0 if tokens.shape[1] == patches else network.prefix_tokens
 
 
-def _is_channels_last(network: Network, maps: Tensor) -> bool:
+def _is_channels_last(network: ImageNetwork, maps: Tensor) -> bool:
     """Tell (n, h, w, c) from (n, c, h, w): places have the picture's proportions, channels have not."""
     height, width = network.preprocessing.crop
     _, a, b, c = maps.shape

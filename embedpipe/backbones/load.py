@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -14,7 +16,7 @@ from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers import plan_layers
-from embedpipe.backbones.network import Network, TextNetwork, Weights
+from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import get_provider, modalities_of, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec, TextPreprocessing
@@ -31,7 +33,7 @@ KEPT = 4
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     provider: str
-    network: Network | TextNetwork
+    network: ImageNetwork | TextNetwork
     weights_sha256: str
     #: What was asked of the network before: each new question costs a forward pass.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
@@ -149,6 +151,11 @@ def options_of(
         backbone = f"python:{spec.name}"
     elif weights == "default" and not spec.pretrained:
         weights = "none"
+    if not trust and re.match(r"local-dir:|[/~.]|.*\.\.", spec.name) and weights in ("default", "none"):
+        raise BackboneError(
+            f"the stored spec names a place on this machine, {spec.name!r}: give the model with --weights PATH, or say "
+            "that you trust it (--trust, trust=True)"
+        )
     if "python:" in (backbone[:7], (arch or "")[:7]) and not trust:
         raise BackboneError(
             f"the stored spec names Python code to run, {spec.name!r}: if you trust it, say so (--trust, trust=True)"
@@ -233,7 +240,7 @@ def _other_tower(spec: BackboneSpec, options: BackboneOptions, modality: Modalit
     return dataclasses.replace(options, modality=modality, layer=(), pooling=None, chunk=False, frequencies=None)
 
 
-def _tower(network: Network | TextNetwork, options: BackboneOptions) -> Network | TextNetwork:
+def _tower(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:
     """Return the network of the modality that is asked for, reading as it is asked to."""
     if options.modality == "image":
         if isinstance(network, TextNetwork):
@@ -248,7 +255,7 @@ def _tower(network: Network | TextNetwork, options: BackboneOptions) -> Network 
     return dataclasses.replace(tower, preprocessing=dataclasses.replace(tower.preprocessing, chunk=options.chunk))
 
 
-def _plan(options: BackboneOptions, network: Network | TextNetwork) -> tuple[LayerSpec, ...]:
+def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tuple[LayerSpec, ...]:
     """Find the layers asked for, and their dimensions."""
     names = options.layer or (FEATURES,)
     with torch.inference_mode():
@@ -269,7 +276,7 @@ def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
 def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
     """Return a loaded network from the process's cache, or build it."""
     provider, name = split_name(options.backbone)
-    files = [Path(file).expanduser() for file in (name, options.weights, options.frequencies) if file]
+    files = [Path(file) for file in (name, options.weights, options.frequencies) if file]
     key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
     with _lock:
         if key not in _cache:
@@ -286,11 +293,13 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return sizes and times of a file, or of those in a folder, so that a changed one is read again."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
+    with contextlib.suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files if file.exists())
 
 
-def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Network | TextNetwork]:
+def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, ImageNetwork | TextNetwork]:
     """Have the provider build a network; return it with the provider's name in the spec."""
     if provider == "checkpoint":
         return provider, _build_checkpoint(options, name)
@@ -307,13 +316,13 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Net
             weights = read_checkpoint(file).weights
     network = source.load(name, weights, options.offline)
     if options.frequencies is not None:
-        if isinstance(network, Network) or network.with_frequencies is None:
+        if isinstance(network, ImageNetwork) or network.with_frequencies is None:
             raise UsageError(f"frequencies={options.frequencies!r} is for word-vectors/, not for {options.backbone}")
         network = network.with_frequencies(Path(options.frequencies).expanduser())
     return provider, network
 
 
-def _build_checkpoint(options: BackboneOptions, path: str) -> Network:
+def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
     if options.weights != "default":
         raise UsageError(f"weights={options.weights!r}: {options.backbone} is a weights file itself; leave weights out")
     checkpoint = read_checkpoint(path)
@@ -330,7 +339,7 @@ def _build_checkpoint(options: BackboneOptions, path: str) -> Network:
     if checkpoint.weights.folder and checkpoint.arch != arch:
         raise UsageError(f"arch={arch!r}, but the folder {path!r} is of {checkpoint.arch!r}: leave arch out")
     network = get_provider(provider).load(name, checkpoint.weights, options.offline)
-    if not isinstance(network, Network):
+    if not isinstance(network, ImageNetwork):
         raise UsageError(f"arch={arch!r} embeds texts, and checkpoint/ is for images: take {arch} with --weights")
     return dataclasses.replace(
         network,

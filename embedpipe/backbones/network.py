@@ -81,7 +81,7 @@ class TextNetwork:
     Parameters
     ----------
     name, origin, pretrained
-        As in `Network`.
+        As in `ImageNetwork`.
     module : torch.nn.Module
         Its state is hashed; ``features`` calls it.
     preprocessing : TextPreprocessing
@@ -125,7 +125,7 @@ class TextNetwork:
 
 
 @dataclass(frozen=True)
-class Network:
+class ImageNetwork:
     """A network of images as its provider built it, on the CPU.
 
     Parameters
@@ -178,7 +178,7 @@ class Provider(Protocol):
     def names(self) -> list[str]:
         """Return the names it has, or an empty list where they cannot be told."""
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network | TextNetwork:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
         """Build a network; one with two towers is returned as that of images.
 
         Raises
@@ -213,5 +213,5 @@ def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
 
 
 def input_of(classifier: str) -> Features:
-    """Return a `Network.features` that gives the input of the module of that dotted name."""
+    """Return a `ImageNetwork.features` that gives the input of the module of that dotted name."""
     return partial(_run_until, classifier)

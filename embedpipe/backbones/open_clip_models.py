@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.fetch import fetch_from_hub, fetch_from_url
-from embedpipe.backbones.network import Network, StateDict, StoredWeights, TextNetwork, Weights
+from embedpipe.backbones.hugging_face import no_remote_code
+from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.open_clip_names import LOCAL, NamedModel, find_model
 from embedpipe.backbones.open_clip_tokens import make_tokenizer
 from embedpipe.backbones.spec import TextPreprocessing
@@ -48,7 +49,7 @@ class OpenClipProvider:
             return []
         return sorted({*library.list_models(), *library.list_pretrained(as_str=True)})
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
         library = import_extra("open_clip", "clip")
         model = find_model(library, name, weights)
@@ -63,7 +64,7 @@ class OpenClipProvider:
         visual: Any = module.visual
         trunk = getattr(visual, "trunk", None)
         has_class = hasattr(visual, "class_embedding") or getattr(trunk, "cls_token", None) is not None
-        return Network(
+        return ImageNetwork(
             name=model.name,
             module=module,
             preprocessing=_preprocessing(visual.preprocess_cfg, model.name),
@@ -134,7 +135,7 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
         changes["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
     name = model.name.partition(":")[0] if model.folder is None else f"{LOCAL}{model.folder}"
     try:
-        with seeded(), _silent():
+        with seeded(), _silent(), no_remote_code():
             module: nn.Module = library.create_model(
                 name, load_weights=False, pretrained_text=False, force_preprocess_cfg=model.recipe, **changes
             )

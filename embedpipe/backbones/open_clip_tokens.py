@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from embedpipe.backbones.fetch import fetch_from_hub
+from embedpipe.backbones.hugging_face import no_remote_code
 from embedpipe.backbones.network import Tokenizer, Tokens
-from embedpipe.errors import WeightsError
+from embedpipe.errors import BackboneError, WeightsError
 from embedpipe.importing import import_extra
 
 #: Ids and mask of one piece, (2, length): open_clip pads every text to the same length.
@@ -58,18 +59,23 @@ def make_tokenizer(config: Mapping[str, Any], folder: Path | None, offline: bool
     """
     library = import_extra("open_clip", "clip")
     length = int(config.get("context_length", library.tokenizer.DEFAULT_CONTEXT_LENGTH))
-    kwargs = dict(config.get("tokenizer_kwargs", {}))
+    # What a file says is no leave to run code that it names.
+    kwargs = {k: v for k, v in config.get("tokenizer_kwargs", {}).items() if k != "trust_remote_code"}
     declared = json.dumps([length, kwargs, config.get("tokenizer_mode")], sort_keys=True)
     digest = hashlib.sha256(declared.encode())
     if not (name := config.get("hf_tokenizer_name")):
-        own = library.SimpleTokenizer(context_length=length, **kwargs)
+        try:
+            own = library.SimpleTokenizer(context_length=length, **kwargs)
+        except Exception as error:
+            raise BackboneError(f"the configuration's tokenizer cannot be made of {kwargs}: {error}") from error
         digest.update(json.dumps([list(own.encoder), list(own.bpe_ranks)]).encode())
         return _OwnTokenizer(own, length), digest.hexdigest(), length
     try:
         folder = folder or _fetch(name, offline)
-        theirs = library.tokenizer.HFTokenizer(
-            str(folder), context_length=length, tokenizer_mode=config.get("tokenizer_mode"), **kwargs
-        )
+        with no_remote_code():
+            theirs = library.tokenizer.HFTokenizer(
+                str(folder), context_length=length, tokenizer_mode=config.get("tokenizer_mode"), **kwargs
+            )
     except Exception as error:  # the libraries stumble over foreign files in many ways
         return _NoTokenizer(name, str(error)), "", length
     for file in _vocabulary(folder):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from embedpipe.backbones.network import Network, StoredWeights, TextNetwork, Weights
+from embedpipe.backbones.network import ImageNetwork, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.weights import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
@@ -30,7 +30,7 @@ class PythonProvider:
         """Return nothing: they cannot be told."""
         return []
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network | TextNetwork:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
         """Import ``module.factory`` or ``module:factory``, call it without arguments, and take what it returns.
 
         Its weights are those that it comes with, or a file's. Features are the module's output.
@@ -55,12 +55,12 @@ class PythonProvider:
         except (Exception, SystemExit) as error:
             raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
         origin = weights.origin if isinstance(weights, StoredWeights) else f"python:{name}"
-        network: Network | TextNetwork
+        network: ImageNetwork | TextNetwork
         if isinstance(made, TextNetwork):
             network = dataclasses.replace(made, name=name, origin=origin)
         else:
             module, preprocessing = _unpack(made, name)
-            network = Network(name, module, preprocessing, origin, pretrained=True)
+            network = ImageNetwork(name, module, preprocessing, origin, pretrained=True)
         if isinstance(weights, StoredWeights):
             load_strictly(network.module, weights.state, weights.origin)
         return network

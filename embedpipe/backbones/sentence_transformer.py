@@ -38,7 +38,9 @@ class SentenceTransformerProvider:
         folder, spec_name, origin = find_folder(name, repository, weights, offline)
         try:
             with quiet():
-                model = library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+                model = library.SentenceTransformer(
+                    str(folder), device="cpu", local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:
             raise WeightsError(
                 f"{origin} is no model that sentence-transformers loads: {type(error).__name__}: {error}"

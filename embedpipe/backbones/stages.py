@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe.backbones.layers import TRIAL, default_pooling, pool, trial_batch
-from embedpipe.backbones.network import Network, TextNetwork
+from embedpipe.backbones.network import ImageNetwork, TextNetwork
 
 #: A network is taken apart until it has this many stages: a ResNet's stem and four groups of blocks.
 FEWEST = 5
@@ -56,7 +56,7 @@ class _Call:
     output: Tensor | None = None
 
 
-def find_stages(network: Network | TextNetwork) -> list[Stage]:
+def find_stages(network: ImageNetwork | TextNetwork) -> list[Stage]:
     """Run a network on a trial batch and return its stages, in the order in which they run."""
     watch = _Watch(network)
     parts = watch.parts("")
@@ -91,7 +91,7 @@ def find_stages(network: Network | TextNetwork) -> list[Stage]:
 class _Watch:
     """What one forward pass up to the classifier called, and what came out."""
 
-    def __init__(self, network: Network | TextNetwork) -> None:
+    def __init__(self, network: ImageNetwork | TextNetwork) -> None:
         self.network = network
         self.batch = trial_batch(network)
         self.modules = dict(network.module.named_modules())

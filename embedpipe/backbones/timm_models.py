@@ -19,7 +19,7 @@ from torch import Tensor
 
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.fetch import fetch_from_hub, fetch_from_url
-from embedpipe.backbones.network import Network, StateDict, StoredWeights, Weights
+from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
 from embedpipe.backbones.weights import misfit, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
@@ -38,7 +38,7 @@ class TimmProvider:
         """Return every architecture, and every name with a tag."""
         return sorted({*timm.list_models(), *timm.list_pretrained()})
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
         self._check(name)
         config = get_pretrained_cfg(name)
@@ -53,7 +53,7 @@ class TimmProvider:
             with seeded():
                 model = timm.create_model(name, pretrained=False)
             origin = "random, seeded"
-        return Network(
+        return ImageNetwork(
             name=name,
             module=model,
             preprocessing=_preprocessing(_data_config(model)),

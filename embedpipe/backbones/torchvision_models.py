@@ -14,7 +14,7 @@ from torchvision import models
 
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.fetch import fetch_from_url
-from embedpipe.backbones.network import Network, StoredWeights, Weights, input_of
+from embedpipe.backbones.network import ImageNetwork, StoredWeights, Weights, input_of
 from embedpipe.backbones.weights import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import UnknownBackboneError, nearest
@@ -30,7 +30,7 @@ class TorchvisionProvider:
         """Return every classification network."""
         return list(models.list_models(module=models))
 
-    def load(self, name: str, weights: Weights, offline: bool) -> Network:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
         if name not in self.names():
             raise UnknownBackboneError(
@@ -51,7 +51,7 @@ class TorchvisionProvider:
                 module = _build(name, crop)
             classifier = _classifier(module)
             origin = "random, seeded"
-        return Network(
+        return ImageNetwork(
             name=name,
             module=module,
             preprocessing=Preprocessing(

@@ -18,6 +18,9 @@ from embedpipe.sources.options import Modality
 #: Tokens of a text where neither the tokenizer nor the network says how many it takes.
 USUAL_TOKENS = 512
 
+#: Nothing from a hub, and no code from the folder.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
 
 class TransformersProvider:
     """The encoders of transformers, from a folder, the hub or an installed package; of T5's kind the encoder half."""
@@ -35,7 +38,7 @@ class TransformersProvider:
         folder, spec_name, origin = find_folder(name, name, weights, offline)
         try:
             with quiet():
-                tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
                 module = _build(library, folder, random=weights == "none")
         except Exception as error:
             raise WeightsError(
@@ -58,9 +61,10 @@ class TransformersProvider:
 def _build(library: Any, folder: Path, random: bool) -> Any:
     if random:
         with seeded():
-            model = library.AutoModel.from_config(library.AutoConfig.from_pretrained(folder, local_files_only=True))
+            config = library.AutoConfig.from_pretrained(folder, **_LOCAL)
+            model = library.AutoModel.from_config(config, trust_remote_code=False)
     else:
-        model = library.AutoModel.from_pretrained(folder, local_files_only=True)
+        model = library.AutoModel.from_pretrained(folder, **_LOCAL)
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 

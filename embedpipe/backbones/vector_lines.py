@@ -11,6 +11,9 @@ from pyarrow import csv
 
 Matrix = npt.NDArray[np.float32]
 
+#: In bytes; of what is longer, no file of vectors has lines.
+LONGEST_LINE = 1 << 24
+
 
 class BadLineError(Exception):
     """A line that holds no vector; ``row`` counts the lines that are not blank."""
@@ -26,6 +29,8 @@ def line_blocks(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
     for data in chunks:
         lines = (rest + data).split(b"\n")
         rest = lines.pop()
+        if len(rest) > LONGEST_LINE:
+            raise BadLineError(len(lines), f"longer than {LONGEST_LINE} bytes")
         yield lines
     yield [rest]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedpipe.decoding.image import picture_hash
 from embedpipe.decoding.text import encoded
+from embedpipe.errors import DecodeError
 from embedpipe.sources.payloads import EmailBytes
 
 #: Goes before an e-mail, of which not all becomes text: the same bytes in a text file are another content.
@@ -33,4 +34,6 @@ def payload_hash(payload: Any) -> str:
         return hashlib.sha256(_EMAIL + payload).hexdigest()
     if isinstance(payload, bytes | bytearray | memoryview):
         return hashlib.sha256(payload).hexdigest()
+    if isinstance(payload, int | float):
+        raise DecodeError(f"{payload!r} is a number, neither a picture nor a text: give encoded bytes, pixels or a string")
     return picture_hash(payload)

@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-import re
+from html.parser import HTMLParser
 
-from embedpipe.importing import import_extra
-
-_UNSEEN = ["script", "style", "head", "title", "noscript", "template"]
-_CELLS = ["td", "th", "option"]
-_BLOCKS = [
+#: What a reader does not see, unless it is never closed.
+_UNSEEN = {"script", "style", "title", "noscript", "template"}
+_CELLS = {"td", "th", "option"}
+_BLOCKS = {
     "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "div", "dl", "dt", "fieldset",
     "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav",
     "ol", "p", "pre", "section", "table", "tr", "ul",
-]  # fmt: skip
+}  # fmt: skip
 
 #: Between blocks, until white space has been made uniform: no text has it.
 _BREAK = "\x1e"
 
-#: Outlook writes such into the middle of pages, and they make the parser take a page for XML.
-_INSTRUCTION = re.compile(r"<\?[^>]*>")
-
 
 def html_text(html: str) -> str:
-    """Return what a reader sees of an HTML page: each block on a line of its own, without scripts, styles and comments.
-
-    Raises
-    ------
-    MissingExtraError
-        BeautifulSoup is not installed.
-    """
-    soup = import_extra("bs4", "text").BeautifulSoup(_INSTRUCTION.sub("", html) + "\n", "html.parser")
-    for tag in soup(_UNSEEN):
-        tag.decompose()
-    for tags, space in ((_BLOCKS, _BREAK), (_CELLS, " ")):
-        for tag in soup(tags):
-            tag.insert_before(space)
-            tag.insert_after(space)
-    lines = (" ".join(line.split()) for line in soup.get_text().split(_BREAK))
+    """Return what a reader sees of an HTML page, each block on a line: no scripts, no styles, no comments."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    lines = (" ".join(line.split()) for line in "".join(reader.pieces).split(_BREAK))
     return "\n".join(line for line in lines if line)
+
+
+class _Reader(HTMLParser):
+    """Collects the text of a page in one pass, however deep its elements lie in each other."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self._unseen: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        """Begin a block, or what is not seen."""
+        if self._unseen is None and tag in _UNSEEN:
+            self._unseen = tag
+        elif tag == "body":  # whatever was not closed before
+            self._unseen = None
+        self._space(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """End a block, or what is not seen."""
+        if tag in (self._unseen, "head"):
+            self._unseen = None
+        self._space(tag)
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is seen."""
+        if self._unseen is None:
+            self.pieces.append(data)
+
+    def _space(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self.pieces.append(_BREAK)
+        elif tag in _CELLS:
+            self.pieces.append(" ")

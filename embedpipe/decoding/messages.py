@@ -12,7 +12,7 @@ from email.message import Message
 
 from embedpipe.decoding.html_pages import html_text
 from embedpipe.errors import DecodeError, EmbedpipeError
-from embedpipe.sources.encodings import decode
+from embedpipe.sources.encodings import decode, has_mark
 
 #: Encodings that many mails declare and few keep to, and the larger ones that they mean (as browsers have it).
 _MEANT = {
@@ -24,6 +24,15 @@ _MEANT = {
     "shift_jis": "cp932",
     "euc_kr": "cp949",
 }
+
+#: Names that Python decodes by, and no mail is written in.
+_NOT_FOR_TEXT = ("unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined", "mbcs", "oem")
+
+#: The encoding that a page declares itself.
+_META = re.compile(rb"<meta[^>]{0,200}?charset=[\"' ]*([\w.:-]+)", re.IGNORECASE)
+
+#: Subjects are cut to so many characters before they are decoded, which takes time by the square of their words.
+_LONGEST_SUBJECT = 10_000
 
 #: A header and the lines that it goes on over.
 _HEADER = re.compile(r"^[!-9;-~]+:.*(?:\r?\n[ \t].*)*(?:\r?\n|\Z)", re.MULTILINE)
@@ -53,7 +62,8 @@ def message_text(data: bytes) -> tuple[str, str | None]:
     detected: dict[str, None] = {}
     try:
         # Not the newer policies: their parser of headers raises on broken ones.
-        text = "\n\n".join(piece for piece in _pieces(email.message_from_bytes(data), detected) if piece.strip())
+        message = email.message_from_bytes(_from_its_headers(data))
+        text = "\n\n".join(piece for piece in _pieces(message, detected) if piece.strip())
     except EmbedpipeError:
         raise
     except Exception as error:  # on hostile bytes the parsers raise nearly anything, RecursionError included
@@ -61,13 +71,21 @@ def message_text(data: bytes) -> tuple[str, str | None]:
     return text, ", ".join(detected) or None
 
 
+def _from_its_headers(data: bytes) -> bytes:
+    """Return a message without a byte order mark, blank lines and quoting before its first header."""
+    if has_mark(data):
+        data = decode(data)[0].encode()
+    data = data.lstrip()
+    return data[1:] if data.startswith(b">From ") else data
+
+
 def _pieces(message: Message, detected: dict[str, None]) -> Iterator[str]:
     """Yield the subject and the texts of a message."""
     yield _subject(message, detected)
-    yield from _body(message, detected)
+    yield from _body(message, detected, below_root=False)
 
 
-def _body(part: Message, detected: dict[str, None]) -> Iterator[str]:
+def _body(part: Message, detected: dict[str, None], below_root: bool = True) -> Iterator[str]:
     if part.get_content_disposition() == "attachment":
         return
     payload = part.get_payload()
@@ -81,9 +99,13 @@ def _body(part: Message, detected: dict[str, None]) -> Iterator[str]:
         else:
             for one in below:
                 yield from _body(one, detected)
-    elif part.get_content_maintype() in ("text", "multipart") and part.get_filename() is None:
-        # A multipart that is one text has lost its boundaries.
+    elif _is_said(part) and (not below_root or part.get_filename() is None):  # a message may be one named text
         yield _text(part, detected)
+
+
+def _is_said(part: Message) -> bool:
+    """Say whether a part that holds no others is text; a multipart that is one has lost its boundaries."""
+    return part.get_content_maintype() in ("text", "multipart") and part.get_content_type() != "text/rfc822-headers"
 
 
 def _best(texts: list[list[str]], parts: list[Message]) -> list[str]:
@@ -100,11 +122,14 @@ def _text(part: Message, detected: dict[str, None]) -> str:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return ""
-    text = _characters(data, part.get_content_charset(), detected)
-    if part.get_content_subtype() == "html":
+    html = part.get_content_subtype() == "html"
+    meta = _META.search(data) if html else None
+    declared = part.get_content_charset() or (meta[1].decode() if meta else None)
+    text = _characters(data, declared, detected)
+    if html:
         return html_text(text)
     torn = any(isinstance(defect, email.errors.MissingHeaderBodySeparatorDefect) for defect in part.defects)
-    return _without_headers(text) if torn and part.keys() else text
+    return _without_headers(text) if torn else text
 
 
 def _without_headers(text: str) -> str:
@@ -115,7 +140,7 @@ def _without_headers(text: str) -> str:
 
 def _subject(message: Message, detected: dict[str, None]) -> str:
     raw = next((value for name, value in message.raw_items() if name.lower() == "subject"), "")
-    line = re.sub(r"\r?\n(?=[ \t])", "", str(raw)).strip()
+    line = re.sub(r"\r?\n(?=[ \t])", "", str(raw)).strip()[:_LONGEST_SUBJECT]
     line = _characters(line.encode("utf-8", "surrogateescape"), None, detected)
     if "=?" not in line:
         return line
@@ -139,7 +164,8 @@ def _characters(data: bytes, declared: str | None, detected: dict[str, None]) ->
     if declared:
         try:
             name = codecs.lookup(declared).name
-            return data.decode(_MEANT.get(name, name))
+            if name not in _NOT_FOR_TEXT:
+                return data.decode(_MEANT.get(name, name))
         except (LookupError, ValueError):
             pass
     try:

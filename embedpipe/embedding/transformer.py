@@ -250,7 +250,7 @@ def _is_blank(item: Any) -> bool:
     """Say whether a cell of a column of texts has none: None, NaN, NA, NaT, or white space."""
     if isinstance(item, str):
         return not item.strip()
-    return item is None or isinstance(item, float) or type(item).__name__ in ("NAType", "NaTType")
+    return item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)
 
 
 def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:

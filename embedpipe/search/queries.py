@@ -22,7 +22,7 @@ from embedpipe.progress import Progress
 from embedpipe.search.index import SimilarityIndex
 from embedpipe.sources import Listing, open_source
 from embedpipe.sources.listing import numbered
-from embedpipe.sources.locations import is_url
+from embedpipe.sources.locations import is_url, printable
 from embedpipe.sources.memory import ROOT
 from embedpipe.sources.options import Modality
 from embedpipe.sources.suffixes import (
@@ -114,6 +114,8 @@ def _understand(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
         modality: Modality = "image" if is_image else stored
         return _Source(open_source([item], modality=modality), modality)
     name = os.fsdecode(item)
+    if printable(name) != name:
+        raise UsageError(f"{printable(name)!r} is not valid Unicode, as ids and words are: check the encoding")
     if (row := index.find(name)) is not None:
         return [_by_id(index, name, row)]
     if not name:

@@ -85,10 +85,14 @@ def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
 
 
 class ParquetCells:
-    """Reads cells of one column of a Parquet file, a row group at a time. Safe to use from several threads."""
+    """Reads cells of one column of a Parquet file, a row group at a time. Safe to use from several threads.
 
-    def __init__(self, location: str, column: str, modality: Modality) -> None:
+    ``listed`` is the file's modification time when its rows were listed: another file has others.
+    """
+
+    def __init__(self, location: str, column: str, modality: Modality, listed: int | None) -> None:
         self._location = location
+        self._listed = listed
         self._folder = split(location)[0]
         self._column = column
         self._modality = modality
@@ -109,7 +113,10 @@ class ParquetCells:
 
     def _group(self, row: int) -> tuple[pa.ChunkedArray, int]:
         if self._file is None:
-            self._file = pq.ParquetFile(open_file(self._location))
+            file = pq.ParquetFile(open_file(self._location))
+            if modified(self._location) != self._listed:
+                raise OSError("it was written anew since its rows were listed: run again")
+            self._file = file
             about = self._file.metadata
             sizes = (about.row_group(i).num_rows for i in range(about.num_row_groups))
             self._starts = [0, *itertools.accumulate(sizes)]
@@ -127,7 +134,7 @@ class ParquetCells:
 @functools.lru_cache(maxsize=4)
 def _cells(location: str, column: str, modality: Modality, time: int | None) -> ParquetCells:
     """Keep a few files open; ``time`` lets go of a file that was written anew."""
-    return ParquetCells(location, column, modality)
+    return ParquetCells(location, column, modality, time)
 
 
 @functools.lru_cache(maxsize=4)

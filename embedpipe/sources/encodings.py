@@ -66,6 +66,11 @@ def decode(data: bytes) -> tuple[str, str | None]:
         if marked:
             raise
         invalid = error
+    if _is_mostly_utf8(data):
+        line = data.count(b"\n", 0, invalid.start) + 1
+        raise UnicodeError(
+            f"UTF-8 but for some bytes, of which the first, {data[invalid.start]:#04x}, is on line {line}"
+        )
     for encoding in _detect(data):
         try:
             return data.decode(encoding), encoding
@@ -83,6 +88,18 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_mostly_utf8(data: bytes) -> bool:
+    """Say whether most lines with other than ASCII are UTF-8, which text in another encoding is not by chance."""
+    good = bad = 0
+    for line in io.BytesIO(_sample(data)):
+        try:
+            line.decode()
+            good += 1
+        except UnicodeDecodeError:
+            bad += 1
+    return good > bad
 
 
 def _detect(data: bytes) -> list[str]:

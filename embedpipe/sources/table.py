@@ -37,12 +37,13 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
         The file cannot be read, a column is missing, or a column's name is one that the store needs.
     """
     name = split(location)[1]
+    time = modified(location)  # before it is read: what is written later is another file
     if suffix_of(name) != ".parquet":
         table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.columns)
         roles = find_roles(table.schema, options, name, modality)
         column = table.column(roles.payload)
         if modality == "text":
-            payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.columns), location)
+            payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.columns), time)
         else:
             payloads = _images(column, split(location)[0])
         return _list(table, roles, payloads, name, location, notes)
@@ -63,7 +64,7 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     paths = modality == "image" and has_field(type, "path")
     table = load_table(location, [*wanted, f"{roles.payload}.path"] if paths else wanted).table
     payloads = _stored_cells(
-        table.column(roles.payload) if paths else None, table.num_rows, roles.payload, location, modality
+        table.column(roles.payload) if paths else None, table.num_rows, roles.payload, location, modality, time
     )
     return _list(table, roles, payloads, name, location)
 
@@ -143,10 +144,12 @@ def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
     return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read)
 
 
-def _stored_cells(paths: pa.ChunkedArray | None, count: int, name: str, location: str, modality: Modality) -> _Payloads:
+def _stored_cells(
+    paths: pa.ChunkedArray | None, count: int, name: str, location: str, modality: Modality, time: int | None
+) -> _Payloads:
     """Images or texts in the cells of a Parquet file; ``paths`` are structs with the paths of images."""
-    times = pa.repeat(pa.scalar(modified(location), pa.int64()), count)
-    cells = ParquetCells(location, name, modality)
+    times = pa.repeat(pa.scalar(time, pa.int64()), count)
+    cells = ParquetCells(location, name, modality, time)
     return _Payloads(
         _cell_ids(paths, count), cell_uris(name, count, location), pa.nulls(count, pa.int64()), times, cells
     )
@@ -165,16 +168,16 @@ def _loaded_cells(column: pa.ChunkedArray, folder: str) -> _Payloads:
     )
 
 
-def _texts(column: pa.ChunkedArray, uris: pa.ChunkedArray | None = None, location: str | None = None) -> _Payloads:
-    """Texts in the cells of a table in memory, or of the file at ``location`` that was read whole."""
+def _texts(column: pa.ChunkedArray, uris: pa.ChunkedArray | None = None, time: int | None = None) -> _Payloads:
+    """Texts in the cells of a table in memory, or of a file of that time that was read whole."""
     count = len(column)
     column = column.cast(plain(column.type)) if pa.types.is_dictionary(column.type) else column
     unknown = pa.nulls(count, pa.int64())
     return _Payloads(
         numbered("row-", count),
         pa.nulls(count, pa.string()) if uris is None else uris,
-        unknown if location is None else pc.binary_length(column.cast(pa.large_string())),
-        unknown if location is None else pa.repeat(pa.scalar(modified(location), pa.int64()), count),
+        unknown if uris is None else pc.binary_length(column.cast(pa.large_string())),
+        pa.repeat(pa.scalar(time, pa.int64()), count),
         lambda row: payload_of(column[row].as_py(), "", "text"),
     )
 

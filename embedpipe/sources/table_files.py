@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.locations import absolute, open_file, split
 from embedpipe.sources.suffixes import TABLE_SUFFIXES, suffix_of
+
+#: Lines of JSON with fewer brackets than this are not looked at more closely.
+_DEEPEST = 500
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -109,6 +114,7 @@ def _read_csv(
 
 def _read_json(data: bytes, columns: Sequence[str] | None, text: Sequence[str]) -> pa.Table:
     data.decode()
+    _refuse_deep(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     read = pa.json.ReadOptions(block_size=block_size(len(data)))
     table = pa.json.read_json(pa.BufferReader(data), read)
@@ -121,3 +127,15 @@ def _read_json(data: bytes, columns: Sequence[str] | None, text: Sequence[str]) 
     if dates:
         table = pa.json.read_json(pa.BufferReader(data), read, pa.json.ParseOptions(explicit_schema=pa.schema(dates)))
     return table if columns is None else table.select(list(columns))
+
+
+def _refuse_deep(data: bytes) -> None:
+    """Raise SourceError for a line that is nested so deeply that pyarrow's parser would overflow the stack."""
+    for number, line in enumerate(io.BytesIO(data), 1):
+        if line.count(b"[") + line.count(b"{") > _DEEPEST:
+            try:
+                json.loads(line)
+            except RecursionError as error:
+                raise SourceError(f"line {number} is nested too deeply") from error
+            except ValueError:
+                pass  # pyarrow's to say

@@ -4,7 +4,7 @@ import timm
 import torch
 from torch import nn
 
-from embedpipe.backbones import BackboneOptions, Network, describe_layers, load_backbone, options_of
+from embedpipe.backbones import BackboneOptions, ImageNetwork, describe_layers, load_backbone, options_of
 from embedpipe.backbones.layers import default_pooling, plan_layers, pool, run_layers
 from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.backbones.stages import find_stages
@@ -125,7 +125,7 @@ class Video(nn.Module):
 
 
 def test_outputs_that_are_no_rows_are_refused():
-    odd = Network("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
+    odd = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError, match="a tuple"):
         plan_layers(odd, ["pair"], None)
     with pytest.raises(BackboneError, match="not one row an item"):
@@ -135,7 +135,7 @@ def test_outputs_that_are_no_rows_are_refused():
     assert plan_layers(odd, ["video"], None)[0].pooling == "flatten"
     assert plan_layers(odd, ["features"], None)[0].dim == 3
     with pytest.raises(UsageError, match="share a column"):
-        plan_layers(Network("odd", Clash(), odd.preprocessing, "here", False), ["a_b", "a.b"], None)
+        plan_layers(ImageNetwork("odd", Clash(), odd.preprocessing, "here", False), ["a_b", "a.b"], None)
 
 
 class Clash(nn.Module):
@@ -154,7 +154,7 @@ def test_tokens_before_the_patches_are_left_out_only_where_they_are():
     module.patch_embed = nn.Module()
     module.patch_embed.num_patches = 9
     recipe = Preprocessing(resize=(8,), crop=(8, 8))
-    deit = Network("x", module, recipe, "here", False, prefix_tokens=2, class_token=True)
+    deit = ImageNetwork("x", module, recipe, "here", False, prefix_tokens=2, class_token=True)
     late, tokens = torch.rand(2, 9, 4), torch.rand(2, 11, 4)
     assert (default_pooling(deit, tokens), default_pooling(deit, late)) == ("cls", "avg")
     torch.testing.assert_close(pool(deit, tokens, "avg", "x"), tokens[:, 2:].mean(1))
@@ -167,20 +167,20 @@ def test_tokens_before_the_patches_are_left_out_only_where_they_are():
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_map_as_wide_as_it_has_channels_is_read_as_the_network_has_it(channels_last):
     recipe = Preprocessing(resize=(8,), crop=(8, 8))
-    network = Network("x", nn.Identity(), recipe, "here", False, channels_last=channels_last)
+    network = ImageNetwork("x", nn.Identity(), recipe, "here", False, channels_last=channels_last)
     cube = torch.rand(2, 4, 4, 4)
     torch.testing.assert_close(pool(network, cube, "avg", "x"), cube.mean((1, 2) if channels_last else (2, 3)))
 
 
 def test_maps_of_pictures_that_are_not_square_are_told_apart():
-    network = Network("x", nn.Identity(), Preprocessing(resize=(64, 32), crop=(64, 32)), "here", False)
+    network = ImageNetwork("x", nn.Identity(), Preprocessing(resize=(64, 32), crop=(64, 32)), "here", False)
     first, last = torch.rand(2, 5, 8, 4), torch.rand(2, 8, 4, 5)
     torch.testing.assert_close(pool(network, first, "avg", "x"), first.mean((2, 3)))
     torch.testing.assert_close(pool(network, last, "max", "x"), last.amax((1, 2)))
 
 
 def test_hooks_are_gone_after_a_pass_and_after_an_error():
-    network = Network("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
+    network = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError):
         plan_layers(network, ["pair"], None)
     run_layers(network, ["features"], torch.zeros(1, 3, 8, 8), lambda name, output: output)

@@ -11,7 +11,7 @@ from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError
 
 PLUGIN = """
 from torch import nn
-from embedpipe.backbones import Network
+from embedpipe.backbones import ImageNetwork
 from embedpipe.decoding import Preprocessing
 
 class Mine:
@@ -20,7 +20,7 @@ class Mine:
 
     def load(self, name, weights, offline):
         module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return Network(name, module, Preprocessing(resize=(8,), crop=(8, 8)), "nowhere", pretrained=True)
+        return ImageNetwork(name, module, Preprocessing(resize=(8,), crop=(8, 8)), "nowhere", pretrained=True)
 
 broken = object()
 """

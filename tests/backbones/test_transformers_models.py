@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
-from embedpipe.errors import UsageError, WeightsError
+from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone, options_of
+from embedpipe.errors import BackboneError, UsageError, WeightsError
 
 MINILM = "transformers/sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["the cat sits outside .", "a", "the man the man the man sits", "cat . " * 40]
@@ -125,3 +128,39 @@ def test_a_model_without_class_token_or_of_another_kind(tmp_path):
     (tmp_path / "bert/model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsError, match="is no model that transformers loads"):
         load_backbone(BackboneOptions(name))
+
+
+def test_no_code_of_a_folder_runs_or_is_asked_for(tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    name = save(tmp_path / "evil", "bert")
+    (tmp_path / "evil/evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    config = json.loads((tmp_path / "evil/config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (tmp_path / "evil/config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *question: pytest.fail("it asks"))
+    for provider in ("transformers", "sentence-transformers"):
+        with pytest.raises(WeightsError, match="is no model that"):
+            load_backbone(BackboneOptions(name.replace("transformers", provider, 1)))
+    assert not ran.exists()
+
+
+def test_a_place_that_a_stored_spec_names_needs_trust(tmp_path):
+    spec = load_backbone(BackboneOptions(save(tmp_path / "bert", "bert")), "cpu").spec
+    for place in ("/etc/model", "../model", "~/model", "local-dir:/tmp/model", "a/../../b"):
+        with pytest.raises(BackboneError, match=r"names a place.*--weights PATH"):
+            options_of(dataclasses.replace(spec, name=place))
+        assert options_of(dataclasses.replace(spec, name=place), trust=True).backbone == f"transformers/{place}"
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_settings_are_part_of_the_fingerprint(tmp_path, file):
+    name = save(tmp_path / "bert", "bert")
+    before = load_backbone(BackboneOptions(name), "cpu").spec
+    settings = json.loads((tmp_path / "bert" / file).read_text())
+    (tmp_path / "bert" / file).write_text(json.dumps({**settings, "transformers_version": "0"}))
+    assert load_backbone(BackboneOptions(name), "cpu").spec == before
+    (tmp_path / "bert" / file).write_text(json.dumps({**settings, "truncation_side": "left", "layer_norm_eps": 0.1}))
+    assert load_backbone(BackboneOptions(name), "cpu").spec.fingerprint() != before.fingerprint()
+    (tmp_path / "bert" / file).write_text("{")
+    with pytest.raises(WeightsError):
+        load_backbone(BackboneOptions(name), "cpu")

@@ -240,3 +240,63 @@ def test_a_mailbox_of_several_mails_is_refused(first: str) -> None:
         with pytest.raises(DecodeError, match="a mailbox of several e-mails"):
             decode_text(EmailBytes(box.encode()))
     assert "quiet" in decode_text(EmailBytes((first + one).encode())).text
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["\n", "\r\n\n ", "\ufeff", ">From x@y.example Mon Jan  1\n", "From x@y.example Mon Jan  1\n", "a stray line\n"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_no_header_leaks_whatever_stands_before_them(before: str, encoding: str) -> None:
+    data = f"{before}X-Spam-Flag: YES-leak\nList-Id: <leak>\nSubject: hi\n\nthe body\n"
+    text = decode_text(EmailBytes(data.encode(encoding))).text
+    assert "leak" not in text
+    assert "the body" in text
+
+
+def test_bounced_headers_do_not_leak() -> None:
+    data = (
+        b"Subject: bounced\nContent-Type: multipart/report; boundary=b\n\n--b\nContent-Type: text/plain\n\nIt failed.\n"
+        b"--b\nContent-Type: text/rfc822-headers\n\nX-Spam-Flag: YES\n\n--b--\n"
+    )
+    assert decode_text(EmailBytes(data)).text == "bounced\n\nIt failed."
+
+
+@pytest.mark.parametrize(
+    "header",
+    ['Content-Type: text/plain; name="mail.txt"', "Content-Disposition: inline; filename=mail.txt"],
+)
+def test_a_mail_that_is_one_named_text_is_read(header: str) -> None:
+    assert decode_text(EmailBytes(f"Subject: s\n{header}\n\nWIN MONEY\n".encode())).text.endswith("WIN MONEY\n")
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<html><head><meta charset=utf-8><body>WIN MONEY</body></html>", "WIN MONEY"),
+        ("<title>never closed<body>WIN", "WIN"),
+        ("<script>hidden</script>a<style>p {}</style><br>b<!-- c -->", "a\nb"),
+        ("a &amp; b&nbsp;c<td>d</td><td>e</td>", "a & b c d e"),
+        ("<div>" * 30_000 + "deep", "deep"),
+        ("x<br>" * 50_000, "\n".join("x" * 50_000)),
+    ],
+    ids=["open head", "open title", "unseen", "entities", "deep", "long"],
+)
+def test_html_as_a_reader_sees_it(page: str, expected: str) -> None:
+    data = b"Subject: s\nContent-Type: text/html; charset=utf-8\n\n" + page.encode()
+    assert decode_text(EmailBytes(data)).text == f"s\n\n{expected}"
+
+
+def test_a_page_may_declare_its_own_encoding() -> None:
+    page = '<html><head><meta charset="koi8-r"></head><body>Привет, мир</body></html>'.encode("koi8-r")
+    assert "Привет, мир" in decode_text(EmailBytes(b"Subject: s\nContent-Type: text/html\n\n" + page)).text
+
+
+def test_codecs_that_are_no_encodings_of_mails_are_not_obeyed() -> None:
+    data = b"Subject: s\nContent-Type: text/plain; charset=unicode_escape\n\nC:\\new\\x41\n"
+    assert decode_text(EmailBytes(data)).text == "s\n\nC:\\new\\x41\n"
+
+
+def test_a_huge_subject_is_cut() -> None:
+    data = b"Subject: " + b"=?utf-8?q?win?= " * 50_000 + b"\n\nbody\n"
+    assert len(decode_text(EmailBytes(data)).text) < 20_000

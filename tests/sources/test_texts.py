@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import csv
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -355,3 +356,28 @@ def test_csv_module_and_many_rows(tmp_path: Path) -> None:
     assert len(listing) == 40_000
     assert listing.read(39_999) == 'row "39999",\r\nnext'
     assert listing.table.column("uri")[39_999].as_py() == f"table://text/39999::{path}"
+
+
+def test_a_parquet_file_that_is_written_anew_after_listing_gives_errors_and_no_mixed_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["of a", "of b"]}), path)
+    listing = open_source(path, modality="text")
+    pq.write_table(pa.table({"id": ["b", "a"], "text": ["of b", "of a"]}), tmp_path / "new.parquet")
+    os.utime(tmp_path / "new.parquet", ns=(1, 1))
+    (tmp_path / "new.parquet").replace(path)
+    with pytest.raises(ReadError, match="written anew since its rows were listed"):
+        listing.read(0)
+
+
+def test_a_file_of_utf8_with_a_few_wrong_bytes_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"text\n" + "naïve café\n".encode() * 20 + b"bad \xe9\n")
+    with pytest.raises(SourceError, match=r"UTF-8 but for some bytes.*line 22"):
+        open_source(path, modality="text")
+
+
+def test_json_that_is_nested_too_deeply_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "x"}\n{"text": "y", "m": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(SourceError, match="line 2 is nested too deeply"):
+        open_source(path, modality="text")
