@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from embedpipe.backbones.network import Tokens
 
-Rows = npt.NDArray[np.int32]
+Rows = tuple[int, ...]
 
 #: Words in a piece of a text: the vectors of a book's words at once, padded to by every text of its batch, would not
 #: fit into memory. The mean over pieces, weighted by their words, is the mean over words.
@@ -58,20 +57,20 @@ class WordSplitter:
         self._cuts = _Cuts(self)
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the rows of a text's known words, int32, in pieces of at most `PIECE`; all of them in any case.
+        """Return the rows of a text's known words, in pieces of at most `PIECE`; all of them in any case.
 
         Counted are ``words`` (with marks), ``unknown words`` and ``texts without a known word``, whose vector is zeros.
         """
         words = (text.lower() if self.lower else text).split()
-        found = list(chain.from_iterable(map(self._cuts.__getitem__, words)))
-        rows = np.array(found, np.int32)
-        counts = {"words": len(found), "unknown words": (unknown := found.count(_UNKNOWN))}
-        if unknown:
-            rows = rows[rows != _UNKNOWN]
-        if unknown == len(found):
+        rows = tuple(chain.from_iterable(map(self._cuts.__getitem__, words)))
+        counts = {"words": len(rows)}
+        if unknown := rows.count(_UNKNOWN):
+            counts["unknown words"] = unknown
+            rows = tuple([row for row in rows if row != _UNKNOWN])
+        if not rows:
             counts["texts without a known word"] = 1
         if len(rows) <= PIECE:
-            return Tokens((rows,), (max(1, len(rows)),), counts)
+            return Tokens((rows,), (len(rows) or 1,), counts)
         pieces = tuple(rows[i : i + PIECE] for i in range(0, len(rows), PIECE))
         return Tokens(pieces, tuple(map(len, pieces)), counts)
 
@@ -80,7 +79,7 @@ class WordSplitter:
         sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
         mask = np.arange(max(1, sizes.max())) < sizes[:, None]
         rows = np.zeros(mask.shape, np.int32)
-        rows[mask] = np.concatenate(pieces)
+        rows[mask] = np.fromiter(chain.from_iterable(pieces), np.int32, sizes.sum())
         return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask.astype(np.int32))}
 
     def cut(self, string: str) -> tuple[int, ...]:

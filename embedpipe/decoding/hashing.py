@@ -35,5 +35,5 @@ def payload_hash(payload: Any) -> str:
     if isinstance(payload, bytes | bytearray | memoryview):
         return hashlib.sha256(payload).hexdigest()
     if isinstance(payload, int | float):
-        raise DecodeError(f"{payload!r} is a number, neither a picture nor a text: give encoded bytes, pixels or a string")
+        raise DecodeError(f"{payload!r} is a number, and no picture or text: give encoded bytes, pixels or a string")
     return picture_hash(payload)

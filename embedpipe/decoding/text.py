@@ -52,12 +52,13 @@ def decode_text(payload: Any) -> DecodedText:
     MissingExtraError
         The encoding must be detected, or an e-mail's HTML stripped, and what does that is not installed.
     """
-    if isinstance(payload, bytearray | memoryview):
+    if isinstance(payload, (bytearray, memoryview)):
         payload = bytes(payload)
-    if not isinstance(payload, str | bytes):
+    if not isinstance(payload, (str, bytes)):
         raise DecodeError(f"{type(payload).__name__} is no text; give a string, a text file's bytes or a pathlib.Path")
-    # A string of so many characters may have more bytes than that, but not fewer.
-    size = len(payload) if len(payload) > TEXT_LIMIT or isinstance(payload, bytes) else len(encoded(payload))
+    size = len(payload)
+    if isinstance(payload, str) and size <= TEXT_LIMIT and not payload.isascii():
+        size = len(encoded(payload))
     if size > TEXT_LIMIT:
         raise DecodeError(f"too large for one text: {size} bytes, more than {TEXT_LIMIT}; split it")
     if isinstance(payload, str):

@@ -100,9 +100,8 @@ def embed_rows(
     prepare = Preparer(listing, forward.backbone, index.find, timer)
     window = forward.batch_size * forward.backbone.sorted_batches
     with contextlib.closing(prepare_windows(rows, prepare, threads, window, timer)) as windows:
-        for results in windows:
-            yield from (result for result in results if not isinstance(result, Prepared))
-            prepared = [result for result in results if isinstance(result, Prepared)]
+        for prepared, others in windows:
+            yield from others
             yield from _embed_sorted(prepared, listing, forward, timer)
 
 

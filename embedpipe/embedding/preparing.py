@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,22 @@ class Prepared(NamedTuple):
     item: Item
 
 
-Result = Prepared | Reused | Failure
+class Window(NamedTuple):
+    """What became of some rows: items that are ready for the backbone, and what needs none."""
+
+    prepared: list[Prepared]
+    others: list[Reused | Failure]
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for cycles less often: thousands of waiting items make Python do so all the time, and find none."""
+    first, *others = gc.get_threshold()
+    gc.set_threshold(max(first, 100_000) if first else 0, *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(first, *others)
 
 
 class Preparer:
@@ -53,29 +70,31 @@ class Preparer:
     ) -> None:
         self._listing, self._backbone, self._find, self._timer = listing, backbone, find, timer
 
-    def __call__(self, rows: list[int]) -> list[Result]:
-        """Return one result for each row; one that cannot be read or prepared is a Failure."""
-        results: list[Result] = []
-        seconds = {"read": 0.0, "decode": 0.0}
+    def __call__(self, rows: list[int]) -> Window:
+        """Return what became of the rows; one that cannot be read or prepared is a Failure."""
+        done = Window([], [])
+        read: list[tuple[int, str, Any]] = []
+        start = time.perf_counter()
         for row in rows:
-            stage, start = "read", time.perf_counter()
             try:
                 payload = self._listing.read(row)
                 digest = payload_hash(payload)
-                if (known := self._find(digest)) is not None:
-                    results.append(Reused(row, digest, known))
-                    continue
-                now = time.perf_counter()
-                seconds["read"] += now - start
-                stage, start = "decode", now
-                results.append(Prepared(row, digest, self._backbone.prepare(payload)))
             except Exception as error:  # one bad item never stops a job
-                results.append(failure_of(self._listing, row, error, stage))
-            finally:
-                seconds[stage] += time.perf_counter() - start
-        for stage, spent in seconds.items():
-            self._timer.add(stage, spent)
-        return results
+                done.others.append(failure_of(self._listing, row, error, "read"))
+                continue
+            if (known := self._find(digest)) is None:
+                read.append((row, digest, payload))
+            else:
+                done.others.append(Reused(row, digest, known))
+        between = time.perf_counter()
+        self._timer.add("read", between - start)
+        for row, digest, payload in read:
+            try:
+                done.prepared.append(Prepared(row, digest, self._backbone.prepare(payload)))
+            except Exception as error:
+                done.others.append(failure_of(self._listing, row, error, "decode"))
+        self._timer.add("decode", time.perf_counter() - between)
+        return done
 
 
 def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
@@ -84,14 +103,9 @@ def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Fail
     return Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
 
 
-def weight_of(results: list[Result]) -> int:
-    """Return the weight of what was prepared."""
-    return sum(result.item.weight for result in results if isinstance(result, Prepared))
-
-
 def prepare_windows(
     rows: npt.NDArray[np.int64], prepare: Preparer, threads: int, window: int, timer: StageTimer
-) -> Generator[list[Result], None, None]:
+) -> Generator[Window, None, None]:
     """Prepare rows in threads, in order, and yield them in windows.
 
     A window has at least so many prepared items, and besides whatever is not to be embedded; a smaller one
@@ -99,10 +113,10 @@ def prepare_windows(
     before it tell, in weight.
     """
     weight = LARGEST_WAIT / 64  # of an item; a guess on the careful side, to begin with
-    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare") as pool:
-        ahead: deque[tuple[int, Future[list[Result]]]] = deque()
-        waiting: list[Result] = []
-        at = counted = submitted = held = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare") as pool, _rare_collections():
+        ahead: deque[tuple[int, Future[Window]]] = deque()
+        waiting = Window([], [])
+        at = submitted = held = 0
         try:
             while True:
                 while at < len(rows):
@@ -117,16 +131,16 @@ def prepare_windows(
                     break
                 count, future = ahead.popleft()
                 with timer("wait"):
-                    results = future.result()
+                    found = future.result()
                 submitted -= count
-                weight = max(1.0, (weight + weight_of(results) / count) / 2)
-                waiting += results
-                counted += sum(isinstance(result, Prepared) for result in results)
-                held += weight_of(results)
-                if counted >= window or held >= LARGEST_WAIT:
+                total = sum([one.item.weight for one in found.prepared])
+                weight = max(1.0, (weight + total / count) / 2)
+                held += total
+                waiting.prepared.extend(found.prepared)
+                waiting.others.extend(found.others)
+                if len(waiting.prepared) >= window or held >= LARGEST_WAIT:
                     yield waiting
-                    waiting, counted, held = [], 0, 0
-            if waiting:
-                yield waiting
+                    waiting, held = Window([], []), 0
+            yield waiting
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

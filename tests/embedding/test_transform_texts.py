@@ -50,7 +50,7 @@ def test_missing_and_blank_texts_are_zeros() -> None:
     np.testing.assert_array_equal(features[0], features[6])
     assert features[0].any()
     assert not tiny().fit(X).transform([None, ""]).any()
-    with pytest.raises(UsageError, match=r"3\.5 is a number"):
+    with pytest.raises(UsageError, match=r"3\.5 is a number, and no picture or text"):
         tiny().fit(X).transform(["fine", 3.5])
     with pytest.raises(UsageError, match=r"item 1 .*lone"):
         tiny().fit(X).transform(["fine", "half \ud800"])
