@@ -16,6 +16,12 @@ from embedpipe.decoding import decode_text
 
 Vectors = dict[str, npt.NDArray[np.float32]]
 
+#: Tokens, with padding, that go through a network at a time: as many as a CPU's caches take, and a GPU's cores.
+LARGEST_PART = (1024, 1 << 15)
+
+#: The same for a network that looks vectors up and computes nothing.
+CHEAP_PART = 1 << 13
+
 #: Characters of a text that go with its item, and into the store, so that results can be read.
 EXCERPT = 1000
 
@@ -33,12 +39,12 @@ class TextBackbone(Backbone):
     @property
     def sorted_batches(self) -> int:
         """How many batches of items are put in order of size together, so that those of like sizes share one."""
-        return 64
+        return 32
 
     @property
     def usual_batch(self) -> int:
         """Items a forward pass takes where nobody says."""
-        return self.network.batch_size or super().usual_batch
+        return self.network.batch_size or 2 * super().usual_batch
 
     def prepare(self, payload: Any) -> Item:
         """Decode a text, file or e-mail and cut it into tokens.
@@ -62,30 +68,38 @@ class TextBackbone(Backbone):
 
     def forward(self, values: Sequence[Tokens]) -> Vectors:
         """Embed texts; see `Backbone.forward`."""
-        if all(len(tokens.pieces) == 1 for tokens in values):
-            return self._embed([tokens.pieces[0] for tokens in values])
-        # In batches of like sizes: one text may be a book, of more pieces than there are texts.
         pieces = [piece for tokens in values for piece in tokens.pieces]
         sizes = np.array([size for tokens in values for size in tokens.sizes])
-        order = np.argsort(-sizes, kind="stable").tolist()
-        width = max(len(values), self.usual_batch)
-        parts = [order[i : i + width] for i in range(0, len(order), width)]
-        found = [self._embed([pieces[i] for i in part]) for part in parts]
-        back = np.argsort(order)
+        each = self._embed_all(pieces, sizes)
+        if len(pieces) == len(values):
+            return each
         weights = sizes[:, None].astype(np.float32)
         starts = np.cumsum([0, *(len(tokens.pieces) for tokens in values)])[:-1]
         weights /= np.repeat(np.add.reduceat(weights, starts), np.diff([*starts, len(weights)]), axis=0)
         vectors = {}
         for layer in self.spec.layers:
-            each = np.concatenate([part[layer.column] for part in found])[back]
             if layer.pooling == "max":
-                vectors[layer.column] = np.maximum.reduceat(each, starts)
+                vectors[layer.column] = np.maximum.reduceat(each[layer.column], starts)
                 continue
-            mean: npt.NDArray[np.float32] = np.add.reduceat(each * weights, starts)
+            mean: npt.NDArray[np.float32] = np.add.reduceat(each[layer.column] * weights, starts)
             if self.network.normalised and layer.name == FEATURES:
                 mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.float32(1e-12))
             vectors[layer.column] = mean
         return vectors
+
+    def _embed_all(self, pieces: list[Any], sizes: npt.NDArray[np.int64]) -> Vectors:
+        """Embed pieces, the largest first, in parts of so many tokens as the device takes best."""
+        most = CHEAP_PART if self.network.one_thread else LARGEST_PART[self.device.type == "cuda"]
+        order = np.argsort(-sizes, kind="stable")
+        found, at = [], 0
+        while at < len(order):
+            part = order[at : at + max(1, most // int(sizes[order[at]]))]
+            found.append(self._embed([pieces[i] for i in part.tolist()]))
+            at += len(part)
+        if len(found) == 1 and (np.diff(order) == 1).all():
+            return found[0]
+        back = np.argsort(order)
+        return {name: np.concatenate([part[name] for part in found])[back] for name in found[0]}
 
     def _embed(self, pieces: Sequence[Any]) -> Vectors:
         batch = self.network.tokenizer.collate(pieces)

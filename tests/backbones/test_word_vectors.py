@@ -96,7 +96,7 @@ def test_every_pooling_is_numpys_over_the_known_words(glove: Backbone, pooling: 
     expected = []
     for text in texts:
         rows = splitter.split(text, whole=False).pieces[0]
-        vectors = state["embedding.weight"][rows]
+        vectors = state["embedding.weight"][list(rows)]
         weighted = vectors * state["word_weights"][rows, None]
         expected.append({"avg": vectors.mean(0), "max": vectors.max(0), "sif": weighted.mean(0)}[pooling])
     found = embed(load_backbone(BackboneOptions(GLOVE, pooling=pooling), "cpu"), texts)
