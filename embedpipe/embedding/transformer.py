@@ -24,7 +24,7 @@ from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_b
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.run import embed_listing
-from embedpipe.errors import ItemError, UsageError
+from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, list_items
 from embedpipe.store import FeatureStore
@@ -173,8 +173,14 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 path = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedpipe-"))
             elif "://" not in path:
                 # One process embeds what is missing while the others wait, to find it there.
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(f"{path}.lock"))
+                try:
+                    Path(path).parent.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(FileLock(f"{path}.lock"))
+                except OSError as error:
+                    raise StoreError(
+                        f"cannot write beside {path!r}, where features are kept: {error}; give store= another place, or "
+                        "None, or the environment variable EMBEDPIPE_CACHE"
+                    ) from error
             store = FeatureStore.create(path, backbone.spec)
             known = _ids_by_content(store, unique)
             if missing := [digest for digest in unique if digest not in known]:

@@ -18,7 +18,7 @@ from tiny_text_backbone import TINY_TEXT
 
 import embedpipe
 from embedpipe import EmbeddingTransformer
-from embedpipe.errors import UsageError
+from embedpipe.errors import StoreError, UsageError
 
 TEXTS = [f"text {i} of {topic}" for i, topic in enumerate(["spam eggs", "home soon", "spam ham", "love you"] * 6)]
 Y = [text.split()[3] == "spam" for text in TEXTS]
@@ -92,6 +92,12 @@ def test_skrub_applies_it_to_each_column(frame: pd.DataFrame, library: str) -> N
 def test_texts_are_not_kept_in_the_cache(tmp_path: Path) -> None:
     tiny(store=tmp_path / "cache").fit(TEXTS).transform(TEXTS)
     assert "text" not in embedpipe.FeatureStore(tmp_path / "cache").data_columns
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="EMBEDPIPE_CACHE"):
+        tiny(store=tmp_path / "file" / "store").fit(TEXTS).transform(TEXTS)
 
 
 def test_files_and_chunks(tmp_path: Path) -> None:
