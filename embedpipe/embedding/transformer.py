@@ -178,7 +178,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     stack.enter_context(FileLock(f"{path}.lock"))
                 except OSError as error:
                     raise StoreError(
-                        f"cannot write beside {path!r}, where features are kept: {error}; give store= another place, or "
+                        f"cannot write beside {path!r}, where features are kept: {error}; give another store=, or "
                         "None, or the environment variable EMBEDPIPE_CACHE"
                     ) from error
             store = FeatureStore.create(path, backbone.spec)
