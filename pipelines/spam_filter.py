@@ -127,8 +127,7 @@ def main() -> int:
     """Embed, make the filter, and answer."""
     arguments = parse_arguments()
     store = embed_table(arguments.table, arguments, label=arguments.label)
-    head, threshold = make_filter(store, arguments)
-    failed = store.summary.failed
+    (head, threshold), failed = make_filter(store, arguments), store.summary.failed
     if arguments.query:
         for row in embedpipe.find_similar(store, [arguments.query], k=SHOWN).to_pylist():
             print(f"like the query by {row['score']:.3f}: {row['label']}: {row['text'][:100]!r}")
