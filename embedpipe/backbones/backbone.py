@@ -9,7 +9,7 @@ import importlib.metadata
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +75,8 @@ class Backbone(ABC):
     network: ImageNetwork | TextNetwork = dataclasses.field(repr=False)
     device: torch.device
 
-    @property
-    def sorted_batches(self) -> int:
-        """How many batches of items are put in order of size together, so that those of like sizes share one."""
-        return 1
+    #: How many batches of items are put in order of size together, so that those of like sizes share one.
+    sorted_batches: ClassVar[int] = 1
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
-from embedpipe.backbones.token_pooling import default_token_pooling, pool_tokens
+from embedpipe.backbones.token_pooling import pool_tokens
 from embedpipe.errors import BackboneError, UsageError, nearest
 
 #: Items in a trial run: two, so that an output without one row an item shows.
@@ -126,10 +126,10 @@ def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor) -> Pool
 
     Vectors stay, maps and a text's tokens are averaged, and of patches it is the class token, or their average.
     """
-    if isinstance(network, TextNetwork):
-        return default_token_pooling(network, output)
     if output.ndim == 2:
         return "none"
+    if isinstance(network, TextNetwork):
+        return "avg"
     if output.ndim == 3:
         return "cls" if network.class_token and _prefix(network, output) else "avg"
     return "avg" if output.ndim == 4 else "flatten"

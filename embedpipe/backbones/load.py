@@ -57,8 +57,8 @@ def resolve(options: BackboneOptions) -> BackboneOptions:
     known = modalities_of(backbone)
     modality: Modality = options.modality or known[0]
     if modality not in known:
-        other = f"one is {DEFAULT_BACKBONES[modality]}" if modality in DEFAULT_BACKBONES else ""
-        raise UsageError(f"{backbone} embeds {known[0]}s, not {modality}s: take a backbone of {modality}s, {other}")
+        other = f"take a backbone of {modality}s, one is {DEFAULT_BACKBONES[modality]}"
+        raise UsageError(f"{backbone} embeds {known[0]}s, not {modality}s: {other}")
     for name, given in (("chunk", options.chunk), ("frequencies", options.frequencies is not None)):
         if given and modality != "text":
             raise UsageError(f"{name} is for texts, and {backbone} embeds {modality}s here: leave it out")

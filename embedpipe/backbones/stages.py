@@ -63,11 +63,7 @@ def find_stages(network: ImageNetwork | TextNetwork) -> list[Stage]:
     while True:
         stages = [part for part in parts if watch.has_weights(part)]
         lists = [part for part in stages if part not in watch.calls]  # module lists have no output of their own
-        large = [
-            part
-            for part in stages
-            if part not in lists and any(watch.has_weights(inner) for inner in watch.parts(part))
-        ]
+        large = [part for part in stages if any(watch.has_weights(inner) for inner in watch.parts(part))]
         if lists:
             target = lists[0]
         # The encoders of transformers give a structure: their blocks can be taken.

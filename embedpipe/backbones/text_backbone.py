@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +36,7 @@ class TextBackbone(Backbone):
 
     network: TextNetwork = dataclasses.field(repr=False)
 
-    @property
-    def sorted_batches(self) -> int:
-        """How many batches of items are put in order of size together, so that those of like sizes share one."""
-        return 32
+    sorted_batches: ClassVar[int] = 32
 
     @property
     def usual_batch(self) -> int:

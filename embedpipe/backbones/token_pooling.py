@@ -14,11 +14,6 @@ from embedpipe.errors import UsageError
 Batch = dict[str, Tensor]
 
 
-def default_token_pooling(network: TextNetwork, output: Tensor) -> Pooling:
-    """Return how an output (n, dim) or (n, length, dim) becomes vectors where the user does not say: the mean."""
-    return "none" if output.ndim == 2 else "avg"
-
-
 def pool_tokens(network: TextNetwork, output: Tensor, batch: Batch, pooling: Pooling, name: str) -> Tensor:
     """Turn an output (n, length, dim), or (n, dim), into float32 vectors (n, dim).
 

@@ -27,6 +27,7 @@ from embedpipe.embedding.run import embed_listing
 from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, list_items
+from embedpipe.sources.memory import is_missing_text
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix
 
@@ -254,9 +255,7 @@ def _items(X: Any) -> list[Any]:
 
 def _is_blank(item: Any) -> bool:
     """Say whether a cell of a column of texts has none: None, NaN, NA, NaT, or white space."""
-    if isinstance(item, str):
-        return not item.strip()
-    return item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)
+    return not item.strip() if isinstance(item, str) else is_missing_text(item)
 
 
 def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def list_items(items: Any, ids: Sequence[str] | None = None, modality: Modality 
     if ids is not None and len(ids) != len(items):
         raise SourceError(f"{len(ids)} ids for {len(items)} items; give one each")
     here = str(Path.cwd())
-    path_of, is_missing = (_image_path, _is_none) if modality == "image" else (_text_path, _is_missing)
+    path_of, is_missing = (_image_path, _is_none) if modality == "image" else (_text_path, is_missing_text)
 
     def read(row: int) -> Any:
         item = items[row]
@@ -94,7 +94,8 @@ def _is_none(item: Any) -> bool:
     return item is None
 
 
-def _is_missing(item: Any) -> bool:
+def is_missing_text(item: Any) -> bool:
+    """Say whether an item among texts stands for none: None, NaN, NA or NaT."""
     if isinstance(item, str | bytes):
         return False
     pandas = sys.modules.get("pandas")
