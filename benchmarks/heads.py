@@ -24,7 +24,6 @@ import embedpipe
 CLASSIFIERS = ("logreg", "ridge", "linear-svc", "lda", "centroid", "knn")
 REGRESSORS = ("ridge", "knn")
 BASELINE = "majority or mean"
-BEGIN, END = "<!-- heads: begin -->", "<!-- heads: end -->"
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,14 @@ def markdown(results: dict[str, Scores]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def rewrite(readme: Path, table: str) -> None:
-    """Put the table between the two marker lines of a file."""
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def rewrite(readme: Path, name: str, table: str) -> None:
+    """Put the table between a file's two marker lines of that name."""
+    first, last = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{readme} lacks the lines {BEGIN} and {END}: add them where the table is to be")
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{readme} lacks the lines {first} and {last}: add them where the table is to be")
+    readme.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def main() -> None:
     print(table)
     print(json.dumps(results))
     if options.readme:
-        rewrite(options.readme, table)
+        rewrite(options.readme, "heads", table)
 
 
 if __name__ == "__main__":

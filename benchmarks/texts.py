@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from heads import rewrite
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -44,7 +45,6 @@ import embedpipe
 
 SEEDS, FOLDS = range(5), 5
 CS = (10, 100, 1000, 10_000)
-BEGIN, END = "<!-- texts: begin -->", "<!-- texts: end -->"
 GLOVE = "word-vectors/glove-6b-50d"
 
 #: Store -> options of `embedpipe.embed`.
@@ -216,15 +216,6 @@ def markdown(data: dict[str, Data], scores: dict[str, Scores], about: dict[str, 
     return "\n".join("| " + " | ".join(row) + " |" if row else "" for row in rows)
 
 
-def rewrite(readme: Path, table: str) -> None:
-    """Put the table between the two marker lines of a file."""
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{readme} lacks the lines {BEGIN} and {END}: add them where the table is to be")
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-
-
 def find_data(options: argparse.Namespace) -> dict[str, Data]:
     """Return the sets that are there, and say which are left out and why."""
     found: dict[str, Data] = {}
@@ -272,7 +263,7 @@ def main() -> None:
     table = markdown(data, scores, about)
     print(table)
     if options.readme:
-        rewrite(options.readme, table)
+        rewrite(options.readme, "texts", table)
 
 
 if __name__ == "__main__":
