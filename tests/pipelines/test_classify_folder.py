@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import TINY, write_photo
 from PIL import Image
 from pyarrow import csv
+from script import Done, run_script
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "classify_folder.py"
-
-
-@dataclass
-class Done:
-    """What a run of the script left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -30,11 +19,8 @@ def classify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """Return a function that runs the script as the main program of this process, which spares many imports."""
 
     def run(labelled: Path, new: Path, to: Path, *options: str) -> Done:
-        words = [str(SCRIPT), str(labelled), str(new), "--to", str(to), "--backbone", TINY, *options]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return Done(int(end.value.code or 0), *capsys.readouterr())
+        words = [str(labelled), str(new), "--to", str(to), "--backbone", TINY, *options]
+        return run_script(SCRIPT, words, monkeypatch, capsys)
 
     return run
 

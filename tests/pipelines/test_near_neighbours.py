@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -15,19 +12,11 @@ import pytest
 from conftest import TINY
 from PIL import Image
 from pyarrow import csv
+from script import Done, run_script
 
 import embedpipe
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "near_neighbours.py"
-
-
-@dataclass
-class Done:
-    """What a run of the script left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -35,10 +24,8 @@ def search(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """Return a function that runs the script as the main program of this process, which spares many imports."""
 
     def run(folder: Path, *arguments: str, to: Path) -> Done:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), *arguments, "--to", str(to), "--backbone", TINY])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return Done(int(end.value.code or 0), *capsys.readouterr())
+        words = [str(folder), *arguments, "--to", str(to), "--backbone", TINY]
+        return run_script(SCRIPT, words, monkeypatch, capsys)
 
     return run
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 from scipy.stats import beta
+from script import Done, run_script
 from sklearn.metrics import roc_auc_score
 
 import embedpipe
@@ -34,24 +33,12 @@ HAM = "see you at home for dinner tonight mum is late and the train was slow but
 SPAM = "win cash prize claim free call now urgent offer mobile award guaranteed winner text reply credit bonus"
 
 
-@dataclass
-class Done:
-    """What a run of the script left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def spam_filter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Return a function that runs the script as the main program of this process, which spares many imports."""
 
     def run(*words: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return Done(int(end.value.code or 0), *capsys.readouterr())
+        return run_script(SCRIPT, list(map(str, words)), monkeypatch, capsys)
 
     return run
 
