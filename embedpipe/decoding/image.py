@@ -58,7 +58,7 @@ def decode_image(payload: Any) -> Image.Image:
     DecodeError
         The payload is empty, damaged, not a picture, or of more than `PIXEL_LIMIT` pixels.
     """
-    _silence_pillow()
+    silence_pillow()
     if isinstance(payload, bytes | bytearray | memoryview):
         return _decode_bytes(bytes(payload))
     image = _as_image(payload)
@@ -84,13 +84,13 @@ def picture_hash(picture: Any) -> str:
     DecodeError
         It is no picture, or its pixels cannot be loaded.
     """
-    _silence_pillow()
+    silence_pillow()
     image = _as_image(picture)
     try:
         _refuse_bomb(image)
         image.load()
         palette = image.getpalette("RGBA") if image.mode in ("P", "PA") else None
-        header = (image.mode, image.size, palette, image.info.get("transparency"), _orientation(image))
+        header = (image.mode, image.size, palette, image.info.get("transparency"), orientation_of(image))
         return hashlib.sha256(repr(header).encode() + image.tobytes()).hexdigest()
     except DecodeError:
         raise
@@ -103,7 +103,7 @@ def _decode_bytes(data: bytes) -> Image.Image:
         raise DecodeError("empty: 0 bytes")
     format = "image"
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             format = image.format or format
             _refuse_bomb(image)
             return to_rgb(_upright(image))
@@ -146,7 +146,7 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # before asking for the orientation: PNG may hold it after the pixels, TIFF turns itself
-    method = _UPRIGHT.get(_orientation(image))
+    method = _UPRIGHT.get(orientation_of(image))
     if method is None:
         return image
     info, image = image.info, image.transpose(method)
@@ -154,7 +154,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return what EXIF says of the orientation: 1, upright, where it says nothing, and perhaps an unknown number."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # broken EXIF is no reason to refuse a good picture
@@ -163,7 +164,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """Return the formats that are tried: HEIF too where ``pillow_heif`` is installed."""
     if importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -171,7 +172,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Turn off Pillow's warnings about large pictures and corrupt metadata, for good.
 
     ``warnings.catch_warnings`` is of the whole process, so threads that decode at once would undo each

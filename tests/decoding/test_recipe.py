@@ -1,4 +1,4 @@
-"""The recipe's pixels are those of torchvision's and timm's own transforms."""
+"""The recipe's pixels are those of torchvision's and timm's own transforms, within a few gray levels of Pillow's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oddities import picture
+from oddities import oriented, picture
 from PIL import Image
 
-from embedpipe.decoding import Preprocessing, decode_image, recipe, to_pixels
+from embedpipe.decoding import Picture, Preprocessing, decode_image, decode_pixels, resizing, to_pixels
 from embedpipe.errors import UsageError
 
 MEAN = (0.485, 0.456, 0.406)
@@ -66,11 +67,27 @@ TIMM = [
 
 
 def assert_same_pixels(image: Image.Image, recipe: Preprocessing, reference: Reference) -> None:
+    """Hold our pixels against those of Pillow's resize: torch's weights have 16 bits, Pillow's 32."""
     pixels = to_pixels(image, recipe)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
-    np.testing.assert_array_equal(pixels, reference(image))
+    difference = np.abs(pixels.astype(int) - reference(image))
+    if recipe.interpolation not in ("bilinear", "bicubic"):
+        assert difference.max() == 0
+    elif goes_across_first(image, recipe):
+        assert difference.max() <= 2
+        assert difference.mean() < (0.02 if pixels.size > 50_000 else 0.1)
+    else:
+        assert difference.mean() < 0.4
+
+
+def goes_across_first(image: Image.Image, recipe: Preprocessing) -> bool:
+    """Whether Pillow makes the rows shorter first, as torch does: it may begin with the columns of a tall picture."""
+    width, height = recipe.scaled_size(image.size)
+    filter = Image.Resampling[recipe.interpolation.upper()]
+    across = image.resize((width, image.height), filter).resize((width, height), filter)
+    return across.tobytes() == image.resize((width, height), filter).tobytes()
 
 
 @pytest.mark.parametrize("recipe", TORCHVISION, ids=lambda r: f"{r.resize}-{r.crop}-{r.interpolation}")
@@ -97,7 +114,9 @@ def test_torchvision_preset_on_all_sampled_photos(clothing: list[Path]) -> None:
         with Image.open(path) as image:
             theirs = preset(image.convert("RGB")).permute(1, 2, 0).numpy()
         ours = to_pixels(decode_image(path.read_bytes()), recipe)
-        assert np.abs((theirs * std + mean) * 255 - ours).max() < 0.01
+        difference = np.abs((theirs * std + mean) * 255 - ours)
+        assert difference.max() < 3.01
+        assert difference.mean() < 0.4
 
 
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
@@ -127,6 +146,47 @@ def test_any_size_as_timm(size: tuple[int, int], mode: str, target: tuple[int, i
     assert to_pixels(picture(size=size), recipe).shape == (*target, 3)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    size=SIZES,
+    resize=st.one_of(st.tuples(st.integers(1, 120)), st.tuples(st.integers(1, 120), st.integers(1, 120))),
+    crop=st.tuples(st.integers(2, 90), st.integers(2, 90)),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
+def test_any_size_is_exactly_torchvisions_on_tensors(
+    size: tuple[int, int], resize: tuple[int, ...], crop: tuple[int, int], interpolation: Any
+) -> None:
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    recipe = Preprocessing(resize, crop, interpolation)
+    width, height = recipe.scaled_size(size)
+    if width * height > 32 * crop[0] * crop[1]:
+        return
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    tensor = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    theirs = functional.resize(tensor, [height, width], InterpolationMode(interpolation), antialias=True)
+    theirs = functional.center_crop(theirs, list(crop))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(to_pixels(Picture(pixels, size), recipe), theirs)
+
+
+def test_pixels_are_never_the_callers_own() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    recipe = Preprocessing((64,), (64, 64))
+    pixels = to_pixels(decode_pixels(array, recipe), recipe)
+    np.testing.assert_array_equal(pixels, array)
+    assert not np.shares_memory(pixels, array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos"])
+@pytest.mark.parametrize("crop", [(24, 20), (41, 90)], ids=["crop", "pad"])
+def test_turning_the_crop_is_turning_the_picture(orientation: int, interpolation: Any, crop: tuple[int, int]) -> None:
+    recipe = Preprocessing((32,), crop, interpolation)
+    data = oriented(orientation)
+    upright = to_pixels(decode_image(data), recipe).astype(int)
+    assert np.abs(upright - to_pixels(decode_pixels(data, recipe), recipe)).max() <= 1
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
 def test_scaling_only_the_crop_is_nearly_the_same(
     interpolation: Any, clothing: list[Path], monkeypatch: pytest.MonkeyPatch
@@ -134,7 +194,7 @@ def test_scaling_only_the_crop_is_nearly_the_same(
     chosen = Preprocessing((256,), (224, 224), interpolation)
     images = [decode_image(path.read_bytes()) for path in clothing[::10]]
     whole = np.stack([to_pixels(image, chosen) for image in images]).astype(int)
-    monkeypatch.setattr(recipe, "_LARGEST_SCALED", 0)
+    monkeypatch.setattr(resizing, "_LARGEST_SCALED", 0)
     part = np.stack([to_pixels(image, chosen) for image in images]).astype(int)
     difference = np.abs(whole - part)
     assert difference.mean() < 0.03
@@ -170,6 +230,7 @@ def test_thin_picture_is_the_middle_of_the_whole_scaled_one() -> None:
         ({"crop": (224,)}, "crop"),
         ({"interpolation": "bicubik"}, "did you mean 'bicubic'"),
         ({"fit": "boarder"}, "did you mean 'border'"),
+        ({"decode": "scale"}, "did you mean 'scaled'"),
     ],
 )
 def test_wrong_recipe(fields: dict[str, Any], words: str) -> None:

@@ -1,0 +1,172 @@
+"""How fast are pictures decoded and resized, against Pillow, and how far does that move the vectors? Prints a table.
+
+Each way turns the same JPEGs into the pixels that the default backbone sees: Pillow's decode and resize, ours at full
+size, and ours scaled. The ways take turns within each round; a ratio is the median of the rounds' ratios.
+
+    python benchmarks/decode_speed.py [--photos FOLDER] [--limit 128] [--large 24] [--rounds 5] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+
+from embedpipe import Backbone, Preprocessing, load_backbone
+from embedpipe.decoding import decode_image, decode_pixels, to_pixels
+
+Pixels = npt.NDArray[np.uint8]
+Way = Callable[[bytes], Pixels]
+
+LARGE = (3000, 2000)
+
+
+@dataclasses.dataclass
+class Speed:
+    """Images per second of one way, and how many times Pillow's that is; cosine distance of its vectors to Pillow's."""
+
+    photos: str
+    way: str
+    threads: int
+    rate: float
+    ratio: float
+    lowest_ratio: float
+    highest_ratio: float
+    distance_median: float
+    distance_max: float
+
+
+def by_pillow(recipe: Preprocessing) -> Way:
+    """Return Pillow's decode, turned upright, and its bicubic resize and centre crop."""
+    crop_height, crop_width = recipe.crop
+
+    def prepare(data: bytes) -> Pixels:
+        image = decode_image(data)
+        width, height = recipe.scaled_size(image.size)
+        left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.array(image.crop((left, top, left + crop_width, top + crop_height)))
+
+    return prepare
+
+
+def by_embedpipe(recipe: Preprocessing) -> Way:
+    """Return what a backbone with this recipe does."""
+    return lambda data: to_pixels(decode_pixels(data, recipe), recipe)
+
+
+def enlarge(data: bytes) -> bytes:
+    """Return a photo at 3000 x 2000, or 2000 x 3000, as a JPEG of quality 90."""
+    with Image.open(io.BytesIO(data)) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    size = LARGE if image.width >= image.height else LARGE[::-1]
+    buffer = io.BytesIO()
+    ImageOps.fit(image, size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def measure(ways: dict[str, Way], files: list[bytes], threads: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds that each way took for all files in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for number in range(rounds + 1):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                list(pool.map(way, files))
+                if number:  # the first is to warm up
+                    seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def distances(backbone: Backbone, a: list[Pixels], b: list[Pixels]) -> npt.NDArray[np.float64]:
+    """Return the cosine distance of each pair of pictures' vectors."""
+    u, v = (embed(backbone, pixels) for pixels in (a, b))
+    distance: npt.NDArray[np.float64] = 1 - (u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)
+    return distance
+
+
+def embed(backbone: Backbone, pixels: list[Pixels]) -> npt.NDArray[np.float64]:
+    """Embed in batches of 32."""
+    parts = [backbone.forward(pixels[i : i + 32])["embedding"] for i in range(0, len(pixels), 32)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def compare(photos: str, files: list[bytes], backbone: Backbone, rounds: int) -> list[Speed]:
+    """Measure all ways on these files, on one thread and on one for each core."""
+    full = backbone.spec.preprocessing
+    assert isinstance(full, Preprocessing), "the default backbone takes pictures"
+    ways = {
+        "pillow": by_pillow(full),
+        "full": by_embedpipe(full),
+        "scaled": by_embedpipe(dataclasses.replace(full, decode="scaled")),
+    }
+    pixels = {name: [way(data) for data in files] for name, way in ways.items()}
+    moved = {name: distances(backbone, pixels[name], pixels["pillow"]) for name in ways}
+    rows = []
+    for threads in sorted({1, os.cpu_count() or 1}):
+        seconds = measure(ways, files, threads, rounds)
+        for name in ways:
+            ratios = [pillow / ours for pillow, ours in zip(seconds["pillow"], seconds[name], strict=True)]
+            row = Speed(
+                photos,
+                name,
+                threads,
+                len(files) / statistics.median(seconds[name]),
+                statistics.median(ratios),
+                min(ratios),
+                max(ratios),
+                float(np.median(moved[name])),
+                float(moved[name].max()),
+            )
+            rows.append(row)
+            print(
+                f"{row.photos:<10}{row.way:<8}{row.threads:>8}{row.rate:>11.1f}{row.ratio:>10.2f}"
+                f"{row.lowest_ratio:>8.2f}{row.highest_ratio:>8.2f}{row.distance_median:>12.1e}{row.distance_max:>10.1e}",
+                flush=True,
+            )
+    return rows
+
+
+def main() -> int:
+    """Measure ordinary photos and large ones."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photos", type=Path, default=Path("../shared/data/photos"), help="folder of JPEG photos")
+    parser.add_argument("--limit", type=int, default=128, help="ordinary photos, spread over the folder")
+    parser.add_argument("--large", type=int, default=24, help="large photos, made of some of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    arguments = parser.parse_args()
+    if not arguments.photos.is_dir():
+        print(f"left out: no folder {arguments.photos}; name one with --photos")
+        return 0
+    paths = sorted(path for path in arguments.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not paths or min(arguments.limit, arguments.large, arguments.rounds) < 1:
+        parser.error(f"{len(paths)} JPEGs in {str(arguments.photos)!r}: give some, and numbers above 0")
+    files = [path.read_bytes() for path in paths[:: max(1, len(paths) // arguments.limit)][: arguments.limit]]
+    large = [enlarge(data) for data in files[:: max(1, len(files) // arguments.large)][: arguments.large]]
+    backbone = load_backbone(device="cpu")
+    print(
+        f"{'photos':<10}{'way':<8}{'threads':>8}{'images/s':>11}{'x Pillow':>10}{'lowest':>8}{'highest':>8}"
+        f"{'1 - cosine':>12}{'worst':>10}"
+    )
+    rows = compare("ordinary", files, backbone, arguments.rounds) + compare("large", large, backbone, arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
