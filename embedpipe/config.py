@@ -1,10 +1,14 @@
-"""Option dataclasses: the one home of every default, shared by the Python functions and the command line."""
+"""Option dataclasses, the one home of every default, shared by Python and the command line; and the cache's place."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from embedpipe.errors import UsageError, nearest
 
@@ -21,3 +25,8 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
     return tuple(
         cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
     )
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: EMBEDPIPE_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe"))

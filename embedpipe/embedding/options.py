@@ -32,7 +32,7 @@ class ComputeOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions(ComputeOptions):
-    """Choices that change how an embedding run goes and never what the vectors are."""
+    """Choices that change how an embedding run goes and never, but for ``compress``, what the vectors are."""
 
     checksum: bool = field(
         default=False,
@@ -41,6 +41,14 @@ class RunOptions(ComputeOptions):
     prune: bool = field(default=False, metadata={"help": "Drop rows of this source whose items are gone."})
     force: bool = field(
         default=False, metadata={"help": "Prune even where that drops more than half of the source's rows."}
+    )
+
+    compress: bool = field(
+        default=False,
+        metadata={
+            "help": "Make a store of less than half the size: vectors keep 11 bits a value, as 16-bit floats do, "
+            "and move by 1/2048 at most."
+        },
     )
 
     def __post_init__(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,17 @@ import pyarrow.compute as pc
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import DuplicateIdError, ReadError
 from embedpipe.sources import Listing, is_position, root_exists, same_root
+from embedpipe.store import FeatureStore
+from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import storable
 
 Rows = npt.NDArray[np.int64]
+
+#: Rows of the store that are looked at together.
+PART_ROWS = 1 << 16
+
+#: What is kept of rows of the root that the listing does not have.
+LEFT = pa.schema([("id", pa.string()), ("uri", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -46,16 +56,15 @@ class Plan:
     moved_from: str | None
 
 
-def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> Plan:
+def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     """Decide what to do with each item, by size and time first, without reading any payload.
+
+    The store is read a few files at a time, in the order of their ids, so that memory is that of the listing.
 
     Parameters
     ----------
     listing : Listing
-    stored : pyarrow.Table
-        All rows of the store at ``path``, without their vectors.
-    path : str
-        For messages.
+    store : FeatureStore
     checksum : bool
         Read every item, even where size and time are unchanged.
 
@@ -64,36 +73,72 @@ def make_plan(listing: Listing, stored: pa.Table, path: str, checksum: bool) -> 
     DuplicateIdError
         If an id is in the store already from another root, and it is not that one moved here.
     """
-    place = pc.index_in(listing.table.column("id"), value_set=stored.column("id"))
-    new = np.asarray(place.is_null())
-    known = np.flatnonzero(~new)
-    ours = listing.table.take(pa.array(known))
-    theirs = stored.take(pa.array(np.asarray(place.drop_null())))
-    moved_from = _check_roots(listing, known, ours, theirs, path)
-
-    _check_positions(listing, known, ours, theirs, path)
-
-    fresh = np.zeros(len(known), bool)
-    if not checksum:
-        same = pc.and_(
-            pc.equal(ours.column("source_size"), theirs.column("source_size")),
-            pc.equal(ours.column("source_modified"), theirs.column("source_modified")),
-        )
-        # A cell has its table's time: in another column it is another item.
-        elsewhere = pc.fill_null(pc.not_equal(ours.column("uri"), theirs.column("uri")), True)
-        fresh = np.asarray(pc.fill_null(same, False)) & ~np.asarray(pc.and_(_is_cell(ours.column("uri")), elsewhere))
-    changed = _metadata_changed(ours, theirs, listing.root)
-
-    mine = stored.filter(pc.equal(stored.column("source_root"), listing.root))
-    gone = mine.column("id").filter(gone_from(listing, mine)).to_pylist()
+    known, fresh, changed = (np.zeros(len(listing), bool) for _ in range(3))
+    elsewhere: dict[str, list[Rows]] = {}
+    left: list[pa.Table] = []
+    rows_of_root = 0
+    index = IdIndex(listing.table.column("id"))
+    for stored in _stored(store):
+        of_root = pc.equal(stored.column("source_root"), listing.root)
+        rows_of_root += pc.sum(of_root).as_py() or 0
+        rows = index.find(stored.column("id").combine_chunks())
+        left.append(stored.filter(pc.and_(of_root, pa.array(rows < 0))).select(["id", "uri"]))
+        theirs, rows = stored.filter(pa.array(rows >= 0)), rows[rows >= 0]
+        ours = take_near(listing.table, rows)
+        known[rows] = True
+        for root, mask in _other_roots(ours, theirs, listing.root):
+            elsewhere.setdefault(root, []).append(rows[mask])
+        _check_positions(listing, rows, ours, store)
+        fresh[rows] = not checksum and _is_fresh(ours, theirs)
+        changed[rows] = _metadata_changed(ours, theirs, listing.root)
+    moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in elsewhere.items()}, store)
+    unlisted = pa.concat_tables(left) if left else LEFT.empty_table()
     return Plan(
-        read=np.concatenate([np.flatnonzero(new), known[~fresh]]).astype(np.int64),
-        update=known[fresh & changed].astype(np.int64),
+        read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~fresh)]).astype(np.int64),
+        update=np.flatnonzero(fresh & changed).astype(np.int64),
         unchanged=int((fresh & ~changed).sum()),
-        gone=gone,
-        rows_of_root=mine.num_rows,
+        gone=unlisted.column("id").filter(gone_from(listing, unlisted)).to_pylist() if len(unlisted) else [],
+        rows_of_root=rows_of_root,
         moved_from=moved_from,
     )
+
+
+def take_near(table: pa.Table, rows: Rows) -> pa.Table:
+    """Take rows that are near each other: only what lies between them is looked at, not the whole table."""
+    if not len(rows):
+        return table.slice(0, 0)
+    first, last = int(rows.min()), int(rows.max())
+    return table.slice(first, last - first + 1).take(pa.array(rows - first))
+
+
+def _stored(store: FeatureStore) -> Iterator[pa.Table]:
+    """Yield what the plan needs of the store's rows, about `PART_ROWS` at a time."""
+    excerpts = {"text"} if store.spec.modality == "text" else set()  # not the source's to say
+    names = [name for name in store.data_columns if name not in excerpts | {"content_hash"}]
+    waiting: list[pa.Table] = []
+    for file in sorted(store.table.files, key=lambda file: file.first):
+        waiting.append(store.table.read_file(file, names))
+        if sum(map(len, waiting)) >= PART_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+            pa.default_memory_pool().release_unused()  # or Arrow keeps a part of it, and then of the next
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _is_fresh(ours: pa.Table, theirs: pa.Table) -> npt.NDArray[np.bool_]:
+    """Mark rows whose payload is the one that was embedded, by its size and time."""
+    sizes, stored_sizes = ours.column("source_size"), theirs.column("source_size")
+    # Cells of a Parquet file have no size that is known without reading them, but the file's time.
+    size = pc.or_(
+        pc.fill_null(pc.equal(sizes, stored_sizes), False), pc.and_(pc.is_null(sizes), pc.is_null(stored_sizes))
+    )
+    same = pc.and_(size, pc.equal(ours.column("source_modified"), theirs.column("source_modified")))
+    # A cell has its table's time: in another column it is another item.
+    elsewhere = pc.fill_null(pc.not_equal(ours.column("uri"), theirs.column("uri")), True)
+    cell = np.asarray(pc.and_(_is_cell(ours.column("uri")), elsewhere))
+    unchanged: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(same, False)) & ~cell
+    return unchanged
 
 
 def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
@@ -113,51 +158,69 @@ def _is_cell(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.or_(pc.starts_with(uris, "table://"), pc.starts_with(uris, "parquet://")), False)
 
 
-def _check_roots(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table, path: str) -> str | None:
+def _other_roots(ours: pa.Table, theirs: pa.Table, root: str) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield each other root that has the ids of these rows in another place, and the mask of its rows."""
+    # The same place is the same item: shards and lists grow, and get other names.
+    place = pc.fill_null(pc.not_equal(theirs.column("uri"), ours.column("uri")), True)
+    foreign = pc.and_(pc.not_equal(theirs.column("source_root"), root), place)
+    for other in pc.unique(theirs.column("source_root").filter(foreign)).to_pylist():
+        yield other, np.asarray(pc.and_(foreign, pc.equal(theirs.column("source_root"), other)))
+
+
+def _check_roots(listing: Listing, elsewhere: Mapping[str, Rows], store: FeatureStore) -> str | None:
     """Refuse ids that belong to another root, unless it is this one under another name or moved; return that one.
 
     A missing root may be an unplugged disk, so content decides whether the source has moved.
     """
-    other_root = pc.not_equal(theirs.column("source_root"), listing.root)
-    # The same place is the same item: shards and lists grow, and get other names.
-    elsewhere = pc.fill_null(pc.not_equal(theirs.column("uri"), ours.column("uri")), True)
-    foreign = np.flatnonzero(np.asarray(pc.and_(other_root, elsewhere)))
-    roots = theirs.column("source_root").take(pa.array(foreign))
     moved_from = None
-    for other in pc.unique(roots).to_pylist():
+    for other, rows in elsewhere.items():
         if same_root(other, listing.root):
             continue
-        rows = foreign[np.asarray(pc.equal(roots, other))]
         there = root_exists(other)
-        if there or not _same_content(listing, known[rows], theirs.column("content_hash").take(pa.array(rows))):
+        if there or not _same_content(listing, rows[:: max(1, len(rows) // 20)], store):
             why = "" if there else ", which is not there now, and their content differs"
             raise DuplicateIdError(
-                f"{len(rows)} ids of {listing.root!r}, such as {ours.column('id')[int(rows[0])].as_py()!r}, are in "
-                f"{path!r} already from {other!r}{why}: "
+                f"{len(rows)} ids of {listing.root!r}, such as {_id(listing, rows[0])!r}, are in "
+                f"{store.path!r} already from {other!r}{why}: "
                 "give this source a prefix of its own (--prefix), or a store of its own"
             )
         moved_from = other
     return moved_from
 
 
-def _check_positions(listing: Listing, known: Rows, ours: pa.Table, theirs: pa.Table, path: str) -> None:
+def _check_positions(listing: Listing, rows: Rows, ours: pa.Table, store: FeatureStore) -> None:
     """Refuse items whose id is only their place in a list, where another list's item has that id."""
-    for at in np.flatnonzero(np.asarray(pc.is_null(ours.column("uri")))).tolist():
-        id = ours.column("id")[at].as_py()
-        if is_position(id) and payload_hash(listing.read(int(known[at]))) != theirs.column("content_hash")[at].as_py():
+    at = rows[np.asarray(pc.is_null(ours.column("uri")))]
+    at = at[[is_position(_id(listing, row)) for row in at]]
+    hashes = _hashes(listing, at, store) if len(at) else {}
+    for row in at:
+        id = _id(listing, row)
+        if payload_hash(listing.read(int(row))) != hashes[id]:
             raise DuplicateIdError(
-                f"item {id!r}, which has no id but its position, has other content than {id!r} in {path!r}: "
+                f"item {id!r}, which has no id but its position, has other content than {id!r} in {store.path!r}: "
                 "give this list a prefix of its own, or its items ids (a table with an id column)"
             )
 
 
-def _same_content(listing: Listing, rows: Rows, hashes: pa.ChunkedArray) -> bool:
-    """Say whether most of a sample of rows, those that can be read, have the content that is stored."""
+def _same_content(listing: Listing, rows: Rows, store: FeatureStore) -> bool:
+    """Say whether most of these rows, of those that can be read, have the content that is stored."""
+    hashes = _hashes(listing, rows, store)
     same: list[bool] = []
-    for at in range(0, len(rows), max(1, len(rows) // 20)):
+    for row in rows:
         with contextlib.suppress(ReadError):
-            same.append(payload_hash(listing.read(int(rows[at]))) == hashes[at].as_py())
+            same.append(payload_hash(listing.read(int(row))) == hashes[_id(listing, row)])
     return sum(same) > len(same) / 2
+
+
+def _id(listing: Listing, row: Any) -> str:
+    return str(listing.table.column("id")[int(row)].as_py())
+
+
+def _hashes(listing: Listing, rows: Rows, store: FeatureStore) -> dict[str, str]:
+    """Return the stored content hash of each of these rows, by id."""
+    ids = take_near(listing.table.select(["id"]), rows).column("id").combine_chunks()
+    found = store.table.rows(ids, ["id", "content_hash"])
+    return dict(zip(found["id"].to_pylist(), found["content_hash"].to_pylist(), strict=True))
 
 
 def _metadata_changed(ours: pa.Table, theirs: pa.Table, root: str) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe.embedding.plan import take_near
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.errors import Failure
 from embedpipe.sources import Listing
@@ -23,13 +24,16 @@ from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column
 
 #: A commit is due after this many rows or seconds, but not sooner after the last one than the pause. A kill loses no
-#: more than that and what is in flight (one batch each in the queue, in the backbone and before it): under 2,048 rows
-#: for batches up to 256, or the work of half a second.
+#: more than that, what comes while a commit is made, and one batch each in the backbone and before it: under 2,048 rows
+#: for batches up to 256, or the work of a second.
 FLUSH_ROWS = 768
 FLUSH_SECONDS = 20.0
 FLUSH_PAUSE = 0.5
 
-#: However fast they come, no more rows than this wait in memory.
+#: Messages that may wait while a commit is made, a few tenths of a second, so that the loop does not.
+MOST_WAITING = 16
+
+#: However fast they come, no more rows than this wait for a commit.
 MOST_ROWS = 1 << 16
 
 #: Columns that are never carried over from another row.
@@ -82,7 +86,7 @@ class RowWriter:
         # Vectors are reused from the version that the plan was made on: rows may change places in this very run.
         self._planned = KeyedTable(store.path, store.version)
         self._said = _what_is_said(listing, store)
-        self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=1)
+        self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._pending: list[Message] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="embedpipe-writer", daemon=True)
@@ -168,7 +172,7 @@ class RowWriter:
         return rows
 
     def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
-        table = self._said.take(pa.array(rows, pa.int64()))
+        table = take_near(self._said, np.array(rows, np.int64))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 

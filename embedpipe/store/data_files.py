@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe.errors import StoreError
-from embedpipe.store.schema import VECTOR
+from embedpipe.store.schema import VECTOR, is_compressed, rounded
 
 #: A rewrite touches whole files, so their size is bounded: bytes of vectors in a file, and in a row group.
 FILE_BYTES = 64 << 20
@@ -57,9 +57,15 @@ def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
 def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:
     """Write rows, which have an ``id``, into new files below ``base``; nothing refers to them until a commit.
 
+    Vectors are rounded and compressed where their column's field says so (`is_compressed`).
+
     Raises StoreError if the disk or server refuses.
     """
     vectors = [field.name for field in rows.schema if field.type == VECTOR]
+    compressed = [field.name for field in rows.schema if is_compressed(field)]
+    for name in compressed:
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, rows.schema.field(name), rounded(rows.column(name)))
     row_bytes = ROW_BYTES
     if vectors and rows.num_rows:
         row_bytes += sum(len(rows.column(name)[0]) * 4 for name in vectors)
@@ -74,9 +80,10 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
                 f"{base}/{name}",
                 filesystem=fs,
                 row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                # Float mantissas do not compress; everything else does, and repeats.
+                # Float mantissas do not compress unless rounded; everything else does, and repeats.
                 compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
-                | {f"{name}.list.element": "none" for name in vectors},
+                | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
+                use_byte_stream_split=[f"{name}.list.element" for name in compressed],
                 use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
                 write_statistics=["id"],
                 write_page_checksum=True,

@@ -20,7 +20,8 @@ from embedpipe.store.data_files import DATA_FILE
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.scan import label_array, read_vectors
-from embedpipe.store.schema import KEY_FIELDS, VECTOR, spec_of, store_schema
+from embedpipe.store.schema import KEY_FIELDS, VECTOR, is_compressed, spec_of, store_schema
+from embedpipe.store.vector_map import build_map, find_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,13 +66,25 @@ class FeatureStore:
         self.summary: Any = None
 
     @classmethod
-    def create(cls, path: str | Path, spec: BackboneSpec) -> FeatureStore:
+    def create(cls, path: str | Path, spec: BackboneSpec, *, compress: bool = False) -> FeatureStore:
         """Open the store at ``path``, making an empty one if there is none.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Folder or URL.
+        spec : BackboneSpec
+            What makes the vectors.
+        compress : bool
+            Round vectors to 16-bit precision (each value by 2^-11 of itself at most) and compress them, in this
+            store for good. One that is compressed stays so without asking.
 
         Raises
         ------
         SpecMismatchError
             If the store there was made by another spec; the message shows the differing fields.
+        UsageError
+            If the path is taken by something else, or the store there is not compressed and should be.
         """
         path = _location(path)
         if "://" not in path and Path(path).is_file():
@@ -79,9 +92,14 @@ class FeatureStore:
         if not KeyedTable.exists(path):
             if "://" not in path and Path(path).is_dir() and any(Path(path).iterdir()):
                 raise UsageError(f"{path!r} exists and is not a feature store: give a new or empty folder")
-            KeyedTable.create(path, store_schema(spec))
+            KeyedTable.create(path, store_schema(spec, compress))
         store = cls(path)
         store.require(spec)
+        if compress and not store.compressed:
+            raise UsageError(
+                f"{path!r} is not compressed, which is decided when a store is made: "
+                "leave --compress out, or embed into a new store"
+            )
         return store
 
     @staticmethod
@@ -125,6 +143,11 @@ class FeatureStore:
     def schema(self) -> pa.Schema:
         """The table's Arrow schema; the spec's JSON is in the embedding columns' field metadata."""
         return self._table.schema
+
+    @property
+    def compressed(self) -> bool:
+        """Whether vectors are rounded to 16-bit precision, and compressed."""
+        return any(is_compressed(field) for field in self.schema)
 
     @property
     def data_columns(self) -> list[str]:
@@ -180,6 +203,57 @@ class FeatureStore:
             rows = rows.filter(pc.is_valid(rows.column(label)))
         _, X = read_vectors(self._table, column, self.dims[column], rows.column("id").combine_chunks())
         return (X, label_array(rows.column(label))) if label else X
+
+    def mapped(self, column: str | None = None) -> npt.NDArray[np.float32]:
+        """Return all vectors in id order as a read-only memory map, which takes no memory of its own.
+
+        The map is made on first use, in the cache folder (``EMBEDPIPE_CACHE``; the user's by default), and takes
+        4 bytes a value there. From then on everything that reads this version's vectors uses it, in any process, and
+        `take` finds single rows in milliseconds. A new version of the store has a new map, in the old one's place.
+
+        Parameters
+        ----------
+        column : str, optional
+            Which embedding column; needed only where there are several.
+
+        Returns
+        -------
+        X : float32 array (n_samples, dim)
+
+        Raises
+        ------
+        StoreError
+            If the store is damaged, or the cache folder has too little room.
+        """
+        column = self.embedding_column(column)
+        found = find_map(self._table, column, self.dims[column])
+        return (found or build_map(self._table, column, self.dims[column])).vectors
+
+    def take(self, ids: Sequence[str], *, column: str | None = None) -> npt.NDArray[np.float32]:
+        """Read the vectors of single rows: at once from the map, where `mapped` has made one, else from the files.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            In any order, and as often as liked.
+        column : str, optional
+            Which embedding column; needed only where there are several.
+
+        Returns
+        -------
+        X : float32 array (len(ids), dim)
+            In the order of ``ids``.
+
+        Raises
+        ------
+        UsageError
+            If an id is not there.
+        """
+        column = self.embedding_column(column)
+        wanted = pa.array(ids, pa.string())
+        each = wanted.unique()
+        X = read_vectors(self._table, column, self.dims[column], each)[1]
+        return X if len(each) == len(wanted) else X[np.asarray(pc.index_in(wanted, value_set=each))]
 
     def ids(self) -> list[str]:
         """Return all ids in order: row i of ``to_numpy()`` belongs to ``ids()[i]``."""

@@ -25,7 +25,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.sources.locations import filesystem
 from embedpipe.store.data_files import FILE_BYTES, DataFile, read_log, reason, removal, write_files
-from embedpipe.store.schema import VECTOR, conform, storable
+from embedpipe.store.id_index import IdIndex
+from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
 #: How often a commit is worked out anew because another writer was first.
 MAX_ATTEMPTS = 100
@@ -128,16 +129,21 @@ class KeyedTable:
     # ---------------------------------------------------------------- reading
 
     @contextlib.contextmanager
-    def open_file(self, file: DataFile) -> Iterator[pq.ParquetFile]:
+    def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
         """Open one data file for the block. Raises StoreError, naming it, if it is missing or found damaged there."""
         try:
-            source = self._fs.open_input_file(f"{self._base}/{file.path}")
-            with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
-                yield parquet
+            with self._fs.open_input_file(f"{self._base}/{file.path}") as source:
+                yield source
         except (OSError, pa.ArrowException) as error:
             hint = f" (vacuum deletes files of old versions, such as {self.version})" if self._pinned else ""
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {why}{hint}") from error
+
+    @contextlib.contextmanager
+    def open_file(self, file: DataFile) -> Iterator[pq.ParquetFile]:
+        """Open one data file as Parquet, with page checksums; see `open_bytes`."""
+        with self.open_bytes(file) as source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            yield parquet
 
     def delete_file(self, path: str) -> bool:
         """Delete a file that no version needs; say whether it was there."""
@@ -179,15 +185,16 @@ class KeyedTable:
 
     def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
         """Yield the files that hold any of these ids, each with the mask of their rows."""
-        if len(ids) == 0:
+        if len(ids) == ids.null_count:
             return
         bounds = pc.min_max(ids)
         first, last = bounds["min"].as_py(), bounds["max"].as_py()
+        index = IdIndex(ids)
         for file in self.files:
             if file.first <= last and first <= file.last:
-                mask = pc.is_in(self._file_ids(file), value_set=ids)
-                if pc.any(mask).as_py():
-                    yield file, mask
+                found = index.find(self._file_ids(file)) >= 0
+                if found.any():
+                    yield file, pa.array(found)
 
     # ---------------------------------------------------------------- writing
 
@@ -202,7 +209,8 @@ class KeyedTable:
 
         def plan() -> Plan[Change]:
             incoming = conform(rows, self.schema)
-            incoming = incoming.take(pc.sort_indices(incoming.column("id")))
+            if not is_ascending(incoming.column("id")):
+                incoming = incoming.take(pc.sort_indices(incoming.column("id")))
             same: list[str] = []
             stale: list[tuple[DataFile, pa.Array]] = []
             for file, mask in self._matches(incoming.column("id").combine_chunks()):
@@ -212,7 +220,9 @@ class KeyedTable:
                     (file, pc.and_not(mask, pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))))
                 )
             adds, removes, replaced = self._without(stale)
-            fresh = incoming.filter(pc.invert(pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))))
+            fresh = incoming
+            if same:
+                fresh = fresh.filter(pc.invert(pc.is_in(fresh.column("id"), value_set=pa.array(same, pa.string()))))
             adds += write_files(fresh, self._fs, self._base)
             return adds, removes, Change(fresh.num_rows - replaced, replaced, len(same))
 
@@ -234,13 +244,15 @@ class KeyedTable:
 
         def plan() -> Plan[Change]:
             given = conform(new, pa.schema([self.schema.field(name)])).column(name)
+            rows = IdIndex(ids)
             adds: list[AddAction] = []
             removes: list[RemoveAction] = []
             replaced = unchanged = 0
             for file, mask in self._matches(ids):
                 table = self.read_file(file)
                 index, old = table.schema.get_field_index(name), table.column(name)
-                to = pc.if_else(mask, given.take(pc.index_in(table.column("id"), value_set=ids)), old)
+                found = rows.find(table.column("id").combine_chunks())
+                to = pc.if_else(mask, given.take(pa.array(found, mask=found < 0)), old)
                 same = pc.or_(pc.fill_null(pc.equal(to, old), False), pc.and_(pc.is_null(to), pc.is_null(old)))
                 changed = int(pc.sum(pc.invert(same)).as_py())
                 replaced += changed

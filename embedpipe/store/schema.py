@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import StoreError
 
 #: Key of the spec's JSON in an embedding column's field metadata.
 SPEC_KEY = b"embedpipe.spec"
+
+#: Key, in an embedding column's field metadata, that is there where vectors are rounded and compressed.
+COMPRESS_KEY = b"embedpipe.compress"
+
+#: Bits of a float32's fraction that are kept then: those that a 16-bit float has.
+KEPT_BITS = 10
 
 #: Columns of every store before label, split, metadata and the embeddings.
 KEY_FIELDS = (
@@ -28,13 +35,15 @@ VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
 STORED_TYPES = (pa.string(), pa.binary(), pa.float32(), pa.float64(), VECTOR)
 
 
-def store_schema(spec: BackboneSpec) -> pa.Schema:
+def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
     """Return the schema of a new store: key columns, then one vector column per captured layer.
 
     Label, split and metadata columns are added when the first rows that have them arrive, so that their
     types are those of the data.
     """
     metadata = {SPEC_KEY: spec.to_json().encode()}
+    if compress:
+        metadata[COMPRESS_KEY] = b"fp16"
     vectors = [pa.field(layer.column, VECTOR, nullable=False, metadata=metadata) for layer in spec.layers]
     return pa.schema([*KEY_FIELDS, *vectors])
 
@@ -45,6 +54,30 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
         if field.metadata and SPEC_KEY in field.metadata:
             return BackboneSpec.from_json(field.metadata[SPEC_KEY].decode())
     raise StoreError("this Delta table has no embedpipe spec in its columns: it is not a feature store")
+
+
+def is_compressed(field: pa.Field) -> bool:
+    """Say whether a column's vectors are to be rounded and compressed."""
+    return bool(field.metadata) and COMPRESS_KEY in field.metadata
+
+
+def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Round the values of a vector column to the precision of 16-bit floats; again changes nothing.
+
+    The fraction is rounded to `KEPT_BITS`, to the nearest and ties to even: a value moves by 2^-11 of itself at most.
+    From 6.1e-5 to 65,504 that gives the 16-bit float; smaller and larger ones keep the same relative precision.
+    """
+    drop = 23 - KEPT_BITS
+    chunks = []
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False)
+        bits = values.view(np.uint32)
+        half = np.uint32((1 << drop - 1) - 1) + ((bits >> np.uint32(drop)) & np.uint32(1))
+        new = ((bits + half) & ~np.uint32((1 << drop) - 1)).view(np.float32)
+        new = np.where(np.isfinite(new) & np.isfinite(values), new, values)  # the very largest would become infinite
+        offsets = chunk.offsets.to_numpy()
+        chunks.append(pa.ListArray.from_arrays(pa.array(offsets - offsets[0]), pa.array(new), type=VECTOR))
+    return pa.chunked_array(chunks, VECTOR)
 
 
 def vector_column(vectors: npt.NDArray[np.float32]) -> pa.Array:
@@ -63,6 +96,11 @@ def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArr
     if flat.size != len(column) * dim or any((block != dim).any() for block in lengths):
         raise StoreError(f"column {name!r} holds vectors that are not {dim} long: run `embedpipe verify`")
     return flat.reshape(-1, dim).astype(np.float32, copy=False)
+
+
+def is_ascending(ids: pa.Array | pa.ChunkedArray) -> bool:
+    """Say whether ids are in order, each once."""
+    return pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False
 
 
 def delta_type(type_: pa.DataType, column: str) -> pa.DataType | None:

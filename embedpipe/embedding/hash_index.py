@@ -1,0 +1,55 @@
+"""Finding the stored item that has a given content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: Characters of a content hash: SHA-256, as hexadecimal digits.
+DIGITS = 64
+
+
+class HashIndex:
+    """Finds the id of a stored item by its content hash; without one if nothing is given to it.
+
+    It holds 40 bytes a row and the ids.
+
+    Parameters
+    ----------
+    parts : iterable of (pyarrow.ChunkedArray of str, pyarrow.ChunkedArray of str)
+        Content hashes and ids, part by part, so that the hashes are never all in memory as text.
+    """
+
+    def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]] = ()) -> None:
+        keys = [np.empty(0, f"S{DIGITS // 2}")]
+        ids = []
+        for hashes, of in parts:
+            # What is no SHA-256 is nobody's content.
+            usual = pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
+            keys.append(_packed(hashes.filter(usual)))
+            ids.append(of.filter(usual))
+        whole = np.concatenate(keys)
+        self._order = np.argsort(whole, kind="stable")
+        self._keys = whole[self._order]
+        self._ids = pa.chunked_array([chunk for part in ids for chunk in part.chunks], pa.string()).combine_chunks()
+
+    def find(self, digest: str) -> str | None:
+        """Return the id of an item with this content, or None."""
+        key = bytes.fromhex(digest)
+        at = int(np.searchsorted(self._keys, np.bytes_(key)))
+        # As bytes of the array, for NumPy's own leave trailing zeros out.
+        if self._keys[at : at + 1].tobytes() == key:
+            return str(self._ids[int(self._order[at])].as_py())
+        return None
+
+
+def _packed(hashes: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Turn strings of hexadecimal digits into bytes, two digits each."""
+    column = hashes.cast(pa.binary(DIGITS)).combine_chunks()
+    data = np.frombuffer(column.buffers()[1] or b"", np.uint8, len(column) * DIGITS, column.offset * DIGITS)
+    digits = (data & 15) + 9 * (data >> 6)  # of "0" to "9", and of "a" to "f"
+    return np.ascontiguousarray(digits[0::2] << 4 | digits[1::2]).view(f"S{DIGITS // 2}")

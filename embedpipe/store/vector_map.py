@@ -1,0 +1,211 @@
+"""A store's vectors in id order as one file that is mapped into memory, in the cache folder.
+
+A map belongs to one set of data files, which never change once written: another version of the store has another map,
+so none can be stale. It is a folder of ``vectors.npy``, ``ids.arrow`` and ``about.json`` with sizes and checksums.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.config import cache_folder
+from embedpipe.errors import StoreError
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.reading import read_files
+
+Vectors = npt.NDArray[np.float32]
+
+#: Bytes that have a checksum of their own, and how many such blocks are looked at when a map is opened.
+BLOCK = 1 << 18
+LOOKED_AT = 16
+
+#: Of so many ids one is kept in memory, to know where to look for the others.
+STRIDE = 64
+
+#: Seconds after which a map that is still being built is taken for one that was given up.
+GIVEN_UP = 86_400.0
+
+
+class VectorMap:
+    """The vectors of one column of a store, in id order.
+
+    Attributes
+    ----------
+    ids : pyarrow.Array of str, length n
+    vectors : float32 array (n, dim), which cannot be written
+    """
+
+    def __init__(self, folder: Path) -> None:
+        about = json.loads((folder / "about.json").read_text())
+        for name, size in about["sizes"].items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{name} has another size than when it was written")
+        # A plain array: the subclass np.memmap makes every small step slower.
+        self.vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
+        with pa.memory_map(str(folder / "ids.arrow")) as source:
+            self.ids: pa.Array = pa.ipc.open_file(source).read_all().column("id").combine_chunks()
+        blocks = _blocks(self.vectors)
+        looked_at = np.unique(np.linspace(0, len(blocks) - 1, LOOKED_AT).astype(int)) if blocks else ()
+        damaged = [i for i in looked_at if zlib.crc32(blocks[i]) != about["checksums"][i]]
+        if damaged or len(self.ids) != len(self.vectors) or _checksum(self.ids) != about["ids"]:
+            raise ValueError("its contents are not those that were written")
+
+    def copy(self) -> Vectors:
+        """Return all vectors in memory, float32 (n, dim)."""
+        X = np.empty(self.vectors.shape, np.float32)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda pair: np.copyto(*pair), zip(_slabs(X), _slabs(self.vectors), strict=True)))
+        return X
+
+    def rows(self, ids: pa.Array) -> npt.NDArray[np.int64]:
+        """Return the rows of ids, each given once, int64 (n,); -1 for an id that is not there."""
+        near = np.arange(len(self.ids))
+        if len(ids) * STRIDE < len(self.ids):
+            # Ids are sorted: those before which one is in memory are few, and all else is in a few pages of the file.
+            before = [bisect.bisect_right(self._sparse, id) - 1 for id in ids.drop_null().to_pylist()]
+            first = np.unique(np.array(before, np.int64))
+            near = (first[first >= 0, None] * STRIDE + np.arange(STRIDE)).reshape(-1)
+            near = near[near < len(self.ids)]
+        # The few are hashed and the many looked up, not the other way round.
+        place = np.asarray(pc.fill_null(pc.index_in(self.ids.take(pa.array(near)), value_set=ids), -1))
+        rows = np.full(len(ids), -1)
+        rows[place[place >= 0]] = near[place >= 0]
+        return rows
+
+    @functools.cached_property
+    def _sparse(self) -> list[str]:
+        every = self.ids.take(pa.array(np.arange(0, len(self.ids), STRIDE)))
+        return list(every.to_pylist())
+
+
+def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
+    """Return the map of the version that the table is at; None if there is none, or none that is whole."""
+    folder = _folder(table, column, dim)
+    try:
+        return _open(folder) if folder.is_dir() else None
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+
+
+def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
+    """Make the map of the version that the table is at, and drop those of other versions.
+
+    Vectors are read straight into the file, so the memory taken is the system's to give back. Raises StoreError if
+    the store is damaged or the disk is full.
+    """
+    folder = _folder(table, column, dim)
+    unfinished = folder.with_name(f"unfinished-{uuid.uuid4().hex}")
+    size = 4 * len(table) * dim
+    try:
+        unfinished.mkdir(parents=True)
+        try:
+            _write(unfinished, table, column, dim)
+            shutil.rmtree(folder, ignore_errors=True)  # one that is damaged
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _clean(folder)
+        return _open(folder)
+    except (OSError, ValueError) as error:
+        if (found := find_map(table, column, dim)) is not None:  # another process was first
+            return found
+        raise StoreError(
+            f"cannot map the vectors of {table.path!r}, {size:,} bytes, in {str(folder.parent)!r}: {error}. "
+            "Read them with to_numpy(), or set the environment variable EMBEDPIPE_CACHE to a folder with more room"
+        ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _open(folder: Path) -> VectorMap:
+    """Keep two maps open: looking for an id in a new one takes longer."""
+    return VectorMap(folder)
+
+
+def _folder(table: KeyedTable, column: str, dim: int) -> Path:
+    # A copied store has the same id, and may go on to other rows in the same version: its files tell.
+    files = hashlib.sha256("\n".join(file.path for file in table.files).encode()).hexdigest()
+    name = f"{hashlib.sha256(column.encode()).hexdigest()[:16]}-{dim}-{table.version}-{files[:32]}"
+    return cache_folder() / "vectors" / str(table.delta.metadata().id) / name
+
+
+def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
+    vectors, ids = folder / "vectors.npy", folder / "ids.arrow"
+    mapped = np.lib.format.open_memmap(vectors, "w+", np.float32, (len(table), dim))
+    _reserve(vectors)
+    try:
+        names, X = read_files(table, column, dim, to=mapped)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            checksums = list(pool.map(zlib.crc32, _blocks(X)))
+    finally:
+        mapped.flush()
+    with pa.OSFile(str(ids), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("id", pa.string())])) as writer:
+        writer.write_table(pa.table({"id": names}))
+    about: dict[str, Any] = {
+        "store": table.path,
+        "table": str(table.delta.metadata().id),
+        "version": table.version,
+        "column": column,
+        "rows": len(names),
+        "dim": dim,
+        "sizes": {path.name: path.stat().st_size for path in (vectors, ids)},
+        "ids": _checksum(names),
+        "checksums": checksums,
+    }
+    (folder / "about.json").write_text(json.dumps(about))
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _reserve(path: Path) -> None:
+    """Take the room that a file of holes needs: writing to a map kills the process where the disk is full."""
+    size = path.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(path.parent).free < size:
+        raise OSError("the disk has no room for it")
+
+
+def _clean(folder: Path) -> None:
+    """Drop the maps of other versions, and what killed processes left; who has one open keeps it."""
+    column = folder.name.partition("-")[0]
+    for other in folder.parent.iterdir():
+        old = other.name.startswith(column) and other != folder and folder.is_dir()
+        given_up = other.name.startswith("unfinished-") and other.stat().st_mtime < time.time() - GIVEN_UP
+        if old or given_up:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _slabs(X: Vectors) -> list[Vectors]:
+    """Cut rows into parts of about 8 MB."""
+    step = max(1, (8 << 20) // max(1, 4 * X.shape[1]))
+    return [X[start : start + step] for start in range(0, len(X), step)]
+
+
+def _blocks(X: Vectors) -> list[npt.NDArray[np.uint8]]:
+    flat = np.asarray(X).reshape(-1).view(np.uint8)
+    return [flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK)]
+
+
+def _checksum(ids: pa.Array) -> int:
+    checksum = 0
+    for buffer in ids.buffers()[1:]:
+        checksum = zlib.crc32(buffer, checksum)
+    return checksum

@@ -1,0 +1,92 @@
+"""Stores whose vectors are rounded and compressed: less than half the size, for good, and hardly another vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stored import make_spec
+
+from embedpipe import FeatureStore
+from embedpipe.errors import UsageError
+from embedpipe.store.schema import VECTOR, rounded, vector_column
+
+X = np.random.default_rng(0).standard_normal((3000, 128)).astype(np.float32)
+
+
+def as_rounded(values: np.ndarray) -> np.ndarray:
+    column = rounded(pa.chunked_array([vector_column(values[None])]))
+    assert column.type == VECTOR
+    return column.chunk(0).flatten().to_numpy()
+
+
+def rows(part: slice) -> pa.Table:
+    ids = [f"{i:05d}" for i in range(part.start, part.stop)]
+    return pa.table(
+        {"id": ids, "content_hash": ids, "source_root": ["r"] * len(ids), "embedding": vector_column(X[part])}
+    )
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_rounding(given_values: list[float]) -> None:
+    values = np.array(given_values, np.float32)
+    found = as_rounded(values)
+    np.testing.assert_array_equal(as_rounded(found), found, "again changes nothing")
+    finite = np.isfinite(values)
+    np.testing.assert_array_equal(np.isfinite(found), finite)
+    usual = finite & (np.abs(values) >= np.finfo(np.float32).tiny)
+    with np.errstate(all="ignore"):
+        moved = np.abs(found[usual].astype(float) / values[usual].astype(float) - 1)
+    assert (moved <= 2**-11).all()
+    in_range = (np.abs(values) >= 2.0**-14) & (np.abs(values) <= 65504)
+    np.testing.assert_array_equal(found[in_range], values[in_range].astype(np.float16))
+
+
+def test_values_that_16_bits_do_not_hold_are_kept() -> None:
+    values = np.array([1e30, -7e4, 1e-20, 3.4028235e38, np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
+    np.testing.assert_allclose(as_rounded(values), values, rtol=2**-11)
+    assert np.signbit(as_rounded(values)[-1])
+
+
+def test_it_is_small_and_stays_compressed(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "store", make_spec(128), compress=True)
+    assert store.compressed
+    for start in range(0, 3000, 1000):
+        FeatureStore.create(tmp_path / "store", make_spec(128)).write(rows(slice(start, start + 1000)))
+    expected = X.astype(np.float16).astype(np.float32)
+    tiny = np.abs(X) < 2.0**-14  # they keep more than a 16-bit float has
+
+    def check() -> None:
+        read = FeatureStore(store.path)
+        assert read.compressed
+        assert sum(file.size for file in read.table.files) <= 0.5 * X.nbytes
+        found = read.to_numpy()
+        np.testing.assert_array_equal(found[~tiny], expected[~tiny])
+        np.testing.assert_allclose(found, X, rtol=2**-11)
+
+    check()
+    assert store.refresh().compact() == 3
+    check()
+    store.label(pa.table({"id": ["00007"], "label": ["new"]}))
+    check()
+
+
+def test_it_is_decided_once(tmp_path: Path) -> None:
+    FeatureStore.create(tmp_path / "plain", make_spec(128))
+    assert not FeatureStore(tmp_path / "plain").compressed
+    with pytest.raises(UsageError, match="is not compressed, which is decided when a store is made"):
+        FeatureStore.create(tmp_path / "plain", make_spec(128), compress=True)
+
+
+def test_other_tools_read_floats(tmp_path: Path) -> None:
+    import polars as pl
+
+    store = FeatureStore.create(tmp_path / "store", make_spec(128), compress=True)
+    store.write(rows(slice(0, 10)))
+    frame = pl.read_delta(store.path)
+    assert frame.schema["embedding"] == pl.List(pl.Float32)
+    np.testing.assert_array_equal(np.array(frame["embedding"].to_list(), np.float32), store.refresh().to_numpy())

@@ -1,0 +1,125 @@
+"""Vectors that are read without Arrow: the same as with it, and nothing that is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stored import make_store
+
+from embedpipe import FeatureStore
+from embedpipe.errors import StoreError, UsageError
+from embedpipe.store.pages import UnusualLayoutError, find_chunk, read_chunk
+from embedpipe.store.schema import VECTOR, vector_column
+
+
+def read(path: Path, dim: int, column: str = "v") -> np.ndarray:
+    """Read all row groups of a file by pages; raises UnusualLayoutError where Arrow is needed."""
+    blocks = []
+    with pq.ParquetFile(path) as parquet, pa.OSFile(str(path)) as source:
+        for group in range(parquet.num_row_groups):
+            chunk = find_chunk(parquet, group, column)
+            if chunk is None:
+                raise UnusualLayoutError
+            blocks.append(np.empty((chunk.rows, dim), np.float32))
+            read_chunk(source, chunk, dim, blocks[-1])
+    return np.concatenate(blocks)
+
+
+def table(X: np.ndarray) -> pa.Table:
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("v", VECTOR, nullable=False)])
+    return pa.table([pa.array([str(i) for i in range(len(X))]), vector_column(X)], schema=schema)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.sampled_from([1, 2, 7, 8, 9, 64, 130]),
+    st.sampled_from([64, 1000, 4096, 1 << 20]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_pages_give_what_arrow_gives(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, page: int, split: bool, checksum: bool
+) -> None:
+    X = np.random.default_rng(rows).standard_normal((rows, dim)).astype(np.float32)
+    path = tmp_path_factory.mktemp("pages") / "file.parquet"
+    pq.write_table(
+        table(X),
+        path,
+        row_group_size=100,
+        data_page_size=page,
+        write_batch_size=50,
+        compression="zstd" if split else "none",
+        use_dictionary=False,
+        use_byte_stream_split=["v.list.element"] if split else False,
+        write_page_checksum=checksum,
+    )
+    np.testing.assert_array_equal(read(path, dim), X)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dictionary": True},
+        {"compression": "snappy", "use_dictionary": False},
+        {"data_page_version": "2.0", "use_dictionary": False, "compression": "none"},
+    ],
+)
+def test_other_layouts_are_left_to_arrow(tmp_path: Path, options: dict) -> None:
+    path = tmp_path / "file.parquet"
+    pq.write_table(table(np.ones((9, 4), np.float32)), path, **options)
+    with pytest.raises(UnusualLayoutError):
+        read(path, 4)
+
+
+@pytest.mark.parametrize("lists", [[[1, 2], [3, 4, 5], [6]], [[1, 2], [], [3, 4, 5, 6]], [[1, 2, 3], [4, 5, 6]]])
+def test_lists_of_another_length_are_left_to_arrow(tmp_path: Path, lists: list) -> None:
+    path = tmp_path / "file.parquet"
+    schema = pa.schema([pa.field("v", VECTOR, nullable=False)])
+    pq.write_table(pa.table([pa.array(lists, VECTOR)], schema=schema), path, compression="none", use_dictionary=False)
+    with pytest.raises(UnusualLayoutError):
+        read(path, 2)
+
+
+def test_a_store_that_another_tool_wrote_is_read(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    store = make_store(tmp_path / "store", X)
+    file = Path(store.path) / store.table.files[0].path
+    rows = pq.read_table(file, partitioning=None)
+    rows = rows.set_column(rows.schema.get_field_index("embedding"), "embedding", pa.array(X.tolist()))
+    pq.write_table(
+        rows.take(pa.array(np.arange(50)[::-1])), file, compression="gzip"
+    )  # nullable, doubles, not in order
+    np.testing.assert_array_equal(FeatureStore(store.path).to_numpy(), X)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_damaged_vector_is_found(tmp_path: Path, compress: bool) -> None:
+    X = np.random.default_rng(0).standard_normal((500, 40)).astype(np.float32)
+    whole = make_store(tmp_path / "store", X)
+    store = FeatureStore.create(tmp_path / "damaged", whole.spec, compress=compress)
+    store.write(whole.to_arrow())
+    file = Path(store.path) / store.refresh().table.files[0].path
+    with pq.ParquetFile(file) as parquet:
+        chunk = find_chunk(parquet, 0, "embedding")
+    assert chunk
+    data = bytearray(file.read_bytes())
+    data[chunk.offset + chunk.size // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match=rf"{file.name}.* damaged: a page's checksum"):
+        FeatureStore(store.path).to_numpy()
+
+
+def test_rows_that_are_asked_for(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    store = make_store(tmp_path / "store", X)
+    np.testing.assert_array_equal(store.take(["row-007", "row-002", "row-007"]), X[[7, 2, 7]])
+    assert store.take([]).shape == (0, 4)
+    with pytest.raises(UsageError, match="1 of 2 ids, such as 'row-099', are not in"):
+        store.take(["row-001", "row-099"])

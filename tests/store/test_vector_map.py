@@ -1,0 +1,135 @@
+"""The memory map of a store's vectors: the same vectors, never those of another version, and damage is noticed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from stored import make_store
+
+from embedpipe import FeatureStore
+from embedpipe.errors import StoreError, UsageError
+from embedpipe.store import vector_map
+from embedpipe.store.vector_map import find_map
+
+X = np.random.default_rng(0).standard_normal((700, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "cache"))
+    vector_map._open.cache_clear()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store(tmp_path: Path, cache: Path) -> FeatureStore:
+    return make_store(tmp_path / "store", X)
+
+
+def has_map(store: FeatureStore) -> bool:
+    return find_map(store.table, "embedding", 6) is not None
+
+
+def maps(cache: Path) -> list[Path]:
+    return sorted((cache / "vectors").glob("*/*"))
+
+
+def test_the_map_is_the_vectors(store: FeatureStore, cache: Path) -> None:
+    assert not has_map(store)
+    mapped = store.mapped()
+    np.testing.assert_array_equal(mapped, X)
+    assert not mapped.flags.writeable
+    assert mapped is store.mapped(), "it is made once"
+    again = store.to_numpy()
+    np.testing.assert_array_equal(again, X)
+    assert again.flags.writeable
+    ids = store.ids()
+    for rows in ([3], [5, 5, 0, 699], list(range(699, -1, -1))):
+        np.testing.assert_array_equal(store.take([ids[row] for row in rows]), X[rows])
+    with pytest.raises(UsageError, match="2 of 3 ids, such as 'a', are not in"):
+        store.take(["a", "row-001", "z"])
+    assert store.take([]).shape == (0, 6)
+
+
+def test_what_reads_the_store_reads_the_map(store: FeatureStore) -> None:
+    store.mapped()
+    for file in store.table.files:
+        (Path(store.path) / file.path).unlink()
+    np.testing.assert_array_equal(store.to_numpy(), X)
+    np.testing.assert_array_equal(FeatureStore(store.path).take(["row-010"]), X[[10]])
+
+
+def test_another_version_has_another_map(store: FeatureStore, cache: Path) -> None:
+    first = store.mapped()
+    store.remove(["row-000"])
+    newer = FeatureStore(store.path)
+    assert not has_map(newer)
+    np.testing.assert_array_equal(newer.to_numpy(), X[1:])
+    np.testing.assert_array_equal(newer.mapped(), X[1:])
+    assert len(maps(cache)) == 1, "the old one is dropped"
+    np.testing.assert_array_equal(first, X, "and who has it keeps it")
+
+
+def test_a_copy_that_went_on_differently_has_its_own(store: FeatureStore, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy")
+    copy = FeatureStore(tmp_path / "copy")
+    store.mapped()
+    assert has_map(copy), "the same files hold the same vectors, wherever they are"
+    store.remove(["row-000"])
+    copy.remove(["row-001"])
+    store.refresh().mapped()
+    assert copy.refresh().version == store.version
+    assert not has_map(copy)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "ids.arrow", "about.json"])
+@pytest.mark.parametrize("how", ["other bytes", "shorter", "gone"])
+def test_a_damaged_map_is_not_used_and_made_anew(store: FeatureStore, cache: Path, name: str, how: str) -> None:
+    store.mapped()
+    vector_map._open.cache_clear()
+    file = maps(cache)[0] / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.unlink()  # the open map keeps its own
+    if how != "gone":
+        file.write_bytes(data if how == "other bytes" else data[:-8])
+    assert not has_map(store)
+    np.testing.assert_array_equal(store.to_numpy(), X)
+    np.testing.assert_array_equal(store.mapped(), X)
+    assert has_map(store)
+
+
+def test_no_room_says_what_to_do(store: FeatureStore, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"cannot map the vectors of .* 16,800 bytes.* to_numpy.* EMBEDPIPE_CACHE"):
+        store.mapped()
+
+
+def test_a_failed_build_leaves_nothing(store: FeatureStore, cache: Path) -> None:
+    (Path(store.path) / store.table.files[0].path).unlink()
+    with pytest.raises(StoreError, match="no such file"):
+        store.mapped()
+    assert maps(cache) == []
+
+
+def test_an_empty_store_and_several_columns(tmp_path: Path, cache: Path) -> None:
+    empty = FeatureStore.create(tmp_path / "empty", make_store(tmp_path / "one", X[:1]).spec)
+    assert empty.mapped().shape == (0, 6)
+    assert empty.to_numpy().shape == (0, 6)
+    with pytest.raises(UsageError, match="does not name one embedding"):
+        empty.mapped("other")
+
+
+def test_ids_of_all_kinds_are_found(tmp_path: Path, cache: Path) -> None:
+    ids = sorted({f"{chr(200 + i % 50)}/{i * 37 % 997}\n{'x' * (i % 90)}" for i in range(600)})
+    made = make_store(tmp_path / "store", X[: len(ids)], id=ids)
+    made.mapped()
+    chosen = np.random.default_rng(1).choice(len(ids), 8, replace=False)
+    found = find_map(made.table, "embedding", 6)
+    assert found
+    np.testing.assert_array_equal(found.rows(pa.array([ids[i] for i in chosen])), chosen)
+    np.testing.assert_array_equal(found.rows(pa.array(["", "\U0001f600", None])), [-1, -1, -1])
