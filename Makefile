@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench peers clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV) and installing embedpipe: a few minutes and about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --progress-bar on \
-	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,text,clip]'
+	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,text,clip,cpu]'
 	@$(VENV)/bin/python -c 'import embedpipe; print("installed: embedpipe", embedpipe.__version__)'
 	@touch $@
 
@@ -38,6 +38,15 @@ lint: $(STAMP) ## Check style, formatting and types
 bench: $(STAMP) ## Run every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
-clean: ## Remove what was made here, but for .venv
+PEERS := $(patsubst benchmarks/peers/%.txt,benchmarks/.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+
+peers: $(PEERS) ## Hold embedpipe against other libraries, each in an environment of its own (8 GB)
+	$(VENV)/bin/python benchmarks/peers.py
+
+benchmarks/.peers/%/.installed: benchmarks/peers/%.txt | $(STAMP)
+	$(VENV)/bin/python benchmarks/peers/environment.py $*
+	@touch $@
+
+clean: ## Remove what was made here, but for .venv and benchmarks/.peers
 	rm -rf demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -24,11 +24,14 @@ class Progress:
     show : bool, optional
         None shows a bar if standard error is a terminal and is silent otherwise; True also shows
         plain lines, at most one in `LINE_SECONDS`, where it is not; False shows nothing.
+    detail : bool
+        Show beside a step's progress what it says of itself.
     """
 
     LINE_SECONDS = 10.0
 
-    def __init__(self, show: bool | None = None) -> None:
+    def __init__(self, show: bool | None = None, *, detail: bool = False) -> None:
+        self.detail = detail
         terminal = sys.stderr.isatty()
         self.bars = terminal and show is not False
         self.lines = not terminal and show is True
@@ -39,19 +42,22 @@ class Progress:
             print(message, file=sys.stderr, flush=True)
 
     @contextmanager
-    def step(self, name: str, total: int, unit: str = "items") -> Iterator[Advance]:
+    def step(
+        self, name: str, total: int, unit: str = "items", detail: Callable[[], str] | None = None
+    ) -> Iterator[Advance]:
         """Show a step of ``total`` items; the block calls what it is given as items are done."""
+        detail = detail if self.detail else None
         if self.bars:
-            with self._bar(name, total, unit) as advance:
+            with self._bar(name, total, unit, detail) as advance:
                 yield advance
         elif self.lines:
-            with self._plain(name, total, unit) as advance:
+            with self._plain(name, total, unit, detail) as advance:
                 yield advance
         else:
             yield lambda count=1: None
 
     @contextmanager
-    def _bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+    def _bar(self, name: str, total: int, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
         from rich import progress as rich
         from rich.console import Console
 
@@ -61,18 +67,20 @@ class Progress:
             rich.MofNCompleteColumn(),
             rich.TextColumn("{task.fields[rate]}"),
             rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[detail]}"),
         )
         with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(name, total=total, rate="")
+            task = bar.add_task(name, total=total, rate="", detail="")
 
             def advance(count: int = 1) -> None:
                 speed = bar.tasks[0].speed
-                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "")
+                said = detail() if detail else ""
+                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "", detail=said)
 
             yield advance
 
     @contextmanager
-    def _plain(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+    def _plain(self, name: str, total: int, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
         start = last = time.monotonic()
         done = 0
 
@@ -84,8 +92,9 @@ class Progress:
                 last = now
                 rate = done / (now - start)
                 left = (total - done) / rate if rate else 0.0
+                said = f"; {detail()}" if detail else ""
                 print(
-                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left",
+                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left{said}",
                     file=sys.stderr,
                     flush=True,
                 )

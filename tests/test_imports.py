@@ -27,6 +27,7 @@ ORDER = (
     "heads",
     "search",
     "report",
+    "doctor",
     "cli",
     "__main__",
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import importlib.metadata
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +15,15 @@ import torch
 from torch import Tensor
 
 from embedpipe.backbones.device import choose_device
-from embedpipe.backbones.layers import Batch, check_output, pool, run_layers
+from embedpipe.backbones.embedder import Embedder
+from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engine, quantised_engine, speedup
+from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
+from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.network import NOTHING, ImageNetwork, TextNetwork
-from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import BackboneError
+from embedpipe.backbones.spec import BackboneSpec, Precision
+from embedpipe.errors import BackboneError, UsageError
 
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-#: Made at run time, so that its parts are unknown to type checkers.
-_CUDNN: Any = torch.backends.cudnn
-
-#: One forward pass at a time: hooks sit on shared modules, and the arithmetic's switches are the process's.
-_FORWARD = threading.Lock()
+Vectors = dict[str, npt.NDArray[np.float32]]
 
 
 class Item(NamedTuple):
@@ -69,11 +64,17 @@ class Backbone(ABC):
         On ``device``, in eval mode, without gradients.
     device : torch.device
         Where it runs.
+    engine : Engine, optional
+        What runs it; torch, operator by operator, where there is none.
+    engines : dict of str to Engine
+        Those found before, by fingerprint.
     """
 
     spec: BackboneSpec
     network: ImageNetwork | TextNetwork = dataclasses.field(repr=False)
     device: torch.device
+    engine: Engine | None = dataclasses.field(default=None, repr=False)
+    engines: dict[str, Engine] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     #: How many batches of items are put in order of size together, so that those of like sizes share one.
     sorted_batches: ClassVar[int] = 1
@@ -82,12 +83,23 @@ class Backbone(ABC):
     def provenance(self) -> dict[str, str]:
         """Where the weights came from, and the versions of the libraries that run."""
         packages = ("embedpipe", "torch", *self.network.libraries)
-        return {"weights": self.network.origin, **{name: importlib.metadata.version(name) for name in packages}}
+        versions = {name: importlib.metadata.version(name) for name in packages}
+        return {"weights": self.network.origin, "engine": self.engine_name, **versions}
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the network, in words."""
+        return self.engine.name if self.engine is not None else "torch"
+
+    @property
+    def reason(self) -> str:
+        """Why that runs it, in words; empty where nothing was looked at."""
+        return self.engine.reason if self.engine is not None else ""
 
     @property
     def usual_batch(self) -> int:
         """Items a forward pass takes where nobody says."""
-        return 256 if self.device.type == "cuda" else 32
+        return 256 if self.device.type == "cuda" else max(32, 2 * PART * torch.get_num_threads())
 
     def to(self, device: torch.device | str) -> Backbone:
         """Return this backbone on another device, with a copy of the network there; itself if it is there.
@@ -98,7 +110,10 @@ class Backbone(ABC):
         if place == self.device:
             return self
         module = copy.deepcopy(self.network.module).to(place)
-        return dataclasses.replace(self, network=dataclasses.replace(self.network, module=module), device=place)
+        if self.spec.precision == "int8":
+            raise UsageError("a backbone in int8 runs on the processor only: load one in bf16 for another device")
+        network = dataclasses.replace(self.network, module=module)
+        return dataclasses.replace(self, network=network, device=place, engine=None, engines={})
 
     @abstractmethod
     def prepare(self, payload: Any) -> Item:
@@ -109,6 +124,15 @@ class Backbone(ABC):
         DecodeError
             If the payload is nothing that the network embeds.
         """
+
+    @property
+    def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+        """What `prepare` does, step by step, each with the name of its stage: the last one gives the Item."""
+        return (("decode", self.prepare),)
+
+    def collate(self, values: Sequence[Any]) -> Any:
+        """Return what `forward` takes instead of the values, ready on the device."""
+        return values
 
     @abstractmethod
     def forward(self, values: Sequence[Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -127,24 +151,75 @@ class Backbone(ABC):
             If the batch is too large for the device.
         """
 
-    def _run(self, batch: Batch, n: int) -> dict[str, npt.NDArray[np.float32]]:
-        """Run the network on a batch of ``n`` on the device, and return the pooled layers by column."""
+    def accelerated(self, items: int) -> Self:
+        """Return this backbone on the engine that embeds so many items soonest here; see `choose_engine`.
+
+        What is found stays for the next call. The vectors are the same within the declared precision.
+        """
+        if self.device.type != "cpu" or self.one_thread or items < FEWEST or self.spec.precision == "int8":
+            return self
+        key = self.spec.fingerprint()
+        if key not in self.engines:
+            trial = self._trial()
+            with FORWARD:
+                engine = choose_engine(trial, self._by_torch(trial.names), items)
+            if not engine.final:
+                return dataclasses.replace(self, engine=engine)
+            self.engines[key] = engine
+        return dataclasses.replace(self, engine=self.engines[key])
+
+    def ready(self) -> Self:
+        """Return this backbone with the engine that its precision needs. Raises BackboneError if it cannot be had."""
+        if self.spec.precision != "int8":
+            return self
+        key = self.spec.fingerprint()
+        if key not in self.engines:
+            trial = self._trial()
+            with FORWARD:
+                self.engines[key] = quantised_engine(trial)
+        return dataclasses.replace(self, engine=self.engines[key])
+
+    def gain(self, precision: Precision) -> float:
+        """Return how many times as fast the network runs here in another precision, measured; 1 where it cannot."""
+        if self.one_thread or self.device.type == "mps":
+            return 1.0
+        other = dataclasses.replace(self, spec=dataclasses.replace(self.spec, precision=precision), engine=None)
+        other = other.accelerated(MANY)
+        trial = self._trial()
+        batches = [tuple(tensor.to(self.device) for tensor in batch) for batch in trial.load]
+        engines = [one.engine or one._by_torch(trial.names) for one in (self, other)]
+        with FORWARD:
+            return speedup(engines[1], engines[0], batches)
+
+    @property
+    def one_thread(self) -> bool:
+        """Whether the network only looks vectors up, on one thread."""
+        return isinstance(self.network, TextNetwork) and self.network.one_thread
+
+    @abstractmethod
+    def _trial(self) -> Trial:
+        """Return what engines are tried on."""
+
+    def _by_torch(self, names: tuple[str, ...]) -> TorchEngine:
+        embedder = Embedder(self.network, self.spec.layers, names)
+        return TorchEngine(embedder, self.spec.precision, self.device, 1 if self.one_thread else None)
+
+    def _run(
+        self, batches: Sequence[tuple[Tensor, ...]], counts: Sequence[int], names: tuple[str, ...]
+    ) -> list[Vectors]:
+        """Run the network on batches of so many items, of tensors of these names; return the vectors by column."""
         self._check_frozen()
-        layers = {layer.name: layer for layer in self.spec.layers}
-
-        def take(name: str, output: Any) -> Tensor:
-            check_output(name, output, n)
-            return pool(self.network, output, layers[name].pooling, name, batch)
-
-        alone = isinstance(self.network, TextNetwork) and self.network.one_thread
-        with _FORWARD, torch.inference_mode(), self._arithmetic(), _threads(1 if alone else torch.get_num_threads()):
-            vectors = run_layers(self.network, list(layers), batch, take)
-        for name, vector in vectors.items():
-            if vector.shape[1] != layers[name].dim:
-                raise BackboneError(
-                    f"layer {name!r} gave {vector.shape[1]} values where it gave {layers[name].dim} before"
-                )
-        return {layers[name].column: vector.cpu().numpy() for name, vector in vectors.items()}
+        engine = self.engine if self.engine is not None and self.engine.names == names else self._by_torch(names)
+        with FORWARD:
+            outputs = engine.run(batches)
+        layers = self.spec.layers
+        for vectors, count in zip(outputs, counts, strict=True):
+            for layer, vector in zip(layers, vectors, strict=True):
+                if vector.shape != (count, layer.dim):
+                    raise BackboneError(
+                        f"layer {layer.name!r} gave {vector.shape} for {count} items of {layer.dim} values"
+                    )
+        return [{layer.column: v for layer, v in zip(layers, vectors, strict=True)} for vectors in outputs]
 
     def _check_frozen(self) -> None:
         module = self.network.module
@@ -153,34 +228,3 @@ class Backbone(ABC):
                 "something has put the network into train mode or made its parameters trainable, so its vectors would "
                 "change: call .eval() and .requires_grad_(False) on it, or load a network of your own for training"
             )
-
-    @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Hold the arithmetic to the declared precision, whatever the process has set."""
-        half = _HALVES.get(self.spec.precision)
-        exact = self.device.type == "cuda" and half is None
-        # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa where fp32 has 23.
-        switches: list[Any] = [torch.backends.cuda.matmul, _CUDNN.conv] if exact else []
-        before = [switch.fp32_precision for switch in switches]
-        try:
-            for switch in switches:
-                switch.fp32_precision = "ieee"
-            with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
-                yield
-        finally:
-            for switch, value in zip(switches, before, strict=True):
-                switch.fp32_precision = value
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run torch's operators on so many threads."""
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

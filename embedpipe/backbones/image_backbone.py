@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedpipe.backbones.backbone import Backbone, Item
+from embedpipe.backbones.backbone import Backbone, Item, Vectors
+from embedpipe.backbones.embedder import Embedder
+from embedpipe.backbones.engines.choice import Trial
+from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.network import ImageNetwork
-from embedpipe.decoding import Preprocessing, decode_image, to_pixels
+from embedpipe.decoding import Picture, Preprocessing, decode_pixels, to_pixels
 from embedpipe.errors import BackboneError
+
+#: What an `Embedder` takes of images.
+NAMES = ("pixels",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,25 +46,46 @@ class ImageBackbone(Backbone):
         DecodeError
             If the payload is no picture.
         """
-        return Item(to_pixels(decode_image(payload), self._recipe))
+        return self._resize(self._decode(payload))
 
-    def forward(self, values: Sequence[npt.NDArray[np.uint8]]) -> dict[str, npt.NDArray[np.float32]]:
+    @property
+    def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+        """What `prepare` does, step by step; see `Backbone.steps`."""
+        return (("decode", self._decode), ("resize", self._resize))
+
+    def _decode(self, payload: Any) -> Picture:
+        return decode_pixels(payload, self._recipe)
+
+    def _resize(self, picture: Picture) -> Item:
+        return Item(to_pixels(picture, self._recipe))
+
+    def forward(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
         """Embed pictures of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""
+        batch = self.collate(values)
+        return self._run([(batch,)], [len(batch)], NAMES)[0]
+
+    def collate(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Tensor:
+        """Return pictures as one tensor on the device, uint8 (n, h, w, 3). Raises BackboneError if they are none."""
+        if isinstance(values, Tensor):
+            return values
         batch = values if isinstance(values, np.ndarray) else np.stack(values)
         expected = (*self._recipe.crop, 3)
         if batch.dtype != np.uint8 or batch.shape[1:] != expected:
             raise BackboneError(
                 f"the batch is {batch.dtype} {batch.shape}, not uint8 (n, {', '.join(map(str, expected))})"
             )
-        return self._run(self._normalise(batch), len(batch))
-
-    def _normalise(self, batch: npt.NDArray[np.uint8]) -> Tensor:
-        """Return torchvision's ``ToTensor`` and ``Normalize`` of a batch: the same arithmetic, on the device."""
         pixels = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        pixels = pixels.to(self.device).permute(0, 3, 1, 2)  # channels last in memory, as the network is
-        mean, std = (
-            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self._recipe.mean, self._recipe.std)
+            pixels = pixels.pin_memory()
+        return pixels.to(self.device, non_blocking=True)
+
+    def _trial(self) -> Trial:
+        height, width = self._recipe.crop
+        rng = np.random.default_rng(0)
+        # Noise with edges, so that every layer has something to do.
+        blocks = rng.integers(0, 256, (2 * PART * torch.get_num_threads(), height // 8 + 1, width // 8 + 1, 3))
+        pictures = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].astype(np.uint8)
+        load = torch.from_numpy(np.ascontiguousarray(pictures))
+        return Trial(
+            Embedder(self.network, self.spec.layers, NAMES), self.spec, self.device, NAMES, (load[:3],), [(load,)]
         )
-        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -109,13 +109,13 @@ def plan_layers(
     return layers
 
 
-def check_output(name: str, output: Any, n: int) -> None:
-    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` items."""
+def check_output(name: str, output: Any, n: int | None) -> None:
+    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` items, where that is known."""
     if not isinstance(output, Tensor):
         raise BackboneError(
             f"the layer {name!r} gives a {type(output).__name__}, not a tensor: take a module inside or after it"
         )
-    if output.ndim < 2 or len(output) != n:
+    if output.ndim < 2 or (n is not None and output.shape[0] != n):
         raise BackboneError(
             f"the layer {name!r} gives {tuple(output.shape)} for {n} items, not one row an item: take another"
         )

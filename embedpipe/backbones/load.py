@@ -8,12 +8,14 @@ import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.checkpoint import read_checkpoint
 from embedpipe.backbones.device import choose_device
+from embedpipe.backbones.engines.engine import Engine
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers import plan_layers
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
@@ -37,6 +39,7 @@ class _Loaded:
     weights_sha256: str
     #: What was asked of the network before: each new question costs a forward pass.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
+    engines: dict[str, Engine] = dataclasses.field(default_factory=dict)
 
 
 _cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
@@ -59,9 +62,13 @@ def resolve(options: BackboneOptions) -> BackboneOptions:
     if modality not in known:
         other = f"take a backbone of {modality}s, one is {DEFAULT_BACKBONES[modality]}"
         raise UsageError(f"{backbone} embeds {known[0]}s, not {modality}s: {other}")
-    for name, given in (("chunk", options.chunk), ("frequencies", options.frequencies is not None)):
-        if given and modality != "text":
-            raise UsageError(f"{name} is for texts, and {backbone} embeds {modality}s here: leave it out")
+    for name, given, takes in (
+        ("chunk", options.chunk, "text"),
+        ("frequencies", options.frequencies is not None, "text"),
+        ("decode", options.decode != "full", "image"),
+    ):
+        if given and modality != takes:
+            raise UsageError(f"{name} is for {takes}s, and {backbone} embeds {modality}s here: leave it out")
     return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 
@@ -104,8 +111,8 @@ def load_backbone(options: BackboneOptions | None = None, device: torch.device |
         modality="text" if isinstance(network, TextNetwork) else "image",
     )
     if isinstance(network, TextNetwork):
-        return TextBackbone(spec, network, place)
-    return ImageBackbone(spec, network, place)
+        return TextBackbone(spec, network, place, engines=loaded.engines).ready()
+    return ImageBackbone(spec, network, place, engines=loaded.engines).ready()
 
 
 def describe_layers(options: BackboneOptions) -> list[Stage]:
@@ -170,6 +177,7 @@ def options_of(
         pooling=poolings.pop() if len(poolings) == 1 else None,
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
+        decode="full" if isinstance(spec.preprocessing, TextPreprocessing) else spec.preprocessing.decode,
         frequencies=frequencies,
         precision=spec.precision,
     )
@@ -237,7 +245,8 @@ def _other_tower(spec: BackboneSpec, options: BackboneOptions, modality: Modalit
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)
         raise UsageError(f"{items} cannot be searched by {queries} by {names}: only the features share a space")
-    return dataclasses.replace(options, modality=modality, layer=(), pooling=None, chunk=False, frequencies=None)
+    given: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None, "decode": "full"}
+    return dataclasses.replace(options, modality=modality, **given)
 
 
 def _tower(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:
@@ -245,7 +254,10 @@ def _tower(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> Ima
     if options.modality == "image":
         if isinstance(network, TextNetwork):
             raise UsageError(f"{options.backbone} embeds texts: say so with --modality text, or name a text column")
-        return network
+        if options.decode == network.preprocessing.decode:
+            return network
+        recipe = dataclasses.replace(network.preprocessing, decode=options.decode)
+        return dataclasses.replace(network, preprocessing=recipe)
     tower = network if isinstance(network, TextNetwork) else network.text
     if tower is None:
         raise UsageError(f"{options.backbone} has no tower for texts")

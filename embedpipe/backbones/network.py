@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from embedpipe.backbones.spec import TextPreprocessing
@@ -202,6 +203,8 @@ def _leave(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
+    if torch.compiler.is_exporting():  # an exporter loses its place when a module is left so
+        return _run_through(classifier, module, pixels)
     handle = module.get_submodule(classifier).register_forward_pre_hook(_leave)
     try:
         module(pixels)
@@ -210,6 +213,16 @@ def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
     finally:
         handle.remove()
     raise BackboneError(f"the classifier {classifier!r} of {type(module).__name__} is never called")
+
+
+def _run_through(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
+    taken: list[Any] = []
+    handle = module.get_submodule(classifier).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    try:
+        module(pixels)
+    finally:
+        handle.remove()
+    return taken[-1]
 
 
 def input_of(classifier: str) -> Features:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from embedpipe.backbones.spec import Pooling, Precision
+from embedpipe.decoding.recipe import Decode
 from embedpipe.errors import UsageError, nearest
 from embedpipe.sources.options import Modality
 
@@ -74,7 +75,12 @@ class BackboneOptions:
         metadata={"help": "File of words and their counts, for --pooling sif; else taken from the vectors' order."},
     )
     precision: Precision = field(
-        default="fp32", metadata={"help": "Arithmetic in the network: fp32, fp16 or bf16. Stored vectors are float32."}
+        default="fp32",
+        metadata={"help": "Arithmetic in the network: fp32, fp16, bf16 or int8. Stored vectors are float32."},
+    )
+    decode: Decode = field(
+        default="full",
+        metadata={"help": "full, or scaled: JPEGs may be decoded smaller, to no less than twice the network's size."},
     )
     offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})
 
@@ -85,6 +91,7 @@ class BackboneOptions:
             ("modality", self.modality, (None, *get_args(Modality))),
             ("pooling", self.pooling, (None, *get_args(Pooling))),
             ("precision", self.precision, get_args(Precision)),
+            ("decode", self.decode, get_args(Decode)),
         ):
             if value not in known:
                 words = [word for word in known if word]

@@ -17,7 +17,7 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 #: ``mean`` is what people say of texts: a spec has ``avg``.
 Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
 
@@ -104,7 +104,10 @@ class BackboneSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if values["preprocessing"].get("decode") == "full":  # as before there was a choice: fingerprints last
+            del values["preprocessing"]["decode"]
+        return values
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces."""

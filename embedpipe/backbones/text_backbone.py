@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.backbones.backbone import Backbone, Item
+from embedpipe.backbones.backbone import Backbone, Item, Vectors
+from embedpipe.backbones.embedder import Embedder
+from embedpipe.backbones.engines.choice import Trial
 from embedpipe.backbones.network import TextNetwork, Tokens
 from embedpipe.backbones.spec import FEATURES
 from embedpipe.decoding import decode_text
-
-Vectors = dict[str, npt.NDArray[np.float32]]
 
 #: Tokens, with padding, that go through a network at a time: as many as a CPU's caches take, and a GPU's cores.
 LARGEST_PART = (1024, 1 << 15)
@@ -86,18 +86,31 @@ class TextBackbone(Backbone):
 
     def _embed_all(self, pieces: list[Any], sizes: npt.NDArray[np.int64]) -> Vectors:
         """Embed pieces, the largest first, in parts of so many tokens as the device takes best."""
-        most = CHEAP_PART if self.network.one_thread else LARGEST_PART[self.device.type == "cuda"]
+        most = CHEAP_PART if self.one_thread else LARGEST_PART[self.device.type == "cuda"]
         order = np.argsort(-sizes, kind="stable")
-        found, at = [], 0
+        parts, at = [], 0
         while at < len(order):
-            part = order[at : at + max(1, most // int(sizes[order[at]]))]
-            found.append(self._embed([pieces[i] for i in part.tolist()]))
-            at += len(part)
+            parts.append(order[at : at + max(1, most // int(sizes[order[at]]))])
+            at += len(parts[-1])
+        found = self._embed([[pieces[i] for i in part.tolist()] for part in parts])
         if len(found) == 1 and (np.diff(order) == 1).all():
             return found[0]
         back = np.argsort(order)
         return {name: np.concatenate([part[name] for part in found])[back] for name in found[0]}
 
-    def _embed(self, pieces: Sequence[Any]) -> Vectors:
-        batch = self.network.tokenizer.collate(pieces)
-        return self._run({name: tensor.to(self.device) for name, tensor in batch.items()}, len(pieces))
+    def _embed(self, parts: Sequence[Sequence[Any]]) -> list[Vectors]:
+        batches = [self.network.tokenizer.collate(part) for part in parts]
+        inputs = [tuple(tensor.to(self.device) for tensor in batch.values()) for batch in batches]
+        return self._run(inputs, [len(part) for part in parts], tuple(batches[0]))
+
+    def _trial(self) -> Trial:
+        split = self.network.tokenizer.split
+        words = ("a frozen network reads short texts and long ones alike " * 20).split()
+        pieces = [split(" ".join(words[:count]), whole=False).pieces[0] for count in (3, 12, 40, 150)]
+        parts = (pieces[:3], pieces[1:2] * 64, pieces[2:3] * 24, pieces[3:] * 6)
+        check, *load = (self.network.tokenizer.collate(part) for part in parts)
+        names = tuple(check)
+        tensors = [tuple(batch.values()) for batch in (check, *load * 2)]
+        return Trial(
+            Embedder(self.network, self.spec.layers, names), self.spec, self.device, names, tensors[0], tensors[1:]
+        )

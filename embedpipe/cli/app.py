@@ -16,8 +16,10 @@ import typer
 
 from embedpipe import __version__
 from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.spec import Precision
 from embedpipe.cli import show
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.options import RunOptions
 from embedpipe.errors import UsageError, nearest
 from embedpipe.sources.options import SourceOptions
@@ -68,7 +70,7 @@ def embed(
     """
     from embedpipe.embedding import embed as run
 
-    store = run(source, to, progress=not quiet, **options)
+    store = run(source, to, progress=not quiet, verbose=verbose, **options)
     summary = store.summary
     if as_json:
         show.json_value(summary.to_dict())
@@ -110,7 +112,19 @@ def info(
 def verify(
     store: Store,
     *,
-    sample: Annotated[int, typer.Option("--sample", help="How many items to embed again.")] = 32,
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", help="How many items to embed again: 32, or 500 to measure a drift."),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="How far would this precision move the vectors?")
+    ] = None,
+    decode: Annotated[
+        Decode | None, typer.Option("--decode", help="How far would this decoding of pictures move the vectors?")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Column of labels to compare heads on; 'label' where there is one.")
+    ] = None,
     weights: Annotated[str, typer.Option("--weights", help="Weights file, for a store made with one.")] = "default",
     device: Annotated[str | None, typer.Option("--device", help="Where to embed.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that a python: backbone names.")] = False,
@@ -120,15 +134,30 @@ def verify(
 ) -> int:
     """Check a store's files, ids and vectors, and embed a sample again to compare. Exit code 1 if anything is wrong.
 
-    Example: `embedpipe verify photos.features --sample 100`
+    Of a cheaper precision or decoding, the store's own or one that is asked for, it says what that costs: how far
+    vectors move from fp32 and full decoding, whether neighbours stay, and how good a head is on either.
+
+    Examples: `embedpipe verify photos.features --sample 100`,
+    `embedpipe verify photos.features --precision bf16 --decode scaled`
     """
+    from embedpipe.cli.checks import checks
     from embedpipe.embedding import verify as run
 
-    report = run(store, sample=sample, weights=weights, device=device, trust=trust, progress=not quiet)
+    report = run(
+        store,
+        sample=sample,
+        precision=precision,
+        decode=decode,
+        label=label,
+        weights=weights,
+        device=device,
+        trust=trust,
+        progress=not quiet,
+    )
     if as_json:
         show.json_value(report.to_dict())
     elif not quiet or not report.ok:
-        show.checks(report)
+        checks(report)
     return 0 if report.ok else 1
 
 

@@ -20,7 +20,7 @@ from embedpipe.decoding.recipe import Preprocessing
 
 if TYPE_CHECKING:
     from embedpipe.backbones import LayerSpec, Stage, TextPreprocessing
-    from embedpipe.embedding import EmbedSummary, VerifyReport
+    from embedpipe.embedding import EmbedSummary
     from embedpipe.heads import Head
     from embedpipe.store import FeatureStore
 
@@ -43,8 +43,8 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print(table: Table, file: TextIO | None = None) -> None:
-    # Off a terminal lines are never folded, so that programs can read them.
+def print_table(table: Table, file: TextIO | None = None) -> None:
+    """Print a table; off a terminal lines are never folded, so that programs can read them."""
     file = file or sys.stdout
     console = Console(file=file, width=None if file.isatty() else 10_000, highlight=False)
     with console.capture() as capture:
@@ -57,7 +57,8 @@ def _plain(value: str) -> Text:
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in value))
 
 
-def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+def pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    """Return a table of names and values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -76,10 +77,15 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
     if result.skipped:
         skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
         rows.append(("left out", skipped))
+    if result.bottleneck is not None:
+        reason = f" ({result.engine_reason})" if result.engine_reason else ""
+        rows.append(("engine", f"{result.engine}{reason}"))
+        rows.append(("time", f"{result.bottleneck}"))
+        rows.append(("slowest", f"{result.bottleneck.stage}; what helps: {result.bottleneck.advice}"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
-    rows.append(("time", f"{stages} (over all threads); batches of {result.batch_size}"))
+    rows.append(("stages", f"{stages} (over all threads); batches of {result.batch_size}"))
     rows += [("note", note) for note in result.notes]
-    _print(_pairs(rows if verbose else [row for row in rows if row[0] != "device"]))
+    print_table(pairs(rows if verbose else [row for row in rows if row[0] not in ("device", "stages")]))
 
 
 def failures(store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None) -> None:
@@ -91,7 +97,7 @@ def failures(store: FeatureStore, limit: int | None = None, as_json: bool = Fals
     table = Table("id", "stage", "exception", "message", box=None)
     for row in rows[:limit]:
         table.add_row(*(_plain(row[name]) for name in ("id", "stage", "exception", "message")))
-    _print(table, file)
+    print_table(table, file)
     if limit and len(rows) > limit:
         print(f"... and {len(rows) - limit:,} more: embedpipe info {store.path} --failures", file=file)
     if not rows:
@@ -127,7 +133,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
     ]
     if verbose:
         rows += [("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]]
-    _print(_pairs(rows))
+    print_table(pairs(rows))
     if facts["files"] > 100:
         print(f"many small files: `embedpipe compact {opened.path}` merges them")
 
@@ -188,12 +194,6 @@ def _counts(counts: dict[str, int], limit: int = 20) -> str:
     return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
 
 
-def checks(report: VerifyReport) -> None:
-    """Print what `verify` found."""
-    _print(_pairs([(f"{'ok' if check.ok else 'WRONG':5} {check.name}", check.detail) for check in report.checks]))
-    print("verified" if report.ok else "NOT verified")
-
-
 def layers(stages: Sequence[Stage], as_json: bool) -> None:
     """Print the stages of a backbone."""
     if as_json:
@@ -202,7 +202,7 @@ def layers(stages: Sequence[Stage], as_json: bool) -> None:
     table = Table("--drop-last", "--layer", "output shape", "dim", "parameters", box=None)
     for dropped, stage in zip(reversed(range(len(stages))), stages, strict=True):
         table.add_row(str(dropped), stage.tap, str(stage.shape), str(stage.dim), f"{stage.parameters:,}")
-    _print(table)
+    print_table(table)
 
 
 def names(found: Sequence[str], as_json: bool) -> None:
@@ -230,7 +230,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         for name, values in report.metrics.items():
             other = report.baseline.get(name)
             table.add_row(name.replace("_", " "), _spread(values), _spread(other) if other else "")
-        _print(table)
+        print_table(table)
         if verbose:
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
@@ -287,7 +287,7 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
     shown = Table("id", "error", box=None)
     for row in failed.slice(0, limit).to_pylist():
         shown.add_row(_plain(row["id"]), _plain(row["error"]))
-    _print(shown, file)
+    print_table(shown, file)
     if failed.num_rows > limit:
         print(f"... and {failed.num_rows - limit:,} more: column 'error' of {to}", file=file)
 
@@ -300,7 +300,7 @@ def neighbours(found: pa.Table) -> None:
         if not row["error"]:
             said = [_plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
             table.add_row(_plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", _plain(row["id"]), *said)
-    _print(table)
+    print_table(table)
 
 
 def _cut(text: str) -> str:

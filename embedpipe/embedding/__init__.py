@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from embedpipe.embedding.drift import Drift, LayerDrift
+    from embedpipe.embedding.head_drift import HeadDrift
     from embedpipe.embedding.options import ComputeOptions, RunOptions
     from embedpipe.embedding.run import embed
     from embedpipe.embedding.streaming import stream_vectors
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ComputeOptions": "options",
+    "Drift": "drift",
     "EmbedSummary": "summary",
     "EmbeddingTransformer": "transformer",
+    "HeadDrift": "head_drift",
+    "LayerDrift": "drift",
     "RunOptions": "options",
     "VerifyReport": "verification",
     "embed": "run",
@@ -30,8 +35,11 @@ _HOME = {
 
 __all__ = [
     "ComputeOptions",
+    "Drift",
     "EmbedSummary",
     "EmbeddingTransformer",
+    "HeadDrift",
+    "LayerDrift",
     "RunOptions",
     "VerifyReport",
     "embed",

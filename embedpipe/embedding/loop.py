@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embedpipe.backbones import Backbone
-from embedpipe.embedding.preparing import Prepared, Preparer, failure_of, prepare_windows
+from embedpipe.embedding.hash_index import HashIndex
+from embedpipe.embedding.preparing import Prepared, Preparer, Window, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writer import Embedded, Message
-from embedpipe.errors import BackboneError, ForwardError
+from embedpipe.embedding.writer import Embedded, Message, Reused
+from embedpipe.errors import BackboneError, Failure, ForwardError
 from embedpipe.sources import Listing
 
 Vectors = dict[str, npt.NDArray[np.float32]]
 
-
-class HashIndex:
-    """Finds the id of a stored item by its content hash, at 24 bytes a row."""
-
-    def __init__(self, hashes: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
-        keys = np.array(hashes.to_pylist(), dtype="S64")
-        self._order = np.argsort(keys)
-        self._keys = keys[self._order]
-        self._ids = ids.combine_chunks()
-
-    def find(self, digest: str) -> str | None:
-        """Return the id of an item with this content, or None."""
-        if not len(self._keys):
-            return None
-        key = np.bytes_(digest.encode())
-        at = int(np.searchsorted(self._keys, key))
-        if at < len(self._keys) and self._keys[at] == key:
-            return str(self._ids[int(self._order[at])].as_py())
-        return None
+#: A batch for the backbone, or what needs none.
+Job = list[Prepared] | list[Reused | Failure]
 
 
 class Forwarder:
-    """Runs the backbone on batches, with half the batch size whenever memory runs out."""
+    """Runs the backbone on batches, one at a time, with half the batch size whenever memory runs out."""
 
-    def __init__(self, backbone: Backbone, batch_size: int) -> None:
+    def __init__(self, backbone: Backbone, batch_size: int | None = None, timer: StageTimer | None = None) -> None:
         self.backbone = backbone
-        self.batch_size = batch_size
+        self.batch_size = batch_size or backbone.usual_batch
+        #: How many items have been through.
+        self.done = 0
+        self._timer, self._lock = timer or StageTimer(), threading.Lock()
 
     def __call__(self, batch: Sequence[Any]) -> Vectors:
         """Embed the values of items into column -> float32 (n, dim).
@@ -57,7 +46,10 @@ class Forwarder:
             parts = [self(batch[i : i + size]) for i in range(0, len(batch), size)]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         try:
-            return self.backbone.forward(batch)
+            with self._lock, self._timer("forward"):
+                vectors = self.backbone.forward(batch)
+                self.done += len(batch)
+                return vectors
         except Exception as error:
             if not _out_of_memory(error):
                 raise
@@ -94,58 +86,86 @@ def embed_rows(
 ) -> Generator[Message, None, None]:
     """Read, prepare and embed rows of a listing; yield what the writer takes, every row exactly once.
 
-    Preparing runs ahead in threads (decoders and tokenizers release Python's lock); windows of prepared items are
-    taken in order, so memory is bounded and runs are alike. A row that fails yields a Failure.
+    Threads read and prepare ahead (decoders and tokenizers release Python's lock); windows of prepared items are
+    taken in order, so memory is bounded and runs are alike. On a processor preparing and embedding take turns, each
+    at full width: at once they are slower. On a GPU two batches are in flight, so that it never waits for the
+    next one. A row that fails yields a Failure.
     """
-    prepare = Preparer(listing, forward.backbone, index.find, timer)
-    window = forward.batch_size * forward.backbone.sorted_batches
-    with contextlib.closing(prepare_windows(rows, prepare, threads, window, timer)) as windows:
-        for prepared, others in windows:
-            yield from others
-            yield from _embed_sorted(prepared, listing, forward, timer)
+    backbone = forward.backbone
+    on_processor = backbone.device.type == "cpu"
+    prepare = Preparer(listing, backbone, index.find, timer)
+    window = forward.batch_size * backbone.sorted_batches
+    windows = prepare_windows(rows, prepare, threads, window, timer, alternate=on_processor)
+    with contextlib.closing(windows):
+        jobs = _jobs(windows, forward)
+        work = partial(_embed_batch, listing=listing, forward=forward, timer=timer)
+        for found in map(work, jobs) if on_processor else _in_flight(jobs, work):
+            yield from found
 
 
-def _embed_sorted(
-    prepared: list[Prepared], listing: Listing, forward: Forwarder, timer: StageTimer
-) -> Iterator[Message]:
-    """Embed items in batches of like sizes, the largest first: what does not fit into memory shows at once."""
-    prepared.sort(key=lambda one: -one.item.size)
-    at = 0
-    while at < len(prepared):
-        batch = prepared[at : at + forward.batch_size]
-        yield from _embed_batch(batch, listing, forward, timer)
-        at += len(batch)
+def _jobs(windows: Iterable[Window], forward: Forwarder) -> Iterator[list[Prepared] | list[Reused | Failure]]:
+    """Yield what needs no backbone, and batches of items of like sizes, the largest first, as memory is short there."""
+    for prepared, others in windows:
+        yield others
+        prepared.sort(key=lambda one: -one.item.size)
+        at = 0
+        while at < len(prepared):
+            batch = prepared[at : at + forward.batch_size]
+            yield batch
+            at += len(batch)
 
 
-def _embed_batch(batch: list[Prepared], listing: Listing, forward: Forwarder, timer: StageTimer) -> Iterator[Message]:
+def _in_flight(jobs: Iterator[Job], work: Callable[[Job], list[Message]]) -> Iterator[list[Message]]:
+    """Work on jobs in two threads, and yield what comes of them in order."""
+    with ThreadPoolExecutor(2, thread_name_prefix="embedpipe-forward") as pool:
+        futures: deque[Future[list[Message]]] = deque()
+        try:
+            for job in jobs:
+                futures.append(pool.submit(work, job))
+                if len(futures) > 2:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTimer) -> list[Message]:
+    """Embed a batch; what is none goes through as it is."""
+    batch = [one for one in job if isinstance(one, Prepared)]
+    if not batch:
+        return [one for one in job if not isinstance(one, Prepared)]
     try:
-        with timer("forward"):
-            vectors = forward([one.item.value for one in batch])
+        with timer("copy"):
+            values = forward.backbone.collate([one.item.value for one in batch])
+        vectors = forward(values)
     except BackboneError:
         raise
     except Exception as error:
         if len(batch) == 1:
-            yield failure_of(listing, batch[0].row, error, "forward")
-        else:  # find the item that the backbone refuses
-            yield from _embed_batch(batch[: len(batch) // 2], listing, forward, timer)
-            yield from _embed_batch(batch[len(batch) // 2 :], listing, forward, timer)
-        return
+            return [failure_of(listing, batch[0].row, error, "forward")]
+        # Find the item that the backbone refuses.
+        halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        return [message for half in halves for message in _embed_batch(half, listing, forward, timer)]
     finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
-    for one, good in zip(batch, finite, strict=True):
-        if not good:
-            yield failure_of(
-                listing, one.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward"
-            )
+    messages: list[Message] = [
+        failure_of(listing, one.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward")
+        for one, good in zip(batch, finite, strict=True)
+        if not good
+    ]
     kept = [one for one, good in zip(batch, finite, strict=True) if good]
     if kept:
         counts: Counter[str] = Counter()
         for one in kept:
             for name, count in one.item.counts.items():
                 counts[name] += count
-        yield Embedded(
-            [one.row for one in kept],
-            [one.hash for one in kept],
-            vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
-            counts,
-            [one.item.text for one in kept],
+        messages.append(
+            Embedded(
+                [one.row for one in kept],
+                [one.hash for one in kept],
+                vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
+                counts,
+                [one.item.text for one in kept],
+            )
         )
+    return messages

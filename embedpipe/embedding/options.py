@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from embedpipe.errors import UsageError
+
+
+EngineChoice = Literal["auto", "torch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +26,18 @@ class ComputeOptions:
         metadata={"help": "Items a forward pass takes; chosen by device, halved when memory runs out."},
     )
     threads: int | None = field(default=None, metadata={"help": "Decoding threads; one a core where not given."})
+    engine: EngineChoice = field(
+        default="auto",
+        metadata={"help": "auto takes the fastest that gives the same vectors; torch runs the network as it is."},
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r} must be a whole number of at least 1")
+        if self.engine not in get_args(EngineChoice):
+            raise UsageError(f"engine={self.engine!r} is not one of {', '.join(get_args(EngineChoice))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +23,9 @@ from embedpipe.sources import Listing
 
 #: Rows that one task of a thread prepares, at most: cheap ones in large parts, or the tasks cost more than they do.
 LARGEST_TASK = 256
+
+#: Threads that read from a server.
+REMOTE_READERS = 16
 
 #: Weight (`Item.weight`) of the items that are prepared and wait, about 8 bytes each: so that books fit into memory.
 LARGEST_WAIT = 1 << 23
@@ -53,6 +57,13 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(first, *others)
 
 
+class Fetched(NamedTuple):
+    """What reading some rows gave: row, hash and payload of each that is new to the store, and the others."""
+
+    payloads: list[tuple[int, str, Any]]
+    others: list[Reused | Failure]
+
+
 class Preparer:
     """Reads and prepares rows of a listing; safe to use from several threads.
 
@@ -68,32 +79,53 @@ class Preparer:
     def __init__(
         self, listing: Listing, backbone: Backbone, find: Callable[[str], str | None], timer: StageTimer
     ) -> None:
-        self._listing, self._backbone, self._find, self._timer = listing, backbone, find, timer
+        self._listing, self._find, self._timer = listing, find, timer
+        self._steps = backbone.steps
+        self._modality = backbone.spec.modality
+        #: Closed while nothing is to be prepared.
+        self.gate = threading.Event()
+        self.gate.set()
 
-    def __call__(self, rows: list[int]) -> Window:
-        """Return what became of the rows; one that cannot be read or prepared is a Failure."""
-        done = Window([], [])
-        read: list[tuple[int, str, Any]] = []
+    @property
+    def readers(self) -> int:
+        """How many threads read: those of a server's files wait most of the time."""
+        return REMOTE_READERS if "://" in self._listing.root else 1
+
+    def read(self, rows: list[int]) -> Fetched:
+        """Read rows; one that cannot be read is a Failure."""
+        fetched = Fetched([], [])
         start = time.perf_counter()
         for row in rows:
             try:
                 payload = self._listing.read(row)
                 digest = payload_hash(payload)
             except Exception as error:  # one bad item never stops a job
-                done.others.append(failure_of(self._listing, row, error, "read"))
+                fetched.others.append(failure_of(self._listing, row, error, "read"))
                 continue
             if (known := self._find(digest)) is None:
-                read.append((row, digest, payload))
+                fetched.payloads.append((row, digest, payload))
             else:
-                done.others.append(Reused(row, digest, known))
-        between = time.perf_counter()
-        self._timer.add("read", between - start)
-        for row, digest, payload in read:
+                fetched.others.append(Reused(row, digest, known))
+        self._timer.add("read", time.perf_counter() - start)
+        return fetched
+
+    def __call__(self, reading: Future[Fetched]) -> Window:
+        """Return what became of rows that are being read; one that cannot be prepared is a Failure."""
+        payloads, others = reading.result()
+        done = Window([], others)
+        spent = dict.fromkeys((stage for stage, _ in self._steps), 0.0)
+        for row, digest, value in payloads:
+            self.gate.wait()
             try:
-                done.prepared.append(Prepared(row, digest, self._backbone.prepare(payload)))
+                for stage, step in self._steps:
+                    start = time.perf_counter()
+                    value = step(value)
+                    spent[stage] += time.perf_counter() - start
+                done.prepared.append(Prepared(row, digest, value))
             except Exception as error:
                 done.others.append(failure_of(self._listing, row, error, "decode"))
-        self._timer.add("decode", time.perf_counter() - between)
+        for stage, seconds in spent.items():
+            self._timer.add(stage, seconds)
         return done
 
 
@@ -104,16 +136,26 @@ def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Fail
 
 
 def prepare_windows(
-    rows: npt.NDArray[np.int64], prepare: Preparer, threads: int, window: int, timer: StageTimer
+    rows: npt.NDArray[np.int64], prepare: Preparer, threads: int, window: int, timer: StageTimer, *, alternate: bool
 ) -> Generator[Window, None, None]:
-    """Prepare rows in threads, in order, and yield them in windows.
+    """Read and prepare rows in threads, in order, and yield them in windows.
 
     A window has at least so many prepared items, and besides whatever is not to be embedded; a smaller one
     comes when its items weigh much, and at the end. What is ahead is bounded in rows and, as far as the items
     before it tell, in weight.
+
+    Parameters
+    ----------
+    alternate : bool
+        Prepare nothing while the caller works on a window, since that needs the same cores. Reading goes on.
     """
     weight = LARGEST_WAIT / 64  # of an item; a guess on the careful side, to begin with
-    with ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare") as pool, _rare_collections():
+    with (
+        ThreadPoolExecutor(max(threads, prepare.readers), thread_name_prefix="embedpipe-read") as readers,
+        _threads_of_one() as one,
+        ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare", initializer=one) as pool,
+        _rare_collections(),
+    ):
         ahead: deque[tuple[int, Future[Window]]] = deque()
         waiting = Window([], [])
         at = submitted = held = 0
@@ -125,7 +167,7 @@ def prepare_windows(
                     if ahead and full:
                         break
                     part = rows[at : at + step].tolist()
-                    ahead.append((len(part), pool.submit(prepare, part)))
+                    ahead.append((len(part), pool.submit(prepare, readers.submit(prepare.read, part))))
                     at, submitted = at + len(part), submitted + len(part)
                 if not ahead:
                     break
@@ -139,8 +181,26 @@ def prepare_windows(
                 waiting.prepared.extend(found.prepared)
                 waiting.others.extend(found.others)
                 if len(waiting.prepared) >= window or held >= LARGEST_WAIT:
+                    if alternate:
+                        prepare.gate.clear()
                     yield waiting
+                    prepare.gate.set()
                     waiting, held = Window([], []), 0
             yield waiting
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            prepare.gate.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            readers.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)
+
+
+@contextlib.contextmanager
+def _threads_of_one() -> Iterator[Callable[[], None]]:
+    """Give a function that holds torch's operators in the thread that calls it to that one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(1)
+    finally:
+        torch.set_num_threads(before)  # torch takes the last setting for threads that are yet to come

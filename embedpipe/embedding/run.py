@@ -18,9 +18,12 @@ import pyarrow.compute as pc
 from embedpipe import __version__
 from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve
 from embedpipe.config import build_options
-from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
+from embedpipe.embedding.bottleneck import find_bottleneck
+from embedpipe.embedding.gains import find_gains
+from embedpipe.embedding.hash_index import HashIndex
+from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.plan import Plan, gone_from, make_plan
+from embedpipe.embedding.plan import PART_ROWS, Plan, gone_from, make_plan, take_near
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError
@@ -31,7 +34,9 @@ from embedpipe.store import FeatureStore
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
 
-def embed(source: Any, to: str | Path, *, progress: bool | None = None, **options: Any) -> FeatureStore:
+def embed(
+    source: Any, to: str | Path, *, progress: bool | None = None, verbose: bool = False, **options: Any
+) -> FeatureStore:
     """Embed every item of a source into a feature store; items that are there already are not embedded again.
 
     Parameters
@@ -43,6 +48,8 @@ def embed(source: Any, to: str | Path, *, progress: bool | None = None, **option
         The store's folder or URL; made if it is not there.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
+    verbose : bool
+        Show in it where the time goes.
     **options
         Fields of `SourceOptions`, `BackboneOptions` and `RunOptions`: ``backbone="timm/resnet50"``,
         ``layer=("layer3",)``, ``label="category"``, ``batch_size=64``, ``prune=True``... What is embedded,
@@ -67,7 +74,7 @@ def embed(source: Any, to: str | Path, *, progress: bool | None = None, **option
     >>> X, y = store.to_numpy(label="label")  # doctest: +SKIP
     """
     source_options, backbone_options, run_options = build_options(OPTIONS, options)
-    show = Progress(progress)
+    show = Progress(progress, detail=verbose)
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
     backbone_options = resolve(backbone_options)
@@ -75,7 +82,7 @@ def embed(source: Any, to: str | Path, *, progress: bool | None = None, **option
     device, reason = choose_device(run_options.device)
     backbone = load_backbone(backbone_options, device)
     show.say(f"device: {reason}")
-    store = FeatureStore.create(to, backbone.spec)
+    store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
     store.summary = embed_listing(listing, store, backbone, run_options, show)
     store.summary.device_reason = reason
     return store
@@ -88,28 +95,38 @@ def embed_listing(
     start = time.perf_counter()
     timer = StageTimer()
     with timer("plan"):
-        excerpts = {"text"} if store.spec.modality == "text" else set()  # not the source's to say
-        stored = store.refresh().to_arrow([name for name in store.data_columns if name not in excerpts])
-        plan = make_plan(listing, stored, store.path, options.checksum)
-        index = HashIndex(stored.column("content_hash"), stored.column("id"))
+        plan = make_plan(listing, store.refresh(), options.checksum)
+        index = HashIndex(_contents(store) if len(plan.read) else ())
     pruning = options.prune and _may_prune(listing, plan, options.force)
 
     threads = options.threads or os.cpu_count() or 1
-    forward = Forwarder(backbone, options.batch_size or backbone.usual_batch)
+    if options.engine == "auto":
+        backbone = backbone.accelerated(len(plan.read))
+    if len(plan.read):
+        progress.say(f"engine: {backbone.engine_name}" + (f" ({backbone.reason})" if backbone.reason else ""))
+    forward = Forwarder(backbone, options.batch_size, timer)
     note = {"embedpipe.run": _provenance(listing, backbone)}
     writer = RowWriter(store, listing, note, timer)
+    begin = time.perf_counter()
     try:
         for failure in listing.failures:
             writer.put(failure)
-        with progress.step("embedding", len(plan.read) + len(plan.update)) as advance:
+
+        def now() -> str:
+            found = find_bottleneck(timer.seconds, time.perf_counter() - begin, forward.done, threads)
+            return str(found) if found else ""
+
+        with progress.step("embedding", len(plan.read) + len(plan.update), detail=now) as advance:
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
             messages = embed_rows(listing, plan.read, forward, index, threads, timer)
             with contextlib.closing(messages):
                 for message in messages:
-                    writer.put(message)
+                    with timer("stall"):
+                        writer.put(message)
                     advance(len(message.rows) if isinstance(message, Embedded) else 1)
+        wall = time.perf_counter() - begin
     finally:
         writer.close()
 
@@ -122,9 +139,14 @@ def embed_listing(
         skipped=dict(listing.skipped),
         counts=dict(writer.counts),
         device=str(backbone.device),
+        engine=backbone.engine_name,
+        engine_reason=backbone.reason,
         batch_size=forward.batch_size,
         store=store.path,
     )
+    if (found := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
+        summary.bottleneck = found
+        summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
     summary.notes += [*listing.notes, *remarks(writer.counts)]
     if summary.seen != summary.embedded + summary.reused + summary.failed:
         raise StoreError(f"rows were lost: {summary}; please report this")
@@ -142,18 +164,29 @@ def embed_listing(
     return summary
 
 
+def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+    """Yield content hashes and ids of a store, file by file."""
+    for file in store.table.files:
+        rows = store.table.read_file(file, ["content_hash", "id"])
+        yield rows.column("content_hash"), rows.column("id")
+
+
 def _update_rows(listing: Listing, plan: Plan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
     """Yield row, id and content hash of items whose bytes are unchanged but whose metadata is not."""
-    ids = listing.table.column("id").take(pa.array(plan.update))
-    stored = store.table.rows(ids.combine_chunks(), ["id", "content_hash"])
-    hashes = dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
-    for row, id in zip(plan.update.tolist(), ids.to_pylist(), strict=True):
-        yield row, id, hashes[id]
+    for start in range(0, len(plan.update), PART_ROWS):
+        rows = plan.update[start : start + PART_ROWS]
+        ids = take_near(listing.table.select(["id"]), rows).column("id")
+        stored = store.table.rows(ids.combine_chunks(), ["id", "content_hash"])
+        hashes = dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
+        for row, id in zip(rows.tolist(), ids.to_pylist(), strict=True):
+            yield row, id, hashes[id]
 
 
 def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str]) -> None:
     """Drop failures that are history: of items that did not fail again, and of those that are gone."""
     rows = store.failures()
+    if not len(rows):
+        return
     repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
     gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
     again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))

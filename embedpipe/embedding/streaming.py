@@ -8,18 +8,16 @@ from collections import Counter
 from collections.abc import Generator
 
 import numpy as np
-import pyarrow as pa
 
 from embedpipe.backbones import Backbone
-from embedpipe.embedding.loop import Forwarder, HashIndex, embed_rows
+from embedpipe.embedding.hash_index import HashIndex
+from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer, remarks
 from embedpipe.embedding.writer import Embedded
 from embedpipe.errors import Failure
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing
-
-NOTHING = pa.chunked_array([], pa.string())
 
 
 def stream_vectors(
@@ -33,11 +31,12 @@ def stream_vectors(
         progress.say(note)
     yield from listing.failures
     counts: Counter[str] = Counter()
-    forward = Forwarder(backbone, options.batch_size or backbone.usual_batch)
     rows = np.arange(len(listing))
-    messages = embed_rows(
-        listing, rows, forward, HashIndex(NOTHING, NOTHING), options.threads or os.cpu_count() or 1, StageTimer()
-    )
+    timer = StageTimer()
+    if options.engine == "auto":
+        backbone = backbone.accelerated(len(rows))
+    forward = Forwarder(backbone, options.batch_size, timer)
+    messages = embed_rows(listing, rows, forward, HashIndex(), options.threads or os.cpu_count() or 1, timer)
     with progress.step("embedding", len(rows)) as advance, contextlib.closing(messages):
         for message in messages:
             if isinstance(message, Embedded | Failure):

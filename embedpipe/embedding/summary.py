@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from embedpipe.embedding.bottleneck import Bottleneck
+
 
 class StageTimer:
     """Seconds spent in each named stage, summed over all threads."""
@@ -77,6 +79,10 @@ class EmbedSummary:
         What happened to texts on the way to the backbone, as numbers; see `remarks`.
     seconds : float
         Wall time; ``stages`` has the seconds by stage, summed over threads.
+    engine : str
+        What ran the network, and in ``engine_reason`` why.
+    bottleneck : Bottleneck or None
+        Which stage held up the run; None if nothing was embedded.
     """
 
     seen: int = 0
@@ -93,6 +99,9 @@ class EmbedSummary:
     notes: list[str] = field(default_factory=list)
     device: str = ""
     device_reason: str = ""
+    engine: str = ""
+    engine_reason: str = ""
+    bottleneck: Bottleneck | None = None
     batch_size: int = 0
     store: str = ""
     version: int = 0

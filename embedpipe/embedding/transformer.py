@@ -44,7 +44,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Parameters
     ----------
-    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, offline
+    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, decode, offline
         As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone takes the default
         backbone of texts.
     device, batch_size, threads
@@ -85,6 +85,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         chunk: bool = _BACKBONE.chunk,
         frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
+        decode: str = _BACKBONE.decode,
         offline: bool = _BACKBONE.offline,
         device: str | None = _RUN.device,
         batch_size: int | None = _RUN.batch_size,
@@ -101,6 +102,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.chunk = chunk
         self.frequencies = frequencies
         self.precision = precision
+        self.decode = decode
         self.offline = offline
         self.device = device
         self.batch_size = batch_size

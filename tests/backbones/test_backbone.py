@@ -1,6 +1,5 @@
 """A loaded backbone at work: frozen, exact, the same in every thread and process."""
 
-import dataclasses
 import io
 import threading
 
@@ -15,6 +14,8 @@ from torchvision import transforms
 
 from embedpipe.backbones import BackboneOptions, BackboneSpec, LayerSpec, choose_device, load_backbone, options_of
 from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.embedder import normalise
+from embedpipe.backbones.engines.engine import arithmetic
 from embedpipe.backbones.weights import hash_tensors
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError, DecodeError, StoreError, UsageError
@@ -35,7 +36,7 @@ def batch(backbone):
 def test_pixels_are_normalised_exactly_as_torchvision_does(backbone, batch):
     recipe = backbone.spec.preprocessing
     reference = transforms.Compose([transforms.ToTensor(), transforms.Normalize(recipe.mean, recipe.std)])
-    ours = backbone._normalise(batch)
+    ours = normalise(torch.from_numpy(batch), backbone.network.preprocessing)
     assert torch.equal(ours, torch.stack([reference(picture) for picture in batch]))
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
@@ -129,12 +130,11 @@ def test_a_callers_autocast_does_not_change_declared_fp32(backbone, batch):
         np.testing.assert_array_equal(backbone.forward(batch)["embedding"], expected)
 
 
-def test_tf32_is_off_inside_a_cuda_pass_and_restored_after(backbone):
+def test_tf32_is_off_inside_a_cuda_pass_and_restored_after():
     """The switches exist without a GPU; the pass itself needs one."""
-    on_gpu = dataclasses.replace(backbone, device=torch.device("cuda"))
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [switch.fp32_precision for switch in switches]
-    with on_gpu._arithmetic():
+    with arithmetic("fp32", torch.device("cuda")):
         assert [switch.fp32_precision for switch in switches] == ["ieee", "ieee"]
     assert [switch.fp32_precision for switch in switches] == before
     assert torch.backends.cudnn.allow_tf32

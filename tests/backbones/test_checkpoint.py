@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from embedpipe.backbones import BackboneOptions, load_backbone, options_of
 from embedpipe.backbones.checkpoint import read_checkpoint
+from embedpipe.backbones.embedder import normalise
 from embedpipe.errors import UsageError, WeightsError
 
 
@@ -170,6 +171,6 @@ def test_vectors_of_a_checkpoint_are_the_networks(model, tmp_path):
     backbone = load(tmp_path / "a.safetensors")
     batch = np.random.default_rng(0).integers(0, 256, (3, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
     with torch.inference_mode():
-        x = backbone._normalise(batch)
+        x = normalise(torch.from_numpy(batch), backbone.network.preprocessing)
         expected = model.eval().forward_head(model.forward_features(x), pre_logits=True).numpy()
     np.testing.assert_allclose(backbone.forward(batch)["embedding"], expected, rtol=1e-4, atol=1e-5)

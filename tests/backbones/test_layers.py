@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, ImageNetwork, describe_layers, load_backbone, options_of
+from embedpipe.backbones.embedder import normalise
 from embedpipe.backbones.layers import default_pooling, plan_layers, pool, run_layers
 from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.backbones.stages import find_stages
@@ -26,7 +27,7 @@ def outputs(backbone, batch, name):
     module = backbone.network.module
     handle = module.get_submodule(name).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
     with torch.inference_mode():
-        module(backbone._normalise(batch))
+        module(normalise(torch.from_numpy(batch), backbone.network.preprocessing))
     handle.remove()
     return kept[-1]
 

@@ -4,12 +4,17 @@ import torch
 from torchvision import models
 
 from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
+from embedpipe.backbones.embedder import normalise
 from embedpipe.backbones.layers import plan_layers
 from embedpipe.backbones.torchvision_models import TorchvisionProvider
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
 ALL = models.list_models(module=models)
 LARGE_REGNETS = [f"regnet_{kind}gf" for kind in ("x_16", "x_32", "y_16", "y_32", "y_128")]
+
+
+def normalised(backbone, batch):
+    return normalise(torch.from_numpy(batch), backbone.network.preprocessing)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE_REGNETS)) for n in ALL])
@@ -41,14 +46,19 @@ def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
     classifier = getattr(module, head)
     classifier = classifier[-1] if isinstance(classifier, torch.nn.Sequential) else classifier
     with torch.inference_mode():
-        torch.testing.assert_close(classifier(features), module(backbone._normalise(batch)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            classifier(features),
+            module(normalised(backbone, batch)),
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
     backbone = load_backbone(BackboneOptions("torchvision/squeezenet1_1", "none"), "cpu")
     batch = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     with torch.inference_mode():
-        expected = backbone.network.module.features(backbone._normalise(batch)).mean((2, 3)).numpy()
+        expected = backbone.network.module.features(normalised(backbone, batch)).mean((2, 3)).numpy()
     np.testing.assert_allclose(backbone.forward(batch)["embedding"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -58,7 +68,7 @@ def test_stored_weights_bring_their_own_classes(tmp_path, name):
     torch.save(model.state_dict(), tmp_path / "w.pth")
     backbone = load_backbone(BackboneOptions(f"torchvision/{name}", str(tmp_path / "w.pth")), "cpu")
     batch = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
-    assert backbone.network.module(backbone._normalise(batch)).shape == (1, 3)
+    assert backbone.network.module(normalised(backbone, batch)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])

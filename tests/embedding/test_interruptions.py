@@ -22,7 +22,7 @@ SLOW = """
 import sys, embedpipe
 from embedpipe.embedding import writer
 writer.FLUSH_ROWS, writer.FLUSH_PAUSE = 8, 0
-embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", batch_size=4)
+embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", batch_size=4, engine="torch")
 """
 
 

@@ -1,0 +1,273 @@
+"""How near is embedding to what the machine allows? Prints a table, writes JSON and a plot.
+
+    python benchmarks/embed_throughput.py [--rounds 5] [--limit 256] [--network NAME ...] [--json FILE] [--plot FILE]
+    python benchmarks/embed_throughput.py --device cuda --precision bf16 --limit 20000 --network resnet50
+
+Each stage alone, at full width on all cores: reading and hashing files, `prepare` (decode and resize) from bytes in
+memory, `forward` on pixels in memory for every engine there is, writing the same rows into a new store. Then end to end
+with `embedpipe.embed`, and a plain DataLoader loop beside it (peers/with_torch.py). In every round each has one turn.
+
+The ideal takes the best time of each stage in that round. On a CPU the stages share the cores, so it is the sum of
+their times; beside a GPU they overlap, so it is the longer of `prepare` and `forward`. What counts is the median over
+the rounds of end to end over ideal within a round. With more photos than the folder has, copies are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from networks import NETWORKS, PHOTOS, lay_out, list_photos, weights_of
+from peers import Runner
+
+import embedpipe
+
+DEFAULT_NETWORKS = [name for name in NETWORKS if name != "resnet18"]
+WARM_UP = 32
+STAGES = ("read", "prepare", "forward", "write")
+COLOURS = ("#9db4c0", "#5b8e7d", "#1b6ca8", "#bc6c25", "#e9ecef")
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Return how long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Do a piece of work for every item, in a thread a core, with torch's operators on one thread in each."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_and_hash(path: Path) -> bytes:
+    """Return the bytes of a file, hashed on the way as `embed` does."""
+    payload = path.read_bytes()
+    hashlib.sha256(payload).hexdigest()
+    return payload
+
+
+def engines(backbone: embedpipe.Backbone) -> dict[str, embedpipe.Backbone]:
+    """Return the same backbone on every engine that there is, by name: one, the one it chose."""
+    return {getattr(backbone, "engine", "") or "torch": backbone}
+
+
+class Bench:
+    """Everything that is timed for one network, on photos that are in memory already.
+
+    Parameters
+    ----------
+    network, weights
+        See `networks.weights_of`.
+    folders : dict of str to Path
+        ``warm`` and ``photos``.
+    scratch : Path
+        Where stores go.
+    device, precision : str
+    """
+
+    def __init__(
+        self, network: str, weights: Path, folders: dict[str, Path], scratch: Path, device: str, precision: str
+    ) -> None:
+        self.what = {"backbone": f"timm/{network}", "weights": str(weights), "precision": precision}
+        self.device, self.scratch, self.folder = device, scratch, folders["photos"]
+        self.backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(**self.what), device)
+        self.engines = engines(self.backbone)
+        self.paths = sorted(self.folder.iterdir())
+        self.payloads = on_all_cores(Path.read_bytes, self.paths)
+        self.pixels = np.stack(on_all_cores(self._prepare, self.payloads))
+        self.embed(folders["warm"])
+        for backbone in self.engines.values():
+            backbone.forward(self.pixels[: backbone.usual_batch])
+        self.rows = self.embed(self.folder).to_arrow()
+
+    def _prepare(self, payload: bytes) -> Any:
+        return self.backbone.prepare(payload).value
+
+    def read(self) -> None:
+        """Read and hash all files."""
+        on_all_cores(read_and_hash, self.paths)
+
+    def prepare(self) -> None:
+        """Decode and resize all photos."""
+        on_all_cores(self._prepare, self.payloads)
+
+    def forward(self, backbone: embedpipe.Backbone) -> None:
+        """Embed all pixels."""
+        for start in range(0, len(self.pixels), backbone.usual_batch):
+            backbone.forward(self.pixels[start : start + backbone.usual_batch])
+
+    def new_store(self) -> embedpipe.FeatureStore:
+        """Make an empty store."""
+        return embedpipe.FeatureStore.create(tempfile.mkdtemp(dir=self.scratch), self.backbone.spec)
+
+    def embed(self, folder: Path) -> embedpipe.FeatureStore:
+        """Embed a folder into a new store, and return it."""
+        return embedpipe.embed(folder, tempfile.mkdtemp(dir=self.scratch), device=self.device, **self.what)
+
+    def turn(self, eager: Runner) -> dict[str, Any]:
+        """Return the seconds of everything, once each."""
+        forward = {name: seconds(lambda one=one: self.forward(one)) for name, one in self.engines.items()}
+        store = self.new_store()
+        found: dict[str, Any] = {
+            "read": seconds(self.read),
+            "prepare": seconds(self.prepare),
+            "forward": min(forward.values()),
+            "engines": forward,
+            "write": seconds(lambda: store.write(self.rows)),
+        }
+        with gpu_use(self.device) as use:
+            summary = self.embed(self.folder).summary
+        found["end to end"] = summary.seconds
+        found["summary"] = summary.to_dict()
+        found["gpu_use"] = statistics.mean(use) if use else None
+        found["eager loop"] = eager.seconds()
+        alone = sum(found[stage] for stage in STAGES)
+        found["ideal"] = alone if self.device == "cpu" else max(found["prepare"], found["forward"])
+        return found
+
+
+@contextlib.contextmanager
+def gpu_use(device: str) -> Iterator[list[float]]:
+    """Yield a list that gets how busy the GPU is, in percent, a few times a second; stays empty on a CPU."""
+    found: list[float] = []
+    if device == "cpu":
+        yield found
+        return
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    query += ["-i", device.partition(":")[2] or "0"]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            found.append(float(subprocess.check_output(query, text=True)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def measure(network: str, weights: Path, folders: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any]:
+    """Measure one network; return medians over the rounds, and all that they are of."""
+    eager = Runner("torch", network, weights, folders, options.device, options.precision)
+    try:
+        bench = Bench(network, weights, folders, scratch, options.device, options.precision)
+        turns = [bench.turn(eager) for _ in range(options.rounds)]
+    finally:
+        eager.close()
+    names = (*STAGES, "ideal", "end to end", "eager loop")
+    return {
+        "images_per_second": {name: options.limit / statistics.median(turn[name] for turn in turns) for name in names},
+        "engines": {
+            name: options.limit / statistics.median(turn["engines"][name] for turn in turns) for name in bench.engines
+        },
+        "of_ideal": statistics.median(turn["ideal"] / turn["end to end"] for turn in turns),
+        "of_eager": statistics.median(turn["eager loop"] / turn["end to end"] for turn in turns),
+        "gpu_use": [turn["gpu_use"] for turn in turns],
+        "turns": turns,
+    }
+
+
+def show(network: str, found: dict[str, Any]) -> None:
+    """Print the row of one network, and the engines if there are several."""
+    rates = found["images_per_second"]
+    columns = "".join(f"{rate:>11.1f}" for rate in rates.values())
+    used = [use for use in found["gpu_use"] if use is not None]
+    gpu = f"  GPU {statistics.median(used):.0f} %" if used else ""
+    print(f"{NETWORKS[network]:<20}{columns}{found['of_ideal']:>9.2f}{found['of_eager']:>9.2f}x{gpu}", flush=True)
+    for name, rate in found["engines"].items():
+        print(f"  forward on {name}: {rate:.1f}/s", flush=True)
+
+
+def draw(results: dict[str, Any], title: str, path: Path) -> None:
+    """Draw the milliseconds an image takes: the stages on top of each other, end to end and the eager loop below."""
+    figure = Figure(figsize=(8, 1.2 + 1.3 * len(results)), layout="constrained")
+    panels = figure.subplots(len(results), 1, squeeze=False)[:, 0]
+    for axes, (network, found) in zip(panels, results.items(), strict=True):
+        times = {name: 1000 / rate for name, rate in found["images_per_second"].items()}
+        start = 0.0
+        for stage, colour in zip(STAGES, COLOURS, strict=False):
+            axes.barh("stages alone", times[stage], left=start, color=colour, label=stage)
+            start += times[stage]
+        bars = axes.barh(["embedpipe", "eager loop"], [times["end to end"], times["eager loop"]], color="#495057")
+        notes = [f"{found['of_ideal']:.2f} of ideal", f"{found['of_eager']:.1f}x the time"]
+        axes.bar_label(bars, notes, padding=4)
+        axes.set_title(NETWORKS[network], loc="left", fontsize=10, fontweight="bold")
+        axes.invert_yaxis()
+        axes.margins(x=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("milliseconds an image")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STAGES), frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder with JPEGs")
+    parser.add_argument("--limit", type=int, default=256, help="photos; copies are made where there are fewer")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=DEFAULT_NETWORKS)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    parser.add_argument("--plot", type=Path, help="draw them into this PNG")
+    options = parser.parse_args()
+    if not options.photos.is_dir():
+        print(f"left out: no folder {options.photos}; name one with --photos")
+        return
+    photos = list_photos(options.photos)
+    where = f"{os.cpu_count()} cores" if options.device == "cpu" else options.device
+    print(f"{options.limit} photos, {options.rounds} rounds, {where}, {options.precision}; images per second")
+    columns = "".join(f"{name:>11}" for name in (*STAGES, "ideal", "end to end", "eager loop"))
+    print(f"{'network':<20}{columns}{'of ideal':>9}{'of eager':>10}")
+    results = {}
+    for network in options.network:
+        with tempfile.TemporaryDirectory() as scratch:
+            folders = {
+                "warm": lay_out(photos, min(WARM_UP, options.limit), Path(scratch) / "warm"),
+                "photos": lay_out(photos, options.limit, Path(scratch) / "photos"),
+            }
+            weights = weights_of(network, photos)
+            results[network] = measure(network, weights, folders, Path(scratch), options)
+        show(network, results[network])
+    facts = {
+        "photos": options.limit,
+        "rounds": options.rounds,
+        "device": options.device,
+        "precision": options.precision,
+        "cores": os.cpu_count(),
+    }
+    if options.json:
+        options.json.write_text(json.dumps({**facts, "networks": results}, indent=2) + "\n", encoding="utf-8")
+    if options.plot:
+        draw(results, f"Where the time goes ({where}, {options.precision})", options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the runners share: they load a network, warm up, and embed a folder of photos against the clock when told to.
+
+Run by a peer's own Python, which may lack embedpipe. A line of JSON goes to standard output when all is ready, and one
+for each line of standard input: the seconds of a pass. The folder OUT gets its vectors.npy, in order of file name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a runner: a network of timm, its weights (and beside them the folder of that model), where."""
+
+    network: str
+    weights: Path
+    device: str
+    precision: str
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The model as a folder with ``config.json`` and ``model.safetensors``."""
+        return self.weights.with_suffix("")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision, as torch calls it."""
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
+
+
+Vectors = npt.NDArray[np.float32]
+
+#: Embeds the photos of a folder, and returns their vectors in order of name; or what reads them where they were put,
+#: which is not timed.
+Embed = Callable[[Path], Vectors | Callable[[], Vectors]]
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """Return the photos of a folder in order of name."""
+    return sorted(folder.iterdir())
+
+
+def run(load: Callable[[Task], Embed], packages: tuple[str, ...]) -> None:
+    """Do as the command line says: ``load`` returns what embeds a folder of photos."""
+    parser = argparse.ArgumentParser()
+    for name in ("warm", "photos", "weights", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("network", "device", "precision"):
+        parser.add_argument(f"--{name}", required=True)
+    options = vars(parser.parse_args())
+    warm, photos = options.pop("warm"), options.pop("photos")
+    task = Task(**options)
+    # What a library prints goes to standard error, as the answers have standard output for themselves.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    start = time.perf_counter()
+    embed = load(task)
+    loaded = time.perf_counter()
+    embed(warm)
+    answer(
+        load_seconds=loaded - start,
+        warm_up_seconds=time.perf_counter() - loaded,
+        torch_threads=torch.get_num_threads(),
+        versions={name: importlib.metadata.version(name) for name in ("torch", "pillow", *packages)},
+    )
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        made = embed(photos)
+        seconds = time.perf_counter() - start
+        np.save(task.out / "vectors.npy", made() if callable(made) else made)
+        answer(seconds=seconds)

@@ -1,0 +1,73 @@
+"""Pictures that are the same in every installation: what a network is quantised on, and what it is then held to.
+
+No user's data: a spec declares the vectors, so the same network must come out wherever it is quantised.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+Pictures = npt.NDArray[np.uint8]
+
+#: Which part of the photographs crops are taken from, as fractions of their width.
+_PARTS = {"fit": (0.0, 0.6), "check": (0.6, 1.0)}
+
+
+def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "check"]) -> Pictures:
+    """Return crops of scikit-learn's two sample photographs, always the same ones.
+
+    Some are grey, darker or brighter, flipped, negative, or have their colours exchanged, as no two photographs show
+    all that a network may see.
+
+    Parameters
+    ----------
+    image : tuple of int
+        Height, width, 3.
+    count : int
+    part : {"fit", "check"}
+        The left or the right part of each photograph: the crops of one share no pixel with those of the other.
+
+    Returns
+    -------
+    ndarray
+        uint8 (count, height, width, 3).
+    """
+    height, width, _ = image
+    photographs = [_cut(Image.fromarray(pixels), *_PARTS[part]) for pixels in _photographs()]
+    random = np.random.default_rng(0)
+    crops = np.empty((count, height, width, 3), np.uint8)
+    for at in range(count):
+        photograph = photographs[at % len(photographs)]
+        side = random.uniform(0.3, 1.0) * min(photograph.size)
+        left, top = (random.uniform(0, whole - side) for whole in photograph.size)
+        crop = photograph.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+        crops[at] = _vary(np.asarray(crop), at // len(photographs) % 6, random)
+    return crops
+
+
+def _photographs() -> list[Pictures]:
+    bunch: Any = load_sample_images()
+    return list(bunch.images)
+
+
+def _cut(photograph: Image.Image, start: float, stop: float) -> Image.Image:
+    return photograph.crop((int(start * photograph.width), 0, int(stop * photograph.width), photograph.height))
+
+
+def _vary(pixels: Pictures, kind: int, random: np.random.Generator) -> Pictures:
+    values = pixels.astype(np.float64)
+    if kind in (2, 4):
+        values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
+    if kind in (3, 4):
+        values = 255 * (values / 255) ** random.uniform(0.4, 2.5)
+    if kind == 5:
+        values = random.permutation(values, axis=2)
+        values = 255 - values if random.random() < 0.5 else values
+    if random.random() < 0.5:
+        values = values[:, ::-1]
+    return np.rint(values).astype(np.uint8)

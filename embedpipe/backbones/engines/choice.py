@@ -1,0 +1,198 @@
+"""Which engine runs a network here: the fastest of those that give its vectors, found by measuring."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embedpipe.backbones.embedder import Embedder
+from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
+from embedpipe.backbones.engines.exporting import export, fold_batch_norms
+from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
+from embedpipe.backbones.spec import BackboneSpec, Precision
+from embedpipe.errors import BackboneError
+
+#: Fewer items than this are embedded before another engine could be looked at.
+FEWEST = 16
+
+#: So many that another engine is always looked at.
+MANY = 1 << 30
+
+#: Seconds of torch's work from which exporting a network, which takes a few, pays.
+WORTH = 15.0
+
+#: How far an engine's vectors may lie from torch's in fp32, relative to their length, on the pictures or texts of the
+#: trial. The declared precision moves them; in fp32 only the order of additions does.
+FARTHEST: dict[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 1e-1}
+
+#: Rounds of timing; the fastest counts, as whatever else runs only slows.
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What engines are tried on.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    spec : BackboneSpec
+    device : torch.device
+    names : tuple of str
+        What the tensors of a batch are.
+    check : tuple of Tensor
+        A small batch of several items, on which vectors are compared.
+    load : list of tuple of Tensor
+        Batches as a run has them, on which speed is compared.
+    """
+
+    embedder: Embedder
+    spec: BackboneSpec
+    device: torch.device
+    names: tuple[str, ...]
+    check: Inputs
+    load: list[Inputs]
+
+    @property
+    def precision(self) -> Precision:
+        """The declared one."""
+        return self.spec.precision
+
+    @property
+    def image(self) -> tuple[int, ...] | None:
+        """The shape of an image."""
+        return tuple(self.check[0].shape[1:]) if self.spec.modality == "image" else None
+
+
+def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
+    """Return the engine that will embed so many items soonest, with its reason in words.
+
+    A network that was exported before is read from the cache folder; else it is only exported where that pays.
+    An engine whose vectors are not torch's is never taken.
+    """
+    refused = []
+    plain.names = trial.names
+    seconds = _seconds(plain, [trial.check]) / len(trial.check[0])
+    pays = items * seconds >= WORTH
+    if importlib.util.find_spec("openvino") is None:
+        refused.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
+    else:
+        try:
+            if (engine := _openvino(trial, plain, pays)) is not None:
+                return engine
+            if pays:
+                refused.append("OpenVINO is no faster here")
+        except Exception as error:  # exporters raise nearly anything on what they do not know
+            refused.append(f"OpenVINO cannot be used: {_brief(error)}")
+    if not pays:
+        plain.reason = f"{items:,} items take it about {items * seconds:.0f} s: too few to look for a faster engine"
+        plain.final = False
+        return plain
+    try:
+        engine = _folded(trial, plain)
+    except Exception as error:
+        refused.append(f"no graph can be made of it: {_brief(error)}")
+        engine = plain
+    engine.names, engine.reason = trial.names, "; ".join(refused)
+    return engine
+
+
+def quantised_engine(trial: Trial) -> Engine:
+    """Return the engine of a spec in int8. Raises BackboneError if there is none for this network or device."""
+    from embedpipe.backbones.engines.quantising import quantise  # needs nncf, of the extra
+
+    if trial.device.type != "cpu" or trial.image is None:
+        raise BackboneError("precision='int8' is for images on the processor: take bf16, or device='cpu'")
+    saved = SavedModel(trial.spec)
+    if (model := saved.read()) is None:
+        try:
+            plain = convert(trial.embedder, trial.check)
+        except Exception as error:
+            raise BackboneError(
+                f"precision='int8': OpenVINO cannot read this network ({_brief(error)}); take bf16"
+            ) from error
+        model = quantise(plain, trial.image)
+        saved.write(model)
+    engine = OpenVinoEngine(model, "int8", torch.get_num_threads(), trial.image)
+    engine.names, engine.reason = trial.names, "nothing else runs int8"
+    return engine
+
+
+def _openvino(trial: Trial, plain: TorchEngine, pays: bool) -> Engine | None:
+    """Return OpenVINO's engine, or None where it is no faster, or not made yet and not worth making.
+
+    Raises whatever the exporters raise, and BackboneError if its vectors are not torch's.
+    """
+    saved = SavedModel(trial.spec)
+    model = saved.read()
+    if model is None:
+        if not pays:
+            return None
+        model = convert(trial.embedder, trial.check)
+        saved.write(model)
+    streams = torch.get_num_threads()
+    engine = OpenVinoEngine(model, trial.precision, streams, trial.image)
+    _require_same(engine, trial)
+    here = f"{platform.processor() or platform.machine()}, {streams} threads, {trial.precision}"
+    gain = saved.speedups.get(here)
+    if gain is None:
+        gain = speedup(engine, plain, trial.load)
+        saved.note(here, gain)
+    engine.names, engine.reason = trial.names, f"{gain:.1f} times as fast as torch alone here"
+    return engine if gain > 1 else None
+
+
+def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
+    """Return torch's engine with batch-norms folded into the convolutions, or the plain one if that is no slower.
+
+    Raises whatever the exporter raises, and BackboneError if its vectors are not torch's.
+    """
+    graph = export(trial.embedder, trial.check).module()
+    folded = fold_batch_norms(graph)
+    if not folded:
+        return plain
+    engine = TorchEngine(graph, trial.precision, trial.device, name=f"torch, {folded} batch-norms folded")
+    _require_same(engine, trial)
+    return engine if speedup(engine, plain, trial.load) > 1 else plain
+
+
+def _require_same(engine: Engine, trial: Trial) -> None:
+    exact = TorchEngine(trial.embedder, "fp32", trial.device)
+    # Another number of items too, so that nothing was fixed at the one that was exported.
+    for batch in (trial.check, tuple(tensor[:1] for tensor in trial.check)):
+        (expected,), (given,) = exact.run([batch]), engine.run([batch])
+        distance = farthest(expected, given)
+        if not distance <= FARTHEST[trial.precision]:
+            raise BackboneError(f"its vectors lie {distance:.1e} of their length from torch's")
+
+
+def farthest(expected: Outputs, given: Outputs) -> float:
+    """Return the largest distance between two engines' vectors of an item, relative to its length."""
+    distances = [
+        np.linalg.norm(a.astype(np.float64) - b, axis=1) / np.maximum(np.linalg.norm(a, axis=1), 1e-30)
+        for a, b in zip(expected, given, strict=True)
+    ]
+    return float(np.max(distances))
+
+
+def speedup(engine: Engine, other: Engine, batches: Sequence[Inputs]) -> float:
+    """Return how many times as fast an engine is as another one, measured in turns."""
+    times = [(_seconds(other, batches), _seconds(engine, batches)) for _ in range(ROUNDS)]
+    return min(slow for slow, _ in times) / min(fast for _, fast in times)
+
+
+def _seconds(engine: Engine, batches: Sequence[Inputs]) -> float:
+    start = time.perf_counter()
+    engine.run(batches)
+    return time.perf_counter() - start
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

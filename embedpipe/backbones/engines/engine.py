@@ -1,0 +1,124 @@
+"""An engine runs an `Embedder` on batches; torch's own is the measure of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embedpipe.backbones.spec import Precision
+
+#: One batch: the tensors that an `Embedder` takes.
+Inputs = tuple[Tensor, ...]
+
+#: The vectors of one batch: float32 (n, dim) of each layer.
+Outputs = list[npt.NDArray[np.float32]]
+
+_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+#: Made at run time, so that its parts are unknown to type checkers.
+_CUDNN: Any = torch.backends.cudnn
+
+#: One forward pass at a time: hooks sit on shared modules, and the arithmetic's switches are the process's.
+FORWARD = threading.Lock()
+
+
+class Engine(ABC):
+    """Runs batches one after the other; not safe to call from several threads at once.
+
+    Attributes
+    ----------
+    name : str
+        What runs, for the user: ``torch``, ``OpenVINO 2026.4``.
+    reason : str
+        Why this one, for the user.
+    names : tuple of str
+        What the tensors are that it takes.
+    final : bool
+        False if another one may be better for more items.
+    """
+
+    name: str
+    reason: str = ""
+    names: tuple[str, ...] = ()
+    final: bool = True
+
+    @abstractmethod
+    def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
+        """Embed batches.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            If a batch is too large for the device.
+        """
+
+
+class TorchEngine(Engine):
+    """Runs a module by torch, operator by operator.
+
+    Parameters
+    ----------
+    module : callable
+        An `Embedder`, or a graph made of one.
+    precision : str
+    device : torch.device
+    threads : int, optional
+        Of torch's operators; as they are set if not given.
+    name : str
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., tuple[Tensor, ...]],
+        precision: Precision,
+        device: torch.device,
+        threads: int | None = None,
+        name: str = "torch",
+    ) -> None:
+        self.name = name
+        self._module, self._precision, self._device, self._count = module, precision, device, threads
+
+    def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
+        """Embed batches; see `Engine.run`."""
+        with torch.inference_mode(), arithmetic(self._precision, self._device), _threads(self._count):
+            return [[vectors.float().cpu().numpy() for vectors in self._module(*batch)] for batch in batches]
+
+
+@contextlib.contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Hold the arithmetic to a precision, whatever the process has set."""
+    half = _HALVES.get(precision)
+    exact = device.type == "cuda" and half is None
+    # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa where fp32 has 23.
+    switches: list[Any] = [torch.backends.cuda.matmul, _CUDNN.conv] if exact else []
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        with torch.autocast(device.type, dtype=half, enabled=half is not None):
+            yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Run torch's operators on so many threads."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

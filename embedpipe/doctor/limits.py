@@ -1,0 +1,55 @@
+"""What a container lets this process use of its machine: Linux control groups, of both versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+#: A limit above this many bytes is the kernel's way to say that there is none.
+NO_LIMIT = 1 << 60
+
+
+def cpu_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> float | None:
+    """Return how many cores' worth of time the process may use, or None where nothing limits it."""
+    limits = []
+    for folder in _folders(cgroups, own, "cpu"):
+        quota, period = _numbers(folder / "cpu.max")
+        if quota is None:
+            quota, period = _numbers(folder / "cpu.cfs_quota_us")[0], _numbers(folder / "cpu.cfs_period_us")[0]
+        if quota and period and quota > 0:
+            limits.append(quota / period)
+    return min(limits, default=None)
+
+
+def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> int | None:
+    """Return how many bytes of memory the process may use, or None where nothing limits it."""
+    limits = []
+    for folder in _folders(cgroups, own, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _numbers(folder / name)[0]
+            if limit is not None and limit < NO_LIMIT:
+                limits.append(limit)
+    return min(limits, default=None)
+
+
+def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders whose files limit a controller: the process's group and all above it."""
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = cgroups / controllers if controllers else cgroups
+        folder = top / group.lstrip("/")
+        yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(top)))
+        if controllers:  # mounted by the controller's own name, too
+            yield cgroups / controller
+
+
+def _numbers(file: Path) -> tuple[int | None, int | None]:
+    """Return the first two numbers of a file; None for what is not there, or is ``max``."""
+    words = file.read_text().split() if file.is_file() else []
+    first, second = ([int(word) if word.lstrip("-").isdecimal() else None for word in words] + [None, None])[:2]
+    return first, second

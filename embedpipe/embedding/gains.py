@@ -1,0 +1,83 @@
+"""What a cheaper precision or decoding would bring here, measured at the end of a run that was long enough to care."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpipe.backbones import Backbone, ImageNetwork
+from embedpipe.embedding.bottleneck import Bottleneck
+from embedpipe.errors import EmbedpipeError
+from embedpipe.sources import Listing
+
+#: A run of fewer seconds is not worth a word.
+SHORTEST = 20.0
+
+#: A stage of a smaller share of the time is not worth making faster, nor is one that gets less than so much faster.
+LEAST_SHARE = 0.3
+LEAST_GAIN = 1.3
+
+#: Photos on which decoding is measured.
+PHOTOS = 16
+
+
+def find_gains(
+    backbone: Backbone, listing: Listing, rows: npt.NDArray[np.int64], bottleneck: Bottleneck, wall: float, store: str
+) -> list[str]:
+    """Return what would have been faster, as sentences with the measured gain; nothing after a short run."""
+    if wall < SHORTEST:
+        return []
+    said = []
+    shares = bottleneck.shares
+    if shares["forward"] >= LEAST_SHARE and backbone.spec.precision == "fp32":
+        gain = backbone.gain("bf16")
+        if gain >= LEAST_GAIN:
+            said.append(_sentence("--precision bf16", "forward pass", gain, shares["forward"], store))
+    if shares["decode"] + shares["resize"] >= LEAST_SHARE and isinstance(backbone.network, ImageNetwork):
+        gain = _decoding_gain(backbone, backbone.network, listing, rows)
+        if gain >= LEAST_GAIN:
+            said.append(_sentence("--decode scaled", "decoding", gain, shares["decode"] + shares["resize"], store))
+    return said
+
+
+def _sentence(option: str, stage: str, gain: float, share: float, store: str) -> str:
+    whole = 1 / (1 - share + share / gain)
+    return (
+        f"{option} into a store of its own would take {whole:.1f} times less time here ({stage} {gain:.1f} times as "
+        f"fast, measured): `embedpipe verify {store} {option}` says how far it moves your vectors"
+    )
+
+
+def _decoding_gain(backbone: Backbone, network: ImageNetwork, listing: Listing, rows: npt.NDArray[np.int64]) -> float:
+    """Return how many times as fast photos of a listing are prepared when JPEGs may be decoded smaller."""
+    recipe = network.preprocessing
+    if recipe.decode == "scaled":
+        return 1.0
+    chosen = np.random.default_rng(0).choice(rows, min(PHOTOS, len(rows)), replace=False)
+    payloads: list[Any] = []
+    for row in chosen.tolist():
+        try:
+            payloads.append(listing.read(row))
+        except EmbedpipeError:
+            continue
+    other = dataclasses.replace(network, preprocessing=dataclasses.replace(recipe, decode="scaled"))
+    full, scaled = (
+        min(_seconds(one, payloads) for _ in range(2))
+        for one in (backbone, dataclasses.replace(backbone, network=other))
+    )
+    return full / scaled if scaled else 1.0
+
+
+def _seconds(backbone: Backbone, payloads: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    for payload in payloads:
+        try:
+            backbone.prepare(payload)
+        except EmbedpipeError:
+            continue
+    return time.perf_counter() - start

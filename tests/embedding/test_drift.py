@@ -1,0 +1,145 @@
+"""How drift is measured: cosines, neighbours, and heads whose accuracy is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from stored import clusters, make_spec
+
+from embedpipe.embedding.drift import drifts, measure_drift, neighbours_kept, reference_of, with_precision
+from embedpipe.embedding.head_drift import Labelled, paired_interval
+
+
+def labelled(values: list[object]) -> Labelled:
+    found = Labelled.of(pa.chunked_array([pa.array(values)]), "label")
+    assert isinstance(found, Labelled)
+    return found
+
+
+def test_cosine_drift_of_known_angles() -> None:
+    a = np.array([[3, 0], [1, 0], [0, 0], [0, 0], [1, 0], [1, 1]], np.float32)
+    b = np.array([[5, 0], [0, 2], [0, 0], [1, 0], [np.nan, 0], [-2, -2]], np.float32)
+    assert drifts(a, b) == pytest.approx([0, 1, 0, 1, 2, 2])
+    angle = 1e-6  # far below what 1 - cosine resolves by subtraction in float32
+    turned = np.array([[np.cos(angle), np.sin(angle)]])
+    assert drifts(np.array([[1.0, 0.0]]), turned) == pytest.approx([angle**2 / 2], rel=1e-6)
+
+
+def test_neighbours_of_points_on_a_circle() -> None:
+    def circle(degrees: list[float]) -> np.ndarray:
+        turns = np.radians(degrees)
+        return np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+    before = circle([0, 1, 3, 20, 21.5])
+    assert neighbours_kept(before, before * 3, 2) == (1.0, 1.0)
+    # The second row goes to the other end: only the fourth row keeps its nearest, the fifth.
+    after = circle([0, 22.5, 3, 20, 21.5])
+    assert neighbours_kept(before, after, 1) == (1 / 5, 1 / 5)
+    assert neighbours_kept(before, after, 4)[0] == 1.0
+
+
+def test_copies_are_not_neighbours_that_change() -> None:
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.standard_normal((7, 33)), 6, axis=0)
+    assert neighbours_kept(X, X.astype(np.float32), 3) == (1.0, 1.0)
+
+
+def test_vectors_against_themselves() -> None:
+    X, y = clusters(60)
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X.copy()}, labelled(y.tolist()))
+    (layer,) = drift.layers
+    assert (layer.median, layer.p95, layer.largest, layer.neighbours_kept, layer.nearest_kept) == (0, 0, 0, 1, 1)
+    assert layer.head is not None
+    assert layer.head.difference == 0
+    assert layer.head.low < 0 < layer.head.high
+    assert (layer.head.classes, layer.head.rows, drift.no_head) == (3, 60, None)
+
+
+def test_a_head_on_vectors_whose_classes_are_gone() -> None:
+    X, y = clusters(90, spread=0.05)
+    noise = np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": noise}, labelled(y.tolist()))
+    head = drift.layers[0].head
+    assert head is not None
+    assert (head.metric, head.reference) == ("accuracy", 1.0)
+    assert 0.1 < head.cheaper < 0.6  # one third by chance
+    assert head.difference == pytest.approx(head.cheaper - 1)
+    assert head.low < head.difference < head.high < 0
+
+
+def test_numbers_are_compared_by_r2() -> None:
+    X = np.random.default_rng(0).standard_normal((120, 6)).astype(np.float32)
+    y = (X @ np.arange(1, 7)).astype(float) + 0.5
+    worse = X.copy()
+    worse[:, 5] = 0  # 36 of the 91 parts of the variance
+    drift = measure_drift(make_spec(6), {"embedding": X}, {"embedding": worse}, labelled(y.tolist()))
+    head = drift.layers[0].head
+    assert head is not None
+    assert (head.metric, head.classes) == ("r2", 0)
+    assert head.reference > 0.99
+    assert head.cheaper == pytest.approx(55 / 91, abs=0.15)
+    assert head.low < head.difference < head.high < 0
+
+
+def test_rows_without_a_label_and_rare_classes_are_left_out() -> None:
+    X, _ = clusters(40)
+    y = ["a", "b"] * 15 + [None] * 6 + ["rare"] * 4
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, labelled(y))
+    head = drift.layers[0].head
+    assert head is not None
+    assert (head.rows, head.classes) == (30, 2)
+    assert sorted(head.left_out.values()) == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ([f"class {i // 2}" for i in range(40)], "0 of the 20 classes"),
+        (["one"] * 40, "1 of the 1 classes"),
+        ([None] * 39 + ["one"], "0 of the 1 classes"),
+        ([0.5, 1.25] + [None] * 38, "2 numbers"),
+    ],
+)
+def test_it_is_said_where_heads_cannot_be_compared(values: list[object], why: str) -> None:
+    X, _ = clusters(40)
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, labelled(values))
+    assert drift.no_head is not None
+    assert why in drift.no_head
+    assert drift.layers[0].head is None
+
+
+def test_columns_that_hold_no_labels() -> None:
+    found = Labelled.of(pa.chunked_array([pa.array([[1], [2]])]), "boxes")
+    assert isinstance(found, str)
+    assert "'boxes' holds list<item: int64> values" in found
+
+
+def test_items_that_overflow_are_counted() -> None:
+    X, y = clusters(30)
+    half = X.copy()
+    half[3, 2] = np.inf
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": half}, labelled(y.tolist()))
+    assert (drift.rows, drift.not_finite, drift.layers[0].largest) == (29, 1, 0)
+
+
+def test_a_single_item_has_no_neighbours() -> None:
+    X, _ = clusters(1)
+    drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, "no labels")
+    assert (drift.layers[0].k, drift.layers[0].neighbours_kept, drift.no_head) == (0, None, "no labels")
+
+
+def test_interval_of_paired_proportions_is_the_published_one() -> None:
+    # Newcombe 1998, table III, method 10: 36, 12, 2, 0 of 50.
+    assert paired_interval(36, 2, 12, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert paired_interval(36, 12, 2, 0) == pytest.approx((-0.3404, -0.0569), abs=5e-5)
+    low, high = paired_interval(50, 0, 0, 0)
+    assert low == -high < 0
+
+
+def test_specs_at_another_precision() -> None:
+    spec = make_spec(8)
+    cheap = with_precision(spec, "bf16", "scaled")
+    assert (cheap.precision, cheap.preprocessing.decode) == ("bf16", "scaled")
+    assert reference_of(cheap) == spec
+    assert with_precision(cheap, None, None) == cheap
