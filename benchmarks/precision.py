@@ -1,6 +1,6 @@
 """What does a cheaper precision give, and what does it cost?
 
-    python benchmarks/precision.py [BACKBONE] [--weights FILE] [--clothing FOLDER] [--photos N] [--rounds N] [--json FILE]
+    python benchmarks/precision.py [BACKBONE] [--weights FILE] [--clothing FOLDER] [--photos N] [--json FILE]
 
 Each precision runs on the engine that embedpipe chooses for it. Speed is that of the forward pass, relative to torch in
 fp32 as PyTorch runs it by itself (eager, NCHW), in alternating rounds; torch on channels-last memory is shown beside.
@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,6 +76,7 @@ def load_all(options: BackboneOptions) -> tuple[dict[str, Backbone], dict[str, s
         one = load_backbone(dataclasses.replace(options, precision=precision), "cpu")
         try:
             loaded[precision] = one.ready().accelerated(MANY)
+            print(f"{precision}: {loaded[precision].engine_name}, {loaded[precision].reason}", flush=True)
         except BackboneError as error:
             refused[precision] = str(error)
             print(f"{precision}: {error}", flush=True)
@@ -131,10 +133,10 @@ def speeds(backbones: dict[str, Backbone], values: list[Any], rounds: int) -> di
     """Return how many times as fast as torch alone each runs, by the medians of alternating rounds."""
     plain = load_plain(backbones["fp32"])
     runs: dict[str, Callable[[], object]] = {
-        EAGER: lambda: plain.forward(values),
-        CHANNELS_LAST: lambda: dataclasses.replace(backbones["fp32"], engine=None).forward(values),
+        EAGER: partial(plain.forward, values),
+        CHANNELS_LAST: partial(dataclasses.replace(backbones["fp32"], engine=None).forward, values),
     }
-    runs |= {name: (lambda one=one: one.forward(values)) for name, one in backbones.items()}
+    runs |= {name: partial(one.forward, values) for name, one in backbones.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for at in range(rounds + 1):
         for name, run in runs.items():
@@ -149,7 +151,9 @@ def speeds(backbones: dict[str, Backbone], values: list[Any], rounds: int) -> di
 def load_plain(backbone: Backbone) -> Backbone:
     """Return a backbone with its network in PyTorch's own memory layout, which embedpipe changes."""
     module = copy.deepcopy(backbone.network.module).to(memory_format=torch.contiguous_format)
-    module.register_forward_pre_hook(lambda _, inputs: tuple(one.contiguous() for one in inputs))
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_pre_hook(lambda _, inputs: tuple(one.contiguous() for one in inputs))
     network = dataclasses.replace(backbone.network, module=module)
     return dataclasses.replace(backbone, network=network, engine=None)
 

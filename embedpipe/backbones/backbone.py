@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedpipe.backbones.device import choose_device
+from embedpipe.backbones.device import choose_device, cores
 from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engine, quantised_engine, speedup
 from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
@@ -99,7 +99,7 @@ class Backbone(ABC):
     @property
     def usual_batch(self) -> int:
         """Items a forward pass takes where nobody says."""
-        return 256 if self.device.type == "cuda" else max(32, 2 * PART * torch.get_num_threads())
+        return 256 if self.device.type == "cuda" else max(32, 2 * PART * cores())
 
     def to(self, device: torch.device | str) -> Backbone:
         """Return this backbone on another device, with a copy of the network there; itself if it is there.
@@ -202,7 +202,7 @@ class Backbone(ABC):
 
     def _by_torch(self, names: tuple[str, ...]) -> TorchEngine:
         embedder = Embedder(self.network, self.spec.layers, names)
-        return TorchEngine(embedder, self.spec.precision, self.device, 1 if self.one_thread else None)
+        return TorchEngine(embedder, self.spec.precision, self.device, 1 if self.one_thread else cores())
 
     def _run(
         self, batches: Sequence[tuple[Tensor, ...]], counts: Sequence[int], names: tuple[str, ...]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
+import joblib
 import torch
 
 from embedpipe.errors import UsageError
@@ -71,3 +73,14 @@ def _problem(device: torch.device) -> str | None:
 
 def _name(device: torch.device) -> str:
     return f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+
+
+def cores() -> int:
+    """Return on how many cores a network runs: no more than torch's threads, nor than there are."""
+    return min(torch.get_num_threads(), usable_cores())
+
+
+@functools.cache
+def usable_cores() -> int:
+    """Return how many cores there are for this process: what its affinity and its container leave."""
+    return int(joblib.cpu_count())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from embedpipe.backbones.backbone import Backbone, Item, Vectors
+from embedpipe.backbones.device import cores
 from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.choice import Trial
 from embedpipe.backbones.engines.openvino_engine import PART
@@ -83,7 +84,7 @@ class ImageBackbone(Backbone):
         height, width = self._recipe.crop
         rng = np.random.default_rng(0)
         # Noise with edges, so that every layer has something to do.
-        blocks = rng.integers(0, 256, (2 * PART * torch.get_num_threads(), height // 8 + 1, width // 8 + 1, 3))
+        blocks = rng.integers(0, 256, (2 * PART * cores(), height // 8 + 1, width // 8 + 1, 3))
         pictures = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].astype(np.uint8)
         load = torch.from_numpy(np.ascontiguousarray(pictures))
         return Trial(

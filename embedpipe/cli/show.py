@@ -70,6 +70,8 @@ def pairs(rows: Sequence[tuple[str, str]]) -> Table:
 def summary(result: EmbedSummary, verbose: bool) -> None:
     """Print what a run did."""
     counts = f"{result.embedded:,} embedded, {result.reused:,} reused, {result.failed:,} failed"
+    if result.others:
+        counts += f", {result.others:,} left to the other shards"
     print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s ({result.rate:,.1f} embedded/s)")
     rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
     if result.gone:

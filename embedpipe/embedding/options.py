@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedpipe.embedding.shards import Shard
 from embedpipe.errors import UsageError
-
 
 EngineChoice = Literal["auto", "torch"]
 
@@ -61,7 +61,14 @@ class RunOptions(ComputeOptions):
         },
     )
 
+    shard: str | None = field(
+        default=None,
+        metadata={"help": "I/N: embed this share of the items only, as 1/4; other processes take the others."},
+    )
+
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
+        if self.shard is not None:
+            Shard.parse(self.shard)
         if self.force and not self.prune:
             raise UsageError("force only matters together with prune")

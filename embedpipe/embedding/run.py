@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe import __version__
-from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve
+from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve, usable_cores
 from embedpipe.config import build_options
 from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
@@ -24,6 +23,7 @@ from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import PART_ROWS, Plan, gone_from, make_plan, take_near
+from embedpipe.embedding.shards import Shard
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError
@@ -98,8 +98,10 @@ def embed_listing(
         plan = make_plan(listing, store.refresh(), options.checksum)
         index = HashIndex(_contents(store) if len(plan.read) else ())
     pruning = options.prune and _may_prune(listing, plan, options.force)
+    shard = Shard.parse(options.shard)
+    plan, others = _share(listing, plan, shard)
 
-    threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or usable_cores()
     if options.engine == "auto":
         backbone = backbone.accelerated(len(plan.read))
     if len(plan.read):
@@ -109,7 +111,7 @@ def embed_listing(
     writer = RowWriter(store, listing, note, timer)
     begin = time.perf_counter()
     try:
-        for failure in listing.failures:
+        for failure in listing.failures if shard.number == 1 else ():
             writer.put(failure)
 
         def now() -> str:
@@ -132,6 +134,7 @@ def embed_listing(
 
     summary = EmbedSummary(
         seen=len(listing) + len(listing.failures),
+        others=others + (0 if shard.number == 1 else len(listing.failures)),
         embedded=writer.embedded,
         reused=writer.reused + plan.unchanged,
         failed=len(writer.failed_ids),
@@ -144,13 +147,10 @@ def embed_listing(
         batch_size=forward.batch_size,
         store=store.path,
     )
-    if (found := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
-        summary.bottleneck = found
-        summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
     summary.notes += [*listing.notes, *remarks(writer.counts)]
-    if summary.seen != summary.embedded + summary.reused + summary.failed:
+    if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
         raise StoreError(f"rows were lost: {summary}; please report this")
-    _settle_failures(listing, store, writer.failed_ids)
+    _settle_failures(listing, store, writer.failed_ids, shard)
     if plan.moved_from:
         summary.notes.append(f"the source has moved here from {plan.moved_from}")
     if pruning and plan.gone:
@@ -161,7 +161,17 @@ def embed_listing(
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
+    if (found := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
+        summary.bottleneck = found
+        summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
     return summary
+
+
+def _share(listing: Listing, plan: Plan, shard: Shard) -> tuple[Plan, int]:
+    """Return a plan with this shard's items only, and how many are left to other processes."""
+    mine = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
+    others = len(plan.read) + len(plan.update) - sum(map(len, mine))
+    return dataclasses.replace(plan, read=mine[0], update=mine[1]), others
 
 
 def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
@@ -182,7 +192,7 @@ def _update_rows(listing: Listing, plan: Plan, store: FeatureStore) -> Iterator[
             yield row, id, hashes[id]
 
 
-def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str]) -> None:
+def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str], shard: Shard) -> None:
     """Drop failures that are history: of items that did not fail again, and of those that are gone."""
     rows = store.failures()
     if not len(rows):
@@ -190,7 +200,8 @@ def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str]) -
     repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
     gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
     again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
-    settled = pc.and_(pc.or_(repaired, gone), pc.invert(again))
+    mine = pa.array(shard.marks(rows.column("id")))
+    settled = pc.and_(pc.or_(pc.and_(repaired, mine), gone), pc.invert(again))
     store.failures_table.drop(rows.column("id").filter(settled).combine_chunks())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.backbones import Backbone
+from embedpipe.backbones import Backbone, usable_cores
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.loop import Forwarder, Vectors
 from embedpipe.errors import ItemError
@@ -69,7 +68,7 @@ def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance
         except ItemError:
             return "unreadable"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, rows.num_rows, size := backbones[0].usual_batch):
             found = list(pool.map(prepare, rows.slice(start, size).to_pylist()))
             batch = []

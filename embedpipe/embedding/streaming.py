@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Generator
 
 import numpy as np
 
-from embedpipe.backbones import Backbone
+from embedpipe.backbones import Backbone, usable_cores
 from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
@@ -36,7 +35,7 @@ def stream_vectors(
     if options.engine == "auto":
         backbone = backbone.accelerated(len(rows))
     forward = Forwarder(backbone, options.batch_size, timer)
-    messages = embed_rows(listing, rows, forward, HashIndex(), options.threads or os.cpu_count() or 1, timer)
+    messages = embed_rows(listing, rows, forward, HashIndex(), options.threads or usable_cores(), timer)
     with progress.step("embedding", len(rows)) as advance, contextlib.closing(messages):
         for message in messages:
             if isinstance(message, Embedded | Failure):

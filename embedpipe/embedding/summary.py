@@ -59,7 +59,7 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
 
 @dataclass
 class EmbedSummary:
-    """What an `embedpipe.embed` run did; ``seen == embedded + reused + failed``, always.
+    """What an `embedpipe.embed` run did; ``seen == embedded + reused + failed + others``, always.
 
     Attributes
     ----------
@@ -71,6 +71,8 @@ class EmbedSummary:
         Items whose stored vector still holds: unchanged, moved or renamed, or committed by another writer.
     failed : int
         Items in the failures table.
+    others : int
+        Items that were left to other processes (``shard``); 0 in a run without shards.
     gone : int
         Rows of this source whose items are no longer there; ``pruned`` of them were dropped.
     skipped : dict
@@ -89,6 +91,7 @@ class EmbedSummary:
     embedded: int = 0
     reused: int = 0
     failed: int = 0
+    others: int = 0
     gone: int = 0
     pruned: int = 0
     seconds: float = 0.0

@@ -218,7 +218,8 @@ SLOW = f"""
 import sys, embedpipe
 from embedpipe.embedding import writer
 writer.FLUSH_ROWS, writer.FLUSH_PAUSE = 8, 0
-embedpipe.embed(sys.argv[1], sys.argv[2], backbone={TINY_TEXT!r}, modality="text", text="body", batch_size=4, engine="torch")
+options = dict(backbone={TINY_TEXT!r}, modality="text", text="body", batch_size=4, engine="torch")
+embedpipe.embed(sys.argv[1], sys.argv[2], **options)
 """
 
 

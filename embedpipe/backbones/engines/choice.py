@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from embedpipe.backbones.device import cores
 from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
@@ -119,7 +120,7 @@ def quantised_engine(trial: Trial) -> Engine:
             ) from error
         model = quantise(plain, trial.image)
         saved.write(model)
-    engine = OpenVinoEngine(model, "int8", torch.get_num_threads(), trial.image)
+    engine = OpenVinoEngine(model, "int8", cores(), trial.image)
     engine.names, engine.reason = trial.names, "nothing else runs int8"
     return engine
 
@@ -136,7 +137,7 @@ def _openvino(trial: Trial, plain: TorchEngine, pays: bool) -> Engine | None:
             return None
         model = convert(trial.embedder, trial.check)
         saved.write(model)
-    streams = torch.get_num_threads()
+    streams = cores()
     engine = OpenVinoEngine(model, trial.precision, streams, trial.image)
     _require_same(engine, trial)
     here = f"{platform.processor() or platform.machine()}, {streams} threads, {trial.precision}"
@@ -157,13 +158,15 @@ def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
     folded = fold_batch_norms(graph)
     if not folded:
         return plain
-    engine = TorchEngine(graph, trial.precision, trial.device, name=f"torch, {folded} batch-norms folded")
+    engine = TorchEngine(
+        graph, trial.precision, trial.device, threads=cores(), name=f"torch, {folded} batch-norms folded"
+    )
     _require_same(engine, trial)
     return engine if speedup(engine, plain, trial.load) > 1 else plain
 
 
 def _require_same(engine: Engine, trial: Trial) -> None:
-    exact = TorchEngine(trial.embedder, "fp32", trial.device)
+    exact = TorchEngine(trial.embedder, "fp32", trial.device, cores())
     # Another number of items too, so that nothing was fixed at the one that was exported.
     for batch in (trial.check, tuple(tensor[:1] for tensor in trial.check)):
         (expected,), (given,) = exact.run([batch]), engine.run([batch])

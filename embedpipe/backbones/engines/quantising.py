@@ -68,8 +68,8 @@ def quantise(model: Any, image: tuple[int, ...]) -> Any:
         if moved <= FARTHEST:
             return quantised
     raise BackboneError(
-        f"int8 is not offered for this network: its vectors would move by {moved:.0%} of what tells pictures apart, "
-        f"and {FARTHEST:.0%} is the limit; take bf16"
+        f"int8 is not offered for this network: its vectors would move by {100 * moved:.0f} % of what tells pictures "
+        f"apart, and {100 * FARTHEST:.0f} % is the limit; take bf16"
     )
 
 
