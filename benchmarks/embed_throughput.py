@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import json
 import os
@@ -36,6 +38,10 @@ from networks import NETWORKS, PHOTOS, lay_out, list_photos, weights_of
 from peers import Runner
 
 import embedpipe
+from embedpipe.backbones.embedder import Embedder
+from embedpipe.backbones.engines.choice import MANY
+from embedpipe.backbones.engines.engine import TorchEngine
+from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 
 DEFAULT_NETWORKS = [name for name in NETWORKS if name != "resnet18"]
 WARM_UP = 32
@@ -54,7 +60,9 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Do a piece of work for every item, in a thread a core, with torch's operators on one thread in each."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(
+            embedpipe.backbones.usable_cores(), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)
@@ -68,8 +76,35 @@ def read_and_hash(path: Path) -> bytes:
 
 
 def engines(backbone: embedpipe.Backbone) -> dict[str, embedpipe.Backbone]:
-    """Return the same backbone on every engine that there is, by name: one, the one it chose."""
-    return {getattr(backbone, "engine", "") or "torch": backbone}
+    """Return the same backbone on every engine, by name; that which `embed` takes comes last.
+
+    What people run is ``torch (n, c, h, w)``; what `embed` takes without the extra ``cpu`` is ``torch, folded``.
+    """
+    if backbone.device.type != "cpu":
+        return {"torch": backbone}
+    network, layers, precision = backbone.network, backbone.spec.layers, backbone.spec.precision
+
+    def on(name: str, module: Any) -> embedpipe.Backbone:
+        engine = TorchEngine(module, precision, backbone.device, name=name)
+        engine.names = ("pixels",)
+        return dataclasses.replace(backbone, engine=engine)
+
+    plain = dataclasses.replace(
+        network,
+        module=copy.deepcopy(network.module).to(memory_format=torch.contiguous_format),
+        features=lambda module, pixels: network.features(module, pixels.contiguous()),
+    )
+    embedder = Embedder(network, layers, ("pixels",))
+    example = torch.zeros(2, *network.preprocessing.crop, 3, dtype=torch.uint8)
+    graph = export(embedder, (example,)).module()
+    found = {
+        "torch (n, c, h, w)": on("torch (n, c, h, w)", Embedder(plain, layers, ("pixels",))),
+        "torch": on("torch", embedder),
+    }
+    if fold_batch_norms(graph):
+        found["torch, folded"] = on("torch, folded", graph)
+    chosen = backbone.accelerated(MANY)
+    return {**found, chosen.engine_name: chosen}
 
 
 class Bench:

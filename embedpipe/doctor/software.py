@@ -7,9 +7,9 @@ import platform
 import re
 from typing import Any
 
+from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.doctor.findings import Finding
 from embedpipe.errors import MissingExtraError
-from embedpipe.importing import import_extra
 
 PACKAGES = (
     "embedpipe",
@@ -72,7 +72,7 @@ def decoding() -> Finding:
 def accelerators() -> Finding:
     """Look for what runs networks faster than torch does on a CPU."""
     try:
-        openvino = import_extra("openvino", "cpu")
+        openvino = import_intel("openvino")
     except MissingExtraError as error:
         return Finding("accelerators", f"none: {error}", {"openvino": None, "nncf": None})
     core = openvino.Core()

@@ -20,9 +20,9 @@ import torch
 from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs
 from embedpipe.backbones.engines.exporting import export, quiet
+from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.backbones.spec import BackboneSpec, Precision
 from embedpipe.config import cache_folder
-from embedpipe.importing import import_extra
 
 #: Images that one stream takes at a time; of fixed shape, which OpenVINO plans better than a varying one.
 PART = 4
@@ -48,7 +48,7 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(self, model: Any, precision: Precision, streams: int, image: tuple[int, ...] | None = None) -> None:
-        library = import_extra("openvino", "cpu")
+        library = import_intel("openvino")
         self.name = f"OpenVINO {library.__version__.split('-')[0]}"
         self._image = image
         if image is not None:
@@ -102,7 +102,7 @@ class SavedModel:
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        library = import_extra("openvino", "cpu")
+        library = import_intel("openvino")
         declared = spec.to_dict()
         declared["preprocessing"].pop("decode", None)
         if spec.precision != "int8":
@@ -156,7 +156,7 @@ class SavedModel:
 
 def convert(embedder: Embedder, example: Inputs) -> Any:
     """Return a network in OpenVINO's own form. Raises whatever torch or OpenVINO raise where that cannot be."""
-    library = import_extra("openvino", "cpu")
+    library = import_intel("openvino")
     with quiet():
         return library.convert_model(export(embedder, example))
 

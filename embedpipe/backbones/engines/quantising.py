@@ -5,27 +5,27 @@ Inference", CVPR 2018. Three things were found to decide how far vectors move (b
 
 - Activations have one range a layer, not one a channel: ranges of channels are those of the calibration pictures, and
   others are cut off.
-- A range holds every value that was seen. NNCF's own choice, the mean of the pictures' largest, cuts half of them off.
-- Depthwise convolutions, with few products to average an error away, stay in floating point where it shows.
+- A range holds every value that was seen; NNCF's own choice is the mean of the pictures' extremes.
+- Depthwise convolutions stay in floating point where their rounding shows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from typing import Any
 
 import numpy as np
 import torch
 
+from embedpipe.backbones.device import cores
 from embedpipe.backbones.engines.calibration import Pictures, crop_photographs
 from embedpipe.backbones.engines.engine import Outputs
 from embedpipe.backbones.engines.exporting import quiet
+from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine
 from embedpipe.backbones.spec import Precision
 from embedpipe.errors import BackboneError
-from embedpipe.importing import import_extra
 
 #: Pictures that set the ranges of the layers, and other ones on which the vectors are compared.
 CALIBRATION, CHECKS = 96, 96
@@ -95,12 +95,12 @@ def movement(exact: Outputs, moved: Outputs) -> float:
 
 
 def _run(model: Any, pictures: Pictures, precision: Precision) -> Outputs:
-    engine = OpenVinoEngine(model, precision, torch.get_num_threads(), pictures.shape[1:])
+    engine = OpenVinoEngine(model, precision, cores(), pictures.shape[1:])
     return engine.run([(torch.from_numpy(pictures),)])[0]
 
 
 def _quantise(model: Any, pictures: Pictures, kept: tuple[str, ...]) -> Any:
-    nncf = _import_nncf()
+    nncf = import_intel("nncf")
     advanced, ranges = nncf.quantization.advanced_parameters, nncf.quantization.range_estimator
     parameters = nncf.AdvancedQuantizationParameters(
         # Half the range of the weights would keep processors without VNNI from overflowing; on those, the vectors move
@@ -118,16 +118,3 @@ def _quantise(model: Any, pictures: Pictures, kept: tuple[str, ...]) -> Any:
             ignored_scope=nncf.IgnoredScope(types=list(kept), validate=False),
             advanced_parameters=parameters,
         )
-
-
-def _import_nncf() -> Any:
-    """Import NNCF without the module by which it tells its makers what it is used for."""
-    modules: dict[str, Any] = sys.modules
-    telemetry = modules.pop("openvino_telemetry", None)
-    modules["openvino_telemetry"] = None  # what cannot be imported, NNCF does without
-    try:
-        return import_extra("nncf", "cpu")
-    finally:
-        del modules["openvino_telemetry"]
-        if telemetry is not None:
-            modules["openvino_telemetry"] = telemetry
