@@ -180,14 +180,17 @@ class Backbone(ABC):
         return dataclasses.replace(self, engine=self.engines[key])
 
     def gain(self, precision: Precision) -> float:
-        """Return how many times as fast the network runs here in another precision, measured; 1 where it cannot."""
+        """Return how many times as fast the network runs here in another precision, measured.
+
+        1 where there is nothing to gain. Raises whatever the network raises in that precision.
+        """
         if self.one_thread or self.device.type == "mps":
             return 1.0
         other = dataclasses.replace(self, spec=dataclasses.replace(self.spec, precision=precision), engine=None)
-        other = other.accelerated(MANY)
         trial = self._trial()
         batches = [tuple(tensor.to(self.device) for tensor in batch) for batch in trial.load]
-        engines = [one.engine or one._by_torch(trial.names) for one in (self, other)]
+        # Each on its own best engine, or the gain would be the engine's.
+        engines = [one.accelerated(MANY).engine or one._by_torch(trial.names) for one in (self, other)]
         with FORWARD:
             return speedup(engines[1], engines[0], batches)
 

@@ -74,6 +74,7 @@ def _estimate(measured: Estimate) -> list[tuple[str, str]]:
         (measured.backbone, f"{rate}, {measured.precision}{decode}, on {measured.device} by {measured.engine}"),
         ("measured on", f"{measured.items:,} items in {measured.seconds:.1f} s: {measured.source}"),
         ("time went to", ", ".join(f"{name} {share:.0%}" for name, share in measured.shares.items() if share >= 0.005)),
+        ("what helps", measured.advice),
     ]
     rows += [(f"{count:,} items", _duration(hours)) for count, hours in measured.hours.items()]
     if measured.failed:

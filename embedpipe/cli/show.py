@@ -83,7 +83,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         reason = f" ({result.engine_reason})" if result.engine_reason else ""
         rows.append(("engine", f"{result.engine}{reason}"))
         rows.append(("time", f"{result.bottleneck}"))
-        rows.append(("slowest", f"{result.bottleneck.stage}; what helps: {result.bottleneck.advice}"))
+        rows.append(("slowest", f"{result.bottleneck.stage}; what helps: {result.advice}"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
     rows.append(("stages", f"{stages} (over all threads); batches of {result.batch_size}"))
     rows += [("note", note) for note in result.notes]

@@ -105,7 +105,7 @@ def diagnose(
     >>> from embedpipe.doctor import diagnose
     >>> print(diagnose("photos/", backbones=["timm/resnet50"]).estimates[0].rate)  # doctest: +SKIP
     """
-    if seconds < 0 or (items is not None and items < 1):
+    if not 0 <= seconds < float("inf") or (items is not None and items < 1):
         raise UsageError(f"seconds={seconds} and items={items}: neither may be negative, nor items 0")
     source_options, backbone_options, compute = build_options(OPTIONS, options)
     if source_options.text is not None and backbone_options.modality is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,9 @@ class Estimate:
     rate : float
         Items a second.
     shares : dict
-        Stage -> its share of the seconds that threads worked; waiting is not counted.
+        Stage -> its share of the wall time; see `embedpipe.embedding.bottleneck`.
+    advice : str
+        What would make the slowest of them faster.
     batch_size : int
     hours : dict
         Number of items -> how long they would take, in hours.
@@ -66,6 +67,7 @@ class Estimate:
     load_seconds: float
     rate: float
     shares: dict[str, float]
+    advice: str
     batch_size: int
     hours: dict[int, float]
     notes: list[str] = field(default_factory=list)
@@ -99,6 +101,9 @@ def estimate(
     """
     start = time.perf_counter()
     backbone = load_backbone(options, choose_device(compute.device)[0])
+    sizes = [items] if items else [len(listing)] if listing is not None else SIZES_OF_JOBS
+    if compute.engine == "auto":
+        backbone.accelerated(max(sizes))  # what a job of that size runs on is found, and taken from here on
     progress.say(f"measuring {backbone.spec.provider}/{backbone.spec.name} for about {seconds:g} s")
     source, whole = _source(backbone, listing)
     run = RunOptions(**{f.name: getattr(compute, f.name) for f in dataclasses.fields(ComputeOptions)})
@@ -112,31 +117,24 @@ def estimate(
     if not measured.embedded:
         raise BackboneError(f"none of {measured.seen} items could be embedded ({source}): `embedpipe embed` says why")
     rate = measured.seen / measured.seconds
-    sizes = [items] if items else [len(listing)] if listing is not None else SIZES_OF_JOBS
     return Estimate(
         backbone=f"{backbone.spec.provider}/{backbone.spec.name}",
         precision=backbone.spec.precision,
         decode=getattr(backbone.spec.preprocessing, "decode", None),
         device=str(backbone.device),
-        engine=str(getattr(backbone, "engine", "torch")),
+        engine=measured.engine,
         source=source,
         items=measured.seen,
         failed=measured.failed,
         seconds=measured.seconds,
         load_seconds=loaded,
         rate=rate,
-        shares=shares(measured.stages),
+        shares=measured.bottleneck.shares if measured.bottleneck else {},
+        advice=measured.advice,
         batch_size=measured.batch_size,
         hours={size: size / rate / 3600 for size in sizes},
         notes=measured.notes,
     )
-
-
-def shares(stages: Mapping[str, float]) -> dict[str, float]:
-    """Return each stage's share of the time that threads worked, the largest first."""
-    worked = {name: seconds for name, seconds in stages.items() if name != "wait"}
-    total = sum(worked.values()) or 1.0
-    return {name: seconds / total for name, seconds in sorted(worked.items(), key=lambda pair: -pair[1])}
 
 
 def _source(backbone: Backbone, listing: Listing | None) -> tuple[str, Listing]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: What a user may do about a stage that holds up the rest.
+from embedpipe.backbones import BackboneSpec
+
+#: What a user may do about a stage that holds up the rest, whatever is declared.
 ADVICE = {
     "read": "bring the source nearer (a local disk, larger files), or read with more --threads",
-    "decode": "--decode scaled, where photos are large, or more cores",
+    "decode": "more cores",
     "resize": "smaller photos, or more cores",
     "copy": "a larger --batch-size",
-    "forward": "a smaller backbone, a lower --precision, or a GPU",
+    "forward": "a smaller backbone",
     "write": "a store on a faster disk",
     "waiting": "close other programs: no stage of this run was at work",
 }
@@ -44,10 +46,14 @@ class Bottleneck:
         alone = f"; {self.stage} alone would make {self.limit:,.0f}/s" if self.limit else ""
         return f"{shares}: {self.rate:,.0f}/s{alone}"
 
-    @property
-    def advice(self) -> str:
-        """What would help."""
-        return ADVICE[self.stage]
+    def advice(self, spec: BackboneSpec, device: str) -> str:
+        """Return what would help vectors of a spec on a device."""
+        also = []
+        if self.stage == "forward":
+            also += ["a lower --precision"] * (spec.precision == "fp32") + ["a GPU"] * (device == "cpu")
+        if self.stage == "decode" and getattr(spec.preprocessing, "decode", "") == "full":
+            also.append("--decode scaled, where photos are large")
+        return ", or ".join([ADVICE[self.stage], *also])
 
 
 def find_bottleneck(seconds: Mapping[str, float], wall: float, items: int, threads: int) -> Bottleneck | None:

@@ -32,6 +32,15 @@ def find_gains(
     """Return what would have been faster, as sentences with the measured gain; nothing after a short run."""
     if wall < SHORTEST:
         return []
+    try:
+        return _measure(backbone, listing, rows, bottleneck, store)
+    except Exception:  # advice never fails a run; a network may not run in another precision
+        return []
+
+
+def _measure(
+    backbone: Backbone, listing: Listing, rows: npt.NDArray[np.int64], bottleneck: Bottleneck, store: str
+) -> list[str]:
     said = []
     shares = bottleneck.shares
     if shares["forward"] >= LEAST_SHARE and backbone.spec.precision == "fp32":
@@ -48,8 +57,8 @@ def find_gains(
 def _sentence(option: str, stage: str, gain: float, share: float, store: str) -> str:
     whole = 1 / (1 - share + share / gain)
     return (
-        f"{option} into a store of its own would take {whole:.1f} times less time here ({stage} {gain:.1f} times as "
-        f"fast, measured): `embedpipe verify {store} {option}` says how far it moves your vectors"
+        f"{option}, into a store of its own, would be {whole:.1f} times as fast here ({stage} {gain:.1f} times, "
+        f"measured): `embedpipe verify {store} {option}` says how far it moves your vectors"
     )
 
 

@@ -68,7 +68,7 @@ class RunOptions(ComputeOptions):
 
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
-        if self.shard is not None:
-            Shard.parse(self.shard)
+        if Shard.parse(self.shard).total > 1 and self.prune:
+            raise UsageError("prune goes with the whole source: run once more without shard when all of them are done")
         if self.force and not self.prune:
             raise UsageError("force only matters together with prune")

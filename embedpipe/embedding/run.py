@@ -26,7 +26,7 @@ from embedpipe.embedding.plan import PART_ROWS, Plan, gone_from, make_plan, take
 from embedpipe.embedding.shards import Shard
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
-from embedpipe.errors import PruneRefusedError, StoreError
+from embedpipe.errors import PruneRefusedError, StoreError, UsageError
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, SourceOptions, open_source
 from embedpipe.store import FeatureStore
@@ -80,6 +80,10 @@ def embed(
     backbone_options = resolve(backbone_options)
     listing = open_source(source, source_options, backbone_options.modality or "image")
     device, reason = choose_device(run_options.device)
+    if backbone_options.precision == "int8":
+        if run_options.engine != "auto":
+            raise UsageError(f"engine={run_options.engine!r} has no int8: leave it out, or take another precision")
+        show.say("int8: a network that is new here is quantised first, which takes about half a minute, once")
     backbone = load_backbone(backbone_options, device)
     show.say(f"device: {reason}")
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
@@ -102,9 +106,9 @@ def embed_listing(
     plan, others = _share(listing, plan, shard)
 
     threads = options.threads or usable_cores()
-    if options.engine == "auto":
-        backbone = backbone.accelerated(len(plan.read))
-    if len(plan.read):
+    if options.engine == "auto" and len(plan.read):
+        with timer("engine"):
+            backbone = backbone.accelerated(len(plan.read))
         progress.say(f"engine: {backbone.engine_name}" + (f" ({backbone.reason})" if backbone.reason else ""))
     forward = Forwarder(backbone, options.batch_size, timer)
     note = {"embedpipe.run": _provenance(listing, backbone)}
@@ -162,8 +166,11 @@ def embed_listing(
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
     if (found := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
-        summary.bottleneck = found
-        summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
+        summary.bottleneck, summary.advice = found, found.advice(backbone.spec, backbone.device.type)
+        if options.engine == "auto":
+            summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
+    if (looking := timer.seconds.get("engine", 0.0)) > 1:
+        summary.notes.append(f"finding the engine took {looking:.1f} s of it; a later run of this backbone takes less")
     return summary
 
 

@@ -84,7 +84,7 @@ class EmbedSummary:
     engine : str
         What ran the network, and in ``engine_reason`` why.
     bottleneck : Bottleneck or None
-        Which stage held up the run; None if nothing was embedded.
+        Which stage held up the run, and in ``advice`` what would help; None if nothing was embedded.
     """
 
     seen: int = 0
@@ -105,6 +105,7 @@ class EmbedSummary:
     engine: str = ""
     engine_reason: str = ""
     bottleneck: Bottleneck | None = None
+    advice: str = ""
     batch_size: int = 0
     store: str = ""
     version: int = 0

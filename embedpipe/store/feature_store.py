@@ -250,6 +250,8 @@ class FeatureStore:
             If an id is not there.
         """
         column = self.embedding_column(column)
+        if isinstance(ids, str) or not all(isinstance(id, str) for id in ids):
+            raise UsageError(f"ids={ids!r:.100} is no sequence of strings: give store.take(['a.jpg', 'b.jpg'])")
         wanted = pa.array(ids, pa.string())
         each = wanted.unique()
         X = read_vectors(self._table, column, self.dims[column], each)[1]

@@ -60,6 +60,8 @@ class VectorMap:
         self.vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
         with pa.memory_map(str(folder / "ids.arrow")) as source:
             self.ids: pa.Array = pa.ipc.open_file(source).read_all().column("id").combine_chunks()
+        if self.vectors.dtype != np.float32 or self.vectors.shape != (about["rows"], about["dim"]):
+            raise ValueError("its header is not the one that was written")
         blocks = _blocks(self.vectors)
         looked_at = np.unique(np.linspace(0, len(blocks) - 1, LOOKED_AT).astype(int)) if blocks else ()
         damaged = [i for i in looked_at if zlib.crc32(blocks[i]) != about["checksums"][i]]
@@ -99,7 +101,7 @@ def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
     folder = _folder(table, column, dim)
     try:
         return _open(folder) if folder.is_dir() else None
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
         return None
 
 
@@ -117,6 +119,8 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
         try:
             _write(unfinished, table, column, dim)
             shutil.rmtree(folder, ignore_errors=True)  # one that is damaged
+            if folder.is_file():
+                folder.unlink()
             unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from embedpipe import Preprocessing
 from embedpipe.backbones import BackboneOptions, load_backbone
 from embedpipe.backbones.engines import choice, openvino_engine
 from embedpipe.backbones.engines.choice import MANY, choose_engine, farthest
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
+from embedpipe.errors import BackboneError
 
 CNN = BackboneOptions("timm/test_resnet", "none", layer=("layer2", "features"))
 
@@ -113,14 +117,15 @@ def test_a_damaged_file_in_the_cache_is_made_again(cache):
     assert saved.read() is not None
 
 
-def test_another_networks_vectors_are_refused_and_torch_runs(monkeypatch):
-    """As where the code of a network has changed, and the cache has the old one's."""
+@pytest.mark.parametrize("items", [50, MANY])
+def test_another_networks_vectors_are_refused_and_it_is_made_again(monkeypatch, items):
+    """As where the code of a network has changed, and the cache has the old one's; or bits of the file have."""
     backbone, other = fresh(), fresh(dataclasses.replace(CNN, layer=("layer1", "features")))
     trial = other._trial()
     SavedModel(backbone.spec).write(convert(trial.embedder, trial.check))
-    found = backbone.accelerated(MANY)
-    assert not found.engine_name.startswith("OpenVINO")
-    assert "OpenVINO cannot be used" in found.reason
+    found = backbone.accelerated(items)
+    saved = SavedModel(backbone.spec)
+    assert (saved.read() is None) == (items == 50)
     batch = pictures(backbone, 3)
     np.testing.assert_allclose(found.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
 
@@ -177,3 +182,69 @@ def test_a_plain_engine_is_measured_against_itself(monkeypatch):
     monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 0.9)
     plain = backbone._by_torch(trial.names)
     assert choose_engine(trial, plain, MANY) is plain
+
+
+def test_an_engine_whose_vectors_are_not_torchs_is_never_taken(monkeypatch):
+    monkeypatch.setattr(choice, "FARTHEST", {"fp32": 0.0})
+    found = fresh().accelerated(MANY)
+    assert found.engine_name == "torch"
+    assert "of their length from torch's" in found.reason
+
+
+@pytest.mark.parametrize("text", ["5", "null", "[]", '{"x', '{"a": "fast"}', "{}"])
+def test_damaged_measurements_are_taken_again(cache, text):
+    backbone = fresh()
+    saved = SavedModel(backbone.spec)
+    trial = backbone._trial()
+    saved.write(convert(trial.embedder, trial.check))
+    (saved.folder / "speedups.json").write_text(text)
+    assert saved.speedups == {}
+    saved.note("here", 2.0)
+    assert saved.speedups == {"here": 2.0}
+
+
+class Shy(nn.Module):
+    """Does not like noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+        self.preprocessing = Preprocessing(resize=(32,), crop=(32, 32))
+
+    def forward(self, x):
+        if x.std() > 1:
+            raise ValueError("looks like noise")
+        return self.head(x.mean((2, 3)))
+
+
+def make_shy():
+    return Shy()
+
+
+def test_a_network_that_fails_on_the_trial_runs_by_torch():
+    module = types.ModuleType("shy_network")
+    module.make = make_shy
+    sys.modules["shy_network"] = module
+    found = fresh(BackboneOptions("python:shy_network.make")).accelerated(MANY)
+    assert found.engine_name == "torch"
+    assert "fails on the trial: ValueError: looks like noise" in found.reason
+
+
+def test_int8_that_was_kept_is_held_against_the_network_again(cache, monkeypatch):
+    options = BackboneOptions("timm/test_resnet", "none", precision="int8")
+    backbone = load_backbone(options, "cpu")
+    batch = pictures(backbone, 5)
+    expected = backbone.forward(batch)["embedding"]
+    (file,) = cache.glob("engines/*/model.bin")
+    whole = file.read_bytes()
+    file.write_bytes(bytes(byte ^ 64 for byte in whole))
+    backbone.engines.clear()
+    again = load_backbone(options, "cpu").forward(batch)["embedding"]
+    np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert file.read_bytes() == whole
+    backbone.engines.clear()
+
+
+def test_int8_is_refused_where_there_is_none():
+    with pytest.raises(BackboneError, match="for images"):
+        load_backbone(BackboneOptions(modality="text", precision="int8"), "cpu")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedpipe.embedding.bottleneck import ADVICE, find_bottleneck
+from embedpipe import Preprocessing
+from embedpipe.backbones import BackboneSpec, LayerSpec, TextPreprocessing
+from embedpipe.embedding.bottleneck import ADVICE, Bottleneck, find_bottleneck
 
+SPEC = BackboneSpec("timm", "a", "", True, (LayerSpec("features", "none", 2),), Preprocessing())
 SECONDS = st.floats(0, 1e4, allow_nan=False)
 
 
@@ -29,7 +34,7 @@ def test_time_in_which_nothing_worked_is_waiting():
     assert found.stage == "waiting"
     assert found.shares["waiting"] == pytest.approx(0.8)
     assert found.limit == 0
-    assert found.advice == ADVICE["waiting"]
+    assert found.advice(SPEC, "cpu") == ADVICE["waiting"]
 
 
 def test_a_run_with_nothing_to_do_has_none():
@@ -48,3 +53,19 @@ def test_shares_add_up_to_one(seconds, forward, wall, threads):
     assert sum(found.shares.values()) == pytest.approx(1)
     assert min(found.shares.values()) >= 0
     assert found.stage in ADVICE
+
+
+@pytest.mark.parametrize(
+    ("stage", "spec", "device", "said", "unsaid"),
+    [
+        ("forward", SPEC, "cpu", "a lower --precision, or a GPU", "scaled"),
+        ("forward", dataclasses.replace(SPEC, precision="int8"), "cuda", "smaller", "--precision"),
+        ("decode", SPEC, "cpu", "--decode scaled", "GPU"),
+        ("decode", dataclasses.replace(SPEC, preprocessing=Preprocessing(decode="scaled")), "cpu", "cores", "--decode"),
+        ("decode", dataclasses.replace(SPEC, preprocessing=TextPreprocessing("")), "cpu", "cores", "--decode"),
+    ],
+)
+def test_advice_can_be_followed(stage, spec, device, said, unsaid):
+    advice = Bottleneck({}, stage, 1.0, 1.0).advice(spec, device)
+    assert said in advice
+    assert unsaid not in advice

@@ -47,3 +47,8 @@ def test_every_id_is_of_one_shard():
 def test_bad_shards_are_refused(shard, tmp_path):
     with pytest.raises(UsageError, match="no share"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard=shard)
+
+
+def test_pruning_is_for_the_whole_source(tmp_path):
+    with pytest.raises(UsageError, match="without shard"):
+        embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard="1/2", prune=True)

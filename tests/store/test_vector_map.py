@@ -133,3 +133,41 @@ def test_ids_of_all_kinds_are_found(tmp_path: Path, cache: Path) -> None:
     assert found
     np.testing.assert_array_equal(found.rows(pa.array([ids[i] for i in chosen])), chosen)
     np.testing.assert_array_equal(found.rows(pa.array(["", "\U0001f600", None])), [-1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "5", "{", '{"sizes": []}', '{"sizes": null}', '{"rows": 700, "dim": 6, "checksums": null}']
+)
+def test_a_map_that_is_described_badly_is_made_again(store: FeatureStore, cache: Path, text: str) -> None:
+    store.mapped()
+    (folder,) = maps(cache)
+    (folder / "about.json").write_text(text)
+    vector_map._open.cache_clear()
+    assert not has_map(store)
+    np.testing.assert_array_equal(store.mapped(), X)
+    assert has_map(store)
+
+
+@pytest.mark.parametrize("type", [b"'>f4'", b"'<i4'"])
+def test_numbers_of_another_type_are_not_taken(store: FeatureStore, cache: Path, type: bytes) -> None:
+    store.mapped()
+    (folder,) = maps(cache)
+    file = folder / "vectors.npy"
+    file.write_bytes(file.read_bytes().replace(b"'<f4'", type, 1))
+    vector_map._open.cache_clear()
+    assert not has_map(store)
+
+
+def test_a_file_in_a_maps_place_is_no_obstacle(store: FeatureStore, cache: Path) -> None:
+    store.mapped()
+    (folder,) = maps(cache)
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    vector_map._open.cache_clear()
+    np.testing.assert_array_equal(store.mapped(), X)
+
+
+@pytest.mark.parametrize("ids", ["row-001", [1], [None], [b"row-001"]])
+def test_ids_that_are_no_strings_are_refused(store: FeatureStore, ids: object) -> None:
+    with pytest.raises(UsageError, match="no sequence of strings"):
+        store.take(ids)

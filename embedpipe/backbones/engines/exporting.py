@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def quiet() -> Iterator[None]:
     """Keep exporters from talking to the user about their own insides."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "nncf", "openvino")]
     before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:

@@ -7,6 +7,7 @@ a half of the time.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import shutil
 import tempfile
@@ -60,7 +61,9 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": streams,
             "ENABLE_CPU_PINNING": False,  # decoding and other programs use the same cores
         }
-        self._compiled = library.Core().compile_model(model, "CPU", settings)
+        core = library.Core()
+        self.processor = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        self._compiled = core.compile_model(model, "CPU", settings)
         self._queue = library.AsyncInferQueue(self._compiled, streams)
         self._queue.set_callback(_take)
 
@@ -105,9 +108,12 @@ class SavedModel:
         library = import_intel("openvino")
         declared = spec.to_dict()
         declared["preprocessing"].pop("decode", None)
-        if spec.precision != "int8":
+        versions = [library.__version__, torch.__version__]
+        if spec.precision == "int8":
+            versions.append(importlib.metadata.version("nncf"))
+        else:
             del declared["precision"]
-        key = json.dumps([declared, library.__version__, torch.__version__], sort_keys=True)
+        key = json.dumps([declared, versions], sort_keys=True)
         self._library = library
         self.folder = cache_folder() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
@@ -120,9 +126,13 @@ class SavedModel:
             model = self._library.Core().read_model(file)
             self.folder.touch()
         except (RuntimeError, OSError):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.drop()
             return None
         return model
+
+    def drop(self) -> None:
+        """Forget the network, which is not what it should be."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, model: Any) -> None:
         """Keep a network, in one step; whoever was first wins. A cache that cannot be written is none."""
@@ -142,8 +152,9 @@ class SavedModel:
     def speedups(self) -> dict[str, float]:
         """What was measured here: how many times as fast as torch, by processor, threads and precision."""
         try:
-            return dict(json.loads((self.folder / "speedups.json").read_text()))
-        except (OSError, ValueError):
+            found = json.loads((self.folder / "speedups.json").read_text())
+            return {str(key): float(value) for key, value in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
     def note(self, key: str, speedup: float) -> None:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from embedpipe.backbones.device import cores
+from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.calibration import Pictures, crop_photographs
-from embedpipe.backbones.engines.engine import Outputs
+from embedpipe.backbones.engines.engine import Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import quiet
 from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine
@@ -32,6 +33,9 @@ CALIBRATION, CHECKS = 96, 96
 
 #: How far vectors may move, see `movement`: up to there heads were as good as on the exact vectors.
 FARTHEST = 0.25
+
+#: The same when a network that was kept is read again: on fewer pictures, so with some room.
+FEW_CHECKS, FARTHEST_OF_FEW = 16, 0.4
 
 #: Kinds of operations that stay in floating point, tried one after the other: each is slower and more exact.
 _KEPT: tuple[tuple[str, ...], ...] = ((), ("GroupConvolution",))
@@ -71,6 +75,16 @@ def quantise(model: Any, image: tuple[int, ...]) -> Any:
         f"int8 is not offered for this network: its vectors would move by {100 * moved:.0f} % of what tells pictures "
         f"apart, and {100 * FARTHEST:.0f} % is the limit; take bf16"
     )
+
+
+def is_quantised_form(model: Any, embedder: Embedder, image: tuple[int, ...]) -> bool:
+    """Say whether a quantised network that was kept is still that of an embedder, by its vectors."""
+    check = crop_photographs(image, FEW_CHECKS, "check")
+    exact = TorchEngine(embedder, "fp32", torch.device("cpu"), cores()).run([(torch.from_numpy(check),)])[0]
+    try:
+        return movement(exact, _run(model, check, "int8")) <= FARTHEST_OF_FEW
+    except (RuntimeError, ValueError):  # other layers
+        return False
 
 
 def movement(exact: Outputs, moved: Outputs) -> float:
