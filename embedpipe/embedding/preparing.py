@@ -113,17 +113,25 @@ class Preparer:
         """Return what became of rows that are being read; one that cannot be prepared is a Failure."""
         payloads, others = reading.result()
         done = Window([], others)
+        *earlier, (last, finish) = self._steps
         spent = dict.fromkeys((stage for stage, _ in self._steps), 0.0)
+        start = time.perf_counter()
         for row, digest, value in payloads:
-            self.gate.wait()
+            if not self.gate.is_set():
+                spent[last] += time.perf_counter() - start
+                self.gate.wait()
+                start = time.perf_counter()
             try:
-                for stage, step in self._steps:
-                    start = time.perf_counter()
+                for stage, step in earlier:
+                    begin = time.perf_counter()
                     value = step(value)
-                    spent[stage] += time.perf_counter() - start
-                done.prepared.append(Prepared(row, digest, value))
+                    between = time.perf_counter()
+                    spent[stage] += between - begin
+                    spent[last] -= between - begin
+                done.prepared.append(Prepared(row, digest, finish(value)))
             except Exception as error:
                 done.others.append(failure_of(self._listing, row, error, "decode"))
+        spent[last] += time.perf_counter() - start
         for stage, seconds in spent.items():
             self._timer.add(stage, seconds)
         return done
