@@ -76,8 +76,8 @@ class Backbone(ABC):
     engine: Engine | None = dataclasses.field(default=None, repr=False)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
-    #: How many batches of items are put in order of size together, so that those of like sizes share one.
-    sorted_batches: ClassVar[int] = 1
+    #: How many items are put in order of size together, so that those of like sizes share a batch.
+    sorted_items: ClassVar[int] = 1
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -36,12 +36,12 @@ class TextBackbone(Backbone):
 
     network: TextNetwork = dataclasses.field(repr=False)
 
-    sorted_batches: ClassVar[int] = 32
+    sorted_items: ClassVar[int] = 2048
 
     @property
     def usual_batch(self) -> int:
         """Items a forward pass takes where nobody says."""
-        return self.network.batch_size or 2 * super().usual_batch
+        return self.network.batch_size or max(256, 2 * super().usual_batch)
 
     def prepare(self, payload: Any) -> Item:
         """Decode a text, file or e-mail and cut it into tokens.
@@ -87,6 +87,8 @@ class TextBackbone(Backbone):
     def _embed_all(self, pieces: list[Any], sizes: npt.NDArray[np.int64]) -> Vectors:
         """Embed pieces, the largest first, in parts of so many tokens as the device takes best."""
         most = CHEAP_PART if self.one_thread else LARGEST_PART[self.device.type == "cuda"]
+        if self.engine is not None:
+            most //= self.engine.parts
         order = np.argsort(-sizes, kind="stable")
         parts, at = [], 0
         while at < len(order):

@@ -130,7 +130,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("preprocessing", _recipe(spec.preprocessing)),
         ("precision", spec.precision),
         ("fingerprint", facts["fingerprint"]),
-        ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {facts['files']:,} files"),
+        ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {facts['files']:,} files{facts['compressed'] * ', compressed'}"),
         ("last run", ", ".join(f"{k} {v}" for k, v in facts["last_run"].items()) or "none recorded"),
     ]
     if verbose:
@@ -164,6 +164,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "spec": opened.spec.to_dict(),
         "fingerprint": opened.spec.fingerprint(),
         "files": len(opened.table.files),
+        "compressed": opened.compressed,
         "bytes": sum(file.size for file in opened.table.files),
         "last_run": json.loads(runs[0]) if runs else {},
         "history": [{key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history],

@@ -94,7 +94,7 @@ def embed_rows(
     backbone = forward.backbone
     on_processor = backbone.device.type == "cpu"
     prepare = Preparer(listing, backbone, index.find, timer)
-    window = forward.batch_size * backbone.sorted_batches
+    window = max(forward.batch_size, backbone.sorted_items)
     alternate = on_processor and not backbone.one_thread  # which looks up and computes nothing
     windows = prepare_windows(rows, prepare, threads, window, timer, alternate=alternate)
     with contextlib.closing(windows):

@@ -39,6 +39,8 @@ class Engine(ABC):
         What runs, for the user: ``torch``, ``OpenVINO 2026.4``.
     reason : str
         Why this one, for the user.
+    parts : int
+        Into how many parts what torch takes best at a time is cut for it.
     names : tuple of str
         What the tensors are that it takes.
     final : bool
@@ -47,6 +49,7 @@ class Engine(ABC):
 
     name: str
     reason: str = ""
+    parts: int = 1
     names: tuple[str, ...] = ()
     final: bool = True
 

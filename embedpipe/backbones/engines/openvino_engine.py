@@ -48,6 +48,9 @@ class OpenVinoEngine(Engine):
         The shape of an image, (h, w, 3); texts have none.
     """
 
+    #: Its streams have one core each, and smaller caches.
+    parts = 2
+
     def __init__(self, model: Any, precision: Precision, streams: int, image: tuple[int, ...] | None = None) -> None:
         library = import_intel("openvino")
         self.name = f"OpenVINO {library.__version__.split('-')[0]}"
