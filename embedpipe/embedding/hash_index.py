@@ -39,6 +39,8 @@ class HashIndex:
 
     def find(self, digest: str) -> str | None:
         """Return the id of an item with this content, or None."""
+        if not len(self._keys):
+            return None
         key = bytes.fromhex(digest)
         at = int(np.searchsorted(self._keys, np.bytes_(key)))
         # As bytes of the array, for NumPy's own leave trailing zeros out.

@@ -87,9 +87,9 @@ class Preparer:
         self.gate.set()
 
     @property
-    def readers(self) -> int:
-        """How many threads read: those of a server's files wait most of the time."""
-        return REMOTE_READERS if "://" in self._listing.root else 1
+    def is_remote(self) -> bool:
+        """Whether rows come from a server: those who read them wait most of the time."""
+        return "://" in self._listing.root
 
     def read(self, rows: list[int]) -> Fetched:
         """Read rows; one that cannot be read is a Failure."""
@@ -109,9 +109,9 @@ class Preparer:
         self._timer.add("read", time.perf_counter() - start)
         return fetched
 
-    def __call__(self, reading: Future[Fetched]) -> Window:
-        """Return what became of rows that are being read; one that cannot be prepared is a Failure."""
-        payloads, others = reading.result()
+    def __call__(self, rows: list[int], reading: Future[Fetched] | None = None) -> Window:
+        """Return what became of rows, which may be being read already; one that cannot be prepared is a Failure."""
+        payloads, others = self.read(rows) if reading is None else reading.result()
         done = Window([], others)
         *earlier, (last, finish) = self._steps
         spent = dict.fromkeys((stage for stage, _ in self._steps), 0.0)
@@ -159,7 +159,7 @@ def prepare_windows(
     """
     weight = LARGEST_WAIT / 64  # of an item; a guess on the careful side, to begin with
     with (
-        ThreadPoolExecutor(max(threads, prepare.readers), thread_name_prefix="embedpipe-read") as readers,
+        ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="embedpipe-read") as readers,
         _threads_of_one() as one,
         ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare", initializer=one) as pool,
         _rare_collections(),
@@ -175,7 +175,8 @@ def prepare_windows(
                     if ahead and full:
                         break
                     part = rows[at : at + step].tolist()
-                    ahead.append((len(part), pool.submit(prepare, readers.submit(prepare.read, part))))
+                    reading = readers.submit(prepare.read, part) if prepare.is_remote else None
+                    ahead.append((len(part), pool.submit(prepare, part, reading)))
                     at, submitted = at + len(part), submitted + len(part)
                 if not ahead:
                     break
