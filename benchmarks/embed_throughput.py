@@ -42,6 +42,7 @@ from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.choice import MANY
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
+from embedpipe.config import usable_cores
 
 DEFAULT_NETWORKS = [name for name in NETWORKS if name != "resnet18"]
 WARM_UP = 32
@@ -60,9 +61,7 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Do a piece of work for every item, in a thread a core, with torch's operators on one thread in each."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(
-            embedpipe.backbones.usable_cores(), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ThreadPoolExecutor(usable_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)

@@ -1,8 +1,9 @@
-"""Option dataclasses, the one home of every default, shared by Python and the command line; and the cache's place."""
+"""Option dataclasses, the one home of every default; where the cache is, and how many cores there are."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,3 +31,11 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
 def cache_folder() -> Path:
     """Return the folder for what can be made again: EMBEDPIPE_CACHE, else the user's cache folder."""
     return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe"))
+
+
+@functools.cache
+def usable_cores() -> int:
+    """Return how many cores there are for this process: what its affinity and its container leave."""
+    import joblib  # not at start-up
+
+    return int(joblib.cpu_count())

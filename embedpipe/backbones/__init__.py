@@ -11,7 +11,7 @@ from embedpipe.lazy import lazy_names
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone, Item
-    from embedpipe.backbones.device import choose_device, usable_cores
+    from embedpipe.backbones.device import choose_device
     from embedpipe.backbones.load import describe_layers, load_backbone, options_of, reload_backbone, resolve
     from embedpipe.backbones.network import ImageNetwork, Provider, TextNetwork, Tokenizer, Tokens, input_of
     from embedpipe.backbones.options import BackboneOptions, ReloadOptions
@@ -34,7 +34,6 @@ _HOME = {
     "Tokenizer": "network",
     "Tokens": "network",
     "choose_device": "device",
-    "usable_cores": "device",
     "describe_layers": "load",
     "input_of": "network",
     "list_backbones": "registry",
@@ -66,7 +65,6 @@ __all__ = [
     "options_of",
     "reload_backbone",
     "resolve",
-    "usable_cores",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 
-import joblib
 import torch
 
+from embedpipe.config import usable_cores
 from embedpipe.errors import UsageError
 
 
@@ -78,9 +77,3 @@ def _name(device: torch.device) -> str:
 def cores() -> int:
     """Return on how many cores a network runs: no more than torch's threads, nor than there are."""
     return min(torch.get_num_threads(), usable_cores())
-
-
-@functools.cache
-def usable_cores() -> int:
-    """Return how many cores there are for this process: what its affinity and its container leave."""
-    return int(joblib.cpu_count())

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe import __version__
-from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve, usable_cores
-from embedpipe.config import build_options
+from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve
+from embedpipe.config import build_options, usable_cores
 from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
 from embedpipe.embedding.hash_index import HashIndex
@@ -176,6 +176,8 @@ def embed_listing(
 
 def _share(listing: Listing, plan: Plan, shard: Shard) -> tuple[Plan, int]:
     """Return a plan with this shard's items only, and how many are left to other processes."""
+    if shard.total == 1:
+        return plan, 0
     mine = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
     others = len(plan.read) + len(plan.update) - sum(map(len, mine))
     return dataclasses.replace(plan, read=mine[0], update=mine[1]), others

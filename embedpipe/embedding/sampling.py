@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.backbones import Backbone, usable_cores
+from embedpipe.backbones import Backbone
+from embedpipe.config import usable_cores
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.loop import Forwarder, Vectors
 from embedpipe.errors import ItemError

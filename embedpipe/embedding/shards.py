@@ -34,7 +34,5 @@ class Shard(NamedTuple):
 
     def marks(self, ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
         """Mark the ids that are of this shard."""
-        if self.total == 1:
-            return np.ones(len(ids), bool)
         mine = (zlib.crc32(id.encode()) % self.total == self.number - 1 for id in ids.to_pylist())
         return np.fromiter(mine, bool, len(ids))

@@ -8,7 +8,8 @@ from collections.abc import Generator
 
 import numpy as np
 
-from embedpipe.backbones import Backbone, usable_cores
+from embedpipe.backbones import Backbone
+from embedpipe.config import usable_cores
 from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe.config import usable_cores
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.store.data_files import DataFile
 from embedpipe.store.keyed_table import KeyedTable
@@ -51,7 +51,7 @@ def read_files(
         If a file is damaged, a vector has another length than ``dim``, or an id is there twice.
     """
     files = sorted(table.files, key=lambda file: file.first)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(lambda file: _look(table, file, column), files))
         ids = pa.chunked_array([one.ids for one in found], pa.string()).combine_chunks()
         wanted, place = _places(ids, wanted, table.path)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.config import cache_folder
+from embedpipe.config import cache_folder, usable_cores
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files
@@ -71,7 +71,7 @@ class VectorMap:
     def copy(self) -> Vectors:
         """Return all vectors in memory, float32 (n, dim)."""
         X = np.empty(self.vectors.shape, np.float32)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(lambda pair: np.copyto(*pair), zip(_slabs(X), _slabs(self.vectors), strict=True)))
         return X
 
@@ -154,7 +154,7 @@ def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
     _reserve(vectors)
     try:
         names, X = read_files(table, column, dim, to=mapped)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             checksums = list(pool.map(zlib.crc32, _blocks(X)))
     finally:
         mapped.flush()
