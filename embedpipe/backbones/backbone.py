@@ -157,26 +157,24 @@ class Backbone(ABC):
         """
         if self.device.type != "cpu" or self.one_thread or items < FEWEST or self.spec.precision == "int8":
             return self
-        key = self.spec.fingerprint()
-        if key not in self.engines:
-            trial = self._trial()
-            with FORWARD:
-                engine = choose_engine(trial, self._by_torch(trial.names), items)
-            if not engine.final:
-                return dataclasses.replace(self, engine=engine)
-            self.engines[key] = engine
-        return dataclasses.replace(self, engine=self.engines[key])
+        return self._on(lambda trial: choose_engine(trial, self._by_torch(trial.names), items))
 
     def ready(self) -> Self:
         """Return this backbone with the engine that its precision needs. Raises BackboneError if it cannot be had."""
-        if self.spec.precision != "int8":
-            return self
+        return self._on(quantised_engine) if self.spec.precision == "int8" else self
+
+    def _on(self, choose: Callable[[Trial], Engine]) -> Self:
+        """Return this backbone on the engine that is chosen in a trial, or was before."""
         key = self.spec.fingerprint()
-        if key not in self.engines:
+        engine = self.engines.get(key)
+        if engine is None:
             trial = self._trial()
             with FORWARD:
-                self.engines[key] = quantised_engine(trial)
-        return dataclasses.replace(self, engine=self.engines[key])
+                engine = choose(trial)
+            engine.names = trial.names
+            if engine.final:
+                self.engines[key] = engine
+        return dataclasses.replace(self, engine=engine)
 
     def gain(self, precision: Precision) -> float:
         """Return how many times as fast the network runs here in another precision, measured.

@@ -78,7 +78,6 @@ def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
     An engine whose vectors are not torch's is never taken.
     """
     refused = []
-    plain.names = trial.names
     try:  # the first pass makes what is made on first use
         seconds = min(_seconds(plain, [trial.check]) for _ in range(2)) / len(trial.check[0])
     except Exception as error:  # of the user's own code, maybe, which has its reasons not to like a trial
@@ -104,7 +103,7 @@ def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
     except Exception as error:
         refused.append(f"no graph can be made of it: {_brief(error)}")
         engine = plain
-    engine.names, engine.reason = trial.names, "; ".join(refused)
+    engine.reason = "; ".join(refused)
     return engine
 
 
@@ -131,7 +130,7 @@ def quantised_engine(trial: Trial) -> Engine:
         model = quantise(plain, trial.image)
         saved.write(model)
     engine = OpenVinoEngine(model, "int8", cores(), trial.image)
-    engine.names, engine.reason = trial.names, "nothing else runs int8"
+    engine.reason = "nothing else runs int8"
     return engine
 
 
@@ -167,7 +166,6 @@ def _compiled(model: Any, trial: Trial) -> OpenVinoEngine:
     """Return the engine of an exported network. Raises BackboneError if its vectors are not torch's."""
     engine = OpenVinoEngine(model, trial.precision, cores(), trial.image)
     _require_same(engine, trial)
-    engine.names = trial.names
     return engine
 
 
