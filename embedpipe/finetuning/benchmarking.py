@@ -25,6 +25,7 @@ from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.roles import SHIFTED, RoleOptions, Roles, read_roles
 from embedpipe.finetuning.shifting import CLEAN, kinds_of_shift
 from embedpipe.finetuning.time_plan import plan_sizes
+from embedpipe.finetuning.workers import require_one_process
 from embedpipe.finetuning.working_alone import working_alone
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore
@@ -92,6 +93,7 @@ def benchmark(
     >>> embedpipe.benchmark("photos.features", to="photos.benchmark", budget="2h")  # doctest: +SKIP
     """
     chosen, training, role_options, reload_options = build_options(OPTIONS, options)
+    require_one_process("benchmark")
     wanted = _checked(learners)
     kinds = kinds_of_shift(chosen)
     folder = RunFolder(to)
@@ -123,6 +125,7 @@ def benchmark(
             splits_id=roles.splits.identity,
             notes=[*roles.splits.notes, *notes, *_failures(folder, cells)],
             seconds=sum(one.cell.seconds + one.measuring for one in cells),
+            guess=float(np.bincount(roles.y[roles.test]).max() / len(roles.test)),
         )
         return dataclasses.replace(found, contrasts=find_contrasts(found), saved=find_saved(found))
 

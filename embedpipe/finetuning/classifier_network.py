@@ -16,6 +16,7 @@ from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.image_backbone import NAMES, ImageBackbone
 from embedpipe.errors import UsageError, nearest
 from embedpipe.finetuning.linear import LinearHead
+from embedpipe.finetuning.lora import add_lora, merge_lora, merged_state
 
 #: Their statistics are of batches; they may be kept as they are.
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
@@ -33,6 +34,10 @@ class ClassifierNetwork(nn.Module):
     batch_norm : str
         ``frozen``: batch-norms keep the statistics of the pretraining, and their scales and shifts are trained.
         ``trained``: statistics follow the batches, too.
+    lora : int, optional
+        Train additions of this rank to its linear layers, see `embedpipe.finetuning.lora`, and leave the rest.
+    seed : int
+        Of these.
 
     Notes
     -----
@@ -40,7 +45,14 @@ class ClassifierNetwork(nn.Module):
     statistics of their own: to train by these would move the features before any gradient has.
     """
 
-    def __init__(self, backbone: ImageBackbone, head: LinearHead, batch_norm: str = "frozen") -> None:
+    def __init__(
+        self,
+        backbone: ImageBackbone,
+        head: LinearHead,
+        batch_norm: str = "frozen",
+        lora: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         module = copy.deepcopy(backbone.network.module).requires_grad_(True)
         self.network = dataclasses.replace(backbone.network, module=module)
@@ -48,6 +60,9 @@ class ClassifierNetwork(nn.Module):
         self.unit, self.batch_norm = head.unit, batch_norm
         self.last = nn.Linear(head.weight.shape[1], len(head.classes))
         self.put_head(head)
+        self._freeze_unused()
+        if lora is not None:
+            add_lora(module, lora, self.network.name, seed)
         self.to(backbone.device)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -64,6 +79,15 @@ class ClassifierNetwork(nn.Module):
                 if isinstance(part, BATCH_NORMS):
                     part.eval()
         return self
+
+    def _freeze_unused(self) -> None:
+        """Freeze what the logits do not depend on, such as the network's own classifier behind its features."""
+        self.eval()
+        blank = torch.zeros((1, *self.network.preprocessing.crop, 3), dtype=torch.uint8)
+        parameters = list(self.parameters())
+        gradients = torch.autograd.grad(self(blank).sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def freeze_before(self, stage: str) -> None:
         """Freeze all that comes before a stage, by the order in which the network holds its parts.
@@ -86,6 +110,14 @@ class ClassifierNetwork(nn.Module):
         with torch.no_grad():
             self.last.weight.copy_(torch.from_numpy(head.weight))
             self.last.bias.copy_(torch.from_numpy(head.bias))
+
+    def backbone_state(self) -> dict[str, Tensor]:
+        """Return copies of the tensors before the last layer, whatever was added merged."""
+        return merged_state(self.network.module)
+
+    def merge(self) -> None:
+        """Make what was added part of the network's own weights: it is as it was before, with other values."""
+        merge_lora(self.network.module)
 
     def head(self, classes: npt.NDArray[Any]) -> LinearHead:
         """Return the last layer as it is now."""

@@ -55,7 +55,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     backbone, weights, arch
         As in `BackboneOptions`.
-    epochs, batch_size, accumulate, optimizer, learning_rate, weight_decay, patience, freeze_until, augment, seed
+    epochs, batch_size, accumulate, optimizer, learning_rate, weight_decay, patience, freeze_until, lora, augment, seed
         As in `FinetuneOptions`; the seed also chooses the rows that are held out.
     validation_fraction : float
         Share of the rows that is held out: one row in 2, 3, 4..., whichever is nearest.
@@ -72,7 +72,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     epochs_ : list of Epoch
         The network before any training, and after each epoch.
     best_epoch_ : int
-        Number of the epoch whose weights were kept: 0 where no training was better on the held-out rows.
+        Number of the epoch whose weights were kept: 0 where no training was better on the held-out rows, and then the
+        head is fitted on all.
     spec_ : BackboneSpec
         Of the backbone that it began with.
 
@@ -96,6 +97,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight_decay: float = _TRAINING.weight_decay,
         patience: int = _TRAINING.patience,
         freeze_until: str | None = _TRAINING.freeze_until,
+        lora: int | None = _TRAINING.lora,
         augment: str = _TRAINING.augment,
         validation_fraction: float = 0.2,
         near: float = NEAR,
@@ -114,6 +116,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weight_decay = weight_decay
         self.patience = patience
         self.freeze_until = freeze_until
+        self.lora = lora
         self.augment = augment
         self.validation_fraction = validation_fraction
         self.near = near
@@ -153,15 +156,20 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone = self._load()
         vectors = _through(items, backbone.network, lambda pixels: backbone.forward(pixels.numpy())["embedding"])
         train, validation = self._divide(vectors, position)
-        probe = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[train], position[train])
-        report = FitReport("classification", "not measured", len(train))
-        head = linear_of(Head("logreg", probe, backbone.spec, "y", "", "", 0, report))
+
+        def probe(rows: Rows) -> LinearHead:
+            fitted = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[rows], position[rows])
+            report = FitReport("classification", "not measured", len(rows))
+            return linear_of(Head("logreg", fitted, backbone.spec, "y", "", "", 0, report))
+
         # torch's generator is the user's, and training seeds it.
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
-            network = ClassifierNetwork(backbone, head, options.batch_norm)
+            network = ClassifierNetwork(backbone, probe(train), options.batch_norm, options.lora, options.seed)
             photos = _photos(_listed(items), backbone.network, options.seed)
             trainer = Trainer(network, photos, position.astype(np.int64), train, validation, options)
             run = trainer.fit(Progress(self.verbose))
+            if not run.best.number:
+                network.put_head(probe(np.arange(len(y))))
         self.classes_ = classes
         self.spec_ = backbone.spec
         self.epochs_: list[Epoch] = run.epochs
@@ -255,7 +263,7 @@ def _through(items: list[Any], network: ImageNetwork, run: Callable[[Tensor], np
     """Return what ``run`` makes of pictures as the network sees them, (n, k). Raises UsageError unless all are good."""
     listing = _listed(items)
     photos = _photos(listing, network, seed=0)
-    parts = [run(pixels) for _, pixels in photos.batches(np.arange(len(items)), BATCH)]
+    parts = [run(pixels) for _, pixels in photos.batches(np.arange(len(items)), BATCH) if len(pixels)]
     refuse_items({row: failure.message for row, failure in sorted(photos.failed.items())}, listing)
     values = np.concatenate(parts)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()

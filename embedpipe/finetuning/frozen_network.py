@@ -28,4 +28,5 @@ def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device 
 def photos_of(roles: Roles, frozen: ImageBackbone, seed: int = 0) -> Photos:
     """Return a store's pictures as that network sees them; the seed is of their augmentation."""
     read = photo_reader(roles.uris, roles.hashes)
-    return Photos(read, roles.ids.to_pylist(), roles.uris, frozen.network.preprocessing, seed)
+    pinned = frozen.device.type == "cuda"
+    return Photos(read, roles.ids.to_pylist(), roles.uris, frozen.network.preprocessing, seed, pinned=pinned)

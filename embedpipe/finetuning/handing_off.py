@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe.backbones import BackboneOptions, ReloadOptions, load_backbone
+from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.config import build_options
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation.splits import Splits
@@ -21,10 +23,11 @@ from embedpipe.finetuning.frozen_network import load_frozen, photos_of
 from embedpipe.finetuning.linear import LinearHead, estimator_of, linear_of
 from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.probe import aligned, fitted_on_training_rows, open_probe, usual_probe
+from embedpipe.finetuning.probe import aligned, fitted_anew, open_probe, usual_probe
 from embedpipe.finetuning.result import HandOff, Measured, StepZero
 from embedpipe.finetuning.roles import RoleOptions, Roles, Rows, read_roles
-from embedpipe.finetuning.training import Trainer
+from embedpipe.finetuning.training import OnEpoch, Trainer
+from embedpipe.finetuning.workers import Workers
 from embedpipe.finetuning.working_alone import working_alone
 from embedpipe.heads import Head
 from embedpipe.heads.columns import Floats
@@ -49,6 +52,7 @@ def finetune(
     backbone: str = "",
     device: str | None = None,
     progress: bool | None = None,
+    on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> HandOff:
     """Train the network behind a store, beginning with a linear head on its features.
@@ -56,7 +60,8 @@ def finetune(
     The head with its scaler and calibration becomes the network's last layer, then all weights are trained (LP-FT:
     Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The network that is best on the validation rows is kept, the
     untrained one included. Test rows are read once, at the end. A run that is killed goes on where it was, to the same
-    weights bit for bit on a processor; one that is finished is read again.
+    weights bit for bit on a processor; one that is finished is read again. Where a launcher (``accelerate launch``,
+    ``torchrun``) began several processes, they train together, each on its GPU and its share of every batch.
 
     Parameters
     ----------
@@ -76,6 +81,8 @@ def finetune(
         Where to train; the fastest usable device by default.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
+    on_epoch : callable, optional
+        Is given the list of all `Epoch` so far, after each: to show how it goes.
     **options
         Fields of `FinetuneOptions`, `RoleOptions` and `ReloadOptions`.
 
@@ -100,72 +107,101 @@ def finetune(
     >>> embedpipe.finetune("photos.features", "photos.head", to="photos.tuned")  # doctest: +SKIP
     """
     chosen, role_options, reload_options = build_options(OPTIONS, options)
-    folder = place.check_folder(to)
-    with working_alone(folder):
-        store, label = open_images(source, folder / place.FEATURES, label, backbone, device, progress, reload_options)
+    workers = Workers.launched(device)
+    with contextlib.ExitStack() as alone:
+
+        def opened() -> tuple[str, str, Path]:
+            folder = place.check_folder(to)
+            alone.enter_context(working_alone(folder))
+            features = folder / place.FEATURES
+            store, name = open_images(source, features, label, backbone, device, progress, reload_options)
+            return store.path, name, folder
+
+        path, label, folder = workers.from_first(opened)
+        store = FeatureStore(path)
         given = None if head is None else open_probe(head, store)
         roles = read_roles(store, given.label if given else label, role_options)
-        return _hand_off(store, given, label, roles, folder, chosen, reload_options, device, Progress(progress))
+        probe = workers.from_first(lambda: given or usual_probe(store, label, roles))
+        key = _key(store, aligned(linear_of(probe), roles.classes), roles, chosen)
+        done = workers.from_first(lambda: place.read_result(folder))
+        if done is None:
+            frozen = load_frozen(probe.spec, reload_options, workers.device or device)
+            show = Progress(progress if workers.first else False)
+            found = _hand_off(probe, frozen, roles, store, folder, chosen, key, workers, show, on_epoch)
+            found.notes += _seen(given, store)
+            if workers.first:
+                place.write_result({"key": key, **found.to_dict()}, folder)
+                (folder / place.STATE).unlink(missing_ok=True)
+            return found
+    if done.pop("key") != key:
+        raise UsageError(f"{str(folder)!r} holds a run of other data or options: name another folder (--to)")
+    return place.hand_off_of(done, folder)
 
 
 def _hand_off(
-    store: FeatureStore,
-    given: Head | None,
-    label: str,
+    probe: Head,
+    frozen: ImageBackbone,
     roles: Roles,
+    store: FeatureStore,
     folder: Path,
-    chosen: FinetuneOptions,
-    reload_options: ReloadOptions,
-    device: str | None,
+    options: FinetuneOptions,
+    key: str,
+    workers: Workers,
     progress: Progress,
+    on_epoch: OnEpoch | None,
 ) -> HandOff:
-    """Train, or go on, or read what is finished."""
-    probe = given or usual_probe(store, label, roles)
+    """Train, from where a killed run was, and write weights, head and splits."""
     stored = aligned(linear_of(probe), roles.classes)
-    key = _key(store, stored, roles, chosen)
-    if (done := place.read_result(folder)) is not None:
-        if done.pop("key") != key:
-            raise UsageError(f"{str(folder)!r} holds a run of other data or options: name another folder (--to)")
-        return place.hand_off_of(done, folder)
     X = read_finite(store, probe.dims, roles.ids)
-    start = fitted_on_training_rows(probe, X, roles)
-    spec = dataclasses.replace(probe.spec, precision="fp32")
-    frozen = load_frozen(spec, reload_options, device)
-    photos = photos_of(roles, frozen, chosen.seed)
-    network = ClassifierNetwork(frozen, stored, chosen.batch_norm)
-    state = folder / place.STATE
-    trainer = Trainer(network, photos, roles.y, roles.train, roles.validation, chosen, state=state, key=key)
+    learned = np.sort(np.concatenate([roles.train, roles.validation]))
+    start, usual = workers.from_first(lambda: [fitted_anew(probe, X, roles, rows) for rows in (roles.train, learned)])
+    photos = photos_of(roles, frozen, options.seed)
+    network = ClassifierNetwork(frozen, stored, options.batch_norm, options.lora, options.seed)
+    trainer = Trainer(
+        network,
+        photos,
+        roles.y,
+        roles.train,
+        roles.validation,
+        options,
+        state=folder / place.STATE,
+        key=key,
+        workers=workers,
+        on_epoch=on_epoch if workers.first else None,
+    )
     step_zero = _step_zero(trainer, stored, X, roles)
     network.put_head(start)
     run = trainer.fit(progress)
-    place.save_backbone(trainer.last_state, spec, folder / place.LAST)
-    place.save_backbone(network.network.module.state_dict(), spec, folder / place.BEST)
+    if not run.best.number:  # nothing was better than the probe, which may have the validation rows, too
+        network.put_head(usual)
     rows, logits = trainer.logits(roles.test)
     photos.require(len(rows), len(roles.test), "test")
-    test = _measure(rows, logits, start, X, roles)
-    _save_head(probe, trainer, rows, logits, roles, folder)
-    _divided(roles).save(folder / place.SPLITS)
-    result = HandOff(
+    if workers.first:
+        place.save_backbone(trainer.last_state, frozen.spec, folder / place.LAST)
+        place.save_backbone(network.network.module.state_dict(), frozen.spec, folder / place.BEST)
+        _save_head(probe, trainer, rows, logits, roles, folder)
+        _divided(roles).save(folder / place.SPLITS)
+    left_out: dict[str, str] = {}
+    for share in workers.gathered(photos.left_out):
+        left_out |= share
+    return HandOff(
         folder=str(folder),
         backbone=str(folder / place.BEST),
         head=str(folder / place.HEAD),
         epochs=run.epochs,
         best=run.best.number,
         step_zero=step_zero,
-        test=test,
+        test=_measure(rows, logits, usual, X, roles),
         train=len(roles.train),
         validation=len(roles.validation),
         splits_id=roles.splits.identity,
         seconds=sum(epoch.seconds for epoch in run.epochs),
-        device=str(trainer.device),
+        device=f"{workers.count} x {trainer.device.type}" if workers.count > 1 else str(trainer.device),
         precision=trainer.precision,
         augmentation=trainer.augmentation,
-        failed=photos.left_out,
-        notes=[*roles.splits.notes, *_seen(given, store)],
+        failed=left_out,
+        notes=list(roles.splits.notes),
     )
-    place.write_result({"key": key, **result.to_dict()}, folder)
-    state.unlink(missing_ok=True)
-    return result
 
 
 def _seen(head: Head | None, store: FeatureStore) -> list[str]:
@@ -212,9 +248,9 @@ def _divided(roles: Roles) -> Splits:
     return dataclasses.replace(roles.splits, resamples=[one], kind="test rows of a fine-tuned network", notes=notes)
 
 
-def _measure(rows: Rows, logits: Floats, start: LinearHead, X: npt.NDArray[np.float32], roles: Roles) -> Measured:
-    """Hold the trained network against the head that it began with, on the test rows."""
-    probe, tuned = (each.argmax(axis=1) == roles.y[rows] for each in (start.logits(X[rows]), logits))
+def _measure(rows: Rows, logits: Floats, usual: LinearHead, X: npt.NDArray[np.float32], roles: Roles) -> Measured:
+    """Hold the trained network against a head that learned from the same labels, on the test rows."""
+    probe, tuned = (each.argmax(axis=1) == roles.y[rows] for each in (usual.logits(X[rows]), logits))
     both, first, second = ((probe & tuned).sum(), (probe & ~tuned).sum(), (tuned & ~probe).sum())
     low, high = paired_interval(int(both), int(first), int(second), int((~probe & ~tuned).sum()), 0.95)
     difference = float(tuned.mean() - probe.mean())

@@ -95,14 +95,15 @@ class Bench:
         else:
             head = _random_head(self.X.shape[1], roles.classes, draw.seed)
         if learner == "scratch":
+            full = dataclasses.replace(options, lora=None)
             options = dataclasses.replace(
-                options,
-                learning_rate=FROM_SCRATCH * options.peak_rate,
+                full,
+                learning_rate=FROM_SCRATCH * full.peak_rate,
                 batch_norm="trained",
                 layer_decay=1.0,
                 freeze_until=None,
             )
-        network = ClassifierNetwork(self.frozen, head, options.batch_norm)
+        network = ClassifierNetwork(self.frozen, head, options.batch_norm, options.lora, draw.seed)
         if learner == "scratch":
             redraw(network.network.module, self._untrained(), draw.seed)
         photos = photos_of(roles, self.frozen, draw.seed)
@@ -113,6 +114,8 @@ class Bench:
             network, photos, roles.y, draw.train, draw.validation, options, state=state, key=key, last_rate=last_rate
         )
         run = trainer.fit(Progress(False))
+        if learner == "hand-off" and not run.best.number:  # nothing was better than the probe: it has all labels
+            network.put_head(self.fit_probe(draw.rows))
         begin = time.perf_counter()
         cell = Cell(
             learner,

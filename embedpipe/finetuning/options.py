@@ -14,6 +14,8 @@ TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 #: Learning rate of an optimizer where the user names none; of weights that are good already, so a small one.
 LEARNING_RATES: dict[str, float] = {"adamw": 1e-4, "sgd": 3e-3}
+#: By how much that of low-rank additions is higher: they begin at nothing.
+LORA_RATE = 10
 #: From so many training images on, ``auto`` augments strongly.
 MANY_IMAGES = 5_000
 
@@ -52,6 +54,10 @@ class FinetuneOptions:
     freeze_until: str | None = field(
         default=None, metadata={"help": "A stage, as `backbones NAME --layers` lists it: those before it stay frozen."}
     )
+    lora: int | None = field(
+        default=None,
+        metadata={"help": "Train low-rank additions of this rank to linear layers, as transformers have them: LoRA."},
+    )
     augment: Augment = field(
         default="auto", metadata={"help": "none; light: crops and flips; strong: smaller crops, colours, erasing."}
     )
@@ -78,6 +84,10 @@ class FinetuneOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or not least <= value < 1 << 31:
                 raise UsageError(f"{name}={value!r} is no whole number of {least} or more")
+        if self.lora is not None and (not isinstance(self.lora, int) or not 1 <= self.lora <= 4096):
+            raise UsageError(f"lora={self.lora!r} is no rank of 1 or more: 8 is usual")
+        if self.lora is not None and self.freeze_until is not None:
+            raise UsageError(f"lora={self.lora} freezes the network already: leave out freeze_until")
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate={self.accumulate} cuts a batch of {self.batch_size} images: give no more parts"
@@ -98,7 +108,8 @@ class FinetuneOptions:
     @property
     def peak_rate(self) -> float:
         """The highest learning rate."""
-        return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+        usual = LEARNING_RATES[self.optimizer] * (1 if self.lora is None else LORA_RATE)
+        return usual if self.learning_rate is None else self.learning_rate
 
     def augmentation(self, images: int) -> Literal["none", "light", "strong"]:
         """Return the augmentation for so many training images."""

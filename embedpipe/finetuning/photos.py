@@ -19,6 +19,8 @@ from embedpipe.errors import Failure, ItemError, TrainingDataError
 from embedpipe.finetuning.augmentation import Pixels, Strength, augment
 
 Rows = npt.NDArray[np.int64]
+#: The share of a process that trains alone.
+EVERYTHING = slice(None)
 #: Batches that are being prepared while one is trained on.
 AHEAD = 2
 
@@ -38,6 +40,8 @@ class Photos:
         Of the augmentation: that of a picture in an epoch does not depend on anything else.
     failed : dict of int to Failure
         Pictures that could not be read and are left out, by position.
+    pinned : bool
+        Whether batches lie in memory that a GPU copies from by itself.
     """
 
     read: Callable[[int], Any]
@@ -46,6 +50,7 @@ class Photos:
     recipe: Preprocessing
     seed: int = 0
     failed: dict[int, Failure] = field(default_factory=dict)
+    pinned: bool = False
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -59,22 +64,22 @@ class Photos:
             raise TrainingDataError(f"none of the {wanted} {what} pictures can be read{why}")
 
     def batches(
-        self, rows: Rows, size: int, strength: Strength = "none", epoch: int = 0
+        self, rows: Rows, size: int, strength: Strength = "none", epoch: int = 0, share: slice = EVERYTHING
     ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield positions and pictures, uint8 (n, h, w, 3), in the order of ``rows``, ``size`` at a time.
+        """Yield positions and pictures, uint8 (n, h, w, 3), in the order of ``rows``, a share of ``size`` at a time.
 
-        Pictures that fail are missing from their batch, and are in ``failed``.
+        Pictures that fail are missing from their batch, and are in ``failed``; a batch may have none left.
         """
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        parts = [rows[start : start + size][share] for start in range(0, len(rows), size)]
         with ThreadPoolExecutor(usable_cores()) as pool:
             waiting: deque[tuple[Rows, list[Future[Pixels | None]]]] = deque()
             for part in parts:
                 futures = [pool.submit(self._pixels, row, strength, epoch) for row in part.tolist()]
                 waiting.append((part, futures))
                 if len(waiting) > AHEAD:
-                    yield from _joined(*waiting.popleft())
+                    yield self._joined(*waiting.popleft())
             while waiting:
-                yield from _joined(*waiting.popleft())
+                yield self._joined(*waiting.popleft())
 
     def _pixels(self, row: int, strength: Strength, epoch: int) -> Pixels | None:
         try:
@@ -84,9 +89,10 @@ class Photos:
             self.failed[row] = Failure.of(self.ids[row], self.uris[row], error)
             return None
 
-
-def _joined(part: Rows, futures: list[Future[Pixels | None]]) -> Iterator[tuple[Rows, Tensor]]:
-    found = [future.result() for future in futures]
-    good = [pixels for pixels in found if pixels is not None]
-    if good:
-        yield part[[pixels is not None for pixels in found]], torch.from_numpy(np.stack(good))
+    def _joined(self, part: Rows, futures: list[Future[Pixels | None]]) -> tuple[Rows, Tensor]:
+        found = [future.result() for future in futures]
+        good = [pixels for pixels in found if pixels is not None]
+        pixels = torch.empty((len(good), *self.recipe.crop, 3), dtype=torch.uint8, pin_memory=self.pinned)
+        if good:
+            np.stack(good, out=pixels.numpy())
+        return part[np.array([one is not None for one in found], bool)], pixels

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.linear import LinearHead, linear_of
-from embedpipe.finetuning.roles import Roles, network_layer
+from embedpipe.finetuning.roles import Roles, Rows, network_layer
 from embedpipe.heads import Head, load_head
 from embedpipe.heads.around import put_around
 from embedpipe.heads.options import FitOptions
@@ -69,9 +69,9 @@ def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
     return probe
 
 
-def fitted_on_training_rows(head: Head, X: npt.NDArray[np.float32], roles: Roles) -> LinearHead:
-    """Return the head fitted anew on the training rows alone, with the choices that it made before."""
-    estimator = fit_on(settled(head.estimator), X[roles.train], roles.classes[roles.y[roles.train]])
+def fitted_anew(head: Head, X: npt.NDArray[np.float32], roles: Roles, rows: Rows) -> LinearHead:
+    """Return the head fitted on just these rows, with the choices that it made before."""
+    estimator = fit_on(settled(head.estimator), X[rows], roles.classes[roles.y[rows]])
     return aligned(linear_of(dataclasses.replace(head, estimator=estimator)), roles.classes)
 
 

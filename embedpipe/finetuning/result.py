@@ -59,7 +59,7 @@ class Measured:
     ----------
     rows : int
     probe, tuned : float
-        Of the head on frozen features, fitted on the training rows alone, and of the trained network.
+        Of the head on frozen features, fitted on the training and validation rows, and of the trained network.
     difference, low, high : float
         Tuned less probe, with the ends of its 95 % interval (Newcombe 1998, method 10, for paired shares).
     """

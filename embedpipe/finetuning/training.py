@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import torch
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.classifier_network import ClassifierNetwork
@@ -21,13 +23,17 @@ from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.photos import Photos, Rows
 from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.state import load_state, save_state
+from embedpipe.finetuning.workers import Workers
 from embedpipe.progress import Progress
 
+OnEpoch = Callable[[Sequence[Epoch]], None]
 #: Seconds between two states on disk within an epoch: what a kill costs at most, and resuming.
 SAVE_SECONDS = 60.0
+#: Steps after which losses are looked at: to read one from a GPU is to wait for it.
+LOOK = 16
 #: Norm to which longer gradients are cut.
 LONGEST_GRADIENT = 1.0
-#: Learning rate of a transformer's block, as a share of the next one's (Bao et al., ICLR 2022).
+#: Learning rate of a transformer's block, as a share of the next one's (Bao et al., ICLR 2022); LoRA has none.
 TRANSFORMER_DECAY = 0.75
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -91,6 +97,10 @@ class Trainer:
         What makes the run what it is: a state of another one is refused.
     last_rate : float
         Learning rate of the last layer, as a multiple of the others'.
+    workers : Workers
+        Those that train it together: each takes its share of every batch.
+    on_epoch : callable, optional
+        Is given all epochs so far, after each of them.
     """
 
     def __init__(
@@ -105,8 +115,11 @@ class Trainer:
         state: Path | None = None,
         key: str = "",
         last_rate: float = 1.0,
+        workers: Workers | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.network, self.photos, self.options = network, photos, options
+        self.workers, self._on_epoch = workers or Workers(), on_epoch
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
         self._state, self._key = state, key
         self.device = network.last.weight.device
@@ -114,10 +127,17 @@ class Trainer:
         self.precision = options.train_precision or _usual_precision(self.device)
         if options.freeze_until is not None:
             network.freeze_before(options.freeze_until)
+        if options.batch_norm == "trained" and self.workers.count > 1:
+            raise UsageError(
+                "batch_norm='trained' takes the statistics of one process's pictures: train in one process, or leave "
+                "them frozen"
+            )
+        self._model = self.workers.together(network)
         self._optimizer = _optimizer(network, options, last_rate)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._rates = [group.get("lr_scale", 1.0) * options.peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
+        self._losses: list[Tensor] = []
         self._best: dict[str, Tensor] = {}
         self.last_state: dict[str, Tensor] = {}
         self.run = Run()
@@ -134,13 +154,15 @@ class Trainer:
         BackboneError
             If the device has too little memory.
         """
-        torch.manual_seed(self.options.seed)
+        torch.manual_seed(self.options.seed + self.workers.index)  # dropout is each one's own
         torch.set_flush_denormal(True)  # near a loss of 0 gradients are such numbers, ten times as slow on a processor
         self._resume()
         run, options = self.run, self.options
         try:
             if not run.epochs:
                 self._finish_epoch(None)
+            elif self._on_epoch is not None:
+                self._on_epoch(run.epochs)
             total = options.epochs * self._per_epoch
             done = (len(run.epochs) - 1) * self._per_epoch + run.batches
             with progress.step("training", total, "batches", self._said) as advance:
@@ -161,8 +183,9 @@ class Trainer:
             ) from error
         finally:
             torch.set_flush_denormal(False)
-        self.last_state = {n: t.clone() for n, t in self.network.network.module.state_dict().items()}
+        self.last_state = self.network.backbone_state()
         self.network.load_state_dict(self._best)
+        self.network.merge()
         return run
 
     def logits(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.float64]]:
@@ -171,14 +194,16 @@ class Trainer:
         size = self.options.batch_size
         kept, found = [np.empty(0, np.int64)], []
         with torch.inference_mode():
-            for part, pixels in self.photos.batches(rows, size):
-                kept.append(part)
-                found.append(self.network(pixels.to(self.device)).float().cpu())
+            for part, pixels in self.photos.batches(rows[self.workers.share], size):
+                if len(part):
+                    kept.append(part)
+                    found.append(self.network(pixels.to(self.device)).float().cpu())
         n_classes = self.network.last.out_features
         values = torch.cat(found).double().numpy() if found else np.empty((0, n_classes))
-        return np.concatenate(kept), values
+        shares = self.workers.gathered((np.concatenate(kept), values))
+        return np.concatenate([part for part, _ in shares]), np.concatenate([values for _, values in shares])
 
-    def _batches(self) -> Any:
+    def _batches(self) -> Iterator[int]:
         """Train the rest of an epoch, and yield after each batch."""
         run, options = self.run, self.options
         number = len(run.epochs)
@@ -187,39 +212,67 @@ class Trainer:
         before = run.seconds
         rest = order[run.batches * options.batch_size :]
         self.network.train()
-        for rows, pixels in self.photos.batches(rest, options.batch_size, self.augmentation, number):
-            if len(rows) > 1 or self.network.batch_norm == "frozen":  # of one picture there are no statistics
-                run.loss += self._step((number - 1) * self._per_epoch + run.batches, rows, pixels)
-                run.images += len(rows)
+        share = self.workers.share
+        for rows, pixels in self.photos.batches(rest, options.batch_size, self.augmentation, number, share):
+            late = self.workers.first and time.monotonic() - saved > SAVE_SECONDS
+            images, saving = self.workers.total(torch.tensor([len(rows), late])).tolist()
+            if images > 1 or (images and self.network.batch_norm == "frozen"):  # of one there are no statistics
+                self._step((number - 1) * self._per_epoch + run.batches, images, rows, pixels)
+                run.images += images
             run.batches += 1
             run.seconds = before + time.monotonic() - start
-            if time.monotonic() - saved > SAVE_SECONDS and run.batches < self._per_epoch:
+            ended = run.batches == self._per_epoch
+            if ended or saving or len(self._losses) == LOOK:
+                self._look()
+            if saving and not ended:
                 self._save()
                 saved = time.monotonic()
             yield 1
 
-    def _step(self, step: int, rows: Rows, pixels: Tensor) -> float:
-        """Take one step of the optimizer; return the sum of the pictures' losses."""
+    def _step(self, step: int, images: int, rows: Rows, pixels: Tensor) -> None:
+        """Take one step of the optimizer, by so many pictures, of which these are this process's."""
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._schedule(step)
-        y, loss_sum = self._y[rows], 0.0
+        y, total = self._y[rows], torch.zeros((), device=self.device)
+        # As many parts in each process, as they wait for one another.
+        parts = min(self.options.accumulate, math.ceil(images / self.workers.count))
         self._optimizer.zero_grad(set_to_none=True)
-        for part in np.array_split(np.arange(len(rows)), min(self.options.accumulate, len(rows))):
-            with torch.autocast(self.device.type, PRECISIONS.get(self.precision), self.precision != "fp32"):
-                logits = self.network(pixels[part].to(self.device, non_blocking=True))
-            loss = cross_entropy(logits.float(), y[part].to(self.device), reduction="sum")
-            torch.autograd.backward(self._scaler.scale(loss / len(rows)))
-            loss_sum += float(loss.detach())
-        if not math.isfinite(loss_sum):
-            raise TrainingDataError(
-                f"the loss became {loss_sum} in step {step + 1}: train with a smaller learning rate "
-                f"(--learning-rate {self.options.peak_rate / 10:g}) or in fp32 (--train-precision fp32)"
-            )
+        split = zip(pixels.tensor_split(parts), y.tensor_split(parts), strict=True)
+        for number, (part, classes) in enumerate(split, start=1):
+            counted = len(part) > 0
+            if not counted:
+                part, classes = torch.zeros((1, *part.shape[1:]), dtype=part.dtype), torch.zeros(1, dtype=y.dtype)
+            with self._apart(number < parts):
+                with torch.autocast(self.device.type, PRECISIONS.get(self.precision), self.precision != "fp32"):
+                    logits = self._model(part.to(self.device, non_blocking=True))
+                loss = cross_entropy(logits.float(), classes.to(self.device), reduction="sum") * counted
+                # Gradients become means over the processes.
+                torch.autograd.backward(self._scaler.scale(loss / images * self.workers.count))
+            total += loss.detach()
+        self._losses.append(total)
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_([p for _, p in self.network.trained()], LONGEST_GRADIENT)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss_sum
+
+    def _apart(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """Let processes exchange gradients after the last part of a batch only."""
+        if more and isinstance(self._model, DistributedDataParallel):
+            return self._model.no_sync()
+        return contextlib.nullcontext()
+
+    def _look(self) -> None:
+        """Add up the losses of the latest steps. Raises TrainingDataError if one is not finite."""
+        if not self._losses:
+            return
+        for loss in self.workers.total(torch.stack(self._losses)).tolist():
+            if not math.isfinite(loss):
+                raise TrainingDataError(
+                    f"the loss became {loss} in epoch {len(self.run.epochs)}: train with a smaller learning rate "
+                    f"(--learning-rate {self.options.peak_rate / 10:g}) or in fp32 (--train-precision fp32)"
+                )
+            self.run.loss += loss
+        self._losses.clear()
 
     def _schedule(self, step: int) -> float:
         """Return the share of the peak rate: up in a line, then down by half a cosine."""
@@ -248,6 +301,8 @@ class Trainer:
         late = epoch.number - run.best.number >= self.options.patience
         run.finished = late or epoch.number >= self.options.epochs
         self._save()
+        if self._on_epoch is not None:
+            self._on_epoch(run.epochs)
 
     def _said(self) -> str:
         best = self.run.best
@@ -256,9 +311,12 @@ class Trainer:
     def _save(self) -> None:
         if self._state is None:
             return
-        random = {"cpu": torch.get_rng_state()}
+        own = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
+            own["cuda"] = torch.cuda.get_rng_state(self.device)
+        random = self.workers.gathered(own)
+        if not self.workers.first:
+            return
         state = {
             "key": self._key,
             "run": asdict(self.run),
@@ -279,13 +337,19 @@ class Trainer:
                 f"{str(self._state.parent)!r} holds a run of other data or options: name another folder (--to), "
                 "or delete it"
             )
+        if len(state["random"]) != self.workers.count:
+            raise UsageError(
+                f"{str(self._state.parent)!r} holds a run of {len(state['random'])} processes, and this is one of "
+                f"{self.workers.count}: launch as many, or name another folder (--to)"
+            )
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._best = state["best"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        own = state["random"][self.workers.index]
+        torch.set_rng_state(own["cpu"])
+        if self.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.device)
         epochs = [Epoch(**epoch) for epoch in state["run"].pop("epochs")]
         self.run = Run(epochs=epochs, **state["run"])
 
@@ -298,7 +362,7 @@ def _optimizer(network: ClassifierNetwork, options: FinetuneOptions, last_rate: 
     """Return the optimizer; biases and normalisations do not decay, and early blocks of transformers learn slowly."""
     module = network.network.module
     attends = any("Attention" in type(part).__name__ for part in module.modules())
-    decay = options.layer_decay or (TRANSFORMER_DECAY if attends else 1.0)
+    decay = options.layer_decay or (TRANSFORMER_DECAY if attends and options.lora is None else 1.0)
     if decay < 1:
         groups = param_groups_layer_decay(module, weight_decay=options.weight_decay, layer_decay=decay)
     else:

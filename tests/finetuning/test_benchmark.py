@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coloured import colours
 from conftest import TINY
 from forked import Forks
-from PIL import Image
 from scipy.special import log_softmax
 
 import embedpipe
@@ -41,18 +41,6 @@ from embedpipe.heads.tuned import TunedLogisticRegression
 #: The pictures look alike to the small network, and it learns fast.
 FAST: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "trust": True, "near": 1.01}
 SHIFT: dict[str, Any] = {"corruptions": ("gaussian_noise", "fog"), "severities": (1, 5)}
-
-
-def colours(folder: Path, count: int) -> Path:
-    """Noisy pictures of three classes, each a little more of one colour."""
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        pixels = rng.integers(0, 256, (34, 40, 3)).astype(float)
-        pixels[..., i % 3] += 255 - 90 * rng.random()
-        path = folder / "abc"[i % 3] / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels / 2).clip(0, 255).astype(np.uint8)).save(path)
-    return folder
 
 
 @pytest.fixture(scope="module")

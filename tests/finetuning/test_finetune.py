@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from coloured import colours
 from conftest import TINY
 from forked import Forks
-from PIL import Image
 from safetensors.torch import load_file
 
 import embedpipe
@@ -28,18 +28,6 @@ from embedpipe.finetuning.working_alone import working_alone
 #: The pictures look alike to the small network.
 ALONE = {"near": 1.01}
 FAST = {"epochs": 2, "batch_size": 8, "trust": True, **ALONE}
-
-
-def colours(folder: Path, count: int = 60, classes: str = "abc", noise: int = 90) -> Path:
-    """Noisy pictures, each class a little more of one colour."""
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        pixels = rng.integers(0, 256, (34, 40, 3)).astype(float)
-        pixels[..., i % len(classes)] += 255 - noise * rng.random()
-        path = folder / classes[i % len(classes)] / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels / 2).clip(0, 255).astype(np.uint8)).save(path)
-    return folder
 
 
 @pytest.fixture(scope="module")
