@@ -10,6 +10,7 @@ from embedpipe.errors import UsageError
 from embedpipe.heads.calibrated import TemperatureCalibratedClassifier
 from embedpipe.heads.conformal import CrossConformalRegressor
 from embedpipe.heads.multilabel import MultiLabelClassifier
+from embedpipe.heads.on_device import set_device
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.out_of_fold import takes_weights
 from embedpipe.heads.registry import HEADS
@@ -49,6 +50,12 @@ def put_around(name: str, estimator: Any, task: Task, options: FitOptions, label
         estimator = RejectingClassifier(estimator, share=options.reject, by=options.reject_by)
     if task == "multilabel":
         estimator = MultiLabelClassifier(estimator, labels, class_weight=options.class_weight)
+    if options.elsewhere and not set_device(estimator, options.elsewhere):
+        others = [head for head in _names(task, calibrated=False) if hasattr(HEADS[head][task](2), "device")]
+        raise UsageError(
+            f"{name} is fitted on the processor only: leave device={options.device!r} out, or choose "
+            f"{' or '.join(others)} (--head)"
+        )
     return estimator
 
 

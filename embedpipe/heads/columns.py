@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from embedpipe.heads.on_device import DeviceMatrix
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,15 +35,24 @@ class Columns:
     scale: Floats
 
     @classmethod
-    def of(cls, X: npt.NDArray[Any], rows: npt.NDArray[np.int64], weights: Floats | None = None) -> Columns:
+    def of(
+        cls, X: npt.NDArray[Any] | DeviceMatrix, rows: npt.NDArray[np.int64], weights: Floats | None = None
+    ) -> Columns:
         """Measure ``X[rows]``, which may have weights (n_rows,), in float64, in two passes."""
+        if not isinstance(X, np.ndarray):
+            return X.columns(rows, weights)
         parts = list(blocks(len(rows), X.shape[1]))
         shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
         mean = sum(shares[part] @ X[rows[part]] for part in parts)
         squares = sum(shares[part] @ (X[rows[part]] - mean) ** 2 for part in parts)
-        scale = np.sqrt(squares)
+        return cls.measured(mean, squares, X.dtype)
+
+    @classmethod
+    def measured(cls, mean: Floats, variances: Floats, dtype: np.dtype[Any]) -> Columns:
+        """Return columns of these means and variances, whose values have so many digits as ``dtype``."""
+        scale = np.sqrt(variances)
         # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
-        noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        noise = 10 * np.finfo(dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         return cls(mean, np.where(scale > noise, scale, 1.0))
 
     @classmethod
@@ -62,9 +74,14 @@ class Columns:
 
 
 def scores_of(
-    X: npt.NDArray[Any], coef: Floats, intercept: Floats, rows: npt.NDArray[np.int64] | None = None
+    X: npt.NDArray[Any] | DeviceMatrix,
+    coef: Floats,
+    intercept: Floats,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
     """Return ``X @ coef.T + intercept`` in float64, (n_samples, n_outputs), of all rows or some, block by block."""
+    if not isinstance(X, np.ndarray):
+        return X.scores(coef, intercept, np.arange(len(X)) if rows is None else rows)
     count = len(X) if rows is None else len(rows)
     scores = np.empty((count, len(coef)))
     for part in blocks(count, X.shape[1]):

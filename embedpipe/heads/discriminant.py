@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,11 @@ from scipy.special import expit, softmax
 
 from embedpipe.heads.columns import Columns, Floats, blocks
 from embedpipe.heads.linear import LinearClassifier
+from embedpipe.heads.on_device import place
 from embedpipe.heads.threads import SMALL, one_blas_thread
+
+if TYPE_CHECKING:
+    from embedpipe.heads.on_device import DeviceMatrix
 
 #: Least share of a column's variance on the diagonal: columns that repeat each other stay solvable where nothing is
 #: shrunk.
@@ -29,11 +33,23 @@ class ShrunkenLDA(LinearClassifier):
 
     A column that does not vary within any class, where nothing is shrunk either, gets the coefficient 0, as there.
 
+    Parameters
+    ----------
+    device : str, optional
+        A device of torch to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64,
+        and their solutions are alike to some 1e-9.
+
     Attributes
     ----------
     priors_ : float64 array (n_classes,)
         Each class's share of the rows.
     """
+
+    #: So it is of heads that were saved before there was a choice.
+    device: str | None = None
+
+    def __init__(self, *, device: str | None = None) -> None:
+        self.device = device
 
     def fit(self, X: Any, y: Any) -> Self:
         """Estimate and solve: ``X`` (n_samples, n_features), ``y`` (n_samples,).
@@ -49,7 +65,7 @@ class ShrunkenLDA(LinearClassifier):
             raise ValueError(f"each of the {len(X)} rows of X has a class of its own: some class needs at least two")
         self.priors_ = counts / len(X)
         with one_blas_thread(X.nbytes < SMALL):
-            means, self.coef_ = _solution(X, position, counts)
+            means, self.coef_ = _solution(place(X, self.device), position, counts)
         logs = np.log(self.priors_)
         if len(counts) == 2:
             self.intercept_ = np.diff(logs) - self.coef_ @ means.mean(axis=0)
@@ -67,7 +83,7 @@ class ShrunkenLDA(LinearClassifier):
 
 
 def _solution(
-    X: npt.NDArray[Any], position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    X: npt.NDArray[Any] | DeviceMatrix, position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """Return the classes' means, and the covariance's inverse times them (of two, times second less first)."""
     rows, dim = X.shape
@@ -84,6 +100,11 @@ def _solution(
             gram += weights[at] * (product * columns.scale * columns.scale[:, None])
     right = means if len(counts) > 2 else means[1:] - means[:1]
 
+    left = np.flatnonzero(counts[position] < dim)
+    if not isinstance(X, np.ndarray):
+        gram += X.gram_apart(left, position[left], means, np.sqrt(weights))
+        return means, _solved_by_columns(gram, diagonal, right)
+
     def apart(part: npt.NDArray[np.int64]) -> Floats:
         """Return how far rows are from their class's mean, times the root of their weight in the covariance."""
         own = position[part]
@@ -91,15 +112,18 @@ def _solution(
 
     if wide:
         return means, _solved_by_rows(apart(np.arange(rows)), diagonal, right)
-    left = np.flatnonzero(counts[position] < dim)
     for part in blocks(len(left), dim):
         B = apart(left[part])
         gram += B.T @ B
     return means, _solved_by_columns(gram, diagonal, right)
 
 
-def _product(X: npt.NDArray[Any], rows: npt.NDArray[np.int64], columns: Columns) -> tuple[Floats, Floats]:
+def _product(
+    X: npt.NDArray[Any] | DeviceMatrix, rows: npt.NDArray[np.int64], columns: Columns
+) -> tuple[Floats, Floats]:
     """Return the smaller of Z'Z and ZZ' of the standardised rows Z, and their squared lengths (n_rows,)."""
+    if not isinstance(X, np.ndarray):
+        return X.product(rows, columns)
     dim = X.shape[1]
     if len(rows) < dim:
         Z = (X[rows] - columns.mean) / columns.scale

@@ -21,6 +21,7 @@ from embedpipe.heads.auto import AUTO, AutoClassifier, AutoRegressor, make_auto
 from embedpipe.heads.common_components import last_step
 from embedpipe.heads.folds import take_rows
 from embedpipe.heads.head import Head
+from embedpipe.heads.on_device import set_device, usable_device
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.out_of_fold import HeadAround, fit_on, head_of
 from embedpipe.heads.registry import make_estimator
@@ -80,6 +81,8 @@ def fit(
     (chosen,) = build_options((FitOptions,), options)
     if to is not None:
         check_target(to)
+    if chosen.elsewhere:
+        usable_device(chosen.elsewhere)
     start = time.perf_counter()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     automatic = isinstance(head, str) and head == AUTO
@@ -121,6 +124,9 @@ def fit(
         report.classes = data.labels
     if chosen.remove_components:
         report.chosen["remove_components"] = chosen.remove_components
+    if chosen.elsewhere:
+        report.chosen["device"] = chosen.elsewhere
+        set_device(fitted, None)  # a head is used, and fitted again, where there may be no such device
     report.seconds = time.perf_counter() - start
     made = Head(
         name=name,

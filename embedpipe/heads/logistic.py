@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor
-from scipy.linalg.blas import dsymm
-from scipy.linalg.lapack import dpotri
 
+from embedpipe.heads.arrays import Arrays
 from embedpipe.heads.logistic_loss import LogisticLoss
 
 Floats = npt.NDArray[np.float64]
@@ -54,29 +53,29 @@ class Solutions:
 
 @dataclass
 class _Descent:
-    """One set's L-BFGS: where it stands, where it goes, what it remembers."""
+    """One set's L-BFGS: where it stands, where it goes, what it remembers; arrays of the loss's kind."""
 
-    point: Floats
+    point: Any
     loss: float = np.inf
-    slope: Floats = field(default_factory=lambda: np.zeros(0))
-    direction: Floats = field(default_factory=lambda: np.zeros(0))
+    slope: Any = None
+    direction: Any = None
     step: float = 0.0
     steps: int = 0
     halvings: int = 0
     done: bool = False
     failed: bool = False
-    pairs: deque[tuple[Floats, Floats]] = field(default_factory=lambda: deque(maxlen=MEMORY))
+    pairs: deque[tuple[Any, Any]] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
 
 class Path:
     """Solves for one penalty after another, each from the last one's solution."""
 
     def __init__(self, loss: LogisticLoss, start: tuple[Floats, Floats] | None, tol: float, max_iter: int) -> None:
-        self._loss = loss
+        self._loss, self._arrays = loss, loss.arrays
         self._tol, self._max_iter = tol, max_iter
         self._dim = loss.X.shape[1]
         begin = np.zeros((loss.n_scores, self._dim + 1)) if start is None else np.column_stack(start)
-        self._descents = [_Descent(begin) for _ in loss.sets]
+        self._descents = [_Descent(self._arrays.there(begin)) for _ in loss.sets]
         self._gram = loss.correlations() if self._dim <= MOST_FEATURES else None
         share = 1 / max(loss.n_scores, 2)
         self._curvature = share * (1 - share)
@@ -88,17 +87,18 @@ class Path:
         self._change_penalties(penalties)
         precondition = self._preconditioner(float(penalties.mean()))
         active = list(range(len(self._descents)))
+        xp = self._arrays.xp
         for descent in self._descents:
-            descent.loss, descent.direction, descent.step = np.inf, np.zeros_like(descent.point), 0.0
+            descent.loss, descent.direction, descent.step = np.inf, xp.zeros_like(descent.point), 0.0
             descent.steps = descent.halvings = 0
             descent.done = descent.failed = False
         while active:
-            trials = np.stack([one.point + one.step * one.direction for one in self._descents])
+            trials = xp.stack([one.point + one.step * one.direction for one in self._descents])
             losses, slopes = self._evaluate(trials, penalties)
             moved = [i for i in active if self._accept(self._descents[i], trials[i], float(losses[i]), slopes[i])]
             self._choose_directions(moved, precondition)
             active = [i for i in active if not self._descents[i].done]
-        points = np.stack([one.point for one in self._descents])
+        points = self._arrays.back(xp.stack([one.point for one in self._descents]))
         if self._loss.n_scores > 1:
             # A number added to all classes' scores changes nothing but rounding: take the scores whose sum is 0.
             known = self._loss.known[:, :, None]
@@ -110,14 +110,15 @@ class Path:
             np.array([not one.failed for one in self._descents]),
         )
 
-    def _evaluate(self, points: Floats, penalties: Floats) -> tuple[Floats, Floats]:
+    def _evaluate(self, points: Any, penalties: Floats) -> tuple[Floats, Any]:
         coef = points[:, :, :-1]
         losses, d_coef, d_intercept = self._loss(coef, points[:, :, -1])
-        losses = losses + penalties / 2 * (coef**2).sum(axis=(1, 2))
-        slopes = np.concatenate([d_coef + penalties[:, None, None] * coef, d_intercept[:, :, None]], axis=2)
+        losses = losses + penalties / 2 * self._arrays.back((coef**2).sum(axis=(1, 2)))
+        d_coef = d_coef + self._arrays.there(penalties)[:, None, None] * coef
+        slopes = self._arrays.xp.concatenate([d_coef, d_intercept[:, :, None]], axis=2)
         return losses, slopes
 
-    def _accept(self, one: _Descent, trial: Floats, loss: float, slope: Floats) -> bool:
+    def _accept(self, one: _Descent, trial: Any, loss: float, slope: Any) -> bool:
         """Take a trial point or halve its step; say whether a new direction is needed."""
         first = not one.step
         if not first:
@@ -132,12 +133,12 @@ class Path:
             moved, change = trial - one.point, slope - one.slope
             if (moved * change).sum() > 1e-10 * (moved**2).sum():
                 dtype = self._loss.X.dtype  # what is remembered needs no more digits than the rows have
-                one.pairs.append((moved.astype(dtype), change.astype(dtype)))
+                one.pairs.append((self._arrays.cast(moved, dtype), self._arrays.cast(change, dtype)))
             one.steps += 1
         elif not np.isfinite(loss):
             raise ValueError("the features are too large or too small to compute with: scale them first")
         one.point, one.loss, one.slope, one.halvings = trial, loss, slope, 0
-        one.done = bool(np.abs(slope).max() <= self._tol)
+        one.done = bool(abs(slope).max() <= self._tol)
         if not one.done and one.steps >= self._max_iter:
             one.done = one.failed = True
         return not one.done
@@ -149,16 +150,16 @@ class Path:
         reduced, all_alphas = [], []
         for i in moved:
             one = self._descents[i]
-            q, alphas = one.slope.copy(), []
+            q, alphas = one.slope, []
             for s, y in reversed(one.pairs):
                 alphas.append(float((s * q).sum() / (s * y).sum()))
-                q -= alphas[-1] * y
+                q = q - alphas[-1] * y
             reduced.append(q)
             all_alphas.append(alphas)
         latest = [
             self._descents[i].pairs[-1][1] if self._descents[i].pairs else reduced[n] for n, i in enumerate(moved)
         ]
-        solved = precondition(np.stack([*reduced, *latest]))
+        solved = precondition(self._arrays.xp.stack([*reduced, *latest]))
         solved_latest = iter(solved[len(moved) :])
         for n, i in enumerate(moved):
             one, r = self._descents[i], solved[n]
@@ -174,7 +175,7 @@ class Path:
         for one, more in zip(self._descents, penalties - self._penalties, strict=True):
             for _ in range(len(one.pairs)):
                 s, y = one.pairs.popleft()
-                y[:, :-1] += y.dtype.type(more) * s[:, :-1]
+                y[:, :-1] += float(more) * s[:, :-1]
                 if (s * y).sum() > 1e-10 * (s**2).sum():
                     one.pairs.append((s, y))
         self._penalties = penalties
@@ -185,32 +186,26 @@ class Path:
             # How strong the loss curves along the last steps, against the correlations there.
             ratios = []
             for (s, y), p in latest:
-                curved = float((s[:, :-1] * y[:, :-1]).sum() - p * (s[:, :-1] ** 2).sum())
+                curved = float((s[:, :-1] * y[:, :-1]).sum()) - float(p) * float((s[:, :-1] ** 2).sum())
                 ratios.append(curved / max(float(((s[:, :-1] @ self._gram) * s[:, :-1]).sum()), 1e-300))
             self._curvature = float(np.clip(np.median(ratios), 1e-6, 0.25))
-        return _Preconditioner(self._gram, self._curvature, penalty)
+        return _Preconditioner(self._arrays, self._gram, self._curvature, penalty)
 
 
 class _Preconditioner:
     """Divides by an estimate of the curvature: of the loss, in units of the correlations, and of the penalty."""
 
-    def __init__(self, gram: Floats | None, curvature: float, penalty: float) -> None:
-        self._intercept = curvature
+    def __init__(self, arrays: Arrays, gram: Any, curvature: float, penalty: float) -> None:
+        self._xp, self._intercept = arrays.xp, curvature
         self._diagonal = curvature + penalty
-        self._inverse = None
-        if gram is not None:
-            matrix = curvature * gram.astype(np.float64)
-            matrix[np.diag_indices_from(matrix)] += max(penalty, 1e-4 * curvature)
-            factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-            # The inverse: it is multiplied with once a step, which is several times as quick as solving.
-            self._inverse, _ = dpotri(factor, lower=True, overwrite_c=True)  # its lower triangle
+        self._divide = None if gram is None else arrays.inverse(gram, curvature, max(penalty, 1e-4 * curvature))
 
-    def __call__(self, slopes: Floats) -> Floats:
+    def __call__(self, slopes: Any) -> Any:
         """Divide slopes, (n, n_scores, dim + 1)."""
         coef, intercept = slopes[:, :, :-1], slopes[:, :, -1:]
         flat = coef.reshape(-1, coef.shape[2])
-        divided = flat / self._diagonal if self._inverse is None else dsymm(1.0, self._inverse, flat.T, lower=True).T
-        return np.concatenate([divided.reshape(coef.shape), intercept / self._intercept], axis=2)
+        divided = flat / self._diagonal if self._divide is None else self._divide(flat)
+        return self._xp.concatenate([divided.reshape(coef.shape), intercept / self._intercept], axis=2)
 
 
 def solve_path(

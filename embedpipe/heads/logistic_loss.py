@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedpipe.config import usable_cores
+from embedpipe.heads.arrays import Arrays
 from embedpipe.heads.columns import Columns
 from embedpipe.heads.threads import one_blas_thread
+
+if TYPE_CHECKING:
+    from embedpipe.heads.on_device import DeviceMatrix
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -77,6 +81,8 @@ class LogisticLoss:
 
     Attributes
     ----------
+    arrays : Arrays
+        What it takes and gives.
     columns : list of Columns
         What each set's rows are standardised with: its own means and scales.
     n_scores : int
@@ -85,16 +91,19 @@ class LogisticLoss:
         Which classes each set has.
     """
 
+    arrays = Arrays()
+
     def __init__(
         self,
-        X: npt.NDArray[Any],
+        X: npt.NDArray[Any] | DeviceMatrix,
         y: Rows,
         n_classes: int,
         sets: Sequence[TrainingSet],
         n_jobs: int | None = None,
         columns: Sequence[Columns] | None = None,
     ) -> None:
-        self.X, self.y = X, y
+        self.X: Any = X
+        self.y = y
         self.sets = list(sets)
         self.n_scores = 1 if n_classes == 2 else n_classes
         self.columns = list(columns or (Columns.of(X, one.rows, one.weights) for one in self.sets))
@@ -105,11 +114,15 @@ class LogisticLoss:
         self._per_unit = (1 / np.mean([columns.scale for columns in self.columns], axis=0)).astype(X.dtype)
         self._ratio = np.stack([1 / (self._per_unit * columns.scale) for columns in self.columns])
         self._offset = np.stack([(self._shift - columns.mean) / columns.scale for columns in self.columns])
+        self._prepare(n_jobs)
+
+    def _prepare(self, n_jobs: int | None) -> None:
+        """Lay out what every call needs."""
         self._parts = list(self._alike())
         # Of a small matrix one standardised copy is kept, part after part; a large one is standardised block by block.
-        small = X.nbytes <= COPIED
+        small = self.X.nbytes <= COPIED
         self._copies = [self._standardised(rows) if small else None for rows, _, _ in self._parts]
-        work = sum(len(rows) * len(members) for rows, members, _ in self._parts) * X.shape[1] * self.n_scores
+        work = sum(len(rows) * len(members) for rows, members, _ in self._parts) * self.X.shape[1] * self.n_scores
         cores = usable_cores() if n_jobs is None or n_jobs < 1 else n_jobs
         self._threads = cores if work > WORTH_THREADS else 1
         self._tiny = work < TINY
@@ -150,7 +163,7 @@ class LogisticLoss:
         Z *= self._per_unit
         return Z
 
-    def correlations(self) -> npt.NDArray[Any]:
+    def correlations(self) -> Any:
         """Return the mean product of standardised columns over all rows that any set trains on, (dim, dim)."""
         dim = self.X.shape[1]
         total, count, step = np.zeros((dim, dim), self.X.dtype), 0, max(dim, 8 * BLOCK // (4 * dim))
@@ -171,7 +184,7 @@ class LogisticLoss:
             return [part(share) for share in shares]
         return list(self._pool.map(part, shares))
 
-    def __call__(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats, Floats]:
+    def __call__(self, coef: Any, intercept: Any) -> tuple[Floats, Any, Any]:
         """Return each set's loss and its gradients.
 
         Parameters

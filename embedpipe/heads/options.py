@@ -65,6 +65,16 @@ class FitOptions:
         metadata={"help": "Reject the least certain (probability), or what is unlike the training rows (distance)."},
     )
 
+    device: str | None = field(
+        default=None,
+        metadata={"help": "cuda, cuda:1...: fit logreg, ridge or lda on a GPU; on the processor where not given."},
+    )
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The device to fit on, where that is not the processor."""
+        return None if self.device == "cpu" else self.device
+
     def __post_init__(self) -> None:
         _one_of("task", self.task, (None, *get_args(Task)))
         _one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
