@@ -41,6 +41,9 @@ def finetune(
     ] = None,
     label: Label = "label",
     backbone: Backbone = "",
+    page: Annotated[
+        Path | None, typer.Option("--page", help="An .html file to watch: its curves are drawn anew after each epoch.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,8 +59,20 @@ def finetune(
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
     from embedpipe.finetuning import finetune as run
+    from embedpipe.finetuning.workers import first_of_launched
 
-    found = run(source, head, to=to, label=label, backbone=backbone, device=device, progress=not quiet, **options)
+    given: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
+    if page is None:
+        found = run(source, head, progress=not quiet, **given)
+    else:
+        from embedpipe.report.training_page import follow_training, write_training
+
+        with follow_training(page, planned=options["epochs"], name=source) as on_epoch:
+            found = run(source, head, progress=not quiet, on_epoch=on_epoch, **given)
+        if first_of_launched():
+            write_training(found.epochs, page, finished=True, planned=options["epochs"], name=source, found=found)
+    if not first_of_launched():
+        return 0
     if as_json:
         show.json_value(found.to_dict())
     elif not quiet:
@@ -155,7 +170,7 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
     print(
         f"{found.label!r} of {show.plain(found.data)}, {len(found.classes):,} classes, {found.backbone} on "
         f"{found.device}: {found.test_rows:,} test rows, {len(found.seeds)} draws of labels, "
-        f"{found.seconds:,.0f} s of training"
+        f"{found.seconds:,.0f} s of training and measuring"
     )
     for note in found.notes:
         print(f"note: {note}")
@@ -164,14 +179,15 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
         cells = [[cell.accuracy for cell in found.of(learner, labels)] for learner in found.learners]
         table.add_row(f"{labels:,}", *(f"{mean(values):.1%}" if values else "" for values in cells))
     show.print_table(table)
-    print("\naccuracy on the test rows, mean over the draws; differences with their 95 % intervals, in points:\n")
+    print("\naccuracy on the test rows, mean over the draws; differences with their 95 % intervals, in points:")
+    print(f"{found.caution}\n" if found.caution else "")
     table = Table("labels", "learner", "less", "accuracy", "before training", "after one epoch", "corrupted", box=None)
     for one in found.contrasts:
         figures = (one.accuracy, one.start, one.after_one, one.shifted)
         table.add_row(f"{one.labels:,}", one.learner, one.less, *map(_points, figures))
     show.print_table(table)
     for saved in found.saved:
-        if saved.labels is not None:
+        if saved.known and saved.labels is not None:
             print(
                 f"{saved.learner} needs {_times(saved.labels)} of the labels of {saved.less}"
                 + (f" and {_times(saved.seconds)} of its training time" if saved.seconds else "")
@@ -227,13 +243,15 @@ def advise(
 
 def print_advice(found: Advice, verbose: bool) -> None:
     """Print what `embedpipe.advise` says."""
+    from embedpipe.finetuning.verdict import told_time
+
     verdict = found.verdict
     print(f"fine-tuning: {verdict.decision.upper()}\n")
     for sentence in verdict.evidence:
         print(f"- {sentence}")
     for note in found.notes:
         print(f"note: {note}")
-    table = Table("on frozen features", "accuracy", "less plain logreg, points", "", box=None)
+    table = Table("on frozen features", "accuracy, %", "less plain logreg, points", "", box=None)
     options = found.cheap.options if verbose else found.cheap.options[:5]
     for one in options:
         told = "" if one.told == "plain" else one.told
@@ -247,8 +265,9 @@ def print_advice(found: Advice, verbose: bool) -> None:
         for sentence in found.would_change:
             print(f"- {sentence}")
     if found.next_step is not None:
-        takes = "" if found.next_step.minutes is None else f" (about {found.next_step.minutes:,.0f} minutes)"
-        print(f"\nto settle it{takes}: {found.next_step.command}")
+        step = found.next_step
+        takes = "in a time that could not be measured" if step.minutes is None else told_time(step.minutes)
+        print(f"\nmost likely to settle it: {step.told}, {takes}:\n{step.command}")
 
 
 def _points(found: Estimate | None) -> str:

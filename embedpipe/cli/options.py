@@ -13,9 +13,28 @@ from typing import Annotated, Any
 
 import typer
 
+from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
+from embedpipe.finetuning.advise_options import AdviseOptions
+from embedpipe.finetuning.benchmark_options import BenchmarkOptions
+from embedpipe.finetuning.options import FinetuneOptions
+from embedpipe.finetuning.roles import RoleOptions
+from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130
+#: Under which heading the help lists the options of a class; those of others stand with the verb's own.
+PANELS: dict[type, str] = {
+    SourceOptions: "Source",
+    BackboneOptions: "Backbone",
+    ReloadOptions: "Backbone's weights",
+    ComputeOptions: "Device and speed",
+    RunOptions: "Run",
+    RoleOptions: "Splits",
+    FinetuneOptions: "Training",
+    BenchmarkOptions: "Budgets, seeds and corruptions",
+    AdviseOptions: "Verdict and pilot",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
@@ -51,7 +70,8 @@ def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
     default = field.default
     if typing.get_origin(type_) is tuple:
         type_, default = list[str], list(default) if isinstance(default, tuple) else []
-    option = typer.Option("--" + field.name.replace("_", "-"), help=field.metadata["help"])
+    name, told = "--" + field.name.replace("_", "-"), field.metadata["help"]
+    option = typer.Option(name, help=told, rich_help_panel=PANELS.get(cls))
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]
     )

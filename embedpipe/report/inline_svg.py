@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from embedpipe.report.canvas import fit_text
 from embedpipe.report.wording import visible
@@ -51,6 +52,24 @@ def add_panel(figure: Figure, left: float, top: float, right: float, bottom: flo
     panel.set_axisbelow(True)
     panel.grid(color=PALE, linewidth=0.8)
     return panel
+
+
+def add_strip(figure: Figure) -> Axes:
+    """Add axes over the whole figure for a legend, in points from the figure's top left."""
+    wide, high = (_UNITS * float(size) for size in figure.get_size_inches())
+    strip = figure.add_axes((0, 0, 1, 1))
+    strip.set(xlim=(0, wide), ylim=(high, 0))
+    strip.set_axis_off()
+    return strip
+
+
+def scale_shares(panel: Axes) -> None:
+    """Scale the y axis to the shares that were drawn, in percent."""
+    low, high = panel.dataLim.y0, panel.dataLim.y1
+    room = 0.08 * (high - low) or 0.05
+    panel.set_ylim(max(low - 1.6 * room, -0.02), min(high + room, 1.02))
+    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}\xa0%")
 
 
 def write(panel: Axes, x: float, y: float, text: str, colour: str = INK, size: float = 12, **options: Any) -> None:

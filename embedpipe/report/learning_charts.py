@@ -31,8 +31,10 @@ from embedpipe.report.inline_svg import (
     PAPER,
     WIDTH,
     add_panel,
+    add_strip,
     make_chart,
     name_axes,
+    scale_shares,
     to_svg,
     write,
 )
@@ -144,7 +146,7 @@ def draw_training(found: Benchmark, labels: int) -> str:
             panel.axhline(height, color=ON_PAGE[ink], linestyle=line, linewidth=1.6)
             shown[learner] = f"{learner} {percent(height)}"
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _scale_accuracy(panel)
+    scale_shares(panel)
     _write_legend(figure, shown, ON_PAGE)
     name_axes(panel, "epoch (0: before training)", "")
     write(panel, 0.99, 0.02, "accuracy on validation rows", FAINT, 11, ha="right", transform=panel.transAxes)
@@ -168,7 +170,7 @@ def draw_robustness(found: Benchmark, labels: int) -> str:
             panel.plot(x, value, marker, color=ON_PAGE[ink], markersize=7, markeredgecolor=PAPER)
         shown[learner] = f"{learner} " + ", ".join(percent(value) for value in mean)
     panel.set_xticks(severities, ["none", *(str(one) for one in found.severities)])
-    _scale_accuracy(panel)
+    scale_shares(panel)
     _write_legend(figure, shown, ON_PAGE)
     name_axes(panel, "severity of corruption", "")
     write(panel, 0.99, 0.93, "accuracy on test rows", FAINT, 11, ha="right", transform=panel.transAxes)
@@ -274,7 +276,7 @@ def _plot_curves(
     named = sorted(set(places)) if over == "labels" else [t for t in TIMES if min(places) <= t <= max(places)]
     ticks = _apart(named or [min(places), max(places)], apart)
     panel.set_xticks(ticks, [f"{tick:,.0f}" if over == "labels" else _time(tick) for tick in ticks])
-    _scale_accuracy(panel)
+    scale_shares(panel)
     return shown
 
 
@@ -300,22 +302,12 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _scale_accuracy(panel: Axes) -> None:
-    low, high = panel.dataLim.y0, panel.dataLim.y1
-    room = 0.08 * (high - low) or 0.05
-    panel.set_ylim(max(low - 1.6 * room, -0.02), min(high + room, 1.02))
-    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}\xa0%")
-
-
 def _write_legend(
     figure: Figure, learners: Iterable[Learner], inks: Mapping[str, str], *, below: float = 14, described: bool = False
 ) -> None:
     """Write the learners in a line so many points below the figure's top, each with its marker and line."""
-    wide, high = (72 * float(size) for size in figure.get_size_inches())
-    strip = figure.add_axes((0, 0, 1, 1))
-    strip.set(xlim=(0, wide), ylim=(high, 0))
-    strip.set_axis_off()
+    strip = add_strip(figure)
+    wide = float(strip.get_xlim()[1])
     left, slot = (30.0, (wide - 40) / len(LOOKS)) if described else (12.0, (wide - 16) / len(LOOKS))
     for i, learner in enumerate(learners):
         ink, marker, line, what = LOOKS[learner]

@@ -93,7 +93,7 @@ def _facts(found: Benchmark) -> dict[str, Any]:
         "best": top[winner],
         "rivals": [_against(found, winner, one, top) for one in top if one != winner],
         "probe": _probe(found, top),
-        "savings": [_saving(found, one) for one in found.saved if one.learner == winner and one.labels],
+        "savings": [_saving(found, one) for one in found.saved if one.learner == winner and one.known],
         "means": means,
         "curves": learning_charts.draw_accuracy(found, "labels") if several else None,
         "costs": learning_charts.draw_accuracy(found, "seconds") if several else None,

@@ -145,6 +145,21 @@ def test_options_are_those_of_the_dataclasses() -> None:
             assert field.metadata["help"]
 
 
+def test_help_groups_options_by_their_class() -> None:
+    lines = run("finetune", "--help").stdout.splitlines()
+    heads = {line.split()[1]: number for number, line in enumerate(lines) if line.startswith("╭")}
+    assert list(heads) == ["Arguments", "Options", "Training", "Splits", "Backbone's"]
+
+    def place(option: str) -> int:
+        return next(number for number, line in enumerate(lines) if f" {option} " in line and line.startswith("│"))
+
+    assert heads["Options"] < place("--to") < place("--page") < place("--help") < heads["Training"]
+    assert heads["Training"] < place("--epochs") < place("--seed") < heads["Splits"] < place("--group")
+    assert place("--near") < heads["Backbone's"] < place("--trust")
+    for verb, names in (("benchmark", "Budgets, seeds and corruptions"), ("advise", "Verdict and pilot")):
+        assert f"╭─ {names} ─" in run(verb, "--help").stdout
+
+
 def test_an_option_added_to_a_dataclass_reaches_the_command() -> None:
     @dataclasses.dataclass(frozen=True)
     class Extra:

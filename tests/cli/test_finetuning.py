@@ -44,6 +44,18 @@ def test_finetune_for_people_and_programs(store: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 49
 
 
+def test_finetune_draws_live_curves(store: Path, tmp_path: Path) -> None:
+    command = ("finetune", store, "--to", tmp_path / "tuned", "--page", tmp_path / "page.html", *FAST)
+    assert run(*command).exit_code == 0
+    written = (tmp_path / "page.html").read_text()
+    assert written.count("<svg") == 2
+    assert "refresh" not in written
+    assert "10 test rows, read once" in written
+    (tmp_path / "page.html").unlink()
+    assert run(*command).exit_code == 0  # read, not run
+    assert "10 test rows, read once" in (tmp_path / "page.html").read_text()
+
+
 def test_photos_that_are_gone_are_said_with_exit_code_3(store: Path, tmp_path: Path) -> None:
     photo = sorted((store.parent / "photos" / "a").iterdir())[0]
     kept = photo.read_bytes()
@@ -65,6 +77,8 @@ def test_benchmark_for_people_and_programs(store: Path, tmp_path: Path) -> None:
     assert ["labels", "probe", "hand-off"] in lines
     assert any(line[:3] == ["32", "hand-off", "probe"] for line in lines)
     assert "hand-off 32 seed 1:" in shown.stdout
+    assert "2 seeds leave intervals wide" in shown.stdout
+    assert "s of training and measuring" in shown.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
     found = json.loads(run(*command, "--json").stdout)
     assert (found["budgets"], found["seeds"], len(found["cells"])) == ([16, 32], [0, 1], 8)
@@ -75,7 +89,9 @@ def test_advise_for_people_and_programs(store: Path, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("fine-tuning: CAN'T TELL YET")
     assert "logreg" in shown.stdout
-    assert "to settle it" in shown.stdout
+    told, command = shown.stdout.rstrip().splitlines()[-2:]
+    assert told == "most likely to settle it: probe and hand-off on all 38 labels, 2 seeds, less than a minute:"
+    assert command.startswith(f"embedpipe benchmark {store}")
     found = json.loads(run("advise", store, *FAST, "--min-gain", "0.9", "--json").stdout)
     assert found["verdict"]["decision"] == "not worth it"
     assert found["pilot"] is None
@@ -85,6 +101,7 @@ def test_advise_for_people_and_programs(store: Path, tmp_path: Path) -> None:
     ("command", "message"),
     [
         (("finetune", "nowhere", "--to", "new"), "nowhere"),
+        (("finetune", "STORE", "--to", "new", "--page", "page.pdf"), "must end in .html"),
         (("finetune", "STORE", "--to", "new", "--optimizer", "adam"), "'adam' is not one of 'adamw'"),
         (("benchmark", "STORE", "--to", "new", "--learners", "prob"), "did you mean 'probe'"),
         (("benchmark", "STORE", "--to", "new", "--budget", "soon"), "write 90s, 10min or 2h"),
