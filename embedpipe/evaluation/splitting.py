@@ -171,11 +171,16 @@ def _without_rare(
     joined = "; or join fewer near-duplicates (--near 0.99; 1.01: none)" * ("near-duplicates" in bonds.what)
     if len(units) - len(rare) < 2:
         fewest = np.sort(units)[-2]
-        fewer = f"use {fewest} folds at most" if fewest > 1 else "take them out"
+        fewer = f" (or `evaluate --folds {fewest}`)" if fewest > 1 else ""
         raise TrainingDataError(
-            f"{named}: {few}, which leaves fewer than two classes to tell apart: label more, or {fewer}{joined}"
+            f"{named}: {few}, which leaves fewer than two classes to tell apart: label more, or say in a column "
+            f"`split` which rows are train and test{fewer}{joined}"
         )
-    note = f"{named} ({gone.sum():,} rows) left out: {few}. Label more, or use fewer folds, to measure it{joined}"
+    count = int(gone.sum())
+    note = (
+        f"{named} ({count:,} row{'s' * (count > 1)}) left out: {few}. To measure it, label more, or say in a column "
+        f"`split` which rows are train and test (or `evaluate --folds`){joined}"
+    )
     return np.flatnonzero(~gone), {f"of {named}, too few for {folds} folds": np.flatnonzero(gone)}, [note]
 
 

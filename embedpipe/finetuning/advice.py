@@ -79,10 +79,12 @@ class Cheap:
 
 @dataclass(frozen=True)
 class NextStep:
-    """A run that would settle what is open.
+    """The run that would settle most likely what is open.
 
     Attributes
     ----------
+    told : str
+        What it is, in words.
     verb : str
         ``advise`` or ``benchmark``: the function of that name, and the command.
     sources : list of str
@@ -93,6 +95,7 @@ class NextStep:
         What it takes, about; None where that could not be measured.
     """
 
+    told: str
     verb: str
     sources: list[str]
     options: dict[str, Any]

@@ -24,6 +24,7 @@ from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.roles import RoleOptions, read_roles
 from embedpipe.finetuning.verdict import Verdict, judge
+from embedpipe.finetuning.workers import require_one_process
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore
 
@@ -103,6 +104,7 @@ def advise(
     """
     start = time.perf_counter()
     chosen, training, role_options, reload_options = build_options(OPTIONS, options)
+    require_one_process("advise")
     wanted = pilot or chosen.budget is not None
     if wanted and to is None:
         raise UsageError("a pilot trains networks: name a folder for its runs (--to)")
@@ -231,11 +233,15 @@ def _next_step(
     if of_a_file and "weights" not in given:
         given["weights"] = "FILE"  # which nobody but the user knows
     if whole and (found is None or list(whole.sizes) != found.budgets):
-        return NextStep("advise", stores, {**given, "pilot": True, "to": to}, whole.minutes)
+        seeds = given.get("seeds", AdviseOptions.seeds)
+        told = f"a pilot on {whole.sizes[0]:,} and {whole.sizes[1]:,} labels, {seeds} seeds each"
+        return NextStep(told, "advise", stores, {**given, "pilot": True, "to": to}, whole.minutes)
     if found and settling.labels == found.budgets[-1] < labels:
         seeds = len(found.seeds) + settling.seeds
         minutes = settling.minutes and settling.minutes * sum(found.budgets) / found.budgets[-1]
-        return NextStep("advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
+        told = f"the pilot with {settling.seeds} more seed{'s' * (settling.seeds > 1)} of each size"
+        return NextStep(told, "advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
     shared = {name: value for name, value in given.items() if name not in OWN}
     options = {**shared, **CORRUPTED, "learners": LEARNERS, "sizes": (labels,), "seeds": 2, "to": to}
-    return NextStep("benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)
+    told = f"probe and hand-off on all {labels:,} labels, 2 seeds"
+    return NextStep(told, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)

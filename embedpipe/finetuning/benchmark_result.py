@@ -14,6 +14,8 @@ from embedpipe.finetuning.result import Epoch
 #: A head on frozen features; a network that begins with that head; one with a random head; one with random weights.
 Learner = Literal["probe", "hand-off", "plain", "scratch"]
 LEARNERS: tuple[Learner, ...] = ("probe", "hand-off", "plain", "scratch")
+#: So few seeds leave Student's t a quantile of 4 and more.
+FEW_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ class Saved:
         What both reach: that of ``less`` at its largest budget.
     labels : Estimate, optional
         Labels that ``learner`` needs for it, as a share of those of ``less``; None where there is one seed, or one that
-        does not reach it with any budget that was measured. Between two budgets by a line over the logarithm of the
-        labels. Where a smallest budget reaches it already, how much less would is not known, and ``low`` is 0.
+        does not reach it with any budget that was measured, and where ``less`` is not told apart from a guess. Between
+        two budgets by a line over the logarithm of the labels. Where a smallest budget reaches it already, how much
+        less would is not known, and ``low`` is 0.
     seconds : Estimate, optional
         Training time for it, in the same way.
     """
@@ -125,6 +128,11 @@ class Saved:
     accuracy: float
     labels: Estimate | None
     seconds: Estimate | None
+
+    @property
+    def known(self) -> bool:
+        """Whether more is known of the labels than that they are at most more than all."""
+        return self.labels is not None and (self.labels.low > 0 or self.labels.high < 1)
 
 
 @dataclass
@@ -150,7 +158,9 @@ class Benchmark:
         SHA-256 over the ids and roles of the splits.
     notes : list of str
     seconds : float
-        Of all cells, those of earlier runs included.
+        Of training and measuring all cells, those of earlier runs included.
+    guess : float
+        Accuracy of always saying the commonest class of the test rows.
     """
 
     data: str
@@ -169,6 +179,16 @@ class Benchmark:
     splits_id: str
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    guess: float = 0.0
+
+    @property
+    def caution(self) -> str:
+        """What to think of the intervals where there are few seeds; empty where there are enough."""
+        if len(self.seeds) > FEW_SEEDS:
+            return ""
+        if len(self.seeds) == 1:
+            return "One seed leaves differences open: more give intervals (--seeds 5); finished cells are kept."
+        return f"{len(self.seeds)} seeds leave intervals wide: more narrow them (--seeds 5); finished cells are kept."
 
     def of(self, learner: Learner, labels: int) -> list[Cell]:
         """Return the cells of a learner at a label budget, in the order of the seeds."""

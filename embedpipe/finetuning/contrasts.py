@@ -12,7 +12,7 @@ from embedpipe.evaluation.result import Estimate
 from embedpipe.finetuning.benchmark_result import Benchmark, Cell, Contrast, Learner, Saved
 from embedpipe.finetuning.pilot_statistics import PilotRun, read_pilot
 from embedpipe.finetuning.roles import PARTS
-from embedpipe.statistics.paired import LEVEL
+from embedpipe.statistics.paired import LEVEL, wilson
 
 #: Which learners are held against each other, where both are there.
 PAIRS: tuple[tuple[Learner, Learner], ...] = (
@@ -121,9 +121,11 @@ def _over_seeds(differences: Sequence[float]) -> Estimate:
 
 
 def _saved(found: Benchmark, learner: Learner, less: Learner) -> Saved:
-    """Find, for each seed, where one curve reaches the other's end."""
+    """Find, for each seed, where one curve reaches the other's end; nothing is saved against a guess."""
     ends = found.of(less, found.budgets[-1])
     accuracy = float(np.mean([end.accuracy for end in ends]))
+    if wilson(round(accuracy * found.test_rows), found.test_rows)[1] <= found.guess:
+        return Saved(learner, less, accuracy, None, None)
     budgets, seconds = [], []
     for end in ends:
         curve = [cell for labels in found.budgets for cell in found.of(learner, labels) if cell.seed == end.seed]

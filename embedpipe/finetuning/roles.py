@@ -20,6 +20,8 @@ from embedpipe.store import FeatureStore
 Rows = npt.NDArray[np.int64]
 #: Share of the training rows that stops the training, where the store names no validation rows: one in so many.
 PARTS = 5
+#: Stands for the class of a row that takes no part, as its class has too few rows to be divided.
+NO_CLASS = -1
 #: What the split column says of the user's own shifted rows.
 SHIFTED = "shifted"
 
@@ -52,8 +54,9 @@ class Roles:
     hashes : list of str
         Of the contents that were embedded.
     y : int64 array (n_samples,)
-        Positions in ``classes``.
+        Positions in ``classes``; `NO_CLASS` of rows that have no role.
     classes : array (n_classes,)
+        Those of rows that have one.
     train, validation, test : int64 array
         Positions; no row has two roles, nor do near-duplicates or rows of a group on two sides.
     shifted : int64 array
@@ -100,24 +103,24 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
         repeats=1,
     )
     rows = read_rows([store], chosen)
-    classes, y = np.unique(rows.y, return_inverse=True)
     one = rows.splits.resamples[0]
+    roles = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
+    shifted = np.array([str(role).strip().lower() == SHIFTED for role in roles])
+    taking_part = shifted | np.isin(np.arange(len(rows.y)), np.concatenate([one.train, one.test]))
+    classes = np.unique(rows.y[taking_part])
+    y = np.where(taking_part, np.searchsorted(classes, rows.y), NO_CLASS)
     if one.tune and rows.validation[one.train].any():
         train, validation = (one.train[part] for part in one.tune[0])
     else:
         groups = rows.splits.groups
-        numbers = fold_numbers(
-            y[one.train], None if groups is None else groups[one.train], PARTS, np.random.default_rng(one.seed)
-        )
-        train, validation = one.train[numbers != 0], one.train[numbers == 0]
+        held = _held_out(y[one.train], None if groups is None else groups[one.train], one.seed)
+        train, validation = one.train[~held], one.train[held]
     if not len(train) or not len(validation):
         raise TrainingDataError(
             f"{len(one.train)} rows are too few to train on and to stop by: label more, or join fewer near-duplicates "
             "(--near)"
         )
     hashes = _column(store, "content_hash", rows.ids)
-    roles = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
-    shifted = np.array([str(role).strip().lower() == SHIFTED for role in roles])
     train, validation, test = (part[~shifted[part]] for part in (train, validation, one.test))
     return Roles(
         rows.ids,
@@ -131,6 +134,14 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
         np.flatnonzero(shifted),
         rows.splits,
     )
+
+
+def _held_out(y: Rows, groups: Rows | None, seed: int) -> npt.NDArray[np.bool_]:
+    """Return which rows are for validation: if others are left, none of a class that would have no row to train on."""
+    held = np.asarray(fold_numbers(y, groups, PARTS, np.random.default_rng(seed)) == 0)
+    needed = ~np.isin(y, y[~held])
+    others = held & ~(needed if groups is None else np.isin(groups, groups[needed]))
+    return others if others.any() else held
 
 
 def _column(store: FeatureStore, name: str, ids: pa.Array) -> list[Any]:

@@ -43,9 +43,9 @@ class Verdict:
     minutes, gain_per_minute : float or None
         One fine-tuning run on all labels, and the gain (a share) for each of its minutes.
     evidence, would_change : list of str
-        Why, and what would change it, in plain sentences.
+        Why, and what else than ``settling_run`` would change it, in plain sentences.
     settling_run : SettlingRun or None
-        None where it is decided, or no run would decide it.
+        What would settle it most likely; None where it is decided, or no run would decide it.
     """
 
     decision: Decision
@@ -144,7 +144,7 @@ def judge(
         minutes=minutes,
         gain_per_minute=gain.value / minutes if gain and minutes else None,
         evidence=_evidence(pilot, ceiling, labels_at_full, minutes, min_gain, shift_margin),
-        would_change=_would_change(decision, pilot, settling, min_gain, shift_margin),
+        would_change=_would_change(decision, pilot, min_gain, shift_margin),
         settling_run=settling,
     )
 
@@ -185,7 +185,7 @@ def _evidence(
     gain = pilot.gain.interval()
     said.append(
         f"On {pilot.labels:,} labels and {_seeds(pilot.gain.seeds)}, fine-tuning changes accuracy by {_span(gain)}; "
-        f"asked for are more than {_points(min_gain)}."
+        f"more than {_points(min_gain)} is asked for."
     )
     if pilot.gain.seeds < 2:
         said.append("One seed says nothing of how much seeds differ, so the gain is open.")
@@ -205,12 +205,10 @@ def _evidence(
             f"On shifted data it changes accuracy by {_span(pilot.shift.interval())}; "
             f"a fall of {_points(shift_margin)} would be borne."
         )
-    return [*said, f"One run on all labels takes about {_time(minutes)}."]
+    return said if minutes is None else [*said, f"One run on all labels takes {told_time(minutes)}."]
 
 
-def _would_change(
-    decision: Decision, pilot: Pilot | None, settling: SettlingRun | None, min_gain: float, shift_margin: float
-) -> list[str]:
+def _would_change(decision: Decision, pilot: Pilot | None, min_gain: float, shift_margin: float) -> list[str]:
     if decision == "not worth it":
         return [
             f"A gain smaller than {_points(min_gain)} being enough.",
@@ -222,16 +220,9 @@ def _would_change(
             "A better probe: another backbone, other layers, or several joined, closes the gap without fine-tuning."
         ]
         return said if pilot.shift else [*said, "Shifted data on which the fine-tuned network falls behind."]
-    said = []
-    if settling:
-        more = "" if pilot is None or settling.labels != pilot.labels else "more "
-        said.append(
-            f"Fine-tuning on {settling.labels:,} labels with {settling.seeds} {more}"
-            f"seed{'s' if settling.seeds > 1 else ''} would settle it most likely, in about {_time(settling.minutes)}."
-        )
     if pilot is None:
-        return [*said, "Half of those labels beside them would show the trend, without which a pilot cannot decide."]
-    gain = pilot.gain
+        return ["A pilot: the gain on two sizes of a part of the labels, and its trend."]
+    said, gain = [], pilot.gain
     if gain.value - gain.below <= min_gain < gain.value + gain.above:
         said.append("More held-out rows: so few leave the gain open, however many seeds are run.")
     if not pilot.keeps(shift_margin):
@@ -244,7 +235,7 @@ def _percent(share: Estimate) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f} points"
+    return f"{100 * share:.1f} point{'s' * (round(100 * share, 1) != 1)}"
 
 
 def _span(change: Estimate) -> str:
@@ -255,5 +246,10 @@ def _seeds(number: int) -> str:
     return f"{number} seed{'s' if number > 1 else ''}"
 
 
-def _time(minutes: float | None) -> str:
-    return "a time not known" if minutes is None else f"{minutes:.3g} minutes"
+def told_time(minutes: float) -> str:
+    """Return minutes in words, as roughly as they are known."""
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} minute{'s' * (round(minutes) != 1)}"
+    return f"about {minutes / 60:.1f} hours"

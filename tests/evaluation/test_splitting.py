@@ -207,7 +207,8 @@ def test_a_rare_class_is_left_out_and_said() -> None:
         "of class 'rare', too few for 5 folds": [60, 61, 62]
     }
     assert splits.notes == [
-        "class 'rare' (3 rows) left out: 3 rows, fewer than the 5 folds. Label more, or use fewer folds, to measure it"
+        "class 'rare' (3 rows) left out: 3 rows, fewer than the 5 folds. To measure it, label more, or say in a column "
+        "`split` which rows are train and test (or `evaluate --folds`)"
     ]
     assert all(not {60, 61, 62} & {*one.train.tolist(), *one.test.tolist()} for one in splits.resamples)
     assert not make_splits(names(63), y, task="classification", folds=3).left_out
@@ -225,8 +226,8 @@ def test_a_class_of_few_groups_is_rare_too() -> None:
     ("y", "message"),
     [
         (["a"] * 10, "all 10 rows are of class 'a': a classifier needs at least two"),
-        (["a"] * 10 + ["b"] * 3, "class 'b': 3 rows, fewer than the 5 folds.* label more, or use 3 folds at most"),
-        (["a"] * 10 + ["b"], "class 'b': 1 row, fewer than the 5 folds.* label more, or take them out"),
+        (["a"] * 10 + ["b"] * 3, "class 'b': 3 rows, fewer than the 5 folds.* label more, .*`split`.*--folds 3"),
+        (["a"] * 10 + ["b"], "class 'b': 1 row, fewer than the 5 folds.* label more, or say in a column `split` which"),
         ([str(i) for i in range(9)], "classes '0', '1', '2', '3', '4' and 4 more: 1 row each at most"),
     ],
 )

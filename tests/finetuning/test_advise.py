@@ -162,6 +162,8 @@ def test_without_a_pilot_it_names_a_run_that_works(hard: Path, tmp_path: Path, m
     assert step.command == (
         f"embedpipe advise {hard} --seeds 2 --epochs 1 --batch-size 16 --trust --near 1.01 --pilot --to store.pilot"
     )
+    assert step.told == "a pilot on 20 and 40 labels, 2 seeds each"
+    assert not any("labels with" in line for line in found.would_change)  # one run is named, not two
     assert json.loads(json.dumps(found.to_dict()))["next_step"]["command"] == step.command
     assert any("A better layer" in line for line in found.would_change)
     settled = advise(*step.sources, **step.options, progress=False)

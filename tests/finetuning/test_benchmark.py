@@ -337,6 +337,21 @@ def test_what_is_saved_and_by_how_much_learners_differ() -> None:
     swapped = [dataclasses.replace(one, learner="hand-off") if one.learner == "probe" else one for one in swapped]
     turned = dataclasses.replace(found, cells=swapped, learners=["hand-off", "plain"])
     assert find_saved(turned)[0].labels is None
+    assert saved.known
+    assert not find_saved(turned)[0].known
+    assert not dataclasses.replace(saved, labels=Estimate(0.2, 0.0, 14.4)).known
+    guessed = dataclasses.replace(found, guess=0.69)  # what "scratch" reaches in the end may be one
+    assert (find_saved(guessed)[0].labels, find_saved(guessed)[0].seconds) == (None, None)
+    assert find_saved(dataclasses.replace(found, guess=0.6)) == [saved]
+
+
+def test_few_seeds_are_said() -> None:
+    def says(seeds: int) -> str:
+        return Benchmark("", "", "", "", [], [], list(range(seeds)), [], 0, [], [], [], [], "").caution
+
+    assert "One seed" in says(1)
+    assert "2 seeds leave intervals wide: more narrow them (--seeds 5)" in says(2)
+    assert not says(3)
 
 
 @pytest.mark.parametrize(
