@@ -126,7 +126,7 @@ def finetune(
         done = workers.from_first(lambda: place.read_result(folder))
         if done is None:
             frozen = load_frozen(probe.spec, reload_options, workers.device or device)
-            show = Progress(progress if workers.first else False)
+            show = Progress(progress if workers.first else False, detail=True)
             found = _hand_off(probe, frozen, roles, store, folder, chosen, key, workers, show, on_epoch)
             found.notes += _seen(given, store)
             if workers.first:

@@ -13,9 +13,9 @@ BatchNorm = Literal["frozen", "trained"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 #: Learning rate of an optimizer where the user names none; of weights that are good already, so a small one.
-LEARNING_RATES: dict[str, float] = {"adamw": 1e-4, "sgd": 3e-3}
+LEARNING_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 3e-3}
 #: By how much that of low-rank additions is higher: they begin at nothing.
-LORA_RATE = 10
+LORA_RATE = 3
 #: From so many training images on, ``auto`` augments strongly.
 MANY_IMAGES = 5_000
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.classifier_network import ClassifierNetwork
+from embedpipe.finetuning.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.photos import Photos, Rows
 from embedpipe.finetuning.result import Epoch
@@ -33,8 +33,6 @@ SAVE_SECONDS = 60.0
 LOOK = 16
 #: Norm to which longer gradients are cut.
 LONGEST_GRADIENT = 1.0
-#: Learning rate of a transformer's block, as a share of the next one's (Bao et al., ICLR 2022); LoRA has none.
-TRANSFORMER_DECAY = 0.75
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -133,7 +131,7 @@ class Trainer:
                 "them frozen"
             )
         self._model = self.workers.together(network)
-        self._optimizer = _optimizer(network, options, last_rate)
+        self._optimizer = make_optimizer(network, options, last_rate)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._rates = [group.get("lr_scale", 1.0) * options.peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
@@ -231,8 +229,9 @@ class Trainer:
 
     def _step(self, step: int, images: int, rows: Rows, pixels: Tensor) -> None:
         """Take one step of the optimizer, by so many pictures, of which these are this process's."""
+        share = share_of_rate(step, self.options.epochs * self._per_epoch, self.options.warmup)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self._schedule(step)
+            group["lr"] = rate * share
         y, total = self._y[rows], torch.zeros((), device=self.device)
         # As many parts in each process, as they wait for one another.
         parts = min(self.options.accumulate, math.ceil(images / self.workers.count))
@@ -273,14 +272,6 @@ class Trainer:
                 )
             self.run.loss += loss
         self._losses.clear()
-
-    def _schedule(self, step: int) -> float:
-        """Return the share of the peak rate: up in a line, then down by half a cosine."""
-        total = self.options.epochs * self._per_epoch
-        warm = round(self.options.warmup * total)
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
     def _finish_epoch(self, training_loss: float | None) -> None:
         """Measure on the validation rows, keep the best weights, and save."""
@@ -356,19 +347,3 @@ class Trainer:
 
 def _usual_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def _optimizer(network: ClassifierNetwork, options: FinetuneOptions, last_rate: float) -> torch.optim.Optimizer:
-    """Return the optimizer; biases and normalisations do not decay, and early blocks of transformers learn slowly."""
-    module = network.network.module
-    attends = any("Attention" in type(part).__name__ for part in module.modules())
-    decay = options.layer_decay or (TRANSFORMER_DECAY if attends and options.lora is None else 1.0)
-    if decay < 1:
-        groups = param_groups_layer_decay(module, weight_decay=options.weight_decay, layer_decay=decay)
-    else:
-        groups = param_groups_weight_decay(module, weight_decay=options.weight_decay)
-    last = param_groups_weight_decay(network.last, weight_decay=options.weight_decay)
-    groups += [{**group, "lr_scale": last_rate} for group in last]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.peak_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=options.peak_rate)

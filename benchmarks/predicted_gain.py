@@ -1,0 +1,108 @@
+"""Does a pilot foretell what fine-tuning gains with more labels? Predicted and realised gains, data set by data set.
+
+    python benchmarks/predicted_gain.py STORE[:COLUMN]... --to FOLDER [--pilot 60 120] [--full 480] [--seeds 3]
+                                        [--epochs 5] [--learning-rate 3e-4]
+
+For each store of images: a pilot (hand-off beside probe, at two sizes, every seed) and the verdict of
+`embedpipe.finetuning.verdict.judge` from it alone, with the probe's accuracy at ``--full`` labels as its ceiling; then
+the same two learners at that size, which the verdict has not seen. Predicted: the pilot's gain at its largest size, and
+that carried on by its trend. Realised: hand-off less probe, mean over seeds with its 95 % interval. A verdict is
+*right* where it says "worth it" and at least one point is gained, or "not worth it" and less is; *wrong* the other way
+round; *open* where it cannot tell yet.
+
+Everything is kept in FOLDER: a run that is stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import embedpipe
+from embedpipe.evaluation.result import Estimate
+from embedpipe.finetuning.advise_pilot import LEARNERS, pilot_runs
+from embedpipe.finetuning.pilot_statistics import PilotRun, read_pilot
+from embedpipe.finetuning.verdict import judge
+from embedpipe.statistics.paired import wilson
+
+MIN_GAIN = 0.01
+
+
+def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tuple[list[PilotRun], int]:
+    """Return the pairs of hand-off and probe at all sizes, and how many test rows there are."""
+    weights: dict[str, Any] = {}
+    spec = embedpipe.FeatureStore(store).spec
+    if spec.provider == "checkpoint":
+        weights["weights"] = str(options.weights)
+    found = embedpipe.benchmark(
+        store,
+        to=folder,
+        label=label,
+        learners=LEARNERS,
+        sizes=(*options.pilot, options.full),
+        seeds=options.seeds,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        corruptions=("fog",),
+        severities=(3,),
+        progress=True,
+        **weights,
+    )
+    return pilot_runs(found), found.test_rows
+
+
+def main() -> None:
+    """Run, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("stores", nargs="+")
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--pilot", type=int, nargs=2, default=[60, 120])
+    parser.add_argument("--full", type=int, default=480)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--weights", type=Path, help="the file of stores that were embedded with a checkpoint")
+    options = parser.parse_args()
+    rows = []
+    for name in options.stores:
+        store, _, label = name.partition(":")
+        label = label or "label"
+        runs, count = run(store, label, options.to / f"{Path(store).stem}-{label}", options)
+        full = [one for one in runs if one.labels == options.full]
+        pilot = [one for one in runs if one.labels != options.full]
+        probe = float(np.mean([one.probe for one in full]))
+        said = judge(
+            pilot,
+            probe_at_full=Estimate(probe, *wilson(round(probe * count), count)[-2:]),
+            labels_at_full=options.full,
+            test_rows=count,
+            min_gain=MIN_GAIN,
+        )
+        realised = read_pilot(full, options.full, count, count).gain.interval()
+        assert said.gain is not None
+        trend = said.trend.value * math.log2(options.full / max(options.pilot)) if said.trend else 0.0
+        worth = {"worth it": True, "not worth it": False}.get(said.decision)
+        judged = "open" if worth is None else "right" if worth == (realised.value >= MIN_GAIN) else "wrong"
+        rows.append(judged)
+        if len(rows) == 1:
+            print("| data, label | probe | predicted | with its trend | verdict | realised | |")
+            print("| --- | ---: | ---: | ---: | --- | ---: | --- |")
+        print(
+            f"| {Path(store).stem}, {label} | {100 * probe:.1f} % | {points(said.gain)} | "
+            f"{100 * (said.gain.value + trend):+.1f} | {said.decision} | {points(realised)} | {judged} |",
+            flush=True,
+        )
+    print("\n" + ", ".join(f"{rows.count(word)} {word}" for word in ("right", "wrong", "open")))
+
+
+def points(found: Estimate) -> str:
+    """Write a difference with its interval, in percentage points."""
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+if __name__ == "__main__":
+    main()
