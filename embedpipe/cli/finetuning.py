@@ -53,8 +53,9 @@ def finetune(
     """Train the network itself, beginning with a linear head on its frozen features.
 
     At first the network is as good as the head, as that becomes its last layer; then all weights are trained, and the
-    best by the validation rows are kept. Test rows are read once, at the end. A run that was stopped goes on where it
-    was. The result is a backbone again, with a head: `embed --backbone checkpoint/TO/backbone.safetensors`.
+    latest that are not worse than the best on the validation rows are kept. Test rows are read once, at the end. A run
+    that was stopped goes on where it was. The result is a backbone again, with a head: `embed --backbone
+    checkpoint/TO/backbone.safetensors`.
 
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
@@ -108,7 +109,7 @@ def print_hand_off(found: HandOff, verbose: bool) -> None:
         )
     else:
         print(f"\n{test.rows:,} test rows, read once: probe {test.probe:.2%}")
-        print("no epoch was better than the probe on the validation rows: its weights were kept, so they are the same")
+        print("all epochs were worse than the probe on the validation rows: it was kept, so they are the same")
     weights = show.plain(found.backbone)
     print(f"a backbone again: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
     print(f"and its head: embedpipe predict {show.plain(found.head)} DATA --weights {weights} --to predictions.csv")

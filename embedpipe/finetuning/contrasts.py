@@ -106,7 +106,7 @@ def _of_validation(accuracies: Sequence[tuple[float, float]], labels: int) -> Es
 
 
 def _slope(cell: Cell) -> float:
-    """Return the accuracy won per epoch, up to the best one; 0 where no training was better."""
+    """Return the accuracy won per epoch, up to the best one; 0 where that is before any training."""
     return (cell.epochs[cell.best].accuracy - cell.epochs[0].accuracy) / max(cell.best, 1)
 
 

@@ -114,7 +114,7 @@ class Bench:
             network, photos, roles.y, draw.train, draw.validation, options, state=state, key=key, last_rate=last_rate
         )
         run = trainer.fit(Progress(False))
-        if learner == "hand-off" and not run.best.number:  # nothing was better than the probe: it has all labels
+        if learner == "hand-off" and not run.best.number:  # all was worse than the probe: it has all labels
             network.put_head(self.fit_probe(draw.rows))
         begin = time.perf_counter()
         cell = Cell(

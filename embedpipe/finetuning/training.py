@@ -66,14 +66,15 @@ class Run:
         return self.epochs[self.kept]
 
     def add(self, epoch: Epoch, rows: int) -> None:
-        """Count an epoch, and keep it if it is better on so many validation rows.
+        """Count an epoch, and keep it unless it is worse on so many validation rows.
 
-        Of those whose accuracy is within one standard error of the highest, the loss decides: few rows tell more by it.
+        It is worse where its accuracy is below the highest by more than the standard error of such a difference. Of
+        epochs that the rows do not tell apart the latest is kept, as the learning rate has come down by then.
         """
         self.epochs.append(epoch)
         highest = max(one.accuracy for one in self.epochs)
-        near = highest - math.sqrt(highest * (1 - highest) / rows)
-        if epoch.accuracy >= near and (self.best.accuracy < near or epoch.log_loss < self.best.log_loss):
+        near = highest - math.sqrt(2 * highest * (1 - highest) / rows)
+        if epoch.accuracy >= near:
             self.kept = epoch.number
 
 
