@@ -60,7 +60,8 @@ def finetune(
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
     from embedpipe.finetuning import finetune as run
-    from embedpipe.finetuning.workers import first_of_launched
+    from embedpipe.finetuning.launched import first_of_launched, launched_with
+    from embedpipe.store import FeatureStore
 
     given: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
     if page is None:
@@ -77,13 +78,13 @@ def finetune(
     if as_json:
         show.json_value(found.to_dict())
     elif not quiet:
-        print_hand_off(found, verbose)
+        print_hand_off(found, source if FeatureStore.exists(source) else str(to / "features"), verbose)
     for id, why in found.failed.items():
         print(f"embedpipe: left out: {id}: {why}", file=sys.stderr)
-    return PARTLY_FAILED if found.failed else 0
+    return PARTLY_FAILED if found.failed and launched_with() == 1 else 0  # launchers take any other code for a crash
 
 
-def print_hand_off(found: HandOff, verbose: bool) -> None:
+def print_hand_off(found: HandOff, before: str, verbose: bool) -> None:
     """Print what `embedpipe.finetune` did."""
     zero, test = found.step_zero, found.test
     print(
@@ -94,7 +95,8 @@ def print_hand_off(found: HandOff, verbose: bool) -> None:
         print(f"note: {note}")
     print(
         f"the network gives the stored head's answers: {zero.stored:.2%} and {zero.network:.2%} of {zero.rows:,} "
-        f"validation rows, logits within {zero.largest:.1g}; it begins with that head fitted on training rows alone"
+        f"validation rows, logits within {zero.largest:.1g}; that head may have learned from these, so the training "
+        "begins with it fitted on training rows alone"
     )
     table = Table("epoch", "training loss", "validation accuracy", "log-loss", "s", box=None)
     for one in found.epochs:
@@ -114,7 +116,7 @@ def print_hand_off(found: HandOff, verbose: bool) -> None:
     print(f"a backbone again: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
     print(f"and its head: embedpipe predict {show.plain(found.head)} DATA --weights {weights} --to predictions.csv")
     splits = show.plain(str(Path(found.folder, "splits.parquet")))
-    print(f"on rows that it has not seen: embedpipe evaluate OLD.features NEW.features --splits {splits}")
+    print(f"on rows that it has not seen: embedpipe evaluate {show.plain(before)} NEW.features --splits {splits}")
     if verbose:
         print(f"splits {found.splits_id}")
 

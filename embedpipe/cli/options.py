@@ -18,6 +18,7 @@ from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
 from embedpipe.finetuning.advise_options import AdviseOptions
 from embedpipe.finetuning.benchmark_options import BenchmarkOptions
+from embedpipe.finetuning.launched import first_of_launched
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.roles import RoleOptions
 from embedpipe.sources.options import SourceOptions
@@ -85,6 +86,8 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
         try:
             code = command(**values)
         except EmbedpipeError as error:
+            if command.__name__ == "finetune" and not first_of_launched():  # the first of several says it
+                raise typer.Exit(error.exit_code) from error
             if values.get("verbose"):
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)

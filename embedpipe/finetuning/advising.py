@@ -20,11 +20,11 @@ from embedpipe.finetuning.advise_pilot import CORRUPTED, LEARNERS, Plan, pilot_r
 from embedpipe.finetuning.benchmark_result import Benchmark
 from embedpipe.finetuning.cell_files import RunFolder
 from embedpipe.finetuning.cheap_options import best_hits, measure_cheap
+from embedpipe.finetuning.launched import require_one_process
 from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.roles import RoleOptions, read_roles
-from embedpipe.finetuning.verdict import Verdict, judge
-from embedpipe.finetuning.workers import require_one_process
+from embedpipe.finetuning.verdict import A_PILOT, Verdict, judge
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore
 
@@ -122,7 +122,7 @@ def advise(
         min_gain=chosen.min_gain,
         shift_margin=chosen.shift_margin,
     )
-    verdict, found, cost, notes = ask([], test_rows=len(roles.test)), None, None, [*cheap.notes]
+    verdict, found, cost, notes = ask([], test_rows=len(roles.test)), None, None, [*roles.splits.notes, *cheap.notes]
     if verdict.decision == "can't tell yet":
         Progress(progress).say("timing a few steps of training")
         try:
@@ -154,7 +154,8 @@ def advise(
             )
     elif wanted:
         notes.append(f"No pilot was run: {_why_none(verdict, labels, whole, chosen)}.")
-    would_change = list(verdict.would_change)
+    more = "More labels: these are too few for a pilot."
+    would_change = [more if one == A_PILOT and not whole else one for one in verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.dims) == 1:
         would_change.append("A better layer: the store has one only, and `embed --layer NAME` stores several at once.")
     asked = {"label": label, "device": device, **{k: v for k, v in options.items() if k != "budget"}}

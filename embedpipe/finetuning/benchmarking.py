@@ -20,12 +20,12 @@ from embedpipe.finetuning.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.cell_runner import CellRunner
 from embedpipe.finetuning.contrasts import find_contrasts, find_saved
 from embedpipe.finetuning.drawing_labels import check_sizes
+from embedpipe.finetuning.launched import require_one_process
 from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.roles import SHIFTED, RoleOptions, Roles, read_roles
 from embedpipe.finetuning.shifting import CLEAN, kinds_of_shift
 from embedpipe.finetuning.time_plan import plan_sizes
-from embedpipe.finetuning.workers import require_one_process
 from embedpipe.finetuning.working_alone import working_alone
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore

@@ -51,7 +51,8 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
     if not (arch := architecture(spec)).startswith("python:"):  # code that a file must not name
         about["architecture"] = arch
     with whole_file(path) as part:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, part, metadata=about)
+        # Clones: tensors that are two names for one cannot be saved as they are.
+        save_file({name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}, part, metadata=about)
 
 
 def write_result(result: Mapping[str, Any], folder: Path) -> None:

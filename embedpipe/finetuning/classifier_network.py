@@ -100,10 +100,11 @@ class ClassifierNetwork(nn.Module):
                 f"freeze_until={stage!r} is no part of {self.network.name}{nearest(stage, names)}: "
                 "`embedpipe backbones NAME --layers` lists its stages"
             )
-        for name, parameter in self.network.module.named_parameters():
-            if name == stage or name.startswith(f"{stage}."):
+        for name, part in self.network.module.named_modules():
+            if name == stage:
                 return
-            parameter.requires_grad_(False)
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
     def put_head(self, head: LinearHead) -> None:
         """Make a head of the same vectors the last layer."""

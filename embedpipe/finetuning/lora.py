@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from embedpipe.importing import import_extra
 
 def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
     """Freeze a network, and add to each linear layer that was trained the product of two small matrices, first 0.
+
+    A layer that shares its weight with another gets none: each would add to both.
 
     Parameters
     ----------
@@ -35,7 +38,12 @@ def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
         Without the extra.
     """
     peft = import_extra("peft", "finetune")
-    targets = [path for path, part in module.named_modules() if type(part) is nn.Linear and part.weight.requires_grad]
+    shared = Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
+    targets = [
+        path
+        for path, part in module.named_modules()
+        if type(part) is nn.Linear and part.weight.requires_grad and shared[id(part.weight)] == 1
+    ]
     if not targets:
         raise UsageError(f"lora={rank}: {name} has no linear layers to add to, as transformers have: leave it out")
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)

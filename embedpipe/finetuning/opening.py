@@ -11,7 +11,7 @@ from typing import Any
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
-from embedpipe.errors import ReadError, UsageError
+from embedpipe.errors import EmbedpipeError, ReadError, UsageError
 from embedpipe.sources import read_uri
 from embedpipe.store import FeatureStore
 from embedpipe.whole_files import whole_file
@@ -40,7 +40,12 @@ def open_images(
         named: dict[str, Any] = {} if label == "label" else {"label": label}
         _claim(features, {"source": str(Path(source).resolve()), "label": label, "backbone": backbone})
         named |= {"weights": reload.weights, "offline": reload.offline}
-        store = embed(source, features, backbone=backbone, device=device, progress=progress, **named)
+        try:
+            store = embed(source, features, backbone=backbone, device=device, progress=progress, **named)
+        except EmbedpipeError:
+            if not FeatureStore.exists(os.fspath(features)):  # nothing is claimed for what could not be begun
+                _claim_of(features).unlink(missing_ok=True)
+            raise
         label = "label"  # as the store calls it, whatever the source does
     if store.spec.modality != "image":
         raise UsageError(f"{store.path!r} holds vectors of texts, and only networks of images are fine-tuned")
@@ -49,11 +54,15 @@ def open_images(
 
 def _claim(features: Path, facts: dict[str, str]) -> None:
     """Take a run's folder for one source, before anything of it is changed. Raises UsageError if it is another's."""
-    path = features.with_suffix(".json")
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != facts:
+    path, told = _claim_of(features), json.dumps(facts)
+    if path.exists() and path.read_text(encoding="utf-8") != told:
         raise UsageError(f"{str(features.parent)!r} holds a run of other data: name another folder (--to)")
     with whole_file(path) as part:
-        part.write_text(json.dumps(facts), encoding="utf-8")
+        part.write_text(told, encoding="utf-8")
+
+
+def _claim_of(features: Path) -> Path:
+    return features.with_suffix(".json")
 
 
 def photo_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[[int], Any]:

@@ -56,7 +56,9 @@ class FinetuneOptions:
     )
     lora: int | None = field(
         default=None,
-        metadata={"help": "Train low-rank additions of this rank to linear layers, as transformers have them: LoRA."},
+        metadata={
+            "help": "Train low-rank additions of this rank to linear layers, as in transformers: LoRA; needs peft."
+        },
     )
     augment: Augment = field(
         default="auto", metadata={"help": "none; light: crops and flips; strong: smaller crops, colours, erasing."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +55,9 @@ class Roles:
     hashes : list of str
         Of the contents that were embedded.
     y : int64 array (n_samples,)
-        Positions in ``classes``; `NO_CLASS` of rows that have no role.
+        Positions in ``classes``; `NO_CLASS` of rows whose class has none to train on; those have no role.
     classes : array (n_classes,)
-        Those of rows that have one.
+        Those of the training rows.
     train, validation, test : int64 array
         Positions; no row has two roles, nor do near-duplicates or rows of a group on two sides.
     shifted : int64 array
@@ -106,14 +107,11 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
     one = rows.splits.resamples[0]
     roles = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
     shifted = np.array([str(role).strip().lower() == SHIFTED for role in roles])
-    taking_part = shifted | np.isin(np.arange(len(rows.y)), np.concatenate([one.train, one.test]))
-    classes = np.unique(rows.y[taking_part])
-    y = np.where(taking_part, np.searchsorted(classes, rows.y), NO_CLASS)
+    groups = rows.splits.groups
     if one.tune and rows.validation[one.train].any():
         train, validation = (one.train[part] for part in one.tune[0])
     else:
-        groups = rows.splits.groups
-        held = _held_out(y[one.train], None if groups is None else groups[one.train], one.seed)
+        held = _held_out(rows.y[one.train], None if groups is None else groups[one.train], one.seed)
         train, validation = one.train[~held], one.train[held]
     if not len(train) or not len(validation):
         raise TrainingDataError(
@@ -122,23 +120,36 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
         )
     hashes = _column(store, "content_hash", rows.ids)
     train, validation, test = (part[~shifted[part]] for part in (train, validation, one.test))
-    return Roles(
-        rows.ids,
-        rows.uris,
-        hashes,
-        y.astype(np.int64),
-        classes,
-        train,
-        validation,
-        test,
-        np.flatnonzero(shifted),
-        rows.splits,
-    )
+    train, validation = _all_learned(rows.y, groups, train, validation)
+    classes = np.unique(rows.y[train])
+    y = np.where(np.isin(rows.y, classes), np.searchsorted(classes, rows.y), NO_CLASS)
+    others = np.flatnonzero(shifted)
+    unknown = np.setdiff1d(rows.y[np.concatenate([validation, test, others])], classes).tolist()
+    splits = rows.splits
+    if unknown:
+        note = f"rows of {', '.join(map(repr, unknown))} are left out: none of them is left to train on"
+        splits = dataclasses.replace(splits, notes=[*splits.notes, note])
+    validation, test, others = (part[y[part] != NO_CLASS] for part in (validation, test, others))
+    if not len(validation) or not len(test):
+        raise TrainingDataError("no row of a class that is trained on is left to stop by or to test on: label more")
+    return Roles(rows.ids, rows.uris, hashes, y.astype(np.int64), classes, train, validation, test, others, splits)
 
 
-def _held_out(y: Rows, groups: Rows | None, seed: int) -> npt.NDArray[np.bool_]:
+def _all_learned(y: npt.NDArray[Any], groups: Rows | None, train: Rows, validation: Rows) -> tuple[Rows, Rows]:
+    """Let rows for validation be trained on, with their groups, if others are left and their class has no other."""
+    needed = ~np.isin(y[validation], y[train])
+    if groups is not None:
+        needed = np.isin(groups[validation], groups[validation[needed]])
+    if needed.all():
+        return train, validation
+    return np.sort(np.concatenate([train, validation[needed]])), validation[~needed]
+
+
+def _held_out(y: npt.NDArray[Any], groups: Rows | None, seed: int) -> npt.NDArray[np.bool_]:
     """Return which rows are for validation: if others are left, none of a class that would have no row to train on."""
-    held = np.asarray(fold_numbers(y, groups, PARTS, np.random.default_rng(seed)) == 0)
+    held = np.asarray(
+        fold_numbers(np.unique(y, return_inverse=True)[1], groups, PARTS, np.random.default_rng(seed)) == 0
+    )
     needed = ~np.isin(y, y[~held])
     others = held & ~(needed if groups is None else np.isin(groups, groups[needed]))
     return others if others.any() else held

@@ -68,13 +68,14 @@ class Run:
     def add(self, epoch: Epoch, rows: int) -> None:
         """Count an epoch, and keep it unless it is worse on so many validation rows.
 
-        It is worse where its accuracy is below the highest by more than the standard error of such a difference. Of
-        epochs that the rows do not tell apart the latest is kept, as the learning rate has come down by then.
+        It is worse where its accuracy is below that before training, or below the highest by more than the standard
+        error of such a difference. Of epochs that the rows do not tell apart the latest is kept, as the learning rate
+        has come down by then.
         """
         self.epochs.append(epoch)
         highest = max(one.accuracy for one in self.epochs)
         near = highest - math.sqrt(2 * highest * (1 - highest) / rows)
-        if epoch.accuracy >= near:
+        if epoch.accuracy >= max(near, self.epochs[0].accuracy):
             self.kept = epoch.number
 
 
@@ -173,7 +174,7 @@ class Trainer:
                     last = run.epochs[-1]
                     progress.say(
                         f"epoch {last.number} of {options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
-                        f"{last.accuracy:.2%}, log-loss {last.log_loss:.4f}{' (best)' * (run.best is last)}"
+                        f"{last.accuracy:.2%}, log-loss {last.log_loss:.4f}{' (kept)' * (run.best is last)}"
                     )
         except torch.OutOfMemoryError as error:
             raise BackboneError(
@@ -298,7 +299,7 @@ class Trainer:
 
     def _said(self) -> str:
         best = self.run.best
-        return f"best: {best.accuracy:.2%} after epoch {best.number}"
+        return f"kept: {best.accuracy:.2%} after epoch {best.number}"
 
     def _save(self) -> None:
         if self._state is None:

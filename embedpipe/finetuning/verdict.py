@@ -11,6 +11,8 @@ from embedpipe.evaluation.result import Estimate
 from embedpipe.finetuning.pilot_statistics import Pilot, PilotRun, check_runs, read_pilot
 
 Decision = Literal["worth it", "not worth it", "can't tell yet"]
+#: What would change a verdict where none was run.
+A_PILOT = "A pilot: the gain on two sizes of a part of the labels, and its trend."
 #: Runs of one size that the rule may ask for.
 MOST_SEEDS = 10
 
@@ -177,7 +179,8 @@ def _evidence(
     shift_margin: float,
 ) -> list[str]:
     said = [
-        f"With all {labels_at_full:,} labels the probe gets {_percent(ceiling)} wrong: no gain can be above that."
+        f"With all {labels_at_full:,} labels a head on frozen features gets {_percent(ceiling)} wrong, chosen and "
+        "measured on different rows: no gain can be above that."
         + (f" That is at most the {_points(min_gain)} asked for." if ceiling.high <= min_gain else "")
     ]
     if pilot is None:
@@ -221,7 +224,7 @@ def _would_change(decision: Decision, pilot: Pilot | None, min_gain: float, shif
         ]
         return said if pilot.shift else [*said, "Shifted data on which the fine-tuned network falls behind."]
     if pilot is None:
-        return ["A pilot: the gain on two sizes of a part of the labels, and its trend."]
+        return [A_PILOT]
     said, gain = [], pilot.gain
     if gain.value - gain.below <= min_gain < gain.value + gain.above:
         said.append("More held-out rows: so few leave the gain open, however many seeds are run.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from embedpipe.errors import UsageError
+from embedpipe.errors import EmbedpipeError, UsageError
+from embedpipe.finetuning.launched import launched_with
 from embedpipe.importing import import_extra
 
 _T = TypeVar("_T")
@@ -39,7 +39,8 @@ class Workers:
     def launched(cls, device: str | None) -> Workers:
         """Return those that a launcher began, connected with each other, or this one alone.
 
-        Raises UsageError if all of them were to train on one GPU, and MissingExtraError without the extra.
+        Raises UsageError if they were launched badly, or were all to train on one GPU, and MissingExtraError without
+        the extra.
         """
         if launched_with() == 1:
             return cls()
@@ -75,11 +76,20 @@ class Workers:
         return found
 
     def from_first(self, make: Callable[[], _T]) -> _T:
-        """Return what the first process makes, in all of them."""
+        """Return what the first process makes, in all of them; what it raises of ours, all raise."""
         if self.count == 1:
             return make()
-        made = [make() if self.first else None]
-        found: _T = import_extra("accelerate.utils", "finetune").broadcast_object_list(made)[0]
+        made: list[Any] = [None, None]
+        refused: EmbedpipeError | None = None
+        if self.first:
+            try:
+                made[0] = make()
+            except EmbedpipeError as error:
+                refused, made[1] = error, str(error)
+        import_extra("accelerate.utils", "finetune").broadcast_object_list(made)
+        if made[1] is not None:
+            raise refused or UsageError(made[1])
+        found: _T = made[0]
         return found
 
     def wait(self) -> None:
@@ -92,19 +102,3 @@ class Workers:
             return network
         devices = None if self.device in (None, "cpu") else [torch.device(self.device)]
         return nn.parallel.DistributedDataParallel(network, device_ids=devices)
-
-
-def launched_with() -> int:
-    """Return how many processes a launcher began, this one among them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def first_of_launched() -> bool:
-    """Return whether this process speaks for those that a launcher began."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def require_one_process(verb: str) -> None:
-    """Raise UsageError if a launcher began several processes, which a verb has no use for."""
-    if launched_with() > 1:
-        raise UsageError(f"`{verb}` runs in one process, and {launched_with()} were launched: call it by itself")

@@ -79,7 +79,7 @@ class DeviceMatrix:
         import torch
 
         self.shape, self.dtype, self.device = X.shape, X.dtype, device
-        self.values = torch.tensor(X, device=device)
+        self.values = torch.tensor(np.ascontiguousarray(X), device=device)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -88,7 +88,7 @@ class DeviceMatrix:
         """Return an array as a tensor on the device."""
         import torch
 
-        return torch.tensor(values, device=self.device)
+        return torch.tensor(np.ascontiguousarray(values), device=self.device)
 
     def blocks(self, count: int, width: int) -> Iterator[slice]:
         """Yield slices that cover ``count`` rows, of which so many values take a block of bounded size."""

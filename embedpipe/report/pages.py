@@ -18,10 +18,12 @@ SUFFIXES = (".html", ".htm")
 
 
 def check_page(to: str | Path) -> Path:
-    """Return a page's path; raise UsageError if its name does not end in .html."""
+    """Return a page's path; raise UsageError if its name does not end in .html, or it is a folder."""
     to = Path(to)
     if to.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{str(to)!r} is an HTML page, so its name must end in .html")
+    if to.is_dir():
+        raise UsageError(f"{str(to)!r} is a folder: name a page in it, {str(to / 'page.html')!r}")
     return to
 
 

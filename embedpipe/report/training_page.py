@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -74,7 +75,10 @@ def follow_training(to: str | Path, *, planned: int, name: str = "") -> Iterator
 
     def on_epoch(epochs: Sequence[Epoch]) -> None:
         seen[:] = epochs
-        write_training(seen, to, finished=False, planned=planned, name=name)
+        try:
+            write_training(seen, to, finished=False, planned=planned, name=name)
+        except OSError as error:  # a training is worth more than its page
+            print(f"embedpipe: the page could not be written: {error}", file=sys.stderr)
 
     check_page(to)
     try:

@@ -71,6 +71,13 @@ def test_merging_changes_nothing_but_the_form() -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
 
 
+def test_layers_that_share_a_weight_get_none() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    module[1].weight = module[0].weight
+    add_lora(module, 2, "a network", seed=0)
+    assert [name for name, part in module.named_modules() if hasattr(part, "lora_A")] == ["2"]
+
+
 def test_what_has_no_linear_layers_is_refused(store: Path, tmp_path: Path) -> None:
     tiny = embedpipe.embed(store.parent / "photos", tmp_path / "tiny", backbone=TINY)
     with pytest.raises(UsageError, match=r"lora=4: .* has no linear layers to add to, as transformers have"):

@@ -50,3 +50,18 @@ def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
         if roles.splits.groups is not None:
             sides = (roles.splits.groups[side] for side in (roles.train, roles.validation))
             assert not np.intersect1d(*sides).size
+
+
+def test_classes_without_a_training_row(tmp_path: Path) -> None:
+    """One in validation rows alone is trained on; those of one in test rows alone are left out, and it is said."""
+    X, y = clusters(60, classes=2)
+    label, split = np.array(["a", "b"])[y].tolist(), ["train", "train", "validation", "test"] * 15
+    label[2], label[3] = "seen late", "never seen"
+    roles = read_roles(make_store(tmp_path / "store", X, label=label, split=split), "label", ALL_APART)
+    assert roles.classes.tolist() == ["a", "b", "seen late"]
+    assert 2 in roles.train
+    assert len(roles.train) == 31
+    assert len(roles.validation) == 14
+    assert 3 not in roles.test
+    assert roles.y[3] == NO_CLASS
+    assert "rows of 'never seen' are left out: none of them is left to train on" in roles.splits.notes

@@ -12,9 +12,10 @@ from embedpipe.finetuning.training import Run
     ("accuracies", "rows", "kept"),
     [
         ([0.80, 0.80], 100, 1),  # of equals the latest
-        ([0.80, 0.76], 100, 1),  # four rows of a hundred tell little
-        ([0.80, 0.70], 100, 0),  # ten tell enough
-        ([0.80, 0.79], 10_000, 0),  # and so do a hundred of ten thousand
+        ([0.80, 0.79], 100, 0),  # worse than before any training
+        ([0.10, 0.80, 0.76], 100, 2),  # four rows of a hundred tell little
+        ([0.10, 0.80, 0.70], 100, 1),  # ten tell enough
+        ([0.10, 0.80, 0.79], 10_000, 1),  # and so do a hundred of ten thousand
         ([0.80, 0.90, 0.89, 0.70], 100, 2),
         ([0.80, 0.76, 0.90], 100, 2),
         ([0.80, 0.78, 0.99, 0.78, 0.98], 100, 4),

@@ -56,8 +56,27 @@ def test_two_processes_train_what_one_does(store: Path, tmp_path: Path) -> None:
         assert second.report.metrics[name] == pytest.approx(values, abs=1e-3)
 
 
-def test_a_run_goes_on_with_as_many_processes_only(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_process_refuses_is_said_once(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="the extra finetune is not installed")
+    nowhere = train(tmp_path / "nowhere", tmp_path / "run", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.count("there is no file or folder") == 1, nowhere.stderr
+    assert list((tmp_path / "run").glob("features*")) == []
+
+
+@pytest.mark.parametrize("value", ["", "abc", "0", "-1"])
+def test_what_is_no_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(UsageError, match=f"WORLD_SIZE='{value}' in the environment is no number of processes"):
+        Workers.launched(None)
+
+
+def test_what_needs_one_process_refuses_several(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"WORLD_SIZE=2 .* without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
+        Workers.launched(None)
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
     with pytest.raises(UsageError, match="device='cuda:1' is one, and 2 processes train"):
         Workers.launched("cuda:1")
     with pytest.raises(UsageError, match="`benchmark` runs in one process, and 2 were launched"):

@@ -58,7 +58,7 @@ def test_a_training_under_way_reads_itself_again(tmp_path: Path) -> None:
     page, words = Page(to), words_of(to)
     assert page.tags.count("svg") == 2
     assert "Epoch 4 of 10, 90.0 %: photos" in words
-    assert "After epoch 4 of 10, validation accuracy is 88.0 % : +4.0 points on the probe" in words
+    assert "After epoch 4 of 10, validation accuracy is 88.0 % : +4.0 points against the probe" in words
     assert "Highest so far epoch 3: 90.0 %, log-loss 0.550" in words
     assert "Probe 84.0 %, log-loss 0.600" in words
     assert "Epoch 4 training loss 0.316, validation log-loss 0.600" in words
@@ -86,7 +86,7 @@ def test_a_finished_training_stands_still_and_says_what_it_came_to(tmp_path: Pat
     to = write_training(epochs, tmp_path / "a.html", finished=True, planned=10, found=found_of(epochs, 2))
     assert "refresh" not in to.read_text()
     words = words_of(to)
-    assert "Epoch 2 was kept: 89.0 % of the validation rows, +5.0 points on the probe" in words
+    assert "Epoch 2 was kept: 89.0 % of the validation rows, +5.0 points against the probe" in words
     assert (
         "372 test rows, read once: probe 85.0 %, fine-tuned 89.0 %, that is +4.0 points (95 % interval +1.2 to +6.8)"
         in words
