@@ -18,6 +18,10 @@ from embedpipe.errors import UsageError, nearest
 from embedpipe.finetuning.linear import LinearHead
 from embedpipe.finetuning.lora import add_lora, merge_lora, merged_state
 
+#: What a fitted head is multiplied by before all is trained. It is right on nearly all training rows, and so sure that
+#: the features would learn little from them but to be shaken (Ren, Guo, Bae and Sutherland, "How to prepare your task
+#: head for finetuning", ICLR 2023; they stop fitting the head early, which would cost accuracy at the start).
+SOFTENED = 0.25
 #: Their statistics are of batches; they may be kept as they are.
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -111,6 +115,12 @@ class ClassifierNetwork(nn.Module):
         with torch.no_grad():
             self.last.weight.copy_(torch.from_numpy(head.weight))
             self.last.bias.copy_(torch.from_numpy(head.bias))
+
+    def soften(self, share: float) -> None:
+        """Multiply the last layer, and with it the logits: the classes stay, and their probabilities even out."""
+        with torch.no_grad():
+            self.last.weight.mul_(share)
+            self.last.bias.mul_(share)
 
     def backbone_state(self) -> dict[str, Tensor]:
         """Return copies of the tensors before the last layer, whatever was added merged."""

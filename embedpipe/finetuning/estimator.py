@@ -24,7 +24,7 @@ from embedpipe.decoding import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.checkpoint_folder import architecture
-from embedpipe.finetuning.classifier_network import ClassifierNetwork
+from embedpipe.finetuning.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.linear import LinearHead, linear_of
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.photos import Photos, Rows
@@ -166,7 +166,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
             network = ClassifierNetwork(backbone, probe(train), options.batch_norm, options.lora, options.seed)
             photos = _photos(_listed(items), backbone.network, options.seed)
-            trainer = Trainer(network, photos, position.astype(np.int64), train, validation, options)
+            trainer = Trainer(network, photos, position.astype(np.int64), train, validation, options, softened=SOFTENED)
             run = trainer.fit(Progress(self.verbose))
             if not run.best.number:
                 network.put_head(probe(np.arange(len(y))))

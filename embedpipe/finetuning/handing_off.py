@@ -18,7 +18,7 @@ from embedpipe.config import build_options
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation.splits import Splits
 from embedpipe.finetuning import checkpoint_folder as place
-from embedpipe.finetuning.classifier_network import ClassifierNetwork
+from embedpipe.finetuning.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.frozen_network import load_frozen, photos_of
 from embedpipe.finetuning.linear import LinearHead, estimator_of, linear_of
 from embedpipe.finetuning.opening import open_images
@@ -167,6 +167,7 @@ def _hand_off(
         options,
         state=folder / place.STATE,
         key=key,
+        softened=SOFTENED,
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
     )

@@ -19,7 +19,7 @@ from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.load import options_of
 from embedpipe.finetuning.benchmark_result import Cell, Learner
 from embedpipe.finetuning.cell_files import FinishedCell, RunFolder
-from embedpipe.finetuning.classifier_network import BATCH_NORMS, ClassifierNetwork
+from embedpipe.finetuning.classifier_network import BATCH_NORMS, SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.drawing_labels import Draw
 from embedpipe.finetuning.frozen_network import photos_of
 from embedpipe.finetuning.linear import LinearHead, linear_of
@@ -109,9 +109,17 @@ class Bench:
         photos = photos_of(roles, self.frozen, draw.seed)
         state = self.folder.state(learner, draw.labels, draw.seed)
         key = f"{self.folder.facts['key']} {state.stem}"
-        last_rate = RANDOM_HEAD if learner == "plain" else 1.0
         trainer = Trainer(
-            network, photos, roles.y, draw.train, draw.validation, options, state=state, key=key, last_rate=last_rate
+            network,
+            photos,
+            roles.y,
+            draw.train,
+            draw.validation,
+            options,
+            state=state,
+            key=key,
+            last_rate=RANDOM_HEAD if learner == "plain" else 1.0,
+            softened=SOFTENED if learner == "hand-off" else 1.0,
         )
         run = trainer.fit(Progress(False))
         if learner == "hand-off" and not run.best.number:  # all was worse than the probe: it has all labels

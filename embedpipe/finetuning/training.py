@@ -97,6 +97,8 @@ class Trainer:
         What makes the run what it is: a state of another one is refused.
     last_rate : float
         Learning rate of the last layer, as a multiple of the others'.
+    softened : float
+        What the last layer is multiplied by before the first step.
     workers : Workers
         Those that train it together: each takes its share of every batch.
     on_epoch : callable, optional
@@ -115,11 +117,12 @@ class Trainer:
         state: Path | None = None,
         key: str = "",
         last_rate: float = 1.0,
+        softened: float = 1.0,
         workers: Workers | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
         self.network, self.photos, self.options = network, photos, options
-        self.workers, self._on_epoch = workers or Workers(), on_epoch
+        self.workers, self._on_epoch, self._softened = workers or Workers(), on_epoch, softened
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
         self._state, self._key = state, key
         self.device = network.last.weight.device
@@ -163,6 +166,8 @@ class Trainer:
                 self._finish_epoch(None)
             elif self._on_epoch is not None:
                 self._on_epoch(run.epochs)
+            if len(run.epochs) == 1 and not run.batches:
+                self.network.soften(self._softened)
             total = options.epochs * self._per_epoch
             done = (len(run.epochs) - 1) * self._per_epoch + run.batches
             with progress.step("training", total, "batches", self._said) as advance:

@@ -20,10 +20,12 @@ from safetensors.torch import load_file
 
 import embedpipe
 from embedpipe.errors import SpecMismatchError, TrainingDataError, UsageError
-from embedpipe.finetuning.classifier_network import ClassifierNetwork
+from embedpipe.finetuning.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.linear import linear_of
+from embedpipe.finetuning.probe import fitted_anew
 from embedpipe.finetuning.roles import RoleOptions, read_roles
 from embedpipe.finetuning.working_alone import working_alone
+from embedpipe.heads.training import read_finite
 
 #: The pictures look alike to the small network.
 ALONE = {"near": 1.01}
@@ -301,3 +303,14 @@ def test_a_damaged_result_says_what_to_do(made: tuple[Path, Path], tmp_path: Pat
         embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST)
     result.unlink()
     assert embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST).test == first.test
+
+
+def test_the_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp_path: Path) -> None:
+    store, head = embedpipe.FeatureStore(made[0]), embedpipe.load_head(made[1])
+    found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
+    roles = read_roles(store, "label", RoleOptions(near=1.01))
+    X = read_finite(store, head.dims, roles.ids)
+    first, last = fitted_anew(head, X, roles, roles.train), linear_of(embedpipe.load_head(found.head))
+    assert found.best == 1
+    np.testing.assert_allclose(last.weight, SOFTENED * first.weight, rtol=1e-3, atol=1e-6)
+    assert found.epochs[0].log_loss < found.epochs[1].log_loss  # that of the head as it is, and softened
