@@ -114,6 +114,21 @@ class Browser:
         assert "error" not in answer, answer
         return answer["result"]
 
+    def open_alone(self, page: Path, width: int, scheme: str) -> list[float]:
+        """Show a page, which loads nothing, runs nothing, complains of nothing and fits; return its charts' widths."""
+        events = self.open(page, width, scheme)
+        asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        assert page.as_uri() in asked
+        assert all(url == page.as_uri() or url.startswith("data:") for url in asked)
+        complaints = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
+        assert [one for one in events if one["method"] in complaints] == []
+        assert self.ask("window.hacked") is None
+        assert self.ask("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+        widths: list[float] = self.ask(
+            "[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().width)"
+        )
+        return widths
+
     def open(self, page: Path, width: int, scheme: str) -> list[dict[str, Any]]:
         """Show a page without a network; return what it asked for and what was complained of."""
         for domain in ("Page", "Network", "Log", "Runtime"):
