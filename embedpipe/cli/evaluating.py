@@ -172,10 +172,13 @@ def _measure_protocol(
 
 def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
     print(f"{found[0].results[0].protocol} on {found[0].splits}")
-    table = Table("backbone", "layer", *found[0].figures, box=None)
+    stores = len({one.store for one in found}) > len(
+        {one.backbone for one in found}
+    )  # backbones do not tell them apart
+    table = Table("store" if stores else "backbone", "layer", *found[0].figures, box=None)
     for one in found:
         table.add_row(
-            show.plain(one.backbone),
+            show.plain(one.store if stores else one.backbone),
             show.plain("+".join(one.columns)),
             *(f"{value:.4g}" for value in one.figures.values()),
         )
@@ -185,4 +188,4 @@ def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
             print(f"{name}: {value}")
         for one in found:
             for row in one.results[0].details:
-                print(f"{one.backbone} {'+'.join(one.columns)}: {row}")
+                print(f"{one.store if stores else one.backbone} {'+'.join(one.columns)}: {row}")
