@@ -114,9 +114,11 @@ def main() -> None:
             pooled["corrupted"].append(np.subtract(*shifted).tolist())
     for where, differences in pooled.items():
         draws = np.mean(differences, axis=0)
-        half = t.ppf(0.975, len(draws) - 1) * draws.std(ddof=1) / np.sqrt(len(draws))
-        at = 100 * np.array([draws.mean(), draws.mean() - half, draws.mean() + half])
-        print(f"\nhand-off less plain, {where}, all together: {at[0]:+.2f} ({at[1]:+.2f} to {at[2]:+.2f})")
+        error = draws.std(ddof=1) / np.sqrt(len(draws))
+        ends = draws.mean() + error * t.ppf([0.025, 0.975, 0.05], len(draws) - 1)
+        low, high, least = 100 * ends
+        print(f"\nhand-off less plain, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+        print(f"one-sided 95 % bound: {least:+.2f}")
     print(json.dumps(results))
 
 

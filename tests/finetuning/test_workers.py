@@ -16,6 +16,8 @@ import embedpipe
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.workers import Workers
 
+#: A launcher that takes a port that is free.
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ARGUMENTS = ["--epochs", "2", "--batch-size", "8", "--accumulate", "3", "--learning-rate", "0.003", "--near", "1.01"]
 
 
@@ -34,14 +36,14 @@ def train(store: Path, to: Path, launcher: list[str]) -> subprocess.CompletedPro
     command = [sys.executable, *launcher, "-m", "embedpipe", "finetune", str(store), "--to", str(to), *ARGUMENTS]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, "--trust", "--device", "cpu"], env=env, capture_output=True, text=True, timeout=200
+        [*command, "--trust", "--device", "cpu"], env=env, capture_output=True, text=True, timeout=120
     )
 
 
 def test_two_processes_train_what_one_does(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the extra finetune is not installed")
     alone = train(store, tmp_path / "one", [])
-    both = train(store, tmp_path / "two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])
+    both = train(store, tmp_path / "two", TWO)
     assert alone.returncode == 3, alone.stderr  # one picture is left out
     assert "2 x cpu" in both.stdout, both.stderr
     assert both.stdout.count("read once") == 1
@@ -58,7 +60,7 @@ def test_two_processes_train_what_one_does(store: Path, tmp_path: Path) -> None:
 
 def test_what_one_process_refuses_is_said_once(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the extra finetune is not installed")
-    nowhere = train(tmp_path / "nowhere", tmp_path / "run", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])
+    nowhere = train(tmp_path / "nowhere", tmp_path / "run", TWO)
     assert nowhere.returncode == 1
     assert nowhere.stderr.count("there is no file or folder") == 1, nowhere.stderr
     assert list((tmp_path / "run").glob("features*")) == []
