@@ -47,6 +47,7 @@ def test_blocks_are_of_known_kinds() -> None:
     assert kinds.count("console") <= 2
 
 
+@pytest.mark.timeout(1200)  # all that the README shows
 def test_blocks_run_in_order(folder: Path) -> None:
     names: dict[str, Any] = {}
     for kind, text in BLOCK.findall(README.read_text()):
