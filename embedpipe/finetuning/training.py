@@ -1,4 +1,4 @@
-"""Training: epochs over augmented pictures, the best by the validation rows, and exact resumption after a kill."""
+"""Training: epochs over augmented pictures, which of them is kept, and exact resumption after a kill."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class Run:
 
 
 class Trainer:
-    """Trains a network on some rows, and keeps its best weights by others.
+    """Trains a network on some rows, and chooses which weights to keep by others.
 
     Parameters
     ----------
     network : ClassifierNetwork
-        Is changed; has the best weights in the end.
+        Is changed; has the weights that were kept in the end.
     photos : Photos
     y : int64 array (n_samples,)
         Class numbers of all rows.
