@@ -133,6 +133,7 @@ def finetune(
             if workers.first:
                 place.write_result({"key": key, **found.to_dict()}, folder)
                 (folder / place.STATE).unlink(missing_ok=True)
+            workers.wait()  # all may read what the first has written
             return found
     if done.pop("key") != key:
         raise UsageError(f"{str(folder)!r} holds a run of other data or options: name another folder (--to)")
