@@ -172,13 +172,13 @@ def _measure_protocol(
 
 def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
     print(f"{found[0].results[0].protocol} on {found[0].splits}")
-    stores = len({one.store for one in found}) > len(
-        {one.backbone for one in found}
-    )  # backbones do not tell them apart
-    table = Table("store" if stores else "backbone", "layer", *found[0].figures, box=None)
-    for one in found:
+    # Of one architecture, backbones do not tell stores apart.
+    kind = "store" if len({one.store for one in found}) > len({one.backbone for one in found}) else "backbone"
+    names: list[str] = [getattr(one, kind) for one in found]
+    table = Table(kind, "layer", *found[0].figures, box=None)
+    for name, one in zip(names, found, strict=True):
         table.add_row(
-            show.plain(one.store if stores else one.backbone),
+            show.plain(name),
             show.plain("+".join(one.columns)),
             *(f"{value:.4g}" for value in one.figures.values()),
         )
@@ -186,6 +186,6 @@ def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
     if verbose:
         for name, value in found[0].results[0].settings.items():
             print(f"{name}: {value}")
-        for one in found:
+        for name, one in zip(names, found, strict=True):
             for row in one.results[0].details:
-                print(f"{one.store if stores else one.backbone} {'+'.join(one.columns)}: {row}")
+                print(f"{name} {'+'.join(one.columns)}: {row}")

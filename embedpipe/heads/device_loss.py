@@ -15,17 +15,17 @@ from embedpipe.heads.on_device import DeviceMatrix
 
 
 class DeviceArrays(Arrays):
-    """Tensors on a device of torch."""
+    """Tensors where a matrix is."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, X: DeviceMatrix) -> None:
         import torch
 
         self.xp = torch
-        self._device = device
+        self._matrix = X
 
     def there(self, values: npt.NDArray[Any]) -> Any:
         """Return a tensor on the device."""
-        return self.xp.tensor(values, device=self._device)
+        return self._matrix.there(values)
 
     def back(self, values: Any) -> npt.NDArray[Any]:
         """Return an array of NumPy's."""
@@ -52,7 +52,7 @@ class DeviceLoss(LogisticLoss):
     X: DeviceMatrix
 
     def _prepare(self, n_jobs: int | None) -> None:
-        self.arrays = DeviceArrays(self.X.device)
+        self.arrays = DeviceArrays(self.X)
         weights = np.zeros((len(self.X), len(self.sets)), self.X.dtype)
         for number, one in enumerate(self.sets):
             np.add.at(weights[:, number], one.rows, one.weights / one.total)
