@@ -91,7 +91,7 @@ def _solution(
     wide = rows < dim
     diagonal, gram = np.zeros(dim), np.zeros((0 if wide else dim, dim))
     for at, own in enumerate(np.split(np.argsort(position, kind="stable"), np.cumsum(counts)[:-1])):
-        columns = Columns.of(X, own)
+        columns = Columns.of(X, own, level=False)
         product, lengths = _product(X, own, columns)
         shrinkage, variance = _ledoit_wolf(product, lengths, dim)
         means[at], weights[at] = columns.mean, (1 - shrinkage) / rows

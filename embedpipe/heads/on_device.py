@@ -103,12 +103,12 @@ class DeviceMatrix:
     def _zeros(self, width: int) -> Any:
         return self.values.new_zeros((self.shape[1], width)).double()
 
-    def columns(self, rows: Rows, weights: Floats | None) -> Columns:
-        """Do what `Columns.of` does."""
-        shares = self.there(np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum())
-        mean = sum(shares[part] @ Z for part, Z in self._parts(rows))
-        squares = sum(shares[part] @ (Z - mean) ** 2 for part, Z in self._parts(rows))
-        return Columns.measured(mean.cpu().numpy(), squares.cpu().numpy(), self.dtype)
+    def moments(self, rows: Rows, shares: Floats) -> tuple[Floats, Floats]:
+        """Return the mean and the variance of each column of some rows, whose ``shares`` sum to 1."""
+        there = self.there(shares)
+        mean = sum(there[part] @ Z for part, Z in self._parts(rows))
+        variances = sum(there[part] @ (Z - mean) ** 2 for part, Z in self._parts(rows))
+        return mean.cpu().numpy(), variances.cpu().numpy()
 
     def scores(self, coef: Floats, intercept: Floats, rows: Rows) -> Floats:
         """Do what `scores_of` does."""

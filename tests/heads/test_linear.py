@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from levelled import LevelledScaler
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 from stored import clusters
 
@@ -27,10 +28,10 @@ def test_coefficients_on_raw_features_are_the_pipelines(classes: int) -> None:
     X, y = clusters(300, classes)
     X = (X * [1, 10, 100, 1, 1, 1, 1e-3, 1] + 50).astype(np.float64)
     ours = TunedLogisticRegression(Cs=[0.3], max_iter=5000).fit(X, y)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=5000)).fit(X, y)
+    theirs = make_pipeline(LevelledScaler(), LogisticRegression(C=0.3, max_iter=5000)).fit(X, y)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=2e-3)
     svc = TunedLinearSVC(Cs=[0.3]).fit(X, y)
-    other = make_pipeline(StandardScaler(), LinearSVC(C=0.3, dual=True, max_iter=10_000, random_state=0)).fit(X, y)
+    other = make_pipeline(LevelledScaler(), LinearSVC(C=0.3, dual=True, max_iter=10_000, random_state=0)).fit(X, y)
     np.testing.assert_allclose(svc.decision_function(X), other.decision_function(X), atol=1e-6)
 
 
@@ -40,7 +41,7 @@ def test_ridge_is_scikit_learns_on_standardised_features(shape: tuple[int, int])
     X = rng.standard_normal(shape) * rng.uniform(0.1, 10, shape[1]) + 5
     y = X @ rng.standard_normal(shape[1]) + rng.standard_normal(shape[0])
     ours = TunedRidge(alphas=[3.0]).fit(X, y)
-    theirs = make_pipeline(StandardScaler(), Ridge(alpha=3.0)).fit(X, y)
+    theirs = make_pipeline(LevelledScaler(), Ridge(alpha=3.0)).fit(X, y)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-8)
 
 

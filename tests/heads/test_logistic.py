@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from levelled import LevelledScaler
 from scipy.optimize import check_grad
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from stored import clusters
 
 from embedpipe.heads import TunedLogisticRegression
@@ -38,7 +38,7 @@ def test_all_folds_of_a_path_are_scikit_learns_solutions(classes: int, dtype: ty
     for C, found in zip(Cs, solve_path(loss, Cs, tol=1e-6 if dtype == np.float32 else 1e-9), strict=True):
         assert found.converged.all()
         for columns, train, coef, intercept in zip(loss.columns, folds, found.coef, found.intercept, strict=True):
-            theirs = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=10_000))
+            theirs = make_pipeline(LevelledScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=10_000))
             theirs.fit(X[train].astype(np.float64), y[train])
             scores = columns.standardised(X.astype(np.float64), np.arange(len(X))) @ coef.T + intercept
             wanted = theirs.decision_function(X.astype(np.float64)).reshape(len(X), -1)
@@ -139,5 +139,5 @@ def test_fewer_rows_than_features_have_the_same_solutions(classes: int, dtype: t
 
 
 def standardised(X: npt.NDArray[Any], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    scaler = StandardScaler().fit(X.astype(np.float64), sample_weight=weights)
+    scaler = LevelledScaler().fit(X.astype(np.float64), sample_weight=weights)
     return np.asarray(scaler.transform(X.astype(np.float64)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from levelled import LevelledScaler
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -77,7 +78,7 @@ def test_a_weight_counts_as_so_many_rows() -> None:
     weighted = TunedRidge(alphas=(10.0,)).fit(X, y, times)
     repeated = TunedRidge(alphas=(10.0,)).fit(np.repeat(X, times, axis=0), np.repeat(y, times))
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-6)
-    Z = StandardScaler().fit(X, sample_weight=times)
+    Z = LevelledScaler().fit(X, sample_weight=times)
     theirs = Ridge(alpha=10.0).fit(Z.transform(X), y, times)
     np.testing.assert_allclose(weighted.predict(X), theirs.predict(Z.transform(X)), atol=1e-4)
 

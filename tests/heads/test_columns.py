@@ -1,0 +1,67 @@
+"""The means and scales of columns, and what levelling them is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from levelled import LevelledScaler
+from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
+
+from embedpipe.heads import TunedLinearSVC, TunedLogisticRegression, TunedRidgeClassifier, columns
+from embedpipe.heads.columns import Columns
+
+EVERYTHING = np.arange(200)
+WEIGHTS = np.random.default_rng(1).uniform(0.1, 2, 200)
+
+
+@pytest.fixture
+def X() -> Any:
+    """Rows of 40 columns of scales from 1e-4 to 1e4, of which one is constant and one is on in a single row."""
+    X = np.random.default_rng(0).standard_normal((200, 40)) * np.logspace(-4, 4, 40) + 3
+    X[:, 7] = 0.1
+    X[:, 30] = 0
+    X[5, 30] = 1e-6
+    return X
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_the_quarter_that_varies_least_is_scaled_as_the_next(X: Any, weights: Any) -> None:
+    plain = StandardScaler().fit(X, sample_weight=weights)
+    found = Columns.of(X, EVERYTHING, weights)
+    np.testing.assert_allclose(found.mean, plain.mean_)
+    np.testing.assert_allclose(found.scale, LevelledScaler().fit(X, sample_weight=weights).scale_)
+    assert found.scale[7] == plain.scale_[7] == 1
+    raised = found.scale > plain.scale_ * (1 + 1e-9)
+    assert raised.sum() == 38 // 4
+    assert raised[30]
+    assert len(set(found.scale[raised].tolist())) == 1
+    np.testing.assert_allclose(found.scale[~raised], plain.scale_[~raised])
+    np.testing.assert_allclose(Columns.of(X, EVERYTHING, weights, level=False).scale, plain.scale_)
+
+
+def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> None:
+    scale = Columns.of(X, EVERYTHING).scale
+    varies = scale != 1
+    np.testing.assert_allclose(Columns.of(X * 1024, EVERYTHING).scale[varies], 1024 * scale[varies])
+    few = np.ascontiguousarray(X[:, :4])
+    np.testing.assert_allclose(Columns.of(few, EVERYTHING).scale, StandardScaler().fit(few).scale_)
+
+
+@pytest.mark.parametrize("head", [TunedLogisticRegression, TunedRidgeClassifier, TunedLinearSVC])
+def test_real_pixels_that_are_rarely_on_cost_less(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
+    X, y = load_digits(return_X_y=True)
+    accuracy = {}
+    for share in (0.0, columns.LEVELLED):
+        monkeypatch.setattr(columns, "LEVELLED", share)
+        right = []
+        for seed in range(5):
+            order = np.random.default_rng(seed).permutation(len(X))
+            model = head().fit(X[order[:40]], y[order[:40]])
+            right.append(np.mean(model.predict(X[order[40:]]) == y[order[40:]]))
+        accuracy[share] = np.array(right)
+    assert (accuracy[columns.LEVELLED] > accuracy[0.0]).all()
+    assert accuracy[columns.LEVELLED].mean() > accuracy[0.0].mean() + 0.01
