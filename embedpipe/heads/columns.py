@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 #: Bytes of a float64 block.
 BLOCK = 1 << 23
 
+TOO_LARGE = "the features are too large or too small to compute with: scale them first"
+
 #: The share of the columns that are scaled as the next one of them is.
 LEVELLED = 0.25
 
@@ -50,14 +52,20 @@ class Columns:
         *,
         level: bool = True,
     ) -> Columns:
-        """Measure ``X[rows]``, which may have weights (n_rows,), in float64, in two passes."""
+        """Measure ``X[rows]``, which may have weights (n_rows,), in float64, in two passes.
+
+        Raises ValueError if a square is more than float64 holds.
+        """
         shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
         if isinstance(X, np.ndarray):
             parts = list(blocks(len(rows), X.shape[1]))
             mean = sum(shares[part] @ X[rows[part]] for part in parts)
-            variances = sum(shares[part] @ (X[rows[part]] - mean) ** 2 for part in parts)
+            with np.errstate(over="ignore"):
+                variances = sum(shares[part] @ (X[rows[part]] - mean) ** 2 for part in parts)
         else:
             mean, variances = X.moments(rows, shares)
+        if not np.isfinite(variances).all():
+            raise ValueError(TOO_LARGE)
         scale = np.sqrt(variances)
         # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
         noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)

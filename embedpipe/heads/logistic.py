@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe.heads.arrays import Arrays
+from embedpipe.heads.columns import TOO_LARGE
 from embedpipe.heads.logistic_loss import LogisticLoss
 
 Floats = npt.NDArray[np.float64]
@@ -136,7 +137,7 @@ class Path:
                 one.pairs.append((self._arrays.cast(moved, dtype), self._arrays.cast(change, dtype)))
             one.steps += 1
         elif not np.isfinite(loss):
-            raise ValueError("the features are too large or too small to compute with: scale them first")
+            raise ValueError(TOO_LARGE)
         one.point, one.loss, one.slope, one.halvings = trial, loss, slope, 0
         one.done = bool(abs(slope).max() <= self._tol)
         if not one.done and one.steps >= self._max_iter:

@@ -9,16 +9,25 @@ import pytest
 from levelled import LevelledScaler
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
+from stored import clusters
 
-from embedpipe.heads import TunedLinearSVC, TunedLogisticRegression, TunedRidgeClassifier, columns
+from embedpipe.heads import (
+    ShrunkenLDA,
+    TunedLinearSVC,
+    TunedLogisticRegression,
+    TunedRidge,
+    TunedRidgeClassifier,
+    columns,
+)
 from embedpipe.heads.columns import Columns
 
+LINEAR = [TunedLogisticRegression, TunedRidgeClassifier, TunedLinearSVC]
 EVERYTHING = np.arange(200)
 WEIGHTS = np.random.default_rng(1).uniform(0.1, 2, 200)
 
 
-@pytest.fixture
-def X() -> Any:
+@pytest.fixture(name="X")
+def rows_of_many_scales() -> Any:
     """Rows of 40 columns of scales from 1e-4 to 1e4, of which one is constant and one is on in a single row."""
     X = np.random.default_rng(0).standard_normal((200, 40)) * np.logspace(-4, 4, 40) + 3
     X[:, 7] = 0.1
@@ -50,7 +59,15 @@ def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> 
     np.testing.assert_allclose(Columns.of(few, EVERYTHING).scale, StandardScaler().fit(few).scale_)
 
 
-@pytest.mark.parametrize("head", [TunedLogisticRegression, TunedRidgeClassifier, TunedLinearSVC])
+@pytest.mark.parametrize("head", [*LINEAR, TunedRidge, ShrunkenLDA])
+@pytest.mark.parametrize("dim", [4, 60])
+def test_features_whose_squares_overflow_are_refused_in_words(head: Any, dim: int) -> None:
+    X, y = clusters(30, dim=dim)
+    with pytest.raises(ValueError, match="the features are too large or too small to compute with: scale them first"):
+        head().fit(X.astype(np.float64) * 1e200, y)
+
+
+@pytest.mark.parametrize("head", LINEAR)
 def test_real_pixels_that_are_rarely_on_cost_less(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
     X, y = load_digits(return_X_y=True)
