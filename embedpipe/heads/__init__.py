@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from embedpipe.heads.fitting import fit
     from embedpipe.heads.head import Head
     from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+    from embedpipe.heads.levelled_scaler import LevelledScaler
     from embedpipe.heads.multilabel import MultiLabelClassifier
     from embedpipe.heads.options import FitOptions
     from embedpipe.heads.registry import load_estimator
@@ -39,6 +40,7 @@ _HOME = {
     "FitOptions": "options",
     "FitReport": "scoring",
     "Head": "head",
+    "LevelledScaler": "levelled_scaler",
     "MultiLabelClassifier": "multilabel",
     "RejectingClassifier": "rejecting",
     "ShrunkenLDA": "discriminant",
@@ -63,6 +65,7 @@ __all__ = [
     "FitOptions",
     "FitReport",
     "Head",
+    "LevelledScaler",
     "MultiLabelClassifier",
     "RejectingClassifier",
     "ShrunkenLDA",

@@ -35,6 +35,7 @@ from embedpipe.heads.conformal import CrossConformalRegressor
 from embedpipe.heads.discriminant import ShrunkenLDA
 from embedpipe.heads.head import Head
 from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.heads.levelled_scaler import LevelledScaler
 from embedpipe.heads.multilabel import MultiLabelClassifier
 from embedpipe.heads.options import Task
 from embedpipe.heads.rejecting import RejectingClassifier
@@ -60,6 +61,7 @@ OURS = (
     CrossConformalRegressor,
     FaissKNNClassifier,
     FaissKNNRegressor,
+    LevelledScaler,
     MultiLabelClassifier,
     RejectingClassifier,
     ShrunkenLDA,

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -24,6 +24,7 @@ from embedpipe.heads.columns import Floats
 from embedpipe.heads.discriminant import ShrunkenLDA
 from embedpipe.heads.folds import Folds, Split, inner_splits
 from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.heads.levelled_scaler import LevelledScaler
 from embedpipe.heads.linear import FLOATS
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.out_of_fold import fit_on, takes_weights
@@ -36,7 +37,7 @@ AUTO = "auto"
 NORMALISATIONS: dict[str, Callable[[], list[Any]]] = {
     "none": list,
     "unit": lambda: [Normalizer()],
-    "standard": lambda: [StandardScaler()],
+    "standard": lambda: [LevelledScaler()],
 }
 
 

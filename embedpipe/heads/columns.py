@@ -33,11 +33,8 @@ def blocks(rows: int, dim: int) -> Iterator[slice]:
 class Columns:
     """The mean and scale of each column of some rows of a matrix.
 
-    ``scale`` is the standard deviation, and 1 for a column that is constant. Where it is levelled, the quarter of the
-    others that varies least has the scale of the column at the lower quartile. A unit that one training row in forty
-    turns on a little would else be blown up so far that new rows where it is on lie thousands of scales out: they
-    decide for the strongest penalty, and are predicted wrongly. Tusher, Tibshirani and Chu (PNAS 2001) meet genes
-    that hardly vary in a few samples in the same way: their s0 is a quantile of all genes' scales.
+    ``scale`` is the standard deviation, and 1 for a column that is constant. Where it is levelled, it is that of
+    `embedpipe.LevelledScaler`, which says why.
     """
 
     mean: Floats
@@ -70,9 +67,8 @@ class Columns:
         # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
         noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         varies = scale > noise
-        if level and varies.any():
-            scale = np.maximum(scale, np.quantile(scale[varies], LEVELLED, method="lower"))
-        return cls(mean, np.where(varies, scale, 1.0))
+        scale = np.where(varies, scale, 1.0)
+        return cls(mean, levelled(scale, varies) if level else scale)
 
     @classmethod
     def as_they_are(cls, dim: int) -> Columns:
@@ -90,6 +86,15 @@ class Columns:
         """Turn a linear model of standardised rows into the same model of rows as they are."""
         raw = np.asarray(coef, np.float64) / self.scale
         return raw, np.asarray(intercept, np.float64) - raw @ self.mean
+
+
+def levelled(scale: Floats, varies: npt.NDArray[np.bool_]) -> Floats:
+    """Return scales of columns, of those that vary none below the lower quartile."""
+    if not varies.any():
+        return scale
+    least = np.quantile(scale[varies], LEVELLED, method="lower")
+    raised: Floats = np.where(varies, np.maximum(scale, least), scale)
+    return raised
 
 
 def scores_of(

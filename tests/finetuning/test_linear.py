@@ -27,7 +27,7 @@ from sklearn.svm import SVC, LinearSVC
 from stored import clusters, make_spec, make_store
 from word_vector_file import TOPICS, write_vectors
 
-from embedpipe import CommonComponentRemover, FeatureStore, Head, LayerSpec, embed, fit, load_head
+from embedpipe import CommonComponentRemover, FeatureStore, Head, LayerSpec, LevelledScaler, embed, fit, load_head
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.linear import LinearHead, estimator_of, linear_of
 from embedpipe.heads import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
@@ -176,7 +176,7 @@ def test_what_auto_picked(head: Head, classes: int) -> None:
     X, y = clusters(30 * classes, classes, DIM, spread=1.5)
     joined = "embedding+embedding_early"
     for layer, part in {"embedding_early": slice(6, 9), "embedding": slice(0, 6), joined: slice(0, 9)}.items():
-        for normalisation, steps in {"none": [], "standard": [StandardScaler()], "unit": [Normalizer()]}.items():
+        for normalisation, steps in {"none": [], "standard": [LevelledScaler()], "unit": [Normalizer()]}.items():
             picked = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
             found = dataclasses.replace(head, estimator=picked)
             if normalisation == "unit" and layer != joined:

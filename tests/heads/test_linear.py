@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from levelled import LevelledScaler
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -16,6 +15,7 @@ from stored import clusters
 
 from embedpipe.heads import (
     CentroidClassifier,
+    LevelledScaler,
     TunedLinearSVC,
     TunedLogisticRegression,
     TunedRidge,

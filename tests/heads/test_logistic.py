@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from levelled import LevelledScaler
 from scipy.optimize import check_grad
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from stored import clusters
 
-from embedpipe.heads import TunedLogisticRegression
+from embedpipe.heads import LevelledScaler, TunedLogisticRegression
 from embedpipe.heads.logistic import solve_path
 from embedpipe.heads.logistic_loss import LogisticLoss, TrainingSet
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from levelled import LevelledScaler
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -18,7 +17,7 @@ from stored import clusters, make_store
 
 from embedpipe import FeatureStore, fit
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.heads import TunedRidge
+from embedpipe.heads import LevelledScaler, TunedRidge
 
 NAMES = np.array(["cat", "dog", "owl"])
 
