@@ -39,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FaissKNNClassifier, FeatureStore
 from embedpipe.evaluation import Evaluation, Splits, evaluate, make_splits
-from embedpipe.neighbours.duplicates import NEAR
+from embedpipe.neighbours.near import NEAR
 from embedpipe.statistics import paired_bootstrap, paired_interval
 
 Right = npt.NDArray[np.bool_]

@@ -3,7 +3,7 @@
     python benchmarks/c_sweep.py [--rows 50000] [--dim 512] [--classes 10 100] [--rounds 1] [--once] [--device cuda]
 
 Both standardise float32 features, fit every C of the same seven on the same 5 stratified folds, choose by held-out
-log-loss, and refit on all rows: `TunedLogisticRegression`, and `GridSearchCV` around `StandardScaler` and
+log-loss, and refit on all rows: `TunedLogisticRegression`, and `GridSearchCV` around `LevelledScaler` and
 `LogisticRegression` with their defaults (max_iter 1000, or it would not converge). Each runs in a process of its own,
 one after the other, in turns; memory is that process's peak above what it had with the matrix loaded, plus the
 matrix. Test accuracy is of 10,000 rows that neither saw. With ``--once`` scikit-learn only fits all rows with the C
@@ -81,9 +81,10 @@ def run(
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=given or 1.0, max_iter=1000))
+        from embedpipe import LevelledScaler
+
+        pipeline = make_pipeline(LevelledScaler(), LogisticRegression(C=given or 1.0, max_iter=1000))
         model = (
             pipeline
             if given

@@ -27,7 +27,7 @@ from heads import elpv
 
 from embedpipe import FeatureStore
 from embedpipe.evaluation.result import Reliability
-from embedpipe.neighbours.duplicates import NEAR
+from embedpipe.neighbours.near import NEAR
 
 HEADS = ("logreg", "lda", "knn")
 #: The debiased ECE from which on it is to be halved.

@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from embedpipe import FeatureStore
 from embedpipe.evaluation.splitting import make_splits
 from embedpipe.neighbours import nearest_rows
-from embedpipe.neighbours.duplicates import NEAR, near_duplicates
+from embedpipe.neighbours.duplicates import near_duplicates
+from embedpipe.neighbours.near import NEAR
 
 Floats = npt.NDArray[np.float32]
 

@@ -133,6 +133,10 @@ def test_import_loads_nothing_heavy() -> None:
     assert not loaded_by("import embedpipe") & heavy
 
 
+def test_the_command_begins_without_what_a_verb_may_not_need() -> None:
+    assert not loaded_by("import embedpipe.cli") & {"sklearn", "scipy", "faiss", "pandas", "deltalake", "matplotlib"}
+
+
 @pytest.mark.parametrize(
     "module",
     [

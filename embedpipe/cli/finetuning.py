@@ -17,7 +17,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_opti
 from embedpipe.finetuning.advise_options import AdviseOptions
 from embedpipe.finetuning.benchmark_options import BenchmarkOptions
 from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.roles import RoleOptions
+from embedpipe.finetuning.role_options import RoleOptions
 
 if TYPE_CHECKING:
     from embedpipe.evaluation.result import Estimate

@@ -20,7 +20,7 @@ from embedpipe.finetuning.advise_options import AdviseOptions
 from embedpipe.finetuning.benchmark_options import BenchmarkOptions
 from embedpipe.finetuning.launched import first_of_launched
 from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.roles import RoleOptions
+from embedpipe.finetuning.role_options import RoleOptions
 from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130

@@ -8,7 +8,7 @@ from typing import get_args
 from embedpipe.errors import UsageError, nearest
 from embedpipe.evaluation.figures import FIGURES
 from embedpipe.heads.options import Task
-from embedpipe.neighbours.duplicates import NEAR
+from embedpipe.neighbours.near import NEAR
 
 
 @dataclass(frozen=True, kw_only=True)

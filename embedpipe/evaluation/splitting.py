@@ -13,7 +13,7 @@ from embedpipe.evaluation.bonds import Bonds, find_bonds
 from embedpipe.evaluation.splits import Resample, Rows, Splits, load_splits
 from embedpipe.heads.folds import FOLDS, MANY_ROWS, Split, named_splits, split_roles
 from embedpipe.heads.grouped_folds import fold_numbers
-from embedpipe.neighbours.duplicates import NEAR
+from embedpipe.neighbours.near import NEAR
 
 __all__ = ["Resample", "Splits", "load_splits", "make_splits"]
 

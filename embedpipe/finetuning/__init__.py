@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedpipe.finetuning.handing_off import finetune
     from embedpipe.finetuning.options import FinetuneOptions
     from embedpipe.finetuning.result import HandOff
-    from embedpipe.finetuning.roles import RoleOptions
+    from embedpipe.finetuning.role_options import RoleOptions
 
 _HOME = {
     "Advice": "advice",
@@ -28,7 +28,7 @@ _HOME = {
     "FineTunedClassifier": "estimator",
     "FinetuneOptions": "options",
     "HandOff": "result",
-    "RoleOptions": "roles",
+    "RoleOptions": "role_options",
     "advise": "advising",
     "benchmark": "benchmarking",
     "corrupt": "corruptions",

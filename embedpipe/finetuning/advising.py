@@ -23,7 +23,8 @@ from embedpipe.finetuning.cheap_options import best_hits, measure_cheap
 from embedpipe.finetuning.launched import require_one_process
 from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.roles import RoleOptions, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import read_roles
 from embedpipe.finetuning.verdict import A_PILOT, Verdict, judge
 from embedpipe.progress import Progress
 from embedpipe.store import FeatureStore

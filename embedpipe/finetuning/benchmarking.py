@@ -23,7 +23,8 @@ from embedpipe.finetuning.drawing_labels import check_sizes
 from embedpipe.finetuning.launched import require_one_process
 from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.roles import SHIFTED, RoleOptions, Roles, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import SHIFTED, Roles, read_roles
 from embedpipe.finetuning.shifting import CLEAN, kinds_of_shift
 from embedpipe.finetuning.time_plan import plan_sizes
 from embedpipe.finetuning.working_alone import working_alone

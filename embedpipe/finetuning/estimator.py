@@ -33,7 +33,8 @@ from embedpipe.finetuning.training import Trainer
 from embedpipe.heads import Head, TemperatureCalibratedClassifier, TunedLogisticRegression
 from embedpipe.heads.grouped_folds import fold_numbers
 from embedpipe.heads.scoring import FitReport
-from embedpipe.neighbours.duplicates import NEAR, near_duplicates
+from embedpipe.neighbours.duplicates import near_duplicates
+from embedpipe.neighbours.near import NEAR
 from embedpipe.progress import Progress
 from embedpipe.sources import Listing, list_items
 

@@ -25,7 +25,8 @@ from embedpipe.finetuning.opening import open_images
 from embedpipe.finetuning.options import FinetuneOptions
 from embedpipe.finetuning.probe import aligned, fitted_anew, open_probe, usual_probe
 from embedpipe.finetuning.result import HandOff, Measured, StepZero
-from embedpipe.finetuning.roles import RoleOptions, Roles, Rows, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import Roles, Rows, read_roles
 from embedpipe.finetuning.training import OnEpoch, Trainer
 from embedpipe.finetuning.workers import Workers
 from embedpipe.finetuning.working_alone import working_alone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.options import EvaluateOptions
 from embedpipe.evaluation.rows import read_rows
 from embedpipe.evaluation.splits import Splits
+from embedpipe.finetuning.role_options import RoleOptions
 from embedpipe.heads.grouped_folds import fold_numbers
-from embedpipe.neighbours.duplicates import NEAR
 from embedpipe.store import FeatureStore
 
 Rows = npt.NDArray[np.int64]
@@ -25,23 +25,6 @@ PARTS = 5
 NO_CLASS = -1
 #: What the split column says of the user's own shifted rows.
 SHIFTED = "shifted"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoleOptions:
-    """How rows get their roles, where the store has no ``split`` column."""
-
-    group: str | None = field(
-        default=None, metadata={"help": "A column: rows with the same value stay on one side, as of one patient."}
-    )
-    near: float = field(
-        default=NEAR,
-        metadata={"help": "Centred cosine from which rows are near-duplicates and stay on one side; 1.01 for none."},
-    )
-    splits: str | None = field(
-        default=None,
-        metadata={"help": "A .parquet file of splits, as `evaluate` writes it: its first division is used."},
-    )
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class TunedRidgeClassifier(LinearClassifier, _Ridge):
     Parameters
     ----------
     alphas : sequence of float
-        Penalties to choose from, as in `sklearn.linear_model.Ridge`, on standardised features.
+        Penalties to choose from, as in `sklearn.linear_model.Ridge`, on features scaled by `LevelledScaler`.
     cv : int, iterable of (train rows, held-out rows), or None
         On which rows to choose; by default 3 folds, or one held-out fifth of more than 20,000 rows.
     device : str, optional

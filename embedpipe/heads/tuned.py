@@ -101,7 +101,7 @@ class _TunedClassifier(LinearClassifier, ABC):
 
 
 class TunedLogisticRegression(_TunedClassifier):
-    """Multinomial logistic regression on standardised features; C by held-out log-loss.
+    """Multinomial logistic regression on features scaled by `LevelledScaler`; C by held-out log-loss.
 
     The linear probe of Kornblith et al. (CVPR 2019) and CLIP (Radford et al., ICML 2021). Minimises what
     `sklearn.linear_model.LogisticRegression` minimises, all folds of a value of C at once (see
@@ -215,7 +215,7 @@ class TunedLogisticRegression(_TunedClassifier):
 
 
 class TunedLinearSVC(_TunedClassifier):
-    """One-vs-rest linear SVM on standardised features; C by held-out squared hinge loss.
+    """One-vs-rest linear SVM on features scaled by `LevelledScaler`; C by held-out squared hinge loss.
 
     Solved by `sklearn.svm.LinearSVC`, which makes a float64 copy of its own and more. Parameters and attributes are
     those of `TunedLogisticRegression`, without ``tol``, ``n_jobs`` and ``device``.

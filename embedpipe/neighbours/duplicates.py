@@ -5,12 +5,6 @@ cosines it does not: random pairs of Fashion-MNIST have a median of 0.48 in one 
 0.73 in another, and 0.95 joins 39 % of that data to one group; centred, the largest group has 6 rows. Averaged GloVe
 vectors of SMS: 76 % in one group at 0.97, centred 0.5 %. (Mu and Viswanath, All-but-the-Top, ICLR 2018, on how a common
 mean hides what cosines say.) Where nearly all rows show one thing the mean is that thing, and nothing stands out.
-
-`NEAR` = 0.95 was chosen by real copies of 400 clothing photographs. It finds all that were compressed anew at quality
-90, 99 % of those made a quarter smaller or 10 % brighter, 61 % of those mirrored or compressed to quality 40, and of
-the 3,781 photographs it joins one pair that nobody planted: one picture under two labels. At 0.97 it would still find
-97 % of the smaller ones, but 20 % of the mirrored. The price: of 2,624 solar cells, which all look alike, 28 % lie in
-groups, and few of these are copies; 12 % would at 0.97.
 """
 
 from __future__ import annotations
@@ -26,10 +20,9 @@ from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.exact import BLOCK, Floats, Rows, normalised
+from embedpipe.neighbours.near import NEAR
 from embedpipe.neighbours.threads import faiss_alone
 
-#: From this cosine of centred vectors on, two rows are near-duplicates.
-NEAR = 0.95
 #: Rows of a tile: all pairs of two tiles take about 100 MB while they are joined, where all of them are near.
 TILE = 1024
 

@@ -21,7 +21,8 @@ from embedpipe.finetuning.advice import Advice
 from embedpipe.finetuning.advise_pilot import Cost, Plan, pilot_runs, plan_pilot
 from embedpipe.finetuning.advising import advise
 from embedpipe.finetuning.benchmark_result import Benchmark, Cell
-from embedpipe.finetuning.roles import RoleOptions, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import read_roles
 from embedpipe.store.schema import vector_column
 
 #: The pictures look alike to the small network.

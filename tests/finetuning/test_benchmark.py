@@ -32,7 +32,8 @@ from embedpipe.finetuning.drawing_labels import draw_labels, ladders, smallest_b
 from embedpipe.finetuning.learners import redraw
 from embedpipe.finetuning.linear import linear_of
 from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.roles import RoleOptions, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import read_roles
 from embedpipe.finetuning.shifting import seed_of
 from embedpipe.heads.calibrated import TemperatureCalibratedClassifier
 from embedpipe.heads.training import read_finite

@@ -23,7 +23,8 @@ from embedpipe.errors import SpecMismatchError, TrainingDataError, UsageError
 from embedpipe.finetuning.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.linear import linear_of
 from embedpipe.finetuning.probe import fitted_anew
-from embedpipe.finetuning.roles import RoleOptions, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import read_roles
 from embedpipe.finetuning.working_alone import working_alone
 from embedpipe.heads.training import read_finite
 

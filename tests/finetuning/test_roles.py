@@ -9,7 +9,8 @@ import pytest
 from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError
-from embedpipe.finetuning.roles import NO_CLASS, RoleOptions, read_roles
+from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.roles import NO_CLASS, read_roles
 
 ALL_APART = RoleOptions(near=1.01)
 

@@ -1,0 +1,24 @@
+"""Options for who is trained on and who is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from embedpipe.neighbours.near import NEAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleOptions:
+    """How rows get their roles, where the store has no ``split`` column."""
+
+    group: str | None = field(
+        default=None, metadata={"help": "A column: rows with the same value stay on one side, as of one patient."}
+    )
+    near: float = field(
+        default=NEAR,
+        metadata={"help": "Centred cosine from which rows are near-duplicates and stay on one side; 1.01 for none."},
+    )
+    splits: str | None = field(
+        default=None,
+        metadata={"help": "A .parquet file of splits, as `evaluate` writes it: its first division is used."},
+    )
