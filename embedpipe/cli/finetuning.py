@@ -53,9 +53,9 @@ def finetune(
     """Train the network itself, beginning with a linear head on its frozen features.
 
     At first the network is as good as the head, as that becomes its last layer; then all weights are trained, and the
-    latest that are not worse than the best on the validation rows are kept. Test rows are read once, at the end. A run
-    that was stopped goes on where it was. The result is a backbone again, with a head: `embed --backbone
-    checkpoint/TO/backbone.safetensors`.
+    latest that the validation rows do not tell from the best are kept, or the head as it was where that was better.
+    Test rows are read once, at the end. A run that was stopped goes on where it was. The result is a backbone again,
+    with a head: `embed --backbone checkpoint/TO/backbone.safetensors`.
 
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """

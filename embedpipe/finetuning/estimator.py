@@ -49,8 +49,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classify images by a network that begins as a frozen backbone with a linear head, and is then trained whole.
 
     The head is a calibrated logistic regression on the backbone's features (LP-FT: Kumar, Raghunathan, Jones, Ma and
-    Liang, ICLR 2022). Some of the rows are held out, near-duplicates on one side, and the latest epoch is kept that
-    is not worse on them than the best, the untrained network included. Pickles carry the trained weights.
+    Liang, ICLR 2022). Some of the rows are held out, near-duplicates on one side, and the latest epoch that they do not
+    tell from the best is kept, or the untrained network where that was better on them. Pickles carry the trained
+    weights.
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     epochs_ : list of Epoch
         The network before any training, and after each epoch.
     best_epoch_ : int
-        Number of the epoch whose weights were kept: 0 where all were worse than the probe on the held-out rows; then
-        the head is fitted on all.
+        Number of the epoch whose weights were kept: 0 where the probe was better on the held-out rows; then the head
+        is fitted on all.
     spec_ : BackboneSpec
         Of the backbone that it began with.
 

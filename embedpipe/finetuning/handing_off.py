@@ -59,11 +59,11 @@ def finetune(
     """Train the network behind a store, beginning with a linear head on its features.
 
     The head with its scaler and calibration becomes the network's last layer, then all weights are trained (LP-FT:
-    Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The latest epoch is kept that is not worse on the validation
-    rows than the best, the untrained network included. Test rows are read once, at the end. A run that is killed goes
-    on where it was, to the same weights bit for bit on a processor; one that is finished is read again. Where a
-    launcher (``accelerate launch``, ``torchrun``) began several processes, they train together, each on its GPU and its
-    share of every batch.
+    Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The latest epoch that the validation rows do not tell from the
+    best is kept, or the untrained network where that was better on them. Test rows are read once, at the end. A run
+    that is killed goes on where it was, to the same weights bit for bit on a processor; one that is finished is read
+    again. Where a launcher (``accelerate launch``, ``torchrun``) began several processes, they train together, each on
+    its GPU and its share of every batch.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def _hand_off(
     step_zero = _step_zero(trainer, stored, X, roles)
     network.put_head(start)
     run = trainer.fit(progress)
-    if not run.best.number:  # all was worse than the probe, which may have the validation rows, too
+    if not run.best.number:  # the probe was better, and may have the validation rows, too
         network.put_head(usual)
     rows, logits = trainer.logits(roles.test)
     photos.require(len(rows), len(roles.test), "test")

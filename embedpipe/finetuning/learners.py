@@ -122,7 +122,7 @@ class Bench:
             softened=SOFTENED if learner == "hand-off" else 1.0,
         )
         run = trainer.fit(Progress(False))
-        if learner == "hand-off" and not run.best.number:  # all was worse than the probe: it has all labels
+        if learner == "hand-off" and not run.best.number:  # the probe was better: it has all labels
             network.put_head(self.fit_probe(draw.rows))
         begin = time.perf_counter()
         cell = Cell(

@@ -82,7 +82,7 @@ class HandOff:
         Where it lies; the weights that ``checkpoint/PATH`` loads; the folder of the head on its features.
     epochs : list of Epoch
     best : int
-        Number of the epoch whose weights were kept: 0 where all were worse than the probe on the validation rows.
+        Number of the epoch whose weights were kept: 0 where the probe was better on the validation rows.
     step_zero : StepZero
     test : Measured
     train, validation : int

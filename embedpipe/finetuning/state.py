@@ -25,7 +25,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Raises UsageError if it is damaged, or anything else."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"key", "run", "network", "best", "optimizer", "scaler", "random"} - state.keys()
+        missing = {"key", "run", "network", "settled", "optimizer", "scaler", "random"} - state.keys()
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise UsageError(f"{str(path)!r} is no state of a run, or a damaged one: delete it to start anew") from error
     if missing:

@@ -44,8 +44,8 @@ class Run:
     ----------
     epochs : list of Epoch
         Those that are done.
-    kept : int
-        Number of the best.
+    settled : int
+        Number of the latest epoch that the validation rows do not tell from the best.
     batches : int
         Done of the epoch that is under way, with ``loss`` the sum over its ``images``, in ``seconds``.
     finished : bool
@@ -53,7 +53,7 @@ class Run:
     """
 
     epochs: list[Epoch] = field(default_factory=list)
-    kept: int = 0
+    settled: int = 0
     batches: int = 0
     loss: float = 0.0
     images: int = 0
@@ -62,21 +62,21 @@ class Run:
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights are kept."""
-        return self.epochs[self.kept]
+        """The epoch whose weights are kept: the settled one, or that before training where this was better."""
+        settled = self.epochs[self.settled]
+        return settled if settled.accuracy >= self.epochs[0].accuracy else self.epochs[0]
 
     def add(self, epoch: Epoch, rows: int) -> None:
-        """Count an epoch, and keep it unless it is worse on so many validation rows.
+        """Count an epoch, measured on so many validation rows.
 
-        It is worse where its accuracy is below that before training, or below the highest by more than the standard
-        error of such a difference. Of epochs that the rows do not tell apart the latest is kept, as the learning rate
-        has come down by then.
+        They do not tell it from the best where its accuracy is below the highest by no more than the standard error of
+        such a difference. The latest of those is taken, as the learning rate has come down by then, and it alone is
+        held against the network before training: the luckiest of several would beat that by chance.
         """
         self.epochs.append(epoch)
         highest = max(one.accuracy for one in self.epochs)
-        near = highest - math.sqrt(2 * highest * (1 - highest) / rows)
-        if epoch.accuracy >= max(near, self.epochs[0].accuracy):
-            self.kept = epoch.number
+        if epoch.accuracy >= highest - math.sqrt(2 * highest * (1 - highest) / rows):
+            self.settled = epoch.number
 
 
 class Trainer:
@@ -141,7 +141,7 @@ class Trainer:
         self._rates = [group.get("lr_scale", 1.0) * options.peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
         self._losses: list[Tensor] = []
-        self._best: dict[str, Tensor] = {}
+        self._settled: dict[str, Tensor] = {}
         self.last_state: dict[str, Tensor] = {}
         self.run = Run()
 
@@ -159,6 +159,7 @@ class Trainer:
         """
         torch.manual_seed(self.options.seed + self.workers.index)  # dropout is each one's own
         torch.set_flush_denormal(True)  # near a loss of 0 gradients are such numbers, ten times as slow on a processor
+        before = self._weights()
         self._resume()
         run, options = self.run, self.options
         try:
@@ -189,7 +190,7 @@ class Trainer:
         finally:
             torch.set_flush_denormal(False)
         self.last_state = self.network.backbone_state()
-        self.network.load_state_dict(self._best)
+        self.network.load_state_dict(self._settled if run.best.number else before)
         self.network.merge()
         return run
 
@@ -294,13 +295,16 @@ class Trainer:
         epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.images, seconds)
         run.add(epoch, len(rows))
         run.batches, run.loss, run.images, run.seconds = 0, 0.0, 0, 0.0
-        if run.best is epoch:
-            self._best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        late = epoch.number - run.best.number >= self.options.patience
+        if run.settled == epoch.number:
+            self._settled = self._weights()
+        late = epoch.number - run.settled >= self.options.patience
         run.finished = late or epoch.number >= self.options.epochs
         self._save()
         if self._on_epoch is not None:
             self._on_epoch(run.epochs)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def _said(self) -> str:
         best = self.run.best
@@ -319,7 +323,7 @@ class Trainer:
             "key": self._key,
             "run": asdict(self.run),
             "network": self.network.state_dict(),
-            "best": self._best,
+            "settled": self._settled,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "random": random,
@@ -343,7 +347,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self._best = state["best"]
+        self._settled = state["settled"]
         own = state["random"][self.workers.index]
         torch.set_rng_state(own["cpu"])
         if self.device.type == "cuda" and "cuda" in own:

@@ -133,13 +133,13 @@ def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found
 
 
 def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> None:
-    """Before any training a hand-off is the head of its training rows, on shifted pictures too."""
+    """A hand-off that is not trained is the head of all its labels, on shifted pictures too."""
     options = {**FAST, "epochs": 0, **SHIFT}
     cell = benchmark(made, to=tmp_path / "run", seeds=1, sizes=(30,), learners=["hand-off"], **options).cells[0]
     store = embedpipe.FeatureStore(made)
     roles = read_roles(store, "label", RoleOptions(near=1.01))
     pool = np.sort(np.concatenate([roles.train, roles.validation]))
-    rows = draw_labels(roles.y, roles.splits.groups, pool, 30, 0).train
+    rows = draw_labels(roles.y, roles.splits.groups, pool, 30, 0).rows
     X = read_finite(store, store.dims, roles.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], roles.classes[roles.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)

@@ -20,9 +20,13 @@ from embedpipe.finetuning.training import Run
         ([0.80, 0.76, 0.90], 100, 2),
         ([0.80, 0.78, 0.99, 0.78, 0.98], 100, 4),
         ([1.0, 1.0, 0.99], 100, 1),
+        ([0.60, 0.48, 0.60, 0.48, 0.56], 25, 0),  # a lucky epoch on the way is none to keep
+        ([0.60, 0.48, 0.60, 0.48, 0.60], 25, 4),
     ],
 )
-def test_the_latest_that_is_not_worse_is_kept(accuracies: list[float], rows: int, kept: int) -> None:
+def test_the_latest_near_the_best_is_kept_unless_the_first_is_better(
+    accuracies: list[float], rows: int, kept: int
+) -> None:
     run = Run()
     for number, accuracy in enumerate(accuracies):
         run.add(Epoch(number, None, accuracy, 0.5, 10, 1.0), rows)
