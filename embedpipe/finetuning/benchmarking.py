@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedpipe import __version__
 from embedpipe.backbones import ReloadOptions
 from embedpipe.config import build_options
 from embedpipe.errors import UsageError, nearest
@@ -143,9 +144,9 @@ def _checked(learners: Sequence[Learner]) -> list[Learner]:
 
 
 def _key(store: FeatureStore, roles: Roles, kinds: list[tuple[str, int]], options: FinetuneOptions) -> str:
-    """Return what makes a cell what it is, but for its learner, budget and seed: data, labels, roles, options."""
+    """Return what makes a cell what it is, but for its learner, budget and seed: code, data, labels, roles, options."""
     settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps([store.spec.fingerprint(), settings, kinds]).encode())
+    digest = hashlib.sha256(json.dumps([__version__, store.spec.fingerprint(), settings, kinds]).encode())
     digest.update(json.dumps([roles.ids.to_pylist(), roles.hashes, roles.classes.tolist()]).encode())
     for values in (roles.y, roles.train, roles.validation, roles.test, roles.shifted):
         digest.update(np.ascontiguousarray(values).tobytes())

@@ -80,8 +80,8 @@ class RunFolder:
             self.facts = _read(self.path / RUN)
             if self.facts.get("key") != key:
                 raise UsageError(
-                    f"{str(self.path)!r} holds a benchmark of other data or options: name another folder (--to), or "
-                    "delete it"
+                    f"{str(self.path)!r} holds a benchmark of other data or options, or of another version of "
+                    "embedpipe: name another folder (--to), or delete it"
                 )
         self.note(key=key)
 

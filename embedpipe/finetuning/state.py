@@ -29,5 +29,8 @@ def load_state(path: Path) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise UsageError(f"{str(path)!r} is no state of a run, or a damaged one: delete it to start anew") from error
     if missing:
-        raise UsageError(f"{str(path)!r} is no state of a run ({', '.join(sorted(missing))} missing): delete it")
+        raise UsageError(
+            f"{str(path)!r} is a state of another version of embedpipe, or none of a run ({', '.join(sorted(missing))} "
+            "missing): delete it to start anew"
+        )
     return state

@@ -34,11 +34,12 @@ class Columns:
     """The mean and scale of each column of some rows of a matrix.
 
     ``scale`` is the standard deviation, and 1 for a column that is constant. Where it is levelled, it is that of
-    `embedpipe.LevelledScaler`, which says why.
+    `embedpipe.LevelledScaler`, which says why. ``varies`` says which columns are not constant.
     """
 
     mean: Floats
     scale: Floats
+    varies: npt.NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -68,12 +69,12 @@ class Columns:
         noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         varies = scale > noise
         scale = np.where(varies, scale, 1.0)
-        return cls(mean, levelled(scale, varies) if level else scale)
+        return cls(mean, levelled(scale, varies) if level else scale, varies)
 
     @classmethod
     def as_they_are(cls, dim: int) -> Columns:
         """Return what leaves columns as they are."""
-        return cls(np.zeros(dim), np.ones(dim))
+        return cls(np.zeros(dim), np.ones(dim), np.ones(dim, bool))
 
     def standardised(self, X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return a standardised copy of ``X[rows]``, in the type of ``X``."""
@@ -83,8 +84,11 @@ class Columns:
         return Z
 
     def unscaled(self, coef: npt.NDArray[Any], intercept: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-        """Turn a linear model of standardised rows into the same model of rows as they are."""
-        raw = np.asarray(coef, np.float64) / self.scale
+        """Turn a linear model of standardised rows into the same model of rows as they are.
+
+        Of a constant column nothing was learned: what its coefficient has is rounding, which a new row could multiply.
+        """
+        raw = np.where(self.varies, np.asarray(coef, np.float64) / self.scale, 0.0)
         return raw, np.asarray(intercept, np.float64) - raw @ self.mean
 
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags
 
 from embedpipe.heads.columns import levelled
 
@@ -39,3 +40,8 @@ class LevelledScaler(StandardScaler):  # type: ignore[misc]
         if self.with_std:  # what scikit-learn takes for constant has another scale than its deviation
             self.scale_ = levelled(self.scale_, self.scale_ == np.sqrt(self.var_))
         return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = False
+        return tags

@@ -82,6 +82,17 @@ def test_features_whose_squares_overflow_are_refused_in_words(head: Any, dim: in
 
 
 @pytest.mark.parametrize("head", LINEAR)
+def test_nothing_is_learned_of_a_constant_column(head: Any) -> None:
+    """Of pixels that are black in all training rows, not even rounding."""
+    X, y = load_digits(return_X_y=True)
+    model = head().fit(X[:500] * 1e20, y[:500])
+    constant = np.ptp(X[:500], axis=0) == 0
+    assert constant.any()
+    assert not model.coef_[:, constant].any()
+    assert model.score(X[500:] * 1e20, y[500:]) > 0.8
+
+
+@pytest.mark.parametrize("head", LINEAR)
 def test_real_pixels_that_are_rarely_on_cost_less(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
     X, y = load_digits(return_X_y=True)
