@@ -33,8 +33,8 @@ def blocks(rows: int, dim: int) -> Iterator[slice]:
 class Columns:
     """The mean and scale of each column of some rows of a matrix.
 
-    ``scale`` is the standard deviation, and 1 for a column that is constant. Where it is levelled, it is that of
-    `embedpipe.LevelledScaler`, which says why. ``varies`` says which columns are not constant.
+    ``scale`` is that of `embedpipe.LevelledScaler`, which says why, or, not levelled, the standard deviation, and 1 for
+    a column that is constant. ``varies`` says which columns are not.
     """
 
     mean: Floats
@@ -68,8 +68,7 @@ class Columns:
         # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
         noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         varies = scale > noise
-        scale = np.where(varies, scale, 1.0)
-        return cls(mean, levelled(scale, varies) if level else scale, varies)
+        return cls(mean, levelled(scale, varies) if level else np.where(varies, scale, 1.0), varies)
 
     @classmethod
     def as_they_are(cls, dim: int) -> Columns:
@@ -93,11 +92,11 @@ class Columns:
 
 
 def levelled(scale: Floats, varies: npt.NDArray[np.bool_]) -> Floats:
-    """Return scales of columns, of those that vary none below the lower quartile."""
+    """Return the scales of columns, none below the lower quartile of those that vary; 1 where none does."""
     if not varies.any():
-        return scale
+        return np.ones_like(scale)
     least = np.quantile(scale[varies], LEVELLED, method="lower")
-    raised: Floats = np.where(varies, np.maximum(scale, least), scale)
+    raised: Floats = np.where(varies, np.maximum(scale, least), least)
     return raised
 
 

@@ -16,13 +16,13 @@ class LevelledScaler(StandardScaler):  # type: ignore[misc]
 
     A unit of a network that one training row in forty turns on a little has a tiny standard deviation. Divided by it,
     new rows where the unit is on lie thousands of standard deviations out: they decide for the strongest penalty, and
-    are predicted wrongly. So no column counts as varying less than the column at the lower quartile of those that vary
-    at all. Genes that hardly vary in a few samples are met in the same way by the s0 of Tusher, Tibshirani and Chu
-    (PNAS 2001), a quantile of all genes' standard deviations. The heads ``logreg``, ``ridge`` and ``linear-svc`` scale
-    their columns so by themselves.
+    are predicted wrongly. So no column, a constant one included, counts as varying less than the one at the lower
+    quartile of those that vary. Genes that hardly vary in a few samples are met in the same way by the s0 of Tusher,
+    Tibshirani and Chu (PNAS 2001), a quantile of all genes' standard deviations. The heads ``logreg``, ``ridge`` and
+    ``linear-svc`` scale their columns so by themselves.
 
-    Parameters and attributes are those of StandardScaler; ``scale_`` is levelled, ``var_`` is not. Where there are four
-    columns or fewer, nothing else is different.
+    Parameters and attributes are those of StandardScaler; ``scale_`` is levelled, ``var_`` is not. Of four columns or
+    fewer only constant ones are different.
 
     Examples
     --------
