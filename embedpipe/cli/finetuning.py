@@ -111,7 +111,7 @@ def print_hand_off(found: HandOff, before: str, verbose: bool) -> None:
         )
     else:
         print(f"\n{test.rows:,} test rows, read once: probe {test.probe:.2%}")
-        print("the probe was kept, as training was not better on the validation rows: they are the same")
+        print("the probe was kept, as nothing trained was better on the validation rows: they are the same")
     weights = show.plain(found.backbone)
     print(f"a backbone again: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
     print(f"and its head: embedpipe predict {show.plain(found.head)} DATA --weights {weights} --to predictions.csv")

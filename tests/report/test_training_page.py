@@ -95,7 +95,7 @@ def test_a_finished_training_stands_still_and_says_what_it_came_to(tmp_path: Pat
     assert "highest 0." not in words
     assert "to go" not in words
     to = write_training(epochs, to, finished=True, planned=10, found=found_of(epochs, 0))
-    assert "The probe was kept, 84.0 % of the validation rows, as training was not better" in words_of(to)
+    assert "The probe was kept, 84.0 % of the validation rows, as nothing trained was better" in words_of(to)
     assert "fine-tuned 89.0 %" not in words_of(to)
 
 
