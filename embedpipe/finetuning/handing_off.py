@@ -124,12 +124,13 @@ def finetune(
         given = None if head is None else open_probe(head, store)
         roles = read_roles(store, given.label if given else label, role_options)
         probe = workers.from_first(lambda: given or usual_probe(store, label, roles))
-        key = _key(store, aligned(linear_of(probe), roles.classes), roles, chosen)
+        stored = aligned(linear_of(probe), roles.classes)
+        key = _key(store, stored, roles, chosen)
         done = workers.from_first(lambda: place.read_result(folder))
         if done is None:
             frozen = load_frozen(probe.spec, reload_options, workers.device or device)
             show = Progress(progress if workers.first else False, detail=True)
-            found = _hand_off(probe, frozen, roles, store, folder, chosen, key, workers, show, on_epoch)
+            found = _hand_off(probe, stored, frozen, roles, store, folder, chosen, key, workers, show, on_epoch)
             found.notes += _seen(given, store)
             if workers.first:
                 place.write_result({"key": key, **found.to_dict()}, folder)
@@ -143,6 +144,7 @@ def finetune(
 
 def _hand_off(
     probe: Head,
+    stored: LinearHead,
     frozen: ImageBackbone,
     roles: Roles,
     store: FeatureStore,
@@ -154,7 +156,6 @@ def _hand_off(
     on_epoch: OnEpoch | None,
 ) -> HandOff:
     """Train, from where a killed run was, and write weights, head and splits."""
-    stored = aligned(linear_of(probe), roles.classes)
     X = read_finite(store, probe.dims, roles.ids)
     learned = np.sort(np.concatenate([roles.train, roles.validation]))
     start, usual = workers.from_first(lambda: [fitted_anew(probe, X, roles, rows) for rows in (roles.train, learned)])

@@ -295,7 +295,7 @@ class Trainer:
         epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.images, seconds)
         run.add(epoch, len(rows))
         run.batches, run.loss, run.images, run.seconds = 0, 0.0, 0, 0.0
-        if run.settled == epoch.number:
+        if run.settled == epoch.number > 0:  # those before training are kept apart
             self._settled = self._weights()
         late = epoch.number - run.settled >= self.options.patience
         run.finished = late or epoch.number >= self.options.epochs
