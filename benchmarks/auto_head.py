@@ -38,8 +38,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FaissKNNClassifier, FeatureStore
-from embedpipe.evaluation import Evaluation, Splits, evaluate, make_splits
+from embedpipe.evaluation import Evaluation, evaluate
 from embedpipe.neighbours.near import NEAR
+from embedpipe.splits import Splits, make_splits
 from embedpipe.statistics import paired_bootstrap, paired_interval
 
 Right = npt.NDArray[np.bool_]

@@ -3,7 +3,7 @@
     python benchmarks/c_sweep.py [--rows 50000] [--dim 512] [--classes 10 100] [--rounds 1] [--once] [--device cuda]
 
 Both standardise float32 features, fit every C of the same seven on the same 5 stratified folds, choose by held-out
-log-loss, and refit on all rows: `TunedLogisticRegression`, and `GridSearchCV` around `LevelledScaler` and
+log-loss, and refit on all rows: `TunedLogisticRegression`, and `GridSearchCV` around `VarianceFloorScaler` and
 `LogisticRegression` with their defaults (max_iter 1000, or it would not converge). Each runs in a process of its own,
 one after the other, in turns; memory is that process's peak above what it had with the matrix loaded, plus the
 matrix. Test accuracy is of 10,000 rows that neither saw. With ``--once`` scikit-learn only fits all rows with the C
@@ -70,11 +70,11 @@ def run(
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X[train, :1], y[train]))
     started = time.perf_counter()
     if way != THEIRS:
-        from embedpipe.heads import TunedLogisticRegression
+        from embedpipe.estimators import TunedLogisticRegression
 
         model: Any = TunedLogisticRegression(CS, cv=folds, device=device if way == DEVICE else None)
         if way == DEVICE:
-            from embedpipe.heads.on_device import usable_device
+            from embedpipe.estimators.solvers.torch_matrix import usable_device
 
             usable_device(str(device))  # which computes on it
     else:
@@ -82,9 +82,9 @@ def run(
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
 
-        from embedpipe import LevelledScaler
+        from embedpipe import VarianceFloorScaler
 
-        pipeline = make_pipeline(LevelledScaler(), LogisticRegression(C=given or 1.0, max_iter=1000))
+        pipeline = make_pipeline(VarianceFloorScaler(), LogisticRegression(C=given or 1.0, max_iter=1000))
         model = (
             pipeline
             if given

@@ -26,7 +26,7 @@ from auto_head import compare, divide
 from heads import elpv
 
 from embedpipe import FeatureStore
-from embedpipe.evaluation.result import Reliability
+from embedpipe.evaluation.comparison.result import Reliability
 from embedpipe.neighbours.near import NEAR
 
 HEADS = ("logreg", "lda", "knn")

@@ -25,8 +25,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from embedpipe import Backbone, Preprocessing, load_backbone
-from embedpipe.decoding import decode_image, decode_pixels, to_pixels
+from embedpipe import load_backbone
+from embedpipe.backbones import Backbone
+from embedpipe.decoding import Preprocessing, decode_image, decode_pixels, to_pixels
 
 Pixels = npt.NDArray[np.uint8]
 Way = Callable[[bytes], Pixels]

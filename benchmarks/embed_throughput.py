@@ -38,11 +38,12 @@ from networks import NETWORKS, PHOTOS, lay_out, list_photos, weights_of
 from peers import Runner
 
 import embedpipe
-from embedpipe.backbones.embedder import Embedder
+from embedpipe._utils.config import usable_cores
+from embedpipe.backbones import Backbone, BackboneOptions
 from embedpipe.backbones.engines.choice import MANY
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
-from embedpipe.config import usable_cores
+from embedpipe.backbones.layers.embedder import Embedder
 
 DEFAULT_NETWORKS = [name for name in NETWORKS if name != "resnet18"]
 WARM_UP = 32
@@ -74,7 +75,7 @@ def read_and_hash(path: Path) -> bytes:
     return payload
 
 
-def engines(backbone: embedpipe.Backbone) -> dict[str, embedpipe.Backbone]:
+def engines(backbone: Backbone) -> dict[str, Backbone]:
     """Return the same backbone on every engine, by name; that which `embed` takes comes last.
 
     What people run is ``torch (n, c, h, w)``; what `embed` takes without the extra ``cpu`` is ``torch, folded``.
@@ -83,7 +84,7 @@ def engines(backbone: embedpipe.Backbone) -> dict[str, embedpipe.Backbone]:
         return {"torch": backbone}
     network, layers, precision = backbone.network, backbone.spec.layers, backbone.spec.precision
 
-    def on(name: str, module: Any) -> embedpipe.Backbone:
+    def on(name: str, module: Any) -> Backbone:
         engine = TorchEngine(module, precision, backbone.device, name=name)
         engine.names = ("pixels",)
         return dataclasses.replace(backbone, engine=engine)
@@ -125,7 +126,7 @@ class Bench:
     ) -> None:
         self.what = {"backbone": f"timm/{network}", "weights": str(weights), "precision": precision}
         self.device, self.scratch, self.folder = device, scratch, folders["photos"]
-        self.backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(**self.what), device)
+        self.backbone = embedpipe.load_backbone(BackboneOptions(**self.what), device)
         self.engines = engines(self.backbone)
         self.paths = sorted(self.folder.iterdir())
         self.payloads = on_all_cores(Path.read_bytes, self.paths)
@@ -146,7 +147,7 @@ class Bench:
         """Decode and resize all photos."""
         on_all_cores(self._prepare, self.payloads)
 
-    def forward(self, backbone: embedpipe.Backbone) -> None:
+    def forward(self, backbone: Backbone) -> None:
         """Embed all pixels."""
         for start in range(0, len(self.pixels), backbone.usual_batch):
             backbone.forward(self.pixels[start : start + backbone.usual_batch])

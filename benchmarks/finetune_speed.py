@@ -36,14 +36,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from embedpipe import BackboneOptions, load_backbone
-from embedpipe.config import usable_cores
-from embedpipe.finetuning.classifier_network import ClassifierNetwork
-from embedpipe.finetuning.linear import LinearHead
-from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.photos import Photos
-from embedpipe.finetuning.training import PRECISIONS, Trainer
-from embedpipe.progress import Progress
+from embedpipe import load_backbone
+from embedpipe._utils.config import usable_cores
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones import BackboneOptions
+from embedpipe.finetuning import FineTuneOptions
+from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
+from embedpipe.finetuning.training.images import Photos
+from embedpipe.finetuning.training.linear_head import LinearHead
+from embedpipe.finetuning.training.trainer import PRECISIONS, Trainer
 
 CLASSES = 10
 LIMIT = 0.95
@@ -73,7 +74,7 @@ def by_embedpipe(options: argparse.Namespace, name: str, paths: list[Path], batc
     network = ClassifierNetwork(backbone, head, batch_norm)
     ids = [str(path) for path in paths]
     photos = Photos(lambda row: paths[row].read_bytes(), ids, ids, backbone.network.preprocessing)
-    chosen = FinetuneOptions(
+    chosen = FineTuneOptions(
         epochs=2, batch_size=options.batch_size, augment="light", layer_decay=1.0, train_precision=options.precision
     )
     y, rows = np.arange(len(paths)) % CLASSES, np.arange(len(paths))

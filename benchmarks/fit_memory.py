@@ -5,8 +5,8 @@
 Each case runs in a process of its own, warmed up on a few rows. For an estimator: the matrix, plus the peak of
 resident memory during `.fit` less what was resident just before, over the matrix. For `embedpipe.fit` from a store of
 that many rows, with splits (80 % train, 10 % validation, 10 % test) and without (5 folds): the peak less what was
-resident before, over the matrix. Rows are float32 x 1,280, of ten overlapping classes. scikit-learn's own estimators,
-and linear-svc, get a fifth of the rows; liblinear, which takes long, stops after 50 iterations, which changes no
+resident before, over the matrix. Rows are float32 x 1,280, of ten overlapping classes. scikit-learn's own estimators
+get a fifth of the rows; liblinear, which takes long, stops after 50 iterations, which changes no
 memory.
 """
 
@@ -36,6 +36,8 @@ from sklearn.svm import LinearSVC
 
 import embedpipe
 from embedpipe import heads
+from embedpipe.backbones import LayerSpec
+from embedpipe.decoding import Preprocessing
 
 DIM, CLASSES, WARM_UP, BLOCK = 1280, 10, 500, 5000
 #: The bound, which is for this many rows and more: with few rows the blocks that are worked on weigh more.
@@ -62,7 +64,6 @@ CASES = {
     "ridge, regression": Case(heads.TunedRidge, True, task="regression", head="ridge"),
     "knn, regression": Case(lambda: heads.FaissKNNRegressor(**_KNN), True, task="regression", head="knn"),
     "lda": Case(heads.ShrunkenLDA),
-    "linear-svc": Case(lambda: heads.TunedLinearSVC(max_iter=50), share=0.2),
     "plain RidgeClassifierCV": Case(RidgeClassifierCV, share=0.2),
     "plain LinearSVC": Case(lambda: LinearSVC(max_iter=50), share=0.2),
     "plain LinearDiscriminantAnalysis (svd)": Case(LinearDiscriminantAnalysis, share=0.2),
@@ -96,8 +97,8 @@ def matrix(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
 
 def write_store(path: Path, rows: int, split: bool) -> embedpipe.FeatureStore:
     """Write the rows into a store, with label, value and, if asked for, split."""
-    layers = (embedpipe.LayerSpec("features", "avg", DIM),)
-    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, embedpipe.Preprocessing())
+    layers = (LayerSpec("features", "avg", DIM),)
+    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, Preprocessing())
     store = embedpipe.FeatureStore.create(path, spec)
     vectors = store.schema.field("embedding").type
     for part, X, y in blocks(rows):

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 import embedpipe
 
-CLASSIFIERS = ("logreg", "ridge", "linear-svc", "lda", "centroid", "knn")
+CLASSIFIERS = ("logreg", "ridge", "lda", "centroid", "knn")
 REGRESSORS = ("ridge", "knn")
 BASELINE = "majority or mean"
 

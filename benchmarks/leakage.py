@@ -30,10 +30,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FeatureStore
-from embedpipe.evaluation.splitting import make_splits
 from embedpipe.neighbours import nearest_rows
 from embedpipe.neighbours.duplicates import near_duplicates
 from embedpipe.neighbours.near import NEAR
+from embedpipe.splits.make import make_splits
 
 Floats = npt.NDArray[np.float32]
 

@@ -23,7 +23,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
-from embedpipe import BackboneOptions, load_backbone
+from embedpipe import load_backbone
+from embedpipe.backbones import BackboneOptions
 
 PRETRAINED = "tf_efficientnet_lite0"
 #: Names of timm, and how people call them.

@@ -23,7 +23,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision import models
 
-from embedpipe import Backbone, BackboneOptions, load_backbone
+from embedpipe import load_backbone
+from embedpipe.backbones import Backbone, BackboneOptions
 
 Vectors = npt.NDArray[np.float32]
 

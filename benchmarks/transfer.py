@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from scipy.stats import t
 
 import embedpipe
+from embedpipe.finetuning.benchmark.page import write_benchmark
 
 LEARNERS = ("probe", "hand-off", "plain", "scratch")
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog")
@@ -96,7 +97,7 @@ def main() -> None:
     pooled: dict[str, list[Any]] = {"test rows": [], "corrupted": []}
     for name in options.data:
         found = measure(name, backbone, options)
-        embedpipe.write_benchmark(found, options.to / f"{name}.html")
+        write_benchmark(found, options.to / f"{name}.html")
         results[name] = found.to_dict()
         print(f"\n{name}: {found.test_rows:,} test rows, {options.seeds} draws, {found.seconds:,.0f} s\n")
         headings = ["labels", *(f"{one}, %" for one in LEARNERS), "hand-off less probe", "less plain", "corrupted"]

@@ -34,10 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from embedpipe.evaluation.result import Estimate
-from embedpipe.finetuning.pilot_statistics import PilotRun
-from embedpipe.finetuning.verdict import Verdict, judge
-from embedpipe.statistics import wilson
+from embedpipe.finetuning.advice.verdict import Verdict, judge
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun
+from embedpipe.statistics import Estimate, wilson
 
 MIN_GAIN = 0.01
 PUBLISHED = Path(__file__).parent / "data" / "probe_and_finetuned.csv"

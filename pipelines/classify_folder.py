@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 import embedpipe
+from embedpipe.report import draw_confusion
 
 DONE, SOME_FAILED = 0, 3
 FOLDS = 5
@@ -40,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("labelled", help="photos in folders named by their class; or any source with labels")
     parser.add_argument("new", help="photos to classify: a folder, or any other source")
     parser.add_argument("--to", type=Path, default=Path("classified"), metavar="FOLDER", help="default: classified")
-    parser.add_argument("--head", default="logreg", help="logreg (default), ridge, linear-svc, lda, centroid or knn")
+    parser.add_argument("--head", default="logreg", help="logreg (default), ridge, lda, centroid or knn")
     parser.add_argument("--backbone", help="by default embedpipe's own default")
     arguments = parser.parse_args()
     for source in (arguments.labelled, arguments.new):
@@ -124,7 +125,7 @@ def main() -> int:
     print_figures(head)
     if confusion := head.report.confusion:
         about = {"title": f"{head.name}: {Path(arguments.labelled).name}", "subtitle": head.report.protocol}
-        embedpipe.draw_confusion(confusion, head.report.classes, to / "confusion.png", **about)
+        draw_confusion(confusion, head.report.classes, to / "confusion.png", **about)
     print()
     new = embed_source(arguments.new, "new", arguments)
     found = head.predict(new)

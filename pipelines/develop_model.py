@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import embedpipe
+from embedpipe.sources import open_source
 
 SOME_FAILED, FAILURES_SHOWN = 3, 5
 
@@ -51,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def list_labelled(source: str) -> pa.Table:
     """Return id, image (where it is), label and split of a source's labelled photos."""
-    table = embedpipe.open_source(source).table.select(["id", "uri", "label", "split"])
+    table = open_source(source).table.select(["id", "uri", "label", "split"])
     table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["uri"])))
     if pc.count_distinct(table["label"]).as_py() < 2:
         raise ValueError(f"{source} has no labelled photos of two classes: make a folder for each class")
@@ -87,7 +88,7 @@ def embed_rows(table: pa.Table, to: Path, **backbone: str | None) -> embedpipe.F
     return store
 
 
-def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.HandOff:
+def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.FineTuneResult:
     """Train on the source, and say how that went."""
     name = arguments.backbone
     options = {option: getattr(arguments, option) for option in ("epochs", "learning_rate", "seed", "near")}

@@ -25,6 +25,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 import embedpipe
+from embedpipe.report import draw_neighbours
 
 DONE, SOME_FAILED = 0, 3
 SPREAD = 6
@@ -115,10 +116,10 @@ def main() -> int:
     spread = rows[np.unique(np.linspace(0, len(rows) - 1, SPREAD).round().astype(int))]
     queries = arguments.query or index.ids.take(pa.array(spread)).to_pylist()
     # What --backbone names was typed, and is what the store was made with: it may run again for the queries.
-    found = embedpipe.find_similar(index, queries, k=arguments.k, trust=arguments.backbone is not None)
+    found = embedpipe.search(index, queries, k=arguments.k, trust=arguments.backbone is not None)
     csv.write_csv(found.select([name for name in COLUMNS if name in found.column_names]), to / "neighbours.csv")
     if found["rank"].null_count < found.num_rows:
-        embedpipe.draw_neighbours(found, to / "neighbours.png", title=f"What looks alike in {arguments.folder}")
+        draw_neighbours(found, to / "neighbours.png", title=f"What looks alike in {arguments.folder}")
         print(f"neighbours of each query: {to / 'neighbours.csv'} and neighbours.png")
     failed = found.filter(found["error"].is_valid())
     for row in failed.to_pylist():

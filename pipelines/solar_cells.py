@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 import embedpipe
+from embedpipe.heads import FitReport
+from embedpipe.report import draw_confusion, draw_neighbours
 
 LABELS = {0.0: "intact", 1.0: "defective"}
 out = Console(highlight=False, soft_wrap=True)
@@ -58,7 +60,7 @@ def fit_or_load(store: embedpipe.FeatureStore, folder: Path) -> embedpipe.Head:
     return embedpipe.fit(store, "logreg", to=folder, progress=True)
 
 
-def figures(report: embedpipe.FitReport) -> Table:
+def figures(report: FitReport) -> Table:
     """Lay out mean and standard deviation over the folds, beside always saying the commonest class."""
     table = Table(title=f"Defective or not: {report.protocol}, {report.measured_rows:,} photos")
     for heading in ("", "logistic regression", "commonest class"):
@@ -91,8 +93,8 @@ def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
     rows = store.to_arrow(["id", "label"])
     defective = rows.column("id").filter(pc.equal(rows.column("label"), "defective"))
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
-    found = embedpipe.find_similar(store, queries, k=8)
-    embedpipe.draw_neighbours(found, to, title="Defective cells, and those that look most like them")
+    found = embedpipe.search(store, queries, k=8)
+    draw_neighbours(found, to, title="Defective cells, and those that look most like them")
     near, all_ = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found, rows))
     out.print(f"   {near:.0%} of their neighbours that have a label are defective too, {all_:.0%} of all cells: {to}\n")
 
@@ -115,9 +117,7 @@ def main() -> None:
     out.print("[bold]2. Fit[/] a logistic regression on the stored features, and measure it")
     head = fit_or_load(store, output / "solar-cells.head")
     out.print(figures(head.report))
-    embedpipe.draw_confusion(
-        head.report.confusion, head.report.classes, output / "confusion.png", subtitle=head.report.protocol
-    )
+    draw_confusion(head.report.confusion, head.report.classes, output / "confusion.png", subtitle=head.report.protocol)
     left_out = sum(head.report.left_out.values())
     out.print(f"   Probability 1 against 0; {left_out:,} photos that the experts were in doubt about are left out.")
     out.print("   Mean and spread over the folds. Cells of one solar module may be on both sides of a split,")
@@ -131,7 +131,7 @@ def main() -> None:
 
     picture = output / "solar-cells.png"
     out.print("[bold]5. Draw[/] a map of the store, coloured by defect probability")
-    embedpipe.draw_map(store, picture, label="defect_probability", progress=True)
+    embedpipe.map(store, picture, label="defect_probability", progress=True)
     out.print(f"   {picture}\n")
 
     out.print(

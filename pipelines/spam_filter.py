@@ -129,7 +129,7 @@ def main() -> int:
     store = embed_table(arguments.table, arguments, label=arguments.label)
     (head, threshold), failed = make_filter(store, arguments), store.summary.failed
     if arguments.query:
-        for row in embedpipe.find_similar(store, [arguments.query], k=SHOWN).to_pylist():
+        for row in embedpipe.search(store, [arguments.query], k=SHOWN).to_pylist():
             print(f"like the query by {row['score']:.3f}: {row['label']}: {row['text'][:100]!r}")
     if arguments.predict:
         new = embed_table(arguments.predict, arguments)

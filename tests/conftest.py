@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+from page import Browser, open_browser
 from PIL import Image
 
 # The same examples in each run: what is drawn anew is drawn with --hypothesis-profile=random.
@@ -56,3 +57,10 @@ def photos(make_photos: Callable[..., Path]) -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's cache folder, and apart from each other."""
     monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Headless Chromium; without it the test is skipped."""
+    with open_browser(tmp_path / "profile") as opened:
+        yield opened

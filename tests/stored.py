@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe import BackboneSpec, FeatureStore, LayerSpec, Preprocessing
+from embedpipe import BackboneSpec, FeatureStore
+from embedpipe.backbones import LayerSpec
+from embedpipe.decoding import Preprocessing
 from embedpipe.store.schema import vector_column
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from embedpipe import Preprocessing
+from embedpipe.decoding import Preprocessing
 
 
 class Tiny(nn.Module):

@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedpipe.backbones.device import choose_device, cores
-from embedpipe.backbones.embedder import Embedder
+from embedpipe._utils.device import choose_device, cores
+from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engine, quantised_engine, speedup
 from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
 from embedpipe.backbones.engines.openvino_engine import PART
+from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import NOTHING, ImageNetwork, TextNetwork
-from embedpipe.backbones.spec import BackboneSpec, Precision
+from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError, UsageError
 
 Vectors = dict[str, npt.NDArray[np.float32]]

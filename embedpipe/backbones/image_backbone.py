@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from embedpipe._utils.device import cores
 from embedpipe.backbones.backbone import Backbone, Item, Vectors
-from embedpipe.backbones.device import cores
-from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.choice import Trial
 from embedpipe.backbones.engines.openvino_engine import PART
+from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import ImageNetwork
-from embedpipe.decoding import Picture, Preprocessing, decode_pixels, to_pixels
+from embedpipe.decoding import Picture, decode_pixels, to_pixels
+from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
 #: What an `Embedder` takes of images.

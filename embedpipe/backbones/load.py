@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
+from embedpipe._utils.device import choose_device
 from embedpipe.backbones.backbone import Backbone
-from embedpipe.backbones.checkpoint import read_checkpoint
-from embedpipe.backbones.device import choose_device
 from embedpipe.backbones.engines.engine import Engine
 from embedpipe.backbones.image_backbone import ImageBackbone
-from embedpipe.backbones.layers import plan_layers
+from embedpipe.backbones.layers.capture import plan_layers
+from embedpipe.backbones.layers.stages import Stage, find_stages
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions, ReloadOptions
+from embedpipe.backbones.providers.checkpoint import read_checkpoint
+from embedpipe.backbones.providers.weights import hash_tensors
 from embedpipe.backbones.registry import get_provider, modalities_of, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec, TextPreprocessing
-from embedpipe.backbones.stages import Stage, find_stages
 from embedpipe.backbones.text_backbone import TextBackbone
-from embedpipe.backbones.weights import hash_tensors
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from embedpipe.backbones.spec import Pooling, Precision
+from embedpipe._utils.precision import Precision
+from embedpipe.backbones.spec import Pooling
 from embedpipe.decoding.recipe import Decode
 from embedpipe.errors import UsageError, nearest
 from embedpipe.sources.options import Modality

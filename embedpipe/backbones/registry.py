@@ -12,18 +12,17 @@ from embedpipe.sources.options import Modality
 
 GROUP = "embedpipe.backbones"
 
-#: Built-in providers, imported on first use.
-BUILT_IN = {
-    "timm": EntryPoint("timm", "embedpipe.backbones.timm_models:TimmProvider", GROUP),
-    "torchvision": EntryPoint("torchvision", "embedpipe.backbones.torchvision_models:TorchvisionProvider", GROUP),
-    "python": EntryPoint("python", "embedpipe.backbones.python_factory:PythonProvider", GROUP),
-    "open_clip": EntryPoint("open_clip", "embedpipe.backbones.open_clip_models:OpenClipProvider", GROUP),
-    "sentence-transformers": EntryPoint(
-        "sentence-transformers", "embedpipe.backbones.sentence_transformer:SentenceTransformerProvider", GROUP
-    ),
-    "transformers": EntryPoint("transformers", "embedpipe.backbones.transformers_models:TransformersProvider", GROUP),
-    "word-vectors": EntryPoint("word-vectors", "embedpipe.backbones.word_vectors:WordVectorsProvider", GROUP),
+#: Built-in providers, imported on first use: name -> module and class below `embedpipe.backbones.providers`.
+_CLASSES = {
+    "timm": "timm:TimmProvider",
+    "torchvision": "torchvision:TorchvisionProvider",
+    "python": "python_factory:PythonProvider",
+    "open_clip": "open_clip.models:OpenClipProvider",
+    "sentence-transformers": "text.sentence_transformers:SentenceTransformerProvider",
+    "transformers": "text.transformers:TransformersProvider",
+    "word-vectors": "word_vectors.provider:WordVectorsProvider",
 }
+BUILT_IN = {name: EntryPoint(name, f"embedpipe.backbones.providers.{where}", GROUP) for name, where in _CLASSES.items()}
 
 #: Names that no plug-in may take.
 RESERVED = (*BUILT_IN, "checkpoint")

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from embedpipe._utils.precision import Precision
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 #: ``mean`` is what people say of texts: a spec has ``avg``.
 Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
 
@@ -79,7 +79,7 @@ class BackboneSpec:
     provider, name : str
         ``timm`` and ``resnet50.a1_in1k``, say.
     weights_sha256 : str
-        Over the tensors by name (see `embedpipe.backbones.weights.hash_tensors`), so that a ``.pth`` and
+        Over the tensors by name (see `embedpipe.backbones.providers.weights.hash_tensors`), so that a ``.pth`` and
         its ``.safetensors`` are the same weights.
     pretrained : bool
         False for randomly initialised weights.

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe.backbones.backbone import Backbone, Item, Vectors
-from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.choice import Trial
+from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import TextNetwork, Tokens
 from embedpipe.backbones.spec import FEATURES
 from embedpipe.decoding import decode_text

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from embedpipe import __version__
+from embedpipe._utils.precision import Precision
+from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.backbones.spec import Precision
 from embedpipe.cli import show
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.decoding.recipe import Decode
@@ -179,7 +179,8 @@ def backbones(
 
     Example: `embedpipe backbones timm/resnet50 --layers --weights none`
     """
-    from embedpipe.backbones import describe_layers, list_backbones
+    from embedpipe.backbones import list_backbones
+    from embedpipe.backbones.load import describe_layers
 
     if layers:
         named = {"backbone": name} if name else {}
@@ -287,9 +288,9 @@ def map_(
 
     Example: `embedpipe map photos.features --to map.png`
     """
-    from embedpipe.report import draw_map
+    from embedpipe.report.pictures.map import map as draw
 
-    written = draw_map(store, to, label=label, column=column, progress=not quiet)
+    written = draw(store, to, label=label, column=column, progress=not quiet)
     if as_json:
         show.json_value({"map": str(written)})
     elif not quiet:

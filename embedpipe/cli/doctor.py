@@ -14,7 +14,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
-    from embedpipe.doctor import Diagnosis, Estimate
+    from embedpipe.diagnosis import Diagnosis, TimeEstimate
 
 
 @app.command()
@@ -45,9 +45,9 @@ def doctor(
 
     Examples: `embedpipe doctor`, `embedpipe doctor photos --backbone timm/resnet50 --items 1000000`
     """
-    from embedpipe.doctor import diagnose
+    from embedpipe.diagnosis.doctor import doctor
 
-    found = diagnose(source, backbones=backbone or (), items=items, seconds=seconds, progress=not quiet, **options)
+    found = doctor(source, backbones=backbone or (), items=items, seconds=seconds, progress=not quiet, **options)
     if as_json:
         show.json_value(found.to_dict())
     elif not quiet or not found.ok:
@@ -56,7 +56,7 @@ def doctor(
 
 
 def print_diagnosis(found: Diagnosis) -> None:
-    """Print what `diagnose` found."""
+    """Print what `doctor` found."""
     rows = [(finding.name if finding.ok else f"{finding.name} (BROKEN)", finding.detail) for finding in found.findings]
     rows += [("warning", warning) for warning in found.warnings]
     show.print_table(show.pairs(rows))
@@ -67,7 +67,7 @@ def print_diagnosis(found: Diagnosis) -> None:
         print(f"\n{name} could not be measured: {why}")
 
 
-def _estimate(measured: Estimate) -> list[tuple[str, str]]:
+def _estimate(measured: TimeEstimate) -> list[tuple[str, str]]:
     decode = f", {measured.decode} decoding" if measured.decode else ""
     rate = f"{measured.rate:,.1f} items a second"
     rows = [

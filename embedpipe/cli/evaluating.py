@@ -15,12 +15,12 @@ from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.cli.tables import check_table_name, write_table
 from embedpipe.errors import UsageError
-from embedpipe.evaluation.options import EvaluateOptions
+from embedpipe.evaluation.comparison.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from embedpipe.evaluation import Evaluation
-    from embedpipe.evaluation.published import LayerProtocol
-    from embedpipe.evaluation.result import CandidateResult
+    from embedpipe.evaluation.comparison.result import CandidateResult
+    from embedpipe.evaluation.protocols.measure import LayerProtocol
 
 
 @app.command()
@@ -68,7 +68,7 @@ def evaluate(
     from embedpipe.evaluation import evaluate as run
 
     if page is not None:
-        from embedpipe.report.pages import check_page
+        from embedpipe.report.page import check_page
 
         check_page(page)
     if predictions is not None:
@@ -77,7 +77,7 @@ def evaluate(
     if predictions is not None:
         write_table(found.predictions, predictions)
     if page is not None:
-        from embedpipe.report import write_evaluation
+        from embedpipe.evaluation.comparison.page import write_evaluation
 
         write_evaluation(found, page)
     if as_json:
@@ -161,7 +161,7 @@ def _measure_protocol(
 ) -> None:
     from dataclasses import asdict
 
-    from embedpipe.evaluation import measure_protocol
+    from embedpipe.evaluation.protocols.measure import measure_protocol
 
     found = measure_protocol(stores, protocol, progress=not quiet, **options)
     if as_json:

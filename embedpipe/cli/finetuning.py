@@ -14,14 +14,14 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
-from embedpipe.finetuning.advise_options import AdviseOptions
-from embedpipe.finetuning.benchmark_options import BenchmarkOptions
-from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.advice.options import AdviseOptions
+from embedpipe.finetuning.benchmark.options import BenchmarkOptions
+from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.split_options import RoleOptions
 
 if TYPE_CHECKING:
-    from embedpipe.evaluation.result import Estimate
-    from embedpipe.finetuning import Advice, Benchmark, HandOff
+    from embedpipe.finetuning import Advice, Benchmark, FineTuneResult
+    from embedpipe.statistics import Estimate
 
 Source = Annotated[str, typer.Argument(metavar="STORE|DATA", help="A feature store of images, or images with labels.")]
 Label = Annotated[str, typer.Option("--label", help="The column to learn.")]
@@ -31,7 +31,7 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 
 @app.command()
 @exits_cleanly
-@with_options(FinetuneOptions, RoleOptions, ReloadOptions)
+@with_options(FineTuneOptions, RoleOptions, ReloadOptions)
 def finetune(
     source: Source,
     *,
@@ -59,15 +59,15 @@ def finetune(
 
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
-    from embedpipe.finetuning import finetune as run
-    from embedpipe.finetuning.launched import first_of_launched, launched_with
+    from embedpipe.finetuning.finetune import finetune as run
+    from embedpipe.finetuning.training.launcher import first_of_launched, launched_with
     from embedpipe.store import FeatureStore
 
     given: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
     if page is None:
         found = run(source, head, progress=not quiet, **given)
     else:
-        from embedpipe.report.training_page import follow_training, write_training
+        from embedpipe.finetuning.training.page import follow_training, write_training
 
         with follow_training(page, planned=options["epochs"], name=source) as on_epoch:
             found = run(source, head, progress=not quiet, on_epoch=on_epoch, **given)
@@ -84,7 +84,7 @@ def finetune(
     return PARTLY_FAILED if found.failed and launched_with() == 1 else 0  # launchers take any other code for a crash
 
 
-def print_hand_off(found: HandOff, before: str, verbose: bool) -> None:
+def print_hand_off(found: FineTuneResult, before: str, verbose: bool) -> None:
     """Print what `embedpipe.finetune` did."""
     zero, test = found.step_zero, found.test
     print(
@@ -123,7 +123,7 @@ def print_hand_off(found: HandOff, before: str, verbose: bool) -> None:
 
 @app.command()
 @exits_cleanly
-@with_options(BenchmarkOptions, FinetuneOptions, RoleOptions, ReloadOptions)
+@with_options(BenchmarkOptions, FineTuneOptions, RoleOptions, ReloadOptions)
 def benchmark(
     source: Source,
     *,
@@ -149,17 +149,17 @@ def benchmark(
     Examples: `embedpipe benchmark photos.features --to bench --page bench.html`,
     `embedpipe benchmark photos --backbone timm/resnet18 --budget 10min --to bench`
     """
-    from embedpipe.finetuning import benchmark as run
+    from embedpipe.finetuning.benchmark.benchmark import benchmark as run
 
     if page is not None:
-        from embedpipe.report.pages import check_page
+        from embedpipe.report.page import check_page
 
         check_page(page)
     names: Any = tuple(name.strip() for name in learners.split(",") if name.strip())
     given: dict[str, Any] = {"learners": names, "label": label, "backbone": backbone, "device": device}
     found = run(source, to=to, progress=not quiet, **given, **options)
     if page is not None:
-        from embedpipe.report.learning_page import write_benchmark
+        from embedpipe.finetuning.benchmark.page import write_benchmark
 
         write_benchmark(found, page)
     if as_json:
@@ -207,7 +207,7 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
 
 @app.command()
 @exits_cleanly
-@with_options(AdviseOptions, FinetuneOptions, RoleOptions, ReloadOptions)
+@with_options(AdviseOptions, FineTuneOptions, RoleOptions, ReloadOptions)
 def advise(
     source: Annotated[
         list[str],
@@ -246,7 +246,7 @@ def advise(
 
 def print_advice(found: Advice, verbose: bool) -> None:
     """Print what `embedpipe.advise` says."""
-    from embedpipe.finetuning.verdict import told_time
+    from embedpipe.finetuning.advice.verdict import told_time
 
     verdict = found.verdict
     print(f"fine-tuning: {verdict.decision.upper()}\n")

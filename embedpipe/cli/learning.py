@@ -16,7 +16,7 @@ from embedpipe.cli.tables import check_table_name, write_table
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions
-from embedpipe.search.options import SearchOptions
+from embedpipe.querying.options import SearchOptions
 from embedpipe.sources.options import SourceOptions
 
 Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw the result, too.")]
@@ -33,7 +33,7 @@ def fit(
         str | None,
         typer.Option(
             "--head",
-            help="logreg (default), ridge (default for numbers), linear-svc, lda, centroid, knn, knn-approx; or auto, "
+            help="logreg (default), ridge (default for numbers), lda, centroid, knn, knn-approx; or auto, "
             "which picks layer, normalisation and head by itself.",
         ),
     ] = None,
@@ -50,8 +50,8 @@ def fit(
 
     Example: `embedpipe fit photos.features --head logreg --to photos.head --picture confusion.png`
     """
-    from embedpipe.heads import fit as run
-    from embedpipe.heads import load_estimator
+    from embedpipe.heads.fit import fit as run
+    from embedpipe.heads.registry import load_estimator
 
     if estimator and head:
         raise UsageError(f"--head {head} and --estimator {estimator} both choose the head: give one of them")
@@ -132,17 +132,17 @@ def search(
     Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
     `embedpipe search messages.features "win a prize"`
     """
-    from embedpipe.search import find_similar
+    from embedpipe.querying.search import search
 
     _check_picture(picture)
     if to is not None:
         check_table_name(to)
-    found = find_similar(store, list(query), progress=not quiet, k=k, **options)
+    found = search(store, list(query), progress=not quiet, k=k, **options)
     failed = [row for row in found.select(["query", "error"]).to_pylist() if row["error"]]
     if to is not None:
         write_table(found, to)
     if picture is not None and len(failed) < found.num_rows:
-        from embedpipe.report import draw_neighbours
+        from embedpipe.report.pictures.neighbours import draw_neighbours
 
         draw_neighbours(found, picture)
     if as_json:
@@ -157,13 +157,13 @@ def search(
 def _check_picture(picture: Path | None) -> None:
     """Refuse a wrong name before the work, not after it."""
     if picture is not None:
-        from embedpipe.report.canvas import check_png
+        from embedpipe.report.drawing.canvas import check_png
 
         check_png(picture, "a picture")
 
 
 def _draw_confusion(made: Any, picture: Path) -> None:
-    from embedpipe.report import draw_confusion
+    from embedpipe.report.pictures.confusion import draw_confusion
 
     report = made.report
     if not report.confusion:

@@ -16,11 +16,11 @@ import typer
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
-from embedpipe.finetuning.advise_options import AdviseOptions
-from embedpipe.finetuning.benchmark_options import BenchmarkOptions
-from embedpipe.finetuning.launched import first_of_launched
-from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.role_options import RoleOptions
+from embedpipe.finetuning.advice.options import AdviseOptions
+from embedpipe.finetuning.benchmark.options import BenchmarkOptions
+from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.training.launcher import first_of_launched
 from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130
@@ -32,7 +32,7 @@ PANELS: dict[type, str] = {
     ComputeOptions: "Device and speed",
     RunOptions: "Run",
     RoleOptions: "Splits",
-    FinetuneOptions: "Training",
+    FineTuneOptions: "Training",
     BenchmarkOptions: "Budgets, seeds and corruptions",
     AdviseOptions: "Verdict and pilot",
 }

@@ -16,11 +16,11 @@ from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.cli.tables import check_table_name, write_table
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.evaluation.rank_options import RankOptions
+from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
-    from embedpipe.evaluation.rank_result import RankedBackbone, Ranking
+    from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
 
 
 @app.command()
@@ -49,7 +49,7 @@ def rank(
     Examples: `embedpipe rank photos --backbones timm/resnet50,timm/tf_efficientnet_lite0`,
     `embedpipe rank small.features large.features`
     """
-    from embedpipe.evaluation.ranking import rank as run
+    from embedpipe.evaluation.ranking.rank import rank as run
     from embedpipe.store import FeatureStore
 
     if to is not None:

@@ -20,10 +20,11 @@ from rich.text import Text
 from embedpipe.decoding.recipe import Preprocessing
 
 if TYPE_CHECKING:
-    from embedpipe.backbones import LayerSpec, Stage, TextPreprocessing
-    from embedpipe.embedding import EmbedSummary
-    from embedpipe.evaluation import Estimate
+    from embedpipe.backbones import Stage, TextPreprocessing
+    from embedpipe.backbones.spec import LayerSpec
+    from embedpipe.embedding.summary import EmbedSummary
     from embedpipe.heads import Head
+    from embedpipe.statistics import Estimate
     from embedpipe.store import FeatureStore
 
 
@@ -256,7 +257,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
     if to:
-        from embedpipe.heads.artefact import types_to_trust
+        from embedpipe.heads.saving import types_to_trust
 
         trust = " --trust" if types_to_trust(to) else ""
         print(f"saved in {to}: embedpipe predict {to} NEW --to predictions.csv{trust}")

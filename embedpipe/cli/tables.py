@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
-from embedpipe.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from embedpipe.decoding.image import readable_formats
 _HEIF = "HEIF"
 
 
-def decoders() -> dict[str, str]:
+def available_decoders() -> dict[str, str]:
     """Return which library decodes which pictures, in words.
 
     Returns

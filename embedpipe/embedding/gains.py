@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.backbones import Backbone, ImageNetwork
+from embedpipe.backbones import ImageNetwork
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.errors import EmbedpipeError
-from embedpipe.sources import Listing
+from embedpipe.sources.listing import Listing
 
 #: A run of fewer seconds is not worth a word.
 SHORTEST = 20.0

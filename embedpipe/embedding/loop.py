@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.backbones import Backbone
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.preparing import Prepared, Preparer, Window, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
-from embedpipe.sources import Listing
+from embedpipe.sources.listing import Listing
 
 Vectors = dict[str, npt.NDArray[np.float32]]
 

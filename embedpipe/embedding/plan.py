@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import DuplicateIdError, ReadError
-from embedpipe.sources import Listing, is_position, root_exists, same_root
+from embedpipe.sources import is_position, root_exists, same_root
+from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import storable

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.backbones import Backbone, Item
+from embedpipe.backbones import Item
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Reused
 from embedpipe.errors import Failure
-from embedpipe.sources import Listing
+from embedpipe.sources.listing import Listing
 
 #: Rows that one task of a thread prepares, at most: cheap ones in large parts, or the tasks cost more than they do.
 LARGEST_TASK = 256

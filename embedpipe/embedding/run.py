@@ -14,9 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe import __version__
-from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone, resolve
-from embedpipe.config import build_options, usable_cores
+from embedpipe._utils.config import build_options, usable_cores
+from embedpipe._utils.device import choose_device
+from embedpipe._utils.progress import Progress
+from embedpipe._utils.version import __version__
+from embedpipe.backbones import load_backbone, resolve
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
 from embedpipe.embedding.hash_index import HashIndex
@@ -27,8 +31,9 @@ from embedpipe.embedding.shards import Shard
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError, UsageError
-from embedpipe.progress import Progress
-from embedpipe.sources import Listing, SourceOptions, open_source
+from embedpipe.sources.listing import Listing
+from embedpipe.sources.opening import open_source
+from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)

@@ -8,16 +8,16 @@ from collections.abc import Generator
 
 import numpy as np
 
-from embedpipe.backbones import Backbone
-from embedpipe.config import usable_cores
+from embedpipe._utils.config import usable_cores
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer, remarks
 from embedpipe.embedding.writer import Embedded
 from embedpipe.errors import Failure
-from embedpipe.progress import Progress
-from embedpipe.sources import Listing
+from embedpipe.sources.listing import Listing
 
 
 def stream_vectors(

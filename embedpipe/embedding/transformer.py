@@ -20,14 +20,18 @@ from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from embedpipe.backbones import Backbone, BackboneOptions, choose_device, load_backbone
+from embedpipe._utils.device import choose_device
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones import load_backbone
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.options import BackboneOptions
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.run import embed_listing
 from embedpipe.errors import ItemError, StoreError, UsageError
-from embedpipe.progress import Progress
-from embedpipe.sources import Listing, list_items
-from embedpipe.sources.memory import is_missing_text
+from embedpipe.sources import list_items
+from embedpipe.sources.listing import Listing
+from embedpipe.sources.readers.memory import is_missing_text
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix
 

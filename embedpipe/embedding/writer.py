@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from embedpipe.embedding.plan import take_near
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.errors import Failure
-from embedpipe.sources import Listing
+from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column

@@ -15,30 +15,33 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
-from embedpipe.backbones import BackboneOptions, BackboneSpec, choose_device, load_backbone
+from embedpipe._utils.device import choose_device
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones import BackboneSpec, load_backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights
-from embedpipe.backbones.options import DEFAULT_BACKBONES
+from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
 from embedpipe.backbones.registry import get_provider, split_name
-from embedpipe.decoding import Preprocessing
+from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.finetuning.checkpoint_folder import architecture
-from embedpipe.finetuning.classifier_network import SOFTENED, ClassifierNetwork
-from embedpipe.finetuning.linear import LinearHead, linear_of
-from embedpipe.finetuning.options import FinetuneOptions
-from embedpipe.finetuning.photos import Photos, Rows
+from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
+from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.training import Trainer
-from embedpipe.heads import Head, TemperatureCalibratedClassifier, TunedLogisticRegression
-from embedpipe.heads.grouped_folds import fold_numbers
+from embedpipe.finetuning.run_folder import architecture
+from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
+from embedpipe.finetuning.training.images import Photos, Rows
+from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
+from embedpipe.finetuning.training.trainer import Trainer
+from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport
 from embedpipe.neighbours.duplicates import near_duplicates
 from embedpipe.neighbours.near import NEAR
-from embedpipe.progress import Progress
-from embedpipe.sources import Listing, list_items
+from embedpipe.sources import list_items
+from embedpipe.sources.listing import Listing
+from embedpipe.splits.grouped import fold_numbers
 
-_TRAINING = FinetuneOptions()
+_TRAINING = FineTuneOptions()
 #: What a pickle has of a network: its tensors, in the processor's memory, and its last layer.
 Carried = tuple[StateDict, LinearHead]
 #: Pictures that go through the network at a time where nothing is learned.
@@ -58,7 +61,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     backbone, weights, arch
         As in `BackboneOptions`.
     epochs, batch_size, accumulate, optimizer, learning_rate, weight_decay, patience, freeze_until, lora, augment, seed
-        As in `FinetuneOptions`; the seed also chooses the rows that are held out.
+        As in `FineTuneOptions`; the seed also chooses the rows that are held out.
     validation_fraction : float
         Share of the rows that is held out: one row in 2, 3, 4..., whichever is nearest.
     near : float
@@ -222,14 +225,14 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.no_validation = True
         return tags
 
-    def _training_options(self) -> FinetuneOptions:
+    def _training_options(self) -> FineTuneOptions:
         """Return the checked parameters of the training. Raises UsageError."""
         if not 0 < self.validation_fraction <= 0.5:
             raise UsageError(
                 f"validation_fraction={self.validation_fraction} is not above 0 and up to 0.5: 0.2 is usual"
             )
-        names = {field.name for field in dataclasses.fields(FinetuneOptions)}
-        return FinetuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
+        names = {field.name for field in dataclasses.fields(FineTuneOptions)}
+        return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
 
     def _load(self) -> ImageBackbone:
         options = BackboneOptions(backbone=self.backbone, weights=self.weights, arch=self.arch, modality="image")

@@ -21,7 +21,7 @@ MANY_IMAGES = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions:
+class FineTuneOptions:
     """How a network is trained.
 
     Raises

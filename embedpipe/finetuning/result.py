@@ -73,7 +73,7 @@ class Measured:
 
 
 @dataclass
-class HandOff:
+class FineTuneResult:
     """A finished hand-off.
 
     Attributes
@@ -119,7 +119,7 @@ class HandOff:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> HandOff:
+    def from_dict(cls, values: dict[str, Any]) -> FineTuneResult:
         """Read what `to_dict` gave."""
         parts = {
             "epochs": [Epoch(**one) for one in values["epochs"]],

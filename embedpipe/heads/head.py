@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.config import build_options
+from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.config import build_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, UsageError
-from embedpipe.heads.predictions import Predictions
+from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport
-from embedpipe.progress import Progress
-from embedpipe.sources import SourceOptions, open_source
+from embedpipe.sources.opening import open_source
+from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_joined
 
+REJECTION = ("rejected", "reject_score")
 OPTIONS = (SourceOptions, ReloadOptions, ComputeOptions)
 
 
@@ -83,9 +85,7 @@ class Head:
 
     def save(self, to: str | Path) -> Path:
         """Save into a folder; see `embedpipe.load_head`."""
-        from embedpipe.heads.artefact import save_head
-
-        return save_head(self, to)
+        return write_head(to, classes=self.classes, **{part.name: getattr(self, part.name) for part in fields(self)})
 
     def predict(self, source: Any, *, progress: bool | None = None, **options: Any) -> pa.Table:
         """Predict for every item of a source, or every row of a store.
@@ -135,7 +135,7 @@ class Head:
             )
         listing = open_source(source, source_options, self.spec.modality)
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
-        found = Predictions(self, len(listing))
+        found = _Predictions(self, len(listing))
         failures: list[Failure] = []
         messages = stream_vectors(listing, backbone, compute, Progress(progress))
         with contextlib.closing(messages):
@@ -165,11 +165,11 @@ class Head:
         # An item that broke after it was embedded still has the vector of what it was.
         failed = pa.array([failure.id for failure in failures], pa.string())
         good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
-        found = Predictions(self, len(X))
+        found = _Predictions(self, len(X))
         found.add(good, X if len(good) == len(X) else X[good])
         return self._table(found, rows, failures, self.label)
 
-    def _table(self, found: Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
+    def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
         """Join predictions and failures to what is known of the items, one row each."""
         errors = {failure.id: failure.why for failure in failures}
         ids = rows.column("id").to_pylist()
@@ -195,3 +195,84 @@ class Head:
             }
         )
         return pa.concat_tables([table, lost], promote_options="default")
+
+
+def load_head(path: str | Path, *, trust: bool = False) -> Head:
+    """Read a head that `embedpipe.fit` saved.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Its folder.
+    trust : bool
+        Also make types that only this head's file names, such as an estimator of your own: that can run
+        code, so only say so for a head of your own.
+
+    Raises
+    ------
+    HeadError
+        If there is no head, it is damaged or was changed, or it needs types that are not trusted.
+    """
+    return Head(**read_head(path, trust=trust))
+
+
+class _Predictions:
+    """Labels, scores, intervals and rejections of rows, filled in any order; a row that is never filled has none."""
+
+    def __init__(self, head: Head, rows: int) -> None:
+        self._head = head
+        self._filled = np.zeros(rows, bool)
+        self._found: dict[str, npt.NDArray[Any]] = {}
+        kinds = ("predict_proba", "decision_function") if head.task != "regression" else ()
+        self._kind = next((kind for kind in kinds if hasattr(head.estimator, kind)), None)
+
+    def add(self, rows: Any, X: npt.NDArray[np.float32]) -> None:
+        """Predict rows from their vectors, float32 (n, dim)."""
+        if not len(X):
+            return
+        asked = ["predict", "predict_interval", "rejected", "reject_score", *([self._kind] if self._kind else [])]
+        for method in asked:
+            if not hasattr(self._head.estimator, method):
+                continue
+            values = np.asarray(getattr(self._head.estimator, method)(X))
+            if method == self._kind:
+                values = values.astype(np.float64).reshape(len(X), -1)
+            if method not in self._found:
+                classes = self._head.classes if method == "predict" and values.ndim == 1 else None
+                dtype = values.dtype if classes is None else classes.dtype
+                self._found[method] = np.zeros((len(self._filled), *values.shape[1:]), dtype)
+            self._found[method][rows] = values
+        self._filled[rows] = True
+
+    def labels(self) -> pa.Array:
+        """Return the predictions, null where there is none."""
+        classes = self._head.classes
+        found = self._found.get("predict")
+        if found is None:
+            return pa.nulls(len(self._filled), pa.array(np.zeros(1) if classes is None else classes).type)
+        if classes is not None and found.ndim == 2:
+            texts = [self._head.label_separator.join(classes[row].tolist()) for row in found]
+            return pa.array(texts, pa.string(), mask=~self._filled)
+        return self._column(found)
+
+    def interval(self, name: str) -> dict[str, pa.Array]:
+        """Return the ends of the prediction's interval, where the head gives one."""
+        found = self._found.get("predict_interval")
+        ends = () if found is None else zip(("low", "high"), found.T, strict=True)
+        return {f"{name}_{end}": self._column(values) for end, values in ends}
+
+    def scores(self) -> dict[str, pa.Array]:
+        """Return a column of scores for each class that has one."""
+        classes, found = self._head.classes, self._found.get(self._kind or "")
+        if found is None or classes is None:
+            return {}
+        word = "probability" if self._kind == "predict_proba" else "score"
+        names = classes[-found.shape[1] :].tolist()
+        return {f"{word}_{name}": self._column(values) for name, values in zip(names, found.T, strict=True)}
+
+    def rejection(self) -> dict[str, pa.Array]:
+        """Return which rows are rejected, and how much speaks against deciding, where the head says so."""
+        return {name: self._column(self._found[name]) for name in REJECTION if name in self._found}
+
+    def _column(self, values: npt.NDArray[Any]) -> pa.Array:
+        return pa.array(values, mask=~self._filled)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sklearn.base import clone, is_classifier, is_regressor
 
+from embedpipe._utils.importing import import_user_module
 from embedpipe.errors import UsageError, nearest
-from embedpipe.heads.centroid import CentroidClassifier
-from embedpipe.heads.common_components import without_components
-from embedpipe.heads.discriminant import ShrunkenLDA
-from embedpipe.heads.knn import FaissKNNClassifier, FaissKNNRegressor
-from embedpipe.heads.options import Task
-from embedpipe.heads.ridge import TunedRidge, TunedRidgeClassifier
-from embedpipe.heads.tuned import TunedLinearSVC, TunedLogisticRegression
-from embedpipe.importing import import_user_module
+from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
+from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.estimators.linear.centroid import CentroidClassifier
+from embedpipe.estimators.linear.lda import ShrunkenLDA
+from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
+from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
+from embedpipe.estimators.preprocessing.component_remover import without_components
+from embedpipe.heads.options import FitOptions, Task
 
+#: The head that picks layer, normalisation and head by itself.
+AUTO = "auto"
 #: As many as DINO's protocol votes with (Caron et al., ICCV 2021, section 4.1).
 NEIGHBORS = 20
 
@@ -41,7 +44,6 @@ def _of_numbers(classifier: _Make, regressor: _Make) -> dict[Task, _Make]:
 HEADS: dict[str, dict[Task, _Make]] = {
     "logreg": _of_classes(lambda rows: TunedLogisticRegression()),
     "ridge": _of_numbers(lambda rows: TunedRidgeClassifier(), lambda rows: TunedRidge()),
-    "linear-svc": _of_classes(lambda rows: TunedLinearSVC()),
     "lda": _of_classes(lambda rows: ShrunkenLDA()),
     "centroid": _of_classes(lambda rows: CentroidClassifier()),
     "knn": _of_numbers(_knn(FaissKNNClassifier), _knn(FaissKNNRegressor)),
@@ -88,6 +90,28 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
     if not fits:
         raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or {hint}")
     return type(head).__name__, clone(head)
+
+
+def make_auto(task: Task, columns: Mapping[str, int], options: FitOptions) -> Any:
+    """Return what picks a head by itself.
+
+    Parameters
+    ----------
+    columns : mapping of str to int
+        Layer -> its width, in the order in which they are joined.
+
+    Raises
+    ------
+    UsageError
+        If it is not for this task, or for an option.
+    """
+    if task == "multilabel":
+        raise UsageError("auto is for classes and numbers, not for several labels an item: choose a head (--head)")
+    if options.remove_components:
+        raise UsageError("auto tries its own normalisations: leave remove_components out, or choose a head (--head)")
+    if options.calibrate:
+        raise UsageError("auto calibrates what it picks: leave calibrate out")
+    return (AutoClassifier if task == "classification" else AutoRegressor)(list(columns.items()))
 
 
 def load_estimator(name: str) -> Any:

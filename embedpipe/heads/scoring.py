@@ -13,12 +13,12 @@ from sklearn import metrics
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from embedpipe.heads.folds import Split, take_rows
-from embedpipe.heads.label_scores import score_labels, usual_labels
+from embedpipe._utils.progress import Advance
 from embedpipe.heads.options import Task
-from embedpipe.progress import Advance
+from embedpipe.splits.inner import Split, take_rows
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 #: A confusion matrix grows with the square of the classes.
 MANY_CLASSES = 500
@@ -41,7 +41,7 @@ class FitReport:
     chosen : dict
         What the head chose by itself, such as ``C``.
     trials : list of dict
-        What ``auto`` tried on the rows that it was fitted on: see `embedpipe.heads.auto`.
+        What ``auto`` tried on the rows that it was fitted on: see `embedpipe.estimators.auto`.
     classes : list
         Of the rows it was fitted and measured on, in order; the labels of the multilabel task; empty for regression.
     confusion : list of list of int
@@ -125,7 +125,7 @@ def _score(
     nothing = held_out[:, :1]  # a baseline looks at no feature
     predicted = model.predict(held_out)
     if task == "multilabel":
-        return score_labels(model, held_out, predicted, truth), usual_labels(y[train], truth), predicted
+        return _score_labels(model, held_out, predicted, truth), _score_usual_labels(y[train], truth), predicted
     if task == "regression":
         mean = DummyRegressor().fit(X[train, :1], y[train]).predict(nothing)
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
@@ -193,3 +193,29 @@ def _score_numbers(predicted: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str
     scores = {"mae": metrics.mean_absolute_error(y, predicted)}
     # Of a single row there is no variance to explain.
     return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 else scores
+
+
+def _score_labels(model: Any, X: npt.NDArray[Any], predicted: Bools, y: Bools) -> dict[str, float]:
+    """Return the figures of a fitted `MultiLabelClassifier` on rows with the labels ``y``, bool (n, n_labels)."""
+    scores = model.predict_proba(X) if hasattr(model, "predict_proba") else model.decision_function(X)
+    return _score_label_sets(predicted, np.asarray(scores, np.float64), y)
+
+
+def _score_usual_labels(trained_on: Bools, y: Bools) -> dict[str, float]:
+    """Return the figures of always saying the labels that most training rows have, and each label's share as score."""
+    shares = trained_on.mean(axis=0)
+    return _score_label_sets(np.tile(shares > 0.5, (len(y), 1)), np.tile(shares, (len(y), 1)), y)
+
+
+def _score_label_sets(predicted: Bools, scores: npt.NDArray[np.float64], y: Bools) -> dict[str, float]:
+    """Return F1 over all decisions and averaged over labels, mean average precision, and the share of perfect rows.
+
+    Labels that no row has are left out of the means: neither recall nor precision says anything of them there.
+    """
+    there = y.any(axis=0)
+    figures = {"micro_f1": float(metrics.f1_score(y, predicted, average="micro", zero_division=0))}
+    if there.any():
+        each = metrics.f1_score(y[:, there], predicted[:, there], average="macro", zero_division=0)
+        precisions = [metrics.average_precision_score(y[:, k], scores[:, k]) for k in np.flatnonzero(there)]
+        figures |= {"macro_f1": float(each), "mean_average_precision": float(np.mean(precisions))}
+    return {**figures, "subset_accuracy": float((predicted == y).all(axis=1).mean())}

@@ -14,17 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.neighbours.exact import (
-    BLOCK,
-    Floats,
-    Metric,
-    Rows,
-    Scores,
-    as_scores,
-    decide,
-    nearest_rows,
-    scale_of,
-)
+from embedpipe.neighbours.exact import BLOCK, Floats, Metric, Rows, Scores, as_scores, decide, nearest_rows, scale_of
 from embedpipe.neighbours.threads import faiss_alone
 
 #: Candidates beyond k, so that near ties at rank k do not depend on how float32 rounds them.

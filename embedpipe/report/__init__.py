@@ -1,8 +1,8 @@
-"""Pictures of what a store holds, what a head gets wrong and what a search finds, and the page of an evaluation."""
+"""Pictures and pages: drawing, the template of pages, the map of a store, confusions, neighbours.
 
-from embedpipe.report.confusion import draw_confusion
-from embedpipe.report.evaluation_page import write_evaluation
-from embedpipe.report.map import draw_map
-from embedpipe.report.neighbours import draw_neighbours
+Names are imported on first use; `__init__.pyi` lists them.
+"""
 
-__all__ = ["draw_confusion", "draw_map", "draw_neighbours", "write_evaluation"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

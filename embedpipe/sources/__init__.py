@@ -1,21 +1,8 @@
-"""What goes in: folders, lists, tables, WebDataset shards and objects in memory, as light listings."""
+"""What goes in: folders, file lists, tables, tar shards and objects in memory, as listings without payloads.
 
-from embedpipe.sources.listing import Listing
-from embedpipe.sources.memory import is_position, list_items
-from embedpipe.sources.opening import open_source, read_uri, root_exists, same_root
-from embedpipe.sources.options import SourceOptions
-from embedpipe.sources.payloads import EmailBytes
-from embedpipe.sources.table_files import read_table
+Names are imported on first use; `__init__.pyi` lists them.
+"""
 
-__all__ = [
-    "EmailBytes",
-    "Listing",
-    "SourceOptions",
-    "is_position",
-    "list_items",
-    "open_source",
-    "read_table",
-    "read_uri",
-    "root_exists",
-    "same_root",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 
+from embedpipe._utils.importing import import_extra
 from embedpipe.errors import MissingExtraError
-from embedpipe.importing import import_extra
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -12,13 +12,15 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import EmbedpipeError, SourceError, nearest
 from embedpipe.sources.cells import read_cell_uri
-from embedpipe.sources.files import list_file_list, list_single_file
-from embedpipe.sources.folder import list_folder
 from embedpipe.sources.listing import Listing, check_unique
 from embedpipe.sources.locations import absolute, exists, is_url, local_path, split
-from embedpipe.sources.memory import ROOT, list_items
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.payloads import read_payload
+from embedpipe.sources.readers.file_list import list_file_list, list_single_file
+from embedpipe.sources.readers.folder import list_folder
+from embedpipe.sources.readers.memory import ROOT, list_items
+from embedpipe.sources.readers.table import list_frame, list_table
+from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
 from embedpipe.sources.suffixes import (
     COMPRESSED_TAR_SUFFIXES,
     TABLE_SUFFIXES,
@@ -28,8 +30,6 @@ from embedpipe.sources.suffixes import (
     list_suffixes,
     suffix_of,
 )
-from embedpipe.sources.table import list_frame, list_table
-from embedpipe.sources.tarshards import expand, list_shards, read_member_uri
 
 _DEFAULTS = SourceOptions()
 

@@ -1,5 +1,8 @@
-"""The feature store: vectors, labels and metadata in a Delta Lake table of plain Parquet files."""
+"""The feature store: a keyed Delta table of vectors and metadata, its failures, reads and memory map.
 
-from embedpipe.store.feature_store import FeatureStore
+Names are imported on first use; `__init__.pyi` lists them.
+"""
 
-__all__ = ["FeatureStore"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.config import usable_cores
+from embedpipe._utils.config import usable_cores
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.store.data_files import DataFile
 from embedpipe.store.keyed_table import KeyedTable

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.config import cache_folder, usable_cores
+from embedpipe._utils.config import cache_folder, usable_cores
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files

@@ -12,11 +12,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from torchvision import transforms
 
-from embedpipe.backbones import BackboneOptions, BackboneSpec, LayerSpec, choose_device, load_backbone, options_of
-from embedpipe.backbones.backbone import Backbone
-from embedpipe.backbones.embedder import normalise
-from embedpipe.backbones.engines.engine import arithmetic
-from embedpipe.backbones.weights import hash_tensors
+from embedpipe._utils.device import arithmetic, choose_device
+from embedpipe.backbones import Backbone, BackboneOptions, BackboneSpec, LayerSpec, load_backbone, options_of
+from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.providers.weights import hash_tensors
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError, DecodeError, StoreError, UsageError
 

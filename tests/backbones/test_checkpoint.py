@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from embedpipe.backbones import BackboneOptions, load_backbone, options_of
-from embedpipe.backbones.checkpoint import read_checkpoint
-from embedpipe.backbones.embedder import normalise
+from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.providers.checkpoint import read_checkpoint
 from embedpipe.errors import UsageError, WeightsError
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from embedpipe import Preprocessing
 from embedpipe.backbones import BackboneOptions, load_backbone
 from embedpipe.backbones.engines import choice, openvino_engine
 from embedpipe.backbones.engines.choice import MANY, choose_engine, farthest
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
+from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError
 
 CNN = BackboneOptions("timm/test_resnet", "none", layer=("layer2", "features"))

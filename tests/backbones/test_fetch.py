@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from embedpipe.backbones import BackboneOptions, load_backbone
-from embedpipe.backbones.fetch import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
 from embedpipe.errors import WeightsError
 
 CLOSED = "http://127.0.0.1:9"
@@ -71,7 +71,7 @@ def served(tmp_path):
 def test_without_a_network_the_error_comes_soon_and_names_the_file(monkeypatch, name, wanted, offline):
     if not offline:
         monkeypatch.setattr("torchvision.models.ResNet18_Weights.DEFAULT.value.url", f"{CLOSED}/resnet18-f37072fd.pth")
-        monkeypatch.setattr("embedpipe.backbones.timm_models.fetch_from_url", fetch_from_closed)
+        monkeypatch.setattr("embedpipe.backbones.providers.timm.fetch_from_url", fetch_from_closed)
     start = time.perf_counter()
     with pytest.raises(WeightsError, match=wanted) as caught:
         load_backbone(BackboneOptions(name, offline=offline), "cpu")

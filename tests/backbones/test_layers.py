@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, ImageNetwork, describe_layers, load_backbone, options_of
-from embedpipe.backbones.embedder import normalise
-from embedpipe.backbones.layers import default_pooling, plan_layers, pool, run_layers
+from embedpipe.backbones.layers.capture import default_pooling, plan_layers, pool, run_layers
+from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.layers.stages import find_stages
 from embedpipe.backbones.registry import get_provider, split_name
-from embedpipe.backbones.stages import find_stages
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError, UsageError
 

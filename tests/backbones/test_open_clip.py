@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tiny_clip import CONFIG, config, known_to_the_library, write_clip
 
 from embedpipe.backbones import BackboneOptions, describe_layers, list_backbones, load_backbone
-from embedpipe.backbones.open_clip_names import find_model
+from embedpipe.backbones.providers.open_clip.names import find_model
 from embedpipe.errors import BackboneError, WeightsError
 
 open_clip: Any = pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from embedpipe import BackboneOptions, load_backbone
-from embedpipe.backbones.embedder import Embedder
+from embedpipe import load_backbone
+from embedpipe.backbones import BackboneOptions
 from embedpipe.backbones.engines.calibration import crop_photographs
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.quantising import FARTHEST, movement, quantise
+from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.errors import BackboneError
 
 pytest.importorskip("openvino")

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from embedpipe.backbones import BackboneOptions, load_backbone
-from embedpipe.backbones.embedder import normalise
-from embedpipe.backbones.timm_models import TimmProvider
+from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.providers.timm import TimmProvider
 from embedpipe.decoding import to_pixels
 from embedpipe.errors import UnknownBackboneError, WeightsError
 

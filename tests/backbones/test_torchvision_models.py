@@ -5,9 +5,9 @@ from torch import nn
 from torchvision import models
 
 from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
-from embedpipe.backbones.embedder import normalise
-from embedpipe.backbones.layers import plan_layers
-from embedpipe.backbones.torchvision_models import TorchvisionProvider
+from embedpipe.backbones.layers.capture import plan_layers
+from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.providers.torchvision import TorchvisionProvider
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
 ALL = models.list_models(module=models)

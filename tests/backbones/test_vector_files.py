@@ -13,8 +13,8 @@ from gensim.models import KeyedVectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedpipe.backbones import vector_files
-from embedpipe.backbones.vector_files import read_counts, read_vectors
+from embedpipe.backbones.providers.word_vectors import files as vector_files
+from embedpipe.backbones.providers.word_vectors.files import read_counts, read_vectors
 from embedpipe.errors import WeightsError
 
 WORDS = [

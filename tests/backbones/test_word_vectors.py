@@ -14,9 +14,9 @@ import pytest
 import torch
 from gensim.models import KeyedVectors
 
-from embedpipe import BackboneOptions, list_backbones, load_backbone
-from embedpipe.backbones import Backbone, TextNetwork
-from embedpipe.backbones.word_splitting import PIECE, REMEMBERED, WordSplitter
+from embedpipe import list_backbones, load_backbone
+from embedpipe.backbones import Backbone, BackboneOptions, TextNetwork
+from embedpipe.backbones.providers.word_vectors.words import PIECE, REMEMBERED, WordSplitter
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
 GLOVE = "word-vectors/glove-6b-50d"

@@ -12,9 +12,12 @@ import pytest
 from command import run
 from conftest import TINY, write_photo
 
-from embedpipe import BackboneOptions, FeatureStore, RunOptions, SourceOptions
+from embedpipe import FeatureStore
+from embedpipe.backbones import BackboneOptions
 from embedpipe.cli import app
 from embedpipe.cli.options import with_options
+from embedpipe.embedding import RunOptions
+from embedpipe.sources import SourceOptions
 
 
 @pytest.fixture

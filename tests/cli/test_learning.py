@@ -185,5 +185,5 @@ def test_heads_to_bet_on(store: Path, tmp_path: Path) -> None:
     refused = run("fit", store, "--head", "knn", "--class-weight", "balanced")
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
         2,
-        "embedpipe: knn takes no class_weight: choose logreg or ridge or linear-svc (--head), or leave it out",
+        "embedpipe: knn takes no class_weight: choose logreg or ridge (--head), or leave it out",
     )

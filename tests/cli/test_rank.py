@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import csv
 from stored import clusters, make_store
 
-from embedpipe.evaluation import probing
+from embedpipe.evaluation.ranking import probing
 
 
 @pytest.fixture

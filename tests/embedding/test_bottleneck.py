@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedpipe import Preprocessing
 from embedpipe.backbones import BackboneSpec, LayerSpec, TextPreprocessing
+from embedpipe.decoding import Preprocessing
 from embedpipe.embedding.bottleneck import ADVICE, Bottleneck, find_bottleneck
 
 SPEC = BackboneSpec("timm", "a", "", True, (LayerSpec("features", "none", 2),), Preprocessing())

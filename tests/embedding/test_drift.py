@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from stored import clusters, make_spec
 
-from embedpipe.embedding.drift import drifts, measure_drift, neighbours_kept, reference_of, with_precision
-from embedpipe.embedding.head_drift import Labelled
+from embedpipe.embedding.verification.drift import drifts, measure_drift, neighbours_kept, reference_of, with_precision
+from embedpipe.embedding.verification.head_drift import Labelled
 
 
 def labelled(values: list[object]) -> Labelled:

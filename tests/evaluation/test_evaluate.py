@@ -20,9 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from stored import clusters, make_spec, make_store
 
-from embedpipe import FeatureStore, LayerSpec
+from embedpipe import FeatureStore
+from embedpipe.backbones import LayerSpec
 from embedpipe.errors import HeadError, TrainingDataError, UsageError
-from embedpipe.evaluation import Evaluation, evaluate, load_splits
+from embedpipe.evaluation import Evaluation, evaluate
+from embedpipe.splits import load_splits
 from embedpipe.store.schema import vector_column
 
 NAMES = np.array(["cat", "dog", "owl", "rat"])

@@ -113,9 +113,9 @@ def test_saved_splits_are_held_against_groups(tmp_path: Path) -> None:
 
 def test_false_findings_among_many_equal_heads_are_rare() -> None:
     """Of many heads of one skill on one test set, the best is held to be better than another in few cases."""
-    from embedpipe.evaluation.comparing import differences
-    from embedpipe.evaluation.figures import Answers
-    from embedpipe.evaluation.splitting import Resample, Splits
+    from embedpipe.evaluation.differences import differences
+    from embedpipe.evaluation.metrics import Answers
+    from embedpipe.splits.make import Resample, Splits
 
     rng = np.random.default_rng(0)
     rows, heads, wrongly = 400, 12, 0

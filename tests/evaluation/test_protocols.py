@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from stored import clusters
 
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.evaluation.protocols import PROTOCOLS, clip_lp, mteb_cls, run_protocol
+from embedpipe.evaluation import run_protocol
+from embedpipe.evaluation.protocols import PROTOCOLS, clip_lp, mteb_cls
 from embedpipe.evaluation.protocols.few_shot import crossed_interval
 from embedpipe.evaluation.protocols.problem import few_of_each
 

@@ -17,15 +17,16 @@ from PIL import Image
 from stored import clusters, make_store
 from tiny_text_backbone import TINY_TEXT
 
-from embedpipe import BackboneOptions, FeatureStore
-from embedpipe.config import cache_folder
+from embedpipe import FeatureStore
+from embedpipe._utils.config import cache_folder
+from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
-from embedpipe.evaluation import probing
-from embedpipe.evaluation.drawing import draw
-from embedpipe.evaluation.priors import find_prior
-from embedpipe.evaluation.rank_options import RankOptions
-from embedpipe.evaluation.rank_result import Ranking
-from embedpipe.evaluation.ranking import rank
+from embedpipe.evaluation import RankOptions
+from embedpipe.evaluation.ranking import probing
+from embedpipe.evaluation.ranking.imagenet_accuracy import find_prior
+from embedpipe.evaluation.ranking.rank import rank
+from embedpipe.evaluation.ranking.result import Ranking
+from embedpipe.evaluation.ranking.sampling import draw
 
 FUSSY = "python:tiny_backbone.make_fussy"
 #: As a spec names the tiny network.
@@ -273,7 +274,7 @@ def test_a_ranking_is_plain_data(tmp_path: Path) -> None:
 def test_ranking_stores_needs_no_torch(tmp_path: Path) -> None:
     paths = [store.path for store in stores(tmp_path, 0.5, 1.5)]
     script = (
-        "import sys; from pathlib import Path; from embedpipe.evaluation.ranking import rank; "
+        "import sys; from pathlib import Path; from embedpipe.evaluation.ranking.rank import rank; "
         f"rank([Path(p) for p in {paths!r}]); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

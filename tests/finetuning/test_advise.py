@@ -15,14 +15,15 @@ from PIL import Image
 from stored import clusters, make_spec, make_store
 
 import embedpipe
-from embedpipe import BackboneSpec, FeatureStore, LayerSpec
+from embedpipe import BackboneSpec, FeatureStore
+from embedpipe.backbones import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.finetuning.advice import Advice
-from embedpipe.finetuning.advise_pilot import Cost, Plan, pilot_runs, plan_pilot
-from embedpipe.finetuning.advising import advise
-from embedpipe.finetuning.benchmark_result import Benchmark, Cell
-from embedpipe.finetuning.role_options import RoleOptions
-from embedpipe.finetuning.roles import read_roles
+from embedpipe.finetuning.advice.advise import advise
+from embedpipe.finetuning.advice.pilot import Cost, Plan, pilot_runs, plan_pilot
+from embedpipe.finetuning.advice.result import Advice
+from embedpipe.finetuning.benchmark.result import Benchmark, Cell
+from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.split_rows import read_roles
 from embedpipe.store.schema import vector_column
 
 #: The pictures look alike to the small network.

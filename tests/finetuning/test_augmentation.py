@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from embedpipe import Preprocessing
-from embedpipe.decoding import decode_pixels, to_pixels
-from embedpipe.finetuning.augmentation import augment
+from embedpipe.decoding import Preprocessing, decode_pixels, to_pixels
+from embedpipe.finetuning.training.augmentation import augment
 
 RECIPE = Preprocessing(resize=(36,), crop=(32, 48), interpolation="bilinear")
 

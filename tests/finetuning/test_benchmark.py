@@ -20,24 +20,25 @@ from forked import Forks
 from scipy.special import log_softmax
 
 import embedpipe
+from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.evaluation.result import Estimate
-from embedpipe.finetuning.benchmark_options import BenchmarkOptions
-from embedpipe.finetuning.benchmark_result import LEARNERS, Benchmark, Cell
-from embedpipe.finetuning.benchmarking import benchmark
-from embedpipe.finetuning.cell_files import RunFolder
-from embedpipe.finetuning.contrasts import find_contrasts, find_saved
-from embedpipe.finetuning.corruptions import corrupt
-from embedpipe.finetuning.drawing_labels import draw_labels, ladders, smallest_budget
-from embedpipe.finetuning.learners import redraw
-from embedpipe.finetuning.linear import linear_of
+from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
+from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
+from embedpipe.finetuning import BenchmarkOptions
+from embedpipe.finetuning.benchmark.benchmark import benchmark
+from embedpipe.finetuning.benchmark.cell_files import RunFolder
+from embedpipe.finetuning.benchmark.corruptions import corrupt
+from embedpipe.finetuning.benchmark.differences import find_contrasts, find_saved
+from embedpipe.finetuning.benchmark.label_sampling import draw_labels, ladders, smallest_budget
+from embedpipe.finetuning.benchmark.learners import redraw
+from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Cell
+from embedpipe.finetuning.benchmark.shifted_images import seed_of
 from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.role_options import RoleOptions
-from embedpipe.finetuning.roles import read_roles
-from embedpipe.finetuning.shifting import seed_of
-from embedpipe.heads.calibrated import TemperatureCalibratedClassifier
-from embedpipe.heads.training import read_finite
-from embedpipe.heads.tuned import TunedLogisticRegression
+from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.split_rows import read_roles
+from embedpipe.finetuning.training.linear_head import linear_of
+from embedpipe.heads.training_data import read_finite
+from embedpipe.statistics import Estimate
 
 #: The pictures look alike to the small network, and it learns fast.
 FAST: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "trust": True, "near": 1.01}
@@ -121,7 +122,7 @@ def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found
     np.testing.assert_array_equal(cell.hits(18), head.predict(X[roles.test]) == roles.classes[roles.y[roles.test]])
     shares = head.predict_proba(X[roles.test])[np.arange(18), roles.y[roles.test]]
     assert cell.log_loss == pytest.approx(-np.log(shares).mean(), rel=1e-4, abs=1e-9)
-    backbone = embedpipe.load_backbone(embedpipe.BackboneOptions(backbone=TINY))
+    backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
     for name, accuracies in cell.shifted.items():
         for severity, accuracy in zip((1, 5), accuracies, strict=True):
             pictures = []
@@ -143,7 +144,7 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     X = read_finite(store, store.dims, roles.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], roles.classes[roles.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)
-    linear, backbone = linear_of(made_head), embedpipe.load_backbone(embedpipe.BackboneOptions(backbone=TINY))
+    linear, backbone = linear_of(made_head), embedpipe.load_backbone(BackboneOptions(backbone=TINY))
     right = []
     for name in ("gaussian_noise", "fog"):
         for severity in (1, 5):
@@ -204,7 +205,7 @@ KILLED = {"seeds": 1, "sizes": (16, 32), "learners": ("probe", "hand-off", "scra
 RUN = f"""
 import sys
 from embedpipe.finetuning import training
-from embedpipe.finetuning.benchmarking import benchmark
+from embedpipe.finetuning.benchmark.benchmark import benchmark
 training.SAVE_SECONDS = 0
 benchmark(sys.argv[1], to=sys.argv[2], **{KILLED})
 """
@@ -280,7 +281,7 @@ def test_the_users_own_shifted_rows_take_the_place_of_corruptions(tmp_path: Path
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])
 def test_random_weights_are_all_drawn_anew(name: str) -> None:
     """Those of a seed are always the same, of two seeds different, and each tensor's as the architecture draws them."""
-    module = embedpipe.load_backbone(embedpipe.BackboneOptions(backbone=name, weights="none")).network.module
+    module = embedpipe.load_backbone(BackboneOptions(backbone=name, weights="none")).network.module
     untrained = module.state_dict()
     kinds = []
     for seed in (0, 0, 1):

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.corruptions import CORRUPTIONS, corrupt
+from embedpipe.finetuning.benchmark.corruptions import CORRUPTIONS, corrupt
 
 Pixels = npt.NDArray[np.uint8]
 SEVERITIES = range(1, 6)

@@ -17,9 +17,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import embedpipe
 from embedpipe.errors import TrainingDataError, UnknownBackboneError, UsageError
+from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
 from embedpipe.finetuning.estimator import FineTunedClassifier
-from embedpipe.heads import TemperatureCalibratedClassifier, TunedLogisticRegression
-from embedpipe.heads.grouped_folds import fold_numbers
+from embedpipe.splits.grouped import fold_numbers
 
 #: The pictures look alike to the small network.
 FAST = {"epochs": 2, "batch_size": 8, "near": 1.01}

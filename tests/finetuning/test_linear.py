@@ -27,11 +27,11 @@ from sklearn.svm import SVC, LinearSVC
 from stored import clusters, make_spec, make_store
 from word_vector_file import TOPICS, write_vectors
 
-from embedpipe import CommonComponentRemover, FeatureStore, Head, LayerSpec, LevelledScaler, embed, fit, load_head
+from embedpipe import CommonComponentRemover, FeatureStore, Head, VarianceFloorScaler, embed, fit, load_head
+from embedpipe.backbones import LayerSpec
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.linear import LinearHead, estimator_of, linear_of
-from embedpipe.heads import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
-from embedpipe.heads.artefact import save_head
+from embedpipe.estimators import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
+from embedpipe.finetuning.training.linear_head import LinearHead, estimator_of, linear_of
 from embedpipe.store.schema import vector_column
 
 DIM = 9
@@ -42,7 +42,6 @@ NEW[0] = 0
 LINEAR: dict[str, Any] = {
     "logreg": "logreg",
     "ridge": "ridge",
-    "linear-svc": "linear-svc",
     "lda": "lda",
     "LogisticRegression": LogisticRegression(),
     "LogisticRegression without intercept": LogisticRegression(fit_intercept=False),
@@ -120,7 +119,7 @@ def test_logits_are_the_heads_scores(stores: dict[int, FeatureStore], name: str,
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("name", ["logreg", "ridge", "linear-svc", "lda", "scaler", "unit, then scaler"])
+@pytest.mark.parametrize("name", ["logreg", "ridge", "lda", "scaler", "unit, then scaler"])
 def test_the_calibration_is_folded_in(stores: dict[int, FeatureStore], name: str, classes: int) -> None:
     head = fitted(stores[classes], LINEAR[name], calibrate=True)
     calibrated = head.estimator
@@ -176,7 +175,7 @@ def test_what_auto_picked(head: Head, classes: int) -> None:
     X, y = clusters(30 * classes, classes, DIM, spread=1.5)
     joined = "embedding+embedding_early"
     for layer, part in {"embedding_early": slice(6, 9), "embedding": slice(0, 6), joined: slice(0, 9)}.items():
-        for normalisation, steps in {"none": [], "standard": [LevelledScaler()], "unit": [Normalizer()]}.items():
+        for normalisation, steps in {"none": [], "standard": [VarianceFloorScaler()], "unit": [Normalizer()]}.items():
             picked = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
             found = dataclasses.replace(head, estimator=picked)
             if normalisation == "unit" and layer != joined:
@@ -303,7 +302,7 @@ def test_what_is_made_again_is_saved_and_loaded(
     head = fitted(stores[classes], LINEAR[name], calibrate=True)
     made = dataclasses.replace(head, estimator=estimator_of(linear_of(head)))
     assert made.estimator.n_features_in_ == DIM
-    save_head(made, tmp_path / "head")
+    made.save(tmp_path / "head")
     loaded = load_head(tmp_path / "head")
     rows = NEW.astype(np.float32)
     np.testing.assert_allclose(loaded.estimator.predict_proba(rows), head.estimator.predict_proba(rows), atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.training import Run
+from embedpipe.finetuning.training.trainer import Run
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from embedpipe.errors import UsageError
-from embedpipe.evaluation.result import Estimate
-from embedpipe.finetuning.pilot_statistics import PilotRun
-from embedpipe.finetuning.verdict import SettlingRun, Verdict, judge, told_time
-from embedpipe.statistics import paired_interval
+from embedpipe.finetuning.advice.verdict import SettlingRun, Verdict, judge, told_time
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun
+from embedpipe.statistics import Estimate, paired_interval
 
 QUICK = settings(max_examples=150, deadline=None)
 ROWS, LABELS = 2000, 1600

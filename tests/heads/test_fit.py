@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from embedpipe import FeatureStore, fit
 from embedpipe.errors import HeadError, TrainingDataError, UsageError
-from embedpipe.heads import TunedLogisticRegression
+from embedpipe.estimators import TunedLogisticRegression
 from embedpipe.heads.registry import HEADS
 
 NAMES = np.array(["cat", "dog", "owl"])

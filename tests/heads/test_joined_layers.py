@@ -12,7 +12,8 @@ from conftest import TINY
 from sklearn.linear_model import LogisticRegression
 from stored import clusters, make_spec
 
-from embedpipe import FeatureStore, LayerSpec, embed, fit, load_head
+from embedpipe import FeatureStore, embed, fit, load_head
+from embedpipe.backbones import LayerSpec
 from embedpipe.errors import HeadError, SpecMismatchError, UsageError
 from embedpipe.store.scan import read_joined
 from embedpipe.store.schema import vector_column

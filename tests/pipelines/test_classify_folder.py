@@ -88,7 +88,7 @@ def test_what_failed_is_said_and_is_a_row(
 def test_two_classes_have_one_score(
     classify: Callable[..., Done], make_photos: Callable[..., Path], new: Path, tmp_path: Path
 ) -> None:
-    done = classify(make_photos(8, ("cat", "dog")), new, tmp_path / "classified", "--head", "linear-svc")
+    done = classify(make_photos(8, ("cat", "dog")), new, tmp_path / "classified", "--head", "centroid")
     assert done.code == 0, done.err
     for row in csv.read_csv(tmp_path / "classified" / "predictions.csv").to_pylist():
         assert row["margin"] == pytest.approx(abs(row["score_dog"]))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import embedpipe
 from embedpipe.errors import UsageError
-from embedpipe.report.canvas import fit_text, font_families, text_width
-from embedpipe.report.confusion import EDGE, SHADES
-from embedpipe.report.confusion_matrix import MOST_CONFUSED, Matrix, compact, percent
+from embedpipe.report import draw_confusion
+from embedpipe.report.drawing.canvas import fit_text, font_families, text_width
+from embedpipe.report.drawing.wording import percent
+from embedpipe.report.pictures.confusion import EDGE, SHADES
+from embedpipe.report.pictures.confusion_matrix import MOST_CONFUSED, Matrix, compact
 
 PAPER = (250, 250, 248)
 
@@ -36,9 +37,7 @@ def some_counts(n: int, right: int = 30) -> np.ndarray:
 @pytest.mark.parametrize("n", [1, 2, 10, 24, 25, 52, 200])
 def test_nothing_lies_in_the_margins(tmp_path: Path, n: int) -> None:
     names = [f"{'a long name of a class ' * (i % 3)}{i}" for i in range(n)]
-    to = embedpipe.draw_confusion(
-        some_counts(n), names, tmp_path / "new" / "m.png", title="A title " * 40, subtitle="x " * 400
-    )
+    to = draw_confusion(some_counts(n), names, tmp_path / "new" / "m.png", title="A title " * 40, subtitle="x " * 400)
     picture = pixels(to)
     inside = (picture != PAPER).any(axis=2)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -51,31 +50,29 @@ def test_nothing_lies_in_the_margins(tmp_path: Path, n: int) -> None:
 
 
 def test_colours_are_shares_of_the_rows(tmp_path: Path) -> None:
-    to = embedpipe.draw_confusion([[3, 1], [0, 8]], ["a", "b"], tmp_path / "m.png")
+    to = draw_confusion([[3, 1], [0, 8]], ["a", "b"], tmp_path / "m.png")
     assert area(to, 0.75) > 20_000
     assert area(to, 0.25) > 20_000
     assert area(to, 1.0) > 20_000
     assert area(to, 0.5) < 2_000
-    turned = embedpipe.draw_confusion([[3, 0], [1, 8]], ["a", "b"], tmp_path / "t.png")
+    turned = draw_confusion([[3, 0], [1, 8]], ["a", "b"], tmp_path / "t.png")
     assert area(turned, 0.25) < 2_000
 
 
 @pytest.mark.parametrize("n", [2, 30, 100])
 def test_other_counts_give_another_picture_and_the_same_the_same(tmp_path: Path, n: int) -> None:
     counts = some_counts(n)
-    first, again = (
-        embedpipe.draw_confusion(counts, range(n), tmp_path / f"{name}.png").read_bytes() for name in ("a", "b")
-    )
+    first, again = (draw_confusion(counts, range(n), tmp_path / f"{name}.png").read_bytes() for name in ("a", "b"))
     counts[0, 1] += 40
     assert first == again
-    assert embedpipe.draw_confusion(counts, range(n), tmp_path / "c.png").read_bytes() != first
+    assert draw_confusion(counts, range(n), tmp_path / "c.png").read_bytes() != first
 
 
 def test_odd_names_and_classes_without_items(tmp_path: Path) -> None:
     names = ["$x_1$", "$", "日本語", "кошка", "العربية", "tab\tand\nline", " ", "\udcff", "🐈", None, 1 / 3, 2]
     counts = some_counts(len(names)) * 1_000_000
     counts[3], counts[:, 4] = 0, 0
-    to = embedpipe.draw_confusion(counts, names, tmp_path / "m.png", title="$a", subtitle="日本語\n$b")
+    to = draw_confusion(counts, names, tmp_path / "m.png", title="$a", subtitle="日本語\n$b")
     assert area(to, 0.0) > 2 * 60 * 60 * len(names)  # the row and the column of zeros, but for their numbers
 
 
@@ -96,10 +93,10 @@ def test_the_most_confused_of_many_classes() -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert [percent(x) for x in (0, 0.001, 0.004, 0.5, 0.996, 1, np.nan)] == [
-        *("0 %", "<1 %", "<1 %", "50 %", ">99 %", "100 %", "—"),
+    assert [percent(x, 0) for x in (0, 0.001, 0.004, 0.5, 0.996, 1, np.nan)] == [
+        *("0\xa0%", "<1\xa0%", "<1\xa0%", "50\xa0%", ">99\xa0%", "100\xa0%", "—"),
     ]
-    assert [percent(x, 1) for x in (0.0001, 0.1234, 0.9999)] == ["<0.1 %", "12.3 %", ">99.9 %"]
+    assert [percent(x) for x in (0.0001, 0.1234, 0.9999)] == ["<0.1\xa0%", "12.3\xa0%", ">99.9\xa0%"]
     assert [compact(x) for x in (999, 1200, 45_600, 7 * 10**6, 3 * 10**9)] == ["999", "1.2k", "46k", "7.0M", "3.0G"]
 
 
@@ -133,5 +130,5 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], mess
     given = {"counts": [[1, 2], [3, 4]], "classes": ["a", "b"], "to": "m.png"} | arguments
     to = tmp_path / given.pop("to")
     with pytest.raises(UsageError, match=message):
-        embedpipe.draw_confusion(given["counts"], given["classes"], to)
+        draw_confusion(given["counts"], given["classes"], to)
     assert not to.exists()

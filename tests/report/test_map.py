@@ -15,12 +15,12 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 import embedpipe
+from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreNotFoundError, UsageError
-from embedpipe.progress import Progress
-from embedpipe.report.colours import GREY, MAX_CLASSES, PLAIN, colour_labels
-from embedpipe.report.map import OPACITY
-from embedpipe.report.projection import project
-from embedpipe.report.thumbnails import Layout, spread_out
+from embedpipe.report.drawing.colours import GREY, MAX_CLASSES, PLAIN, colour_labels
+from embedpipe.report.pictures.map import OPACITY
+from embedpipe.report.pictures.projection import project
+from embedpipe.report.pictures.thumbnails import Layout, spread_out
 
 QUIET = Progress(False)
 
@@ -49,8 +49,8 @@ def has_colour(path: Path, colour: str, at_least: int = 20) -> bool:
 
 def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp_path: Path) -> None:
     store = make_store()
-    with_pictures = embedpipe.draw_map(store, tmp_path / "a" / "with.png")
-    without = embedpipe.draw_map(store.path, tmp_path / "without.png", thumbnails=0)
+    with_pictures = embedpipe.map(store, tmp_path / "a" / "with.png")
+    without = embedpipe.map(store.path, tmp_path / "without.png", thumbnails=0)
     assert pixels(with_pictures).shape[1] == 1600
     assert (pixels(with_pictures) != pixels(without)).any(axis=2).mean() > 0.02
     assert all(has_colour(with_pictures, colour) for colour in ("#0077BB", "#EE7733", "#009988"))
@@ -62,42 +62,42 @@ def test_the_same_map_is_not_drawn_twice(
 ) -> None:
     store = make_store(12)
     to = tmp_path / "map.png"
-    first = embedpipe.draw_map(store, to).stat().st_mtime_ns
+    first = embedpipe.map(store, to).stat().st_mtime_ns
     with Image.open(to) as picture:
         assert json.loads(picture.info["embedpipe.map"])["version"] == store.version
-    assert embedpipe.draw_map(store, to, progress=True).stat().st_mtime_ns == first
+    assert embedpipe.map(store, to, progress=True).stat().st_mtime_ns == first
     assert "up to date" in capsys.readouterr().err
-    assert embedpipe.draw_map(store, to, label=None).stat().st_mtime_ns != first
-    second = embedpipe.draw_map(store, to).stat().st_mtime_ns
+    assert embedpipe.map(store, to, label=None).stat().st_mtime_ns != first
+    second = embedpipe.map(store, to).stat().st_mtime_ns
     store.remove(store.ids()[:2])
-    assert embedpipe.draw_map(store.refresh(), to).stat().st_mtime_ns != second
+    assert embedpipe.map(store.refresh(), to).stat().st_mtime_ns != second
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_small_stores(make_store: Callable[..., Any], tmp_path: Path, count: int) -> None:
-    to = embedpipe.draw_map(make_store(count), tmp_path / "map.png")
+    to = embedpipe.map(make_store(count), tmp_path / "map.png")
     assert has_colour(to, "#0077BB")
 
 
 def test_in_memory_items_without_labels_have_one_colour(tmp_path: Path) -> None:
     items = [np.full((32, 32, 3), 10 * i, np.uint8) for i in range(12)]
     store = embedpipe.embed(items, to=tmp_path / "arrays.features", backbone=TINY)
-    assert has_colour(embedpipe.draw_map(store, tmp_path / "map.png"), PLAIN)
+    assert has_colour(embedpipe.map(store, tmp_path / "map.png"), PLAIN)
 
 
 def test_missing_pictures_are_passed_over(make_store: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     store = make_store(12)
     for path in photos.rglob("*.jpg"):
         path.write_bytes(b"no picture any more") if "cat" in str(path) else path.unlink()
-    gone = embedpipe.draw_map(store, tmp_path / "gone.png")
-    none = embedpipe.draw_map(store, tmp_path / "none.png", thumbnails=0)
+    gone = embedpipe.map(store, tmp_path / "gone.png")
+    none = embedpipe.map(store, tmp_path / "none.png", thumbnails=0)
     assert np.array_equal(pixels(gone), pixels(none))
 
 
 def test_a_sample_is_drawn_of_many_rows(make_store: Callable[..., Any], tmp_path: Path) -> None:
     store = make_store()
     one, again, other = (
-        embedpipe.draw_map(store, tmp_path / f"{i}.png", limit=12, seed=seed, thumbnails=0)
+        embedpipe.map(store, tmp_path / f"{i}.png", limit=12, seed=seed, thumbnails=0)
         for i, seed in enumerate((1, 1, 2))
     )
     assert np.array_equal(pixels(one), pixels(again))
@@ -110,8 +110,8 @@ def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_pa
     names = ["$x_1$", "日本語", "a name much too long for the legend"] * 8
     store.label(pa.table({"id": ids, "label": names}), to="odd")
     store.label(pa.table({"id": ids[4:], "label": np.linspace(-1, 1, len(ids) - 4)}), to="price")
-    odd = embedpipe.draw_map(store.refresh(), tmp_path / "odd.png", label="odd")
-    price = embedpipe.draw_map(store, tmp_path / "price.png", label="price", column="embedding")
+    odd = embedpipe.map(store.refresh(), tmp_path / "odd.png", label="odd")
+    price = embedpipe.map(store, tmp_path / "price.png", label="price", column="embedding")
     assert has_colour(odd, "#EE7733")
     assert has_colour(price, GREY)
 
@@ -127,12 +127,12 @@ def test_bad_arguments_are_named(make_store: Callable[..., Any], tmp_path: Path)
         ({"thumbnails": -1}, "thumbnails=-1"),
     ):
         with pytest.raises(UsageError, match=message):
-            embedpipe.draw_map(store, **{"to": to, **options})
+            embedpipe.map(store, **{"to": to, **options})
     store.remove(store.ids())
     with pytest.raises(UsageError, match="nothing to draw"):
-        embedpipe.draw_map(store.refresh(), to)
+        embedpipe.map(store.refresh(), to)
     with pytest.raises(StoreNotFoundError):
-        embedpipe.draw_map(tmp_path / "nowhere", to)
+        embedpipe.map(tmp_path / "nowhere", to)
     assert not to.exists()
 
 
@@ -161,7 +161,7 @@ def test_vectors_that_do_not_differ() -> None:
 
 
 def test_what_others_print_is_not_swallowed(capsys: pytest.CaptureFixture[str]) -> None:
-    from embedpipe.report.projection import _Iterations
+    from embedpipe.report.pictures.projection import _Iterations
 
     moved: list[int] = []
     stream = _Iterations(lambda count=1: moved.append(count))

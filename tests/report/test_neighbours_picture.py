@@ -12,11 +12,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-import embedpipe
 from embedpipe.errors import UsageError
-from embedpipe.report.canvas import PALE
-from embedpipe.report.colours import PALETTE
-from embedpipe.report.neighbours import EDGE, OTHER, SAME, _digits
+from embedpipe.report import draw_neighbours
+from embedpipe.report.drawing.canvas import PALE
+from embedpipe.report.drawing.colours import PALETTE
+from embedpipe.report.pictures.neighbours import EDGE, OTHER, SAME, _digits
 
 PAPER = (250, 250, 248)
 #: Of the first query's picture in a wide row, in pixels from the upper left corner.
@@ -64,7 +64,7 @@ def test_nothing_lies_in_the_margins(tmp_path: Path, make_found: Callable[..., A
         label=["a long name " * 9] * queries * k,
         query=[f"{i // k}{'/a/long/path' * 20}" for i in range(queries * k)],
     )
-    to = embedpipe.draw_neighbours(found, tmp_path / "new" / "n.png", title="A title " * 50)
+    to = draw_neighbours(found, tmp_path / "new" / "n.png", title="A title " * 50)
     picture = pixels(to)
     inside = (picture != PAPER).any(axis=2)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -76,7 +76,7 @@ def test_nothing_lies_in_the_margins(tmp_path: Path, make_found: Callable[..., A
 
 
 def test_pictures_keep_their_shape(tmp_path: Path, make_found: Callable[..., Any]) -> None:
-    purple = (pixels(embedpipe.draw_neighbours(make_found(1, 1), tmp_path / "n.png")) == (128, 0, 128)).all(axis=2)
+    purple = (pixels(draw_neighbours(make_found(1, 1), tmp_path / "n.png")) == (128, 0, 128)).all(axis=2)
     columns = np.flatnonzero(purple.any(axis=0))
     first, second = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     for part in (first, second):
@@ -87,7 +87,7 @@ def test_pictures_keep_their_shape(tmp_path: Path, make_found: Callable[..., Any
 
 def test_frames_say_whether_labels_agree(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     def areas(**columns: Any) -> tuple[int, int, int]:
-        to = embedpipe.draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")
+        to = draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")
         return area(to, SAME.colour), area(to, OTHER.colour), area(to, PALE)
 
     same, other, pale = areas()
@@ -102,9 +102,9 @@ def test_frames_say_whether_labels_agree(tmp_path: Path, make_found: Callable[..
 def test_without_a_label_of_the_query_colours_are_of_labels(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     found = make_found(1, 3, query_label=pa.nulls(3), label=["a", "b", "c"])
     for table in (found, found.drop_columns("query_label")):
-        to = embedpipe.draw_neighbours(table, tmp_path / "n.png")
+        to = draw_neighbours(table, tmp_path / "n.png")
         assert all(area(to, colour) > 2000 for colour in PALETTE[:3])
-    plain = embedpipe.draw_neighbours(found.drop_columns(["query_label", "label"]), tmp_path / "plain.png")
+    plain = draw_neighbours(found.drop_columns(["query_label", "label"]), tmp_path / "plain.png")
     assert not any(area(plain, colour) for colour in PALETTE)
     assert area(plain, PALE) > 1000
 
@@ -113,21 +113,19 @@ def test_a_picture_that_cannot_be_read_is_an_empty_frame(tmp_path: Path, make_fo
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     good = str(tmp_path / "purple.png")
-    whole = embedpipe.draw_neighbours(make_found(1, 4), tmp_path / "whole.png")
+    whole = draw_neighbours(make_found(1, 4), tmp_path / "whole.png")
     parts = make_found(1, 4, uri=[str(broken), None, str(tmp_path / "gone.jpg"), good])
-    to = embedpipe.draw_neighbours(parts, tmp_path / "n.png")
+    to = draw_neighbours(parts, tmp_path / "n.png")
     purple = "#800080"
     assert 0 < area(to, purple) < area(whole, purple) * 0.6
     assert area(to, "white") > 3 * area(whole, "white") + 20_000
     vector = make_found(1, 4, query=["vector 0"] * 4, query_uri=pa.nulls(4, pa.string()), uri=pa.nulls(4, pa.string()))
-    assert area(embedpipe.draw_neighbours(vector, tmp_path / "v.png"), purple) == 0
+    assert area(draw_neighbours(vector, tmp_path / "v.png"), purple) == 0
     assert (pixels(tmp_path / "v.png")[QUERY] == 255).all(axis=2).any()
 
 
 def test_at_most_twelve_queries_and_neighbours(tmp_path: Path, make_found: Callable[..., Any]) -> None:
-    many, twelve = (
-        pixels(embedpipe.draw_neighbours(make_found(n, n), tmp_path / f"{n}.png", title="found")) for n in (15, 12)
-    )
+    many, twelve = (pixels(draw_neighbours(make_found(n, n), tmp_path / f"{n}.png", title="found")) for n in (15, 12))
     assert many.shape == twelve.shape
     rows = np.flatnonzero((many != twelve).any(axis=(1, 2)))
     assert len(rows)
@@ -138,7 +136,7 @@ def test_at_most_twelve_queries_and_neighbours(tmp_path: Path, make_found: Calla
 
 def test_queries_without_neighbours_and_of_the_same_name(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     def height(**columns: Any) -> int:
-        return len(pixels(embedpipe.draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")))
+        return len(pixels(draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")))
 
     two = height()
     assert height(query=["vector 0"] * 6) == two
@@ -156,7 +154,7 @@ def test_queries_without_neighbours_and_of_the_same_name(tmp_path: Path, make_fo
 def test_odd_text(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     names = ["$x_1$", "日本語", "tab\tand\nline", "العربية", "", "🐈"]
     found = make_found(6, 1, label=names, id=names, query=[f"{i}{name}" for i, name in enumerate(names)])
-    to = embedpipe.draw_neighbours(found.set_column(6, "uri", pa.nulls(6, pa.string())), tmp_path / "n.png", title="$a")
+    to = draw_neighbours(found.set_column(6, "uri", pa.nulls(6, pa.string())), tmp_path / "n.png", title="$a")
     assert area(to, OTHER.colour) > 1000
 
 
@@ -175,17 +173,17 @@ def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any])
         (found.drop_columns("uri"), "n.png", "no column 'uri'"),
     ):
         with pytest.raises(UsageError, match=message):
-            embedpipe.draw_neighbours(table, tmp_path / name)
+            draw_neighbours(table, tmp_path / name)
         assert not (tmp_path / name).exists()
 
 
 def test_texts_are_written_in_the_place_of_pictures(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     nothing = pa.nulls(2, pa.string())
     found = make_found(1, 2, query=["some words"] * 2, query_uri=nothing, text=["a text of a few words " * 30, "short"])
-    written = pixels(embedpipe.draw_neighbours(found, tmp_path / "texts.png"))
-    blank = pixels(embedpipe.draw_neighbours(found.set_column(8, "text", [["."] * 2]), tmp_path / "blank.png"))
+    written = pixels(draw_neighbours(found, tmp_path / "texts.png"))
+    blank = pixels(draw_neighbours(found.set_column(8, "text", [["."] * 2]), tmp_path / "blank.png"))
     assert written.shape == blank.shape
     assert (written < 100).all(axis=2).sum() > (blank < 100).all(axis=2).sum() + 1000
     of_file = found.append_column("query_text", pa.array(["the text of a file " * 20] * 2))
-    longer = pixels(embedpipe.draw_neighbours(of_file, tmp_path / "file.png"))
+    longer = pixels(draw_neighbours(of_file, tmp_path / "file.png"))
     assert (longer < 100).all(axis=2).sum() > (written < 100).all(axis=2).sum() + 500

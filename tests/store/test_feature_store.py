@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedpipe.backbones.spec import BackboneSpec, LayerSpec
+from embedpipe.backbones import LayerSpec
+from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import StoreError, StoreNotFoundError, UsageError
 from embedpipe.store import FeatureStore

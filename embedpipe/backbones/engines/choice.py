@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedpipe.backbones.device import cores
-from embedpipe.backbones.embedder import Embedder
+from embedpipe._utils.device import cores
+from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
-from embedpipe.backbones.spec import BackboneSpec, Precision
+from embedpipe.backbones.layers.embedder import Embedder
+from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError
 
 #: Fewer items than this are embedded before another engine could be looked at.

@@ -6,25 +6,20 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedpipe.backbones.spec import Precision
+from embedpipe._utils.device import arithmetic
+from embedpipe._utils.precision import Precision
 
 #: One batch: the tensors that an `Embedder` takes.
 Inputs = tuple[Tensor, ...]
 
 #: The vectors of one batch: float32 (n, dim) of each layer.
 Outputs = list[npt.NDArray[np.float32]]
-
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-#: Made at run time, so that its parts are unknown to type checkers.
-_CUDNN: Any = torch.backends.cudnn
 
 #: One forward pass at a time: hooks sit on shared modules, and the arithmetic's switches are the process's.
 FORWARD = threading.Lock()
@@ -93,24 +88,6 @@ class TorchEngine(Engine):
         """Embed batches; see `Engine.run`."""
         with torch.inference_mode(), arithmetic(self._precision, self._device), _threads(self._count):
             return [[vectors.float().cpu().numpy() for vectors in self._module(*batch)] for batch in batches]
-
-
-@contextlib.contextmanager
-def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Hold the arithmetic to a precision, whatever the process has set."""
-    half = _HALVES.get(precision)
-    exact = device.type == "cuda" and half is None
-    # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa where fp32 has 23.
-    switches: list[Any] = [torch.backends.cuda.matmul, _CUDNN.conv] if exact else []
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
-        with torch.autocast(device.type, dtype=half, enabled=half is not None):
-            yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
 
 
 @contextlib.contextmanager

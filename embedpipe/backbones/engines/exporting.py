@@ -14,8 +14,8 @@ from torch import fx
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from embedpipe.backbones.embedder import Embedder
 from embedpipe.backbones.engines.engine import Inputs
+from embedpipe.backbones.layers.embedder import Embedder
 
 _OPERATORS = torch.ops.aten
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from embedpipe.importing import import_extra
+from embedpipe._utils.importing import import_extra
 
 _TELEMETRY = "openvino_telemetry"
 

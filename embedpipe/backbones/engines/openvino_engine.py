@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedpipe.backbones.embedder import Embedder
+from embedpipe._utils.config import cache_folder
+from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs
 from embedpipe.backbones.engines.exporting import export, quiet
 from embedpipe.backbones.engines.intel import import_intel
-from embedpipe.backbones.spec import BackboneSpec, Precision
-from embedpipe.config import cache_folder
+from embedpipe.backbones.layers.embedder import Embedder
+from embedpipe.backbones.spec import BackboneSpec
 
 #: Images that one stream takes at a time; of fixed shape, which OpenVINO plans better than a varying one.
 PART = 4

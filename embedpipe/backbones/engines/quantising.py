@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedpipe.backbones.device import cores
-from embedpipe.backbones.embedder import Embedder
+from embedpipe._utils.device import cores
+from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.calibration import Pictures, crop_photographs
 from embedpipe.backbones.engines.engine import Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import quiet
 from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine
-from embedpipe.backbones.spec import Precision
+from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.errors import BackboneError
 
 #: Pictures that set the ranges of the layers, and other ones on which the vectors are compared.

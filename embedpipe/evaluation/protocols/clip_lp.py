@@ -20,9 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 
+from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, Vectors
-from embedpipe.heads.threads import SMALL, one_blas_thread
 
 STEPS_A_DECADE = 8
 CS = [10.0 ** (step / STEPS_A_DECADE) for step in range(-6 * STEPS_A_DECADE, 6 * STEPS_A_DECADE + 1)]

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from scipy.stats import t as student
 from sklearn.model_selection import StratifiedKFold
 
+from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, few_of_each
-from embedpipe.heads.folds import FOLDS
-from embedpipe.heads.tuned import TunedLogisticRegression
+from embedpipe.splits.inner import FOLDS
 
 SIZES = (1, 2, 4, 8, 16)
 DRAWS = 5

@@ -21,8 +21,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 
+from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, few_of_each
-from embedpipe.heads.threads import one_blas_thread
 
 SIZES = (8, 16)
 EXPERIMENTS = 10

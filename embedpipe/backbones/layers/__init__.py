@@ -1,0 +1,1 @@
+"""Which layers of a network become vectors, and how their outputs are pooled."""

@@ -1,0 +1,1 @@
+"""Networks of open_clip: two towers, one for images and one for texts."""

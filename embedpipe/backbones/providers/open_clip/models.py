@@ -1,0 +1,199 @@
+"""``open_clip/MODEL:TAG``: images and texts in one space, by the networks of open_clip.
+
+Features are the library's own ``encode_image`` and ``encode_text``, with the preprocessing that the weights of
+that tag were trained with: the library falls back to its usual one where weights come from a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedpipe._utils.importing import import_extra
+from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
+from embedpipe.backbones.providers.checkpoint import read_checkpoint
+from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.providers.open_clip.names import LOCAL, NamedModel, find_model
+from embedpipe.backbones.providers.open_clip.tokens import make_tokenizer
+from embedpipe.backbones.providers.text.hugging_face import no_remote_code
+from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.decoding.recipe import Fit, Preprocessing
+from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
+from embedpipe.sources.options import Modality
+
+#: Where a folder has its weights, in the library's order of preference.
+FOLDER_FILES = (
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
+
+
+class OpenClipProvider:
+    """The networks of open_clip, with both towers."""
+
+    modalities: tuple[Modality, ...] = ("image", "text")
+    reads_files = True
+
+    def names(self) -> list[str]:
+        """Return every architecture, and each with the tags of its published weights; none without the library."""
+        try:
+            library = import_extra("open_clip", "clip")
+        except MissingExtraError:
+            return []
+        return sorted({*library.list_models(), *library.list_pretrained(as_str=True)})
+
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
+        """Build a network; see `Provider.load`."""
+        library = import_extra("open_clip", "clip")
+        model = find_model(library, name, weights)
+        stored = _weights(library, model, weights, offline)
+        module = _build(library, model, offline)
+        if stored is not None:
+            load_strictly(module, _fitted(library, module, stored.state), stored.origin)
+        origin = "random, seeded" if stored is None else stored.origin
+        pretrained = stored is not None
+        text = model.config["text_cfg"]
+        tokenizer, sha256, length = make_tokenizer(text, model.folder, offline)
+        visual: Any = module.visual
+        trunk = getattr(visual, "trunk", None)
+        has_class = hasattr(visual, "class_embedding") or getattr(trunk, "cls_token", None) is not None
+        return ImageNetwork(
+            name=model.name,
+            module=module,
+            preprocessing=_preprocessing(visual.preprocess_cfg, model.name),
+            origin=origin,
+            pretrained=pretrained,
+            features=_encode_image,
+            prefix_tokens=int(has_class) if trunk is None else getattr(trunk, "num_prefix_tokens", 0),
+            class_token=has_class,
+            channels_last=getattr(trunk, "output_fmt", "NCHW") == "NHWC",
+            text=TextNetwork(
+                name=model.name,
+                module=module,
+                preprocessing=TextPreprocessing(sha256, length),
+                tokenizer=tokenizer,
+                origin=origin,
+                pretrained=pretrained,
+                features=_encode_text,
+                normalised=isinstance(module, library.CoCa),
+                libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
+            ),
+            libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
+        )
+
+
+def _encode_image(module: Any, pixels: Tensor) -> Any:
+    return module.encode_image(pixels)
+
+
+def _encode_text(module: Any, batch: dict[str, Tensor]) -> Any:
+    return module.encode_text(batch["tokens"])
+
+
+def _weights(library: Any, model: NamedModel, weights: Weights, offline: bool) -> StoredWeights | None:
+    """Return the tensors to load: published, in the model's folder, or the user's; None for random ones."""
+    if weights == "none":
+        return None
+    if isinstance(weights, StoredWeights):
+        return weights
+    if isinstance(weights, Path) and not weights.is_dir():
+        return read_checkpoint(weights).weights
+    folder = weights if isinstance(weights, Path) else model.folder
+    if folder is not None:
+        found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
+        if not found:
+            raise WeightsError(f"the folder {str(folder)!r} has no weights: it needs one of {', '.join(FOLDER_FILES)}")
+        return read_checkpoint(found[0]).weights
+    published = model.published or {}
+    if not published.get("hf_hub"):
+        file = fetch_from_url(str(published["url"]), offline)
+        return StoredWeights(read_checkpoint(file).weights.state, f"open_clip's download, {file.name}")
+    repository, _, name = published["hf_hub"].rpartition("/")
+    constants = library.constants
+    names = [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]
+    if name:
+        names = [str(Path(name).with_suffix(".safetensors")), name]
+    file = fetch_from_hub(repository, names, offline)
+    return StoredWeights(read_checkpoint(file).weights.state, f"the hub, {repository}")
+
+
+def _build(library: Any, model: NamedModel, offline: bool) -> Any:
+    """Build the network with random weights, the same every time."""
+    changes: dict[str, Any] = {}
+    text = model.config["text_cfg"]
+    if repository := text.get("hf_model_name"):
+        folder = model.folder
+        if folder is None or not (folder / "config.json").is_file():
+            folder = fetch_from_hub(repository, ["config.json"], offline).parent
+        changes["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    name = model.name.partition(":")[0] if model.folder is None else f"{LOCAL}{model.folder}"
+    try:
+        with seeded(), _silent(), no_remote_code():
+            module: nn.Module = library.create_model(
+                name, load_weights=False, pretrained_text=False, force_preprocess_cfg=model.recipe, **changes
+            )
+    except Exception as error:  # whatever a configuration makes the libraries stumble over
+        raise BackboneError(
+            f"open_clip cannot build {model.name}{f' from {str(model.folder)!r}' if model.folder else ''}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the library from telling of random weights on the root logger, and from setting that up."""
+    handler, root = logging.NullHandler(), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _fitted(library: Any, module: Any, state: StateDict) -> StateDict:
+    """Return weights in the form of the module, as the library's own ``load_checkpoint`` converts older ones."""
+    model, convert = library.model, library.convert
+    state = dict(convert.convert_state_dict(module, state))
+    if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
+        state = model.convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(module, name, None)
+        if own is not None and name in state:
+            state[name] = state[name].reshape(own.shape)
+    if getattr(module, "logit_bias", None) is not None and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(module.logit_bias)
+    state.pop("text.transformer.embeddings.position_ids", None)  # older transformers saved them
+    model.resize_pos_embed(state, module)
+    model.resize_text_pos_embed(state, module)
+    return state
+
+
+def _preprocessing(config: dict[str, Any], name: str) -> Preprocessing:
+    """Return ``open_clip.image_transform(..., is_train=False)`` as a recipe."""
+    size, mode = config["size"], config["resize_mode"]
+    height, width = crop = (size, size) if isinstance(size, int) else (size[0], size[-1])
+    mean, std = (tuple(v) if isinstance(v, list | tuple) else (v,) * 3 for v in (config["mean"], config["std"]))
+    fits: dict[str, Fit] = {"squash": "squash", "shortest": "cover", "longest": "border"}
+    if mode == "longest" and any(round(255 * value) != config["fill_color"] for value in mean):
+        raise BackboneError(
+            f"{name} scales the longer side and pads with the colour {config['fill_color']}, which embedpipe does not"
+        )
+    square = height == width
+    # The library scales to shapes that are not square by bicubic, whatever is said.
+    bilinear = config["interpolation"] == "bilinear" and (square or mode != "shortest")
+    return Preprocessing(
+        resize=(height,) if square and mode == "shortest" else crop,
+        crop=crop,
+        interpolation="bilinear" if bilinear else "bicubic",
+        mean=mean,
+        std=std,
+        fit="squash" if square and mode == "shortest" else fits[mode],
+    )

@@ -1,0 +1,98 @@
+"""``python:MODULE.FACTORY``: a network of the user's own, of images or texts, from a function that builds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from embedpipe._utils.importing import import_user_module
+from embedpipe.backbones.network import ImageNetwork, StoredWeights, TextNetwork, Weights
+from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
+from embedpipe.sources.options import Modality
+
+_SHAPE = (
+    "it must return a torch.nn.Module with an attribute 'preprocessing', or (module, embedpipe.Preprocessing(...)), "
+    "or for texts an embedpipe.backbones.TextNetwork"
+)
+
+
+class PythonProvider:
+    """Networks that the user's own functions build. What the user types is the user's word: it runs code."""
+
+    modalities: tuple[Modality, ...] = ("image", "text")
+
+    def names(self) -> list[str]:
+        """Return nothing: they cannot be told."""
+        return []
+
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
+        """Import ``module.factory`` or ``module:factory``, call it without arguments, and take what it returns.
+
+        Its weights are those that it comes with, or a file's. Features are the module's output.
+
+        Raises
+        ------
+        UnknownBackboneError
+            If the module or the function cannot be found.
+        BackboneError
+            If the function fails, or returns something else.
+        """
+        if weights == "none":
+            raise UsageError("--weights none: a python: backbone initialises itself; leave --weights out")
+        module_name, _, factory_name = name.replace(":", ".").rpartition(".")
+        if not module_name or not factory_name:
+            raise UnknownBackboneError(f"python:{name} names no function: write python:module.factory")
+        name = f"{module_name}:{factory_name}"
+        factory = _find(module_name, factory_name)
+        try:
+            with seeded():
+                made = factory()
+        except (Exception, SystemExit) as error:
+            raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
+        origin = weights.origin if isinstance(weights, StoredWeights) else f"python:{name}"
+        network: ImageNetwork | TextNetwork
+        if isinstance(made, TextNetwork):
+            network = dataclasses.replace(made, name=name, origin=origin)
+        else:
+            module, preprocessing = _unpack(made, name)
+            network = ImageNetwork(name, module, preprocessing, origin, pretrained=True)
+        if isinstance(weights, StoredWeights):
+            load_strictly(network.module, weights.state, weights.origin)
+        return network
+
+
+def _find(module_name: str, factory_name: str) -> Any:
+    try:
+        module = import_user_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UnknownBackboneError(
+            f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {str(Path.cwd())!r} or among "
+            "the installed packages"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise BackboneError(
+            f"python:{module_name}.{factory_name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise UnknownBackboneError(
+            f"python:{module_name}.{factory_name}: the module {module_name!r} has no function {factory_name!r}"
+            f"{nearest(factory_name, vars(module))}"
+        )
+    return factory
+
+
+def _unpack(made: Any, name: str) -> tuple[nn.Module, Preprocessing]:
+    match made:
+        case nn.Module(preprocessing=Preprocessing() as preprocessing):
+            return made, preprocessing
+        case (nn.Module() as module, Preprocessing() as preprocessing):
+            return module, preprocessing
+        case nn.Module():
+            raise BackboneError(f"python:{name} returned a {type(made).__name__} without 'preprocessing': {_SHAPE}")
+    raise BackboneError(f"python:{name} returned {made!r:.100}: {_SHAPE}")

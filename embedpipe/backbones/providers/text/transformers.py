@@ -1,0 +1,89 @@
+"""``transformers/NAME``: any encoder of texts of Hugging Face's transformers, pooled by us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from embedpipe._utils.importing import import_extra
+from embedpipe.backbones.network import TextNetwork, Weights
+from embedpipe.backbones.providers.text.hugging_face import (
+    PACKAGES,
+    FastTokenizer,
+    find_folder,
+    hash_configuration,
+    quiet,
+)
+from embedpipe.backbones.providers.weights import seeded
+from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.errors import WeightsError
+from embedpipe.sources.options import Modality
+
+#: Tokens of a text where neither the tokenizer nor the network says how many it takes.
+USUAL_TOKENS = 512
+
+#: Nothing from a hub, and no code from the folder.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class TransformersProvider:
+    """The encoders of transformers, from a folder, the hub or an installed package; of T5's kind the encoder half."""
+
+    modalities: tuple[Modality, ...] = ("text",)
+    reads_files = True
+
+    def names(self) -> list[str]:
+        """Return those that are on this machine without a hub."""
+        return list(PACKAGES)
+
+    def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
+        """Load a model; see `Provider.load`. Features are its last hidden state, one vector a token."""
+        library = import_extra("transformers", "text")
+        folder, spec_name, origin = find_folder(name, name, weights, offline)
+        try:
+            with quiet():
+                tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+                module = _build(library, folder, random=weights == "none")
+        except Exception as error:
+            raise WeightsError(
+                f"{origin} is no model that transformers loads: {type(error).__name__}: {error}"
+            ) from error
+        limit = _limit(tokenizer, module)
+        return TextNetwork(
+            name=spec_name,
+            module=module,
+            preprocessing=TextPreprocessing(hash_configuration(folder), limit),
+            tokenizer=FastTokenizer(tokenizer, limit),
+            origin="random, seeded" if weights == "none" else origin,
+            pretrained=weights != "none",
+            features=_features,
+            class_token=tokenizer.cls_token_id is not None,
+            libraries=("transformers", "tokenizers"),
+        )
+
+
+def _build(library: Any, folder: Path, random: bool) -> Any:
+    if random:
+        with seeded():
+            config = library.AutoConfig.from_pretrained(folder, **_LOCAL)
+            model = library.AutoModel.from_config(config, trust_remote_code=False)
+    else:
+        model = library.AutoModel.from_pretrained(folder, **_LOCAL)
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
+    return module(**batch).last_hidden_state
+
+
+def _limit(tokenizer: Any, module: Any) -> int:
+    """Return how many tokens a network reads: no more than it has positions for."""
+    limits = [tokenizer.model_max_length]
+    if positions := getattr(module.config, "max_position_embeddings", None):
+        table = getattr(getattr(module, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)  # RoBERTa counts from behind it
+        limits.append(positions - (0 if padding is None else padding + 1))
+    limit = min(limits)
+    return int(limit) if 0 < limit < 1 << 20 else USUAL_TOKENS

@@ -1,0 +1,107 @@
+"""``torchvision/NAME``: every classification network of the installed torchvision.
+
+Features are the input of the last linear layer (of SqueezeNet's 1x1 convolution, which pooling averages),
+and preprocessing is the published weights' ``transforms()``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torchvision
+from torch import nn
+from torchvision import models
+
+from embedpipe.backbones.network import ImageNetwork, StoredWeights, Weights, input_of
+from embedpipe.backbones.providers.checkpoint import read_checkpoint
+from embedpipe.backbones.providers.fetch import fetch_from_url
+from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import UnknownBackboneError, nearest
+
+#: Networks with auxiliary classifiers, which only training uses, and the beginnings of their tensors' names.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+
+
+class TorchvisionProvider:
+    """The classification networks of torchvision."""
+
+    def names(self) -> list[str]:
+        """Return every classification network."""
+        return list(models.list_models(module=models))
+
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
+        """Build a network; see `Provider.load`."""
+        if name not in self.names():
+            raise UnknownBackboneError(
+                f"torchvision {torchvision.__version__} has no classification model {name!r}"
+                f"{nearest(name, self.names())}; `embedpipe backbones torchvision/` lists them"
+            )
+        published = models.get_model_weights(name).DEFAULT
+        transforms = published.transforms()
+        crop = transforms.crop_size[0]
+        if weights == "default":
+            file = fetch_from_url(published.url, offline)
+            weights = StoredWeights(read_checkpoint(file).weights.state, f"torchvision's {published}, {file.name}")
+        if isinstance(weights, StoredWeights):
+            module, classifier = _with_weights(name, crop, weights)
+            origin = weights.origin
+        else:
+            with seeded():
+                module = _build(name, crop)
+            classifier = _classifier(module)
+            origin = "random, seeded"
+        return ImageNetwork(
+            name=name,
+            module=module,
+            preprocessing=Preprocessing(
+                resize=tuple(transforms.resize_size),
+                crop=(crop, crop),
+                interpolation=transforms.interpolation.value,
+                mean=tuple(transforms.mean),
+                std=tuple(transforms.std),
+            ),
+            origin=origin,
+            pretrained=isinstance(weights, StoredWeights),
+            features=input_of(classifier),
+            prefix_tokens=int(hasattr(module, "class_token")),
+            class_token=hasattr(module, "class_token"),
+        )
+
+
+def _build(name: str, crop: int, **changes: Any) -> nn.Module:
+    if name in AUXILIARY:
+        changes.setdefault("init_weights", True)
+    if name.startswith("vit_"):
+        changes["image_size"] = crop
+    module: nn.Module = models.get_model(name, weights=None, **changes)
+    return module
+
+
+def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:
+    """Build a network with the weights' own classifier, or none where they have none; also return its name."""
+    changes: dict[str, Any] = {}
+    state = weights.state
+    if name in AUXILIARY:
+        # As torchvision's own builders have it for published weights, which were ported from TensorFlow.
+        changes = {"init_weights": False, "transform_input": True, "aux_logits": False}
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY[name])}
+    module = _build(name, crop, **changes)
+    classifier = _classifier(module)
+    kernel, usual = state.get(f"{classifier}.weight"), module.get_submodule(classifier)
+    if kernel is None:
+        module.set_submodule(classifier, nn.Identity())
+    elif isinstance(usual, nn.Linear):
+        module.set_submodule(classifier, nn.Linear(usual.in_features, len(kernel)))
+    elif isinstance(usual, nn.Conv2d):
+        module.set_submodule(classifier, nn.Conv2d(usual.in_channels, len(kernel), 1))
+    load_strictly(module, state, weights.origin)
+    return module, classifier
+
+
+def _classifier(module: nn.Module) -> str:
+    """Return the name of the last linear layer, or of the last 1x1 convolution where there is none."""
+    names: list[str] = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not names:
+        names = [n for n, part in module.named_modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)]
+    return names[-1]

@@ -1,0 +1,9 @@
+from .decoders import available_decoders as available_decoders
+from .hashing import payload_hash as payload_hash
+from .image import decode_image as decode_image
+from .picture import Picture as Picture
+from .picture import decode_pixels as decode_pixels
+from .recipe import Preprocessing as Preprocessing
+from .resizing import to_pixels as to_pixels
+from .text import DecodedText as DecodedText
+from .text import decode_text as decode_text

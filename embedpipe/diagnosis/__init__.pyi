@@ -1,0 +1,3 @@
+from .doctor import Diagnosis as Diagnosis
+from .estimate import TimeEstimate as TimeEstimate
+from .findings import Finding as Finding

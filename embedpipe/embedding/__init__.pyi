@@ -1,0 +1,11 @@
+from .options import ComputeOptions as ComputeOptions
+from .options import RunOptions as RunOptions
+from .run import embed as embed
+from .streaming import stream_vectors as stream_vectors
+from .summary import EmbedSummary as EmbedSummary
+from .transformer import EmbeddingTransformer as EmbeddingTransformer
+from .verification.drift import Drift as Drift
+from .verification.drift import LayerDrift as LayerDrift
+from .verification.head_drift import HeadDrift as HeadDrift
+from .verification.verify import VerifyReport as VerifyReport
+from .verification.verify import verify as verify

@@ -1,0 +1,1 @@
+"""Is a store whole, does its backbone still give the same vectors, and what would a cheaper setting change?"""

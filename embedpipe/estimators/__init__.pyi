@@ -1,0 +1,15 @@
+from .auto import AutoClassifier as AutoClassifier
+from .auto import AutoRegressor as AutoRegressor
+from .knn import FaissKNNClassifier as FaissKNNClassifier
+from .knn import FaissKNNRegressor as FaissKNNRegressor
+from .linear.centroid import CentroidClassifier as CentroidClassifier
+from .linear.lda import ShrunkenLDA as ShrunkenLDA
+from .linear.logistic_regression import TunedLogisticRegression as TunedLogisticRegression
+from .linear.ridge import TunedRidge as TunedRidge
+from .linear.ridge import TunedRidgeClassifier as TunedRidgeClassifier
+from .preprocessing.component_remover import CommonComponentRemover as CommonComponentRemover
+from .preprocessing.scaler import VarianceFloorScaler as VarianceFloorScaler
+from .wrappers.calibration import TemperatureCalibratedClassifier as TemperatureCalibratedClassifier
+from .wrappers.conformal import CrossConformalRegressor as CrossConformalRegressor
+from .wrappers.multilabel import MultiLabelClassifier as MultiLabelClassifier
+from .wrappers.rejection import RejectingClassifier as RejectingClassifier

@@ -1,0 +1,1 @@
+"""Linear classifiers and regressors that choose their penalty inside the training rows."""

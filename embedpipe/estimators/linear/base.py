@@ -1,0 +1,53 @@
+"""What every linear head shares: one matrix of coefficients on the vectors as they are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from embedpipe.estimators.solvers.column_stats import Floats, scores_of
+
+FLOATS = [np.float64, np.float32]
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Base of linear classifiers.
+
+    Standardisation is part of the coefficients, so that a head is one matrix product on raw features.
+
+    Attributes
+    ----------
+    classes_ : array (n_classes,)
+    coef_ : float64 array (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : float64 array (n_classes,) or (1,)
+    """
+
+    classes_: npt.NDArray[Any]
+    coef_: Floats
+    intercept_: Floats
+
+    def _check_training(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Check training data, set ``classes_``; return ``X`` and the classes' positions, int64 (n_samples,)."""
+        X, y = validate_data(self, X, y, dtype=FLOATS)
+        check_classification_targets(y)
+        self.classes_, position = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs at least two")
+        return X, position
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return scores, float64 (n_samples, n_classes), or (n_samples,) for the second of two classes."""
+        check_is_fitted(self, "coef_")
+        scores = scores_of(validate_data(self, X, reset=False, dtype=FLOATS), self.coef_, self.intercept_)
+        return scores[:, 0] if len(self.coef_) == 1 else scores
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return the class of the largest score, (n_samples,)."""
+        scores = self.decision_function(X)
+        labels: npt.NDArray[Any] = self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+        return labels

@@ -1,0 +1,1 @@
+"""Transformers of features: scaling, and removal of common components."""

@@ -1,0 +1,1 @@
+"""The numerical methods of the linear estimators, in NumPy and in torch."""

@@ -1,0 +1,1 @@
+"""Estimators around an estimator: calibration, rejection, intervals, several labels."""

@@ -1,0 +1,1 @@
+"""`evaluate`: candidates on the same rows and splits, their metrics, differences and page."""

@@ -1,0 +1,143 @@
+"""Candidates with their intervals, one below the other: what each reaches, and how it differs from the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from embedpipe.evaluation.comparison.result import Evaluation
+from embedpipe.report.drawing.canvas import fit_text
+from embedpipe.report.drawing.svg import (
+    BLUE,
+    FAINT,
+    INK,
+    PAPER,
+    VERDICT_LOOKS,
+    WIDTH,
+    add_panel,
+    make_chart,
+    name_axes,
+    to_svg,
+    write,
+)
+from embedpipe.report.drawing.wording import metric_name, number, p_value
+from embedpipe.statistics import Estimate
+
+#: Of a candidate in a chart of intervals, in pixels: its name above, its interval from ``NAME`` on.
+ROW, NAME = 40, 20
+#: Beside the axis, of what is said of a difference.
+VERDICTS = 96
+#: More candidates are in the table only.
+MAX_ROWS = 40
+
+
+def draw_scores(evaluation: Evaluation) -> str:
+    """Draw each candidate's mean and interval, the best first, and the baseline."""
+    metric, shown = evaluation.metric, evaluation.candidates[:MAX_ROWS]
+    estimates = [candidate.estimates[metric] for candidate in shown]
+    baseline = evaluation.baseline.get(metric, math.nan)
+    figure, panel = _rows(len(shown), metric_name(evaluation.metric, evaluation.higher_is_better))
+    low, high = _ends(estimates)
+    margin = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
+    wide = [low - margin, high + margin]
+    words = f"baseline {number(baseline, high)}"
+    if math.isfinite(baseline):
+        if max(high, baseline) - min(low, baseline) < 2.5 * (high - low):  # else intervals would be dots
+            wide = [min(wide[0], baseline - margin), max(wide[1], baseline + margin)]
+            tops, bottoms = _beside_names(len(shown))
+            panel.vlines([baseline] * len(shown), tops, bottoms, color=FAINT, linewidth=1.4, linestyle=(0, (4, 2)))
+        else:
+            words = f"◂ {words}, off the scale" if baseline < low else f"{words}, off the scale ▸"
+        left = baseline < (low + high) / 2
+        x, side = (0.0, "left") if left else (1.0, "right")
+        write(panel, x, -8, words, FAINT, 11, ha=side, transform=panel.get_yaxis_transform())
+    panel.set_xlim(*wide)
+    for i, (candidate, estimate) in enumerate(zip(shown, estimates, strict=True)):
+        says, word = _interval(estimate), candidate.verdict
+        _row(panel, i, f"{i + 1}  {candidate.name}", 6.6 * len(says) + 16, estimate, word)
+        write(panel, 1, i * ROW + 15, says, FAINT, 11, ha="right", transform=panel.get_yaxis_transform(), zorder=3)
+    title = (
+        f"{metric_name(metric)} of {len(shown)} candidates with 95 % intervals, the best first; {words}: "
+        f"{'; '.join(f'{one.name[:80]} {_interval(at)}' for one, at in zip(shown[:5], estimates, strict=False))}"
+    )
+    return to_svg(figure, "scores", title)
+
+
+def draw_differences(evaluation: Evaluation) -> str:
+    """Draw each candidate's paired difference to the best, and the region of practical equivalence."""
+    shown = [(i, one, one.difference) for i, one in enumerate(evaluation.candidates[:MAX_ROWS]) if one.difference]
+    metric = metric_name(evaluation.metric)
+    figure, panel = _rows(len(shown), f"difference to the best in {metric}", VERDICTS)
+    margin = evaluation.margin
+    low, high = _ends([difference.estimate for _, _, difference in shown])
+    low, high = min(low, -1.5 * margin, 0), max(high, 1.5 * margin, 0)
+    room = 0.05 * (high - low) or 1.0
+    panel.set_xlim(low - room, high + room)
+    tops, bottoms = _beside_names(len(shown))
+    panel.bar(0, ROW - NAME, 2 * margin, tops, color=BLUE, alpha=0.14, linewidth=0)
+    panel.vlines([0] * len(shown), tops, bottoms, color=INK, linewidth=1)
+    worse = ("◂ worse", "better ▸") if evaluation.higher_is_better else ("◂ better", "worse ▸")
+    for x, word, side in zip((0.0, 1.0), worse, ("left", "right"), strict=True):
+        write(panel, x, -8, word, FAINT, 11, ha=side, transform=panel.get_yaxis_transform())
+    for row, (i, candidate, difference) in enumerate(shown):
+        word = difference.verdict
+        _row(panel, row, f"{i + 1}  {candidate.name}", 0, difference.estimate, word)
+        for y, says in ((15, f"{VERDICT_LOOKS[word][2]} {word}"), (33, f"p {_relation(difference.adjusted)}")):
+            write(panel, 1.05, row * ROW + y, says, FAINT, 11, transform=panel.get_yaxis_transform())
+    title = (
+        f"Paired differences in {metric} to {evaluation.best.name[:80]} with 95 % intervals; between "
+        f"{number(-margin)} and {number(margin)} is a practical tie: "
+        + "; ".join(f"{one.name[:80]} {_interval(at.estimate)}, {at.verdict}" for _, one, at in shown[:5])
+    )
+    return to_svg(figure, "differences", title)
+
+
+def _rows(count: int, name: str, right: int = 0) -> tuple[Figure, Axes]:
+    """Return axes with ``count`` rows, whose y is in pixels from the first row's top; ``right`` of it stay free."""
+    figure = make_chart(WIDTH, count * ROW + 74)
+    panel = add_panel(figure, 6, 26, 6 + right, 48)
+    panel.set_ylim(count * ROW, 0)
+    panel.set_yticks([])
+    panel.xaxis.set_major_locator(MaxNLocator(4 if right else 6))
+    name_axes(panel, name, "")
+    return figure, panel
+
+
+def _beside_names(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return from where to where each row has its interval: what is behind that must not cross the names."""
+    tops = np.arange(count) * ROW
+    return tops + NAME, tops + ROW
+
+
+def _row(panel: Axes, row: int, name: str, taken: float, at: Estimate, word: str) -> None:
+    """Draw one candidate: its name, but for ``taken`` pixels as wide as the axes, its interval and its mean."""
+    colour, marker, _ = VERDICT_LOOKS[word]
+    across, top = panel.get_yaxis_transform(), row * ROW
+    weight = "bold" if word == "best" else "normal"
+    wide = panel.get_position().width * WIDTH - taken
+    name = fit_text(name, wide, 12 * 0.72, weight)  # canvas counts 100 pixels to the inch
+    write(panel, 0, top + 15, name, INK, 12, weight=weight, transform=across, zorder=3)
+    y = top + 30
+    panel.plot([at.low, at.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+    panel.plot(at.value, y, marker, color=colour, markersize=15 if marker == "*" else 8, markeredgecolor=PAPER)
+
+
+def _ends(estimates: Sequence[Estimate]) -> tuple[float, float]:
+    ends = np.array([(at.value, at.low, at.high) for at in estimates])
+    ends = ends[np.isfinite(ends)]
+    return (float(ends.min()), float(ends.max())) if ends.size else (0.0, 1.0)
+
+
+def _interval(at: Estimate) -> str:
+    return f"{number(at.value)} [{number(at.low, at.value)}, {number(at.high, at.value)}]"
+
+
+def _relation(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"

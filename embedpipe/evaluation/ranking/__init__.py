@@ -1,0 +1,1 @@
+"""`rank`: which backbone fits the data, measured on a sample that it embeds itself."""

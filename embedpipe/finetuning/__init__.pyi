@@ -1,0 +1,10 @@
+from .advice.advise import advise as advise
+from .advice.options import AdviseOptions as AdviseOptions
+from .advice.result import Advice as Advice
+from .benchmark.corruptions import corrupt as corrupt
+from .benchmark.options import BenchmarkOptions as BenchmarkOptions
+from .benchmark.result import Benchmark as Benchmark
+from .estimator import FineTunedClassifier as FineTunedClassifier
+from .options import FineTuneOptions as FineTuneOptions
+from .result import FineTuneResult as FineTuneResult
+from .split_options import RoleOptions as RoleOptions

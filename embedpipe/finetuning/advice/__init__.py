@@ -1,0 +1,1 @@
+"""`advise`: is fine-tuning worth it?"""

@@ -1,0 +1,1 @@
+"""`benchmark`: learners over numbers of labels and draws, on the same test rows."""

@@ -1,0 +1,323 @@
+"""The charts of a benchmark of learners: accuracy over labels and time, over epochs, and on corrupted pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from embedpipe.errors import UsageError
+from embedpipe.finetuning.benchmark.paired_runs import Measured
+from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner
+from embedpipe.finetuning.result import Epoch
+from embedpipe.finetuning.split_rows import SHIFTED
+from embedpipe.report.drawing import canvas
+from embedpipe.report.drawing.colours import PALETTE
+from embedpipe.report.drawing.svg import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    PALE,
+    PAPER,
+    WIDTH,
+    add_panel,
+    add_strip,
+    make_chart,
+    name_axes,
+    scale_shares,
+    to_svg,
+    write,
+)
+from embedpipe.report.drawing.wording import percent
+from embedpipe.statistics import Estimate
+from embedpipe.statistics.paired import wilson
+
+Shares = npt.NDArray[np.float64]
+#: A learner's ink, matplotlib's marker and line, and what it is: never the colour alone.
+LOOKS: dict[Learner, tuple[str, str, Any, str]] = {
+    "probe": ("ink", "s", (0, (5, 2)), "linear head on frozen features"),
+    "hand-off": ("blue", "o", "-", "fine-tuned, begun as the probe"),
+    "plain": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned with a random head"),
+    "scratch": ("faint", "X", (0, (1, 1.5)), "trained from random weights"),
+}
+#: Inks of a page, which gives them its colours, and of a picture.
+ON_PAGE = {"ink": INK, "faint": FAINT, "pale": PALE, "paper": PAPER, "blue": BLUE, "orange": ORANGE}
+IN_PICTURE = {
+    "ink": canvas.INK,
+    "faint": canvas.FAINT,
+    "pale": canvas.PALE,
+    "paper": canvas.PAPER,
+    "blue": PALETTE[0],
+    "orange": PALETTE[1],
+}
+#: Seconds that an axis of time names.
+TIMES = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200)
+#: Of a picture, in pixels.
+PICTURE = (1120, 760)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean accuracy of a learner's cells at one label budget; no interval where there are no two seeds."""
+
+    labels: int
+    cells: list[Cell]
+    value: float
+    interval: Estimate | None
+
+    @property
+    def seconds(self) -> float:
+        """Mean training time."""
+        return float(np.mean([cell.seconds for cell in self.cells]))
+
+
+def take_means(found: Benchmark, learner: Learner) -> list[Mean]:
+    """Return a learner's mean accuracy at each budget that it has cells of, budgets going up.
+
+    Intervals, 95 %, allow for other seeds and other test rows, as those of the verdict do.
+    """
+    groups = {labels: cells for labels in found.budgets if (cells := found.of(learner, labels))}
+    values = {labels: np.array([cell.accuracy for cell in cells]) for labels, cells in groups.items()}
+    freedom = sum(len(each) - 1 for each in values.values())
+    pooled = sum(float(((each - each.mean()) ** 2).sum()) for each in values.values()) / max(freedom, 1)
+    return [
+        Mean(labels, cells, float(values[labels].mean()), _interval(values[labels], pooled, freedom, found.test_rows))
+        for labels, cells in groups.items()
+    ]
+
+
+def largest(found: Benchmark, has: Callable[[Cell], object] = bool) -> int | None:
+    """Return the largest budget of the cells that have something; None where no cell has."""
+    return max((cell.labels for cell in found.cells if has(cell)), default=None)
+
+
+def kept_epoch(cell: Cell) -> Epoch:
+    """Return the epoch whose weights a trained cell kept."""
+    return next(epoch for epoch in cell.epochs if epoch.number == cell.best)
+
+
+def draw_accuracy(found: Benchmark, over: Literal["labels", "seconds"]) -> str | None:
+    """Draw accuracy on the test rows over label budgets, or training time; None where too little was timed."""
+    figure = make_chart(WIDTH, 390)
+    panel = add_panel(figure, 48, 34, 14, 46)
+    shown = _plot_curves(panel, found, over, ON_PAGE)
+    if not shown:
+        return None
+    _write_legend(figure, shown, ON_PAGE)
+    name_axes(panel, "labels (log scale)" if over == "labels" else "training time of one run (log scale)", "")
+    write(panel, 0.99, 0.02, "accuracy on test rows", FAINT, 11, ha="right", transform=panel.transAxes)
+    title = f"Accuracy over {'labels' if over == 'labels' else 'training time'}: " + "; ".join(
+        f"{learner} " + ", ".join(f"{percent(mean.value)} at {mean.labels:,} labels" for mean in means)
+        for learner, means in shown.items()
+    )
+    return to_svg(figure, f"accuracy-{over}", title)
+
+
+def draw_training(found: Benchmark, labels: int) -> str:
+    """Draw validation accuracy over epochs at one label budget, a thin line a seed, their mean, and the probe's."""
+    figure = make_chart(WIDTH, 330)
+    panel = add_panel(figure, 48, 34, 14, 46)
+    shown: dict[Learner, str] = {}
+    for learner in found.learners:
+        cells = found.of(learner, labels)
+        ink, marker, line, _ = LOOKS[learner]
+        trained = [cell for cell in cells if cell.epochs]
+        for cell in trained:
+            numbers = [epoch.number for epoch in cell.epochs]
+            panel.plot(numbers, [epoch.accuracy for epoch in cell.epochs], color=ON_PAGE[ink], linewidth=0.9, alpha=0.4)
+            kept = kept_epoch(cell)
+            panel.plot(kept.number, kept.accuracy, marker, color=ON_PAGE[ink], markersize=6.5, markeredgecolor=PAPER)
+        if trained:
+            together = min(len(cell.epochs) for cell in trained)
+            means = np.mean([[epoch.accuracy for epoch in cell.epochs[:together]] for cell in trained], axis=0)
+            panel.plot(range(together), means, color=ON_PAGE[ink], linestyle=line, linewidth=2)
+            shown[learner] = f"{learner} from {percent(means[0])} to {percent(means[-1])} in {together - 1} epochs"
+        elif cells:
+            height = float(np.mean([cell.start for cell in cells]))
+            panel.axhline(height, color=ON_PAGE[ink], linestyle=line, linewidth=1.6)
+            shown[learner] = f"{learner} {percent(height)}"
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    scale_shares(panel)
+    _write_legend(figure, shown, ON_PAGE)
+    name_axes(panel, "epoch (0: before training)", "")
+    write(panel, 0.99, 0.02, "accuracy on validation rows", FAINT, 11, ha="right", transform=panel.transAxes)
+    return to_svg(figure, "training", f"Validation accuracy over epochs at {labels:,} labels: {_listed(shown)}")
+
+
+def draw_robustness(found: Benchmark, labels: int) -> str:
+    """Draw accuracy over the severity of corruptions at one label budget, means over corruptions; `none` is clean."""
+    figure = make_chart(WIDTH, 330)
+    panel = add_panel(figure, 48, 34, 14, 46)
+    severities = np.array([0, *found.severities], float)
+    shown: dict[Learner, str] = {}
+    measured = {learner: severity_curves(found.of(learner, labels)) for learner in found.learners}
+    measured = {learner: curves for learner, curves in measured.items() if len(curves)}
+    for i, (learner, curves) in enumerate(measured.items()):
+        ink, marker, line, _ = LOOKS[learner]
+        beside, mean = severities + 0.016 * severities[-1] * (i - (len(measured) - 1) / 2), curves.mean(axis=0)
+        panel.plot(beside, mean, color=ON_PAGE[ink], linestyle=line, linewidth=1.8)
+        for x, values, value in zip(beside, curves.T, mean, strict=True):
+            _plot_seeds(panel, x, values, ON_PAGE[ink])
+            panel.plot(x, value, marker, color=ON_PAGE[ink], markersize=7, markeredgecolor=PAPER)
+        shown[learner] = f"{learner} " + ", ".join(percent(value) for value in mean)
+    panel.set_xticks(severities, ["none", *(str(one) for one in found.severities)])
+    scale_shares(panel)
+    _write_legend(figure, shown, ON_PAGE)
+    name_axes(panel, "severity of corruption", "")
+    write(panel, 0.99, 0.93, "accuracy on test rows", FAINT, 11, ha="right", transform=panel.transAxes)
+    title = f"Accuracy by severity (none, {', '.join(map(str, found.severities))}) at {labels:,} labels: "
+    return to_svg(figure, "robustness", title + _listed(shown))
+
+
+def severity_curves(cells: Iterable[Cell]) -> Shares:
+    """Return of each cell with corruptions its test accuracy and, mean over them, that of each severity."""
+    curves = []
+    for cell in cells:
+        if corrupted := [each for name, each in cell.shifted.items() if name != SHIFTED]:
+            curves.append([cell.accuracy, *np.mean(corrupted, axis=0)])
+    return np.array(curves, float)
+
+
+def draw_curves(found: Benchmark, to: str | Path) -> Path:
+    """Draw the learning curves as a PNG file 1,120 pixels wide.
+
+    A line a learner over the label budgets, with its mean and 95 % interval; a small mark a seed.
+
+    Parameters
+    ----------
+    found : Benchmark
+    to : str or path-like
+        The PNG file to write, atomically.
+
+    Returns
+    -------
+    pathlib.Path
+        ``to``.
+
+    Raises
+    ------
+    UsageError
+        If ``to`` is no PNG file, or there is no cell to draw.
+    """
+    to = canvas.check_png(to, "a picture of learning curves")
+    if not found.cells:
+        raise UsageError("the benchmark has no cells: there is nothing to draw")
+    figure = canvas.make_figure(*PICTURE)
+    wide, high = (72 * float(size) for size in figure.get_size_inches())
+    panel = add_panel(figure, 70, 142, 36, 76)
+    panel.grid(color=IN_PICTURE["pale"])
+    panel.tick_params(labelcolor=IN_PICTURE["faint"])
+    shown = _plot_curves(panel, found, "labels", IN_PICTURE)
+    _write_legend(figure, shown, IN_PICTURE, below=96, described=True)
+    panel.set_xlabel("labels (log scale)", color=IN_PICTURE["faint"], fontsize=12, labelpad=10)
+    seeds, legend = "1 seed", "Accuracy on test rows. One seed: no intervals."
+    if len(found.seeds) > 1:
+        seeds = f"{len(found.seeds)} seeds"
+        legend = "Accuracy on test rows. Marks: means over the seeds, with 95 % intervals. Dashes: seeds."
+    facts = (found.backbone, found.device, seeds, f"{found.test_rows:,} test rows")
+    for y, text, size, ink in (
+        (34, f"Accuracy over labels: {Path(found.data).name or found.data}", 16, "ink"),
+        (60, "  ·  ".join(facts), 10.5, "faint"),
+        (high - 15, legend, 9, "faint"),
+    ):
+        weight = "bold" if ink == "ink" else "normal"
+        text = canvas.fit_text(text, (wide - 60) * canvas.DPI / 72, size, weight)
+        figure.text(30 / wide, 1 - y / high, text, fontsize=size, color=IN_PICTURE[ink], weight=weight,
+                    family=canvas.font_families(), parse_math=False, va="center_baseline")  # fmt: skip
+    return canvas.save_figure(figure, to)
+
+
+def _interval(values: Shares, pooled: float, freedom: int, rows: int) -> Estimate | None:
+    if len(values) < 2:
+        return None
+    share, low, high = wilson(min(rows, round(float(values.mean()) * rows)), rows)
+    variance = max(pooled, float(values.var(ddof=1)))
+    at = Measured(float(values.mean()), len(values), variance, freedom, share - low, high - share).interval()
+    return Estimate(at.value, max(0.0, at.low), min(1.0, at.high))
+
+
+def _plot_curves(
+    panel: Axes, found: Benchmark, over: Literal["labels", "seconds"], inks: Mapping[str, str]
+) -> dict[Learner, list[Mean]]:
+    """Draw each learner's means, intervals and seeds; return what was drawn."""
+    shown = {learner: take_means(found, learner) for learner in found.learners}
+    if over == "seconds":  # a logarithm needs some time
+        shown = {learner: [mean for mean in means if mean.seconds > 0] for learner, means in shown.items()}
+    shown = {learner: means for learner, means in shown.items() if means}
+    places = [float(getattr(mean, over)) for means in shown.values() for mean in means]
+    if not places:
+        return {}
+    apart = math.log(max(places) / min(places)) or 1.0
+    for i, (learner, means) in enumerate(shown.items()):
+        ink, marker, line, _ = LOOKS[learner]
+        # side by side, so that intervals at one budget do not hide each other
+        beside = math.exp(0.018 * apart * (i - (len(shown) - 1) / 2)) if over == "labels" else 1.0
+        xs = [beside * getattr(mean, over) for mean in means]
+        panel.plot(xs, [mean.value for mean in means], color=inks[ink], linestyle=line, linewidth=1.8)
+        for x, mean in zip(xs, means, strict=True):
+            if mean.interval:
+                ends = [mean.interval.low, mean.interval.high]
+                panel.plot([x, x], ends, color=inks[ink], linewidth=1.3, alpha=0.55)
+            _plot_seeds(panel, x, [cell.accuracy for cell in mean.cells], inks[ink])
+            panel.plot(x, mean.value, marker, color=inks[ink], markersize=7, markeredgecolor=inks["paper"])
+    panel.set_xscale("log")
+    panel.minorticks_off()
+    room = math.exp(0.06 * apart)
+    panel.set_xlim(min(places) / room, max(places) * room)
+    named = sorted(set(places)) if over == "labels" else [t for t in TIMES if min(places) <= t <= max(places)]
+    ticks = _apart(named or [min(places), max(places)], apart)
+    panel.set_xticks(ticks, [f"{tick:,.0f}" if over == "labels" else _time(tick) for tick in ticks])
+    scale_shares(panel)
+    return shown
+
+
+def _plot_seeds(panel: Axes, x: float, values: Iterable[float], ink: str) -> None:
+    """Draw a dash for each seed's value, longer than the mark of their mean, which it could else hide behind."""
+    for value in values:
+        panel.plot(x, value, "_", color=ink, markersize=12, markeredgewidth=1, alpha=0.7)
+
+
+def _apart(ticks: Sequence[float], wide: float) -> list[float]:
+    """Return ticks, the largest among them, that leave each other room on a logarithmic axis."""
+    kept: list[float] = []
+    for tick in reversed(ticks):
+        if not kept or math.log(kept[-1] / tick) >= 0.12 * wide:
+            kept.append(tick)
+    return kept[::-1]
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def _write_legend(
+    figure: Figure, learners: Iterable[Learner], inks: Mapping[str, str], *, below: float = 14, described: bool = False
+) -> None:
+    """Write the learners in a line so many points below the figure's top, each with its marker and line."""
+    strip = add_strip(figure)
+    wide = float(strip.get_xlim()[1])
+    left, slot = (30.0, (wide - 40) / len(LOOKS)) if described else (12.0, (wide - 16) / len(LOOKS))
+    for i, learner in enumerate(learners):
+        ink, marker, line, what = LOOKS[learner]
+        x = left + i * slot
+        strip.plot([x, x + 30], [below, below], color=inks[ink], linestyle=line, linewidth=1.8)
+        strip.plot(x + 15, below, marker, color=inks[ink], markersize=7, markeredgecolor=inks["paper"])
+        write(strip, x + 36, below, learner, inks["ink"], 12, va="center_baseline")
+        if described:
+            write(strip, x, below + 18, what, inks["faint"], 9.5, va="center_baseline")
+
+
+def _listed(shown: Mapping[Learner, str]) -> str:
+    return "; ".join(shown.values())

@@ -1,0 +1,1 @@
+"""The training of a network: data, optimizer, loop, resume, several processes, its page."""

@@ -1,0 +1,2 @@
+from .index import SimilarityIndex as SimilarityIndex
+from .options import SearchOptions as SearchOptions

@@ -1,0 +1,2 @@
+from .pictures.confusion import draw_confusion as draw_confusion
+from .pictures.neighbours import draw_neighbours as draw_neighbours

@@ -1,0 +1,1 @@
+"""Canvases, colours, SVG charts, and numbers as text."""

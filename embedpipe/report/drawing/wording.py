@@ -1,0 +1,101 @@
+"""Numbers, durations, sizes and names in the words of a report."""
+
+from __future__ import annotations
+
+import math
+
+METRICS = {
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "log_loss": "log-loss",
+    "brier": "Brier",
+    "roc_auc": "ROC AUC",
+    "mae": "MAE",
+    "r2": "R²",
+}
+
+
+def metric_name(metric: str, higher_is_better: bool = True) -> str:
+    """Return a metric's name as people write it, and whether less of it is better."""
+    return METRICS.get(metric, metric.replace("_", " ")) + ("" if higher_is_better else " (less is better)")
+
+
+def number(value: float | None, like: float | None = None, *, sign: bool = False) -> str:
+    """Write a figure with three digits, or three decimals where that is more.
+
+    Parameters
+    ----------
+    value : float or None
+    like : float, optional
+        The figure in whose precision to write: an interval's ends are written like its middle.
+    sign : bool
+        Write a plus, too.
+    """
+    if value is None or not math.isfinite(value):
+        return "—"
+    scale = abs(value if like is None or not math.isfinite(like) else like)
+    decimals = min(9, max(0, 2 - math.floor(math.log10(scale)))) if scale > 0 else 3
+    text = f"{abs(value):,.{3 if decimals == 2 and scale < 10 else decimals}f}"
+    zero = not text.strip("0.,")
+    return ("" if zero else "\N{MINUS SIGN}" if value < 0 else "+" if sign else "") + text
+
+
+def p_value(value: float) -> str:
+    """Write a p-value; one below a thousandth says no more than that."""
+    if not math.isfinite(value):
+        return "—"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share in percent; one above 0 is never written as 0 %, nor one below 1 as 100 %."""
+    if math.isnan(share):
+        return "—"
+    least = 10.0**-digits
+    if 0 < 100 * share < least / 2:
+        return f"<{least:.{digits}f}\xa0%"
+    if 100 - least / 2 <= 100 * share < 100:
+        return f">{100 - least:.{digits}f}\xa0%"
+    return f"{100 * share:.{digits}f}\xa0%"
+
+
+def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
+    """Write a difference of shares in points, of which a hundred are the whole."""
+    if share is None or not math.isfinite(share):
+        return "—"
+    text = f"{100 * abs(share):.{digits}f}"
+    zero = not text.strip("0.")
+    return ("" if zero else "\N{MINUS SIGN}" if share < 0 else "+" if sign else "") + text
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in a unit that suits them; nothing is said of 0, which was not measured."""
+    if seconds <= 0:
+        return "—"
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: int) -> str:
+    """Write bytes in a unit that suits them; nothing is said of 0, which was not measured."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
+    return f"{count} B" if count else "—"
+
+
+def clip(text: str, most: int = 80) -> str:
+    """Return a text of at most ``most`` letters; what had to go is taken from the middle."""
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
+def visible(text: str) -> str:
+    """Return a text with � for control characters and halves of characters, which no page may hold."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t \u200d\xa0" else "\ufffd" for letter in text)

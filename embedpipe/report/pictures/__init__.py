@@ -1,0 +1,1 @@
+"""PNG pictures: the map of a store, a confusion matrix, nearest neighbours."""

@@ -1,0 +1,111 @@
+"""Which items of a map are shown as pictures, where, and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from embedpipe.decoding import decode_image
+from embedpipe.errors import ItemError
+from embedpipe.sources.opening import read_uri
+
+Points = npt.NDArray[np.float64]
+
+#: After so many pictures that cannot be read any more, their source is taken to be away.
+MAX_UNREADABLE = 50
+#: Pixels between two pictures' places.
+GAP = 10
+
+
+def spread_out(points: Points) -> Iterator[int]:
+    """Yield rows of points, each as far as can be from all before it, until the rest lie on those.
+
+    Farthest-point order (Gonzalez, Theoretical Computer Science 38, 1985), begun in the middle.
+    """
+    row = int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))
+    nearest = np.full(len(points), np.inf)
+    while True:
+        yield row
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[row], axis=1))
+        row = int(np.argmax(nearest))
+        if nearest[row] < 1:
+            return
+
+
+class Layout:
+    """Finds places for square pictures beside their points, where they cover little.
+
+    Parameters
+    ----------
+    points : float64 array (n, 2)
+        All points of the map, in pixels from the panel's lower left corner.
+    size : float64 array (2,)
+        Width and height of the panel in pixels.
+    side : int
+        Of a picture, in pixels.
+    """
+
+    CELL = 8
+
+    def __init__(self, points: Points, size: Points, side: int) -> None:
+        self.side = side
+        self._size = size
+        self._taken = np.empty((0, 2))
+        across, up = (np.arange(0, length + self.CELL, self.CELL) for length in size.tolist())
+        counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[across, up])
+        self._below = np.pad(counts.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        self._usual = len(points) * side**2 / size.prod()
+        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        radii = side * np.arange(0.8, 2.6, 0.2)
+        circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        self._offsets = (radii[:, None, None] * circle).reshape(-1, 2)
+
+    def place(self, point: Points) -> Points | None:
+        """Return where the centre of a point's picture goes, and keep that place; None if all are taken."""
+        centres = point + self._offsets
+        edge = self.side / 2 + GAP
+        free = ((centres > edge) & (centres < self._size - edge)).all(axis=1)
+        apart = np.abs(centres[:, None] - self._taken[None]) > self.side + GAP
+        free &= apart.any(axis=2).all(axis=1)
+        if not free.any():
+            return None
+        centres = centres[free]
+        far = np.linalg.norm(centres - point, axis=1) / self.side
+        best: Points = centres[np.argmin(far + 2 * self._covered(centres) / self._usual)]
+        self._taken = np.vstack([self._taken, best])
+        return best
+
+    def _covered(self, centres: Points) -> Points:
+        """Count the points below each place, from sums over the cells to the lower left."""
+        (x0, y0), (x1, y1) = (((centres + d * self.side / 2) / self.CELL).round().astype(int).T for d in (-1, 1))
+        covered: Points = self._below[x1, y1] - self._below[x0, y1] - self._below[x1, y0] + self._below[x0, y0]
+        return covered
+
+
+def read_thumbnails(
+    uris: Sequence[str | None], points: Points, layout: Layout, count: int
+) -> Iterator[tuple[int, Points, npt.NDArray[np.uint8]]]:
+    """Yield up to ``count`` items: row, centre of the picture's place, picture as uint8 (h, w, 3).
+
+    Items whose picture cannot be read any more, or is none, are passed over.
+    """
+    unreadable = 0
+    for row in spread_out(points):
+        if count <= 0 or unreadable >= MAX_UNREADABLE:
+            return
+        uri = uris[row]
+        if uri is None:
+            continue
+        try:
+            picture = decode_image(read_uri(uri))
+        except ItemError:
+            unreadable += 1
+            continue
+        if (centre := layout.place(points[row])) is None:
+            continue
+        picture.thumbnail((layout.side, layout.side), Image.Resampling.LANCZOS)
+        count -= 1
+        yield row, centre, np.asarray(picture)

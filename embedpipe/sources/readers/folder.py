@@ -1,0 +1,212 @@
+"""A folder of files: flat, one folder a class, or train, validation and test folders of either."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from embedpipe.errors import Failure, SourceError
+from embedpipe.sources.listing import Listing, ListingBuilder
+from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
+from embedpipe.sources.options import Modality
+from embedpipe.sources.payloads import read_payload
+from embedpipe.sources.split_names import SPLITS
+from embedpipe.sources.suffixes import (
+    TABLE_SUFFIXES,
+    TAR_SUFFIX,
+    TEXT_SUFFIXES,
+    is_payload_name,
+    list_suffixes,
+    suffix_of,
+)
+
+_A = {"image": "an image", "text": "a text"}
+
+#: (device, inode) of a folder and of those it lies in, innermost first.
+Ancestors = tuple[tuple[int, int], ...]
+
+
+class _Folder(NamedTuple):
+    """The names in one folder, sorted, and which are folders; of a remote one, sizes and times as well."""
+
+    names: list[str]
+    folders: set[str]
+    about: dict[str, tuple[int | None, int | None]]
+
+
+class _Item(NamedTuple):
+    """What is named like an image or text, and what is wrong with it if anything is."""
+
+    relative: str
+    size: int | None = None
+    modified: int | None = None
+    error: Exception | None = None
+
+
+def list_folder(root: str, modality: Modality) -> Listing:
+    """List the images or texts below a folder, by suffix, in an order that is always the same.
+
+    Ids are paths relative to the folder. The first folder of that path is the label; where every top
+    folder is named for a split (`SPLITS`), that is the split and the next folder is the label. Links to
+    folders are followed, except back into a folder that they lie in.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path or URL.
+    modality : str
+        ``"image"`` or ``"text"``: which names count.
+
+    Raises
+    ------
+    SourceError
+        The folder cannot be read or holds none; the message says what it holds instead.
+    """
+    walk = _Walk(root, modality)
+    table = walk.build()
+    if not len(table) and not walk.failures:
+        raise SourceError(f"no {modality}s in {printable(root)!r}: {_found_instead(walk.skipped, root, modality)}")
+    uris = table.column("uri")
+    return Listing(
+        table,
+        printable(root),
+        lambda row: read_payload(uris[row].as_py(), modality),
+        tuple(walk.failures),
+        dict(walk.skipped),
+    )
+
+
+class _Walk:
+    """One walk through a folder: what it lists, cannot list, and leaves out."""
+
+    def __init__(self, root: str, modality: Modality) -> None:
+        self.root = root
+        self.modality = modality
+        self.failures: list[Failure] = []
+        self.skipped: Counter[str] = Counter()
+
+    def build(self) -> pa.Table:
+        """Walk, and return the listing's table."""
+        builder = ListingBuilder()
+        try:
+            top = _scan(self.root)
+        except Exception as error:
+            raise SourceError(f"cannot list the folder {printable(self.root)!r}: {error}") from error
+        folders = [name for name in top.folders if not name.startswith(".")]
+        by_split = bool(folders) and all(name.lower() in SPLITS for name in folders)
+        for item in self._items(top):
+            parts = item.relative.split("/")
+            split = SPLITS[parts[0].lower()] if by_split and len(parts) > 1 else None
+            label = printable(parts[by_split]) if len(parts) > 1 + by_split else None
+            id, uri = printable(item.relative), self._uri(item.relative)
+            if item.error:
+                self.failures.append(Failure.of(id, uri, item.error, "read"))
+            else:
+                builder.add(id, uri, item.size, item.modified, label, split)
+        return builder.finish()
+
+    def _uri(self, relative: str) -> str:
+        # Not join(): a file's own name may look like a URL, or have dots to collapse.
+        return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
+
+    def _items(self, top: _Folder) -> Iterator[_Item]:
+        """Yield each image or text, or whatever else is named like one."""
+        pending: list[tuple[str, _Folder | None, Ancestors]] = [("", top, ())]
+        while pending:
+            folder, entries, ancestors = pending.pop()
+            try:
+                ancestors = self._enter(folder, ancestors)
+                if ancestors and ancestors[0] in ancestors[1:]:
+                    self.skipped["folder link that leads back"] += 1
+                    continue
+                entries = entries or _scan(self._path(folder))
+            except Exception as error:
+                self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
+                continue
+            if not entries.names and is_payload_name(folder, self.modality):
+                yield _Item(folder, error=IsADirectoryError(f"an empty folder, named like {_A[self.modality]}"))
+            below = []
+            for name in entries.names:
+                relative = f"{folder}/{name}" if folder else name
+                if name.startswith("."):
+                    self.skipped["hidden"] += 1
+                elif name in entries.folders:
+                    below.append((relative, None, ancestors))
+                elif not is_payload_name(name, self.modality):
+                    self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
+                elif is_url(self.root):
+                    yield _Item(relative, *entries.about[name])
+                else:
+                    yield _local_item(relative, Path(self._path(relative)))
+            pending.extend(reversed(below))
+
+    def _path(self, folder: str) -> str:
+        if is_url(self.root):
+            return join(self.root, folder)
+        return f"{self.root.rstrip('/')}/{folder}" if folder else self.root
+
+    def _enter(self, folder: str, ancestors: Ancestors) -> Ancestors:
+        if is_url(self.root):
+            return ()
+        info = Path(self._path(folder)).stat()
+        return ((info.st_dev, info.st_ino), *ancestors)
+
+
+def _scan(folder: str) -> _Folder:
+    if not is_url(folder):
+        with os.scandir(folder) as found:
+            names, folders = [], set()
+            for entry in found:  # names only, for there may be a million
+                names.append(entry.name)
+                if _is_folder(entry):
+                    folders.add(entry.name)
+        return _Folder(sorted(names), folders, {})
+    remote, path = filesystem(folder)
+    # Object stores hold folders as objects of no name.
+    infos = [info for info in remote.get_file_info(pafs.FileSelector(path)) if info.base_name]
+    return _Folder(
+        sorted(info.base_name for info in infos),
+        {info.base_name for info in infos if info.type == pafs.FileType.Directory},
+        {info.base_name: (info.size, info.mtime_ns) for info in infos},
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: whoever opens it will hear
+        return False
+
+
+def _local_item(relative: str, path: Path) -> _Item:
+    try:
+        info = path.stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            target = printable(str(path.readlink()))
+            return _Item(relative, error=FileNotFoundError(f"a link to {target!r}, which is not there"))
+        return _Item(relative, error=error)
+    if not stat.S_ISREG(info.st_mode):
+        return _Item(relative, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
+    return _Item(relative, info.st_size, info.st_mtime_ns)
+
+
+def _found_instead(skipped: Counter[str], root: str, modality: Modality) -> str:
+    if not skipped:
+        return "the folder is empty"
+    found = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
+    if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
+        return f"found {found}; to embed texts, say so (--modality text)"
+    for suffix in skipped:
+        if suffix == TAR_SUFFIX and modality == "image":
+            return f"found {found}; for WebDataset shards pass {join(root, '*.tar')!r}"
+        if suffix in TABLE_SUFFIXES + list_suffixes(modality):
+            return f"found {found}; pass the {suffix} file itself if it lists the {modality}s"
+    return f"found {found}"

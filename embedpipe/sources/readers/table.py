@@ -1,0 +1,193 @@
+"""A table whose rows are images or texts, and the listing made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
+from embedpipe.sources.column_roles import Roles, find_roles, verbatim_columns
+from embedpipe.sources.column_types import decoded, has_field, is_string, plain
+from embedpipe.sources.listing import Listing, in_chunks, numbered
+from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split
+from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.suffixes import suffix_of
+from embedpipe.sources.table_files import empty_to_null, load_table, refuse_doubled_names
+
+
+def list_table(location: str, options: SourceOptions, modality: Modality) -> Listing:
+    """List the rows of a CSV, TSV, Parquet or JSON-lines file.
+
+    Paths are relative to the file's folder. Images and texts in a Parquet file are read when they are asked
+    for, a row group at a time. All columns without a role are carried as metadata, but for binary and
+    nested ones and durations, which are left out and counted in `Listing.skipped`. A row without an id is a
+    failure, numbered from 1; a row without an image or text is listed, and cannot be read.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read, a column is missing, or a column's name is one that the store needs.
+    """
+    name = split(location)[1]
+    time = modified(location)  # before it is read: what is written later is another file
+    if suffix_of(name) != ".parquet":
+        table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.columns)
+        roles = find_roles(table.schema, options, name, modality)
+        column = table.column(roles.payload)
+        if modality == "text":
+            payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.columns), time)
+        else:
+            payloads = _images(column, split(location)[0])
+        return _list(table, roles, payloads, name, location, notes)
+    if options.columns is not None:
+        raise SourceError(f"--columns is for CSV and TSV files; the columns of {name!r} have names")
+    try:
+        with open_file(location) as file:
+            schema = pq.ParquetFile(file).schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"cannot read the table {location!r}: {error}") from error
+    refuse_doubled_names(schema, name)
+    roles = find_roles(schema, options, name, modality)
+    wanted = [*roles.metadata, *(role for role in (roles.id, roles.label, roles.split) if role)]
+    type = schema.field(roles.payload).type
+    if modality == "image" and is_string(type):
+        table = load_table(location, [*wanted, roles.payload]).table
+        return _list(table, roles, _paths(decoded(table.column(roles.payload)), split(location)[0]), name, location)
+    paths = modality == "image" and has_field(type, "path")
+    table = load_table(location, [*wanted, f"{roles.payload}.path"] if paths else wanted).table
+    payloads = _stored_cells(
+        table.column(roles.payload) if paths else None, table.num_rows, roles.payload, location, modality, time
+    )
+    return _list(table, roles, payloads, name, location)
+
+
+def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listing:
+    """List the rows of a pyarrow table, pandas or polars frame, or whatever exports an Arrow stream.
+
+    Paths are relative to the working folder; all else is as in `list_table`.
+    """
+    if options.columns is not None:
+        raise SourceError("--columns is for CSV and TSV files; the columns of a table in memory have names")
+    name = "the table"
+    table = pa.RecordBatchReader.from_stream(frame).read_all()
+    refuse_doubled_names(table.schema, name)
+    roles = find_roles(table.schema, options, name, modality)
+    column = table.column(roles.payload)
+    payloads = _texts(column) if modality == "text" else _images(column, str(Path.cwd()))
+    return _list(table, roles, payloads, name, "memory")
+
+
+@dataclass
+class _Payloads:
+    """The payloads of a table's rows: what their ids are if no column says, where they are, how to read one."""
+
+    ids: pa.ChunkedArray
+    uris: Any
+    sizes: Any
+    times: Any
+    read: Callable[[int], Any]
+
+
+def _list(
+    table: pa.Table, roles: Roles, payloads: _Payloads, name: str, root: str, notes: tuple[str, ...] = ()
+) -> Listing:
+    ids = empty_to_null(decoded(table.column(roles.id)).cast(pa.string()) if roles.id else payloads.ids)
+    nothing = pa.nulls(len(ids), pa.string())
+    columns = {
+        "id": ids,
+        "uri": payloads.uris,
+        "source_size": payloads.sizes,
+        "source_modified": payloads.times,
+        "label": decoded(table.column(roles.label)) if roles.label else nothing,
+        "split": decoded(table.column(roles.split)).cast(pa.string()) if roles.split else nothing,
+    }
+    listed = pa.table(columns | {name: decoded(table.column(name)) for name in roles.metadata})
+    if not ids.null_count:
+        return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
+    kept, lost = np.flatnonzero(ids.is_valid()), np.flatnonzero(ids.is_null())
+    reason = SourceError(f"no id: column {roles.id or roles.payload!r} is empty")
+    failures = tuple(
+        Failure.of(f"row {row + 1} of {name}", payloads.uris[int(row)].as_py(), reason, "list") for row in lost
+    )
+    kept_rows = listed.take(pa.array(kept))
+    return Listing(kept_rows, root, lambda row: payloads.read(int(kept[row])), failures, roles.left_out, notes)
+
+
+def _images(column: pa.ChunkedArray, folder: str) -> _Payloads:
+    """Images that a table names, or that are its cells."""
+    return _paths(decoded(column), folder) if is_string(plain(column.type)) else _loaded_cells(column, folder)
+
+
+def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
+    """Images in files that the table names."""
+    count = len(paths)
+
+    def about(row: int) -> tuple[int | None, int | None]:
+        uri = uris[row].as_py()
+        return size_and_time(uri) if uri else (None, None)
+
+    def read(row: int) -> bytes:
+        if uri := uris[row].as_py():
+            return read_bytes(uri)
+        raise ReadError("the row has no image: its path is empty")
+
+    uris = in_chunks(count, lambda row: _joined(folder, paths[row].as_py()), pa.string())
+    stats = in_chunks(count, about, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
+    return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read)
+
+
+def _stored_cells(
+    paths: pa.ChunkedArray | None, count: int, name: str, location: str, modality: Modality, time: int | None
+) -> _Payloads:
+    """Images or texts in the cells of a Parquet file; ``paths`` are structs with the paths of images."""
+    times = pa.repeat(pa.scalar(time, pa.int64()), count)
+    cells = ParquetCells(location, name, modality, time)
+    return _Payloads(
+        _cell_ids(paths, count), cell_uris(name, count, location), pa.nulls(count, pa.int64()), times, cells
+    )
+
+
+def _loaded_cells(column: pa.ChunkedArray, folder: str) -> _Payloads:
+    """Images in the cells of a table in memory."""
+    count = len(column)
+    unknown = pa.nulls(count, pa.int64())
+    return _Payloads(
+        _cell_ids(column, count),
+        pa.nulls(count, pa.string()),
+        unknown,
+        unknown,
+        lambda row: payload_of(column[row].as_py(), folder, "image"),
+    )
+
+
+def _texts(column: pa.ChunkedArray, uris: pa.ChunkedArray | None = None, time: int | None = None) -> _Payloads:
+    """Texts in the cells of a table in memory, or of a file of that time that was read whole."""
+    count = len(column)
+    column = column.cast(plain(column.type)) if pa.types.is_dictionary(column.type) else column
+    unknown = pa.nulls(count, pa.int64())
+    return _Payloads(
+        numbered("row-", count),
+        pa.nulls(count, pa.string()) if uris is None else uris,
+        unknown if uris is None else pc.binary_length(column.cast(pa.large_string())),
+        pa.repeat(pa.scalar(time, pa.int64()), count),
+        lambda row: payload_of(column[row].as_py(), "", "text"),
+    )
+
+
+def _cell_ids(column: pa.ChunkedArray | None, count: int) -> pa.ChunkedArray:
+    rows = numbered("row-", count)
+    if column is None or not has_field(column.type, "path"):
+        return rows
+    return pc.coalesce(pc.struct_field(column, "path").cast(pa.string()), rows)
+
+
+def _joined(folder: str, path: str | None) -> str | None:
+    return join(folder, path) if path else None

@@ -1,0 +1,1 @@
+from .feature_store import FeatureStore as FeatureStore

@@ -1,0 +1,105 @@
+"""The means and scales of columns, and what levelling them is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
+from stored import clusters
+
+from embedpipe.estimators import (
+    ShrunkenLDA,
+    TunedLogisticRegression,
+    TunedRidge,
+    TunedRidgeClassifier,
+    VarianceFloorScaler,
+)
+from embedpipe.estimators.solvers import column_stats as columns
+from embedpipe.estimators.solvers.column_stats import Columns
+
+LINEAR = [TunedLogisticRegression, TunedRidgeClassifier]
+EVERYTHING = np.arange(200)
+WEIGHTS = np.random.default_rng(1).uniform(0.1, 2, 200)
+
+
+@pytest.fixture(name="X")
+def rows_of_many_scales() -> Any:
+    """Rows of 40 columns of scales from 1e-4 to 1e4, of which one is constant and one is on in a single row."""
+    X = np.random.default_rng(0).standard_normal((200, 40)) * np.logspace(-4, 4, 40) + 3
+    X[:, 7] = 0.1
+    X[:, 30] = 0
+    X[5, 30] = 1e-6
+    return X
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_the_quarter_that_varies_least_is_scaled_as_the_next(X: Any, weights: Any) -> None:
+    plain = StandardScaler().fit(X, sample_weight=weights)
+    found = Columns.of(X, EVERYTHING, weights)
+    np.testing.assert_allclose(found.mean, plain.mean_)
+    assert np.flatnonzero(~found.varies).tolist() == [7]
+    least = np.sort(np.delete(plain.scale_, 7))[(39 - 1) // 4]
+    np.testing.assert_allclose(found.scale, np.where(found.varies, np.maximum(plain.scale_, least), least))
+    assert (found.scale > plain.scale_ * (1 + 1e-9)).sum() == 38 // 4
+    plainly = Columns.of(X, EVERYTHING, weights, level=False)
+    np.testing.assert_allclose(plainly.scale, plain.scale_)
+    assert plainly.scale[7] == 1
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_the_scaler_scales_alike_at_once_and_in_parts(X: Any, weights: Any) -> None:
+    whole, parts = VarianceFloorScaler().fit(X, sample_weight=weights), VarianceFloorScaler()
+    for rows in np.split(EVERYTHING, [10, 90]):
+        parts.partial_fit(X[rows], sample_weight=None if weights is None else weights[rows])
+    expected = Columns.of(X, EVERYTHING, weights)
+    for scaler in (whole, parts):
+        np.testing.assert_allclose(scaler.scale_, expected.scale)
+        np.testing.assert_allclose(scaler.transform(X), expected.standardised(X, EVERYTHING), atol=1e-9)
+        np.testing.assert_allclose(scaler.inverse_transform(scaler.transform(X)), X, atol=1e-9)
+    assert VarianceFloorScaler(with_std=False).fit(X).scale_ is None
+
+
+def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> None:
+    np.testing.assert_allclose(Columns.of(X * 1024, EVERYTHING).scale, 1024 * Columns.of(X, EVERYTHING).scale)
+    assert (Columns.of(np.ones_like(X), EVERYTHING).scale == 1).all()
+    few = np.ascontiguousarray(X[:, :4])
+    np.testing.assert_allclose(Columns.of(few, EVERYTHING).scale, StandardScaler().fit(few).scale_)
+
+
+@pytest.mark.parametrize("head", [*LINEAR, TunedRidge, ShrunkenLDA])
+@pytest.mark.parametrize("dim", [4, 60])
+def test_features_whose_squares_overflow_are_refused_in_words(head: Any, dim: int) -> None:
+    X, y = clusters(30, dim=dim)
+    with pytest.raises(ValueError, match="the features are too large or too small to compute with: scale them first"):
+        head().fit(X.astype(np.float64) * 1e200, y)
+
+
+@pytest.mark.parametrize("head", LINEAR)
+def test_nothing_is_learned_of_a_constant_column(head: Any) -> None:
+    """Of pixels that are black in all training rows, not even rounding."""
+    X, y = load_digits(return_X_y=True)
+    model = head().fit(X[:500] * 1e20, y[:500])
+    constant = np.ptp(X[:500], axis=0) == 0
+    assert constant.any()
+    assert not model.coef_[:, constant].any()
+    assert model.score(X[500:] * 1e20, y[500:]) > 0.8
+
+
+@pytest.mark.parametrize("head", LINEAR)
+def test_real_pixels_that_are_rarely_on_cost_less(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
+    X, y = load_digits(return_X_y=True)
+    accuracy = {}
+    for share in (0.0, columns.FLOOR_QUANTILE):
+        monkeypatch.setattr(columns, "FLOOR_QUANTILE", share)
+        right = []
+        for seed in range(5):
+            order = np.random.default_rng(seed).permutation(len(X))
+            model = head().fit(X[order[:40]], y[order[:40]])
+            right.append(np.mean(model.predict(X[order[40:]]) == y[order[40:]]))
+        accuracy[share] = np.array(right)
+    assert (accuracy[columns.FLOOR_QUANTILE] > accuracy[0.0]).all()
+    assert accuracy[columns.FLOOR_QUANTILE].mean() > accuracy[0.0].mean() + 0.01

@@ -1,0 +1,96 @@
+"""Linear discriminants against scikit-learn's own, which solve the same by least squares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from embedpipe.estimators import ShrunkenLDA
+
+
+def rows_of(counts: list[int], dim: int, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return correlated float64 rows of classes of so many, off-centre and of scales from 0.01 to 100, mixed up."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    common = rng.standard_normal((len(y), 5)) @ rng.standard_normal((5, dim))
+    X = common + rng.standard_normal((len(y), dim)) + rng.standard_normal((len(counts), dim))[y]
+    return (X + 3) * 10 ** rng.uniform(-2, 2, dim), y
+
+
+def theirs(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> LinearDiscriminantAnalysis:
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(X, y)
+
+
+def check_equal(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+    ours, other = ShrunkenLDA().fit(X, y), theirs(X, y)
+    mine, least_squares = ours.coef_ * X.std(axis=0), other.coef_ * X.std(axis=0)
+    # Least squares of badly scaled columns lose digits, of the largest coefficient.
+    np.testing.assert_allclose(mine, least_squares, rtol=1e-5, atol=1e-7 * np.abs(least_squares).max())
+    np.testing.assert_allclose(ours.intercept_, other.intercept_, rtol=1e-5)
+    new = X + np.random.default_rng(1).standard_normal(X.shape) * X.std(axis=0)
+    np.testing.assert_allclose(ours.decision_function(new), other.decision_function(new), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.predict_proba(new), other.predict_proba(new), rtol=1e-5, atol=1e-12)
+    np.testing.assert_array_equal(ours.predict(new), other.predict(new))
+
+
+@pytest.mark.parametrize("dim", [1, 7, 30, 150, 400], ids="{} features".format)
+@pytest.mark.parametrize("counts", [[90, 90], [40, 60, 50, 70], [150, 12, 2, 45]], ids=["two", "many", "uneven"])
+def test_the_solution_is_scikit_learns(counts: list[int], dim: int) -> None:
+    """With fewer rows than features in all classes, in some, and in all together."""
+    check_equal(*rows_of(counts, dim))
+
+
+@pytest.mark.parametrize("dim", [20, 300])
+def test_constant_and_doubled_columns_are_as_in_scikit_learn(dim: int) -> None:
+    X, y = rows_of([40, 50, 60], dim)
+    X[:, 0] = 2.0
+    X[y == 1, 1] = 7.0
+    X[:, 3] = X[:, 2]
+    check_equal(X, y)
+
+
+@pytest.mark.filterwarnings("ignore:Only one sample available")
+@pytest.mark.parametrize("dim", [20, 300])
+def test_a_class_of_one_row_is_as_in_scikit_learn(dim: int) -> None:
+    check_equal(*rows_of([60, 1, 40], dim))
+
+
+def test_rows_that_do_not_vary_within_classes_are_told_by_nothing_but_the_shares() -> None:
+    """As in scikit-learn: no covariance, no direction."""
+    X = np.repeat([[1.0, 2.0], [3.0, 4.0]], [2, 3], axis=0)
+    head = ShrunkenLDA().fit(X, np.array(["a", "a", "b", "b", "b"]))
+    np.testing.assert_array_equal(head.coef_, 0)
+    np.testing.assert_allclose(head.predict_proba(X[:1]), [[0.4, 0.6]])
+
+
+def test_what_nothing_shrinks_and_is_singular_is_solved_all_the_same() -> None:
+    """Rows at the corners of a square have no noise that Ledoit and Wolf would see; their sum adds nothing."""
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    X = np.vstack([corners, corners + np.array([6.0, 0.0])])
+    for columns in ([0, 0], [0, 0] * 8):
+        head = ShrunkenLDA().fit(X[:, columns], np.repeat([0, 1], 4))
+        np.testing.assert_allclose(head.decision_function(X[:, columns]), 6 * (X[:, 0] - 3), rtol=1e-4)
+
+
+def test_single_precision_rows_are_solved_in_double() -> None:
+    X, y = rows_of([200, 300], 40)
+    single = X.astype(np.float32)
+    ours = ShrunkenLDA().fit(single, y)
+    np.testing.assert_allclose(ours.coef_, ShrunkenLDA().fit(single.astype(np.float64), y).coef_, rtol=1e-9)
+    assert ours.coef_.dtype == np.float64
+
+
+def test_blocks_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = rows_of([150, 12, 45], 30)
+    whole = ShrunkenLDA().fit(X, y).coef_
+    monkeypatch.setattr("embedpipe.estimators.solvers.column_stats.BLOCK", 8 * 30 * 7)
+    np.testing.assert_allclose(ShrunkenLDA().fit(X, y).coef_, whole, rtol=1e-9)
+
+
+def test_a_class_for_each_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="each of the 3 rows of X has a class of its own"):
+        ShrunkenLDA().fit(np.eye(3), ["a", "b", "c"])

@@ -1,0 +1,341 @@
+"""The page of an evaluation: it says what was found, whatever the names are, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from page import ODD, Browser, Page
+from PIL import Image
+
+from embedpipe.errors import UsageError
+from embedpipe.evaluation.comparison import charts, interval_charts
+from embedpipe.evaluation.comparison.page import write_evaluation
+from embedpipe.evaluation.comparison.result import (
+    CandidateResult,
+    ClassScores,
+    Evaluation,
+    Reliability,
+    RiskCoverage,
+    WrongItem,
+)
+from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
+from embedpipe.statistics import Difference, Estimate
+
+
+def reliability(shift: float) -> Reliability:
+    confidence = [0.35, 0.55, 0.75, 0.95]
+    return Reliability(confidence, [c - shift for c in confidence], [5, 20, 60, 115], shift, shift / 2, 0.21, 0.4)
+
+
+def candidate(name: str, accuracy: float, verdict: str, names: list[str]) -> CandidateResult:
+    n = len(names)
+    counts = np.random.default_rng(n).integers(0, 2, (n, n)) + 8 * np.eye(n, dtype=int)
+    at = Estimate(accuracy, accuracy - 0.02, accuracy + 0.02)
+    difference = Difference(
+        Estimate(accuracy - 0.9, accuracy - 0.92, accuracy - 0.88),
+        "corrected t-test",
+        0.01,
+        0.0321,
+        0.9,
+        0.1,
+        0,
+        verdict,
+    )
+    return CandidateResult(
+        name=name,
+        store="photos.features",
+        backbone="timm/a_backbone",
+        columns=("features", "blocks_5"),
+        head="logreg",
+        dim=1280,
+        metrics={"accuracy": [accuracy] * 5},
+        estimates={"accuracy": at, "log_loss": Estimate(0.5, 0.4, 0.6)},
+        difference=None if verdict == "best" else difference,
+        calibration=reliability(0.1),
+        calibrated=reliability(0.02),
+        rejection=[RiskCoverage("probability", [0.2, 0.5, 1.0], [0.0, 0.02, 0.1], 0.031)],
+        per_class=[ClassScores(one, 20, 0.8, 0.7, 0.5 + i / (2 * n)) for i, one in enumerate(names)],
+        confusion=counts.tolist(),
+        chosen={"C": [0.1, 0.1, 1.0, 0.1, 0.1]},
+        fit_seconds=0.25,
+        predict_seconds=0.01,
+        size_bytes=51_200,
+    )
+
+
+def evaluation(names: list[str], *heads: tuple[str, float, str]) -> Evaluation:
+    heads = heads or (("logreg", 0.9, "best"), ("lda", 0.897, "equivalent"), ("knn", 0.8, "worse"))
+    return Evaluation(
+        label="label",
+        task="classification",
+        metric="accuracy",
+        higher_is_better=True,
+        protocol="5-fold stratified cross-validation",
+        splits_id="ab" * 32,
+        rows=200,
+        classes=names,
+        baseline={"accuracy": 0.4, "log_loss": 1.1},
+        margin=0.01,
+        left_out={"no label": 3},
+        notes=["12 rows in 5 groups of near-duplicates were kept together"],
+        candidates=[candidate(*head, names) for head in heads],
+        predictions=pa.table({"candidate": pa.array([], pa.string())}),
+        seconds=12.5,
+    )
+
+
+def of_numbers(count: int = 40) -> Evaluation:
+    """Return an evaluation of a head that predicts numbers."""
+    actual = np.linspace(0, 5, count)
+    kept = {"per_class": [], "confusion": [], "calibration": None, "calibrated": None, "rejection": []}
+    found = evaluation([])
+    heads = [
+        replace(one, **kept, metrics={"mae": [0.3] * 5}, estimates={"mae": Estimate(0.3 + i, 0.2 + i, 0.4 + i)})
+        for i, one in enumerate(found.candidates)
+    ]
+    predictions = pa.table(
+        {"candidate": ["logreg"] * count, "id": [f"{i}" for i in range(count)], "actual": actual,
+         "predicted": actual.astype(np.float32)}
+    )  # fmt: skip
+    return replace(
+        found, task="regression", metric="mae", higher_is_better=False, baseline={"mae": 1.3}, candidates=heads,
+        predictions=predictions,
+    )  # fmt: skip
+
+
+def photo(path: Path, side: int = 400) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[WrongItem]:
+    """24 items: noise, the least compressible picture, but for a text, a broken file, one away and one nowhere."""
+    where: list[str | None] = [str(photo(tmp_path / "noise.png"))] * 26
+    (tmp_path / "message.txt").write_text("You have <b>WON</b> a prize " * 40)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "noise.png").read_bytes()[:1000])
+    where[:4] = [str(tmp_path / "message.txt"), str(tmp_path / "broken.png"), str(tmp_path / "away.png"), None]
+    return [WrongItem(f"item {ODD[i % len(ODD)]}", uri, ODD[i % 5], ODD[-1], 0.9996) for i, uri in enumerate(where)]
+
+
+def test_says_what_was_found(tmp_path: Path) -> None:
+    to = write_evaluation(evaluation(["cat", "dog", "owl"]), tmp_path / "new" / "page.html")
+    assert [path.name for path in to.parent.iterdir()] == ["page.html"]
+    words = Page(to).words
+    assert "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; the commonest class" in words
+    assert "As good in practice, at least 95 % sure to be within 0.010: lda" in words
+    assert "Worse beyond chance: knn" in words
+    assert "3: no label" in words
+    assert "near-duplicates were kept together" in words
+    assert "ab" * 32 in words
+    assert "p-values (corrected t-test) are corrected by Holm for all 3 pairs of candidates" in words
+    knn = "0.800 0.780 to 0.820 ▼ worse P(tie) 10.0 % -0.100 -0.120 to -0.080 0.032 0.500 0.400"
+    assert knn in words.replace("\N{MINUS SIGN}", "-")
+    assert "C 0.100 (4 of 5), 1.000 (1 of 5)" in words
+    assert "250 ms 10 ms 51.2 kB" in words
+    assert "as they are 10.0 % 5.0 % 0.210 0.400 after scaling 2.0 % 1.0 % 0.210 0.400" in words
+    assert "wrong, by probability after scaling 10.0 % 8.4 % 6.8 % 2.0 % 0.0310" in words
+    assert words.count("cat") >= 2
+
+
+def test_hardest_classes_and_the_confusions_of_few(tmp_path: Path) -> None:
+    found = evaluation([f"class {i}" for i in range(40)])
+    found.best.confusion[3][7] = 1234
+    page = Page(write_evaluation(found, tmp_path / "page.html"))
+    classes = page.words[page.words.index("Rows are those of all folds, in which each row is predicted once.") :]
+    assert classes.index("class 0 20") < classes.index("class 29 20") < classes.index("The other 10 classes")
+    assert page.source.count('<th scope="col">') == 40
+    assert re.search(r'style="background: rgb\(0 105 166 / 0\.9\d\)">1,234</td>', page.source)
+
+
+def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem]) -> None:
+    found = evaluation(ODD, *((name, 0.9 - i / 50, "worse" if i else "best") for i, name in enumerate(ODD)))
+    found.label, found.notes, found.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
+    found.best.wrong = items
+    for one in found.candidates:
+        one.store, one.backbone, one.columns, one.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
+    page = Page(write_evaluation(found, tmp_path / "page.html"))
+    for name in ODD[:4]:
+        assert name in page.words
+    assert "{{ 7 * 7 }}" in page.words
+    assert "#010101 var(--ink)" in page.words
+    assert "\0" not in page.source
+
+
+def test_a_thousand_classes_and_many_pictures_stay_small(tmp_path: Path, items: list[WrongItem]) -> None:
+    found = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
+    found.best.wrong = items
+    to = write_evaluation(found, tmp_path / "page.html")
+    page = Page(to)
+    assert to.stat().st_size < 3_000_000
+    assert "The other 970 classes" in page.words
+    assert "Of 1,000 classes, the pairs that were mixed up most" in page.words
+    assert page.tags.count("img") == 20
+    for source in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page.source):
+        with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
+            assert max(picture.size) <= 200
+
+
+def test_items_are_shown_or_say_why_not(tmp_path: Path, items: list[WrongItem]) -> None:
+    found = evaluation(["cat", "dog"])
+    found.best.wrong = items
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    assert "You have <b>WON</b> a prize" in words
+    assert "cannot be shown" in words
+    assert "away.png" in words
+    assert "the store does not know where it is" in words
+    assert ">99.9 %" in words
+    without = Page(write_evaluation(found, tmp_path / "page.html", pictures=False))
+    assert "cannot be shown" not in without.words
+    assert "Most confidently wrong" in without.words
+    assert "img" not in without.tags
+
+
+def test_numbers_have_a_page_too(tmp_path: Path) -> None:
+    words = Page(write_evaluation(of_numbers(), tmp_path / "page.html")).words
+    assert "logreg has the lowest MAE: 0.300" in words
+    assert "the mean alone has 1.300" in words
+    assert "Predicted against actual numbers of 40 rows" in words
+    for of_classes in ("Classes", "taken for", "probabilities", "F1", "ECE"):
+        assert of_classes not in words
+
+
+def test_one_candidate_is_compared_with_nothing(tmp_path: Path) -> None:
+    words = Page(write_evaluation(evaluation(["a", "b"], ("logreg", 0.9, "best")), tmp_path / "page.HTM")).words
+    assert "The accuracy of logreg is 0.900 (95 % interval 0.880 to 0.920" in words
+    for of_several in ("Holm", "Verdict", "What accuracy costs", "practical tie"):
+        assert of_several not in words
+
+
+def test_heads_without_probabilities(tmp_path: Path) -> None:
+    found = evaluation(["a", "b"])
+    found.candidates[0] = replace(found.best, calibration=None, calibrated=None, rejection=[])
+    found.candidates[1] = replace(found.candidates[1], calibrated=None)
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    assert "logreg gives no probabilities; here are those of the next best that does" in words
+    assert "What is gained by leaving" not in words
+
+
+def test_scores_alone_are_shown_after_scaling(tmp_path: Path) -> None:
+    found = evaluation(["a", "b"])
+    found.candidates[0] = replace(found.best, calibration=None)
+    found.candidates[2] = replace(found.candidates[2], calibration=None)
+    found.best.wrong = [WrongItem("1", None, "a", "b", 0.9)]
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    assert "logreg gives no probabilities; these are after scaling" in words
+    assert "log-loss after scaling 2.0 % 1.0 % 0.210 0.400" in words
+    assert "knn : it gives no probabilities; these are after scaling" in words
+    assert "how probable it found that, after temperature scaling" in words
+    found.candidates[0] = replace(found.best, calibration=reliability(0.1), calibrated=None)
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    assert "how probable it found that. Look" in words
+    assert "wrong, by probability 10.0 %" in words
+
+
+def test_says_of_which_draw_of_the_folds_rows_are_counted(tmp_path: Path) -> None:
+    found = replace(evaluation(["a", "b"]), protocol="5 x 5-fold stratified cross-validation")
+    found.best.confusion = [[90, 6], [2, 102]]
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    once = "of the first draw of the folds, in which each row is predicted once"
+    assert f"Rows are those {once}: there 4.0 % are wrong, while the accuracy above is the mean over all 5" in words
+    assert f"Counts are {once}." in words
+    assert words.count(once) == 4
+    for one in found.candidates:
+        one.metrics = {"accuracy": [0.9]}
+    words = Page(write_evaluation(replace(found, protocol="test split"), tmp_path / "page.html")).words
+    assert "Counts are of the test rows." in words
+    assert "draw of the folds" not in words
+
+
+def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
+    few = Reliability([0.35, 0.55, 0.75, 0.95], [1.0, 0.0, 0.7, 0.9], [3, 2, 60, 115], 0.1, 0.05, 0.2, 0.4)
+    drawn = charts.draw_reliability(None, few, "few")
+    assert len(re.findall(r"opacity: 0\.3\b", drawn)) == 2
+    many = replace(few, rows=[30, 20, 60, 115])
+    assert "opacity: 0.3" not in charts.draw_reliability(None, many, "many")
+
+
+def test_refuses_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"page\.pdf.*must end in \.html"):
+        write_evaluation(evaluation(["a"]), tmp_path / "page.pdf")
+    with pytest.raises(UsageError, match="no candidates"):
+        write_evaluation(replace(evaluation(["a"]), candidates=[]), tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_charts_are_the_same_each_time_and_follow_the_figures() -> None:
+    found = evaluation(["a", "b"])
+    first, again = interval_charts.draw_scores(found), interval_charts.draw_scores(found)
+    assert first == again
+    found.best.estimates["accuracy"] = Estimate(0.95, 0.9, 0.97)
+    assert interval_charts.draw_scores(found) != first
+    assert "var(--blue)" in first
+    on_the_scale = replace(found, baseline={"accuracy": 0.78})
+    assert "off the scale" in first
+    assert "off the scale" not in interval_charts.draw_scores(on_the_scale)
+    assert "#0" not in re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", first)
+
+
+def test_who_is_worth_its_cost() -> None:
+    found = evaluation(["a", "b"], *((f"head {i}", 0.9 - i / 10, "worse" if i else "best") for i in range(5)))
+    for one, seconds in zip(found.candidates, (4.0, 4.0, 1.0, 2.0, 0.0), strict=True):
+        one.fit_seconds = seconds  # the last one's is not known
+    drawn = charts.draw_costs(found, "fit_seconds")
+    assert drawn
+    assert drawn[1] == [0, 2]
+    assert "3 head 2: 0.700 at 1.000" in drawn[0]
+    assert "head 4" not in drawn[0]
+    found.higher_is_better = False
+    drawn = charts.draw_costs(found, "fit_seconds")
+    assert drawn
+    assert drawn[1] == [2, 3]
+    found.candidates = found.candidates[3:]
+    assert charts.draw_costs(found, "fit_seconds") is None
+
+
+def test_figures_that_are_missing_or_all_the_same(tmp_path: Path) -> None:
+    found = evaluation(["a", "b"])
+    found.margin, found.baseline, nothing = 0.0, {}, Estimate(0.0, float("nan"), float("nan"))
+    for one in found.candidates:
+        one.estimates, one.metrics, one.fit_seconds, one.size_bytes = {"accuracy": nothing}, {"accuracy": [0.0]}, 0, 0
+        if one.difference:
+            one.difference = replace(one.difference, estimate=nothing, adjusted=float("nan"))
+    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    assert "0.000 (95 % interval — to —)" in words
+    assert "What accuracy costs" not in words
+
+
+def test_figures_in_words() -> None:
+    assert [number(x) for x in (0.5, 12.345, 1234.5, 0.00123, -0.1, 0.0, None, float("nan"))] == [
+        "0.500", "12.3", "1,234", "0.00123", "\N{MINUS SIGN}0.100", "0.000", "—", "—",
+    ]  # fmt: skip
+    assert number(0.00012, 0.8) == number(-0.00012, 0.8) == "0.000"
+    assert number(0.012, 0.8, sign=True) == "+0.012"
+    assert percent(0.99999) == ">99.9\xa0%"
+    assert p_value(0.0004) == "< 0.001"
+    assert clip("abcdefghij", 5) == "ab…ij"
+    assert visible("a\0\udcff\tb") == "a\ufffd\ufffd\tb"
+
+
+def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items: list[WrongItem]) -> None:
+    found = evaluation([f"{name} {i}" for i, name in enumerate(ODD * 3)])
+    found.best.wrong, found.best.name = items, ODD[0]
+    page = write_evaluation(found, tmp_path / "page.html")
+    shades = {}
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        wide = browser.open_alone(page, width, scheme)
+        assert browser.ask("[...document.images].filter(one => one.complete && one.naturalWidth > 90).length") == 20
+        assert min(wide) > 300
+        picture = np.asarray(browser.picture())
+        assert picture.shape == (800, width, 3)
+        assert picture.std() > 15
+        shades[scheme] = np.median(picture)
+    assert shades["dark"] < 60 < 240 < shades["light"]

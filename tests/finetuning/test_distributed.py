@@ -1,0 +1,88 @@
+"""Several processes that train one network: the same weights as one process gives, whatever share each one has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from coloured import noise
+from conftest import TINY
+from safetensors.torch import load_file
+
+import embedpipe
+from embedpipe.backbones import BackboneOptions
+from embedpipe.errors import UsageError
+from embedpipe.finetuning.training.distributed import Workers
+
+#: A launcher that takes a port that is free.
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ARGUMENTS = ["--epochs", "2", "--batch-size", "8", "--accumulate", "3", "--learning-rate", "0.003", "--near", "1.01"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in two classes, which a network can only learn by heart; one picture has gone since."""
+    root = tmp_path_factory.mktemp("noise")
+    embedpipe.embed(noise(root / "photos", 75), root / "store", backbone=TINY)
+    (root / "photos" / "a" / "000.png").unlink()
+    return root / "store"
+
+
+def train(store: Path, to: Path, launcher: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run `embedpipe finetune` under a launcher."""
+    places = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    command = [sys.executable, *launcher, "-m", "embedpipe", "finetune", str(store), "--to", str(to), *ARGUMENTS]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "--trust", "--device", "cpu"], env=env, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_two_processes_train_what_one_does(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="the extra finetune is not installed")
+    alone = train(store, tmp_path / "one", [])
+    both = train(store, tmp_path / "two", TWO)
+    assert alone.returncode == 3, alone.stderr  # one picture is left out
+    assert "2 x cpu" in both.stdout, both.stderr
+    assert both.stdout.count("read once") == 1
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    before = embedpipe.load_backbone(BackboneOptions(backbone=TINY)).network.module.state_dict()
+    moved = max(float((one[name] - before[name]).abs().max()) for name in one)
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert moved > 1e-3
+    assert apart < 0.01 * moved
+    first, second = (embedpipe.load_head(tmp_path / name / "head") for name in ("one", "two"))
+    for name, values in first.report.metrics.items():
+        assert second.report.metrics[name] == pytest.approx(values, abs=1e-3)
+
+
+def test_what_one_process_refuses_is_said_once(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="the extra finetune is not installed")
+    nowhere = train(tmp_path / "nowhere", tmp_path / "run", TWO)
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.count("there is no file or folder") == 1, nowhere.stderr
+    assert list((tmp_path / "run").glob("features*")) == []
+
+
+@pytest.mark.parametrize("value", ["", "abc", "0", "-1"])
+def test_what_is_no_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(UsageError, match=f"WORLD_SIZE='{value}' in the environment is no number of processes"):
+        Workers.launched(None)
+
+
+def test_what_needs_one_process_refuses_several(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"WORLD_SIZE=2 .* without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
+        Workers.launched(None)
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(UsageError, match="device='cuda:1' is one, and 2 processes train"):
+        Workers.launched("cuda:1")
+    with pytest.raises(UsageError, match="`benchmark` runs in one process, and 2 were launched"):
+        embedpipe.benchmark(store, to=store.parent / "bench")
+    with pytest.raises(UsageError, match="`advise` runs in one process, and 2 were launched"):
+        embedpipe.advise(store)

@@ -1,0 +1,167 @@
+"""Search: equal to NumPy, ties included; by image, id and vector; and what it refuses."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import TINY, write_photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from stored import clusters, make_spec, make_store
+
+from embedpipe import FeatureStore, SimilarityIndex, embed, search
+from embedpipe.errors import BackboneError, UsageError
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 80), distinct=st.integers(1, 12), k=st.integers(1, 100))
+def test_equals_numpy_with_ties(seed: int, rows: int, distinct: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((distinct, 6)).astype(np.float32)[rng.integers(0, distinct, rows)]
+    X *= 2.0 ** rng.integers(-3, 4, (rows, 1))  # exact, so that copies of other lengths are ties too
+    queries = np.concatenate([X[:2], rng.standard_normal((2, 6)).astype(np.float32)])
+    with tempfile.TemporaryDirectory() as folder:
+        found = search(make_store(Path(folder) / "s", X), queries, k=k).to_pylist()
+    unit = X.astype(np.float64) / np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
+    for i, query in enumerate(queries.astype(np.float64)):
+        cosines = np.round(unit @ (query / np.linalg.norm(query)), 6)
+        expected = sorted(range(rows), key=lambda row: (-cosines[row], row))[:k]
+        mine = [row for row in found if row["query"] == f"vector {i}"]
+        assert [row["rank"] for row in mine] == list(range(1, min(k, rows) + 1))
+        assert [row["id"] for row in mine] == [f"row-{row:03d}" for row in expected]
+        np.testing.assert_allclose([row["score"] for row in mine], cosines[expected], atol=2e-6)
+
+
+@pytest.fixture
+def store(photos: Path, tmp_path: Path) -> FeatureStore:
+    return embed(photos, tmp_path / "store", backbone=TINY)
+
+
+def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
+    store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", to="number")
+    found = search(store.refresh(), "dog/0004.jpg", k=3)
+    assert found.num_rows == 3
+    assert found["rank"].to_pylist() == [1, 2, 3]
+    assert "dog/0004.jpg" not in found["id"].to_pylist()
+    rows = {row["id"]: row for row in store.to_arrow(["id", "label", "number"]).to_pylist()}
+    for row in found.to_pylist():
+        assert (row["query"], row["query_label"]) == ("dog/0004.jpg", "dog")
+        assert (row["label"], row["number"]) == (rows[row["id"]]["label"], rows[row["id"]]["number"])
+    X = store.to_numpy()
+    place = {id: i for i, id in enumerate(store.ids())}
+    for row in found.to_pylist():
+        a, b = X[place["dog/0004.jpg"]], X[place[row["id"]]]
+        assert row["score"] == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
+
+
+def test_more_neighbours_than_rows_gives_all(store: FeatureStore) -> None:
+    assert search(store, "dog/0004.jpg", k=100).num_rows == 11
+    assert search(store, store.to_numpy()[0], k=100).num_rows == 12
+
+
+def test_an_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, photos: Path, tmp_path: Path) -> None:
+    write_photo(tmp_path / "new/a.jpg", seed=0)
+    write_photo(tmp_path / "new/b.jpg", seed=7)
+    (tmp_path / "new/c.jpg").write_bytes(b"no image")
+    index = SimilarityIndex(store)
+    found = search(index, tmp_path / "new", k=2, trust=True).to_pylist()
+    first = {row["query"]: row["id"] for row in found if row["rank"] == 1}
+    assert first == {"a.jpg": "cat/0000.jpg", "b.jpg": "dog/0007.jpg"}
+    assert [row["query_uri"] for row in found[:1]] == [str(tmp_path / "new/a.jpg")]
+    failed = [row for row in found if row["error"]]
+    assert [(row["query"], row["rank"], row["id"], row["score"]) for row in failed] == [("c.jpg", None, None, None)]
+    assert len(found) == 5
+    image = Image.open(photos / "owl/0002.jpg")
+    assert search(index, image, k=1, trust=True)["id"].to_pylist() == ["owl/0002.jpg"]
+    mixed = search(index, ["cat/0003.jpg", image, str(tmp_path / "new/a.jpg")], k=1, trust=True)
+    assert mixed["query"].to_pylist() == ["cat/0003.jpg", "00000000", "a.jpg"]
+
+
+def test_vectors_come_from_files_and_arrays(store: FeatureStore, tmp_path: Path) -> None:
+    X, ids = store.to_numpy(), store.ids()
+    np.save(tmp_path / "two.npy", X[[3, 5]] * 7)
+    found = search(store, tmp_path / "two.npy", k=1)
+    assert found["query"].to_pylist() == ["two.npy 0", "two.npy 1"]
+    assert found["id"].to_pylist() == [ids[3], ids[5]]
+    assert search(store, X[3].tolist(), k=1)["id"].to_pylist() == [ids[3]]
+    assert search(store, X[3].astype(np.float64), k=1)["score"].to_pylist() == pytest.approx([1.0])
+
+
+def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "two", backbone=TINY, layer=("features", "conv1"))
+    with pytest.raises(UsageError, match="does not name one embedding"):
+        search(store, "cat/0000.jpg")
+    found = search(store, Image.open(photos / "cat/0000.jpg"), column="embedding_conv1", k=1, trust=True)
+    assert found["id"].to_pylist() == ["cat/0000.jpg"]
+    assert found["score"].to_pylist() == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (np.zeros(8), "vector is all zeros"),
+        (np.full(8, np.nan), "vector has NaN or infinite values"),
+        (np.array([1.0] * 7 + [np.inf]), "vector has NaN or infinite values"),
+        (np.ones(7), r"vector has shape \(7,\), and 'embedding' of .* has vectors of 8 values"),
+        (np.ones((2, 2, 8)), r"shape \(2, 2, 8\)"),
+        (np.array([np.ones(8), np.zeros(8)]), r"all zeros, which has no direction \(row 1\)"),
+        ([], "there is no query"),
+        ("", "a query is an empty string"),
+        (np.ones(8, complex), "an array of complex128"),
+        (np.empty((0, 8)), r"shape \(0, 8\)"),
+        ("row-0004", "is no id of .* there is no file or folder 'row-0004'; did you mean 'row-004'"),
+        ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(tmp_path: Path, query: object, message: str) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0])
+    with pytest.raises(UsageError, match=message):
+        search(store, query)
+
+
+def test_a_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object))
+    store = make_store(tmp_path / "s", clusters(12)[0])
+    with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy"):
+        search(store, tmp_path / "bad.npy")
+
+
+def test_other_wrong_arguments(tmp_path: Path, photos: Path) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0])
+    for k in (0, -1, 1.5):
+        with pytest.raises(UsageError, match=f"k={k}"):
+            search(store, "row-001", k=k)
+    with pytest.raises(UsageError, match="holds no rows"):
+        SimilarityIndex(FeatureStore.create(tmp_path / "empty", make_spec(4)))
+    tiny = embed(photos, tmp_path / "tiny", backbone=TINY)
+    with pytest.raises(BackboneError, match="names Python code to run"):
+        search(tiny, str(photos / "cat/0000.jpg"))
+
+
+def test_a_stored_row_of_zeros_is_like_nothing(tmp_path: Path) -> None:
+    X, _ = clusters(12)
+    X[5] = 0
+    found = search(make_store(tmp_path / "s", X), X[0], k=12).to_pylist()
+    assert {row["id"]: row["score"] for row in found}["row-005"] == 0
+
+
+def test_queries_with_labels_of_different_kinds(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", to="n")
+    numbered = pa.table({"id": ["x"], "image": [str(photos / "cat/0000.jpg")], "label": [7]})
+    other = embed(numbered, tmp_path / "t", backbone=TINY)
+    found = search(other, ["x", str(photos)], k=1, trust=True)
+    assert {row["query_label"] for row in found.to_pylist()} <= {"7", "cat", "dog", "owl", None}
+
+
+def test_a_photo_of_the_store_given_by_its_place_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
+    store = embed(photos, tmp_path / "s", backbone=TINY)
+    by_place = search(store, photos / "cat/0000.jpg", k=3, trust=True)
+    by_id = search(store, "cat/0000.jpg", k=3)
+    assert by_place["id"].to_pylist() == by_id["id"].to_pylist()
+    assert "cat/0000.jpg" not in by_id["id"].to_pylist()

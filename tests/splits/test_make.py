@@ -1,0 +1,443 @@
+"""Splits: nothing on both sides, classes even, roles of a split column, saved and applied again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
+
+from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.splits.grouped import fold_numbers
+from embedpipe.splits.make import Splits, load_splits, make_splits
+
+
+def names(rows: int) -> list[str]:
+    return [f"row-{row:03d}" for row in range(rows)]
+
+
+def with_copies(rows: int, copies: int, seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return vectors of two classes, the last ``copies`` of which are nearly the first ones, and the classes."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((rows, 24)).astype(np.float32)
+    y = np.arange(rows) % 2
+    X = np.concatenate([X, X[:copies] + np.float32(0.02) * rng.standard_normal((copies, 24)).astype(np.float32)])
+    return X, np.concatenate([y, y[:copies]])
+
+
+def check_roles(splits: Splits) -> None:
+    """Hold that no row, and no group, is on two sides of any split."""
+    for one in splits.resamples:
+        assert (np.diff(one.train) > 0).all()
+        assert (np.diff(one.test) > 0).all()
+        sides = [(one.train, one.test)] + [(one.train[a], one.train[b]) for a, b in one.tune or ()]
+        for train, test in sides:
+            assert len(train)
+            assert len(test)
+            assert not {*train.tolist()} & {*test.tolist()}
+            if splits.groups is not None:
+                assert not {*splits.groups[train].tolist()} & {*splits.groups[test].tolist()}
+
+
+# ---------------------------------------------------------------- folds
+
+
+@st.composite
+def dealings(draw: st.DrawFn) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = draw(st.integers(2, 200))
+    classes = np.unique(rng.integers(0, draw(st.integers(1, 8)), rows), return_inverse=True)[1]
+    groups = np.unique(rng.integers(0, draw(st.integers(1, 2 * rows)), rows), return_inverse=True)[1]
+    return classes, groups, draw(st.integers(2, 6)), draw(st.integers(0, 1000))
+
+
+@settings(max_examples=100, deadline=None)
+@given(dealings())
+def test_folds_keep_groups_whole_and_classes_even(
+    problem: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int],
+) -> None:
+    classes, groups, folds, seed = problem
+    numbers = fold_numbers(classes, groups, folds, np.random.default_rng(seed))
+    assert all(len(set(numbers[groups == group])) == 1 for group in set(groups))
+    assert len(set(numbers)) == min(folds, len(set(groups)))
+    alone = fold_numbers(classes, None, folds, np.random.default_rng(seed))
+    assert np.ptp(np.bincount(alone, minlength=folds)) <= 1
+    for kind in set(classes):
+        assert np.ptp(np.bincount(alone[classes == kind], minlength=folds)) <= 1
+        pure = {group for group in set(groups) if (classes[groups == group] == kind).all()}
+        if len(pure) >= folds:
+            assert set(numbers[classes == kind]) == set(range(folds))
+
+
+def test_groups_are_dealt_as_evenly_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.minimum(rng.zipf(1.8, 300), 60)
+    groups = np.repeat(np.arange(300), sizes)
+    classes = rng.choice(5, 300, p=[0.5, 0.2, 0.15, 0.1, 0.05])[groups]
+    theirs = np.zeros(len(groups), np.int64)
+    split = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(groups, classes, groups)
+    for number, (_, test) in enumerate(split):
+        theirs[test] = number
+    ours = fold_numbers(classes, groups, 5, np.random.default_rng(0))
+
+    def unevenness(numbers: npt.NDArray[np.int64]) -> float:
+        shares = np.array(
+            [np.bincount(numbers[classes == kind], minlength=5) / (classes == kind).sum() for kind in range(5)]
+        )
+        return float(((shares - 0.2) ** 2).sum())
+
+    assert unevenness(ours) <= unevenness(theirs) + 1e-3
+    assert np.ptp(np.bincount(ours)) <= np.ptp(np.bincount(theirs)) + 2
+
+
+def test_folds_differ_by_seed_and_cover_all_rows_once() -> None:
+    y = np.repeat(["a", "b", "c"], [40, 25, 10])
+    splits = make_splits(names(75), y, task="classification", folds=5, repeats=3, seed=7)
+    assert splits.kind == "3 x 5-fold stratified cross-validation"
+    assert [(one.seed, one.fold) for one in splits.resamples] == [(s, f) for s in (7, 8, 9) for f in range(5)]
+    check_roles(splits)
+    for start in range(0, 15, 5):
+        tests = [one.test for one in splits.resamples[start : start + 5]]
+        assert np.sort(np.concatenate(tests)).tolist() == list(range(75))
+        assert all(np.unique(y[test], return_counts=True)[1].tolist() == [8, 5, 2] for test in tests)
+    assert splits.resamples[0].test.tolist() != splits.resamples[5].test.tolist()
+    assert splits.groups is None
+    assert all(one.tune is None for one in splits.resamples)
+    again = make_splits(names(75), y, task="classification", folds=5, repeats=3, seed=7)
+    assert again.identity == splits.identity
+    assert make_splits(names(75), y, task="classification", repeats=3, seed=8).identity != splits.identity
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def test_copies_are_never_trained_on_and_measured_on_at_once() -> None:
+    X, y = with_copies(100, 20)
+    splits = make_splits(names(120), y, task="classification", vectors=X, repeats=4)
+    check_roles(splits)
+    assert splits.groups is not None
+    assert (splits.groups[:20] == splits.groups[100:]).all()
+    assert len(np.unique(splits.groups)) == 100
+    assert splits.kind == "4 x 5-fold stratified cross-validation, near-duplicates together"
+    assert (
+        "40 rows (33.3%) are near-duplicates of others (centred cosine of at least 0.95), in 20 groups"
+        in splits.notes[0]
+    )
+    tune = splits.resamples[0].tune
+    assert tune is not None
+    assert np.sort(np.concatenate([held_out for _, held_out in tune])).tolist() == list(
+        range(len(splits.resamples[0].train))
+    )
+    naive = make_splits(names(120), y, task="classification", repeats=4)
+    leaks = [{*(one.train % 100).tolist()} & {*(one.test % 100).tolist()} for one in naive.resamples]
+    assert all(leaks)
+
+
+def test_groups_and_copies_are_united() -> None:
+    X, y = with_copies(60, 1)
+    patients = [f"p{row // 3}" for row in range(60)] + ["p19"]
+    splits = make_splits(names(61), y, task="classification", groups=patients, vectors=X, repeats=2)
+    assert splits.groups is not None
+    # Row 60 is a copy of row 0 and of the last patient: so are the rows of both.
+    assert np.flatnonzero(splits.groups == splits.groups[60]).tolist() == [0, 1, 2, 57, 58, 59, 60]
+    assert splits.kind.endswith("groups and near-duplicates together")
+    check_roles(splits)
+
+
+def test_rows_without_a_group_stand_alone() -> None:
+    groups = np.array(["a", None, "a", None, float("nan"), "b"], dtype=object)
+    splits = make_splits(names(6), np.arange(6.0), task="regression", groups=groups, folds=2, repeats=1)
+    assert splits.groups is not None
+    assert len(np.unique(splits.groups)) == 5
+    numbers = make_splits(
+        names(4), np.arange(4.0), task="regression", groups=np.array([1, 1, 2, 3]), folds=2, repeats=1
+    )
+    assert numbers.groups is not None
+    assert numbers.groups.tolist() == [0, 0, 1, 2]
+
+
+def test_a_chain_is_said() -> None:
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    with pytest.raises(TrainingDataError, match=r"classes 0, 1: 1 row apart \(by near-duplicates\)"):
+        make_splits(names(60), np.arange(60) % 2, task="classification", vectors=X, threshold=0.99)
+    rng = np.random.default_rng(0)
+    padded = np.zeros((120, 40), np.float32)
+    padded[:60, :2] = 9 * X
+    padded[60:, 2:] = rng.standard_normal((60, 38))
+    splits = make_splits(names(120), np.arange(120) % 2, task="classification", vectors=padded, threshold=0.99)
+    assert "one group of near-duplicates holds 60 rows (50%), probably a chain" in splits.notes[1]
+    assert "raise the threshold of 0.99, for instance to 0.995" in splits.notes[1]
+
+
+def test_no_near_duplicates_is_said() -> None:
+    X, y = with_copies(50, 0)
+    splits = make_splits(names(50), y, task="classification", vectors=X)
+    assert splits.groups is None
+    assert splits.notes == ["no near-duplicates were found (centred cosine of at least 0.95)"]
+    assert splits.kind == "5 x 5-fold stratified cross-validation"
+
+
+def test_tens_of_thousands_of_rows_choose_on_one_part() -> None:
+    rows = 30_000
+    groups = np.arange(rows) // 2
+    splits = make_splits(names(rows), np.zeros(rows), task="regression", groups=groups, folds=5, repeats=1)
+    check_roles(splits)
+    tune = splits.resamples[0].tune
+    assert tune is not None
+    assert [len(held_out) for _, held_out in tune] == [4800]
+
+
+# ---------------------------------------------------------------- classes
+
+
+def test_a_rare_class_is_left_out_and_said() -> None:
+    y = np.repeat(["a", "b", "rare"], [30, 30, 3])
+    splits = make_splits(names(63), y, task="classification")
+    assert {reason: rows.tolist() for reason, rows in splits.left_out.items()} == {
+        "of class 'rare', too few for 5 folds": [60, 61, 62]
+    }
+    assert splits.notes == [
+        "class 'rare' (3 rows) left out: 3 rows, fewer than the 5 folds. To measure it, label more, or say in a column "
+        "`split` which rows are train and test (or `evaluate --folds`)"
+    ]
+    assert all(not {60, 61, 62} & {*one.train.tolist(), *one.test.tolist()} for one in splits.resamples)
+    assert not make_splits(names(63), y, task="classification", folds=3).left_out
+
+
+def test_a_class_of_few_groups_is_rare_too() -> None:
+    y = np.repeat(["a", "b", "c"], 20)
+    groups = [*range(20), *range(20, 40), *([40] * 10 + [41] * 10)]
+    splits = make_splits(names(60), y, task="classification", groups=groups)
+    assert [rows.tolist() for rows in splits.left_out.values()] == [list(range(40, 60))]
+    assert "2 rows apart (by groups), fewer than the 5 folds" in splits.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["a"] * 10, "all 10 rows are of class 'a': a classifier needs at least two"),
+        (["a"] * 10 + ["b"] * 3, "class 'b': 3 rows, fewer than the 5 folds.* label more, .*`split`.*--folds 3"),
+        (["a"] * 10 + ["b"], "class 'b': 1 row, fewer than the 5 folds.* label more, or say in a column `split` which"),
+        ([str(i) for i in range(9)], "classes '0', '1', '2', '3', '4' and 4 more: 1 row each at most"),
+    ],
+)
+def test_too_few_rows_to_tell_classes_apart(y: list[str], message: str) -> None:
+    with pytest.raises(TrainingDataError, match=message):
+        make_splits(names(len(y)), np.array(y), task="classification")
+
+
+def test_numbers_and_several_labels_need_no_even_classes() -> None:
+    rng = np.random.default_rng(0)
+    numbers = make_splits(names(23), rng.standard_normal(23), task="regression", repeats=2)
+    assert numbers.kind == "2 x 5-fold cross-validation"
+    labels = make_splits(names(23), rng.random((23, 4)) < 0.1, task="multilabel", repeats=2)
+    assert labels.identity == numbers.identity
+    assert sorted(len(one.test) for one in labels.resamples[:5]) == [4, 4, 5, 5, 5]
+    with pytest.raises(TrainingDataError, match="there are 3 rows, fewer than the 5 folds"):
+        make_splits(names(3), np.arange(3.0), task="regression")
+
+
+# ---------------------------------------------------------------- the store's own split
+
+
+def test_a_split_column_gives_the_roles() -> None:
+    y = np.arange(12) % 2
+    split = ["Train"] * 6 + ["val"] * 2 + ["test"] * 3 + ["extra"]
+    splits = make_splits(names(12), y, task="classification", split=split)
+    (one,) = splits.resamples
+    assert one.train.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert one.test.tolist() == [8, 9, 10]
+    assert one.tune is not None
+    assert [(a.tolist(), b.tolist()) for a, b in one.tune] == [([0, 1, 2, 3, 4, 5], [6, 7])]
+    assert splits.kind == "test split"
+    assert {reason: rows.tolist() for reason, rows in splits.left_out.items()} == {
+        "whose split is not train, validation or test": [11]
+    }
+
+
+def test_without_a_test_split_validation_is_measured() -> None:
+    splits = make_splits(names(8), np.arange(8) % 2, task="classification", split=["train"] * 5 + ["dev"] * 3)
+    assert splits.kind == "validation split"
+    assert splits.resamples[0].test.tolist() == [5, 6, 7]
+    assert splits.resamples[0].tune is None
+
+
+def test_a_split_column_without_roles_is_not_used() -> None:
+    splits = make_splits(names(20), np.arange(20) % 2, task="classification", split=["train"] * 19 + [None])
+    assert splits.kind == "5 x 5-fold stratified cross-validation"
+
+
+def test_copies_of_test_rows_are_not_trained_on() -> None:
+    X, y = with_copies(100, 20)
+    # Rows 0 to 9 are tested, and their copies 100 to 109 in train; the copies of 10 to 19 are in validation.
+    split = ["test"] * 10 + ["train"] * 90 + ["train"] * 10 + ["validation"] * 10
+    splits = make_splits(names(120), y, task="classification", split=split, vectors=X)
+    (one,) = splits.resamples
+    check_roles(splits)
+    assert one.test.tolist() == list(range(10))
+    assert one.train.tolist() == [*range(10, 100), *range(110, 120)]
+    assert one.tune is not None
+    ((chosen, held_out),) = one.tune
+    assert one.train[held_out].tolist() == list(range(110, 120))
+    assert one.train[chosen].tolist() == list(range(20, 100))
+    assert "10 training rows (9.1%) belong together with 10 test rows (100.0%) by near-duplicates" in splits.notes[1]
+    assert [rows.tolist() for rows in splits.left_out.values()] == [list(range(100, 110))]
+    assert splits.kind == "test split, near-duplicates of its rows not trained on"
+
+
+def test_a_split_whose_training_rows_are_all_copies_is_an_error() -> None:
+    rng = np.random.default_rng(0)
+    X = np.tile(rng.standard_normal((10, 8)), (2, 1)).astype(np.float32)
+    split = ["train"] * 10 + ["test"] * 10
+    with pytest.raises(
+        TrainingDataError, match=r"left to train on beside the test split are none.* raise the threshold"
+    ):
+        make_splits(names(20), np.arange(20) % 2, task="classification", split=split, vectors=X)
+
+
+def test_a_class_that_is_only_tested_is_said() -> None:
+    y = np.array(["a", "b"] * 4 + ["c"])
+    splits = make_splits(names(9), y, task="classification", split=["train"] * 6 + ["test"] * 3)
+    assert splits.notes == ["test rows of class 'c' are counted wrong: no such row is left to train on"]
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1}, "folds=1"),
+        ({"repeats": 0}, "repeats=0"),
+        ({"groups": ["a"]}, "groups has 1 values for 20 rows"),
+        ({"vectors": np.ones((3, 2), np.float32)}, "3 vectors for 20 rows"),
+        ({"vectors": np.ones((20, 2), np.float32), "threshold": 2.0}, "threshold=2.0"),
+    ],
+)
+def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_splits(names(20), np.arange(20) % 2, task="classification", **options)
+
+
+def test_ids_must_be_unique_and_as_many_as_rows() -> None:
+    for ids in (["a", "a", "b", "c"], ["a", "b"]):
+        with pytest.raises(UsageError, match="splits need one id a row"):
+            make_splits(ids, np.arange(4) % 2, task="classification", folds=2)
+
+
+# ---------------------------------------------------------------- kept
+
+
+def grouped() -> Splits:
+    X, y = with_copies(60, 12)
+    y[[5, 6]] = 2
+    return make_splits(names(72), y, task="classification", vectors=X, folds=3, repeats=2)
+
+
+def by_roles() -> Splits:
+    split = ["train"] * 12 + ["validation"] * 6 + ["test"] * 6 + [None]
+    return make_splits(names(25), np.arange(25) % 2, task="classification", split=split)
+
+
+def assert_same(first: Splits, second: Splits) -> None:
+    assert first.identity == second.identity
+    assert (first.ids, first.kind, first.notes) == (second.ids, second.kind, second.notes)
+    assert (first.groups is None) == (second.groups is None)
+    assert first.groups is None or second.groups is None or (first.groups == second.groups).all()
+    assert [*first.left_out] == [*second.left_out]
+    assert all((first.left_out[reason] == second.left_out[reason]).all() for reason in first.left_out)
+    for one, other in zip(first.resamples, second.resamples, strict=True):
+        assert (one.seed, one.fold) == (other.seed, other.fold)
+        assert one.train.tolist() == other.train.tolist()
+        assert one.test.tolist() == other.test.tolist()
+        tunes = [[(a.tolist(), b.tolist()) for a, b in each.tune or ()] for each in (one, other)]
+        assert tunes[0] == tunes[1]
+        assert (one.tune is None) == (other.tune is None)
+
+
+@pytest.mark.parametrize("make", [grouped, by_roles])
+def test_saved_splits_come_back(make: Callable[[], Splits], tmp_path: Path) -> None:
+    splits = make()
+    assert splits.left_out
+    path = tmp_path / "splits.parquet"
+    splits.save(path)
+    assert_same(load_splits(path), splits)
+    assert [each.name for each in tmp_path.iterdir()] == ["splits.parquet"]
+    assert set(pq.read_table(path)[f"seed {splits.resamples[0].seed} fold 0"].to_pylist()) <= {"train", "test", None}
+
+
+def test_the_order_of_rows_does_not_change_what_splits_are() -> None:
+    splits = grouped()
+    ids = [*reversed(splits.ids), "another"]
+    moved = splits.for_ids(ids)
+    assert moved.identity == splits.identity
+    assert moved.ids == ids
+    check_roles(moved)
+    assert moved.left_out["that the saved splits do not know"].tolist() == [72]
+    for one, other in zip(splits.resamples, moved.resamples, strict=True):
+        assert {splits.ids[row] for row in one.train} == {ids[row] for row in other.train}
+        assert one.tune is not None
+        assert other.tune is not None
+        for (_, first), (_, second) in zip(one.tune, other.tune, strict=True):
+            assert {splits.ids[row] for row in one.train[first]} == {ids[row] for row in other.train[second]}
+    assert moved.for_ids(splits.ids).resamples[0].train.tolist() == splits.resamples[0].train.tolist()
+    # Rows that take no part may be missing.
+    assert splits.for_ids([id for id in splits.ids if id not in {"row-005", "row-006"}]).identity == splits.identity
+
+
+def test_missing_ids_are_named() -> None:
+    with pytest.raises(UsageError, match="2 of the 70 ids of these splits are missing, such as 'row-000', 'row-001'"):
+        grouped().for_ids(names(72)[2:])
+    with pytest.raises(UsageError, match="1 of the 3 ids are there twice"):
+        grouped().for_ids(["a", "a", "b"])
+
+
+def test_files_that_hold_no_splits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read splits"):
+        load_splits(tmp_path / "nothing.parquet")
+    path = tmp_path / "splits.parquet"
+    path.write_text("seed,fold")
+    with pytest.raises(UsageError, match="cannot read splits"):
+        load_splits(path)
+    pq.write_table(pa.table({"id": ["a"]}), path)
+    with pytest.raises(UsageError, match="holds no splits"):
+        load_splits(path)
+    with pytest.raises(UsageError, match=r"must end in \.parquet"):
+        grouped().save(tmp_path / "splits.json")
+    (tmp_path / "a file").touch()
+    with pytest.raises(UsageError, match="cannot write"):
+        grouped().save(tmp_path / "a file" / "splits.parquet")
+
+
+def changed(table: pa.Table, **about: Any) -> pa.Table:
+    told = json.loads(table.schema.metadata[b"embedpipe.splits"])
+    return table.replace_schema_metadata({"embedpipe.splits": json.dumps(told | about)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: changed(table, version=99), "version 99, and this embedpipe reads version 1"),
+        (lambda table: changed(table, resamples=[[9, 9, None]]), "damaged or changed"),
+        (lambda table: changed(table, resamples=3), "damaged or changed"),
+        (lambda table: table.slice(1), "damaged or changed"),
+        (lambda table: table.drop_columns(["id"]), "damaged or changed"),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "damaged or changed"),
+    ],
+)
+def test_changed_files_are_refused(change: Callable[[pa.Table], pa.Table], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits.parquet"
+    grouped().save(path)
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(UsageError, match=message):
+        load_splits(path)
