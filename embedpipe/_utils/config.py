@@ -1,31 +1,12 @@
-"""Option dataclasses, the one home of every default; where the cache is, and how many cores there are."""
+"""Where the cache folder is, and how many cores this process may use."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import platformdirs
-
-from embedpipe.errors import UsageError, nearest
-
-
-def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Sort keyword arguments into option dataclasses by field name.
-
-    Raises UsageError, naming the nearest right name, for a name that none of them has.
-    """
-    known = {field.name for cls in classes for field in dataclasses.fields(cls)}
-    for name in values:
-        if name not in known:
-            raise UsageError(f"unknown option {name!r}{nearest(name, known)}: there are {', '.join(sorted(known))}")
-    return tuple(
-        cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
-    )
 
 
 def cache_folder() -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.diagnosis import machine, software
@@ -17,6 +17,7 @@ from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
+    from embedpipe._utils.parameters import DoctorParameters
     from embedpipe.diagnosis.estimate import TimeEstimate
 
 OPTIONS = (SourceOptions, BackboneOptions, ComputeOptions)
@@ -67,6 +68,7 @@ class Diagnosis:
         return {**asdict(self), "warnings": self.warnings, "ok": self.ok}
 
 
+@takes_options(*OPTIONS)
 def doctor(
     source: Any = None,
     *,
@@ -74,7 +76,7 @@ def doctor(
     items: int | None = None,
     seconds: float = 10.0,
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[DoctorParameters],
 ) -> Diagnosis:
     """Look at this machine, and measure how fast it embeds.
 

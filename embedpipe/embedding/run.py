@@ -9,13 +9,14 @@ import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.config import build_options, usable_cores
+from embedpipe._utils.config import usable_cores
 from embedpipe._utils.device import choose_device
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones import load_backbone, resolve
@@ -36,11 +37,20 @@ from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import EmbedParameters
+
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
 
+@takes_options(*OPTIONS)
 def embed(
-    source: Any, to: str | Path, *, progress: bool | None = None, verbose: bool = False, **options: Any
+    source: Any,
+    to: str | Path,
+    *,
+    progress: bool | None = None,
+    verbose: bool = False,
+    **options: Unpack[EmbedParameters],
 ) -> FeatureStore:
     """Embed every item of a source into a feature store; items that are there already are not embedded again.
 

@@ -7,12 +7,12 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
@@ -38,12 +38,16 @@ from embedpipe.splits.splits import Splits
 from embedpipe.statistics import paired_interval
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import FineTuneParameters
+
 OPTIONS = (FineTuneOptions, RoleOptions, ReloadOptions)
 #: How much less accurate the network may be at first than the stored head is on stored vectors of the same pictures:
 #: if it is less, it does not see what was embedded.
 SAME = 0.01
 
 
+@takes_options(*OPTIONS)
 def finetune(
     source: FeatureStore | str | Path,
     head: Head | str | Path | None = None,
@@ -54,7 +58,7 @@ def finetune(
     device: str | None = None,
     progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
-    **options: Any,
+    **options: Unpack[FineTuneParameters],
 ) -> FineTuneResult:
     """Train the network behind a store, beginning with a linear head on its features.
 

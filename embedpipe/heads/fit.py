@@ -7,14 +7,14 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.class_weight import compute_sample_weight
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
@@ -31,14 +31,18 @@ from embedpipe.heads.wrapping import wrap_estimator
 from embedpipe.splits.inner import take_rows
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import FitParameters
 
+
+@takes_options(FitOptions)
 def fit(
     store: FeatureStore | str | Path,
     head: Any = None,
     *,
     to: str | Path | None = None,
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[FitParameters],
 ) -> Head:
     """Fit a head on a store's vectors and labels, and measure it on rows it has not seen.
 

@@ -6,14 +6,14 @@ import contextlib
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
@@ -25,6 +25,9 @@ from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_joined
+
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import PredictParameters
 
 REJECTION = ("rejected", "reject_score")
 OPTIONS = (SourceOptions, ReloadOptions, ComputeOptions)
@@ -87,7 +90,8 @@ class Head:
         """Save into a folder; see `embedpipe.load_head`."""
         return write_head(to, classes=self.classes, **{part.name: getattr(self, part.name) for part in fields(self)})
 
-    def predict(self, source: Any, *, progress: bool | None = None, **options: Any) -> pa.Table:
+    @takes_options(*OPTIONS)
+    def predict(self, source: Any, *, progress: bool | None = None, **options: Unpack[PredictParameters]) -> pa.Table:
         """Predict for every item of a source, or every row of a store.
 
         The backbone and preprocessing that made the head's vectors are loaded by themselves. Items that fail are

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
@@ -18,11 +18,19 @@ from embedpipe.querying.options import SearchOptions
 from embedpipe.querying.queries import Query, resolve
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import SearchParameters
+
 OPTIONS = (SearchOptions, ReloadOptions, ComputeOptions)
 
 
+@takes_options(*OPTIONS)
 def search(
-    store: FeatureStore | SimilarityIndex | str | Path, query: Any, *, progress: bool | None = None, **options: Any
+    store: FeatureStore | SimilarityIndex | str | Path,
+    query: Any,
+    *,
+    progress: bool | None = None,
+    **options: Unpack[SearchParameters],
 ) -> pa.Table:
     """Find what in a store is nearest to each query by cosine; exact.
 

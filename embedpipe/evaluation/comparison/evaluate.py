@@ -7,13 +7,13 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.candidates import Competitor, check_metric, make_competitors
@@ -26,8 +26,14 @@ from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import FIGURES, Answers
 from embedpipe.heads.training_data import read_finite
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import EvaluateParameters
 
-def evaluate(stores: Any, *, heads: Sequence[Any] = (), progress: bool | None = None, **options: Any) -> Evaluation:
+
+@takes_options(EvaluateOptions)
+def evaluate(
+    stores: Any, *, heads: Sequence[Any] = (), progress: bool | None = None, **options: Unpack[EvaluateParameters]
+) -> Evaluation:
     """Compare heads on the layers of one or more stores, all on the same rows and splits.
 
     Parameters

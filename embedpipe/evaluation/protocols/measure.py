@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
 from embedpipe.evaluation.protocols import ProtocolResult, run_protocol
 from embedpipe.heads.training_data import read_finite
+
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import EvaluateParameters
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class LayerProtocol:
         return {name: float(np.mean([one.figures[name] for one in self.results])) for name in names}
 
 
+@takes_options(EvaluateOptions)
 def measure_protocol(
-    stores: Any, protocol: str, *, seed: int = 0, progress: bool | None = None, **options: Any
+    stores: Any, protocol: str, *, seed: int = 0, progress: bool | None = None, **options: Unpack[EvaluateParameters]
 ) -> list[LayerProtocol]:
     """Measure the layers of one or more stores by a published protocol.
 

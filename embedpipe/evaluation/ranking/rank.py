@@ -6,12 +6,12 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions, RunOptions
@@ -25,15 +25,19 @@ from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import RankParameters
+
 OPTIONS = (SourceOptions, BackboneOptions, ComputeOptions, RankOptions)
 
 
+@takes_options(*OPTIONS)
 def rank(
     data: Any,
     *,
     backbones: Sequence[str | BackboneOptions] = (),
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[RankParameters],
 ) -> Ranking:
     """Say which backbone fits labelled data, from a small sample that each of them embeds.
 

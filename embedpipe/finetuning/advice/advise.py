@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import EmbedpipeError, UsageError
@@ -29,6 +29,9 @@ from embedpipe.finetuning.split_rows import read_roles
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import AdviseParameters
+
 OPTIONS = (AdviseOptions, FineTuneOptions, RoleOptions, ReloadOptions)
 #: What a command need not say.
 USUAL = {(each.name, each.default) for one in OPTIONS for each in dataclasses.fields(one)} | {("label", "label")}
@@ -36,6 +39,7 @@ USUAL = {(each.name, each.default) for one in OPTIONS for each in dataclasses.fi
 OWN = {field.name for field in dataclasses.fields(AdviseOptions)}
 
 
+@takes_options(*OPTIONS)
 def advise(
     source: FeatureStore | str | Path | Sequence[FeatureStore | str | Path],
     *,
@@ -45,7 +49,7 @@ def advise(
     pilot: bool = False,
     device: str | None = None,
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[AdviseParameters],
 ) -> Advice:
     """Say whether fine-tuning is worth it: *worth it*, *not worth it*, or *can't tell yet*.
 

@@ -7,11 +7,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from embedpipe._utils.config import build_options
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
@@ -32,9 +32,13 @@ from embedpipe.finetuning.split_rows import SHIFTED, Roles, read_roles
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import BenchmarkParameters
+
 OPTIONS = (BenchmarkOptions, FineTuneOptions, RoleOptions, ReloadOptions)
 
 
+@takes_options(*OPTIONS)
 def benchmark(
     source: FeatureStore | str | Path,
     *,
@@ -44,7 +48,7 @@ def benchmark(
     learners: Sequence[Learner] = LEARNERS,
     device: str | None = None,
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[BenchmarkParameters],
 ) -> Benchmark:
     """Measure what labels, pretraining and fine-tuning are worth: learning curves of up to four learners.
 

@@ -1,0 +1,132 @@
+"""The options of the verbs, for type checkers; written by tests/parameter_stub.py."""
+
+from typing import Literal, TypedDict
+
+class AdviseFields(TypedDict, total=False):
+    min_gain: float
+    shift_margin: float
+    budget: str | None
+    seeds: int
+
+class BackboneFields(TypedDict, total=False):
+    backbone: str
+    weights: str
+    arch: str | None
+    layer: tuple[str, ...]
+    drop_last: int
+    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    modality: Literal["image", "text"] | None
+    chunk: bool
+    frequencies: str | None
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    decode: Literal["full", "scaled"]
+    offline: bool
+
+class BenchmarkFields(TypedDict, total=False):
+    sizes: tuple[int, ...]
+    seeds: int
+    corruptions: tuple[str, ...]
+    severities: tuple[int, ...]
+    budget: str | None
+
+class ComputeFields(TypedDict, total=False):
+    device: str | None
+    batch_size: int | None
+    threads: int | None
+    engine: Literal["auto", "torch"]
+
+class EvaluateFields(TypedDict, total=False):
+    label: str
+    task: Literal["classification", "regression", "multilabel"] | None
+    column: tuple[str, ...]
+    metric: str | None
+    margin: float
+    folds: int
+    repeats: int
+    group: str | None
+    near: float
+    splits: str | None
+
+class FineTuneFields(TypedDict, total=False):
+    epochs: int
+    batch_size: int
+    accumulate: int
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float | None
+    weight_decay: float
+    layer_decay: float | None
+    warmup: float
+    patience: int
+    freeze_until: str | None
+    lora: int | None
+    augment: Literal["auto", "none", "light", "strong"]
+    batch_norm: Literal["frozen", "trained"]
+    train_precision: Literal["fp32", "bf16", "fp16"] | None
+    seed: int
+
+class FitFields(TypedDict, total=False):
+    label: str
+    column: str | None
+    task: Literal["classification", "regression", "multilabel"] | None
+    label_separator: str
+    folds: int
+    remove_components: int
+    class_weight: Literal["balanced"] | None
+    sample_weight: str | None
+    calibrate: bool
+    interval: float | None
+    reject: float | None
+    reject_by: Literal["probability", "distance"]
+    device: str | None
+
+class RankFields(TypedDict, total=False):
+    sample: int
+    seed: int
+    random: bool
+    task: Literal["classification", "regression", "multilabel"] | None
+
+class ReloadFields(TypedDict, total=False):
+    weights: str
+    frequencies: str | None
+    trust: bool
+    offline: bool
+
+class RoleFields(TypedDict, total=False):
+    group: str | None
+    near: float
+    splits: str | None
+
+class RunFields(TypedDict, total=False):
+    device: str | None
+    batch_size: int | None
+    threads: int | None
+    engine: Literal["auto", "torch"]
+    checksum: bool
+    prune: bool
+    force: bool
+    compress: bool
+    shard: str | None
+
+class SearchFields(TypedDict, total=False):
+    k: int
+    column: str | None
+
+class SourceFields(TypedDict, total=False):
+    prefix: str
+    image: str | None
+    text: str | None
+    id: str | None
+    label: str | None
+    split: str | None
+    columns: str | None
+
+class AdviseParameters(AdviseFields, FineTuneFields, RoleFields, ReloadFields, total=False): ...
+class BenchmarkParameters(BenchmarkFields, FineTuneFields, RoleFields, ReloadFields, total=False): ...
+class DoctorParameters(SourceFields, BackboneFields, ComputeFields, total=False): ...
+class EmbedParameters(SourceFields, BackboneFields, RunFields, total=False): ...
+class EvaluateParameters(EvaluateFields, total=False): ...
+class FineTuneParameters(FineTuneFields, RoleFields, ReloadFields, total=False): ...
+class FitParameters(FitFields, total=False): ...
+class PredictParameters(SourceFields, ReloadFields, ComputeFields, total=False): ...
+class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, total=False): ...
+class SearchParameters(SearchFields, ReloadFields, ComputeFields, total=False): ...
