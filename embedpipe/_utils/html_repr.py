@@ -1,0 +1,39 @@
+"""HTML for notebooks: what `_repr_html_` of stores, heads and results returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+_LONGEST_VALUE = 400
+
+
+def html_table(title: str, rows: Mapping[str, object] | Sequence[tuple[str, object]]) -> str:
+    """Render a title and key/value rows as a small HTML table.
+
+    Parameters
+    ----------
+    title
+        The caption, usually the class name.
+    rows
+        The rows in the order in which they are shown. Keys and values are converted by `str` and escaped.
+        Values longer than 400 characters are shortened, so that a notebook stays small.
+
+    Returns
+    -------
+    str
+        One `<table>` element without scripts and styles, for `_repr_html_`.
+
+    Examples
+    --------
+    >>> html_table("Head", {"layer": "<layer3>"})
+    '<table><caption>Head</caption><tr><th>layer</th><td>&lt;layer3&gt;</td></tr></table>'
+    """
+    pairs = rows.items() if isinstance(rows, Mapping) else rows
+    shown = ((escape(str(key)), escape(_shortened(str(value)))) for key, value in pairs)
+    cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in shown)
+    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

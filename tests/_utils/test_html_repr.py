@@ -1,0 +1,26 @@
+"""The key/value tables that notebooks show."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedpipe._utils.html_repr import html_table
+
+
+def test_html_table_shows_keys_and_values_in_order() -> None:
+    expected = "<table><caption>Head</caption><tr><th>b</th><td>1</td></tr><tr><th>a</th><td>x</td></tr></table>"
+    assert html_table("Head", {"b": 1, "a": "x"}) == expected
+    assert html_table("Head", [("b", 1), ("a", "x")]) == expected
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "<b>", "a & b", '"quoted"'])
+def test_html_table_escapes_titles_keys_and_values(text: str) -> None:
+    html = html_table(text, {text: text})
+    assert text not in html
+    assert html.count("<") == html.count(">") == 12
+
+
+def test_html_table_shortens_long_values() -> None:
+    html = html_table("Store", {"path": "x" * 100_000})
+    assert len(html) < 1000
+    assert "x…</td>" in html
