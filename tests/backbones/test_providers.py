@@ -95,7 +95,7 @@ def test_names_are_listed_by_part_and_by_pattern():
 FACTORY = """
 import torch
 from torch import nn
-from embedpipe import Preprocessing
+from embedpipe.decoding import Preprocessing
 
 RECIPE = Preprocessing(resize=(8,), crop=(8, 8))
 

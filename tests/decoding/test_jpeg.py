@@ -14,7 +14,7 @@ from oddities import BROKEN, GOOD, encode, noisy, oriented, picture
 from PIL import Image
 
 from embedpipe.backbones import load_backbone
-from embedpipe.decoding import Picture, Preprocessing, decode_image, decode_pixels, decoders, to_pixels
+from embedpipe.decoding import Picture, Preprocessing, available_decoders, decode_image, decode_pixels, to_pixels
 from embedpipe.decoding.image import PIXEL_LIMIT
 from embedpipe.decoding.jpeg import decode_jpeg, read_header
 from embedpipe.errors import DecodeError
@@ -241,6 +241,6 @@ def test_scaled_hardly_move_the_vectors(clothing: list[Path]) -> None:
 
 
 def test_decoders_are_named() -> None:
-    found = decoders()
+    found = available_decoders()
     assert [name.partition(" ")[0] for name in found] == ["simplejpeg", "Pillow", "pillow-heif"]
     assert "PNG" in "".join(found.values())

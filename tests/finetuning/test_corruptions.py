@@ -287,5 +287,5 @@ def test_what_it_refuses(change: dict[str, Any], message: str) -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, embedpipe.finetuning.corruptions; sys.exit('torch' in sys.modules)"
+    code = "import sys, embedpipe.finetuning.benchmark.corruptions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

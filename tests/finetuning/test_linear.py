@@ -322,6 +322,6 @@ def test_float32_vectors_are_taken_as_they_are() -> None:
 
 
 def test_torch_is_not_loaded() -> None:
-    script = "import sys, embedpipe.finetuning.linear; print('torch' in sys.modules)"
+    script = "import sys, embedpipe.finetuning.training.linear_head; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -275,7 +275,7 @@ def test_bad_input_is_named(runs: list[PilotRun], how: dict[str, Any], message: 
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, embedpipe.finetuning.verdict; sys.exit('torch' in sys.modules)"
+    code = "import sys, embedpipe.finetuning.advice.verdict; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
