@@ -42,7 +42,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneOptions
 from embedpipe.finetuning import FineTuneOptions
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
-from embedpipe.finetuning.training.images import Photos
+from embedpipe.finetuning.training.images import ImageSet
 from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.trainer import PRECISIONS, Trainer
 
@@ -73,7 +73,7 @@ def by_embedpipe(options: argparse.Namespace, name: str, paths: list[Path], batc
     head = LinearHead(rng.normal(0, 0.01, (CLASSES, dim)), np.zeros(CLASSES), np.arange(CLASSES), unit=False)
     network = ClassifierNetwork(backbone, head, batch_norm)
     ids = [str(path) for path in paths]
-    photos = Photos(lambda row: paths[row].read_bytes(), ids, ids, backbone.network.preprocessing)
+    photos = ImageSet(lambda row: paths[row].read_bytes(), ids, ids, backbone.network.preprocessing)
     chosen = FineTuneOptions(
         epochs=2, batch_size=options.batch_size, augment="light", layer_decay=1.0, train_precision=options.precision
     )

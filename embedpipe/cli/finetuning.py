@@ -17,7 +17,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_opti
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.split_options import SplitOptions
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark, FineTuneResult
@@ -31,7 +31,7 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 
 @app.command()
 @exits_cleanly
-@with_options(FineTuneOptions, RoleOptions, ReloadOptions)
+@with_options(FineTuneOptions, SplitOptions, ReloadOptions)
 def finetune(
     source: Source,
     *,
@@ -123,7 +123,7 @@ def print_hand_off(found: FineTuneResult, before: str, verbose: bool) -> None:
 
 @app.command()
 @exits_cleanly
-@with_options(BenchmarkOptions, FineTuneOptions, RoleOptions, ReloadOptions)
+@with_options(BenchmarkOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def benchmark(
     source: Source,
     *,
@@ -207,7 +207,7 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
 
 @app.command()
 @exits_cleanly
-@with_options(AdviseOptions, FineTuneOptions, RoleOptions, ReloadOptions)
+@with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def advise(
     source: Annotated[
         list[str],

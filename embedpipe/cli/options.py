@@ -19,7 +19,7 @@ from embedpipe.errors import EmbedpipeError
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.split_options import SplitOptions
 from embedpipe.finetuning.training.launcher import first_of_launched
 from embedpipe.sources.options import SourceOptions
 
@@ -31,7 +31,7 @@ PANELS: dict[type, str] = {
     ReloadOptions: "Backbone's weights",
     ComputeOptions: "Device and speed",
     RunOptions: "Run",
-    RoleOptions: "Splits",
+    SplitOptions: "Splits",
     FineTuneOptions: "Training",
     BenchmarkOptions: "Budgets, seeds and corruptions",
     AdviseOptions: "Verdict and pilot",

@@ -7,4 +7,4 @@ from .benchmark.result import Benchmark as Benchmark
 from .estimator import FineTunedClassifier as FineTunedClassifier
 from .options import FineTuneOptions as FineTuneOptions
 from .result import FineTuneResult as FineTuneResult
-from .split_options import RoleOptions as RoleOptions
+from .split_options import SplitOptions as SplitOptions

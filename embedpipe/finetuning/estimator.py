@@ -30,7 +30,7 @@ from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.run_folder import architecture
 from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
-from embedpipe.finetuning.training.images import Photos, Rows
+from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.heads import Head
@@ -170,8 +170,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # torch's generator is the user's, and training seeds it.
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
             network = ClassifierNetwork(backbone, probe(train), options.batch_norm, options.lora, options.seed)
-            photos = _photos(_listed(items), backbone.network, options.seed)
-            trainer = Trainer(network, photos, position.astype(np.int64), train, validation, options, softened=SOFTENED)
+            images = _image_set(_listed(items), backbone.network, options.seed)
+            trainer = Trainer(network, images, position.astype(np.int64), train, validation, options, softened=SOFTENED)
             run = trainer.fit(Progress(self.verbose))
             if not run.best.number:
                 network.put_head(probe(np.arange(len(y))))
@@ -259,17 +259,17 @@ def _listed(items: list[Any]) -> Listing:
     return list_items(items, [f"{row:09d}" for row in range(len(items))])
 
 
-def _photos(listing: Listing, network: ImageNetwork, seed: int) -> Photos:
+def _image_set(listing: Listing, network: ImageNetwork, seed: int) -> ImageSet:
     ids, uris = (listing.table.column(name).to_pylist() for name in ("id", "uri"))
-    return Photos(listing.read, ids, uris, network.preprocessing, seed)
+    return ImageSet(listing.read, ids, uris, network.preprocessing, seed)
 
 
 def _through(items: list[Any], network: ImageNetwork, run: Callable[[Tensor], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return what ``run`` makes of pictures as the network sees them, (n, k). Raises UsageError unless all are good."""
     listing = _listed(items)
-    photos = _photos(listing, network, seed=0)
-    parts = [run(pixels) for _, pixels in photos.batches(np.arange(len(items)), BATCH) if len(pixels)]
-    refuse_items({row: failure.message for row, failure in sorted(photos.failed.items())}, listing)
+    images = _image_set(listing, network, seed=0)
+    parts = [run(pixels) for _, pixels in images.batches(np.arange(len(items)), BATCH) if len(pixels)]
+    refuse_items({row: failure.message for row, failure in sorted(images.failed.items())}, listing)
     values = np.concatenate(parts)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
     refuse_items(dict.fromkeys(bad, "the network gives values that are not finite"), listing)

@@ -24,9 +24,9 @@ from embedpipe.finetuning.linear_probe import aligned, fitted_anew, open_probe, 
 from embedpipe.finetuning.lock import working_alone
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.result import FineTuneResult, Measured, StepZero
-from embedpipe.finetuning.source import load_frozen, open_images, photos_of
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import Roles, Rows, read_roles
+from embedpipe.finetuning.source import image_set_of, load_frozen, open_images
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import Rows, SplitRows, read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.linear_head import LinearHead, estimator_of, linear_of
@@ -41,7 +41,7 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import FineTuneParameters
 
-OPTIONS = (FineTuneOptions, RoleOptions, ReloadOptions)
+OPTIONS = (FineTuneOptions, SplitOptions, ReloadOptions)
 #: How much less accurate the network may be at first than the stored head is on stored vectors of the same pictures:
 #: if it is less, it does not see what was embedded.
 SAME = 0.01
@@ -90,7 +90,7 @@ def finetune(
     on_epoch : callable, optional
         Is given the list of all `Epoch` so far, after each: to show how it goes.
     **options
-        Fields of `FineTuneOptions`, `RoleOptions` and `ReloadOptions`.
+        Fields of `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def finetune(
     --------
     >>> embedpipe.finetune("photos.features", "photos.head", to="photos.tuned")  # doctest: +SKIP
     """
-    chosen, role_options, reload_options = build_options(OPTIONS, options)
+    chosen, split_options, reload_options = build_options(OPTIONS, options)
     workers = Workers.launched(device)
     with contextlib.ExitStack() as alone:
 
@@ -126,15 +126,15 @@ def finetune(
         path, label, folder = workers.from_first(opened)
         store = FeatureStore(path)
         given = None if head is None else open_probe(head, store)
-        roles = read_roles(store, given.label if given else label, role_options)
-        probe = workers.from_first(lambda: given or usual_probe(store, label, roles))
-        stored = aligned(linear_of(probe), roles.classes)
-        key = _key(store, stored, roles, chosen)
+        split = read_split_rows(store, given.label if given else label, split_options)
+        probe = workers.from_first(lambda: given or usual_probe(store, label, split))
+        stored = aligned(linear_of(probe), split.classes)
+        key = _key(store, stored, split, chosen)
         done = workers.from_first(lambda: place.read_result(folder))
         if done is None:
             frozen = load_frozen(probe.spec, reload_options, workers.device or device)
             show = Progress(progress if workers.first else False, detail=True)
-            found = _hand_off(probe, stored, frozen, roles, store, folder, chosen, key, workers, show, on_epoch)
+            found = _hand_off(probe, stored, frozen, split, store, folder, chosen, key, workers, show, on_epoch)
             found.notes += _seen(given, store)
             if workers.first:
                 place.write_result({"key": key, **found.to_dict()}, folder)
@@ -150,7 +150,7 @@ def _hand_off(
     probe: Head,
     stored: LinearHead,
     frozen: ImageBackbone,
-    roles: Roles,
+    split: SplitRows,
     store: FeatureStore,
     folder: Path,
     options: FineTuneOptions,
@@ -160,17 +160,17 @@ def _hand_off(
     on_epoch: OnEpoch | None,
 ) -> FineTuneResult:
     """Train, from where a killed run was, and write weights, head and splits."""
-    X = read_finite(store, probe.dims, roles.ids)
-    learned = np.sort(np.concatenate([roles.train, roles.validation]))
-    start, usual = workers.from_first(lambda: [fitted_anew(probe, X, roles, rows) for rows in (roles.train, learned)])
-    photos = photos_of(roles, frozen, options.seed)
+    X = read_finite(store, probe.dims, split.ids)
+    learned = np.sort(np.concatenate([split.train, split.validation]))
+    start, usual = workers.from_first(lambda: [fitted_anew(probe, X, split, rows) for rows in (split.train, learned)])
+    images = image_set_of(split, frozen, options.seed)
     network = ClassifierNetwork(frozen, stored, options.batch_norm, options.lora, options.seed)
     trainer = Trainer(
         network,
-        photos,
-        roles.y,
-        roles.train,
-        roles.validation,
+        images,
+        split.y,
+        split.train,
+        split.validation,
         options,
         state=folder / place.STATE,
         key=key,
@@ -178,20 +178,20 @@ def _hand_off(
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
     )
-    step_zero = _step_zero(trainer, stored, X, roles)
+    step_zero = _step_zero(trainer, stored, X, split)
     network.put_head(start)
     run = trainer.fit(progress)
     if not run.best.number:  # the probe was better, and may have the validation rows, too
         network.put_head(usual)
-    rows, logits = trainer.logits(roles.test)
-    photos.require(len(rows), len(roles.test), "test")
+    rows, logits = trainer.logits(split.test)
+    images.require(len(rows), len(split.test), "test")
     if workers.first:
         place.save_backbone(trainer.last_state, frozen.spec, folder / place.LAST)
         place.save_backbone(network.network.module.state_dict(), frozen.spec, folder / place.BEST)
-        _save_head(probe, trainer, rows, logits, roles, folder)
-        _divided(roles).save(folder / place.SPLITS)
+        _save_head(probe, trainer, rows, logits, split, folder)
+        _divided(split).save(folder / place.SPLITS)
     left_out: dict[str, str] = {}
-    for share in workers.gathered(photos.left_out):
+    for share in workers.gathered(images.left_out):
         left_out |= share
     return FineTuneResult(
         folder=str(folder),
@@ -200,16 +200,16 @@ def _hand_off(
         epochs=run.epochs,
         best=run.best.number,
         step_zero=step_zero,
-        test=_measure(rows, logits, usual, X, roles),
-        train=len(roles.train),
-        validation=len(roles.validation),
-        splits_id=roles.splits.identity,
+        test=_measure(rows, logits, usual, X, split),
+        train=len(split.train),
+        validation=len(split.validation),
+        splits_id=split.splits.identity,
         seconds=sum(epoch.seconds for epoch in run.epochs),
         device=f"{workers.count} x {trainer.device.type}" if workers.count > 1 else str(trainer.device),
         precision=trainer.precision,
         augmentation=trainer.augmentation,
         failed=left_out,
-        notes=list(roles.splits.notes),
+        notes=list(split.splits.notes),
     )
 
 
@@ -222,21 +222,21 @@ def _seen(head: Head | None, store: FeatureStore) -> list[str]:
     ]
 
 
-def _key(store: FeatureStore, stored: LinearHead, roles: Roles, options: FineTuneOptions) -> str:
-    """Return what makes a run what it is, as one number: data, labels, roles, head and options."""
+def _key(store: FeatureStore, stored: LinearHead, split: SplitRows, options: FineTuneOptions) -> str:
+    """Return what makes a run what it is, as one number: data, labels, split, head and options."""
     digest = hashlib.sha256(json.dumps([store.spec.fingerprint(), dataclasses.asdict(options)]).encode())
-    digest.update(json.dumps([roles.ids.to_pylist(), roles.hashes, roles.classes.tolist()]).encode())
-    for values in (roles.y, roles.train, roles.validation, roles.test, stored.weight, stored.bias):
+    digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
+    for values in (split.y, split.train, split.validation, split.test, stored.weight, stored.bias):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 
-def _step_zero(trainer: Trainer, stored: LinearHead, X: npt.NDArray[np.float32], roles: Roles) -> StepZero:
+def _step_zero(trainer: Trainer, stored: LinearHead, X: npt.NDArray[np.float32], split: SplitRows) -> StepZero:
     """Hold the network against the stored head on the validation rows, before any training."""
-    rows, logits = trainer.logits(roles.validation)
-    trainer.photos.require(len(rows), len(roles.validation), "validation")
+    rows, logits = trainer.logits(split.validation)
+    trainer.images.require(len(rows), len(split.validation), "validation")
     expected = stored.logits(X[rows])
-    right, network = (float((each.argmax(axis=1) == roles.y[rows]).mean()) for each in (expected, logits))
+    right, network = (float((each.argmax(axis=1) == split.y[rows]).mean()) for each in (expected, logits))
     # Only differences of logits count.
     apart = np.abs((logits - logits.mean(1, keepdims=True)) - (expected - expected.mean(1, keepdims=True)))
     if abs(right - network) > SAME + 1 / len(rows):
@@ -248,25 +248,25 @@ def _step_zero(trainer: Trainer, stored: LinearHead, X: npt.NDArray[np.float32],
     return StepZero(right, network, float(apart.max()), len(rows))
 
 
-def _divided(roles: Roles) -> Splits:
+def _divided(split: SplitRows) -> Splits:
     """Return the division that was trained by, for comparing the network with others on rows that it has not seen."""
-    train = np.sort(np.concatenate([roles.train, roles.validation]))
-    tune = [(np.searchsorted(train, roles.train), np.searchsorted(train, roles.validation))]
-    one = dataclasses.replace(roles.splits.resamples[0], train=train, test=roles.test, tune=tune)
+    train = np.sort(np.concatenate([split.train, split.validation]))
+    tune = [(np.searchsorted(train, split.train), np.searchsorted(train, split.validation))]
+    one = dataclasses.replace(split.splits.resamples[0], train=train, test=split.test, tune=tune)
     notes = ["one division: the network was trained on all other rows"]
-    return dataclasses.replace(roles.splits, resamples=[one], kind="test rows of a fine-tuned network", notes=notes)
+    return dataclasses.replace(split.splits, resamples=[one], kind="test rows of a fine-tuned network", notes=notes)
 
 
-def _measure(rows: Rows, logits: Floats, usual: LinearHead, X: npt.NDArray[np.float32], roles: Roles) -> Measured:
+def _measure(rows: Rows, logits: Floats, usual: LinearHead, X: npt.NDArray[np.float32], split: SplitRows) -> Measured:
     """Hold the trained network against a head that learned from the same labels, on the test rows."""
-    probe, tuned = (each.argmax(axis=1) == roles.y[rows] for each in (usual.logits(X[rows]), logits))
+    probe, tuned = (each.argmax(axis=1) == split.y[rows] for each in (usual.logits(X[rows]), logits))
     both, first, second = ((probe & tuned).sum(), (probe & ~tuned).sum(), (tuned & ~probe).sum())
     low, high = paired_interval(int(both), int(first), int(second), int((~probe & ~tuned).sum()), 0.95)
     difference = float(tuned.mean() - probe.mean())
     return Measured(len(rows), float(probe.mean()), float(tuned.mean()), difference, low, high)
 
 
-def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, roles: Roles, folder: Path) -> None:
+def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, folder: Path) -> None:
     """Save the network's last layer as a head of the backbone that the rest of it has become."""
     network, weights = trainer.network, folder / place.BEST
     arch = place.architecture(probe.spec)
@@ -276,14 +276,14 @@ def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, roles:
         layer=tuple(layer.name for layer in probe.spec.layers),
     )
     spec = dataclasses.replace(load_backbone(options, "cpu").spec, layers=probe.spec.layers)
-    linear = network.head(roles.classes)
-    report = FitReport("classification", "test split, after fine-tuning", len(roles.train))
+    linear = network.head(split.classes)
+    report = FitReport("classification", "test split, after fine-tuning", len(split.train))
     # Its vectors are not at hand, and its logits say all.
-    given = LinearHead(np.eye(len(roles.classes)), np.zeros(len(roles.classes)), roles.classes, unit=False)
-    y = roles.classes[np.concatenate([roles.y[roles.train], roles.y[rows]])]
-    values = np.concatenate([np.zeros((len(roles.train), logits.shape[1])), logits])
-    split = (np.arange(len(roles.train)), np.arange(len(roles.train), len(y)))
-    measure(estimator_of(given), values, y, [split], report, lambda _, __: estimator_of(given), lambda count=1: None)
+    given = LinearHead(np.eye(len(split.classes)), np.zeros(len(split.classes)), split.classes, unit=False)
+    y = split.classes[np.concatenate([split.y[split.train], split.y[rows]])]
+    values = np.concatenate([np.zeros((len(split.train), logits.shape[1])), logits])
+    measured = (np.arange(len(split.train)), np.arange(len(split.train), len(y)))
+    measure(estimator_of(given), values, y, [measured], report, lambda _, __: estimator_of(given), lambda count=1: None)
     Head(
         name="fine-tuned",
         estimator=estimator_of(linear),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on, settled
-from embedpipe.finetuning.split_rows import Roles, Rows, network_layer
+from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer
 from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
 from embedpipe.heads import Head, load_head
 from embedpipe.heads.options import FitOptions
@@ -39,13 +39,13 @@ def calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:
             raise TrainingDataError(f"no probe can be fitted on {len(X)} labels: {error}") from error
 
 
-def usual_probe(store: FeatureStore, label: str, roles: Roles) -> Head:
+def usual_probe(store: FeatureStore, label: str, split: SplitRows) -> Head:
     """Return a calibrated logistic regression on all but the test rows, which choose nothing either."""
     column = network_layer(store)
-    rows = np.sort(np.concatenate([roles.train, roles.validation]))
-    X = read_finite(store, {column: store.dims[column]}, roles.ids)[rows]
+    rows = np.sort(np.concatenate([split.train, split.validation]))
+    X = read_finite(store, {column: store.dims[column]}, split.ids)[rows]
     report = FitReport("classification", "not measured", len(rows))
-    estimator = calibrated_logreg(X, roles.classes[roles.y[rows]])
+    estimator = calibrated_logreg(X, split.classes[split.y[rows]])
     return Head("logreg", estimator, store.spec.only(column), label, store.path, store.table_id, store.version, report)
 
 
@@ -69,10 +69,10 @@ def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
     return probe
 
 
-def fitted_anew(head: Head, X: npt.NDArray[np.float32], roles: Roles, rows: Rows) -> LinearHead:
+def fitted_anew(head: Head, X: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
     """Return the head fitted on just these rows, with the choices that it made before."""
-    estimator = fit_on(settled(head.estimator), X[rows], roles.classes[roles.y[rows]])
-    return aligned(linear_of(dataclasses.replace(head, estimator=estimator)), roles.classes)
+    estimator = fit_on(settled(head.estimator), X[rows], split.classes[split.y[rows]])
+    return aligned(linear_of(dataclasses.replace(head, estimator=estimator)), split.classes)
 
 
 def aligned(linear: LinearHead, classes: npt.NDArray[Any]) -> LinearHead:

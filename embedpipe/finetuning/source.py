@@ -19,8 +19,8 @@ from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
 from embedpipe.errors import EmbedpipeError, ReadError, UsageError
-from embedpipe.finetuning.split_rows import Roles
-from embedpipe.finetuning.training.images import Photos
+from embedpipe.finetuning.split_rows import SplitRows
+from embedpipe.finetuning.training.images import ImageSet
 from embedpipe.sources.opening import read_uri
 from embedpipe.store import FeatureStore
 
@@ -73,7 +73,7 @@ def _claim_of(features: Path) -> Path:
     return features.with_suffix(".json")
 
 
-def photo_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[[int], Any]:
+def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[[int], Any]:
     """Return what reads a picture by position, if it is still the one that was embedded."""
 
     def read(row: int) -> Any:
@@ -98,8 +98,8 @@ def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device 
     return backbone
 
 
-def photos_of(roles: Roles, frozen: ImageBackbone, seed: int = 0) -> Photos:
+def image_set_of(split: SplitRows, frozen: ImageBackbone, seed: int = 0) -> ImageSet:
     """Return a store's pictures as that network sees them; the seed is of their augmentation."""
-    read = photo_reader(roles.uris, roles.hashes)
+    read = image_reader(split.uris, split.hashes)
     pinned = frozen.device.type == "cuda"
-    return Photos(read, roles.ids.to_pylist(), roles.uris, frozen.network.preprocessing, seed, pinned=pinned)
+    return ImageSet(read, split.ids.to_pylist(), split.uris, frozen.network.preprocessing, seed, pinned=pinned)

@@ -8,8 +8,8 @@ from embedpipe.neighbours.near import NEAR
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleOptions:
-    """How rows get their roles, where the store has no ``split`` column."""
+class SplitOptions:
+    """How rows get their split, where the store has no ``split`` column."""
 
     group: str | None = field(
         default=None, metadata={"help": "A column: rows with the same value stay on one side, as of one patient."}

@@ -13,7 +13,7 @@ import pyarrow as pa
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import read_rows
-from embedpipe.finetuning.split_options import RoleOptions
+from embedpipe.finetuning.split_options import SplitOptions
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.splits import Splits
 from embedpipe.store import FeatureStore
@@ -28,7 +28,7 @@ SHIFTED = "shifted"
 
 
 @dataclass(frozen=True)
-class Roles:
+class SplitRows:
     """Rows of a store with one label each, in id order, and what each is for.
 
     Attributes
@@ -42,9 +42,9 @@ class Roles:
     classes : array (n_classes,)
         Those of the training rows.
     train, validation, test : int64 array
-        Positions; no row has two roles, nor do near-duplicates or rows of a group on two sides.
+        Positions; no row is in two of them, nor are near-duplicates or rows of a group on both sides.
     shifted : int64 array
-        Positions of the user's own shifted test rows: those whose ``split`` is ``shifted``, in no other role.
+        Positions of the user's own shifted test rows: those whose ``split`` is ``shifted``, in none of the others.
     splits : Splits
         Its first resample has ``train`` and ``validation`` on one side and ``test`` on the other.
     """
@@ -66,8 +66,8 @@ def network_layer(store: FeatureStore) -> str:
     return "embedding" if "embedding" in store.dims else list(store.dims)[-1]
 
 
-def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
-    """Give the labelled rows of a store their roles: those of `embedpipe.evaluate`, by the same splits.
+def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> SplitRows:
+    """Split the labelled rows of a store into train, validation and test rows, as `embedpipe.evaluate` does.
 
     Rows for validation are those that the store's ``split`` names so, or else a fifth of the training rows, with
     classes even and groups whole.
@@ -88,8 +88,8 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
     )
     rows = read_rows([store], chosen)
     one = rows.splits.resamples[0]
-    roles = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
-    shifted = np.array([str(role).strip().lower() == SHIFTED for role in roles])
+    names = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
+    shifted = np.array([str(name).strip().lower() == SHIFTED for name in names])
     groups = rows.splits.groups
     if one.tune and rows.validation[one.train].any():
         train, validation = (one.train[part] for part in one.tune[0])
@@ -115,7 +115,7 @@ def read_roles(store: FeatureStore, label: str, options: RoleOptions) -> Roles:
     validation, test, others = (part[y[part] != NO_CLASS] for part in (validation, test, others))
     if not len(validation) or not len(test):
         raise TrainingDataError("no row of a class that is trained on is left to stop by or to test on: label more")
-    return Roles(rows.ids, rows.uris, hashes, y.astype(np.int64), classes, train, validation, test, others, splits)
+    return SplitRows(rows.ids, rows.uris, hashes, y.astype(np.int64), classes, train, validation, test, others, splits)
 
 
 def _all_learned(y: npt.NDArray[Any], groups: Rows | None, train: Rows, validation: Rows) -> tuple[Rows, Rows]:

@@ -22,8 +22,8 @@ from embedpipe.finetuning.advice.advise import advise
 from embedpipe.finetuning.advice.pilot import Cost, Plan, pilot_runs, plan_pilot
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.store.schema import vector_column
 
 #: The pictures look alike to the small network.
@@ -253,17 +253,17 @@ def test_images_that_are_in_no_store_yet(tmp_path: Path) -> None:
 
 def test_a_pilot_that_fits_into_a_time(tmp_path: Path) -> None:
     X, y = clusters(800, classes=2)
-    roles = read_roles(make_store(tmp_path / "store", X, label=named(y)), "label", RoleOptions(near=1.01))
-    labels = len(roles.train) + len(roles.validation)
+    split = read_split_rows(make_store(tmp_path / "store", X, label=named(y)), "label", SplitOptions(near=1.01))
+    labels = len(split.train) + len(split.validation)
     assert labels == 640
     cost = Cost(full=640.0, picture=0.0, device="cpu")  # a second a label
-    assert plan_pilot(roles, 2, cost) == Plan((80, 160), 8.0)
-    assert plan_pilot(roles, 2, cost, 480) == Plan((80, 160), 8.0)
-    assert plan_pilot(roles, 2, cost, 479) == Plan((40, 80), 4.0)
-    assert plan_pilot(roles, 3, cost, 479) == Plan((40, 80), 6.0)
-    assert plan_pilot(roles, 2, cost, 40) is None
-    assert plan_pilot(roles, 2, None) == Plan((80, 160), None)
-    measured = plan_pilot(roles, 2, Cost(0.0, 0.06, "cpu"))
+    assert plan_pilot(split, 2, cost) == Plan((80, 160), 8.0)
+    assert plan_pilot(split, 2, cost, 480) == Plan((80, 160), 8.0)
+    assert plan_pilot(split, 2, cost, 479) == Plan((40, 80), 4.0)
+    assert plan_pilot(split, 3, cost, 479) == Plan((40, 80), 6.0)
+    assert plan_pilot(split, 2, cost, 40) is None
+    assert plan_pilot(split, 2, None) == Plan((80, 160), None)
+    measured = plan_pilot(split, 2, Cost(0.0, 0.06, "cpu"))
     assert measured == Plan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))  # four networks and the frozen one
 
 

@@ -34,8 +34,8 @@ from embedpipe.finetuning.benchmark.learners import redraw
 from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Cell
 from embedpipe.finetuning.benchmark.shifted_images import seed_of
 from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.linear_head import linear_of
 from embedpipe.heads.training_data import read_finite
 from embedpipe.statistics import Estimate
@@ -113,24 +113,24 @@ def test_a_finished_run_is_read_and_grows(made: Path, found: tuple[Benchmark, Pa
 
 def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found: tuple[Benchmark, Path]) -> None:
     store = embedpipe.FeatureStore(made)
-    roles = read_roles(store, "label", RoleOptions(near=1.01))
-    pool = np.sort(np.concatenate([roles.train, roles.validation]))
-    rows = draw_labels(roles.y, roles.splits.groups, pool, 24, 1).rows
-    X = read_finite(store, store.dims, roles.ids)
-    head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], roles.classes[roles.y[rows]])
+    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    pool = np.sort(np.concatenate([split.train, split.validation]))
+    rows = draw_labels(split.y, split.splits.groups, pool, 24, 1).rows
+    X = read_finite(store, store.dims, split.ids)
+    head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     cell = found[0].of("probe", 24)[1]
-    np.testing.assert_array_equal(cell.hits(18), head.predict(X[roles.test]) == roles.classes[roles.y[roles.test]])
-    shares = head.predict_proba(X[roles.test])[np.arange(18), roles.y[roles.test]]
+    np.testing.assert_array_equal(cell.hits(18), head.predict(X[split.test]) == split.classes[split.y[split.test]])
+    shares = head.predict_proba(X[split.test])[np.arange(18), split.y[split.test]]
     assert cell.log_loss == pytest.approx(-np.log(shares).mean(), rel=1e-4, abs=1e-9)
     backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
     for name, accuracies in cell.shifted.items():
         for severity, accuracy in zip((1, 5), accuracies, strict=True):
             pictures = []
-            for row in roles.test.tolist():
-                pixels = backbone.prepare(Path(made.parent / "photos" / roles.ids[row].as_py()).read_bytes()).value
-                pictures.append(corrupt(pixels, name, severity, seed_of(roles.ids[row].as_py())))
+            for row in split.test.tolist():
+                pixels = backbone.prepare(Path(made.parent / "photos" / split.ids[row].as_py()).read_bytes()).value
+                pictures.append(corrupt(pixels, name, severity, seed_of(split.ids[row].as_py())))
             said = head.predict(backbone.forward(pictures)["embedding"])
-            assert (said == roles.classes[roles.y[roles.test]]).mean() == accuracy
+            assert (said == split.classes[split.y[split.test]]).mean() == accuracy
 
 
 def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> None:
@@ -138,24 +138,24 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     options = {**FAST, "epochs": 0, **SHIFT}
     cell = benchmark(made, to=tmp_path / "run", seeds=1, sizes=(30,), learners=["hand-off"], **options).cells[0]
     store = embedpipe.FeatureStore(made)
-    roles = read_roles(store, "label", RoleOptions(near=1.01))
-    pool = np.sort(np.concatenate([roles.train, roles.validation]))
-    rows = draw_labels(roles.y, roles.splits.groups, pool, 30, 0).rows
-    X = read_finite(store, store.dims, roles.ids)
-    head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], roles.classes[roles.y[rows]])
+    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    pool = np.sort(np.concatenate([split.train, split.validation]))
+    rows = draw_labels(split.y, split.splits.groups, pool, 30, 0).rows
+    X = read_finite(store, store.dims, split.ids)
+    head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)
     linear, backbone = linear_of(made_head), embedpipe.load_backbone(BackboneOptions(backbone=TINY))
     right = []
     for name in ("gaussian_noise", "fog"):
         for severity in (1, 5):
             pictures = []
-            for row in roles.test.tolist():
-                pixels = backbone.prepare(Path(made.parent / "photos" / roles.ids[row].as_py()).read_bytes()).value
-                pictures.append(corrupt(pixels, name, severity, seed_of(roles.ids[row].as_py())))
+            for row in split.test.tolist():
+                pixels = backbone.prepare(Path(made.parent / "photos" / split.ids[row].as_py()).read_bytes()).value
+                pictures.append(corrupt(pixels, name, severity, seed_of(split.ids[row].as_py())))
             logits = linear.logits(backbone.forward(pictures)["embedding"])
-            right.append(logits.argmax(axis=1) == roles.y[roles.test])
+            right.append(logits.argmax(axis=1) == split.y[split.test])
     np.testing.assert_allclose(cell.shifted_right, np.mean(right, axis=0), atol=1e-6)
-    expected = log_softmax(linear.logits(X[roles.test]), axis=1)[np.arange(18), roles.y[roles.test]]
+    expected = log_softmax(linear.logits(X[split.test]), axis=1)[np.arange(18), split.y[split.test]]
     assert cell.log_loss == pytest.approx(-expected.mean(), rel=1e-3, abs=1e-6)
 
 
@@ -247,8 +247,8 @@ def test_a_time_budget_leaves_out_the_largest(made: Path, tmp_path: Path) -> Non
 
 def test_pictures_that_cannot_be_read_are_left_out_for_all(tmp_path: Path) -> None:
     store = embedpipe.embed(colours(tmp_path / "photos", 60), tmp_path / "store", backbone=TINY)
-    roles = read_roles(store, "label", RoleOptions(near=1.01))
-    lost = [roles.ids[int(rows[0])].as_py() for rows in (roles.test, roles.train)]
+    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    lost = [split.ids[int(rows[0])].as_py() for rows in (split.test, split.train)]
     for name in lost:
         (tmp_path / "photos" / name).unlink()
     options = {**FAST, "epochs": 1, "corruptions": "fog", "severities": (1,), "seeds": 1}
@@ -257,7 +257,7 @@ def test_pictures_that_cannot_be_read_are_left_out_for_all(tmp_path: Path) -> No
     assert {len(cell.shifted_right) for cell in found.cells} == {11}
     assert [note.split(" could")[0] for note in found.notes] == ["1 test pictures", "1 training pictures"]
     assert lost[0] in found.notes[0]
-    (tmp_path / "photos" / roles.ids[int(roles.test[1])].as_py()).unlink()
+    (tmp_path / "photos" / split.ids[int(split.test[1])].as_py()).unlink()
     with pytest.raises(UsageError, match="could not before, or the other way round"):
         benchmark(store, to=tmp_path / "run", sizes=(24, 48), **options)
 

@@ -23,8 +23,8 @@ from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import SpecMismatchError, TrainingDataError, UsageError
 from embedpipe.finetuning.linear_probe import fitted_anew
 from embedpipe.finetuning.lock import working_alone
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.training.linear_head import linear_of
 from embedpipe.heads.training_data import read_finite
@@ -58,9 +58,9 @@ def test_it_begins_with_the_head_and_ends_as_a_backbone_with_one(made: tuple[Pat
     )
     tuned = embedpipe.load_head(found.head)
     said = tuned.predict(again)
-    roles = read_roles(embedpipe.FeatureStore(store), "label", RoleOptions(near=1.01))
+    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near=1.01))
     right = np.array(said["label"].to_pylist()) == np.array(said["actual"].to_pylist())
-    assert right[roles.test].mean() == found.test.tuned == tuned.report.metrics["accuracy"][0]
+    assert right[split.test].mean() == found.test.tuned == tuned.report.metrics["accuracy"][0]
     assert tuned.report.protocol == "test split, after fine-tuning"
     assert tuned.predict(store.parent / "photos", weights=found.backbone, trust=True)["label"] == said["label"]
 
@@ -118,10 +118,10 @@ def test_killed_runs_come_to_the_same_weights_bit_for_bit(made: tuple[Path, Path
 def test_nothing_but_training_rows_moves_the_network(made: tuple[Path, Path], tmp_path: Path) -> None:
     """Another test picture, or none, leaves the weights as they are: test rows are read, not learned."""
     store, head = made
-    roles = read_roles(embedpipe.FeatureStore(store), "label", RoleOptions(near=1.01))
+    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near=1.01))
     first = embedpipe.finetune(store, head, to=tmp_path / "a", **FAST)
     place = store.parent / "photos"
-    moved = place / roles.ids[int(roles.test[0])].as_py()
+    moved = place / split.ids[int(split.test[0])].as_py()
     kept = moved.read_bytes()
     moved.unlink()
     try:
@@ -130,7 +130,7 @@ def test_nothing_but_training_rows_moves_the_network(made: tuple[Path, Path], tm
         moved.write_bytes(kept)
     a, b = load_file(first.backbone), load_file(second.backbone)
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert list(second.failed) == [roles.ids[int(roles.test[0])].as_py()]
+    assert list(second.failed) == [split.ids[int(split.test[0])].as_py()]
     assert second.test.rows == first.test.rows - 1
 
 
@@ -152,8 +152,8 @@ def test_splits_of_an_evaluation_are_those_of_the_training(made: tuple[Path, Pat
     evaluation = embedpipe.evaluate(store, heads=["ridge"], splits=str(path), repeats=1, **ALONE)
     found = embedpipe.finetune(store, head, to=tmp_path / "tuned", splits=str(path), **FAST)
     assert found.splits_id == embedpipe.load_splits(path).identity == evaluation.splits_id
-    roles = pq.read_table(path).column("seed 0 fold 0").to_pylist()
-    assert found.test.rows == roles.count("test")
+    names = pq.read_table(path).column("seed 0 fold 0").to_pylist()
+    assert found.test.rows == names.count("test")
 
 
 def test_classes_in_the_networks_order_whatever_the_heads(made: tuple[Path, Path]) -> None:
@@ -251,9 +251,9 @@ def test_a_table_with_a_label_column_of_its_own_and_shifted_rows(tmp_path: Path)
     (tmp_path / "list.csv").write_text("\n".join(["path,species,split", *rows]))
     found = embedpipe.finetune(tmp_path / "list.csv", to=tmp_path / "tuned", label="species", backbone=TINY, **FAST)
     assert found.train + found.validation + found.test.rows == 36
-    roles = read_roles(embedpipe.FeatureStore(tmp_path / "tuned" / "features"), "label", RoleOptions(near=1.01))
-    assert len(roles.shifted) == 12
-    assert not {*roles.shifted.tolist()} & {*roles.train.tolist(), *roles.validation.tolist(), *roles.test.tolist()}
+    split = read_split_rows(embedpipe.FeatureStore(tmp_path / "tuned" / "features"), "label", SplitOptions(near=1.01))
+    assert len(split.shifted) == 12
+    assert not {*split.shifted.tolist()} & {*split.train.tolist(), *split.validation.tolist(), *split.test.tolist()}
 
 
 def test_the_default_head_knows_no_test_label(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ def test_the_default_head_knows_no_test_label(made: tuple[Path, Path], tmp_path:
     for name in ("as they are", "turned"):
         mine = embedpipe.embed(made[0].parent / "photos", tmp_path / name, backbone=TINY)
         if name == "turned":
-            roles = read_roles(mine, "label", RoleOptions(splits=str(path)))
-            ids = roles.ids.take(roles.test).to_pylist()
+            split = read_split_rows(mine, "label", SplitOptions(splits=str(path)))
+            ids = split.ids.take(split.test).to_pylist()
             turned = {"a": "b", "b": "c", "c": "a"}
             mine.label(pa.table({"id": ids, "label": [turned[id[0]] for id in ids]}))
             mine = mine.refresh()
@@ -283,9 +283,9 @@ def test_old_and_new_are_compared_on_rows_that_the_network_has_not_seen(
     new = embedpipe.embed(photos, tmp_path / "new", backbone=f"checkpoint/{found.backbone}", arch=TINY)
     splits = tmp_path / "tuned" / "splits.parquet"
     both = embedpipe.evaluate([embedpipe.FeatureStore(made[0]), new], heads=["ridge"], splits=str(splits))
-    roles = read_roles(new, "label", RoleOptions(splits=str(splits)))
-    assert len(roles.test) == found.test.rows
-    assert set(both.predictions["id"].to_pylist()) == {roles.ids[row].as_py() for row in roles.test.tolist()}
+    split = read_split_rows(new, "label", SplitOptions(splits=str(splits)))
+    assert len(split.test) == found.test.rows
+    assert set(both.predictions["id"].to_pylist()) == {split.ids[row].as_py() for row in split.test.tolist()}
 
 
 def test_two_at_once_in_a_folder(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -310,9 +310,9 @@ def test_a_damaged_result_says_what_to_do(made: tuple[Path, Path], tmp_path: Pat
 def test_the_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = embedpipe.FeatureStore(made[0]), embedpipe.load_head(made[1])
     found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
-    roles = read_roles(store, "label", RoleOptions(near=1.01))
-    X = read_finite(store, head.dims, roles.ids)
-    first, last = fitted_anew(head, X, roles, roles.train), linear_of(embedpipe.load_head(found.head))
+    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    X = read_finite(store, head.dims, split.ids)
+    first, last = fitted_anew(head, X, split, split.train), linear_of(embedpipe.load_head(found.head))
     assert found.best == 1
     np.testing.assert_allclose(last.weight, SOFTENED * first.weight, rtol=1e-3, atol=1e-6)
     assert found.epochs[0].log_loss < found.epochs[1].log_loss  # that of the head as it is, and softened

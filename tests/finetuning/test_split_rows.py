@@ -9,23 +9,23 @@ import pytest
 from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import NO_CLASS, read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import NO_CLASS, read_split_rows
 
-ALL_APART = RoleOptions(near=1.01)
+ALL_APART = SplitOptions(near=1.01)
 
 
 def test_a_class_that_is_too_rare_to_be_divided_takes_no_part(tmp_path: Path) -> None:
     X, y = clusters(63, classes=2)
     label = [*np.array(["a", "c"])[y[:60]].tolist(), "b", "b", "b"]
-    roles = read_roles(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
-    assert roles.classes.tolist() == ["a", "c"]
-    used = np.concatenate([roles.train, roles.validation, roles.test])
+    split = read_split_rows(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
+    assert split.classes.tolist() == ["a", "c"]
+    used = np.concatenate([split.train, split.validation, split.test])
     assert sorted(used.tolist()) == list(range(60))
-    assert roles.classes[roles.y[used]].tolist() == [label[row] for row in used]
-    assert (roles.y[60:] == NO_CLASS).all()
-    assert "class 'b' (3 rows) left out" in roles.splits.notes[0]
-    assert "column `split`" in roles.splits.notes[0]
+    assert split.classes[split.y[used]].tolist() == [label[row] for row in used]
+    assert (split.y[60:] == NO_CLASS).all()
+    assert "class 'b' (3 rows) left out" in split.splits.notes[0]
+    assert "column `split`" in split.splits.notes[0]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -33,7 +33,7 @@ def test_too_few_rows_say_what_helps_here(tmp_path: Path, count: int) -> None:
     X, _ = clusters(20)
     label = ["a"] * (20 - count) + ["b"] * count
     with pytest.raises(TrainingDataError, match="label more, or say in a column `split`"):
-        read_roles(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
+        read_split_rows(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
 
 
 def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
@@ -41,28 +41,28 @@ def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
     X, y = clusters(80, classes=2)
     rare = [f"rare {i}" for i in range(10)]
     label = [*np.array(["a", "b"])[y[:70]].tolist(), *rare]
-    split = ["test" if i % 5 == 0 and i < 70 else "train" for i in range(80)]
+    named = ["test" if i % 5 == 0 and i < 70 else "train" for i in range(80)]
     group = [f"patient {i // 2}" if i >= 70 or i % 5 else None for i in range(80)]
-    for name, options in (("alone", ALL_APART), ("groups", RoleOptions(near=1.01, group="group"))):
-        columns = {"label": label, "split": split, "group": group if options.group else None}
-        roles = read_roles(make_store(tmp_path / name, X, **columns), "label", options)
-        assert {*roles.classes[roles.y[roles.train]]} == {"a", "b", *rare}
-        assert len(roles.validation)
-        if roles.splits.groups is not None:
-            sides = (roles.splits.groups[side] for side in (roles.train, roles.validation))
+    for name, options in (("alone", ALL_APART), ("groups", SplitOptions(near=1.01, group="group"))):
+        columns = {"label": label, "split": named, "group": group if options.group else None}
+        split = read_split_rows(make_store(tmp_path / name, X, **columns), "label", options)
+        assert {*split.classes[split.y[split.train]]} == {"a", "b", *rare}
+        assert len(split.validation)
+        if split.splits.groups is not None:
+            sides = (split.splits.groups[side] for side in (split.train, split.validation))
             assert not np.intersect1d(*sides).size
 
 
 def test_classes_without_a_training_row(tmp_path: Path) -> None:
     """One in validation rows alone is trained on; those of one in test rows alone are left out, and it is said."""
     X, y = clusters(60, classes=2)
-    label, split = np.array(["a", "b"])[y].tolist(), ["train", "train", "validation", "test"] * 15
+    label, named = np.array(["a", "b"])[y].tolist(), ["train", "train", "validation", "test"] * 15
     label[2], label[3] = "seen late", "never seen"
-    roles = read_roles(make_store(tmp_path / "store", X, label=label, split=split), "label", ALL_APART)
-    assert roles.classes.tolist() == ["a", "b", "seen late"]
-    assert 2 in roles.train
-    assert len(roles.train) == 31
-    assert len(roles.validation) == 14
-    assert 3 not in roles.test
-    assert roles.y[3] == NO_CLASS
-    assert "rows of 'never seen' are left out: none of them is left to train on" in roles.splits.notes
+    split = read_split_rows(make_store(tmp_path / "store", X, label=label, split=named), "label", ALL_APART)
+    assert split.classes.tolist() == ["a", "b", "seen late"]
+    assert 2 in split.train
+    assert len(split.train) == 31
+    assert len(split.validation) == 14
+    assert 3 not in split.test
+    assert split.y[3] == NO_CLASS
+    assert "rows of 'never seen' are left out: none of them is left to train on" in split.splits.notes

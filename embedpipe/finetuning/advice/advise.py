@@ -24,15 +24,15 @@ from embedpipe.finetuning.benchmark.cell_files import RunFolder
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.source import open_images
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import AdviseParameters
 
-OPTIONS = (AdviseOptions, FineTuneOptions, RoleOptions, ReloadOptions)
+OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 #: What a command need not say.
 USUAL = {(each.name, each.default) for one in OPTIONS for each in dataclasses.fields(one)} | {("label", "label")}
 #: Options that are not the benchmark's, or are set anew for it.
@@ -76,7 +76,7 @@ def advise(
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
-        Fields of `AdviseOptions`, `FineTuneOptions` (how networks are trained), `RoleOptions` and `ReloadOptions`.
+        Fields of `AdviseOptions`, `FineTuneOptions` (how networks are trained), `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def advise(
     >>> advice.verdict.decision, advice.next_step  # doctest: +SKIP
     """
     start = time.perf_counter()
-    chosen, training, role_options, reload_options = build_options(OPTIONS, options)
+    chosen, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("advise")
     wanted = pilot or chosen.budget is not None
     if wanted and to is None:
@@ -117,9 +117,9 @@ def advise(
         RunFolder(to)  # refuses what is none before there is work
     stores, label = _open(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
-    roles = read_roles(first, label, role_options)
-    cheap = measure_cheap(stores, roles, label, chosen.min_gain, progress)
-    labels = len(roles.train) + len(roles.validation)
+    split = read_split_rows(first, label, split_options)
+    cheap = measure_cheap(stores, split, label, chosen.min_gain, progress)
+    labels = len(split.train) + len(split.validation)
     ask = functools.partial(
         judge,
         probe_at_full=cheap.chosen,
@@ -127,25 +127,25 @@ def advise(
         min_gain=chosen.min_gain,
         shift_margin=chosen.shift_margin,
     )
-    verdict, found, cost, notes = ask([], test_rows=len(roles.test)), None, None, [*roles.splits.notes, *cheap.notes]
+    verdict, found, cost, notes = ask([], test_rows=len(split.test)), None, None, [*split.splits.notes, *cheap.notes]
     if verdict.decision == "can't tell yet":
         Progress(progress).say("timing a few steps of training")
         try:
-            cost = time_training(first, roles, training, reload_options, device)
+            cost = time_training(first, split, training, reload_options, device)
         except EmbedpipeError as error:
             if wanted:
                 raise
             notes.append(f"What training takes could not be measured: {error}")
-        verdict = ask([], test_rows=len(roles.test), seconds_at_full=cost.full if cost else None)
-    whole = plan_pilot(roles, chosen.seeds, cost)
-    plan = plan_pilot(roles, chosen.seeds, cost, chosen.seconds_allowed) if cost and wanted else None
+        verdict = ask([], test_rows=len(split.test), seconds_at_full=cost.full if cost else None)
+    whole = plan_pilot(split, chosen.seeds, cost)
+    plan = plan_pilot(split, chosen.seeds, cost, chosen.seconds_allowed) if cost and wanted else None
     shared = {name: value for name, value in options.items() if name not in OWN}
     if plan and to is not None:
         from embedpipe.finetuning.benchmark.benchmark import benchmark
 
         run = {**shared, **CORRUPTED, "sizes": plan.sizes, "seeds": chosen.seeds}
         found = benchmark(first, to=to, label=label, learners=LEARNERS, device=device, progress=progress, **run)
-        better = best_hits(cheap, stores, roles) if found.test_rows == len(roles.test) else None
+        better = best_hits(cheap, stores, split) if found.test_rows == len(split.test) else None
         verdict = ask(
             pilot_runs(found, better),
             test_rows=found.test_rows,
@@ -173,7 +173,7 @@ def advise(
         label=label,
         device=found.device if found else cost.device if cost else "",
         labels=labels,
-        test_rows=len(roles.test),
+        test_rows=len(split.test),
         would_change=would_change,
         next_step=_next_step(
             [store.path for store in stores],

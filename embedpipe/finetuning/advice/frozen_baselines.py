@@ -24,7 +24,7 @@ from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import Answers
 from embedpipe.finetuning.advice.result import Cheap, CheapOption
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
-from embedpipe.finetuning.split_rows import Roles, network_layer
+from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.make import make_splits
@@ -41,7 +41,7 @@ FOLDS, REPEATS = 5, 2
 
 
 def measure_cheap(
-    stores: Sequence[FeatureStore], roles: Roles, label: str, margin: float, progress: bool | None
+    stores: Sequence[FeatureStore], split: SplitRows, label: str, margin: float, progress: bool | None
 ) -> Cheap:
     """Compare heads on all layers of all stores by cross-validation on training and validation rows.
 
@@ -50,8 +50,8 @@ def measure_cheap(
     Parameters
     ----------
     stores : sequence of FeatureStore
-        Of the same items; the roles are of the first.
-    roles : Roles
+        Of the same items; the split is that of the first.
+    split : SplitRows
     label : str
     margin : float
         Differences of the accuracy up to this make no difference in practice, a share.
@@ -62,10 +62,10 @@ def measure_cheap(
     UsageError, TrainingDataError
         As `embedpipe.evaluate` does.
     """
-    rows, missing = _shared_rows(stores, roles)
-    ids = roles.ids.take(pa.array(rows)).to_pylist()
-    groups = None if roles.splits.groups is None else roles.splits.groups[rows]
-    labels = roles.classes[roles.y[rows]]
+    rows, missing = _shared_rows(stores, split)
+    ids = split.ids.take(pa.array(rows)).to_pylist()
+    groups = None if split.splits.groups is None else split.splits.groups[rows]
+    labels = split.classes[split.y[rows]]
     splits = make_splits(ids, labels, task="classification", groups=groups, folds=FOLDS, repeats=REPEATS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "splits.parquet"
@@ -84,29 +84,29 @@ def measure_cheap(
     return _compared(found, splits, stores[0], margin, [*missing, *splits.notes, *failed])
 
 
-def best_hits(cheap: Cheap, stores: Sequence[FeatureStore], roles: Roles) -> Hits | None:
+def best_hits(cheap: Cheap, stores: Sequence[FeatureStore], split: SplitRows) -> Hits | None:
     """Return what fits the best option on draws of labels, and says which test rows it has right.
 
     None where it is the plain probe, or its store lacks some of the rows.
     """
     best = cheap.best
     store = next(store for store in stores if store.path == best.store)
-    there = pc.is_in(roles.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
+    there = pc.is_in(split.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
     if best is cheap.plain or not pc.all(there).as_py():
         return None
-    X = read_finite(store, {name: store.dims[name] for name in best.columns}, roles.ids)
-    pool = np.sort(np.concatenate([roles.train, roles.validation]))
+    X = read_finite(store, {name: store.dims[name] for name in best.columns}, split.ids)
+    pool = np.sort(np.concatenate([split.train, split.validation]))
 
     def hits(labels: int, seed: int) -> npt.NDArray[np.bool_]:
-        rows = draw_labels(roles.y, roles.splits.groups, pool, labels, seed).rows
+        rows = draw_labels(split.y, split.splits.groups, pool, labels, seed).rows
         _, estimator = make_estimator(_heads()[best.head], "classification", len(rows))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             try:
-                fitted = fit_on(estimator, X[rows], roles.y[rows])
+                fitted = fit_on(estimator, X[rows], split.y[rows])
             except ValueError as error:
                 raise TrainingDataError(f"{best.name} cannot be fitted on {labels} labels: {error}") from error
-        return np.asarray(fitted.predict(X[roles.test]) == roles.y[roles.test])
+        return np.asarray(fitted.predict(X[split.test]) == split.y[split.test])
 
     return hits
 
@@ -116,11 +116,11 @@ def _heads() -> dict[str, Any]:
     return {PLAIN: PLAIN, UNIT: make_pipeline(Normalizer(), TunedLogisticRegression()), "lda": "lda", "knn": "knn"}
 
 
-def _shared_rows(stores: Sequence[FeatureStore], roles: Roles) -> tuple[npt.NDArray[np.int64], list[str]]:
+def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return the training and validation rows that all stores have, and what to say of the others."""
-    rows, notes = np.sort(np.concatenate([roles.train, roles.validation])), []
+    rows, notes = np.sort(np.concatenate([split.train, split.validation])), []
     for store in stores[1:]:
-        there = pc.is_in(roles.ids.take(pa.array(rows)), value_set=store.to_arrow(["id"])["id"].combine_chunks())
+        there = pc.is_in(split.ids.take(pa.array(rows)), value_set=store.to_arrow(["id"])["id"].combine_chunks())
         kept = there.to_numpy(zero_copy_only=False)
         if not kept.any():
             raise UsageError(f"{store.path!r} has none of the ids of {stores[0].path!r}: give stores of the same items")
@@ -165,7 +165,7 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
     ]
     ranked = sorted(options, key=lambda option: -option.accuracy.value)  # of equals the plain one is the first
     chosen = _chosen(hits, shares, splits)
-    # Groups are those of the roles: near-duplicates, and what the user says belongs together.
+    # Groups are those of the split: near-duplicates, and what the user says belongs together.
     protocol = splits.kind.replace("groups together", "near-duplicates and groups together")
     return Cheap(ranked, options[0], chosen, found.rows, protocol, notes)
 

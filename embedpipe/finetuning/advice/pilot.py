@@ -16,7 +16,7 @@ from embedpipe.finetuning.benchmark.label_sampling import smallest_budget
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark, Learner
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.split_rows import Roles, network_layer
+from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.store import FeatureStore
 
 #: Batches of the trial that times training.
@@ -56,7 +56,7 @@ class Plan:
 
 
 def time_training(
-    store: FeatureStore, roles: Roles, options: FineTuneOptions, reload: ReloadOptions, device: str | None
+    store: FeatureStore, split: SplitRows, options: FineTuneOptions, reload: ReloadOptions, device: str | None
 ) -> Cost:
     """Train for two short epochs on a few pictures, and work out from the second what all epochs on all would take.
 
@@ -67,22 +67,22 @@ def time_training(
     TrainingDataError
         If none of the pictures can be read.
     """
-    from embedpipe.finetuning.source import load_frozen, photos_of
+    from embedpipe.finetuning.source import image_set_of, load_frozen
     from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
     from embedpipe.finetuning.training.linear_head import LinearHead
     from embedpipe.finetuning.training.trainer import Trainer
 
     column = network_layer(store)
     frozen = load_frozen(store.spec.only(column), reload, device)
-    photos = photos_of(roles, frozen, options.seed)
-    nothing = np.zeros((len(roles.classes), store.dims[column]))
-    head = LinearHead(nothing, nothing[:, 0], roles.classes, unit=False)
-    few = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(roles.train)))
+    images = image_set_of(split, frozen, options.seed)
+    nothing = np.zeros((len(split.classes), store.dims[column]))
+    head = LinearHead(nothing, nothing[:, 0], split.classes, unit=False)
+    few = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))
     rng = np.random.default_rng(options.seed)
-    train = rng.permutation(roles.train)[: TRIAL * options.batch_size]
-    share = len(train) / len(roles.train)
-    validation = rng.permutation(roles.validation)[: max(1, round(share * len(roles.validation)))]
-    trainer = Trainer(ClassifierNetwork(frozen, head, few.batch_norm), photos, roles.y, train, validation, few)
+    train = rng.permutation(split.train)[: TRIAL * options.batch_size]
+    share = len(train) / len(split.train)
+    validation = rng.permutation(split.validation)[: max(1, round(share * len(split.validation)))]
+    trainer = Trainer(ClassifierNetwork(frozen, head, few.batch_norm), images, split.y, train, validation, few)
     epochs = trainer.fit(Progress(False)).epochs
     start = time.perf_counter()
     trainer.logits(validation)
@@ -90,12 +90,12 @@ def time_training(
     return Cost(options.epochs * epochs[-1].seconds / share, picture, str(trainer.device))
 
 
-def plan_pilot(roles: Roles, seeds: int, cost: Cost | None, budget: float | None = None) -> Plan | None:
+def plan_pilot(split: SplitRows, seeds: int, cost: Cost | None, budget: float | None = None) -> Plan | None:
     """Plan a pilot on an eighth and a quarter of the labels, or on halves of these until it fits into a time.
 
     Parameters
     ----------
-    roles : Roles
+    split : SplitRows
     seeds : int
     cost : Cost, optional
         Not known, if None.
@@ -107,11 +107,11 @@ def plan_pilot(roles: Roles, seeds: int, cost: Cost | None, budget: float | None
     Plan or None
         None where there are too few labels, or no pilot is as short as that.
     """
-    pool = np.concatenate([roles.train, roles.validation])
-    fewest, largest = smallest_budget(roles.y, pool), len(pool) // 4
+    pool = np.concatenate([split.train, split.validation])
+    fewest, largest = smallest_budget(split.y, pool), len(pool) // 4
     while largest // 2 >= fewest:
         sizes = (largest // 2, largest)
-        seconds = _seconds(sizes, seeds, len(pool), len(roles.test), cost) if cost else None
+        seconds = _seconds(sizes, seeds, len(pool), len(split.test), cost) if cost else None
         if budget is None or (seconds is not None and seconds <= budget):
             return Plan(sizes, seconds and seconds / 60)
         largest //= 2

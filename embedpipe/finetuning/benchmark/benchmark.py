@@ -27,15 +27,15 @@ from embedpipe.finetuning.benchmark.time_budget import plan_sizes
 from embedpipe.finetuning.lock import working_alone
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.source import open_images
-from embedpipe.finetuning.split_options import RoleOptions
-from embedpipe.finetuning.split_rows import SHIFTED, Roles, read_roles
+from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import BenchmarkParameters
 
-OPTIONS = (BenchmarkOptions, FineTuneOptions, RoleOptions, ReloadOptions)
+OPTIONS = (BenchmarkOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 
 
 @takes_options(*OPTIONS)
@@ -79,7 +79,7 @@ def benchmark(
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
-        Fields of `BenchmarkOptions`, `FineTuneOptions`, `RoleOptions` and `ReloadOptions`.
+        Fields of `BenchmarkOptions`, `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -98,19 +98,19 @@ def benchmark(
     --------
     >>> embedpipe.benchmark("photos.features", to="photos.benchmark", budget="2h")  # doctest: +SKIP
     """
-    chosen, training, role_options, reload_options = build_options(OPTIONS, options)
+    chosen, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("benchmark")
     wanted = _checked(learners)
     kinds = kinds_of_shift(chosen)
     folder = RunFolder(to)
     with working_alone(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
-        roles = read_roles(store, label, role_options)
-        pool = np.sort(np.concatenate([roles.train, roles.validation]))
-        check_sizes(chosen.sizes, roles.y, pool)
-        kinds = [] if len(roles.shifted) else kinds
-        folder.claim(_key(store, roles, kinds, training))
-        run = CellRunner(store, label, roles, pool, kinds, training, reload_options, device, folder, Progress(progress))
+        split = read_split_rows(store, label, split_options)
+        pool = np.sort(np.concatenate([split.train, split.validation]))
+        check_sizes(chosen.sizes, split.y, pool)
+        kinds = [] if len(split.shifted) else kinds
+        folder.claim(_key(store, split, kinds, training))
+        run = CellRunner(store, label, split, pool, kinds, training, reload_options, device, folder, Progress(progress))
         budgets, seeds, notes = plan_sizes(run, chosen, wanted)
         cells = run.cells(budgets, seeds, wanted)
         folder.clear()
@@ -119,19 +119,19 @@ def benchmark(
             backbone=f"{store.spec.provider}/{store.spec.name}",
             label=label,
             device=folder.facts["device"],
-            classes=roles.classes.tolist(),
+            classes=split.classes.tolist(),
             budgets=budgets,
             seeds=seeds,
             learners=wanted,
-            test_rows=len(roles.test) - len(folder.facts[CLEAN]),
+            test_rows=len(split.test) - len(folder.facts[CLEAN]),
             severities=list(chosen.severities) if kinds else [],
             cells=[one.cell for one in cells],
             contrasts=[],
             saved=[],
-            splits_id=roles.splits.identity,
-            notes=[*roles.splits.notes, *notes, *_failures(folder, cells)],
+            splits_id=split.splits.identity,
+            notes=[*split.splits.notes, *notes, *_failures(folder, cells)],
             seconds=sum(one.cell.seconds + one.measuring for one in cells),
-            guess=float(np.bincount(roles.y[roles.test]).max() / len(roles.test)),
+            guess=float(np.bincount(split.y[split.test]).max() / len(split.test)),
         )
         return dataclasses.replace(found, contrasts=find_contrasts(found), saved=find_saved(found))
 
@@ -147,12 +147,12 @@ def _checked(learners: Sequence[Learner]) -> list[Learner]:
     return [one for one in LEARNERS if one in given]
 
 
-def _key(store: FeatureStore, roles: Roles, kinds: list[tuple[str, int]], options: FineTuneOptions) -> str:
-    """Return what makes a cell what it is, but for its learner, budget and seed: code, data, labels, roles, options."""
+def _key(store: FeatureStore, split: SplitRows, kinds: list[tuple[str, int]], options: FineTuneOptions) -> str:
+    """Return what makes a cell what it is, but for its learner, budget and seed: code, data, labels, split, options."""
     settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "seed"}
     digest = hashlib.sha256(json.dumps([__version__, store.spec.fingerprint(), settings, kinds]).encode())
-    digest.update(json.dumps([roles.ids.to_pylist(), roles.hashes, roles.classes.tolist()]).encode())
-    for values in (roles.y, roles.train, roles.validation, roles.test, roles.shifted):
+    digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
+    for values in (split.y, split.train, split.validation, split.test, split.shifted):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 

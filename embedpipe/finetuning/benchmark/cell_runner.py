@@ -16,8 +16,8 @@ from embedpipe.finetuning.benchmark.learners import Bench
 from embedpipe.finetuning.benchmark.result import Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupted, decoded
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import load_frozen, photos_of
-from embedpipe.finetuning.split_rows import SHIFTED, Roles, network_layer
+from embedpipe.finetuning.source import image_set_of, load_frozen
+from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
 from embedpipe.finetuning.training.images import Rows
 from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport
@@ -34,7 +34,7 @@ class CellRunner:
 
     store: FeatureStore
     label: str
-    roles: Roles
+    split: SplitRows
     pool: Rows
     kinds: list[tuple[str, int]]
     options: FineTuneOptions
@@ -58,7 +58,7 @@ class CellRunner:
 
     def train(self, learner: Learner, labels: int, seed: int) -> None:
         """Train and measure a cell, and keep it."""
-        draw = draw_labels(self.roles.y, self.roles.splits.groups, self.pool, labels, seed)
+        draw = draw_labels(self.split.y, self.split.splits.groups, self.pool, labels, seed)
         found = self.bench.learn(learner, draw)
         self.folder.write(found)
         self.progress.say(
@@ -70,17 +70,17 @@ class CellRunner:
     def bench(self) -> Bench:
         """The network and the test pictures, made ready once."""
         begin = time.perf_counter()
-        roles, folder = self.roles, self.folder
+        split, folder = self.split, self.folder
         column = network_layer(self.store)
         frozen = load_frozen(self.store.spec.only(column), self.reload, self.device)
-        photos, ids = photos_of(roles, frozen), roles.ids.to_pylist()
+        images, ids = image_set_of(split, frozen), split.ids.to_pylist()
         reading = time.perf_counter()
-        views = [decoded(photos, roles.test, CLEAN, folder.pixels, self.progress)]
-        per_picture = (time.perf_counter() - reading) / max(len(roles.test), 1)
-        if len(roles.shifted):
-            views.append(decoded(photos, roles.shifted, SHIFTED, folder.pixels, self.progress))
-        for view, rows in zip(views, (roles.test, roles.shifted), strict=False):
-            left_out = {ids[row]: photos.failed[row].message for row in rows.tolist() if row in photos.failed}
+        views = [decoded(images, split.test, CLEAN, folder.pixels, self.progress)]
+        per_picture = (time.perf_counter() - reading) / max(len(split.test), 1)
+        if len(split.shifted):
+            views.append(decoded(images, split.shifted, SHIFTED, folder.pixels, self.progress))
+        for view, rows in zip(views, (split.test, split.shifted), strict=False):
+            left_out = {ids[row]: images.failed[row].message for row in rows.tolist() if row in images.failed}
             self._check_same(view.name, left_out)
         views += corrupted(views[0], self.kinds, ids, self.progress)
         part = next(views[0].parts())[:TIMED]
@@ -91,10 +91,10 @@ class CellRunner:
         report = FitReport("classification", "not measured", len(self.pool))
         store = self.store
         head = Head("logreg", None, frozen.spec, self.label, store.path, store.table_id, store.version, report)
-        X = read_finite(store, {column: store.dims[column]}, roles.ids)
+        X = read_finite(store, {column: store.dims[column]}, split.ids)
         first = {"device": str(frozen.device), "embedding": per_picture, "setup": time.perf_counter() - begin}
         folder.note(**{**first, **folder.facts})
-        return Bench(roles, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)
+        return Bench(split, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)
 
     def _check_same(self, name: str, left_out: dict[str, str]) -> None:
         """Keep which pictures were left out; raise UsageError if finished cells were measured on others."""

@@ -25,8 +25,8 @@ from embedpipe.finetuning.benchmark.result import Cell, Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, View, written
 from embedpipe.finetuning.linear_probe import calibrated_logreg
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import photos_of
-from embedpipe.finetuning.split_rows import Roles
+from embedpipe.finetuning.source import image_set_of
+from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENED, ClassifierNetwork
 from embedpipe.finetuning.training.images import Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
@@ -50,7 +50,7 @@ class Bench:
 
     Parameters
     ----------
-    roles : Roles
+    split : SplitRows
     X : float32 array (n_samples, dim)
     frozen : ImageBackbone
     head : Head
@@ -64,7 +64,7 @@ class Bench:
     folder : RunFolder
     """
 
-    roles: Roles
+    split: SplitRows
     X: npt.NDArray[np.float32]
     frozen: ImageBackbone
     head: Head
@@ -83,18 +83,18 @@ class Bench:
         probe = self.fit_probe(draw.rows)
         seconds = time.perf_counter() - begin + len(draw.rows) * self.embedding
         held = draw.validation
-        start = float((self.fit_probe(draw.train).logits(self.X[held]).argmax(1) == self.roles.y[held]).mean())
+        start = float((self.fit_probe(draw.train).logits(self.X[held]).argmax(1) == self.split.y[held]).mean())
         begin = time.perf_counter()
         measured = self._measure(lambda view: probe.logits(self._vectors_of(view)))
         cell = Cell("probe", draw.labels, draw.seed, start=start, epochs=[], best=0, seconds=seconds, **measured)
         return FinishedCell(cell, time.perf_counter() - begin)
 
     def _network(self, learner: Learner, draw: Draw) -> FinishedCell:
-        roles, options = self.roles, dataclasses.replace(self.options, seed=draw.seed)
+        split, options = self.split, dataclasses.replace(self.options, seed=draw.seed)
         if learner == "hand-off":
             head = self.fit_probe(draw.train)
         else:
-            head = _random_head(self.X.shape[1], roles.classes, draw.seed)
+            head = _random_head(self.X.shape[1], split.classes, draw.seed)
         if learner == "scratch":
             full = dataclasses.replace(options, lora=None)
             options = dataclasses.replace(
@@ -107,13 +107,13 @@ class Bench:
         network = ClassifierNetwork(self.frozen, head, options.batch_norm, options.lora, draw.seed)
         if learner == "scratch":
             redraw(network.network.module, self._untrained(), draw.seed)
-        photos = photos_of(roles, self.frozen, draw.seed)
+        images = image_set_of(split, self.frozen, draw.seed)
         state = self.folder.state(learner, draw.labels, draw.seed)
         key = f"{self.folder.facts['key']} {state.stem}"
         trainer = Trainer(
             network,
-            photos,
-            roles.y,
+            images,
+            split.y,
             draw.train,
             draw.validation,
             options,
@@ -136,22 +136,22 @@ class Bench:
             seconds=sum(epoch.seconds for epoch in run.epochs),
             **self._measure(lambda view: _logits(network, view)),
         )
-        return FinishedCell(cell, time.perf_counter() - begin, photos.left_out)
+        return FinishedCell(cell, time.perf_counter() - begin, images.left_out)
 
     def fit_probe(self, rows: Rows) -> LinearHead:
         """Fit a calibrated logistic regression, as `embedpipe.fit` does, its penalty chosen inside these rows.
 
         Raises TrainingDataError if they are too few.
         """
-        estimator = calibrated_logreg(self.X[rows], self.roles.classes[self.roles.y[rows]])
-        return _on_all(linear_of(dataclasses.replace(self.head, estimator=estimator)), self.roles.classes)
+        estimator = calibrated_logreg(self.X[rows], self.split.classes[self.split.y[rows]])
+        return _on_all(linear_of(dataclasses.replace(self.head, estimator=estimator)), self.split.classes)
 
     def _measure(self, logits_of: Judge) -> dict[str, Any]:
         """Return a cell's figures on the test rows and the shifted ones."""
         found: dict[str, Any] = {"shifted": {}, "shifted_right": []}
         shares = []
         for view in self.views:
-            logits, y = logits_of(view), self.roles.y[view.rows]
+            logits, y = logits_of(view), self.split.y[view.rows]
             right = logits.argmax(axis=1) == y
             if view.name == CLEAN:
                 found["accuracy"] = float(right.mean())

@@ -20,7 +20,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.corruptions import CORRUPTIONS, corrupt
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.training.images import Photos, Rows
+from embedpipe.finetuning.training.images import ImageSet, Rows
 
 Pixels = npt.NDArray[np.uint8]
 #: How the test rows themselves are named.
@@ -77,24 +77,24 @@ def kinds_of_shift(options: BenchmarkOptions) -> list[tuple[str, int]]:
     return [(name, severity) for name in named for severity in options.severities]
 
 
-def decoded(photos: Photos, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
-    """Decode pictures as the network sees them; those that fail are left out, and are in ``photos.failed``.
+def decoded(images: ImageSet, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
+    """Decode pictures as the network sees them; those that fail are left out, and are in ``images.failed``.
 
     Raises TrainingDataError if all do.
     """
     path = folder / f"{name}-0.npy"
     kept = [np.empty(0, np.int64)]
     with (
-        written(path, (len(rows), *photos.recipe.crop, 3), np.uint8) as pixels,
+        written(path, (len(rows), *images.recipe.crop, 3), np.uint8) as pixels,
         progress.step(f"reading the {name} pictures", len(rows), "pictures") as advance,
     ):
-        for part, values in photos.batches(rows, PART):
+        for part, values in images.batches(rows, PART):
             start = sum(map(len, kept))
             pixels[start : start + len(part)] = values.numpy()
             kept.append(part)
             advance(len(part))
         found = np.concatenate(kept)
-        photos.require(len(found), len(rows), name)
+        images.require(len(found), len(rows), name)
     if len(found) < len(rows):
         good = np.load(path, mmap_mode="r")[: len(found)]
         with written(path, good.shape, np.uint8) as pixels:

@@ -18,7 +18,7 @@ def plan_sizes(
     The first cell of a network, at the smallest budget, says what a label takes; probes take next to nothing. Where not
     even the smallest budget fits, seeds are left out, all but one.
     """
-    sizes = list(ladders(options.sizes, run.roles.y, run.pool))
+    sizes = list(ladders(options.sizes, run.split.y, run.pool))
     seeds = [run.options.seed + number for number in range(options.seeds)]
     networks = [learner for learner in learners if learner != "probe"]
     allowed = options.seconds_allowed

@@ -27,7 +27,7 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Photos:
+class ImageSet:
     """The pictures of a data set, by position.
 
     Parameters

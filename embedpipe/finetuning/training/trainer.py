@@ -22,7 +22,7 @@ from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
-from embedpipe.finetuning.training.images import Photos, Rows
+from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.resume import load_state, save_state
 
@@ -86,7 +86,7 @@ class Trainer:
     ----------
     network : ClassifierNetwork
         Is changed; has the weights that were kept in the end.
-    photos : Photos
+    images : ImageSet
     y : int64 array (n_samples,)
         Class numbers of all rows.
     train, validation : int64 array
@@ -108,7 +108,7 @@ class Trainer:
     def __init__(
         self,
         network: ClassifierNetwork,
-        photos: Photos,
+        images: ImageSet,
         y: npt.NDArray[np.int64],
         train: Rows,
         validation: Rows,
@@ -121,7 +121,7 @@ class Trainer:
         workers: Workers | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
-        self.network, self.photos, self.options = network, photos, options
+        self.network, self.images, self.options = network, images, options
         self.workers, self._on_epoch, self._softened = workers or Workers(), on_epoch, softened
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
         self._state, self._key = state, key
@@ -200,7 +200,7 @@ class Trainer:
         size = self.options.batch_size
         kept, found = [np.empty(0, np.int64)], []
         with torch.inference_mode():
-            for part, pixels in self.photos.batches(rows[self.workers.share], size):
+            for part, pixels in self.images.batches(rows[self.workers.share], size):
                 if len(part):
                     kept.append(part)
                     found.append(self.network(pixels.to(self.device)).float().cpu())
@@ -219,7 +219,7 @@ class Trainer:
         rest = order[run.batches * options.batch_size :]
         self.network.train()
         share = self.workers.share
-        for rows, pixels in self.photos.batches(rest, options.batch_size, self.augmentation, number, share):
+        for rows, pixels in self.images.batches(rest, options.batch_size, self.augmentation, number, share):
             late = self.workers.first and time.monotonic() - saved > SAVE_SECONDS
             images, saving = self.workers.total(torch.tensor([len(rows), late])).tolist()
             if images > 1 or (images and self.network.batch_norm == "frozen"):  # of one there are no statistics
@@ -285,9 +285,9 @@ class Trainer:
         """Measure on the validation rows, keep the best weights, and save."""
         run, start = self.run, time.monotonic()
         rows, logits = self.logits(self._validation)
-        self.photos.require(len(rows), len(self._validation), "validation")
+        self.images.require(len(rows), len(self._validation), "validation")
         if run.epochs:
-            self.photos.require(run.images, len(self._train), "training")
+            self.images.require(run.images, len(self._train), "training")
         y = self._y[rows]
         accuracy = float((logits.argmax(axis=1) == y.numpy()).mean())
         loss = float(cross_entropy(torch.from_numpy(logits), y))
