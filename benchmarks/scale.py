@@ -107,7 +107,7 @@ def run_step(step: str, source: str, to: str) -> dict[str, Any]:
     elif step == "label":
         store = embedpipe.FeatureStore(to)
         ids = store.to_arrow(["id"])
-        found["rows"] = store.label(ids.append_column("label", pa.repeat("new", len(ids))), to="late").replaced
+        found["rows"] = store.label(ids.append_column("label", pa.repeat("new", len(ids))), into="late").replaced
     else:
         store = embedpipe.embed(source, to, backbone="python:scale.make", text="text", progress=False)
         found |= {"rows": store.summary.seen, "embedded": store.summary.embedded}

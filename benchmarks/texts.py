@@ -221,7 +221,7 @@ def find_data(options: argparse.Namespace) -> dict[str, Data]:
     """Return the sets that are there, and say which are left out and why."""
     found: dict[str, Data] = {}
     if options.sms.is_file():
-        columns = {"columns": "label,text", "text": "text", "label": "label"}
+        columns = {"header": "label,text", "text": "text", "label": "label"}
         found["sms"] = Data(options.sms, columns, True, {"accuracy": "SMS: accuracy", "roc_auc": "SMS: ROC AUC"})
     else:
         print(f"sms is left out: no file {options.sms}; name one with --sms")

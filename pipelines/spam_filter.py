@@ -1,6 +1,6 @@
 """From a table of messages to a spam filter that takes at most a stated share of the ham for spam.
 
-    python pipelines/spam_filter.py sms.tsv --columns label,text --false-positives 0.01 --query "you have won"
+    python pipelines/spam_filter.py sms.tsv --header label,text --false-positives 0.01 --query "you have won"
     python pipelines/spam_filter.py mails.csv --text body --label folder --spam Junk --predict new.csv --to filter
 
 Messages alike but for case, digits and punctuation are copies: one counts. The others are split at random: 60 % to
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text", metavar="COLUMN", help="of the messages; default: text, body, message...")
     parser.add_argument("--label", metavar="COLUMN", default="label", help="default: label")
     parser.add_argument("--spam", metavar="VALUE", default="spam", help="which label is spam; default: spam")
-    parser.add_argument("--columns", metavar="A,B", help="names of all columns, if a CSV or TSV file has no heading")
+    parser.add_argument("--header", metavar="A,B", help="names of all columns, if a CSV or TSV file has no header line")
     parser.add_argument("--false-positives", type=Fraction, default="0.01", metavar="SHARE", help="default: 0.01")
     parser.add_argument("--to", type=Path, default="spam-filter", metavar="FOLDER", help="default: spam-filter")
     parser.add_argument("--backbone", help="by default embedpipe's own default for texts")
@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def embed_table(table: str, arguments: argparse.Namespace, **options: Any) -> embedpipe.FeatureStore:
     """Embed what is new in a table, drop what is gone (forced: only time can be lost), and say what failed."""
-    given = {name: value for name in ("backbone", "columns", "text") if (value := getattr(arguments, name))}
+    given = {name: value for name in ("backbone", "header", "text") if (value := getattr(arguments, name))}
     to = arguments.to / f"{Path(table).stem}-{zlib.crc32(bytes(Path(table).absolute())):08x}.features"
     store = embedpipe.embed(table, to, modality="text", prune=True, force=True, **given, **options)
     run, failures = store.summary, store.failures().to_pylist()
@@ -103,7 +103,7 @@ def make_filter(store: embedpipe.FeatureStore, arguments: argparse.Namespace) ->
     if min((parts[kind] != "copy").sum() for kind in (spam, ~spam)) < 5:
         raise embedpipe.EmbedpipeError(f"under 5 messages are, or are not, {arguments.spam!r}: {sorted({*labels})[:9]}")
     for name, values in ((KIND, np.where(spam, "spam", "ham")), ("split", parts)):
-        store.label(pa.table({"id": rows["id"], name: values}), label=name, to=name)
+        store.label(pa.table({"id": rows["id"], name: values}), label=name, into=name)
     head = embedpipe.fit(store, label=KIND, to=arguments.to / "head")
     found = head.predict(store)
     score = found["probability_spam"].take(pc.index_in(rows["id"], value_set=found["id"])).to_numpy()

@@ -113,7 +113,7 @@ class SourceFields(TypedDict, total=False):
     id: str | None
     label: str | None
     split: str | None
-    columns: str | None
+    header: str | None
 
 class SplitFields(TypedDict, total=False):
     group: str | None

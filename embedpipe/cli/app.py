@@ -203,7 +203,7 @@ def label(
     *,
     id_column: Annotated[str, typer.Option("--id", help="The table's column with ids.")] = "id",
     label_column: Annotated[str, typer.Option("--label", help="The table's column with labels.")] = "label",
-    to: Annotated[str, typer.Option("--to", help="The store's column to write.")] = "label",
+    into: Annotated[str, typer.Option("--into", help="Column of the store to write.")] = "label",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -218,7 +218,7 @@ def label(
     from embedpipe.store import FeatureStore
 
     labels = read_table(table, text=(id_column,))
-    change = FeatureStore(store).label(labels, id=id_column, label=label_column, to=to)
+    change = FeatureStore(store).label(labels, id=id_column, label=label_column, into=into)
     found = change.replaced + change.unchanged
     counts = {
         "labelled": change.replaced,

@@ -267,7 +267,7 @@ def numbers(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
         first = int(np.flatnonzero(bad)[0])
         raise TrainingDataError(
             f"the weight of {rows.column('id')[first].as_py()!r} in {name!r} is {column[first].as_py()!r}, and "
-            f"{int(bad.sum())} rows have none that is a number of at least 0: set it (`embedpipe label --to {name}`)"
+            f"{int(bad.sum())} rows have none that is a number of at least 0: set it (`embedpipe label --into {name}`)"
         )
     if not weights.any():
         raise TrainingDataError(f"all weights in {name!r} are 0: no row would count")

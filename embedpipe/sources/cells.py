@@ -36,7 +36,7 @@ def table_cell_uris(column: str, count: int, location: str, names: str | None) -
     """Return the URIs of the cells of a CSV, TSV or JSON-lines file, which `read_cell_uri` opens.
 
     They are ``table://<column>/<row>::<file>``, with ``<names>/`` before the column where the names of
-    the columns were given (`SourceOptions.columns`).
+    the columns were given (`SourceOptions.header`).
     """
     before = "" if names is None else f"{_escaped(names)}/"
     return numbered(f"table://{before}{_escaped(column)}/", count, f"::{location}", width=0)

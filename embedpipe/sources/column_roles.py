@@ -49,7 +49,7 @@ def find_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: M
     payload = options.image if modality == "image" else options.text
     payload = payload or next((column for column in PAYLOAD_COLUMNS[modality] if column in schema.names), None)
     if payload is None:
-        hint = ", or all columns where the file has no header line (--columns A,B,...)"
+        hint = ", or all columns where the file has no header line (--header A,B,...)"
         hint = "; if it has texts to embed, name their column (--text COLUMN)" if modality == "image" else hint
         raise SourceError(
             f"{name!r} has no {modality} column among {_shown(schema)}; name one (--{modality} COLUMN){hint}"

@@ -60,9 +60,7 @@ def parse_csv(
     )
     if given is not None:
         if table.num_columns != len(given):
-            raise SourceError(
-                f"--columns names {len(given)} ({', '.join(given)}), but the file has {table.num_columns}"
-            )
+            raise SourceError(f"--header names {len(given)} ({', '.join(given)}), but the file has {table.num_columns}")
         table = table.rename_columns(given)
         table = table if columns is None else table.select(list(columns))
     return table, "; ".join(part for part in (note, remark) if part) or None

@@ -28,7 +28,7 @@ class SourceOptions:
     )
     label: str | None = field(default=None, metadata={"help": "Table column to carry as label."})
     split: str | None = field(default=None, metadata={"help": "Table column to carry as split."})
-    columns: str | None = field(
+    header: str | None = field(
         default=None,
         metadata={"help": "Names of the columns of a CSV or TSV file without a header line, separated by commas."},
     )

@@ -71,7 +71,7 @@ def load_table(
     if suffix not in TABLE_SUFFIXES:
         raise SourceError(f"{path!r} is no table: its suffix must be one of {', '.join(TABLE_SUFFIXES)}")
     if names is not None and suffix not in _DELIMITERS:
-        raise SourceError(f"--columns is for CSV and TSV files; the columns of {path!r} have names")
+        raise SourceError(f"--header is for CSV and TSV files; the columns of {path!r} have names")
     try:
         with open_file(location) as file:
             if suffix == ".parquet":

@@ -316,7 +316,7 @@ class FeatureStore:
         """Drop rows by id in one atomic commit; unknown ids are left out of the count."""
         return self._table.delete(pa.array(list(ids), pa.string()))
 
-    def label(self, labels: pa.Table, *, id: str = "id", label: str = "label", to: str = "label") -> Change:
+    def label(self, labels: pa.Table, *, id: str = "id", label: str = "label", into: str = "label") -> Change:
         """Set labels without embedding again.
 
         Parameters
@@ -325,7 +325,7 @@ class FeatureStore:
             One row an item; rows with unknown ids are counted and left out.
         id, label : str
             Its columns with the ids and the labels.
-        to : str
+        into : str
             The store's column to write: ``label``, ``split`` or any metadata column, made if new.
 
         Returns
@@ -336,19 +336,19 @@ class FeatureStore:
         Raises
         ------
         UsageError
-            If no id is known, a column is missing, an id comes twice, or ``to`` is one of the store's own columns.
+            If no id is known, a column is missing, an id comes twice, or ``into`` is one of the store's own columns.
         """
         for name in (id, label):
             if name not in labels.column_names:
                 raise UsageError(f"no column {name!r}{nearest(name, labels.column_names)}: {labels.column_names}")
-        _check_column(to, self.schema)
+        _check_column(into, self.schema)
         keys = labels.column(id).cast(pa.string()).combine_chunks()
         if len(pc.unique(keys)) != len(keys):
             raise UsageError(f"column {id!r} holds an id twice: give each item one row")
         if len(keys) and not self._table.rows(keys, ["id"]).num_rows:
             ours = f"whose ids are like {self.ids()[0]!r}" if len(self) else "which is empty"
             raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {self.path!r}, {ours}")
-        return self._table.set_values(keys, to, labels.column(label).combine_chunks())
+        return self._table.set_values(keys, into, labels.column(label).combine_chunks())
 
     def compact(self) -> int:
         """Merge small files into bigger ones; return how many were merged. Vectors and ids stay."""

@@ -130,7 +130,7 @@ def test_a_test_class_that_was_never_seen_is_drawn_and_named(photos: Path, tmp_p
 def test_there_is_no_picture_of_regression_and_that_is_no_failure(store: Path, tmp_path: Path) -> None:
     lengths = [f"{id},{i + 0.5}" for i, id in enumerate(FeatureStore(store).ids())]
     (tmp_path / "l.csv").write_text("\n".join(["id,length", *lengths]))
-    assert run("label", store, tmp_path / "l.csv", "--label", "length", "--to", "length").exit_code == 0
+    assert run("label", store, tmp_path / "l.csv", "--label", "length", "--into", "length").exit_code == 0
     result = run("fit", store, "--label", "length", "--picture", tmp_path / "c.png")
     assert result.exit_code == 0, result.output
     assert "ridge: regression of 'length'" in result.stdout
@@ -160,7 +160,7 @@ def test_heads_to_bet_on(store: Path, tmp_path: Path) -> None:
     rows = [f"{id},{'red;round' if i % 2 else 'red' if i % 3 else ''},{i + 0.5}" for i, id in enumerate(ids)]
     (tmp_path / "l.csv").write_text("\n".join(["id,tags,length", *rows]))
     for name in ("tags", "length"):
-        assert run("label", store, tmp_path / "l.csv", "--label", name, "--to", name).exit_code == 0
+        assert run("label", store, tmp_path / "l.csv", "--label", name, "--into", name).exit_code == 0
     sure = run(
         "fit", store, "--head", "ridge", "--calibrate", "--reject", "0.2", "--folds", "3", "--to", tmp_path / "h"
     )

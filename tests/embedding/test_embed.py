@@ -81,7 +81,7 @@ def test_vectors_follow_photos_that_change_places(
     monkeypatch.setattr("embedpipe.embedding.writer.FLUSH_ROWS", 4)
     photos = make_photos(20, classes=("all",))
     before = run(photos, to)
-    before.label(pa.table({"id": before.ids(), "label": [f"was {id}" for id in before.ids()]}), to="said")
+    before.label(pa.table({"id": before.ids(), "label": [f"was {id}" for id in before.ids()]}), into="said")
     old = dict(zip(before.ids(), before.to_numpy(), strict=True))
     names = sorted(path.name for path in photos.rglob("*.jpg"))
     folder = photos / "all"

@@ -59,7 +59,7 @@ def test_scaled_decoding_of_small_pictures_changes_nothing(store: embedpipe.Feat
 def test_labels_of_another_column(store: embedpipe.FeatureStore) -> None:
     ids = store.ids()
     table = pa.table({"id": ids[:30], "label": [float(i) + 0.5 for i in range(30)]})
-    store.label(table, to="weight")
+    store.label(table, into="weight")
     report = embedpipe.verify(store, precision="bf16", label="weight", trust=True)
     assert report.drift is not None
     head = report.drift.layers[0].head

@@ -77,7 +77,7 @@ def test_scores_are_what_the_estimator_gives(photos: Path, tmp_path: Path) -> No
     scores = np.stack([table[f"score_{name}"].to_numpy() for name in ("cat", "dog", "owl")], axis=1)
     np.testing.assert_allclose(scores, three.estimator.decision_function(X))
     pairs = [(id, "cat" if label == "cat" else "other") for id, label in zip(store.ids(), y, strict=True)]
-    store.label(pa.table({"id": [i for i, _ in pairs], "kind": [k for _, k in pairs]}), label="kind", to="kind")
+    store.label(pa.table({"id": [i for i, _ in pairs], "kind": [k for _, k in pairs]}), label="kind", into="kind")
     two = fit(store, SVC(), label="kind", folds=0)
     table = two.predict(store)
     assert table.column_names == ["id", "uri", "kind", "score_other", "actual", "error"]
@@ -160,7 +160,7 @@ def test_labels_of_any_length_survive_batches(photos: Path, tmp_path: Path) -> N
     ids = store.ids()
     order = np.argsort(store.to_numpy()[:, 0])
     words = np.where(np.arange(12)[np.argsort(order)] < 6, "ok", "defective").tolist()
-    store.label(pa.table({"id": ids, "state": words}), label="state", to="state")
+    store.label(pa.table({"id": ids, "state": words}), label="state", into="state")
     head = fit(store, Words(), label="state", folds=0)
     table = head.predict(photos, trust=True, batch_size=1)
     assert table["state"].to_pylist() == words

@@ -202,7 +202,7 @@ def test_shares_are_exact(script: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not SMS.is_file(), reason="the SMS messages are absent")
 def test_sms_as_they_are(spam_filter: Callable[..., Done], tmp_path: Path) -> None:
-    options = ("--columns", "label,text", "--to", tmp_path / "filter", "--backbone", GLOVE)
+    options = ("--header", "label,text", "--to", tmp_path / "filter", "--backbone", GLOVE)
     done = spam_filter(SMS, *options)
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "filter" / "threshold.json").read_text(encoding="utf-8"))

@@ -43,7 +43,7 @@ def store(photos: Path, tmp_path: Path) -> FeatureStore:
 
 
 def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
-    store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", to="number")
+    store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", into="number")
     found = search(store.refresh(), "dog/0004.jpg", k=3)
     assert found.num_rows == 3
     assert found["rank"].to_pylist() == [1, 2, 3]
@@ -152,7 +152,7 @@ def test_a_stored_row_of_zeros_is_like_nothing(tmp_path: Path) -> None:
 
 def test_queries_with_labels_of_different_kinds(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY)
-    store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", to="n")
+    store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", into="n")
     numbered = pa.table({"id": ["x"], "image": [str(photos / "cat/0000.jpg")], "label": [7]})
     other = embed(numbered, tmp_path / "t", backbone=TINY)
     found = search(other, ["x", str(photos)], k=1, trust=True)

@@ -108,8 +108,8 @@ def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_pa
     store = make_store()
     ids = store.ids()
     names = ["$x_1$", "日本語", "a name much too long for the legend"] * 8
-    store.label(pa.table({"id": ids, "label": names}), to="odd")
-    store.label(pa.table({"id": ids[4:], "label": np.linspace(-1, 1, len(ids) - 4)}), to="price")
+    store.label(pa.table({"id": ids, "label": names}), into="odd")
+    store.label(pa.table({"id": ids[4:], "label": np.linspace(-1, 1, len(ids) - 4)}), into="price")
     odd = embedpipe.map(store.refresh(), tmp_path / "odd.png", label="odd")
     price = embedpipe.map(store, tmp_path / "price.png", label="price", column="embedding")
     assert has_colour(odd, "#EE7733")

@@ -26,7 +26,7 @@ def texts_of(listing: Listing) -> list[object]:
 
 def opened(path: Path, data: bytes, columns: str | None = None) -> Listing:
     path.write_bytes(data)
-    return open_source(path, SourceOptions(columns=columns), "text")
+    return open_source(path, SourceOptions(header=columns), "text")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -146,31 +146,31 @@ def test_names_for_a_file_without_header_line(tmp_path: Path) -> None:
     assert uri == f"table://id, label, text/text/0::{path}"
     assert listing.read(0) == read_uri(uri, "text") == "001"
     for wrong in ("id,text", "id,label,text,more"):
-        with pytest.raises(SourceError, match=r"--columns names \d \(id,.*but the file has 3"):
+        with pytest.raises(SourceError, match=r"--header names \d \(id,.*but the file has 3"):
             opened(path, path.read_bytes(), wrong)
     with pytest.raises(SourceError, match="several columns named 'a'"):
         opened(path, path.read_bytes(), "a,a,text")
-    with pytest.raises(SourceError, match="--columns is for CSV and TSV"):
+    with pytest.raises(SourceError, match="--header is for CSV and TSV"):
         opened(tmp_path / "t.jsonl", b'{"text": "x"}', "text")
     pd.DataFrame({"text": ["x"]}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(SourceError, match="--columns is for CSV and TSV"):
-        open_source(tmp_path / "t.parquet", SourceOptions(columns="text"), "text")
+    with pytest.raises(SourceError, match="--header is for CSV and TSV"):
+        open_source(tmp_path / "t.parquet", SourceOptions(header="text"), "text")
 
 
 def test_images_without_header_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a.jpg,cat\nb.jpg,dog\n")
-    listing = open_source(tmp_path / "t.csv", SourceOptions(columns="file,label"))
+    listing = open_source(tmp_path / "t.csv", SourceOptions(header="file,label"))
     assert listing.table.column("id").to_pylist() == ["a.jpg", "b.jpg"]
 
 
 def test_without_names_the_error_says_how_to_give_them(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"\['ham', 'Go.{38}\.\.\.'\].*--columns"):
+    with pytest.raises(SourceError, match=r"\['ham', 'Go.{38}\.\.\.'\].*--header"):
         opened(tmp_path / "t.tsv", b"ham\tGo" + b"o" * 100 + b"\nspam\tx\n")
 
 
 @pytest.mark.skipif(not SMS.exists(), reason="needs ../shared/data/sms")
 def test_real_messages_keep_every_row_and_quote() -> None:
-    listing = open_source(SMS, SourceOptions(columns="label,text"), "text")
+    listing = open_source(SMS, SourceOptions(header="label,text"), "text")
     lines = SMS.read_bytes().decode().removesuffix("\n").split("\n")
     assert len(listing) == 5574
     assert texts_of(listing) == [line.split("\t", 1)[1] for line in lines]

@@ -147,7 +147,7 @@ def test_names_that_the_store_needs_for_texts(name: str) -> None:
         ({"text": [1]}, {}, "text column 'text' of 'the table' holds int64"),
         ({"text": [["a"]]}, {}, "holds list"),
         ({"text": ["a"]}, {"image": "text"}, "--image 'text' is for backbones that take images.*give --text"),
-        ({"text": ["a"]}, {"columns": "a"}, "--columns is for CSV and TSV"),
+        ({"text": ["a"]}, {"header": "a"}, "--header is for CSV and TSV"),
     ],
 )
 def test_wrong_columns_for_texts(columns: dict[str, Any], options: dict[str, Any], words: str) -> None:

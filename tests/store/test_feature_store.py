@@ -75,7 +75,7 @@ def test_labels_come_late_and_change(store: FeatureStore) -> None:
     with pytest.raises(UsageError, match="holds an id twice"):
         store.label(pa.table({"id": ["a", "a"], "label": ["z", "x"]}))
     with pytest.raises(UsageError, match="keeps for itself"):
-        store.label(pa.table({"id": ["a"], "label": ["z"]}), to="content_hash")
+        store.label(pa.table({"id": ["a"], "label": ["z"]}), into="content_hash")
     with pytest.raises(UsageError, match=r"none of the 1 ids, such as 'c.jpg', is in .* whose ids are like 'a'"):
         store.label(pa.table({"id": ["c.jpg"], "label": ["z"]}))
     with pytest.raises(UsageError, match="no column 'name'"):
@@ -85,13 +85,13 @@ def test_labels_come_late_and_change(store: FeatureStore) -> None:
 def test_labels_by_an_older_handle_lose_nothing(store: FeatureStore) -> None:
     store.write(rows(["a", "b"]))
     first, second = FeatureStore(store.path), FeatureStore(store.path)
-    first.label(pa.table({"id": ["a"], "label": ["x"]}), to="first")
+    first.label(pa.table({"id": ["a"], "label": ["x"]}), into="first")
     store.refresh().remove(["b"])
-    second.label(pa.table({"id": ["a", "b"], "label": ["y", "y"]}), to="second")
+    second.label(pa.table({"id": ["a", "b"], "label": ["y", "y"]}), into="second")
     assert store.refresh().to_arrow(["id", "first", "second"]).to_pylist() == [{"id": "a", "first": "x", "second": "y"}]
     for name in ("ID", "Embedding", "", "First"):
         with pytest.raises(UsageError, match="choose another name"):
-            store.label(pa.table({"id": ["a"], "label": ["z"]}), to=name)
+            store.label(pa.table({"id": ["a"], "label": ["z"]}), into=name)
 
 
 def test_places_that_are_none() -> None:

@@ -148,7 +148,7 @@ def _identity(part: Listing, source: SourceOptions, options: BackboneOptions) ->
     from embedpipe.decoding import payload_hash
 
     digest = hashlib.sha256(part.root.encode())
-    listed = [source.prefix, source.image, source.text, source.id, source.columns, options.modality]
+    listed = [source.prefix, source.image, source.text, source.id, source.header, options.modality]
     digest.update(json.dumps(listed).encode())
     if part.table.column("uri").null_count:
         for row in range(len(part)):

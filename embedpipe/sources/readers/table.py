@@ -39,16 +39,16 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     name = split(location)[1]
     time = modified(location)  # before it is read: what is written later is another file
     if suffix_of(name) != ".parquet":
-        table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.columns)
+        table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.header)
         roles = find_roles(table.schema, options, name, modality)
         column = table.column(roles.payload)
         if modality == "text":
-            payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.columns), time)
+            payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.header), time)
         else:
             payloads = _images(column, split(location)[0])
         return _list(table, roles, payloads, name, location, notes)
-    if options.columns is not None:
-        raise SourceError(f"--columns is for CSV and TSV files; the columns of {name!r} have names")
+    if options.header is not None:
+        raise SourceError(f"--header is for CSV and TSV files; the columns of {name!r} have names")
     try:
         with open_file(location) as file:
             schema = pq.ParquetFile(file).schema_arrow
@@ -74,8 +74,8 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
 
     Paths are relative to the working folder; all else is as in `list_table`.
     """
-    if options.columns is not None:
-        raise SourceError("--columns is for CSV and TSV files; the columns of a table in memory have names")
+    if options.header is not None:
+        raise SourceError("--header is for CSV and TSV files; the columns of a table in memory have names")
     name = "the table"
     table = pa.RecordBatchReader.from_stream(frame).read_all()
     refuse_doubled_names(table.schema, name)
