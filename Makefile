@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench peers clean
+.PHONY: help install demo test lint docs bench peers clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV) and installing embedpipe: a few minutes and about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --progress-bar on \
-	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,text,clip,cpu,finetune]'
+	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,docs,text,clip,cpu,finetune]'
 	@$(VENV)/bin/python -c 'import embedpipe; print("installed: embedpipe", embedpipe.__version__)'
 	@touch $@
 
@@ -30,10 +30,14 @@ demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, pr
 test: $(STAMP) ## Run all tests, two at a time, with coverage
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov=embedpipe --cov-fail-under=90 --cov-report=term:skip-covered
 
-lint: $(STAMP) ## Check style, formatting and types
+lint: $(STAMP) ## Check style, formatting, types and documentation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@$(MAKE) --no-print-directory docs
+
+docs: $(STAMP) ## Build the documentation in build/docs; a warning is an error
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
 bench: $(STAMP) ## Run every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done

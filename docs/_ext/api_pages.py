@@ -1,0 +1,75 @@
+"""The pages of the Python reference: one for the names at the top, one a package, from what each of them exports."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from pathlib import Path
+
+from writing import write_if_changed
+
+import embedpipe
+
+#: Packages whose public names are for users and plug-ins; the others serve these.
+PACKAGES = (
+    "sources",
+    "decoding",
+    "backbones",
+    "embedding",
+    "store",
+    "neighbours",
+    "splits",
+    "statistics",
+    "estimators",
+    "heads",
+    "querying",
+    "evaluation",
+    "finetuning",
+    "report",
+    "diagnosis",
+)
+
+
+def write(folder: Path) -> None:
+    """Write the pages and the list of them."""
+    top = [name for name in embedpipe.__all__ if not name.startswith("__")]
+    kinds: dict[str, list[str]] = {"Verbs and loaders": [], "Classes": []}
+    for name in sorted(top, key=str.lower):
+        kinds["Classes" if inspect.isclass(getattr(embedpipe, name)) else "Verbs and loaders"].append(name)
+    parts = ["# embedpipe\n", "Everything here is imported with `import embedpipe`.\n"]
+    for kind, names in kinds.items():
+        parts += [f"## {kind}\n", _table("embedpipe", names)]
+    write_if_changed(folder / "api-embedpipe.md", "\n".join(parts))
+    for package in PACKAGES:
+        write_if_changed(folder / f"api-{package}.md", _package(package, set(top)))
+
+
+def _package(package: str, top: set[str]) -> str:
+    module = importlib.import_module(f"embedpipe.{package}")
+    names = [name for name in module.__all__ if name not in top]
+    also = [name for name in module.__all__ if name in top]
+    parts = [f"# embedpipe.{package}\n", inspect.cleandoc(module.__doc__ or "") + "\n"]
+    if also:
+        listed = ", ".join(f"`{name}`" for name in also)
+        parts.append(f"At the top of the package, and described [there](api-embedpipe.md): {listed}.\n")
+    if names:
+        parts.append(_table(f"embedpipe.{package}", names))
+    return "\n".join(parts)
+
+
+def _table(module: str, names: list[str]) -> str:
+    """List names: functions and classes with pages of their own, constants and aliases of types by what they are."""
+    values = {name: getattr(importlib.import_module(module), name) for name in names}
+    own_page = [name for name, value in values.items() if inspect.isfunction(value) or isinstance(value, type)]
+    own_page = [name for name in own_page if not isinstance(values[name], types.GenericAlias)]
+    listed = "\n".join(f"   ~{module}.{name}" for name in own_page)
+    table = f"```{{eval-rst}}\n.. autosummary::\n   :toctree: api\n   :nosignatures:\n\n{listed}\n```\n"
+    others = [f"- `{name}`: {_short(values[name])}" for name in names if name not in own_page]
+    return (table if own_page else "") + "\n" + "\n".join(others) + "\n"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "a dict with the keys " + ", ".join(f"`{key}`" for key in value)
+    return f"`{inspect.formatannotation(value)}`"
