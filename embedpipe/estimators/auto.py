@@ -19,6 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.linear.lda import ShrunkenLDA
@@ -196,6 +197,7 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         return predicted
 
 
+@public_in("embedpipe.estimators")
 class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
     """Picks layer, normalisation and head by accuracy on held-out training rows, then fits and calibrates it.
 
@@ -261,6 +263,7 @@ class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
         return wrong, float(1 - np.average(wrong, weights=weights)), loss
 
 
+@public_in("embedpipe.estimators")
 class AutoRegressor(RegressorMixin, _Auto):  # type: ignore[misc]
     """Picks layer, normalisation and head by R2 on held-out training rows, then fits it.
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.neighbours import Cells, make_cells, near_rows, nearest_rows, normalised
 from embedpipe.neighbours.exact import METRICS, Metric
@@ -21,9 +22,6 @@ WEIGHTS = ("uniform", "distance", "softmax")
 
 class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
     """Parameters, training rows and neighbours: what classifier and regressor share."""
-
-    #: 0 where the search is exact, as in all heads that were saved before there was another.
-    probes_: int = 0
 
     def __init__(
         self,
@@ -139,6 +137,7 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         return np.divide(weights, total, out=np.full_like(weights, 1 / weights.shape[1]), where=total != 0), positions
 
 
+@public_in("embedpipe.estimators")
 class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[misc]
     """Classify by a vote of the k nearest training rows, exact or approximate, on FAISS.
 
@@ -205,6 +204,7 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
         return labels
 
 
+@public_in("embedpipe.estimators")
 class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
     """Predict the weighted mean of the k nearest training rows' values, on FAISS.
 

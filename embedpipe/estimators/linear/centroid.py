@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS, LinearClassifier
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 
+@public_in("embedpipe.estimators")
 class CentroidClassifier(LinearClassifier):
     """Choose the class whose mean points the same way: SimpleShot's CL2N (Wang et al., 2019, arXiv:1911.04623).
 

@@ -10,6 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit, softmax
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
 from embedpipe.estimators.solvers.column_stats import Columns, Floats, blocks
 from embedpipe.estimators.solvers.torch_matrix import place
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FLOOR = 1e-9
 
 
+@public_in("embedpipe.estimators")
 class ShrunkenLDA(LinearClassifier):
     """Linear discriminants, each class's covariance shrunk as Ledoit and Wolf (2004) do.
 
@@ -44,9 +46,6 @@ class ShrunkenLDA(LinearClassifier):
     priors_ : float64 array (n_classes,)
         Each class's share of the rows.
     """
-
-    #: So it is of heads that were saved before there was a choice.
-    device: str | None = None
 
     def __init__(self, *, device: str | None = None) -> None:
         self.device = device

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
 from embedpipe.estimators.solvers.column_stats import Columns, Floats, scores_of
 from embedpipe.estimators.solvers.dual import is_wide, solve_wide_path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int64]
 
 
+@public_in("embedpipe.estimators")
 class TunedLogisticRegression(LinearClassifier):
     """Multinomial logistic regression on features scaled by `VarianceFloorScaler`; C by held-out log-loss.
 

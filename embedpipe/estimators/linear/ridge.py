@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from embedpipe._utils.blas_threads import one_blas_thread
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS, LinearClassifier
 from embedpipe.estimators.solvers.column_stats import Columns, Floats, blocks, scores_of
 from embedpipe.estimators.solvers.torch_matrix import place
@@ -102,9 +103,6 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
     coef_: Floats
     intercept_: Floats
 
-    #: So it is of heads that were saved before there was a choice.
-    device: str | None = None
-
     def __init__(self, alphas: Sequence[float] = ALPHAS, *, cv: Folds = None, device: str | None = None) -> None:
         self.alphas = alphas
         self.cv = cv
@@ -130,6 +128,7 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = _Decomposed.of(placed, Y, np.arange(len(X)), weights).solution(self.alpha_)
 
 
+@public_in("embedpipe.estimators")
 class TunedRidgeClassifier(LinearClassifier, _Ridge):
     """Ridge regression on -1 and 1, one output a class; the penalty by held-out squared error.
 
@@ -156,6 +155,7 @@ class TunedRidgeClassifier(LinearClassifier, _Ridge):
         return self
 
 
+@public_in("embedpipe.estimators")
 class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
     """Ridge regression; the penalty by held-out squared error. Parameters are those of `TunedRidgeClassifier`.
 
@@ -166,9 +166,6 @@ class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
     coef_ : float64 array (n_outputs, n_features)
     intercept_ : float64 array (n_outputs,)
     """
-
-    #: Whether targets were one vector; so it is of heads that were saved before there was a choice.
-    _single = True
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Choose ``alpha_`` and fit: ``X`` (n_samples, n_features), ``y`` (n_samples,) or (n_samples, n_outputs)."""

@@ -11,10 +11,12 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 
+@public_in("embedpipe.estimators")
 class CommonComponentRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Subtract the projection on the first singular vectors of the training rows, which are not centred.
 

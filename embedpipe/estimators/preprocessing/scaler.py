@@ -8,9 +8,11 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.solvers.column_stats import with_variance_floor
 
 
+@public_in("embedpipe.estimators")
 class VarianceFloorScaler(StandardScaler):  # type: ignore[misc]
     """Scikit-learn's StandardScaler, but for the quarter of the columns that varies least: it is scaled as the next.
 

@@ -12,6 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import FOLDS, Weights, WrappedEstimator
@@ -26,6 +27,7 @@ FLOORS = (1e-12, 1e-3, 3e-3, 1e-2, 3e-2)
 USUAL_FLOOR = 1e-2
 
 
+@public_in("embedpipe.estimators")
 class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # type: ignore[misc]
     """Divide a classifier's logits by one temperature, so that its probabilities are as often right as they say.
 

@@ -9,12 +9,14 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 from embedpipe.estimators.wrappers.base import WrappedEstimator
 from embedpipe.splits.inner import Folds
 
 
+@public_in("embedpipe.estimators")
 class CrossConformalRegressor(RegressorMixin, WrappedEstimator):  # type: ignore[misc]
     """Give each prediction an interval that holds the truth as often as asked, whatever the regressor: CV+.
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNRegressor
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats
@@ -18,6 +19,7 @@ from embedpipe.estimators.wrappers.base import fit_on, head_of, only_if
 from embedpipe.splits.inner import Folds
 
 
+@public_in("embedpipe.estimators")
 class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """One head a label, which says whether it is there (one-vs-rest); or one regression on all labels at once.
 

@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNClassifier
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats
@@ -22,6 +23,7 @@ RejectBy = Literal["probability", "distance"]
 NEIGHBOR = 10
 
 
+@public_in("embedpipe.estimators")
 class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[misc]
     """A classifier that also says which rows it would rather give back undecided.
 

@@ -24,6 +24,7 @@ from embedpipe import heads
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.config import cache_folder, usable_cores
 from embedpipe._utils.progress import Advance
+from embedpipe._utils.public import source_module
 from embedpipe.errors import UsageError
 from embedpipe.estimators.auto import AutoClassifier
 from embedpipe.estimators.wrappers.base import fit_on
@@ -118,7 +119,7 @@ def measure_all(
 def _code(estimator: Any) -> str:
     """Return a hash of the code of our heads, and of the files that a user's classes are in."""
     parts = [estimator, *estimator.get_params(deep=True).values()]
-    names = {type(part).__module__ for part in parts if hasattr(part, "get_params")}
+    names = {source_module(type(part)) for part in parts if hasattr(part, "get_params")}
     files = [inspect.getsourcefile(sys.modules[name]) for name in names if name.split(".")[0] != "sklearn"]
     digest = hashlib.sha256()
     for file in sorted({*filter(None, files), *map(str, Path(heads.__file__).parent.glob("*.py"))}):

@@ -1,0 +1,64 @@
+"""Estimators are pickled by their public path, which stays the same when a file moves."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+import embedpipe.estimators
+from embedpipe._utils.public import source_module
+from embedpipe.estimators import FaissKNNClassifier, TunedRidge
+from embedpipe.heads.saving import OURS
+
+PUBLIC = [getattr(embedpipe.estimators, name) for name in embedpipe.estimators.__all__]
+
+
+@pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
+def test_class_in_saved_heads_has_public_path(cls: type) -> None:
+    assert cls.__module__ == "embedpipe.estimators"
+    assert getattr(embedpipe.estimators, cls.__qualname__) is cls
+
+
+def test_saved_heads_may_hold_exactly_the_exported_estimators() -> None:
+    assert {*OURS} == {*PUBLIC}
+
+
+@pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
+def test_source_of_methods_is_found(cls: type) -> None:
+    module = sys.modules[source_module(cls)]
+    assert f"class {cls.__name__}" in inspect.getsource(module)
+    assert "def __sklearn_tags__" in inspect.getsource(cls.__sklearn_tags__)  # type: ignore[attr-defined]
+
+
+def test_source_module_of_a_subclass_is_its_own() -> None:
+    subclass = type("Subclass", (TunedRidge,), {"__module__": __name__})
+    assert source_module(subclass) == __name__
+
+
+def test_pickle_loads_in_a_fresh_process(tmp_path: Path) -> None:
+    X = np.arange(12.0)[:, None]
+    fitted = TunedRidge().fit(X, X[:, 0])
+    (tmp_path / "ridge.pickle").write_bytes(pickle.dumps(fitted))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).predict([[3.0]])[0])"
+    run = subprocess.run([sys.executable, "-c", code, tmp_path / "ridge.pickle"], check=True, stdout=subprocess.PIPE)
+    assert float(run.stdout) == fitted.predict([[3.0]])[0]
+
+
+def predicted(estimator: Any, X: Any) -> list[int]:
+    labels: list[int] = estimator.predict(X).tolist()
+    return labels
+
+
+def test_joblib_sends_estimators_to_other_processes() -> None:
+    fitted = FaissKNNClassifier(1).fit([[0.0], [1.0]], [0, 1])
+    jobs = [joblib.delayed(predicted)(copy, [[0.9]]) for copy in (fitted, clone(fitted).fit([[0.0], [1.0]], [1, 0]))]
+    assert joblib.Parallel(2, backend="multiprocessing")(jobs) == [[1], [0]]
