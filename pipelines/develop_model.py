@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=10, metavar="N", help="labels a class (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, metavar="N", help="target photos (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of the training (default: 0)")
-    parser.add_argument("--near", type=float, default=0.95, help="as of `embedpipe evaluate` (default: %(default)s)")
+    near = {"type": lambda text: text if text == "off" else float(text), "default": 0.95}
+    parser.add_argument("--near-duplicates", **near, help="as of `embedpipe evaluate` (default: %(default)s)")
     arguments = parser.parse_args()
     if any(arguments.to.resolve().is_relative_to(Path(one).resolve()) for one in (arguments.source, arguments.target)):
         parser.error(f"--to {arguments.to} lies in a folder of photos: its files would be taken for some")
@@ -91,7 +93,7 @@ def embed_rows(table: pa.Table, to: Path, **backbone: str | None) -> embedpipe.F
 def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.FineTuneResult:
     """Train on the source, and say how that went."""
     name = arguments.backbone
-    options = {option: getattr(arguments, option) for option in ("epochs", "learning_rate", "seed", "near")}
+    options = {option: getattr(arguments, option) for option in ("epochs", "learning_rate", "seed", "near_duplicates")}
     options["weights"] = name.removeprefix("checkpoint/") if name.startswith("checkpoint/") else "default"
     options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # random ones have none to keep
     found = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
@@ -101,9 +103,9 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     return found
 
 
-def compare(stores: dict[str, embedpipe.FeatureStore], near: float) -> dict[str, object]:
+def compare(stores: dict[str, embedpipe.FeatureStore], near: float | Literal["off"]) -> dict[str, object]:
     """Print and return what a head on each backbone, plain and developed, is worth on the target's test photos."""
-    found = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near=near)
+    found = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
     test = pc.count_distinct(found.predictions["id"]).as_py()
     print(f"\n{found.rows - test:,} labelled photos of {len(found.classes)} classes, {test:,} to measure on; accuracy:")
     print(f"  {'always the commonest class':28}{found.baseline['accuracy']:7.1%}")
@@ -135,7 +137,7 @@ def main() -> int:
     found = develop(source, arguments)
     arch = arguments.backbone if arguments.backbone.startswith("python:") else None  # no file names code
     after = embed_rows(target, to / "target-developed.features", backbone=f"checkpoint/{found.backbone}", arch=arch)
-    compared = compare({"plain": before, "developed": after}, arguments.near)
+    compared = compare({"plain": before, "developed": after}, arguments.near_duplicates)
     (to / "result.json").write_text(json.dumps({"training": found.to_dict(), **compared}, indent=2), encoding="utf-8")
     print(f"\n{to / 'result.json'}; the backbone: checkpoint/{found.backbone}")
     return SOME_FAILED if any(store.summary.failed for store in (source, before, after)) else 0

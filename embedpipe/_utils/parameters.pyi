@@ -44,7 +44,7 @@ class EvaluateFields(TypedDict, total=False):
     folds: int
     repeats: int
     group: str | None
-    near: float
+    near_duplicates: float | Literal["off"]
     splits: str | None
 
 class FineTuneFields(TypedDict, total=False):
@@ -117,7 +117,7 @@ class SourceFields(TypedDict, total=False):
 
 class SplitFields(TypedDict, total=False):
     group: str | None
-    near: float
+    near_duplicates: float | Literal["off"]
     splits: str | None
 
 class AdviseParameters(AdviseFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...

@@ -69,13 +69,26 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
 def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
     type_ = typing.get_type_hints(cls)[field.name]
     default = field.default
+    words = [word for part in typing.get_args(type_) for word in typing.get_args(part)]
+    parser = metavar = None
     if typing.get_origin(type_) is tuple:
         type_, default = list[str], list(default) if isinstance(default, tuple) else []
+    elif float in typing.get_args(type_) and words:
+        type_, parser, metavar = str, _number_or_word, "|".join(["NUMBER", *words])
     name, told = "--" + field.name.replace("_", "-"), field.metadata["help"]
-    option = typer.Option(name, help=told, rich_help_panel=PANELS.get(cls))
+    panel = PANELS.get(cls)
+    option = typer.Option(name, help=told, rich_help_panel=panel, parser=parser, metavar=metavar)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]
     )
+
+
+def _number_or_word(text: Any) -> Any:
+    """Return a float, or the text as it is: the option dataclass checks which words are allowed."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:

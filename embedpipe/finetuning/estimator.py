@@ -36,7 +36,7 @@ from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport
 from embedpipe.neighbours.duplicates import near_duplicates
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing
 from embedpipe.splits.grouped import fold_numbers
@@ -64,8 +64,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         As in `FineTuneOptions`; the seed also chooses the rows that are held out.
     validation_fraction : float
         Share of the rows that is held out: one row in 2, 3, 4..., whichever is nearest.
-    near : float
-        Centred cosine of the frozen features from which rows are near-duplicates and stay on one side; 1.01 for none.
+    near_duplicates : float or "off"
+        Centred cosine of the frozen features from which rows are near-duplicates and stay on one side,
+        or ``"off"``.
     device : str, optional
         Where to train and predict; the GPU if it works, else the processor.
     verbose : bool
@@ -105,7 +106,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         lora: int | None = _TRAINING.lora,
         augment: str = _TRAINING.augment,
         validation_fraction: float = 0.2,
-        near: float = NEAR,
+        near_duplicates: NearDuplicates = NEAR,
         seed: int = _TRAINING.seed,
         device: str | None = None,
         verbose: bool = False,
@@ -124,7 +125,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.lora = lora
         self.augment = augment
         self.validation_fraction = validation_fraction
-        self.near = near
+        self.near_duplicates = near_duplicates
         self.seed = seed
         self.device = device
         self.verbose = verbose
@@ -232,6 +233,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"validation_fraction={self.validation_fraction} is not above 0 and up to 0.5: 0.2 is usual"
             )
         names = {field.name for field in dataclasses.fields(FineTuneOptions)}
+        check_near_duplicates(self.near_duplicates)
         return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
 
     def _load(self) -> ImageBackbone:
@@ -242,7 +244,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _divide(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
         """Return the rows to train on, with all classes, and those held out: classes even, near-duplicates whole."""
-        groups = near_duplicates(vectors, self.near) if self.near <= 1 else np.arange(len(y))
+        cosine = self.near_duplicates
+        groups = np.arange(len(y)) if cosine == "off" else near_duplicates(vectors, cosine)
         parts = round(1 / self.validation_fraction)
         held_out = fold_numbers(y, groups, parts, np.random.default_rng(self.seed)) == 0
         unknown = ~np.isin(y, y[~held_out])
@@ -250,7 +253,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not held_out.any():
             raise TrainingDataError(
                 f"{len(y)} images are too few to train on and to stop by: give more, or join fewer near-duplicates "
-                f"(near={self.near})"
+                f"(near_duplicates={self.near_duplicates})"
             )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +14,14 @@ class SplitOptions:
     group: str | None = field(
         default=None, metadata={"help": "A column: rows with the same value stay on one side, as of one patient."}
     )
-    near: float = field(
+    near_duplicates: NearDuplicates = field(
         default=NEAR,
-        metadata={"help": "Centred cosine from which rows are near-duplicates and stay on one side; 1.01 for none."},
+        metadata={"help": "Centred cosine from which rows are near-duplicates and stay on one side, or off."},
     )
     splits: str | None = field(
         default=None,
         metadata={"help": "A .parquet file of splits, as `evaluate` writes it: its first division is used."},
     )
+
+    def __post_init__(self) -> None:
+        check_near_duplicates(self.near_duplicates)

@@ -81,7 +81,7 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         label=label,
         task="classification",
         group=options.group,
-        near=options.near,
+        near_duplicates=options.near_duplicates,
         splits=options.splits,
         column=(network_layer(store),),
         repeats=1,
@@ -99,7 +99,7 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
     if not len(train) or not len(validation):
         raise TrainingDataError(
             f"{len(one.train)} rows are too few to train on and to stop by: label more, or join fewer near-duplicates "
-            "(--near)"
+            "(--near-duplicates)"
         )
     hashes = _column(store, "content_hash", rows.ids)
     train, validation, test = (part[~shifted[part]] for part in (train, validation, one.test))

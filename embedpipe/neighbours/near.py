@@ -7,4 +7,19 @@ the 3,781 photographs it joins one pair that nobody planted: one picture under t
 groups, and few of these are copies; 12 % would at 0.97.
 """
 
+from typing import Any, Literal
+
+from embedpipe.errors import UsageError
+
 NEAR = 0.95
+#: The option ``near_duplicates``: the cosine from which rows are near-duplicates, or "off" to look for none.
+NearDuplicates = float | Literal["off"]
+
+
+def check_near_duplicates(value: Any) -> NearDuplicates:
+    """Return the option ``near_duplicates``; raise UsageError unless it is a cosine above 0, at most 1, or "off"."""
+    if value == "off":
+        return "off"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise UsageError(f"near_duplicates must be a cosine in (0, 1] or 'off', got {value!r}: {NEAR} is the default")
+    return value

@@ -168,7 +168,7 @@ def _without_rare(
     gone = np.isin(kinds, rare)
     named, most = _named(y, kinds, rare), int(units[rare].max())
     few = f"{most} row{'s' * (most > 1)}{apart}{' each at most' * (len(rare) > 1)}, fewer than the {folds} folds"
-    joined = "; or join fewer near-duplicates (--near 0.99; 1.01: none)" * ("near-duplicates" in bonds.what)
+    joined = "; or join fewer near-duplicates (--near-duplicates 0.99, or off)" * ("near-duplicates" in bonds.what)
     if len(units) - len(rare) < 2:
         fewest = np.sort(units)[-2]
         fewer = f" (or `evaluate --folds {fewest}`)" if fewest > 1 else ""

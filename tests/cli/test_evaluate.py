@@ -108,6 +108,8 @@ def test_a_published_protocol(store: Path) -> None:
         (("--task", "multilabel"), "task='multilabel' is not compared"),
         (("--margin", "-1"), "margin=-1.0 is no width"),
         (("--folds", "1"), "folds=1"),
+        (("--near-duplicates", "1.01"), "near_duplicates must be a cosine in (0, 1] or 'off', got 1.01"),
+        (("--near-duplicates", "of"), "near_duplicates must be a cosine in (0, 1] or 'off', got 'of'"),
         (("--page", "page.pdf"), "must end in .html"),
         (("--predictions", "table.csv"), "must end in .parquet"),
         (("--splits", "splits.csv"), "must end in .parquet"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 import embedpipe
 
-FAST = ("--epochs", "1", "--batch-size", "8", "--near", "1.01", "--trust")
+FAST = ("--epochs", "1", "--batch-size", "8", "--near-duplicates", "off", "--trust")
 
 
 @pytest.fixture(scope="module")

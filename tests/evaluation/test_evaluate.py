@@ -360,7 +360,7 @@ def test_near_duplicates_are_reported_and_kept_together(tmp_path: Path) -> None:
     assert any("near-duplicates" in note and "20 rows" in note for note in found.notes)
     fold = {row["id"]: row["resample"] for row in found.predictions.to_pylist()}
     assert all(fold[f"row-{i:03d}"] == fold[f"row-{i + 30:03d}"] for i in range(10))
-    apart = evaluate(store, heads=["centroid"], near=1.01, **ONCE)
+    apart = evaluate(store, heads=["centroid"], near_duplicates="off", **ONCE)
     assert "together" not in apart.protocol
     fold = {row["id"]: row["resample"] for row in apart.predictions.to_pylist()}
     assert any(fold[f"row-{i:03d}"] != fold[f"row-{i + 30:03d}"] for i in range(10))
@@ -501,7 +501,8 @@ def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
         ({"margin": float("nan")}, "margin=nan"),
         ({"folds": 1}, "folds=1"),
         ({"folds": 30}, "fewer than the 30 folds"),
-        ({"near": 0.0}, "near=0.0 is no cosine"),
+        ({"near_duplicates": 1.01}, "near_duplicates must be .* got 1.01"),
+        ({"near_duplicates": 0.0}, r"near_duplicates must be a cosine in \(0, 1\] or 'off', got 0\.0"),
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )

@@ -18,7 +18,7 @@ from stored import clusters, make_store
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation import evaluate
 
-ONCE: dict[str, Any] = {"folds": 3, "repeats": 1, "near": 1.01, "progress": False}
+ONCE: dict[str, Any] = {"folds": 3, "repeats": 1, "near_duplicates": "off", "progress": False}
 
 
 class Broken(GaussianNB):  # type: ignore[misc]
@@ -80,7 +80,9 @@ def test_exit_code_3_where_a_head_fails(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", X[:, :2], label=np.linspace(0.5, 9, 40).tolist())
     assert run("evaluate", store.path, "--heads", "ridge", "--folds", 3, "--repeats", 1, "-q").exit_code == 0
     few = make_store(tmp_path / "few", X[:6], label=names(np.arange(6) % 2))
-    result = run("evaluate", few.path, "--heads", "centroid,lda", "--folds", 3, "--repeats", 1, "--near", 1.01, "-q")
+    result = run(
+        "evaluate", few.path, "--heads", "centroid,lda", "--folds", 3, "--repeats", 1, "--near-duplicates", "off", "-q"
+    )
     assert result.exit_code in (0, 3)
     assert (result.exit_code == 3) == ("lda" in result.stderr)
 

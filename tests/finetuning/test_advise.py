@@ -27,8 +27,8 @@ from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.store.schema import vector_column
 
 #: The pictures look alike to the small network.
-FAST = {"epochs": 1, "batch_size": 16, "trust": True, "near": 1.01, "progress": False}
-ONLY_ON_STORES = {"near": 1.01, "progress": False}
+FAST = {"epochs": 1, "batch_size": 16, "trust": True, "near_duplicates": "off", "progress": False}
+ONLY_ON_STORES = {"near_duplicates": "off", "progress": False}
 
 
 def pictures(folder: Path, count: int, noise: float) -> Path:
@@ -162,7 +162,8 @@ def test_without_a_pilot_it_names_a_run_that_works(hard: Path, tmp_path: Path, m
     assert 0 < step.minutes < 5
     assert found.verdict.minutes is not None
     assert step.command == (
-        f"embedpipe advise {hard} --seeds 2 --epochs 1 --batch-size 16 --trust --near 1.01 --pilot --to store.pilot"
+        f"embedpipe advise {hard} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
+        "--pilot --to store.pilot"
     )
     assert step.told == "a pilot on 20 and 40 labels, 2 seeds each"
     assert not any("labels with" in line for line in found.would_change)  # one run is named, not two
@@ -253,7 +254,9 @@ def test_images_that_are_in_no_store_yet(tmp_path: Path) -> None:
 
 def test_a_pilot_that_fits_into_a_time(tmp_path: Path) -> None:
     X, y = clusters(800, classes=2)
-    split = read_split_rows(make_store(tmp_path / "store", X, label=named(y)), "label", SplitOptions(near=1.01))
+    split = read_split_rows(
+        make_store(tmp_path / "store", X, label=named(y)), "label", SplitOptions(near_duplicates="off")
+    )
     labels = len(split.train) + len(split.validation)
     assert labels == 640
     cost = Cost(full=640.0, picture=0.0, device="cpu")  # a second a label
@@ -307,7 +310,7 @@ def test_what_cannot_be_advised_on(hard: Path, tmp_path: Path) -> None:
     X, y = clusters(60)
     other = make_store(tmp_path / "other", X, "other", label=named(y))
     with pytest.raises(UsageError, match="none of the ids"):
-        advise([hard, other], near=1.01)
+        advise([hard, other], near_duplicates="off")
     texts = embedpipe.embed([f"text {i}" for i in range(4)], tmp_path / "texts", modality="text",
                             backbone="python:tiny_text_backbone.make")  # fmt: skip
     with pytest.raises(UsageError, match="holds vectors of texts"):

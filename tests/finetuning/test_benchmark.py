@@ -41,7 +41,7 @@ from embedpipe.heads.training_data import read_finite
 from embedpipe.statistics import Estimate
 
 #: The pictures look alike to the small network, and it learns fast.
-FAST: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "trust": True, "near": 1.01}
+FAST: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "trust": True, "near_duplicates": "off"}
 SHIFT: dict[str, Any] = {"corruptions": ("gaussian_noise", "fog"), "severities": (1, 5)}
 
 
@@ -113,7 +113,7 @@ def test_a_finished_run_is_read_and_grows(made: Path, found: tuple[Benchmark, Pa
 
 def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found: tuple[Benchmark, Path]) -> None:
     store = embedpipe.FeatureStore(made)
-    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     pool = np.sort(np.concatenate([split.train, split.validation]))
     rows = draw_labels(split.y, split.splits.groups, pool, 24, 1).rows
     X = read_finite(store, store.dims, split.ids)
@@ -138,7 +138,7 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     options = {**FAST, "epochs": 0, **SHIFT}
     cell = benchmark(made, to=tmp_path / "run", seeds=1, sizes=(30,), learners=["hand-off"], **options).cells[0]
     store = embedpipe.FeatureStore(made)
-    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     pool = np.sort(np.concatenate([split.train, split.validation]))
     rows = draw_labels(split.y, split.splits.groups, pool, 30, 0).rows
     X = read_finite(store, store.dims, split.ids)
@@ -200,7 +200,7 @@ def test_sizes_where_none_are_named() -> None:
 
 #: Of the run that is killed.
 KILLED = {"seeds": 1, "sizes": (16, 32), "learners": ("probe", "hand-off", "scratch"), "epochs": 3, "batch_size": 4,
-          "augment": "strong", "patience": 9, "learning_rate": 0.01, "trust": True, "near": 1.01,
+          "augment": "strong", "patience": 9, "learning_rate": 0.01, "trust": True, "near_duplicates": "off",
           "corruptions": ("fog",), "severities": (2,)}  # fmt: skip
 RUN = f"""
 import sys
@@ -247,7 +247,7 @@ def test_a_time_budget_leaves_out_the_largest(made: Path, tmp_path: Path) -> Non
 
 def test_pictures_that_cannot_be_read_are_left_out_for_all(tmp_path: Path) -> None:
     store = embedpipe.embed(colours(tmp_path / "photos", 60), tmp_path / "store", backbone=TINY)
-    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     lost = [split.ids[int(rows[0])].as_py() for rows in (split.test, split.train)]
     for name in lost:
         (tmp_path / "photos" / name).unlink()
@@ -422,4 +422,6 @@ def test_a_store_of_several_layers_is_trained_by_its_last(made: Path, tmp_path: 
     by_last = benchmark(several, to=tmp_path / "a", **options).cells[0]
     alone = embedpipe.embed(photos, tmp_path / "alone", backbone=TINY, layer=("conv2",))
     assert by_last.right == benchmark(alone, to=tmp_path / "b", **options).cells[0].right
-    assert len(embedpipe.finetune(several, to=tmp_path / "tuned", epochs=0, trust=True, near=1.01).epochs) == 1
+    assert (
+        len(embedpipe.finetune(several, to=tmp_path / "tuned", epochs=0, trust=True, near_duplicates="off").epochs) == 1
+    )

@@ -19,7 +19,18 @@ from embedpipe.finetuning.training.distributed import Workers
 
 #: A launcher that takes a port that is free.
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ARGUMENTS = ["--epochs", "2", "--batch-size", "8", "--accumulate", "3", "--learning-rate", "0.003", "--near", "1.01"]
+ARGUMENTS = [
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--accumulate",
+    "3",
+    "--learning-rate",
+    "0.003",
+    "--near-duplicates",
+    "off",
+]
 
 
 @pytest.fixture(scope="module")

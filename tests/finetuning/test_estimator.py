@@ -22,7 +22,7 @@ from embedpipe.finetuning.estimator import FineTunedClassifier
 from embedpipe.splits.grouped import fold_numbers
 
 #: The pictures look alike to the small network.
-FAST = {"epochs": 2, "batch_size": 8, "near": 1.01}
+FAST = {"epochs": 2, "batch_size": 8, "near_duplicates": "off"}
 
 
 def stripes(count: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -121,7 +121,7 @@ def test_copies_stay_on_one_side_and_rare_classes_are_trained_on() -> None:
     rng = np.random.default_rng(0)
     first = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // (1 + i % 4) for i in range(20)]
     X, y = [*first, *first, first[0] // 9], [*range(4)] * 10 + [9]
-    found = model(epochs=0, near=1.0)
+    found = model(epochs=0, near_duplicates=1.0)
     vectors = embedpipe.EmbeddingTransformer(TINY, store=None).fit(X).transform(X)
     train, held_out = found._divide(vectors, np.unique(y, return_inverse=True)[1])
     assert len(train) + len(held_out) == 41
@@ -151,12 +151,12 @@ def test_errors_name_the_value_and_the_fix(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="all 20 labels are 'a'"):
         model().fit(X, ["a"] * 20)
     with pytest.raises(TrainingDataError, match="too few to train on"):
-        model(near=0.01).fit([X[0]] * 4, list("abab"))
+        model(near_duplicates=0.01).fit([X[0]] * 4, list("abab"))
     for parameters, message in (
         ({"validation_fraction": 0.8}, "validation_fraction=0.8 is not above 0"),
         ({"epochs": -1}, "epochs=-1 is no whole number"),
         ({"augment": "much"}, "augment='much'"),
-        ({"near": 0.0}, "0.0"),
+        ({"near_duplicates": 0.0}, "got 0.0"),
     ):
         with pytest.raises(UsageError, match=message):
             model(**parameters).fit(X, y)

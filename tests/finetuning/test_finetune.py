@@ -30,7 +30,7 @@ from embedpipe.finetuning.training.linear_head import linear_of
 from embedpipe.heads.training_data import read_finite
 
 #: The pictures look alike to the small network.
-ALONE = {"near": 1.01}
+ALONE = {"near_duplicates": "off"}
 FAST = {"epochs": 2, "batch_size": 8, "trust": True, **ALONE}
 
 
@@ -58,7 +58,7 @@ def test_it_begins_with_the_head_and_ends_as_a_backbone_with_one(made: tuple[Pat
     )
     tuned = embedpipe.load_head(found.head)
     said = tuned.predict(again)
-    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near=1.01))
+    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near_duplicates="off"))
     right = np.array(said["label"].to_pylist()) == np.array(said["actual"].to_pylist())
     assert right[split.test].mean() == found.test.tuned == tuned.report.metrics["accuracy"][0]
     assert tuned.report.protocol == "test split, after fine-tuning"
@@ -82,7 +82,8 @@ import sys, embedpipe
 from embedpipe.finetuning import training
 training.SAVE_SECONDS = 0
 store, head, to = sys.argv[1:]
-options = dict(epochs=4, batch_size=4, augment="strong", batch_norm="trained", patience=9, trust=True, near=1.01)
+options = dict(epochs=4, batch_size=4, augment="strong", batch_norm="trained", patience=9, trust=True)
+options["near_duplicates"] = "off"
 embedpipe.finetune(store, head, to=to, **options)
 """
 
@@ -118,7 +119,7 @@ def test_killed_runs_come_to_the_same_weights_bit_for_bit(made: tuple[Path, Path
 def test_nothing_but_training_rows_moves_the_network(made: tuple[Path, Path], tmp_path: Path) -> None:
     """Another test picture, or none, leaves the weights as they are: test rows are read, not learned."""
     store, head = made
-    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near=1.01))
+    split = read_split_rows(embedpipe.FeatureStore(store), "label", SplitOptions(near_duplicates="off"))
     first = embedpipe.finetune(store, head, to=tmp_path / "a", **FAST)
     place = store.parent / "photos"
     moved = place / split.ids[int(split.test[0])].as_py()
@@ -188,7 +189,7 @@ def test_the_shared_network_stays_frozen(made: tuple[Path, Path], tmp_path: Path
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"label": "species", "head": None}, "species"),
         ({"splits": "splits.json"}, "must end in .parquet"),
-        ({"near": -1.0}, "near=-1.0"),
+        ({"near_duplicates": -1.0}, "near_duplicates must be a cosine"),
     ],
 )
 def test_bad_options(made: tuple[Path, Path], tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -251,7 +252,9 @@ def test_a_table_with_a_label_column_of_its_own_and_shifted_rows(tmp_path: Path)
     (tmp_path / "list.csv").write_text("\n".join(["path,species,split", *rows]))
     found = embedpipe.finetune(tmp_path / "list.csv", to=tmp_path / "tuned", label="species", backbone=TINY, **FAST)
     assert found.train + found.validation + found.test.rows == 36
-    split = read_split_rows(embedpipe.FeatureStore(tmp_path / "tuned" / "features"), "label", SplitOptions(near=1.01))
+    split = read_split_rows(
+        embedpipe.FeatureStore(tmp_path / "tuned" / "features"), "label", SplitOptions(near_duplicates="off")
+    )
     assert len(split.shifted) == 12
     assert not {*split.shifted.tolist()} & {*split.train.tolist(), *split.validation.tolist(), *split.test.tolist()}
 
@@ -310,7 +313,7 @@ def test_a_damaged_result_says_what_to_do(made: tuple[Path, Path], tmp_path: Pat
 def test_the_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = embedpipe.FeatureStore(made[0]), embedpipe.load_head(made[1])
     found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
-    split = read_split_rows(store, "label", SplitOptions(near=1.01))
+    split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     X = read_finite(store, head.dims, split.ids)
     first, last = fitted_anew(head, X, split, split.train), linear_of(embedpipe.load_head(found.head))
     assert found.best == 1

@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_additions_are_trained_and_merged(store: Path, tmp_path: Path) -> None:
-    options = {"near": 1.01, "lora": 2, "epochs": 2, "batch_size": 8, "patience": 9}
+    options = {"near_duplicates": "off", "lora": 2, "epochs": 2, "batch_size": 8, "patience": 9}
     found = embedpipe.finetune(store, to=tmp_path / "tuned", weights="none", **options)
     assert found.step_zero.largest < 1e-3
     before = embedpipe.load_backbone(BackboneOptions(**VIT)).network.module.state_dict()
@@ -82,7 +82,7 @@ def test_layers_that_share_a_weight_get_none() -> None:
 def test_what_has_no_linear_layers_is_refused(store: Path, tmp_path: Path) -> None:
     tiny = embedpipe.embed(store.parent / "photos", tmp_path / "tiny", backbone=TINY)
     with pytest.raises(UsageError, match=r"lora=4: .* has no linear layers to add to, as transformers have"):
-        embedpipe.finetune(tiny, to=tmp_path / "tuned", lora=4, near=1.01, trust=True)
+        embedpipe.finetune(tiny, to=tmp_path / "tuned", lora=4, near_duplicates="off", trust=True)
     with pytest.raises(UsageError, match="lora=0 is no rank of 1 or more: 8 is usual"):
         embedpipe.finetune(tiny, to=tmp_path / "tuned", lora=0)
     with pytest.raises(UsageError, match="lora=4 freezes the network already: leave out freeze_until"):

@@ -12,7 +12,7 @@ from embedpipe.errors import TrainingDataError
 from embedpipe.finetuning.split_options import SplitOptions
 from embedpipe.finetuning.split_rows import NO_CLASS, read_split_rows
 
-ALL_APART = SplitOptions(near=1.01)
+ALL_APART = SplitOptions(near_duplicates="off")
 
 
 def test_a_class_that_is_too_rare_to_be_divided_takes_no_part(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
     label = [*np.array(["a", "b"])[y[:70]].tolist(), *rare]
     named = ["test" if i % 5 == 0 and i < 70 else "train" for i in range(80)]
     group = [f"patient {i // 2}" if i >= 70 or i % 5 else None for i in range(80)]
-    for name, options in (("alone", ALL_APART), ("groups", SplitOptions(near=1.01, group="group"))):
+    for name, options in (("alone", ALL_APART), ("groups", SplitOptions(near_duplicates="off", group="group"))):
         columns = {"label": label, "split": named, "group": group if options.group else None}
         split = read_split_rows(make_store(tmp_path / name, X, **columns), "label", options)
         assert {*split.classes[split.y[split.train]]} == {"a", "b", *rare}

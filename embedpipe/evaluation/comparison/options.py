@@ -8,7 +8,7 @@ from typing import get_args
 from embedpipe.errors import UsageError, nearest
 from embedpipe.evaluation.metrics import FIGURES
 from embedpipe.heads.options import Task
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class EvaluateOptions:
     group: str | None = field(
         default=None, metadata={"help": "A column: rows with the same value stay in one fold, as of one patient."}
     )
-    near: float = field(
+    near_duplicates: NearDuplicates = field(
         default=NEAR,
-        metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold; 1.01 for none."},
+        metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold, or off."},
     )
     splits: str | None = field(
         default=None,
@@ -56,7 +56,4 @@ class EvaluateOptions:
             raise UsageError(f"metric={self.metric!r} is not one of {', '.join(known)}{nearest(self.metric, known)}")
         if not self.margin >= 0:
             raise UsageError(f"margin={self.margin} is no width: 0.01 is one point of accuracy")
-        if not self.near > 0:
-            raise UsageError(
-                f"near={self.near} is no cosine above 0: {NEAR} is usual, 1.01 looks for no near-duplicates"
-            )
+        check_near_duplicates(self.near_duplicates)

@@ -16,6 +16,7 @@ from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training_data import joined_columns, labelled_rows, labels_of, read_finite
+from embedpipe.neighbours.near import NEAR
 from embedpipe.splits.inner import named_splits
 from embedpipe.splits.make import Splits, load_splits, make_splits
 from embedpipe.store import FeatureStore
@@ -115,16 +116,17 @@ def read_rows(stores: Sequence[FeatureStore], options: EvaluateOptions) -> Evalu
     if options.splits is not None and Path(options.splits).exists():
         splits = load_splits(options.splits).for_ids(ids.to_pylist())
         _check_apart(splits, rows.column(options.group).to_pylist() if options.group else [], options)
-        splits.notes.append(f"splits are those of {options.splits}, whatever folds, repeats and near say")
+        splits.notes.append(f"splits are those of {options.splits}, whatever folds, repeats and near_duplicates say")
     else:
+        cosine = options.near_duplicates
         splits = make_splits(
             ids.to_pylist(),
             y,
             task=task,
             split=roles,
             groups=rows.column(options.group).to_pylist() if options.group else None,
-            vectors=read_finite(first, layers[0].columns, ids) if options.near <= 1 else None,
-            threshold=min(options.near, 1.0),
+            vectors=None if cosine == "off" else read_finite(first, layers[0].columns, ids),
+            threshold=NEAR if cosine == "off" else cosine,
             folds=options.folds,
             repeats=options.repeats,
         )

@@ -71,7 +71,7 @@ def draw_labels(y: Rows, groups: Rows | None, pool: Rows, labels: int, seed: int
     if not held.any() or len(np.unique(y[rows[~held]])) < 2:
         raise TrainingDataError(
             f"{labels} labels (seed {seed}) cannot be divided into training and validation: too many of their rows "
-            "belong together; give larger budgets, or join fewer near-duplicates (--near)"
+            "belong together; give larger budgets, or join fewer near-duplicates (--near-duplicates)"
         )
     return Draw(labels, seed, rows[~held], rows[held])
 
