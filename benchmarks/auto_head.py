@@ -20,8 +20,6 @@ does not know when the code of a head was changed: name an empty folder then.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
+from common import make_parser, write_json
 from heads import elpv
 from leakage import labelled
 from sklearn.base import clone
@@ -180,7 +179,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def main() -> int:
     """Measure, print, and exit with 1 if the limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("stores", type=Path, nargs="*", metavar="STORE", help="the solar cells where none is given")
     parser.add_argument("--label", default="label")
     parser.add_argument("--near", type=float, default=NEAR, help="centred cosine of near-duplicates; 1.01: plain folds")
@@ -195,7 +194,7 @@ def main() -> int:
         grouped = one["auto less best by groups, 95 %"]
         print(f"  points more than {one['best']}, near-duplicates together: {between(grouped)}", flush=True)
     print(markdown(results))
-    print(json.dumps(results))
+    write_json(options, results)
     return 0 if all(one["met"] for one in results.values()) else 1
 
 

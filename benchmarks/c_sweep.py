@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import psutil
+from common import make_parser, write_json
 
 CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS, TEST = 5, 10_000
@@ -114,7 +115,7 @@ def run(
 
 def main() -> None:
     """Print a line for each number of classes, and all numbers as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100])
@@ -167,7 +168,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
                 f"x the matrix, C = {one['C']:g}, accuracy {one['accuracy']:.4f}, probabilities within {apart:.1e}",
                 flush=True,
             )
-    print(json.dumps(found))
+    write_json(options, found)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ taken from embedpipe's cache folder.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from auto_head import compare, divide
+from common import make_parser, write_json
 from heads import elpv
 
 from embedpipe import FeatureStore
@@ -91,14 +90,14 @@ def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> int:
     """Measure, print, and exit with 1 if a limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("stores", type=Path, nargs="*", metavar="STORE", help="the solar cells where none is given")
     parser.add_argument("--label", default="label")
     options = parser.parse_args()
     options.stores = options.stores or [Path(elpv().path)]
     results = {path.stem: measure(FeatureStore(path), options.label) for path in options.stores}
     print(markdown(results))
-    print(json.dumps(results))
+    write_json(options, results)
     met = all(one["halved"] is not False and one["unchanged"] for heads in results.values() for one in heads)
     return 0 if met else 1
 

@@ -8,10 +8,8 @@ size, and ours scaled. The ways take turns within each round; a ratio is the med
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
-import json
 import os
 import statistics
 import sys
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from common import PHOTOS, make_parser, write_json
 from PIL import Image, ImageOps
 
 from embedpipe import load_backbone
@@ -143,29 +142,27 @@ def compare(photos: str, files: list[bytes], backbone: Backbone, rounds: int) ->
 
 def main() -> int:
     """Measure ordinary photos and large ones."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=Path, default=Path("../shared/data/photos"), help="folder of JPEG photos")
+    parser = make_parser(__doc__)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG photos")
     parser.add_argument("--limit", type=int, default=128, help="ordinary photos, spread over the folder")
     parser.add_argument("--large", type=int, default=24, help="large photos, made of some of them")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    arguments = parser.parse_args()
-    if not arguments.photos.is_dir():
-        print(f"left out: no folder {arguments.photos}; name one with --photos")
+    options = parser.parse_args()
+    if not options.photos.is_dir():
+        print(f"left out: no folder {options.photos}; name one with --photos")
         return 0
-    paths = sorted(path for path in arguments.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not paths or min(arguments.limit, arguments.large, arguments.rounds) < 1:
-        parser.error(f"{len(paths)} JPEGs in {str(arguments.photos)!r}: give some, and numbers above 0")
-    files = [path.read_bytes() for path in paths[:: max(1, len(paths) // arguments.limit)][: arguments.limit]]
-    large = [enlarge(data) for data in files[:: max(1, len(files) // arguments.large)][: arguments.large]]
+    paths = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not paths or min(options.limit, options.large, options.rounds) < 1:
+        parser.error(f"{len(paths)} JPEGs in {str(options.photos)!r}: give some, and numbers above 0")
+    files = [path.read_bytes() for path in paths[:: max(1, len(paths) // options.limit)][: options.limit]]
+    large = [enlarge(data) for data in files[:: max(1, len(files) // options.large)][: options.large]]
     backbone = load_backbone(device="cpu")
     print(
         f"{'photos':<10}{'way':<8}{'threads':>8}{'images/s':>11}{'x Pillow':>10}{'lowest':>8}{'highest':>8}"
         f"{'1 - cosine':>12}{'worst':>10}"
     )
-    rows = compare("ordinary", files, backbone, arguments.rounds) + compare("large", large, backbone, arguments.rounds)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", "utf-8")
+    rows = compare("ordinary", files, backbone, options.rounds) + compare("large", large, backbone, options.rounds)
+    write_json(options, [dataclasses.asdict(row) for row in rows])
     return 0
 
 

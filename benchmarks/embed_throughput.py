@@ -14,12 +14,10 @@ the rounds of end to end over ideal within a round. With more photos than the fo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import dataclasses
 import hashlib
-import json
 import os
 import statistics
 import subprocess
@@ -33,8 +31,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import PHOTOS, make_parser, write_json
 from matplotlib.figure import Figure
-from networks import NETWORKS, PHOTOS, lay_out, list_photos, weights_of
+from networks import NETWORKS, lay_out, list_photos, weights_of
 from peers import Runner
 
 import embedpipe
@@ -263,14 +262,13 @@ def draw(results: dict[str, Any], title: str, path: Path) -> None:
 
 def main() -> None:
     """Run all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder with JPEGs")
     parser.add_argument("--limit", type=int, default=256, help="photos; copies are made where there are fewer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=DEFAULT_NETWORKS)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--plot", type=Path, help="draw them into this PNG")
     options = parser.parse_args()
     if not options.photos.is_dir():
@@ -298,8 +296,7 @@ def main() -> None:
         "precision": options.precision,
         "cores": os.cpu_count(),
     }
-    if options.json:
-        options.json.write_text(json.dumps({**facts, "networks": results}, indent=2) + "\n", encoding="utf-8")
+    write_json(options, {**facts, "networks": results})
     if options.plot:
         draw(results, f"Where the time goes ({where}, {options.precision})", options.plot)
 

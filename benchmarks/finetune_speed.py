@@ -18,7 +18,6 @@ tests; with fewer than `--images`, they are seen again. The last line has all nu
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -29,7 +28,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from networks import PHOTOS, list_photos
+from common import PHOTOS, make_parser, write_json
+from networks import list_photos
 from PIL import Image
 from timm.data import create_loader
 from torch.nn.functional import cross_entropy
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace, name: str, paths: list[Path]) -> dict[s
 
 def main() -> int:
     """Measure, print, and exit with 1 if a network is trained too slowly."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=PHOTOS)
     parser.add_argument("--network", action="append", help="a name of timm's, several times")
     parser.add_argument("--images", type=int, default=128)
@@ -181,7 +181,7 @@ def main() -> int:
     for name, one in results.items():
         for each, rate in one["images a second"].items():
             print(f"| {name} | {each} | {rate:,.1f} | {one['ratio'][each]:.2f} |")
-    print(json.dumps(results))
+    write_json(options, results)
     return 0 if all(one["ratio"]["embedpipe"] >= LIMIT for one in results.values()) else 1
 
 

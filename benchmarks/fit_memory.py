@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from common import make_parser, write_json
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
@@ -35,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import embedpipe
-from embedpipe import heads
+from embedpipe import estimators
 from embedpipe.backbones import LayerSpec
 from embedpipe.decoding import Preprocessing
 
@@ -57,13 +58,13 @@ class Case:
 
 _KNN: dict[str, Any] = {"n_neighbors": 20, "weights": "softmax", "metric": "cosine"}
 CASES = {
-    "logreg": Case(heads.TunedLogisticRegression, True, head="logreg"),
-    "ridge": Case(heads.TunedRidgeClassifier, True, head="ridge"),
-    "centroid": Case(heads.CentroidClassifier, True, head="centroid"),
-    "knn": Case(lambda: heads.FaissKNNClassifier(**_KNN), True, head="knn"),
-    "ridge, regression": Case(heads.TunedRidge, True, task="regression", head="ridge"),
-    "knn, regression": Case(lambda: heads.FaissKNNRegressor(**_KNN), True, task="regression", head="knn"),
-    "lda": Case(heads.ShrunkenLDA),
+    "logreg": Case(estimators.TunedLogisticRegression, True, head="logreg"),
+    "ridge": Case(estimators.TunedRidgeClassifier, True, head="ridge"),
+    "centroid": Case(estimators.CentroidClassifier, True, head="centroid"),
+    "knn": Case(lambda: estimators.FaissKNNClassifier(**_KNN), True, head="knn"),
+    "ridge, regression": Case(estimators.TunedRidge, True, task="regression", head="ridge"),
+    "knn, regression": Case(lambda: estimators.FaissKNNRegressor(**_KNN), True, task="regression", head="knn"),
+    "lda": Case(estimators.ShrunkenLDA),
     "plain RidgeClassifierCV": Case(RidgeClassifierCV, share=0.2),
     "plain LinearSVC": Case(lambda: LinearSVC(max_iter=50), share=0.2),
     "plain LinearDiscriminantAnalysis (svd)": Case(LinearDiscriminantAnalysis, share=0.2),
@@ -190,7 +191,7 @@ def measure(name: str, rows: int, store: Path | None) -> Result:
 
 def main() -> int:
     """Run all cases."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--only", choices=CASES, action="append", metavar="CASE", help="this case; may be repeated")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
@@ -210,7 +211,7 @@ def main() -> int:
                 store = Path(folder) / f"{protocol}.features"
                 write_store(store, options.rows, split=protocol == "split")
                 results += [measure(name, options.rows, store) for name in stored]
-    print(json.dumps([asdict(result) for result in results]))
+    write_json(options, [asdict(result) for result in results])
     return 0 if all(result.ok for result in results) else 1
 
 

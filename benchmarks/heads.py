@@ -9,15 +9,14 @@ validation, and test is scored once. Stores are kept in --stores, so that a seco
 
 from __future__ import annotations
 
-import argparse
 import importlib.resources
-import json
 import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from common import CLOTHING, make_parser, write_json
 
 import embedpipe
 
@@ -115,9 +114,9 @@ def rewrite(readme: Path, name: str, table: str) -> None:
 
 
 def main() -> None:
-    """Print a table and a JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clothing", type=Path, default=Path("../shared/data/clothing"))
+    """Measure, and print a table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--clothing", type=Path, default=CLOTHING)
     parser.add_argument("--stores", type=Path, default=STORES)
     parser.add_argument("--readme", type=Path, help="write the table between this file's markers too")
     options = parser.parse_args()
@@ -136,7 +135,7 @@ def main() -> None:
         results[name] = measure(store, job)
     table = markdown(results)
     print(table)
-    print(json.dumps(results))
+    write_json(options, results)
     if options.readme:
         rewrite(options.readme, "heads", table)
 

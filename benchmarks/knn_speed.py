@@ -15,17 +15,15 @@ positive and sparse. A twelfth of the labels is wrong, so that votes are close.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from common import make_parser, write_json
 from sklearn.neighbors import KNeighborsClassifier
 
 from embedpipe import FaissKNNClassifier
@@ -87,12 +85,11 @@ def compare(metric: Any, rows: int, dim: int, queries: int, rounds: int) -> dict
 
 def main() -> int:
     """Measure, print, and exit with 1 if a limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     sizes = (options.rows, options.dim, options.queries, options.rounds)
     print(f"{options.rows:,} x {options.dim} float32, {options.queries:,} queries, {NEIGHBORS} neighbours")
@@ -109,8 +106,7 @@ def main() -> int:
                 f"{metric:<11}{name:<13}{ratio:>15.1f}{limit:>10g}{agreement:>11.4f}{one['build'][name]:>8.2f}"
                 f"  {'yes' if met else 'NO'}{'' if name == 'exact' else '  looks into ' + one['cells'] + ' cells'}"
             )
-    if options.json:
-        options.json.write_text(json.dumps({"sizes": sizes, "found": found}, indent=2))
+    write_json(options, {"sizes": sizes, "found": found})
     return 1 if missed else 0
 
 

@@ -13,7 +13,6 @@ repeat; intervals (95 %) are over repeats, and so for these data. A store's own 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
+from common import make_parser, write_json
 from heads import elpv
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
@@ -122,7 +122,7 @@ def interval(values: npt.NDArray[np.float64]) -> str:
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("store", type=Path, nargs="?", help="the solar cells where none is given")
     parser.add_argument("--label", default="label")
     parser.add_argument("--column")
@@ -132,7 +132,6 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=NEAR)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=[*HEADS])
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.store = options.store or Path(elpv().path)
     found = list(repeats(options))
@@ -148,8 +147,7 @@ def main() -> None:
     for head in options.heads:
         clean, *others = (np.array([one[name][head] for one in found]) for name in DIVISIONS)
         print(f"| {head} | {100 * clean.mean():.2f} | " + " | ".join(interval(each - clean) for each in others) + " |")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    write_json(options, found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ be no test of anything.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 import timm
 import torch
+from common import PHOTOS, make_parser, write_json
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
@@ -35,7 +35,6 @@ NETWORKS = {
     "resnet50": "ResNet-50",
     "vit_base_patch16_224": "ViT-B/16",
 }
-PHOTOS = Path("../shared/data/photos")
 HOME = Path(__file__).parent / ".peers" / "weights"
 CALIBRATION_PHOTOS = 64
 SUFFIXES = {".jpg", ".jpeg"}
@@ -121,11 +120,15 @@ def _random(name: str, photos: Sequence[Path]) -> Any:
 
 def main() -> None:
     """Make the weights of all networks."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="JPEGs")
-    photos = list_photos(parser.parse_args().photos)
-    for name, words in NETWORKS.items():
-        print(f"{words:<20}{weights_of(name, photos)}", flush=True)
+    options = parser.parse_args()
+    photos = list_photos(options.photos)
+    made = {}
+    for name, title in NETWORKS.items():
+        made[name] = str(weights_of(name, photos))
+        print(f"{title:<20}{made[name]}", flush=True)
+    write_json(options, made)
 
 
 if __name__ == "__main__":

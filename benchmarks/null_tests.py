@@ -19,17 +19,15 @@ with a row's predictions kept together.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from common import make_parser, write_json
 from scipy.special import stdtr
 from threadpoolctl import threadpool_limits
 
@@ -230,10 +228,9 @@ def shown(share: tuple[float, float, float]) -> str:
 
 def main() -> int:
     """Measure, print, and exit with 1 if a limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--simulations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     start = time.perf_counter()
@@ -259,9 +256,7 @@ def main() -> int:
         print(f"{test}: {min(shares):.1%} to {max(shares):.1%}, {how} {limit:.0%}: {'yes' if met else 'NO'}")
     print(f"{time.perf_counter() - start:.0f} s")
     about = {"simulations": options.simulations, "alpha": ALPHA, "folds": FOLDS, "repeats": REPEATS, "results": results}
-    print(json.dumps(about))
-    if options.json:
-        options.json.write_text(json.dumps(about, indent=2))
+    write_json(options, about)
     return 1 if missed else 0
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import make_parser, write_json
 
 from embedpipe.neighbours import faiss_alone
 
@@ -182,8 +183,8 @@ QUESTIONS: dict[str, tuple[Callable[[float], Any], str]] = {
 
 
 def main() -> None:
-    """Print a table and a JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Measure, and print a table."""
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--question", choices=QUESTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--order", nargs=2, help=argparse.SUPPRESS)
@@ -210,7 +211,7 @@ def main() -> None:
         for name in answers[0]:
             values = ("hangs" if answer[name] is None else f"{answer[name]:.2f}" for answer in answers)
             print(f"  {name:<48}" + "".join(f"{value:>14}" for value in values), flush=True)
-    print(json.dumps(results))
+    write_json(options, results)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ batches. Vectors are centred on their mean before the cosine: uncentred, random 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
+from common import CLOTHING, make_parser, write_json
 from PIL import Image, ImageOps
 from torchvision import models
 
@@ -123,18 +122,17 @@ def centred_cosine(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
 
 def main() -> int:
     """Run all cases."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("../shared/data/clothing"), help="JPEG photos")
+    parser = make_parser(__doc__)
+    parser.add_argument("--folder", type=Path, default=CLOTHING, help="JPEG photos")
     parser.add_argument("--photos", type=int, default=200)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    arguments = parser.parse_args()
-    if not arguments.folder.is_dir():
-        print(f"left out: no folder {arguments.folder}; name one with --folder")
+    options = parser.parse_args()
+    if not options.folder.is_dir():
+        print(f"left out: no folder {options.folder}; name one with --folder")
         return 0
-    paths = sorted(arguments.folder.rglob("*.jpg"))
-    paths = paths[:: max(1, len(paths) // arguments.photos)][: arguments.photos]
+    paths = sorted(options.folder.rglob("*.jpg"))
+    paths = paths[:: max(1, len(paths) // options.photos)][: options.photos]
     if len(paths) < 2:
-        parser.error(f"{str(arguments.folder)!r} has {len(paths)} .jpg files: give a folder with photos")
+        parser.error(f"{str(options.folder)!r} has {len(paths)} .jpg files: give a folder with photos")
     print(f"{'backbone':<28}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'1 - cosine':>12}{'batch error':>13}  ok")
     results = []
     for name, weights, lowest in CASES:
@@ -145,8 +143,7 @@ def main() -> int:
             f"{row.batch_error:>13.1e}  {'yes' if row.ok else 'NO'}",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in results], indent=2) + "\n", encoding="utf-8")
+    write_json(options, [asdict(row) for row in results])
     return 0 if all(row.ok for row in results) else 1
 
 

@@ -14,7 +14,6 @@ their vectors in memory.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.metadata
 import json
@@ -31,8 +30,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from common import PHOTOS, make_parser, write_json
 from matplotlib.figure import Figure
-from networks import NETWORKS, PHOTOS, lay_out, list_photos, weights_of
+from networks import NETWORKS, lay_out, list_photos, weights_of
 
 Vectors = npt.NDArray[np.float32]
 
@@ -215,7 +215,7 @@ def draw(results: dict[str, Any], title: str, path: Path) -> None:
 
 def main() -> None:
     """Run all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder with JPEGs")
     parser.add_argument("--limit", type=int, default=128, help="photos; copies are made where there are fewer")
     parser.add_argument("--rounds", type=int, default=5)
@@ -223,7 +223,6 @@ def main() -> None:
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS), help="beside embedpipe")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--plot", type=Path, help="draw them into this PNG")
     options = parser.parse_args()
     if not options.photos.is_dir():
@@ -255,8 +254,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "embedpipe": importlib.metadata.version("embedpipe"),
     }
-    if options.json:
-        options.json.write_text(json.dumps({**facts, "networks": results}, indent=2) + "\n", encoding="utf-8")
+    write_json(options, {**facts, "networks": results})
     if options.plot:
         draw(results, f"Images per second, from files to vectors ({where}, {options.precision})", options.plot)
 

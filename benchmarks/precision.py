@@ -11,11 +11,9 @@ standardised vectors, pooled out-of-fold predictions of 5 folds) with the 95 % i
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import importlib.resources
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from common import CLOTHING, make_parser, write_json
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
@@ -186,13 +185,12 @@ def markdown(speed: dict[str, float], names: dict[str, str], figures: dict[str, 
 
 def main() -> None:
     """Print a table, and write the figures as JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("backbone", nargs="?", default="timm/tf_efficientnet_lite0")
     parser.add_argument("--weights", default="default", help="a file, or none for random ones")
-    parser.add_argument("--clothing", type=Path, default=Path("../shared/data/clothing"))
+    parser.add_argument("--clothing", type=Path, default=CLOTHING)
     parser.add_argument("--photos", type=int, help="of each sample; all if not given")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     samples = {"solar cells": thinned(solar_cells(), options.photos)}
     if options.clothing.is_dir():
@@ -207,8 +205,7 @@ def main() -> None:
     engines = {name: one.engine_name for name, one in backbones.items()}
     print(markdown(speed, engines, figures))
     results = {"backbone": options.backbone, "speed": speed, "engines": engines, "refused": refused, "samples": figures}
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(options, results)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import make_parser, write_json
 
 import embedpipe
 from embedpipe.finetuning.advice.pilot import LEARNERS, pilot_runs
@@ -57,7 +58,7 @@ def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tu
 
 def main() -> None:
     """Run, and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("stores", nargs="+")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--pilot", type=int, nargs=2, default=[60, 120])
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--weights", type=Path, help="the file of stores that were embedded with a checkpoint")
     options = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in options.stores:
         store, _, label = name.partition(":")
         label = label or "label"
@@ -87,7 +88,8 @@ def main() -> None:
         trend = said.trend.value * math.log2(options.full / max(options.pilot)) if said.trend else 0.0
         worth = {"worth it": True, "not worth it": False}.get(said.decision)
         judged = "open" if worth is None else "right" if worth == (realised.value >= MIN_GAIN) else "wrong"
-        rows.append(judged)
+        gains = {"predicted": said.gain.value, "with its trend": said.gain.value + trend, "realised": realised.value}
+        rows.append({"data": Path(store).stem, "label": label, "verdict": said.decision, "judged": judged, **gains})
         if len(rows) == 1:
             print("| data, label | probe | predicted | with its trend | verdict | realised | |")
             print("| --- | ---: | ---: | ---: | --- | ---: | --- |")
@@ -96,7 +98,10 @@ def main() -> None:
             f"{100 * (said.gain.value + trend):+.1f} | {said.decision} | {points(realised)} | {judged} |",
             flush=True,
         )
-    print("\n" + ", ".join(f"{rows.count(word)} {word}" for word in ("right", "wrong", "open")))
+    print(
+        "\n" + ", ".join(f"{sum(row['judged'] == word for row in rows)} {word}" for word in ("right", "wrong", "open"))
+    )
+    write_json(options, rows)
 
 
 def points(found: Estimate) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from common import make_parser, write_json
 from torch import nn
 
 import embedpipe
@@ -167,10 +168,9 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> int:
     """Run all steps."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--files", type=int, default=0, help="list folders of so many files, too")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     for hidden in ("--step", "--source", "--to"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -190,8 +190,7 @@ def main() -> int:
             results.append(measure("list files", Path(name) / "files", Path(name)))
     missed = check(results)
     print("\n".join(missed) or "all within bounds")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+    write_json(options, results)
     if options.plot:
         plot(results, options.plot)
     return 1 if missed else 0

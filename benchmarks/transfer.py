@@ -22,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from common import CLOTHING, make_parser, write_json
 from heads import elpv
 from safetensors.torch import save_file
 from scipy.stats import t
@@ -81,7 +82,7 @@ def points(found: Any) -> str:
 
 def main() -> None:
     """Run, and print tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["clothing", "elpv"], choices=["clothing", "elpv"])
     parser.add_argument("--side", type=int, default=128)
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--clothing", type=Path, default=Path("../shared/data/clothing"))
+    parser.add_argument("--clothing", type=Path, default=CLOTHING)
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
     backbone = small_backbone(options.side, options.to)
@@ -120,7 +121,7 @@ def main() -> None:
         low, high, least = 100 * ends
         print(f"\nhand-off less plain, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
         print(f"one-sided 95 % bound: {least:+.2f}")
-    print(json.dumps(results))
+    write_json(options, results)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ made better and worse.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from typing import Any
 
 import numpy as np
+from common import make_parser, write_json
 from sklearn.model_selection import train_test_split
 
 from embedpipe import FeatureStore
@@ -35,31 +35,35 @@ def accuracies(head: Any, X: Any, y: Any, labels: int, draws: int) -> list[float
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("stores", nargs="+")
     parser.add_argument("--labels", type=int, nargs="+", default=[60, 120, 250, 1000])
     parser.add_argument("--draws", type=int, default=5)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-    print("| data, label | head | labels | without, % | with_variance_floor, % | better, worse |")
+    print("| data, label | head | labels | without, % | with the floor, % | better, worse |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
+    results = []
     for name in options.stores:
         path, _, label = name.partition(":")
         store = FeatureStore(path)
         X, y = store.to_numpy(label or "label", column=next(iter(store.dims)))
-        for called, head in HEADS.items():
+        for head_name, head in HEADS.items():
             for labels in options.labels:
                 both = []
                 for share in (0.0, FLOOR_QUANTILE):
                     columns.FLOOR_QUANTILE = share
                     both.append(np.array(accuracies(head, X, y, labels, options.draws)))
-                without, with_variance_floor = both
+                without, floored = both
+                data = f"{store.path.rsplit('/', 1)[-1]}, {label or 'label'}"
                 print(
-                    f"| {store.path.rsplit('/', 1)[-1]}, {label or 'label'} | {called} | {labels} | "
-                    f"{100 * without.mean():.1f} | {100 * with_variance_floor.mean():.1f} | "
-                    f"{(with_variance_floor > without).sum()}, {(with_variance_floor < without).sum()} |",
+                    f"| {data} | {head_name} | {labels} | {100 * without.mean():.1f} | {100 * floored.mean():.1f} | "
+                    f"{(floored > without).sum()}, {(floored < without).sum()} |",
                     flush=True,
                 )
+                row = {"data": data, "head": head_name, "labels": labels}
+                results.append({**row, "without": without.tolist(), "with the floor": floored.tolist()})
+    write_json(options, results)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ the one in the first column. Where held-out rows are not published, 1,000 are as
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import sys
 import time
 from collections import Counter
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import make_parser, write_json
 
 from embedpipe.finetuning.advice.verdict import Verdict, judge
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
@@ -231,10 +230,9 @@ def named(setting: Setting) -> str:
 
 def main() -> int:
     """Measure, print, and exit with 1 if a limit is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--simulations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     start = time.perf_counter()
     results: list[dict[str, Any]] = []
@@ -282,9 +280,7 @@ def main() -> int:
     print(f"{'most false verdicts':<46}{100 * worst:.2f}, at most {100 * LIMIT:g}: {'yes' if worst <= LIMIT else 'NO'}")
     print(f"{time.perf_counter() - start:.0f} s")
     about = {"simulations": options.simulations, "min_gain": MIN_GAIN, "false ceiling": ceiling, "results": results}
-    print(json.dumps(about))
-    if options.json:
-        options.json.write_text(json.dumps(about, indent=2))
+    write_json(options, about)
     return 0 if worst <= LIMIT else 1
 
 
