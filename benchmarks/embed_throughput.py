@@ -38,7 +38,7 @@ from peers import Runner
 
 import embedpipe
 from embedpipe._utils.config import usable_cores
-from embedpipe.backbones import Backbone, BackboneOptions
+from embedpipe.backbones import Backbone
 from embedpipe.backbones.engines.choice import MANY
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
@@ -125,7 +125,7 @@ class Bench:
     ) -> None:
         self.what = {"backbone": f"timm/{network}", "weights": str(weights), "precision": precision}
         self.device, self.scratch, self.folder = device, scratch, folders["photos"]
-        self.backbone = embedpipe.load_backbone(BackboneOptions(**self.what), device)
+        self.backbone = embedpipe.load_backbone(device=device, **self.what)
         self.engines = engines(self.backbone)
         self.paths = sorted(self.folder.iterdir())
         self.payloads = on_all_cores(Path.read_bytes, self.paths)

@@ -39,7 +39,6 @@ from torchvision.transforms import v2
 from embedpipe import load_backbone
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import BackboneOptions
 from embedpipe.finetuning import FineTuneOptions
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.images import ImageSet
@@ -67,7 +66,7 @@ class Files(Dataset[Any]):
 
 def by_embedpipe(options: argparse.Namespace, name: str, paths: list[Path], batch_norm: str) -> float:
     """Return the seconds of an epoch of `Trainer`."""
-    backbone = load_backbone(BackboneOptions(f"timm/{name}", "none"), options.device)
+    backbone = load_backbone(f"timm/{name}", weights="none", device=options.device)
     dim = backbone.spec.layers[0].dim
     rng = np.random.default_rng(0)
     head = LinearHead(rng.normal(0, 0.01, (CLASSES, dim)), np.zeros(CLASSES), np.arange(CLASSES), unit=False)

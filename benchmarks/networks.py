@@ -24,7 +24,6 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
 from embedpipe import load_backbone
-from embedpipe.backbones import BackboneOptions
 
 PRETRAINED = "tf_efficientnet_lite0"
 #: Names of timm, and how people call them.
@@ -90,7 +89,7 @@ def _save_folder(model: Any, folder: Path) -> None:
 
 
 def _pretrained() -> Any:
-    module = load_backbone(BackboneOptions(f"timm/{PRETRAINED}"), "cpu").network.module
+    module = load_backbone(f"timm/{PRETRAINED}", device="cpu").network.module
     model = timm.create_model(PRETRAINED)
     model.load_state_dict(module.state_dict())
     return model.eval()

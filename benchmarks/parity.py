@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from torchvision import models
 
 from embedpipe import load_backbone
-from embedpipe.backbones import Backbone, BackboneOptions
+from embedpipe.backbones import Backbone
 
 Vectors = npt.NDArray[np.float32]
 
@@ -74,7 +74,7 @@ def reference(backbone: Backbone) -> tuple[Callable[[Image.Image], torch.Tensor]
 
 def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity:
     """Hold one backbone against its library on these photos."""
-    backbone = load_backbone(BackboneOptions(name, weights), "cpu")
+    backbone = load_backbone(name, weights=weights, device="cpu")
     transform, features = reference(backbone)
     recipe = backbone.spec.preprocessing
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))

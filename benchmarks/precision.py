@@ -32,9 +32,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from embedpipe import load_backbone
 from embedpipe._utils.precision import Precision
-from embedpipe.backbones import Backbone, BackboneOptions
+from embedpipe.backbones import Backbone, BackboneOptions, load_with_options
 from embedpipe.errors import BackboneError
 
 Floats = npt.NDArray[np.float64]
@@ -73,7 +72,7 @@ def load_all(options: BackboneOptions) -> tuple[dict[str, Backbone], dict[str, s
     """Return a backbone for each precision that is offered, and why the others are not."""
     loaded, refused = {}, {}
     for precision in get_args(Precision):
-        one = load_backbone(dataclasses.replace(options, precision=precision), "cpu")
+        one = load_with_options(dataclasses.replace(options, precision=precision), "cpu")
         try:
             loaded[precision] = one.ready().accelerated(MANY)
             print(f"{precision}: {loaded[precision].engine_name}, {loaded[precision].reason}", flush=True)

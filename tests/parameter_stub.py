@@ -21,32 +21,48 @@ VERBS = [name for name in embedpipe.__all__ if hasattr(getattr(embedpipe, name),
 
 def verbs() -> dict[str, Callable[..., Any]]:
     """Return the functions whose options come from dataclasses, by the name of their TypedDict."""
-    found = {name: getattr(embedpipe, name) for name in VERBS}
-    named = {name.title() if name != "finetune" else "FineTune": function for name, function in found.items()}
-    return {f"{name}Parameters": function for name, function in named.items()} | {
-        "PredictParameters": embedpipe.Head.predict
-    }
+    functions = {name: getattr(embedpipe, name) for name in VERBS} | {"predict": embedpipe.Head.predict}
+    return {f"{_camel_case(name)}Parameters": function for name, function in functions.items()}
 
 
 def render() -> str:
     """Return the text of the stub."""
-    classes = {cls for function in verbs().values() for cls in function.__option_classes__}  # type: ignore[attr-defined]
     text = '"""The options of the verbs, for type checkers; written by tests/parameter_stub.py."""\n\n'
     text += "from typing import Literal, TypedDict\n"
-    for cls in sorted(classes, key=lambda cls: cls.__name__):
-        text += f"\nclass {fields_name(cls)}(TypedDict, total=False):\n"
-        hints = get_type_hints(cls)
-        text += "".join(f"    {f.name}: {describe_type(hints[f.name])}\n" for f in dataclasses.fields(cls))
-    text += "\n"
+    bases: set[type] = set()
+    short = long = ""
     for name, function in sorted(verbs().items()):
-        bases = ", ".join(map(fields_name, function.__option_classes__))  # type: ignore[attr-defined]
-        text += f"class {name}({bases}, total=False): ...\n"
-    return text
+        classes = function.__option_classes__  # type: ignore[attr-defined]
+        options = {field.name for cls in classes for field in dataclasses.fields(cls)}
+        if own := _own_names(function) & options:  # type checkers refuse a name that is a parameter and an option
+            long += f"\nclass {name}(TypedDict, total=False):\n" + "".join(_fields(cls, own) for cls in classes)
+        else:
+            short += f"class {name}({', '.join(map(fields_name, classes))}, total=False): ...\n"
+            bases.update(classes)
+    for cls in sorted(bases, key=lambda cls: cls.__name__):
+        text += f"\nclass {fields_name(cls)}(TypedDict, total=False):\n{_fields(cls)}"
+    return f"{text}\n{short}{long}"
 
 
 def fields_name(cls: type) -> str:
     """Return the name of the TypedDict of an option dataclass."""
     return cls.__name__.removesuffix("Options") + "Fields"
+
+
+def _camel_case(name: str) -> str:
+    return "FineTune" if name == "finetune" else "".join(word.title() for word in name.split("_"))
+
+
+def _fields(cls: type, without: frozenset[str] = frozenset()) -> str:
+    hints = get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in without]
+    return "".join(f"    {name}: {describe_type(hints[name])}\n" for name in names)
+
+
+def _own_names(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters that a function declares itself."""
+    code = function.__code__
+    return frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
 if __name__ == "__main__":

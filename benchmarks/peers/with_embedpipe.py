@@ -9,13 +9,12 @@ from pathlib import Path
 from runner import Embed, Task, Vectors, photos_in, run
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 
 
 def load(task: Task) -> Embed:
     """Return what embeds a folder."""
     what = {"backbone": f"timm/{task.network}", "weights": str(task.weights), "precision": task.precision}
-    embedpipe.load_backbone(BackboneOptions(**what), task.device)  # the process keeps it
+    embedpipe.load_backbone(device=task.device, **what)  # the process keeps it
 
     def embed(folder: Path) -> Callable[[], Vectors]:
         # Deleted when the process ends, as deleting is no part of the work.

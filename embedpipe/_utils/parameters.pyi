@@ -130,3 +130,16 @@ class FitParameters(FitFields, total=False): ...
 class PredictParameters(SourceFields, ReloadFields, ComputeFields, total=False): ...
 class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, total=False): ...
 class SearchParameters(SearchFields, ReloadFields, ComputeFields, total=False): ...
+
+class LoadBackboneParameters(TypedDict, total=False):
+    weights: str
+    arch: str | None
+    layer: tuple[str, ...]
+    drop_last: int
+    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    modality: Literal["image", "text"] | None
+    chunk: bool
+    frequencies: str | None
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    decode: Literal["full", "scaled"]
+    offline: bool

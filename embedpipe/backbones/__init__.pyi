@@ -3,9 +3,8 @@ from .backbone import Item as Item
 from .layers.stages import Stage as Stage
 from .load import describe_layers as describe_layers
 from .load import load_backbone as load_backbone
-from .load import options_of as options_of
-from .load import reload_backbone as reload_backbone
-from .load import resolve as resolve
+from .load import load_with_options as load_with_options
+from .load import resolve_options as resolve_options
 from .network import ImageNetwork as ImageNetwork
 from .network import Provider as Provider
 from .network import TextNetwork as TextNetwork
@@ -15,6 +14,8 @@ from .network import input_of as input_of
 from .options import BackboneOptions as BackboneOptions
 from .options import ReloadOptions as ReloadOptions
 from .registry import list_backbones as list_backbones
+from .reload import options_from_spec as options_from_spec
+from .reload import reload_backbone as reload_backbone
 from .spec import BackboneSpec as BackboneSpec
 from .spec import LayerSpec as LayerSpec
 from .spec import TextPreprocessing as TextPreprocessing

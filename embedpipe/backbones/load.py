@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
 from embedpipe._utils.device import choose_device
+from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.engines.engine import Engine
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.stages import Stage, find_stages
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
-from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions, ReloadOptions
+from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
 from embedpipe.backbones.providers.checkpoint import read_checkpoint
 from embedpipe.backbones.providers.weights import hash_tensors
 from embedpipe.backbones.registry import get_provider, modalities_of, split_name
-from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec, TextPreprocessing
+from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
-from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
+from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
+
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import LoadBackboneParameters
 
 #: Networks that are kept for the next `load_backbone` of the same options: clones never load again.
 KEPT = 4
@@ -46,7 +49,7 @@ _cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
 _lock = threading.Lock()
 
 
-def resolve(options: BackboneOptions) -> BackboneOptions:
+def resolve_options(options: BackboneOptions) -> BackboneOptions:
     """Return options with the backbone and the modality filled in where the user leaves them open.
 
     Raises
@@ -72,28 +75,62 @@ def resolve(options: BackboneOptions) -> BackboneOptions:
     return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 
-def load_backbone(options: BackboneOptions | None = None, device: torch.device | str | None = None) -> Backbone:
-    """Load a frozen backbone.
+@takes_options(BackboneOptions)
+def load_backbone(
+    backbone: str | None = None,
+    *,
+    device: torch.device | str | None = None,
+    **options: Unpack[LoadBackboneParameters],
+) -> Backbone:
+    """Load a frozen pretrained network that embeds images or texts.
+
+    A network is built once per process: later calls with the same weights share it, also when they take other layers.
 
     Parameters
     ----------
-    options : BackboneOptions, optional
-        Which network, weights and layers; by default EfficientNet-Lite0 for images, all-MiniLM-L6-v2 for texts.
+    backbone : str, optional
+        The network, as ``PROVIDER/NAME`` (see `list_backbones`), ``checkpoint/PATH`` or ``python:module.factory``. By
+        default EfficientNet-Lite0 for images and all-MiniLM-L6-v2 for texts.
     device : torch.device or str, optional
-        Where it runs; the GPU if it works, else the CPU. See `choose_device`.
+        Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``. By default the GPU if it works, else the CPU.
+
+    Returns
+    -------
+    Backbone
+        Its ``prepare`` turns an image or text into an item, its ``forward`` turns items' values into vectors, and its
+        ``spec`` declares what decides those vectors.
 
     Raises
     ------
     UsageError
-        If the device, a layer or a pooling is not one that there is.
+        If the device, a layer, a pooling or another option does not exist or does not fit the backbone.
     UnknownBackboneError
         If there is no provider or network of that name.
     WeightsError
-        If the weights do not fit or cannot be had: the message names the file to provide.
+        If the weights do not fit or cannot be had; the message names the file to provide.
     BackboneError
         If the network cannot be used as asked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import embedpipe
+    >>> backbone = embedpipe.load_backbone("timm/test_resnet", weights="none", device="cpu")
+    >>> item = backbone.prepare(np.zeros((64, 64, 3), np.uint8))
+    >>> backbone.forward([item.value])["embedding"].shape
+    (1, 512)
     """
-    options = resolve(options or BackboneOptions())
+    values: dict[str, Any] = {"backbone": backbone or "", **options}
+    (chosen,) = build_options((BackboneOptions,), values)
+    return load_with_options(chosen, device)
+
+
+def load_with_options(options: BackboneOptions, device: torch.device | str | None = None) -> Backbone:
+    """Load the backbone that the options describe; `load_backbone` for callers that have the options object.
+
+    Raises what `load_backbone` raises.
+    """
+    options = resolve_options(options)
     place = device if isinstance(device, torch.device) else choose_device(device)[0]
     loaded = _load(options, place)
     network = _tower(loaded.network, options)
@@ -115,138 +152,29 @@ def load_backbone(options: BackboneOptions | None = None, device: torch.device |
     return ImageBackbone(spec, network, place, engines=loaded.engines).ready()
 
 
-def describe_layers(options: BackboneOptions) -> list[Stage]:
-    """Return the stages that ``drop_last`` counts and whose taps ``layer`` takes, first to last.
+@takes_options(BackboneOptions)
+def describe_layers(backbone: str | None = None, **options: Unpack[LoadBackboneParameters]) -> list[Stage]:
+    """Return the stages of a network, first to last: what ``drop_last`` counts, and the names that ``layer`` takes.
 
-    Published weights are not fetched for this: they would change nothing.
-    """
-    options = resolve(options)
-    provider, _ = split_name(options.backbone)
-    if options.weights == "default" and provider in ("timm", "torchvision", "open_clip"):
-        options = dataclasses.replace(options, weights="none")
-    return find_stages(_tower(_load(options, torch.device("cpu")).network, options))
-
-
-def options_of(
-    spec: BackboneSpec, weights: str = "default", *, frequencies: str | None = None, trust: bool = False
-) -> BackboneOptions:
-    """Return the options that load the backbone of a stored spec again.
+    Published weights are not downloaded for this, as they do not change the stages.
 
     Parameters
     ----------
-    spec : BackboneSpec
-    weights : str
-        ``default``, or the weights file or folder, for a spec whose weights came from one.
-    frequencies : str, optional
-        The file of word counts, for a spec whose token weights came from one.
-    trust : bool
-        Accept a spec that names a function to run. The spec is a file's word, not the user's.
+    backbone : str, optional
+        As in `load_backbone`.
 
     Raises
     ------
-    BackboneError
-        If the spec names a function and is not trusted.
-    WeightsError
-        If the spec is a checkpoint's and its file is not given.
+    UsageError, UnknownBackboneError, WeightsError, BackboneError
+        As `load_backbone` does.
     """
-    backbone, arch = f"{spec.provider}/{spec.name}", None
-    if spec.provider == "checkpoint":
-        if weights == "default":
-            raise WeightsError(f"the vectors are of a checkpoint of {spec.name}: give its file with --weights FILE")
-        backbone, arch, weights = f"checkpoint/{weights}", spec.name, "default"
-    elif spec.provider == "python":
-        backbone = f"python:{spec.name}"
-    elif weights == "default" and not spec.pretrained:
-        weights = "none"
-    if not trust and re.match(r"local-dir:|[/~.]|.*\.\.", spec.name) and weights in ("default", "none"):
-        raise BackboneError(
-            f"the stored spec names a place on this machine, {spec.name!r}: give the model with --weights PATH, or say "
-            "that you trust it (--trust, trust=True)"
-        )
-    if "python:" in (backbone[:7], (arch or "")[:7]) and not trust:
-        raise BackboneError(
-            f"the stored spec names Python code to run, {spec.name!r}: if you trust it, say so (--trust, trust=True)"
-        )
-    poolings = {layer.pooling for layer in spec.layers} - {"none"}
-    return BackboneOptions(
-        backbone=backbone,
-        weights=weights,
-        arch=arch,
-        layer=tuple(layer.name for layer in spec.layers),
-        # Different ones can only be each layer's default, and one alone does no harm where it is the default.
-        pooling=poolings.pop() if len(poolings) == 1 else None,
-        modality=spec.modality,
-        chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
-        decode="full" if isinstance(spec.preprocessing, TextPreprocessing) else spec.preprocessing.decode,
-        frequencies=frequencies,
-        precision=spec.precision,
-    )
-
-
-def reload_backbone(
-    spec: BackboneSpec,
-    options: ReloadOptions,
-    device: torch.device | str | None,
-    holder: str,
-    modality: Modality | None = None,
-) -> Backbone:
-    """Load the backbone of a stored spec again, or its tower for the other modality.
-
-    Parameters
-    ----------
-    spec : BackboneSpec
-    options : ReloadOptions
-    device : torch.device or str, optional
-    holder : str
-        Whose spec it is, for messages: ``the store``.
-    modality : str, optional
-        What it is to embed; by default what the spec says. The vectors of both towers lie in one space.
-
-    Raises
-    ------
-    SpecMismatchError
-        If what loads is not what made the vectors; the message shows the differing fields.
-    UsageError
-        If the backbone has no tower for the modality, or the vectors are of a layer that only one tower has.
-    BackboneError
-        If it cannot be loaded; see `options_of`.
-    """
-    again = options_of(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
-    again = dataclasses.replace(again, offline=options.offline)
-    if modality in (None, spec.modality):
-        try:
-            backbone = load_backbone(again, device)
-        except (UnknownBackboneError, WeightsError) as error:
-            if options.weights != "default":
-                raise
-            raise type(error)(f"{error}. If {holder} has vectors of a model of your own: --weights PATH") from error
-        found = backbone.spec
-    else:
-        backbone = load_backbone(_other_tower(spec, again, modality), device)
-        layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
-        found = dataclasses.replace(
-            backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
-        )
-    counted = any(layer.pooling == "sif" for layer in spec.layers)
-    files = "--weights PATH, and --frequencies FILE if there was one" if counted else "--weights PATH"
-    advice = f"Give the weights that made the vectors ({files})."
-    spec.require(found, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
-    return backbone
-
-
-def _other_tower(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:
-    """Return the options that load the tower of the other modality."""
-    items, queries = {"image": ("photos", "words"), "text": ("texts", "photos")}[spec.modality]
-    if modality not in modalities_of(options.backbone):
-        raise UsageError(
-            f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
-            "open_clip/MODEL:TAG, which has a tower for each"
-        )
-    if [layer.name for layer in spec.layers] != [FEATURES]:
-        names = ", ".join(layer.name for layer in spec.layers)
-        raise UsageError(f"{items} cannot be searched by {queries} by {names}: only the features share a space")
-    given: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None, "decode": "full"}
-    return dataclasses.replace(options, modality=modality, **given)
+    values: dict[str, Any] = {"backbone": backbone or "", **options}
+    (chosen,) = build_options((BackboneOptions,), values)
+    chosen = resolve_options(chosen)
+    provider, _ = split_name(chosen.backbone)
+    if chosen.weights == "default" and provider in ("timm", "torchvision", "open_clip"):
+        chosen = dataclasses.replace(chosen, weights="none")
+    return find_stages(_tower(_load(chosen, torch.device("cpu")).network, chosen))
 
 
 def _tower(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:

@@ -184,7 +184,7 @@ def backbones(
 
     if layers:
         named = {"backbone": name} if name else {}
-        stages = describe_layers(BackboneOptions(**{**options, **named}))
+        stages = describe_layers(**{**options, **named})
         if not quiet:
             show.layers(stages, as_json)
         return

@@ -119,10 +119,10 @@ def doctor(
         asked = replace(backbone_options, backbone=name)
         try:
             # torch is loaded by this, and a broken one is what a user should read of.
-            from embedpipe.backbones import resolve
+            from embedpipe.backbones import resolve_options
             from embedpipe.diagnosis.estimate import estimate
 
-            asked = resolve(asked)
+            asked = resolve_options(asked)
             listing = None if source is None else open_source(source, source_options, asked.modality or "image")
             result.estimates.append(estimate(asked, compute, listing, items, seconds, show))
         except SourceError:

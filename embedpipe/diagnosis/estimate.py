@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import load_backbone
+from embedpipe.backbones import load_with_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.diagnosis import samples
@@ -103,7 +103,7 @@ def estimate(
         If the backbone cannot be loaded, or no item of the sample can be embedded.
     """
     start = time.perf_counter()
-    backbone = load_backbone(options, choose_device(compute.device)[0])
+    backbone = load_with_options(options, choose_device(compute.device)[0])
     sizes = [items] if items else [len(listing)] if listing is not None else SIZES_OF_JOBS
     if compute.engine == "auto":
         backbone.accelerated(max(sizes))  # what a job of that size runs on is found, and taken from here on

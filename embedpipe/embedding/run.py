@@ -19,7 +19,7 @@ from embedpipe._utils.device import choose_device
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
-from embedpipe.backbones import load_backbone, resolve
+from embedpipe.backbones import load_with_options, resolve_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.bottleneck import find_bottleneck
@@ -92,14 +92,14 @@ def embed(
     show = Progress(progress, detail=verbose)
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
-    backbone_options = resolve(backbone_options)
+    backbone_options = resolve_options(backbone_options)
     listing = open_source(source, source_options, backbone_options.modality or "image")
     device, reason = choose_device(run_options.device)
     if backbone_options.precision == "int8":
         if run_options.engine != "auto":
             raise UsageError(f"engine={run_options.engine!r} has no int8: leave it out, or take another precision")
         show.say("int8: a network that is new here is quantised first, which takes about half a minute, once")
-    backbone = load_backbone(backbone_options, device)
+    backbone = load_with_options(backbone_options, device)
     show.say(f"device: {reason}")
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
     store.summary = embed_listing(listing, store, backbone, run_options, show)

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import load_backbone
+from embedpipe.backbones import load_with_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.decoding import payload_hash
@@ -207,7 +207,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         layer = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
         names = [field.name for field in dataclasses.fields(BackboneOptions) if field.name != "layer"]
         options = BackboneOptions(layer=layer, **{name: getattr(self, name) for name in names})
-        return load_backbone(options, choose_device(self.device)[0])
+        return load_with_options(options, choose_device(self.device)[0])
 
     def _store_path(self, backbone: Backbone) -> str | None:
         if self.store != "default":

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import BackboneSpec, load_backbone
+from embedpipe.backbones import BackboneSpec, load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
@@ -238,7 +238,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _load(self) -> ImageBackbone:
         options = BackboneOptions(backbone=self.backbone, weights=self.weights, arch=self.arch, modality="image")
-        backbone = load_backbone(options, choose_device(self.device)[0])
+        backbone = load_with_options(options, choose_device(self.device)[0])
         assert isinstance(backbone, ImageBackbone)
         return backbone
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import load_backbone
+from embedpipe.backbones import load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.errors import TrainingDataError, UsageError
@@ -275,7 +275,7 @@ def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split:
         arch=arch if arch.startswith("python:") else None,
         layer=tuple(layer.name for layer in probe.spec.layers),
     )
-    spec = dataclasses.replace(load_backbone(options, "cpu").spec, layers=probe.spec.layers)
+    spec = dataclasses.replace(load_with_options(options, "cpu").spec, layers=probe.spec.layers)
     linear = network.head(split.classes)
     report = FitReport("classification", "test split, after fine-tuning", len(split.train))
     # Its vectors are not at hand, and its logits say all.

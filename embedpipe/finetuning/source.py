@@ -13,8 +13,8 @@ import torch
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe.backbones.image_backbone import ImageBackbone
-from embedpipe.backbones.load import reload_backbone
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.reload import reload_backbone
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
@@ -91,7 +91,7 @@ def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[
 def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device | str | None) -> ImageBackbone:
     """Load the backbone of a store of images in full precision, whatever embedded them.
 
-    Raises what `embedpipe.backbones.load.reload_backbone` does.
+    Raises what `embedpipe.backbones.reload.reload_backbone` does.
     """
     backbone = reload_backbone(dataclasses.replace(spec, precision="fp32"), reload, device, "the store")
     assert isinstance(backbone, ImageBackbone)

@@ -13,7 +13,15 @@ from PIL import Image
 from torchvision import transforms
 
 from embedpipe._utils.device import arithmetic, choose_device
-from embedpipe.backbones import Backbone, BackboneOptions, BackboneSpec, LayerSpec, load_backbone, options_of
+from embedpipe.backbones import (
+    Backbone,
+    BackboneOptions,
+    BackboneSpec,
+    LayerSpec,
+    load_backbone,
+    load_with_options,
+    options_from_spec,
+)
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.providers.weights import hash_tensors
 from embedpipe.decoding import Preprocessing
@@ -24,7 +32,7 @@ NAME = "timm/test_resnet"
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone(BackboneOptions(NAME, "none"), "cpu")
+    return load_backbone(NAME, weights="none", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,7 @@ def test_wrong_batches_are_refused(backbone, wrong):
 
 @pytest.mark.parametrize("thaw", [lambda m: m.layer2.train(), lambda m: m.fc.requires_grad_(True)])
 def test_a_network_that_was_made_trainable_is_refused(batch, thaw):
-    backbone = load_backbone(BackboneOptions("timm/test_resnet", "none"), "cpu")
+    backbone = load_backbone("timm/test_resnet", weights="none", device="cpu")
     before = backbone.forward(batch)["embedding"]
     thaw(backbone.network.module)
     try:
@@ -82,7 +90,7 @@ def test_a_network_that_was_made_trainable_is_refused(batch, thaw):
 
 def test_threads_do_not_mix_their_layers(batch):
     names = ["layer1", "layer2", "layer3", "layer4"]
-    backbones = {name: load_backbone(BackboneOptions(NAME, "none", layer=(name,)), "cpu") for name in names}
+    backbones = {name: load_backbone(NAME, weights="none", layer=(name,), device="cpu") for name in names}
     assert len({id(b.network) for b in backbones.values()}) == 1
     alone = {name: b.forward(batch) for name, b in backbones.items()}
     wrong = []
@@ -104,7 +112,7 @@ def test_threads_do_not_mix_their_layers(batch):
 def test_one_network_is_shared_and_loaded_once_by_threads_at_once():
     found = []
     options = BackboneOptions("timm/test_vit3", "none")
-    threads = [threading.Thread(target=lambda: found.append(load_backbone(options, "cpu"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(load_with_options(options, "cpu"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -114,7 +122,7 @@ def test_one_network_is_shared_and_loaded_once_by_threads_at_once():
 
 
 def test_declared_precision_is_used_and_part_of_the_fingerprint(backbone, batch):
-    half = load_backbone(BackboneOptions(NAME, "none", precision="bf16"), "cpu")
+    half = load_backbone(NAME, weights="none", precision="bf16", device="cpu")
     exact, rough = backbone.forward(batch)["embedding"], half.forward(batch)["embedding"]
     assert rough.dtype == np.float32
     assert not np.array_equal(exact, rough)
@@ -150,10 +158,10 @@ def test_random_weights_are_seeded_flagged_and_leave_no_trace():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    spec = load_backbone(BackboneOptions("timm/test_vit2", "none"), "cpu").spec
+    spec = load_backbone("timm/test_vit2", weights="none", device="cpu").spec
     assert torch.equal(torch.rand(3), expected)
     assert not spec.pretrained
-    assert options_of(spec).weights == "none"
+    assert options_from_spec(spec).weights == "none"
 
 
 def test_a_device_is_chosen_with_a_reason():
@@ -171,7 +179,7 @@ def test_a_device_that_does_not_work_is_refused_with_the_reason(name):
     with pytest.raises(UsageError, match=f"device '{name}'"):
         choose_device(name)
     with pytest.raises(UsageError, match=f"device '{name}'"):
-        load_backbone(BackboneOptions(NAME, "none"), name)
+        load_backbone(NAME, weights="none", device=name)
 
 
 def test_provenance_names_the_weights_and_the_libraries(backbone):

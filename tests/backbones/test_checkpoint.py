@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from embedpipe.backbones import BackboneOptions, load_backbone, options_of
+from embedpipe.backbones import load_backbone, load_with_options, options_from_spec
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.providers.checkpoint import read_checkpoint
 from embedpipe.errors import UsageError, WeightsError
@@ -23,7 +23,7 @@ def model():
 
 
 def load(path, **options):
-    return load_backbone(BackboneOptions(f"checkpoint/{path}", **options), "cpu")
+    return load_backbone(f"checkpoint/{path}", device="cpu", **options)
 
 
 def test_pth_and_safetensors_of_one_network_are_the_same_backbone(model, tmp_path):
@@ -43,8 +43,8 @@ def test_pth_and_safetensors_of_one_network_are_the_same_backbone(model, tmp_pat
 def test_the_fingerprint_is_the_same_in_another_process(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "timm/test_resnet"})
     script = (
-        "import sys; from embedpipe.backbones import *; "
-        "print(load_backbone(BackboneOptions(sys.argv[1]), 'cpu').spec.fingerprint())"
+        "import sys; from embedpipe import load_backbone; "
+        "print(load_backbone(sys.argv[1], device='cpu').spec.fingerprint())"
     )
     name = f"checkpoint/{tmp_path}/b.safetensors"
     done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=True)
@@ -55,9 +55,9 @@ def test_a_spec_loads_again_from_a_moved_file(model, tmp_path):
     torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "a.pth")
     spec = load(tmp_path / "a.pth", layer=("layer3",), pooling="max").spec
     (tmp_path / "a.pth").rename(tmp_path / "moved.pth")
-    assert load_backbone(options_of(spec, str(tmp_path / "moved.pth")), "cpu").spec == spec
+    assert load_with_options(options_from_spec(spec, str(tmp_path / "moved.pth")), "cpu").spec == spec
     with pytest.raises(WeightsError, match="--weights FILE"):
-        options_of(spec)
+        options_from_spec(spec)
 
 
 def test_a_changed_file_is_read_again(model, tmp_path):

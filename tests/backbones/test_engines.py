@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
 from embedpipe.backbones.engines import choice, openvino_engine
 from embedpipe.backbones.engines.choice import MANY, choose_engine, farthest
 from embedpipe.backbones.engines.engine import TorchEngine
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def fresh(options=CNN):
-    return dataclasses.replace(load_backbone(options, "cpu"), engines={})
+    return dataclasses.replace(load_with_options(options, "cpu"), engines={})
 
 
 def pictures(backbone, n):
@@ -232,14 +232,14 @@ def test_a_network_that_fails_on_the_trial_runs_by_torch():
 
 def test_int8_that_was_kept_is_held_against_the_network_again(cache, monkeypatch):
     options = BackboneOptions("timm/test_resnet", "none", precision="int8")
-    backbone = load_backbone(options, "cpu")
+    backbone = load_with_options(options, "cpu")
     batch = pictures(backbone, 5)
     expected = backbone.forward(batch)["embedding"]
     (file,) = cache.glob("engines/*/model.bin")
     whole = file.read_bytes()
     file.write_bytes(bytes(byte ^ 64 for byte in whole))
     backbone.engines.clear()
-    again = load_backbone(options, "cpu").forward(batch)["embedding"]
+    again = load_with_options(options, "cpu").forward(batch)["embedding"]
     np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert file.read_bytes() == whole
     backbone.engines.clear()
@@ -247,4 +247,4 @@ def test_int8_that_was_kept_is_held_against_the_network_again(cache, monkeypatch
 
 def test_int8_is_refused_where_there_is_none():
     with pytest.raises(BackboneError, match="for images"):
-        load_backbone(BackboneOptions(modality="text", precision="int8"), "cpu")
+        load_backbone(modality="text", precision="int8", device="cpu")

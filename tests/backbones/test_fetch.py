@@ -13,7 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import load_backbone
 from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
 from embedpipe.errors import WeightsError
 
@@ -74,7 +74,7 @@ def test_without_a_network_the_error_comes_soon_and_names_the_file(monkeypatch, 
         monkeypatch.setattr("embedpipe.backbones.providers.timm.fetch_from_url", fetch_from_closed)
     start = time.perf_counter()
     with pytest.raises(WeightsError, match=wanted) as caught:
-        load_backbone(BackboneOptions(name, offline=offline), "cpu")
+        load_backbone(name, offline=offline, device="cpu")
     assert time.perf_counter() - start < 10
     assert "--weights PATH" in str(caught.value)
     assert ("offline" if offline else "no network") in str(caught.value)
@@ -111,8 +111,9 @@ def test_a_file_is_downloaded_once_and_checked_against_the_hash_in_its_name(serv
 
 SCRIPT = """
 import sys
-from embedpipe.backbones import BackboneOptions, load_backbone
-backbone = load_backbone(BackboneOptions("timm/test_resnet", sys.argv[1], offline=sys.argv[2] == "offline"), "cpu")
+from embedpipe import load_backbone
+offline = sys.argv[2] == "offline"
+backbone = load_backbone("timm/test_resnet", weights=sys.argv[1], offline=offline, device="cpu")
 print(backbone.spec.fingerprint(), backbone.spec.pretrained, backbone.provenance["weights"])
 """
 

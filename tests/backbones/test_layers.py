@@ -4,7 +4,14 @@ import timm
 import torch
 from torch import nn
 
-from embedpipe.backbones import BackboneOptions, ImageNetwork, describe_layers, load_backbone, options_of
+from embedpipe.backbones import (
+    BackboneOptions,
+    ImageNetwork,
+    describe_layers,
+    load_backbone,
+    load_with_options,
+    options_from_spec,
+)
 from embedpipe.backbones.layers.capture import default_pooling, plan_layers, pool, run_layers
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.layers.stages import find_stages
@@ -14,7 +21,7 @@ from embedpipe.errors import BackboneError, UsageError
 
 
 def load(name, **options):
-    return load_backbone(BackboneOptions(name, "none", **options), "cpu")
+    return load_backbone(name, weights="none", device="cpu", **options)
 
 
 def batch_for(backbone, n=2):
@@ -66,7 +73,7 @@ def test_pooling_equals_the_one_by_hand(name, layer, pooling, reference):
     batch = batch_for(backbone, 1)
     (vectors,) = backbone.forward(batch).values()
     np.testing.assert_allclose(vectors, reference(outputs(backbone, batch, layer)).numpy(), rtol=1e-4, atol=1e-5)
-    assert load_backbone(options_of(backbone.spec), "cpu").spec == backbone.spec
+    assert load_with_options(options_from_spec(backbone.spec), "cpu").spec == backbone.spec
 
 
 def test_vectors_do_not_change_with_the_next_batch():
@@ -223,7 +230,7 @@ def test_stages_are_the_extractors_own(name, expected):
 
 
 def test_a_stage_ends_after_its_norm_activation_and_pool():
-    stages = {stage.name: stage for stage in describe_layers(BackboneOptions("torchvision/resnet18"))}
+    stages = {stage.name: stage for stage in describe_layers("torchvision/resnet18")}
     assert stages["conv1"].tap == "maxpool"
     assert (stages["layer4"].tap, stages["layer4"].shape, stages["layer4"].dim) == ("layer4", (512, 7, 7), 512)
     last = stages_of("timm/vit_tiny_patch16_224")[-1]
@@ -245,7 +252,7 @@ def test_drop_last_is_the_layer_of_that_name():
 
 
 def test_stages_without_a_single_tensor_are_listed_but_cannot_be_taken():
-    stages = describe_layers(BackboneOptions("timm/crossvit_tiny_240"))
+    stages = describe_layers("timm/crossvit_tiny_240")
     assert (stages[-1].shape, stages[-1].dim) == ((), 0)
     with pytest.raises(BackboneError, match="gives a list"):
         load("timm/crossvit_tiny_240", drop_last=1)

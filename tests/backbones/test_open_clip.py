@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from tiny_clip import CONFIG, config, known_to_the_library, write_clip
 
-from embedpipe.backbones import BackboneOptions, describe_layers, list_backbones, load_backbone
+from embedpipe.backbones import describe_layers, list_backbones, load_backbone
 from embedpipe.backbones.providers.open_clip.names import find_model
 from embedpipe.errors import BackboneError, WeightsError
 
@@ -39,7 +39,7 @@ TEXTS = [
 
 
 def load(name: str, weights: str = "default", **options: Any) -> Any:
-    return load_backbone(BackboneOptions(name, weights=weights, **options), "cpu")
+    return load_backbone(name, weights=weights, device="cpu", **options)
 
 
 def vectors(backbone: Any, payloads: list[Any], size: int = 8) -> npt.NDArray[np.float32]:
@@ -273,7 +273,7 @@ def test_a_file_of_weights_gets_the_preprocessing_of_its_tag(spelling: str, name
 def test_every_layer_of_the_image_tower_can_be_taken(tmp_path: Path, files: list[Path]) -> None:
     name = f"open_clip/local-dir:{write_clip(tmp_path / 'clip', config({'layers': 5}))}"
     blocks = [f"visual.transformer.resblocks.{i}" for i in range(4)]
-    taps = [stage.tap for stage in describe_layers(BackboneOptions(name))]
+    taps = [stage.tap for stage in describe_layers(name)]
     assert taps == [
         "visual.conv1",
         *blocks,
@@ -305,7 +305,7 @@ def test_layers_of_the_text_tower_are_pooled_over_the_words(tmp_path: Path) -> N
 
 
 def test_the_layers_of_a_published_name_are_listed_without_its_weights() -> None:
-    stages = describe_layers(BackboneOptions("open_clip/RN50"))
+    stages = describe_layers("open_clip/RN50")
     assert [stage.name for stage in stages][-2:] == ["visual.layer4", "visual.attnpool"]
 
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from tiny_clip import CONFIG, config, known_to_the_library, write_clip
 
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import load_backbone
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 
 pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
 
 
 def load(name: str, weights: str = "default", **options: Any) -> Any:
-    return load_backbone(BackboneOptions(name, weights=weights, **options), "cpu")
+    return load_backbone(name, weights=weights, device="cpu", **options)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from embedpipe.backbones import BackboneOptions, list_backbones, load_backbone, options_of
+from embedpipe.backbones import list_backbones, load_backbone, load_with_options, options_from_spec
 from embedpipe.backbones.registry import split_name
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError
 
@@ -47,9 +47,9 @@ def install(tmp_path, monkeypatch):
 def test_a_plugin_is_listed_and_loaded(install):
     install("plugin_a", mine="plugin_a:Mine")
     assert "mine/mean" in list_backbones("mine/")
-    backbone = load_backbone(BackboneOptions("mine/mean"), "cpu")
+    backbone = load_backbone("mine/mean", device="cpu")
     assert (backbone.spec.provider, backbone.spec.name, backbone.spec.layers[0].dim) == ("mine", "mean", 3)
-    assert load_backbone(options_of(backbone.spec), "cpu").spec == backbone.spec
+    assert load_with_options(options_from_spec(backbone.spec), "cpu").spec == backbone.spec
 
 
 def test_a_plugin_never_replaces_a_part_of_embedpipe(install):
@@ -64,16 +64,16 @@ def test_two_plugins_of_one_name_are_refused_only_when_asked_for(install):
     install("plugin_c", twice="plugin_c:Mine", other="plugin_c:Mine")
     install("plugin_d", twice="plugin_d:Mine")
     with pytest.raises(BackboneError, match=r"plugin_[cd]:Mine and plugin_[cd]:Mine both provide 'twice'"):
-        load_backbone(BackboneOptions("twice/mean"), "cpu")
-    assert load_backbone(BackboneOptions("other/mean"), "cpu").spec.provider == "other"
+        load_backbone("twice/mean", device="cpu")
+    assert load_backbone("other/mean", device="cpu").spec.provider == "other"
 
 
 def test_plugins_that_are_none_are_refused(install):
     install("plugin_e", absent="no_such_module:Mine", broken="plugin_e:broken")
     with pytest.raises(BackboneError, match=r"'absent'.*cannot be imported"):
-        load_backbone(BackboneOptions("absent/mean"), "cpu")
+        load_backbone("absent/mean", device="cpu")
     with pytest.raises(BackboneError, match="no methods 'names' and 'load'"):
-        load_backbone(BackboneOptions("broken/mean"), "cpu")
+        load_backbone("broken/mean", device="cpu")
 
 
 def test_names_are_split_and_the_nearest_right_one_is_told():
@@ -127,10 +127,10 @@ def factories(tmp_path, monkeypatch):
 
 
 def test_a_factory_in_the_working_folder_makes_a_backbone(factories):
-    spec = load_backbone(BackboneOptions("python:my_networks.attribute"), "cpu").spec
+    spec = load_backbone("python:my_networks.attribute", device="cpu").spec
     assert (spec.provider, spec.name, spec.layers[0].dim) == ("python", "my_networks:attribute", 4)
-    assert load_backbone(BackboneOptions("python:my_networks:attribute"), "cpu").spec == spec
-    assert load_backbone(BackboneOptions("python:my_networks.pair"), "cpu").spec.weights_sha256 == spec.weights_sha256
+    assert load_backbone("python:my_networks:attribute", device="cpu").spec == spec
+    assert load_backbone("python:my_networks.pair", device="cpu").spec.weights_sha256 == spec.weights_sha256
     assert str(factories) not in sys.path
 
 
@@ -139,13 +139,13 @@ def test_a_factory_takes_weights_from_a_file(factories):
 
     state = {"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}
     torch.save(state, factories / "w.pth")
-    backbone = load_backbone(BackboneOptions("python:my_networks.pair", str(factories / "w.pth")), "cpu")
+    backbone = load_backbone("python:my_networks.pair", weights=str(factories / "w.pth"), device="cpu")
     assert torch.equal(backbone.network.module[0].weight, state["0.weight"])
-    loaded = load_backbone(BackboneOptions(f"checkpoint/{factories}/w.pth", arch="python:my_networks.pair"), "cpu").spec
+    loaded = load_backbone(f"checkpoint/{factories}/w.pth", arch="python:my_networks.pair", device="cpu").spec
     assert (loaded.provider, loaded.name) == ("checkpoint", "python:my_networks:pair")
     with pytest.raises(BackboneError, match="names Python code"):
-        options_of(loaded, "w.pth")
-    assert options_of(loaded, "w.pth", trust=True).arch == "python:my_networks:pair"
+        options_from_spec(loaded, "w.pth")
+    assert options_from_spec(loaded, "w.pth", trust=True).arch == "python:my_networks:pair"
 
 
 @pytest.mark.parametrize(
@@ -161,22 +161,22 @@ def test_a_factory_takes_weights_from_a_file(factories):
 )
 def test_wrong_factories_say_what_is_wrong(factories, name, error, message):
     with pytest.raises(error, match=message):
-        load_backbone(BackboneOptions(f"python:{name}"), "cpu")
+        load_backbone(f"python:{name}", device="cpu")
 
 
 def test_a_module_that_fails_to_import_is_named(factories):
     (factories / "broken_networks.py").write_text("1 / 0")
     with pytest.raises(BackboneError, match="ZeroDivisionError"):
-        load_backbone(BackboneOptions("python:broken_networks.make"), "cpu")
+        load_backbone("python:broken_networks.make", device="cpu")
     with pytest.raises(UsageError, match="leave --weights out"):
-        load_backbone(BackboneOptions("python:my_networks.pair", "none"), "cpu")
+        load_backbone("python:my_networks.pair", weights="none", device="cpu")
 
 
 def test_a_stored_spec_runs_no_code_by_itself(factories):
-    spec = load_backbone(BackboneOptions("python:my_networks.pair"), "cpu").spec
+    spec = load_backbone("python:my_networks.pair", device="cpu").spec
     with pytest.raises(BackboneError, match="trust"):
-        options_of(spec)
-    assert load_backbone(options_of(spec, trust=True), "cpu").spec == spec
+        options_from_spec(spec)
+    assert load_with_options(options_from_spec(spec, trust=True), "cpu").spec == spec
 
 
 def test_the_package_imports_no_torch():

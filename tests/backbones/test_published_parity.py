@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision import models
 
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import load_backbone
 
 CLOTHING = Path(__file__).parents[2].parent / "shared" / "data" / "clothing"
 PHOTOS = 24
@@ -54,7 +54,7 @@ def centred_cosine(ours, theirs):
     ],
 )
 def test_pixels_and_vectors_equal_the_librarys_own(name, weights, photos, lowest, reference, paths):
-    backbone = load_backbone(BackboneOptions(name, weights), "cpu")
+    backbone = load_backbone(name, weights=weights, device="cpu")
     transform, _, features = reference(backbone)
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in (backbone.spec.preprocessing.mean, backbone.spec.preprocessing.std)
@@ -73,7 +73,7 @@ def test_pixels_and_vectors_equal_the_librarys_own(name, weights, photos, lowest
 
 @pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/resnet18"])
 def test_batch_size_does_not_change_the_vectors(name, paths):
-    backbone = load_backbone(BackboneOptions(name, "none"), "cpu")
+    backbone = load_backbone(name, weights="none", device="cpu")
     pixels = [backbone.prepare(path.read_bytes()).value for path in paths]
     at_once = backbone.forward(np.stack((pixels * 3)[:64]))["embedding"][:7]
     for size in (1, 7):

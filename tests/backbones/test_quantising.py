@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from embedpipe import load_backbone
-from embedpipe.backbones import BackboneOptions
 from embedpipe.backbones.engines.calibration import crop_photographs
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.quantising import FARTHEST, movement, quantise
@@ -51,7 +50,7 @@ class Wide(Small):
 
 def network(module: type[Small] = Small) -> Any:
     """Return a network as OpenVINO has it."""
-    backbone = load_backbone(BackboneOptions(backbone="python:tiny_backbone.make"), "cpu")
+    backbone = load_backbone("python:tiny_backbone.make", device="cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         made = module().eval().requires_grad_(False)

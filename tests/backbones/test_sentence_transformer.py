@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedpipe.backbones import BackboneOptions, ReloadOptions, load_backbone, reload_backbone
+from embedpipe.backbones import ReloadOptions, load_backbone, reload_backbone
 from embedpipe.errors import UsageError, WeightsError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,7 +29,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone(BackboneOptions(modality="text"), "cpu")
+    return load_backbone(modality="text", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_truncation_is_counted_and_chunks_read_the_rest(backbone):
     long = TEXTS[7]
     assert backbone.prepare(long).counts == {"truncated texts": 1}
     assert backbone.prepare("word " * 254).counts == {}  # and two special tokens
-    chunked = load_backbone(BackboneOptions(modality="text", chunk=True), "cpu")
+    chunked = load_backbone(modality="text", chunk=True, device="cpu")
     pieces = chunked.prepare(long).value
     assert pieces.sizes == (256, 256, 194)
     assert {int(piece[0][0]) for piece in pieces.pieces} == {101}, "each chunk begins with the class token"
@@ -94,8 +94,8 @@ def test_a_huge_text_costs_no_more_than_what_is_read(backbone):
 def test_a_folder_is_the_same_wherever_it_lies(backbone, folder, tmp_path):
     copy = tmp_path / "all-MiniLM-L6-v2"
     shutil.copytree(folder, copy)
-    by_name = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
-    by_weights = load_backbone(BackboneOptions(MINILM, weights=str(copy)), "cpu")
+    by_name = load_backbone(f"sentence-transformers/{copy}", device="cpu")
+    by_weights = load_backbone(MINILM, weights=str(copy), device="cpu")
     assert by_name.spec == by_weights.spec == backbone.spec
     again = reload_backbone(backbone.spec, ReloadOptions(weights=str(copy)), "cpu", "the store")
     np.testing.assert_array_equal(embed(again, TEXTS[:2]), embed(backbone, TEXTS[:2]))
@@ -107,7 +107,7 @@ def test_other_pooling_in_the_folder_is_another_fingerprint(backbone, folder, tm
     config = copy / "1_Pooling/config.json"
     said = json.loads(config.read_text())
     config.write_text(json.dumps({**said, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
-    other = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    other = load_backbone(f"sentence-transformers/{copy}", device="cpu")
     assert other.spec.weights_sha256 == backbone.spec.weights_sha256
     assert other.spec.fingerprint() != backbone.spec.fingerprint()
     assert cosines(embed(other, TEXTS[:3]), embed(backbone, TEXTS[:3])).max() < 0.99
@@ -119,7 +119,7 @@ def test_a_model_with_a_prompt_puts_it_before_each_text(folder, tmp_path):
     (copy / "config_sentence_transformers.json").write_text(
         json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query", "similarity_fn_name": "cosine"})
     )
-    prompted = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    prompted = load_backbone(f"sentence-transformers/{copy}", device="cpu")
     assert prompted.spec.preprocessing.prompt == "query: "
     assert prompted.spec.name == "prompted"
     expected = prompted.network.module.encode(TEXTS[:4])
@@ -134,13 +134,13 @@ def test_a_prompt_that_pooling_leaves_out(folder, tmp_path):
     )
     pooling = copy / "1_Pooling/config.json"
     pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
-    backbone = load_backbone(BackboneOptions(f"sentence-transformers/{copy}"), "cpu")
+    backbone = load_backbone(f"sentence-transformers/{copy}", device="cpu")
     assert backbone.spec.preprocessing.prompt == "search query: "
     assert cosines(embed(backbone, TEXTS[:4]), backbone.network.module.encode(TEXTS[:4])).min() >= 0.999999
     assert backbone.prepare(TEXTS[7]).counts == {"truncated texts": 1}
     assert not backbone.prepare("word " * 60).counts
     with pytest.raises(UsageError, match="is read by its own library only"):
-        load_backbone(BackboneOptions(f"sentence-transformers/{copy}", chunk=True))
+        load_backbone(f"sentence-transformers/{copy}", chunk=True)
 
 
 def test_a_static_model_goes_through_the_library_itself(tmp_path):
@@ -154,7 +154,7 @@ def test_a_static_model_goes_through_the_library_itself(tmp_path):
     weights = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
     model.save(str(tmp_path / "static"))
-    static = load_backbone(BackboneOptions(f"sentence-transformers/{tmp_path / 'static'}"), "cpu")
+    static = load_backbone(f"sentence-transformers/{tmp_path / 'static'}", device="cpu")
     assert static.spec.layers[0].dim == 5
     assert cosines(embed(static, TEXTS[:4]), model.encode(TEXTS[:4])).min() >= 0.999999
     np.testing.assert_allclose(embed(static, TEXTS[:4])[::-1], embed(static, TEXTS[:4][::-1]), atol=1e-6)
@@ -162,7 +162,7 @@ def test_a_static_model_goes_through_the_library_itself(tmp_path):
 
 def test_inner_layers_are_taken_in_the_same_pass(backbone):
     layered = load_backbone(
-        BackboneOptions(modality="text", layer=("features", "0.model.encoder.layer.2"), pooling="mean"), "cpu"
+        modality="text", layer=("features", "0.model.encoder.layer.2"), pooling="mean", device="cpu"
     )
     assert [layer.dim for layer in layered.spec.layers] == [384, 384]
     found = layered.forward([layered.prepare(text).value for text in TEXTS])
@@ -172,11 +172,11 @@ def test_inner_layers_are_taken_in_the_same_pass(backbone):
 
 def test_models_that_cannot_be_had_are_errors_that_say_what_to_do(tmp_path):
     with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*--weights PATH"):
-        load_backbone(BackboneOptions("sentence-transformers/no-such-model", offline=True))
+        load_backbone("sentence-transformers/no-such-model", offline=True)
     with pytest.raises(WeightsError, match="is no folder of a model"):
-        load_backbone(BackboneOptions(MINILM, weights=str(tmp_path)))
+        load_backbone(MINILM, weights=str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="is no model that sentence-transformers loads"):
-        load_backbone(BackboneOptions(f"sentence-transformers/{tmp_path}"))
+        load_backbone(f"sentence-transformers/{tmp_path}")
     with pytest.raises(UsageError, match="has no random form"):
-        load_backbone(BackboneOptions(MINILM, weights="none"))
+        load_backbone(MINILM, weights="none")

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text_backbone import LIMIT, TINY_TEXT
 
-from embedpipe.backbones import BackboneOptions, BackboneSpec, ReloadOptions, load_backbone, options_of, reload_backbone
+from embedpipe.backbones import (
+    BackboneOptions,
+    BackboneSpec,
+    ReloadOptions,
+    load_backbone,
+    options_from_spec,
+    reload_backbone,
+)
 from embedpipe.errors import DecodeError, MissingExtraError, SpecMismatchError, UsageError, WeightsError
 
 TEXTS = [
@@ -22,7 +29,7 @@ TEXTS = [
 
 
 def tiny(**options):
-    return load_backbone(BackboneOptions(TINY_TEXT, modality="text", **options), "cpu")
+    return load_backbone(TINY_TEXT, modality="text", device="cpu", **options)
 
 
 def embed(backbone, texts):
@@ -92,7 +99,7 @@ def test_a_spec_survives_json_and_loads_its_backbone_again():
     assert spec == backbone.spec
     assert spec.modality == "text"
     with pytest.raises(Exception, match="trust"):
-        options_of(spec)
+        options_from_spec(spec)
     again = reload_backbone(spec, ReloadOptions(trust=True), "cpu", "the store")
     np.testing.assert_array_equal(embed(again, TEXTS), embed(backbone, TEXTS))
     assert "preprocessing.chunk" in tiny().spec.diff(spec)
@@ -102,19 +109,19 @@ def test_a_spec_survives_json_and_loads_its_backbone_again():
 
 def test_options_that_are_not_for_a_backbone_are_refused():
     with pytest.raises(UsageError, match=r"timm/resnet18 embeds images, not texts.*MiniLM"):
-        load_backbone(BackboneOptions("timm/resnet18", modality="text"))
+        load_backbone("timm/resnet18", modality="text")
     with pytest.raises(UsageError, match=r"embeds texts, not images.*efficientnet"):
-        load_backbone(BackboneOptions("sentence-transformers/all-MiniLM-L6-v2", modality="image"))
+        load_backbone("sentence-transformers/all-MiniLM-L6-v2", modality="image")
     with pytest.raises(UsageError, match="chunk is for texts"):
-        load_backbone(BackboneOptions("timm/resnet18", weights="none", chunk=True))
+        load_backbone("timm/resnet18", weights="none", chunk=True)
     with pytest.raises(UsageError, match=r"frequencies.*pooling='sif'"):
         BackboneOptions("word-vectors/x", frequencies="counts.txt")
     with pytest.raises(UsageError, match=r"frequencies.*is for word-vectors/"):
-        load_backbone(BackboneOptions(TINY_TEXT, modality="text", pooling="sif", frequencies="counts.txt"))
+        load_backbone(TINY_TEXT, modality="text", pooling="sif", frequencies="counts.txt")
     with pytest.raises(UsageError, match=r"modality='texts' is not one of image, text.*did you mean 'text'"):
         BackboneOptions(modality="texts")
     with pytest.raises(UsageError, match="say so with --modality text"):
-        load_backbone(BackboneOptions(TINY_TEXT))
+        load_backbone(TINY_TEXT)
     with pytest.raises(WeightsError, match="there is no weights file"):
         tiny(weights="nowhere.safetensors")
 
@@ -131,4 +138,4 @@ def test_a_missing_extra_is_named(backbone, module, extra, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, module, None)  # as if it were not installed
     # Other weights than any test loads, lest the process's cache has the network.
     with pytest.raises(MissingExtraError, match=rf"pip install 'embedpipe\[{extra}\]'"):
-        load_backbone(BackboneOptions(backbone, weights="/nowhere", offline=True), "cpu")
+        load_backbone(backbone, weights="/nowhere", offline=True, device="cpu")

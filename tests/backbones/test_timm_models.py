@@ -7,7 +7,7 @@ import timm
 import torch
 from PIL import Image
 
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import load_backbone
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.providers.timm import TimmProvider
 from embedpipe.decoding import to_pixels
@@ -43,7 +43,7 @@ def batch_for(backbone, n=1):
 
 @pytest.mark.parametrize(("name", "dim"), FAMILIES.items())
 def test_features_are_timms_own(name, dim):
-    backbone = load_backbone(BackboneOptions(f"timm/{name}", "none"), "cpu")
+    backbone = load_backbone(f"timm/{name}", weights="none", device="cpu")
     model = backbone.network.module
     batch = batch_for(backbone)
     with torch.inference_mode():
@@ -88,8 +88,8 @@ def test_pixels_are_those_of_timms_evaluation_transform(monkeypatch, changes, si
 
 
 def test_a_name_with_and_without_its_default_tag_is_the_same_backbone():
-    plain = load_backbone(BackboneOptions("timm/test_resnet", "none"), "cpu").spec
-    tagged = load_backbone(BackboneOptions("timm/test_resnet.r160_in1k", "none"), "cpu").spec
+    plain = load_backbone("timm/test_resnet", weights="none", device="cpu").spec
+    tagged = load_backbone("timm/test_resnet.r160_in1k", weights="none", device="cpu").spec
     assert plain.fingerprint() == tagged.fingerprint()
     assert plain.name == "test_resnet.r160_in1k"
 
@@ -98,7 +98,7 @@ def test_a_name_with_and_without_its_default_tag_is_the_same_backbone():
 def test_a_weights_file_brings_its_own_classes(tmp_path, classes):
     model = timm.create_model("test_resnet", num_classes=classes)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    backbone = load_backbone(BackboneOptions("timm/test_resnet", str(tmp_path / "w.pth")), "cpu")
+    backbone = load_backbone("timm/test_resnet", weights=str(tmp_path / "w.pth"), device="cpu")
     assert backbone.network.module.num_classes == classes
     assert backbone.spec.pretrained
     batch = batch_for(backbone)
@@ -111,7 +111,7 @@ def test_weights_that_timm_converts_load(tmp_path):
     """Position embeddings of another picture size: timm's own filter resamples them."""
     small = timm.create_model("test_vit", img_size=96).state_dict()
     torch.save(small, tmp_path / "w.pth")
-    backbone = load_backbone(BackboneOptions("timm/test_vit", str(tmp_path / "w.pth")), "cpu")
+    backbone = load_backbone("timm/test_vit", weights=str(tmp_path / "w.pth"), device="cpu")
     assert small["pos_embed"].shape[1] == 37
     assert backbone.network.module.pos_embed.shape[1] == 101
     torch.testing.assert_close(backbone.network.module.norm.weight.detach(), small["norm.weight"])
@@ -120,16 +120,16 @@ def test_weights_that_timm_converts_load(tmp_path):
 def test_weights_of_another_architecture_are_refused(tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"w\.pth do not fit the architecture"):
-        load_backbone(BackboneOptions("timm/test_resnet", str(tmp_path / "w.pth")), "cpu")
+        load_backbone("timm/test_resnet", weights=str(tmp_path / "w.pth"), device="cpu")
 
 
 def test_unknown_names_and_tags_are_refused():
     with pytest.raises(UnknownBackboneError, match="did you mean 'resnet18'"):
-        load_backbone(BackboneOptions("timm/resnet17"), "cpu")
+        load_backbone("timm/resnet17", device="cpu")
     with pytest.raises(UnknownBackboneError, match=r"resnet18\.a1_in1k"):
-        load_backbone(BackboneOptions("timm/resnet18.no_such"), "cpu")
+        load_backbone("timm/resnet18.no_such", device="cpu")
     with pytest.raises(WeightsError, match="publishes no weights"):
-        load_backbone(BackboneOptions("timm/coatnet_0_224"), "cpu")
+        load_backbone("timm/coatnet_0_224", device="cpu")
 
 
 def test_a_folder_with_timms_configuration_is_loaded_as_it_says(tmp_path):
@@ -140,7 +140,7 @@ def test_a_folder_with_timms_configuration_is_loaded_as_it_says(tmp_path):
     cfg = {**model.pretrained_cfg, "num_classes": 4, "crop_pct": 1.0, "mean": [0.1, 0.2, 0.3]}
     config = {"architecture": "test_resnet", "num_classes": 4, "pretrained_cfg": cfg}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    backbone = load_backbone(BackboneOptions(f"checkpoint/{tmp_path}"), "cpu")
+    backbone = load_backbone(f"checkpoint/{tmp_path}", device="cpu")
     assert (backbone.spec.provider, backbone.spec.name) == ("checkpoint", "timm/test_resnet")
     assert backbone.spec.preprocessing.mean == (0.1, 0.2, 0.3)
     assert backbone.spec.preprocessing.resize == backbone.spec.preprocessing.crop[:1]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone
+from embedpipe.backbones import describe_layers, load_backbone
 from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.providers.torchvision import TorchvisionProvider
@@ -43,7 +43,7 @@ def test_every_classification_model_builds_and_has_features(name, monkeypatch):
     [("resnet18", "fc"), ("googlenet", "fc"), ("mobilenet_v3_small", "classifier"), ("swin_t", "head")],
 )
 def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
-    backbone = load_backbone(BackboneOptions(f"torchvision/{name}", "none"), "cpu")
+    backbone = load_backbone(f"torchvision/{name}", weights="none", device="cpu")
     batch = np.random.default_rng(0).integers(0, 256, (2, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
     features = torch.from_numpy(backbone.forward(batch)["embedding"])
     module = backbone.network.module
@@ -59,7 +59,7 @@ def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
 
 
 def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
-    backbone = load_backbone(BackboneOptions("torchvision/squeezenet1_1", "none"), "cpu")
+    backbone = load_backbone("torchvision/squeezenet1_1", weights="none", device="cpu")
     batch = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = backbone.network.module.features(normalised(backbone, batch)).mean((2, 3)).numpy()
@@ -70,7 +70,7 @@ def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
 def test_stored_weights_bring_their_own_classes(tmp_path, name):
     model = models.get_model(name, weights=None, num_classes=3)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    backbone = load_backbone(BackboneOptions(f"torchvision/{name}", str(tmp_path / "w.pth")), "cpu")
+    backbone = load_backbone(f"torchvision/{name}", weights=str(tmp_path / "w.pth"), device="cpu")
     batch = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
     assert backbone.network.module(normalised(backbone, batch)).shape == (1, 3)
 
@@ -79,22 +79,22 @@ def test_stored_weights_bring_their_own_classes(tmp_path, name):
 def test_stored_inception_weights_load_with_and_without_auxiliary_heads(tmp_path, auxiliary):
     model = models.googlenet(weights=None, num_classes=7, aux_logits=auxiliary, init_weights=False)
     torch.save(model.state_dict(), tmp_path / "g.pth")
-    backbone = load_backbone(BackboneOptions("torchvision/googlenet", str(tmp_path / "g.pth")), "cpu")
+    backbone = load_backbone("torchvision/googlenet", weights=str(tmp_path / "g.pth"), device="cpu")
     assert backbone.network.module.fc.out_features == 7
     assert backbone.network.module.transform_input
     assert backbone.spec.pretrained
 
 
 def test_random_inception_is_the_plain_builders():
-    module = load_backbone(BackboneOptions("torchvision/inception_v3", "none"), "cpu").network.module
+    module = load_backbone("torchvision/inception_v3", weights="none", device="cpu").network.module
     assert not module.transform_input
 
 
 def test_weights_without_a_classifier_load(tmp_path):
     state = models.resnet18(weights=None).state_dict()
     torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, tmp_path / "r.pth")
-    backbone = load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
-    again = load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
+    backbone = load_backbone("torchvision/resnet18", weights=str(tmp_path / "r.pth"), device="cpu")
+    again = load_backbone("torchvision/resnet18", weights=str(tmp_path / "r.pth"), device="cpu")
     assert backbone.spec == again.spec
     assert backbone.spec.layers[0].dim == 512
 
@@ -102,16 +102,16 @@ def test_weights_without_a_classifier_load(tmp_path):
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
     torch.save(models.resnet34(weights=None).state_dict(), tmp_path / "r.pth")
     with pytest.raises(WeightsError, match=r"layer1\.2\.conv1"):
-        load_backbone(BackboneOptions("torchvision/resnet18", str(tmp_path / "r.pth")), "cpu")
+        load_backbone("torchvision/resnet18", weights=str(tmp_path / "r.pth"), device="cpu")
 
 
 def test_unknown_names_and_misplaced_options_are_refused():
     with pytest.raises(UnknownBackboneError, match="did you mean 'resnet18'"):
-        load_backbone(BackboneOptions("torchvision/resnet17"), "cpu")
+        load_backbone("torchvision/resnet17", device="cpu")
     with pytest.raises(UsageError, match="checkpoint/PATH"):
-        load_backbone(BackboneOptions("torchvision/resnet18", arch="timm/resnet18"), "cpu")
+        load_backbone("torchvision/resnet18", arch="timm/resnet18", device="cpu")
 
 
 def test_describing_layers_needs_no_published_weights():
-    stages = describe_layers(BackboneOptions("torchvision/resnet18", offline=True))
+    stages = describe_layers("torchvision/resnet18", offline=True)
     assert [stage.tap for stage in stages] == ["maxpool", "layer1", "layer2", "layer3", "layer4"]

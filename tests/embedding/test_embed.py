@@ -14,7 +14,6 @@ from conftest import TINY, write_photo
 from PIL import Image
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import DuplicateIdError, PruneRefusedError, SourceError, SpecMismatchError, StoreError, UsageError
 
 
@@ -37,7 +36,7 @@ def test_vectors_stand_under_their_own_ids(photos: Path, to: Path) -> None:
     X, y = store.to_numpy(label="label")
     assert X.shape == (12, 12)
     assert X.dtype == np.float32
-    backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
+    backbone = embedpipe.load_backbone(TINY)
     ids = store.ids()
     assert ids == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
     for id, label, vector in zip(ids, y, X, strict=True):

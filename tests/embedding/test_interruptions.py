@@ -17,7 +17,6 @@ from conftest import TINY
 from forked import Forks
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 
 # Small commits and a slow network, so that a kill hits every step of the work.
 SLOW = """
@@ -110,7 +109,7 @@ def test_two_processes_at_once_give_the_union(make_photos: Callable[..., Path], 
     store = embedpipe.FeatureStore(to)
     assert store.ids() == sorted(str(path) for path in photos.rglob("*.jpg"))
     X = store.to_numpy()
-    backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
+    backbone = embedpipe.load_backbone(TINY)
     for id, vector in list(zip(store.ids(), X, strict=True))[::10]:
         alone = backbone.forward(backbone.prepare(Path(id).read_bytes()).value[None])["embedding"][0]
         np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-6)

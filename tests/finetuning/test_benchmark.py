@@ -20,7 +20,6 @@ from forked import Forks
 from scipy.special import log_softmax
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
@@ -122,7 +121,7 @@ def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found
     np.testing.assert_array_equal(cell.hits(18), head.predict(X[split.test]) == split.classes[split.y[split.test]])
     shares = head.predict_proba(X[split.test])[np.arange(18), split.y[split.test]]
     assert cell.log_loss == pytest.approx(-np.log(shares).mean(), rel=1e-4, abs=1e-9)
-    backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
+    backbone = embedpipe.load_backbone(TINY)
     for name, accuracies in cell.shifted.items():
         for severity, accuracy in zip((1, 5), accuracies, strict=True):
             pictures = []
@@ -144,7 +143,7 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     X = read_finite(store, store.dims, split.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)
-    linear, backbone = linear_of(made_head), embedpipe.load_backbone(BackboneOptions(backbone=TINY))
+    linear, backbone = linear_of(made_head), embedpipe.load_backbone(TINY)
     right = []
     for name in ("gaussian_noise", "fog"):
         for severity in (1, 5):
@@ -281,7 +280,7 @@ def test_the_users_own_shifted_rows_take_the_place_of_corruptions(tmp_path: Path
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])
 def test_random_weights_are_all_drawn_anew(name: str) -> None:
     """Those of a seed are always the same, of two seeds different, and each tensor's as the architecture draws them."""
-    module = embedpipe.load_backbone(BackboneOptions(backbone=name, weights="none")).network.module
+    module = embedpipe.load_backbone(name, weights="none").network.module
     untrained = module.state_dict()
     kinds = []
     for seed in (0, 0, 1):

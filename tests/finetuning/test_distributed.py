@@ -13,7 +13,6 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.training.distributed import Workers
 
@@ -60,7 +59,7 @@ def test_two_processes_train_what_one_does(store: Path, tmp_path: Path) -> None:
     assert "2 x cpu" in both.stdout, both.stderr
     assert both.stdout.count("read once") == 1
     one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
-    before = embedpipe.load_backbone(BackboneOptions(backbone=TINY)).network.module.state_dict()
+    before = embedpipe.load_backbone(TINY).network.module.state_dict()
     moved = max(float((one[name] - before[name]).abs().max()) for name in one)
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert moved > 1e-3

@@ -19,7 +19,6 @@ from forked import Forks
 from safetensors.torch import load_file
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import SpecMismatchError, TrainingDataError, UsageError
 from embedpipe.finetuning.linear_probe import fitted_anew
 from embedpipe.finetuning.lock import working_alone
@@ -159,7 +158,7 @@ def test_splits_of_an_evaluation_are_those_of_the_training(made: tuple[Path, Pat
 
 def test_classes_in_the_networks_order_whatever_the_heads(made: tuple[Path, Path]) -> None:
     loaded = embedpipe.load_head(made[1])
-    backbone = embedpipe.load_backbone(BackboneOptions(backbone=TINY))
+    backbone = embedpipe.load_backbone(TINY)
     linear = linear_of(loaded)
     for unit in (False, True):
         network = ClassifierNetwork(backbone, dataclasses.replace(linear, unit=unit)).eval()
@@ -172,10 +171,9 @@ def test_classes_in_the_networks_order_whatever_the_heads(made: tuple[Path, Path
 
 def test_the_shared_network_stays_frozen(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = made
-    options = BackboneOptions(backbone=TINY)
-    before = embedpipe.load_backbone(options).forward(np.zeros((1, 32, 32, 3), np.uint8))["embedding"]
+    before = embedpipe.load_backbone(TINY).forward(np.zeros((1, 32, 32, 3), np.uint8))["embedding"]
     embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST, learning_rate=0.01)
-    after = embedpipe.load_backbone(options).forward(np.zeros((1, 32, 32, 3), np.uint8))["embedding"]
+    after = embedpipe.load_backbone(TINY).forward(np.zeros((1, 32, 32, 3), np.uint8))["embedding"]
     np.testing.assert_array_equal(before, after)
 
 
@@ -231,7 +229,7 @@ def test_networks_of_timm_and_what_is_frozen(tmp_path: Path, name: str) -> None:
     store = embedpipe.embed(colours(tmp_path / "photos", 36), tmp_path / "store", backbone=name, weights="none")
     head = embedpipe.fit(store, "logreg")
     stage = {"timm/test_vit": "blocks.3", "timm/test_resnet": "layer3"}[name]
-    before = embedpipe.load_backbone(BackboneOptions(backbone=name, weights="none")).network.module
+    before = embedpipe.load_backbone(name, weights="none").network.module
     options = {"epochs": 1, "batch_size": 12, "accumulate": 3, "freeze_until": stage, "optimizer": "sgd", **ALONE}
     found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **options)
     assert found.step_zero.largest < 1e-3

@@ -11,7 +11,6 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 import embedpipe
-from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.training.lora import add_lora, merge_lora, merged_state
 
@@ -31,7 +30,7 @@ def test_additions_are_trained_and_merged(store: Path, tmp_path: Path) -> None:
     options = {"near_duplicates": "off", "lora": 2, "epochs": 2, "batch_size": 8, "patience": 9}
     found = embedpipe.finetune(store, to=tmp_path / "tuned", weights="none", **options)
     assert found.step_zero.largest < 1e-3
-    before = embedpipe.load_backbone(BackboneOptions(**VIT)).network.module.state_dict()
+    before = embedpipe.load_backbone(**VIT).network.module.state_dict()
     after = load_file(tmp_path / "tuned" / "last.safetensors")
     assert after.keys() == before.keys()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -45,7 +44,7 @@ def test_additions_are_trained_and_merged(store: Path, tmp_path: Path) -> None:
     # A sum of so many columns has that rank.
     name = max(changed, key=lambda one: float((after[one] - before[one]).norm()))
     assert torch.linalg.matrix_rank(after[name].double() - before[name].double(), rtol=1e-3) == 2
-    again = embedpipe.load_backbone(BackboneOptions(backbone=f"checkpoint/{found.backbone}"))
+    again = embedpipe.load_backbone(f"checkpoint/{found.backbone}")
     assert all(
         torch.equal(load_file(found.backbone)[name], tensor)
         for name, tensor in again.network.module.state_dict().items()

@@ -15,7 +15,7 @@ from tiny_clip import write_clip
 from word_vector_file import write_vectors
 
 from embedpipe import FeatureStore, SimilarityIndex, embed, search
-from embedpipe.backbones import BackboneOptions, load_backbone
+from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
 from embedpipe.errors import BackboneError, SpecMismatchError, UsageError
 from embedpipe.sources.payloads import EmailBytes
 
@@ -57,7 +57,7 @@ def photo_store(photos: Path, tmp_path: Path, clip: Path) -> FeatureStore:
 
 
 def by_words(clip: Path, texts: list[str]) -> Any:
-    backbone = load_backbone(BackboneOptions(f"open_clip/local-dir:{clip}", modality="text"), "cpu")
+    backbone = load_backbone(f"open_clip/local-dir:{clip}", modality="text", device="cpu")
     return backbone.forward([backbone.prepare(text).value for text in texts])["embedding"]
 
 
@@ -150,7 +150,7 @@ def test_one_list_goes_through_the_network_in_one_batch(photo_store: FeatureStor
     options: dict[str, Any] = {"k": 1, "weights": str(clip), "device": "cpu"}
     search(photo_store, asked, **options)  # loads, and runs the trial batches
     again = BackboneOptions(f"open_clip/{photo_store.spec.name}", weights=str(clip))
-    module = load_backbone(again, "cpu").network.module
+    module = load_with_options(again, "cpu").network.module
     sizes: dict[str, list[int]] = {"visual": [], "token_embedding": []}
     handles = [
         module.get_submodule(name).register_forward_pre_hook(lambda m, inputs, seen=seen: seen.append(len(inputs[0])))
@@ -196,7 +196,7 @@ def test_texts_are_found_by_photos_of_the_same_space(tmp_path: Path, clip: Path,
     store = embed(texts, tmp_path / "texts", backbone=name, modality="text")
     photo = photos / "cat/0000.jpg"
     found = search(store, photo, k=5, weights=str(clip)).to_pylist()
-    backbone = load_backbone(BackboneOptions(name), "cpu")
+    backbone = load_backbone(name, device="cpu")
     vector = backbone.forward([backbone.prepare(photo.read_bytes()).value])["embedding"][0]
     vectors = by_words(clip, texts)
     cosines = vectors @ vector / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vector)

@@ -16,7 +16,7 @@ from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, ne
 from embedpipe.sources.options import Modality
 
 _SHAPE = (
-    "it must return a torch.nn.Module with an attribute 'preprocessing', or the pair (module, "
+    "it must return a torch.nn.Module with an attribute 'preprocessing', or a pair (module, "
     "embedpipe.decoding.Preprocessing(...)), or for texts an embedpipe.backbones.TextNetwork"
 )
 

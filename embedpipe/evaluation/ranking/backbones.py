@@ -164,10 +164,10 @@ def _embedded(
 ) -> list[Candidate]:
     # What works on stores alone goes without torch.
     from embedpipe._utils.device import choose_device
-    from embedpipe.backbones import load_backbone
+    from embedpipe.backbones import load_with_options
     from embedpipe.embedding.run import embed_listing
 
-    backbone = load_backbone(options, choose_device(run.device)[0])
+    backbone = load_with_options(options, choose_device(run.device)[0])
     path = folder / backbone.spec.fingerprint()[:16]
     store = FeatureStore.create(path, backbone.spec)
     cost = _remembered(path.with_suffix(".json"), _cost(embed_listing(part, store, backbone, run, progress)))

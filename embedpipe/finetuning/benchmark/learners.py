@@ -15,10 +15,10 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones import load_backbone
+from embedpipe.backbones import load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
-from embedpipe.backbones.load import options_of
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.backbones.reload import options_from_spec
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.benchmark.label_sampling import Draw
 from embedpipe.finetuning.benchmark.result import Cell, Learner
@@ -185,11 +185,11 @@ class Bench:
             name, none = spec.name, "default" if spec.name.startswith("python:") else "none"
             options = BackboneOptions(backbone=name, weights=none, offline=self.reload.offline)
         elif spec.provider == "python":
-            options = options_of(spec, trust=True)
+            options = options_from_spec(spec, trust=True)
         else:
-            options = options_of(spec, "none", trust=self.reload.trust)
+            options = options_from_spec(spec, "none", trust=self.reload.trust)
             options = dataclasses.replace(options, offline=self.reload.offline)
-        return load_backbone(options, "cpu").network.module.state_dict()
+        return load_with_options(options, "cpu").network.module.state_dict()
 
 
 def redraw(module: nn.Module, untrained: Mapping[str, Tensor], seed: int) -> None:
