@@ -44,8 +44,8 @@ from embedpipe.statistics import paired_bootstrap, paired_interval
 
 Right = npt.NDArray[np.bool_]
 
-#: The column of the network's last layer, its features.
-LAST = "embedding"
+#: The network's last layer.
+LAST = "features"
 KNN_5 = FaissKNNClassifier(5, weights="softmax", metric="cosine")
 SINGLES = ("logreg", "lda", "ridge", "centroid", "knn", KNN_5)
 DEFAULT = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

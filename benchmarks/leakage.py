@@ -6,7 +6,7 @@ Accuracy is then estimated on four divisions: the data as they are, by stratifie
 vectors; and the data with copies, by the same two. Everything random (rows, noise, folds) is drawn anew in each
 repeat; intervals (95 %) are over repeats, and so for these data. A store's own split is not used.
 
-    python benchmarks/leakage.py [STORE] [--label LABEL] [--column EMBEDDING] [--copies STORE] [--share 0.1]
+    python benchmarks/leakage.py [STORE] [--label LABEL] [--layer LAYER] [--copies STORE] [--share 0.1]
         [--noise 0.25] [--threshold 0.95] [--repeats 10] [--heads logreg knn1 knn5] [--json FILE]
 """
 
@@ -50,11 +50,11 @@ CLEAN, CLEAN_GROUPED, NAIVE, GROUPED = DIVISIONS = (
 )
 
 
-def labelled(store: FeatureStore, label: str, column: str | None) -> tuple[list[str], Floats, npt.NDArray[Any]]:
+def labelled(store: FeatureStore, label: str, layer: str | None) -> tuple[list[str], Floats, npt.NDArray[Any]]:
     """Return ids, vectors and labels of the rows that have one."""
     table = store.to_arrow(["id", label]).filter(pc.is_valid(pc.field(label)))
     ids = table["id"].to_pylist()
-    return ids, store.take(ids, column=column), np.array(table[label].to_pylist())
+    return ids, store.take(ids, layer=layer), np.array(table[label].to_pylist())
 
 
 def with_noise(X: Floats, rows: npt.NDArray[np.int64], noise: float, rng: np.random.Generator) -> Floats:
@@ -85,13 +85,13 @@ def accuracies(heads: list[str], X: Floats, y: npt.NDArray[Any], seed: int, **op
 
 def repeats(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the accuracy of each head on each division, and how near and how often found the copies were."""
-    ids, X, y = labelled(FeatureStore(options.store), options.label, options.column)
+    ids, X, y = labelled(FeatureStore(options.store), options.label, options.layer)
     place = {id: row for row, id in enumerate(ids)}
     real: dict[int, Floats] = {}
     if options.copies:
         store = FeatureStore(options.copies)
         there = [id for id in store.ids() if id in place]
-        real = {place[id]: vector for id, vector in zip(there, store.take(there, column=options.column), strict=True)}
+        real = {place[id]: vector for id, vector in zip(there, store.take(there, layer=options.layer), strict=True)}
     count = round(options.share * len(y))
     if real and len(real) < count:
         raise SystemExit(f"{options.copies} has copies of {len(real)} rows, fewer than {count}: lower --share")
@@ -125,7 +125,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("store", type=Path, nargs="?", help="the solar cells where none is given")
     parser.add_argument("--label", default="label")
-    parser.add_argument("--column")
+    parser.add_argument("--layer")
     parser.add_argument("--copies", type=Path, help="a store of the same ids, embedded from real copies")
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.25, help="relative to the nearest other row's distance")

@@ -47,7 +47,7 @@ def main() -> None:
     for name in options.stores:
         path, _, label = name.partition(":")
         store = FeatureStore(path)
-        X, y = store.to_numpy(label or "label", column=next(iter(store.dims)))
+        X, y = store.to_numpy(label or "label", layer=next(iter(store.layers)))
         for head_name, head in HEADS.items():
             for labels in options.labels:
                 both = []

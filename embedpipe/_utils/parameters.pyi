@@ -38,7 +38,7 @@ class ComputeFields(TypedDict, total=False):
 class EvaluateFields(TypedDict, total=False):
     label: str
     task: Literal["classification", "regression", "multilabel"] | None
-    column: tuple[str, ...]
+    layer: tuple[str, ...]
     metric: str | None
     margin: float
     folds: int
@@ -66,7 +66,7 @@ class FineTuneFields(TypedDict, total=False):
 
 class FitFields(TypedDict, total=False):
     label: str
-    column: str | None
+    layer: str | None
     task: Literal["classification", "regression", "multilabel"] | None
     label_separator: str
     folds: int
@@ -104,7 +104,7 @@ class RunFields(TypedDict, total=False):
 
 class SearchFields(TypedDict, total=False):
     k: int
-    column: str | None
+    layer: str | None
 
 class SourceFields(TypedDict, total=False):
     prefix: str

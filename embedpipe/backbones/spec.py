@@ -145,10 +145,10 @@ class BackboneSpec:
             lines = [f"  {name}: {a!r} {mine}, {b!r} {theirs}" for name, (a, b) in [fingerprints, *differing.items()]]
             raise SpecMismatchError("\n".join([f"{problem}:", *lines, advice]))
 
-    def only(self, *columns: str) -> BackboneSpec:
-        """Return the spec of some of its store's columns alone, in the order named; unknown ones are left out."""
-        layers = {layer.column: layer for layer in self.layers}
-        return dataclasses.replace(self, layers=tuple(layers[column] for column in columns if column in layers))
+    def only(self, *names: str) -> BackboneSpec:
+        """Return the spec of some layers alone, in the order named; unknown names are left out."""
+        layers = {layer.name: layer for layer in self.layers}
+        return dataclasses.replace(self, layers=tuple(layers[name] for name in names if name in layers))
 
     def diff(self, other: BackboneSpec) -> dict[str, tuple[Any, Any]]:
         """Return the differing fields, dotted, each with this spec's value and the other's."""

@@ -279,7 +279,10 @@ def map_(
     *,
     to: Annotated[Path, typer.Option("--to", help="The PNG to write.")],
     label: Annotated[str, typer.Option("--label", help="The column to colour by.")] = "label",
-    column: Annotated[str | None, typer.Option("--column", help="Which embedding, where there are several.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="The layer to draw, where the store has several; a+b joins two end to end."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -290,7 +293,7 @@ def map_(
     """
     from embedpipe.report.pictures.map import map as draw
 
-    written = draw(store, to, label=label, column=column, progress=not quiet)
+    written = draw(store, to, label=label, layer=layer, progress=not quiet)
     if as_json:
         show.json_value({"map": str(written)})
     elif not quiet:

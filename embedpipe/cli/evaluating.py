@@ -179,7 +179,7 @@ def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
     for name, one in zip(names, found, strict=True):
         table.add_row(
             show.plain(name),
-            show.plain("+".join(one.columns)),
+            show.plain("+".join(one.layers)),
             *(f"{value:.4g}" for value in one.figures.values()),
         )
     show.print_table(table)
@@ -188,4 +188,4 @@ def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
             print(f"{name}: {value}")
         for name, one in zip(names, found, strict=True):
             for row in one.results[0].details:
-                print(f"{name} {'+'.join(one.columns)}: {row}")
+                print(f"{name} {'+'.join(one.layers)}: {row}")

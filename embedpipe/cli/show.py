@@ -136,8 +136,8 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         (
-            "embeddings",
-            ", ".join(f"{layer.column}: {layer.dim} values, {layer.name}{_pooling(layer)}" for layer in spec.layers),
+            "layers",
+            ", ".join(f"{one.name}: {one.dim} values{_pooling(one)}, column {one.column}" for one in spec.layers),
         ),
         ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
         ("weights", f"sha256 {spec.weights_sha256}"),

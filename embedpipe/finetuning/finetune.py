@@ -160,7 +160,7 @@ def _hand_off(
     on_epoch: OnEpoch | None,
 ) -> FineTuneResult:
     """Train, from where a killed run was, and write weights, head and splits."""
-    X = read_finite(store, probe.dims, split.ids)
+    X = read_finite(store, probe.spec.layers, split.ids)
     learned = np.sort(np.concatenate([split.train, split.validation]))
     start, usual = workers.from_first(lambda: [fitted_anew(probe, X, split, rows) for rows in (split.train, learned)])
     images = image_set_of(split, frozen, options.seed)

@@ -41,12 +41,14 @@ def calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:
 
 def usual_probe(store: FeatureStore, label: str, split: SplitRows) -> Head:
     """Return a calibrated logistic regression on all but the test rows, which choose nothing either."""
-    column = network_layer(store)
+    layer = network_layer(store)
     rows = np.sort(np.concatenate([split.train, split.validation]))
-    X = read_finite(store, {column: store.dims[column]}, split.ids)[rows]
+    X = read_finite(store, [layer], split.ids)[rows]
     report = FitReport("classification", "not measured", len(rows))
     estimator = calibrated_logreg(X, split.classes[split.y[rows]])
-    return Head("logreg", estimator, store.spec.only(column), label, store.path, store.table_id, store.version, report)
+    return Head(
+        "logreg", estimator, store.spec.only(layer.name), label, store.path, store.table_id, store.version, report
+    )
 
 
 def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
@@ -58,7 +60,7 @@ def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
         If it is of another backbone.
     """
     probe = head if isinstance(head, Head) else load_head(head)
-    mine = store.spec.only(*probe.dims)
+    mine = store.spec.only(*probe.layers)
     probe.spec.require(
         mine,
         f"the head is of another backbone than {store.path!r}",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe.backbones.spec import FEATURES, LayerSpec
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import read_rows
@@ -61,9 +62,10 @@ class SplitRows:
     splits: Splits
 
 
-def network_layer(store: FeatureStore) -> str:
-    """Return the column of the features before the classifier, or where they are not stored, of the last layer."""
-    return "embedding" if "embedding" in store.dims else list(store.dims)[-1]
+def network_layer(store: FeatureStore) -> LayerSpec:
+    """Return the features before the classifier, or where they are not stored, the last layer."""
+    layers = store.spec.layers
+    return next((layer for layer in layers if layer.name == FEATURES), layers[-1])
 
 
 def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> SplitRows:
@@ -83,7 +85,7 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         group=options.group,
         near_duplicates=options.near_duplicates,
         splits=options.splits,
-        column=(network_layer(store),),
+        layer=(network_layer(store).name,),
         repeats=1,
     )
     rows = read_rows([store], chosen)

@@ -26,7 +26,7 @@ from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.heads.saving import check_target
 from embedpipe.heads.scoring import FitReport, measure
-from embedpipe.heads.training_data import TrainingData, joined_columns, read_training_data
+from embedpipe.heads.training_data import TrainingData, read_training_data
 from embedpipe.heads.wrapping import wrap_estimator
 from embedpipe.splits.inner import take_rows
 from embedpipe.store import FeatureStore
@@ -57,7 +57,7 @@ def fit(
         ``logreg`` (the default for classes), ``ridge`` (the default for numbers), ``lda``,
         ``centroid``, ``knn``, or any estimator, a pipeline too. One with a parameter ``cv`` that is None gets the
         validation split for it. ``auto`` picks the layer, the normalisation and the head by itself, inside the training
-        rows of each split, and calibrates it; of all layers where no ``column`` is named.
+        rows of each split, and calibrates it; of all layers where no ``layer`` is named.
     to : str or path-like, optional
         A folder to save the head in.
     progress : bool, optional
@@ -90,15 +90,15 @@ def fit(
     start = time.perf_counter()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     automatic = isinstance(head, str) and head == AUTO
-    if automatic and chosen.column is None:
-        chosen = replace(chosen, column="+".join(store.dims))
-    columns = joined_columns(store, chosen.column)
+    if automatic and chosen.layer is None:
+        chosen = replace(chosen, layer="+".join(store.layers))
+    layers = {layer.name: layer.dim for layer in store.select_layers(chosen.layer)}
     data = read_training_data(store, chosen)
     smallest = min([len(data.fitted_on), *(len(train) for train, _ in data.measured_on)])
     if chosen.calibrate or chosen.interval or chosen.reject:  # which fit on folds inside these rows, too
         smallest = min([smallest * 2 // 3, *(len(train) for train, _ in data.tuned_on or ())])
     if automatic:
-        name, estimator = AUTO, make_auto(data.task, columns, chosen)
+        name, estimator = AUTO, make_auto(data.task, layers, chosen)
     else:
         name, estimator = make_estimator(head, data.task, max(1, smallest), chosen.remove_components)
     estimator = wrap_estimator(name, estimator, data.task, chosen, data.labels)
@@ -120,10 +120,11 @@ def fit(
                 f"{type(head_of(estimator)).__name__} cannot learn from these rows: {error}"
             ) from error
     report.chosen = chosen_by(fitted)
+    names = list(layers)
     if isinstance(fitted, AutoClassifier | AutoRegressor):
         # What was picked stands alone: on its own layers.
         report.trials = fitted.trials_
-        columns, fitted = fitted.layer_.split("+"), fitted.estimator_
+        names, fitted = fitted.layer_.split("+"), fitted.estimator_
     if data.labels is not None:
         report.classes = data.labels
     if chosen.remove_components:
@@ -135,7 +136,7 @@ def fit(
     made = Head(
         name=name,
         estimator=fitted,
-        spec=store.spec.only(*columns),
+        spec=store.spec.only(*names),
         label=chosen.label,
         store=store.path,
         store_id=store.table_id,

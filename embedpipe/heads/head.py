@@ -24,7 +24,7 @@ from embedpipe.heads.scoring import FitReport
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import read_joined
+from embedpipe.store.scan import read_layers
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import PredictParameters
@@ -73,9 +73,9 @@ class Head:
         return self.report.task
 
     @property
-    def dims(self) -> dict[str, int]:
-        """The store's embedding columns that are joined end to end, in order, and the length of each one's vectors."""
-        return {layer.column: layer.dim for layer in self.spec.layers}
+    def layers(self) -> dict[str, int]:
+        """Name of each layer whose vectors are joined end to end, in order, and the length of its vectors."""
+        return {layer.name: layer.dim for layer in self.spec.layers}
 
     @property
     def classes(self) -> npt.NDArray[Any] | None:
@@ -147,7 +147,7 @@ class Head:
                 if isinstance(message, Failure):
                     failures.append(message)
                 else:
-                    found.add(message.rows, np.hstack([message.vectors[column] for column in self.dims]))
+                    found.add(message.rows, np.hstack([message.vectors[layer.column] for layer in self.spec.layers]))
         # A source's label is what the head learned where both are called that, or where the user says so.
         same = self.label == "label" or source_options.label is not None
         return self._table(found, listing.table, failures, "label" if same else None)
@@ -155,7 +155,7 @@ class Head:
     def _predict_store(self, store: FeatureStore) -> pa.Table:
         advice = "A head only fits vectors of its own backbone: fit one on this store, or embed it with the head's."
         self.spec.require(
-            store.spec.only(*self.dims),
+            store.spec.only(*self.layers),
             f"{store.path!r} holds vectors of another backbone spec than the head was fitted on",
             "in the head",
             "in the store",
@@ -165,7 +165,7 @@ class Head:
         failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
         rows = store.to_arrow(["id", "uri", *([self.label] if self.label in store.data_columns else [])])
         ids = rows.column("id").combine_chunks()
-        X = read_joined(store.table, self.dims, ids)
+        _, X = read_layers(store.table, self.spec.layers, ids)
         # An item that broke after it was embedded still has the vector of what it was.
         failed = pa.array([failure.id for failure in failures], pa.string())
         good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))

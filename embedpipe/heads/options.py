@@ -20,8 +20,9 @@ class FitOptions:
     """
 
     label: str = field(default="label", metadata={"help": "The store's column to learn."})
-    column: str | None = field(
-        default=None, metadata={"help": "Which embedding, where there are several; a+b joins two end to end."}
+    layer: str | None = field(
+        default=None,
+        metadata={"help": "The layer to learn from, where the store has several; a+b joins two end to end."},
     )
     task: Task | None = field(
         default=None,

@@ -92,12 +92,12 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
     return type(head).__name__, clone(head)
 
 
-def make_auto(task: Task, columns: Mapping[str, int], options: FitOptions) -> Any:
+def make_auto(task: Task, layers: Mapping[str, int], options: FitOptions) -> Any:
     """Return what picks a head by itself.
 
     Parameters
     ----------
-    columns : mapping of str to int
+    layers : mapping of str to int
         Layer -> its width, in the order in which they are joined.
 
     Raises
@@ -111,7 +111,7 @@ def make_auto(task: Task, columns: Mapping[str, int], options: FitOptions) -> An
         raise UsageError("auto tries its own normalisations: leave remove_components out, or choose a head (--head)")
     if options.calibrate:
         raise UsageError("auto calibrates what it picks: leave calibrate out")
-    return (AutoClassifier if task == "classification" else AutoRegressor)(list(columns.items()))
+    return (AutoClassifier if task == "classification" else AutoRegressor)(list(layers.items()))
 
 
 def load_estimator(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.splits.inner import Split, named_splits, split_roles
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import label_array, read_joined
+from embedpipe.store.scan import label_array, read_layers
 
 SEED = 0
 
@@ -68,11 +69,11 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
     Raises
     ------
     UsageError
-        If there is no such column or embedding.
+        If there is no such column or layer.
     TrainingDataError
         If the labels or vectors cannot be learned from; the message says why and what to do.
     """
-    dims = joined_columns(store, options.column)
+    layers = store.select_layers(options.layer)
     rows, left_out = labelled_rows(store, options)
     y, task, labels = labels_of(rows, options)
     splits = _splits(rows, options)
@@ -86,7 +87,7 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         order = np.argsort(splits == ("test" if "test" in splits else "validation"), kind="stable")
         rows, y, splits = rows.take(pa.array(order)), y[order], splits[order]
     ids = rows.column("id").combine_chunks()
-    X = read_finite(store, dims, ids)
+    X = read_finite(store, layers, ids)
     if splits is None:
         fitted_on, measured_on, tuned_on, protocol = _cross_validated(y, task, options)
         if "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split":
@@ -119,24 +120,12 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
     return y, task, labels
 
 
-def joined_columns(store: FeatureStore, column: str | None) -> dict[str, int]:
-    """Return the embedding columns that ``a+b`` names, in that order, and the length of each one's vectors.
-
-    Raises UsageError, with the nearest right name, for one that is not there, and for one that is named twice.
-    """
-    names: list[str | None] = [None] if column is None else [name.strip() for name in column.split("+")]
-    columns = [store.embedding_column(name) for name in names]
-    if len({*columns}) < len(columns):
-        raise UsageError(f"column={column!r} names an embedding twice (--column): join different ones")
-    return {name: store.dims[name] for name in columns}
-
-
-def read_finite(store: FeatureStore, dims: Mapping[str, int], ids: pa.Array) -> npt.NDArray[np.float32]:
-    """Read the vectors of some rows, of several columns joined end to end.
+def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
+    """Read the vectors of some rows, of several layers joined end to end.
 
     Raises TrainingDataError if one holds what nothing can be learned from.
     """
-    X = read_joined(store.table, dims, ids)
+    _, X = read_layers(store.table, layers, ids)
     X.flags.writeable = False  # an estimator that works in place would change what the others see
     if not (finite := np.isfinite(X).all(axis=1)).all():
         bad = ids.filter(pa.array(~finite)).to_pylist()

@@ -13,17 +13,17 @@ import pyarrow as pa
 from embedpipe.errors import UsageError
 from embedpipe.neighbours import nearest_rows, normalised
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import read_vectors
+from embedpipe.store.scan import read_layers
 
 
 class SimilarityIndex:
-    """One embedding of a store, of length one, for any number of searches.
+    """The vectors of a store, scaled to length one, for any number of searches.
 
     Parameters
     ----------
     store : FeatureStore or path
-    column : str, optional
-        Which embedding; needed only where there are several.
+    layer : str, optional
+        The layer to compare by, or several joined end to end; needed only where there are several.
 
     Attributes
     ----------
@@ -35,20 +35,25 @@ class SimilarityIndex:
     Raises
     ------
     UsageError
-        If the store is empty, or there is no such embedding.
+        If the store is empty, or there is no such layer.
     """
 
-    def __init__(self, store: FeatureStore | str | Path, column: str | None = None) -> None:
+    def __init__(self, store: FeatureStore | str | Path, layer: str | None = None) -> None:
         self.store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-        self.column = self.store.embedding_column(column)
-        self.ids, vectors = read_vectors(self.store.table, self.column, self.store.dims[self.column])
+        self.layers = self.store.select_layers(layer)
+        self.ids, vectors = read_layers(self.store.table, self.layers)
         if not len(vectors):
             raise UsageError(f"{self.store.path!r} holds no rows: there is nothing to find")
         self.vectors = normalised(vectors, out=vectors)
 
     def __repr__(self) -> str:
         count, dim = self.vectors.shape
-        return f"SimilarityIndex({self.store.path!r}, rows={count}, column={self.column!r}, dim={dim})"
+        return f"SimilarityIndex({self.store.path!r}, rows={count}, layer={self.layer!r}, dim={dim})"
+
+    @property
+    def layer(self) -> str:
+        """The layer that is compared by; several are joined by ``+``."""
+        return "+".join(layer.name for layer in self.layers)
 
     def search(self, queries: Any, k: int = 10) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the nearest rows; of equally near ones the first by id.
@@ -85,7 +90,7 @@ class SimilarityIndex:
         dim = self.vectors.shape[1]
         if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise UsageError(
-                f"{name} has shape {np.shape(queries)}, and {self.column!r} of {self.store.path!r} has vectors of "
+                f"{name} has shape {np.shape(queries)}, and layer {self.layer!r} of {self.store.path!r} has vectors of "
                 f"{dim} values: give (n, {dim}) or ({dim},), made by {self.store.spec.provider}/{self.store.spec.name}"
             )
         for row, vector in enumerate(vectors):

@@ -15,7 +15,10 @@ class SearchOptions:
     """
 
     k: int = field(default=10, metadata={"help": "How many neighbours of each query."})
-    column: str | None = field(default=None, metadata={"help": "Which embedding, where there are several."})
+    layer: str | None = field(
+        default=None,
+        metadata={"help": "The layer to compare by, where the store has several; a+b joins two end to end."},
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:

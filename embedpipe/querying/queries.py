@@ -192,8 +192,8 @@ def _embed(
         if isinstance(message, Failure):
             errors[int(message.id)] = f"{message.exception}: {message.message}"
         else:
-            (found,) = message.vectors.values()
-            vectors.update(zip(message.rows, found, strict=True))
+            joined = np.hstack([message.vectors[layer.column] for layer in index.layers])
+            vectors.update(zip(message.rows, joined, strict=True))
             texts.update(zip(message.rows, message.texts, strict=True))
     queries = []
     start = 0
@@ -223,7 +223,7 @@ def _load(
     """Load the store's backbone, or its other tower. Raises what `reload_backbone` raises."""
     from embedpipe.backbones import reload_backbone
 
-    spec = index.store.spec.only(index.column)
+    spec = index.store.spec.only(*(layer.name for layer in index.layers))
     try:
         return reload_backbone(spec, reload_options, compute.device, "the store", modality)
     except (UsageError, BackboneError) as error:

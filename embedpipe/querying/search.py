@@ -64,7 +64,7 @@ def search(
         If the backbone that loads is not the one that made the store's vectors.
     """
     wanted, reload_options, compute = build_options(OPTIONS, options)
-    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, wanted.column)
+    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, wanted.layer)
     queries = resolve(index, query, reload_options, compute, Progress(progress))
     return _neighbours(index, queries, wanted.k)
 

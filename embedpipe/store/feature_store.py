@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import MissingExtraError, StoreError, UsageError, nearest
 from embedpipe.store.data_files import DATA_FILE
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
-from embedpipe.store.scan import label_array, read_vectors
-from embedpipe.store.schema import KEY_FIELDS, VECTOR, is_compressed, spec_of, store_schema
+from embedpipe.store.scan import label_array, read_layers
+from embedpipe.store.schema import KEY_FIELDS, VECTOR, is_compressed, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
 
 if TYPE_CHECKING:
@@ -154,9 +154,14 @@ class FeatureStore:
         """Names of all columns but the embeddings."""
         return [field.name for field in self.schema if field.type != VECTOR]
 
+    @property
+    def layers(self) -> dict[str, int]:
+        """Name of each layer, as ``embedpipe embed --layer`` takes it, and the length of its vectors."""
+        return {layer.name: layer.dim for layer in self.spec.layers}
+
     @cached_property
     def dims(self) -> dict[str, int]:
-        """The length of the vectors in each embedding column."""
+        """Name of each layer's column in the table, and the length of its vectors."""
         return {layer.column: layer.dim for layer in self.spec.layers}
 
     def refresh(self) -> FeatureStore:
@@ -165,7 +170,7 @@ class FeatureStore:
         return self
 
     def to_numpy(
-        self, label: str | None = None, *, column: str | None = None, split: str | None = None
+        self, label: str | None = None, *, layer: str | None = None, split: str | None = None
     ) -> npt.NDArray[np.float32] | tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
         """Read vectors, and labels if asked, in id order.
 
@@ -173,8 +178,9 @@ class FeatureStore:
         ----------
         label : str, optional
             A column to return as ``y``. Rows without a value there are left out, and a warning says how many.
-        column : str, optional
-            Which embedding column; needed only where there are several.
+        layer : str, optional
+            The layer to read, or several joined end to end (``"layer3+features"``); needed only where there are
+            several.
         split : str, optional
             Only the rows of this split.
 
@@ -186,12 +192,12 @@ class FeatureStore:
         Raises
         ------
         UsageError
-            If there is no such column or split.
+            If there is no such layer, column or split.
         """
-        column = self.embedding_column(column)
+        layers = self.select_layers(layer)
         wanted = [self._data_column(name) for name in (label, "split" if split is not None else None) if name]
         if not wanted:
-            return read_vectors(self._table, column, self.dims[column])[1]
+            return read_layers(self._table, layers)[1]
         rows = self._table.read(["id", *dict.fromkeys(wanted)])
         if split is not None:
             splits = pc.unique(rows.column("split")).to_pylist()
@@ -201,10 +207,10 @@ class FeatureStore:
         if label and (missing := rows.column(label).null_count):
             warnings.warn(f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2)
             rows = rows.filter(pc.is_valid(rows.column(label)))
-        _, X = read_vectors(self._table, column, self.dims[column], rows.column("id").combine_chunks())
+        _, X = read_layers(self._table, layers, rows.column("id").combine_chunks())
         return (X, label_array(rows.column(label))) if label else X
 
-    def mapped(self, column: str | None = None) -> npt.NDArray[np.float32]:
+    def mapped(self, layer: str | None = None) -> npt.NDArray[np.float32]:
         """Return all vectors in id order as a read-only memory map, which takes no memory of its own.
 
         The map is made on first use, in the cache folder (``EMBEDPIPE_CACHE``; the user's by default), and takes
@@ -213,8 +219,8 @@ class FeatureStore:
 
         Parameters
         ----------
-        column : str, optional
-            Which embedding column; needed only where there are several.
+        layer : str, optional
+            The layer to map; needed only where there are several.
 
         Returns
         -------
@@ -222,22 +228,26 @@ class FeatureStore:
 
         Raises
         ------
+        UsageError
+            If there is no such layer, or several are named.
         StoreError
             If the store is damaged, or the cache folder has too little room.
         """
-        column = self.embedding_column(column)
-        found = find_map(self._table, column, self.dims[column])
-        return (found or build_map(self._table, column, self.dims[column])).vectors
+        chosen, *others = self.select_layers(layer)
+        if others:
+            raise UsageError(f"a memory map holds one layer, got layer={layer!r}: map each layer by itself")
+        found = find_map(self._table, chosen.column, chosen.dim)
+        return (found or build_map(self._table, chosen.column, chosen.dim)).vectors
 
-    def take(self, ids: Sequence[str], *, column: str | None = None) -> npt.NDArray[np.float32]:
+    def take(self, ids: Sequence[str], *, layer: str | None = None) -> npt.NDArray[np.float32]:
         """Read the vectors of single rows: at once from the map, where `mapped` has made one, else from the files.
 
         Parameters
         ----------
         ids : sequence of str
             In any order, and as often as liked.
-        column : str, optional
-            Which embedding column; needed only where there are several.
+        layer : str, optional
+            The layer to read, or several joined end to end; needed only where there are several.
 
         Returns
         -------
@@ -249,12 +259,12 @@ class FeatureStore:
         UsageError
             If an id is not there.
         """
-        column = self.embedding_column(column)
+        layers = self.select_layers(layer)
         if isinstance(ids, str) or not all(isinstance(id, str) for id in ids):
             raise UsageError(f"ids={ids!r:.100} is no sequence of strings: give store.take(['a.jpg', 'b.jpg'])")
         wanted = pa.array(ids, pa.string())
         each = wanted.unique()
-        X = read_vectors(self._table, column, self.dims[column], each)[1]
+        X = read_layers(self._table, layers, each)[1]
         return X if len(each) == len(wanted) else X[np.asarray(pc.index_in(wanted, value_set=each))]
 
     def ids(self) -> list[str]:
@@ -289,16 +299,13 @@ class FeatureStore:
         """Return the table's commits, newest first, with what each run recorded of itself."""
         return list(self._table.delta.history(limit))
 
-    def embedding_column(self, column: str | None = None) -> str:
-        """Return ``column``, or the only embedding. Raises UsageError if it is none, or has to be named."""
-        if column is None and len(self.dims) == 1:
-            return next(iter(self.dims))
-        if column is None or column not in self.dims:
-            hint = nearest(column, self.dims) if column else ""
-            raise UsageError(
-                f"column={column!r} does not name one embedding (--column){hint}: there are {sorted(self.dims)}"
-            )
-        return column
+    def select_layers(self, layer: str | None = None) -> tuple[LayerSpec, ...]:
+        """Return the layers that a name stands for, in order: ``"layer3"``, or ``"layer3+features"`` for both joined.
+
+        None stands for the only layer. Raises UsageError if a layer is unknown or named twice, or if none is named
+        and there are several.
+        """
+        return select_layers(self.spec.layers, layer, self.path)
 
     def _data_column(self, name: str) -> str:
         if name not in self.data_columns:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe.backbones.spec import LayerSpec
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.vector_map import find_map
@@ -52,42 +53,46 @@ def read_vectors(
     return wanted, found.vectors[rows]
 
 
-def read_joined(table: KeyedTable, dims: Mapping[str, int], wanted: pa.Array) -> npt.NDArray[np.float32]:
-    """Read several vector columns, joined end to end, each straight to its place in one array.
+def read_layers(
+    table: KeyedTable, layers: Sequence[LayerSpec], wanted: pa.Array | None = None
+) -> tuple[pa.Array, npt.NDArray[np.float32]]:
+    """Read the vectors of several layers, joined end to end, each straight to its place in one array.
 
     Parameters
     ----------
-    dims : mapping of str to int
-        The columns in the order in which they are joined, and the length of each one's vectors.
-    wanted : pyarrow.Array of str
-        The ids of the rows to read, each once.
+    layers : sequence of LayerSpec
+        In the order in which they are joined.
+    wanted : pyarrow.Array of str, optional
+        The ids of the rows to read, each once; all rows in id order where None.
 
     Returns
     -------
-    X : float32 array (len(wanted), sum of dims)
+    ids : pyarrow.Array of str, length n
+    X : float32 array (n, sum of the layers' dims)
 
     Raises
     ------
     UsageError, StoreError
         As `read_vectors`.
     """
-    if len(dims) == 1:
-        ((column, dim),) = dims.items()
-        return read_vectors(table, column, dim, wanted)[1]
-    X = np.empty((len(wanted), sum(dims.values())), np.float32)
+    if len(layers) == 1:
+        return read_vectors(table, layers[0].column, layers[0].dim, wanted)
+    if wanted is None:
+        wanted = table.read(["id"]).column("id").combine_chunks()
+    X = np.empty((len(wanted), sum(layer.dim for layer in layers)), np.float32)
     start = 0
-    for column, dim in dims.items():
-        part = X[:, start : start + dim]
-        start += dim
-        found = find_map(table, column, dim)
+    for layer in layers:
+        part = X[:, start : start + layer.dim]
+        start += layer.dim
+        found = find_map(table, layer.column, layer.dim)
         if found is None:
-            read_files(table, column, dim, wanted, part)
+            read_files(table, layer.column, layer.dim, wanted, part)
             continue
         rows = found.rows(wanted)
         refuse_unknown(wanted, rows < 0, table.path)
         for first in range(0, len(rows), SLAB):
             part[first : first + SLAB] = found.vectors[rows[first : first + SLAB]]
-    return X
+    return wanted, X
 
 
 def label_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import StoreError
+from embedpipe.backbones.spec import BackboneSpec, LayerSpec
+from embedpipe.errors import StoreError, UsageError, nearest
 
 #: Key of the spec's JSON in an embedding column's field metadata.
 SPEC_KEY = b"embedpipe.spec"
@@ -167,3 +169,19 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
             f"column {name!r} holds {column.type} values that do not fit the store's {type_} ({error}): "
             "rename the column, or convert its values"
         ) from error
+
+
+def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> tuple[LayerSpec, ...]:
+    """Return the layers of the store at ``path`` that a name stands for: see `FeatureStore.select_layers`."""
+    known = {each.name: each for each in layers}
+    available = ", ".join(known)
+    if layer is None and len(known) > 1:
+        raise UsageError(f"{path!r} holds several layers: give one of {available}, or several joined by + (--layer)")
+    names = [next(iter(known))] if layer is None else [name.strip() for name in layer.split("+")]
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise UsageError(f"{path!r} has no layer {name!r} (--layer){hint}: it has {available}")
+    if len({*names}) < len(names):
+        raise UsageError(f"layer={layer!r} names a layer twice (--layer): join different layers")
+    return tuple(known[name] for name in names)

@@ -91,7 +91,13 @@ def test_bad_usage_gives_exit_code_2(
 
 def test_info_for_people_and_programs(store: Path) -> None:
     shown = run("info", store, "-v").stdout
-    for fact in ("12", "cat 4, dog 4, owl 4", "embedding: 12 values", "fingerprint", "commit"):
+    for fact in (
+        "12",
+        "cat 4, dog 4, owl 4",
+        "features: 12 values, column embedding",
+        "fingerprint",
+        "commit",
+    ):
         assert fact in shown
     facts = json.loads(run("info", store, "--json").stdout)
     assert facts["rows"] == 12

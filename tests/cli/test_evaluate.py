@@ -91,7 +91,7 @@ def test_a_published_protocol(store: Path) -> None:
     assert "timm/made_up" in shown.stdout
     assert "top1" in shown.stdout
     (found,) = json.loads(run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "--json").stdout)
-    assert (found["backbone"], found["columns"]) == ("timm/made_up", ["embedding"])
+    assert (found["backbone"], found["layers"]) == ("timm/made_up", ["features"])
     assert found["figures"]["top1"] == pytest.approx(np.mean([one["figures"]["top1"] for one in found["results"]]))
     assert run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "-q").output == ""
 
@@ -102,7 +102,7 @@ def test_a_published_protocol(store: Path) -> None:
         (("--heads", "logrec"), "there is no head 'logrec'; did you mean 'logreg'"),
         (("--heads", "lda,lda"), "lda would be compared with itself: name each head once"),
         (("--label", "lable"), "no column 'lable'; did you mean 'label'"),
-        (("--column", "embeding"), "did you mean 'embedding'"),
+        (("--layer", "feature"), "did you mean 'features'"),
         (("--group", "patient"), "no column 'patient'"),
         (("--metric", "r2"), "metric='r2' is not for classification"),
         (("--task", "multilabel"), "task='multilabel' is not compared"),

@@ -288,7 +288,7 @@ def test_another_spec_is_refused_and_shown(photos: Path, to: Path) -> None:
 def test_several_layers_in_one_pass(photos: Path, to: Path) -> None:
     store = run(photos, to, layer=("features", "conv1"))
     assert store.dims == {"embedding": 12, "embedding_conv1": 8}
-    assert store.to_numpy(column="embedding_conv1").shape == (12, 8)
+    assert store.to_numpy(layer="conv1").shape == (12, 8)
     with pytest.raises(UsageError, match="there are"):
         store.to_numpy()
 

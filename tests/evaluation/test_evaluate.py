@@ -261,22 +261,22 @@ def two_layers(path: Path, rows: int = 60) -> FeatureStore:
 def test_layers_are_compared_and_joined(tmp_path: Path) -> None:
     store = two_layers(tmp_path / "store")
     found = evaluate(store, heads="centroid", **ONCE)
-    assert [one.name for one in found.candidates] == ["centroid on embedding_early", "centroid on embedding"]
+    assert [one.name for one in found.candidates] == ["centroid on early", "centroid on features"]
     assert [one.dim for one in found.candidates] == [8, 4]
-    one = evaluate(store, heads=["centroid"], column=("embedding_early",), **ONCE)
-    assert [(each.name, each.columns) for each in one.candidates] == [("centroid", ("embedding_early",))]
-    both = evaluate(store, heads=GaussianNB(), column="embedding_early+embedding", **ONCE)
-    assert (both.best.columns, both.best.dim) == (("embedding_early", "embedding"), 12)
+    one = evaluate(store, heads=["centroid"], layer=("early",), **ONCE)
+    assert [(each.name, each.layers) for each in one.candidates] == [("centroid", ("early",))]
+    both = evaluate(store, heads=GaussianNB(), layer="early+features", **ONCE)
+    assert (both.best.layers, both.best.dim) == (("early", "features"), 12)
 
 
 def test_auto_picks_the_layer_that_tells_the_classes(tmp_path: Path) -> None:
     store = two_layers(tmp_path / "store", 45)
     found = evaluate(store, heads=["auto", "centroid"], folds=2, repeats=1, progress=False)
-    assert {one.name for one in found.candidates} == {"auto", "centroid on embedding", "centroid on embedding_early"}
+    assert {one.name for one in found.candidates} == {"auto", "centroid on features", "centroid on early"}
     (auto,) = (one for one in found.candidates if one.name == "auto")
-    assert (auto.columns, auto.dim) == (("embedding", "embedding_early"), 12)
+    assert (auto.layers, auto.dim) == (("features", "early"), 12)
     assert auto.estimates["accuracy"].value > 0.9
-    assert found.candidates[-1].name == "centroid on embedding"
+    assert found.candidates[-1].name == "centroid on features"
     assert auto.calibration is not None  # by itself
     adds_up(found)
     json.dumps(found.to_dict())
@@ -484,7 +484,7 @@ def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"column": ("embeding",)}, r"column='embeding'.*did you mean 'embedding'"),
+        ({"layer": ("feature",)}, r"no layer 'feature'.*did you mean 'features'"),
         ({"label": "lable"}, r"no column 'lable'; did you mean 'label'"),
         ({"group": "patient"}, r"no column 'patient'.*--group.*it has"),
         ({"metric": "acuracy"}, r"metric='acuracy' is not one of .*did you mean 'accuracy'"),

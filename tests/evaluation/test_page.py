@@ -52,7 +52,7 @@ def candidate(name: str, accuracy: float, verdict: str, names: list[str]) -> Can
         name=name,
         store="photos.features",
         backbone="timm/a_backbone",
-        columns=("features", "blocks_5"),
+        layers=("features", "blocks.5"),
         head="logreg",
         dim=1280,
         metrics={"accuracy": [accuracy] * 5},
@@ -161,7 +161,7 @@ def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem])
     found.label, found.notes, found.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
     found.best.wrong = items
     for one in found.candidates:
-        one.store, one.backbone, one.columns, one.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
+        one.store, one.backbone, one.layers, one.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
     page = Page(write_evaluation(found, tmp_path / "page.html"))
     for name in ODD[:4]:
         assert name in page.words

@@ -20,7 +20,7 @@ def test_a_test_split_is_measured_once(tmp_path: Path, name: str) -> None:
     X, y = clusters(60, spread=1.5)
     store = make_store(tmp_path / "store", X, label=y, split=SPLIT)
     (found,) = measure_protocol(store, name, seed=3, progress=False)
-    assert (found.store, found.backbone, found.columns) == (store.path, "timm/made_up", ("embedding",))
+    assert (found.store, found.backbone, found.layers) == (store.path, "timm/made_up", ("features",))
     assert found.splits.startswith("test split")
     (result,) = found.results
     train, test = (np.array([role == which for role in SPLIT]) for which in ("train", "test"))

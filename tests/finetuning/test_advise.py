@@ -89,8 +89,8 @@ def test_the_layer_that_tells_the_classes_is_found(tmp_path: Path) -> None:
     store = layered(tmp_path / "store", {"blocks.1": X, "features": noise}, label=named(y))
     found = advise(store, **ONLY_ON_STORES)
     best, plain = found.cheap.best, found.cheap.plain
-    assert plain.columns == ["embedding"]
-    assert "embedding_blocks_1" in best.columns
+    assert plain.layers == ["features"]
+    assert "blocks.1" in best.layers
     assert best.told == "better"
     assert best.difference is not None
     assert (
@@ -100,7 +100,7 @@ def test_the_layer_that_tells_the_classes_is_found(tmp_path: Path) -> None:
     assert best.adjusted < 0.05
     assert {option.head for option in found.cheap.options} == {"logreg", "logreg of unit vectors", "lda", "knn"}
     assert len(found.cheap.options) == 12  # two layers, and both joined
-    assert "embedding_blocks_1+embedding" in " ".join(option.name for option in found.cheap.options)
+    assert "blocks.1+features" in " ".join(option.name for option in found.cheap.options)
     assert 0.8 < found.cheap.chosen.value < 1
     # It cannot be timed: there is no such network.
     assert any("could not be measured" in note for note in found.notes)

@@ -115,7 +115,7 @@ def test_a_probe_is_the_head_that_fit_makes_on_the_same_pixels(made: Path, found
     split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     pool = np.sort(np.concatenate([split.train, split.validation]))
     rows = draw_labels(split.y, split.splits.groups, pool, 24, 1).rows
-    X = read_finite(store, store.dims, split.ids)
+    X = read_finite(store, store.spec.layers, split.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     cell = found[0].of("probe", 24)[1]
     np.testing.assert_array_equal(cell.hits(18), head.predict(X[split.test]) == split.classes[split.y[split.test]])
@@ -140,7 +140,7 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     pool = np.sort(np.concatenate([split.train, split.validation]))
     rows = draw_labels(split.y, split.splits.groups, pool, 30, 0).rows
-    X = read_finite(store, store.dims, split.ids)
+    X = read_finite(store, store.spec.layers, split.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)
     linear, backbone = linear_of(made_head), embedpipe.load_backbone(TINY)

@@ -312,7 +312,7 @@ def test_the_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp
     store, head = embedpipe.FeatureStore(made[0]), embedpipe.load_head(made[1])
     found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
     split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
-    X = read_finite(store, head.dims, split.ids)
+    X = read_finite(store, head.spec.layers, split.ids)
     first, last = fitted_anew(head, X, split, split.train), linear_of(embedpipe.load_head(found.head))
     assert found.best == 1
     np.testing.assert_allclose(last.weight, SOFTENED * first.weight, rtol=1e-3, atol=1e-6)

@@ -85,11 +85,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, FeatureStore]:
 @pytest.fixture(scope="module")
 def head(stores: dict[int, FeatureStore]) -> Head:
     """A head whose estimator a test replaces."""
-    return fit(stores[5], "lda", column="embedding+embedding_early", folds=0)
+    return fit(stores[5], "lda", layer="features+early", folds=0)
 
 
 def fitted(store: FeatureStore, estimator: Any, **options: Any) -> Head:
-    return fit(store, estimator, **{"column": "embedding+embedding_early", "folds": 0, **options})
+    return fit(store, estimator, **{"layer": "features+early", "folds": 0, **options})
 
 
 def assert_same(linear: LinearHead, scores: npt.NDArray[np.float64], X: npt.NDArray[Any] = NEW) -> None:
@@ -131,12 +131,12 @@ def test_the_calibration_is_folded_in(stores: dict[int, FeatureStore], name: str
     np.testing.assert_allclose(shares, calibrated.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("order", ["embedding+embedding_early", "embedding_early+embedding"])
+@pytest.mark.parametrize("order", ["features+early", "early+features"])
 def test_columns_are_in_the_order_of_the_layers(stores: dict[int, FeatureStore], order: str) -> None:
-    head = fitted(stores[5], "logreg", column=order)
-    assert "+".join(head.dims) == order
+    head = fitted(stores[5], "logreg", layer=order)
+    assert "+".join(head.layers) == order
     assert_same(linear_of(head), head.estimator.decision_function(NEW))
-    one = fitted(stores[5], "logreg", column="embedding")
+    one = fitted(stores[5], "logreg", layer="features")
     assert_same(linear_of(one), one.estimator.decision_function(NEW[:, :6]), NEW[:, :6])
 
 
@@ -162,7 +162,7 @@ def test_components_that_an_option_removes(stores: dict[int, FeatureStore]) -> N
 
 def auto(normalisation: str, layer: str, part: slice, estimator: Any, X: npt.NDArray[Any], y: Any) -> AutoClassifier:
     """Return an AutoClassifier that has picked what is given."""
-    made = AutoClassifier([("embedding", 6), ("embedding_early", 3)])
+    made = AutoClassifier([("features", 6), ("early", 3)])
     made.n_features_in_, made.classes_, made.trials_ = DIM, np.unique(y), []
     made.layer_, made.normalisation_, made.head_ = layer, normalisation, "lda"
     made.start_, made.stop_ = part.start, part.stop
@@ -173,13 +173,13 @@ def auto(normalisation: str, layer: str, part: slice, estimator: Any, X: npt.NDA
 @pytest.mark.parametrize("classes", [2, 5])
 def test_what_auto_picked(head: Head, classes: int) -> None:
     X, y = clusters(30 * classes, classes, DIM, spread=1.5)
-    joined = "embedding+embedding_early"
-    for layer, part in {"embedding_early": slice(6, 9), "embedding": slice(0, 6), joined: slice(0, 9)}.items():
+    joined = "features+early"
+    for layer, part in {"early": slice(6, 9), "features": slice(0, 6), joined: slice(0, 9)}.items():
         for normalisation, steps in {"none": [], "standard": [VarianceFloorScaler()], "unit": [Normalizer()]}.items():
             picked = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
             found = dataclasses.replace(head, estimator=picked)
             if normalisation == "unit" and layer != joined:
-                with pytest.raises(UsageError, match=rf"it uses '{layer}' only.*\(--column {layer}\)"):
+                with pytest.raises(UsageError, match=rf"it uses '{layer}' only.*\(--layer {layer}\)"):
                     linear_of(found)
                 continue
             linear = linear_of(found)
@@ -189,7 +189,7 @@ def test_what_auto_picked(head: Head, classes: int) -> None:
 
 
 def test_auto_inside_a_head_that_rejects(stores: dict[int, FeatureStore]) -> None:
-    head = fitted(stores[2], "auto", column=None, reject=0.1)
+    head = fitted(stores[2], "auto", layer=None, reject=0.1)
     assert isinstance(head.estimator.estimator_, AutoClassifier)
     shares = softmax(linear_of(head).logits(NEW), axis=1)
     np.testing.assert_allclose(shares, head.estimator.predict_proba(NEW), rtol=1e-9, atol=1e-12)

@@ -156,7 +156,7 @@ def case(**columns: Any) -> dict[str, Any]:
         (case(label=["a"] * 11 + ["b"]), {}, TrainingDataError, "or fit without measuring"),
         (case(label=list(range(12))), {}, TrainingDataError, "--task regression"),
         (case(species=["a", "b"] * 6), {"label": "specis"}, UsageError, "no column 'specis'; did you mean 'species'"),
-        (case(label=["a", "b"] * 6), {"column": "embeding"}, UsageError, "did you mean 'embedding'"),
+        (case(label=["a", "b"] * 6), {"layer": "feature"}, UsageError, "did you mean 'features'"),
         (case(label=["a", "b"] * 6), {"task": "regression"}, TrainingDataError, "regression needs numbers"),
         (case(label=["a", "b"] * 6), {"head": "logref"}, UsageError, "no head 'logref'; did you mean 'logreg'"),
         (case(label=[0.5, 1.25] * 6), {"head": "logreg"}, UsageError, "not for regression: choose ridge or knn"),

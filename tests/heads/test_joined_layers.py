@@ -1,4 +1,4 @@
-"""Heads on several layers: joined end to end in the order named, in one array, in stores and on photos."""
+"""Heads on several layers: joined end to end in the order named, in one array, in stores and on images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stored import clusters, make_spec
 from embedpipe import FeatureStore, embed, fit, load_head
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import HeadError, SpecMismatchError, UsageError
-from embedpipe.store.scan import read_joined
+from embedpipe.store.scan import read_layers
 from embedpipe.store.schema import vector_column
 
 X, Y = clusters(90, dim=9, spread=2.0)
@@ -41,53 +41,65 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_vectors_are_joined_in_the_order_named(store: FeatureStore, mapped: bool) -> None:
+def test_read_layers_joins_in_the_order_named(store: FeatureStore, mapped: bool) -> None:
     if mapped:
-        store.mapped("embedding")
+        store.mapped("features")
     some = np.random.default_rng(0).permutation(90)[:50]
     ids = pa.array([f"row-{i:03d}" for i in some])
-    dims = {"embedding_early_0": 3, "embedding": 6}
-    joined = read_joined(store.table, dims, ids)
+    layers = store.select_layers("early.0+features")
+    read, joined = read_layers(store.table, layers, ids)
+    assert read.equals(ids)
     assert joined.dtype == np.float32
     assert joined.flags.c_contiguous
     np.testing.assert_array_equal(joined, np.hstack([X[some, 6:], X[some, :6]]))
     with pytest.raises(UsageError, match="are not in"):
-        read_joined(store.table, dims, pa.array(["row-000", "no row"]))
+        read_layers(store.table, layers, pa.array(["row-000", "no row"]))
 
 
 def test_a_head_learns_keeps_and_uses_both(store: FeatureStore, tmp_path: Path) -> None:
-    head = fit(store, LogisticRegression(), column="embedding_early_0 + embedding", folds=0, to=tmp_path / "head")
+    head = fit(store, LogisticRegression(), layer="early.0 + features", folds=0, to=tmp_path / "head")
     alone = LogisticRegression().fit(np.hstack([X[:, 6:], X[:, :6]]), Y)
     np.testing.assert_allclose(head.estimator.coef_, alone.coef_)
-    assert head.dims == {"embedding_early_0": 3, "embedding": 6}
+    assert head.layers == {"early.0": 3, "features": 6}
     again = load_head(tmp_path / "head")
     assert again.spec == head.spec
     assert again.predict(store).equals(head.predict(store))
     found = head.predict(store)["label"].to_pylist()
     assert np.mean([a == b for a, b in zip(found, np.array(["cat", "dog", "owl"])[Y], strict=True)]) > 0.7
-    one = fit(store, LogisticRegression(), column="embedding", folds=0)
-    assert one.dims == {"embedding": 6}
+    one = fit(store, LogisticRegression(), layer="features", folds=0)
+    assert one.layers == {"features": 6}
 
 
 @pytest.mark.parametrize(
-    ("column", "message"),
+    ("layer", "message"),
     [
-        ("embedding+embedding_erly_0", "column='embedding_erly_0' .*did you mean 'embedding_early_0'"),
-        ("embedding+embedding", "names an embedding twice"),
-        ("embedding+", "column='' does not name one embedding"),
+        ("features+erly.0", r"has no layer 'erly.0' \(--layer\); did you mean 'early.0'\?: it has features, early.0"),
+        ("embedding_early_0", "has no layer 'embedding_early_0'"),
+        ("features+features", "layer='features\\+features' names a layer twice"),
+        ("features+", "has no layer ''"),
+        (None, "holds several layers: give one of features, early.0"),
     ],
 )
-def test_what_names_no_layers_is_said(store: FeatureStore, column: str, message: str) -> None:
+def test_layer_that_cannot_be_resolved_is_refused(store: FeatureStore, layer: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        fit(store, column=column)
+        fit(store, layer=layer)
+
+
+def test_store_reads_one_layer_or_several_joined(store: FeatureStore) -> None:
+    assert store.layers == {"features": 6, "early.0": 3}
+    np.testing.assert_array_equal(store.to_numpy(layer="early.0"), X[:, 6:])
+    np.testing.assert_array_equal(store.to_numpy(layer="early.0+features"), np.hstack([X[:, 6:], X[:, :6]]))
+    np.testing.assert_array_equal(store.take(["row-007"], layer="features+early.0"), X[[7]])
+    with pytest.raises(UsageError, match="a memory map holds one layer"):
+        store.mapped("early.0+features")
 
 
 def test_a_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_path: Path) -> None:
-    head = fit(store, "centroid", column="embedding+embedding_early_0", folds=0)
+    head = fit(store, "centroid", layer="features+early.0", folds=0)
     spec = dataclasses.replace(store.spec, layers=store.spec.layers[:1])
     with pytest.raises(SpecMismatchError, match="early"):
         head.predict(FeatureStore.create(tmp_path / "other", spec))
-    head.spec = head.spec.only("embedding")
+    head.spec = head.spec.only("features")
     head.save(tmp_path / "head")
     with pytest.raises(HeadError, match="the estimator is not the manifest's"):
         load_head(tmp_path / "head")
@@ -95,10 +107,10 @@ def test_a_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_p
 
 def test_photos_are_predicted_from_both_layers(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY, layer=("features", "conv1"))
-    columns = sorted(store.dims)
-    for column in ("+".join(columns), "+".join(columns[::-1])):
-        head = fit(store, "centroid", column=column, folds=0)
+    names = sorted(store.layers)
+    for layer in ("+".join(names), "+".join(names[::-1])):
+        head = fit(store, "centroid", layer=layer, folds=0)
         new, old = head.predict(photos, trust=True), head.predict(store)
-        assert list(head.dims) == column.split("+")
+        assert list(head.layers) == layer.split("+")
         assert new["label"].to_pylist() == old["label"].to_pylist()
         np.testing.assert_allclose(np.asarray(new["score_cat"]), np.asarray(old["score_cat"]), atol=1e-5)

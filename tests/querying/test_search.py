@@ -92,11 +92,11 @@ def test_vectors_come_from_files_and_arrays(store: FeatureStore, tmp_path: Path)
     assert search(store, X[3].astype(np.float64), k=1)["score"].to_pylist() == pytest.approx([1.0])
 
 
-def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -> None:
+def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "two", backbone=TINY, layer=("features", "conv1"))
-    with pytest.raises(UsageError, match="does not name one embedding"):
+    with pytest.raises(UsageError, match="holds several layers: give one of features, conv1"):
         search(store, "cat/0000.jpg")
-    found = search(store, Image.open(photos / "cat/0000.jpg"), column="embedding_conv1", k=1, trust=True)
+    found = search(store, Image.open(photos / "cat/0000.jpg"), layer="conv1", k=1, trust=True)
     assert found["id"].to_pylist() == ["cat/0000.jpg"]
     assert found["score"].to_pylist() == pytest.approx([1.0])
 
@@ -107,7 +107,7 @@ def test_the_column_is_chosen_where_there_are_several(photos: Path, tmp_path: Pa
         (np.zeros(8), "vector is all zeros"),
         (np.full(8, np.nan), "vector has NaN or infinite values"),
         (np.array([1.0] * 7 + [np.inf]), "vector has NaN or infinite values"),
-        (np.ones(7), r"vector has shape \(7,\), and 'embedding' of .* has vectors of 8 values"),
+        (np.ones(7), r"vector has shape \(7,\), and layer 'features' of .* has vectors of 8 values"),
         (np.ones((2, 2, 8)), r"shape \(2, 2, 8\)"),
         (np.array([np.ones(8), np.zeros(8)]), r"all zeros, which has no direction \(row 1\)"),
         ([], "there is no query"),

@@ -213,6 +213,6 @@ def test_the_other_tower_must_be_of_the_same_weights(photo_store: FeatureStore, 
 def test_only_the_features_of_two_towers_share_a_space(photos: Path, tmp_path: Path, clip: Path) -> None:
     layer = "visual.ln_post"
     store = embed(photos, tmp_path / "s", backbone=f"open_clip/local-dir:{clip}", layer=("features", layer))
-    assert search(store, "a cat", column="embedding", k=1, weights=str(clip)).num_rows == 1
+    assert search(store, "a cat", layer="features", k=1, weights=str(clip)).num_rows == 1
     with pytest.raises(UsageError, match=f"by words by {layer}: only the features share a space"):
-        search(store, "a cat", column="embedding_visual_ln_post", k=1, weights=str(clip))
+        search(store, "a cat", layer=layer, k=1, weights=str(clip))

@@ -111,7 +111,7 @@ def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_pa
     store.label(pa.table({"id": ids, "label": names}), into="odd")
     store.label(pa.table({"id": ids[4:], "label": np.linspace(-1, 1, len(ids) - 4)}), into="price")
     odd = embedpipe.map(store.refresh(), tmp_path / "odd.png", label="odd")
-    price = embedpipe.map(store, tmp_path / "price.png", label="price", column="embedding")
+    price = embedpipe.map(store, tmp_path / "price.png", label="price", layer="features")
     assert has_colour(odd, "#EE7733")
     assert has_colour(price, GREY)
 
@@ -122,7 +122,7 @@ def test_bad_arguments_are_named(make_store: Callable[..., Any], tmp_path: Path)
     for options, message in (
         ({"to": tmp_path / "map.pdf"}, r"must end in \.png"),
         ({"label": "labels"}, "did you mean 'label'"),
-        ({"column": "embeding"}, "did you mean 'embedding'"),
+        ({"layer": "feature"}, "did you mean 'features'"),
         ({"limit": 0}, "limit=0"),
         ({"thumbnails": -1}, "thumbnails=-1"),
     ):

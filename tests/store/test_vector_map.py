@@ -120,7 +120,7 @@ def test_an_empty_store_and_several_columns(tmp_path: Path, cache: Path) -> None
     empty = FeatureStore.create(tmp_path / "empty", make_store(tmp_path / "one", X[:1]).spec)
     assert empty.mapped().shape == (0, 6)
     assert empty.to_numpy().shape == (0, 6)
-    with pytest.raises(UsageError, match="does not name one embedding"):
+    with pytest.raises(UsageError, match="has no layer 'other'"):
         empty.mapped("other")
 
 

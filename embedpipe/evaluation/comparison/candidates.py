@@ -46,12 +46,15 @@ def make_competitors(rows: EvaluationRows, heads: Sequence[Any]) -> list[Competi
         per_store = {store.path: sum(layer.store is store for layer in layers) for store in stores}
         for layer in layers:
             if own:
-                name, estimator = AUTO, make_auto(rows.task, layer.columns, FitOptions())
+                name, estimator = (
+                    AUTO,
+                    make_auto(rows.task, {spec.name: spec.dim for spec in layer.specs}, FitOptions()),
+                )
             else:
                 name, estimator = make_estimator(head, rows.task, smallest)
                 if not isinstance(head, str) and kinds.count(type(head)) > 1:
                     name = " ".join(repr(estimator).split())  # what parameters tell apart
-            on = " on " + "+".join(layer.columns) if per_store[layer.store.path] > 1 else ""
+            on = " on " + "+".join(layer.names) if per_store[layer.store.path] > 1 else ""
             of = f" of {place[layer.store.path]}" if len(stores) > 1 else ""
             found.append(Competitor(f"{name}{on}{of}", name, layer, estimator))
     names = [candidate.name for candidate in found]
@@ -61,8 +64,9 @@ def make_competitors(rows: EvaluationRows, heads: Sequence[Any]) -> list[Competi
 
 
 def _all_of(store: FeatureStore, layers: Sequence[Layer]) -> Layer:
-    """Return all columns that are compared of a store as one layer."""
-    return Layer(store, {name: dim for layer in layers if layer.store is store for name, dim in layer.columns.items()})
+    """Return all layers that are compared of a store, joined into one."""
+    specs = {spec.name: spec for layer in layers if layer.store is store for spec in layer.specs}
+    return Layer(store, tuple(specs.values()))
 
 
 def check_metric(metric: str, task: Task, classes: int, competitors: Sequence[Competitor]) -> None:

@@ -132,13 +132,13 @@ def _measure(
     resamples = rows.splits.resamples
     by_layer: dict[tuple[str, tuple[str, ...]], list[Competitor]] = {}
     for one in candidates:
-        by_layer.setdefault((one.layer.store.path, tuple(one.layer.columns)), []).append(one)
+        by_layer.setdefault((one.layer.store.path, one.layer.names), []).append(one)
     items = hashlib.sha256("\0".join(rows.ids.to_pylist()).encode()).hexdigest()  # which rows the positions are
     with show.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
-        for (path, columns), group in by_layer.items():
+        for (path, names), group in by_layer.items():
             store = group[0].layer.store
-            X = read_finite(store, group[0].layer.columns, rows.ids)
-            key = repr((path, store.table_id, store.version, columns, items))
+            X = read_finite(store, group[0].layer.specs, rows.ids)
+            key = repr((path, store.table_id, store.version, names, items))
             apart = distances_to_training_rows(X, rows) if rows.task == "classification" else []
             for one in group:
                 distances[id(one.layer)] = apart
@@ -186,7 +186,7 @@ def _result(
         name=candidate.name,
         store=store.path,
         backbone=f"{store.spec.provider}/{store.spec.name}",
-        columns=tuple(candidate.layer.columns),
+        layers=candidate.layer.names,
         head=candidate.head,
         dim=candidate.layer.dim,
         metrics=values,

@@ -20,9 +20,9 @@ class EvaluateOptions:
         default=None,
         metadata={"help": "classification or regression; where not given, numbers with fractions are regression."},
     )
-    column: tuple[str, ...] = field(
+    layer: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "Which embeddings, a+b for two joined; all of each store's where not given; repeat it."},
+        metadata={"help": "The layers to compare, a+b for two joined; all of each store's where not given; repeat it."},
     )
     metric: str | None = field(
         default=None,

@@ -92,8 +92,8 @@ class CandidateResult:
         Unique within the evaluation, as short as that allows: ``logreg``, ``logreg on features``.
     store, backbone : str
         Path of the store; provider and name.
-    columns : tuple of str
-        The embedding columns, joined end to end.
+    layers : tuple of str
+        Names of the layers whose vectors it works on, joined end to end.
     head : str
         A head's name.
     dim : int
@@ -129,7 +129,7 @@ class CandidateResult:
     name: str
     store: str
     backbone: str
-    columns: tuple[str, ...]
+    layers: tuple[str, ...]
     head: str
     dim: int
     metrics: dict[str, list[float]] = field(default_factory=dict)
@@ -232,7 +232,7 @@ def _flat(candidate: CandidateResult) -> dict[str, Any]:
     row: dict[str, Any] = {
         "candidate": candidate.name,
         "backbone": candidate.backbone,
-        "layer": " + ".join(candidate.columns),
+        "layer": "+".join(candidate.layers),
         "head": candidate.head,
         "dim": candidate.dim,
     }

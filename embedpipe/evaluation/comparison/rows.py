@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions, Task
-from embedpipe.heads.training_data import joined_columns, labelled_rows, labels_of, read_finite
+from embedpipe.heads.training_data import labelled_rows, labels_of, read_finite
 from embedpipe.neighbours.near import NEAR
 from embedpipe.splits.inner import named_splits
 from embedpipe.splits.make import Splits, load_splits, make_splits
@@ -29,17 +30,22 @@ class Layer:
     Attributes
     ----------
     store : FeatureStore
-    columns : dict
-        Embedding column -> dim, joined in this order.
+    specs : tuple of LayerSpec
+        The store's layers that are joined end to end, in this order.
     """
 
     store: FeatureStore
-    columns: dict[str, int]
+    specs: tuple[LayerSpec, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers that are joined."""
+        return tuple(spec.name for spec in self.specs)
 
     @property
     def dim(self) -> int:
         """Length of the joined vectors."""
-        return sum(self.columns.values())
+        return sum(spec.dim for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def read_rows(stores: Sequence[FeatureStore], options: EvaluateOptions) -> Evalu
     """
     layers = _layers(stores, options)
     first = stores[0]
-    chosen = FitOptions(label=options.label, task=options.task, column="+".join(layers[0].columns))
+    chosen = FitOptions(label=options.label, task=options.task, layer="+".join(layers[0].names))
     extra = [options.group] if options.group else []
     if options.group and options.group not in first.data_columns:
         raise UsageError(
@@ -125,7 +131,7 @@ def read_rows(stores: Sequence[FeatureStore], options: EvaluateOptions) -> Evalu
             task=task,
             split=roles,
             groups=rows.column(options.group).to_pylist() if options.group else None,
-            vectors=None if cosine == "off" else read_finite(first, layers[0].columns, ids),
+            vectors=None if cosine == "off" else read_finite(first, layers[0].specs, ids),
             threshold=NEAR if cosine == "off" else cosine,
             folds=options.folds,
             repeats=options.repeats,
@@ -157,13 +163,13 @@ def _validation(roles: Sequence[Any] | None, rows: int) -> npt.NDArray[np.bool_]
 
 def _layers(stores: Sequence[FeatureStore], options: EvaluateOptions) -> list[Layer]:
     """Return the layers to compare: those named, of the stores that have them, or all."""
-    if not options.column:
-        return [Layer(store, {name: dim}) for store in stores for name, dim in store.dims.items()]
+    if not options.layer:
+        return [Layer(store, (spec,)) for store in stores for spec in store.spec.layers]
     layers = []
-    for name in [options.column] if isinstance(options.column, str) else options.column:
-        able = [store for store in stores if {part.strip() for part in name.split("+")} <= store.dims.keys()]
+    for name in [options.layer] if isinstance(options.layer, str) else options.layer:
+        able = [store for store in stores if {part.strip() for part in name.split("+")} <= store.layers.keys()]
         # One that no store has: the first says what there is.
-        layers += [Layer(store, joined_columns(store, name)) for store in able or stores[:1]]
+        layers += [Layer(store, store.select_layers(name)) for store in able or stores[:1]]
     return layers
 
 

@@ -35,7 +35,7 @@ class LayerProtocol:
 
     store: str
     backbone: str
-    columns: tuple[str, ...]
+    layers: tuple[str, ...]
     splits: str
     results: list[ProtocolResult]
 
@@ -76,7 +76,7 @@ def measure_protocol(
     found = []
     with Progress(progress).step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
-            X = read_finite(layer.store, layer.columns, rows.ids)
+            X = read_finite(layer.store, layer.specs, rows.ids)
             results = []
             for one in rows.splits.resamples:
                 train, test = one.train, one.test
@@ -87,5 +87,5 @@ def measure_protocol(
                 advance()
             spec = layer.store.spec
             backbone = f"{spec.provider}/{spec.name}"
-            found.append(LayerProtocol(layer.store.path, backbone, tuple(layer.columns), rows.splits.kind, results))
+            found.append(LayerProtocol(layer.store.path, backbone, layer.names, rows.splits.kind, results))
     return found

@@ -161,7 +161,7 @@ def advise(
         notes.append(f"No pilot was run: {_why_none(verdict, labels, whole, chosen)}.")
     more = "More labels: these are too few for a pilot."
     would_change = [more if one == A_PILOT and not whole else one for one in verdict.would_change]
-    if verdict.decision != "not worth it" and len(stores) == 1 and len(first.dims) == 1:
+    if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
         would_change.append("A better layer: the store has one only, and `embed --layer NAME` stores several at once.")
     asked = {"label": label, "device": device, **{k: v for k, v in options.items() if k != "budget"}}
     of_a_file = first.spec.provider == "checkpoint"

@@ -76,7 +76,7 @@ def measure_cheap(
             label=label,
             task="classification",
             metric="accuracy",
-            column=tuple(dict.fromkeys(name for store in stores for name in _layers(store))),
+            layer=tuple(dict.fromkeys(name for store in stores for name in _layers(store))),
             splits=str(path),
             progress=progress,
         )
@@ -94,7 +94,7 @@ def best_hits(cheap: Cheap, stores: Sequence[FeatureStore], split: SplitRows) ->
     there = pc.is_in(split.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
     if best is cheap.plain or not pc.all(there).as_py():
         return None
-    X = read_finite(store, {name: store.dims[name] for name in best.columns}, split.ids)
+    X = read_finite(store, store.select_layers("+".join(best.layers)), split.ids)
     pool = np.sort(np.concatenate([split.train, split.validation]))
 
     def hits(labels: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -132,7 +132,7 @@ def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.
 
 def _layers(store: FeatureStore) -> list[str]:
     """Return the store's layers, and all of them joined."""
-    return [*store.dims, "+".join(store.dims)] if len(store.dims) > 1 else list(store.dims)
+    return [*store.layers, "+".join(store.layers)] if len(store.layers) > 1 else list(store.layers)
 
 
 def _named(name: str) -> str:
@@ -145,7 +145,7 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
     order = sorted(range(len(hits)), key=lambda at: not _is_plain(found.candidates[at], first))
     candidates, hits = [found.candidates[at] for at in order], [hits[at] for at in order]
     if not _is_plain(candidates[0], first):
-        raise UsageError(f"{PLAIN} on {network_layer(first)} could not be measured: {'; '.join(notes)}")
+        raise UsageError(f"{PLAIN} on {network_layer(first).name} could not be measured: {'; '.join(notes)}")
     shares = np.array([[each.mean() for each in own] for own in hits])  # (options, resamples)
     answers = [[_answers(each) for each in own] for own in hits]
     told = [None, *differences("accuracy", True, margin, splits, shares.tolist(), answers)]
@@ -154,7 +154,7 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
             name=_named(one.name),
             store=one.store,
             backbone=one.backbone,
-            columns=list(one.columns),
+            layers=list(one.layers),
             head=_named(one.head),
             accuracy=one.estimates["accuracy"],
             difference=difference.estimate if difference else None,
@@ -171,7 +171,7 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
 
 
 def _is_plain(one: CandidateResult, first: FeatureStore) -> bool:
-    return (one.store, one.columns, one.head) == (first.path, (network_layer(first),), PLAIN)
+    return (one.store, one.layers, one.head) == (first.path, (network_layer(first).name,), PLAIN)
 
 
 def _hits(found: Evaluation, splits: Splits) -> list[list[npt.NDArray[np.bool_]]]:

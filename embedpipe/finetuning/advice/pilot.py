@@ -72,10 +72,10 @@ def time_training(
     from embedpipe.finetuning.training.linear_head import LinearHead
     from embedpipe.finetuning.training.trainer import Trainer
 
-    column = network_layer(store)
-    frozen = load_frozen(store.spec.only(column), reload, device)
+    layer = network_layer(store)
+    frozen = load_frozen(store.spec.only(layer.name), reload, device)
     images = image_set_of(split, frozen, options.seed)
-    nothing = np.zeros((len(split.classes), store.dims[column]))
+    nothing = np.zeros((len(split.classes), layer.dim))
     head = LinearHead(nothing, nothing[:, 0], split.classes, unit=False)
     few = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))
     rng = np.random.default_rng(options.seed)

@@ -18,11 +18,11 @@ class CheapOption:
     Attributes
     ----------
     name : str
-        Such as ``lda on embedding``; unique.
+        Such as ``lda on features``; unique.
     store, backbone : str
         Path of the store; provider and name.
-    columns : list of str
-        The embedding columns, joined end to end.
+    layers : list of str
+        Names of the layers, joined end to end.
     head : str
     accuracy : Estimate
     difference : Estimate or None
@@ -36,7 +36,7 @@ class CheapOption:
     name: str
     store: str
     backbone: str
-    columns: list[str]
+    layers: list[str]
     head: str
     accuracy: Estimate
     difference: Estimate | None

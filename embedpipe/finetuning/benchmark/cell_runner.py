@@ -71,8 +71,8 @@ class CellRunner:
         """The network and the test pictures, made ready once."""
         begin = time.perf_counter()
         split, folder = self.split, self.folder
-        column = network_layer(self.store)
-        frozen = load_frozen(self.store.spec.only(column), self.reload, self.device)
+        layer = network_layer(self.store)
+        frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
         images, ids = image_set_of(split, frozen), split.ids.to_pylist()
         reading = time.perf_counter()
         views = [decoded(images, split.test, CLEAN, folder.pixels, self.progress)]
@@ -91,7 +91,7 @@ class CellRunner:
         report = FitReport("classification", "not measured", len(self.pool))
         store = self.store
         head = Head("logreg", None, frozen.spec, self.label, store.path, store.table_id, store.version, report)
-        X = read_finite(store, {column: store.dims[column]}, split.ids)
+        X = read_finite(store, [layer], split.ids)
         first = {"device": str(frozen.device), "embedding": per_picture, "setup": time.perf_counter() - begin}
         folder.note(**{**first, **folder.facts})
         return Bench(split, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)

@@ -33,7 +33,7 @@ class LinearHead:
     Parameters
     ----------
     weight : float64 array (n_classes, dim)
-        Over the vectors as stored, the layers joined in the order of ``head.dims``.
+        Over the vectors as stored, the layers joined in the order of ``head.layers``.
     bias : float64 array (n_classes,)
     classes : array (n_classes,)
         What the rows of ``weight`` stand for.
@@ -173,7 +173,7 @@ def _padded(picked: AutoClassifier) -> LinearHead:
     if inside.unit and inside.weight.shape[1] < dim:
         raise _NotAffineError(
             f"of joined layers it uses {picked.layer_!r} only, scaled to length one: fit it on that one "
-            f"(--column {picked.layer_})"
+            f"(--layer {picked.layer_})"
         )
     weight = np.zeros((len(inside.weight), dim))
     weight[:, picked.start_ : picked.stop_] = inside.weight

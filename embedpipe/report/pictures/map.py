@@ -19,13 +19,14 @@ from PIL import Image, UnidentifiedImageError
 
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
+from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError, nearest
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, check_png, font_families, make_figure, save_figure
 from embedpipe.report.drawing.colours import Colouring, colour_labels
 from embedpipe.report.pictures.projection import project
 from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import read_vectors
+from embedpipe.store.scan import read_layers
 
 #: Of the picture, in pixels: the whole, and the panel (left, bottom, width, height) with the points.
 WIDTH, HEIGHT = 1600, 1240
@@ -41,7 +42,7 @@ def map(
     to: str | Path,
     *,
     label: str | None = "label",
-    column: str | None = None,
+    layer: str | None = None,
     thumbnails: int = 60,
     limit: int = 5000,
     seed: int = 0,
@@ -59,8 +60,8 @@ def map(
     label : str, optional
         The column to colour by; a number with more than ten values gets a colour bar. None, or a store
         without labels, gives one colour.
-    column : str, optional
-        Which embedding column; needed only where there are several.
+    layer : str, optional
+        The layer to draw, or several joined end to end; needed only where there are several.
     thumbnails : int
         How many pictures to show, at most; those that cannot be read any more are passed over, and texts have none.
     limit : int
@@ -80,12 +81,13 @@ def map(
     to = check_png(to, "a map")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     thumbnails = thumbnails if store.spec.modality == "image" else 0
-    column = store.embedding_column(column)
+    layers = store.select_layers(layer)
+    layer = "+".join(one.name for one in layers)
     if label == "label" and label not in store.data_columns:
         label = None
     _check(store, label, thumbnails, limit)
     show = Progress(progress)
-    drawn_from = _drawn_from(store, label=label, column=column, thumbnails=thumbnails, limit=limit, seed=seed)
+    drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
         show.say(f"{to}: up to date, drawn from the same rows with the same options")
         return to
@@ -94,7 +96,7 @@ def map(
     if len(rows) > limit:
         chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
         rows = rows.take(pa.array(np.sort(chosen)))
-    _, vectors = read_vectors(store.table, column, store.dims[column], rows.column("id").combine_chunks())
+    _, vectors = read_layers(store.table, layers, rows.column("id").combine_chunks())
     points, method = project(vectors, seed, show)
     points = _to_pixels(points)
     colouring = colour_labels(rows.column(label) if label else None, len(rows))
@@ -103,7 +105,7 @@ def map(
     _draw_points(figure, points, colouring)
     _draw_thumbnails(figure, points, colouring, rows.column("uri").to_pylist(), thumbnails, show)
     _draw_legend(figure, colouring, label)
-    _draw_text(figure, store, label if colouring.named.any() else None, column, len(rows), method)
+    _draw_text(figure, store, label if colouring.named.any() else None, layers, len(rows), method)
     return save_figure(figure, to, {DRAWN_FROM: drawn_from})
 
 
@@ -227,14 +229,16 @@ def _draw_legend(figure: Figure, colouring: Colouring, label: str | None) -> Non
             text.set(parse_math=False, fontfamily=font_families())
 
 
-def _draw_text(figure: Figure, store: FeatureStore, label: str | None, column: str, shown: int, method: str) -> None:
+def _draw_text(
+    figure: Figure, store: FeatureStore, label: str | None, layers: Sequence[LayerSpec], shown: int, method: str
+) -> None:
     total, spec = len(store), store.spec
     items = "1 item" if total == 1 else f"{total:,} items"
     part = "" if shown == total else f"a random {shown:,} of "
     title = f"{Path(store.path).name}: {part}{items}" + (f" by {label}" if label else "")
     facts = (
         f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else " (random weights)"),
-        f"{column}, {store.dims[column]:,} dimensions",
+        f"layer {'+'.join(layer.name for layer in layers)}, {sum(layer.dim for layer in layers):,} dimensions",
         f"store version {store.version}",
     )
     write = partial(figure.text, PANEL[0] / WIDTH, va="center", parse_math=False, family=font_families())
