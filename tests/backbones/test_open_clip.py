@@ -182,7 +182,7 @@ def test_texts_are_cut_the_same_from_several_threads(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.stack(one), np.stack(other))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_published_architecture_equals_the_librarys_own(tmp_path: Path, files: list[Path]) -> None:
     torch.manual_seed(3)
     file = tmp_path / "rn50.pt"

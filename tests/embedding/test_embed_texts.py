@@ -222,7 +222,7 @@ embedpipe.embed(sys.argv[1], sys.argv[2], **options)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_kills_cost_nothing_but_time(tmp_path: Path) -> None:
     path = tmp_path / "messages.parquet"
     bodies = [f"text {i} of {'some ' * (i % 7)}words" for i in range(600)]

@@ -36,15 +36,15 @@ def rows(store: Path) -> int:
     return len(embedpipe.FeatureStore(store)) if embedpipe.FeatureStore.exists(store) else 0
 
 
-@pytest.mark.slow
-def test_twenty_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tmp_path: Path, kills: int) -> None:
     photos = make_photos(500)
     expected = embedpipe.embed(photos, tmp_path / "whole", backbone=TINY)
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
     env = {**environment(0.01), "TINY_LOG": str(log)}
     chance = random.Random(0)
     with Forks(env) as forks:
-        for _ in range(20):
+        for _ in range(kills):
             forks.kill(f"import sys\nsys.argv = {['', str(photos), str(killed)]}\n{SLOW}", log, chance.randint(1, 40))
     assert 0 < rows(killed) < 500
     assert subprocess.run([sys.executable, "-c", SLOW, photos, killed], env=env, timeout=120).returncode == 0
@@ -55,7 +55,7 @@ def test_twenty_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tm
     a, b = store.to_numpy(), expected.to_numpy()
     assert (np.linalg.norm(a - b, axis=1) <= 1e-4 * np.linalg.norm(b, axis=1)).all()
     # What a kill costs: 8 rows waiting for a commit, and 4 each on the way to it, in the queue, in the network.
-    assert log.stat().st_size <= 500 + 20 * (8 + 3 * 4)
+    assert log.stat().st_size <= 500 + kills * (8 + 3 * 4)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
