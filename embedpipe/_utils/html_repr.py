@@ -35,5 +35,11 @@ def html_table(title: str, rows: Mapping[str, object] | Sequence[tuple[str, obje
     return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
+def count_list(counts: Mapping[str, int], most: int = 10) -> str:
+    """Return counts as text, the first ``most`` of them: ``"cat: 4, dog: 3, and 7 more"``; "none" if empty."""
+    shown = ", ".join(f"{name}: {count:,}" for name, count in list(counts.items())[:most]) or "none"
+    return shown + (f", and {len(counts) - most:,} more" if len(counts) > most else "")
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

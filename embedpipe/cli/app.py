@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from embedpipe._utils.precision import Precision
 from embedpipe._utils.version import __version__
@@ -26,7 +27,20 @@ from embedpipe.sources.options import SourceOptions
 
 PARTLY_FAILED = 3
 
+#: The order of the groups in `embedpipe --help`.
+VERB_GROUPS = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
+
+
+class _GroupedVerbs(TyperGroup):
+    """Lists the verbs by group, whatever the order in which their modules are imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        verbs: dict[str, Any] = dict(self.commands)
+        return sorted(verbs, key=lambda name: VERB_GROUPS.index(verbs[name].rich_help_panel))
+
+
 app = typer.Typer(
+    cls=_GroupedVerbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,7 +63,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
@@ -81,7 +95,7 @@ def embed(
     return PARTLY_FAILED if summary.failed else 0
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 def info(
     store: Store,
@@ -107,7 +121,7 @@ def info(
         show.store(opened, as_json, verbose)
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 def verify(
     store: Store,
@@ -161,7 +175,7 @@ def verify(
     return 0 if report.ok else 1
 
 
-@app.command()
+@app.command(rich_help_panel="Machine")
 @exits_cleanly
 @with_options(BackboneOptions)
 def backbones(
@@ -195,7 +209,7 @@ def backbones(
         show.names(found, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 def label(
     store: Store,
@@ -231,7 +245,7 @@ def label(
         print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Merge the small files that many short runs leave; ids and vectors stay as they are.
@@ -248,7 +262,7 @@ def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbos
         print(f"{merged:,} files merged; the store has {len(opened.table.files):,} now")
 
 
-@app.command()
+@app.command(rich_help_panel="Store")
 @exits_cleanly
 def vacuum(
     store: Store,
@@ -272,7 +286,7 @@ def vacuum(
         print(f"{len(deleted):,} files deleted")
 
 
-@app.command("map")
+@app.command("map", rich_help_panel="Store")
 @exits_cleanly
 def map_(
     store: Store,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedpipe.diagnosis import Diagnosis, TimeEstimate
 
 
-@app.command()
+@app.command(rich_help_panel="Machine")
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, ComputeOptions)
 def doctor(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedpipe.evaluation.protocols.measure import LayerProtocol
 
 
-@app.command()
+@app.command(rich_help_panel="Compare")
 @exits_cleanly
 @with_options(EvaluateOptions)
 def evaluate(

@@ -29,7 +29,7 @@ Backbone = Annotated[str, typer.Option("--backbone", help="PROVIDER/NAME, for im
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; chosen if not given.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @with_options(FineTuneOptions, SplitOptions, ReloadOptions)
 def finetune(
@@ -121,7 +121,7 @@ def print_hand_off(found: FineTuneResult, before: str, verbose: bool) -> None:
         print(f"splits {found.splits_id}")
 
 
-@app.command()
+@app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @with_options(BenchmarkOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def benchmark(
@@ -205,7 +205,7 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
         print(f"splits {found.splits_id}")
 
 
-@app.command()
+@app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def advise(

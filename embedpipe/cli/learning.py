@@ -22,7 +22,7 @@ from embedpipe.sources.options import SourceOptions
 Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw the result, too.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Learn")
 @exits_cleanly
 @with_options(FitOptions)
 def fit(
@@ -66,7 +66,7 @@ def fit(
         _draw_confusion(made, picture)
 
 
-@app.command()
+@app.command(rich_help_panel="Learn")
 @exits_cleanly
 @with_options(SourceOptions, ReloadOptions, ComputeOptions)
 def predict(
@@ -107,7 +107,7 @@ def predict(
     return PARTLY_FAILED if summary["failed"] else 0
 
 
-@app.command()
+@app.command(rich_help_panel="Learn")
 @exits_cleanly
 @with_options(SearchOptions, ReloadOptions, ComputeOptions)
 def search(

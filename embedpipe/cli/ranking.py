@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
 
 
-@app.command()
+@app.command(rich_help_panel="Compare")
 @exits_cleanly
 @with_options(RankOptions, SourceOptions, BackboneOptions, ComputeOptions)
 def rank(

@@ -156,11 +156,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:
     def counts(name: str) -> dict[str, int]:
-        if name not in opened.data_columns:
-            return {}
-        found = pc.value_counts(opened.to_arrow([name]).column(name)).to_pylist()
-        named = (("(none)" if pair["values"] is None else str(pair["values"]), pair["counts"]) for pair in found)
-        return dict(sorted(named, key=lambda pair: -pair[1]))
+        return opened.counts(name) if name in opened.data_columns else {}
 
     history = opened.history()
     failed = opened.failures()

@@ -1,5 +1,5 @@
-from .decoders import available_decoders as available_decoders
 from .hashing import payload_hash as payload_hash
+from .image import available_decoders as available_decoders
 from .image import decode_image as decode_image
 from .picture import Picture as Picture
 from .picture import decode_pixels as decode_pixels

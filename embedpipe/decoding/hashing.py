@@ -8,7 +8,7 @@ from typing import Any
 from embedpipe.decoding.image import picture_hash
 from embedpipe.decoding.text import encoded
 from embedpipe.errors import DecodeError
-from embedpipe.sources.payloads import EmailBytes
+from embedpipe.sources.file_types import EmailBytes
 
 #: Goes before an e-mail, of which not all becomes text: the same bytes in a text file are another content.
 _EMAIL = b"message/rfc822\0"

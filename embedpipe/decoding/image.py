@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import re
@@ -11,7 +12,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from embedpipe.decoding.pixels import to_rgb
 from embedpipe.decoding.signatures import describe_bytes
@@ -180,3 +181,24 @@ def silence_pillow() -> None:
     """
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def available_decoders() -> dict[str, str]:
+    """Return which library decodes which pictures, in words.
+
+    Returns
+    -------
+    dict
+        Library and version to the formats it reads, or to how to get it: ``{"simplejpeg 1.9.0": "JPEG", ...}``.
+    """
+    version = importlib.metadata.version
+    formats = readable_formats()
+    turbo = features.version_feature("libjpeg_turbo")
+    pillow = f"Pillow {version('pillow')}" + (f" with libjpeg-turbo {turbo}" if turbo else "")
+    others = [name for name in formats if name not in ("JPEG", "HEIF")]
+    heif = f"pillow-heif {version('pillow-heif')}" if "HEIF" in formats else "pillow-heif"
+    return {
+        f"simplejpeg {version('simplejpeg')}": "JPEG",
+        pillow: ", ".join([*others, "JPEG that is CMYK or damaged"]),
+        heif: "HEIF" if "HEIF" in formats else "not installed: pip install pillow-heif",
+    }

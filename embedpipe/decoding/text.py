@@ -9,7 +9,7 @@ from embedpipe.decoding.messages import message_text
 from embedpipe.decoding.signatures import describe_binary
 from embedpipe.errors import DecodeError
 from embedpipe.sources.encodings import decode, has_mark
-from embedpipe.sources.payloads import EmailBytes
+from embedpipe.sources.file_types import EmailBytes
 
 #: Texts of more bytes, in UTF-8 where they are strings, are refused.
 TEXT_LIMIT = 1 << 26

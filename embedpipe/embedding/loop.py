@@ -21,7 +21,7 @@ from embedpipe.embedding.writer import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
 from embedpipe.sources.listing import Listing
 
-Vectors = dict[str, npt.NDArray[np.float32]]
+LayerVectors = dict[str, npt.NDArray[np.float32]]
 
 #: A batch for the backbone, or what needs none.
 Job = list[Prepared] | list[Reused | Failure]
@@ -37,7 +37,7 @@ class Forwarder:
         self.done = 0
         self._timer, self._lock = timer or StageTimer(), threading.Lock()
 
-    def __call__(self, batch: Sequence[Any]) -> Vectors:
+    def __call__(self, batch: Sequence[Any]) -> LayerVectors:
         """Embed the values of items into column -> float32 (n, dim).
 
         Raises BackboneError if a single item does not fit into memory.

@@ -20,9 +20,9 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import storable
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
-#: Rows of the store that are looked at together.
+#: RowNumbers of the store that are looked at together.
 PART_ROWS = 1 << 16
 
 #: What is kept of rows of the root that the listing does not have.
@@ -30,7 +30,7 @@ LEFT = pa.schema([("id", pa.string()), ("uri", pa.string())])
 
 
 @dataclass(frozen=True)
-class Plan:
+class EmbedPlan:
     """Row numbers of a listing by what must happen to them.
 
     Parameters
@@ -49,15 +49,15 @@ class Plan:
         The root that these items had before, when the whole source has moved.
     """
 
-    read: Rows
-    update: Rows
+    read: RowNumbers
+    update: RowNumbers
     unchanged: int
     gone: list[str]
     rows_of_root: int
     moved_from: str | None
 
 
-def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
+def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPlan:
     """Decide what to do with each item, by size and time first, without reading any payload.
 
     The store is read a few files at a time, in the order of their ids, so that memory is that of the listing.
@@ -75,7 +75,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
         If an id is in the store already from another root, and it is not that one moved here.
     """
     known, fresh, changed = (np.zeros(len(listing), bool) for _ in range(3))
-    elsewhere: dict[str, list[Rows]] = {}
+    elsewhere: dict[str, list[RowNumbers]] = {}
     left: list[pa.Table] = []
     rows_of_root = 0
     index = IdIndex(listing.table.column("id"))
@@ -94,7 +94,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
         changed[rows] = _metadata_changed(ours, theirs, listing.root)
     moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in elsewhere.items()}, store)
     unlisted = pa.concat_tables(left) if left else LEFT.empty_table()
-    return Plan(
+    return EmbedPlan(
         read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~fresh)]).astype(np.int64),
         update=np.flatnonzero(fresh & changed).astype(np.int64),
         unchanged=int((fresh & ~changed).sum()),
@@ -104,7 +104,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> Plan:
     )
 
 
-def take_near(table: pa.Table, rows: Rows) -> pa.Table:
+def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
     """Take rows that are near each other: only what lies between them is looked at, not the whole table."""
     if not len(rows):
         return table.slice(0, 0)
@@ -168,7 +168,7 @@ def _other_roots(ours: pa.Table, theirs: pa.Table, root: str) -> Iterator[tuple[
         yield other, np.asarray(pc.and_(foreign, pc.equal(theirs.column("source_root"), other)))
 
 
-def _check_roots(listing: Listing, elsewhere: Mapping[str, Rows], store: FeatureStore) -> str | None:
+def _check_roots(listing: Listing, elsewhere: Mapping[str, RowNumbers], store: FeatureStore) -> str | None:
     """Refuse ids that belong to another root, unless it is this one under another name or moved; return that one.
 
     A missing root may be an unplugged disk, so content decides whether the source has moved.
@@ -189,7 +189,7 @@ def _check_roots(listing: Listing, elsewhere: Mapping[str, Rows], store: Feature
     return moved_from
 
 
-def _check_positions(listing: Listing, rows: Rows, ours: pa.Table, store: FeatureStore) -> None:
+def _check_positions(listing: Listing, rows: RowNumbers, ours: pa.Table, store: FeatureStore) -> None:
     """Refuse items whose id is only their place in a list, where another list's item has that id."""
     at = rows[np.asarray(pc.is_null(ours.column("uri")))]
     at = at[[is_position(_id(listing, row)) for row in at]]
@@ -203,7 +203,7 @@ def _check_positions(listing: Listing, rows: Rows, ours: pa.Table, store: Featur
             )
 
 
-def _same_content(listing: Listing, rows: Rows, store: FeatureStore) -> bool:
+def _same_content(listing: Listing, rows: RowNumbers, store: FeatureStore) -> bool:
     """Say whether most of these rows, of those that can be read, have the content that is stored."""
     hashes = _hashes(listing, rows, store)
     same: list[bool] = []
@@ -217,7 +217,7 @@ def _id(listing: Listing, row: Any) -> str:
     return str(listing.table.column("id")[int(row)].as_py())
 
 
-def _hashes(listing: Listing, rows: Rows, store: FeatureStore) -> dict[str, str]:
+def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str, str]:
     """Return the stored content hash of each of these rows, by id."""
     ids = take_near(listing.table.select(["id"]), rows).column("id").combine_chunks()
     found = store.table.rows(ids, ["id", "content_hash"])

@@ -26,9 +26,8 @@ from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
 from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
-from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.plan import PART_ROWS, Plan, gone_from, make_plan, take_near
-from embedpipe.embedding.shards import Shard
+from embedpipe.embedding.options import RunOptions, Shard
+from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, take_near
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError, UsageError
@@ -189,7 +188,7 @@ def embed_listing(
     return summary
 
 
-def _share(listing: Listing, plan: Plan, shard: Shard) -> tuple[Plan, int]:
+def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, int]:
     """Return a plan with this shard's items only, and how many are left to other processes."""
     if shard.total == 1:
         return plan, 0
@@ -205,7 +204,7 @@ def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.Chunked
         yield rows.column("content_hash"), rows.column("id")
 
 
-def _update_rows(listing: Listing, plan: Plan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
+def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
     """Yield row, id and content hash of items whose bytes are unchanged but whose metadata is not."""
     for start in range(0, len(plan.update), PART_ROWS):
         rows = plan.update[start : start + PART_ROWS]
@@ -229,7 +228,7 @@ def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str], s
     store.failures_table.drop(rows.column("id").filter(settled).combine_chunks())
 
 
-def _may_prune(listing: Listing, plan: Plan, force: bool) -> bool:
+def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
     """Say whether pruning is safe. Raises PruneRefusedError where it would drop more than half of the rows."""
     if len(plan.gone) > plan.rows_of_root / 2 and not force:
         raise PruneRefusedError(

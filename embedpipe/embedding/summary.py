@@ -57,7 +57,7 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
     return said
 
 
-@dataclass
+@dataclass(repr=False)
 class EmbedSummary:
     """What an `embedpipe.embed` run did; ``seen == embedded + reused + failed + others``, always.
 
@@ -109,6 +109,10 @@ class EmbedSummary:
     batch_size: int = 0
     store: str = ""
     version: int = 0
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={getattr(self, name):,}" for name in ("seen", "embedded", "reused", "failed"))
+        return f"EmbedSummary({counts}, seconds={self.seconds:.1f}, store={self.store!r}, version={self.version})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""

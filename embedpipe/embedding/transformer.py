@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from embedpipe._utils.config import cache_folder, usable_cores
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
@@ -212,8 +211,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _store_path(self, backbone: Backbone) -> str | None:
         if self.store != "default":
             return None if self.store is None else str(self.store)
-        cache = os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")
-        return str(Path(cache) / "transformer" / backbone.spec.fingerprint()[:16])
+        return str(cache_folder() / "transformer" / backbone.spec.fingerprint()[:16])
 
     def _digests(self, listing: Listing) -> list[str]:
         def digest(row: int) -> str | ItemError:
@@ -222,7 +220,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             except ItemError as error:
                 return error
 
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(self.threads or usable_cores()) as pool:
             digests = list(pool.map(digest, range(len(listing))))
         refuse_items({row: str(error) for row, error in enumerate(digests) if isinstance(error, ItemError)}, listing)
         return [digest for digest in digests if isinstance(digest, str)]
@@ -287,7 +285,7 @@ def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
 
 
 def refuse_items(problems: dict[int, str], listing: Listing) -> None:
-    """Raise DecodeError if there are problems of items, naming some: scikit-learn's rows cannot be left out."""
+    """Raise UsageError, naming up to five items, if an item cannot be embedded: transformers keep every row."""
     if not problems:
         return
     uris = listing.table.column("uri")

@@ -20,12 +20,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import BackboneError, Failure, SourceError, UsageError, nearest
 from embedpipe.querying.index import SimilarityIndex
-from embedpipe.sources.listing import Listing, numbered
-from embedpipe.sources.locations import is_url, printable
-from embedpipe.sources.opening import open_source
-from embedpipe.sources.options import Modality
-from embedpipe.sources.readers.memory import ROOT
-from embedpipe.sources.suffixes import (
+from embedpipe.sources.file_types import (
     IMAGE_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIX,
@@ -33,6 +28,11 @@ from embedpipe.sources.suffixes import (
     is_image_name,
     suffix_of,
 )
+from embedpipe.sources.listing import Listing, numbered
+from embedpipe.sources.locations import is_url, printable
+from embedpipe.sources.opening import open_source
+from embedpipe.sources.options import Modality
+from embedpipe.sources.readers.memory import ROOT
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone

@@ -1,10 +1,10 @@
+from .file_types import EmailBytes as EmailBytes
 from .listing import Listing as Listing
 from .opening import open_source as open_source
 from .opening import read_uri as read_uri
 from .opening import root_exists as root_exists
 from .opening import same_root as same_root
 from .options import SourceOptions as SourceOptions
-from .payloads import EmailBytes as EmailBytes
 from .readers.memory import is_position as is_position
 from .readers.memory import list_items as list_items
 from .table_files import read_table as read_table

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from embedpipe.errors import ReadError
 from embedpipe.sources.listing import numbered
-from embedpipe.sources.locations import join, modified, open_file, read_bytes, split
+from embedpipe.sources.locations import join, modified, open_file, read_bytes, split_location
 from embedpipe.sources.options import Modality
 from embedpipe.sources.table_files import load_table
 
@@ -62,7 +62,7 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
         cell = _column(location, urllib.parse.unquote(column), names, modified(location))[int(row)].as_py()
     except Exception as error:
         raise ReadError(f"cannot read row {row} of {location}: {error}") from error
-    return payload_of(cell, split(location)[0], modality)
+    return payload_of(cell, split_location(location)[0], modality)
 
 
 def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
@@ -93,7 +93,7 @@ class ParquetCells:
     def __init__(self, location: str, column: str, modality: Modality, listed: int | None) -> None:
         self._location = location
         self._listed = listed
-        self._folder = split(location)[0]
+        self._folder = split_location(location)[0]
         self._column = column
         self._modality = modality
         self._lock = threading.Lock()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from embedpipe.errors import SourceError, nearest
-from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, plain
+from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, value_type
 from embedpipe.sources.options import Modality, SourceOptions
 
 #: Where the image or the text is, if the user does not say: the first of these that the table has.
@@ -21,7 +21,7 @@ RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_m
 
 
 @dataclass
-class Roles:
+class ColumnRoles:
     """Which column of a table means what. Columns of types that no store holds are in ``left_out``."""
 
     payload: str
@@ -38,7 +38,7 @@ def verbatim_columns(options: SourceOptions, modality: Modality) -> list[str]:
     return [name for name in (options.id or "id", chosen, *PAYLOAD_COLUMNS[modality]) if name]
 
 
-def find_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: Modality) -> Roles:
+def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: Modality) -> ColumnRoles:
     """Find the role of each column of a table, which messages call ``name``.
 
     Raises
@@ -67,7 +67,7 @@ def find_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: M
             raise SourceError(
                 f"{role} column {column!r} of {name!r} holds {schema.field(column).type}, not plain values"
             )
-    roles = Roles(payload, found["id"], found["label"], found["split"])
+    roles = ColumnRoles(payload, found["id"], found["label"], found["split"])
     reserved = RESERVED if modality == "image" else (*RESERVED, "text")
     for column in schema:
         if column.name in {payload, *found.values()}:
@@ -86,7 +86,7 @@ def find_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: M
 
 
 def _check_payload(column: pa.Field, name: str, modality: Modality) -> None:
-    type = plain(column.type)
+    type = value_type(column.type)
     if is_string(type) or is_bytes(type):
         return
     if modality == "image" and not has_field(type, "bytes"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 
-def plain(type: pa.DataType) -> pa.DataType:
+def value_type(type: pa.DataType) -> pa.DataType:
     """Return the type of a dictionary's values, and any other type as it is."""
     return type.value_type if pa.types.is_dictionary(type) else type
 
@@ -28,13 +28,13 @@ def has_field(type: pa.DataType, name: str) -> bool:
 
 def is_storable(type: pa.DataType) -> bool:
     """Say whether a store can hold such a column as metadata."""
-    type = plain(type)
+    type = value_type(type)
     refused = (pa.types.is_nested, pa.types.is_duration, pa.types.is_interval, pa.types.is_decimal256, is_bytes)
     return not any(test(type) for test in refused)
 
 
-def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column without dictionary, its strings as Arrow's plain ones; a column of nulls has strings."""
-    wanted = plain(column.type)
+    wanted = value_type(column.type)
     wanted = pa.string() if is_string(wanted) or pa.types.is_null(wanted) else wanted
     return column if column.type == wanted else column.cast(wanted)

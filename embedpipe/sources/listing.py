@@ -20,6 +20,18 @@ from embedpipe.errors import DuplicateIdError, Failure
 #: ``source_size`` is in bytes and ``source_modified`` in nanoseconds since the epoch; null where unknown.
 COLUMNS = ("id", "uri", "source_size", "source_modified", "label", "split")
 
+#: Lower-case name of a folder or value of a split column -> the split.
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
 #: Rows of one chunk of a listing's table.
 CHUNK_ROWS = 16_384
 

@@ -71,7 +71,7 @@ def join(folder: str, name: str) -> str:
     return local_uri(os.path.normpath(name if name.startswith("/") else f"{folder}/{name}"))
 
 
-def split(location: str) -> tuple[str, str]:
+def split_location(location: str) -> tuple[str, str]:
     """Return the folder and the file name of an absolute location."""
     body, query = _split_query(location)
     folder, _, name = body.rpartition("/")

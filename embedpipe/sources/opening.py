@@ -12,24 +12,24 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import EmbedpipeError, SourceError, nearest
 from embedpipe.sources.cells import read_cell_uri
-from embedpipe.sources.listing import Listing, check_unique
-from embedpipe.sources.locations import absolute, exists, is_url, local_path, split
-from embedpipe.sources.options import Modality, SourceOptions
-from embedpipe.sources.payloads import read_payload
-from embedpipe.sources.readers.file_list import list_file_list, list_single_file
-from embedpipe.sources.readers.folder import list_folder
-from embedpipe.sources.readers.memory import ROOT, list_items
-from embedpipe.sources.readers.table import list_frame, list_table
-from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
-from embedpipe.sources.suffixes import (
+from embedpipe.sources.file_types import (
     COMPRESSED_TAR_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIX,
     TEXT_SUFFIXES,
     is_payload_name,
     list_suffixes,
+    read_payload,
     suffix_of,
 )
+from embedpipe.sources.listing import Listing, check_unique
+from embedpipe.sources.locations import absolute, exists, is_url, local_path, split_location
+from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.readers.file_list import list_file_list, list_single_file
+from embedpipe.sources.readers.folder import list_folder
+from embedpipe.sources.readers.memory import ROOT, list_items
+from embedpipe.sources.readers.table import list_frame, list_table
+from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
 
 _DEFAULTS = SourceOptions()
 
@@ -79,7 +79,7 @@ def root_exists(root: str) -> bool:
     """Say whether a listing's ``root`` is still there; True where that cannot be found out."""
     if root == ROOT or exists(root):
         return True
-    if suffix_of(split(root)[1]) != TAR_SUFFIX:
+    if suffix_of(split_location(root)[1]) != TAR_SUFFIX:
         return False
     try:
         return bool(expand(root))
@@ -115,7 +115,7 @@ def _list(source: Any, options: SourceOptions, modality: Modality) -> Listing:
 def _list_location(text: str, options: SourceOptions, modality: Modality) -> Listing:
     location = absolute(text)
     path = local_path(location)
-    name = split(location)[1].lower()
+    name = split_location(location)[1].lower()
     if path is not None and Path(path).is_dir():
         return list_folder(location, modality)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
@@ -143,7 +143,7 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
 def _missing(text: str, location: str) -> str:
     if any(sign in text for sign in "*{"):
         return f"{text!r} is not there; patterns are for .tar shards only: give the folder"
-    folder, name = split(location)
+    folder, name = split_location(location)
     known = Path(folder).is_dir() and not is_url(location)
     beside = [path.name for path in Path(folder).iterdir()] if known else []
     hint = nearest(name, beside) or ("; to embed it as a text, put it in a list" if " " in text else "")

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
-from embedpipe.sources.locations import absolute, open_file, split
-from embedpipe.sources.suffixes import TABLE_SUFFIXES, suffix_of
+from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
+from embedpipe.sources.locations import absolute, open_file, split_location
 
 #: Lines of JSON with fewer brackets than this are not looked at more closely.
 _DEEPEST = 500
@@ -67,7 +67,7 @@ def load_table(
         A CSV or TSV file is not UTF-8, and what detects other encodings is not installed.
     """
     location = absolute(path)
-    suffix = suffix_of(split(location)[1])
+    suffix = suffix_of(split_location(location)[1])
     if suffix not in TABLE_SUFFIXES:
         raise SourceError(f"{path!r} is no table: its suffix must be one of {', '.join(TABLE_SUFFIXES)}")
     if names is not None and suffix not in _DELIMITERS:
@@ -77,7 +77,7 @@ def load_table(
             if suffix == ".parquet":
                 loaded = Loaded(pq.ParquetFile(file).read(columns))
             elif suffix in _DELIMITERS:
-                loaded = _read_csv(file.read(), _DELIMITERS[suffix], split(location)[1], columns, text, names)
+                loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
             else:
                 loaded = Loaded(_read_json(file.read(), columns, text))
     except MissingExtraError as error:

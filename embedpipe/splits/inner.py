@@ -16,7 +16,7 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from embedpipe.sources.split_names import SPLITS
+from embedpipe.sources.listing import SPLITS
 from embedpipe.splits.grouped import fold_numbers
 
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
 
 class IdIndex:
@@ -20,13 +20,13 @@ class IdIndex:
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
         self._ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        self._order: Rows | None = None
+        self._order: RowNumbers | None = None
         if ids.null_count or pc.any(pc.greater(self._ids[:-1], self._ids[1:])).as_py():
             order = np.asarray(pc.sort_indices(self._ids), np.int64)
             self._order = order[: len(order) - ids.null_count]  # nulls are last
             self._ids = self._ids.take(pa.array(self._order))
 
-    def find(self, ids: pa.Array) -> Rows:
+    def find(self, ids: pa.Array) -> RowNumbers:
         """Return the rows of ids, which are near each other in their order, int64 (n,); -1 where there is none."""
         rows = np.full(len(ids), -1)
         if not len(ids):

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.sources.locations import filesystem
-from embedpipe.store.data_files import FILE_BYTES, DataFile, read_log, reason, removal, write_files
+from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, read_log, reason, removal, write_files
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
@@ -34,7 +34,7 @@ MAX_ATTEMPTS = 100
 T = TypeVar("T")
 
 #: Files to add, files to remove, and what to return once they are committed.
-Plan = tuple[list[AddAction], list[RemoveAction], T]
+CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class KeyedTable:
         rows = storable(rows)
         self._add_columns(rows.schema)
 
-        def plan() -> Plan[Change]:
+        def plan() -> CommitPlan[Change]:
             incoming = conform(rows, self.schema)
             if not is_ascending(incoming.column("id")):
                 incoming = incoming.take(pc.sort_indices(incoming.column("id")))
@@ -231,7 +231,7 @@ class KeyedTable:
     def delete(self, ids: pa.Array) -> Change:
         """Drop the rows with these ids in one atomic commit."""
 
-        def plan() -> Plan[Change]:
+        def plan() -> CommitPlan[Change]:
             adds, removes, removed = self._without(self._matches(ids))
             return adds, removes, Change(removed=removed)
 
@@ -242,7 +242,7 @@ class KeyedTable:
         new = storable(pa.table({name: values}))
         self._add_columns(new.schema)
 
-        def plan() -> Plan[Change]:
+        def plan() -> CommitPlan[Change]:
             given = conform(new, pa.schema([self.schema.field(name)])).column(name)
             rows = IdIndex(ids)
             adds: list[AddAction] = []
@@ -267,7 +267,7 @@ class KeyedTable:
     def compact(self) -> int:
         """Merge small files, in id order, into files of about `FILE_BYTES`; return how many were merged."""
 
-        def plan() -> Plan[int]:
+        def plan() -> CommitPlan[int]:
             small = [file for file in self.files if file.size < FILE_BYTES // 2]
             if len(small) < 2:
                 return [], [], 0
@@ -288,7 +288,19 @@ class KeyedTable:
 
         return self._commit(plan, {"embedpipe.operation": "compact"})
 
-    def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> Plan[int]:
+    def vacuum(self, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
+        """Delete files that only old versions use, and return their paths."""
+        unused = self._delta.vacuum(
+            older_than_hours,
+            dry_run=True,
+            enforce_retention_duration=False,
+            full=True,
+            keep_versions=list(keep_versions) or None,
+        )
+        # The folder may hold files of other programs, and the list names files that are already deleted.
+        return [path for path in unused if DATA_FILE.fullmatch(path) and self.delete_file(path)]
+
+    def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
         """Rewrite files without the marked rows; the result is how many those are."""
         adds: list[AddAction] = []
         removes: list[RemoveAction] = []
@@ -327,7 +339,7 @@ class KeyedTable:
                 raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
         raise ConcurrentWriteError(f"other writers kept changing {self.path!r}: try again")
 
-    def _commit(self, plan: Callable[[], Plan[T]], note: Mapping[str, Any] | None) -> T:
+    def _commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
         """Plan against the newest version and commit to exactly that version, or start over."""
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Values = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
 
 _DATA_PAGE, _PLAIN, _BYTE_STREAM_SPLIT = 0, 0, 9
 
@@ -58,7 +58,7 @@ def find_chunk(parquet: pq.ParquetFile, group: int, column: str) -> Chunk | None
     return None
 
 
-def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: Values) -> None:
+def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) -> None:
     """Read the vectors of a row group into ``to``, float32 (rows, dim), contiguous.
 
     Raises

@@ -58,6 +58,17 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
     raise StoreError("this Delta table has no embedpipe spec in its columns: it is not a feature store")
 
 
+def refuse_column_name(name: str, schema: pa.Schema) -> None:
+    """Raise UsageError for a column that only the store writes, or that differs from another in letter case only."""
+    reserved = {field.name for field in KEY_FIELDS}
+    if name.lower() in reserved or name.lower().startswith("embedding"):
+        raise UsageError(f"column {name!r} is reserved for the store: choose another name")
+    if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):
+        raise UsageError(
+            f"column name {name!r} must not be empty or differ in letter case only from one of {schema.names}"
+        )
+
+
 def is_compressed(field: pa.Field) -> bool:
     """Say whether a column's vectors are to be rounded and compressed."""
     return bool(field.metadata) and COMPRESS_KEY in field.metadata

@@ -29,7 +29,7 @@ from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files
 
-Vectors = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]
 
 #: Bytes that have a checksum of their own, and how many such blocks are looked at when a map is opened.
 BLOCK = 1 << 18
@@ -57,7 +57,7 @@ class VectorMap:
             if (folder / name).stat().st_size != size:
                 raise ValueError(f"{name} has another size than when it was written")
         # A plain array: the subclass np.memmap makes every small step slower.
-        self.vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
+        self.vectors: FloatArray = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
         with pa.memory_map(str(folder / "ids.arrow")) as source:
             self.ids: pa.Array = pa.ipc.open_file(source).read_all().column("id").combine_chunks()
         if self.vectors.dtype != np.float32 or self.vectors.shape != (about["rows"], about["dim"]):
@@ -68,7 +68,7 @@ class VectorMap:
         if damaged or len(self.ids) != len(self.vectors) or _checksum(self.ids) != about["ids"]:
             raise ValueError("its contents are not those that were written")
 
-    def copy(self) -> Vectors:
+    def copy(self) -> FloatArray:
         """Return all vectors in memory, float32 (n, dim)."""
         X = np.empty(self.vectors.shape, np.float32)
         with ThreadPoolExecutor(usable_cores()) as pool:
@@ -108,7 +108,7 @@ def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
 def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
     """Make the map of the version that the table is at, and drop those of other versions.
 
-    Vectors are read straight into the file, so the memory taken is the system's to give back. Raises StoreError if
+    FloatArray are read straight into the file, so the memory taken is the system's to give back. Raises StoreError if
     the store is damaged or the disk is full.
     """
     folder = _folder(table, column, dim)
@@ -197,13 +197,13 @@ def _clean(folder: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _slabs(X: Vectors) -> list[Vectors]:
+def _slabs(X: FloatArray) -> list[FloatArray]:
     """Cut rows into parts of about 8 MB."""
     step = max(1, (8 << 20) // max(1, 4 * X.shape[1]))
     return [X[start : start + step] for start in range(0, len(X), step)]
 
 
-def _blocks(X: Vectors) -> list[npt.NDArray[np.uint8]]:
+def _blocks(X: FloatArray) -> list[npt.NDArray[np.uint8]]:
     flat = np.asarray(X).reshape(-1).view(np.uint8)
     return [flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK)]
 

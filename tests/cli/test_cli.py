@@ -146,6 +146,23 @@ def test_every_verb_has_help_with_an_example() -> None:
         assert f"embedpipe {name}" in run(name, "--help").stdout, name
 
 
+def test_help_lists_the_verbs_by_group() -> None:
+    groups: dict[str, list[str]] = {}
+    for line in run("--help").stdout.splitlines():
+        if line.startswith("╭─ "):
+            verbs = groups.setdefault(line.split()[1], [])
+        elif line.startswith("│ ") and line[2] not in " -":
+            verbs.append(line.split()[1])
+    assert groups.pop("Options") == []
+    assert groups == {
+        "Store": ["embed", "info", "verify", "label", "compact", "vacuum", "map"],
+        "Learn": ["fit", "predict", "search"],
+        "Compare": ["evaluate", "rank"],
+        "Fine-tune": ["finetune", "benchmark", "advise"],
+        "Machine": ["backbones", "doctor"],
+    }
+
+
 def test_options_are_those_of_the_dataclasses() -> None:
     shown = run("embed", "--help").stdout
     for cls in (SourceOptions, BackboneOptions, RunOptions):

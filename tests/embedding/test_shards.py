@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY
 
 import embedpipe
-from embedpipe.embedding.shards import Shard
+from embedpipe.embedding.options import Shard
 from embedpipe.errors import UsageError
 
 

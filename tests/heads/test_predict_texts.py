@@ -13,7 +13,7 @@ from word_vector_file import TOPICS, write_vectors
 
 from embedpipe import Head, embed, fit, load_head
 from embedpipe.errors import SourceError, SpecMismatchError, UsageError
-from embedpipe.sources.payloads import EmailBytes
+from embedpipe.sources.file_types import EmailBytes
 
 TEXTS = [f"{a} and {b}" for words in TOPICS.values() for a in words[:5] for b in words[:5] if a != b]
 LABELS = [topic for topic, words in TOPICS.items() for a in words[:5] for b in words[:5] if a != b]

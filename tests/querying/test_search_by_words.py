@@ -17,7 +17,7 @@ from word_vector_file import write_vectors
 from embedpipe import FeatureStore, SimilarityIndex, embed, search
 from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
 from embedpipe.errors import BackboneError, SpecMismatchError, UsageError
-from embedpipe.sources.payloads import EmailBytes
+from embedpipe.sources.file_types import EmailBytes
 
 MESSAGES = {
     "m1": ("the cat and the dog", "animals"),

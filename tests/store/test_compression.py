@@ -78,7 +78,7 @@ def test_it_is_small_and_stays_compressed(tmp_path: Path) -> None:
 def test_it_is_decided_once(tmp_path: Path) -> None:
     FeatureStore.create(tmp_path / "plain", make_spec(128))
     assert not FeatureStore(tmp_path / "plain").compressed
-    with pytest.raises(UsageError, match="is not compressed, which is decided when a store is made"):
+    with pytest.raises(UsageError, match="cannot be compressed later"):
         FeatureStore.create(tmp_path / "plain", make_spec(128), compress=True)
 
 

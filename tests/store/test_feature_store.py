@@ -72,9 +72,9 @@ def test_labels_come_late_and_change(store: FeatureStore) -> None:
     np.testing.assert_array_equal(store.to_numpy(), X)
     with pytest.raises(UsageError, match="no column 'labl'; did you mean 'label'"):
         store.to_numpy(label="labl")
-    with pytest.raises(UsageError, match="holds an id twice"):
+    with pytest.raises(UsageError, match="must be unique"):
         store.label(pa.table({"id": ["a", "a"], "label": ["z", "x"]}))
-    with pytest.raises(UsageError, match="keeps for itself"):
+    with pytest.raises(UsageError, match="reserved for the store"):
         store.label(pa.table({"id": ["a"], "label": ["z"]}), into="content_hash")
     with pytest.raises(UsageError, match=r"none of the 1 ids, such as 'c.jpg', is in .* whose ids are like 'a'"):
         store.label(pa.table({"id": ["c.jpg"], "label": ["z"]}))
@@ -90,13 +90,13 @@ def test_labels_by_an_older_handle_lose_nothing(store: FeatureStore) -> None:
     second.label(pa.table({"id": ["a", "b"], "label": ["y", "y"]}), into="second")
     assert store.refresh().to_arrow(["id", "first", "second"]).to_pylist() == [{"id": "a", "first": "x", "second": "y"}]
     for name in ("ID", "Embedding", "", "First"):
-        with pytest.raises(UsageError, match="choose another name"):
+        with pytest.raises(UsageError, match=r"reserved|letter case"):
             store.label(pa.table({"id": ["a"], "label": ["z"]}), into=name)
 
 
 def test_places_that_are_none() -> None:
     for path in (None, b"bytes", 5, "", "/"):
-        with pytest.raises(UsageError, match="no place for a feature store"):
+        with pytest.raises(UsageError, match="must be a folder or URL"):
             FeatureStore.create(path, SPEC)
 
 

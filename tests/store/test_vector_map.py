@@ -169,5 +169,5 @@ def test_a_file_in_a_maps_place_is_no_obstacle(store: FeatureStore, cache: Path)
 
 @pytest.mark.parametrize("ids", ["row-001", [1], [None], [b"row-001"]])
 def test_ids_that_are_no_strings_are_refused(store: FeatureStore, ids: object) -> None:
-    with pytest.raises(UsageError, match="no sequence of strings"):
+    with pytest.raises(UsageError, match="ids must be a sequence of strings"):
         store.take(ids)

@@ -15,12 +15,12 @@ from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Advance
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.decoding import payload_hash
-from embedpipe.embedding.loop import Forwarder, Vectors
+from embedpipe.embedding.loop import Forwarder, LayerVectors
 from embedpipe.errors import ItemError
 from embedpipe.sources.opening import read_uri
 
 #: An item's values by preprocessing, ready for the backbones; or why it has none.
-Values = dict[Any, Any]
+PreparedValues = dict[Any, Any]
 Missing = Literal["changed", "unreadable"]
 
 
@@ -39,7 +39,7 @@ class Sample:
     """
 
     rows: npt.NDArray[np.int64]
-    vectors: list[Vectors]
+    vectors: list[LayerVectors]
     changed: int
     unreadable: int
 
@@ -58,9 +58,9 @@ def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance
     preparers = {backbone.spec.preprocessing: backbone for backbone in backbones}
     counts = {"changed": 0, "unreadable": 0}
     kept: list[int] = []
-    parts: list[list[Vectors]] = [[] for _ in backbones]
+    parts: list[list[LayerVectors]] = [[] for _ in backbones]
 
-    def prepare(row: dict[str, Any]) -> Values | Missing:
+    def prepare(row: dict[str, Any]) -> PreparedValues | Missing:
         try:
             payload = read_uri(row["uri"], backbones[0].spec.modality)
             if payload_hash(payload) != row["content_hash"]:

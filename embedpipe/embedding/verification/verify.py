@@ -42,7 +42,7 @@ class Check:
     detail: str
 
 
-@dataclass
+@dataclass(repr=False)
 class VerifyReport:
     """What `verify` found; ``ok`` if every check holds.
 
@@ -61,6 +61,10 @@ class VerifyReport:
     max_relative_error: float | None = None
     checks: list[Check] = field(default_factory=list)
     drift: Drift | None = None
+
+    def __repr__(self) -> str:
+        checks = ", ".join(f"{check.name}={'ok' if check.ok else 'FAILED'}" for check in self.checks)
+        return f"VerifyReport({self.store!r}, version={self.version}, rows={self.rows}, ok={self.ok}, {checks})"
 
     @property
     def ok(self) -> bool:

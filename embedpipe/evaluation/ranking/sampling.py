@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.ranking.options import FEWEST, RankOptions
 from embedpipe.heads.options import Task
-from embedpipe.sources.split_names import SPLITS
+from embedpipe.sources.listing import SPLITS
 from embedpipe.store.scan import label_array
 
 Rows = npt.NDArray[np.int64]

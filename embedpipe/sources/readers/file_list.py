@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 
 from embedpipe.errors import SourceError
+from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import Listing, ListingBuilder
-from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split
+from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
 from embedpipe.sources.options import Modality
-from embedpipe.sources.payloads import read_payload
 
 
 def list_single_file(location: str, modality: Modality) -> Listing:
     """List one image or text file, whose id is its name."""
-    uri = join(*split(location)) if "://" in location else local_uri(location)
+    uri = join(*split_location(location)) if "://" in location else local_uri(location)
     builder = ListingBuilder()
-    builder.add(printable(split(location)[1]), uri, *size_and_time(uri))
+    builder.add(printable(split_location(location)[1]), uri, *size_and_time(uri))
     return Listing(builder.finish(), printable(location), lambda row: read_payload(uri, modality))
 
 
@@ -29,7 +29,7 @@ def list_file_list(location: str, modality: Modality) -> Listing:
     SourceError
         The file cannot be read or names nothing.
     """
-    folder = split(location)[0]
+    folder = split_location(location)[0]
     builder = ListingBuilder()
     try:
         data = read_bytes(location)

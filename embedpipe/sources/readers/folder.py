@@ -13,19 +13,18 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, SourceError
-from embedpipe.sources.listing import Listing, ListingBuilder
-from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
-from embedpipe.sources.options import Modality
-from embedpipe.sources.payloads import read_payload
-from embedpipe.sources.split_names import SPLITS
-from embedpipe.sources.suffixes import (
+from embedpipe.sources.file_types import (
     TABLE_SUFFIXES,
     TAR_SUFFIX,
     TEXT_SUFFIXES,
     is_payload_name,
     list_suffixes,
+    read_payload,
     suffix_of,
 )
+from embedpipe.sources.listing import SPLITS, Listing, ListingBuilder
+from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
+from embedpipe.sources.options import Modality
 
 _A = {"image": "an image", "text": "a text"}
 

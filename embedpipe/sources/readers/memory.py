@@ -14,10 +14,10 @@ import pyarrow as pa
 from PIL import Image
 
 from embedpipe.errors import ReadError, SourceError
+from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality
-from embedpipe.sources.payloads import read_payload
 
 ROOT = "memory"
 

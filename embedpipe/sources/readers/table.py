@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
-from embedpipe.sources.column_roles import Roles, find_roles, verbatim_columns
-from embedpipe.sources.column_types import decoded, has_field, is_string, plain
+from embedpipe.sources.column_roles import ColumnRoles, find_column_roles, verbatim_columns
+from embedpipe.sources.column_types import has_field, is_string, plain_column, value_type
+from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.listing import Listing, in_chunks, numbered
-from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split
+from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
-from embedpipe.sources.suffixes import suffix_of
 from embedpipe.sources.table_files import empty_to_null, load_table, refuse_doubled_names
 
 
@@ -36,16 +36,16 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     SourceError
         The file cannot be read, a column is missing, or a column's name is one that the store needs.
     """
-    name = split(location)[1]
+    name = split_location(location)[1]
     time = modified(location)  # before it is read: what is written later is another file
     if suffix_of(name) != ".parquet":
         table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.header)
-        roles = find_roles(table.schema, options, name, modality)
+        roles = find_column_roles(table.schema, options, name, modality)
         column = table.column(roles.payload)
         if modality == "text":
             payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.header), time)
         else:
-            payloads = _images(column, split(location)[0])
+            payloads = _images(column, split_location(location)[0])
         return _list(table, roles, payloads, name, location, notes)
     if options.header is not None:
         raise SourceError(f"--header is for CSV and TSV files; the columns of {name!r} have names")
@@ -55,12 +55,14 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"cannot read the table {location!r}: {error}") from error
     refuse_doubled_names(schema, name)
-    roles = find_roles(schema, options, name, modality)
+    roles = find_column_roles(schema, options, name, modality)
     wanted = [*roles.metadata, *(role for role in (roles.id, roles.label, roles.split) if role)]
     type = schema.field(roles.payload).type
     if modality == "image" and is_string(type):
         table = load_table(location, [*wanted, roles.payload]).table
-        return _list(table, roles, _paths(decoded(table.column(roles.payload)), split(location)[0]), name, location)
+        return _list(
+            table, roles, _paths(plain_column(table.column(roles.payload)), split_location(location)[0]), name, location
+        )
     paths = modality == "image" and has_field(type, "path")
     table = load_table(location, [*wanted, f"{roles.payload}.path"] if paths else wanted).table
     payloads = _stored_cells(
@@ -79,7 +81,7 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
     name = "the table"
     table = pa.RecordBatchReader.from_stream(frame).read_all()
     refuse_doubled_names(table.schema, name)
-    roles = find_roles(table.schema, options, name, modality)
+    roles = find_column_roles(table.schema, options, name, modality)
     column = table.column(roles.payload)
     payloads = _texts(column) if modality == "text" else _images(column, str(Path.cwd()))
     return _list(table, roles, payloads, name, "memory")
@@ -97,19 +99,19 @@ class _Payloads:
 
 
 def _list(
-    table: pa.Table, roles: Roles, payloads: _Payloads, name: str, root: str, notes: tuple[str, ...] = ()
+    table: pa.Table, roles: ColumnRoles, payloads: _Payloads, name: str, root: str, notes: tuple[str, ...] = ()
 ) -> Listing:
-    ids = empty_to_null(decoded(table.column(roles.id)).cast(pa.string()) if roles.id else payloads.ids)
+    ids = empty_to_null(plain_column(table.column(roles.id)).cast(pa.string()) if roles.id else payloads.ids)
     nothing = pa.nulls(len(ids), pa.string())
     columns = {
         "id": ids,
         "uri": payloads.uris,
         "source_size": payloads.sizes,
         "source_modified": payloads.times,
-        "label": decoded(table.column(roles.label)) if roles.label else nothing,
-        "split": decoded(table.column(roles.split)).cast(pa.string()) if roles.split else nothing,
+        "label": plain_column(table.column(roles.label)) if roles.label else nothing,
+        "split": plain_column(table.column(roles.split)).cast(pa.string()) if roles.split else nothing,
     }
-    listed = pa.table(columns | {name: decoded(table.column(name)) for name in roles.metadata})
+    listed = pa.table(columns | {name: plain_column(table.column(name)) for name in roles.metadata})
     if not ids.null_count:
         return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
     kept, lost = np.flatnonzero(ids.is_valid()), np.flatnonzero(ids.is_null())
@@ -123,7 +125,7 @@ def _list(
 
 def _images(column: pa.ChunkedArray, folder: str) -> _Payloads:
     """Images that a table names, or that are its cells."""
-    return _paths(decoded(column), folder) if is_string(plain(column.type)) else _loaded_cells(column, folder)
+    return _paths(plain_column(column), folder) if is_string(value_type(column.type)) else _loaded_cells(column, folder)
 
 
 def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
@@ -171,7 +173,7 @@ def _loaded_cells(column: pa.ChunkedArray, folder: str) -> _Payloads:
 def _texts(column: pa.ChunkedArray, uris: pa.ChunkedArray | None = None, time: int | None = None) -> _Payloads:
     """Texts in the cells of a table in memory, or of a file of that time that was read whole."""
     count = len(column)
-    column = column.cast(plain(column.type)) if pa.types.is_dictionary(column.type) else column
+    column = column.cast(value_type(column.type)) if pa.types.is_dictionary(column.type) else column
     unknown = pa.nulls(count, pa.int64())
     return _Payloads(
         numbered("row-", count),

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.file_types import is_image_name, suffix_of
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import (
     absolute,
@@ -29,9 +30,8 @@ from embedpipe.sources.locations import (
     open_file,
     printable,
     read_range,
-    split,
+    split_location,
 )
-from embedpipe.sources.suffixes import is_image_name, suffix_of
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -65,7 +65,7 @@ def list_shards(pattern: str) -> Listing:
         before = len(offsets)
         try:
             time = modified(shard)
-            stem = posixpath.splitext(printable(split(shard)[1]))[0]
+            stem = posixpath.splitext(printable(split_location(shard)[1]))[0]
             for sample in _samples(shard, skipped):
                 image = sample.image
                 builder.add(
@@ -81,7 +81,9 @@ def list_shards(pattern: str) -> Listing:
         except Exception as error:
             found = len(offsets) - before
             problem = SourceError(f"torn or unreadable shard, {found} images found before that: {error}")
-            failures.append(Failure(printable(split(shard)[1]), shard, "list", type(error).__name__, str(problem)))
+            failures.append(
+                Failure(printable(split_location(shard)[1]), shard, "list", type(error).__name__, str(problem))
+            )
     table = builder.finish()
     if not len(table) and not failures:
         raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
@@ -238,7 +240,7 @@ def _matches(pattern: str) -> list[str]:
         return [pattern]
     if not is_url(pattern):
         return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
-    folder, name = split(pattern)
+    folder, name = split_location(pattern)
     if _WILDCARD.search(folder.partition("?")[0]):
         raise SourceError(f"{pattern!r}: in a URL only the file name may have wildcards")
     remote, path = filesystem(folder)

@@ -1,9 +1,10 @@
-"""Which file names mean what."""
+"""File types by suffix, and the payload of one file."""
 
 from __future__ import annotations
 
 import posixpath
 
+from embedpipe.sources.locations import read_bytes, split_location
 from embedpipe.sources.options import Modality
 
 IMAGE_SUFFIXES = (
@@ -35,3 +36,16 @@ def is_payload_name(name: str, modality: Modality) -> bool:
 def list_suffixes(modality: Modality) -> tuple[str, ...]:
     """Return the suffixes of files that list others, one a line: a ``.txt`` file may itself be the text."""
     return (".txt", ".lst") if modality == "image" else (".lst",)
+
+
+class EmailBytes(bytes):
+    """The bytes of an e-mail message as it is sent (RFC 822): headers, a blank line, the body."""
+
+
+def read_payload(location: str, modality: Modality) -> bytes:
+    """Read a file as what its name and the modality make it: the bytes of an image, of a text, or an e-mail.
+
+    Raises ReadError.
+    """
+    data = read_bytes(location)
+    return EmailBytes(data) if modality == "text" and suffix_of(split_location(location)[1]) == EMAIL_SUFFIX else data
