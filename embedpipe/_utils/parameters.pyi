@@ -74,8 +74,8 @@ class FitFields(TypedDict, total=False):
     class_weight: Literal["balanced"] | None
     sample_weight: str | None
     calibrate: bool
-    interval: float | None
-    reject: float | None
+    interval_coverage: float | None
+    reject_share: float | None
     reject_by: Literal["probability", "distance"]
     device: str | None
 

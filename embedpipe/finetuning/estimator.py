@@ -165,7 +165,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         def probe(rows: Rows) -> LinearHead:
             fitted = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[rows], position[rows])
-            report = FitReport("classification", "not measured", len(rows))
+            report = FitReport("classification", "none", len(rows))
             return linear_of(Head("logreg", fitted, backbone.spec, "y", "", "", 0, report))
 
         # torch's generator is the user's, and training seeds it.

@@ -215,7 +215,7 @@ def _hand_off(
 
 def _seen(head: Head | None, store: FeatureStore) -> list[str]:
     """Say whether a head's choices may know the test rows."""
-    if head is None or (head.is_of(store) and head.report.protocol == "test split"):
+    if head is None or (head.is_of(store) and head.report.measured_on == "test" and not head.report.fine_tuned):
         return []
     return [
         "the head's penalty and temperature were chosen before, perhaps on test rows too: without --head they are not"
@@ -277,7 +277,7 @@ def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split:
     )
     spec = dataclasses.replace(load_with_options(options, "cpu").spec, layers=probe.spec.layers)
     linear = network.head(split.classes)
-    report = FitReport("classification", "test split, after fine-tuning", len(split.train))
+    report = FitReport("classification", "test", len(split.train), fine_tuned=True)
     # Its vectors are not at hand, and its logits say all.
     given = LinearHead(np.eye(len(split.classes)), np.zeros(len(split.classes)), split.classes, unit=False)
     y = split.classes[np.concatenate([split.y[split.train], split.y[rows]])]

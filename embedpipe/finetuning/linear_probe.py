@@ -44,7 +44,7 @@ def usual_probe(store: FeatureStore, label: str, split: SplitRows) -> Head:
     layer = network_layer(store)
     rows = np.sort(np.concatenate([split.train, split.validation]))
     X = read_finite(store, [layer], split.ids)[rows]
-    report = FitReport("classification", "not measured", len(rows))
+    report = FitReport("classification", "none", len(rows))
     estimator = calibrated_logreg(X, split.classes[split.y[rows]])
     return Head(
         "logreg", estimator, store.spec.only(layer.name), label, store.path, store.table_id, store.version, report

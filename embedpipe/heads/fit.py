@@ -85,8 +85,8 @@ def fit(
     (chosen,) = build_options((FitOptions,), options)
     if to is not None:
         check_target(to)
-    if chosen.elsewhere:
-        usable_device(chosen.elsewhere)
+    if chosen.gpu:
+        usable_device(chosen.gpu)
     start = time.perf_counter()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     automatic = isinstance(head, str) and head == AUTO
@@ -94,26 +94,33 @@ def fit(
         chosen = replace(chosen, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(chosen.layer)}
     data = read_training_data(store, chosen)
-    smallest = min([len(data.fitted_on), *(len(train) for train, _ in data.measured_on)])
-    if chosen.calibrate or chosen.interval or chosen.reject:  # which fit on folds inside these rows, too
-        smallest = min([smallest * 2 // 3, *(len(train) for train, _ in data.tuned_on or ())])
+    smallest = min([len(data.fit_rows), *(len(train) for train, _ in data.splits)])
+    if chosen.calibrate or chosen.interval_coverage or chosen.reject_share:  # which fit on folds inside these rows, too
+        smallest = min([smallest * 2 // 3, *(len(train) for train, _ in data.tune_splits or ())])
     if automatic:
         name, estimator = AUTO, make_auto(data.task, layers, chosen)
     else:
         name, estimator = make_estimator(head, data.task, max(1, smallest), chosen.remove_components)
     estimator = wrap_estimator(name, estimator, data.task, chosen, data.labels)
-    report = FitReport(data.task, data.protocol, len(data.fitted_on), left_out=data.left_out)
+    report = FitReport(
+        data.task,
+        data.measured_on,
+        len(data.fit_rows),
+        n_folds=len(data.splits) if data.measured_on == "folds" else 0,
+        split_ignored=data.split_ignored,
+        left_out=data.left_out,
+    )
     fit_rows = partial(_fit, data=data, balanced=chosen.class_weight is not None)
     show = Progress(progress)
     # With a split, the head that is measured is the head.
-    once = len(data.measured_on) == 1 and np.array_equal(data.measured_on[0][0], data.fitted_on)
-    with show.step(f"fitting {name}", len(data.measured_on) + (not once), "fits") as advance, warnings.catch_warnings():
+    once = len(data.splits) == 1 and np.array_equal(data.splits[0][0], data.fit_rows)
+    with show.step(f"fitting {name}", len(data.splits) + (not once), "fits") as advance, warnings.catch_warnings():
         # Classes with few rows each are told from the figures.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         try:
-            fitted = measure(estimator, data.X, data.y, data.measured_on, report, fit_rows, advance)
+            fitted = measure(estimator, data.X, data.y, data.splits, report, fit_rows, advance)
             if not once:
-                fitted = fit_rows(estimator, data.fitted_on)
+                fitted = fit_rows(estimator, data.fit_rows)
                 advance()
         except Exception as error:  # of any estimator
             raise TrainingDataError(
@@ -129,8 +136,8 @@ def fit(
         report.classes = data.labels
     if chosen.remove_components:
         report.chosen["remove_components"] = chosen.remove_components
-    if chosen.elsewhere:
-        report.chosen["device"] = chosen.elsewhere
+    if chosen.gpu:
+        report.chosen["device"] = chosen.gpu
         set_device(fitted, None)  # a head is used, and fitted again, where there may be no such device
     report.seconds = time.perf_counter() - start
     made = Head(
@@ -157,7 +164,7 @@ def _fit(estimator: Any, rows: npt.NDArray[np.int64], data: TrainingData, balanc
         by_class = compute_sample_weight("balanced", y)
         weights = by_class if weights is None else weights * by_class
     with one_blas_thread(X.nbytes < SMALL):
-        return fit_on(estimator, X, y, weights, data.tuned_on)
+        return fit_on(estimator, X, y, weights, data.tune_splits)
 
 
 def chosen_by(fitted: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from embedpipe.errors import UsageError, nearest
 
 Task = Literal["classification", "regression", "multilabel"]
 ClassWeight = Literal["balanced"]
+#: What measured a head: the rows of the split column, the folds of a cross-validation, or nothing.
+MeasuredOn = Literal["test", "validation", "folds", "none"]
 RejectBy = Literal["probability", "distance"]
 
 
@@ -54,26 +56,28 @@ class FitOptions:
     calibrate: bool = field(
         default=False, metadata={"help": "Make probabilities as often right as they say (temperature scaling)."}
     )
-    interval: float | None = field(
+    interval_coverage: float | None = field(
         default=None,
-        metadata={"help": "Predict numbers with an interval that holds the truth so often, such as 0.9 (conformal)."},
+        metadata={
+            "help": "Predict an interval with every number, which contains the true value with this probability, such "
+            "as 0.9 (conformal prediction)."
+        },
     )
-    reject: float | None = field(
-        default=None, metadata={"help": "Mark about this share of the rows as rejected, such as 0.1: undecided."}
+    reject_share: float | None = field(
+        default=None, metadata={"help": "Mark about this share of the rows as rejected, such as 0.1."}
     )
     reject_by: RejectBy = field(
         default="probability",
-        metadata={"help": "Reject the least certain (probability), or what is unlike the training rows (distance)."},
+        metadata={"help": "Reject the least certain rows (probability), or those unlike the training rows (distance)."},
     )
-
     device: str | None = field(
         default=None,
         metadata={"help": "cuda, cuda:1...: fit logreg, ridge or lda on a GPU; on the processor where not given."},
     )
 
     @property
-    def elsewhere(self) -> str | None:
-        """The device to fit on, where that is not the processor."""
+    def gpu(self) -> str | None:
+        """The GPU to fit on; None for the CPU."""
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
@@ -86,11 +90,15 @@ class FitOptions:
             raise UsageError(f"remove_components={self.remove_components} is negative: 0 removes none, 1 is usual")
         if not self.label_separator:
             raise UsageError("label_separator='' separates nothing: give what stands between labels, such as ;")
-        if self.reject is None and self.reject_by != "probability":
-            raise UsageError(f"reject_by={self.reject_by!r} rejects nothing without a share: add --reject 0.1")
-        for name, share, usual in (("interval", self.interval, 0.9), ("reject", self.reject, 0.1)):
+        if self.reject_share is None and self.reject_by != "probability":
+            raise UsageError(
+                f"reject_by={self.reject_by!r} needs a share of rows to reject: add reject_share=0.1 "
+                "(--reject-share 0.1)"
+            )
+        shares = (("interval_coverage", self.interval_coverage, 0.9), ("reject_share", self.reject_share, 0.1))
+        for name, share, usual in shares:
             if share is not None and not 0 < share < 1:
-                raise UsageError(f"{name}={share} is no share between 0 and 1: {usual} is usual")
+                raise UsageError(f"{name} must be between 0 and 1, such as {usual}, got {share}")
 
 
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:

@@ -18,6 +18,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -122,7 +123,7 @@ def write_head(
             "store": store,
             "store_id": store_id,
             "store_version": store_version,
-            "report": report.to_dict(),
+            "report": asdict(report),
             "neighbours": neighbours,
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
             "python": platform.python_version(),

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from embedpipe._utils.progress import Advance
-from embedpipe.heads.options import Task
+from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.splits.inner import Split, take_rows
 
 Floats = npt.NDArray[np.float64]
@@ -30,8 +30,17 @@ class FitReport:
 
     Attributes
     ----------
-    protocol : str
-        ``5-fold cross-validation``, ``test split``, ``validation split`` or ``not measured``.
+    task : str
+        ``classification``, ``regression`` or ``multilabel``.
+    measured_on : str
+        ``test`` or ``validation`` for the rows of the store's ``split`` column that are named so, ``folds`` for
+        cross-validation, ``none`` for a head that was not measured.
+    n_folds : int
+        Number of folds of the cross-validation; 0 for the others.
+    split_ignored : bool
+        Whether the store has a ``split`` column, which names no rows to measure on.
+    fine_tuned : bool
+        Whether the rows measured the whole network after fine-tuning, and not a head on stored vectors.
     rows, measured_rows : int
         How many rows the head was fitted on, and how many distinct ones measured it.
     left_out : dict
@@ -52,9 +61,12 @@ class FitReport:
     """
 
     task: Task
-    protocol: str
+    measured_on: MeasuredOn
     rows: int
     measured_rows: int = 0
+    n_folds: int = 0
+    split_ignored: bool = False
+    fine_tuned: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     baseline: dict[str, list[float]] = field(default_factory=dict)
@@ -64,9 +76,22 @@ class FitReport:
     confusion: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def protocol(self) -> str:
+        """How the head was measured, in words: ``5-fold cross-validation``, ``test split``, ``not measured``."""
+        words = {
+            "test": "test split",
+            "validation": "validation split",
+            "folds": f"{self.n_folds}-fold cross-validation",
+            "none": "not measured",
+        }[self.measured_on]
+        if self.split_ignored:
+            words += " (the split column does not name train and test)"
+        return f"{words}, after fine-tuning" if self.fine_tuned else words
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings, lists and dicts."""
-        return asdict(self)
+        """Return the fields and the protocol as plain numbers, strings, lists and dicts."""
+        return {"protocol": self.protocol, **asdict(self)}
 
 
 def measure(

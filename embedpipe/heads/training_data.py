@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError, nearest
-from embedpipe.heads.options import FitOptions, Task
+from embedpipe.heads.options import FitOptions, MeasuredOn, Task
 from embedpipe.splits.inner import Split, named_splits, split_roles
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import label_array, read_layers
@@ -32,14 +32,16 @@ class TrainingData:
     X : float32 array (n_samples, dim)
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     task : str
-    fitted_on : int64 array
+    fit_rows : int64 array
         Rows that the head is fitted on in the end.
-    measured_on : list of (train rows, test rows)
-        Where it is measured.
-    tuned_on : list of (train rows, held-out rows), optional
-        Where a head chooses its penalty, as positions in ``fitted_on``; by itself where None.
-    protocol : str
-        How it is measured, in words.
+    splits : list of (train rows, test rows)
+        On which the head is measured.
+    tune_splits : list of (train rows, held-out rows), optional
+        On which the head chooses its penalty, as positions in ``fit_rows``; None where it makes its own splits.
+    measured_on : str
+        What ``splits`` are: ``test``, ``validation``, ``folds`` or ``none``.
+    split_ignored : bool
+        Whether the store has a ``split`` column that names no rows to measure on.
     left_out : dict
         Why rows of the store are in neither, and how many.
     labels : list of str, optional
@@ -51,10 +53,11 @@ class TrainingData:
     X: npt.NDArray[np.float32]
     y: npt.NDArray[Any]
     task: Task
-    fitted_on: npt.NDArray[np.int64]
-    measured_on: list[Split]
-    tuned_on: list[Split] | None
-    protocol: str
+    fit_rows: npt.NDArray[np.int64]
+    splits: list[Split]
+    tune_splits: list[Split] | None
+    measured_on: MeasuredOn
+    split_ignored: bool
     left_out: dict[str, int]
     labels: list[str] | None = None
     weights: npt.NDArray[np.float64] | None = None
@@ -76,27 +79,32 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
     layers = store.select_layers(options.layer)
     rows, left_out = labelled_rows(store, options)
     y, task, labels = labels_of(rows, options)
-    splits = _splits(rows, options)
-    if splits is not None:
-        known = np.isin(splits, ["train", "validation", "test"])
+    names = _split_names(rows, options)
+    if names is not None:
+        known = np.isin(names, ["train", "validation", "test"])
         if not known.all():
-            others = ", ".join(sorted({repr(name) for name in splits[~known] if name is not None})) or "none"
+            others = ", ".join(sorted({repr(name) for name in names[~known] if name is not None})) or "none"
             left_out[f"whose split is not train, validation or test ({others})"] = int((~known).sum())
-            rows, y, splits = rows.filter(pa.array(known)), y[known], splits[known]
-        # What is fitted on comes first, so that it is a view of all and not a copy.
-        order = np.argsort(splits == ("test" if "test" in splits else "validation"), kind="stable")
-        rows, y, splits = rows.take(pa.array(order)), y[order], splits[order]
+            rows, y, names = rows.filter(pa.array(known)), y[known], names[known]
+        # The rows to fit on come first, so that they are a view of X and not a copy.
+        order = np.argsort(names == ("test" if "test" in names else "validation"), kind="stable")
+        rows, y, names = rows.take(pa.array(order)), y[order], names[order]
     ids = rows.column("id").combine_chunks()
     X = read_finite(store, layers, ids)
-    if splits is None:
-        fitted_on, measured_on, tuned_on, protocol = _cross_validated(y, task, options)
-        if "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split":
-            protocol += " (the split column does not name train and test)"
+    measured_on: MeasuredOn
+    if names is None:
+        fit_rows, tune_splits = np.arange(len(y)), None
+        splits = _folds(y, task, options)
+        measured_on = "folds" if splits else "none"
     else:
-        fitted_on, measured_on, tuned_on, protocol = split_roles(splits)
-    _check(y[fitted_on], task, options.label)
+        fit_rows, splits, tune_splits, _ = split_roles(names)
+        measured_on = "test" if "test" in names else "validation"
+    named = "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split"
+    _check(y[fit_rows], task, options.label)
     weights = None if options.sample_weight is None else numbers(rows, options.sample_weight)
-    return TrainingData(X, y, task, fitted_on, measured_on, tuned_on, protocol, left_out, labels, weights)
+    return TrainingData(
+        X, y, task, fit_rows, splits, tune_splits, measured_on, named and names is None, left_out, labels, weights
+    )
 
 
 def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Task, list[str] | None]:
@@ -171,18 +179,16 @@ def labelled_rows(
     return labelled, {f"without a {label}": missing} if missing else {}
 
 
-def _splits(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:
+def _split_names(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:
     if "split" not in rows.column_names or "split" in (options.label, options.sample_weight):
         return None
     return named_splits(rows.column("split").to_pylist())
 
 
-def _cross_validated(
-    y: npt.NDArray[Any], task: Task, options: FitOptions
-) -> tuple[npt.NDArray[np.int64], list[Split], list[Split] | None, str]:
-    everything = np.arange(len(y))
+def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
+    """Return the splits of the cross-validation. Raises TrainingDataError if there are fewer rows than folds."""
     if not options.folds:
-        return everything, [], None, "not measured"
+        return []
     fewest = len(y)
     if task == "classification":
         _check(y, task, options.label)
@@ -196,8 +202,7 @@ def _cross_validated(
             f"label more{', take that class out' if task == 'classification' else ''}, or {fewer}{numbers}"
         )
     kind: Any = StratifiedKFold if task == "classification" else KFold
-    folds = list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))
-    return everything, folds, None, f"{options.folds}-fold cross-validation"
+    return list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))
 
 
 def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:

@@ -39,18 +39,18 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
             able = ", ".join(_names(task, calibrated=True))
             raise UsageError(f"{name} learns all labels at once and cannot be calibrated: choose {able} (--head)")
         estimator = TemperatureCalibratedClassifier(estimator)
-    if options.interval is not None:
-        estimator = CrossConformalRegressor(estimator, level=options.interval)
-    if options.reject is not None:
+    if options.interval_coverage is not None:
+        estimator = CrossConformalRegressor(estimator, level=options.interval_coverage)
+    if options.reject_share is not None:
         if options.reject_by == "probability" and not hasattr(estimator, "predict_proba"):
             raise UsageError(
                 f"{name} gives no probabilities to reject by: add --calibrate, or reject by distance "
                 "(--reject-by distance)"
             )
-        estimator = RejectingClassifier(estimator, share=options.reject, by=options.reject_by)
+        estimator = RejectingClassifier(estimator, share=options.reject_share, by=options.reject_by)
     if task == "multilabel":
         estimator = MultiLabelClassifier(estimator, labels, class_weight=options.class_weight)
-    if options.elsewhere and not set_device(estimator, options.elsewhere):
+    if options.gpu and not set_device(estimator, options.gpu):
         others = [head for head in _names(task, calibrated=False) if hasattr(HEADS[head][task](2), "device")]
         raise UsageError(
             f"{name} is fitted on the processor only: leave device={options.device!r} out, or choose "
@@ -61,8 +61,8 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
 
 def _check_task(task: Task, options: FitOptions) -> None:
     fit_for: tuple[tuple[str, Any, tuple[Task, ...]], ...] = (
-        ("interval", options.interval, ("regression",)),
-        ("reject", options.reject, ("classification",)),
+        ("interval_coverage", options.interval_coverage, ("regression",)),
+        ("reject_share", options.reject_share, ("classification",)),
         ("calibrate", options.calibrate or None, ("classification", "multilabel")),
         ("class_weight", options.class_weight, ("classification", "multilabel")),
     )

@@ -162,7 +162,7 @@ def test_heads_to_bet_on(store: Path, tmp_path: Path) -> None:
     for name in ("tags", "length"):
         assert run("label", store, tmp_path / "l.csv", "--label", name, "--into", name).exit_code == 0
     sure = run(
-        "fit", store, "--head", "ridge", "--calibrate", "--reject", "0.2", "--folds", "3", "--to", tmp_path / "h"
+        "fit", store, "--head", "ridge", "--calibrate", "--reject-share", "0.2", "--folds", "3", "--to", tmp_path / "h"
     )
     assert sure.exit_code == 0, sure.output
     assert ", temperature = " in sure.stdout
@@ -179,7 +179,7 @@ def test_heads_to_bet_on(store: Path, tmp_path: Path) -> None:
     assert "always the commonest labels" in several.stdout
     facts = json.loads(run("predict", tmp_path / "m", store, "--to", tmp_path / "m.csv", "--json").stdout)
     assert set(facts["labels"]) <= {"red", "round", "(none)"}
-    numbers = run("fit", store, "--label", "length", "--interval", "0.8", "--folds", "3")
+    numbers = run("fit", store, "--label", "length", "--interval-coverage", "0.8", "--folds", "3")
     assert numbers.exit_code == 0, numbers.output
     assert " coverage " in numbers.stdout
     refused = run("fit", store, "--head", "knn", "--class-weight", "balanced")

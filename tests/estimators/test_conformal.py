@@ -66,7 +66,7 @@ def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
     X, y = numbers(200, seed=2)
     store = make_store(tmp_path / "s", X, age=y, label=["a", "b"] * 100)
     for name in ("ridge", "knn"):
-        head = fit(store, name, label="age", interval=0.9, to=tmp_path / "head")
+        head = fit(store, name, label="age", interval_coverage=0.9, to=tmp_path / "head")
         assert 0.8 < np.mean(head.report.metrics["coverage"]) <= 1
         assert np.mean(head.report.metrics["interval_width"]) > 0
         table = head.predict(store)
@@ -74,12 +74,12 @@ def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
         low, middle, high = (np.asarray(table[column]) for column in ("age_low", "age", "age_high"))
         assert ((low <= middle) & (middle <= high)).mean() > 0.99
         assert load_head(tmp_path / "head").predict(store).equals(table)
-    with pytest.raises(UsageError, match=r"interval=0.9 is for regression, and this is classification"):
-        fit(store, interval=0.9)
-    with pytest.raises(UsageError, match=r"interval=90 is no share between 0 and 1: 0.9 is usual"):
-        fit(store, label="age", interval=90)
+    with pytest.raises(UsageError, match=r"interval_coverage=0.9 is for regression, and this is classification"):
+        fit(store, interval_coverage=0.9)
+    with pytest.raises(UsageError, match=r"interval_coverage must be between 0 and 1, such as 0.9, got 90"):
+        fit(store, label="age", interval_coverage=90)
     with pytest.raises(TrainingDataError, match=r"intervals of level 0.999 need 999 held-out rows, and there are 160"):
-        fit(store, label="age", interval=0.999)
+        fit(store, label="age", interval_coverage=0.999)
 
 
 def test_weights_enter_the_fit() -> None:

@@ -74,7 +74,7 @@ def test_prediction_and_rejection_stand_side_by_side(tmp_path: Path) -> None:
     X, y = clusters(150, spread=2.5)
     store = make_store(tmp_path / "s", X, label=NAMES[y], size=X[:, 0] + 0.25, rejected=["yes", "no", "no"] * 50)
     for options in ({"head": "knn"}, {"head": "ridge", "calibrate": True}, {"head": "ridge", "reject_by": "distance"}):
-        head = fit(store, **options, reject=0.2, folds=3, to=tmp_path / "head")
+        head = fit(store, **options, reject_share=0.2, folds=3, to=tmp_path / "head")
         assert 0.05 < np.mean(head.report.metrics["rejected"]) < 0.4
         if "reject_by" not in options:
             assert np.mean(head.report.metrics["accuracy_of_the_rest"]) > np.mean(head.report.metrics["accuracy"])
@@ -84,12 +84,12 @@ def test_prediction_and_rejection_stand_side_by_side(tmp_path: Path) -> None:
         assert table["label"].null_count == 0
         assert set(table["rejected"].to_pylist()) == {True, False}
         assert load_head(tmp_path / "head").predict(store).equals(table)
-    assert "prediction" in fit(store, "knn", label="rejected", reject=0.2, folds=0).predict(store).column_names
+    assert "prediction" in fit(store, "knn", label="rejected", reject_share=0.2, folds=0).predict(store).column_names
     with pytest.raises(UsageError, match=r"ridge gives no probabilities to reject by: add --calibrate, or"):
-        fit(store, "ridge", reject=0.1)
-    with pytest.raises(UsageError, match=r"reject=0.1 is for classification, and this is regression"):
-        fit(store, label="size", reject=0.1)
+        fit(store, "ridge", reject_share=0.1)
+    with pytest.raises(UsageError, match=r"reject_share=0.1 is for classification, and this is regression"):
+        fit(store, label="size", reject_share=0.1)
     with pytest.raises(UsageError, match=r"reject_by='distanse' is not one of .*did you mean 'distance'"):
-        fit(store, reject=0.1, reject_by="distanse")
-    with pytest.raises(UsageError, match=r"reject_by='distance' rejects nothing without a share: add --reject 0.1"):
+        fit(store, reject_share=0.1, reject_by="distanse")
+    with pytest.raises(UsageError, match=r"reject_by='distance' needs a share of rows to reject: add reject_share=0.1"):
         fit(store, reject_by="distance")

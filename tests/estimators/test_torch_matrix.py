@@ -176,7 +176,7 @@ def test_device_is_a_parameter_that_clone_keeps(kind: Any) -> None:
 
 AROUND: dict[str, dict[str, Any]] = {
     "calibrated": {"calibrate": True},
-    "rejecting": {"reject": 0.1},
+    "rejecting": {"reject_share": 0.1},
     "without components": {"remove_components": 1},
     "weighted": {"class_weight": "balanced"},
 }
@@ -233,8 +233,8 @@ def test_a_device_that_cannot_be_used_is_refused_before_anything_is_read(tmp_pat
     X, y = clusters(60)
     with pytest.raises(UsageError, match=f"device '{name}'"):
         TunedLogisticRegression(device=name).fit(X, y)
-    assert FitOptions(device=name).elsewhere == name
-    assert FitOptions(device="cpu").elsewhere is None
+    assert FitOptions(device=name).gpu == name
+    assert FitOptions(device="cpu").gpu is None
 
 
 def test_the_processor_fits_without_torch() -> None:

@@ -141,7 +141,7 @@ def test_columns_are_in_the_order_of_the_layers(stores: dict[int, FeatureStore],
 
 
 def test_a_head_that_rejects_is_the_one_inside(stores: dict[int, FeatureStore]) -> None:
-    head = fitted(stores[2], "logreg", calibrate=True, reject=0.1)
+    head = fitted(stores[2], "logreg", calibrate=True, reject_share=0.1)
     assert isinstance(head.estimator, RejectingClassifier)
     shares = softmax(linear_of(head).logits(NEW), axis=1)
     np.testing.assert_allclose(shares, head.estimator.predict_proba(NEW), rtol=1e-9, atol=1e-12)
@@ -189,7 +189,7 @@ def test_what_auto_picked(head: Head, classes: int) -> None:
 
 
 def test_auto_inside_a_head_that_rejects(stores: dict[int, FeatureStore]) -> None:
-    head = fitted(stores[2], "auto", layer=None, reject=0.1)
+    head = fitted(stores[2], "auto", layer=None, reject_share=0.1)
     assert isinstance(head.estimator.estimator_, AutoClassifier)
     shares = softmax(linear_of(head).logits(NEW), axis=1)
     np.testing.assert_allclose(shares, head.estimator.predict_proba(NEW), rtol=1e-9, atol=1e-12)

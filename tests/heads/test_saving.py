@@ -71,7 +71,9 @@ def test_predicts_the_same_in_a_fresh_process_and_another_place(store: FeatureSt
         )
 
 
-@pytest.mark.parametrize("options", [{"reject": 0.1}, {"label": "weight", "interval": 0.9}], ids=["reject", "interval"])
+@pytest.mark.parametrize(
+    "options", [{"reject_share": 0.1}, {"label": "weight", "interval_coverage": 0.9}], ids=["reject", "interval"]
+)
 def test_what_is_around_a_head_that_picks_itself_is_ours_too(
     store: FeatureStore, tmp_path: Path, options: dict[str, Any]
 ) -> None:

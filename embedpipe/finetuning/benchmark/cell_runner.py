@@ -88,7 +88,7 @@ class CellRunner:
         forward = time.perf_counter()
         frozen.forward(part)
         per_picture += (time.perf_counter() - forward) / len(part)
-        report = FitReport("classification", "not measured", len(self.pool))
+        report = FitReport("classification", "none", len(self.pool))
         store = self.store
         head = Head("logreg", None, frozen.spec, self.label, store.path, store.table_id, store.version, report)
         X = read_finite(store, [layer], split.ids)
