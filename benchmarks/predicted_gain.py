@@ -3,10 +3,10 @@
     python benchmarks/predicted_gain.py STORE[:COLUMN]... --to FOLDER [--pilot 60 120] [--full 480] [--seeds 3]
                                         [--epochs 5] [--learning-rate 3e-4]
 
-For each store of images: a pilot (hand-off beside probe, at two sizes, every seed) and the verdict of
+For each store of images: a pilot (lp-ft beside linear-probe, at two sizes, every seed) and the verdict of
 `judge` (finetuning/advice/verdict.py) from it alone, with the probe at ``--full`` labels as its ceiling; then
 the same two learners at that size, which the verdict has not seen. Predicted: the pilot's gain at its largest size, and
-that carried on by its trend. Realised: hand-off less probe, mean over seeds with its 95 % interval. A verdict is
+that carried on by its trend. Realised: lp-ft less linear-probe, mean over seeds with its 95 % interval. A verdict is
 *right* where it says "worth it" and at least one point is gained, or "not worth it" and less is; *wrong* the other way
 round; *open* where it cannot tell yet.
 
@@ -34,7 +34,7 @@ MIN_GAIN = 0.01
 
 
 def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tuple[list[PilotRun], int]:
-    """Return the pairs of hand-off and probe at all sizes, and how many test rows there are."""
+    """Return the pairs of lp-ft and linear-probe at all sizes, and how many test rows there are."""
     weights: dict[str, Any] = {}
     spec = embedpipe.FeatureStore(store).spec
     if spec.provider == "checkpoint":
@@ -44,7 +44,7 @@ def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tu
         to=folder,
         label=label,
         learners=LEARNERS,
-        sizes=(*options.pilot, options.full),
+        label_counts=(*options.pilot, options.full),
         seeds=options.seeds,
         epochs=options.epochs,
         learning_rate=options.learning_rate,

@@ -1,12 +1,12 @@
 """What does transfer give? Learning curves of four learners on real photos, small enough for a processor.
 
-    python benchmarks/transfer.py --to FOLDER [--data clothing elpv] [--side 128] [--sizes 100 400] [--seeds 5]
+    python benchmarks/transfer.py --to FOLDER [--data clothing elpv] [--side 128] [--label-counts 100 400] [--seeds 5]
                                   [--epochs 5] [--learning-rate 3e-4]
 
 EfficientNet-Lite0 at 128 pixels, on clothing (its own splits) and on elpv's solar cells (near-duplicates together): a
 head on frozen features, the network that begins with it, one with a random head, and one with random weights, at each
 number of labels, on the same draws and test rows, as they are and under three corruptions at severity 3 (last column:
-hand-off less plain there). Last, hand-off less plain over all data sets and numbers of labels: the mean of the draws'
+lp-ft less finetune there). Last, lp-ft less finetune over all data sets and numbers of labels: the mean of the draws'
 differences, with the interval of a t over the draws, each of them a mean over the cells.
 
 Everything is kept in FOLDER: a run that is stopped goes on. The last line has all numbers as JSON.
@@ -30,7 +30,7 @@ from scipy.stats import t
 import embedpipe
 from embedpipe.finetuning.benchmark.page import write_benchmark
 
-LEARNERS = ("probe", "hand-off", "plain", "scratch")
+LEARNERS = ("linear-probe", "lp-ft", "finetune", "scratch")
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog")
 
 
@@ -65,7 +65,7 @@ def measure(name: str, backbone: str, options: argparse.Namespace) -> embedpipe.
         to=options.to / name,
         weights=backbone.removeprefix("checkpoint/"),
         learners=LEARNERS,
-        sizes=tuple(options.sizes),
+        label_counts=tuple(options.label_counts),
         seeds=options.seeds,
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["clothing", "elpv"], choices=["clothing", "elpv"])
     parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400])
+    parser.add_argument("--label-counts", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
@@ -101,16 +101,22 @@ def main() -> None:
         write_benchmark(found, options.to / f"{name}.html")
         results[name] = found.to_dict()
         print(f"\n{name}: {found.test_rows:,} test rows, {options.seeds} draws, {found.seconds:,.0f} s\n")
-        headings = ["labels", *(f"{one}, %" for one in LEARNERS), "hand-off less probe", "less plain", "corrupted"]
+        headings = [
+            "labels",
+            *(f"{one}, %" for one in LEARNERS),
+            "lp-ft less linear-probe",
+            "less finetune",
+            "corrupted",
+        ]
         print("| " + " | ".join(headings) + " |")
         print("| ---: |" + " ---: |" * (len(LEARNERS) + 3))
-        for labels in found.budgets:
-            means = [f"{100 * mean(cell.accuracy for cell in found.of(one, labels)):.1f}" for one in LEARNERS]
-            pairs = {(one.learner, one.less): one for one in found.contrasts if one.labels == labels}
-            probe, plain = pairs["hand-off", "probe"], pairs["hand-off", "plain"]
+        for labels in found.label_counts:
+            means = [f"{100 * mean(cell.accuracy for cell in found.cells_of(one, labels)):.1f}" for one in LEARNERS]
+            pairs = {(one.learner, one.reference): one for one in found.differences if one.labels == labels}
+            probe, plain = pairs["lp-ft", "linear-probe"], pairs["lp-ft", "finetune"]
             row = [f"{labels:,}", *means, points(probe.accuracy), points(plain.accuracy), points(plain.shifted)]
             print("| " + " | ".join(row) + " |", flush=True)
-            ours, theirs = found.of("hand-off", labels), found.of("plain", labels)
+            ours, theirs = found.cells_of("lp-ft", labels), found.cells_of("finetune", labels)
             pooled["test rows"].append([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])
             shifted = [[mean(mean(each) for each in one.shifted.values()) for one in side] for side in (ours, theirs)]
             pooled["corrupted"].append(np.subtract(*shifted).tolist())
@@ -119,7 +125,7 @@ def main() -> None:
         error = draws.std(ddof=1) / np.sqrt(len(draws))
         ends = draws.mean() + error * t.ppf([0.025, 0.975, 0.05], len(draws) - 1)
         low, high, least = 100 * ends
-        print(f"\nhand-off less plain, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+        print(f"\nlp-ft less finetune, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
         print(f"one-sided 95 % bound: {least:+.2f}")
     write_json(options, results)
 

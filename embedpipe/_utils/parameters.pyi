@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 class AdviseFields(TypedDict, total=False):
     min_gain: float
     shift_margin: float
-    budget: str | None
+    time_budget: str | None
     seeds: int
 
 class BackboneFields(TypedDict, total=False):
@@ -23,11 +23,11 @@ class BackboneFields(TypedDict, total=False):
     offline: bool
 
 class BenchmarkFields(TypedDict, total=False):
-    sizes: tuple[int, ...]
+    label_counts: tuple[int, ...]
     seeds: int
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
-    budget: str | None
+    time_budget: str | None
 
 class ComputeFields(TypedDict, total=False):
     device: str | None

@@ -129,8 +129,8 @@ def benchmark(
     *,
     to: Annotated[Path, typer.Option("--to", help="The runs' folder: new, or that of a benchmark to go on with.")],
     learners: Annotated[
-        str, typer.Option("--learners", help="Some of probe, hand-off, plain and scratch, separated by commas.")
-    ] = "probe,hand-off,plain,scratch",
+        str, typer.Option("--learners", help="Some of linear-probe, lp-ft, finetune and scratch, separated by commas.")
+    ] = "linear-probe,lp-ft,finetune,scratch",
     label: Label = "label",
     backbone: Backbone = "",
     page: Annotated[Path | None, typer.Option("--page", help="An .html file to write: all of it, with plots.")] = None,
@@ -147,7 +147,7 @@ def benchmark(
     as they are and corrupted. Cells that are done stay done: the same command goes on.
 
     Examples: `embedpipe benchmark photos.features --to bench --page bench.html`,
-    `embedpipe benchmark photos --backbone timm/resnet18 --budget 10min --to bench`
+    `embedpipe benchmark photos --backbone timm/resnet18 --time-budget 10min --to bench`
     """
     from embedpipe.finetuning.benchmark.benchmark import benchmark as run
 
@@ -178,21 +178,21 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
     for note in found.notes:
         print(f"note: {note}")
     table = Table("labels", *found.learners, box=None)
-    for labels in found.budgets:
-        cells = [[cell.accuracy for cell in found.of(learner, labels)] for learner in found.learners]
+    for labels in found.label_counts:
+        cells = [[cell.accuracy for cell in found.cells_of(learner, labels)] for learner in found.learners]
         table.add_row(f"{labels:,}", *(f"{mean(values):.1%}" if values else "" for values in cells))
     show.print_table(table)
     print("\naccuracy on the test rows, mean over the draws; differences with their 95 % intervals, in points:")
     print(f"{found.caution}\n" if found.caution else "")
     table = Table("labels", "learner", "less", "accuracy", "before training", "after one epoch", "corrupted", box=None)
-    for one in found.contrasts:
-        figures = (one.accuracy, one.start, one.after_one, one.shifted)
-        table.add_row(f"{one.labels:,}", one.learner, one.less, *map(_points, figures))
+    for one in found.differences:
+        figures = (one.accuracy, one.initial_accuracy, one.after_one_epoch, one.shifted_accuracy)
+        table.add_row(f"{one.labels:,}", one.learner, one.reference, *map(_points, figures))
     show.print_table(table)
-    for saved in found.saved:
+    for saved in found.savings:
         if saved.known and saved.labels is not None:
             print(
-                f"{saved.learner} needs {_times(saved.labels)} of the labels of {saved.less}"
+                f"{saved.learner} needs {_times(saved.labels)} of the labels of {saved.reference}"
                 + (f" and {_times(saved.seconds)} of its training time" if saved.seconds else "")
                 + f" for {saved.accuracy:.1%}"
             )
@@ -200,7 +200,7 @@ def print_benchmark(found: Benchmark, verbose: bool) -> None:
         for cell in found.cells:
             print(
                 f"{cell.learner} {cell.labels:,} seed {cell.seed}: {cell.accuracy:.2%}, log-loss {cell.log_loss:.4f}, "
-                f"epoch {cell.best}, {cell.seconds:,.1f} s"
+                f"epoch {cell.best_epoch}, {cell.seconds:,.1f} s"
             )
         print(f"splits {found.splits_id}")
 
@@ -229,10 +229,10 @@ def advise(
     """Say whether fine-tuning is worth it: worth it, not worth it, or can't tell yet; and why.
 
     First all that is cheap is tried on frozen features: layers, joined ones, other stores, heads. What the best of them
-    gets wrong is all that there is to gain. With --pilot, or a --budget of time, networks are trained on a part of the
+    gets wrong is all that there is to gain. With --pilot or --time-budget, networks are trained on a part of the
     labels, and the gain that they show is judged with its interval.
 
-    Examples: `embedpipe advise photos.features`, `embedpipe advise photos.features --budget 30min --to pilot`
+    Examples: `embedpipe advise photos.features`, `embedpipe advise photos.features --time-budget 30min --to pilot`
     """
     from embedpipe.finetuning import advise as run
 
@@ -246,7 +246,7 @@ def advise(
 
 def print_advice(found: Advice, verbose: bool) -> None:
     """Print what `embedpipe.advise` says."""
-    from embedpipe.finetuning.advice.verdict import told_time
+    from embedpipe.finetuning.advice.verdict import rough_duration
 
     verdict = found.verdict
     print(f"fine-tuning: {verdict.decision.upper()}\n")
@@ -255,22 +255,23 @@ def print_advice(found: Advice, verbose: bool) -> None:
     for note in found.notes:
         print(f"note: {note}")
     table = Table("on frozen features", "accuracy, %", "less plain logreg, points", "", box=None)
-    options = found.cheap.options if verbose else found.cheap.options[:5]
+    options = found.frozen_baselines.options if verbose else found.frozen_baselines.options[:5]
     for one in options:
-        told = "" if one.told == "plain" else one.told
-        table.add_row(show.plain(one.name), show.interval(one.accuracy, True), _points(one.difference), told)
-    print(f"\n{found.cheap.rows:,} rows, {found.cheap.protocol}; {found.test_rows:,} test rows kept for a pilot:\n")
+        word = "" if one.verdict == "reference" else one.verdict
+        table.add_row(show.plain(one.name), show.interval(one.accuracy, True), _points(one.difference), word)
+    rows, protocol = found.frozen_baselines.rows, found.frozen_baselines.protocol
+    print(f"\n{rows:,} rows, {protocol}; {found.test_rows:,} test rows kept for a pilot:\n")
     show.print_table(table)
-    if len(found.cheap.options) > len(options):
-        print(f"and {len(found.cheap.options) - len(options)} more (--verbose)")
+    if len(found.frozen_baselines.options) > len(options):
+        print(f"and {len(found.frozen_baselines.options) - len(options)} more (--verbose)")
     if found.would_change:
         print("\nwhat would change this:")
         for sentence in found.would_change:
             print(f"- {sentence}")
     if found.next_step is not None:
         step = found.next_step
-        takes = "in a time that could not be measured" if step.minutes is None else told_time(step.minutes)
-        print(f"\nmost likely to settle it: {step.told}, {takes}:\n{step.command}")
+        takes = "in a time that could not be measured" if step.minutes is None else rough_duration(step.minutes)
+        print(f"\nmost likely to decide it: {step.description}, {takes}:\n{step.command}")
 
 
 def _points(found: Estimate | None) -> str:

@@ -69,19 +69,30 @@ def test_photos_that_are_gone_are_said_with_exit_code_3(store: Path, tmp_path: P
 
 
 def test_benchmark_for_people_and_programs(store: Path, tmp_path: Path) -> None:
-    options = ("--seeds", "2", "--sizes", "16", "--sizes", "32", "--severities", "3", "--corruptions", "fog")
-    command = ("benchmark", store, "--to", tmp_path / "runs", *options, "--learners", "probe,hand-off", *FAST)
+    options = (
+        "--seeds",
+        "2",
+        "--label-counts",
+        "16",
+        "--label-counts",
+        "32",
+        "--severities",
+        "3",
+        "--corruptions",
+        "fog",
+    )
+    command = ("benchmark", store, "--to", tmp_path / "runs", *options, "--learners", "linear-probe,lp-ft", *FAST)
     shown = run(*command, "--page", tmp_path / "page.html", "-v")
     assert shown.exit_code == 0, shown.output
     lines = [line.split() for line in shown.stdout.splitlines()]
-    assert ["labels", "probe", "hand-off"] in lines
-    assert any(line[:3] == ["32", "hand-off", "probe"] for line in lines)
-    assert "hand-off 32 seed 1:" in shown.stdout
+    assert ["labels", "linear-probe", "lp-ft"] in lines
+    assert any(line[:3] == ["32", "lp-ft", "linear-probe"] for line in lines)
+    assert "lp-ft 32 seed 1:" in shown.stdout
     assert "2 seeds leave intervals wide" in shown.stdout
     assert "s of training and measuring" in shown.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
     found = json.loads(run(*command, "--json").stdout)
-    assert (found["budgets"], found["seeds"], len(found["cells"])) == ([16, 32], [0, 1], 8)
+    assert (found["label_counts"], found["seeds"], len(found["cells"])) == ([16, 32], [0, 1], 8)
 
 
 def test_advise_for_people_and_programs(store: Path, tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_advise_for_people_and_programs(store: Path, tmp_path: Path) -> None:
     assert shown.stdout.startswith("fine-tuning: CAN'T TELL YET")
     assert "logreg" in shown.stdout
     told, command = shown.stdout.rstrip().splitlines()[-2:]
-    assert told == "most likely to settle it: probe and hand-off on all 38 labels, 2 seeds, less than a minute:"
+    assert told == "most likely to decide it: linear-probe and lp-ft on all 38 labels, 2 seeds, less than a minute:"
     assert command.startswith(f"embedpipe benchmark {store}")
     found = json.loads(run("advise", store, *FAST, "--min-gain", "0.9", "--json").stdout)
     assert found["verdict"]["decision"] == "not worth it"
@@ -103,8 +114,8 @@ def test_advise_for_people_and_programs(store: Path, tmp_path: Path) -> None:
         (("finetune", "nowhere", "--to", "new"), "nowhere"),
         (("finetune", "STORE", "--to", "new", "--page", "page.pdf"), "must end in .html"),
         (("finetune", "STORE", "--to", "new", "--optimizer", "adam"), "'adam' is not one of 'adamw'"),
-        (("benchmark", "STORE", "--to", "new", "--learners", "prob"), "did you mean 'probe'"),
-        (("benchmark", "STORE", "--to", "new", "--budget", "soon"), "write 90s, 10min or 2h"),
+        (("benchmark", "STORE", "--to", "new", "--learners", "prob"), "did you mean 'linear-probe'"),
+        (("benchmark", "STORE", "--to", "new", "--time-budget", "soon"), "write 90s, 10min or 2h"),
         (("benchmark", "STORE", "--to", "new", "--page", "page.pdf"), "must end in .html"),
         (("advise", "STORE", "--pilot"), "--to"),
     ],

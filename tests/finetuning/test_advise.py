@@ -19,7 +19,7 @@ from embedpipe import BackboneSpec, FeatureStore
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.advice.advise import advise
-from embedpipe.finetuning.advice.pilot import Cost, Plan, pilot_runs, plan_pilot
+from embedpipe.finetuning.advice.pilot import PilotPlan, TrainingCost, pilot_runs, plan_pilot
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell
 from embedpipe.finetuning.split_options import SplitOptions
@@ -74,10 +74,10 @@ def test_a_perfect_probe_leaves_nothing_to_gain_and_nothing_is_trained(tmp_path:
     assert found.verdict.decision == "not worth it"
     assert found.verdict.ceiling.high <= 0.01
     assert (found.pilot, found.next_step, found.device, found.verdict.minutes) == (None, None, "", None)
-    assert found.cheap.chosen.value == 1
-    assert found.cheap.best is found.cheap.plain
-    assert found.cheap.rows == found.labels == 400 - found.test_rows
-    again = advise(store, pilot=True, to=tmp_path / "runs", budget="1h", **ONLY_ON_STORES)
+    assert found.frozen_baselines.chosen.value == 1
+    assert found.frozen_baselines.best is found.frozen_baselines.plain
+    assert found.frozen_baselines.rows == found.labels == 400 - found.test_rows
+    again = advise(store, pilot=True, to=tmp_path / "runs", time_budget="1h", **ONLY_ON_STORES)
     assert (again.verdict, again.pilot) == (found.verdict, None)
     assert again.notes == ["No pilot was run: none could change the verdict."]
 
@@ -88,20 +88,25 @@ def test_the_layer_that_tells_the_classes_is_found(tmp_path: Path) -> None:
     noise = rng.standard_normal((200, 8)).astype(np.float32)
     store = layered(tmp_path / "store", {"blocks.1": X, "features": noise}, label=named(y))
     found = advise(store, **ONLY_ON_STORES)
-    best, plain = found.cheap.best, found.cheap.plain
+    best, plain = found.frozen_baselines.best, found.frozen_baselines.plain
     assert plain.layers == ["features"]
     assert "blocks.1" in best.layers
-    assert best.told == "better"
+    assert best.verdict == "better"
     assert best.difference is not None
     assert (
         0.3 < best.difference.low <= best.difference.value == pytest.approx(best.accuracy.value - plain.accuracy.value)
     )
     assert best.adjusted is not None
     assert best.adjusted < 0.05
-    assert {option.head for option in found.cheap.options} == {"logreg", "logreg of unit vectors", "lda", "knn"}
-    assert len(found.cheap.options) == 12  # two layers, and both joined
-    assert "blocks.1+features" in " ".join(option.name for option in found.cheap.options)
-    assert 0.8 < found.cheap.chosen.value < 1
+    assert {option.head for option in found.frozen_baselines.options} == {
+        "logreg",
+        "logreg of unit vectors",
+        "lda",
+        "knn",
+    }
+    assert len(found.frozen_baselines.options) == 12  # two layers, and both joined
+    assert "blocks.1+features" in " ".join(option.name for option in found.frozen_baselines.options)
+    assert 0.8 < found.frozen_baselines.chosen.value < 1
     # It cannot be timed: there is no such network.
     assert any("could not be measured" in note for note in found.notes)
     assert found.next_step is not None
@@ -114,8 +119,8 @@ def test_another_backbone_s_store_takes_part(tmp_path: Path) -> None:
     poor = make_store(tmp_path / "poor", noise, "poor", label=named(y))
     good = make_store(tmp_path / "good", X[:236], "good", label=named(y)[:236])
     found = advise([poor, good], **ONLY_ON_STORES)
-    assert (found.cheap.best.backbone, found.cheap.plain.backbone) == ("timm/good", "timm/poor")
-    assert found.cheap.rows < found.labels
+    assert (found.frozen_baselines.best.backbone, found.frozen_baselines.plain.backbone) == ("timm/good", "timm/poor")
+    assert found.frozen_baselines.rows < found.labels
     assert any("not in" in note for note in found.notes)
     assert found.next_step is not None
     assert found.next_step.sources == [poor.path, good.path]
@@ -125,7 +130,9 @@ def test_the_best_of_useless_options_is_not_taken_at_its_word(tmp_path: Path) ->
     """Chosen on the rows that it is measured on, the best of many is lucky; the ceiling's probe is chosen on others."""
     rng = np.random.default_rng(0)
     layers = {name: rng.standard_normal((90, 3)).astype(np.float32) for name in ("a", "b", "features")}
-    cheap = advise(layered(tmp_path / "store", layers, label=named(np.arange(90) % 2)), **ONLY_ON_STORES).cheap
+    cheap = advise(
+        layered(tmp_path / "store", layers, label=named(np.arange(90) % 2)), **ONLY_ON_STORES
+    ).frozen_baselines
     assert cheap.best.accuracy.value > cheap.chosen.value + 0.03
     assert cheap.chosen.low < 0.5 < cheap.chosen.high
 
@@ -141,10 +148,10 @@ def test_test_rows_and_their_labels_take_no_part_in_what_is_cheap(tmp_path: Path
         advise(make_store(tmp_path / name, vectors, label=named(labels), split=split), **ONLY_ON_STORES)
         for name, vectors, labels in (("a", X, y), ("b", moved, shuffled))
     )
-    assert a.cheap.rows == 160
+    assert a.frozen_baselines.rows == 160
     assert a.test_rows == 40
-    assert a.cheap.chosen == b.cheap.chosen
-    for one, other in zip(a.cheap.options, b.cheap.options, strict=True):
+    assert a.frozen_baselines.chosen == b.frozen_baselines.chosen
+    for one, other in zip(a.frozen_baselines.options, b.frozen_baselines.options, strict=True):
         assert (one.name, one.accuracy, one.difference) == (other.name, other.accuracy, other.difference)
     assert a.verdict.ceiling == b.verdict.ceiling
 
@@ -165,7 +172,7 @@ def test_without_a_pilot_it_names_a_run_that_works(hard: Path, tmp_path: Path, m
         f"embedpipe advise {hard} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
         "--pilot --to store.pilot"
     )
-    assert step.told == "a pilot on 20 and 40 labels, 2 seeds each"
+    assert step.description == "a pilot on 20 and 40 labels, 2 seeds each"
     assert not any("labels with" in line for line in found.would_change)  # one run is named, not two
     assert json.loads(json.dumps(found.to_dict()))["next_step"]["command"] == step.command
     assert any("A better layer" in line for line in found.would_change)
@@ -176,7 +183,7 @@ def test_without_a_pilot_it_names_a_run_that_works(hard: Path, tmp_path: Path, m
     after = settled.next_step
     if settled.verdict.decision == "can't tell yet":
         assert after is not None
-        assert (after.verb == "benchmark") == ("sizes" in after.options)
+        assert (after.verb == "benchmark") == ("label_counts" in after.options)
         assert after.options["to"] == "store.pilot"
 
 
@@ -184,37 +191,43 @@ def check_pilot(settled: Advice, before: Advice) -> None:
     """What a pilot says is in the verdict, and adds up with its cells."""
     pilot, verdict = settled.pilot, settled.verdict
     assert pilot is not None
-    assert pilot.budgets == [20, 40]
+    assert pilot.label_counts == [20, 40]
     assert settled.labels == 160
     assert pilot.seeds == [0, 1]
-    assert pilot.learners == ["probe", "hand-off"]
-    assert settled.cheap == before.cheap
+    assert pilot.learners == ["linear-probe", "lp-ft"]
+    assert settled.frozen_baselines == before.frozen_baselines
     assert verdict.ceiling == before.verdict.ceiling
     assert verdict.gain is not None
     assert verdict.trend is not None
     assert verdict.shift is not None
     assert verdict.minutes is not None
-    tuned = np.mean([cell.accuracy for cell in pilot.of("hand-off", 40)])
-    plain = np.mean([cell.accuracy for cell in pilot.of("probe", 40)])
-    if settled.cheap.best is settled.cheap.plain:
+    tuned = np.mean([cell.accuracy for cell in pilot.cells_of("lp-ft", 40)])
+    plain = np.mean([cell.accuracy for cell in pilot.cells_of("linear-probe", 40)])
+    if settled.frozen_baselines.best is settled.frozen_baselines.plain:
         assert verdict.gain.value == pytest.approx(tuned - plain)
     assert verdict.gain.value <= tuned - plain + 1e-9
-    shifts = [a.robust - b.robust for a, b in zip(pilot.of("hand-off", 40), pilot.of("probe", 40), strict=True)]
+    shifts = [
+        a.shifted_accuracy - b.shifted_accuracy
+        for a, b in zip(pilot.cells_of("lp-ft", 40), pilot.cells_of("linear-probe", 40), strict=True)
+    ]
     assert verdict.shift.value == pytest.approx(np.mean(shifts))
 
 
 def test_pairs_of_a_pilot_add_up() -> None:
     """Of ten rows, and of two that could stand for what is cheap the better one at each size."""
-    rows = {"probe": "1111100000", "hand-off": "0111111100"}
+    rows = {"linear-probe": "1111100000", "lp-ft": "0111111100"}
 
     def cell(learner: str, labels: int, seed: int) -> Cell:
         right = np.array([digit == "1" for digit in rows[learner]])
-        shifted = {"shifted": {"fog": [0.5]}, "shifted_right": [0.25, 0.75] if learner == "probe" else [0.25, 1.0]}
+        shifted = {
+            "shifted": {"fog": [0.5]},
+            "shifted_correct": [0.25, 0.75] if learner == "linear-probe" else [0.25, 1.0],
+        }
         packed = np.packbits(right).tobytes().hex()
-        return Cell(learner, labels, seed, right.mean(), 1.0, 0.1, [], 0, 2.0, right=packed, **shifted)
+        return Cell(learner, labels, seed, right.mean(), 1.0, 0.1, [], 0, 2.0, correct=packed, **shifted)
 
     cells = [cell(learner, labels, seed) for learner in rows for labels in (20, 40) for seed in (1, 0)]
-    found = Benchmark("", "", "", "", [], [20, 40], [0, 1], ["probe", "hand-off"], 10, [3], cells, [], [], "")
+    found = Benchmark("", "", "", "", [], [20, 40], [0, 1], ["linear-probe", "lp-ft"], 10, [3], cells, [], [], "")
     first = pilot_runs(found)
     assert [(run.labels, run.seed) for run in first] == [(20, 0), (20, 1), (40, 0), (40, 1)]
     assert {(run.probe, run.tuned, run.paired) for run in first} == {(0.5, 0.7, (4, 1, 3, 2))}
@@ -237,10 +250,10 @@ def test_a_pilot_is_held_against_the_best_of_what_is_cheap(hard: Path, tmp_path:
     other.write(pa.table({"id": table["id"], **others}))
     found = advise([mine, other.refresh()], to=tmp_path / "runs", pilot=True, seeds=2, **FAST)
     assert found.pilot is not None
-    assert found.cheap.best.backbone == "timm/other"
+    assert found.frozen_baselines.best.backbone == "timm/other"
     assert found.verdict.gain is not None
-    plain = np.mean([cell.accuracy for cell in found.pilot.of("probe", 40)])
-    tuned = np.mean([cell.accuracy for cell in found.pilot.of("hand-off", 40)])
+    plain = np.mean([cell.accuracy for cell in found.pilot.cells_of("linear-probe", 40)])
+    tuned = np.mean([cell.accuracy for cell in found.pilot.cells_of("lp-ft", 40)])
     assert found.verdict.gain.value < tuned - plain - 0.1
     assert any("of timm/other" in note and "on corrupted pictures" in note for note in found.notes)
 
@@ -259,23 +272,23 @@ def test_a_pilot_that_fits_into_a_time(tmp_path: Path) -> None:
     )
     labels = len(split.train) + len(split.validation)
     assert labels == 640
-    cost = Cost(full=640.0, picture=0.0, device="cpu")  # a second a label
-    assert plan_pilot(split, 2, cost) == Plan((80, 160), 8.0)
-    assert plan_pilot(split, 2, cost, 480) == Plan((80, 160), 8.0)
-    assert plan_pilot(split, 2, cost, 479) == Plan((40, 80), 4.0)
-    assert plan_pilot(split, 3, cost, 479) == Plan((40, 80), 6.0)
+    cost = TrainingCost(full=640.0, picture=0.0, device="cpu")  # a second a label
+    assert plan_pilot(split, 2, cost) == PilotPlan((80, 160), 8.0)
+    assert plan_pilot(split, 2, cost, 480) == PilotPlan((80, 160), 8.0)
+    assert plan_pilot(split, 2, cost, 479) == PilotPlan((40, 80), 4.0)
+    assert plan_pilot(split, 3, cost, 479) == PilotPlan((40, 80), 6.0)
     assert plan_pilot(split, 2, cost, 40) is None
-    assert plan_pilot(split, 2, None) == Plan((80, 160), None)
-    measured = plan_pilot(split, 2, Cost(0.0, 0.06, "cpu"))
-    assert measured == Plan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))  # four networks and the frozen one
+    assert plan_pilot(split, 2, None) == PilotPlan((80, 160), None)
+    measured = plan_pilot(split, 2, TrainingCost(0.0, 0.06, "cpu"))
+    assert measured == PilotPlan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))  # four networks and the frozen one
 
 
 def test_a_time_too_short_for_a_pilot_is_said(hard: Path, tmp_path: Path) -> None:
-    found = advise(hard, to=tmp_path / "runs", budget="0.01s", **FAST)
+    found = advise(hard, to=tmp_path / "runs", time_budget="0.01s", **FAST)
     assert found.pilot is None
     assert "No pilot was run: none fits into 0.01s." in found.notes
     assert found.next_step is not None
-    assert "budget" not in found.next_step.options
+    assert "time_budget" not in found.next_step.options
     assert found.next_step.options["to"] == str(tmp_path / "runs")
 
 
@@ -285,8 +298,8 @@ def test_a_time_too_short_for_a_pilot_is_said(hard: Path, tmp_path: Path) -> Non
         ({"min_gain": 1.0}, "min_gain=1.0 is no share"),
         ({"shift_margin": -0.1}, "shift_margin=-0.1 is no share"),
         ({"seeds": 1}, "seeds=1 is too few"),
-        ({"budget": "soon"}, "budget='soon' is no time"),
-        ({"budget": "1min"}, "name a folder for its runs"),
+        ({"time_budget": "soon"}, "time_budget='soon' is no time"),
+        ({"time_budget": "1min"}, "name a folder for its runs"),
         ({"pilot": True}, "name a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),
         ({"label": "species"}, "species"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.advice.verdict import SettlingRun, Verdict, judge, told_time
+from embedpipe.finetuning.advice.verdict import DecidingRun, Verdict, judge, rough_duration
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.statistics import Estimate, paired_interval
 
@@ -49,7 +49,7 @@ def test_worth_it() -> None:
     assert said.trend.value == pytest.approx(0.01)
     assert said.minutes == pytest.approx(0.6 * LABELS / 60)
     assert said.gain_per_minute == pytest.approx(0.062 / 16)
-    assert said.settling_run is None
+    assert said.deciding_run is None
     assert any("No shifted data were measured" in line for line in said.evidence)
     assert any("Shifted data" in line for line in said.would_change)
     assert any("+6.2 points" in line for line in said.evidence)
@@ -60,7 +60,7 @@ def test_ceiling_decides_without_a_pilot_and_against_one() -> None:
     said = ask([], probe_at_full=near)
     assert said.decision == "not worth it"
     assert said.ceiling == Estimate(pytest.approx(0.006), pytest.approx(0.004), pytest.approx(0.009))
-    assert said.gain is said.trend is said.shift is said.minutes is said.settling_run is None
+    assert said.gain is said.trend is said.shift is said.minutes is said.deciding_run is None
     assert "at most the 1.0 point asked for" in said.evidence[0]
     assert ask(pilot({200: [0.05] * 2, 400: [0.06] * 2}), probe_at_full=near).decision == "not worth it"
     assert ask([], probe_at_full=replace(near, low=0.98)).decision == "can't tell yet"
@@ -69,11 +69,11 @@ def test_ceiling_decides_without_a_pilot_and_against_one() -> None:
 def test_without_a_pilot_it_asks_for_one() -> None:
     said = ask([], seconds_at_full=960)
     assert said.decision == "can't tell yet"
-    assert said.settling_run == SettlingRun(400, 2, 8.0)
+    assert said.deciding_run == DecidingRun(400, 2, 8.0)
     assert said.minutes == 16
     assert any("pilot" in line for line in said.would_change)
     unknown = ask([])
-    assert unknown.settling_run == SettlingRun(400, 2, None)
+    assert unknown.deciding_run == DecidingRun(400, 2, None)
     assert unknown.minutes is None
 
 
@@ -94,7 +94,7 @@ def test_small_gain_before_all_labels_is_no_proof_that_there_is_none() -> None:
     assert said.gain is not None
     assert said.gain.high < 0
     assert said.decision == "can't tell yet"
-    assert said.settling_run == SettlingRun(LABELS, 2, pytest.approx(32.0))
+    assert said.deciding_run == DecidingRun(LABELS, 2, pytest.approx(32.0))
 
 
 def test_falling_trend_is_not_worth_it_yet() -> None:
@@ -112,7 +112,7 @@ def test_one_size_shows_no_trend() -> None:
     assert said.decision == "can't tell yet"
     assert said.trend is None
     assert any("One size only" in line for line in said.evidence)
-    assert said.settling_run == SettlingRun(LABELS, 2, pytest.approx(32.0))
+    assert said.deciding_run == DecidingRun(LABELS, 2, pytest.approx(32.0))
 
 
 def test_one_seed_says_nothing_of_seeds() -> None:
@@ -122,11 +122,11 @@ def test_one_seed_says_nothing_of_seeds() -> None:
     assert said.trend == Estimate(pytest.approx(0.0, abs=1e-12), -1.0, 1.0)
     assert any("One seed says nothing" in line for line in said.evidence)
     whole = ask(pilot({LABELS: [0.1]}))
-    assert whole.settling_run == SettlingRun(LABELS, 1, pytest.approx(16.0))
+    assert whole.deciding_run == DecidingRun(LABELS, 1, pytest.approx(16.0))
     # A spread known from the smaller size is not enough: the largest needs seeds of its own.
     borrowed = ask(pilot({200: [0.1, 0.1, 0.1], 400: [0.1]}))
     assert borrowed.decision == "can't tell yet"
-    assert borrowed.settling_run == SettlingRun(400, 1, pytest.approx(4.0))
+    assert borrowed.deciding_run == DecidingRun(400, 1, pytest.approx(4.0))
 
 
 def test_shifted_accuracy_must_hold() -> None:
@@ -138,8 +138,8 @@ def test_shifted_accuracy_must_hold() -> None:
     assert len(kept.would_change) == 1
     lost = ask(pilot(gains, [-0.03, -0.03], shifted_error=0.002))
     assert lost.decision == "can't tell yet"
-    assert any("hand-off" in line for line in lost.would_change)
-    assert lost.settling_run == SettlingRun(LABELS, 2, pytest.approx(32.0))
+    assert any("LP-FT" in line for line in lost.would_change)
+    assert lost.deciding_run == DecidingRun(LABELS, 2, pytest.approx(32.0))
     # Without their pairing, few shifted rows leave the change open.
     assert ask(pilot(gains, [0.004, 0.005]), shifted_rows=300).decision == "can't tell yet"
     assert ask(pilot(gains, [0.004, 0.005]), shifted_rows=100_000).decision == "worth it"
@@ -148,11 +148,11 @@ def test_shifted_accuracy_must_hold() -> None:
 def test_more_seeds_are_asked_for_where_they_are_cheaper() -> None:
     said = ask(pilot({200: [0.045, 0.075], 400: [0.045, 0.075]}), test_rows=20_000)
     assert said.decision == "can't tell yet"
-    assert said.settling_run is not None
-    assert said.settling_run.labels == 400
-    assert said.settling_run.minutes == pytest.approx(4.0 * said.settling_run.seeds)
+    assert said.deciding_run is not None
+    assert said.deciding_run.labels == 400
+    assert said.deciding_run.minutes == pytest.approx(4.0 * said.deciding_run.seeds)
     assert any("one run on all labels takes about 16 minutes" in line.lower() for line in said.evidence)
-    further = pilot({200: [0.045, 0.075], 400: [0.045, 0.075, *[0.06] * said.settling_run.seeds]})
+    further = pilot({200: [0.045, 0.075], 400: [0.045, 0.075, *[0.06] * said.deciding_run.seeds]})
     assert ask(further, test_rows=20_000).decision == "worth it"
 
 
@@ -234,17 +234,17 @@ def test_what_is_said_agrees_with_itself(gains: dict[int, list[float]], min_gain
     said = ask(pilot(gains), min_gain=min_gain, test_rows=rows)
     assert said.gain is not None
     assert -1 <= said.gain.low <= said.gain.value <= said.gain.high <= 1
-    assert (said.decision == "can't tell yet") or said.settling_run is None
+    assert (said.decision == "can't tell yet") or said.deciding_run is None
     assert said.evidence
     assert said.would_change
     if said.decision == "worth it":
         assert said.gain.low > min_gain
     if said.decision == "not worth it":
         assert min(said.ceiling.high, said.gain.high) <= min_gain
-    if said.settling_run:
-        assert said.settling_run.seeds > 0
-        assert said.settling_run.minutes is not None
-        assert said.settling_run.minutes > 0
+    if said.deciding_run:
+        assert said.deciding_run.seeds > 0
+        assert said.deciding_run.minutes is not None
+        assert said.deciding_run.minutes > 0
 
 
 RUN = PilotRun(400, 0, 0.8, 0.82, 60.0)
@@ -280,7 +280,7 @@ def test_no_torch_is_loaded() -> None:
 
 
 def test_times_are_told_as_roughly_as_they_are_known() -> None:
-    assert [told_time(minutes) for minutes in (0.003, 0.6, 1.2, 8.4, 89, 90, 600)] == [
+    assert [rough_duration(minutes) for minutes in (0.003, 0.6, 1.2, 8.4, 89, 90, 600)] == [
         "less than a minute", "less than a minute", "about 1 minute", "about 8 minutes", "about 89 minutes",
         "about 1.5 hours", "about 10.0 hours",
     ]  # fmt: skip

@@ -15,9 +15,9 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
-from embedpipe.finetuning.advice.frozen_baselines import best_hits, measure_cheap
+from embedpipe.finetuning.advice.frozen_baselines import best_hits, measure_frozen_baselines
 from embedpipe.finetuning.advice.options import AdviseOptions
-from embedpipe.finetuning.advice.pilot import CORRUPTED, LEARNERS, Plan, pilot_runs, plan_pilot, time_training
+from embedpipe.finetuning.advice.pilot import CORRUPTED, LEARNERS, PilotPlan, pilot_runs, plan_pilot, time_training
 from embedpipe.finetuning.advice.result import Advice, NextStep
 from embedpipe.finetuning.advice.verdict import A_PILOT, Verdict, judge
 from embedpipe.finetuning.benchmark.cell_files import RunFolder
@@ -70,7 +70,7 @@ def advise(
     backbone : str
         What embeds images that are in no store yet.
     pilot : bool
-        Pay for a pilot; ``budget`` allows one that fits into it.
+        Pay for a pilot; ``time_budget`` allows one that fits into it.
     device : str, optional
         Where to train; the fastest usable device by default.
     progress : bool, optional
@@ -110,7 +110,7 @@ def advise(
     start = time.perf_counter()
     chosen, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("advise")
-    wanted = pilot or chosen.budget is not None
+    wanted = pilot or chosen.time_budget is not None
     if wanted and to is None:
         raise UsageError("a pilot trains networks: name a folder for its runs (--to)")
     if wanted and to is not None:
@@ -118,7 +118,7 @@ def advise(
     stores, label = _open(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
     split = read_split_rows(first, label, split_options)
-    cheap = measure_cheap(stores, split, label, chosen.min_gain, progress)
+    cheap = measure_frozen_baselines(stores, split, label, chosen.min_gain, progress)
     labels = len(split.train) + len(split.validation)
     ask = functools.partial(
         judge,
@@ -143,13 +143,13 @@ def advise(
     if plan and to is not None:
         from embedpipe.finetuning.benchmark.benchmark import benchmark
 
-        run = {**shared, **CORRUPTED, "sizes": plan.sizes, "seeds": chosen.seeds}
+        run = {**shared, **CORRUPTED, "label_counts": plan.sizes, "seeds": chosen.seeds}
         found = benchmark(first, to=to, label=label, learners=LEARNERS, device=device, progress=progress, **run)
         better = best_hits(cheap, stores, split) if found.test_rows == len(split.test) else None
         verdict = ask(
             pilot_runs(found, better),
             test_rows=found.test_rows,
-            shifted_rows=len(found.cells[0].shifted_right) or None,
+            shifted_rows=len(found.cells[0].shifted_correct) or None,
         )
         notes += found.notes
         if better:
@@ -163,12 +163,12 @@ def advise(
     would_change = [more if one == A_PILOT and not whole else one for one in verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
         would_change.append("A better layer: the store has one only, and `embed --layer NAME` stores several at once.")
-    asked = {"label": label, "device": device, **{k: v for k, v in options.items() if k != "budget"}}
+    asked = {"label": label, "device": device, **{k: v for k, v in options.items() if k != "time_budget"}}
     of_a_file = first.spec.provider == "checkpoint"
     folder = os.fspath(to) if to is not None else f"{Path(first.path).stem}.pilot"
     return Advice(
         verdict=verdict,
-        cheap=cheap,
+        frozen_baselines=cheap,
         pilot=found,
         label=label,
         device=found.device if found else cost.device if cost else "",
@@ -213,41 +213,41 @@ def _open(
     return stores, label
 
 
-def _why_none(verdict: Verdict, labels: int, whole: Plan | None, chosen: AdviseOptions) -> str:
+def _why_none(verdict: Verdict, labels: int, whole: PilotPlan | None, chosen: AdviseOptions) -> str:
     if verdict.decision == "not worth it":
         return "none could change the verdict"
     if whole is None:
         return f"{labels:,} labels are too few for one on an eighth of them"
-    return f"none fits into {chosen.budget}"
+    return f"none fits into {chosen.time_budget}"
 
 
 def _next_step(
     stores: list[str],
     verdict: Verdict,
     labels: int,
-    whole: Plan | None,
+    whole: PilotPlan | None,
     found: Benchmark | None,
     to: str,
     asked: Mapping[str, Any],
     of_a_file: bool,
 ) -> NextStep | None:
     """Return the run that would settle it: a whole pilot, more seeds of it, or all labels."""
-    settling = verdict.settling_run
+    settling = verdict.deciding_run
     if settling is None:
         return None
     given = {name: value for name, value in asked.items() if value not in (None, False) and (name, value) not in USUAL}
     if of_a_file and "weights" not in given:
         given["weights"] = "FILE"  # which nobody but the user knows
-    if whole and (found is None or list(whole.sizes) != found.budgets):
+    if whole and (found is None or list(whole.sizes) != found.label_counts):
         seeds = given.get("seeds", AdviseOptions.seeds)
-        told = f"a pilot on {whole.sizes[0]:,} and {whole.sizes[1]:,} labels, {seeds} seeds each"
-        return NextStep(told, "advise", stores, {**given, "pilot": True, "to": to}, whole.minutes)
-    if found and settling.labels == found.budgets[-1] < labels:
+        description = f"a pilot on {whole.sizes[0]:,} and {whole.sizes[1]:,} labels, {seeds} seeds each"
+        return NextStep(description, "advise", stores, {**given, "pilot": True, "to": to}, whole.minutes)
+    if found and settling.labels == found.label_counts[-1] < labels:
         seeds = len(found.seeds) + settling.seeds
-        minutes = settling.minutes and settling.minutes * sum(found.budgets) / found.budgets[-1]
-        told = f"the pilot with {settling.seeds} more seed{'s' * (settling.seeds > 1)} of each size"
-        return NextStep(told, "advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
+        minutes = settling.minutes and settling.minutes * sum(found.label_counts) / found.label_counts[-1]
+        description = f"the pilot with {settling.seeds} more seed{'s' * (settling.seeds > 1)} of each size"
+        return NextStep(description, "advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
     shared = {name: value for name, value in given.items() if name not in OWN}
-    options = {**shared, **CORRUPTED, "learners": LEARNERS, "sizes": (labels,), "seeds": 2, "to": to}
-    told = f"probe and hand-off on all {labels:,} labels, 2 seeds"
-    return NextStep(told, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)
+    options = {**shared, **CORRUPTED, "learners": LEARNERS, "label_counts": (labels,), "seeds": 2, "to": to}
+    description = f"linear-probe and lp-ft on all {labels:,} labels, 2 seeds"
+    return NextStep(description, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)

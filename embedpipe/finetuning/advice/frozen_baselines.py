@@ -22,7 +22,7 @@ from embedpipe.evaluation import Evaluation, evaluate
 from embedpipe.evaluation.comparison.result import CandidateResult
 from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import Answers
-from embedpipe.finetuning.advice.result import Cheap, CheapOption
+from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.heads.registry import make_estimator
@@ -40,9 +40,9 @@ Hits = Callable[[int, int], npt.NDArray[np.bool_]]
 FOLDS, REPEATS = 5, 2
 
 
-def measure_cheap(
+def measure_frozen_baselines(
     stores: Sequence[FeatureStore], split: SplitRows, label: str, margin: float, progress: bool | None
-) -> Cheap:
+) -> FrozenBaselines:
     """Compare heads on all layers of all stores by cross-validation on training and validation rows.
 
     Every head chooses its own penalty inside the rows that it is fitted on. Test rows and their labels take no part.
@@ -84,7 +84,7 @@ def measure_cheap(
     return _compared(found, splits, stores[0], margin, [*missing, *splits.notes, *failed])
 
 
-def best_hits(cheap: Cheap, stores: Sequence[FeatureStore], split: SplitRows) -> Hits | None:
+def best_hits(cheap: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows) -> Hits | None:
     """Return what fits the best option on draws of labels, and says which test rows it has right.
 
     None where it is the plain probe, or its store lacks some of the rows.
@@ -139,7 +139,9 @@ def _named(name: str) -> str:
     return name.replace("Pipeline", UNIT, 1)
 
 
-def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: float, notes: list[str]) -> Cheap:
+def _compared(
+    found: Evaluation, splits: Splits, first: FeatureStore, margin: float, notes: list[str]
+) -> FrozenBaselines:
     """Hold all options against the plain probe."""
     hits = _hits(found, splits)
     order = sorted(range(len(hits)), key=lambda at: not _is_plain(found.candidates[at], first))
@@ -148,9 +150,9 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
         raise UsageError(f"{PLAIN} on {network_layer(first).name} could not be measured: {'; '.join(notes)}")
     shares = np.array([[each.mean() for each in own] for own in hits])  # (options, resamples)
     answers = [[_answers(each) for each in own] for own in hits]
-    told = [None, *differences("accuracy", True, margin, splits, shares.tolist(), answers)]
+    verdict = [None, *differences("accuracy", True, margin, splits, shares.tolist(), answers)]
     options = [
-        CheapOption(
+        FrozenBaseline(
             name=_named(one.name),
             store=one.store,
             backbone=one.backbone,
@@ -159,15 +161,15 @@ def _compared(found: Evaluation, splits: Splits, first: FeatureStore, margin: fl
             accuracy=one.estimates["accuracy"],
             difference=difference.estimate if difference else None,
             adjusted=difference.adjusted if difference else None,
-            told=difference.verdict if difference else "plain",
+            verdict=difference.verdict if difference else "reference",
         )
-        for one, difference in zip(candidates, told, strict=True)
+        for one, difference in zip(candidates, verdict, strict=True)
     ]
     ranked = sorted(options, key=lambda option: -option.accuracy.value)  # of equals the plain one is the first
     chosen = _chosen(hits, shares, splits)
     # Groups are those of the split: near-duplicates, and what the user says belongs together.
     protocol = splits.kind.replace("groups together", "near-duplicates and groups together")
-    return Cheap(ranked, options[0], chosen, found.rows, protocol, notes)
+    return FrozenBaselines(ranked, options[0], chosen, found.rows, protocol, notes)
 
 
 def _is_plain(one: CandidateResult, first: FeatureStore) -> bool:

@@ -24,7 +24,7 @@ class AdviseOptions:
     shift_margin: float = field(
         default=0.01, metadata={"help": "The fall of accuracy on corrupted images that is borne, as a share."}
     )
-    budget: str | None = field(
+    time_budget: str | None = field(
         default=None, metadata={"help": "Such as 30min: pays for a pilot, as large as fits into it."}
     )
     seeds: int = field(default=3, metadata={"help": "Draws of rows of the pilot, for each of its sizes."})
@@ -42,4 +42,4 @@ class AdviseOptions:
     @property
     def seconds_allowed(self) -> float | None:
         """The time budget in seconds; None where there is none."""
-        return BenchmarkOptions(budget=self.budget).seconds_allowed
+        return BenchmarkOptions(time_budget=self.time_budget).seconds_allowed

@@ -12,7 +12,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.finetuning.advice.frozen_baselines import Hits
 from embedpipe.finetuning.benchmark.differences import pair_of
-from embedpipe.finetuning.benchmark.label_sampling import smallest_budget
+from embedpipe.finetuning.benchmark.label_sampling import smallest_label_count
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark, Learner
 from embedpipe.finetuning.options import FineTuneOptions
@@ -21,7 +21,7 @@ from embedpipe.store import FeatureStore
 
 #: Batches of the trial that times training.
 TRIAL = 2
-LEARNERS: tuple[Learner, Learner] = ("probe", "hand-off")
+LEARNERS: tuple[Learner, Learner] = ("linear-probe", "lp-ft")
 #: How test pictures are corrupted: one kind of each family, as a pilot is to be short; `embedpipe.benchmark` has more.
 CORRUPTED: dict[str, tuple[Any, ...]] = {
     "corruptions": ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression"),
@@ -30,7 +30,7 @@ CORRUPTED: dict[str, tuple[Any, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What training and measuring take here.
 
     Attributes
@@ -48,7 +48,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PilotPlan:
     """Two sizes of a pilot, going up, and the minutes that it takes, where that is known."""
 
     sizes: tuple[int, int]
@@ -57,7 +57,7 @@ class Plan:
 
 def time_training(
     store: FeatureStore, split: SplitRows, options: FineTuneOptions, reload: ReloadOptions, device: str | None
-) -> Cost:
+) -> TrainingCost:
     """Train for two short epochs on a few pictures, and work out from the second what all epochs on all would take.
 
     Raises
@@ -87,38 +87,40 @@ def time_training(
     start = time.perf_counter()
     trainer.logits(validation)
     picture = (time.perf_counter() - start) / len(validation)
-    return Cost(options.epochs * epochs[-1].seconds / share, picture, str(trainer.device))
+    return TrainingCost(options.epochs * epochs[-1].seconds / share, picture, str(trainer.device))
 
 
-def plan_pilot(split: SplitRows, seeds: int, cost: Cost | None, budget: float | None = None) -> Plan | None:
+def plan_pilot(
+    split: SplitRows, seeds: int, cost: TrainingCost | None, budget: float | None = None
+) -> PilotPlan | None:
     """Plan a pilot on an eighth and a quarter of the labels, or on halves of these until it fits into a time.
 
     Parameters
     ----------
     split : SplitRows
     seeds : int
-    cost : Cost, optional
+    cost : TrainingCost, optional
         Not known, if None.
     budget : float, optional
         Seconds.
 
     Returns
     -------
-    Plan or None
+    PilotPlan or None
         None where there are too few labels, or no pilot is as short as that.
     """
     pool = np.concatenate([split.train, split.validation])
-    fewest, largest = smallest_budget(split.y, pool), len(pool) // 4
+    fewest, largest = smallest_label_count(split.y, pool), len(pool) // 4
     while largest // 2 >= fewest:
         sizes = (largest // 2, largest)
         seconds = _seconds(sizes, seeds, len(pool), len(split.test), cost) if cost else None
         if budget is None or (seconds is not None and seconds <= budget):
-            return Plan(sizes, seconds and seconds / 60)
+            return PilotPlan(sizes, seconds and seconds / 60)
         largest //= 2
     return None
 
 
-def _seconds(sizes: tuple[int, int], seeds: int, labels: int, test: int, cost: Cost) -> float:
+def _seconds(sizes: tuple[int, int], seeds: int, labels: int, test: int, cost: TrainingCost) -> float:
     """Return what a pilot takes: each network sees every test picture in all its forms, and the frozen one once."""
     forms = 1 + len(CORRUPTED["corruptions"]) * len(CORRUPTED["severities"])
     measured = (seeds * len(sizes) + 1) * test * forms
@@ -132,9 +134,9 @@ def pilot_runs(found: Benchmark, best: Hits | None = None) -> list[PilotRun]:
     rows: a gain is over all that is cheap. On shifted rows it is the probe, as nothing else has vectors of these.
     """
     runs: list[PilotRun] = []
-    for labels in found.budgets:
-        probes, tuned = found.of("probe", labels), found.of("hand-off", labels)
-        hits = [[cell.hits(found.test_rows) for cell in probes]]
+    for labels in found.label_counts:
+        probes, tuned = found.cells_of("linear-probe", labels), found.cells_of("lp-ft", labels)
+        hits = [[cell.correct_rows(found.test_rows) for cell in probes]]
         if best:
             hits.append([best(labels, cell.seed) for cell in probes])
         most = max(hits, key=lambda each: sum(int(one.sum()) for one in each))

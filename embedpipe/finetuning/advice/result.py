@@ -12,7 +12,7 @@ from embedpipe.statistics import Estimate
 
 
 @dataclass(frozen=True)
-class CheapOption:
+class FrozenBaseline:
     """A head on stored vectors, measured by cross-validation on training and validation rows.
 
     Attributes
@@ -29,8 +29,8 @@ class CheapOption:
         Its accuracy less the plain probe's on the same rows; None for the plain probe itself.
     adjusted : float or None
         The p-value of no difference, by Holm's correction for all pairs of options.
-    told : str
-        ``better``, ``worse``, ``equivalent`` or ``undecided`` beside the plain probe; ``plain`` for itself.
+    verdict : str
+        ``better``, ``worse``, ``equivalent`` or ``undecided`` beside the plain probe; ``reference`` for itself.
     """
 
     name: str
@@ -41,18 +41,18 @@ class CheapOption:
     accuracy: Estimate
     difference: Estimate | None
     adjusted: float | None
-    told: str
+    verdict: str
 
 
 @dataclass(frozen=True)
-class Cheap:
+class FrozenBaselines:
     """All that can be had without training the network.
 
     Attributes
     ----------
-    options : list of CheapOption
+    options : list of FrozenBaseline
         The best first.
-    plain : CheapOption
+    plain : FrozenBaseline
         ``logreg`` on the last layer of the first store.
     chosen : Estimate
         Accuracy of the best option, where it is chosen on other rows than it is measured on: the best of many is
@@ -64,15 +64,15 @@ class Cheap:
     notes : list of str
     """
 
-    options: list[CheapOption]
-    plain: CheapOption
+    options: list[FrozenBaseline]
+    plain: FrozenBaseline
     chosen: Estimate
     rows: int
     protocol: str
     notes: list[str]
 
     @property
-    def best(self) -> CheapOption:
+    def best(self) -> FrozenBaseline:
         """The option with the best mean."""
         return self.options[0]
 
@@ -83,7 +83,7 @@ class NextStep:
 
     Attributes
     ----------
-    told : str
+    description : str
         What it is, in words.
     verb : str
         ``advise`` or ``benchmark``: the function of that name, and the command.
@@ -95,7 +95,7 @@ class NextStep:
         What it takes, about; None where that could not be measured.
     """
 
-    told: str
+    description: str
     verb: str
     sources: list[str]
     options: dict[str, Any]
@@ -119,7 +119,7 @@ class Advice:
     Attributes
     ----------
     verdict : Verdict
-    cheap : Cheap
+    frozen_baselines : FrozenBaselines
         What can be had without it.
     pilot : Benchmark or None
         None where none was run.
@@ -130,14 +130,14 @@ class Advice:
     would_change : list of str
         What would change its mind.
     next_step : NextStep or None
-        What would settle it, where it cannot be told yet.
+        What would settle it, where it is open.
     notes : list of str
     seconds : float
         Wall time of it all.
     """
 
     verdict: Verdict
-    cheap: Cheap
+    frozen_baselines: FrozenBaselines
     pilot: Benchmark | None
     label: str
     device: str

@@ -18,7 +18,7 @@ MOST_SEEDS = 10
 
 
 @dataclass(frozen=True)
-class SettlingRun:
+class DecidingRun:
     """Fine-tuning runs that would settle it: on so many labels, with so many more seeds, in so many minutes in all."""
 
     labels: int
@@ -45,8 +45,8 @@ class Verdict:
     minutes, gain_per_minute : float or None
         One fine-tuning run on all labels, and the gain (a share) for each of its minutes.
     evidence, would_change : list of str
-        Why, and what else than ``settling_run`` would change it, in plain sentences.
-    settling_run : SettlingRun or None
+        Why, and what else than ``deciding_run`` would change it, in plain sentences.
+    deciding_run : DecidingRun or None
         What would settle it most likely; None where it is decided, or no run would decide it.
     """
 
@@ -59,7 +59,7 @@ class Verdict:
     gain_per_minute: float | None
     evidence: list[str]
     would_change: list[str]
-    settling_run: SettlingRun | None
+    deciding_run: DecidingRun | None
 
 
 def judge(
@@ -136,7 +136,11 @@ def judge(
         decision = "not worth it"
     elif pilot and pilot.pays(min_gain) and pilot.keeps(shift_margin):
         decision = "worth it"
-    settling = _settle(pilot, labels_at_full, minutes, min_gain, shift_margin) if decision == "can't tell yet" else None
+    settling = (
+        _cheapest_deciding_run(pilot, labels_at_full, minutes, min_gain, shift_margin)
+        if decision == "can't tell yet"
+        else None
+    )
     return Verdict(
         decision=decision,
         gain=gain,
@@ -147,25 +151,25 @@ def judge(
         gain_per_minute=gain.value / minutes if gain and minutes else None,
         evidence=_evidence(pilot, ceiling, labels_at_full, minutes, min_gain, shift_margin),
         would_change=_would_change(decision, pilot, min_gain, shift_margin),
-        settling_run=settling,
+        deciding_run=settling,
     )
 
 
-def _settle(
+def _cheapest_deciding_run(
     pilot: Pilot | None, labels_at_full: int, minutes: float | None, min_gain: float, shift_margin: float
-) -> SettlingRun | None:
+) -> DecidingRun | None:
     """Return the cheapest run that can be expected to decide."""
     if pilot is None:
         quarter = max(labels_at_full // 4, 1)
-        return SettlingRun(quarter, 2, None if minutes is None else 2 * minutes * quarter / labels_at_full)
+        return DecidingRun(quarter, 2, None if minutes is None else 2 * minutes * quarter / labels_at_full)
     cost = pilot.minutes * pilot.labels / labels_at_full
     whole = pilot.labels == labels_at_full
-    full = None if whole else SettlingRun(labels_at_full, 2, 2 * pilot.minutes)
+    full = None if whole else DecidingRun(labels_at_full, 2, 2 * pilot.minutes)
     for more in range(1, MOST_SEEDS + 1 - pilot.gain.seeds):
         sure = pilot.pays(min_gain, more) and pilot.keeps(shift_margin, more)
         unknown = not pilot.gain.freedom and whole  # a first repeat shows the spread
         if unknown or sure or (whole and pilot.gain.interval(more).high <= min_gain):
-            again = SettlingRun(pilot.labels, more, more * cost)
+            again = DecidingRun(pilot.labels, more, more * cost)
             return again if full is None or more * cost < 2 * pilot.minutes else full
     return full
 
@@ -208,7 +212,7 @@ def _evidence(
             f"On shifted data it changes accuracy by {_span(pilot.shift.interval())}; "
             f"a fall of {_points(shift_margin)} would be borne."
         )
-    return said if minutes is None else [*said, f"One run on all labels takes {told_time(minutes)}."]
+    return said if minutes is None else [*said, f"One run on all labels takes {rough_duration(minutes)}."]
 
 
 def _would_change(decision: Decision, pilot: Pilot | None, min_gain: float, shift_margin: float) -> list[str]:
@@ -229,7 +233,7 @@ def _would_change(decision: Decision, pilot: Pilot | None, min_gain: float, shif
     if gain.value - gain.below <= min_gain < gain.value + gain.above:
         said.append("More held-out rows: so few leave the gain open, however many seeds are run.")
     if not pilot.keeps(shift_margin):
-        said.append("A network that keeps its accuracy on shifted data: the hand-off, or its first layers frozen.")
+        said.append("A network that keeps its accuracy on shifted data: LP-FT, or its first layers frozen.")
     return [*said, "Another backbone: a better probe leaves less to gain."]
 
 
@@ -249,7 +253,7 @@ def _seeds(number: int) -> str:
     return f"{number} seed{'s' if number > 1 else ''}"
 
 
-def told_time(minutes: float) -> str:
+def rough_duration(minutes: float) -> str:
     """Return minutes in words, as roughly as they are known."""
     if minutes < 1:
         return "less than a minute"

@@ -18,12 +18,12 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError, nearest
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.benchmark.cell_runner import CellRunner
-from embedpipe.finetuning.benchmark.differences import find_contrasts, find_saved
-from embedpipe.finetuning.benchmark.label_sampling import check_sizes
+from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
+from embedpipe.finetuning.benchmark.label_sampling import check_label_counts
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, kinds_of_shift
-from embedpipe.finetuning.benchmark.time_budget import plan_sizes
+from embedpipe.finetuning.benchmark.time_budget import plan_label_counts
 from embedpipe.finetuning.lock import working_alone
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.source import open_images
@@ -96,7 +96,7 @@ def benchmark(
 
     Examples
     --------
-    >>> embedpipe.benchmark("photos.features", to="photos.benchmark", budget="2h")  # doctest: +SKIP
+    >>> embedpipe.benchmark("photos.features", to="photos.benchmark", time_budget="2h")  # doctest: +SKIP
     """
     chosen, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("benchmark")
@@ -107,11 +107,11 @@ def benchmark(
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
         split = read_split_rows(store, label, split_options)
         pool = np.sort(np.concatenate([split.train, split.validation]))
-        check_sizes(chosen.sizes, split.y, pool)
+        check_label_counts(chosen.label_counts, split.y, pool)
         kinds = [] if len(split.shifted) else kinds
         folder.claim(_key(store, split, kinds, training))
         run = CellRunner(store, label, split, pool, kinds, training, reload_options, device, folder, Progress(progress))
-        budgets, seeds, notes = plan_sizes(run, chosen, wanted)
+        budgets, seeds, notes = plan_label_counts(run, chosen, wanted)
         cells = run.cells(budgets, seeds, wanted)
         folder.clear()
         found = Benchmark(
@@ -120,20 +120,20 @@ def benchmark(
             label=label,
             device=folder.facts["device"],
             classes=split.classes.tolist(),
-            budgets=budgets,
+            label_counts=budgets,
             seeds=seeds,
             learners=wanted,
             test_rows=len(split.test) - len(folder.facts[CLEAN]),
             severities=list(chosen.severities) if kinds else [],
             cells=[one.cell for one in cells],
-            contrasts=[],
-            saved=[],
+            differences=[],
+            savings=[],
             splits_id=split.splits.identity,
             notes=[*split.splits.notes, *notes, *_failures(folder, cells)],
             seconds=sum(one.cell.seconds + one.measuring for one in cells),
-            guess=float(np.bincount(split.y[split.test]).max() / len(split.test)),
+            majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
         )
-        return dataclasses.replace(found, contrasts=find_contrasts(found), saved=find_saved(found))
+        return dataclasses.replace(found, differences=find_differences(found), savings=find_savings(found))
 
 
 def _checked(learners: Sequence[Learner]) -> list[Learner]:

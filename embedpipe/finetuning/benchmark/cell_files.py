@@ -110,7 +110,7 @@ class RunFolder:
             made = Cell(epochs=epochs, **cell)
             if (made.learner, made.labels, made.seed) != (learner, labels, seed) or not 0 <= made.accuracy <= 1:
                 raise ValueError("it is another cell")
-            bytes.fromhex(made.right)
+            bytes.fromhex(made.correct)
             return FinishedCell(made, found["measuring"], found["failed"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UsageError):

@@ -12,7 +12,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
-from embedpipe.finetuning.benchmark.learners import Bench
+from embedpipe.finetuning.benchmark.learners import CellTrainer
 from embedpipe.finetuning.benchmark.result import Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupted, decoded
 from embedpipe.finetuning.options import FineTuneOptions
@@ -49,7 +49,7 @@ class CellRunner:
         found = [self.folder.read(*place) for place in grid]
         missing = [place for place, one in zip(grid, found, strict=True) if one is None]
         if missing or not {"device", "embedding", CLEAN} <= self.folder.facts.keys():
-            _ = self.bench
+            _ = self.trainer
         with self.progress.step("training", len(missing), "cells") as advance:
             for place in missing:
                 self.train(*place)
@@ -59,7 +59,7 @@ class CellRunner:
     def train(self, learner: Learner, labels: int, seed: int) -> None:
         """Train and measure a cell, and keep it."""
         draw = draw_labels(self.split.y, self.split.splits.groups, self.pool, labels, seed)
-        found = self.bench.learn(learner, draw)
+        found = self.trainer.learn(learner, draw)
         self.folder.write(found)
         self.progress.say(
             f"{learner}, {labels:,} labels, seed {seed}: {found.cell.accuracy:.2%} of the test rows, "
@@ -67,7 +67,7 @@ class CellRunner:
         )
 
     @cached_property
-    def bench(self) -> Bench:
+    def trainer(self) -> CellTrainer:
         """The network and the test pictures, made ready once."""
         begin = time.perf_counter()
         split, folder = self.split, self.folder
@@ -94,7 +94,7 @@ class CellRunner:
         X = read_finite(store, [layer], split.ids)
         first = {"device": str(frozen.device), "embedding": per_picture, "setup": time.perf_counter() - begin}
         folder.note(**{**first, **folder.facts})
-        return Bench(split, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)
+        return CellTrainer(split, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)
 
     def _check_same(self, name: str, left_out: dict[str, str]) -> None:
         """Keep which pictures were left out; raise UsageError if finished cells were measured on others."""

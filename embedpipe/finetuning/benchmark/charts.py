@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.paired_runs import Measured
+from embedpipe.finetuning.benchmark.paired_runs import SeedMean
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner
 from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.split_rows import SHIFTED
@@ -44,9 +44,9 @@ from embedpipe.statistics.paired import wilson
 Shares = npt.NDArray[np.float64]
 #: A learner's ink, matplotlib's marker and line, and what it is: never the colour alone.
 LOOKS: dict[Learner, tuple[str, str, Any, str]] = {
-    "probe": ("ink", "s", (0, (5, 2)), "linear head on frozen features"),
-    "hand-off": ("blue", "o", "-", "fine-tuned, begun as the probe"),
-    "plain": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned with a random head"),
+    "linear-probe": ("ink", "s", (0, (5, 2)), "linear head on frozen features"),
+    "lp-ft": ("blue", "o", "-", "fine-tuned, begun as the probe"),
+    "finetune": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned with a random head"),
     "scratch": ("faint", "X", (0, (1, 1.5)), "trained from random weights"),
 }
 #: Inks of a page, which gives them its colours, and of a picture.
@@ -85,7 +85,7 @@ def take_means(found: Benchmark, learner: Learner) -> list[Mean]:
 
     Intervals, 95 %, allow for other seeds and other test rows, as those of the verdict do.
     """
-    groups = {labels: cells for labels in found.budgets if (cells := found.of(learner, labels))}
+    groups = {labels: cells for labels in found.label_counts if (cells := found.cells_of(learner, labels))}
     values = {labels: np.array([cell.accuracy for cell in cells]) for labels, cells in groups.items()}
     freedom = sum(len(each) - 1 for each in values.values())
     pooled = sum(float(((each - each.mean()) ** 2).sum()) for each in values.values()) / max(freedom, 1)
@@ -102,7 +102,7 @@ def largest(found: Benchmark, has: Callable[[Cell], object] = bool) -> int | Non
 
 def kept_epoch(cell: Cell) -> Epoch:
     """Return the epoch whose weights a trained cell kept."""
-    return next(epoch for epoch in cell.epochs if epoch.number == cell.best)
+    return next(epoch for epoch in cell.epochs if epoch.number == cell.best_epoch)
 
 
 def draw_accuracy(found: Benchmark, over: Literal["labels", "seconds"]) -> str | None:
@@ -128,7 +128,7 @@ def draw_training(found: Benchmark, labels: int) -> str:
     panel = add_panel(figure, 48, 34, 14, 46)
     shown: dict[Learner, str] = {}
     for learner in found.learners:
-        cells = found.of(learner, labels)
+        cells = found.cells_of(learner, labels)
         ink, marker, line, _ = LOOKS[learner]
         trained = [cell for cell in cells if cell.epochs]
         for cell in trained:
@@ -142,7 +142,7 @@ def draw_training(found: Benchmark, labels: int) -> str:
             panel.plot(range(together), means, color=ON_PAGE[ink], linestyle=line, linewidth=2)
             shown[learner] = f"{learner} from {percent(means[0])} to {percent(means[-1])} in {together - 1} epochs"
         elif cells:
-            height = float(np.mean([cell.start for cell in cells]))
+            height = float(np.mean([cell.initial_accuracy for cell in cells]))
             panel.axhline(height, color=ON_PAGE[ink], linestyle=line, linewidth=1.6)
             shown[learner] = f"{learner} {percent(height)}"
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -159,7 +159,7 @@ def draw_robustness(found: Benchmark, labels: int) -> str:
     panel = add_panel(figure, 48, 34, 14, 46)
     severities = np.array([0, *found.severities], float)
     shown: dict[Learner, str] = {}
-    measured = {learner: severity_curves(found.of(learner, labels)) for learner in found.learners}
+    measured = {learner: severity_curves(found.cells_of(learner, labels)) for learner in found.learners}
     measured = {learner: curves for learner, curves in measured.items() if len(curves)}
     for i, (learner, curves) in enumerate(measured.items()):
         ink, marker, line, _ = LOOKS[learner]
@@ -241,7 +241,7 @@ def _interval(values: Shares, pooled: float, freedom: int, rows: int) -> Estimat
         return None
     share, low, high = wilson(min(rows, round(float(values.mean()) * rows)), rows)
     variance = max(pooled, float(values.var(ddof=1)))
-    at = Measured(float(values.mean()), len(values), variance, freedom, share - low, high - share).interval()
+    at = SeedMean(float(values.mean()), len(values), variance, freedom, share - low, high - share).interval()
     return Estimate(at.value, max(0.0, at.low), min(1.0, at.high))
 
 

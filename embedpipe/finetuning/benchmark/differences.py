@@ -9,57 +9,57 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, read_pilot
-from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Contrast, Learner, Saved
+from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner, LearnerDifference, Savings
 from embedpipe.finetuning.split_rows import PARTS
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import LEVEL, wilson
 
 #: Which learners are held against each other, where both are there.
 PAIRS: tuple[tuple[Learner, Learner], ...] = (
-    ("hand-off", "probe"),
-    ("hand-off", "plain"),
-    ("hand-off", "scratch"),
-    ("plain", "probe"),
-    ("plain", "scratch"),
-    ("probe", "scratch"),
+    ("lp-ft", "linear-probe"),
+    ("lp-ft", "finetune"),
+    ("lp-ft", "scratch"),
+    ("finetune", "linear-probe"),
+    ("finetune", "scratch"),
+    ("linear-probe", "scratch"),
 )
 
 
-def find_contrasts(found: Benchmark) -> list[Contrast]:
+def find_differences(found: Benchmark) -> list[LearnerDifference]:
     """Return the differences of all pairs of learners at all budgets."""
     pairs = [pair for pair in PAIRS if {*pair} <= {*found.learners}]
     return [
-        _contrast(found.of(learner, labels), found.of(less, labels), found.test_rows)
-        for learner, less in pairs
-        for labels in found.budgets
+        _difference(found.cells_of(learner, labels), found.cells_of(reference, labels), found.test_rows)
+        for learner, reference in pairs
+        for labels in found.label_counts
     ]
 
 
-def find_saved(found: Benchmark) -> list[Saved]:
+def find_savings(found: Benchmark) -> list[Savings]:
     """Return what each learner of a pair saves against the other."""
-    return [_saved(found, *pair) for pair in PAIRS if {*pair} <= {*found.learners}]
+    return [_savings(found, *pair) for pair in PAIRS if {*pair} <= {*found.learners}]
 
 
-def _contrast(ones: Sequence[Cell], others: Sequence[Cell], rows: int) -> Contrast:
+def _difference(ones: Sequence[Cell], others: Sequence[Cell], rows: int) -> LearnerDifference:
     """Compare cells of two learners at one budget, in the order of the seeds."""
     pairs = list(zip(ones, others, strict=True))
     first = ones[0]
     runs = [pair_of(one, other, rows) for one, other in pairs]
-    pilot = read_pilot(runs, first.labels, rows, max(len(first.shifted_right), 1))
+    pilot = read_pilot(runs, first.labels, rows, max(len(first.shifted_correct), 1))
     trained = all(len(cell.epochs) > 1 for pair in pairs for cell in pair)
-    return Contrast(
+    return LearnerDifference(
         learner=first.learner,
-        less=others[0].learner,
+        reference=others[0].learner,
         labels=first.labels,
         accuracy=pilot.gain.interval(),
-        start=_start(pairs),
-        after_one=_of_validation(
+        initial_accuracy=_start(pairs),
+        after_one_epoch=_of_validation(
             [(one.epochs[1].accuracy, other.epochs[1].accuracy) for one, other in pairs], first.labels
         )
         if trained
         else None,
         slope=_over_seeds([_slope(one) - _slope(other) for one, other in pairs]) if trained else None,
-        shifted=pilot.shift.interval() if pilot.shift else None,
+        shifted_accuracy=pilot.shift.interval() if pilot.shift else None,
     )
 
 
@@ -68,16 +68,16 @@ def pair_of(one: Cell, other: Cell, rows: int, hits: npt.NDArray[np.bool_] | Non
 
     Where ``hits`` are given, they say which test rows the other has right instead of its cell.
     """
-    a, b = one.hits(rows), other.hits(rows) if hits is None else hits
-    apart = np.subtract(one.shifted_right, other.shifted_right)
+    a, b = one.correct_rows(rows), other.correct_rows(rows) if hits is None else hits
+    apart = np.subtract(one.shifted_correct, other.shifted_correct)
     return PilotRun(
         labels=one.labels,
         seed=one.seed,
         probe=float(b.mean()),
         tuned=one.accuracy,
         seconds=one.seconds,
-        shifted_probe=other.robust,
-        shifted_tuned=one.robust,
+        shifted_probe=other.shifted_accuracy,
+        shifted_tuned=one.shifted_accuracy,
         paired=(int((a & b).sum()), int((b & ~a).sum()), int((a & ~b).sum()), int((~a & ~b).sum())),
         shifted_error=float(apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else None,
     )
@@ -86,8 +86,8 @@ def pair_of(one: Cell, other: Cell, rows: int, hits: npt.NDArray[np.bool_] | Non
 def _start(pairs: Sequence[tuple[Cell, Cell]]) -> Estimate:
     """Compare learners before training. A hand-off is the probe then, so that validation rows leave nothing open."""
     one, other = pairs[0]
-    starts = [(one.start, other.start) for one, other in pairs]
-    same = {one.learner, other.learner} == {"probe", "hand-off"}
+    starts = [(one.initial_accuracy, other.initial_accuracy) for one, other in pairs]
+    same = {one.learner, other.learner} == {"linear-probe", "lp-ft"}
     return _over_seeds([a - b for a, b in starts]) if same else _of_validation(starts, one.labels)
 
 
@@ -107,7 +107,7 @@ def _of_validation(accuracies: Sequence[tuple[float, float]], labels: int) -> Es
 
 def _slope(cell: Cell) -> float:
     """Return the accuracy won per epoch, up to the best one; 0 where that is before any training."""
-    return (cell.epochs[cell.best].accuracy - cell.epochs[0].accuracy) / max(cell.best, 1)
+    return (cell.epochs[cell.best_epoch].accuracy - cell.epochs[0].accuracy) / max(cell.best_epoch, 1)
 
 
 def _over_seeds(differences: Sequence[float]) -> Estimate:
@@ -120,20 +120,22 @@ def _over_seeds(differences: Sequence[float]) -> Estimate:
     return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0))
 
 
-def _saved(found: Benchmark, learner: Learner, less: Learner) -> Saved:
+def _savings(found: Benchmark, learner: Learner, reference: Learner) -> Savings:
     """Find, for each seed, where one curve reaches the other's end; nothing is saved against a guess."""
-    ends = found.of(less, found.budgets[-1])
+    ends = found.cells_of(reference, found.label_counts[-1])
     accuracy = float(np.mean([end.accuracy for end in ends]))
-    if wilson(round(accuracy * found.test_rows), found.test_rows)[1] <= found.guess:
-        return Saved(learner, less, accuracy, None, None)
+    if wilson(round(accuracy * found.test_rows), found.test_rows)[1] <= found.majority_accuracy:
+        return Savings(learner, reference, accuracy, None, None)
     budgets, seconds = [], []
     for end in ends:
-        curve = [cell for labels in found.budgets for cell in found.of(learner, labels) if cell.seed == end.seed]
+        curve = [
+            cell for labels in found.label_counts for cell in found.cells_of(learner, labels) if cell.seed == end.seed
+        ]
         budgets.append(_reached(curve, end.accuracy, [cell.labels for cell in curve]))
         seconds.append(_reached(curve, end.accuracy, [cell.seconds for cell in curve]))
-    return Saved(
+    return Savings(
         learner,
-        less,
+        reference,
         accuracy,
         _share(budgets, [end.labels for end in ends]),
         _share(seconds, [end.seconds for end in ends]),

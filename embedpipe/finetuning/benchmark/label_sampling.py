@@ -76,23 +76,23 @@ def draw_labels(y: Rows, groups: Rows | None, pool: Rows, labels: int, seed: int
     return Draw(labels, seed, rows[~held], rows[held])
 
 
-def smallest_budget(y: Rows, pool: Rows) -> int:
+def smallest_label_count(y: Rows, pool: Rows) -> int:
     """Return the fewest labels that give both sides two rows of every class that has them."""
     return int(np.minimum(np.bincount(y[pool]), 2 * FEWEST).sum())
 
 
-def check_sizes(sizes: tuple[int, ...], y: Rows, pool: Rows) -> None:
+def check_label_counts(sizes: tuple[int, ...], y: Rows, pool: Rows) -> None:
     """Raise UsageError or TrainingDataError if there are fewer rows, or too few to learn from."""
-    least = smallest_budget(y, pool)
+    least = smallest_label_count(y, pool)
     if len(np.unique(y[pool])) < 2 or len(pool) < 2 * FEWEST:
         raise TrainingDataError(f"{len(pool)} rows are too few to draw labels from, or of one class: label more")
     for labels in sizes:
         if labels > len(pool):
-            raise UsageError(f"sizes={list(sizes)}: there are {len(pool)} labels beside the test rows")
+            raise UsageError(f"label_counts={list(sizes)}: there are {len(pool)} labels beside the test rows")
         if labels < least:
             raise UsageError(
-                f"sizes={list(sizes)}: {labels} labels are too few for {FEWEST} of each class to train on and as "
-                f"many to stop by: give {least} at least"
+                f"label_counts={list(sizes)}: {labels} labels are too few for {FEWEST} of each class to train on and "
+                f"as many to stop by: give {least} at least"
             )
 
 
@@ -104,7 +104,7 @@ def ladders(sizes: tuple[int, ...], y: Rows, pool: Rows) -> Iterator[list[int]]:
     if sizes:
         yield from (list(sizes[:count]) for count in range(len(sizes), 0, -1))
         return
-    least, top = smallest_budget(y, pool), len(pool)
+    least, top = smallest_label_count(y, pool), len(pool)
     while top >= least:
         times = 4 if top >= least * 4 ** (SIZES - 1) else 2
         found = [top // times**power for power in range(SIZES)]

@@ -45,7 +45,7 @@ UNSEEN = 20.0
 
 
 @dataclass
-class Bench:
+class CellTrainer:
     """What all cells of a benchmark share, and how each is trained and measured.
 
     Parameters
@@ -76,7 +76,7 @@ class Bench:
 
     def learn(self, learner: Learner, draw: Draw) -> FinishedCell:
         """Train a learner on a draw, from where it was if it was killed, and measure it."""
-        return self._probe(draw) if learner == "probe" else self._network(learner, draw)
+        return self._probe(draw) if learner == "linear-probe" else self._network(learner, draw)
 
     def _probe(self, draw: Draw) -> FinishedCell:
         begin = time.perf_counter()
@@ -86,12 +86,21 @@ class Bench:
         start = float((self.fit_probe(draw.train).logits(self.X[held]).argmax(1) == self.split.y[held]).mean())
         begin = time.perf_counter()
         measured = self._measure(lambda view: probe.logits(self._vectors_of(view)))
-        cell = Cell("probe", draw.labels, draw.seed, start=start, epochs=[], best=0, seconds=seconds, **measured)
+        cell = Cell(
+            "linear-probe",
+            draw.labels,
+            draw.seed,
+            initial_accuracy=start,
+            epochs=[],
+            best_epoch=0,
+            seconds=seconds,
+            **measured,
+        )
         return FinishedCell(cell, time.perf_counter() - begin)
 
     def _network(self, learner: Learner, draw: Draw) -> FinishedCell:
         split, options = self.split, dataclasses.replace(self.options, seed=draw.seed)
-        if learner == "hand-off":
+        if learner == "lp-ft":
             head = self.fit_probe(draw.train)
         else:
             head = _random_head(self.X.shape[1], split.classes, draw.seed)
@@ -119,20 +128,20 @@ class Bench:
             options,
             state=state,
             key=key,
-            last_rate=RANDOM_HEAD if learner == "plain" else 1.0,
-            softened=SOFTENED if learner == "hand-off" else 1.0,
+            last_rate=RANDOM_HEAD if learner == "finetune" else 1.0,
+            softened=SOFTENED if learner == "lp-ft" else 1.0,
         )
         run = trainer.fit(Progress(False))
-        if learner == "hand-off" and not run.best.number:  # the probe was better: it has all labels
+        if learner == "lp-ft" and not run.best.number:  # the probe was better: it has all labels
             network.put_head(self.fit_probe(draw.rows))
         begin = time.perf_counter()
         cell = Cell(
             learner,
             draw.labels,
             draw.seed,
-            start=run.epochs[0].accuracy,
+            initial_accuracy=run.epochs[0].accuracy,
             epochs=run.epochs,
-            best=run.best.number,
+            best_epoch=run.best.number,
             seconds=sum(epoch.seconds for epoch in run.epochs),
             **self._measure(lambda view: _logits(network, view)),
         )
@@ -148,7 +157,7 @@ class Bench:
 
     def _measure(self, logits_of: Judge) -> dict[str, Any]:
         """Return a cell's figures on the test rows and the shifted ones."""
-        found: dict[str, Any] = {"shifted": {}, "shifted_right": []}
+        found: dict[str, Any] = {"shifted": {}, "shifted_correct": []}
         shares = []
         for view in self.views:
             logits, y = logits_of(view), self.split.y[view.rows]
@@ -156,12 +165,12 @@ class Bench:
             if view.name == CLEAN:
                 found["accuracy"] = float(right.mean())
                 found["log_loss"] = float(-log_softmax(logits, axis=1)[np.arange(len(y)), y].mean())
-                found["right"] = np.packbits(right).tobytes().hex()
+                found["correct"] = np.packbits(right).tobytes().hex()
             else:
                 found["shifted"].setdefault(view.name, []).append(float(right.mean()))
                 shares.append(right)
         if shares:
-            found["shifted_right"] = np.mean(shares, axis=0).round(6).tolist()
+            found["shifted_correct"] = np.mean(shares, axis=0).round(6).tolist()
         return found
 
     def _vectors_of(self, view: View) -> npt.NDArray[np.float32]:

@@ -23,7 +23,7 @@ class BenchmarkOptions:
         If a value is not one that there is.
     """
 
-    sizes: tuple[int, ...] = field(
+    label_counts: tuple[int, ...] = field(
         default=(), metadata={"help": "Numbers of labels to learn from; by default about four, the largest being all."}
     )
     seeds: int = field(default=5, metadata={"help": "Draws of labels at each budget, counted up from --seed."})
@@ -34,17 +34,17 @@ class BenchmarkOptions:
     severities: tuple[int, ...] = field(
         default=(1, 3, 5), metadata={"help": "How strongly images are corrupted, 1 (slightly) to 5 (heavily)."}
     )
-    budget: str | None = field(
+    time_budget: str | None = field(
         default=None, metadata={"help": "10min, 2h: leave out the largest sizes, so that the rest fits."}
     )
 
     def __post_init__(self) -> None:
-        for name in ("sizes", "severities"):
+        for name in ("label_counts", "severities"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         given = (self.corruptions,) if isinstance(self.corruptions, str) else self.corruptions
         object.__setattr__(self, "corruptions", tuple(dict.fromkeys(given)))
-        if self.sizes and self.sizes[0] < 1:
-            raise UsageError(f"sizes={list(self.sizes)} are numbers of labels: give 1 and more")
+        if self.label_counts and self.label_counts[0] < 1:
+            raise UsageError(f"label_counts={list(self.label_counts)} are numbers of labels: give 1 and more")
         if not self.severities or self.severities[0] < 1 or self.severities[-1] > 5:
             raise UsageError(f"severities={list(self.severities)} are not from 1 to 5, one at least")
         if self.seeds < 1:
@@ -54,11 +54,11 @@ class BenchmarkOptions:
     @property
     def seconds_allowed(self) -> float | None:
         """The time budget in seconds; None where there is none."""
-        if self.budget is None:
+        if self.time_budget is None:
             return None
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(self.budget))
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(self.time_budget))
         if found is None or not float(found[1]):
-            raise UsageError(f"budget={self.budget!r} is no time: write 90s, 10min or 2h")
+            raise UsageError(f"time_budget={self.time_budget!r} is no time: write 90s, 10min or 2h")
         return float(found[1]) * UNITS[found[2]]
 
 

@@ -14,7 +14,7 @@ from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark import charts as learning_charts
 from embedpipe.finetuning.benchmark.charts import LOOKS, Mean, kept_epoch, largest, take_means
-from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner, Saved
+from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner, Savings
 from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.report.drawing.wording import duration, percent, points
 from embedpipe.report.page import check_page, write_page
@@ -73,7 +73,7 @@ def _facts(found: Benchmark) -> dict[str, Any]:
     at = largest(found)
     top = {learner: mean for learner, each in means.items() for mean in each if mean.labels == at}
     winner = max(top, key=lambda learner: top[learner].value)
-    compared = sorted({one.labels for one in found.contrasts}, reverse=True)
+    compared = sorted({one.labels for one in found.differences}, reverse=True)
     cells = sorted(found.cells, key=lambda cell: (found.learners.index(cell.learner), cell.labels, cell.seed))
     return {
         "found": found,
@@ -84,19 +84,21 @@ def _facts(found: Benchmark) -> dict[str, Any]:
         "best": top[winner],
         "rivals": [_against(found, winner, one, top) for one in top if one != winner],
         "probe": _probe(found, top),
-        "savings": [_saving(found, one) for one in found.saved if one.learner == winner and one.known],
+        "savings": [_saving(found, one) for one in found.savings if one.learner == winner and one.known],
         "means": means,
         "curves": learning_charts.draw_accuracy(found, "labels") if several else None,
         "costs": learning_charts.draw_accuracy(found, "seconds") if several else None,
         "trained": trained,
         "training": learning_charts.draw_training(found, trained) if trained else None,
-        "runs": [(one, _run(found.of(one, trained))) for one in means if found.of(one, trained)] if trained else [],
+        "runs": [(one, _run(found.cells_of(one, trained))) for one in means if found.cells_of(one, trained)]
+        if trained
+        else [],
         "shifted": shifted,
         "robustness": learning_charts.draw_robustness(found, corrupted) if corrupted else None,
         "own_shift": any(SHIFTED in cell.shifted for cell in found.cells if cell.labels == shifted),
         "robust": list(_robust(found, shifted)) if shifted else [],
-        "groups": [(labels, [one for one in found.contrasts if one.labels == labels]) for labels in compared],
-        "saved": [(one, _full(found, one.less)) for one in found.saved],
+        "groups": [(labels, [one for one in found.differences if one.labels == labels]) for labels in compared],
+        "saved": [(one, _full(found, one.reference)) for one in found.savings],
         "cells": cells,
         "max_cells": MAX_CELLS,
         "points": points,
@@ -111,12 +113,12 @@ def _facts(found: Benchmark) -> dict[str, Any]:
     }
 
 
-def _difference(found: Benchmark, learner: Learner, less: Learner, labels: int) -> Estimate | None:
+def _difference(found: Benchmark, learner: Learner, reference: Learner, labels: int) -> Estimate | None:
     """Return by how much one learner is above another, with an interval; None where no interval is known."""
-    for one in found.contrasts:
-        if (one.learner, one.less, one.labels) == (learner, less, labels):
+    for one in found.differences:
+        if (one.learner, one.reference, one.labels) == (learner, reference, labels):
             return one.accuracy if bounded(one.accuracy) else None
-        if (one.learner, one.less, one.labels) == (less, learner, labels):
+        if (one.learner, one.reference, one.labels) == (reference, learner, labels):
             at = Estimate(-one.accuracy.value, -one.accuracy.high, -one.accuracy.low)
             return at if bounded(at) else None
     return None
@@ -138,19 +140,19 @@ def _against(found: Benchmark, winner: Learner, other: Learner, top: dict[Learne
 
 def _probe(found: Benchmark, top: dict[Learner, Mean]) -> str:
     """Say whether the probe is enough at the largest budget, and what the best of the others costs."""
-    if "probe" not in top:
+    if "linear-probe" not in top:
         return "The probe was not measured at this budget, so whether it is enough cannot be told."
-    others = [learner for learner in top if learner != "probe"]
+    others = [learner for learner in top if learner != "linear-probe"]
     if not others:
         return "Only the probe was measured, so whether another learner does better cannot be told."
     best = max(others, key=lambda learner: top[learner].value)
-    at = _difference(found, best, "probe", top[best].labels)
+    at = _difference(found, best, "linear-probe", top[best].labels)
     cost = ""
-    if top[best].seconds > 0 and top["probe"].seconds > 0:
-        times = [duration(top[learner].seconds).replace(" ", "\xa0") for learner in (best, "probe")]
+    if top[best].seconds > 0 and top["linear-probe"].seconds > 0:
+        times = [duration(top[learner].seconds).replace(" ", "\xa0") for learner in (best, "linear-probe")]
         cost = f" A run of it takes {times[0]}, one of the probe {times[1]}."
     if at is None:
-        gain = points(top[best].value - top["probe"].value)
+        gain = points(top[best].value - top["linear-probe"].value)
         return f"Whether the probe is enough cannot be told: {best} gains {gain} points, without an interval.{cost}"
     ends = f"{points(at.value)} points ({_ends(at)})"
     if at.high < 0:
@@ -162,15 +164,15 @@ def _probe(found: Benchmark, top: dict[Learner, Mean]) -> str:
     return f"Whether the probe is enough cannot be told: the best of the others, {best}, gains {ends} over it.{cost}"
 
 
-def _saving(found: Benchmark, one: Saved) -> str:
+def _saving(found: Benchmark, one: Savings) -> str:
     """Say what a learner needs for what another has at its largest budget."""
     needs = []
     for at, of in ((one.labels, "labels"), (one.seconds, "training time")):
         if at:
             needs.append(f"{_share(at.value)} of the {of} ({_shares(at)})")
-    most = _full(found, one.less)
+    most = _full(found, one.reference)
     at_most = f" with {most.labels:,} labels" if most else ""
-    return f"For the {percent(one.accuracy)} of {one.less}{at_most}, {one.learner} needs {' and '.join(needs)}."
+    return f"For the {percent(one.accuracy)} of {one.reference}{at_most}, {one.learner} needs {' and '.join(needs)}."
 
 
 def _full(found: Benchmark, learner: Learner) -> Mean | None:
@@ -208,9 +210,9 @@ def _run(cells: list[Cell]) -> dict[str, Any]:
     """Return what a learner's runs at one budget were like: means, and the range of the epochs kept."""
     trained = [cell for cell in cells if cell.epochs]
     first = [cell.epochs[1].accuracy for cell in trained if len(cell.epochs) > 1]
-    kept = sorted(cell.best for cell in trained)
+    kept = sorted(cell.best_epoch for cell in trained)
     return {
-        "start": float(np.mean([cell.start for cell in cells])),
+        "start": float(np.mean([cell.initial_accuracy for cell in cells])),
         "first": float(np.mean(first)) if first else None,
         "kept": float(np.mean([kept_epoch(cell).accuracy for cell in trained])) if trained else None,
         "best": "—" if not kept else f"{kept[0]}" if kept[0] == kept[-1] else f"{kept[0]} to {kept[-1]}",
@@ -221,7 +223,7 @@ def _run(cells: list[Cell]) -> dict[str, Any]:
 
 def _robust(found: Benchmark, labels: int) -> Iterator[tuple[str, dict[Learner, float]]]:
     """Yield test rows, each corruption, all of them and the user's own shift, with each learner's mean accuracy."""
-    cells = {learner: [cell for cell in found.of(learner, labels) if cell.shifted] for learner in found.learners}
+    cells = {learner: [cell for cell in found.cells_of(learner, labels) if cell.shifted] for learner in found.learners}
     cells = {learner: each for learner, each in cells.items() if each}
     clean = {learner: [cell.accuracy for cell in each] for learner, each in cells.items()}
     yield "test rows as they are", {learner: float(np.mean(each)) for learner, each in clean.items()}

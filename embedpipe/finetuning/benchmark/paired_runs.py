@@ -55,7 +55,7 @@ class PilotRun:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SeedMean:
     """A mean over runs: the variance of one run, its degrees of freedom, and how far held-out rows leave it open."""
 
     value: float
@@ -79,8 +79,8 @@ class Pilot:
     """What a pilot says: the gain and the shifted change at its largest size, and how the gain goes with size."""
 
     labels: int
-    gain: Measured
-    shift: Measured | None
+    gain: SeedMean
+    shift: SeedMean | None
     trend: Estimate | None
     minutes: float  # of one run on all labels
     decline: float | None  # that the trend, carried to all labels, would take off the gain
@@ -116,12 +116,12 @@ def read_pilot(runs: Sequence[PilotRun], labels_at_full: int, test_rows: int, sh
     return Pilot(largest, _measure(gains, rows[largest]), shift, trend, seconds / 60, decline)
 
 
-def _measure(values: dict[int, Floats], rows: tuple[float, float]) -> Measured:
+def _measure(values: dict[int, Floats], rows: tuple[float, float]) -> SeedMean:
     """Return the mean at the largest size, from each size's values by seed and the half-widths that rows give."""
     own = values[max(values)]
     pooled, freedom = _pooled(values)
     variance = max(pooled, float(own.var(ddof=1)) if len(own) > 1 else 0.0)
-    return Measured(float(own.mean()), len(own), variance, freedom, *rows)
+    return SeedMean(float(own.mean()), len(own), variance, freedom, *rows)
 
 
 def _pooled(values: dict[int, Floats]) -> tuple[float, int]:

@@ -12,8 +12,8 @@ from embedpipe.finetuning.result import Epoch
 from embedpipe.statistics import Estimate
 
 #: A head on frozen features; a network that begins with that head; one with a random head; one with random weights.
-Learner = Literal["probe", "hand-off", "plain", "scratch"]
-LEARNERS: tuple[Learner, ...] = ("probe", "hand-off", "plain", "scratch")
+Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch"]
+LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
 #: So few seeds leave Student's t a quantile of 4 and more.
 FEW_SEEDS = 2
 
@@ -32,20 +32,20 @@ class Cell:
         learn from the same rows.
     accuracy, log_loss : float
         On the test rows.
-    start : float
+    initial_accuracy : float
         Accuracy on the validation rows before any training; the probe's own for the probe.
     epochs : list of Epoch
         Empty for the probe.
-    best : int
+    best_epoch : int
         The epoch that was kept.
     seconds : float
         Of training, on ``device``; of a probe's fit, embedding included.
     shifted : dict
         Corruption -> accuracy at each severity measured, in the order of ``Benchmark.severities``; under ``shifted``
         one value on the user's own shifted rows.
-    right : str
-        Which test rows are right: packed bits, in hexadecimal; see `hits`.
-    shifted_right : list of float
+    correct : str
+        Which test rows are right: packed bits, in hexadecimal; see `correct_rows`.
+    shifted_correct : list of float
         For each test row, in which share of its corruptions it is right; where the user's own shifted rows were
         measured, for each of those whether it is; empty where neither were.
     """
@@ -55,76 +55,76 @@ class Cell:
     seed: int
     accuracy: float
     log_loss: float
-    start: float
+    initial_accuracy: float
     epochs: list[Epoch]
-    best: int
+    best_epoch: int
     seconds: float
     shifted: dict[str, list[float]] = field(default_factory=dict)
-    right: str = ""
-    shifted_right: list[float] = field(default_factory=list)
+    correct: str = ""
+    shifted_correct: list[float] = field(default_factory=list)
 
-    def hits(self, rows: int) -> npt.NDArray[np.bool_]:
+    def correct_rows(self, rows: int) -> npt.NDArray[np.bool_]:
         """Return which of so many test rows are right, (rows,)."""
-        packed = np.frombuffer(bytes.fromhex(self.right), np.uint8)
+        packed = np.frombuffer(bytes.fromhex(self.correct), np.uint8)
         return np.unpackbits(packed, count=rows).astype(bool)
 
     @property
-    def robust(self) -> float | None:
+    def shifted_accuracy(self) -> float | None:
         """Mean accuracy over all corruptions and severities; None where none were measured."""
         values = [value for each in self.shifted.values() for value in each]
         return sum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
-class Contrast:
+class LearnerDifference:
     """One learner less another at one label budget.
 
     Attributes
     ----------
-    learner, less : str
+    learner, reference : str
     labels : int
     accuracy : Estimate
         Difference of the accuracy on test rows, seeds paired.
-    start : Estimate
+    initial_accuracy : Estimate
         Difference of the accuracy before training.
-    after_one : Estimate, optional
+    after_one_epoch : Estimate, optional
         Difference after one epoch; None where one of them has no epochs.
     slope : Estimate, optional
         Difference of the accuracy won per epoch, from the first weights to the best.
-    shifted : Estimate, optional
+    shifted_accuracy : Estimate, optional
         Difference of the mean accuracy on corrupted test images.
     """
 
     learner: Learner
-    less: Learner
+    reference: Learner
     labels: int
     accuracy: Estimate
-    start: Estimate
-    after_one: Estimate | None = None
+    initial_accuracy: Estimate
+    after_one_epoch: Estimate | None = None
     slope: Estimate | None = None
-    shifted: Estimate | None = None
+    shifted_accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)
-class Saved:
+class Savings:
     """What one learner saves against another for equal accuracy.
 
     Attributes
     ----------
-    learner, less : str
+    learner, reference : str
     accuracy : float
-        What both reach: that of ``less`` at its largest budget.
+        What both reach: that of ``reference`` at its largest budget.
     labels : Estimate, optional
-        Labels that ``learner`` needs for it, as a share of those of ``less``; None where there is one seed, or one that
-        does not reach it with any budget that was measured, and where ``less`` is not told apart from a guess. Between
-        two budgets by a line over the logarithm of the labels. Where a smallest budget reaches it already, how much
-        less would is not known, and ``low`` is 0.
+        Labels that ``learner`` needs for it, as a share of those of ``reference``; None where there is one seed, or
+        one that does not reach it with any budget that was measured, and where ``reference`` is not told apart from
+        a guess. Between two budgets by a line over the logarithm of the labels. Where a smallest budget reaches it
+        already, how much less would is not known, and ``low`` is 0.
     seconds : Estimate, optional
         Training time for it, in the same way.
     """
 
     learner: Learner
-    less: Learner
+    reference: Learner
     accuracy: float
     labels: Estimate | None
     seconds: Estimate | None
@@ -143,7 +143,7 @@ class Benchmark:
     ----------
     data, backbone, label, device : str
     classes : list
-    budgets : list of int
+    label_counts : list of int
         Label budgets, going up.
     seeds : list of int
     learners : list of str
@@ -152,14 +152,14 @@ class Benchmark:
     severities : list of int
         Of the corruptions; empty where none were measured.
     cells : list of Cell
-    contrasts : list of Contrast
-    saved : list of Saved
+    differences : list of LearnerDifference
+    savings : list of Savings
     splits_id : str
         SHA-256 over the ids and roles of the splits.
     notes : list of str
     seconds : float
         Of training and measuring all cells, those of earlier runs included.
-    guess : float
+    majority_accuracy : float
         Accuracy of always saying the commonest class of the test rows.
     """
 
@@ -168,18 +168,18 @@ class Benchmark:
     label: str
     device: str
     classes: list[Any]
-    budgets: list[int]
+    label_counts: list[int]
     seeds: list[int]
     learners: list[Learner]
     test_rows: int
     severities: list[int]
     cells: list[Cell]
-    contrasts: list[Contrast]
-    saved: list[Saved]
+    differences: list[LearnerDifference]
+    savings: list[Savings]
     splits_id: str
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    guess: float = 0.0
+    majority_accuracy: float = 0.0
 
     @property
     def caution(self) -> str:
@@ -190,7 +190,7 @@ class Benchmark:
             return "One seed leaves differences open: more give intervals (--seeds 5); finished cells are kept."
         return f"{len(self.seeds)} seeds leave intervals wide: more narrow them (--seeds 5); finished cells are kept."
 
-    def of(self, learner: Learner, labels: int) -> list[Cell]:
+    def cells_of(self, learner: Learner, labels: int) -> list[Cell]:
         """Return the cells of a learner at a label budget, in the order of the seeds."""
         found = [cell for cell in self.cells if (cell.learner, cell.labels) == (learner, labels)]
         return sorted(found, key=lambda cell: cell.seed)

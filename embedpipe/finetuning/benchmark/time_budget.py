@@ -10,7 +10,7 @@ from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.result import Learner
 
 
-def plan_sizes(
+def plan_label_counts(
     run: CellRunner, options: BenchmarkOptions, learners: Sequence[Learner]
 ) -> tuple[list[int], list[int], list[str]]:
     """Return budgets and seeds that fit into the time that is allowed, and what was left out for that.
@@ -18,9 +18,9 @@ def plan_sizes(
     The first cell of a network, at the smallest budget, says what a label takes; probes take next to nothing. Where not
     even the smallest budget fits, seeds are left out, all but one.
     """
-    sizes = list(ladders(options.sizes, run.split.y, run.pool))
+    sizes = list(ladders(options.label_counts, run.split.y, run.pool))
     seeds = [run.options.seed + number for number in range(options.seeds)]
-    networks = [learner for learner in learners if learner != "probe"]
+    networks = [learner for learner in learners if learner != "linear-probe"]
     allowed = options.seconds_allowed
     if allowed is None or not networks:
         return sizes[0], seeds, []
@@ -32,7 +32,7 @@ def plan_sizes(
         return len(networks) * sum(per_label * size + first.measuring for size in ladder)
 
     # Probes need the network once, too: for vectors of the corrupted pictures.
-    once = run.folder.facts["setup"] + ("probe" in learners) * first.measuring
+    once = run.folder.facts["setup"] + ("linear-probe" in learners) * first.measuring
     left = allowed - once
     taken = next((ladder for ladder in sizes if len(seeds) * needed(ladder) <= left), sizes[-1])
     kept = seeds[: max(1, min(len(seeds), int(left / needed(taken))))]
@@ -46,7 +46,7 @@ def plan_sizes(
         [
             f"budgets of {_listed(sizes[0])} labels with {len(seeds)} seeds would take about {whole:,.1f} minutes, at "
             f"{speed:,.0f} labels a second and epoch and {first.measuring:,.1f} s to measure a network: "
-            f"{_listed(taken)} with {len(kept)} were taken to fit into {options.budget}"
+            f"{_listed(taken)} with {len(kept)} were taken to fit into {options.time_budget}"
         ],
     )
 
