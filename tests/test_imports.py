@@ -40,10 +40,10 @@ ORDER = (
 SIBLINGS = {
     "sources.readers": {"file_list", "folder", "memory", "table", "tar_shards"},
     "backbones.providers": {
-        "open_clip.models",
+        "open_clip.provider",
         "python_factory",
-        "text.sentence_transformers",
-        "text.transformers",
+        "hugging_face.sentence_transformers",
+        "hugging_face.transformers",
         "timm",
         "torchvision",
         "word_vectors.provider",

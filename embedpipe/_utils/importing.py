@@ -13,6 +13,9 @@ from typing import Any
 
 from embedpipe.errors import MissingExtraError
 
+#: The module by which OpenVINO and NNCF report to their makers how they are used.
+_TELEMETRY = "openvino_telemetry"
+
 
 @contextmanager
 def working_folder_importable() -> Iterator[None]:
@@ -41,6 +44,24 @@ def import_extra(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise _missing(error.name, extra) from error
+
+
+def import_without_telemetry(name: str, extra: str = "cpu") -> Any:
+    """Import ``openvino`` or ``nncf`` without the module that reports usage to their makers.
+
+    Raises MissingExtraError naming the extra where the library is not installed.
+    """
+    if name in sys.modules:
+        return import_extra(name, extra)
+    modules: dict[str, Any] = sys.modules
+    before = modules.get(_TELEMETRY)
+    modules[_TELEMETRY] = None  # an import of it fails, which both libraries accept
+    try:
+        return import_extra(name, extra)
+    finally:
+        del modules[_TELEMETRY]
+        if before is not None:
+            modules[_TELEMETRY] = before
 
 
 def package_folder(name: str, extra: str) -> Path:

@@ -20,11 +20,11 @@ from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.stages import Stage, find_stages
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
-from embedpipe.backbones.providers.checkpoint import read_checkpoint
-from embedpipe.backbones.providers.weights import hash_tensors
 from embedpipe.backbones.registry import get_provider, modalities_of, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
+from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.tensors import hash_tensors
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
 

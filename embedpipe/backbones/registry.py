@@ -17,9 +17,9 @@ _CLASSES = {
     "timm": "timm:TimmProvider",
     "torchvision": "torchvision:TorchvisionProvider",
     "python": "python_factory:PythonProvider",
-    "open_clip": "open_clip.models:OpenClipProvider",
-    "sentence-transformers": "text.sentence_transformers:SentenceTransformerProvider",
-    "transformers": "text.transformers:TransformersProvider",
+    "open_clip": "open_clip.provider:OpenClipProvider",
+    "sentence-transformers": "hugging_face.sentence_transformers:SentenceTransformerProvider",
+    "transformers": "hugging_face.transformers:TransformersProvider",
     "word-vectors": "word_vectors.provider:WordVectorsProvider",
 }
 BUILT_IN = {name: EntryPoint(name, f"embedpipe.backbones.providers.{where}", GROUP) for name, where in _CLASSES.items()}

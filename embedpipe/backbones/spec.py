@@ -79,7 +79,7 @@ class BackboneSpec:
     provider, name : str
         ``timm`` and ``resnet50.a1_in1k``, say.
     weights_sha256 : str
-        Over the tensors by name (see `embedpipe.backbones.providers.weights.hash_tensors`), so that a ``.pth`` and
+        Over the tensors by name (see `embedpipe.backbones.weights.tensors.hash_tensors`), so that a ``.pth`` and
         its ``.safetensors`` are the same weights.
     pretrained : bool
         False for randomly initialised weights.

@@ -7,7 +7,7 @@ import platform
 import re
 from typing import Any
 
-from embedpipe.backbones.engines.intel import import_intel
+from embedpipe._utils.importing import import_without_telemetry
 from embedpipe.diagnosis.findings import Finding
 from embedpipe.errors import MissingExtraError
 
@@ -72,7 +72,7 @@ def decoding() -> Finding:
 def accelerators() -> Finding:
     """Look for what runs networks faster than torch does on a CPU."""
     try:
-        openvino = import_intel("openvino")
+        openvino = import_without_telemetry("openvino")
     except MissingExtraError as error:
         return Finding("accelerators", f"none: {error}", {"openvino": None, "nncf": None})
     core = openvino.Core()

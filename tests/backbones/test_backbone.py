@@ -23,7 +23,7 @@ from embedpipe.backbones import (
     options_from_spec,
 )
 from embedpipe.backbones.layers.embedder import normalise
-from embedpipe.backbones.providers.weights import hash_tensors
+from embedpipe.backbones.weights.tensors import hash_tensors
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError, DecodeError, StoreError, UsageError
 

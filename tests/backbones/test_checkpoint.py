@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from embedpipe.backbones import load_backbone, load_with_options, options_from_spec
 from embedpipe.backbones.layers.embedder import normalise
-from embedpipe.backbones.providers.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.errors import UsageError, WeightsError
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
-from embedpipe.backbones.engines import choice, openvino_engine
+from embedpipe.backbones.engines import choice, saved_model
 from embedpipe.backbones.engines.choice import MANY, choose_engine, farthest
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
-from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
+from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
+from embedpipe.backbones.engines.saved_model import SavedModel
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import BackboneError
 
@@ -166,7 +167,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 
 
 def test_only_the_last_used_networks_stay_in_the_cache(cache, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "KEPT", 2)
+    monkeypatch.setattr(saved_model, "KEPT", 2)
     backbone = fresh()
     trial = backbone._trial()
     model = convert(trial.embedder, trial.check)

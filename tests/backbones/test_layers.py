@@ -12,8 +12,9 @@ from embedpipe.backbones import (
     load_with_options,
     options_from_spec,
 )
-from embedpipe.backbones.layers.capture import default_pooling, plan_layers, pool, run_layers
+from embedpipe.backbones.layers.capture import plan_layers, run_layers
 from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.layers.pooling import default_pooling, pool
 from embedpipe.backbones.layers.stages import find_stages
 from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.decoding import Preprocessing

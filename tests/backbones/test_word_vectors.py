@@ -16,7 +16,7 @@ from gensim.models import KeyedVectors
 
 from embedpipe import list_backbones, load_backbone
 from embedpipe.backbones import Backbone, BackboneOptions, TextNetwork, load_with_options
-from embedpipe.backbones.providers.word_vectors.words import PIECE, REMEMBERED, WordSplitter
+from embedpipe.backbones.providers.word_vectors.tokenizer import PIECE, REMEMBERED, WordSplitter
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
 GLOVE = "word-vectors/glove-6b-50d"

@@ -15,7 +15,8 @@ from embedpipe._utils.device import cores
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
-from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, SavedModel, convert
+from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
+from embedpipe.backbones.engines.saved_model import SavedModel
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from embedpipe._utils.device import cores
+from embedpipe._utils.importing import import_without_telemetry
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.calibration import Pictures, crop_photographs
 from embedpipe.backbones.engines.engine import Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import quiet
-from embedpipe.backbones.engines.intel import import_intel
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.errors import BackboneError
@@ -114,7 +114,7 @@ def _run(model: Any, pictures: Pictures, precision: Precision) -> Outputs:
 
 
 def _quantise(model: Any, pictures: Pictures, kept: tuple[str, ...]) -> Any:
-    nncf = import_intel("nncf")
+    nncf = import_without_telemetry("nncf")
     advanced, ranges = nncf.quantization.advanced_parameters, nncf.quantization.range_estimator
     parameters = nncf.AdvancedQuantizationParameters(
         # Half the range of the weights would keep processors without VNNI from overflowing; on those, the vectors move

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.layers.capture import Batch, check_output, pool, run_layers
+from embedpipe.backbones.layers.capture import check_output, run_layers
+from embedpipe.backbones.layers.pooling import Batch, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.decoding.recipe import Preprocessing

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.layers.capture import TRIAL, default_pooling, pool, trial_batch
+from embedpipe.backbones.layers.capture import TRIAL, trial_batch
+from embedpipe.backbones.layers.pooling import default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 
 #: A network is taken apart until it has this many stages: a ResNet's stem and four groups of blocks.

@@ -10,7 +10,7 @@ from torch import nn
 
 from embedpipe._utils.importing import import_user_module
 from embedpipe.backbones.network import ImageNetwork, StoredWeights, TextNetwork, Weights
-from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
 from embedpipe.sources.options import Modality

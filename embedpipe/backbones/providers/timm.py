@@ -18,9 +18,9 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, split_model
 from torch import Tensor
 
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
-from embedpipe.backbones.providers.checkpoint import read_checkpoint
-from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
-from embedpipe.backbones.providers.weights import misfit, seeded
+from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.tensors import misfit, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
 

@@ -13,9 +13,9 @@ from torch import nn
 from torchvision import models
 
 from embedpipe.backbones.network import ImageNetwork, StoredWeights, Weights, input_of
-from embedpipe.backbones.providers.checkpoint import read_checkpoint
-from embedpipe.backbones.providers.fetch import fetch_from_url
-from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.download import fetch_from_url
+from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import UnknownBackboneError, nearest
 

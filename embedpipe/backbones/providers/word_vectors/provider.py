@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from embedpipe._utils.importing import package_folder
 from embedpipe.backbones.network import TextNetwork, Weights
 from embedpipe.backbones.providers.word_vectors.files import VectorFile, read_counts, read_vectors
-from embedpipe.backbones.providers.word_vectors.words import WordSplitter
+from embedpipe.backbones.providers.word_vectors.tokenizer import WordSplitter
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 from embedpipe.sources.options import Modality

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from embedpipe.backbones import load_backbone
-from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
 from embedpipe.errors import WeightsError
 
 CLOSED = "http://127.0.0.1:9"

@@ -9,15 +9,11 @@ from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import TextNetwork, Weights
-from embedpipe.backbones.providers.text.hugging_face import (
-    PACKAGES,
-    FastTokenizer,
-    find_folder,
-    hash_configuration,
-    quiet,
-)
-from embedpipe.backbones.providers.weights import seeded
+from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
+from embedpipe.backbones.providers.hugging_face.library import quiet
+from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
 from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.backbones.weights.tensors import seeded
 from embedpipe.errors import WeightsError
 from embedpipe.sources.options import Modality
 

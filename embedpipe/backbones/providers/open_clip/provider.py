@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
-from embedpipe.backbones.providers.checkpoint import read_checkpoint
-from embedpipe.backbones.providers.fetch import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.providers.hugging_face.library import no_remote_code
 from embedpipe.backbones.providers.open_clip.names import LOCAL, NamedModel, find_model
-from embedpipe.backbones.providers.open_clip.tokens import make_tokenizer
-from embedpipe.backbones.providers.text.hugging_face import no_remote_code
-from embedpipe.backbones.providers.weights import load_strictly, seeded
+from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
 from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
 from embedpipe.sources.options import Modality

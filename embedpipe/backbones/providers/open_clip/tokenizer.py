@@ -19,8 +19,8 @@ from torch import Tensor
 
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import Tokenizer, Tokens
-from embedpipe.backbones.providers.fetch import fetch_from_hub
-from embedpipe.backbones.providers.text.hugging_face import no_remote_code
+from embedpipe.backbones.providers.hugging_face.library import no_remote_code
+from embedpipe.backbones.weights.download import fetch_from_hub
 from embedpipe.errors import BackboneError, WeightsError
 
 #: Ids and mask of one piece, (2, length): open_clip pads every text to the same length.

@@ -1,0 +1,120 @@
+"""How the output of a layer becomes one vector an item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedpipe.backbones.network import ImageNetwork, TextNetwork
+from embedpipe.backbones.spec import Pooling
+from embedpipe.errors import UsageError
+
+#: What a network is run on: normalised pixels (n, 3, h, w), or a tokenizer's tensors.
+Batch = Tensor | dict[str, Tensor]
+
+
+def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor) -> Pooling:
+    """Return how an output (n, ...) becomes vectors where the user does not say.
+
+    Vectors stay, maps and a text's tokens are averaged, and of patches it is the class token, or their average.
+    """
+    if output.ndim == 2:
+        return "none"
+    if isinstance(network, TextNetwork):
+        return "avg"
+    if output.ndim == 3:
+        return "cls" if network.class_token and _prefix(network, output) else "avg"
+    return "avg" if output.ndim == 4 else "flatten"
+
+
+def pool(
+    network: ImageNetwork | TextNetwork, output: Tensor, pooling: Pooling, name: str, batch: Batch | None = None
+) -> Tensor:
+    """Turn an output (n, ...) into new float32 vectors (n, dim).
+
+    ``avg`` and ``max`` are over the places of a map, or over the patch tokens; ``cls`` is the class token. For
+    texts see `pool_tokens`, which needs the ``batch`` that gave the output.
+
+    Raises
+    ------
+    UsageError
+        If the pooling does not apply to such an output.
+    """
+    if isinstance(network, TextNetwork):
+        return pool_tokens(network, output, batch if isinstance(batch, dict) else {}, pooling, name)
+    if pooling == "sif":
+        raise UsageError("pooling='sif' is for word-vectors/; take avg, max or cls")
+    shape = tuple(output.shape)
+    output = output.to(torch.float32, copy=True)
+    if pooling == "flatten" or output.ndim == 2:
+        return output.flatten(1)
+    if pooling == "none":
+        raise UsageError(f"pooling='none': the layer {name!r} gives {shape}, no vectors; take avg, max or flatten")
+    if pooling == "cls":
+        if output.ndim != 3 or not network.class_token or not _prefix(network, output):
+            raise UsageError(f"pooling='cls': the layer {name!r} gives {shape} without a class token; take avg or max")
+        return output[:, 0]
+    if output.ndim == 3:
+        output, places = output[:, _prefix(network, output) :], [1]
+    elif output.ndim == 4:
+        places = [1, 2] if _is_channels_last(network, output) else [2, 3]
+    else:
+        raise UsageError(f"pooling={pooling!r}: the layer {name!r} gives {shape}, no map and no tokens; take flatten")
+    return output.mean(places) if pooling == "avg" else output.amax(places)
+
+
+def _prefix(network: ImageNetwork, tokens: Tensor) -> int:
+    """Return how many tokens of (n, length, dim) are no patches: none where there are as many as patches."""
+    patches = getattr(getattr(network.module, "patch_embed", None), "num_patches", None)
+    return 0 if tokens.shape[1] == patches else network.prefix_tokens
+
+
+def _is_channels_last(network: ImageNetwork, maps: Tensor) -> bool:
+    """Tell (n, h, w, c) from (n, c, h, w): places have the picture's proportions, channels have not."""
+    height, width = network.preprocessing.crop
+    _, a, b, c = maps.shape
+    last, first = a * width == b * height, b * width == c * height
+    return last if last != first else network.channels_last
+
+
+def pool_tokens(network: TextNetwork, output: Tensor, batch: dict[str, Tensor], pooling: Pooling, name: str) -> Tensor:
+    """Turn an output (n, length, dim), or (n, dim), into float32 vectors (n, dim).
+
+    ``avg`` and ``max`` are over the tokens that are no padding, ``cls`` is the first one; ``sif`` is the mean of
+    the tokens times their weights, which fall with how frequent a word is (Arora, Liang, Ma: A simple but
+    tough-to-beat baseline for sentence embeddings, ICLR 2017). A text without a token is zeros.
+
+    Raises
+    ------
+    UsageError
+        If the pooling does not apply to such an output.
+    """
+    output = output.to(torch.float32)
+    if output.ndim == 2:
+        return output.clone()
+    mask = batch.get("attention_mask", torch.ones(output.shape[:2])).to(output.device)
+    if output.ndim != 3 or output.shape[:2] != mask.shape:
+        raise UsageError(f"the layer {name!r} gives {tuple(output.shape)}, not one vector a token: take another")
+    match pooling:
+        case "avg" | "sif":
+            weights = mask.to(torch.float32)
+            if pooling == "sif":
+                weights = weights * _weights(network, batch)
+            total = (weights[:, None] @ output)[:, 0]
+            return total / mask.sum(1, keepdim=True).clamp(min=1)
+        case "max":
+            best = output.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
+            return torch.where(mask.any(1, keepdim=True), best, 0.0)
+        case "cls" if network.class_token:
+            return output[:, 0].clone()
+        case "cls":
+            raise UsageError(f"pooling='cls': {network.name} has no class token; take avg or max")
+    raise UsageError(f"pooling={pooling!r} is not for texts: take avg, cls, max or sif")
+
+
+def _weights(network: TextNetwork, batch: dict[str, Tensor]) -> Any:
+    if network.token_weights is None:
+        raise UsageError(f"pooling='sif': {network.name} has no word frequencies, only word-vectors/ have; take avg")
+    return network.token_weights(network.module, batch)

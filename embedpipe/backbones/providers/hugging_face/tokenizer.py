@@ -1,0 +1,94 @@
+"""The tokenizer of a Hugging Face model of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embedpipe.backbones.network import Tokens
+from embedpipe.errors import UsageError
+
+#: Characters a token has at most, nearly always: of a longer text, so many are read for each token that fits.
+_CHARACTERS = 32
+
+
+class FastTokenizer:
+    """A Hugging Face tokenizer, by way of its Rust core, one text at a time from any thread.
+
+    Batches are padded on the right whatever the tokenizer's own habit: the first token then always has the first
+    position, so that no text's vector depends on its batch, and padding is never looked at.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    max_tokens : int
+        Of one piece, special tokens included.
+    prompt : str
+        What is put before every text.
+    lower : bool
+        Whether texts are put into lower case first.
+
+    Raises
+    ------
+    UsageError
+        If the tokenizer has no Rust core.
+    """
+
+    def __init__(self, tokenizer: Any, max_tokens: int, prompt: str = "", lower: bool = False) -> None:
+        core = getattr(tokenizer, "backend_tokenizer", None)
+        if core is None:
+            raise UsageError(
+                f"{type(tokenizer).__name__} has no fast form (tokenizer.json): convert it with transformers"
+            )
+        # A copy: the library changes the limits of its own with every call.
+        self._core = type(core).from_str(core.to_str())
+        self._core.no_padding()
+        self._core.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
+        self._pad = tokenizer.pad_token_id or 0
+        self._types = "token_type_ids" in tokenizer.model_input_names
+        self._type_pad = getattr(tokenizer, "pad_token_type_id", 0)
+        # Only the beginning of a text is cut out beforehand, where it is the beginning that counts.
+        self._window = _CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
+        self._prompt, self._lower = prompt, lower
+
+    def split(self, text: str, whole: bool) -> Tokens:
+        """Return the tokens of a text; see `Tokenizer.split`."""
+        text = self._prompt + text
+        text = text.lower() if self._lower else text
+        if whole:
+            first = self._core.encode(text)
+            encodings = [first, *first.overflowing]
+        else:
+            first = self._core.encode(text[: self._window])
+            if self._window is not None and len(text) > self._window and not first.overflowing:
+                first = self._core.encode(text)  # of few tokens all the same
+            encodings = [first]
+        pieces = [self._piece(encoding) for encoding in encodings]
+        counts = {"truncated texts": 1} if first.overflowing and not whole else {}
+        return Tokens(tuple(pieces), tuple(piece.shape[1] for piece in pieces), counts)
+
+    def _piece(self, encoding: Any) -> npt.NDArray[np.int32]:
+        """Return ids, and types where the network takes them: (1 or 2, length)."""
+        rows = [encoding.ids, encoding.type_ids] if self._types else [encoding.ids]
+        return np.array(rows, np.int32)
+
+    def collate(self, pieces: Sequence[npt.NDArray[np.int32]]) -> dict[str, Tensor]:
+        """Return the batch of pieces; see `Tokenizer.collate`."""
+        lengths = np.array([piece.shape[1] for piece in pieces])
+        width = int(lengths.max())
+        ids = np.full((len(pieces), width), self._pad, np.int64)
+        types = np.full((len(pieces), width), self._type_pad, np.int64)
+        mask = np.zeros((len(pieces), width), np.int64)
+        for row, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
+            ids[row, :length], mask[row, :length] = piece[0], 1
+            if self._types:
+                types[row, :length] = piece[1]
+        batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        if self._types:
+            batch["token_type_ids"] = torch.from_numpy(types)
+        return batch
