@@ -1,4 +1,4 @@
-"""The feature store: a keyed Delta table of vectors and metadata, its failures, reads and memory map.
+"""The feature store: a Delta table of vectors and metadata with unique ids, its failures and its memory map.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

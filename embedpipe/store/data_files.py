@@ -1,4 +1,4 @@
-"""The Parquet files of a table: what the log says of one, and how they are written, in bounded sizes."""
+"""The Parquet files of a table: their entries in the Delta log, and writing them in bounded sizes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe.errors import StoreError
 from embedpipe.store.schema import VECTOR, is_compressed, rounded
 
-#: A rewrite touches whole files, so their size is bounded: bytes of vectors in a file, and in a row group.
+#: Bytes of vectors per file and per row group. A change rewrites whole files, so their size is bounded.
 FILE_BYTES = 64 << 20
 ROW_GROUP_BYTES = 8 << 20
 
-#: The names that files get.
+#: Names of the data files.
 DATA_FILE = re.compile(r"part-[0-9a-f]{32}\.parquet")
 
-#: What the columns other than vectors take, about.
+#: Estimated bytes per row of all columns except the vectors.
 ROW_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file of the table: path relative to it, rows, bytes, first and last id."""
+    """A Parquet file of the table: relative path, rows, bytes, first and last id."""
 
     path: str
     rows: int
@@ -40,26 +40,26 @@ class DataFile:
 
 
 def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
-    """Return the files of a table version, from delta-rs's flattened add actions.
+    """Return the files of a table version from the flattened add actions of delta-rs.
 
-    Raises StoreError if another tool has written files without the statistics that lookups need.
+    Raises StoreError if another tool wrote files without the statistics that lookups need.
     """
     if actions.num_rows == 0:
         return ()
     names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
     missing = [name for name in names if name not in actions.column_names or actions[name].null_count]
     if missing:
-        raise StoreError(f"{path!r} has files without {missing} in the log: another tool wrote to it")
+        raise StoreError(
+            f"files of {path!r} lack {missing} in the log: another tool wrote them. Embed into a new store"
+        )
     columns = [actions.column(name).to_pylist() for name in names]
     return tuple(sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda file: file.path))
 
 
 def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:
-    """Write rows, which have an ``id``, into new files below ``base``; nothing refers to them until a commit.
+    """Write rows into new files below ``base``, to be referenced by the next commit.
 
-    Vectors are rounded and compressed where their column's field says so (`is_compressed`).
-
-    Raises StoreError if the disk or server refuses.
+    Vectors are rounded and compressed if their field is marked (`is_compressed`). Raises StoreError if writing fails.
     """
     vectors = [field.name for field in rows.schema if field.type == VECTOR]
     compressed = [field.name for field in rows.schema if is_compressed(field)]
@@ -80,7 +80,7 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
                 f"{base}/{name}",
                 filesystem=fs,
                 row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                # Float mantissas do not compress unless rounded; everything else does, and repeats.
+                # Mantissas of unrounded floats do not compress; the other columns do.
                 compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
                 | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
                 use_byte_stream_split=[f"{name}.list.element" for name in compressed],
@@ -103,12 +103,12 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
 
 
 def removal(file: DataFile, *, data_change: bool = True) -> RemoveAction:
-    """Return the action that takes a file out of the table; its bytes stay until vacuum."""
+    """Return the action that removes a file from the table. Its bytes stay until vacuum."""
     return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=_now(), size=file.size)
 
 
 def reason(error: Exception) -> str:
-    """Return delta-rs's message without colours and line breaks."""
+    """Return the message of an error of delta-rs without colours and line breaks."""
     return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
 
 

@@ -1,4 +1,4 @@
-"""The failures table beside the features: which items have no vector, at which stage, and why."""
+"""The failures table beside the features: failed items with stage, exception and message."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SCHEMA = pa.schema(
 
 
 class FailuresTable:
-    """The table of failed items, one row an id; made when the first item fails."""
+    """The table of failed items, with one row per id. It is created when the first item fails."""
 
     def __init__(self, store_path: str) -> None:
-        # Delta's readers and its vacuum leave folders that begin with an underscore alone.
+        # Readers and vacuum of Delta ignore folders that begin with an underscore.
         self.path = f"{store_path}/_failures"
 
     def _open(self) -> KeyedTable | None:
@@ -39,7 +39,7 @@ class FailuresTable:
         return table.read() if table else SCHEMA.empty_table()
 
     def record(self, failures: Sequence[Failure], root: str) -> None:
-        """Add failures of one root, in the place of earlier ones of the same ids."""
+        """Add failures of one root, and replace earlier ones with the same ids."""
         if not failures:
             return
         rows = {
@@ -55,6 +55,6 @@ class FailuresTable:
         )
 
     def drop(self, ids: pa.Array) -> None:
-        """Forget the failures of these ids."""
+        """Drop the failures of these ids."""
         if len(ids) and (table := self._open()):
             table.delete(ids)

@@ -1,4 +1,4 @@
-"""Finding the rows of many ids, a part at a time."""
+"""Lookup of the rows of many ids, part by part."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 class IdIndex:
-    """Finds the rows of ids in a column of them that need not be in order; nulls have no row.
+    """Finds the rows of ids in a column in any order. Null has no row.
 
-    It holds the ids and, unless they are in order already, 8 bytes a row; a hash table would take five times that.
+    The index holds the ids and, unless they are sorted, 8 bytes per row. A hash table would take five times that.
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
@@ -23,11 +23,11 @@ class IdIndex:
         self._order: RowNumbers | None = None
         if ids.null_count or pc.any(pc.greater(self._ids[:-1], self._ids[1:])).as_py():
             order = np.asarray(pc.sort_indices(self._ids), np.int64)
-            self._order = order[: len(order) - ids.null_count]  # nulls are last
+            self._order = order[: len(order) - ids.null_count]  # nulls sort last
             self._ids = self._ids.take(pa.array(self._order))
 
     def find(self, ids: pa.Array) -> RowNumbers:
-        """Return the rows of ids, which are near each other in their order, int64 (n,); -1 where there is none."""
+        """Return the rows of ids, int64 (n,), -1 for unknown ids. Fast if the ids are close together in sort order."""
         rows = np.full(len(ids), -1)
         if not len(ids):
             return rows

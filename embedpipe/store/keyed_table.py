@@ -1,8 +1,8 @@
-"""A Delta table with a unique ``id``: atomic commits, no id twice whoever writes, bounded files.
+"""A Delta table with unique ids: atomic commits, safe with several writers, files of bounded size.
 
-Delta has no keys, and two appends of the same id would both commit. So every commit here is made against
-one exact table version (no automatic retries): when another writer was first, the commit fails, the new
-files' ids are looked at, and the change is worked out anew.
+Delta has no keys, so two appends of the same id would both succeed. Every commit is therefore made against one
+exact table version, without automatic retries. If another writer commits first, the commit fails, and the change
+is computed again against the new version.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, read_log
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
-#: How often a commit is worked out anew because another writer was first.
+#: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100
 
 T = TypeVar("T")
 
-#: Files to add, files to remove, and what to return once they are committed.
+#: Files to add, files to remove, and the result to return after the commit.
 CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a commit did: rows that are new, that took the place of others, that were there, that went."""
+    """Counts of a commit: rows added, replaced, left unchanged and removed."""
 
     added: int = 0
     replaced: int = 0
@@ -48,19 +48,19 @@ class Change:
 
 
 class KeyedTable:
-    """A Delta table whose ``id`` column is a key.
+    """A Delta table in which each ``id`` occurs once.
 
     Parameters
     ----------
     path : str
         Folder or URL of the table.
     version : int, optional
-        Read the table as it was at this version; it cannot be written then.
+        Open this version, read-only. The newest by default.
 
     Raises
     ------
     StoreNotFoundError
-        If there is no Delta table at ``path``, or no such version of it.
+        There is no Delta table at ``path``, or it has no such version.
     """
 
     def __init__(self, path: str, version: int | None = None) -> None:
@@ -71,28 +71,28 @@ class KeyedTable:
             self._delta = DeltaTable(_checked(path), version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
-                f"there is no feature store at {path!r}: make one with `embedpipe embed`"
+                f"there is no feature store at {path!r}: create one with `embedpipe embed`"
             ) from error
         except Exception as error:
             if version is None:
                 raise StoreError(f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
             newest = DeltaTable(path).version()
-            raise StoreNotFoundError(f"{path!r} has no version {version}: its newest is {newest}") from error
+            raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
         self._load()
 
     @classmethod
     def create(cls, path: str, schema: pa.Schema) -> KeyedTable:
-        """Make an empty table, or open the one that another process made first."""
+        """Create an empty table, or open the one that another process created first."""
         try:
             DeltaTable.create(_checked(path), schema=schema, mode="ignore")
         except (DeltaError, OSError) as error:
-            raise StoreError(f"cannot make a feature store at {path!r}: {reason(error)}") from error
+            raise StoreError(f"cannot create a feature store at {path!r}: {reason(error)}") from error
         return cls(path)
 
     @staticmethod
     def exists(path: str) -> bool:
-        """Say whether there is a Delta table at ``path``."""
+        """Return whether there is a Delta table at ``path``."""
         try:
             return bool(DeltaTable.is_deltatable(_checked(path)))
         except (DeltaError, OSError) as error:
@@ -100,7 +100,7 @@ class KeyedTable:
 
     @property
     def version(self) -> int:
-        """The table version that is being read."""
+        """Version of the table that is read."""
         return int(self._delta.version())
 
     @property
@@ -119,34 +119,34 @@ class KeyedTable:
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 
     def refresh(self) -> None:
-        """Move on to the table's newest version."""
+        """Switch to the newest version of the table."""
         if self._pinned:
-            raise StoreError(f"{self.path!r} is open at version {self.version}, which cannot be written or moved")
+            raise StoreError(
+                f"{self.path!r} is open read-only at version {self.version}: open it without a version to write"
+            )
         self._delta.update_incremental()
         if self._delta.version() != self._loaded:
             self._load()
 
-    # ---------------------------------------------------------------- reading
-
     @contextlib.contextmanager
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
-        """Open one data file for the block. Raises StoreError, naming it, if it is missing or found damaged there."""
+        """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
         try:
             with self._fs.open_input_file(f"{self._base}/{file.path}") as source:
                 yield source
         except (OSError, pa.ArrowException) as error:
-            hint = f" (vacuum deletes files of old versions, such as {self.version})" if self._pinned else ""
+            hint = f" (vacuum deletes files of old versions such as {self.version})" if self._pinned else ""
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {why}{hint}") from error
 
     @contextlib.contextmanager
     def open_file(self, file: DataFile) -> Iterator[pq.ParquetFile]:
-        """Open one data file as Parquet, with page checksums; see `open_bytes`."""
+        """Open a data file as Parquet and verify page checksums. Raises as `open_bytes` does."""
         with self.open_bytes(file) as source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             yield parquet
 
     def delete_file(self, path: str) -> bool:
-        """Delete a file that no version needs; say whether it was there."""
+        """Delete a file that no version needs. Return False if it was already deleted."""
         try:
             self._fs.delete_file(f"{self._base}/{path}")
         except FileNotFoundError:
@@ -154,14 +154,14 @@ class KeyedTable:
         return True
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one data file with the table's present columns (or ``columns`` of them), in file order."""
+        """Read a data file in file order, with all columns of the table or those in ``columns``."""
         fields = [self.schema.field(name) for name in columns or self.schema.names]
         with self.open_file(file) as parquet:
             present = [field.name for field in fields if field.name in parquet.schema_arrow.names]
             return conform(parquet.read(columns=present or ["id"]), pa.schema(fields))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read columns of all rows, in id order (UTF-8 byte order), the same whatever the files."""
+        """Read columns of all rows in id order (UTF-8 byte order)."""
         names = list(columns or self.schema.names)
         wanted = names if "id" in names else ["id", *names]
         schema = pa.schema([self.schema.field(name) for name in wanted])
@@ -169,7 +169,7 @@ class KeyedTable:
         return table.take(pc.sort_indices(table.column("id"))).select(names)
 
     def rows(self, ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the rows with these ids, in id order; ids that are not there are left out."""
+        """Read the rows with these ids in id order. Unknown ids are left out."""
         names = list(columns or self.schema.names)
         wanted = names if "id" in names else ["id", *names]
         schema = pa.schema([self.schema.field(name) for name in wanted])
@@ -184,7 +184,7 @@ class KeyedTable:
         return self._ids[file.path]
 
     def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
-        """Yield the files that hold any of these ids, each with the mask of their rows."""
+        """Yield each file that holds any of these ids, with the mask of the matching rows."""
         if len(ids) == ids.null_count:
             return
         bounds = pc.min_max(ids)
@@ -192,17 +192,15 @@ class KeyedTable:
         index = IdIndex(ids)
         for file in self.files:
             if file.first <= last and first <= file.last:
-                found = index.find(self._file_ids(file)) >= 0
-                if found.any():
-                    yield file, pa.array(found)
-
-    # ---------------------------------------------------------------- writing
+                mask = index.find(self._file_ids(file)) >= 0
+                if mask.any():
+                    yield file, pa.array(mask)
 
     def upsert(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:
-        """Commit rows in one atomic step: new ids are added, rows of known ids take the old ones' place.
+        """Commit rows atomically: add new ids, and replace the rows of known ids.
 
-        A row whose every column but its vectors equals what is stored is left as it is. ``note`` goes into
-        the commit's metadata. Raises StoreError if a value does not fit its column.
+        A row is left unchanged if every column except the vectors equals the stored row. ``note`` becomes metadata
+        of the commit. Raises StoreError if a value does not fit its column.
         """
         rows = storable(rows)
         self._add_columns(rows.schema)
@@ -238,12 +236,12 @@ class KeyedTable:
         return self._commit(plan, {"embedpipe.operation": "delete"})
 
     def set_values(self, ids: pa.Array, name: str, values: pa.Array) -> Change:
-        """Set one column of the rows with these ids, in one atomic commit; unknown ids are left out."""
+        """Set one column of the rows with these ids in one atomic commit. Unknown ids are left out."""
         new = storable(pa.table({name: values}))
         self._add_columns(new.schema)
 
         def plan() -> CommitPlan[Change]:
-            given = conform(new, pa.schema([self.schema.field(name)])).column(name)
+            incoming = conform(new, pa.schema([self.schema.field(name)])).column(name)
             rows = IdIndex(ids)
             adds: list[AddAction] = []
             removes: list[RemoveAction] = []
@@ -251,27 +249,31 @@ class KeyedTable:
             for file, mask in self._matches(ids):
                 table = self.read_file(file)
                 index, old = table.schema.get_field_index(name), table.column(name)
-                found = rows.find(table.column("id").combine_chunks())
-                to = pc.if_else(mask, given.take(pa.array(found, mask=found < 0)), old)
-                same = pc.or_(pc.fill_null(pc.equal(to, old), False), pc.and_(pc.is_null(to), pc.is_null(old)))
+                positions = rows.find(table.column("id").combine_chunks())
+                values_now = pc.if_else(mask, incoming.take(pa.array(positions, mask=positions < 0)), old)
+                same = pc.or_(
+                    pc.fill_null(pc.equal(values_now, old), False), pc.and_(pc.is_null(values_now), pc.is_null(old))
+                )
                 changed = int(pc.sum(pc.invert(same)).as_py())
                 replaced += changed
                 unchanged += int(pc.sum(mask).as_py()) - changed
                 if changed:
                     removes.append(removal(file))
-                    adds += write_files(table.set_column(index, self.schema.field(name), to), self._fs, self._base)
+                    adds += write_files(
+                        table.set_column(index, self.schema.field(name), values_now), self._fs, self._base
+                    )
             return adds, removes, Change(replaced=replaced, unchanged=unchanged)
 
         return self._commit(plan, {"embedpipe.operation": f"set {name}"})
 
     def compact(self) -> int:
-        """Merge small files, in id order, into files of about `FILE_BYTES`; return how many were merged."""
+        """Merge small files in id order into files of about `FILE_BYTES`. Return how many were merged."""
 
         def plan() -> CommitPlan[int]:
             small = [file for file in self.files if file.size < FILE_BYTES // 2]
             if len(small) < 2:
                 return [], [], 0
-            # Files are taken in id order and merged up to the bound, so memory stays at one file's size.
+            # Merging in id order up to the bound keeps memory at the size of one file.
             groups: list[list[DataFile]] = [[]]
             for file in sorted(small, key=lambda f: f.first):
                 if groups[-1] and sum(f.size for f in groups[-1]) + file.size > FILE_BYTES:
@@ -301,7 +303,7 @@ class KeyedTable:
         return [path for path in unused if DATA_FILE.fullmatch(path) and self.delete_file(path)]
 
     def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
-        """Rewrite files without the marked rows; the result is how many those are."""
+        """Rewrite files without the marked rows. The result is the number of dropped rows."""
         adds: list[AddAction] = []
         removes: list[RemoveAction] = []
         dropped = 0
@@ -313,16 +315,16 @@ class KeyedTable:
         return adds, removes, dropped
 
     def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> pa.Array:
-        """Return the ids whose stored row in ``file`` equals the incoming one, vectors aside."""
+        """Return the ids whose stored row in ``file`` equals the incoming row, without the vectors."""
         names = [field.name for field in self.schema if field.type != VECTOR]
         stored = self.read_file(file, names).filter(mask)
-        ours = incoming.select(names).filter(pc.is_in(incoming.column("id"), value_set=stored.column("id")))
-        # repr, so that NaN equals NaN
+        candidates = incoming.select(names).filter(pc.is_in(incoming.column("id"), value_set=stored.column("id")))
+        # Comparing by repr makes NaN equal to NaN.
         known = {row["id"]: repr(row) for row in stored.to_pylist()}
-        return pa.array([row["id"] for row in ours.to_pylist() if known[row["id"]] == repr(row)], pa.string())
+        return pa.array([row["id"] for row in candidates.to_pylist() if known[row["id"]] == repr(row)], pa.string())
 
     def _add_columns(self, schema: pa.Schema) -> None:
-        """Add columns that the table lacks; a concurrent writer may be adding them too."""
+        """Add the columns that the table lacks, while other writers may add them too."""
         for _ in range(MAX_ATTEMPTS):
             self.refresh()
             missing = [field for field in schema if field.name not in self.schema.names]
@@ -334,13 +336,13 @@ class KeyedTable:
                 self._delta.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
             except CommitFailedError:
                 continue
-            except Exception as error:  # delta-rs raises a bare one for names that differ only in case
+            except Exception as error:  # delta-rs raises a plain Exception for names that differ only in case
                 names = [field.name for field in missing]
                 raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
-        raise ConcurrentWriteError(f"other writers kept changing {self.path!r}: try again")
+        raise ConcurrentWriteError(f"other writers changed {self.path!r} {MAX_ATTEMPTS} times in a row: try again")
 
     def _commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
-        """Plan against the newest version and commit to exactly that version, or start over."""
+        """Compute the change for the newest version and commit to exactly that version, else start over."""
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
             adds, removes, result = plan()
@@ -357,7 +359,7 @@ class KeyedTable:
             except (DeltaError, OSError) as error:
                 self.refresh()
                 live = {file.path for file in self.files}
-                # A checkpoint after the commit may have failed, and not the commit: then the files are in use.
+                # If only the checkpoint after the commit failed, the new files are in use and must stay.
                 if not any(action.path in live for action in adds):
                     for action in adds:
                         self.delete_file(action.path)
@@ -367,11 +369,15 @@ class KeyedTable:
                     continue
             self.refresh()
             return result
-        raise ConcurrentWriteError(f"other writers kept committing to {self.path!r} first: try again")
+        raise ConcurrentWriteError(
+            f"other writers committed to {self.path!r} first, {MAX_ATTEMPTS} times in a row: try again"
+        )
 
 
 def _checked(path: str) -> str:
-    """Refuse a path that delta-rs would take for another: it decodes percent signs twice."""
+    """Raise UsageError for a path that delta-rs would misread, as it decodes percent signs twice."""
     if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
-        raise UsageError(f"{path!r} has a percent sign and two hex digits, which a store's path cannot: rename it")
+        raise UsageError(
+            f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
+        )
     return path

@@ -1,9 +1,9 @@
-"""Vectors straight out of a Parquet file's pages, which is several times faster than by way of Arrow.
+"""Vectors read directly from the pages of a Parquet file, several times faster than through Arrow.
 
-Arrow decodes where each list begins and ends for every single value. In a store all lists of a column have one
-length, so it is enough to see that the levels say so, which takes a comparison a page; the values then are copied
-as they lie. Checksums are looked at here as Arrow looks at them. Whatever is not laid out as `write_files` does it is
-left to Arrow. The layout is that of https://parquet.apache.org/docs/file-format/data-pages/.
+Arrow decodes list boundaries value by value. In a store all lists of a column have one length, so one comparison per
+page confirms the boundaries, and the values are copied as a block. Checksums are verified as Arrow verifies them.
+Files with another layout than that of `write_files` are left to Arrow. The layout of data pages is described at
+https://parquet.apache.org/docs/file-format/data-pages/.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ FloatArray = npt.NDArray[np.float32]
 
 _DATA_PAGE, _PLAIN, _BYTE_STREAM_SPLIT = 0, 0, 9
 
-#: Numbers of the fields of a page's header that are needed.
+#: Thrift field numbers of a page header.
 _TYPE, _UNCOMPRESSED, _COMPRESSED, _CHECKSUM, _ABOUT = 1, 2, 3, 4, 5
 _COUNT, _ENCODING = 1, 2
 
 
 class UnusualLayoutError(Exception):
-    """The pages are not laid out as `read_chunk` expects: Arrow must read them."""
+    """The pages have another layout than `read_chunk` expects, so Arrow must read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Where the vectors of a row group are: in bytes of the file, and how those are compressed."""
+    """Position of the vectors of a row group in the file, in bytes, and their compression."""
 
     rows: int
     offset: int
@@ -43,18 +43,18 @@ class Chunk:
 
 
 def find_chunk(parquet: pq.ParquetFile, group: int, column: str) -> Chunk | None:
-    """Return where a row group keeps a column of vectors; None where only Arrow can read it."""
+    """Return the position of a vector column in a row group; None if only Arrow can read it."""
     path = f"{column}.list.element"
-    about = parquet.metadata.row_group(group)
-    for i in range(about.num_columns):
-        found = about.column(i)
-        if found.path_in_schema == path:
+    metadata = parquet.metadata.row_group(group)
+    for i in range(metadata.num_columns):
+        chunk = metadata.column(i)
+        if chunk.path_in_schema == path:
             field = parquet.schema.column(i)
-            # One level each: values and lists are never null, and lists are not nested.
-            plain = field.max_definition_level == field.max_repetition_level == 1 and found.physical_type == "FLOAT"
-            known = found.compression in ("UNCOMPRESSED", "ZSTD") and not found.has_dictionary_page
+            # One level each means that values and lists are never null and lists are not nested.
+            plain = field.max_definition_level == field.max_repetition_level == 1 and chunk.physical_type == "FLOAT"
+            known = chunk.compression in ("UNCOMPRESSED", "ZSTD") and not chunk.has_dictionary_page
             if plain and known:
-                return Chunk(about.num_rows, found.data_page_offset, found.total_compressed_size, found.compression)
+                return Chunk(metadata.num_rows, chunk.data_page_offset, chunk.total_compressed_size, chunk.compression)
     return None
 
 
@@ -64,14 +64,14 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
     Raises
     ------
     OSError
-        If a page's checksum does not hold.
+        The checksum of a page is wrong, or the file is truncated.
     UnusualLayoutError
-        If lists are not all ``dim`` long, or the pages are of another kind.
+        A list is not ``dim`` long, or the pages have another layout.
     """
     data = _scratch(chunk.size)
     source.seek(chunk.offset)
     if source.readinto(data) != chunk.size:
-        raise OSError("it ends too early")
+        raise OSError("the file is truncated")
     flat = to.reshape(-1)
     at = filled = 0
     while at < len(data):
@@ -85,7 +85,7 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
         if header[_TYPE] != _DATA_PAGE or len(page) != header[_COMPRESSED] or filled + count > len(flat):
             raise UnusualLayoutError
         if _CHECKSUM in header and zlib.crc32(page) != header[_CHECKSUM] & 0xFFFFFFFF:
-            raise OSError("a page's checksum does not hold")
+            raise OSError("the checksum of a page is wrong")
         if chunk.compression == "ZSTD":
             page = memoryview(pa.Codec("zstd").decompress(page, header[_UNCOMPRESSED]))
         values = _values(page, count, dim, first=-filled % dim)
@@ -93,7 +93,7 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
             flat[filled : filled + count] = values.view(np.float32)
         elif encoding == _BYTE_STREAM_SPLIT:
             octets = flat[filled : filled + count].view(np.uint8).reshape(count, 4)
-            for i in range(4):  # one after the other: three times as fast as transposing at once
+            for i in range(4):  # three times as fast as one transpose
                 octets[:, i] = values[i * count : (i + 1) * count]
         else:
             raise UnusualLayoutError
@@ -103,7 +103,7 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
 
 
 def _scratch(size: int) -> memoryview:
-    """Return memory that belongs to this thread until it asks again: fresh memory costs more than reading into it."""
+    """Return a buffer of this thread, reused by the next call: allocating costs more than reading."""
     if len(getattr(_of_thread, "memory", b"")) < size:
         _of_thread.memory = bytearray(size)
     return memoryview(_of_thread.memory)[:size]
@@ -113,7 +113,7 @@ _of_thread = threading.local()
 
 
 def _values(page: memoryview, count: int, dim: int, first: int) -> npt.NDArray[np.uint8]:
-    """Return the bytes of a page's values, once its levels are seen to be those of lists of one length."""
+    """Return the bytes of the values of a page, after checking that all its lists are ``dim`` long."""
     parts = []
     at = 0
     for _ in range(2):
@@ -126,26 +126,26 @@ def _values(page: memoryview, count: int, dim: int, first: int) -> npt.NDArray[n
     return np.frombuffer(page, np.uint8, 4 * count, at)
 
 
-# Pages of one file have the same levels but for the last, so they are decoded a few times only.
+# All pages of a file except the last have the same levels, so the cache decodes them a few times only.
 
 
 @functools.lru_cache(maxsize=256)
 def _are_even(levels: bytes, count: int, dim: int, first: int) -> bool:
-    """Say whether lists begin at value ``first``, at ``first + dim``, and so on, and nowhere else."""
+    """Return whether lists begin at value ``first``, ``first + dim`` and so on, and nowhere else."""
     return np.array_equal(np.flatnonzero(_levels(levels, count) == 0), np.arange(first, count, dim))
 
 
 @functools.lru_cache(maxsize=256)
 def _are_set(levels: bytes, count: int) -> bool:
-    """Say whether each value is there; an empty list has a level and no value."""
+    """Return whether every level has a value. An empty list has a level and no value."""
     return bool(_levels(levels, count).all())
 
 
 def _levels(data: bytes, count: int) -> npt.NDArray[np.uint8]:
-    """Decode levels of one bit each: runs of one level, and bits packed by eight."""
+    """Decode levels of one bit each from runs of one level and groups of eight packed bits."""
     parts: list[npt.NDArray[np.uint8]] = []
-    at = found = 0
-    while found < count:
+    at = decoded = 0
+    while decoded < count:
         try:
             run, at = _varint(data, at)
             if run & 1:
@@ -158,7 +158,7 @@ def _levels(data: bytes, count: int) -> npt.NDArray[np.uint8]:
             raise UnusualLayoutError from error
         if not len(part):
             raise UnusualLayoutError
-        at, found = at + size, found + len(part)
+        at, decoded = at + size, decoded + len(part)
         parts.append(part)
     return np.concatenate(parts)[:count] if parts else np.empty(0, np.uint8)
 
@@ -175,7 +175,7 @@ def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
-    """Decode a struct in Thrift's compact protocol: numbers and structs by field; all else is skipped."""
+    """Decode numbers and structs of a struct in the compact protocol of Thrift, and skip the rest."""
     fields: dict[int, Any] = {}
     number = 0
     while byte := data[at]:
@@ -186,9 +186,9 @@ def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
         else:
             value, at = _varint(data, at)
             number = value >> 1 ^ -(value & 1)
-        if kind in (1, 2):  # a boolean, true or false
+        if kind in (1, 2):  # true or false
             fields[number] = kind == 1
-        elif kind in (4, 5, 6):  # whole numbers
+        elif kind in (4, 5, 6):  # integers
             value, at = _varint(data, at)
             fields[number] = value >> 1 ^ -(value & 1)
         elif kind == 8:  # bytes

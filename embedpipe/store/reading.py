@@ -1,4 +1,4 @@
-"""Reading one vector column out of a table's Parquet files into a single array, in parallel."""
+"""Parallel reads of one vector column from the Parquet files of a table into one array."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def read_files(
     wanted: pa.Array | None = None,
     to: npt.NDArray[np.float32] | None = None,
 ) -> tuple[pa.Array, npt.NDArray[np.float32]]:
-    """Read a vector column, all rows in id order or those asked for in the order asked for.
+    """Read a vector column: all rows in id order, or the rows of ``wanted`` in that order.
 
-    Row groups are read by several threads straight into one array, each row to the place that its id has in the
-    order; a row that nothing fills is an error, and so is a page whose checksum does not hold.
+    Several threads read row groups directly into one array. A row without a vector or a page with a wrong checksum
+    is an error.
 
     Parameters
     ----------
     wanted : pyarrow.Array of str, optional
-        The ids of the rows to read, each once.
+        Ids of the rows to read, without repeats.
     to : float32 array (n, dim), optional
-        Where to read to, which may be some columns of a wider array; by default a new array.
+        The array to fill, possibly some columns of a wider array. A new array by default.
 
     Returns
     -------
@@ -46,34 +46,34 @@ def read_files(
     Raises
     ------
     UsageError
-        If an id is not there.
+        An id is not in the table.
     StoreError
-        If a file is damaged, a vector has another length than ``dim``, or an id is there twice.
+        A file is damaged, a vector is not ``dim`` long, or an id occurs twice.
     """
     files = sorted(table.files, key=lambda file: file.first)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(lambda file: _look(table, file, column), files))
-        ids = pa.chunked_array([one.ids for one in found], pa.string()).combine_chunks()
+        footers = list(pool.map(lambda file: _read_footer(table, file, column), files))
+        ids = pa.chunked_array([footer.ids for footer in footers], pa.string()).combine_chunks()
         wanted, place = _places(ids, wanted, table.path)
         X = np.empty((len(wanted), dim), np.float32) if to is None else to
         if X.shape != (len(wanted), dim):
             raise StoreError(
                 f"{table.path!r} has {len(wanted)} rows where its log says {len(X)}: run `embedpipe verify`"
             )
-        list(pool.map(lambda job: _read_group(table, job, column, dim, place, X), _jobs(files, found)))
-    pa.default_memory_pool().release_unused()  # or Arrow keeps a fifth of what was read
+        list(pool.map(lambda job: _read_group(table, job, column, dim, place, X), _jobs(files, footers)))
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps a fifth of what was read
     return wanted, X
 
 
 def refuse_unknown(wanted: pa.Array, unknown: npt.NDArray[np.bool_], path: str) -> None:
-    """Raise UsageError, naming one, if an id is marked as unknown."""
+    """Raise UsageError, naming one id, if any is marked as unknown."""
     if unknown.any():
-        one = wanted[int(np.flatnonzero(unknown)[0])].as_py()
-        raise UsageError(f"{int(unknown.sum())} of {len(wanted)} ids, such as {one!r}, are not in {path!r}")
+        example = wanted[int(np.flatnonzero(unknown)[0])].as_py()
+        raise UsageError(f"{int(unknown.sum())} of {len(wanted)} ids, such as {example!r}, are not in {path!r}")
 
 
-class _Found(NamedTuple):
-    """The ids of a file, the rows of its row groups, and where their vectors are."""
+class _Footer(NamedTuple):
+    """The ids of a file, and the rows and chunks of its row groups."""
 
     ids: pa.Array
     rows: list[int]
@@ -81,7 +81,7 @@ class _Found(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A row group to be read, and which row of all the first of it is."""
+    """A row group to read, and the position of its first row among all rows."""
 
     file: DataFile
     group: int
@@ -90,37 +90,37 @@ class _Job(NamedTuple):
     start: int
 
 
-def _look(table: KeyedTable, file: DataFile, column: str) -> _Found:
+def _read_footer(table: KeyedTable, file: DataFile, column: str) -> _Footer:
     with table.open_file(file) as parquet:
         groups = range(parquet.num_row_groups)
         rows = [parquet.metadata.row_group(group).num_rows for group in groups]
         chunks = [find_chunk(parquet, group, column) for group in groups]
-        return _Found(parquet.read(columns=["id"], use_threads=False).column("id").combine_chunks(), rows, chunks)
+        return _Footer(parquet.read(columns=["id"], use_threads=False).column("id").combine_chunks(), rows, chunks)
 
 
-def _jobs(files: Sequence[DataFile], found: Sequence[_Found]) -> Iterator[_Job]:
+def _jobs(files: Sequence[DataFile], footers: Sequence[_Footer]) -> Iterator[_Job]:
     start = 0
-    for file, one in zip(files, found, strict=True):
-        for group, (rows, chunk) in enumerate(zip(one.rows, one.chunks, strict=True)):
+    for file, footer in zip(files, footers, strict=True):
+        for group, (rows, chunk) in enumerate(zip(footer.rows, footer.chunks, strict=True)):
             yield _Job(file, group, rows, chunk, start)
             start += rows
 
 
 def _places(ids: pa.Array, wanted: pa.Array | None, path: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """Return the ids in the order of the result, and for each stored row its place there, -1 for none."""
+    """Return the ids in the order of the result, and the position of each stored row in it, -1 for none."""
     if wanted is None:
         place = np.arange(len(ids))
-        if not is_ascending(ids):  # files' ids overlap, or another tool wrote one
+        if not is_ascending(ids):  # id ranges of files overlap, or another tool wrote a file
             order = np.asarray(pc.sort_indices(ids))
             ids = ids.take(pa.array(order))
             place[order] = np.arange(len(ids))
             if not is_ascending(ids):
-                raise StoreError(f"{path!r} holds an id twice: run `embedpipe verify`")
+                raise StoreError(f"ids of {path!r} must be unique, and one occurs twice: run `embedpipe verify`")
         return ids, place
     place = np.asarray(pc.fill_null(pc.index_in(ids, value_set=wanted), -1), np.int64)
     times = np.bincount(place[place >= 0], minlength=len(wanted))
     if (times > 1).any():
-        raise StoreError(f"{path!r} holds an id twice: run `embedpipe verify`")
+        raise StoreError(f"ids of {path!r} must be unique, and one occurs twice: run `embedpipe verify`")
     refuse_unknown(wanted, times < 1, path)
     return wanted, place
 
@@ -128,25 +128,25 @@ def _places(ids: pa.Array, wanted: pa.Array | None, path: str) -> tuple[pa.Array
 def _read_group(
     table: KeyedTable, job: _Job, column: str, dim: int, place: npt.NDArray[np.int64], X: npt.NDArray[np.float32]
 ) -> None:
-    """Read one row group to the places that its rows have."""
+    """Read one row group into the positions of its rows."""
     places = place[job.start : job.start + job.rows]
     kept = places >= 0
     if not kept.any():
         return
     first, last = int(places[0]), int(places[-1]) + 1
-    whole_rows = X.flags.c_contiguous  # and not some columns of a wider array
-    together = whole_rows and bool(kept.all()) and bool((np.diff(places) == 1).all())
-    block = X[first:last] if together else np.empty((job.rows, dim), np.float32)
+    whole_rows = X.flags.c_contiguous  # False for some columns of a wider array
+    contiguous = whole_rows and bool(kept.all()) and bool((np.diff(places) == 1).all())
+    block = X[first:last] if contiguous else np.empty((job.rows, dim), np.float32)
     if not _read_pages(table, job, dim, block):
         with table.open_file(job.file) as parquet:
-            read = parquet.read_row_group(job.group, columns=[column], use_threads=False)
-        block[:] = matrix(read.column(column), dim, column)
-    if not together:
+            rows = parquet.read_row_group(job.group, columns=[column], use_threads=False)
+        block[:] = matrix(rows.column(column), dim, column)
+    if not contiguous:
         X[places[kept]] = block if kept.all() else block[kept]
 
 
 def _read_pages(table: KeyedTable, job: _Job, dim: int, block: npt.NDArray[np.float32]) -> bool:
-    """Read a row group without Arrow; say whether that was possible."""
+    """Read a row group without Arrow. Return False if only Arrow can read it."""
     if job.chunk is None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The vectors of a whole store, or of some of its rows, in one array: from its memory map if there is one."""
+"""Vectors of all or some rows of a store in one array, from the memory map if there is one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.vector_map import find_map
 
-#: Rows that are copied at a time out of a map into a part of a wider array.
+#: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096
 
 
 def read_vectors(
     table: KeyedTable, column: str, dim: int, wanted: pa.Array | None = None
 ) -> tuple[pa.Array, npt.NDArray[np.float32]]:
-    """Read a vector column, all rows in id order or those asked for in the order asked for.
+    """Read a vector column: all rows in id order, or the rows of ``wanted`` in that order.
 
-    They come from the memory map of this version (`FeatureStore.mapped`) where there is one, else from the files,
-    which gives the same.
+    The vectors come from the memory map of this version (`FeatureStore.mapped`) if there is one, else from the
+    files. Both give the same values.
 
     Parameters
     ----------
     wanted : pyarrow.Array of str, optional
-        The ids of the rows to read, each once.
+        Ids of the rows to read, without repeats.
 
     Returns
     -------
@@ -39,31 +39,31 @@ def read_vectors(
     Raises
     ------
     UsageError
-        If an id is not there.
+        An id is not in the table.
     StoreError
-        If a file is damaged, a vector has another length than ``dim``, or an id is there twice.
+        A file is damaged, a vector is not ``dim`` long, or an id occurs twice.
     """
-    found = find_map(table, column, dim)
-    if found is None:
+    vector_map = find_map(table, column, dim)
+    if vector_map is None:
         return read_files(table, column, dim, wanted)
     if wanted is None:
-        return found.ids, found.copy()
-    rows = found.rows(wanted)
+        return vector_map.ids, vector_map.copy()
+    rows = vector_map.rows(wanted)
     refuse_unknown(wanted, rows < 0, table.path)
-    return wanted, found.vectors[rows]
+    return wanted, vector_map.vectors[rows]
 
 
 def read_layers(
     table: KeyedTable, layers: Sequence[LayerSpec], wanted: pa.Array | None = None
 ) -> tuple[pa.Array, npt.NDArray[np.float32]]:
-    """Read the vectors of several layers, joined end to end, each straight to its place in one array.
+    """Read the vectors of several layers, joined end to end in one array.
 
     Parameters
     ----------
     layers : sequence of LayerSpec
         In the order in which they are joined.
     wanted : pyarrow.Array of str, optional
-        The ids of the rows to read, each once; all rows in id order where None.
+        Ids of the rows to read, without repeats. All rows in id order by default.
 
     Returns
     -------
@@ -84,19 +84,19 @@ def read_layers(
     for layer in layers:
         part = X[:, start : start + layer.dim]
         start += layer.dim
-        found = find_map(table, layer.column, layer.dim)
-        if found is None:
+        vector_map = find_map(table, layer.column, layer.dim)
+        if vector_map is None:
             read_files(table, layer.column, layer.dim, wanted, part)
             continue
-        rows = found.rows(wanted)
+        rows = vector_map.rows(wanted)
         refuse_unknown(wanted, rows < 0, table.path)
         for first in range(0, len(rows), SLAB):
-            part[first : first + SLAB] = found.vectors[rows[first : first + SLAB]]
+            part[first : first + SLAB] = vector_map.vectors[rows[first : first + SLAB]]
     return wanted, X
 
 
 def label_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Turn a label column without nulls into the NumPy array that scikit-learn expects."""
+    """Return a label column without nulls as the NumPy array that scikit-learn expects."""
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
         return np.asarray(values.to_pylist(), dtype=str if len(values) else object)

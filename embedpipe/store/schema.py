@@ -1,4 +1,4 @@
-"""The columns of a feature store, and how incoming columns are made to fit a Delta table."""
+"""The columns of a feature store, and the conversion of incoming columns to types that Delta stores."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pyarrow.compute as pc
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, nearest
 
-#: Key of the spec's JSON in an embedding column's field metadata.
+#: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
 
-#: Key, in an embedding column's field metadata, that is there where vectors are rounded and compressed.
+#: Key in the field metadata of a vector column whose vectors are rounded and compressed.
 COMPRESS_KEY = b"embedpipe.compress"
 
-#: Bits of a float32's fraction that are kept then: those that a 16-bit float has.
+#: Fraction bits that rounding keeps: as many as a 16-bit float has.
 KEPT_BITS = 10
 
-#: Columns of every store before label, split, metadata and the embeddings.
+#: First columns of every store, before label, split, metadata and the vectors.
 KEY_FIELDS = (
     pa.field("id", pa.string(), nullable=False),
     pa.field("uri", pa.string()),
@@ -31,7 +31,7 @@ KEY_FIELDS = (
     pa.field("source_modified", pa.int64()),
 )
 
-#: A list of non-null values reads faster than a nullable or fixed-size one, and every tool sees floats.
+#: Lists of non-null values read faster than nullable or fixed-size lists, and every tool can read them.
 VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
 
 STORED_TYPES = (pa.string(), pa.binary(), pa.float32(), pa.float64(), VECTOR)
@@ -40,8 +40,7 @@ STORED_TYPES = (pa.string(), pa.binary(), pa.float32(), pa.float64(), VECTOR)
 def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
     """Return the schema of a new store: key columns, then one vector column per captured layer.
 
-    Label, split and metadata columns are added when the first rows that have them arrive, so that their
-    types are those of the data.
+    Columns for label, split and metadata are added with the first rows that have them, in the type of the data.
     """
     metadata = {SPEC_KEY: spec.to_json().encode()}
     if compress:
@@ -51,11 +50,11 @@ def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
 
 
 def spec_of(schema: pa.Schema) -> BackboneSpec:
-    """Return the spec that a store's schema carries. Raises StoreError if it carries none."""
+    """Return the spec in the metadata of a schema. Raises StoreError if there is none."""
     for field in schema:
         if field.metadata and SPEC_KEY in field.metadata:
             return BackboneSpec.from_json(field.metadata[SPEC_KEY].decode())
-    raise StoreError("this Delta table has no embedpipe spec in its columns: it is not a feature store")
+    raise StoreError("this Delta table is not a feature store: no column has an embedpipe spec")
 
 
 def refuse_column_name(name: str, schema: pa.Schema) -> None:
@@ -70,15 +69,15 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
 
 
 def is_compressed(field: pa.Field) -> bool:
-    """Say whether a column's vectors are to be rounded and compressed."""
+    """Return whether the vectors of a column are rounded and compressed."""
     return bool(field.metadata) and COMPRESS_KEY in field.metadata
 
 
 def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Round the values of a vector column to the precision of 16-bit floats; again changes nothing.
+    """Round the values of a vector column to the precision of 16-bit floats. Rounding twice changes nothing.
 
-    The fraction is rounded to `KEPT_BITS`, to the nearest and ties to even: a value moves by 2^-11 of itself at most.
-    From 6.1e-5 to 65,504 that gives the 16-bit float; smaller and larger ones keep the same relative precision.
+    Fractions are rounded to `KEPT_BITS` bits, to nearest with ties to even: the relative error is at most 2^-11.
+    From 6.1e-5 to 65,504 the result is the 16-bit float. Smaller and larger values keep the same relative precision.
     """
     drop = 23 - KEPT_BITS
     chunks = []
@@ -87,21 +86,21 @@ def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
         bits = values.view(np.uint32)
         half = np.uint32((1 << drop - 1) - 1) + ((bits >> np.uint32(drop)) & np.uint32(1))
         new = ((bits + half) & ~np.uint32((1 << drop) - 1)).view(np.float32)
-        new = np.where(np.isfinite(new) & np.isfinite(values), new, values)  # the very largest would become infinite
+        new = np.where(np.isfinite(new) & np.isfinite(values), new, values)  # the largest values would become infinite
         offsets = chunk.offsets.to_numpy()
         chunks.append(pa.ListArray.from_arrays(pa.array(offsets - offsets[0]), pa.array(new), type=VECTOR))
     return pa.chunked_array(chunks, VECTOR)
 
 
 def vector_column(vectors: npt.NDArray[np.float32]) -> pa.Array:
-    """Turn float32 (n, dim) into an Arrow column of lists, without copying."""
+    """Return float32 (n, dim) as an Arrow column of lists, without copying."""
     count, dim = vectors.shape
     values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * dim), values, type=VECTOR)
 
 
 def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArray[np.float32]:
-    """Turn a column of lists into float32 (n, dim). Raises StoreError if a list has another length."""
+    """Return a column of lists as float32 (n, dim). Raises StoreError if a list is not ``dim`` long."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     blocks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
     flat = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
@@ -112,15 +111,15 @@ def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArr
 
 
 def is_ascending(ids: pa.Array | pa.ChunkedArray) -> bool:
-    """Say whether ids are in order, each once."""
+    """Return whether ids are sorted and unique."""
     return pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False
 
 
 def delta_type(type_: pa.DataType, column: str) -> pa.DataType | None:
     """Return the type in which Delta stores a column; None for a column of nulls only.
 
-    Delta has no unsigned integers, half floats or nanoseconds: each goes to the next type that holds it.
-    Raises StoreError for types that have no such place.
+    Delta has no unsigned integers, half floats or nanoseconds, so each gets the next larger type.
+    Raises StoreError for types that Delta cannot store.
     """
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
@@ -141,11 +140,11 @@ def delta_type(type_: pa.DataType, column: str) -> pa.DataType | None:
         return pa.date32()
     if pa.types.is_timestamp(type_):
         return pa.timestamp("us", tz="UTC")
-    raise StoreError(f"column {column!r} has type {type_}, which a store cannot hold: leave it out or flatten it")
+    raise StoreError(f"a store cannot hold column {column!r} of type {type_}: leave it out or flatten it")
 
 
 def storable(table: pa.Table) -> pa.Table:
-    """Return ``table`` in types that Delta stores; columns of nulls only are left out."""
+    """Return ``table`` in types that Delta stores, without columns of nulls only."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name in table.column_names:
         column = table.column(name)
@@ -155,9 +154,9 @@ def storable(table: pa.Table) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return ``table`` with exactly the columns of ``schema``: missing ones null, others cast safely.
+    """Return ``table`` with exactly the columns of ``schema``: missing ones as null, the others cast safely.
 
-    Raises StoreError where a value does not fit the store's type.
+    Raises StoreError if a value does not fit the type.
     """
     arrays = []
     for field in schema:
@@ -173,11 +172,11 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
     try:
         if pa.types.is_timestamp(type_) and column.type.tz is None:
             column = column.cast(pa.timestamp("us"), safe=False)
-        # A date with a time of day, and nanoseconds, are more than the store's type means to keep.
+        # The time of day of a date, and nanoseconds, are dropped on purpose.
         return column.cast(type_, safe=not pa.types.is_temporal(column.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise StoreError(
-            f"column {name!r} holds {column.type} values that do not fit the store's {type_} ({error}): "
+            f"column {name!r} holds {column.type} values that do not fit the type {type_} of the store ({error}): "
             "rename the column, or convert its values"
         ) from error
 

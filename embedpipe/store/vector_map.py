@@ -1,7 +1,7 @@
-"""A store's vectors in id order as one file that is mapped into memory, in the cache folder.
+"""The memory map of a store: its vectors in id order as one file in the cache folder.
 
-A map belongs to one set of data files, which never change once written: another version of the store has another map,
-so none can be stale. It is a folder of ``vectors.npy``, ``ids.arrow`` and ``about.json`` with sizes and checksums.
+A map belongs to one set of data files, which never change. Another version of the store has another map, so a map is
+never stale. It is a folder with ``vectors.npy``, ``ids.arrow``, and ``about.json`` with sizes and checksums.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from embedpipe.store.reading import read_files
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Bytes that have a checksum of their own, and how many such blocks are looked at when a map is opened.
+#: Bytes per checksum, and the number of such blocks that are verified when a map is opened.
 BLOCK = 1 << 18
-LOOKED_AT = 16
+VERIFIED_BLOCKS = 16
 
-#: Of so many ids one is kept in memory, to know where to look for the others.
+#: One of so many ids is kept in memory to locate the others.
 STRIDE = 64
 
-#: Seconds after which a map that is still being built is taken for one that was given up.
-GIVEN_UP = 86_400.0
+#: Seconds after which an unfinished map counts as abandoned.
+ABANDONED_SECONDS = 86_400.0
 
 
 class VectorMap:
@@ -48,25 +48,25 @@ class VectorMap:
     Attributes
     ----------
     ids : pyarrow.Array of str, length n
-    vectors : float32 array (n, dim), which cannot be written
+    vectors : float32 array (n, dim), read-only
     """
 
     def __init__(self, folder: Path) -> None:
         about = json.loads((folder / "about.json").read_text())
         for name, size in about["sizes"].items():
             if (folder / name).stat().st_size != size:
-                raise ValueError(f"{name} has another size than when it was written")
-        # A plain array: the subclass np.memmap makes every small step slower.
+                raise ValueError(f"the size of {name} has changed")
+        # A plain array, as the subclass np.memmap slows down small operations.
         self.vectors: FloatArray = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
         with pa.memory_map(str(folder / "ids.arrow")) as source:
             self.ids: pa.Array = pa.ipc.open_file(source).read_all().column("id").combine_chunks()
         if self.vectors.dtype != np.float32 or self.vectors.shape != (about["rows"], about["dim"]):
-            raise ValueError("its header is not the one that was written")
+            raise ValueError("the header of vectors.npy has changed")
         blocks = _blocks(self.vectors)
-        looked_at = np.unique(np.linspace(0, len(blocks) - 1, LOOKED_AT).astype(int)) if blocks else ()
-        damaged = [i for i in looked_at if zlib.crc32(blocks[i]) != about["checksums"][i]]
+        verified = np.unique(np.linspace(0, len(blocks) - 1, VERIFIED_BLOCKS).astype(int)) if blocks else ()
+        damaged = [i for i in verified if zlib.crc32(blocks[i]) != about["checksums"][i]]
         if damaged or len(self.ids) != len(self.vectors) or _checksum(self.ids) != about["ids"]:
-            raise ValueError("its contents are not those that were written")
+            raise ValueError("the contents have changed")
 
     def copy(self) -> FloatArray:
         """Return all vectors in memory, float32 (n, dim)."""
@@ -76,15 +76,15 @@ class VectorMap:
         return X
 
     def rows(self, ids: pa.Array) -> npt.NDArray[np.int64]:
-        """Return the rows of ids, each given once, int64 (n,); -1 for an id that is not there."""
+        """Return the rows of ids without repeats, int64 (n,), -1 for unknown ids."""
         near = np.arange(len(self.ids))
         if len(ids) * STRIDE < len(self.ids):
-            # Ids are sorted: those before which one is in memory are few, and all else is in a few pages of the file.
+            # Ids are sorted, so the candidates lie in a few pages of the file.
             before = [bisect.bisect_right(self._sparse, id) - 1 for id in ids.drop_null().to_pylist()]
             first = np.unique(np.array(before, np.int64))
             near = (first[first >= 0, None] * STRIDE + np.arange(STRIDE)).reshape(-1)
             near = near[near < len(self.ids)]
-        # The few are hashed and the many looked up, not the other way round.
+        # Hashing the few ids is cheaper than hashing the many stored ones.
         place = np.asarray(pc.fill_null(pc.index_in(self.ids.take(pa.array(near)), value_set=ids), -1))
         rows = np.full(len(ids), -1)
         rows[place[place >= 0]] = near[place >= 0]
@@ -97,7 +97,7 @@ class VectorMap:
 
 
 def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
-    """Return the map of the version that the table is at; None if there is none, or none that is whole."""
+    """Return the map of the current version of the table; None if it is missing or damaged."""
     folder = _folder(table, column, dim)
     try:
         return _open(folder) if folder.is_dir() else None
@@ -106,10 +106,10 @@ def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
 
 
 def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
-    """Make the map of the version that the table is at, and drop those of other versions.
+    """Write the map of the current version of the table, and drop the maps of other versions.
 
-    FloatArray are read straight into the file, so the memory taken is the system's to give back. Raises StoreError if
-    the store is damaged or the disk is full.
+    Vectors are read directly into the mapped file, so the operating system can reclaim the memory. Raises StoreError
+    if the store is damaged or the disk is full.
     """
     folder = _folder(table, column, dim)
     unfinished = folder.with_name(f"unfinished-{uuid.uuid4().hex}")
@@ -118,7 +118,7 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
         unfinished.mkdir(parents=True)
         try:
             _write(unfinished, table, column, dim)
-            shutil.rmtree(folder, ignore_errors=True)  # one that is damaged
+            shutil.rmtree(folder, ignore_errors=True)  # an earlier map that is damaged
             if folder.is_file():
                 folder.unlink()
             unfinished.rename(folder)
@@ -127,22 +127,22 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
             _clean(folder)
         return _open(folder)
     except (OSError, ValueError) as error:
-        if (found := find_map(table, column, dim)) is not None:  # another process was first
-            return found
+        if (finished := find_map(table, column, dim)) is not None:  # by another process
+            return finished
         raise StoreError(
-            f"cannot map the vectors of {table.path!r}, {size:,} bytes, in {str(folder.parent)!r}: {error}. "
+            f"cannot write a memory map of {table.path!r}, {size:,} bytes, to {str(folder.parent)!r}: {error}. "
             "Read them with to_numpy(), or set the environment variable EMBEDPIPE_CACHE to a folder with more room"
         ) from error
 
 
 @functools.lru_cache(maxsize=2)
 def _open(folder: Path) -> VectorMap:
-    """Keep two maps open: looking for an id in a new one takes longer."""
+    """Keep two maps open, as the first lookup in a map takes longer."""
     return VectorMap(folder)
 
 
 def _folder(table: KeyedTable, column: str, dim: int) -> Path:
-    # A copied store has the same id, and may go on to other rows in the same version: its files tell.
+    # A copied store has the same id and may have other rows at the same version, so the file names decide.
     files = hashlib.sha256("\n".join(file.path for file in table.files).encode()).hexdigest()
     name = f"{hashlib.sha256(column.encode()).hexdigest()[:16]}-{dim}-{table.version}-{files[:32]}"
     return cache_folder() / "vectors" / str(table.delta.metadata().id) / name
@@ -178,27 +178,27 @@ def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Take the room that a file of holes needs: writing to a map kills the process where the disk is full."""
+    """Allocate the disk space of a sparse file. Writing to a map on a full disk would kill the process."""
     size = path.stat().st_size
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     elif shutil.disk_usage(path.parent).free < size:
-        raise OSError("the disk has no room for it")
+        raise OSError("not enough disk space")
 
 
 def _clean(folder: Path) -> None:
-    """Drop the maps of other versions, and what killed processes left; who has one open keeps it."""
+    """Drop the maps of other versions and of killed processes. Processes that have one open keep it."""
     column = folder.name.partition("-")[0]
     for other in folder.parent.iterdir():
         old = other.name.startswith(column) and other != folder and folder.is_dir()
-        given_up = other.name.startswith("unfinished-") and other.stat().st_mtime < time.time() - GIVEN_UP
-        if old or given_up:
+        abandoned = other.name.startswith("unfinished-") and other.stat().st_mtime < time.time() - ABANDONED_SECONDS
+        if old or abandoned:
             shutil.rmtree(other, ignore_errors=True)
 
 
 def _slabs(X: FloatArray) -> list[FloatArray]:
-    """Cut rows into parts of about 8 MB."""
+    """Split rows into parts of about 8 MB."""
     step = max(1, (8 << 20) // max(1, 4 * X.shape[1]))
     return [X[start : start + step] for start in range(0, len(X), step)]
 

@@ -1,4 +1,4 @@
-"""Stores whose vectors are rounded and compressed: less than half the size, for good, and hardly another vector."""
+"""Compressed stores: less than half the size, with vectors rounded to 16-bit precision."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ def rows(part: slice) -> pa.Table:
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=20))
-def test_rounding(given_values: list[float]) -> None:
+def test_rounding_keeps_16_bit_precision(given_values: list[float]) -> None:
     values = np.array(given_values, np.float32)
-    found = as_rounded(values)
-    np.testing.assert_array_equal(as_rounded(found), found, "again changes nothing")
+    result = as_rounded(values)
+    np.testing.assert_array_equal(as_rounded(result), result, "rounding twice changes nothing")
     finite = np.isfinite(values)
-    np.testing.assert_array_equal(np.isfinite(found), finite)
-    usual = finite & (np.abs(values) >= np.finfo(np.float32).tiny)
+    np.testing.assert_array_equal(np.isfinite(result), finite)
+    normal = finite & (np.abs(values) >= np.finfo(np.float32).tiny)
     with np.errstate(all="ignore"):
-        moved = np.abs(found[usual].astype(float) / values[usual].astype(float) - 1)
+        moved = np.abs(result[normal].astype(float) / values[normal].astype(float) - 1)
     assert (moved <= 2**-11).all()
     in_range = (np.abs(values) >= 2.0**-14) & (np.abs(values) <= 65504)
-    np.testing.assert_array_equal(found[in_range], values[in_range].astype(np.float16))
+    np.testing.assert_array_equal(result[in_range], values[in_range].astype(np.float16))
 
 
-def test_values_that_16_bits_do_not_hold_are_kept() -> None:
+def test_rounding_keeps_values_out_of_16_bit_range() -> None:
     values = np.array([1e30, -7e4, 1e-20, 3.4028235e38, np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
     np.testing.assert_allclose(as_rounded(values), values, rtol=2**-11)
     assert np.signbit(as_rounded(values)[-1])
 
 
-def test_it_is_small_and_stays_compressed(tmp_path: Path) -> None:
+def test_compressed_store_is_small_and_stays_compressed(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "store", make_spec(128), compress=True)
     assert store.compressed
     for start in range(0, 3000, 1000):
         FeatureStore.create(tmp_path / "store", make_spec(128)).write(rows(slice(start, start + 1000)))
     expected = X.astype(np.float16).astype(np.float32)
-    tiny = np.abs(X) < 2.0**-14  # they keep more than a 16-bit float has
+    tiny = np.abs(X) < 2.0**-14  # these keep more precision than a 16-bit float
 
     def check() -> None:
         read = FeatureStore(store.path)
         assert read.compressed
         assert sum(file.size for file in read.table.files) <= 0.5 * X.nbytes
-        found = read.to_numpy()
-        np.testing.assert_array_equal(found[~tiny], expected[~tiny])
-        np.testing.assert_allclose(found, X, rtol=2**-11)
+        vectors = read.to_numpy()
+        np.testing.assert_array_equal(vectors[~tiny], expected[~tiny])
+        np.testing.assert_allclose(vectors, X, rtol=2**-11)
 
     check()
     assert store.refresh().compact() == 3
@@ -75,14 +75,14 @@ def test_it_is_small_and_stays_compressed(tmp_path: Path) -> None:
     check()
 
 
-def test_it_is_decided_once(tmp_path: Path) -> None:
+def test_existing_store_cannot_be_compressed(tmp_path: Path) -> None:
     FeatureStore.create(tmp_path / "plain", make_spec(128))
     assert not FeatureStore(tmp_path / "plain").compressed
     with pytest.raises(UsageError, match="cannot be compressed later"):
         FeatureStore.create(tmp_path / "plain", make_spec(128), compress=True)
 
 
-def test_other_tools_read_floats(tmp_path: Path) -> None:
+def test_polars_reads_a_compressed_store(tmp_path: Path) -> None:
     import polars as pl
 
     store = FeatureStore.create(tmp_path / "store", make_spec(128), compress=True)

@@ -1,4 +1,4 @@
-"""Rows of ids, whatever their order."""
+"""`IdIndex`: rows of ids in any order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from embedpipe.store.id_index import IdIndex
 
 
 @given(st.lists(st.text(max_size=3), unique=True, max_size=30), st.lists(st.text(max_size=3), max_size=10))
-def test_rows_of_ids(ids: list[str], asked: list[str]) -> None:
-    asked = list(dict.fromkeys([*asked, *ids[::2]]))
+def test_find_returns_rows_of_ids(ids: list[str], queries: list[str]) -> None:
+    queries = list(dict.fromkeys([*queries, *ids[::2]]))
     column = pa.chunked_array([ids[:4], ids[4:]], pa.string())
-    expected = [ids.index(id) if id in ids else -1 for id in asked]
-    assert IdIndex(column).find(pa.array(asked, pa.string())).tolist() == expected
+    expected = [ids.index(id) if id in ids else -1 for id in queries]
+    assert IdIndex(column).find(pa.array(queries, pa.string())).tolist() == expected
 
 
 def test_nulls_have_no_row() -> None:

@@ -1,4 +1,4 @@
-"""The keyed Delta table: ids stay unique, commits are atomic, reads come in id order."""
+"""`KeyedTable`: unique ids, atomic commits, reads in id order."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def table(tmp_path: Path) -> KeyedTable:
     return KeyedTable.create(str(tmp_path / "t"), SCHEMA)
 
 
-def test_upsert_adds_replaces_and_leaves_equal_rows_alone(table: KeyedTable) -> None:
+def test_upsert_adds_replaces_and_keeps_equal_rows(table: KeyedTable) -> None:
     assert table.upsert(rows(["b", "a"])) == Change(added=2)
     assert table.read(["id"])["id"].to_pylist() == ["a", "b"]
     version = table.version
     assert table.upsert(rows(["a", "b"])) == Change(unchanged=2)
-    assert table.version == version, "nothing to do must commit nothing"
+    assert table.version == version, "no change must mean no commit"
     assert table.upsert(rows(["b", "c"], content="new")) == Change(added=1, replaced=1)
     assert table.read().select(["id", "content_hash"]).to_pylist() == [
         {"id": "a", "content_hash": "a"},
@@ -50,7 +50,7 @@ def test_upsert_adds_replaces_and_leaves_equal_rows_alone(table: KeyedTable) -> 
     ]
 
 
-def test_delete(table: KeyedTable) -> None:
+def test_delete_drops_rows(table: KeyedTable) -> None:
     table.upsert(rows(["a", "b", "c"]))
     assert table.delete(pa.array(["b", "nowhere"])) == Change(removed=1)
     assert KeyedTable(table.path).read(["id"])["id"].to_pylist() == ["a", "c"]
@@ -59,7 +59,7 @@ def test_delete(table: KeyedTable) -> None:
     assert table.read().num_rows == 0
 
 
-def test_columns_are_added_and_older_rows_are_null_there(table: KeyedTable) -> None:
+def test_upsert_adds_columns_with_null_in_older_rows(table: KeyedTable) -> None:
     table.upsert(rows(["a"]))
     table.upsert(rows(["b"], label=["cat"], weight=pa.array([1], pa.uint8()), empty=pa.nulls(1)))
     assert table.read(["id", "label", "weight"]).to_pylist() == [
@@ -68,24 +68,24 @@ def test_columns_are_added_and_older_rows_are_null_there(table: KeyedTable) -> N
     ]
     assert "empty" not in table.schema.names
     assert table.schema.field("embedding").metadata == {b"embedpipe.spec": b"{}"}
-    with pytest.raises(StoreError, match=r"'weight'.*do not fit the store's int32"):
+    with pytest.raises(StoreError, match=r"'weight'.*do not fit the type int32"):
         table.upsert(rows(["c"], weight=["heavy"]))
 
 
-def test_nan_metadata_does_not_rewrite_for_ever(table: KeyedTable) -> None:
+def test_nan_metadata_counts_as_unchanged(table: KeyedTable) -> None:
     table.upsert(rows(["a"], score=[float("nan")]))
     assert table.upsert(rows(["a"], score=[float("nan")])) == Change(unchanged=1)
 
 
-def test_versions_can_be_read_and_not_written(table: KeyedTable) -> None:
+def test_old_version_is_read_only(table: KeyedTable) -> None:
     table.upsert(rows(["a"]))
     version = table.version
     table.upsert(rows(["b"]))
     old = KeyedTable(table.path, version)
     assert old.read(["id"])["id"].to_pylist() == ["a"]
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="open read-only at version"):
         old.upsert(rows(["c"]))
-    with pytest.raises(StoreNotFoundError, match="no version 99: its newest is"):
+    with pytest.raises(StoreNotFoundError, match=r"version must be 0 to .*, got 99"):
         KeyedTable(table.path, 99)
 
 
@@ -99,7 +99,7 @@ def test_compact_keeps_rows_and_merges_files(table: KeyedTable) -> None:
     assert table.compact() == 0
 
 
-def test_files_are_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_size_is_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_files, "FILE_BYTES", 3 * (512 + 12))
     table.upsert(rows([f"{i:02d}" for i in range(10)]))
     assert sorted(file.rows for file in table.files) == [1, 3, 3, 3]
@@ -108,14 +108,14 @@ def test_files_are_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -
     assert len(set(table.read(["id"])["id"].to_pylist())) == 10
 
 
-def test_a_missing_file_is_named(table: KeyedTable) -> None:
+def test_missing_file_is_named(table: KeyedTable) -> None:
     table.upsert(rows(["a"]))
     (Path(table.path) / table.files[0].path).unlink()
     with pytest.raises(StoreError, match=table.files[0].path):
         table.read()
 
 
-def test_no_table(tmp_path: Path) -> None:
+def test_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match="there is no feature store at"):
         KeyedTable(str(tmp_path / "nowhere"))
 
@@ -131,7 +131,7 @@ def test_no_table(tmp_path: Path) -> None:
         max_size=6,
     )
 )
-def test_it_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list) -> None:
+def test_table_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list) -> None:
     table = KeyedTable.create(str(tmp_path_factory.mktemp("t")), SCHEMA)
     expected: dict[str, str] = {}
     for action, ids, content in steps:
@@ -143,9 +143,9 @@ def test_it_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, steps:
             expected = {id: c for id, c in expected.items() if id not in ids}
         else:
             table.compact()
-    found = KeyedTable(table.path).read(["id", "content_hash"])
-    assert found["id"].to_pylist() == sorted(expected)
-    assert dict(zip(found["id"].to_pylist(), found["content_hash"].to_pylist(), strict=True)) == expected
+    stored = KeyedTable(table.path).read(["id", "content_hash"])
+    assert stored["id"].to_pylist() == sorted(expected)
+    assert dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True)) == expected
 
 
 WRITER = """
@@ -166,14 +166,14 @@ table.compact()
 """
 
 
-def test_concurrent_writers_lose_and_double_nothing(table: KeyedTable) -> None:
+def test_concurrent_writers_lose_and_repeat_no_row(table: KeyedTable) -> None:
     command = [sys.executable, "-c", WRITER, table.path]
     processes = [subprocess.Popen([*command, start]) for start in ("0", "20", "40")]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
-    found = KeyedTable(table.path).read(["id"])["id"].to_pylist()
-    assert len(found) == len(set(found))
+    ids = KeyedTable(table.path).read(["id"])["id"].to_pylist()
+    assert len(ids) == len(set(ids))
     maybe_deleted = {"000", "020", "040"}
-    assert set(found) | maybe_deleted == {f"{i:03d}" for i in range(103)}
-    assert "000" not in found
+    assert set(ids) | maybe_deleted == {f"{i:03d}" for i in range(103)}
+    assert "000" not in ids
     files = {path.name for path in Path(table.path).glob("*.parquet")}
     assert {file.path for file in KeyedTable(table.path).files} <= files

@@ -1,4 +1,4 @@
-"""Vectors that are read without Arrow: the same as with it, and nothing that is damaged."""
+"""Page reader: the same vectors as Arrow gives, and errors for damaged pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedpipe.store.schema import VECTOR, vector_column
 
 
 def read(path: Path, dim: int, column: str = "v") -> np.ndarray:
-    """Read all row groups of a file by pages; raises UnusualLayoutError where Arrow is needed."""
+    """Read all row groups of a file by pages. Raises UnusualLayoutError if Arrow is needed."""
     blocks = []
     with pq.ParquetFile(path) as parquet, pa.OSFile(str(path)) as source:
         for group in range(parquet.num_row_groups):
@@ -45,7 +45,7 @@ def table(X: np.ndarray) -> pa.Table:
     st.booleans(),
     st.booleans(),
 )
-def test_pages_give_what_arrow_gives(
+def test_read_chunk_gives_the_vectors_of_arrow(
     tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, page: int, split: bool, checksum: bool
 ) -> None:
     X = np.random.default_rng(rows).standard_normal((rows, dim)).astype(np.float32)
@@ -72,7 +72,7 @@ def test_pages_give_what_arrow_gives(
         {"data_page_version": "2.0", "use_dictionary": False, "compression": "none"},
     ],
 )
-def test_other_layouts_are_left_to_arrow(tmp_path: Path, options: dict) -> None:
+def test_other_layouts_need_arrow(tmp_path: Path, options: dict) -> None:
     path = tmp_path / "file.parquet"
     pq.write_table(table(np.ones((9, 4), np.float32)), path, **options)
     with pytest.raises(UnusualLayoutError):
@@ -80,7 +80,7 @@ def test_other_layouts_are_left_to_arrow(tmp_path: Path, options: dict) -> None:
 
 
 @pytest.mark.parametrize("lists", [[[1, 2], [3, 4, 5], [6]], [[1, 2], [], [3, 4, 5, 6]], [[1, 2, 3], [4, 5, 6]]])
-def test_lists_of_another_length_are_left_to_arrow(tmp_path: Path, lists: list) -> None:
+def test_lists_of_another_length_need_arrow(tmp_path: Path, lists: list) -> None:
     path = tmp_path / "file.parquet"
     schema = pa.schema([pa.field("v", VECTOR, nullable=False)])
     pq.write_table(pa.table([pa.array(lists, VECTOR)], schema=schema), path, compression="none", use_dictionary=False)
@@ -88,20 +88,18 @@ def test_lists_of_another_length_are_left_to_arrow(tmp_path: Path, lists: list) 
         read(path, 2)
 
 
-def test_a_store_that_another_tool_wrote_is_read(tmp_path: Path) -> None:
+def test_store_written_by_another_tool_is_read(tmp_path: Path) -> None:
     X = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     store = make_store(tmp_path / "store", X)
     file = Path(store.path) / store.table.files[0].path
     rows = pq.read_table(file, partitioning=None)
     rows = rows.set_column(rows.schema.get_field_index("embedding"), "embedding", pa.array(X.tolist()))
-    pq.write_table(
-        rows.take(pa.array(np.arange(50)[::-1])), file, compression="gzip"
-    )  # nullable, doubles, not in order
+    pq.write_table(rows.take(pa.array(np.arange(50)[::-1])), file, compression="gzip")  # nullable, doubles, unsorted
     np.testing.assert_array_equal(FeatureStore(store.path).to_numpy(), X)
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_damaged_vector_is_found(tmp_path: Path, compress: bool) -> None:
+def test_damaged_vector_is_an_error(tmp_path: Path, compress: bool) -> None:
     X = np.random.default_rng(0).standard_normal((500, 40)).astype(np.float32)
     whole = make_store(tmp_path / "store", X)
     store = FeatureStore.create(tmp_path / "damaged", whole.spec, compress=compress)
@@ -113,11 +111,11 @@ def test_a_damaged_vector_is_found(tmp_path: Path, compress: bool) -> None:
     data = bytearray(file.read_bytes())
     data[chunk.offset + chunk.size // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(StoreError, match=rf"{file.name}.* damaged: a page's checksum"):
+    with pytest.raises(StoreError, match=rf"{file.name}.* damaged: the checksum of a page"):
         FeatureStore(store.path).to_numpy()
 
 
-def test_rows_that_are_asked_for(tmp_path: Path) -> None:
+def test_take_reads_rows_in_the_given_order(tmp_path: Path) -> None:
     X = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     store = make_store(tmp_path / "store", X)
     np.testing.assert_array_equal(store.take(["row-007", "row-002", "row-007"]), X[[7, 2, 7]])
@@ -126,9 +124,9 @@ def test_rows_that_are_asked_for(tmp_path: Path) -> None:
         store.take(["row-001", "row-099"])
 
 
-def test_all_rows_but_the_first_are_read(tmp_path: Path) -> None:
+def test_read_vectors_skips_unwanted_rows(tmp_path: Path) -> None:
     X = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
     store = make_store(tmp_path / "store", X)
     ids = pa.array([f"row-{i:03d}" for i in range(1, 9)])
-    _, found = read_vectors(store.table, "embedding", 4, ids)
-    np.testing.assert_array_equal(found, X[1:])
+    _, vectors = read_vectors(store.table, "embedding", 4, ids)
+    np.testing.assert_array_equal(vectors, X[1:])

@@ -1,4 +1,4 @@
-"""The memory map of a store's vectors: the same vectors, never those of another version, and damage is noticed."""
+"""`VectorMap`: the vectors of exactly one version, with damage detected."""
 
 from __future__ import annotations
 
@@ -38,15 +38,19 @@ def maps(cache: Path) -> list[Path]:
     return sorted((cache / "vectors").glob("*/*"))
 
 
-def test_the_map_is_the_vectors(store: FeatureStore, cache: Path) -> None:
+def test_map_holds_the_vectors(store: FeatureStore) -> None:
     assert not has_map(store)
     mapped = store.mapped()
     np.testing.assert_array_equal(mapped, X)
     assert not mapped.flags.writeable
-    assert mapped is store.mapped(), "it is made once"
-    again = store.to_numpy()
-    np.testing.assert_array_equal(again, X)
-    assert again.flags.writeable
+    assert mapped is store.mapped(), "the map is written once"
+    copy = store.to_numpy()
+    np.testing.assert_array_equal(copy, X)
+    assert copy.flags.writeable
+
+
+def test_take_reads_rows_from_the_map(store: FeatureStore) -> None:
+    store.mapped()
     ids = store.ids()
     for rows in ([3], [5, 5, 0, 699], list(range(699, -1, -1))):
         np.testing.assert_array_equal(store.take([ids[row] for row in rows]), X[rows])
@@ -55,7 +59,7 @@ def test_the_map_is_the_vectors(store: FeatureStore, cache: Path) -> None:
     assert store.take([]).shape == (0, 6)
 
 
-def test_what_reads_the_store_reads_the_map(store: FeatureStore) -> None:
+def test_reads_use_the_map(store: FeatureStore) -> None:
     store.mapped()
     for file in store.table.files:
         (Path(store.path) / file.path).unlink()
@@ -63,22 +67,22 @@ def test_what_reads_the_store_reads_the_map(store: FeatureStore) -> None:
     np.testing.assert_array_equal(FeatureStore(store.path).take(["row-010"]), X[[10]])
 
 
-def test_another_version_has_another_map(store: FeatureStore, cache: Path) -> None:
+def test_new_version_has_a_new_map(store: FeatureStore, cache: Path) -> None:
     first = store.mapped()
     store.remove(["row-000"])
     newer = FeatureStore(store.path)
     assert not has_map(newer)
     np.testing.assert_array_equal(newer.to_numpy(), X[1:])
     np.testing.assert_array_equal(newer.mapped(), X[1:])
-    assert len(maps(cache)) == 1, "the old one is dropped"
-    np.testing.assert_array_equal(first, X, "and who has it keeps it")
+    assert len(maps(cache)) == 1, "the old map is dropped"
+    np.testing.assert_array_equal(first, X, "an open map stays readable")
 
 
-def test_a_copy_that_went_on_differently_has_its_own(store: FeatureStore, tmp_path: Path) -> None:
+def test_changed_copy_of_a_store_has_another_map(store: FeatureStore, tmp_path: Path) -> None:
     shutil.copytree(store.path, tmp_path / "copy")
     copy = FeatureStore(tmp_path / "copy")
     store.mapped()
-    assert has_map(copy), "the same files hold the same vectors, wherever they are"
+    assert has_map(copy), "a copy has the same files"
     store.remove(["row-000"])
     copy.remove(["row-001"])
     store.refresh().mapped()
@@ -88,13 +92,13 @@ def test_a_copy_that_went_on_differently_has_its_own(store: FeatureStore, tmp_pa
 
 @pytest.mark.parametrize("name", ["vectors.npy", "ids.arrow", "about.json"])
 @pytest.mark.parametrize("how", ["other bytes", "shorter", "gone"])
-def test_a_damaged_map_is_not_used_and_made_anew(store: FeatureStore, cache: Path, name: str, how: str) -> None:
+def test_damaged_map_is_written_again(store: FeatureStore, cache: Path, name: str, how: str) -> None:
     store.mapped()
     vector_map._open.cache_clear()
     file = maps(cache)[0] / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    file.unlink()  # the open map keeps its own
+    file.unlink()  # the open map keeps the old file
     if how != "gone":
         file.write_bytes(data if how == "other bytes" else data[:-8])
     assert not has_map(store)
@@ -103,20 +107,20 @@ def test_a_damaged_map_is_not_used_and_made_anew(store: FeatureStore, cache: Pat
     assert has_map(store)
 
 
-def test_no_room_says_what_to_do(store: FeatureStore, cache: Path) -> None:
+def test_unusable_cache_folder_is_an_error(store: FeatureStore, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match=r"cannot map the vectors of .* 16,800 bytes.* to_numpy.* EMBEDPIPE_CACHE"):
+    with pytest.raises(StoreError, match=r"cannot write a memory map of .* 16,800 bytes.* to_numpy.* EMBEDPIPE_CACHE"):
         store.mapped()
 
 
-def test_a_failed_build_leaves_nothing(store: FeatureStore, cache: Path) -> None:
+def test_failed_build_leaves_no_files(store: FeatureStore, cache: Path) -> None:
     (Path(store.path) / store.table.files[0].path).unlink()
     with pytest.raises(StoreError, match="no such file"):
         store.mapped()
     assert maps(cache) == []
 
 
-def test_an_empty_store_and_several_columns(tmp_path: Path, cache: Path) -> None:
+def test_empty_store_has_an_empty_map(tmp_path: Path, cache: Path) -> None:
     empty = FeatureStore.create(tmp_path / "empty", make_store(tmp_path / "one", X[:1]).spec)
     assert empty.mapped().shape == (0, 6)
     assert empty.to_numpy().shape == (0, 6)
@@ -124,21 +128,21 @@ def test_an_empty_store_and_several_columns(tmp_path: Path, cache: Path) -> None
         empty.mapped("other")
 
 
-def test_ids_of_all_kinds_are_found(tmp_path: Path, cache: Path) -> None:
+def test_map_finds_ids_of_any_characters(tmp_path: Path, cache: Path) -> None:
     ids = sorted({f"{chr(200 + i % 50)}/{i * 37 % 997}\n{'x' * (i % 90)}" for i in range(600)})
     made = make_store(tmp_path / "store", X[: len(ids)], id=ids)
     made.mapped()
     chosen = np.random.default_rng(1).choice(len(ids), 8, replace=False)
-    found = find_map(made.table, "embedding", 6)
-    assert found
-    np.testing.assert_array_equal(found.rows(pa.array([ids[i] for i in chosen])), chosen)
-    np.testing.assert_array_equal(found.rows(pa.array(["", "\U0001f600", None])), [-1, -1, -1])
+    vectors = find_map(made.table, "embedding", 6)
+    assert vectors
+    np.testing.assert_array_equal(vectors.rows(pa.array([ids[i] for i in chosen])), chosen)
+    np.testing.assert_array_equal(vectors.rows(pa.array(["", "\U0001f600", None])), [-1, -1, -1])
 
 
 @pytest.mark.parametrize(
     "text", ["[]", "null", "5", "{", '{"sizes": []}', '{"sizes": null}', '{"rows": 700, "dim": 6, "checksums": null}']
 )
-def test_a_map_that_is_described_badly_is_made_again(store: FeatureStore, cache: Path, text: str) -> None:
+def test_map_with_invalid_metadata_is_written_again(store: FeatureStore, cache: Path, text: str) -> None:
     store.mapped()
     (folder,) = maps(cache)
     (folder / "about.json").write_text(text)
@@ -149,7 +153,7 @@ def test_a_map_that_is_described_badly_is_made_again(store: FeatureStore, cache:
 
 
 @pytest.mark.parametrize("type", [b"'>f4'", b"'<i4'"])
-def test_numbers_of_another_type_are_not_taken(store: FeatureStore, cache: Path, type: bytes) -> None:
+def test_map_of_another_dtype_is_refused(store: FeatureStore, cache: Path, type: bytes) -> None:
     store.mapped()
     (folder,) = maps(cache)
     file = folder / "vectors.npy"
@@ -158,7 +162,7 @@ def test_numbers_of_another_type_are_not_taken(store: FeatureStore, cache: Path,
     assert not has_map(store)
 
 
-def test_a_file_in_a_maps_place_is_no_obstacle(store: FeatureStore, cache: Path) -> None:
+def test_file_in_place_of_the_map_is_replaced(store: FeatureStore, cache: Path) -> None:
     store.mapped()
     (folder,) = maps(cache)
     shutil.rmtree(folder)
@@ -168,6 +172,6 @@ def test_a_file_in_a_maps_place_is_no_obstacle(store: FeatureStore, cache: Path)
 
 
 @pytest.mark.parametrize("ids", ["row-001", [1], [None], [b"row-001"]])
-def test_ids_that_are_no_strings_are_refused(store: FeatureStore, ids: object) -> None:
+def test_take_refuses_ids_that_are_not_strings(store: FeatureStore, ids: object) -> None:
     with pytest.raises(UsageError, match="ids must be a sequence of strings"):
         store.take(ids)
