@@ -38,7 +38,7 @@ from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FaissKNNClassifier, FeatureStore
 from embedpipe.evaluation import Evaluation, evaluate
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
 from embedpipe.splits import Splits, make_splits
 from embedpipe.statistics import paired_bootstrap, paired_interval
 
@@ -62,7 +62,7 @@ def divide(store: FeatureStore, label: str, near: float) -> tuple[npt.NDArray[np
         X,
         y,
         make_splits(
-            ids, y, task="classification", vectors=X if near <= 1 else None, threshold=near, folds=5, repeats=1
+            ids, y, task="classification", vectors=X, near_duplicates=near if near <= 1 else None, folds=5, repeats=1
         ),
     )
 
@@ -112,7 +112,7 @@ def less(second: Right, first: Right, level: float) -> dict[str, float]:
     return {"difference": float(second.mean() - first.mean()), "low": low, "high": high}
 
 
-def measure(store: FeatureStore, label: str, near: float = NEAR) -> dict[str, Any]:
+def measure(store: FeatureStore, label: str, near: float = NEAR_DUPLICATE_COSINE) -> dict[str, Any]:
     """Measure `auto`, what it is held against, and what it picked."""
     X, y, splits = divide(store, label, near)
     found = compare(store, label, (*SINGLES, "auto"), splits)
@@ -182,7 +182,9 @@ def main() -> int:
     parser = make_parser(__doc__)
     parser.add_argument("stores", type=Path, nargs="*", metavar="STORE", help="the solar cells where none is given")
     parser.add_argument("--label", default="label")
-    parser.add_argument("--near", type=float, default=NEAR, help="centred cosine of near-duplicates; 1.01: plain folds")
+    parser.add_argument(
+        "--near", type=float, default=NEAR_DUPLICATE_COSINE, help="centred cosine of near-duplicates; 1.01: plain folds"
+    )
     options = parser.parse_args()
     options.stores = options.stores or [Path(elpv().path)]
     results: dict[str, dict[str, Any]] = {}

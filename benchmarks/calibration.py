@@ -26,7 +26,7 @@ from heads import elpv
 
 from embedpipe import FeatureStore
 from embedpipe.evaluation.comparison.result import Reliability
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
 
 HEADS = ("logreg", "lda", "knn")
 #: The debiased ECE from which on it is to be halved.
@@ -47,7 +47,7 @@ def figures(pooled: Reliability | None) -> dict[str, float]:
 
 def measure(store: FeatureStore, label: str) -> list[dict[str, Any]]:
     """Measure each head on each layer, before and after."""
-    _, _, splits = divide(store, label, NEAR)
+    _, _, splits = divide(store, label, NEAR_DUPLICATE_COSINE)
     found = compare(store, label, HEADS, splits)
     rows = []
     for one in sorted(found.candidates, key=lambda each: each.name):

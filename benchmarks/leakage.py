@@ -31,8 +31,8 @@ from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FeatureStore
 from embedpipe.neighbours import nearest_rows
-from embedpipe.neighbours.duplicates import near_duplicates
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.make import make_splits
 
 Floats = npt.NDArray[np.float32]
@@ -100,7 +100,7 @@ def repeats(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         rows = np.sort(rng.choice(sorted(real) or len(y), count, replace=False))
         copies = np.stack([real[row] for row in rows]) if real else with_noise(X, rows, options.noise, rng)
         more, labels = np.concatenate([X, copies]), np.concatenate([y, y[rows]])
-        groups = near_duplicates(more, options.threshold)
+        groups = near_duplicate_groups(more, options.threshold)
         together = {"threshold": options.threshold}
         yield {
             CLEAN: accuracies(options.heads, X, y, 100 + seed),
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--copies", type=Path, help="a store of the same ids, embedded from real copies")
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.25, help="relative to the nearest other row's distance")
-    parser.add_argument("--threshold", type=float, default=NEAR)
+    parser.add_argument("--threshold", type=float, default=NEAR_DUPLICATE_COSINE)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=[*HEADS])
     options = parser.parse_args()

@@ -35,8 +35,8 @@ from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport
-from embedpipe.neighbours.duplicates import near_duplicates
-from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing
 from embedpipe.splits.grouped import fold_numbers
@@ -106,7 +106,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         lora: int | None = _TRAINING.lora,
         augment: str = _TRAINING.augment,
         validation_fraction: float = 0.2,
-        near_duplicates: NearDuplicates = NEAR,
+        near_duplicates: NearDuplicates = NEAR_DUPLICATE_COSINE,
         seed: int = _TRAINING.seed,
         device: str | None = None,
         verbose: bool = False,
@@ -245,7 +245,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _divide(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
         """Return the rows to train on, with all classes, and those held out: classes even, near-duplicates whole."""
         cosine = self.near_duplicates
-        groups = np.arange(len(y)) if cosine == "off" else near_duplicates(vectors, cosine)
+        groups = np.arange(len(y)) if cosine == "off" else near_duplicate_groups(vectors, cosine)
         parts = round(1 / self.validation_fraction)
         held_out = fold_numbers(y, groups, parts, np.random.default_rng(self.seed)) == 0
         unknown = ~np.isin(y, y[~held_out])

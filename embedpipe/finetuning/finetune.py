@@ -254,7 +254,9 @@ def _divided(split: SplitRows) -> Splits:
     tune = [(np.searchsorted(train, split.train), np.searchsorted(train, split.validation))]
     one = dataclasses.replace(split.splits.resamples[0], train=train, test=split.test, tune=tune)
     notes = ["one division: the network was trained on all other rows"]
-    return dataclasses.replace(split.splits, resamples=[one], kind="test rows of a fine-tuned network", notes=notes)
+    return dataclasses.replace(
+        split.splits, resamples=[one], description="test rows of a fine-tuned network", notes=notes
+    )
 
 
 def _measure(rows: Rows, logits: Floats, usual: LinearHead, X: npt.NDArray[np.float32], split: SplitRows) -> Measured:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.estimators.wrappers.base import fit_on, settled
+from embedpipe.estimators.wrappers.base import clone_with_chosen_params, fit_on
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer
 from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
 from embedpipe.heads import Head, load_head
@@ -73,7 +73,7 @@ def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
 
 def fitted_anew(head: Head, X: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
     """Return the head fitted on just these rows, with the choices that it made before."""
-    estimator = fit_on(settled(head.estimator), X[rows], split.classes[split.y[rows]])
+    estimator = fit_on(clone_with_chosen_params(head.estimator), X[rows], split.classes[split.y[rows]])
     return aligned(linear_of(dataclasses.replace(head, estimator=estimator)), split.classes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class SplitOptions:
         default=None, metadata={"help": "A column: rows with the same value stay on one side, as of one patient."}
     )
     near_duplicates: NearDuplicates = field(
-        default=NEAR,
+        default=NEAR_DUPLICATE_COSINE,
         metadata={"help": "Centred cosine from which rows are near-duplicates and stay on one side, or off."},
     )
     splits: str | None = field(

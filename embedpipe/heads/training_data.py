@@ -16,7 +16,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
-from embedpipe.splits.inner import Split, named_splits, split_roles
+from embedpipe.splits.inner import Split
+from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import label_array, read_layers
 
@@ -97,8 +98,7 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         splits = _folds(y, task, options)
         measured_on = "folds" if splits else "none"
     else:
-        fit_rows, splits, tune_splits, _ = split_roles(names)
-        measured_on = "test" if "test" in names else "validation"
+        fit_rows, splits, tune_splits, measured_on = divide_by_split(names)
     named = "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split"
     _check(y[fit_rows], task, options.label)
     weights = None if options.sample_weight is None else numbers(rows, options.sample_weight)
@@ -182,7 +182,7 @@ def labelled_rows(
 def _split_names(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:
     if "split" not in rows.column_names or "split" in (options.label, options.sample_weight):
         return None
-    return named_splits(rows.column("split").to_pylist())
+    return parse_split_names(rows.column("split").to_pylist())
 
 
 def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.exact import BLOCK, Floats, Rows, normalised
-from embedpipe.neighbours.near import NEAR
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
 from embedpipe.neighbours.threads import faiss_alone
 
 #: Rows of a tile: all pairs of two tiles take about 100 MB while they are joined, where all of them are near.
@@ -29,8 +29,8 @@ TILE = 1024
 Pairs = tuple[Rows, Rows]
 
 
-def near_duplicates(
-    X: npt.NDArray[np.float32], threshold: float = NEAR, n_jobs: int | None = None, *, tile: int = TILE
+def near_duplicate_groups(
+    X: npt.NDArray[np.float32], threshold: float = NEAR_DUPLICATE_COSINE, n_jobs: int | None = None, *, tile: int = TILE
 ) -> Rows:
     """Return groups of rows that are joined by pairs of a centred cosine of at least ``threshold``.
 
@@ -60,7 +60,7 @@ def near_duplicates(
         If the threshold is out of range.
     """
     if not 0 < threshold <= 1:
-        raise UsageError(f"threshold={threshold!r} is no cosine above 0 and up to 1: 0.95 finds most copies")
+        raise UsageError(f"threshold must be a cosine in (0, 1], got {threshold!r}")
     copy_of = _first_copies(X)
     if not len(X):
         return copy_of

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from embedpipe.errors import UsageError
 
-NEAR = 0.95
+NEAR_DUPLICATE_COSINE = 0.95
 #: The option ``near_duplicates``: the cosine from which rows are near-duplicates, or "off" to look for none.
 NearDuplicates = float | Literal["off"]
 
@@ -21,5 +21,6 @@ def check_near_duplicates(value: Any) -> NearDuplicates:
     if value == "off":
         return "off"
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise UsageError(f"near_duplicates must be a cosine in (0, 1] or 'off', got {value!r}: {NEAR} is the default")
+        default = NEAR_DUPLICATE_COSINE
+        raise UsageError(f"near_duplicates must be a cosine in (0, 1] or 'off', got {value!r} (default {default})")
     return value

@@ -1,4 +1,4 @@
-"""Which rows train and which rows measure: splits without leaks, for heads, evaluations and fine-tuning.
+"""Splits without leaks: which rows are trained on and which are measured on, for heads, evaluation and fine-tuning.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

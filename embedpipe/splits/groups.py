@@ -1,4 +1,7 @@
-"""Which rows belong together, and must not be trained on and measured on at once."""
+"""Groups of rows that belong together: the training and the test rows never share a group.
+
+Groups come from a column of the user's (one patient, one shoot) and from near-duplicates.
+"""
 
 from __future__ import annotations
 
@@ -13,58 +16,67 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
-from embedpipe.neighbours.duplicates import near_duplicates
+from embedpipe.neighbours.duplicates import near_duplicate_groups
 
 Rows = npt.NDArray[np.int64]
 
-#: A group of near-duplicates with a larger share of the rows than this is likely to be a chain.
+#: A group of near-duplicates with more than this share of the rows is probably a chain of similar rows.
 LARGE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Bonds:
-    """Which rows belong together (None: none), what makes them, in words, and what a reader should know of that."""
+class RowGroups:
+    """Groups of rows.
 
-    groups: Rows | None
-    what: str
+    Attributes
+    ----------
+    numbers : int64 array (n_samples,), optional
+        The group of each row; None if each row is a group of its own.
+    source : str
+        What makes the groups: ``groups``, ``near-duplicates`` or ``groups and near-duplicates``.
+    notes : list of str
+        What a reader of the results should know about the groups.
+    """
+
+    numbers: Rows | None
+    source: str
     notes: list[str]
 
-    def units(self, rows: Rows) -> int:
-        """Return how many groups some rows lie in."""
-        return len(rows) if self.groups is None else len(np.unique(self.groups[rows]))
+    def count(self, rows: Rows) -> int:
+        """Return the number of groups that the rows are in."""
+        return len(rows) if self.numbers is None else len(np.unique(self.numbers[rows]))
 
 
-def find_bonds(
-    rows: int, groups: Iterable[Any] | None, vectors: npt.NDArray[np.float32] | None, threshold: float
-) -> Bonds:
-    """Return what the user's groups and near-duplicates join, also by way of each other.
+def find_groups(
+    rows: int, groups: Iterable[Any] | None, vectors: npt.NDArray[np.float32] | None, cosine: float
+) -> RowGroups:
+    """Return the groups that the user's groups and the near-duplicates form together.
 
     Raises
     ------
     UsageError
-        If there are not as many values or vectors as rows, or the threshold is out of range.
+        If the number of values or vectors differs from the number of rows, or the cosine is out of range.
     """
-    relations, what, notes = [], [], []
+    groupings, sources, notes = [], [], []
     if groups is not None:
-        relations.append(_numbered(groups, rows))
-        what.append("groups")
+        groupings.append(_numbered(groups, rows))
+        sources.append("groups")
     if vectors is not None:
         if len(vectors) != rows:
-            raise UsageError(f"there are {len(vectors)} vectors for {rows} rows: give one a row")
-        near = near_duplicates(vectors, threshold)
-        said, several = _said_of(near, threshold)
-        notes += said
-        if several:
-            relations.append(near)
-            what.append("near-duplicates")
-    return Bonds(united(relations) if relations else None, " and ".join(what), notes)
+            raise UsageError(f"vectors must have one row per id, got {len(vectors)} vectors for {rows} ids")
+        duplicates = near_duplicate_groups(vectors, cosine)
+        notes += _notes_on(duplicates, cosine)
+        if len(np.unique(duplicates)) < rows:
+            groupings.append(duplicates)
+            sources.append("near-duplicates")
+    return RowGroups(merge_groupings(groupings) if groupings else None, " and ".join(sources), notes)
 
 
-def united(relations: Sequence[Rows]) -> Rows:
-    """Return the groups of rows that any of the relations join, also by way of others; numbers from 0 on."""
-    rows = len(relations[0])
-    firsts = [np.unique(groups, return_index=True, return_inverse=True)[1:] for groups in relations]
-    left = np.tile(np.arange(rows), len(relations))
+def merge_groupings(groupings: Sequence[Rows]) -> Rows:
+    """Return the connected components of rows that share a group in any of the groupings; numbers from 0."""
+    rows = len(groupings[0])
+    firsts = [np.unique(groups, return_index=True, return_inverse=True)[1:] for groups in groupings]
+    left = np.tile(np.arange(rows), len(groupings))
     right = np.concatenate([first[number] for first, number in firsts])
     pairs = coo_array((np.ones(len(left), bool), (left, right)), shape=(rows, rows))
     joined: Rows = connected_components(pairs, directed=False)[1].astype(np.int64)
@@ -72,31 +84,31 @@ def united(relations: Sequence[Rows]) -> Rows:
 
 
 def _numbered(groups: Iterable[Any], rows: int) -> Rows:
-    """Return a number for each value; each None and NaN has one of its own."""
+    """Return a number for each distinct value; every None and NaN gets a number of its own."""
     values = [value.item() if isinstance(value, np.generic) else value for value in groups]
     if len(values) != rows:
-        raise UsageError(f"groups has {len(values)} values for {rows} rows: give one a row")
-    nothing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
-    keys = [(none, row if none else value) for row, (none, value) in enumerate(zip(nothing, values, strict=True))]
+        raise UsageError(f"groups must have one value per row, got {len(values)} values for {rows} rows")
+    missing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
+    keys = [(gap, row if gap else value) for row, (gap, value) in enumerate(zip(missing, values, strict=True))]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)
 
 
-def _said_of(near: Rows, threshold: float) -> tuple[list[str], bool]:
-    """Return what to say about near-duplicates, and whether there are any."""
-    sizes = np.bincount(near)
+def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
+    """Return what a reader should know about the near-duplicates."""
+    sizes = np.bincount(duplicates)
     several = sizes[sizes > 1]
-    by = f"centred cosine of at least {threshold:g}"
+    by = f"centred cosine of at least {cosine:g}"
     if not len(several):
-        return [f"no near-duplicates were found ({by})"], False
+        return [f"no near-duplicates were found ({by})"]
     notes = [
-        f"{several.sum():,} rows ({several.sum() / len(near):.1%}) are near-duplicates of others ({by}), in "
-        f"{len(several):,} group{'s' * (len(several) > 1)}: no group is trained on and measured on at once"
+        f"{several.sum():,} rows ({several.sum() / len(duplicates):.1%}) are near-duplicates of others ({by}), in "
+        f"{len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the training and the test rows"
     ]
-    if several.max() > max(LARGE * len(near), 2):
+    if several.max() > max(LARGE * len(duplicates), 2):
         notes.append(
-            f"one group of near-duplicates holds {several.max():,} rows ({several.max() / len(near):.0%}), probably a "
-            "chain of rows that merely look alike, which makes folds uneven and figures too low: raise the threshold "
-            f"of {threshold:g}, for instance to {(1 + threshold) / 2:.3g}"
+            f"one group of near-duplicates holds {several.max():,} rows ({several.max() / len(duplicates):.0%}), "
+            "probably a chain of merely similar rows. It makes folds uneven and metrics too low: raise near_duplicates "
+            f"from {cosine:g}, for instance to {(1 + cosine) / 2:.3g}"
         )
-    return notes, True
+    return notes

@@ -1,4 +1,7 @@
-"""Roles of rows: what a split column says, and folds inside the training data, on which a head chooses its penalty."""
+"""Splits inside the training rows, on which an estimator chooses its parameters, such as the C of ``logreg``.
+
+Each part is held out once while the others are trained on. No test row is in any of them.
+"""
 
 from __future__ import annotations
 
@@ -16,65 +19,34 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from embedpipe.sources.listing import SPLITS
 from embedpipe.splits.grouped import fold_numbers
 
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-#: A number of folds, or the splits themselves as (train rows, held-out rows); None decides by the data.
+#: The number of folds, or the splits as (train rows, held-out rows); None: by the number of rows.
 Folds = int | Iterable[Split] | None
 
 FOLDS = 3
-#: With more rows than this one held-out fifth decides as well as folds, for a third of the time.
+#: With more rows than this, one held-out fifth chooses as well as 3 folds, in a third of the time.
 MANY_ROWS = 20_000
 
 
-def named_splits(values: Iterable[Any]) -> npt.NDArray[Any] | None:
-    """Return names of splits, spelled as folders may be, as ``train``, ``validation`` and ``test``; others as they are.
-
-    None where they do not name ``train`` and one of the other two, and so give no roles.
-    """
-    names = np.array([SPLITS.get(str(value).strip().lower(), value) for value in values], dtype=object)
-    return names if {"train"} < {*names} & {"train", "validation", "test"} else None
-
-
-def split_roles(splits: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], list[Split], list[Split] | None, str]:
-    """Give rows their roles: tuned on validation, measured on test, or on validation where there is no test.
-
-    Parameters
-    ----------
-    splits : array (n_samples,)
-        As `named_splits` returns them; rows of another name have no role.
-
-    Returns
-    -------
-    fitted_on : int64 array
-        Rows that a head is fitted on in the end.
-    measured_on : list of (train rows, test rows)
-    tuned_on : list of (train rows, held-out rows), or None
-        As positions in ``fitted_on``.
-    protocol : str
-    """
-    if "test" not in splits:
-        train, held_out = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
-        return train, [(train, held_out)], None, "validation split"
-    fitted_on = np.flatnonzero((splits == "train") | (splits == "validation"))
-    test = np.flatnonzero(splits == "test")
-    validation = splits[fitted_on] == "validation"
-    tuned_on = [(np.flatnonzero(~validation), np.flatnonzero(validation))] if validation.any() else None
-    return fitted_on, [(fitted_on, test)], tuned_on, "test split"
-
-
 def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = FOLDS) -> list[Split]:
-    """Return the splits to choose on; none where all classes have single rows, or no split has anything to hold out.
+    """Return the splits inside the training rows to choose parameters on.
 
     Parameters
     ----------
     folds : int, splitter, iterable of splits, or None
-        As scikit-learn's ``cv``, but that None means ``usual`` folds, or one held-out fifth of `MANY_ROWS` rows and
-        more.
+        As scikit-learn's ``cv``. None means ``usual`` folds, or one held-out fifth of more than `MANY_ROWS` rows.
     y : array (n_samples,)
     classes : bool
-        Whether to keep the shares of the classes alike.
+        Whether ``y`` holds classes, whose shares then are the same in all folds.
+    usual : int
+        Number of folds where ``folds`` is None.
+
+    Returns
+    -------
+    list of (train rows, held-out rows)
+        Empty if every class has a single row, or no split holds out any row.
     """
     counts = np.unique(y, return_counts=True)[1] if classes else np.array([len(y)])
     splitter: Any
@@ -87,7 +59,7 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = 
     else:
         wanted = min(usual, int(counts.max())) if folds is None else folds
         if classes and counts.min() < wanted <= counts.max():
-            # scikit-learn would warn of the class that is not in every fold, and warnings cannot be hidden in a thread.
+            # scikit-learn warns of a class that is not in every fold, and a thread cannot silence warnings.
             numbers = fold_numbers(np.unique(y, return_inverse=True)[1], None, wanted, np.random.default_rng(0))
             splitter = PredefinedSplit(numbers)
         else:
@@ -98,7 +70,7 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = 
 
 
 def _usable(y: npt.NDArray[Any], train: Any, test: Any, classes: bool) -> Split:
-    """Return row numbers, also where masks were given, without held-out rows of a class that is not trained on."""
+    """Return row numbers (masks are converted), without held-out rows of classes that have no training row."""
     train, test = (
         np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows) for rows in (train, test)
     )
@@ -106,7 +78,7 @@ def _usable(y: npt.NDArray[Any], train: Any, test: Any, classes: bool) -> Split:
 
 
 def take_rows(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Return ``X[rows]``; a view, and no copy, where the rows follow one another."""
+    """Return ``X[rows]``, as a view instead of a copy where the rows are consecutive."""
     if len(rows) and (np.diff(rows) == 1).all():
         return X[rows[0] : rows[-1] + 1]
     taken: npt.NDArray[Any] = X[rows]

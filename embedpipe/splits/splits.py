@@ -1,4 +1,7 @@
-"""Which rows are trained on and which are measured on, again and again: as arrays, as one number, as a file."""
+"""`Splits`: the training and test rows of every resample, their hash, and their Parquet file.
+
+Each `Resample` trains on ``train``, chooses parameters on ``tune`` inside it, and measures on ``test``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.html_repr import html_table
 from embedpipe.errors import UsageError
 from embedpipe.splits.inner import Split
 
@@ -22,21 +26,21 @@ Rows = npt.NDArray[np.int64]
 
 VERSION = 1
 KEY = b"embedpipe.splits"
-#: Of the numbers that `Splits._roles` gives.
+#: What the numbers of `Splits._assignments` stand for.
 NAMES = (None, "train", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Resample:
-    """One division of the rows.
+    """One division of rows into training and test rows.
 
-    Attributes
+    Parameters
     ----------
     seed, fold : int
     train, test : int64 array
-        Positions in the ids, going up.
-    tune : list of (train, held out), optional
-        Where a head is to choose by itself, as positions in ``train``, going up; where it likes to, if None.
+        Positions in the ids, ascending.
+    tune : list of (train rows, held-out rows), optional
+        Splits to choose parameters on, as ascending positions in ``train``. None: the estimator makes its own.
     """
 
     seed: int
@@ -46,44 +50,75 @@ class Resample:
     tune: list[Split] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Splits:
-    """All divisions of the rows that an evaluation is made on.
+    """The resamples on which models are trained and measured. `make_splits` makes them.
 
-    Attributes
+    Parameters
     ----------
     ids : list of str
+        All rows, also those that no resample uses.
     resamples : list of Resample
-    kind : str
-        In words: ``5 x 5-fold stratified cross-validation, near-duplicates together``.
+    description : str
+        Such as ``5 x 5-fold stratified cross-validation, near-duplicates together``.
     groups : int64 array (n_samples,), optional
-        Rows that were kept together; None where every row stands alone.
+        The group of each row; a group is never in both the training and the test rows of a resample. None: each row
+        is a group of its own.
     notes : list of str
-        What a reader should know.
-    left_out : dict
-        Why rows are in no resample -> their positions.
+        What a reader of the results should know.
+    left_out : dict of str to int64 array
+        Reason -> positions of rows that no resample uses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.splits import Resample, Splits
+    >>> half = Resample(seed=0, fold=0, train=np.array([0, 1]), test=np.array([2, 3]))
+    >>> splits = Splits(["a", "b", "c", "d"], [half], "test split")
+    >>> splits
+    Splits(4 rows, 1 resample: test split)
+    >>> splits.identity[:8]
+    'ea873d44'
     """
 
     ids: list[str]
     resamples: list[Resample]
-    kind: str
+    description: str
     groups: Rows | None = None
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, Rows] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        count = len(self.resamples)
+        return f"Splits({len(self.ids):,} rows, {count} resample{'s' * (count != 1)}: {self.description})"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {"rows": f"{len(self.ids):,}", "resamples": len(self.resamples)}
+        if self.groups is not None:
+            rows["groups"] = f"{len(np.unique(self.groups)):,}"
+        rows["description"] = self.description
+        rows |= {f"left out {reason}": f"{len(positions):,}" for reason, positions in self.left_out.items()}
+        rows["notes"] = "; ".join(self.notes) or "none"
+        return html_table("Splits", {**rows, "identity": self.identity[:16]})
+
     @property
     def identity(self) -> str:
-        """SHA-256 over the ids and roles, as hexadecimal digits; it does not depend on the order of the rows."""
-        roles = self._roles()
-        taking_part = np.any([role > 0 for role in roles.values()], axis=0)
-        order = sorted(np.flatnonzero(taking_part).tolist(), key=self.ids.__getitem__)
-        digest = hashlib.sha256(json.dumps([[self.ids[row] for row in order], list(roles)]).encode())
-        for role in roles.values():
-            digest.update(role[order].tobytes())
+        """SHA-256 of the ids and their assignments, in hexadecimal; it does not depend on the order of the rows."""
+        assignments = self._assignments()
+        used = np.any([numbers > 0 for numbers in assignments.values()], axis=0)
+        order = sorted(np.flatnonzero(used).tolist(), key=self.ids.__getitem__)
+        digest = hashlib.sha256(json.dumps([[self.ids[row] for row in order], list(assignments)]).encode())
+        for numbers in assignments.values():
+            digest.update(numbers[order].tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write a Parquet table: ``id``, ``group``, ``left_out``, and a column of ``train`` and ``test`` a resample.
+        """Write a Parquet table: columns ``id``, ``group``, ``left_out``, and one of train and test for each resample.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.parquet``. A file that is there is replaced.
 
         Raises
         ------
@@ -92,13 +127,15 @@ class Splits:
         """
         path = Path(path)
         if path.suffix.lower() != ".parquet":
-            raise UsageError(f"splits are saved as Parquet: {str(path)!r} must end in .parquet")
+            raise UsageError(f"splits are saved as Parquet: the path must end in .parquet, got {str(path)!r}")
         about = {
             "version": VERSION,
             "identity": self.identity,
-            "kind": self.kind,
+            "description": self.description,
             "notes": self.notes,
-            "resamples": [[one.seed, one.fold, None if one.tune is None else len(one.tune)] for one in self.resamples],
+            "resamples": [
+                [each.seed, each.fold, None if each.tune is None else len(each.tune)] for each in self.resamples
+            ],
         }
         reasons = np.full(len(self.ids), None, object)
         for reason, rows in self.left_out.items():
@@ -109,7 +146,7 @@ class Splits:
                 "id": pa.array(self.ids, pa.string()),
                 "group": pa.array(self.groups) if self.groups is not None else pa.nulls(len(self.ids), pa.int64()),
                 "left_out": pa.array(reasons, pa.string()),
-                **{name: names.take(pa.array(role)) for name, role in self._roles().items()},
+                **{name: names.take(pa.array(numbers)) for name, numbers in self._assignments().items()},
             }
         ).replace_schema_metadata({KEY: json.dumps(about)})
         try:
@@ -119,25 +156,28 @@ class Splits:
             raise UsageError(f"cannot write {str(path)!r}: {error}") from error
 
     def for_ids(self, ids: Sequence[str]) -> Splits:
-        """Return the same splits with positions in other ids, such as those of another store of the same items.
+        """Return the same splits for other ids, such as those of another store of the same items.
 
-        Ids that the splits do not know are left out.
+        Parameters
+        ----------
+        ids : sequence of str
+            In any order. Ids that are not in these splits are left out.
 
         Raises
         ------
         UsageError
-            If an id that takes part is missing.
+            If an id that a resample uses is missing, or ids are not unique.
         """
         place = {id: row for row, id in enumerate(ids)}
         if len(place) < len(ids):
-            raise UsageError(f"{len(ids) - len(place)} of the {len(ids)} ids are there twice: splits need unique ids")
+            raise UsageError(f"ids must be unique: {len(ids) - len(place)} of {len(ids)} are duplicates")
         at = np.array([place.get(id, -1) for id in self.ids], np.int64)
-        needed = np.any([role > 0 for role in self._roles().values()], axis=0)
+        needed = np.any([numbers > 0 for numbers in self._assignments().values()], axis=0)
         if lost := [self.ids[row] for row in np.flatnonzero(needed & (at < 0))]:
             named = ", ".join(repr(id) for id in lost[:3])
             raise UsageError(
                 f"{len(lost)} of the {int(needed.sum())} ids of these splits are missing, such as {named}: "
-                "embed those items (label them, if they have none), or make new splits"
+                "embed and label those items, or make new splits"
             )
         groups = None
         if self.groups is not None:
@@ -146,28 +186,48 @@ class Splits:
         left_out = {reason: np.sort(at[rows][at[rows] >= 0]) for reason, rows in self.left_out.items()}
         known = {*self.ids}
         if unknown := [row for row, id in enumerate(ids) if id not in known]:
-            left_out["that the saved splits do not know"] = np.array(unknown, np.int64)
-        resamples = [_moved(one, at) for one in self.resamples]
-        return Splits(list(ids), resamples, self.kind, groups, self.notes, left_out)
+            left_out["that are not in the saved splits"] = np.array(unknown, np.int64)
+        resamples = [_at_positions(each, at) for each in self.resamples]
+        return Splits(list(ids), resamples, self.description, groups, self.notes, left_out)
 
-    def _roles(self) -> dict[str, npt.NDArray[np.int8]]:
-        """Return, by resample and by inner split, the place in `NAMES` of each row's role."""
-        roles: dict[str, npt.NDArray[np.int8]] = {}
-        for one in self.resamples:
-            name = f"seed {one.seed} fold {one.fold}"
-            roles[name] = _role(len(self.ids), one.train, one.test)
-            for number, (train, held_out) in enumerate(one.tune or ()):
-                roles[f"{name} tune {number}"] = _role(len(self.ids), one.train[train], one.train[held_out])
-        return roles
+    def _assignments(self) -> dict[str, npt.NDArray[np.int8]]:
+        """Return, for each resample and each of its inner splits, the position in `NAMES` for each row."""
+        assignments: dict[str, npt.NDArray[np.int8]] = {}
+        for each in self.resamples:
+            name = f"seed {each.seed} fold {each.fold}"
+            assignments[name] = _assignment(len(self.ids), each.train, each.test)
+            for number, (train, held_out) in enumerate(each.tune or ()):
+                column = f"{name} tune {number}"
+                assignments[column] = _assignment(len(self.ids), each.train[train], each.train[held_out])
+        return assignments
 
 
 def load_splits(path: str | Path) -> Splits:
-    """Read what `Splits.save` wrote.
+    """Read the file that `Splits.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Splits
 
     Raises
     ------
     UsageError
-        If it is no such file, was written by a newer version, or was changed since.
+        If the file is missing, holds no splits, is of another format version, or was changed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from embedpipe import load_splits, make_splits
+    >>> splits = make_splits(["a", "b", "c", "d"], np.arange(4.0), task="regression", folds=2, repeats=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     splits.save(f"{folder}/splits.parquet")
+    ...     load_splits(f"{folder}/splits.parquet")
+    Splits(4 rows, 2 resamples: 2-fold cross-validation)
     """
     try:
         table = pq.read_table(Path(path), memory_map=False)
@@ -177,10 +237,10 @@ def load_splits(path: str | Path) -> Splits:
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[KEY])
         version = about["version"]
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{str(path)!r} holds no splits of embedpipe: name a file that `Splits.save` wrote") from error
+        raise UsageError(f"{str(path)!r} holds no splits: give a file that Splits.save wrote") from error
     if version != VERSION:
         raise UsageError(
-            f"{str(path)!r} holds splits of version {version!r}, and this embedpipe reads version {VERSION}: update it"
+            f"{str(path)!r} has format version {version!r}, and this embedpipe reads version {VERSION}: upgrade it"
         )
     try:
         splits = _read(table, about)
@@ -188,7 +248,7 @@ def load_splits(path: str | Path) -> Splits:
     except (KeyError, IndexError, TypeError, ValueError, pa.ArrowException):
         intact = False
     if not intact:
-        raise UsageError(f"{str(path)!r} was damaged or changed since it was saved: make the splits again")
+        raise UsageError(f"{str(path)!r} was damaged or changed after it was saved: make the splits again")
     return splits
 
 
@@ -204,7 +264,7 @@ def _read(table: pa.Table, about: dict[str, Any]) -> Splits:
     return Splits(
         ids=table["id"].to_pylist(),
         resamples=resamples,
-        kind=about["kind"],
+        description=about["description"],
         groups=None if table["group"].null_count else table["group"].to_numpy().astype(np.int64),
         notes=list(about["notes"]),
         left_out={reason: np.flatnonzero(reasons == reason) for reason in dict.fromkeys(reasons) if reason is not None},
@@ -212,18 +272,20 @@ def _read(table: pa.Table, about: dict[str, Any]) -> Splits:
 
 
 def _rows_of(table: pa.Table, column: str) -> Split:
-    roles = np.array(table[column].to_pylist(), object)
-    return np.flatnonzero(roles == "train"), np.flatnonzero(roles == "test")
+    names = np.array(table[column].to_pylist(), object)
+    return np.flatnonzero(names == "train"), np.flatnonzero(names == "test")
 
 
-def _role(rows: int, train: Rows, test: Rows) -> npt.NDArray[np.int8]:
-    role = np.zeros(rows, np.int8)
-    role[train], role[test] = 1, 2
-    return role
+def _assignment(rows: int, train: Rows, test: Rows) -> npt.NDArray[np.int8]:
+    numbers = np.zeros(rows, np.int8)
+    numbers[train], numbers[test] = 1, 2
+    return numbers
 
 
-def _moved(one: Resample, at: Rows) -> Resample:
-    order = np.argsort(at[one.train])
+def _at_positions(resample: Resample, at: Rows) -> Resample:
+    """Return the resample with row ``i`` moved to ``at[i]``."""
+    order = np.argsort(at[resample.train])
     rank = np.argsort(order)
-    tune = None if one.tune is None else [(np.sort(rank[a]), np.sort(rank[b])) for a, b in one.tune]
-    return Resample(one.seed, one.fold, at[one.train][order], np.sort(at[one.test]), tune)
+    tune = resample.tune
+    moved = None if tune is None else [(np.sort(rank[train]), np.sort(rank[held_out])) for train, held_out in tune]
+    return Resample(resample.seed, resample.fold, at[resample.train][order], np.sort(at[resample.test]), moved)

@@ -18,7 +18,7 @@ from embedpipe.estimators import (
     VarianceFloorScaler,
 )
 from embedpipe.estimators.solvers import column_stats as columns
-from embedpipe.estimators.solvers.column_stats import Columns
+from embedpipe.estimators.solvers.column_stats import ColumnStats
 
 LINEAR = [TunedLogisticRegression, TunedRidgeClassifier]
 EVERYTHING = np.arange(200)
@@ -38,13 +38,13 @@ def rows_of_many_scales() -> Any:
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_the_quarter_that_varies_least_is_scaled_as_the_next(X: Any, weights: Any) -> None:
     plain = StandardScaler().fit(X, sample_weight=weights)
-    found = Columns.of(X, EVERYTHING, weights)
+    found = ColumnStats.measure(X, EVERYTHING, weights)
     np.testing.assert_allclose(found.mean, plain.mean_)
     assert np.flatnonzero(~found.varies).tolist() == [7]
     least = np.sort(np.delete(plain.scale_, 7))[(39 - 1) // 4]
     np.testing.assert_allclose(found.scale, np.where(found.varies, np.maximum(plain.scale_, least), least))
     assert (found.scale > plain.scale_ * (1 + 1e-9)).sum() == 38 // 4
-    plainly = Columns.of(X, EVERYTHING, weights, level=False)
+    plainly = ColumnStats.measure(X, EVERYTHING, weights, variance_floor=False)
     np.testing.assert_allclose(plainly.scale, plain.scale_)
     assert plainly.scale[7] == 1
 
@@ -54,7 +54,7 @@ def test_the_scaler_scales_alike_at_once_and_in_parts(X: Any, weights: Any) -> N
     whole, parts = VarianceFloorScaler().fit(X, sample_weight=weights), VarianceFloorScaler()
     for rows in np.split(EVERYTHING, [10, 90]):
         parts.partial_fit(X[rows], sample_weight=None if weights is None else weights[rows])
-    expected = Columns.of(X, EVERYTHING, weights)
+    expected = ColumnStats.measure(X, EVERYTHING, weights)
     for scaler in (whole, parts):
         np.testing.assert_allclose(scaler.scale_, expected.scale)
         np.testing.assert_allclose(scaler.transform(X), expected.standardised(X, EVERYTHING), atol=1e-9)
@@ -63,17 +63,19 @@ def test_the_scaler_scales_alike_at_once_and_in_parts(X: Any, weights: Any) -> N
 
 
 def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> None:
-    np.testing.assert_allclose(Columns.of(X * 1024, EVERYTHING).scale, 1024 * Columns.of(X, EVERYTHING).scale)
-    assert (Columns.of(np.ones_like(X), EVERYTHING).scale == 1).all()
+    np.testing.assert_allclose(
+        ColumnStats.measure(X * 1024, EVERYTHING).scale, 1024 * ColumnStats.measure(X, EVERYTHING).scale
+    )
+    assert (ColumnStats.measure(np.ones_like(X), EVERYTHING).scale == 1).all()
     few = np.ascontiguousarray(X[:, :4])
-    np.testing.assert_allclose(Columns.of(few, EVERYTHING).scale, StandardScaler().fit(few).scale_)
+    np.testing.assert_allclose(ColumnStats.measure(few, EVERYTHING).scale, StandardScaler().fit(few).scale_)
 
 
 @pytest.mark.parametrize("head", [*LINEAR, TunedRidge, ShrunkenLDA])
 @pytest.mark.parametrize("dim", [4, 60])
 def test_features_whose_squares_overflow_are_refused_in_words(head: Any, dim: int) -> None:
     X, y = clusters(30, dim=dim)
-    with pytest.raises(ValueError, match="the features are too large or too small to compute with: scale them first"):
+    with pytest.raises(ValueError, match="X has values too large for float64"):
         head().fit(X.astype(np.float64) * 1e200, y)
 
 

@@ -92,5 +92,5 @@ def test_blocks_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_class_for_each_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="each of the 3 rows of X has a class of its own"):
+    with pytest.raises(ValueError, match="some class must have two rows or more, got 3 rows of 3 classes"):
         ShrunkenLDA().fit(np.eye(3), ["a", "b", "c"])

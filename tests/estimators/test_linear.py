@@ -100,9 +100,9 @@ def test_training_rows_are_left_as_they_are(head: Any) -> None:
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (TunedLogisticRegression(Cs=[]), r"Cs=\[\] must be numbers above 0"),
-        (TunedLogisticRegression(Cs=[0.0, 1.0]), "must be numbers above 0"),
-        (TunedRidgeClassifier(alphas=[-1.0]), r"alphas=\[-1.0\] must be numbers above 0"),
+        (TunedLogisticRegression(Cs=[]), r"Cs must be positive numbers, got \[\]"),
+        (TunedLogisticRegression(Cs=[0.0, 1.0]), "must be positive numbers"),
+        (TunedRidgeClassifier(alphas=[-1.0]), r"alphas must be positive numbers, got \[-1.0\]"),
     ],
 )
 def test_wrong_penalties_are_refused(head: Any, message: str) -> None:

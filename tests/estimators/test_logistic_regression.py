@@ -88,7 +88,7 @@ def test_solves_whatever_the_shape_and_scale(rows: int, dim: int, classes: int, 
 
 
 def test_threads_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedpipe.estimators.solvers.logistic_loss.WORTH_THREADS", 0)
+    monkeypatch.setattr("embedpipe.estimators.solvers.logistic_loss.PARALLEL_WORK", 0)
     X, y = clusters(3000, 3, spread=2.0)
     one, three = (TunedLogisticRegression(n_jobs=n).fit(X, y) for n in (1, 3))
     assert one.C_ == three.C_
@@ -97,7 +97,7 @@ def test_threads_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_says_when_steps_run_out() -> None:
     X, y = clusters(200, 3, spread=2.0)
-    with pytest.warns(ConvergenceWarning, match="all of its 1 steps: raise max_iter"):
+    with pytest.warns(ConvergenceWarning, match="did not converge in 1 steps: raise max_iter"):
         TunedLogisticRegression(Cs=[1.0], max_iter=1).fit(X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

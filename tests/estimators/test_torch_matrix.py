@@ -19,10 +19,10 @@ from embedpipe import fit
 from embedpipe.errors import UsageError
 from embedpipe.estimators import ShrunkenLDA, TunedLogisticRegression, TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.solvers import torch_matrix as on_device
-from embedpipe.estimators.solvers.column_stats import Columns, scores_of
+from embedpipe.estimators.solvers.column_stats import ColumnStats, scores_of
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss, TrainingSet
-from embedpipe.estimators.solvers.torch_loss import DeviceLoss
-from embedpipe.estimators.solvers.torch_matrix import DeviceMatrix, place, usable_device
+from embedpipe.estimators.solvers.torch_loss import TorchLogisticLoss
+from embedpipe.estimators.solvers.torch_matrix import TorchMatrix, move_to_device, usable_device
 from embedpipe.heads import FitOptions, load_head
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"))
@@ -129,19 +129,19 @@ def test_losses_and_slopes_are_those_of_the_processor(classes: int, device: str)
     parts = [np.arange(0, 60), np.flatnonzero(y[:100] != 3), np.arange(30, 110)]
     sets = [TrainingSet(rows, rng.uniform(0, 3, len(rows))) for rows in parts]
     here = LogisticLoss(X, y, classes, sets)
-    there = DeviceLoss(DeviceMatrix(X, usable_device(device)), y, classes, sets)
+    there = TorchLogisticLoss(TorchMatrix(X, usable_device(device)), y, classes, sets)
     coef, intercept = (rng.standard_normal((3, here.n_scores, *more)) for more in ((30,), ()))
     wanted = here(coef, intercept)
-    losses, *slopes = there(there.arrays.there(coef), there.arrays.there(intercept))
+    losses, *slopes = there(there.backend.to_device(coef), there.backend.to_device(intercept))
     np.testing.assert_allclose(losses, wanted[0], rtol=1e-10)
     for slope, expected in zip(slopes, wanted[1:], strict=True):
-        np.testing.assert_allclose(there.arrays.back(slope), expected, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(there.backend.to_numpy(slope), expected, rtol=1e-9, atol=1e-10)
     gram, expected = there.correlations(), here.correlations()
-    np.testing.assert_allclose(there.arrays.back(gram), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(there.backend.to_numpy(gram), expected, rtol=1e-9, atol=1e-12)
     flat = rng.standard_normal((7, 30))
-    divided = there.arrays.inverse(gram, 0.2, 0.01)(there.arrays.there(flat))
+    divided = there.backend.inverse(gram, 0.2, 0.01)(there.backend.to_device(flat))
     np.testing.assert_allclose(
-        there.arrays.back(divided), here.arrays.inverse(expected, 0.2, 0.01)(flat), rtol=1e-6, atol=1e-8
+        there.backend.to_numpy(divided), here.backend.inverse(expected, 0.2, 0.01)(flat), rtol=1e-6, atol=1e-8
     )
 
 
@@ -149,11 +149,11 @@ def test_losses_and_slopes_are_those_of_the_processor(classes: int, device: str)
 def test_columns_and_scores_are_those_of_the_processor(device: str) -> None:
     X = rows_of(3)[0].copy()
     X[:, 4] = 7.0
-    placed = DeviceMatrix(X, usable_device(device))
+    placed = TorchMatrix(X, usable_device(device))
     rows = np.arange(10, 390, 3)
     weights = np.random.default_rng(0).uniform(0, 1, len(rows))
     for given in (None, weights):
-        here, there = Columns.of(X, rows, given), Columns.of(placed, rows, given)
+        here, there = ColumnStats.measure(X, rows, given), ColumnStats.measure(placed, rows, given)
         np.testing.assert_allclose(there.mean, here.mean, rtol=1e-12)
         np.testing.assert_allclose(there.scale, here.scale, rtol=1e-9)
         assert np.flatnonzero(~there.varies).tolist() == [4]
@@ -163,10 +163,10 @@ def test_columns_and_scores_are_those_of_the_processor(device: str) -> None:
 
 def test_a_matrix_of_few_rows_stays_on_the_processor() -> None:
     X, _ = clusters(30, dim=30)
-    assert place(X, "cpu") is X
+    assert move_to_device(X, "cpu") is X
     tall = X[:, :29]
-    assert isinstance(place(tall, "cpu"), DeviceMatrix)
-    assert place(tall, None) is tall
+    assert isinstance(move_to_device(tall, "cpu"), TorchMatrix)
+    assert move_to_device(tall, None) is tall
 
 
 @pytest.mark.parametrize("kind", [*LINEAR, TunedRidge])

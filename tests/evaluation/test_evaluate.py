@@ -468,7 +468,7 @@ def test_a_class_of_the_test_split_alone_is_counted_wrong(tmp_path: Path) -> Non
     )
     assert found.classes == ["ant", "cat", "dog", "owl"]
     assert found.best.per_class[0].recall == 0
-    assert any("'ant' are counted wrong" in note for note in found.notes)
+    assert any("'ant' count as wrong" in note for note in found.notes)
     row = found.predictions.filter(pa.compute.equal(found.predictions["id"], "row-000")).to_pylist()[0]
     assert row["actual"] == "ant"
     assert row["probabilities"][0] == 0

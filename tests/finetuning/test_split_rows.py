@@ -32,7 +32,7 @@ def test_a_class_that_is_too_rare_to_be_divided_takes_no_part(tmp_path: Path) ->
 def test_too_few_rows_say_what_helps_here(tmp_path: Path, count: int) -> None:
     X, _ = clusters(20)
     label = ["a"] * (20 - count) + ["b"] * count
-    with pytest.raises(TrainingDataError, match="label more, or say in a column `split`"):
+    with pytest.raises(TrainingDataError, match=r"label more rows, or declare .* in a column `split`"):
         read_split_rows(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
-from embedpipe.neighbours.duplicates import near_duplicates
+from embedpipe.neighbours.duplicates import near_duplicate_groups
 
 
 def by_numpy(X: npt.NDArray[Any], threshold: float) -> list[int]:
@@ -44,7 +44,7 @@ def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], float]:
 @given(problems())
 def test_agrees_with_all_pairs_in_numpy(problem: tuple[npt.NDArray[np.float32], float]) -> None:
     X, threshold = problem
-    assert near_duplicates(X, threshold).tolist() == by_numpy(X, threshold)
+    assert near_duplicate_groups(X, threshold).tolist() == by_numpy(X, threshold)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.95, 1.0])
@@ -53,7 +53,7 @@ def test_exact_copies_are_always_together(threshold: float) -> None:
     X = (5 + rng.standard_normal((200, 129))).astype(np.float32)
     X[[17, 60, 199]] = X[3]
     X[[100, 120]] = 0
-    groups = near_duplicates(X, threshold)
+    groups = near_duplicate_groups(X, threshold)
     assert (groups[[3, 17, 60, 199]] == 3).all()
     assert groups[100] == groups[120]
     assert len(np.unique(groups)) == 196
@@ -68,7 +68,7 @@ def test_the_tile_does_not_matter_at_the_threshold() -> None:
     other *= np.linalg.norm(base, axis=1, keepdims=True) / np.linalg.norm(other, axis=1, keepdims=True)
     angles = np.arccos(0.9) + rng.uniform(-1e-7, 1e-7, (150, 1))
     X = np.concatenate([base, np.cos(angles) * base + np.sin(angles) * other, -base]).astype(np.float32)
-    answers = [near_duplicates(X, 0.9, tile=tile) for tile in (32, 100, 449, 2048)]
+    answers = [near_duplicate_groups(X, 0.9, tile=tile) for tile in (32, 100, 449, 2048)]
     pairs = len(X) - len(np.unique(answers[0]))
     assert 0 < pairs < 150
     assert all((answer == answers[0]).all() for answer in answers)
@@ -78,7 +78,7 @@ def test_many_copies_and_near_copies_join_all() -> None:
     rng = np.random.default_rng(2)
     scene, other = rng.standard_normal((2, 32))
     X = np.concatenate([scene + 1e-3 * rng.standard_normal((1500, 32)), np.tile(other, (1500, 1))]).astype(np.float32)
-    assert near_duplicates(X, 0.95, tile=256).tolist() == [0] * 1500 + [1] * 1500
+    assert near_duplicate_groups(X, 0.95, tile=256).tolist() == [0] * 1500 + [1] * 1500
 
 
 def test_a_common_direction_joins_nothing() -> None:
@@ -86,27 +86,27 @@ def test_a_common_direction_joins_nothing() -> None:
     X = (10 + rng.standard_normal((300, 16))).astype(np.float32)
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     assert (unit @ unit.T).min() > 0.95
-    assert near_duplicates(X, 0.95).tolist() == list(range(300))
+    assert near_duplicate_groups(X, 0.95).tolist() == list(range(300))
 
 
 def test_a_chain_is_one_group() -> None:
     angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
     X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert set(near_duplicates(X, 0.99).tolist()) == {0}
-    assert len(set(near_duplicates(X, 0.999).tolist())) == 100
+    assert set(near_duplicate_groups(X, 0.99).tolist()) == {0}
+    assert len(set(near_duplicate_groups(X, 0.999).tolist())) == 100
 
 
 def test_the_input_stays_as_it_is_and_small_inputs_work() -> None:
     X = np.array([[1, 2], [3, 4], [1, 2]], np.float32)
     before = X.copy()
-    assert near_duplicates(X).tolist() == [0, 1, 0]
+    assert near_duplicate_groups(X).tolist() == [0, 1, 0]
     assert (before == X).all()
-    assert near_duplicates(np.empty((0, 4), np.float32)).tolist() == []
-    assert near_duplicates(np.ones((1, 4), np.float32)).tolist() == [0]
-    assert near_duplicates(X[::-1, ::-1]).tolist() == [0, 1, 0]
+    assert near_duplicate_groups(np.empty((0, 4), np.float32)).tolist() == []
+    assert near_duplicate_groups(np.ones((1, 4), np.float32)).tolist() == [0]
+    assert near_duplicate_groups(X[::-1, ::-1]).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
-    with pytest.raises(UsageError, match="no cosine above 0 and up to 1"):
-        near_duplicates(np.ones((2, 2), np.float32), threshold)
+    with pytest.raises(UsageError, match=r"threshold must be a cosine in \(0, 1\], got"):
+        near_duplicate_groups(np.ones((2, 2), np.float32), threshold)

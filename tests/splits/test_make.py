@@ -102,7 +102,7 @@ def test_groups_are_dealt_as_evenly_as_scikit_learn_does() -> None:
 def test_folds_differ_by_seed_and_cover_all_rows_once() -> None:
     y = np.repeat(["a", "b", "c"], [40, 25, 10])
     splits = make_splits(names(75), y, task="classification", folds=5, repeats=3, seed=7)
-    assert splits.kind == "3 x 5-fold stratified cross-validation"
+    assert splits.description == "3 x 5-fold stratified cross-validation"
     assert [(one.seed, one.fold) for one in splits.resamples] == [(s, f) for s in (7, 8, 9) for f in range(5)]
     check_roles(splits)
     for start in range(0, 15, 5):
@@ -127,7 +127,7 @@ def test_copies_are_never_trained_on_and_measured_on_at_once() -> None:
     assert splits.groups is not None
     assert (splits.groups[:20] == splits.groups[100:]).all()
     assert len(np.unique(splits.groups)) == 100
-    assert splits.kind == "4 x 5-fold stratified cross-validation, near-duplicates together"
+    assert splits.description == "4 x 5-fold stratified cross-validation, near-duplicates together"
     assert (
         "40 rows (33.3%) are near-duplicates of others (centred cosine of at least 0.95), in 20 groups"
         in splits.notes[0]
@@ -149,7 +149,7 @@ def test_groups_and_copies_are_united() -> None:
     assert splits.groups is not None
     # Row 60 is a copy of row 0 and of the last patient: so are the rows of both.
     assert np.flatnonzero(splits.groups == splits.groups[60]).tolist() == [0, 1, 2, 57, 58, 59, 60]
-    assert splits.kind.endswith("groups and near-duplicates together")
+    assert splits.description.endswith("groups and near-duplicates together")
     check_roles(splits)
 
 
@@ -168,15 +168,15 @@ def test_rows_without_a_group_stand_alone() -> None:
 def test_a_chain_is_said() -> None:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    with pytest.raises(TrainingDataError, match=r"classes 0, 1: 1 row apart \(by near-duplicates\)"):
-        make_splits(names(60), np.arange(60) % 2, task="classification", vectors=X, threshold=0.99)
+    with pytest.raises(TrainingDataError, match=r"classes 0, 1 have at most 1 group \(by near-duplicates\)"):
+        make_splits(names(60), np.arange(60) % 2, task="classification", vectors=X, near_duplicates=0.99)
     rng = np.random.default_rng(0)
     padded = np.zeros((120, 40), np.float32)
     padded[:60, :2] = 9 * X
     padded[60:, 2:] = rng.standard_normal((60, 38))
-    splits = make_splits(names(120), np.arange(120) % 2, task="classification", vectors=padded, threshold=0.99)
+    splits = make_splits(names(120), np.arange(120) % 2, task="classification", vectors=padded, near_duplicates=0.99)
     assert "one group of near-duplicates holds 60 rows (50%), probably a chain" in splits.notes[1]
-    assert "raise the threshold of 0.99, for instance to 0.995" in splits.notes[1]
+    assert "raise near_duplicates from 0.99, for instance to 0.995" in splits.notes[1]
 
 
 def test_no_near_duplicates_is_said() -> None:
@@ -184,7 +184,7 @@ def test_no_near_duplicates_is_said() -> None:
     splits = make_splits(names(50), y, task="classification", vectors=X)
     assert splits.groups is None
     assert splits.notes == ["no near-duplicates were found (centred cosine of at least 0.95)"]
-    assert splits.kind == "5 x 5-fold stratified cross-validation"
+    assert splits.description == "5 x 5-fold stratified cross-validation"
 
 
 def test_tens_of_thousands_of_rows_choose_on_one_part() -> None:
@@ -207,8 +207,8 @@ def test_a_rare_class_is_left_out_and_said() -> None:
         "of class 'rare', too few for 5 folds": [60, 61, 62]
     }
     assert splits.notes == [
-        "class 'rare' (3 rows) left out: 3 rows, fewer than the 5 folds. To measure it, label more, or say in a column "
-        "`split` which rows are train and test (or `evaluate --folds`)"
+        "class 'rare' (3 rows) left out: it has 3 rows, fewer than the 5 folds. To measure it, label more rows, or "
+        "declare train and test rows in a column `split`, or use fewer folds"
     ]
     assert all(not {60, 61, 62} & {*one.train.tolist(), *one.test.tolist()} for one in splits.resamples)
     assert not make_splits(names(63), y, task="classification", folds=3).left_out
@@ -219,16 +219,22 @@ def test_a_class_of_few_groups_is_rare_too() -> None:
     groups = [*range(20), *range(20, 40), *([40] * 10 + [41] * 10)]
     splits = make_splits(names(60), y, task="classification", groups=groups)
     assert [rows.tolist() for rows in splits.left_out.values()] == [list(range(40, 60))]
-    assert "2 rows apart (by groups), fewer than the 5 folds" in splits.notes[0]
+    assert "it has 2 groups (by groups), fewer than the 5 folds" in splits.notes[0]
 
 
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (["a"] * 10, "all 10 rows are of class 'a': a classifier needs at least two"),
-        (["a"] * 10 + ["b"] * 3, "class 'b': 3 rows, fewer than the 5 folds.* label more, .*`split`.*--folds 3"),
-        (["a"] * 10 + ["b"], "class 'b': 1 row, fewer than the 5 folds.* label more, or say in a column `split` which"),
-        ([str(i) for i in range(9)], "classes '0', '1', '2', '3', '4' and 4 more: 1 row each at most"),
+        (["a"] * 10, "two classes or more, got 10 rows of class 'a'"),
+        (
+            ["a"] * 10 + ["b"] * 3,
+            "class 'b' has 3 rows, fewer than the 5 folds.* label more .*`split`.*--folds 3",
+        ),
+        (
+            ["a"] * 10 + ["b"],
+            "class 'b' has 1 row, fewer than the 5 folds.* label more rows, or declare train",
+        ),
+        ([str(i) for i in range(9)], "classes '0', '1', '2', '3', '4' and 4 more have at most 1 row, fewer"),
     ],
 )
 def test_too_few_rows_to_tell_classes_apart(y: list[str], message: str) -> None:
@@ -239,11 +245,11 @@ def test_too_few_rows_to_tell_classes_apart(y: list[str], message: str) -> None:
 def test_numbers_and_several_labels_need_no_even_classes() -> None:
     rng = np.random.default_rng(0)
     numbers = make_splits(names(23), rng.standard_normal(23), task="regression", repeats=2)
-    assert numbers.kind == "2 x 5-fold cross-validation"
+    assert numbers.description == "2 x 5-fold cross-validation"
     labels = make_splits(names(23), rng.random((23, 4)) < 0.1, task="multilabel", repeats=2)
     assert labels.identity == numbers.identity
     assert sorted(len(one.test) for one in labels.resamples[:5]) == [4, 4, 5, 5, 5]
-    with pytest.raises(TrainingDataError, match="there are 3 rows, fewer than the 5 folds"):
+    with pytest.raises(TrainingDataError, match="at most the number of rows, got 5 folds for 3 rows"):
         make_splits(names(3), np.arange(3.0), task="regression")
 
 
@@ -259,7 +265,7 @@ def test_a_split_column_gives_the_roles() -> None:
     assert one.test.tolist() == [8, 9, 10]
     assert one.tune is not None
     assert [(a.tolist(), b.tolist()) for a, b in one.tune] == [([0, 1, 2, 3, 4, 5], [6, 7])]
-    assert splits.kind == "test split"
+    assert splits.description == "test split"
     assert {reason: rows.tolist() for reason, rows in splits.left_out.items()} == {
         "whose split is not train, validation or test": [11]
     }
@@ -267,14 +273,14 @@ def test_a_split_column_gives_the_roles() -> None:
 
 def test_without_a_test_split_validation_is_measured() -> None:
     splits = make_splits(names(8), np.arange(8) % 2, task="classification", split=["train"] * 5 + ["dev"] * 3)
-    assert splits.kind == "validation split"
+    assert splits.description == "validation split"
     assert splits.resamples[0].test.tolist() == [5, 6, 7]
     assert splits.resamples[0].tune is None
 
 
 def test_a_split_column_without_roles_is_not_used() -> None:
     splits = make_splits(names(20), np.arange(20) % 2, task="classification", split=["train"] * 19 + [None])
-    assert splits.kind == "5 x 5-fold stratified cross-validation"
+    assert splits.description == "5 x 5-fold stratified cross-validation"
 
 
 def test_copies_of_test_rows_are_not_trained_on() -> None:
@@ -290,9 +296,9 @@ def test_copies_of_test_rows_are_not_trained_on() -> None:
     ((chosen, held_out),) = one.tune
     assert one.train[held_out].tolist() == list(range(110, 120))
     assert one.train[chosen].tolist() == list(range(20, 100))
-    assert "10 training rows (9.1%) belong together with 10 test rows (100.0%) by near-duplicates" in splits.notes[1]
+    assert "10 training rows (9.1%) share a group with 10 test rows (100.0%) by near-duplicates" in splits.notes[1]
     assert [rows.tolist() for rows in splits.left_out.values()] == [list(range(100, 110))]
-    assert splits.kind == "test split, near-duplicates of its rows not trained on"
+    assert splits.description == "test split, near-duplicates of its rows not trained on"
 
 
 def test_a_split_whose_training_rows_are_all_copies_is_an_error() -> None:
@@ -300,7 +306,7 @@ def test_a_split_whose_training_rows_are_all_copies_is_an_error() -> None:
     X = np.tile(rng.standard_normal((10, 8)), (2, 1)).astype(np.float32)
     split = ["train"] * 10 + ["test"] * 10
     with pytest.raises(
-        TrainingDataError, match=r"left to train on beside the test split are none.* raise the threshold"
+        TrainingDataError, match=r"no training row is left beside the test split.* raise near_duplicates"
     ):
         make_splits(names(20), np.arange(20) % 2, task="classification", split=split, vectors=X)
 
@@ -308,7 +314,7 @@ def test_a_split_whose_training_rows_are_all_copies_is_an_error() -> None:
 def test_a_class_that_is_only_tested_is_said() -> None:
     y = np.array(["a", "b"] * 4 + ["c"])
     splits = make_splits(names(9), y, task="classification", split=["train"] * 6 + ["test"] * 3)
-    assert splits.notes == ["test rows of class 'c' are counted wrong: no such row is left to train on"]
+    assert splits.notes == ["test rows of class 'c' count as wrong: no training row of that class is left"]
 
 
 # ---------------------------------------------------------------- arguments
@@ -317,11 +323,11 @@ def test_a_class_that_is_only_tested_is_said() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 1}, "folds=1"),
-        ({"repeats": 0}, "repeats=0"),
-        ({"groups": ["a"]}, "groups has 1 values for 20 rows"),
-        ({"vectors": np.ones((3, 2), np.float32)}, "3 vectors for 20 rows"),
-        ({"vectors": np.ones((20, 2), np.float32), "threshold": 2.0}, "threshold=2.0"),
+        ({"folds": 1}, "folds must be >= 2"),
+        ({"repeats": 0}, "repeats >= 1, .* repeats=0"),
+        ({"groups": ["a"]}, "groups must have one value per row, got 1 values for 20 rows"),
+        ({"vectors": np.ones((3, 2), np.float32)}, "got 3 vectors for 20 ids"),
+        ({"vectors": np.ones((20, 2), np.float32), "near_duplicates": 2.0}, r"in \(0, 1\], got 2.0"),
     ],
 )
 def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
@@ -331,7 +337,7 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
 
 def test_ids_must_be_unique_and_as_many_as_rows() -> None:
     for ids in (["a", "a", "b", "c"], ["a", "b"]):
-        with pytest.raises(UsageError, match="splits need one id a row"):
+        with pytest.raises(UsageError, match="ids must be unique, one per row"):
             make_splits(ids, np.arange(4) % 2, task="classification", folds=2)
 
 
@@ -351,7 +357,7 @@ def by_roles() -> Splits:
 
 def assert_same(first: Splits, second: Splits) -> None:
     assert first.identity == second.identity
-    assert (first.ids, first.kind, first.notes) == (second.ids, second.kind, second.notes)
+    assert (first.ids, first.description, first.notes) == (second.ids, second.description, second.notes)
     assert (first.groups is None) == (second.groups is None)
     assert first.groups is None or second.groups is None or (first.groups == second.groups).all()
     assert [*first.left_out] == [*second.left_out]
@@ -383,7 +389,7 @@ def test_the_order_of_rows_does_not_change_what_splits_are() -> None:
     assert moved.identity == splits.identity
     assert moved.ids == ids
     check_roles(moved)
-    assert moved.left_out["that the saved splits do not know"].tolist() == [72]
+    assert moved.left_out["that are not in the saved splits"].tolist() == [72]
     for one, other in zip(splits.resamples, moved.resamples, strict=True):
         assert {splits.ids[row] for row in one.train} == {ids[row] for row in other.train}
         assert one.tune is not None
@@ -398,7 +404,7 @@ def test_the_order_of_rows_does_not_change_what_splits_are() -> None:
 def test_missing_ids_are_named() -> None:
     with pytest.raises(UsageError, match="2 of the 70 ids of these splits are missing, such as 'row-000', 'row-001'"):
         grouped().for_ids(names(72)[2:])
-    with pytest.raises(UsageError, match="1 of the 3 ids are there twice"):
+    with pytest.raises(UsageError, match="ids must be unique: 1 of 3 are duplicates"):
         grouped().for_ids(["a", "a", "b"])
 
 
@@ -420,14 +426,14 @@ def test_files_that_hold_no_splits_are_refused(tmp_path: Path) -> None:
 
 
 def changed(table: pa.Table, **about: Any) -> pa.Table:
-    told = json.loads(table.schema.metadata[b"embedpipe.splits"])
-    return table.replace_schema_metadata({"embedpipe.splits": json.dumps(told | about)})
+    metadata = json.loads(table.schema.metadata[b"embedpipe.splits"])
+    return table.replace_schema_metadata({"embedpipe.splits": json.dumps(metadata | about)})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: changed(table, version=99), "version 99, and this embedpipe reads version 1"),
+        (lambda table: changed(table, version=99), "format version 99, and this embedpipe reads version 1"),
         (lambda table: changed(table, resamples=[[9, 9, None]]), "damaged or changed"),
         (lambda table: changed(table, resamples=3), "damaged or changed"),
         (lambda table: table.slice(1), "damaged or changed"),

@@ -1,4 +1,4 @@
-"""What every linear head shares: one matrix of coefficients on the vectors as they are stored."""
+"""`LinearClassifier`: the base of the linear classifiers, which have one matrix of coefficients for raw features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOATS = [np.float64, np.float32]
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Base of linear classifiers.
 
-    Standardisation is part of the coefficients, so that a head is one matrix product on raw features.
+    Standardisation is folded into the coefficients, so that predicting takes one matrix product on raw features.
 
     Attributes
     ----------
@@ -32,22 +32,40 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_: Floats
 
     def _check_training(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Check training data, set ``classes_``; return ``X`` and the classes' positions, int64 (n_samples,)."""
+        """Validate the training data and set ``classes_``; return ``X`` and positions in ``classes_`` (n_samples,)."""
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_, position = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs at least two")
+            raise ValueError(f"y must have two classes or more, got one: {self.classes_[0]!r}")
         return X, position
 
     def decision_function(self, X: Any) -> Floats:
-        """Return scores, float64 (n_samples, n_classes), or (n_samples,) for the second of two classes."""
+        """Return the scores of the classes.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes), or (n_samples,) for two classes: positive for the second
+        """
         check_is_fitted(self, "coef_")
         scores = scores_of(validate_data(self, X, reset=False, dtype=FLOATS), self.coef_, self.intercept_)
         return scores[:, 0] if len(self.coef_) == 1 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the class of the largest score, (n_samples,)."""
+        """Return the class with the largest score.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        array (n_samples,)
+        """
         scores = self.decision_function(X)
         labels: npt.NDArray[Any] = self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
         return labels

@@ -1,4 +1,4 @@
-"""Nearest class mean on centred, normalised features."""
+"""`CentroidClassifier`: the nearest class mean of centred, normalised features. It has no parameters to choose."""
 
 from __future__ import annotations
 
@@ -15,20 +15,47 @@ from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 @public_in("embedpipe.estimators")
 class CentroidClassifier(LinearClassifier):
-    """Choose the class whose mean points the same way: SimpleShot's CL2N (Wang et al., 2019, arXiv:1911.04623).
+    """Nearest class mean by cosine, on centred features: SimpleShot's CL2N.
 
-    Rows have the mean of all training rows taken off and are scaled to length one; the score of a class is the
-    cosine with the mean of its rows.
+    The mean of the training rows is subtracted from each row, which is then scaled to unit length. The score of a
+    class is the cosine between a row and the mean of the class's rows.
 
     Attributes
     ----------
+    classes_ : array (n_classes,)
     mean_ : float64 array (n_features,)
+        Mean of the training rows.
     coef_ : float64 array (n_classes, n_features)
-        Each class's mean, of length one.
+        Mean of each class, scaled to unit length.
+    intercept_ : float64 array (n_classes,)
+    n_features_in_ : int
+
+    References
+    ----------
+    Wang, Chao, Weinberger, van der Maaten: SimpleShot: Revisiting nearest-neighbor classification for few-shot
+    learning, 2019, arXiv:1911.04623.
+
+    Examples
+    --------
+    >>> from embedpipe.estimators import CentroidClassifier
+    >>> X = [[2.0, 0.0], [2.0, 1.0], [0.0, 3.0]]
+    >>> CentroidClassifier().fit(X, ["cat", "cat", "dog"]).predict([[1.5, 0.0]])
+    array(['cat'], dtype='<U3')
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Average: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
+        """Compute the class means.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes.
+        """
         X, position = self._check_training(X, y)
         self.mean_ = X.mean(axis=0, dtype=np.float64)
         sums = np.zeros((len(self.classes_), X.shape[1]))
@@ -39,7 +66,16 @@ class CentroidClassifier(LinearClassifier):
         return self
 
     def decision_function(self, X: Any) -> Floats:
-        """Return cosines, float64 (n_samples, n_classes), or (n_samples,) for two classes: second less first."""
+        """Return the cosines with the class means.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes), or (n_samples,) for two classes: the second minus the first
+        """
         check_is_fitted(self, "coef_")
         X = validate_data(self, X, reset=False, dtype=FLOATS)
         cosines = np.empty((len(X), len(self.coef_)))

@@ -1,4 +1,4 @@
-"""Linear discriminants with a shrunken covariance, by a system as small as the rows or the features."""
+"""`ShrunkenLDA`: linear discriminants whose covariance is shrunk by a closed formula; nothing is cross-validated."""
 
 from __future__ import annotations
 
@@ -12,59 +12,81 @@ from scipy.special import expit, softmax
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
-from embedpipe.estimators.solvers.column_stats import Columns, Floats, blocks
-from embedpipe.estimators.solvers.torch_matrix import place
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, blocks
+from embedpipe.estimators.solvers.torch_matrix import move_to_device
 
 if TYPE_CHECKING:
-    from embedpipe.estimators.solvers.torch_matrix import DeviceMatrix
+    from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
-#: Least share of a column's variance on the diagonal: columns that repeat each other stay solvable where nothing is
-#: shrunk.
+#: Minimum share of a column's variance on the diagonal: keeps the system solvable for repeated columns.
 FLOOR = 1e-9
 
 
 @public_in("embedpipe.estimators")
 class ShrunkenLDA(LinearClassifier):
-    """Linear discriminants, each class's covariance shrunk as Ledoit and Wolf (2004) do.
+    """Linear discriminant analysis with the covariance of each class shrunk by Ledoit and Wolf's formula.
 
-    It is ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")`` of scikit-learn. The covariance within
-    classes is a diagonal and a product of the rows; so fewer rows than features need a system of rows only
-    (Woodbury's identity), and more rows a Cholesky decomposition, where scikit-learn solves least squares of all
-    features by singular values. All of it is in float64: in float32 the Grams were a quarter quicker, and coefficients
-    wrong by up to 5e-4 where few directions hold most of the variance.
-
-    A column that does not vary within any class, where nothing is shrunk either, gets the coefficient 0, as there.
+    Equal to scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")``, but faster.
 
     Parameters
     ----------
     device : str, optional
-        A device of torch to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64,
-        and their solutions are alike to some 1e-9.
+        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        agree to about 1e-9.
 
     Attributes
     ----------
+    classes_ : array (n_classes,)
+    coef_ : float64 array (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : float64 array (n_classes,) or (1,)
     priors_ : float64 array (n_classes,)
-        Each class's share of the rows.
+        Share of each class in the training rows.
+    n_features_in_ : int
+
+    Notes
+    -----
+    The within-class covariance is a diagonal plus a product of the rows. With fewer rows than features it is solved by
+    Woodbury's identity, a system of the size of the rows; with more, by a Cholesky decomposition. scikit-learn solves a
+    least-squares problem by singular values. Everything is in float64: in float32, products were 25 % faster, but
+    coefficients were wrong by up to 5e-4 where few directions hold most of the variance. A column that is constant
+    within every class gets the coefficient 0, as in scikit-learn.
+
+    References
+    ----------
+    Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices, Journal of Multivariate
+    Analysis 88, 2004.
+
+    Examples
+    --------
+    >>> from embedpipe.estimators import ShrunkenLDA
+    >>> X = [[0.0, 1.0], [1.0, 0.0], [4.0, 5.0], [5.0, 4.0]]
+    >>> ShrunkenLDA().fit(X, ["low", "low", "high", "high"]).predict([[0.5, 0.5]])
+    array(['low'], dtype='<U4')
     """
 
     def __init__(self, *, device: str | None = None) -> None:
         self.device = device
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Estimate and solve: ``X`` (n_samples, n_features), ``y`` (n_samples,).
+        """Estimate the covariance and solve for the coefficients.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
 
         Raises
         ------
         ValueError
-            If there is one class only, or no class has two rows.
+            If there are fewer than two classes, or no class has two rows.
         """
         X, position = self._check_training(X, y)
         counts = np.bincount(position)
         if counts.max() == 1:
-            raise ValueError(f"each of the {len(X)} rows of X has a class of its own: some class needs at least two")
+            raise ValueError(f"some class must have two rows or more, got {len(X)} rows of {len(X)} classes")
         self.priors_ = counts / len(X)
         with one_blas_thread(X.nbytes < SMALL):
-            means, self.coef_ = _solution(place(X, self.device), position, counts)
+            means, self.coef_ = _solution(move_to_device(X, self.device), position, counts)
         logs = np.log(self.priors_)
         if len(counts) == 2:
             self.intercept_ = np.diff(logs) - self.coef_ @ means.mean(axis=0)
@@ -73,7 +95,16 @@ class ShrunkenLDA(LinearClassifier):
         return self
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return probabilities of the classes, float64 (n_samples, n_classes)."""
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes)
+        """
         scores = self.decision_function(X)
         if scores.ndim == 1:
             return np.column_stack([expit(-scores), expit(scores)])
@@ -82,47 +113,47 @@ class ShrunkenLDA(LinearClassifier):
 
 
 def _solution(
-    X: npt.NDArray[Any] | DeviceMatrix, position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    X: npt.NDArray[Any] | TorchMatrix, position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Return the classes' means, and the covariance's inverse times them (of two, times second less first)."""
+    """Return the class means, and these times the inverse covariance (of two classes: second minus first)."""
     rows, dim = X.shape
     means, weights = np.empty((len(counts), dim)), np.empty(len(counts))
     wide = rows < dim
     diagonal, gram = np.zeros(dim), np.zeros((0 if wide else dim, dim))
-    for at, own in enumerate(np.split(np.argsort(position, kind="stable"), np.cumsum(counts)[:-1])):
-        columns = Columns.of(X, own, level=False)
-        product, lengths = _product(X, own, columns)
+    for at, members in enumerate(np.split(np.argsort(position, kind="stable"), np.cumsum(counts)[:-1])):
+        columns = ColumnStats.measure(X, members, variance_floor=False)
+        product, lengths = _gram(X, members, columns)
         shrinkage, variance = _ledoit_wolf(product, lengths, dim)
         means[at], weights[at] = columns.mean, (1 - shrinkage) / rows
-        diagonal += len(own) / rows * shrinkage * variance * columns.scale**2
-        if len(own) >= dim:
+        diagonal += len(members) / rows * shrinkage * variance * columns.scale**2
+        if len(members) >= dim:
             gram += weights[at] * (product * columns.scale * columns.scale[:, None])
     right = means if len(counts) > 2 else means[1:] - means[:1]
 
     left = np.flatnonzero(counts[position] < dim)
     if not isinstance(X, np.ndarray):
-        gram += X.gram_apart(left, position[left], means, np.sqrt(weights))
-        return means, _solved_by_columns(gram, diagonal, right)
+        gram += X.within_gram(left, position[left], means, np.sqrt(weights))
+        return means, _solve_by_cholesky(gram, diagonal, right)
 
-    def apart(part: npt.NDArray[np.int64]) -> Floats:
-        """Return how far rows are from their class's mean, times the root of their weight in the covariance."""
-        own = position[part]
-        return (X[part] - means[own]) * np.sqrt(weights[own])[:, None]
+    def weighted_deviations(part: npt.NDArray[np.int64]) -> Floats:
+        """Return rows minus their class mean, times the square root of the class's weight in the covariance."""
+        classes = position[part]
+        return (X[part] - means[classes]) * np.sqrt(weights[classes])[:, None]
 
     if wide:
-        return means, _solved_by_rows(apart(np.arange(rows)), diagonal, right)
+        return means, _solve_by_woodbury(weighted_deviations(np.arange(rows)), diagonal, right)
     for part in blocks(len(left), dim):
-        B = apart(left[part])
+        B = weighted_deviations(left[part])
         gram += B.T @ B
-    return means, _solved_by_columns(gram, diagonal, right)
+    return means, _solve_by_cholesky(gram, diagonal, right)
 
 
-def _product(
-    X: npt.NDArray[Any] | DeviceMatrix, rows: npt.NDArray[np.int64], columns: Columns
+def _gram(
+    X: npt.NDArray[Any] | TorchMatrix, rows: npt.NDArray[np.int64], columns: ColumnStats
 ) -> tuple[Floats, Floats]:
-    """Return the smaller of Z'Z and ZZ' of the standardised rows Z, and their squared lengths (n_rows,)."""
+    """Return the smaller of Z'Z and ZZ' for standardised rows Z, and the squared norms of the rows (n_rows,)."""
     if not isinstance(X, np.ndarray):
-        return X.product(rows, columns)
+        return X.gram(rows, columns)
     dim = X.shape[1]
     if len(rows) < dim:
         Z = (X[rows] - columns.mean) / columns.scale
@@ -137,27 +168,27 @@ def _product(
 
 
 def _ledoit_wolf(product: Floats, lengths: Floats, dim: int) -> tuple[float, float]:
-    """Return the shrinkage, 0 to 1, and the columns' mean variance, to which covariances are shrunk.
+    """Return the shrinkage, in [0, 1], and the mean variance of the columns, the target of the shrinkage.
 
     Parameters
     ----------
     product : float64 array (n_features, n_features) or (n_rows, n_rows)
-        Z'Z or ZZ' of centred rows Z: the sum of squares is the same.
+        Z'Z or ZZ' of centred rows Z: both have the same sum of squares.
     lengths : float64 array (n_rows,)
-        Squared lengths of the rows.
+        Squared norms of the rows.
     """
     rows = len(lengths)
     variance = float(lengths.sum()) / rows / dim
     squares = float(np.vdot(product, product)) / rows**2
-    apart = squares - dim * variance**2
+    distance = squares - dim * variance**2
     noise = (float(lengths @ lengths) / rows - squares) / rows
-    if dim == 1 or noise <= 0 or apart <= 0:
+    if dim == 1 or noise <= 0 or distance <= 0:
         return 0.0, variance
-    return min(noise / apart, 1.0), variance
+    return min(noise / distance, 1.0), variance
 
 
-def _solved_by_rows(B: Floats, diagonal: Floats, right: Floats) -> Floats:
-    """Return ``right @ inv(B'B + diagonal)`` by Woodbury's identity, with columns scaled to variance one."""
+def _solve_by_woodbury(B: Floats, diagonal: Floats, right: Floats) -> Floats:
+    """Return ``right @ inv(B'B + diagonal)`` by Woodbury's identity, on columns scaled to unit variance."""
     scale = _inverse_roots(diagonal + np.einsum("nd,nd->d", B, B))
     scale /= np.sqrt(np.maximum(diagonal * scale**2, FLOOR))
     B *= scale
@@ -169,8 +200,8 @@ def _solved_by_rows(B: Floats, diagonal: Floats, right: Floats) -> Floats:
     return solved
 
 
-def _solved_by_columns(gram: Floats, diagonal: Floats, right: Floats) -> Floats:
-    """Return ``right @ inv(gram + diagonal)`` by Cholesky's decomposition, with columns scaled to variance one."""
+def _solve_by_cholesky(gram: Floats, diagonal: Floats, right: Floats) -> Floats:
+    """Return ``right @ inv(gram + diagonal)`` by a Cholesky decomposition, on columns scaled to unit variance."""
     scale = _inverse_roots(diagonal + gram.diagonal())
     gram *= scale
     gram *= scale[:, None]
@@ -181,5 +212,5 @@ def _solved_by_columns(gram: Floats, diagonal: Floats, right: Floats) -> Floats:
 
 
 def _inverse_roots(variances: Floats) -> Floats:
-    """Return one over the standard deviations, 0 for those of nothing, which makes the coefficient 0."""
+    """Return 1 / standard deviation; 0 for a variance of 0, which makes the coefficient 0."""
     return np.divide(1, np.sqrt(variances), out=np.zeros_like(variances), where=variances > 0)

@@ -1,4 +1,9 @@
-"""Logistic regression on standardised features, with the penalty chosen on held-out rows."""
+"""`TunedLogisticRegression`, the head ``logreg``: logistic regression that chooses its C on held-out rows.
+
+``C_`` is chosen in `TunedLogisticRegression._choose_penalty`, called by ``fit``: for each C of ``Cs``, ascending, all
+folds of `embedpipe.splits.inner.inner_splits` are fitted at once (`embedpipe.estimators.solvers`), until the held-out
+log-loss rises. ``fit`` then fits all rows with the C of the least loss.
+"""
 
 from __future__ import annotations
 
@@ -16,53 +21,76 @@ from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
-from embedpipe.estimators.solvers.column_stats import Columns, Floats, scores_of
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, scores_of
 from embedpipe.estimators.solvers.dual import is_wide, solve_wide_path
 from embedpipe.estimators.solvers.lbfgs import Solutions, solve_path
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss, TrainingSet
-from embedpipe.estimators.solvers.torch_matrix import place
+from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.inner import Folds, Split, inner_splits
 
 if TYPE_CHECKING:
-    from embedpipe.estimators.solvers.torch_matrix import DeviceMatrix
+    from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
 Rows = npt.NDArray[np.int64]
 
 
 @public_in("embedpipe.estimators")
 class TunedLogisticRegression(LinearClassifier):
-    """Multinomial logistic regression on features scaled by `VarianceFloorScaler`; C by held-out log-loss.
+    """Multinomial logistic regression on standardised features, with C chosen by held-out log-loss.
 
-    The linear probe of Kornblith et al. (CVPR 2019) and CLIP (Radford et al., ICML 2021). Minimises what
-    `sklearn.linear_model.LogisticRegression` minimises, all folds of a value of C at once (see
-    `embedpipe.estimators.solvers.lbfgs`). Log-loss, unlike accuracy, has one clear minimum on a few hundred rows.
+    The linear probe of Kornblith et al. and of CLIP. It minimises the same objective as
+    `sklearn.linear_model.LogisticRegression`, on features scaled as `VarianceFloorScaler` does. C is chosen by
+    log-loss, which, unlike accuracy, has one clear minimum on a few hundred rows.
 
     Parameters
     ----------
     Cs : sequence of float
         Inverse penalties to choose from.
     cv : int, iterable of (train rows, held-out rows), or None
-        On which rows to choose; by default 3 folds, or one held-out fifth of more than 20,000 rows.
+        Splits on which C is chosen; by default 3 folds, or one held-out fifth of more than 20,000 rows.
     class_weight : dict, "balanced" or None
-        Class -> what its rows count; ``balanced`` counts all classes alike.
+        Weight of each class's rows; ``balanced`` gives all classes the same total weight.
     tol : float
-        Stop where no slope is larger; ten times that while C is chosen.
+        Stop when no gradient component is larger; ten times as much while C is chosen.
     max_iter : int
+        Maximum number of L-BFGS steps for each C.
     n_jobs : int, optional
-        Threads; all where None.
+        Number of threads; None: all usable cores.
     device : str, optional
-        A device of torch to fit on, such as ``cuda``; by default the processor, without torch. The steps are the same,
-        and so is C but for ties; sums in another order move the solution by less than ``tol`` leaves open: up to 5e-3
-        in a probability of 10,000 photos, where both were up to 9e-3 from the exact one.
+        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Steps and C are the same
+        (except for ties); sums in another order change the solution within ``tol``: up to 5e-3 in a probability for
+        10,000 photographs, where both solutions were up to 9e-3 from the exact one.
 
     Attributes
     ----------
+    classes_ : array (n_classes,)
+    coef_ : float64 array (n_classes, n_features), or (1, n_features) for two classes
+        For raw features: standardisation is folded in.
+    intercept_ : float64 array (n_classes,) or (1,)
     C_ : float
+        The chosen inverse penalty.
     n_iter_ : int
-        Of the last fit.
+        Number of steps of the final fit.
+    n_features_in_ : int
+
+    References
+    ----------
+    Kornblith, Shlens, Le: Do better ImageNet models transfer better?, CVPR 2019. Radford et al.: Learning transferable
+    visual models from natural language supervision, ICML 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import TunedLogisticRegression
+    >>> X = np.array([[0.0], [1.0], [2.0], [7.0], [8.0], [9.0]])
+    >>> model = TunedLogisticRegression().fit(X, ["low", "low", "low", "high", "high", "high"])
+    >>> model.predict([[1.5]])
+    array(['low'], dtype='<U4')
+    >>> model.C_
+    10.0
     """
 
-    #: The value of C where there are too few rows to choose.
+    #: The value of C if there are too few rows to choose it.
     FALLBACK = 0.01
 
     def __init__(
@@ -90,42 +118,63 @@ class TunedLogisticRegression(LinearClassifier):
         Parameters
         ----------
         X : float array (n_samples, n_features)
-            Left as it is, and not copied.
+            Neither changed nor copied.
         y : array (n_samples,)
         sample_weight : float array (n_samples,), optional
-            What each row counts, 0 or more; multiplied by ``class_weight``.
+            Weights >= 0; multiplied by ``class_weight``.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes with a weight above 0, or a parameter is out of range.
+        UsageError
+            If the device cannot be used.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the final fit stops after ``max_iter`` steps.
         """
         X, position = self._check_training(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        X = place(X, self.device)
+        X = move_to_device(X, self.device)
         Cs = np.sort(np.asarray(self.Cs, np.float64))
         if not len(Cs) or Cs[0] <= 0:
-            raise ValueError(f"Cs={self.Cs!r} must be numbers above 0")
-        counted = weights > 0
-        if len(np.unique(position[counted])) < 2:
-            raise ValueError("all weight is on one class: give rows of two classes at least a weight above 0")
+            raise ValueError(f"Cs must be positive numbers, got {self.Cs!r}")
+        weighted = weights > 0
+        if len(np.unique(position[weighted])) < 2:
+            raise ValueError("sample_weight must be above 0 for rows of two classes or more, got one class")
         splits = inner_splits(self.cv, position, classes=True) if len(Cs) > 1 else []
-        # A split whose rows that count are of one class, or hold nothing out, says nothing.
+        # Skip splits whose training rows with a weight have one class, or whose held-out rows have none.
         splits = [
             (train, test)
             for train, test in splits
-            if len(np.unique(position[train[counted[train]]])) > 1 and counted[test].any()
+            if len(np.unique(position[train[weighted[train]]])) > 1 and weighted[test].any()
         ]
         start = None
         if splits:
-            self.C_, start = self._choose(X, position, weights, splits, Cs)
+            self.C_, start = self._choose_penalty(X, position, weights, splits, Cs)
         else:
             self.C_ = float(Cs[np.argmin(np.abs(np.log(Cs / self.FALLBACK)))])
         self.coef_, self.intercept_, self.n_iter_ = self._solve(X, position, weights, start)
         return self
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return probabilities, float64 (n_samples, n_classes)."""
-        shares: Floats = softmax(_two_sided(self.decision_function(X)), axis=1)
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes)
+        """
+        shares: Floats = softmax(_scores_of_all_classes(self.decision_function(X)), axis=1)
         return shares
 
     def _weights(self, y: Rows, rows: Rows, weights: Floats) -> Floats:
-        """Return what rows count in a model that is fitted on just these."""
+        """Return the weights of ``rows`` in a model that is fitted on these rows only."""
         if self.class_weight is None:
             return weights[rows]
         by_class = compute_sample_weight(self.class_weight, self.classes_[y[rows]])
@@ -133,69 +182,71 @@ class TunedLogisticRegression(LinearClassifier):
 
     def _paths(
         self,
-        X: npt.NDArray[Any] | DeviceMatrix,
+        X: npt.NDArray[Any] | TorchMatrix,
         y: Rows,
         weights: Floats,
         trained_on: Sequence[Rows],
         Cs: Sequence[float],
         start: Any,
-    ) -> tuple[list[Columns], Generator[Solutions, None, None]]:
+    ) -> tuple[list[ColumnStats], Generator[Solutions, None, None]]:
+        """Return the statistics of each training set, and a generator of its solutions for each C."""
         sets = [TrainingSet(rows, self._weights(y, rows, weights)) for rows in trained_on]
-        columns = [Columns.of(X, one.rows, one.weights) for one in sets]
+        columns = [ColumnStats.measure(X, each.rows, each.weights) for each in sets]
         how = {"start": start, "max_iter": self.max_iter}
         how["tol"] = self.tol if len(sets) == len(Cs) == 1 else 10 * self.tol
         if not isinstance(X, np.ndarray):
-            from embedpipe.estimators.solvers.torch_loss import DeviceLoss
+            from embedpipe.estimators.solvers.torch_loss import TorchLogisticLoss
 
-            return columns, solve_path(DeviceLoss(X, y, len(self.classes_), sets, columns=columns), Cs, **how)
+            return columns, solve_path(TorchLogisticLoss(X, y, len(self.classes_), sets, columns=columns), Cs, **how)
         if is_wide(X, sets):
             return columns, solve_wide_path(X, y, len(self.classes_), sets, columns, Cs, **how)
         loss = LogisticLoss(X, y, len(self.classes_), sets, self.n_jobs, columns)
         return columns, solve_path(loss, Cs, **how)
 
-    def _choose(
-        self, X: npt.NDArray[Any] | DeviceMatrix, y: Rows, weights: Floats, splits: list[Split], Cs: Floats
+    def _choose_penalty(
+        self, X: npt.NDArray[Any] | TorchMatrix, y: Rows, weights: Floats, splits: list[Split], Cs: Floats
     ) -> tuple[float, Any]:
+        """Return the C with the least held-out log-loss, and the mean solution for it as a start for the final fit."""
         columns, path = self._paths(X, y, weights, [train for train, _ in splits], Cs.tolist(), None)
         least, best = np.inf, (float(Cs[0]), (np.zeros(0), np.zeros(0)))
         with contextlib.closing(path):
-            for C, found in zip(Cs.tolist(), path, strict=True):
+            for C, solutions in zip(Cs.tolist(), path, strict=True):
                 total = 0.0
-                models = zip(columns, found.coef, found.intercept, splits, strict=True)
-                for own, coef, intercept, (_, test) in models:
-                    losses = _log_losses(X, *own.unscaled(coef, intercept), test, y[test])
+                models = zip(columns, solutions.coef, solutions.intercept, splits, strict=True)
+                for stats, coef, intercept, (_, test) in models:
+                    losses = _log_losses(X, *stats.unscaled(coef, intercept), test, y[test])
                     total += float(np.average(losses, weights=self._weights(y, test, weights)))
                 if total > least:
                     break
-                least, best = total, (C, (found.coef.mean(axis=0), found.intercept.mean(axis=0)))
+                least, best = total, (C, (solutions.coef.mean(axis=0), solutions.intercept.mean(axis=0)))
         return best
 
     def _solve(
-        self, X: npt.NDArray[Any] | DeviceMatrix, y: Rows, weights: Floats, start: Any
+        self, X: npt.NDArray[Any] | TorchMatrix, y: Rows, weights: Floats, start: Any
     ) -> tuple[Floats, Floats, int]:
         columns, path = self._paths(X, y, weights, [np.arange(len(X))], [self.C_], start)
         with contextlib.closing(path):
-            found = next(path)
-        if not found.converged.all():
+            solution = next(path)
+        if not solution.converged.all():
             warnings.warn(
-                f"logistic regression took all of its {self.max_iter} steps: raise max_iter, or tol={self.tol}",
+                f"logistic regression did not converge in {self.max_iter} steps: raise max_iter, or tol={self.tol}",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        coef, intercept = columns[0].unscaled(found.coef[0], found.intercept[0])
-        return coef, intercept, int(found.n_iter[0])
+        coef, intercept = columns[0].unscaled(solution.coef[0], solution.intercept[0])
+        return coef, intercept, int(solution.n_iter[0])
 
 
-def _log_losses(X: npt.NDArray[Any] | DeviceMatrix, coef: Floats, intercept: Floats, rows: Rows, y: Rows) -> Floats:
-    """Return the log-loss of each of some rows, whose classes are ``y``."""
+def _log_losses(X: npt.NDArray[Any] | TorchMatrix, coef: Floats, intercept: Floats, rows: Rows, y: Rows) -> Floats:
+    """Return the log-loss of each of ``rows``, whose classes are ``y``."""
     if not isinstance(X, np.ndarray):
         return X.log_losses(coef, intercept, rows, y)
-    scores = _two_sided(scores_of(X, coef, intercept, rows))
+    scores = _scores_of_all_classes(scores_of(X, coef, intercept, rows))
     losses: Floats = -log_softmax(scores, axis=1)[np.arange(len(rows)), y]
     return losses
 
 
-def _two_sided(scores: Floats) -> Floats:
-    """Return scores of all classes, where those of two are given as one column or a vector."""
+def _scores_of_all_classes(scores: Floats) -> Floats:
+    """Return scores (n, n_classes); for two classes given as one column, the first class gets 0."""
     scores = scores.reshape(len(scores), -1)
     return np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores

@@ -1,4 +1,7 @@
-"""Ridge regression by its normal equations, with the penalty chosen on held-out rows: the memory of one block."""
+"""`TunedRidge` and `TunedRidgeClassifier`, the head ``ridge``: ridge regression with a penalty chosen on held-out rows.
+
+``alpha_`` is chosen in ``_Ridge._solve``. Rows are decomposed once; every further penalty then costs almost nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS, LinearClassifier
-from embedpipe.estimators.solvers.column_stats import Columns, Floats, blocks, scores_of
-from embedpipe.estimators.solvers.torch_matrix import place
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, blocks, scores_of
+from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.inner import Folds, inner_splits
 
 if TYPE_CHECKING:
-    from embedpipe.estimators.solvers.torch_matrix import DeviceMatrix
+    from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
-#: Penalties on standardised features. Once decomposed, another one costs next to nothing.
+#: Default penalties, for standardised features.
 ALPHAS = tuple(10.0 ** (quarter / 4) for quarter in range(-4, 25))
-#: Used where there are too few rows to choose.
+#: The penalty if there are too few rows to choose it.
 FALLBACK = 100.0
 
 
 @dataclass(frozen=True)
-class _Decomposed:
-    """Standardised, centred training rows Z = U S V', and what a ridge solution of any penalty needs of them.
+class _Decomposition:
+    """The decomposition Z = U S V' of the standardised training rows, which gives the solution for any penalty.
 
     Parameters
     ----------
@@ -42,30 +45,30 @@ class _Decomposed:
         V' Z' Y.
     """
 
-    columns: Columns
+    columns: ColumnStats
     mean: Floats
     basis: Floats
     squares: Floats
     targets: Floats
 
     @classmethod
-    def of(
+    def compute(
         cls,
-        X: npt.NDArray[Any] | DeviceMatrix,
+        X: npt.NDArray[Any] | TorchMatrix,
         Y: Floats,
         rows: npt.NDArray[np.int64],
         weights: Floats | None = None,
-    ) -> _Decomposed:
-        """Decompose by whichever of Z'Z and ZZ' is smaller (Hastie et al., Elements, 2009, section 18.3.5).
+    ) -> _Decomposition:
+        """Decompose the smaller of Z'Z and ZZ' (Hastie et al., Elements of Statistical Learning, 2009, section 18.3.5).
 
-        With ``weights`` (n_samples,) a row counts as often as its weight says: Z and Y are multiplied by their roots.
+        With ``weights`` (n_samples,), Z and Y are multiplied by the square roots of the weights.
         """
         weights = np.ones(len(rows)) if weights is None else weights[rows]
-        columns = Columns.of(X, rows, weights)
+        columns = ColumnStats.measure(X, rows, weights)
         mean = np.average(Y[rows], axis=0, weights=weights)
         roots = np.sqrt(weights)[:, None]
         if not isinstance(X, np.ndarray):
-            squares, basis, targets = X.decomposed(rows, columns, roots, (Y[rows] - mean) * roots)
+            squares, basis, targets = X.eigen_gram(rows, columns, roots, (Y[rows] - mean) * roots)
             return cls(columns, mean, basis, np.maximum(squares, 0), targets)
         dim = X.shape[1]
         if len(rows) > dim:
@@ -85,20 +88,20 @@ class _Decomposed:
         return cls(columns, mean, basis, squares, targets)
 
     def solution(self, alpha: float) -> tuple[Floats, Floats]:
-        """Return coefficients (n_outputs, n_features) and intercept (n_outputs,) for features as they are."""
+        """Return coefficients (n_outputs, n_features) and intercepts (n_outputs,) for raw features."""
         weights = self.basis @ (self.targets / (self.squares + alpha)[:, None])
         return self.columns.unscaled(weights.T, self.mean)
 
 
 def _eigh(matrix: Floats) -> tuple[Floats, Floats]:
-    """Return eigenvalues, going up, and eigenvectors of a symmetric matrix, which is overwritten."""
+    """Return the ascending eigenvalues and the eigenvectors of a symmetric matrix, which is overwritten."""
     with one_blas_thread():
         values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
     return values, vectors
 
 
 class _Ridge(BaseEstimator):  # type: ignore[misc]
-    """Parameters, and the solution for a matrix of targets."""
+    """Base of both ridge estimators: chooses the penalty and solves for a matrix of targets."""
 
     coef_: Floats
     intercept_: Floats
@@ -114,72 +117,155 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         alphas = np.sort(np.asarray(self.alphas, np.float64))
         if not len(alphas) or alphas[0] <= 0:
-            raise ValueError(f"alphas={self.alphas!r} must be numbers above 0")
-        placed = place(X, self.device)
+            raise ValueError(f"alphas must be positive numbers, got {self.alphas!r}")
+        matrix = move_to_device(X, self.device)
         losses = np.zeros(len(alphas))
         for train, test in inner_splits(self.cv, y, classes) if len(alphas) > 1 else []:
-            parts = _Decomposed.of(placed, Y, train, weights)
-            counted = None if weights is None else weights[test]
+            decomposition = _Decomposition.compute(matrix, Y, train, weights)
+            test_weights = None if weights is None else weights[test]
             for i, alpha in enumerate(alphas.tolist()):
-                squares = (scores_of(placed, *parts.solution(alpha), rows=test) - Y[test]) ** 2
-                losses[i] += np.average(squares.mean(axis=1), weights=counted)
+                squares = (scores_of(matrix, *decomposition.solution(alpha), rows=test) - Y[test]) ** 2
+                losses[i] += np.average(squares.mean(axis=1), weights=test_weights)
         best = np.argmin(losses) if losses.any() else np.argmin(np.abs(np.log(alphas / FALLBACK)))
         self.alpha_ = float(alphas[best])
-        self.coef_, self.intercept_ = _Decomposed.of(placed, Y, np.arange(len(X)), weights).solution(self.alpha_)
+        self.coef_, self.intercept_ = _Decomposition.compute(matrix, Y, np.arange(len(X)), weights).solution(
+            self.alpha_
+        )
 
 
 @public_in("embedpipe.estimators")
 class TunedRidgeClassifier(LinearClassifier, _Ridge):
-    """Ridge regression on -1 and 1, one output a class; the penalty by held-out squared error.
+    """Ridge regression on targets of -1 and 1, one for each class, with the penalty chosen by held-out squared error.
 
     Parameters
     ----------
     alphas : sequence of float
-        Penalties to choose from, as in `sklearn.linear_model.Ridge`, on features scaled by `VarianceFloorScaler`.
+        Penalties to choose from, as in `sklearn.linear_model.Ridge`, on features scaled as `VarianceFloorScaler` does.
     cv : int, iterable of (train rows, held-out rows), or None
-        On which rows to choose; by default 3 folds, or one held-out fifth of more than 20,000 rows.
+        Splits on which the penalty is chosen; by default 3 folds, or one held-out fifth of more than 20,000 rows.
     device : str, optional
-        A device of torch to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64,
-        and their solutions are alike to some 1e-9.
+        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        agree to about 1e-9.
 
     Attributes
     ----------
+    classes_ : array (n_classes,)
+    coef_ : float64 array (n_classes, n_features), or (1, n_features) for two classes
+        For raw features: standardisation is folded in.
+    intercept_ : float64 array (n_classes,) or (1,)
     alpha_ : float
+        The chosen penalty.
+    n_features_in_ : int
+
+    References
+    ----------
+    Hoerl, Kennard: Ridge regression: biased estimation for nonorthogonal problems, Technometrics 12, 1970.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import TunedRidgeClassifier
+    >>> X = np.array([[0.0], [1.0], [2.0], [7.0], [8.0], [9.0]])
+    >>> TunedRidgeClassifier().fit(X, ["low", "low", "low", "high", "high", "high"]).predict([[1.5]])
+    array(['low'], dtype='<U4')
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Choose ``alpha_`` and fit: ``X`` (n_samples, n_features), ``y`` and ``sample_weight`` (n_samples,)."""
+        """Choose ``alpha_`` and fit.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+        sample_weight : float array (n_samples,), optional
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, or a penalty is not positive.
+        UsageError
+            If the device cannot be used.
+        """
         X, position = self._check_training(X, y)
-        known = np.arange(len(self.classes_)) if len(self.classes_) > 2 else np.ones(1, int)
-        self._solve(X, np.where(position[:, None] == known, 1.0, -1.0), position, True, sample_weight)
+        columns = np.arange(len(self.classes_)) if len(self.classes_) > 2 else np.ones(1, int)
+        self._solve(X, np.where(position[:, None] == columns, 1.0, -1.0), position, True, sample_weight)
         return self
 
 
 @public_in("embedpipe.estimators")
 class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
-    """Ridge regression; the penalty by held-out squared error. Parameters are those of `TunedRidgeClassifier`.
+    """Ridge regression with the penalty chosen by held-out squared error.
+
+    Parameters
+    ----------
+    alphas : sequence of float
+        Penalties to choose from, as in `sklearn.linear_model.Ridge`, on features scaled as `VarianceFloorScaler` does.
+    cv : int, iterable of (train rows, held-out rows), or None
+        Splits on which the penalty is chosen; by default 3 folds, or one held-out fifth of more than 20,000 rows.
+    device : str, optional
+        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        agree to about 1e-9.
 
     Attributes
     ----------
     alpha_ : float
-        One for all outputs.
+        The chosen penalty, the same for all outputs.
     coef_ : float64 array (n_outputs, n_features)
+        For raw features: standardisation is folded in.
     intercept_ : float64 array (n_outputs,)
+    n_features_in_ : int
+
+    References
+    ----------
+    Hoerl, Kennard: Ridge regression: biased estimation for nonorthogonal problems, Technometrics 12, 1970.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import TunedRidge
+    >>> X = np.arange(6.0)[:, None]
+    >>> TunedRidge(alphas=(1e-6,)).fit(X, 2 * X[:, 0] + 1).predict([[10.0]]).round(3)
+    array([21.])
     """
 
+    _single_output: bool
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Choose ``alpha_`` and fit: ``X`` (n_samples, n_features), ``y`` (n_samples,) or (n_samples, n_outputs)."""
+        """Choose ``alpha_`` and fit.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : float array (n_samples,) or (n_samples, n_outputs)
+        sample_weight : float array (n_samples,), optional
+
+        Raises
+        ------
+        ValueError
+            If a penalty is not positive.
+        UsageError
+            If the device cannot be used.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
-        self._single = y.ndim == 1
+        self._single_output = y.ndim == 1
         self._solve(X, y.reshape(len(y), -1), y, False, sample_weight)
         return self
 
     def predict(self, X: Any) -> Floats:
-        """Return predictions, float64 (n_samples,) or (n_samples, n_outputs)."""
+        """Return the predictions.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples,) or (n_samples, n_outputs), as ``y`` was given
+        """
         check_is_fitted(self, "coef_")
         scores = scores_of(validate_data(self, X, reset=False, dtype=FLOATS), self.coef_, self.intercept_)
-        return scores[:, 0] if self._single else scores
+        return scores[:, 0] if self._single_output else scores
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

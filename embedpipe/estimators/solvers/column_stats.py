@@ -1,4 +1,4 @@
-"""Means and standard deviations of columns, and blocks of standardised rows, without a copy of the whole matrix."""
+"""Means and scales of columns, and standardisation block by block, without a copy of the whole matrix."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-#: Bytes of a float64 block.
+#: Bytes of a float64 block of rows.
 BLOCK = 1 << 23
 
-TOO_LARGE = "the features are too large or too small to compute with: scale them first"
+TOO_LARGE = "X has values too large for float64 arithmetic (a square overflows): scale the features first"
 
-#: The share of the columns that are scaled as the next one of them is.
+#: No column is divided by less than this quantile of the standard deviations of the columns that vary.
 FLOOR_QUANTILE = 0.25
 
 
-class MatrixOnDevice(Protocol):
-    """A matrix that is not NumPy's, (n_samples, n_features): it computes on its own device and returns NumPy arrays."""
+class DeviceMatrix(Protocol):
+    """A matrix (n_samples, n_features) on a device: it computes there and returns NumPy arrays."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -29,7 +29,7 @@ class MatrixOnDevice(Protocol):
     def __len__(self) -> int: ...
 
     def moments(self, rows: npt.NDArray[np.int64], shares: Floats) -> tuple[Floats, Floats]:
-        """Return the mean and the variance of each column of some rows, whose ``shares`` sum to 1."""
+        """Return mean and variance of each column of ``X[rows]``, weighted by ``shares``, which sum to 1."""
         ...
 
     def scores(self, coef: Floats, intercept: Floats, rows: npt.NDArray[np.int64]) -> Floats:
@@ -38,17 +38,23 @@ class MatrixOnDevice(Protocol):
 
 
 def blocks(rows: int, dim: int) -> Iterator[slice]:
-    """Yield slices that cover ``rows`` rows of ``dim`` values, each a block of bounded size."""
+    """Yield slices that divide ``rows`` rows of ``dim`` values into blocks of at most `BLOCK` bytes."""
     step = max(1, BLOCK // (8 * dim))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The mean and scale of each column of some rows of a matrix.
+class ColumnStats:
+    """Mean and scale of each column over some rows of a matrix.
 
-    ``scale`` is that of `VarianceFloorScaler`, which says why; without a floor it is the standard deviation, and 1 for
-    a constant column. ``varies`` says which columns are not.
+    Attributes
+    ----------
+    mean : float64 array (n_features,)
+    scale : float64 array (n_features,)
+        What centred columns are divided by: the standard deviation, with the variance floor of
+        `VarianceFloorScaler`. Without the floor, 1 for constant columns.
+    varies : bool array (n_features,)
+        False for constant columns.
     """
 
     mean: Floats
@@ -56,17 +62,17 @@ class Columns:
     varies: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(
+    def measure(
         cls,
-        X: npt.NDArray[Any] | MatrixOnDevice,
+        X: npt.NDArray[Any] | DeviceMatrix,
         rows: npt.NDArray[np.int64],
         weights: Floats | None = None,
         *,
-        level: bool = True,
-    ) -> Columns:
-        """Measure ``X[rows]``, which may have weights (n_rows,), in float64, in two passes.
+        variance_floor: bool = True,
+    ) -> ColumnStats:
+        """Measure ``X[rows]``, optionally with weights (n_rows,), in float64 and two passes.
 
-        Raises ValueError if a square is more than float64 holds.
+        Raises ValueError if a square overflows float64.
         """
         shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
         if isinstance(X, np.ndarray):
@@ -79,48 +85,48 @@ class Columns:
         if not np.isfinite(variances).all():
             raise ValueError(TOO_LARGE)
         scale = np.sqrt(variances)
-        # As in scikit-learn's StandardScaler: what rounding alone would give counts as constant.
+        # As in scikit-learn's StandardScaler, deviations that rounding alone can cause count as constant.
         noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         varies = scale > noise
-        return cls(mean, with_variance_floor(scale, varies) if level else np.where(varies, scale, 1.0), varies)
+        return cls(mean, with_variance_floor(scale, varies) if variance_floor else np.where(varies, scale, 1.0), varies)
 
     @classmethod
-    def as_they_are(cls, dim: int) -> Columns:
-        """Return what leaves columns as they are."""
+    def identity(cls, dim: int) -> ColumnStats:
+        """Return mean 0 and scale 1, which leave rows unchanged."""
         return cls(np.zeros(dim), np.ones(dim), np.ones(dim, bool))
 
     def standardised(self, X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return a standardised copy of ``X[rows]``, in the type of ``X``."""
+        """Return a standardised copy of ``X[rows]``, in the dtype of ``X``."""
         Z = np.empty((len(rows), X.shape[1]), X.dtype)
         for part in blocks(*Z.shape):
             Z[part] = (X[rows[part]] - self.mean) / self.scale
         return Z
 
     def unscaled(self, coef: npt.NDArray[Any], intercept: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-        """Turn a linear model of standardised rows into the same model of rows as they are.
+        """Turn a linear model on standardised rows into the same model on raw rows.
 
-        Of a constant column nothing was learned: what its coefficient has is rounding, which a new row could multiply.
+        Coefficients of constant columns become 0: they hold nothing but rounding errors, which new rows could multiply.
         """
         raw = np.where(self.varies, np.asarray(coef, np.float64) / self.scale, 0.0)
         return raw, np.asarray(intercept, np.float64) - raw @ self.mean
 
 
 def with_variance_floor(scale: Floats, varies: npt.NDArray[np.bool_]) -> Floats:
-    """Return the scales of columns, none below the lower quartile of those that vary; 1 where none does."""
+    """Return scales that are at least the lower quartile of the varying columns' scales; 1 if no column varies."""
     if not varies.any():
         return np.ones_like(scale)
-    least = np.quantile(scale[varies], FLOOR_QUANTILE, method="lower")
-    raised: Floats = np.where(varies, np.maximum(scale, least), least)
+    floor = np.quantile(scale[varies], FLOOR_QUANTILE, method="lower")
+    raised: Floats = np.where(varies, np.maximum(scale, floor), floor)
     return raised
 
 
 def scores_of(
-    X: npt.NDArray[Any] | MatrixOnDevice,
+    X: npt.NDArray[Any] | DeviceMatrix,
     coef: Floats,
     intercept: Floats,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
-    """Return ``X @ coef.T + intercept`` in float64, (n_samples, n_outputs), of all rows or some, block by block."""
+    """Return ``X[rows] @ coef.T + intercept``, float64 (n_rows, n_outputs), block by block; all rows by default."""
     if not isinstance(X, np.ndarray):
         return X.scores(coef, intercept, np.arange(len(X)) if rows is None else rows)
     count = len(X) if rows is None else len(rows)

@@ -1,9 +1,9 @@
-"""L2-penalised logistic regression of several training sets at once, up a path of penalties.
+"""L2-penalised logistic regression of several training sets at once, for a sequence of penalties.
 
-L-BFGS (Liu and Nocedal, Mathematical Programming 45, 1989) on all sets in step, so that they share each pass over the
-rows. Its first guess of the curvature is the features' correlations, the curvature of the loss where probabilities
-are alike (Böhning, Annals of the Institute of Statistical Mathematics 44, 1992): correlated features then cost few
-passes more than independent ones.
+L-BFGS (Liu and Nocedal, Mathematical Programming 45, 1989) steps all sets together, so that they share each pass over
+the rows. It is preconditioned by the correlations of the features, which bound the curvature of the loss (Böhning,
+Annals of the Institute of Statistical Mathematics 44, 1992): correlated features then need few passes more than
+independent ones. `embedpipe.estimators.linear.logistic_regression` calls this, and chooses C.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.estimators.solvers.arrays import Arrays
+from embedpipe.estimators.solvers.backend import NumpyBackend
 from embedpipe.estimators.solvers.column_stats import TOO_LARGE
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss
 
 Floats = npt.NDArray[np.float64]
 
-#: Steps that L-BFGS remembers.
+#: Number of steps from which L-BFGS estimates the curvature.
 MEMORY = 10
-#: With more features than this, curvature is taken to be alike in all directions: their products would fill memory.
-MOST_FEATURES = 4096
-#: Share of a loss that float32 products may round away.
+#: With more features than this there is no preconditioner: the matrix of correlations would fill the memory.
+MAX_FEATURES = 4096
+#: Relative error of a loss due to float32 products.
 ROUNDING = 1e-6
-#: What a step must bring of what the slope promises (Nocedal and Wright, Numerical Optimization, 2006, section 3.1).
+#: Share of the decrease predicted by the gradient that a step must achieve (Armijo's condition: Nocedal and Wright,
+#: Numerical Optimization, 2006, section 3.1).
 ARMIJO = 1e-4
-MOST_HALVINGS = 20
+MAX_HALVINGS = 20
 
 
 @dataclass
 class Solutions:
-    """Models of all training sets under one penalty, for standardised features.
+    """Models of all training sets for one penalty, on standardised features.
 
     Attributes
     ----------
     coef : float64 array (n_sets, n_scores, dim)
     intercept : float64 array (n_sets, n_scores)
     n_iter : int64 array (n_sets,)
-        Steps that each took.
+        Number of steps of each.
     converged : bool array (n_sets,)
     """
 
@@ -54,11 +55,11 @@ class Solutions:
 
 @dataclass
 class _Descent:
-    """One set's L-BFGS: where it stands, where it goes, what it remembers; arrays of the loss's kind."""
+    """The state of L-BFGS for one training set; arrays are those of the loss's backend."""
 
     point: Any
     loss: float = np.inf
-    slope: Any = None
+    gradient: Any = None
     direction: Any = None
     step: float = 0.0
     steps: int = 0
@@ -68,91 +69,91 @@ class _Descent:
     pairs: deque[tuple[Any, Any]] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
 
-class Path:
-    """Solves for one penalty after another, each from the last one's solution."""
+class PathSolver:
+    """Solves for one penalty after another; each starts from the solution of the previous one."""
 
     def __init__(self, loss: LogisticLoss, start: tuple[Floats, Floats] | None, tol: float, max_iter: int) -> None:
-        self._loss, self._arrays = loss, loss.arrays
+        self._loss, self._backend = loss, loss.backend
         self._tol, self._max_iter = tol, max_iter
         self._dim = loss.X.shape[1]
-        begin = np.zeros((loss.n_scores, self._dim + 1)) if start is None else np.column_stack(start)
-        self._descents = [_Descent(self._arrays.there(begin)) for _ in loss.sets]
-        self._gram = loss.correlations() if self._dim <= MOST_FEATURES else None
+        initial = np.zeros((loss.n_scores, self._dim + 1)) if start is None else np.column_stack(start)
+        self._descents = [_Descent(self._backend.to_device(initial)) for _ in loss.sets]
+        self._gram = loss.correlations() if self._dim <= MAX_FEATURES else None
         share = 1 / max(loss.n_scores, 2)
         self._curvature = share * (1 - share)
         self._penalties = np.zeros(len(loss.sets))
 
     def solve(self, C: float) -> Solutions:
-        """Minimise mean loss + sum of squared coefficients / (2 C total weight), for every set."""
-        penalties = np.array([1 / (C * one.total) for one in self._loss.sets])
+        """Minimise mean loss + sum of squared coefficients / (2 C total weight) for every set."""
+        penalties = np.array([1 / (C * each.total) for each in self._loss.sets])
         self._change_penalties(penalties)
         precondition = self._preconditioner(float(penalties.mean()))
         active = list(range(len(self._descents)))
-        xp = self._arrays.xp
+        xp = self._backend.xp
         for descent in self._descents:
             descent.loss, descent.direction, descent.step = np.inf, xp.zeros_like(descent.point), 0.0
             descent.steps = descent.halvings = 0
             descent.done = descent.failed = False
         while active:
-            trials = xp.stack([one.point + one.step * one.direction for one in self._descents])
-            losses, slopes = self._evaluate(trials, penalties)
-            moved = [i for i in active if self._accept(self._descents[i], trials[i], float(losses[i]), slopes[i])]
+            trials = xp.stack([each.point + each.step * each.direction for each in self._descents])
+            losses, gradients = self._evaluate(trials, penalties)
+            moved = [i for i in active if self._accept(self._descents[i], trials[i], float(losses[i]), gradients[i])]
             self._choose_directions(moved, precondition)
             active = [i for i in active if not self._descents[i].done]
-        points = self._arrays.back(xp.stack([one.point for one in self._descents]))
+        points = self._backend.to_numpy(xp.stack([each.point for each in self._descents]))
         if self._loss.n_scores > 1:
-            # A number added to all classes' scores changes nothing but rounding: take the scores whose sum is 0.
-            known = self._loss.known[:, :, None]
-            points = np.where(known, points - points.mean(axis=1, keepdims=True, where=known), points)
+            # Adding a constant to the scores of all classes changes no probability: choose the scores whose sum is 0.
+            present = self._loss.present[:, :, None]
+            points = np.where(present, points - points.mean(axis=1, keepdims=True, where=present), points)
         return Solutions(
             points[:, :, :-1],
             points[:, :, -1],
-            np.array([one.steps for one in self._descents]),
-            np.array([not one.failed for one in self._descents]),
+            np.array([each.steps for each in self._descents]),
+            np.array([not each.failed for each in self._descents]),
         )
 
     def _evaluate(self, points: Any, penalties: Floats) -> tuple[Floats, Any]:
         coef = points[:, :, :-1]
         losses, d_coef, d_intercept = self._loss(coef, points[:, :, -1])
-        losses = losses + penalties / 2 * self._arrays.back((coef**2).sum(axis=(1, 2)))
-        d_coef = d_coef + self._arrays.there(penalties)[:, None, None] * coef
-        slopes = self._arrays.xp.concatenate([d_coef, d_intercept[:, :, None]], axis=2)
-        return losses, slopes
+        losses = losses + penalties / 2 * self._backend.to_numpy((coef**2).sum(axis=(1, 2)))
+        d_coef = d_coef + self._backend.to_device(penalties)[:, None, None] * coef
+        gradients = self._backend.xp.concatenate([d_coef, d_intercept[:, :, None]], axis=2)
+        return losses, gradients
 
-    def _accept(self, one: _Descent, trial: Any, loss: float, slope: Any) -> bool:
-        """Take a trial point or halve its step; say whether a new direction is needed."""
-        first = not one.step
+    def _accept(self, descent: _Descent, trial: Any, loss: float, gradient: Any) -> bool:
+        """Accept a trial point or shorten its step; return whether a new direction is needed."""
+        first = not descent.step
         if not first:
-            promised = float((one.slope * one.direction).sum())
-            slack = ROUNDING * abs(one.loss)
-            if not loss <= one.loss + ARMIJO * one.step * promised + slack:
-                one.halvings += 1
-                one.step /= 2 if one.halvings < 3 else 8
-                # No shorter step helps: this is as low as the arithmetic gets.
-                one.done = one.halvings > MOST_HALVINGS
+            predicted = float((descent.gradient * descent.direction).sum())
+            slack = ROUNDING * abs(descent.loss)
+            if not loss <= descent.loss + ARMIJO * descent.step * predicted + slack:
+                descent.halvings += 1
+                descent.step /= 2 if descent.halvings < 3 else 8
+                # No shorter step decreases the loss: this is the minimum up to rounding.
+                descent.done = descent.halvings > MAX_HALVINGS
                 return False
-            moved, change = trial - one.point, slope - one.slope
+            moved, change = trial - descent.point, gradient - descent.gradient
             if (moved * change).sum() > 1e-10 * (moved**2).sum():
-                dtype = self._loss.X.dtype  # what is remembered needs no more digits than the rows have
-                one.pairs.append((self._arrays.cast(moved, dtype), self._arrays.cast(change, dtype)))
-            one.steps += 1
+                dtype = self._loss.X.dtype  # pairs need no more precision than the rows have
+                descent.pairs.append((self._backend.cast(moved, dtype), self._backend.cast(change, dtype)))
+            descent.steps += 1
         elif not np.isfinite(loss):
             raise ValueError(TOO_LARGE)
-        one.point, one.loss, one.slope, one.halvings = trial, loss, slope, 0
-        one.done = bool(abs(slope).max() <= self._tol)
-        if not one.done and one.steps >= self._max_iter:
-            one.done = one.failed = True
-        return not one.done
+        descent.point, descent.loss, descent.gradient, descent.halvings = trial, loss, gradient, 0
+        descent.done = bool(abs(gradient).max() <= self._tol)
+        if not descent.done and descent.steps >= self._max_iter:
+            descent.done = descent.failed = True
+        return not descent.done
 
     def _choose_directions(self, moved: Sequence[int], precondition: _Preconditioner) -> None:
-        """Set directions by the two-loop recursion (Nocedal and Wright, algorithm 7.4), preconditioned together."""
+        """Set directions by the two-loop recursion (Nocedal and Wright, algorithm 7.4), preconditioned in one call."""
         if not moved:
             return
         reduced, all_alphas = [], []
         for i in moved:
-            one = self._descents[i]
-            q, alphas = one.slope, []
-            for s, y in reversed(one.pairs):
+            descent = self._descents[i]
+            q, alphas = descent.gradient, []
+            for s, y in reversed(descent.pairs):
                 alphas.append(float((s * q).sum() / (s * y).sum()))
                 q = q - alphas[-1] * y
             reduced.append(q)
@@ -160,53 +161,53 @@ class Path:
         latest = [
             self._descents[i].pairs[-1][1] if self._descents[i].pairs else reduced[n] for n, i in enumerate(moved)
         ]
-        solved = precondition(self._arrays.xp.stack([*reduced, *latest]))
+        solved = precondition(self._backend.xp.stack([*reduced, *latest]))
         solved_latest = iter(solved[len(moved) :])
         for n, i in enumerate(moved):
-            one, r = self._descents[i], solved[n]
-            if one.pairs:
-                s, y = one.pairs[-1]
+            descent, r = self._descents[i], solved[n]
+            if descent.pairs:
+                s, y = descent.pairs[-1]
                 r = r * float((s * y).sum() / (y * next(solved_latest)).sum())
-            for (s, y), alpha in zip(one.pairs, reversed(all_alphas[n]), strict=True):
+            for (s, y), alpha in zip(descent.pairs, reversed(all_alphas[n]), strict=True):
                 r = r + (alpha - float((y * r).sum() / (s * y).sum())) * s
-            one.direction, one.step = -r, 1.0
+            descent.direction, descent.step = -r, 1.0
 
     def _change_penalties(self, penalties: Floats) -> None:
-        """Correct what is remembered of the curvature for new penalties, which are a known part of it."""
-        for one, more in zip(self._descents, penalties - self._penalties, strict=True):
-            for _ in range(len(one.pairs)):
-                s, y = one.pairs.popleft()
-                y[:, :-1] += float(more) * s[:, :-1]
+        """Update the remembered pairs for new penalties, whose part of the curvature is known exactly."""
+        for descent, change in zip(self._descents, penalties - self._penalties, strict=True):
+            for _ in range(len(descent.pairs)):
+                s, y = descent.pairs.popleft()
+                y[:, :-1] += float(change) * s[:, :-1]
                 if (s * y).sum() > 1e-10 * (s**2).sum():
-                    one.pairs.append((s, y))
+                    descent.pairs.append((s, y))
         self._penalties = penalties
 
     def _preconditioner(self, penalty: float) -> _Preconditioner:
-        latest = [(one.pairs[-1], p) for one, p in zip(self._descents, self._penalties, strict=True) if one.pairs]
+        latest = [(each.pairs[-1], p) for each, p in zip(self._descents, self._penalties, strict=True) if each.pairs]
         if latest and self._gram is not None:
-            # How strong the loss curves along the last steps, against the correlations there.
+            # Curvature of the loss along the last steps, relative to the correlations along them.
             ratios = []
             for (s, y), p in latest:
                 curved = float((s[:, :-1] * y[:, :-1]).sum()) - float(p) * float((s[:, :-1] ** 2).sum())
                 ratios.append(curved / max(float(((s[:, :-1] @ self._gram) * s[:, :-1]).sum()), 1e-300))
             self._curvature = float(np.clip(np.median(ratios), 1e-6, 0.25))
-        return _Preconditioner(self._arrays, self._gram, self._curvature, penalty)
+        return _Preconditioner(self._backend, self._gram, self._curvature, penalty)
 
 
 class _Preconditioner:
-    """Divides by an estimate of the curvature: of the loss, in units of the correlations, and of the penalty."""
+    """Multiplies by the inverse of ``curvature * correlations + penalty``, an estimate of the Hessian."""
 
-    def __init__(self, arrays: Arrays, gram: Any, curvature: float, penalty: float) -> None:
-        self._xp, self._intercept = arrays.xp, curvature
+    def __init__(self, backend: NumpyBackend, gram: Any, curvature: float, penalty: float) -> None:
+        self._xp, self._intercept = backend.xp, curvature
         self._diagonal = curvature + penalty
-        self._divide = None if gram is None else arrays.inverse(gram, curvature, max(penalty, 1e-4 * curvature))
+        self._solve = None if gram is None else backend.inverse(gram, curvature, max(penalty, 1e-4 * curvature))
 
-    def __call__(self, slopes: Any) -> Any:
-        """Divide slopes, (n, n_scores, dim + 1)."""
-        coef, intercept = slopes[:, :, :-1], slopes[:, :, -1:]
+    def __call__(self, gradients: Any) -> Any:
+        """Precondition gradients (n, n_scores, dim + 1)."""
+        coef, intercept = gradients[:, :, :-1], gradients[:, :, -1:]
         flat = coef.reshape(-1, coef.shape[2])
-        divided = flat / self._diagonal if self._divide is None else self._divide(flat)
-        return self._xp.concatenate([divided.reshape(coef.shape), intercept / self._intercept], axis=2)
+        solved = flat / self._diagonal if self._solve is None else self._solve(flat)
+        return self._xp.concatenate([solved.reshape(coef.shape), intercept / self._intercept], axis=2)
 
 
 def solve_path(
@@ -217,26 +218,26 @@ def solve_path(
     tol: float = 1e-4,
     max_iter: int = 1000,
 ) -> Generator[Solutions, None, None]:
-    """Yield the solutions for each C in turn; those not asked for are not computed.
+    """Yield the solutions for each C in turn; those that are not consumed are not computed.
 
     Parameters
     ----------
     loss : LogisticLoss
     Cs : sequence of float
-        Inverse penalties; going up, each solution is a good start for the next.
+        Inverse penalties. In ascending order each solution is a good start for the next.
     start : (float64 array (n_scores, dim), float64 array (n_scores,)), optional
-        Coefficients and intercepts, on standardised rows, to begin with.
+        Initial coefficients and intercepts, for standardised rows.
     tol : float
-        The largest slope at a solution, as in `sklearn.linear_model.LogisticRegression`.
+        Largest absolute gradient at a solution, as in `sklearn.linear_model.LogisticRegression`.
     max_iter : int
-        Steps for each penalty.
+        Maximum number of steps for each penalty.
 
     Raises
     ------
     ValueError
         If a loss is not finite.
     """
-    path = Path(loss, start, tol, max_iter)
+    path = PathSolver(loss, start, tol, max_iter)
     with loss.threads():
         for C in Cs:
             yield path.solve(C)

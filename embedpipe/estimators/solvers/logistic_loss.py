@@ -1,8 +1,8 @@
 """The logistic loss of several training sets that share a matrix, in one pass over its rows.
 
-Each training set has its own coefficients; set side by side they make one wide product out of many thin ones, which
-reads the matrix once and not once a set. A block of rows stays in the processor's cache from its standardisation to
-its gradient.
+Each training set, such as the training rows of a fold, has its own coefficients. Stacked, they turn many thin products
+into one wide product, which reads the matrix once instead of once for each set. A block of rows stays in the
+processor's cache from its standardisation to its gradient.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy.typing as npt
 
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.config import usable_cores
-from embedpipe.estimators.solvers.arrays import Arrays
-from embedpipe.estimators.solvers.column_stats import Columns
+from embedpipe.estimators.solvers.backend import NumpyBackend
+from embedpipe.estimators.solvers.column_stats import ColumnStats
 
 if TYPE_CHECKING:
-    from embedpipe.estimators.solvers.torch_matrix import DeviceMatrix
+    from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 #: Bytes of a block's standardised rows, and of its scores.
 BLOCK = 1 << 20
-#: Scores below the largest by more than this give no share that counts; much smaller ones are slow to compute with.
-LEAST = -60.0
-#: Bytes of a matrix of which a standardised copy is kept.
-COPIED = 1 << 26
-#: Multiplications of one pass below which more threads cost more than they bring.
-WORTH_THREADS = 1 << 25
-#: And below which it costs more to set BLAS's threads.
-TINY = 1 << 20
+#: Scores are raised to the largest one plus this: their probability is negligible, and denormal numbers are slow.
+MIN_SCORE = -60.0
+#: A standardised copy is kept of matrices of at most this many bytes.
+MAX_COPY = 1 << 26
+#: Several threads pay off from this many multiplications per pass.
+PARALLEL_WORK = 1 << 25
+#: Below this many, setting the number of BLAS threads takes longer than the products.
+TINY_WORK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainingSet:
     ----------
     rows : int64 array (n,)
     weights : float64 array (n,)
-        Of each of the rows.
+        Weight of each row.
     """
 
     rows: Rows
@@ -59,80 +59,79 @@ class TrainingSet:
         return float(self.weights.sum())
 
 
-#: Rows, the sets that train on them, their weights there (n_sets, n_rows), and the rows standardised, if they are kept.
+#: Rows, the numbers of the sets that hold them, their weights (n_sets, n_rows), and the standardised rows if kept.
 _Block = tuple[Rows, Rows, npt.NDArray[Any], npt.NDArray[Any] | None]
 
 
 class LogisticLoss:
-    """Mean logistic loss of linear models on standardised rows, one model a training set.
+    """Mean logistic loss of linear models on standardised rows, one model for each training set.
 
     Parameters
     ----------
     X : float array (n_samples, n_features)
-        Left as it is.
+        Not changed.
     y : int64 array (n_samples,)
-        Classes, 0 to ``n_classes`` - 1; of two classes one score is enough.
+        Classes, 0 to ``n_classes`` - 1.
     n_classes : int
     sets : sequence of TrainingSet
     n_jobs : int, optional
-        Threads; all where None.
-    columns : sequence of Columns, optional
-        What to standardise each set's rows with.
+        Number of threads; None: all usable cores.
+    columns : sequence of ColumnStats, optional
+        Means and scales to standardise each set's rows with; by default those of the set itself.
 
     Attributes
     ----------
-    arrays : Arrays
-        What it takes and gives.
-    columns : list of Columns
-        What each set's rows are standardised with: its own means and scales.
+    backend : NumpyBackend
+        Array operations on coefficients and gradients.
+    columns : list of ColumnStats
     n_scores : int
-        Scores a model gives: 1 of two classes, else ``n_classes``.
-    known : bool array (n_sets, n_classes)
-        Which classes each set has.
+        Scores of a model for a row: 1 for two classes, else ``n_classes``.
+    present : bool array (n_sets, n_classes)
+        Which classes occur in each set.
     """
 
-    arrays = Arrays()
+    backend = NumpyBackend()
 
     def __init__(
         self,
-        X: npt.NDArray[Any] | DeviceMatrix,
+        X: npt.NDArray[Any] | TorchMatrix,
         y: Rows,
         n_classes: int,
         sets: Sequence[TrainingSet],
         n_jobs: int | None = None,
-        columns: Sequence[Columns] | None = None,
+        columns: Sequence[ColumnStats] | None = None,
     ) -> None:
         self.X: Any = X
         self.y = y
         self.sets = list(sets)
         self.n_scores = 1 if n_classes == 2 else n_classes
-        self.columns = list(columns or (Columns.of(X, one.rows, one.weights) for one in self.sets))
-        # Classes that a set does not have get no share of its probability.
-        self.known = np.stack([np.bincount(y[one.rows], one.weights, n_classes) > 0 for one in self.sets])
-        # Any centre and scale near the sets' own will do for exact products: the coefficients make up the difference.
-        self._shift = np.mean([columns.mean for columns in self.columns], axis=0).astype(X.dtype)
-        self._per_unit = (1 / np.mean([columns.scale for columns in self.columns], axis=0)).astype(X.dtype)
-        self._ratio = np.stack([1 / (self._per_unit * columns.scale) for columns in self.columns])
-        self._offset = np.stack([(self._shift - columns.mean) / columns.scale for columns in self.columns])
+        self.columns = list(columns or (ColumnStats.measure(X, each.rows, each.weights) for each in self.sets))
+        # Classes that do not occur in a set get probability 0.
+        self.present = np.stack([np.bincount(y[each.rows], each.weights, n_classes) > 0 for each in self.sets])
+        # All sets share one centre and scale, to which their coefficients are converted: the products stay the same.
+        self._shared_mean = np.mean([columns.mean for columns in self.columns], axis=0).astype(X.dtype)
+        self._shared_inverse_scale = (1 / np.mean([columns.scale for columns in self.columns], axis=0)).astype(X.dtype)
+        self._ratio = np.stack([1 / (self._shared_inverse_scale * columns.scale) for columns in self.columns])
+        self._offset = np.stack([(self._shared_mean - columns.mean) / columns.scale for columns in self.columns])
         self._prepare(n_jobs)
 
     def _prepare(self, n_jobs: int | None) -> None:
-        """Lay out what every call needs."""
-        self._parts = list(self._alike())
-        # Of a small matrix one standardised copy is kept, part after part; a large one is standardised block by block.
-        small = self.X.nbytes <= COPIED
+        """Compute what every call needs."""
+        self._parts = list(self._rows_by_sets())
+        # A small matrix is standardised once, a large one block by block in every pass.
+        small = self.X.nbytes <= MAX_COPY
         self._copies = [self._standardised(rows) if small else None for rows, _, _ in self._parts]
         work = sum(len(rows) * len(members) for rows, members, _ in self._parts) * self.X.shape[1] * self.n_scores
         cores = usable_cores() if n_jobs is None or n_jobs < 1 else n_jobs
-        self._threads = cores if work > WORTH_THREADS else 1
-        self._tiny = work < TINY
+        self._threads = cores if work > PARALLEL_WORK else 1
+        self._tiny = work < TINY_WORK
         self._pool: ThreadPoolExecutor | None = None
 
-    def _alike(self) -> Iterator[tuple[Rows, Rows, npt.NDArray[Any]]]:
-        """Yield rows that the same sets train on, those sets, and the rows' weights in them (n_sets, n_rows)."""
+    def _rows_by_sets(self) -> Iterator[tuple[Rows, Rows, npt.NDArray[Any]]]:
+        """Yield rows that are in the same sets, the numbers of these sets, and the weights (n_sets, n_rows)."""
         weights = np.zeros((len(self.sets), len(self.X)))
-        for number, one in enumerate(self.sets):
-            np.add.at(weights[number], one.rows, one.weights / one.total)
+        for number, each in enumerate(self.sets):
+            np.add.at(weights[number], each.rows, each.weights / each.total)
         patterns, which = np.unique(weights > 0, axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
             if pattern.any():
@@ -141,8 +140,8 @@ class LogisticLoss:
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Keep threads for many calls of `__call__`; BLAS itself takes one in each."""
-        # Tiny products take one thread by themselves, and setting that takes longer than they do.
+        """Keep a pool of threads for many calls of `__call__`; BLAS uses one thread in each of them."""
+        # BLAS uses one thread for tiny products anyway, and setting that takes longer than the products.
         with one_blas_thread(not self._tiny), ThreadPoolExecutor(self._threads) as pool:
             self._pool = pool
             try:
@@ -158,13 +157,13 @@ class LogisticLoss:
                 yield rows[part], members, weights[:, part], None if copy is None else copy[part]
 
     def _standardised(self, rows: Rows) -> npt.NDArray[Any]:
-        Z: npt.NDArray[Any] = self.X[rows]  # indexing has made a copy
-        Z -= self._shift
-        Z *= self._per_unit
+        Z: npt.NDArray[Any] = self.X[rows]  # a copy, by fancy indexing
+        Z -= self._shared_mean
+        Z *= self._shared_inverse_scale
         return Z
 
     def correlations(self) -> Any:
-        """Return the mean product of standardised columns over all rows that any set trains on, (dim, dim)."""
+        """Return the mean product of standardised columns, (dim, dim), over all rows that are in any set."""
         dim = self.X.shape[1]
         total, count, step = np.zeros((dim, dim), self.X.dtype), 0, max(dim, 8 * BLOCK // (4 * dim))
         for (rows, _, _), copy in zip(self._parts, self._copies, strict=True):
@@ -176,8 +175,8 @@ class LogisticLoss:
         total /= count
         return total
 
-    def _shared(self, part: Callable[[Sequence[Any]], Any], width: int) -> list[Any]:
-        """Let each thread work on a share of the blocks."""
+    def _run_parallel(self, part: Callable[[Sequence[Any]], Any], width: int) -> list[Any]:
+        """Call ``part`` on an equal share of the blocks in each thread."""
         blocks = list(self._blocks(width))
         shares = [blocks[i :: self._threads] for i in range(min(self._threads, len(blocks)))]
         if self._pool is None or len(shares) == 1:
@@ -185,25 +184,25 @@ class LogisticLoss:
         return list(self._pool.map(part, shares))
 
     def __call__(self, coef: Any, intercept: Any) -> tuple[Floats, Any, Any]:
-        """Return each set's loss and its gradients.
+        """Return the loss and gradients of each set.
 
         Parameters
         ----------
         coef : float64 array (n_sets, n_scores, dim)
-            On rows standardised by ``columns``.
+            For rows standardised by ``columns``.
         intercept : float64 array (n_sets, n_scores)
 
         Returns
         -------
         losses : float64 array (n_sets,)
         d_coef, d_intercept : float64 arrays
-            As ``coef`` and ``intercept``.
+            Of the shapes of ``coef`` and ``intercept``.
         """
-        # Scores stand as (score, set, row): sums over classes then run along rows, which vectorises.
+        # Scores have axes (score, set, row), so that sums over classes vectorise along rows.
         raw = (coef * self._ratio[:, None]).transpose(1, 0, 2).astype(self.X.dtype)
         constant = (intercept + np.einsum("fkd,fd->fk", coef, self._offset)).T.astype(self.X.dtype)
         if self.n_scores > 1:
-            constant[~self.known.T] = -np.inf
+            constant[~self.present.T] = -np.inf
 
         def part(blocks: Sequence[Any]) -> tuple[Floats, Floats, Floats]:
             losses, total = np.zeros(coef.shape[0]), np.zeros((self.n_scores, *coef.shape[::2]))
@@ -213,35 +212,35 @@ class LogisticLoss:
                 W = raw[:, members].reshape(-1, Z.shape[1])
                 scores = (W @ Z.T).reshape(self.n_scores, len(members), len(rows))
                 scores += constant[:, members, None]
-                losses[members] += _to_slopes(scores, self.y[rows], weights)
+                losses[members] += _losses_and_gradients(scores, self.y[rows], weights)
                 total[:, members] += (scores.reshape(-1, len(rows)) @ Z).reshape(self.n_scores, len(members), -1)
                 sums[:, members] += scores.sum(axis=2, dtype=np.float64)
             return losses, total, sums
 
-        found = self._shared(part, raw.shape[0] * raw.shape[1])
-        losses, total, sums = (sum(parts) for parts in zip(*found, strict=True))
+        results = self._run_parallel(part, raw.shape[0] * raw.shape[1])
+        losses, total, sums = (sum(parts) for parts in zip(*results, strict=True))
         d_intercept = np.asarray(sums).T
         d_coef = np.asarray(total).transpose(1, 0, 2) * self._ratio[:, None]
         d_coef += d_intercept[:, :, None] * self._offset[:, None]
         return np.asarray(losses), d_coef, d_intercept
 
 
-def _to_slopes(scores: npt.NDArray[Any], y: Rows, weights: npt.NDArray[Any]) -> Floats:
-    """Turn scores (n_scores, n_sets, n_rows) into the loss's slopes in place; return the weighted losses (n_sets,)."""
+def _losses_and_gradients(scores: npt.NDArray[Any], y: Rows, weights: npt.NDArray[Any]) -> Floats:
+    """Replace scores (n_scores, n_sets, n_rows) by their weighted loss gradients; return the losses (n_sets,)."""
     if len(scores) == 1:
-        wanted = (y == 1).astype(scores.dtype)
+        target = (y == 1).astype(scores.dtype)
         small = np.exp(-np.abs(scores[0]))
-        losses = np.log1p(small) + np.maximum(scores[0], 0) - wanted * scores[0]
+        losses = np.log1p(small) + np.maximum(scores[0], 0) - target * scores[0]
         np.divide(np.where(scores[0] >= 0, 1, small), 1 + small, out=scores[0])
-        scores[0] -= wanted
+        scores[0] -= target
     else:
         scores -= scores.max(axis=0)
-        np.maximum(scores, LEAST, out=scores)
+        np.maximum(scores, MIN_SCORE, out=scores)
         at = np.arange(len(y))
-        right = scores[y, :, at].T
+        true_scores = scores[y, :, at].T
         np.exp(scores, out=scores)
         total = scores.sum(axis=0)
-        losses = np.log(total) - right
+        losses = np.log(total) - true_scores
         scores /= total
         scores[y, :, at] -= 1
     scores *= weights

@@ -83,7 +83,7 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> Iterator[tuple[Any, npt.NDArray[np.int64]]]:
         """Yield for each split a head like ``estimator_`` of its training rows, and its held-out rows."""
         for train, held_out in splits:
-            model = settled(self.estimator_)
+            model = clone_with_chosen_params(self.estimator_)
             fit_on(model, take_rows(X, train), y[train], None if weights is None else weights[train])
             yield model, held_out
 
@@ -113,12 +113,12 @@ def head_of(estimator: Any) -> Any:
     return head_of(inside) if isinstance(step, WrappedEstimator) else step
 
 
-def settled(fitted: Any) -> Any:
+def clone_with_chosen_params(fitted: Any) -> Any:
     """Return an unfitted clone that has the choices of a fitted head (C, penalty, temperature...) for parameters."""
     again = clone(fitted)
     if isinstance(fitted, Pipeline):
         name, last = fitted.steps[-1]
-        return again.set_params(**{name: settled(last)})
+        return again.set_params(**{name: clone_with_chosen_params(last)})
     parameters = fitted.get_params(deep=False)
     for learned, parameter in LISTS:
         if hasattr(fitted, learned) and parameter in parameters:
@@ -127,7 +127,7 @@ def settled(fitted: Any) -> Any:
         if hasattr(fitted, learned) and parameter in parameters:
             again.set_params(**{parameter: getattr(fitted, learned)})
     if isinstance(fitted, WrappedEstimator):
-        again.set_params(estimator=settled(fitted.estimator_))
+        again.set_params(estimator=clone_with_chosen_params(fitted.estimator_))
     return again.set_params(cv=None) if isinstance(parameters.get("cv"), list) else again
 
 

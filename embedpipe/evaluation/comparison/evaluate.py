@@ -103,7 +103,7 @@ def evaluate(
         task=rows.task,
         metric=metric,
         higher_is_better=higher,
-        protocol=rows.splits.kind,
+        protocol=rows.splits.description,
         splits_id=rows.splits.identity,
         rows=len(taking_part),
         classes=[str(name) for name in classes.tolist()],

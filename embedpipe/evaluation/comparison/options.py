@@ -8,7 +8,7 @@ from typing import get_args
 from embedpipe.errors import UsageError, nearest
 from embedpipe.evaluation.metrics import FIGURES
 from embedpipe.heads.options import Task
-from embedpipe.neighbours.near import NEAR, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class EvaluateOptions:
         default=None, metadata={"help": "A column: rows with the same value stay in one fold, as of one patient."}
     )
     near_duplicates: NearDuplicates = field(
-        default=NEAR,
+        default=NEAR_DUPLICATE_COSINE,
         metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold, or off."},
     )
     splits: str | None = field(

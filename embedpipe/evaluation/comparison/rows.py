@@ -17,9 +17,8 @@ from embedpipe.errors import TrainingDataError, UsageError, nearest
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training_data import labelled_rows, labels_of, read_finite
-from embedpipe.neighbours.near import NEAR
-from embedpipe.splits.inner import named_splits
 from embedpipe.splits.make import Splits, load_splits, make_splits
+from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
 
 
@@ -132,7 +131,7 @@ def read_rows(stores: Sequence[FeatureStore], options: EvaluateOptions) -> Evalu
             split=roles,
             groups=rows.column(options.group).to_pylist() if options.group else None,
             vectors=None if cosine == "off" else read_finite(first, layers[0].specs, ids),
-            threshold=NEAR if cosine == "off" else cosine,
+            near_duplicates=None if cosine == "off" else cosine,
             folds=options.folds,
             repeats=options.repeats,
         )
@@ -157,7 +156,7 @@ def _check_apart(splits: Splits, groups: Sequence[Any], options: EvaluateOptions
 
 
 def _validation(roles: Sequence[Any] | None, rows: int) -> npt.NDArray[np.bool_]:
-    named = None if roles is None else named_splits(roles)
+    named = None if roles is None else parse_split_names(roles)
     return np.zeros(rows, bool) if named is None or "test" not in named else np.asarray(named == "validation", bool)
 
 

@@ -87,5 +87,5 @@ def measure_protocol(
                 advance()
             spec = layer.store.spec
             backbone = f"{spec.provider}/{spec.name}"
-            found.append(LayerProtocol(layer.store.path, backbone, layer.names, rows.splits.kind, results))
+            found.append(LayerProtocol(layer.store.path, backbone, layer.names, rows.splits.description, results))
     return found

@@ -86,7 +86,7 @@ def compare(
         label=label,
         task=drawn.task,
         metric=metric,
-        protocol=splits.kind,
+        protocol=splits.description,
         splits_id=splits.identity,
         sample=len(used),
         classes=len(counts) if drawn.task == "classification" else 0,

@@ -168,7 +168,7 @@ def _compared(
     ranked = sorted(options, key=lambda option: -option.accuracy.value)  # of equals the plain one is the first
     chosen = _chosen(hits, shares, splits)
     # Groups are those of the split: near-duplicates, and what the user says belongs together.
-    protocol = splits.kind.replace("groups together", "near-duplicates and groups together")
+    protocol = splits.description.replace("groups together", "near-duplicates and groups together")
     return FrozenBaselines(ranked, options[0], chosen, found.rows, protocol, notes)
 
 
