@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("same")
 
 TINY = "python:tiny_backbone.make"
 #: The longest first, so that all workers end at about the same time.
-LONGEST = ("test_readme.py", "test_interruptions.py", "test_embed_texts.py")
+LONGEST = ("test_blocks.py", "test_interruptions.py", "test_embed_texts.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def write(folder: Path) -> None:
     write_if_changed(folder / "api-embedpipe.md", "\n".join(parts))
     for package in PACKAGES:
         write_if_changed(folder / f"api-{package}.md", _package(package, set(top)))
+    _drop_pages_of_gone_names(folder)
+
+
+def _drop_pages_of_gone_names(folder: Path) -> None:
+    """Delete the pages of an earlier build whose names no page lists any more."""
+    listed = {name for page in folder.glob("api-*.md") for name in re.findall(r"^   ~(\S+)$", page.read_text(), re.M)}
+    for page in (folder / "api").glob("*.rst"):
+        if page.stem not in listed:
+            page.unlink()
 
 
 def _package(package: str, top: set[str]) -> str:
