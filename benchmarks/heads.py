@@ -1,6 +1,6 @@
 """How good is each head on the default backbone's frozen features, and how long does it take?
 
-    python benchmarks/heads.py [--clothing FOLDER] [--stores FOLDER] [--readme README.md]
+    python benchmarks/heads.py [--clothing FOLDER] [--stores FOLDER] [--results benchmarks/RESULTS.md]
 
 elpv: probability 0 against 1 by 5 shuffled stratified folds, and all probabilities as regression. Clothing, a folder
 with train, validation and test class folders: penalties are chosen on validation, the head is fitted on train and
@@ -103,14 +103,14 @@ def markdown(results: dict[str, Scores]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def rewrite(readme: Path, name: str, table: str) -> None:
+def rewrite(results: Path, name: str, table: str) -> None:
     """Put the table between a file's two marker lines of that name."""
     first, last = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(first)
+    before, begin, rest = results.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{readme} lacks the lines {first} and {last}: add them where the table is to be")
-    readme.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
+        raise SystemExit(f"{results} lacks the lines {first} and {last}: add them where the table is to be")
+    results.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -118,11 +118,11 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--clothing", type=Path, default=CLOTHING)
     parser.add_argument("--stores", type=Path, default=STORES)
-    parser.add_argument("--readme", type=Path, help="write the table between this file's markers too")
+    parser.add_argument("--results", type=Path, help="write the table between this file's markers too")
     options = parser.parse_args()
     there = options.clothing.is_dir()
-    if not there and options.readme:
-        parser.error(f"the table of {options.readme} needs the clothing photos: no folder {options.clothing}")
+    if not there and options.results:
+        parser.error(f"the table of {options.results} needs the clothing photos: no folder {options.clothing}")
     cells = elpv(options.stores)
     results: dict[str, Scores] = {}
     for name, job in JOBS.items():
@@ -136,8 +136,8 @@ def main() -> None:
     table = markdown(results)
     print(table)
     write_json(options, results)
-    if options.readme:
-        rewrite(options.readme, "heads", table)
+    if options.results:
+        rewrite(options.results, "heads", table)
 
 
 if __name__ == "__main__":

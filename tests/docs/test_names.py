@@ -68,7 +68,7 @@ def test_names_of_the_package_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for path in re.findall(r"\b((?:pipelines|tests|benchmarks|embedpipe|docs)/[\w./]*\w/?)", text):
+    for path in re.findall(r"\b((?:pipelines|tests|benchmarks|embedpipe|docs)/[\w./-]*\w/?)", text):
         assert (ROOT / path).exists(), path
 
 
