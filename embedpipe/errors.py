@@ -1,28 +1,28 @@
-"""Every error that embedpipe raises on purpose, and the record of one failed item.
+"""The errors that embedpipe raises on purpose, and the record of one failed item.
 
-The tree::
+The number is the exit code of the command line::
 
-    EmbedpipeError                  anything embedpipe refuses to do
-    ├── UsageError                  an option or argument is wrong (also a ValueError)
-    ├── MissingExtraError           an optional dependency is not installed (also an ImportError)
-    ├── SourceError                 a folder, list, table or archive cannot be listed
-    │   └── DuplicateIdError        two items would share one id
-    ├── ItemError                   one item failed; the run goes on and the item becomes a Failure
-    │   ├── ReadError               its bytes could not be read
-    │   ├── DecodeError             its bytes are not what the backbone takes
-    │   └── ForwardError            the backbone gave no usable vector for it
-    ├── BackboneError               a network cannot be built or used as asked
-    │   ├── UnknownBackboneError    no provider or model of that name
-    │   └── WeightsError            the weights are missing, unreachable or do not fit
-    ├── StoreError                  a feature store cannot be used as asked
-    │   ├── StoreNotFoundError      there is no store at that path
-    │   ├── SpecMismatchError       the store, or the head, was made by another backbone spec
-    │   ├── ConcurrentWriteError    other writers kept committing first
-    │   └── PruneRefusedError       pruning would drop more than half of a root's rows
-    └── HeadError                   a head cannot be trained, saved or loaded as asked
-        └── TrainingDataError       the stored labels or vectors are not what the head can learn from
+    EmbedpipeError                  1   base class of all of these
+    ├── UsageError                  2   an option or argument is wrong (also a ValueError)
+    ├── MissingExtraError           2   an optional dependency is not installed (also an ImportError)
+    ├── SourceError                 2   a folder, list, table or archive cannot be listed
+    │   └── DuplicateIdError        2   two items have the same id
+    ├── ItemError                   1   one item failed; the run continues and records a Failure
+    │   ├── ReadError               1   its bytes cannot be read
+    │   ├── DecodeError             1   its bytes are not an image, or text, that can be decoded
+    │   └── ForwardError            1   the backbone returned no usable vector for it
+    ├── BackboneError               2   a network cannot be built or run
+    │   ├── UnknownBackboneError    2   no provider or network has that name
+    │   └── WeightsError            2   the weights are missing, cannot be downloaded or do not fit
+    ├── StoreError                  1   a feature store cannot be read or written
+    │   ├── StoreNotFoundError      2   the path holds no feature store
+    │   ├── SpecMismatchError       2   the store or head was made by a backbone with another spec
+    │   ├── ConcurrentWriteError    1   other writers kept committing first
+    │   └── PruneRefusedError       2   pruning would delete more than half of the rows of a root
+    └── HeadError                   2   a head cannot be fitted, saved or loaded
+        └── TrainingDataError       2   the stored labels or vectors are not usable for fitting (also a ValueError)
 
-A message says what was wrong, which value was seen, and what to do about it.
+A message says what must hold, which value was given, and what to do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,22 @@ from dataclasses import dataclass
 
 
 class EmbedpipeError(Exception):
-    """Base of all errors raised on purpose; ``exit_code`` is what the command line returns."""
+    """Base class of the errors that embedpipe raises on purpose.
+
+    Attributes
+    ----------
+    exit_code : int
+        What the command line returns for this error.
+
+    Examples
+    --------
+    >>> import embedpipe
+    >>> try:
+    ...     embedpipe.load_backbone("timm/resnet50", drop_last=-1)
+    ... except embedpipe.EmbedpipeError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    UsageError 2
+    """
 
     exit_code = 1
 
@@ -57,59 +72,59 @@ class SourceError(EmbedpipeError):
 
 
 class DuplicateIdError(SourceError):
-    """Two items would share one id."""
+    """Two items have the same id."""
 
 
 class ItemError(EmbedpipeError):
-    """One item failed; the run goes on. ``stage`` names the step that failed."""
+    """One item failed; the run continues. ``stage`` names the step that failed."""
 
     stage = "item"
 
 
 class ReadError(ItemError):
-    """The bytes of an item could not be read."""
+    """The bytes of an item cannot be read."""
 
     stage = "read"
 
 
 class DecodeError(ItemError):
-    """The bytes of an item are not what the backbone takes."""
+    """The bytes of an item are not an image, or text, that can be decoded."""
 
     stage = "decode"
 
 
 class ForwardError(ItemError):
-    """The backbone gave no usable vector for an item."""
+    """The backbone returned no usable vector for an item."""
 
     stage = "forward"
 
 
 class BackboneError(EmbedpipeError):
-    """A network cannot be built or used as asked."""
+    """A network cannot be built or run."""
 
     exit_code = 2
 
 
 class UnknownBackboneError(BackboneError):
-    """No provider or model of that name."""
+    """No provider or network has that name."""
 
 
 class WeightsError(BackboneError):
-    """The weights are missing, unreachable or do not fit the architecture."""
+    """The weights are missing, cannot be downloaded or do not fit the architecture."""
 
 
 class StoreError(EmbedpipeError):
-    """A feature store cannot be used as asked."""
+    """A feature store cannot be read or written."""
 
 
 class StoreNotFoundError(StoreError):
-    """There is no feature store at that path."""
+    """The path holds no feature store."""
 
     exit_code = 2
 
 
 class SpecMismatchError(StoreError):
-    """The store, or the head, was made by another backbone spec than the one at hand."""
+    """The store or head was made by a backbone with another spec."""
 
     exit_code = 2
 
@@ -119,19 +134,19 @@ class ConcurrentWriteError(StoreError):
 
 
 class PruneRefusedError(StoreError):
-    """Pruning would drop more than half of the rows of a root."""
+    """Pruning would delete more than half of the rows of a root."""
 
     exit_code = 2
 
 
 class HeadError(EmbedpipeError):
-    """A head cannot be trained, saved or loaded as asked."""
+    """A head cannot be fitted, saved or loaded."""
 
     exit_code = 2
 
 
 class TrainingDataError(HeadError, ValueError):
-    """The stored labels or vectors are not what the head can learn from."""
+    """The stored labels or vectors are not usable for fitting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +161,18 @@ class Failure:
 
     @classmethod
     def of(cls, id: str, uri: str | None, error: BaseException, stage: str = "item") -> Failure:
-        """Make the failure of item ``id`` from what was raised."""
+        """Make the record of item ``id`` from the exception."""
         stage = error.stage if isinstance(error, ItemError) else stage
         cause = error.__cause__ if isinstance(error, ItemError) and error.__cause__ else error
         return cls(id, uri, stage, type(cause).__name__, str(error) or type(cause).__name__)
 
     @property
     def why(self) -> str:
-        """What failed and why, in one line."""
+        """The stage, exception and message in one line."""
         return f"{self.stage}: {self.exception}: {self.message}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""``."""
+    """Return ``"; did you mean 'x'?"`` with the most similar known name, or ``""`` if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

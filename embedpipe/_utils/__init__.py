@@ -1,1 +1,1 @@
-"""What every part needs and none owns: whole files, threads, devices, imports, options, progress."""
+"""Helpers for all packages: atomic files, threads, devices, imports, options, progress."""

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever happens while they are written."""
+"""Files and folders that are written completely or not at all, also if the process is killed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: What `renameat2` (Linux) is told: paths as from the working folder, and two that change places.
+#: Arguments of Linux's `renameat2`: paths relative to the working folder, and the flag that exchanges two paths.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-#: Seconds after which a part that lies about is of a run that was killed.
+#: Seconds after which a leftover ``.part`` folder is taken for one of a killed process, and deleted.
 STALE = 3600
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a part to write, and put it in the place of ``path`` at the end.
+    """Yield a temporary path to write, and rename it to ``path`` at the end.
 
-    Folders on the way are made.
+    Missing parent folders are created. If the block raises, ``path`` keeps its old content.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -31,22 +31,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     finally:
-        with suppress(OSError):  # there is none
+        with suppress(OSError):  # it was renamed, or never written
             part.unlink()
 
 
 @contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, and put it in the place of ``folder`` at the end.
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, and rename it to ``folder`` at the end, which it replaces.
 
-    On Linux two folders change places in one step, so that there is a whole one at any moment, whoever else saves there
-    or is killed. Elsewhere there is none for an instant.
+    On Linux the two folders are exchanged in one system call, so a complete folder exists at any moment, also when
+    several processes save there or one is killed. On other systems the folder is missing for an instant.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE:
-                shutil.rmtree(left)
+            if time.time() - leftover.stat().st_mtime > STALE:
+                shutil.rmtree(leftover)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir()
     try:
@@ -58,7 +58,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 def _exchange(folder: Path, part: Path) -> None:
     with suppress(OSError):
-        part.rename(folder)  # nothing, or an empty folder, was there
+        part.rename(folder)  # works if nothing or an empty folder was there
         return
     if sys.platform == "linux":
         paths = os.fsencode(part), os.fsencode(folder)

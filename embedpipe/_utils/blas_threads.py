@@ -1,7 +1,7 @@
-"""Threads that do not stand in each other's way.
+"""One BLAS thread for solvers that make many small matrix products.
 
-Solvers that make many small products want one BLAS thread. On more, each product waits for the slowest of them: beside
-another busy process, L-BFGS took three to ten times as long and LAPACK's eigh seven times.
+On several threads, each small product waits for the slowest thread: beside another busy process, L-BFGS took three to
+ten times as long and LAPACK's eigh seven times.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-#: Bytes of a matrix below which a solver's products are so small that one thread makes them as well.
+#: Matrices below this many bytes are multiplied as fast by one thread.
 SMALL = 1 << 27
 
 
 def with_jobs(estimator: Any, n_jobs: int | None) -> Any:
-    """Return the estimator with as many threads for all parts of it that are ours and have a parameter for that."""
+    """Set ``n_jobs`` of an estimator and of those of its parts that are embedpipe's; return the estimator."""
     parts = {"": estimator, **estimator.get_params()}
-    # Some of scikit-learn's have it for show, and warn.
+    # Some of scikit-learn's estimators accept n_jobs, ignore it and warn.
     names = [
         name
         for name in parts
@@ -37,7 +37,10 @@ _limits: threadpool_limits | None = None
 
 @contextmanager
 def one_blas_thread(wanted: bool = True) -> Iterator[None]:
-    """Limit BLAS to one thread; the last of several callers to leave puts the process's setting back."""
+    """Limit BLAS to one thread inside the block.
+
+    The limit is the process's: when blocks of several threads overlap, the last to end restores the setting.
+    """
     global _inside, _limits
     if not wanted:
         yield

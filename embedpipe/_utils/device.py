@@ -1,4 +1,4 @@
-"""Which device runs, and why, in words: a GPU is never silently left unused."""
+"""Which device runs, and the reason in words, so that a GPU is never left unused silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedpipe.errors import UsageError
 
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
-#: Made at run time, so that its parts are unknown to type checkers.
+#: Its attributes are created at run time, so type checkers do not know them.
 _CUDNN: Any = torch.backends.cudnn
 
 
@@ -25,13 +25,13 @@ def choose_device(requested: str | None = None) -> tuple[torch.device, str]:
     Parameters
     ----------
     requested : str, optional
-        ``cpu``, ``cuda``, ``cuda:1``, ``mps``...; without it the GPU if it works, else the CPU.
+        ``cpu``, ``cuda``, ``cuda:1``, ``mps`` and so on; by default the GPU if it works, else the CPU.
 
     Returns
     -------
     device : torch.device
     reason : str
-        Why this one, for the user to read.
+        Why this device was chosen, to be shown to the user.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def choose_device(requested: str | None = None) -> tuple[torch.device, str]:
     if requested is not None:
         device = _parse(requested)
         if problem := _problem(device):
-            raise UsageError(f"device {requested!r} cannot be used: {problem}; leave it out or take 'cpu'")
-        return device, f"{device}: as asked{_name(device)}"
+            raise UsageError(f"device {requested!r} cannot be used: {problem}. Leave it out, or use 'cpu'")
+        return device, f"{device}: as requested{_name(device)}"
     device = torch.device("cuda")
     problem = _problem(device)
     if problem is None:
@@ -54,7 +54,9 @@ def _parse(requested: str) -> torch.device:
     try:
         return torch.device(requested)
     except RuntimeError as error:
-        raise UsageError(f"device {requested!r} is not one that torch knows: take 'cpu', 'cuda' or 'cuda:1'") from error
+        raise UsageError(
+            f"device must be 'cpu', 'cuda', 'cuda:1' or another name that torch knows, got {requested!r}"
+        ) from error
 
 
 def _problem(device: torch.device) -> str | None:
@@ -68,10 +70,10 @@ def _problem(device: torch.device) -> str | None:
         if not available:
             kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
             driver = "NVIDIA" if torch.version.cuda else "AMD"
-            said = f" ({str(caught[0].message).strip().splitlines()[0]})" if caught else ""
-            return f"this torch build has {kind} but no {driver} driver answered{said}"
+            detail = f" ({str(caught[0].message).strip().splitlines()[0]})" if caught else ""
+            return f"this torch build has {kind}, but no {driver} driver answered{detail}"
         if device.index is not None and device.index >= torch.cuda.device_count():
-            return f"there are {torch.cuda.device_count()} GPUs, counted from 0"
+            return f"the machine has {torch.cuda.device_count()} GPUs, counted from 0"
     try:
         total = torch.ones(2, 2, device=device).matmul(torch.ones(2, 2, device=device)).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -84,16 +86,16 @@ def _name(device: torch.device) -> str:
 
 
 def cores() -> int:
-    """Return on how many cores a network runs: no more than torch's threads, nor than there are."""
+    """Return on how many cores a network runs: torch's number of threads, but at most the usable cores."""
     return min(torch.get_num_threads(), usable_cores())
 
 
 @contextlib.contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Hold the arithmetic to a precision, whatever the process has set."""
+    """Run the block in a precision, whatever the process's own settings of torch are."""
     half = _HALVES.get(precision)
     exact = device.type == "cuda" and half is None
-    # cuDNN's convolutions use TF32 unless told otherwise: 10 bits of mantissa where fp32 has 23.
+    # By default cuDNN's convolutions use TF32, which has 10 bits of mantissa where fp32 has 23.
     switches: list[Any] = [torch.backends.cuda.matmul, _CUDNN.conv] if exact else []
     before = [switch.fp32_precision for switch in switches]
     try:

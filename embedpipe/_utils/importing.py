@@ -1,4 +1,4 @@
-"""Modules that may not be there: those of optional extras, and the user's own."""
+"""Importing modules that may be missing: those of optional extras, and the user's own."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _TELEMETRY = "openvino_telemetry"
 
 @contextmanager
 def working_folder_importable() -> Iterator[None]:
-    """Let imports find modules in the working folder, before the installed packages."""
+    """Let imports inside the block find modules in the working folder, before the installed packages."""
     try:
-        here = str(Path.cwd())
-    except FileNotFoundError:  # it was deleted
+        folder = str(Path.cwd())
+    except FileNotFoundError:  # the working folder was deleted
         yield
         return
-    sys.path.insert(0, here)
+    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)
 
 
 def import_user_module(name: str) -> ModuleType:
-    """Import a module from the working folder or among the installed packages. Raises whatever its import raises."""
+    """Import a module from the working folder or from the installed packages. Raises whatever its import raises."""
     with working_folder_importable():
         return importlib.import_module(name)
 
 
 def import_extra(name: str, extra: str) -> Any:
-    """Import a module of an optional extra. Raises MissingExtraError naming the extra where it is not installed."""
+    """Import a module of an optional extra. Raises MissingExtraError, naming the extra, if it is not installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -74,5 +74,5 @@ def package_folder(name: str, extra: str) -> Path:
 
 def _missing(name: str | None, extra: str) -> MissingExtraError:
     return MissingExtraError(
-        f"{name} is not installed, which is in the extra {extra!r}: pip install 'embedpipe[{extra}]'"
+        f"{name} is not installed. It belongs to the extra {extra!r}: pip install 'embedpipe[{extra}]'"
     )

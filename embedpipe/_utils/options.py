@@ -19,14 +19,14 @@ _LATER = re.compile(r"^(Raises|Warns|See Also|Notes|References|Examples)\n-+$", 
 
 
 def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Sort keyword arguments into option dataclasses by field name.
+    """Make option dataclasses from keyword arguments; each takes the arguments that it has fields for.
 
-    Raises UsageError, naming the nearest right name, for a name that none of them has.
+    Raises UsageError, with the most similar name, for an argument that is a field of none.
     """
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise UsageError(f"unknown option {name!r}{nearest(name, known)}: there are {', '.join(sorted(known))}")
+            raise UsageError(f"unknown option {name!r}{nearest(name, known)}. Available: {', '.join(sorted(known))}")
     return tuple(
         cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
     )
@@ -40,14 +40,14 @@ def takes_options(*classes: type) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        declared = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
         options: dict[str, tuple[inspect.Parameter, str]] = {}
         for cls in classes:
             for field in dataclasses.fields(cls):
-                if field.name not in options and all(field.name != parameter.name for parameter in own):
+                if field.name not in options and all(field.name != parameter.name for parameter in declared):
                     options[field.name] = _parameter(cls, field), field.metadata["help"]
         shown = [parameter for parameter, _ in options.values()]
-        function.__signature__ = inspect.signature(function).replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+        function.__signature__ = inspect.signature(function).replace(parameters=[*declared, *shown])  # type: ignore[attr-defined]
         function.__option_classes__ = classes  # type: ignore[attr-defined]
         function.__doc__ = _documented(function.__doc__ or "", list(options.values()))
         return function
@@ -56,7 +56,7 @@ def takes_options(*classes: type) -> Callable[[F], F]:
 
 
 def describe_type(type_: Any) -> str:
-    """Write a type of an option as it stands in source code: ``str | None``, ``Literal["auto", "torch"]``."""
+    """Return the type of an option as source code: ``str | None``, ``Literal["auto", "torch"]``."""
     origin, parts = typing.get_origin(type_), typing.get_args(type_)
     if origin is Literal:
         return "Literal[" + ", ".join(f'"{part}"' for part in parts) + "]"
@@ -71,7 +71,7 @@ def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
 
 
 def _documented(doc: str, options: list[tuple[inspect.Parameter, str]]) -> str:
-    """Return a docstring with a section of the options, where numpydoc wants it."""
+    """Return a docstring with the section "Other Parameters" inserted where numpydoc expects it."""
     section = "Other Parameters\n----------------\n"
     for parameter, text in options:
         kind = describe_type(parameter.annotation).replace("Literal[", "{").replace('"]', '"}')

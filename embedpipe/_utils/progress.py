@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress of long steps: a bar with rate and time left on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called with how many more items are done."""
+    """Called with the number of items that were finished since the last call."""
 
     def __call__(self, count: int = 1) -> None:
-        """Move on by ``count`` items."""
+        """Advance by ``count`` items."""
 
 
 class Progress:
@@ -22,10 +22,10 @@ class Progress:
     Parameters
     ----------
     show : bool, optional
-        None shows a bar if standard error is a terminal and is silent otherwise; True also shows
-        plain lines, at most one in `LINE_SECONDS`, where it is not; False shows nothing.
+        None shows a bar if standard error is a terminal, and nothing otherwise. True shows plain lines, at most one
+        every `LINE_SECONDS`, if it is no terminal. False shows nothing.
     detail : bool
-        Show beside a step's progress what it says of itself.
+        Show the details that steps report about themselves.
     """
 
     LINE_SECONDS = 10.0
@@ -37,7 +37,7 @@ class Progress:
         self.lines = not terminal and show is True
 
     def say(self, message: str) -> None:
-        """Write one line, if anything is shown at all."""
+        """Write one line, unless nothing is to be shown."""
         if self.bars or self.lines:
             print(message, file=sys.stderr, flush=True)
 
@@ -45,7 +45,7 @@ class Progress:
     def step(
         self, name: str, total: int, unit: str = "items", detail: Callable[[], str] | None = None
     ) -> Iterator[Advance]:
-        """Show a step of ``total`` items; the block calls what it is given as items are done."""
+        """Show a step of ``total`` items; the block calls the `Advance` that it gets as items are finished."""
         detail = detail if self.detail else None
         if self.bars:
             with self._bar(name, total, unit, detail) as advance:
@@ -74,8 +74,8 @@ class Progress:
 
             def advance(count: int = 1) -> None:
                 speed = bar.tasks[0].speed
-                said = detail() if detail else ""
-                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "", detail=said)
+                text = detail() if detail else ""
+                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "", detail=text)
 
             yield advance
 
@@ -92,9 +92,9 @@ class Progress:
                 last = now
                 rate = done / (now - start)
                 left = (total - done) / rate if rate else 0.0
-                said = f"; {detail()}" if detail else ""
+                text = f"; {detail()}" if detail else ""
                 print(
-                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left{said}",
+                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left{text}",
                     file=sys.stderr,
                     flush=True,
                 )

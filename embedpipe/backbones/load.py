@@ -118,7 +118,7 @@ def load_backbone(
     >>> backbone = embedpipe.load_backbone("timm/test_resnet", weights="none", device="cpu")
     >>> item = backbone.prepare(np.zeros((64, 64, 3), np.uint8))
     >>> backbone.forward([item.value])["embedding"].shape
-    (1, 512)
+    (1, 96)
     """
     values: dict[str, Any] = {"backbone": backbone or "", **options}
     (chosen,) = build_options((BackboneOptions,), values)

@@ -102,6 +102,13 @@ class BackboneSpec:
     precision: Precision = "fp32"
     modality: Modality = "image"
 
+    def __repr__(self) -> str:
+        layers = "+".join(layer.name for layer in self.layers)
+        backbone, fingerprint = f"{self.provider}/{self.name}", self.fingerprint()[:16]
+        return (
+            f"BackboneSpec({backbone!r}, layer={layers!r}, precision={self.precision!r}, fingerprint={fingerprint!r})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
         values = dataclasses.asdict(self)

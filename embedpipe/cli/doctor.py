@@ -1,4 +1,4 @@
-"""The verb that looks at the machine: doctor."""
+"""The verb `doctor`."""
 
 from __future__ import annotations
 
@@ -22,64 +22,67 @@ if TYPE_CHECKING:
 @with_options(SourceOptions, BackboneOptions, ComputeOptions)
 def doctor(
     source: Annotated[
-        str | None, typer.Argument(help="What would be embedded; photographs or texts at hand where not given.")
+        str | None, typer.Argument(help="The data to embed; by default photographs or texts of scikit-learn.")
     ] = None,
     *,
     backbone: Annotated[
         list[str] | None,
-        typer.Option("--backbone", help="Which to measure, as PROVIDER/NAME: may be given several times."),
+        typer.Option("--backbone", help="A backbone to measure, as PROVIDER/NAME; may be given several times."),
     ] = None,
-    items: Annotated[int | None, typer.Option("--items", help="How many items the job has.")] = None,
+    items: Annotated[int | None, typer.Option("--items", help="The size of the job whose hours are estimated.")] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="About how long to measure each backbone; 0 measures none.")
+        float, typer.Option("--seconds", help="Approximate seconds to measure each backbone; 0 measures none.")
     ] = 10.0,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Say what this machine has for embedding, what holds it back, and how long a job would take: measured.
+    """Check this machine, and measure how long a job takes.
 
-    It takes the options of `embed`, and runs that on a sample for about ten seconds. Exit code 1 if something could
-    not be looked at or measured.
+    `doctor` lists what this machine has for embedding and what slows it down. It takes the options of `embed`, and runs
+    `embed` on a sample for about ten seconds. The exit code is 1 if a check or a measurement failed.
 
     Examples: `embedpipe doctor`, `embedpipe doctor photos --backbone timm/resnet50 --items 1000000`
     """
     from embedpipe.diagnosis.doctor import doctor
 
-    found = doctor(source, backbones=backbone or (), items=items, seconds=seconds, progress=not quiet, **options)
+    diagnosis = doctor(source, backbones=backbone or (), items=items, seconds=seconds, progress=not quiet, **options)
     if as_json:
-        show.json_value(found.to_dict())
-    elif not quiet or not found.ok:
-        print_diagnosis(found)
-    return 0 if found.ok else 1
+        show.json_value(diagnosis.to_dict())
+    elif not quiet or not diagnosis.ok:
+        print_diagnosis(diagnosis)
+    return 0 if diagnosis.ok else 1
 
 
-def print_diagnosis(found: Diagnosis) -> None:
-    """Print what `doctor` found."""
-    rows = [(finding.name if finding.ok else f"{finding.name} (BROKEN)", finding.detail) for finding in found.findings]
-    rows += [("warning", warning) for warning in found.warnings]
-    show.print_table(show.pairs(rows))
-    for measured in found.estimates:
-        print()
-        show.print_table(show.pairs(_estimate(measured)))
-    for name, why in found.not_measured.items():
-        print(f"\n{name} could not be measured: {why}")
-
-
-def _estimate(measured: TimeEstimate) -> list[tuple[str, str]]:
-    decode = f", {measured.decode} decoding" if measured.decode else ""
-    rate = f"{measured.rate:,.1f} items a second"
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the result of `doctor`."""
     rows = [
-        (measured.backbone, f"{rate}, {measured.precision}{decode}, on {measured.device} by {measured.engine}"),
-        ("measured on", f"{measured.items:,} items in {measured.seconds:.1f} s: {measured.source}"),
-        ("time went to", ", ".join(f"{name} {share:.0%}" for name, share in measured.shares.items() if share >= 0.005)),
-        ("what helps", measured.advice),
+        (finding.name if finding.ok else f"{finding.name} (FAILED)", finding.detail) for finding in diagnosis.findings
     ]
-    rows += [(f"{count:,} items", _duration(hours)) for count, hours in measured.hours.items()]
-    if measured.failed:
-        rows.append(("failed", f"{measured.failed:,} of the sample: `embedpipe embed` lists why"))
-    return [*rows, *(("note", note) for note in measured.notes)]
+    rows += [("warning", warning) for warning in diagnosis.warnings]
+    show.print_table(show.pairs(rows))
+    for estimate in diagnosis.estimates:
+        print()
+        show.print_table(show.pairs(_rows_of(estimate)))
+    for name, reason in diagnosis.not_measured.items():
+        print(f"\n{name} could not be measured: {reason}")
+
+
+def _rows_of(estimate: TimeEstimate) -> list[tuple[str, str]]:
+    decode = f", {estimate.decode} decoding" if estimate.decode else ""
+    rate = f"{estimate.rate:,.1f} items a second"
+    shares = [f"{name} {share:.0%}" for name, share in estimate.shares.items() if share >= 0.005]
+    rows = [
+        (estimate.backbone, f"{rate}, {estimate.precision}{decode}, on {estimate.device} by {estimate.engine}"),
+        ("measured on", f"{estimate.items:,} items in {estimate.seconds:.1f} s: {estimate.source}"),
+        ("time spent on", ", ".join(shares)),
+        ("advice", estimate.advice),
+    ]
+    rows += [(f"{count:,} items", _duration(hours)) for count, hours in estimate.hours.items()]
+    if estimate.failed:
+        rows.append(("failed", f"{estimate.failed:,} of the sample; run `embedpipe embed` to see why"))
+    return [*rows, *(("note", note) for note in estimate.notes)]
 
 
 def _duration(hours: float) -> str:

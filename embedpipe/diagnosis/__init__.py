@@ -1,4 +1,4 @@
-"""`doctor`: what the machine has, what is missing, and how long a job would take.
+"""`doctor`: what the machine has, what is missing, and how long a job takes.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""How fast a backbone embeds on this machine: a short run of `embed` itself, on a sample, into a store thrown away."""
+"""How fast a backbone embeds on this machine: a short run of `embed` on a sample, into a temporary store."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing, numbered
 from embedpipe.store import FeatureStore
 
-#: How many items a job may have, where nobody says.
+#: Numbers of items for which the hours are estimated if neither a number nor a source is given.
 SIZES_OF_JOBS = (10_000, 100_000, 1_000_000)
 SEED = 0
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """What a short run of `embed` says of a long one.
+    """The speed of a short run of `embed`, and how long larger jobs take at that speed.
 
     Attributes
     ----------
     backbone, precision, decode, device, engine : str
-        What ran, and where; texts have no decode.
+        What ran, and where; ``decode`` is None for texts.
     source : str
-        What was embedded, in words.
+        A description of the items.
     items, failed : int
-        How many items were measured, and how many of them failed.
+        The number of items that were measured, and how many of them failed.
     seconds : float
-        That these took; ``load_seconds`` were for the network and its first batch, before.
+        The time for these items.
+    load_seconds : float
+        The time for loading the network and for the first batch, which is not part of ``seconds``.
     rate : float
         Items a second.
     shares : dict
         Stage -> its share of the wall time; see `embedpipe.embedding.bottleneck`.
     advice : str
-        What would make the slowest of them faster.
+        How to speed up the slowest stage.
     batch_size : int
     hours : dict
-        Number of items -> how long they would take, in hours.
+        Number of items -> hours that they take at this rate.
     notes : list of str
-        What a user should hear of the sample.
+        Remarks on the sample, such as truncated texts.
     """
 
     backbone: str
@@ -75,6 +77,9 @@ class TimeEstimate:
     hours: dict[int, float]
     notes: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"TimeEstimate({self.backbone!r}, rate={self.rate:.1f}, device={self.device!r}, engine={self.engine!r})"
+
 
 def estimate(
     options: BackboneOptions,
@@ -84,18 +89,18 @@ def estimate(
     seconds: float,
     progress: Progress,
 ) -> TimeEstimate:
-    """Measure how fast a backbone embeds a sample of a listing, or of what is at hand.
+    """Measure how fast a backbone embeds a sample of a listing, or scikit-learn's photographs or texts.
 
     Parameters
     ----------
     options : BackboneOptions
     compute : ComputeOptions
     listing : Listing, optional
-        What to embed; without it photographs or texts that come with scikit-learn.
+        The items to sample; by default photographs or texts of scikit-learn.
     items : int, optional
-        Of the job to tell the hours of; by default as many as the listing has.
+        The size of the job whose hours are estimated; by default that of the listing.
     seconds : float
-        About how long to measure.
+        Approximate duration of the measurement.
 
     Raises
     ------
@@ -106,19 +111,22 @@ def estimate(
     backbone = load_with_options(options, choose_device(compute.device)[0])
     sizes = [items] if items else [len(listing)] if listing is not None else SIZES_OF_JOBS
     if compute.engine == "auto":
-        backbone.accelerated(max(sizes))  # what a job of that size runs on is found, and taken from here on
+        backbone.accelerated(max(sizes))  # chooses the engine for a job of that size; later runs use it
     progress.say(f"measuring {backbone.spec.provider}/{backbone.spec.name} for about {seconds:g} s")
     source, whole = _source(backbone, listing)
     run = RunOptions(**{f.name: getattr(compute, f.name) for f in dataclasses.fields(ComputeOptions)})
     batch = run.batch_size or backbone.usual_batch
-    _embed(whole, batch, backbone, run)  # what is made on first use is made
+    _embed(whole, batch, backbone, run)  # warm up
     loaded = time.perf_counter() - start
     count, measured = batch, _embed(whole, batch, backbone, run)
-    while measured.embedded and measured.seconds < seconds / 2:  # a short run is half plans and commits
+    # In a short run, planning and commits take much of the time.
+    while measured.embedded and measured.seconds < seconds / 2:
         count = batch * max(2 * count // batch, round(0.75 * seconds / measured.seconds * count / batch))
         measured = _embed(whole, count, backbone, run)
     if not measured.embedded:
-        raise BackboneError(f"none of {measured.seen} items could be embedded ({source}): `embedpipe embed` says why")
+        raise BackboneError(
+            f"none of {measured.seen} items could be embedded ({source}): run `embedpipe embed` to see why"
+        )
     rate = measured.seen / measured.seconds
     return TimeEstimate(
         backbone=f"{backbone.spec.provider}/{backbone.spec.name}",
@@ -142,18 +150,16 @@ def estimate(
 
 def _source(backbone: Backbone, listing: Listing | None) -> tuple[str, Listing]:
     if listing is not None and not len(listing):
-        raise SourceError(f"no item of {listing.root!r} could be listed: `embedpipe embed` says why")
+        raise SourceError(f"no item of {listing.root!r} could be listed: run `embedpipe embed` to see why")
     if listing is not None:
         return f"a random sample of {listing.root}", listing
-    made: Any = samples.texts() if backbone.spec.modality == "text" else samples.photographs()
+    items: Any = samples.texts() if backbone.spec.modality == "text" else samples.photographs()
     kind = "paragraphs" if backbone.spec.modality == "text" else "photographs"
-    return f"{len(made)} {kind} that come with scikit-learn, again and again", list_items(
-        made, modality=backbone.spec.modality
-    )
+    return f"{len(items)} {kind} of scikit-learn, repeated", list_items(items, modality=backbone.spec.modality)
 
 
 def _embed(listing: Listing, count: int, backbone: Backbone, run: RunOptions) -> EmbedSummary:
-    """Embed so many rows of a listing, chosen by chance, into a new store that is not kept."""
+    """Embed ``count`` rows of a listing, drawn at random, into a temporary store."""
     chosen = np.resize(np.random.default_rng(SEED).permutation(len(listing)), count)
     table = listing.table.take(pa.array(chosen)).set_column(0, "id", numbered("", count))
     sample = dataclasses.replace(listing, table=table, read=lambda row: listing.read(int(chosen[row])), failures=())

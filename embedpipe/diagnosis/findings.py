@@ -1,4 +1,4 @@
-"""What one look at the machine found, in words and as values; a look that fails is a finding, too."""
+"""The result of one probe of the machine, in words and as values; a probe that fails gives a result as well."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one part of the machine.
+    """The state of one part of the machine.
 
     Attributes
     ----------
     name : str
-        Of the part: ``cpu``, ``memory``...
+        The part: ``cpu``, ``memory`` and so on.
     detail : str
-        For people to read.
+        The state in words.
     values : dict
-        The same for programs: plain numbers, strings, lists and dicts.
+        The same as plain numbers, strings, lists and dicts.
     warnings : tuple of str
-        What keeps this machine from its best, each with what to do about it.
+        What slows this machine down, each with what to do about it.
     ok : bool
-        False where it could not be found out; ``detail`` says why.
+        False if the probe failed; ``detail`` says why.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Finding:
     ok: bool = True
 
 
-def look(probes: Mapping[str, Callable[[], Finding]]) -> list[Finding]:
-    """Run each probe; one that raises gives a Finding that says so."""
-    found = []
+def run_probes(probes: Mapping[str, Callable[[], Finding]]) -> list[Finding]:
+    """Run each probe; for one that raises, the Finding has ``ok=False`` and the error."""
+    findings = []
     for name, probe in probes.items():
         try:
-            found.append(probe())
-        except Exception as error:  # whatever is broken here is what the user wants to read of
-            found.append(Finding(name, f"could not be found out: {type(error).__name__}: {error}", ok=False))
-    return found
+            findings.append(probe())
+        except Exception as error:  # any error of a probe is a result for the user
+            findings.append(Finding(name, f"the probe failed: {type(error).__name__}: {error}", ok=False))
+    return findings

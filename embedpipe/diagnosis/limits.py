@@ -1,4 +1,4 @@
-"""What a container lets this process use of its machine: Linux control groups, of both versions."""
+"""The cores and memory that a container allows this process: Linux control groups, versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-OWN = Path("/proc/self/cgroup")
+PROCESS_GROUPS = Path("/proc/self/cgroup")
 
-#: A limit above this many bytes is the kernel's way to say that there is none.
+#: The kernel reports a missing limit as a number above this many bytes.
 NO_LIMIT = 1 << 60
 
 
-def cpu_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> float | None:
-    """Return how many cores' worth of time the process may use, or None where nothing limits it."""
+def cpu_limit(cgroups: Path = CGROUPS, groups: Path = PROCESS_GROUPS) -> float | None:
+    """Return how many cores' worth of processor time the process may use, or None if there is no limit."""
     limits = []
-    for folder in _folders(cgroups, own, "cpu"):
+    for folder in _folders(cgroups, groups, "cpu"):
         quota, period = _numbers(folder / "cpu.max")
         if quota is None:
             quota, period = _numbers(folder / "cpu.cfs_quota_us")[0], _numbers(folder / "cpu.cfs_period_us")[0]
@@ -24,10 +24,10 @@ def cpu_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> float | None:
     return min(limits, default=None)
 
 
-def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> int | None:
-    """Return how many bytes of memory the process may use, or None where nothing limits it."""
+def memory_limit(cgroups: Path = CGROUPS, groups: Path = PROCESS_GROUPS) -> int | None:
+    """Return how many bytes of memory the process may use, or None if there is no limit."""
     limits = []
-    for folder in _folders(cgroups, own, "memory"):
+    for folder in _folders(cgroups, groups, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             limit = _numbers(folder / name)[0]
             if limit is not None and limit < NO_LIMIT:
@@ -35,21 +35,21 @@ def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN) -> int | None:
     return min(limits, default=None)
 
 
-def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders whose files limit a controller: the process's group and all above it."""
-    for line in own.read_text().splitlines() if own.is_file() else ():
+def _folders(cgroups: Path, groups: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders whose files limit a controller: the process's group and all of its parents."""
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         top = cgroups / controllers if controllers else cgroups
         folder = top / group.lstrip("/")
         yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(top)))
-        if controllers:  # mounted by the controller's own name, too
+        if controllers:  # version 1 mounts each controller under its name as well
             yield cgroups / controller
 
 
 def _numbers(file: Path) -> tuple[int | None, int | None]:
-    """Return the first two numbers of a file; None for what is not there, or is ``max``."""
+    """Return the first two numbers of a file; None for a missing one and for ``max``."""
     words = file.read_text().split() if file.is_file() else []
     first, second = ([int(word) if word.lstrip("-").isdecimal() else None for word in words] + [None, None])[:2]
     return first, second

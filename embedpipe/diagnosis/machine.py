@@ -1,6 +1,6 @@
 """Devices, processor, memory, disks and threads, as this process may use them.
 
-torch is imported where it is asked, so that a broken one is a finding of that part only.
+torch is imported inside the probes, so that a broken torch fails these probes only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from embedpipe.diagnosis.limits import cpu_limit, memory_limit
 USEFUL = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "sve", "sve2")
 
 GB = 1e9
-#: Free bytes below which a job is likely to fail.
+#: A job is likely to fail with fewer free bytes than these.
 LITTLE_MEMORY = 2 * GB
 LITTLE_DISK = 5 * GB
 
-#: Share of the processor, in per cent, that others may take before measurements are off; looked at for so long.
+#: If other programs use more than this percentage of the processor, measurements are unreliable.
+#: The use is measured for so many seconds.
 BUSY = 30
 LOOK_SECONDS = 0.3
 
@@ -34,24 +35,24 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def devices() -> Finding:
-    """Look for GPUs, and say which device `embed` takes and why."""
+    """Find GPUs, the device that `embed` chooses, and the reason."""
     import torch
 
     from embedpipe._utils.device import choose_device
 
     device, reason = choose_device()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    said = [reason, *(f"cuda:{i}: {gpu.name}, {gpu.total_memory / GB:.0f} GB" for i, gpu in enumerate(gpus))]
+    parts = [reason, *(f"cuda:{i}: {gpu.name}, {gpu.total_memory / GB:.0f} GB" for i, gpu in enumerate(gpus))]
     if mps := torch.backends.mps.is_available():
-        said.append("Apple's GPU works with --device mps")
+        parts.append("Apple's GPU works with --device mps")
     warnings = []
     if device.type == "cpu" and NVIDIA_DRIVER.exists():
         warnings.append(
-            f"there is an NVIDIA driver, but no GPU is used ({reason}): install a torch build that has CUDA"
+            f"an NVIDIA driver is installed, but no GPU is used ({reason}): install a torch build with CUDA"
         )
     return Finding(
         "devices",
-        "; ".join(said),
+        "; ".join(parts),
         {
             "chosen": str(device),
             "reason": reason,
@@ -63,12 +64,12 @@ def devices() -> Finding:
 
 
 def processor() -> Finding:
-    """Look at the processor: its name, the cores that this process may use, and the instructions that matter."""
+    """Find the processor's name, the cores that this process may use, and the instruction sets that networks use."""
     import torch
 
     cores, limit = usable_cores(), cpu_limit()
     name = _processor_name()
-    found = _instructions()
+    instructions = _instructions()
     detail = f"{name}, {cores} of {os.cpu_count()} cores usable"
     warnings = []
     if limit is not None:
@@ -76,13 +77,13 @@ def processor() -> Finding:
         if limit < cores:
             most = max(1, int(limit))
             warnings.append(
-                f"a container limits this process to {limit:g} of the {cores} cores that it sees, so that threads wait "
-                f"for each other: set OMP_NUM_THREADS={most}, and give --threads {most}"
+                f"a container limits this process to {limit:g} of the {cores} cores that it sees, so threads wait for "
+                f"each other: set OMP_NUM_THREADS={most}, and pass --threads {most}"
             )
     busy = psutil.cpu_percent(LOOK_SECONDS)
     if busy > BUSY:
         warnings.append(
-            f"other programs keep {busy:.0f} % of the processor busy: what is measured now is what they leave"
+            f"other programs use {busy:.0f} % of the processor, so measurements show less than the machine can do"
         )
     capability = torch.backends.cpu.get_cpu_capability()
     values = {
@@ -93,13 +94,13 @@ def processor() -> Finding:
         "limit": limit,
         "busy_percent": busy,
         "torch_capability": capability,
-        "instructions": found,
+        "instructions": instructions,
     }
-    return Finding("cpu", f"{detail}; {', '.join(found) or capability}", values, tuple(warnings))
+    return Finding("cpu", f"{detail}; {', '.join(instructions) or capability}", values, tuple(warnings))
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return how many cores the CPU affinity of this process allows; containers' limits are reported separately."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -117,7 +118,7 @@ def _instructions() -> list[str]:
     import torch
 
     if hasattr(torch.cpu, "get_capabilities"):
-        known = {name for name, there in torch.cpu.get_capabilities().items() if there is True}
+        known = {name for name, present in torch.cpu.get_capabilities().items() if present is True}
     else:
         flags = CPUINFO.read_text().split() if CPUINFO.is_file() else []
         known = {name for name in USEFUL if name in flags or name.replace("_f", "f") in flags}
@@ -125,22 +126,22 @@ def _instructions() -> list[str]:
 
 
 def memory() -> Finding:
-    """Look at the memory, all and available."""
-    found, limit = psutil.virtual_memory(), memory_limit()
-    total = found.total if limit is None else min(found.total, limit)
-    available = min(found.available, total)
+    """Find the total and the available memory."""
+    machine, limit = psutil.virtual_memory(), memory_limit()
+    total = machine.total if limit is None else min(machine.total, limit)
+    available = min(machine.available, total)
     detail = f"{total / GB:.1f} GB, {available / GB:.1f} GB available"
-    if total < found.total:
-        detail += f"; a container limits it, the machine has {found.total / GB:.1f} GB"
+    if total < machine.total:
+        detail += f"; limited by a container, the machine has {machine.total / GB:.1f} GB"
     warnings = []
     if available < LITTLE_MEMORY:
-        warnings.append(f"only {available / GB:.1f} GB of memory are available: end other programs")
-    values = {"total": total, "available": available, "machine_total": found.total, "limit": limit}
+        warnings.append(f"only {available / GB:.1f} GB of memory are available: close other programs")
+    values = {"total": total, "available": available, "machine_total": machine.total, "limit": limit}
     return Finding("memory", detail, values, tuple(warnings))
 
 
 def disks() -> Finding:
-    """Look at the free space where caches, downloaded weights, temporary files and the working folder are."""
+    """Find the free space of the disks with the working folder, cache, downloaded weights and temporary files."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     places = {
@@ -151,7 +152,7 @@ def disks() -> Finding:
     }
     free = {name: shutil.disk_usage(_existing(place)).free for name, place in places.items()}
     warnings = tuple(
-        f"only {count / GB:.1f} GB are free for the {name} ({places[name]}): make room, or use another disk"
+        f"only {count / GB:.1f} GB are free for the {name} ({places[name]}): delete files, or use another disk"
         for name, count in free.items()
         if count < LITTLE_DISK
     )
@@ -166,7 +167,7 @@ def _existing(place: Path) -> Path:
 
 
 def threads() -> Finding:
-    """Look at the settings that say how many threads compute."""
+    """Find the settings that decide how many threads compute."""
     import torch
 
     cores = usable_cores()
@@ -174,10 +175,10 @@ def threads() -> Finding:
     given = {name: os.environ[name] for name in names if name in os.environ}
     count = torch.get_num_threads()
     warnings = tuple(
-        f"{name}={value} holds the network to {value} of {cores} cores: unset it to embed at full speed"
+        f"{name}={value} limits the network to {value} of {cores} cores: unset it to embed at full speed"
         for name, value in given.items()
         if name == "OMP_NUM_THREADS" and value.isdecimal() and 2 * int(value) <= cores
     )
-    said = ", ".join(f"{name}={value}" for name, value in given.items()) or "nothing set in the environment"
+    settings = ", ".join(f"{name}={value}" for name, value in given.items()) or "no variable is set"
     values = {"torch": count, "torch_interop": torch.get_num_interop_threads(), "environment": given}
-    return Finding("threads", f"torch computes on {count}; {said}", values, warnings)
+    return Finding("threads", f"torch computes on {count}; {settings}", values, warnings)

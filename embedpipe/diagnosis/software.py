@@ -1,4 +1,4 @@
-"""Versions, decoders, accelerators and extras; each is imported where it is asked, as it may be what is broken."""
+"""Versions, decoders, accelerators and extras. Each library is imported inside its probe, as it may be broken."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ PACKAGES = (
     "faiss-cpu",
 )
 
-#: Extras that are for work on embedpipe, not for work with it.
+#: Extras for developing embedpipe.
 FOR_DEVELOPERS = {"lint", "test"}
 
 
 def versions() -> Finding:
-    """Look at the versions that run, and whether torch and torchvision fit together."""
-    found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    """Find the installed versions, and check that torch and torchvision work together."""
+    installed = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     warnings = []
     if problem := _mismatch():
         warnings.append(
-            f"torch {found['torch']} and torchvision {found['torchvision']} do not work together ({problem}): install "
-            "those of one release"
+            f"torch {installed['torch']} and torchvision {installed['torchvision']} do not work together ({problem}): "
+            "install versions of one release"
         )
-    detail = ", ".join(f"{name} {version}" for name, version in found.items())
-    return Finding("versions", detail, found, tuple(warnings))
+    detail = ", ".join(f"{name} {version}" for name, version in installed.items())
+    return Finding("versions", detail, installed, tuple(warnings))
 
 
 def _version(package: str) -> str:
@@ -50,51 +50,56 @@ def _version(package: str) -> str:
 
 
 def _mismatch() -> str | None:
-    """Return what goes wrong in a small computation of torchvision's own compiled code, or None."""
+    """Return the error of a small computation by torchvision's compiled code, or None if it works."""
     try:
         import torch
         import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except Exception as error:  # any at all: it is what two builds that do not fit raise
+    except Exception as error:  # builds that do not fit raise many types
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return None
 
 
 def decoding() -> Finding:
-    """Look at what decodes pictures."""
+    """Find the libraries that decode images."""
     from embedpipe.decoding import available_decoders
 
-    found = available_decoders()
-    return Finding("decoders", "; ".join(f"{library}: {formats}" for library, formats in found.items()), found)
+    decoders = available_decoders()
+    return Finding("decoders", "; ".join(f"{library}: {formats}" for library, formats in decoders.items()), decoders)
 
 
 def accelerators() -> Finding:
-    """Look for what runs networks faster than torch does on a CPU."""
+    """Find the libraries that run networks faster than torch does on a CPU."""
     try:
         openvino = import_without_telemetry("openvino")
     except MissingExtraError as error:
         return Finding("accelerators", f"none: {error}", {"openvino": None, "nncf": None})
     core = openvino.Core()
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
-    able = [str(word) for word in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
-    values = {"openvino": _version("openvino"), "nncf": _version("nncf"), "processor": name, "capabilities": able}
-    detail = f"OpenVINO {values['openvino']} ({', '.join(able)}), nncf {values['nncf']}"
+    capabilities = [str(word) for word in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+    values = {
+        "openvino": _version("openvino"),
+        "nncf": _version("nncf"),
+        "processor": name,
+        "capabilities": capabilities,
+    }
+    detail = f"OpenVINO {values['openvino']} ({', '.join(capabilities)}), nncf {values['nncf']}"
     return Finding("accelerators", detail, values)
 
 
 def extras() -> Finding:
-    """Look at which optional parts of embedpipe are installed, and say the command that installs the others."""
-    found: dict[str, dict[str, Any]] = {}
+    """Find the installed extras of embedpipe, and the commands that install the others."""
+    states: dict[str, dict[str, Any]] = {}
     for requirement in importlib.metadata.requires("embedpipe") or ():
         package, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
         if package is None or extra is None or extra[1] in FOR_DEVELOPERS:
             continue
-        about = found.setdefault(extra[1], {"missing": [], "install": f"pip install 'embedpipe[{extra[1]}]'"})
+        state = states.setdefault(extra[1], {"missing": [], "install": f"pip install 'embedpipe[{extra[1]}]'"})
         if _version(package[0]) == "not installed":
-            about["missing"].append(package[0])
-    said = [
-        f"{name}: {'not installed: ' + about['install'] if about['missing'] else 'installed'}"
-        for name, about in sorted(found.items())
+            state["missing"].append(package[0])
+    parts = [
+        f"{name}: {'not installed: ' + state['install'] if state['missing'] else 'installed'}"
+        for name, state in sorted(states.items())
     ]
-    return Finding("extras", ", ".join(said), found)
+    return Finding("extras", ", ".join(parts), states)

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
-from embedpipe._utils.atomic import replaced
+from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.importing import working_folder_importable
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -109,7 +109,7 @@ def write_head(
         If skops cannot store the estimator.
     """
     folder = check_target(to)
-    with replaced(folder) as part:
+    with whole_folder(folder) as part:
         neighbours = _write_state(estimator, part)
         manifest = {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, lines elsewhere, silence when asked."""
+"""Progress: a bar on a terminal, lines elsewhere, nothing when it is switched off."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ with Progress({show}).step("counting", 40, "sheep") as advance:
 
 def run_on_terminal(show: str) -> str:
     """Return what a script writes to a terminal."""
-    ours, theirs = pty.openpty()
+    parent, child = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(show=show)], stderr=theirs, env=env)
-    os.close(theirs)
-    said = b""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(show=show)], stderr=child, env=env)
+    os.close(child)
+    output = b""
     try:
-        while chunk := os.read(ours, 4096):
-            said += chunk
+        while chunk := os.read(parent, 4096):
+            output += chunk
     except OSError:  # the other end is closed
         pass
-    os.close(ours)
+    os.close(parent)
     assert process.wait(60) == 0
-    return said.decode()
+    return output.decode()
 
 
-def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
-    said = run_on_terminal("None")
-    assert "counting" in said
-    assert "40/40" in said
-    assert "sheep/s" in said
-    assert "0:00:0" in said
+def test_terminal_shows_a_bar_with_rate_and_time_left() -> None:
+    output = run_on_terminal("None")
+    assert "counting" in output
+    assert "40/40" in output
+    assert "sheep/s" in output
+    assert "0:00:0" in output
     assert run_on_terminal("False") == ""
 
 
-def test_elsewhere_it_is_lines_if_asked(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_written_only_if_requested(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Progress, "LINE_SECONDS", 0.0)
     for show in (None, False):
         with Progress(show).step("counting", 2) as advance:

@@ -169,7 +169,7 @@ def test_a_device_is_chosen_with_a_reason():
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert reason.startswith(f"{device.type}: ")
     assert device.type == "cuda" or "torch build" in reason
-    assert choose_device("cpu") == (torch.device("cpu"), "cpu: as asked")
+    assert choose_device("cpu") == (torch.device("cpu"), "cpu: as requested")
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "gpu", "mps"])

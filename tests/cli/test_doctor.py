@@ -1,4 +1,4 @@
-"""The verb doctor: for people, for programs, and its exit code."""
+"""The verb doctor: its table, its JSON and its exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from command import run
 from conftest import TINY
 
 
-def test_doctor_for_people(photos: Path) -> None:
+def test_table_shows_every_finding_and_the_estimate(photos: Path) -> None:
     shown = run("doctor", photos, "--backbone", TINY, "--items", "1000000000", "--seconds", "0.1")
     assert shown.exit_code == 0, shown.output
     for words in ("devices", "cpu", "memory", "disk", "threads", "versions", "decoders", "accelerators", "extras"):
@@ -20,20 +20,20 @@ def test_doctor_for_people(photos: Path) -> None:
     assert run("doctor", "--seconds", "0", "-q").output == ""
 
 
-def test_doctor_for_programs() -> None:
-    found = json.loads(run("doctor", "--seconds", "0", "--json").stdout)
-    assert found["ok"] is True
-    assert {finding["name"] for finding in found["findings"]} >= {"cpu", "memory", "extras"}
-    assert found["estimates"] == []
+def test_json_has_findings_and_estimates() -> None:
+    diagnosis = json.loads(run("doctor", "--seconds", "0", "--json").stdout)
+    assert diagnosis["ok"] is True
+    assert {finding["name"] for finding in diagnosis["findings"]} >= {"cpu", "memory", "extras"}
+    assert diagnosis["estimates"] == []
 
 
-def test_what_could_not_be_measured_is_said_with_exit_code_1() -> None:
+def test_backbone_that_was_not_measured_gives_exit_code_1() -> None:
     shown = run("doctor", "--backbone", "timm/resnet1800", "--seconds", "0.1", "-q")
     assert shown.exit_code == 1
     assert "timm/resnet1800 could not be measured: UnknownBackboneError" in shown.stdout
 
 
-def test_bad_usage_has_exit_code_2() -> None:
+def test_wrong_arguments_give_exit_code_2() -> None:
     missing = run("doctor", "nowhere", "--backbone", TINY)
     assert missing.exit_code == 2
     assert "there is no file or folder 'nowhere'" in missing.stderr

@@ -1,4 +1,4 @@
-"""Limits of control groups, read from folders laid out as the kernel does."""
+"""Limits of control groups, read from folders like the kernel's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from embedpipe.diagnosis.limits import cpu_limit, memory_limit
 
 
-def lay_out(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+def lay_out(root: Path, groups: str, files: dict[str, str]) -> tuple[Path, Path]:
     for name, text in files.items():
         (root / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "fs" / name).write_text(text)
-    (root / "own").write_text(own)
-    return root / "fs", root / "own"
+    (root / "groups").write_text(groups)
+    return root / "fs", root / "groups"
 
 
-def test_version_2_takes_the_tightest_of_the_groups_above(tmp_path: Path) -> None:
+def test_version_2_takes_the_smallest_limit_of_all_parents(tmp_path: Path) -> None:
     files = {
         "pod/cpu.max": "150000 100000\n",
         "pod/box/cpu.max": "max 100000\n",
@@ -26,7 +26,7 @@ def test_version_2_takes_the_tightest_of_the_groups_above(tmp_path: Path) -> Non
     assert (cpu_limit(*place), memory_limit(*place)) == (1.5, 1 << 30)
 
 
-def test_version_1_has_a_folder_a_controller(tmp_path: Path) -> None:
+def test_version_1_reads_a_folder_for_each_controller(tmp_path: Path) -> None:
     files = {
         "cpu,cpuacct/box/cpu.cfs_quota_us": "400000\n",
         "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
@@ -37,7 +37,7 @@ def test_version_1_has_a_folder_a_controller(tmp_path: Path) -> None:
     assert (cpu_limit(*place), memory_limit(*place)) == (4.0, 1 << 31)
 
 
-def test_no_limits(tmp_path: Path) -> None:
+def test_missing_limits_are_none(tmp_path: Path) -> None:
     place = lay_out(tmp_path, "1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"})
     assert (cpu_limit(*place), memory_limit(*place)) == (None, None)
     assert cpu_limit(tmp_path / "nowhere", tmp_path / "no file") is None
