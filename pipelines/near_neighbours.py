@@ -117,13 +117,13 @@ def main() -> int:
     queries = arguments.query or index.ids.take(pa.array(spread)).to_pylist()
     # What --backbone names was typed, and is what the store was made with: it may run again for the queries.
     found = embedpipe.search(index, queries, k=arguments.k, trust=arguments.backbone is not None)
-    csv.write_csv(found.select([name for name in COLUMNS if name in found.column_names]), to / "neighbours.csv")
-    if found["rank"].null_count < found.num_rows:
+    columns = [name for name in COLUMNS if name in found.table.column_names]
+    csv.write_csv(found.table.select(columns), to / "neighbours.csv")
+    if len(found.failed) < len(found):
         draw_neighbours(found, to / "neighbours.png", title=f"What looks alike in {arguments.folder}")
         print(f"neighbours of each query: {to / 'neighbours.csv'} and neighbours.png")
-    failed = found.filter(found["error"].is_valid())
-    for row in failed.to_pylist():
-        print(f"  failed: {row['query']}: {row['error']}", file=sys.stderr)
+    for name, reason in found.failed:
+        print(f"  failed: {name}: {reason}", file=sys.stderr)
     if not arguments.query:
         copies = find_copies(index, arguments.copies)
         csv.write_csv(copies, to / "copies.csv")
@@ -132,7 +132,7 @@ def main() -> int:
         )
         for row in copies.slice(0, COPIES_SHOWN).to_pylist():
             print(f"  {row['score']:.4f}  {row['id']}  {row['copy_id']}{'  same bytes' if row['same_bytes'] else ''}")
-    return SOME_FAILED if store.summary.failed or failed.num_rows else DONE
+    return SOME_FAILED if store.summary.failed or found.failed else DONE
 
 
 if __name__ == "__main__":

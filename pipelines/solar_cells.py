@@ -95,7 +95,7 @@ def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
     found = embedpipe.search(store, queries, k=8)
     draw_neighbours(found, to, title="Defective cells, and those that look most like them")
-    near, all_ = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found, rows))
+    near, all_ = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found.table, rows))
     out.print(f"   {near:.0%} of their neighbours that have a label are defective too, {all_:.0%} of all cells: {to}\n")
 
 

@@ -138,10 +138,9 @@ def search(
     if to is not None:
         check_table_name(to)
     found = search(store, list(query), progress=not quiet, k=k, **options)
-    failed = [row for row in found.select(["query", "error"]).to_pylist() if row["error"]]
     if to is not None:
-        write_table(found, to)
-    if picture is not None and len(failed) < found.num_rows:
+        write_table(found.table, to)
+    if picture is not None and len(found.failed) < len(found):
         from embedpipe.report.pictures.neighbours import draw_neighbours
 
         draw_neighbours(found, picture)
@@ -149,9 +148,9 @@ def search(
         show.json_value(found.to_pylist())
     elif not quiet:
         show.neighbours(found)
-    for row in failed:
-        print(f"embedpipe: {row['query']}: {row['error']}", file=sys.stderr)
-    return PARTLY_FAILED if failed else 0
+    for name, reason in found.failed:
+        print(f"embedpipe: {name}: {reason}", file=sys.stderr)
+    return PARTLY_FAILED if found.failed else 0
 
 
 def _check_picture(picture: Path | None) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedpipe.backbones.spec import LayerSpec
     from embedpipe.embedding.summary import EmbedSummary
     from embedpipe.heads import Head
+    from embedpipe.querying import Neighbours
     from embedpipe.statistics import Estimate
     from embedpipe.store import FeatureStore
 
@@ -323,14 +324,14 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
         print(f"... and {failed.num_rows - limit:,} more: column 'error' of {to}", file=file)
 
 
-def neighbours(found: pa.Table) -> None:
+def neighbours(found: Neighbours) -> None:
     """Print neighbours, by query and rank."""
-    more = [name for name in ("label", "text") if name in found.column_names]
+    more = [name for name in ("label", "text") if name in found.table.column_names]
     table = Table("query", "rank", "score", "id", *more, box=None)
     for row in found.to_pylist():
         if not row["error"]:
-            said = [plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
-            table.add_row(plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", plain(row["id"]), *said)
+            cells = [plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
+            table.add_row(plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", plain(row["id"]), *cells)
     print_table(table)
 
 

@@ -1,4 +1,4 @@
-"""Which items of a store are most similar to a query?
+"""Search: the items of a store that are most similar to a query.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""`SimilarityIndex`: a store's vectors in memory, and their nearest by cosine."""
+"""`SimilarityIndex`: a store's vectors in memory, searched by cosine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from embedpipe.store.scan import read_layers
 
 
 class SimilarityIndex:
-    """The vectors of a store, scaled to length one, for any number of searches.
+    """The vectors of a store in memory, scaled to length one, for any number of searches.
+
+    `embedpipe.search` takes an index in place of a store, and then reads the vectors only once for many calls.
 
     Parameters
     ----------
@@ -27,15 +29,24 @@ class SimilarityIndex:
 
     Attributes
     ----------
+    store : FeatureStore
+    layers : tuple of LayerSpec
+        The layers that are joined, in order.
     ids : pyarrow.Array of str, length n
-        In order: row i of ``vectors`` belongs to ``ids[i]``.
+        Row i of ``vectors`` belongs to ``ids[i]``; sorted.
     vectors : float32 array (n, dim)
-        Rows of length one; a row of zeros stays, and has cosine 0 with every query.
+        Rows of length one. A row of zeros stays zero, and has cosine 0 with every query.
 
     Raises
     ------
     UsageError
         If the store is empty, or there is no such layer.
+
+    Examples
+    --------
+    >>> index = embedpipe.SimilarityIndex("photos.features")  # doctest: +SKIP
+    >>> cosines, rows = index.search(index.vectors[:3], k=5)  # doctest: +SKIP
+    >>> index.ids.take(rows[0]).to_pylist()  # doctest: +SKIP
     """
 
     def __init__(self, store: FeatureStore | str | Path, layer: str | None = None) -> None:
@@ -43,7 +54,7 @@ class SimilarityIndex:
         self.layers = self.store.select_layers(layer)
         self.ids, vectors = read_layers(self.store.table, self.layers)
         if not len(vectors):
-            raise UsageError(f"{self.store.path!r} holds no rows: there is nothing to find")
+            raise UsageError(f"{self.store.path!r} holds no rows: embed items before searching")
         self.vectors = normalised(vectors, out=vectors)
 
     def __repr__(self) -> str:
@@ -52,17 +63,18 @@ class SimilarityIndex:
 
     @property
     def layer(self) -> str:
-        """The layer that is compared by; several are joined by ``+``."""
+        """Name of the layer whose vectors are compared; several are joined by ``+``."""
         return "+".join(layer.name for layer in self.layers)
 
     def search(self, queries: Any, k: int = 10) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Find the nearest rows; of equally near ones the first by id.
+        """Find the nearest rows of each query by cosine. Ties go to the lower id.
 
         Parameters
         ----------
         queries : float array (n_queries, dim) or (dim,)
+            Vectors of any length but zero.
         k : int
-            At most the number of rows are returned.
+            Number of neighbours per query, at most the number of rows.
 
         Returns
         -------
@@ -79,39 +91,40 @@ class SimilarityIndex:
         return nearest_rows(self.check(queries), self.vectors, min(k, len(self.vectors)), "cosine")
 
     def check(self, queries: Any, name: str = "the query") -> npt.NDArray[np.float32]:
-        """Return vectors of length one, float32 (n_queries, dim). Raises UsageError if one cannot be asked for."""
+        """Return the queries scaled to length one, float32 (n_queries, dim). Raises UsageError as `search` does."""
         try:
             given = np.asarray(queries)
         except ValueError as error:
-            raise UsageError(f"{name} is no array: {error}") from error
+            raise UsageError(f"{name} must be an array of numbers: {error}") from error
         if given.dtype.kind not in "fiu":
-            raise UsageError(f"{name} is an array of {given.dtype}: a vector is of real numbers")
+            raise UsageError(f"{name} must be an array of real numbers, got {given.dtype}")
         vectors = np.atleast_2d(given.astype(np.float64))
         dim = self.vectors.shape[1]
         if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise UsageError(
-                f"{name} has shape {np.shape(queries)}, and layer {self.layer!r} of {self.store.path!r} has vectors of "
-                f"{dim} values: give (n, {dim}) or ({dim},), made by {self.store.spec.provider}/{self.store.spec.name}"
+                f"{name} must have shape ({dim},) or (n, {dim}), as layer {self.layer!r} of {self.store.path!r} has, "
+                f"got {np.shape(queries)}: give vectors of {self.store.spec.provider}/{self.store.spec.name}"
             )
         for row, vector in enumerate(vectors):
             if not np.isfinite(vector).all() or not vector.any():
-                what = "is all zeros, which has no direction" if not vector.any() else "has NaN or infinite values"
-                raise UsageError(f"{name} {what}{f' (row {row})' if len(vectors) > 1 else ''}")
+                problem = "is all zeros" if not vector.any() else "has NaN or infinite values"
+                where = f" (row {row})" if len(vectors) > 1 else ""
+                raise UsageError(f"{name} must be finite and not all zeros: it {problem}{where}")
         return normalised(vectors)
 
-    def find(self, id: str) -> int | None:
-        """Return the row of an id, or None."""
-        return _place(self.ids, id)
+    def row_of(self, id: str) -> int | None:
+        """Return the row of an id, or None if there is none."""
+        return _first_position(self.ids, id)
 
-    def find_uri(self, uri: str) -> int | None:
-        """Return the row whose payload is at that place, or None."""
-        return _place(self._uris, uri)
+    def row_of_uri(self, uri: str) -> int | None:
+        """Return the row of the item with this URI, or None if there is none."""
+        return _first_position(self._uris, uri)
 
     @cached_property
     def _uris(self) -> pa.ChunkedArray:
         return self.store.to_arrow(["id", "uri"]).column("uri")
 
 
-def _place(values: pa.Array | pa.ChunkedArray, value: str) -> int | None:
-    at = values.index(pa.scalar(value, pa.string())).as_py()
-    return None if at < 0 else int(at)
+def _first_position(values: pa.Array | pa.ChunkedArray, value: str) -> int | None:
+    position = values.index(pa.scalar(value, pa.string())).as_py()
+    return None if position < 0 else int(position)

@@ -1,4 +1,4 @@
-"""How to search: the options that the command line and `embedpipe.search` share."""
+"""Options of `embedpipe.search` and of the command line's ``search``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from embedpipe.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How many neighbours, and by which vectors.
+    """Options of a search: number of neighbours, and the layer.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
-    k: int = field(default=10, metadata={"help": "How many neighbours of each query."})
+    k: int = field(default=10, metadata={"help": "Number of neighbours per query."})
     layer: str | None = field(
         default=None,
         metadata={"help": "The layer to compare by, where the store has several; a+b joins two end to end."},
@@ -22,4 +22,4 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
-            raise UsageError(f"k={self.k!r} must be a whole number of at least 1")
+            raise UsageError(f"k must be an integer >= 1, got {self.k!r}")

@@ -1,4 +1,4 @@
-"""What is asked of a store: ids, vectors, images and texts, each made a vector of the store's own space."""
+"""Queries: ids, vectors, images and texts become vectors in the space of a store."""
 
 from __future__ import annotations
 
@@ -37,16 +37,19 @@ from embedpipe.sources.readers.memory import ROOT
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
 
-#: With more ids than this no nearest one is looked for to put into an error.
+#: With more ids than this, error messages do not suggest the nearest id.
 MANY_IDS = 20_000
 
-#: A string that ends so is meant as a file, there or not.
+#: A string with one of these endings is meant as a file, whether the file exists or not.
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, *TEXT_SUFFIXES, TAR_SUFFIX, ".lst", ".npy")
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query: its name, place, label and text where there are such, and its vector or why it has none."""
+    """One query: name, URI, label and text if it has them, and its vector or the reason why it has none.
+
+    ``row`` is the query's own row in the index, if it is an item of the store.
+    """
 
     name: str
     uri: str | None = None
@@ -59,53 +62,53 @@ class Query:
 
 @dataclass(frozen=True)
 class _Source:
-    """Items to embed; ``text`` is the query itself, where it is free text."""
+    """Items to embed; ``text`` is the query itself if that is a text to search for."""
 
     listing: Listing
     modality: Modality
     text: str | None = None
 
 
-def resolve(
+def resolve_queries(
     index: SimilarityIndex, query: Any, reload_options: ReloadOptions, compute: ComputeOptions, show: Progress
 ) -> list[Query]:
-    """Turn what the user gave into queries, in its order: all images are embedded in one go, and all texts.
+    """Return the queries in the order given, embedded: all images in one run, and all texts in one.
 
-    Raises UsageError for what this store cannot be asked, and what `reload_backbone` raises.
+    Raises UsageError if the store cannot be searched by a query, and what `reload_backbone` raises.
     """
-    asked = [_understand(index, item) for item in _listed(query)]
-    for item in asked:
+    items = [_interpret(index, item) for item in _as_list(query)]
+    for item in items:
         if isinstance(item, _Source) and item.text is not None and not any(map(str.isspace, item.text)):
-            show.say(f"{item.text!r} is no id and no file, so it is searched for as words")
-    found: dict[int, list[Query]] = {}
+            show.say(f"{item.text!r} is neither an id nor a file: searching for it as text")
+    embedded: dict[int, list[Query]] = {}
     modalities: tuple[Modality, ...] = ("image", "text")
     for modality in modalities:
-        places = [i for i, item in enumerate(asked) if isinstance(item, _Source) and item.modality == modality]
-        if places:
-            sources = [item for item in asked if isinstance(item, _Source) and item.modality == modality]
-            embedded = _embed(index, sources, modality, reload_options, compute, show)
-            found.update(zip(places, embedded, strict=True))
-    return [query for i, item in enumerate(asked) for query in (found[i] if isinstance(item, _Source) else item)]
+        positions = [i for i, item in enumerate(items) if isinstance(item, _Source) and item.modality == modality]
+        if positions:
+            sources = [item for item in items if isinstance(item, _Source) and item.modality == modality]
+            queries = _embed(index, sources, modality, reload_options, compute, show)
+            embedded.update(zip(positions, queries, strict=True))
+    return [query for i, item in enumerate(items) for query in (embedded[i] if isinstance(item, _Source) else item)]
 
 
-def _listed(query: Any) -> list[Any]:
+def _as_list(query: Any) -> list[Any]:
     if _is_vectors(query):
         return [query]
     if isinstance(query, list | tuple) and query and all(isinstance(item, int | float) for item in query):
         return [np.asarray(query, np.float64)]
     items = list(query) if isinstance(query, list | tuple) else [query]
     if not items:
-        raise UsageError("there is no query: give an id, an image, a text or a vector")
+        raise UsageError("query must not be an empty list: give an id, an image, a text or a vector")
     return items
 
 
 def _is_vectors(item: Any) -> bool:
-    """Say whether it is an array of numbers, and not of an image's bytes."""
+    """Return whether an item is an array of vectors, and not the pixels of an image."""
     return isinstance(item, np.ndarray) and item.dtype.kind not in "OUST" and item.dtype != np.uint8
 
 
-def _understand(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
-    """Tell ids and vectors, which are queries already, from what is to be embedded."""
+def _interpret(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
+    """Return an id or vectors as queries, and everything else as a source to embed."""
     if _is_vectors(item):
         return _by_vector(index, item, "vector")
     stored = index.store.spec.modality
@@ -115,15 +118,15 @@ def _understand(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
         return _Source(open_source([item], modality=modality), modality)
     name = os.fsdecode(item)
     if printable(name) != name:
-        raise UsageError(f"{printable(name)!r} is not valid Unicode, as ids and words are: check the encoding")
-    if (row := index.find(name)) is not None:
+        raise UsageError(f"query {printable(name)!r} must be valid Unicode: check the encoding")
+    if (row := index.row_of(name)) is not None:
         return [_by_id(index, name, row)]
     if not name:
-        raise UsageError("a query is an empty string: give an id, an image, a text or a .npy file")
-    meant = _is_meant_as_file(name)
-    # Among texts, a word may be the name of something in the working folder.
-    is_file = isinstance(item, os.PathLike) or (_is_there(name) and (meant or stored == "image"))
-    if not is_file and not (meant and stored == "image"):
+        raise UsageError("query must not be an empty string: give an id, an image, a text or a .npy file")
+    looks_like_file = _looks_like_file(name)
+    # In a store of texts, a word may also be the name of something in the working folder.
+    is_file = isinstance(item, os.PathLike) or (_exists(name) and (looks_like_file or stored == "image"))
+    if not is_file and not (looks_like_file and stored == "image"):
         return _Source(open_source([name], modality="text"), "text", name)
     if name.lower().endswith(".npy"):
         return _by_vector(index, _read_vectors(name), Path(name).name)
@@ -135,12 +138,12 @@ def _understand(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
 
 
 def _unknown(index: SimilarityIndex, name: str, error: SourceError) -> str:
-    near = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
-    return f"{name!r} is no id of {index.store.path!r}, and {error}{near}"
+    hint = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
+    return f"{index.store.path!r} has no id {name!r}, and {error}{hint}"
 
 
-def _is_there(name: str) -> bool:
-    """Say whether a string names a file or folder; a URL is taken at its word where it ends like a file's."""
+def _exists(name: str) -> bool:
+    """Return whether a string names a file or folder. A URL counts if it ends like a file name; nothing is fetched."""
     if is_url(name):
         return suffix_of(name) in FILE_SUFFIXES
     try:
@@ -149,15 +152,15 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _is_meant_as_file(name: str) -> bool:
+def _looks_like_file(name: str) -> bool:
     return suffix_of(name) in FILE_SUFFIXES or ("/" in name and not any(map(str.isspace, name)))
 
 
 def _by_id(index: SimilarityIndex, id: str, row: int) -> Query:
-    wanted = ["uri", "label", *(["text"] if index.store.spec.modality == "text" else [])]
-    known = [name for name in wanted if name in index.store.data_columns]
-    about = index.store.table.rows(pa.array([id]), ["id", *known]).to_pylist()[0]
-    return Query(id, about.get("uri"), about.get("label"), index.vectors[row], row, text=about.get("text"))
+    names = ["uri", "label", *(["text"] if index.store.spec.modality == "text" else [])]
+    known = [name for name in names if name in index.store.data_columns]
+    values = index.store.table.rows(pa.array([id]), ["id", *known]).to_pylist()[0]
+    return Query(id, values.get("uri"), values.get("label"), index.vectors[row], row, text=values.get("text"))
 
 
 def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> list[Query]:
@@ -181,14 +184,14 @@ def _embed(
     compute: ComputeOptions,
     show: Progress,
 ) -> list[list[Query]]:
-    """Embed sources in common batches, and return the queries of each."""
+    """Embed several sources together in batches, and return the queries of each."""
     from embedpipe.embedding import stream_vectors  # needs torch, which ids and vectors do not
 
-    backbone = _load(index, sources, modality, reload_options, compute)
+    backbone = _load_backbone(index, sources, modality, reload_options, compute)
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     texts: dict[int, str | None] = {}
     errors: dict[int, str] = {}
-    for message in stream_vectors(_joined(sources), backbone, compute, show):
+    for message in stream_vectors(_as_one_listing(sources), backbone, compute, show):
         if isinstance(message, Failure):
             errors[int(message.id)] = f"{message.exception}: {message.message}"
         else:
@@ -201,26 +204,26 @@ def _embed(
     for source in sources:
         table = source.listing.table.select(["id", "uri", "label"])
         rows = [Query(f.id, f.uri, error=f"{f.exception}: {f.message}") for f in source.listing.failures]
-        for number, about in enumerate(table.to_pylist(), start):
-            name = source.text or (f"{next(unnamed):08d}" if source.listing.root == ROOT else about["id"])
+        for number, item in enumerate(table.to_pylist(), start):
+            name = source.text or (f"{next(unnamed):08d}" if source.listing.root == ROOT else item["id"])
             vector, error = vectors.get(number), errors.get(number)
             if vector is not None and not vector.any():
-                vector, error = None, "the backbone's vector is all zeros, which has no direction"
-            own = None if about["uri"] is None or vector is None else index.find_uri(about["uri"])
-            rows.append(Query(name, about["uri"], about["label"], vector, own, error, texts.get(number)))
+                vector, error = None, "the backbone gives a vector of zeros, which has no cosine"
+            row = None if item["uri"] is None or vector is None else index.row_of_uri(item["uri"])
+            rows.append(Query(name, item["uri"], item["label"], vector, row, error, texts.get(number)))
         queries.append(rows)
         start += table.num_rows
     return queries
 
 
-def _load(
+def _load_backbone(
     index: SimilarityIndex,
     sources: Sequence[_Source],
     modality: Modality,
     reload_options: ReloadOptions,
     compute: ComputeOptions,
 ) -> Backbone:
-    """Load the store's backbone, or its other tower. Raises what `reload_backbone` raises."""
+    """Load the store's backbone, or its tower for the other modality. Raises what `reload_backbone` raises."""
     from embedpipe.backbones import reload_backbone
 
     spec = index.store.spec.only(*(layer.name for layer in index.layers))
@@ -230,26 +233,26 @@ def _load(
         text = next((source.text for source in sources if source.text is not None), None)
         if text is None or modality == spec.modality:
             raise
-        try:  # it may have been meant as an id or a path
+        try:  # the user may have meant an id or a path
             open_source(text)
         except SourceError as missing:
-            message = f"{_unknown(index, text, missing)}\nNor can it be searched for as words: {error}"
+            message = f"{_unknown(index, text, missing)}\nIt cannot be searched for as text either: {error}"
             raise type(error)(message) from error
         raise
 
 
-def _joined(sources: Sequence[_Source]) -> Listing:
-    """Return one listing of the items of several, with their numbers for ids."""
+def _as_one_listing(sources: Sequence[_Source]) -> Listing:
+    """Return one listing of the items of several sources; the ids are numbers."""
     listings = [source.listing for source in sources]
-    about = pa.concat_tables([listing.table.select(["uri", "source_size", "source_modified"]) for listing in listings])
-    nothing = pa.nulls(about.num_rows, pa.string())
-    table = pa.table({"id": numbered("", about.num_rows), **dict(zip(about.column_names, about.columns, strict=True))})
-    table = table.append_column("label", nothing).append_column("split", nothing)
+    items = pa.concat_tables([listing.table.select(["uri", "source_size", "source_modified"]) for listing in listings])
+    nulls = pa.nulls(items.num_rows, pa.string())
+    table = pa.table({"id": numbered("", items.num_rows), **dict(zip(items.column_names, items.columns, strict=True))})
+    table = table.append_column("label", nulls).append_column("split", nulls)
     starts = list(accumulate((len(listing) for listing in listings), initial=0))
 
     def read(row: int) -> Any:
-        which = bisect_right(starts, row) - 1
-        return listings[which].read(row - starts[which])
+        number = bisect_right(starts, row) - 1
+        return listings[number].read(row - starts[number])
 
     notes = tuple(note for listing in listings for note in listing.notes)
     return Listing(table, "queries", read, notes=notes)

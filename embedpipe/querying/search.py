@@ -1,4 +1,4 @@
-"""`search`: from ids, images, texts and vectors to a table of their neighbours."""
+"""`search`: from ids, images, texts and vectors to their neighbours in a store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.querying.index import SimilarityIndex
+from embedpipe.querying.neighbours import Neighbours
 from embedpipe.querying.options import SearchOptions
-from embedpipe.querying.queries import Query, resolve
+from embedpipe.querying.queries import Query, resolve_queries
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -31,64 +32,73 @@ def search(
     *,
     progress: bool | None = None,
     **options: Unpack[SearchParameters],
-) -> pa.Table:
-    """Find what in a store is nearest to each query by cosine; exact.
+) -> Neighbours:
+    """Find the items of a store that are nearest to each query by cosine.
+
+    The search is exact: every query is compared with every row. Ties go to the lower id.
 
     Parameters
     ----------
     store : FeatureStore, path or SimilarityIndex
-        An index spares reading the store again for every call.
-    query : str, path-like, array, image, or a list of such
-        A string is an id of the store if there is that one; else a path, if there is that: a ``.npy`` file of
-        vectors (n, dim) or (dim,), or any source that `embedpipe.embed` takes; else it is itself the text that is
-        searched for, among texts or among photos whose backbone has a tower for texts. An array of floats is a
-        vector, or one a row. An item of the store, by id or by place, is not its own neighbour.
+        With an index, many calls read the vectors only once.
+    query : str, path-like, array, image, or a list of these
+        A string is an id of the store if the store has that id. Else it is a path if a file or folder is there: a
+        ``.npy`` file of vectors (n, dim) or (dim,), or any source that `embedpipe.embed` takes. Else it is a text to
+        search for, in a store of texts or in a store of images whose backbone also embeds texts. An array of floats
+        is one vector, or one per row. An item of the store, given by id or by path, is not its own neighbour.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
-    **options
-        Fields of `SearchOptions`, `ReloadOptions` and `ComputeOptions`: ``k=5``...
 
     Returns
     -------
-    pyarrow.Table
-        One row a neighbour, by query and rank: ``query`` (str; the text itself, where it is one), ``query_uri``,
-        ``query_text`` (only where queries are texts: their beginnings), ``query_label``, ``rank`` (int64, from 1),
-        ``score`` (float64, the cosine), ``id``, and the store's other columns, and ``error``: a query that cannot be
-        read or embedded is one row with that and no neighbour.
+    Neighbours
+        With one row per neighbour in ``table``. A query that cannot be read or embedded has one row with the reason
+        in ``error``.
 
     Raises
     ------
     UsageError
-        If a query is nothing that this store can be asked, or its vector is zero, not finite or of another length.
+        If the store cannot be searched by a query, or a vector is zero, not finite or of another length.
     SpecMismatchError
         If the backbone that loads is not the one that made the store's vectors.
+
+    See Also
+    --------
+    SimilarityIndex : The vectors in memory, searched by vectors.
+    embedpipe.report.draw_neighbours : Draw queries and neighbours as a PNG file.
+
+    Examples
+    --------
+    >>> found = embedpipe.search("photos.features", "new.jpg", k=5)  # doctest: +SKIP
+    >>> found.table["id"].to_pylist()  # doctest: +SKIP
+    >>> embedpipe.search("messages.features", "win a prize").to_pandas()  # doctest: +SKIP
     """
-    wanted, reload_options, compute = build_options(OPTIONS, options)
-    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, wanted.layer)
-    queries = resolve(index, query, reload_options, compute, Progress(progress))
-    return _neighbours(index, queries, wanted.k)
+    search_options, reload_options, compute = build_options(OPTIONS, options)
+    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, search_options.layer)
+    queries = resolve_queries(index, query, reload_options, compute, Progress(progress))
+    return Neighbours(_find_neighbours(index, queries, search_options.k), index.store.path, index.layer)
 
 
-def _neighbours(index: SimilarityIndex, queries: list[Query], k: int) -> pa.Table:
-    """Search, and join the neighbours' rows of the store."""
-    asked = [query.vector for query in queries if query.vector is not None]
-    # One more than asked for, as a query by id does not count itself.
-    found = iter(zip(*index.search(np.stack(asked), k + 1), strict=True) if asked else ())
+def _find_neighbours(index: SimilarityIndex, queries: list[Query], k: int) -> pa.Table:
+    """Return the neighbours' rows of the store, by query and rank."""
+    vectors = [query.vector for query in queries if query.vector is not None]
+    # One more than asked for, as an item of the store is not its own neighbour.
+    nearest = iter(zip(*index.search(np.stack(vectors), k + 1), strict=True) if vectors else ())
     schema = _schema(queries)
     text = schema.field("query_label").type == pa.string()
     rows: list[dict[str, Any]] = []
     for query in queries:
         label = str(query.label) if text and query.label is not None else query.label
-        about = {"query": query.name, "query_uri": query.uri, "query_label": label, "error": query.error}
-        about |= {"query_text": query.text} if "query_text" in schema.names else {}
+        values = {"query": query.name, "query_uri": query.uri, "query_label": label, "error": query.error}
+        values |= {"query_text": query.text} if "query_text" in schema.names else {}
         if query.vector is None:
-            rows.append(about)
+            rows.append(values)
             continue
-        scores, positions = next(found)
+        scores, positions = next(nearest)
         others = positions != (-1 if query.row is None else query.row)
         pairs = zip(scores[others][:k].tolist(), positions[others][:k].tolist(), strict=True)
-        rows += [{**about, "rank": i, "score": score, "row": row} for i, (score, row) in enumerate(pairs, 1)]
-    return _joined(index, pa.Table.from_pylist(rows, schema=schema))
+        rows += [{**values, "rank": rank, "score": score, "row": row} for rank, (score, row) in enumerate(pairs, 1)]
+    return _with_store_columns(index, pa.Table.from_pylist(rows, schema=schema))
 
 
 def _schema(queries: list[Query]) -> pa.Schema:
@@ -101,15 +111,15 @@ def _schema(queries: list[Query]) -> pa.Schema:
     return pa.schema([*texts, ("query_label", labels), *numbers, ("error", pa.string())])
 
 
-def _joined(index: SimilarityIndex, found: pa.Table) -> pa.Table:
-    """Put the store's columns in the place of row numbers."""
-    ids = index.ids.take(found.column("row").combine_chunks())
+def _with_store_columns(index: SimilarityIndex, neighbours: pa.Table) -> pa.Table:
+    """Replace the column ``row`` by the store's columns."""
+    ids = index.ids.take(neighbours.column("row").combine_chunks())
     names = [name for name in index.store.data_columns if name != "id"]
     rows = index.store.table.rows(ids.unique().drop_null(), ["id", *names])
     where = pc.index_in(ids, value_set=rows.column("id").combine_chunks())
-    columns = {name: found.column(name) for name in found.column_names if name not in ("row", "error")}
+    columns = {name: neighbours.column(name) for name in neighbours.column_names if name not in ("row", "error")}
     stored = {name: rows.column(name).take(where) for name in names}
-    # A metadata column may have the name of one of these, which then stands before it.
-    return pa.table({**stored, **columns, "id": ids, "error": found.column("error")}).select(
+    # Where a metadata column of the store has the name of one of these columns, these win.
+    return pa.table({**stored, **columns, "id": ids, "error": neighbours.column("error")}).select(
         [*columns, "id", *(name for name in names if name not in {*columns, "error"}), "error"]
     )

@@ -92,8 +92,8 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
         (("fit", "STORE", "--picture", "c.jpg"), "must end in .png"),
         (("predict", "nowhere", "STORE", "--to", "x.csv"), "there is no head at"),
         (("predict", "nowhere", "STORE", "--to", "x.txt"), "must end in .csv or .parquet"),
-        (("search", "STORE", "cat/003.jpg"), "is no id of"),
-        (("search", "STORE", "cat/0003.jpg", "-k", "0"), "k=0"),
+        (("search", "STORE", "cat/003.jpg"), "has no id 'cat/003.jpg'"),
+        (("search", "STORE", "cat/0003.jpg", "-k", "0"), "k must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_usage_is_said_with_exit_code_2(store: Path, arguments: tuple[str, ...], message: str) -> None:

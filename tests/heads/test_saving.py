@@ -93,7 +93,7 @@ def test_the_manifest_says_where_it_comes_from(store: FeatureStore, tmp_path: Pa
     sha256 = hashlib.sha256((tmp_path / "head/head.skops").read_bytes()).hexdigest()
     assert manifest["files"] == {"head.skops": sha256}
     again = load_head(tmp_path / "head")
-    assert again.report.to_dict() == manifest["report"]
+    assert again.report.to_dict() == {"protocol": "5-fold cross-validation", **manifest["report"]}
 
 
 def test_the_neighbours_file_is_faiss_own(store: FeatureStore, tmp_path: Path) -> None:

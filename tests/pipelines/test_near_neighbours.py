@@ -89,7 +89,7 @@ def test_what_failed_is_said_and_is_exit_code_3(search: Callable[..., Done], pho
 def test_bad_usage_is_exit_code_2_and_says_why(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
     done = search(photos, "nothing.jpg", to=tmp_path / "neighbours")
     assert done.code == 2
-    assert "'nothing.jpg' is no id" in done.err
+    assert "has no id 'nothing.jpg'" in done.err
     done = search(photos, "--copies", "2", to=tmp_path / "neighbours")
     assert done.code == 2
     assert "--copies 2.0 is no cosine" in done.err

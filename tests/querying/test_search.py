@@ -45,9 +45,9 @@ def store(photos: Path, tmp_path: Path) -> FeatureStore:
 def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
     store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", into="number")
     found = search(store.refresh(), "dog/0004.jpg", k=3)
-    assert found.num_rows == 3
-    assert found["rank"].to_pylist() == [1, 2, 3]
-    assert "dog/0004.jpg" not in found["id"].to_pylist()
+    assert len(found) == 3
+    assert found.table["rank"].to_pylist() == [1, 2, 3]
+    assert "dog/0004.jpg" not in found.table["id"].to_pylist()
     rows = {row["id"]: row for row in store.to_arrow(["id", "label", "number"]).to_pylist()}
     for row in found.to_pylist():
         assert (row["query"], row["query_label"]) == ("dog/0004.jpg", "dog")
@@ -60,8 +60,8 @@ def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
 
 
 def test_more_neighbours_than_rows_gives_all(store: FeatureStore) -> None:
-    assert search(store, "dog/0004.jpg", k=100).num_rows == 11
-    assert search(store, store.to_numpy()[0], k=100).num_rows == 12
+    assert search(store, "dog/0004.jpg", k=100).table.num_rows == 11
+    assert search(store, store.to_numpy()[0], k=100).table.num_rows == 12
 
 
 def test_an_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, photos: Path, tmp_path: Path) -> None:
@@ -77,19 +77,19 @@ def test_an_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore,
     assert [(row["query"], row["rank"], row["id"], row["score"]) for row in failed] == [("c.jpg", None, None, None)]
     assert len(found) == 5
     image = Image.open(photos / "owl/0002.jpg")
-    assert search(index, image, k=1, trust=True)["id"].to_pylist() == ["owl/0002.jpg"]
+    assert search(index, image, k=1, trust=True).table["id"].to_pylist() == ["owl/0002.jpg"]
     mixed = search(index, ["cat/0003.jpg", image, str(tmp_path / "new/a.jpg")], k=1, trust=True)
-    assert mixed["query"].to_pylist() == ["cat/0003.jpg", "00000000", "a.jpg"]
+    assert mixed.table["query"].to_pylist() == ["cat/0003.jpg", "00000000", "a.jpg"]
 
 
 def test_vectors_come_from_files_and_arrays(store: FeatureStore, tmp_path: Path) -> None:
     X, ids = store.to_numpy(), store.ids()
     np.save(tmp_path / "two.npy", X[[3, 5]] * 7)
     found = search(store, tmp_path / "two.npy", k=1)
-    assert found["query"].to_pylist() == ["two.npy 0", "two.npy 1"]
-    assert found["id"].to_pylist() == [ids[3], ids[5]]
-    assert search(store, X[3].tolist(), k=1)["id"].to_pylist() == [ids[3]]
-    assert search(store, X[3].astype(np.float64), k=1)["score"].to_pylist() == pytest.approx([1.0])
+    assert found.table["query"].to_pylist() == ["two.npy 0", "two.npy 1"]
+    assert found.table["id"].to_pylist() == [ids[3], ids[5]]
+    assert search(store, X[3].tolist(), k=1).table["id"].to_pylist() == [ids[3]]
+    assert search(store, X[3].astype(np.float64), k=1).table["score"].to_pylist() == pytest.approx([1.0])
 
 
 def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -> None:
@@ -97,24 +97,24 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="holds several layers: give one of features, conv1"):
         search(store, "cat/0000.jpg")
     found = search(store, Image.open(photos / "cat/0000.jpg"), layer="conv1", k=1, trust=True)
-    assert found["id"].to_pylist() == ["cat/0000.jpg"]
-    assert found["score"].to_pylist() == pytest.approx([1.0])
+    assert found.table["id"].to_pylist() == ["cat/0000.jpg"]
+    assert found.table["score"].to_pylist() == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (np.zeros(8), "vector is all zeros"),
-        (np.full(8, np.nan), "vector has NaN or infinite values"),
-        (np.array([1.0] * 7 + [np.inf]), "vector has NaN or infinite values"),
-        (np.ones(7), r"vector has shape \(7,\), and layer 'features' of .* has vectors of 8 values"),
-        (np.ones((2, 2, 8)), r"shape \(2, 2, 8\)"),
-        (np.array([np.ones(8), np.zeros(8)]), r"all zeros, which has no direction \(row 1\)"),
-        ([], "there is no query"),
-        ("", "a query is an empty string"),
-        (np.ones(8, complex), "an array of complex128"),
-        (np.empty((0, 8)), r"shape \(0, 8\)"),
-        ("row-0004", "is no id of .* there is no file or folder 'row-0004'; did you mean 'row-004'"),
+        (np.zeros(8), "vector must be finite and not all zeros: it is all zeros"),
+        (np.full(8, np.nan), "it has NaN or infinite values"),
+        (np.array([1.0] * 7 + [np.inf]), "it has NaN or infinite values"),
+        (np.ones(7), r"vector must have shape \(8,\) or \(n, 8\), as layer .features. of .* has, got \(7,\)"),
+        (np.ones((2, 2, 8)), r"got \(2, 2, 8\)"),
+        (np.array([np.ones(8), np.zeros(8)]), r"it is all zeros \(row 1\)"),
+        ([], "query must not be an empty list"),
+        ("", "query must not be an empty string"),
+        (np.ones(8, complex), "array of real numbers, got complex128"),
+        (np.empty((0, 8)), r"got \(0, 8\)"),
+        ("row-0004", "has no id 'row-0004', and there is no file or folder 'row-0004'; did you mean 'row-004'"),
         ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
 def test_other_wrong_arguments(tmp_path: Path, photos: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0])
     for k in (0, -1, 1.5):
-        with pytest.raises(UsageError, match=f"k={k}"):
+        with pytest.raises(UsageError, match=f"k must be an integer >= 1, got {k}"):
             search(store, "row-001", k=k)
     with pytest.raises(UsageError, match="holds no rows"):
         SimilarityIndex(FeatureStore.create(tmp_path / "empty", make_spec(4)))
@@ -163,5 +163,5 @@ def test_a_photo_of_the_store_given_by_its_place_is_not_its_own_neighbour(photos
     store = embed(photos, tmp_path / "s", backbone=TINY)
     by_place = search(store, photos / "cat/0000.jpg", k=3, trust=True)
     by_id = search(store, "cat/0000.jpg", k=3)
-    assert by_place["id"].to_pylist() == by_id["id"].to_pylist()
-    assert "cat/0000.jpg" not in by_id["id"].to_pylist()
+    assert by_place.table["id"].to_pylist() == by_id.table["id"].to_pylist()
+    assert "cat/0000.jpg" not in by_id.table["id"].to_pylist()

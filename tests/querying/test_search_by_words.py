@@ -73,26 +73,26 @@ def test_an_id_comes_first_then_a_path_then_the_text_itself(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options: dict[str, Any] = {"k": 1, "weights": str(vectors)}
-    assert search(texts, "m2", **options)["id"].to_pylist() == ["m3"]
+    assert search(texts, "m2", **options).table["id"].to_pylist() == ["m3"]
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "one.txt").write_text("a bank")
     (tmp_path / "cat" / "two.txt").write_text("some snow")
-    assert search(texts, "cat", **options)["query"].to_pylist() == ["cat"]  # a word, whatever lies here
+    assert search(texts, "cat", **options).table["query"].to_pylist() == ["cat"]  # a word, whatever lies here
     found = search(texts, "cat/", **options)
-    assert found["query"].to_pylist() == ["one.txt", "two.txt"]
-    assert found["label"].to_pylist() == ["money", "weather"]
+    assert found.table["query"].to_pylist() == ["one.txt", "two.txt"]
+    assert found.table["label"].to_pylist() == ["money", "weather"]
     single = search(texts, tmp_path / "cat" / "two.txt", **options).to_pylist()
     assert [(row["query"], row["query_uri"]) for row in single] == [("two.txt", str(tmp_path / "cat" / "two.txt"))]
-    assert search(texts, "dog", **options)["id"].to_pylist() == ["m1"]
+    assert search(texts, "dog", **options).table["id"].to_pylist() == ["m1"]
     pa.csv.write_csv(pa.table({"id": ["q"], "text": ["a coin"]}), tmp_path / "asked.csv")
-    assert search(texts, "asked.csv", **options)["query"].to_pylist() == ["q"]
+    assert search(texts, "asked.csv", **options).table["query"].to_pylist() == ["q"]
     np.save(tmp_path / "asked.npy", texts.to_numpy()[:1])
-    assert search(texts, "asked.npy", **options)["id"].to_pylist() == ["m1"]
-    assert search(texts, "missing.npy cat", **options)["id"].to_pylist() == ["m1"]
-    with pytest.raises(UsageError, match=r"is no id of .*there is no file or folder"):
+    assert search(texts, "asked.npy", **options).table["id"].to_pylist() == ["m1"]
+    assert search(texts, "missing.npy cat", **options).table["id"].to_pylist() == ["m1"]
+    with pytest.raises(UsageError, match=r"has no id .*there is no file or folder"):
         search(texts, Path("missing.txt"), **options)
     long = "a dog " * 2000
-    assert search(texts, long, **options)["query"].to_pylist() == [long]
+    assert search(texts, long, **options).table["query"].to_pylist() == [long]
 
 
 def test_many_queries_keep_their_order_and_failures_their_rows(texts: FeatureStore, vectors: Path) -> None:
@@ -166,11 +166,11 @@ def test_one_list_goes_through_the_network_in_one_batch(photo_store: FeatureStor
 
 def test_what_looks_like_a_file_is_no_text(photo_store: FeatureStore, clip: Path) -> None:
     for query in ("new/photo", "missing.jpg", "a photo.jpg", "rows.csv", "shards-*.tar"):
-        with pytest.raises(UsageError, match=r"is no id of .*, and "):
+        with pytest.raises(UsageError, match=r"has no id .*, and "):
             search(photo_store, query, weights=str(clip))
     with pytest.raises(UsageError, match="cannot read vectors"):
         search(photo_store, "missing.npy", weights=str(clip))
-    assert search(photo_store, "cats and/or dogs", k=1, weights=str(clip)).num_rows == 1
+    assert search(photo_store, "cats and/or dogs", k=1, weights=str(clip)).table.num_rows == 1
 
 
 def test_photos_of_a_backbone_with_one_tower_are_not_searched_by_words(photos: Path, tmp_path: Path) -> None:
@@ -178,15 +178,15 @@ def test_photos_of_a_backbone_with_one_tower_are_not_searched_by_words(photos: P
     with pytest.raises(UsageError) as caught:
         search(made_up, "row-0x4")
     message = str(caught.value)
-    assert "'row-0x4' is no id of" in message
+    assert "has no id 'row-0x4'" in message
     assert "no file or folder 'row-0x4'; did you mean 'row-004'?" in message
     assert "photos embedded by timm/made_up cannot be searched by words: embed them with open_clip/" in message
     store = embed(photos, tmp_path / "s", backbone=TINY)
-    with pytest.raises(BackboneError, match=r"'a sad cat' is no id of [\s\S]*names Python code to run"):
+    with pytest.raises(BackboneError, match=r"has no id 'a sad cat'[\s\S]*names Python code to run"):
         search(store, "a sad cat")
-    with pytest.raises(UsageError, match=r"'a sad cat' is no id of [\s\S]*has no tower for texts"):
+    with pytest.raises(UsageError, match=r"has no id 'a sad cat'[\s\S]*has no tower for texts"):
         search(store, "a sad cat", trust=True)
-    with pytest.raises(UsageError, match=r"is no id of .*there is no file or folder 'x/y\.jpg'[^\n]*$"):
+    with pytest.raises(UsageError, match=r"has no id .*there is no file or folder 'x/y\.jpg'[^\n]*$"):
         search(store, "x/y.jpg", trust=True)
 
 
@@ -213,6 +213,6 @@ def test_the_other_tower_must_be_of_the_same_weights(photo_store: FeatureStore, 
 def test_only_the_features_of_two_towers_share_a_space(photos: Path, tmp_path: Path, clip: Path) -> None:
     layer = "visual.ln_post"
     store = embed(photos, tmp_path / "s", backbone=f"open_clip/local-dir:{clip}", layer=("features", layer))
-    assert search(store, "a cat", layer="features", k=1, weights=str(clip)).num_rows == 1
+    assert search(store, "a cat", layer="features", k=1, weights=str(clip)).table.num_rows == 1
     with pytest.raises(UsageError, match=f"by words by {layer}: only the features share a space"):
         search(store, "a cat", layer=layer, k=1, weights=str(clip))

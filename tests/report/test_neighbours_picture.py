@@ -167,8 +167,8 @@ def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any])
     found = make_found()
     for table, name, message in (
         (found, "n.jpg", r"must end in \.png"),
-        (found.slice(0, 0), "n.png", "no neighbours"),
-        (found.set_column(3, "rank", pa.nulls(6, pa.int64())), "n.png", "no neighbours"),
+        (found.slice(0, 0), "n.png", "no query has neighbours"),
+        (found.set_column(3, "rank", pa.nulls(6, pa.int64())), "n.png", "no query has neighbours"),
         (found.rename_columns({"score": "scores"}), "n.png", "'score'; did you mean 'scores'"),
         (found.drop_columns("uri"), "n.png", "no column 'uri'"),
     ):

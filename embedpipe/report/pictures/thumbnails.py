@@ -1,15 +1,16 @@
-"""Which items of a map are shown as pictures, where, and the pictures."""
+"""Small pictures of items: read side by side, and placed on a map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from embedpipe.decoding import decode_image
-from embedpipe.errors import ItemError
+from embedpipe.errors import EmbedpipeError
 from embedpipe.sources.opening import read_uri
 
 Points = npt.NDArray[np.float64]
@@ -18,6 +19,38 @@ Points = npt.NDArray[np.float64]
 MAX_UNREADABLE = 50
 #: Pixels between two pictures' places.
 GAP = 10
+#: Threads that read and decode pictures.
+READERS = 8
+
+
+def read_small(uris: Iterable[str], side: int) -> dict[str, Image.Image]:
+    """Read pictures and reduce them to at most ``side`` pixels; those that cannot be read are left out.
+
+    Parameters
+    ----------
+    uris : iterable of str
+        As the ``uri`` column of a store holds them.
+    side : int
+        Longest width or height in pixels.
+
+    Returns
+    -------
+    dict of str to PIL.Image.Image
+        URI -> picture of mode RGB.
+    """
+    known = sorted(set(uris))
+    with ThreadPoolExecutor(READERS) as pool:
+        pictures = pool.map(lambda uri: _read_small(uri, side), known)
+        return {uri: picture for uri, picture in zip(known, pictures, strict=True) if picture is not None}
+
+
+def _read_small(uri: str, side: int) -> Image.Image | None:
+    try:
+        picture = decode_image(read_uri(uri))
+    except EmbedpipeError:
+        return None
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
 
 
 def spread_out(points: Points) -> Iterator[int]:
@@ -99,13 +132,11 @@ def read_thumbnails(
         uri = uris[row]
         if uri is None:
             continue
-        try:
-            picture = decode_image(read_uri(uri))
-        except ItemError:
+        picture = _read_small(uri, layout.side)
+        if picture is None:
             unreadable += 1
             continue
         if (centre := layout.place(points[row])) is None:
             continue
-        picture.thumbnail((layout.side, layout.side), Image.Resampling.LANCZOS)
         count -= 1
         yield row, centre, np.asarray(picture)
