@@ -97,9 +97,10 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     options["weights"] = name.removeprefix("checkpoint/") if name.startswith("checkpoint/") else "default"
     options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # random ones have none to keep
     found = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
-    print(f"\ntrained on {found.train:,} photos of the source for {found.seconds:,.0f} s on {found.device}")
-    print(f"  accuracy on {found.test.rows:,} others: {found.test.probe:.1%} before, {found.test.tuned:.1%} after")
-    print(f"  kept: epoch {found.best} of {len(found.epochs) - 1}{'' if found.best else ', the plain backbone'}")
+    print(f"\ntrained on {found.train_rows:,} photos of the source for {found.seconds:,.0f} s on {found.device}")
+    test, kept = found.test, "" if found.best_epoch else ", the plain backbone"
+    print(f"  accuracy on {test.rows:,} others: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
+    print(f"  kept: epoch {found.best_epoch} of {len(found.epochs) - 1}{kept}")
     return found
 
 

@@ -16,8 +16,7 @@ from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark, FineTuneResult
@@ -35,14 +34,14 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 def finetune(
     source: Source,
     *,
-    to: Annotated[Path, typer.Option("--to", help="The run's folder: new, or that of a run to go on with.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder of the run: new, or that of a run to continue.")],
     head: Annotated[
         Path | None, typer.Option("--head", help="Folder of a linear head; by default a calibrated logreg is fitted.")
     ] = None,
     label: Label = "label",
     backbone: Backbone = "",
     page: Annotated[
-        Path | None, typer.Option("--page", help="An .html file to watch: its curves are drawn anew after each epoch.")
+        Path | None, typer.Option("--page", help="Write the learning curves to this .html file after each epoch.")
     ] = None,
     device: Device = None,
     as_json: Json = False,
@@ -50,75 +49,79 @@ def finetune(
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Train the network itself, beginning with a linear head on its frozen features.
+    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT).
 
-    At first the network is as good as the head, as that becomes its last layer; then all weights are trained, and the
-    latest that the validation rows do not tell from the best are kept, or the head as it was where that was better.
-    Test rows are read once, at the end. A run that was stopped goes on where it was. The result is a backbone again,
-    with a head: `embed --backbone checkpoint/TO/backbone.safetensors`.
+    The head becomes the last layer of the network; then all weights are trained. The weights of the latest epoch whose
+    validation accuracy is within one standard error of the best are kept, or those of the linear probe if it is better.
+    The test rows are read once, at the end. The same command continues a run that was interrupted. The result is a
+    backbone, `embed --backbone checkpoint/TO/backbone.safetensors`, and a head on its features.
 
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
     from embedpipe.finetuning.finetune import finetune as run
-    from embedpipe.finetuning.training.launcher import first_of_launched, launched_with
+    from embedpipe.finetuning.training.launcher import is_first_process, launched_processes
     from embedpipe.store import FeatureStore
 
-    given: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
-    if page is None:
-        found = run(source, head, progress=not quiet, **given)
-    else:
-        from embedpipe.finetuning.training.page import follow_training, write_training
+    on_epoch = None
+    if page is not None:
+        from embedpipe.finetuning.training.page import page_writer
 
-        with follow_training(page, planned=options["epochs"], name=source) as on_epoch:
-            found = run(source, head, progress=not quiet, on_epoch=on_epoch, **given)
-        if first_of_launched():
-            write_training(found.epochs, page, finished=True, planned=options["epochs"], name=source, found=found)
-    if not first_of_launched():
+        on_epoch = page_writer(page, options["epochs"], to.name)
+    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
+    result = run(source, head, progress=not quiet, on_epoch=on_epoch, **arguments)
+    if not is_first_process():
         return 0
+    if page is not None:
+        result.to_html(page)
     if as_json:
-        show.json_value(found.to_dict())
+        show.json_value(result.to_dict())
     elif not quiet:
-        print_hand_off(found, source if FeatureStore.exists(source) else str(to / "features"), verbose)
-    for id, why in found.failed.items():
-        print(f"embedpipe: left out: {id}: {why}", file=sys.stderr)
-    return PARTLY_FAILED if found.failed and launched_with() == 1 else 0  # launchers take any other code for a crash
+        print_finetune(result, source if FeatureStore.exists(source) else str(to / "features"), verbose)
+    for id, reason in result.failed.items():
+        print(f"embedpipe: left out: {id}: {reason}", file=sys.stderr)
+    # A launcher takes any exit code but 0 for a crash.
+    return PARTLY_FAILED if result.failed and launched_processes() == 1 else 0
 
 
-def print_hand_off(found: FineTuneResult, before: str, verbose: bool) -> None:
-    """Print what `embedpipe.finetune` did."""
-    zero, test = found.step_zero, found.test
+def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
+    """Print the result of `embedpipe.finetune`; ``store`` holds the features of the backbone before training."""
+    check, test = result.initial_check, result.test
     print(
-        f"trained on {found.train:,} images, stopped by {found.validation:,} others, {found.seconds:,.0f} s on "
-        f"{found.device} in {found.precision}, augmentation {found.augmentation}"
+        f"trained on {result.train_rows:,} images, validated on {result.validation_rows:,}, in "
+        f"{result.seconds:,.0f} s on {result.device} in {result.precision}, augmentation {result.augmentation}"
     )
-    for note in found.notes:
+    for note in result.notes:
         print(f"note: {note}")
     print(
-        f"the network gives the stored head's answers: {zero.stored:.2%} and {zero.network:.2%} of {zero.rows:,} "
-        f"validation rows, logits within {zero.largest:.1g}; that head may have learned from these, so the training "
-        "begins with it fitted on training rows alone"
+        f"initial check on {check.rows:,} validation rows: head on stored features {check.head_accuracy:.2%}, network "
+        f"on images {check.network_accuracy:.2%}, logits differ by at most {check.largest_logit_difference:.1g}"
     )
-    table = Table("epoch", "training loss", "validation accuracy", "log-loss", "s", box=None)
-    for one in found.epochs:
-        loss = "" if one.training_loss is None else f"{one.training_loss:.4f}"
-        best = " *" * (one.number == found.best)
-        table.add_row(f"{one.number}{best}", loss, f"{one.accuracy:.2%}", f"{one.log_loss:.4f}", f"{one.seconds:,.1f}")
+    table = Table("epoch", "training loss", "validation accuracy", "validation log-loss", "s", box=None)
+    for epoch in result.epochs:
+        table.add_row(
+            f"{epoch.number}{' *' * (epoch.number == result.best_epoch)}",
+            "" if epoch.training_loss is None else f"{epoch.training_loss:.4f}",
+            f"{epoch.validation_accuracy:.2%}",
+            f"{epoch.validation_log_loss:.4f}",
+            f"{epoch.seconds:,.1f}",
+        )
     show.print_table(table)
-    if found.best:
+    if result.best_epoch:
         print(
-            f"\n{test.rows:,} test rows, read once: probe {test.probe:.2%}, fine-tuned {test.tuned:.2%}: "
-            f"{100 * test.difference:+.2f} points ({100 * test.low:+.2f} to {100 * test.high:+.2f})"
+            f"\n{test.rows:,} test rows, read once: linear probe {test.linear_probe:.2%}, fine-tuned "
+            f"{test.finetuned:.2%}, a difference of {100 * test.difference:+.2f} points (95 % interval "
+            f"{100 * test.low:+.2f} to {100 * test.high:+.2f})"
         )
     else:
-        print(f"\n{test.rows:,} test rows, read once: probe {test.probe:.2%}")
-        print("the probe was kept, as nothing trained was better on the validation rows: they are the same")
-    weights = show.plain(found.backbone)
-    print(f"a backbone again: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
-    print(f"and its head: embedpipe predict {show.plain(found.head)} DATA --weights {weights} --to predictions.csv")
-    splits = show.plain(str(Path(found.folder, "splits.parquet")))
-    print(f"on rows that it has not seen: embedpipe evaluate {show.plain(before)} NEW.features --splits {splits}")
+        print(f"\n{test.rows:,} test rows, read once: linear probe {test.linear_probe:.2%}")
+        print("the linear probe was kept, because no epoch was better on the validation rows")
+    weights, head = show.plain(result.backbone), show.plain(result.head)
+    splits = show.plain(str(Path(result.folder, "splits.parquet")))
+    print(f"to embed with it: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
+    print(f"to predict with it: embedpipe predict {head} DATA --weights {weights} --to predictions.csv")
+    print(f"to compare on its test rows: embedpipe evaluate {show.plain(store)} NEW.features --splits {splits}")
     if verbose:
-        print(f"splits {found.splits_id}")
+        print(f"splits {result.splits_id}")
 
 
 @app.command(rich_help_panel="Fine-tune")

@@ -18,9 +18,8 @@ from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.split_options import SplitOptions
-from embedpipe.finetuning.training.launcher import first_of_launched
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.training.launcher import is_first_process
 from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130
@@ -99,7 +98,7 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
         try:
             code = command(**values)
         except EmbedpipeError as error:
-            if command.__name__ == "finetune" and not first_of_launched():  # the first of several says it
+            if command.__name__ == "finetune" and not is_first_process():  # the first of several says it
                 raise typer.Exit(error.exit_code) from error
             if values.get("verbose"):
                 traceback.print_exc()

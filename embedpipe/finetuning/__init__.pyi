@@ -6,5 +6,5 @@ from .benchmark.options import BenchmarkOptions as BenchmarkOptions
 from .benchmark.result import Benchmark as Benchmark
 from .estimator import FineTunedClassifier as FineTunedClassifier
 from .options import FineTuneOptions as FineTuneOptions
+from .options import SplitOptions as SplitOptions
 from .result import FineTuneResult as FineTuneResult
-from .split_options import SplitOptions as SplitOptions

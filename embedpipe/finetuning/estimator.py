@@ -1,4 +1,4 @@
-"""`FineTunedClassifier`: images in, classes out, by a network that is trained whole, as a scikit-learn classifier."""
+"""`FineTunedClassifier`: a scikit-learn classifier of images that fine-tunes a network."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ from embedpipe.embedding.transformer import items_of, refuse_items
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.run_folder import architecture
-from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
+from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
+from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.finetuning.training.images import ImageSet, Rows
-from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
+from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
-from embedpipe.heads import Head
-from embedpipe.heads.scoring import FitReport
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items
@@ -42,18 +40,19 @@ from embedpipe.sources.listing import Listing
 from embedpipe.splits.grouped import fold_numbers
 
 _TRAINING = FineTuneOptions()
-#: What a pickle has of a network: its tensors, in the processor's memory, and its last layer.
-Carried = tuple[StateDict, LinearHead]
-#: Pictures that go through the network at a time where nothing is learned.
-BATCH = 64
+#: What a pickle holds of the network: its tensors, on the CPU, and its last layer.
+PickledNetwork = tuple[StateDict, LinearHead]
+#: Batch size for embedding and prediction.
+INFERENCE_BATCH_SIZE = 64
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classify images by a network that begins as a frozen backbone with a linear head, and is then trained whole.
+    """Classifier of images that fine-tunes a pretrained network, starting from a linear head on its features (LP-FT).
 
-    The head is a calibrated logistic regression on the backbone's features (LP-FT: Kumar, Raghunathan, Jones, Ma and
-    Liang, ICLR 2022). Some of the rows are held out, near-duplicates on one side, and the latest epoch that they do not
-    tell from the best is kept, or the untrained network where that was better on them. Pickles carry the trained
+    The head is a calibrated logistic regression on the features of the frozen backbone; then all weights are trained
+    (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). A part of the rows is held out for validation, with
+    near-duplicates on the same side. The weights of the latest epoch whose validation accuracy is within one standard
+    error of the best are kept, or those of the linear probe if its accuracy is higher. Pickles hold the trained
     weights.
 
     Parameters
@@ -61,14 +60,14 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     backbone, weights, arch
         As in `BackboneOptions`.
     epochs, batch_size, accumulate, optimizer, learning_rate, weight_decay, patience, freeze_until, lora, augment, seed
-        As in `FineTuneOptions`; the seed also chooses the rows that are held out.
+        As in `FineTuneOptions`; the seed also chooses the validation rows.
     validation_fraction : float
-        Share of the rows that is held out: one row in 2, 3, 4..., whichever is nearest.
+        Share of the rows held out for validation, above 0 and up to 0.5; rounded to one row in 2, 3, 4, ...
     near_duplicates : float or "off"
-        Centred cosine of the frozen features from which rows are near-duplicates and stay on one side,
-        or ``"off"``.
+        Centred cosine of the frozen features from which rows are near-duplicates and stay on the same side, or
+        ``"off"``.
     device : str, optional
-        Where to train and predict; the GPU if it works, else the processor.
+        Where to train and predict; by default the GPU if it works, else the CPU.
     verbose : bool
         Show progress on standard error.
 
@@ -76,17 +75,22 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     classes_ : array (n_classes,)
     epochs_ : list of Epoch
-        The network before any training, and after each epoch.
+        From epoch 0, the network before training, on.
     best_epoch_ : int
-        Number of the epoch whose weights were kept: 0 where the probe was better on the held-out rows; then the head
-        is fitted on all.
+        Number of the epoch whose weights were kept; 0 if the linear probe was better on the validation rows. The probe
+        is then fitted on all rows.
     spec_ : BackboneSpec
-        Of the backbone that it began with.
+        The backbone before training.
+
+    See Also
+    --------
+    embedpipe.finetune : The same training for a feature store; its runs can be resumed.
 
     Examples
     --------
-    >>> model = FineTunedClassifier(epochs=5).fit(paths, y)  # doctest: +SKIP
+    >>> model = FineTunedClassifier("timm/resnet18", epochs=5).fit(paths, y)  # doctest: +SKIP
     >>> model.predict(new_paths)  # doctest: +SKIP
+    array(['cat', 'dog'], dtype='<U3')
     """
 
     def __init__(
@@ -131,69 +135,70 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Embed the images, fit the head, and train.
+        """Embed the images, fit the linear head, and fine-tune the network.
 
         Parameters
         ----------
         X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes
-            Or a table or array with one such column.
+            Or a table or array with one column of these.
         y : array (n_samples,)
             Strings, integers or booleans.
 
         Raises
         ------
         UsageError
-            If a parameter is wrong, or images cannot be read or decoded; the message names them and says why.
+            If a parameter is wrong, or images cannot be read or decoded; the message names the images and the reasons.
         TrainingDataError
-            If there is too little to learn from, or the loss is not finite.
+            If there are too few labels, or the loss is not finite.
         BackboneError
             If the network cannot be loaded or trained.
         """
         options = self._training_options()
         items, y = items_of(X), column_or_1d(y)
         if len(items) != len(y):
-            raise UsageError(f"X has {len(items)} items and y has {len(y)} labels: give one label each")
+            raise UsageError(f"X and y must have the same length, got {len(items)} items and {len(y)} labels")
         check_classification_targets(y)
         classes, position = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise TrainingDataError(
-                f"all {len(y)} labels are {classes.tolist()[0]!r}: give images of two classes at least"
+                f"y must have two classes or more, got {len(y)} labels that are all {classes.tolist()[0]!r}"
             )
         backbone = self._load()
-        vectors = _through(items, backbone.network, lambda pixels: backbone.forward(pixels.numpy())["embedding"])
-        train, validation = self._divide(vectors, position)
+        vectors = _run_network(items, backbone.network, lambda pixels: backbone.forward(pixels.numpy())["embedding"])
+        train, validation = self._split(vectors, position)
 
-        def probe(rows: Rows) -> LinearHead:
-            fitted = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[rows], position[rows])
-            report = FitReport("classification", "none", len(rows))
-            return linear_of(Head("logreg", fitted, backbone.spec, "y", "", "", 0, report))
+        def fit_probe(rows: Rows) -> LinearHead:
+            logreg = TemperatureCalibratedClassifier(TunedLogisticRegression())
+            return fold_estimator(logreg.fit(vectors[rows], position[rows]))
 
-        # torch's generator is the user's, and training seeds it.
+        # Training seeds torch's global generators; the caller's state is restored.
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
-            network = ClassifierNetwork(backbone, probe(train), options.batch_norm, options.lora, options.seed)
-            images = _image_set(_listed(items), backbone.network, options.seed)
-            trainer = Trainer(network, images, position.astype(np.int64), train, validation, options, softened=SOFTENED)
+            network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
+            images = _image_set(_list_images(items), backbone.network, options.seed)
+            trainer = Trainer(
+                network, images, position.astype(np.int64), train, validation, options, softening=SOFTENING
+            )
             run = trainer.fit(Progress(self.verbose))
             if not run.best.number:
-                network.put_head(probe(np.arange(len(y))))
+                network.set_head(fit_probe(np.arange(len(y))))
         self.classes_ = classes
         self.spec_ = backbone.spec
         self.epochs_: list[Epoch] = run.epochs
         self.best_epoch_ = run.best.number
-        self._trained: ClassifierNetwork | Carried = network
+        self._trained: ClassifierNetwork | PickledNetwork = network
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the classes' probabilities of images, float64 (n_samples, n_classes).
+        """Return the probabilities of the classes, float64 (n_samples, n_classes).
 
         Raises
         ------
         UsageError
-            If images cannot be read or decoded; the message names them and says why.
+            If images cannot be read or decoded; the message names the images and the reasons.
         """
         check_is_fitted(self, "classes_")
         if isinstance(self._trained, tuple):
-            self._trained = _rebuilt(self.spec_, *self._trained, choose_device(self.device)[0])
+            self._trained = _restore_network(self.spec_, *self._trained, choose_device(self.device)[0])
         network = self._trained.eval()
         device = network.last.weight.device
 
@@ -202,17 +207,17 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 values: npt.NDArray[np.float64] = network(pixels.to(device)).cpu().double().numpy()
             return values
 
-        shares: npt.NDArray[np.float64] = softmax(_through(items_of(X), network.network, logits), axis=1)
-        return shares
+        probabilities: npt.NDArray[np.float64] = softmax(_run_network(items_of(X), network.network, logits), axis=1)
+        return probabilities
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the most probable class of each image, (n_samples,); raises what `predict_proba` does."""
-        most = self.predict_proba(X).argmax(axis=1)
-        predicted: npt.NDArray[Any] = self.classes_[most]
+        """Return the most probable class of each image, (n_samples,); raises the errors of `predict_proba`."""
+        probabilities = self.predict_proba(X)
+        predicted: npt.NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return predicted
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle carries."""
+        """Return the state for pickling, with the tensors of the network on the CPU."""
         state = dict(super().__getstate__())
         if isinstance(network := state.get("_trained"), ClassifierNetwork):
             tensors = network.network.module.state_dict()
@@ -227,11 +232,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _training_options(self) -> FineTuneOptions:
-        """Return the checked parameters of the training. Raises UsageError."""
+        """Return the parameters of the training. Raises UsageError if one is wrong."""
         if not 0 < self.validation_fraction <= 0.5:
-            raise UsageError(
-                f"validation_fraction={self.validation_fraction} is not above 0 and up to 0.5: 0.2 is usual"
-            )
+            raise UsageError(f"validation_fraction must be above 0 and at most 0.5, got {self.validation_fraction}")
         names = {field.name for field in dataclasses.fields(FineTuneOptions)}
         check_near_duplicates(self.near_duplicates)
         return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
@@ -242,8 +245,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert isinstance(backbone, ImageBackbone)
         return backbone
 
-    def _divide(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
-        """Return the rows to train on, with all classes, and those held out: classes even, near-duplicates whole."""
+    def _split(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
+        """Split the rows, stratified and with near-duplicates on the same side; every class has training rows."""
         cosine = self.near_duplicates
         groups = np.arange(len(y)) if cosine == "off" else near_duplicate_groups(vectors, cosine)
         parts = round(1 / self.validation_fraction)
@@ -252,13 +255,13 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held_out &= ~np.isin(groups, groups[unknown])
         if not held_out.any():
             raise TrainingDataError(
-                f"{len(y)} images are too few to train on and to stop by: give more, or join fewer near-duplicates "
-                f"(near_duplicates={self.near_duplicates})"
+                f"{len(y)} images are too few for training and validation rows. Give more, or raise near_duplicates, "
+                f"which is {self.near_duplicates}"
             )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _listed(items: list[Any]) -> Listing:
+def _list_images(items: list[Any]) -> Listing:
     return list_items(items, [f"{row:09d}" for row in range(len(items))])
 
 
@@ -267,20 +270,22 @@ def _image_set(listing: Listing, network: ImageNetwork, seed: int) -> ImageSet:
     return ImageSet(listing.read, ids, uris, network.preprocessing, seed)
 
 
-def _through(items: list[Any], network: ImageNetwork, run: Callable[[Tensor], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return what ``run`` makes of pictures as the network sees them, (n, k). Raises UsageError unless all are good."""
-    listing = _listed(items)
+def _run_network(
+    items: list[Any], network: ImageNetwork, run: Callable[[Tensor], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Preprocess images and return the values of ``run`` for them, (n, k). Raises UsageError if an image fails."""
+    listing = _list_images(items)
     images = _image_set(listing, network, seed=0)
-    parts = [run(pixels) for _, pixels in images.batches(np.arange(len(items)), BATCH) if len(pixels)]
+    parts = [run(pixels) for _, pixels in images.batches(np.arange(len(items)), INFERENCE_BATCH_SIZE) if len(pixels)]
     refuse_items({row: failure.message for row, failure in sorted(images.failed.items())}, listing)
     values = np.concatenate(parts)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
-    refuse_items(dict.fromkeys(bad, "the network gives values that are not finite"), listing)
+    refuse_items(dict.fromkeys(bad, "the network returns values that are not finite"), listing)
     return values
 
 
-def _rebuilt(spec: BackboneSpec, state: StateDict, head: LinearHead, device: torch.device) -> ClassifierNetwork:
-    """Return the network that a pickle carried."""
+def _restore_network(spec: BackboneSpec, state: StateDict, head: LinearHead, device: torch.device) -> ClassifierNetwork:
+    """Rebuild the network of a pickle."""
     provider, name = split_name(architecture(spec))
     network = get_provider(provider).load(name, StoredWeights(state, "a pickle"), offline=True)
     assert isinstance(network, ImageNetwork)

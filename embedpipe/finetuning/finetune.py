@@ -1,4 +1,4 @@
-"""`finetune`: from a store and a linear head to a trained network, and back to a backbone and a head of it."""
+"""`finetune`: fine-tunes the backbone of a store, starting from a linear head (LP-FT)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.solvers.column_stats import Floats
-from embedpipe.finetuning import run_folder as place
-from embedpipe.finetuning.linear_probe import aligned, fitted_anew, open_probe, usual_probe
-from embedpipe.finetuning.lock import working_alone
-from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.result import FineTuneResult, Measured, StepZero
-from embedpipe.finetuning.source import image_set_of, load_frozen, open_images
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning import run_folder
+from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, open_probe, refit_probe
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
+from embedpipe.finetuning.source import load_frozen, open_image_set, open_images
 from embedpipe.finetuning.split_rows import Rows, SplitRows, read_split_rows
-from embedpipe.finetuning.training.classifier_network import SOFTENED, ClassifierNetwork
+from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
-from embedpipe.finetuning.training.linear_head import LinearHead, estimator_of, linear_of
+from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
 from embedpipe.finetuning.training.trainer import OnEpoch, Trainer
 from embedpipe.heads import Head
-from embedpipe.heads.scoring import FitReport, measure
+from embedpipe.heads.scoring import FitReport, measure_logits
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.splits import Splits
 from embedpipe.statistics import paired_interval
@@ -42,9 +40,9 @@ if TYPE_CHECKING:
     from embedpipe._utils.parameters import FineTuneParameters
 
 OPTIONS = (FineTuneOptions, SplitOptions, ReloadOptions)
-#: How much less accurate the network may be at first than the stored head is on stored vectors of the same pictures:
-#: if it is less, it does not see what was embedded.
-SAME = 0.01
+#: Largest allowed difference in validation accuracy between the head on stored features and the network before
+#: training. A larger one means that the network does not see the images that were embedded.
+ACCURACY_TOLERANCE = 0.01
 
 
 @takes_options(*OPTIONS)
@@ -60,37 +58,37 @@ def finetune(
     on_epoch: OnEpoch | None = None,
     **options: Unpack[FineTuneParameters],
 ) -> FineTuneResult:
-    """Train the network behind a store, beginning with a linear head on its features.
+    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT).
 
-    The head with its scaler and calibration becomes the network's last layer, then all weights are trained (LP-FT:
-    Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The latest epoch that the validation rows do not tell from the
-    best is kept, or the untrained network where that was better on them. Test rows are read once, at the end. A run
-    that is killed goes on where it was, to the same weights bit for bit on a processor; one that is finished is read
-    again. Where a launcher (``accelerate launch``, ``torchrun``) began several processes, they train together, each on
-    its GPU and its share of every batch.
+    The head, with its scaler and calibration, becomes the last layer of the network; then all weights are trained
+    (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The weights of the latest epoch whose validation accuracy is
+    within one standard error of the best are kept, or those of the linear probe if its accuracy is higher. The test
+    rows are read once, at the end.
+
+    A run that was interrupted continues where it stopped, on a CPU to bit-identical weights; a finished run is loaded.
+    If a launcher (``accelerate launch``, ``torchrun``) has started several processes, each trains on its own GPU and
+    its share of every batch.
 
     Parameters
     ----------
     source : FeatureStore or path
-        A store of images with labels, whose files are read again; or the images, as `embedpipe.embed` takes them, which
-        are embedded into ``features`` in the run's folder first.
+        A store of images with labels, whose image files are read again. Or images, as `embedpipe.embed` takes them;
+        they are embedded into ``TO/features`` first.
     head : Head or path, optional
-        A linear head on this store's features; by default a calibrated ``logreg`` is fitted. Its choices (penalty,
-        temperature) are kept, and it is fitted again on the training rows alone, as it may have seen the others.
+        A linear head on features of this store; by default a calibrated ``logreg`` is fitted. The head is fitted again
+        on the training rows, with the penalty and temperature it has, because it may have seen the other rows.
     to : str or path-like
-        A new or empty folder, or that of an earlier run of the same.
+        A new or empty folder, or the folder of an earlier run with the same data and options.
     label : str
-        The column to learn, where no head says.
+        The column to learn; ignored if ``head`` is given, which has its own.
     backbone : str
-        What embeds images that are in no store yet.
+        ``PROVIDER/NAME``, for images that are not in a store.
     device : str, optional
-        Where to train; the fastest usable device by default.
+        ``cpu``, ``cuda`` or ``cuda:1``; by default the fastest device that works.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     on_epoch : callable, optional
-        Is given the list of all `Epoch` so far, after each: to show how it goes.
-    **options
-        Fields of `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
+        Called after each epoch with the list of all epochs so far.
 
     Returns
     -------
@@ -100,55 +98,66 @@ def finetune(
     Raises
     ------
     UsageError
-        If an argument is wrong, the head is not linear, or the folder is of another run.
+        If an argument is wrong, the head is not linear, or the folder holds another run.
     TrainingDataError
-        If there is too little to learn from, or the pictures are not those that were embedded.
+        If there are too few labels, or the images are not those that were embedded.
     SpecMismatchError
-        If the head is of another backbone than the store.
+        If the head and the store have different backbones.
     BackboneError
         If the network cannot be loaded or trained.
 
+    See Also
+    --------
+    embedpipe.advise : Estimates whether fine-tuning is worth it.
+    embedpipe.benchmark : Compares it with the linear probe and with training from scratch.
+    FineTunedClassifier : The same training as a scikit-learn estimator.
+
     Examples
     --------
-    >>> embedpipe.finetune("photos.features", "photos.head", to="photos.tuned")  # doctest: +SKIP
+    >>> result = embedpipe.finetune("photos.features", to="photos.tuned", epochs=5)  # doctest: +SKIP
+    >>> result  # doctest: +SKIP
+    FineTuneResult('photos.tuned': epoch 5 of 5, test accuracy 89.0%, linear probe 85.0%)
+    >>> store = embedpipe.embed(  # doctest: +SKIP
+    ...     "new_photos", "new.features", backbone=f"checkpoint/{result.backbone}"
+    ... )
     """
-    chosen, split_options, reload_options = build_options(OPTIONS, options)
+    training, split_options, reload_options = build_options(OPTIONS, options)
     workers = Workers.launched(device)
-    with contextlib.ExitStack() as alone:
+    with contextlib.ExitStack() as lock:
 
-        def opened() -> tuple[str, str, Path]:
-            folder = place.check_folder(to)
-            alone.enter_context(working_alone(folder))
-            features = folder / place.FEATURES
-            store, name = open_images(source, features, label, backbone, device, progress, reload_options)
-            return store.path, name, folder
+        def open_run() -> tuple[str, str, Path]:
+            folder = run_folder.check_folder(to)
+            lock.enter_context(run_folder.lock_folder(folder))
+            features = folder / run_folder.FEATURES
+            store, column = open_images(source, features, label, backbone, device, progress, reload_options)
+            return store.path, column, folder
 
-        path, label, folder = workers.from_first(opened)
+        path, label, folder = workers.from_first(open_run)
         store = FeatureStore(path)
-        given = None if head is None else open_probe(head, store)
-        split = read_split_rows(store, given.label if given else label, split_options)
-        probe = workers.from_first(lambda: given or usual_probe(store, label, split))
-        stored = aligned(linear_of(probe), split.classes)
-        key = _key(store, stored, split, chosen)
-        done = workers.from_first(lambda: place.read_result(folder))
-        if done is None:
+        given_head = None if head is None else open_probe(head, store)
+        split = read_split_rows(store, given_head.label if given_head else label, split_options)
+        probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
+        initial = align_classes(fold_head(probe), split.classes)
+        key = _run_key(store, initial, split, training)
+        finished = workers.from_first(lambda: run_folder.read_result(folder))
+        if finished is None:
             frozen = load_frozen(probe.spec, reload_options, workers.device or device)
             show = Progress(progress if workers.first else False, detail=True)
-            found = _hand_off(probe, stored, frozen, split, store, folder, chosen, key, workers, show, on_epoch)
-            found.notes += _seen(given, store)
+            result = _train(probe, initial, frozen, split, store, folder, training, key, workers, show, on_epoch)
+            result.notes += _leakage_notes(given_head, store)
             if workers.first:
-                place.write_result({"key": key, **found.to_dict()}, folder)
-                (folder / place.STATE).unlink(missing_ok=True)
-            workers.wait()  # all may read what the first has written
-            return found
-    if done.pop("key") != key:
-        raise UsageError(f"{str(folder)!r} holds a run of other data or options: name another folder (--to)")
-    return place.hand_off_of(done, folder)
+                run_folder.write_result({"key": key, **result.to_dict()}, folder)
+                (folder / run_folder.STATE).unlink(missing_ok=True)
+            workers.wait()  # the other processes may read the files that the first has written
+            return result
+    if finished.pop("key") != key:
+        raise UsageError(f"{str(folder)!r} holds a run on other data or options: give another folder (--to)")
+    return run_folder.load_result(finished, folder)
 
 
-def _hand_off(
+def _train(
     probe: Head,
-    stored: LinearHead,
+    initial: LinearHead,
     frozen: ImageBackbone,
     split: SplitRows,
     store: FeatureStore,
@@ -159,12 +168,13 @@ def _hand_off(
     progress: Progress,
     on_epoch: OnEpoch | None,
 ) -> FineTuneResult:
-    """Train, from where a killed run was, and write weights, head and splits."""
+    """Train, or continue an interrupted run, and write weights, head and splits."""
     X = read_finite(store, probe.spec.layers, split.ids)
     learned = np.sort(np.concatenate([split.train, split.validation]))
-    start, usual = workers.from_first(lambda: [fitted_anew(probe, X, split, rows) for rows in (split.train, learned)])
-    images = image_set_of(split, frozen, options.seed)
-    network = ClassifierNetwork(frozen, stored, options.batch_norm, options.lora, options.seed)
+    # The network starts from the head fitted on the training rows; the test compares it with the head fitted on both.
+    start, full = workers.from_first(lambda: [refit_probe(probe, X, split, rows) for rows in (split.train, learned)])
+    images = open_image_set(split, frozen, options.seed)
+    network = ClassifierNetwork(frozen, initial, options.batch_norm, options.lora, options.seed)
     trainer = Trainer(
         network,
         images,
@@ -172,127 +182,129 @@ def _hand_off(
         split.train,
         split.validation,
         options,
-        state=folder / place.STATE,
+        state=folder / run_folder.STATE,
         key=key,
-        softened=SOFTENED,
+        softening=SOFTENING,
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
     )
-    step_zero = _step_zero(trainer, stored, X, split)
-    network.put_head(start)
+    initial_check = _check_initial_network(trainer, initial, X, split)
+    network.set_head(start)
     run = trainer.fit(progress)
-    if not run.best.number:  # the probe was better, and may have the validation rows, too
-        network.put_head(usual)
+    if not run.best.number:  # the linear probe was better: use the one with all labels
+        network.set_head(full)
     rows, logits = trainer.logits(split.test)
     images.require(len(rows), len(split.test), "test")
     if workers.first:
-        place.save_backbone(trainer.last_state, frozen.spec, folder / place.LAST)
-        place.save_backbone(network.network.module.state_dict(), frozen.spec, folder / place.BEST)
+        run_folder.save_backbone(trainer.last_state, frozen.spec, folder / run_folder.LAST)
+        run_folder.save_backbone(network.network.module.state_dict(), frozen.spec, folder / run_folder.BEST)
         _save_head(probe, trainer, rows, logits, split, folder)
-        _divided(split).save(folder / place.SPLITS)
-    left_out: dict[str, str] = {}
-    for share in workers.gathered(images.left_out):
-        left_out |= share
+        _test_splits(split).save(folder / run_folder.SPLITS)
+    failed: dict[str, str] = {}
+    for failures in workers.gather(images.left_out):
+        failed |= failures
     return FineTuneResult(
         folder=str(folder),
-        backbone=str(folder / place.BEST),
-        head=str(folder / place.HEAD),
+        backbone=str(folder / run_folder.BEST),
+        head=str(folder / run_folder.HEAD),
         epochs=run.epochs,
-        best=run.best.number,
-        step_zero=step_zero,
-        test=_measure(rows, logits, usual, X, split),
-        train=len(split.train),
-        validation=len(split.validation),
+        best_epoch=run.best.number,
+        initial_check=initial_check,
+        test=_compare_with_probe(rows, logits, full, X, split),
+        train_rows=len(split.train),
+        validation_rows=len(split.validation),
         splits_id=split.splits.identity,
         seconds=sum(epoch.seconds for epoch in run.epochs),
         device=f"{workers.count} x {trainer.device.type}" if workers.count > 1 else str(trainer.device),
         precision=trainer.precision,
         augmentation=trainer.augmentation,
-        failed=left_out,
+        failed=failed,
         notes=list(split.splits.notes),
     )
 
 
-def _seen(head: Head | None, store: FeatureStore) -> list[str]:
-    """Say whether a head's choices may know the test rows."""
+def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
+    """Return a note if the penalty and temperature of a head may have been chosen on test rows."""
     if head is None or (head.is_of(store) and head.report.measured_on == "test" and not head.report.fine_tuned):
         return []
     return [
-        "the head's penalty and temperature were chosen before, perhaps on test rows too: without --head they are not"
+        "the penalty and temperature of the given head may have been chosen on test rows. Leave out --head to choose "
+        "them on training and validation rows"
     ]
 
 
-def _key(store: FeatureStore, stored: LinearHead, split: SplitRows, options: FineTuneOptions) -> str:
-    """Return what makes a run what it is, as one number: data, labels, split, head and options."""
+def _run_key(store: FeatureStore, initial: LinearHead, split: SplitRows, options: FineTuneOptions) -> str:
+    """Return a digest of data, labels, split, head and options: runs with the same key give the same result."""
     digest = hashlib.sha256(json.dumps([store.spec.fingerprint(), dataclasses.asdict(options)]).encode())
     digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
-    for values in (split.y, split.train, split.validation, split.test, stored.weight, stored.bias):
+    for values in (split.y, split.train, split.validation, split.test, initial.weight, initial.bias):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 
-def _step_zero(trainer: Trainer, stored: LinearHead, X: npt.NDArray[np.float32], split: SplitRows) -> StepZero:
-    """Hold the network against the stored head on the validation rows, before any training."""
+def _check_initial_network(
+    trainer: Trainer, head: LinearHead, X: npt.NDArray[np.float32], split: SplitRows
+) -> InitialCheck:
+    """Compare the network before training with the head on stored features, on the validation rows."""
     rows, logits = trainer.logits(split.validation)
     trainer.images.require(len(rows), len(split.validation), "validation")
-    expected = stored.logits(X[rows])
-    right, network = (float((each.argmax(axis=1) == split.y[rows]).mean()) for each in (expected, logits))
-    # Only differences of logits count.
-    apart = np.abs((logits - logits.mean(1, keepdims=True)) - (expected - expected.mean(1, keepdims=True)))
-    if abs(right - network) > SAME + 1 / len(rows):
+    expected = head.logits(X[rows])
+    head_accuracy, network_accuracy = (
+        float((values.argmax(axis=1) == split.y[rows]).mean()) for values in (expected, logits)
+    )
+    # Softmax does not change if a constant is added to all logits of a row, so each row is centred.
+    differences = np.abs((logits - logits.mean(1, keepdims=True)) - (expected - expected.mean(1, keepdims=True)))
+    if abs(head_accuracy - network_accuracy) > ACCURACY_TOLERANCE + 1 / len(rows):
         raise TrainingDataError(
-            f"the stored head is right on {right:.1%} of {len(rows)} validation rows, and the network that begins with "
-            f"it on {network:.1%}: it does not see what was embedded. Is it the right --weights? If pictures or "
-            "embedpipe have changed, embed again"
+            f"before training, the network must be as accurate as the head on stored features: on {len(rows)} "
+            f"validation rows the network has {network_accuracy:.1%} and the head {head_accuracy:.1%}. Check "
+            "--weights; if images or embedpipe have changed, embed again"
         )
-    return StepZero(right, network, float(apart.max()), len(rows))
+    return InitialCheck(head_accuracy, network_accuracy, float(differences.max()), len(rows))
 
 
-def _divided(split: SplitRows) -> Splits:
-    """Return the division that was trained by, for comparing the network with others on rows that it has not seen."""
+def _test_splits(split: SplitRows) -> Splits:
+    """Return the split of the run, to compare the network with others on its test rows."""
     train = np.sort(np.concatenate([split.train, split.validation]))
     tune = [(np.searchsorted(train, split.train), np.searchsorted(train, split.validation))]
-    one = dataclasses.replace(split.splits.resamples[0], train=train, test=split.test, tune=tune)
-    notes = ["one division: the network was trained on all other rows"]
+    resample = dataclasses.replace(split.splits.resamples[0], train=train, test=split.test, tune=tune)
+    notes = ["one split: the network was trained on all other rows"]
     return dataclasses.replace(
-        split.splits, resamples=[one], description="test rows of a fine-tuned network", notes=notes
+        split.splits, resamples=[resample], description="test rows of a fine-tuned network", notes=notes
     )
 
 
-def _measure(rows: Rows, logits: Floats, usual: LinearHead, X: npt.NDArray[np.float32], split: SplitRows) -> Measured:
-    """Hold the trained network against a head that learned from the same labels, on the test rows."""
-    probe, tuned = (each.argmax(axis=1) == split.y[rows] for each in (usual.logits(X[rows]), logits))
-    both, first, second = ((probe & tuned).sum(), (probe & ~tuned).sum(), (tuned & ~probe).sum())
-    low, high = paired_interval(int(both), int(first), int(second), int((~probe & ~tuned).sum()), 0.95)
+def _compare_with_probe(
+    rows: Rows, logits: Floats, full: LinearHead, X: npt.NDArray[np.float32], split: SplitRows
+) -> ProbeComparison:
+    """Compare the fine-tuned network with a linear probe that was fitted on the same labels, on the test rows."""
+    probe, tuned = (values.argmax(axis=1) == split.y[rows] for values in (full.logits(X[rows]), logits))
+    both, probe_only = int((probe & tuned).sum()), int((probe & ~tuned).sum())
+    tuned_only, neither = int((tuned & ~probe).sum()), int((~probe & ~tuned).sum())
+    low, high = paired_interval(both, probe_only, tuned_only, neither, 0.95)
     difference = float(tuned.mean() - probe.mean())
-    return Measured(len(rows), float(probe.mean()), float(tuned.mean()), difference, low, high)
+    return ProbeComparison(len(rows), float(probe.mean()), float(tuned.mean()), difference, low, high)
 
 
 def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, folder: Path) -> None:
-    """Save the network's last layer as a head of the backbone that the rest of it has become."""
-    network, weights = trainer.network, folder / place.BEST
-    arch = place.architecture(probe.spec)
+    """Save the last layer of the network as a head on the features of the trained backbone."""
+    arch = run_folder.architecture(probe.spec)
     options = BackboneOptions(
-        backbone=f"checkpoint/{weights}",
+        backbone=f"checkpoint/{folder / run_folder.BEST}",
         arch=arch if arch.startswith("python:") else None,
         layer=tuple(layer.name for layer in probe.spec.layers),
     )
     spec = dataclasses.replace(load_with_options(options, "cpu").spec, layers=probe.spec.layers)
-    linear = network.head(split.classes)
     report = FitReport("classification", "test", len(split.train), fine_tuned=True)
-    # Its vectors are not at hand, and its logits say all.
-    given = LinearHead(np.eye(len(split.classes)), np.zeros(len(split.classes)), split.classes, unit=False)
-    y = split.classes[np.concatenate([split.y[split.train], split.y[rows]])]
-    values = np.concatenate([np.zeros((len(split.train), logits.shape[1])), logits])
-    measured = (np.arange(len(split.train)), np.arange(len(split.train), len(y)))
-    measure(estimator_of(given), values, y, [measured], report, lambda _, __: estimator_of(given), lambda count=1: None)
+    y_test, y_train = (split.classes[split.y[part]] for part in (rows, split.train))
+    measure_logits(logits, y_test, y_train, split.classes, report)
     Head(
         name="fine-tuned",
-        estimator=estimator_of(linear),
+        estimator=trainer.network.head(split.classes).to_estimator(),
         spec=spec,
         label=probe.label,
         store=probe.store,
         store_id=probe.store_id,
         store_version=probe.store_version,
         report=report,
-    ).save(folder / place.HEAD)
+    ).save(folder / run_folder.HEAD)

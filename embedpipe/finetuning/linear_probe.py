@@ -1,4 +1,4 @@
-"""The linear head that a network begins with."""
+"""The linear probe: the head that becomes the last layer of the network before fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import clone_with_chosen_params, fit_on
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer
-from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
+from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.heads import Head, load_head
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
@@ -24,10 +24,10 @@ from embedpipe.heads.wrapping import wrap_estimator
 from embedpipe.store import FeatureStore
 
 
-def calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:
-    """Fit what ``fit(store, "logreg", calibrate=True)`` fits, its penalty and temperature chosen inside these rows.
+def fit_calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:
+    """Fit the estimator of ``fit(store, "logreg", calibrate=True)``: penalty and temperature are chosen on these rows.
 
-    Raises TrainingDataError if they are too few.
+    Raises TrainingDataError if there are too few rows.
     """
     name, estimator = make_estimator("logreg", "classification", len(X))
     estimator = wrap_estimator(name, estimator, "classification", FitOptions(calibrate=True), None)
@@ -36,52 +36,47 @@ def calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:
         try:
             return fit_on(estimator, X, y)
         except ValueError as error:
-            raise TrainingDataError(f"no probe can be fitted on {len(X)} labels: {error}") from error
+            raise TrainingDataError(f"cannot fit a linear probe on {len(X)} labels: {error}") from error
 
 
-def usual_probe(store: FeatureStore, label: str, split: SplitRows) -> Head:
-    """Return a calibrated logistic regression on all but the test rows, which choose nothing either."""
+def fit_default_probe(store: FeatureStore, label: str, split: SplitRows) -> Head:
+    """Fit a calibrated logistic regression on the training and validation rows."""
     layer = network_layer(store)
     rows = np.sort(np.concatenate([split.train, split.validation]))
     X = read_finite(store, [layer], split.ids)[rows]
     report = FitReport("classification", "none", len(rows))
-    estimator = calibrated_logreg(X, split.classes[split.y[rows]])
-    return Head(
-        "logreg", estimator, store.spec.only(layer.name), label, store.path, store.table_id, store.version, report
-    )
+    estimator = fit_calibrated_logreg(X, split.classes[split.y[rows]])
+    spec = store.spec.only(layer.name)
+    return Head("logreg", estimator, spec, label, store.path, store.table_id, store.version, report)
 
 
 def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
-    """Return a head of this store.
-
-    Raises
-    ------
-    SpecMismatchError
-        If it is of another backbone.
-    """
+    """Load a head. Raises SpecMismatchError if it was fitted on features of another backbone than the store's."""
     probe = head if isinstance(head, Head) else load_head(head)
-    mine = store.spec.only(*probe.layers)
+    spec = store.spec.only(*probe.layers)
     probe.spec.require(
-        mine,
-        f"the head is of another backbone than {store.path!r}",
+        spec,
+        f"the head must have the backbone of {store.path!r}",
         "in the head",
         "in the store",
-        "Give the store that the head was fitted on, or fit one on this store.",
+        "Give the store that the head was fitted on, or fit a head on this store.",
     )
     return probe
 
 
-def fitted_anew(head: Head, X: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
-    """Return the head fitted on just these rows, with the choices that it made before."""
-    estimator = fit_on(clone_with_chosen_params(head.estimator), X[rows], split.classes[split.y[rows]])
-    return aligned(linear_of(dataclasses.replace(head, estimator=estimator)), split.classes)
+def refit_probe(probe: Head, X: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
+    """Fit the estimator of a head on these rows, with the penalty and temperature it has chosen before."""
+    estimator = fit_on(clone_with_chosen_params(probe.estimator), X[rows], split.classes[split.y[rows]])
+    return align_classes(fold_estimator(estimator, probe.name), split.classes)
 
 
-def aligned(linear: LinearHead, classes: npt.NDArray[Any]) -> LinearHead:
-    """Return the head with these classes in this order. Raises UsageError if it does not know one of them."""
-    if missing := [one for one in classes.tolist() if one not in set(linear.classes.tolist())]:
-        named = ", ".join(repr(one) for one in missing[:5])
-        raise UsageError(f"the head does not know {named}: fit it on this store's labels as they are now")
-    place = {one: at for at, one in enumerate(linear.classes.tolist())}
-    order = [place[one] for one in classes.tolist()]
+def align_classes(linear: LinearHead, classes: npt.NDArray[Any]) -> LinearHead:
+    """Return the head with these classes in this order. Raises UsageError if it lacks one of them."""
+    positions = {name: position for position, name in enumerate(linear.classes.tolist())}
+    if missing := [name for name in classes.tolist() if name not in positions]:
+        names = ", ".join(repr(name) for name in missing[:5])
+        raise UsageError(
+            f"the head must have all classes of the training rows, and lacks {names}: fit it on the current labels"
+        )
+    order = [positions[name] for name in classes.tolist()]
     return dataclasses.replace(linear, weight=linear.weight[order], bias=linear.bias[order], classes=classes)

@@ -1,14 +1,16 @@
-"""What a finished hand-off leaves on disk: weights that are a backbone again, a head of them, and how it went."""
+"""The folder of a fine-tuning run: its lock, the trained weights, the head on their features, and the result."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,18 +21,24 @@ from embedpipe.finetuning.result import FineTuneResult
 
 BEST, LAST = "backbone.safetensors", "last.safetensors"
 FEATURES, HEAD, RESULT, STATE, SPLITS = "features", "head", "result.json", "state.pt", "splits.parquet"
+LOCK = ".lock.part"
 
 
 def check_folder(to: str | Path) -> Path:
-    """Make the folder of a run, new or of an earlier one. Raises UsageError if something else is there."""
+    """Make the folder of a run, which may hold an earlier run.
+
+    Raises UsageError if it holds anything else.
+    """
     if "://" in os.fspath(to):
-        raise UsageError(f"{os.fspath(to)!r} is a URL: a network is saved in a local folder")
+        raise UsageError(f"to must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
-    ours = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST))
-    if any(place.is_file() for place in (folder, *folder.parents)) or (
-        folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not ours
+    has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST))
+    if any(path.is_file() for path in (folder, *folder.parents)) or (
+        folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run
     ):
-        raise UsageError(f"{str(folder)!r} is there and holds no run of `finetune`: give a new or empty folder")
+        raise UsageError(
+            f"to must be a new folder, an empty one or one of an earlier `finetune` run, got {str(folder)!r}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,47 +46,75 @@ def check_folder(to: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock ends with the block or the process.
+
+    Raises UsageError if another process holds the lock.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"another process is using {str(folder)!r}: wait until it ends, or give another folder (--to)"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot write in {str(folder)!r}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def architecture(spec: BackboneSpec) -> str:
-    """Return what ``--arch`` takes for a backbone of this spec: ``timm/resnet18``."""
+    """Return the ``--arch`` of the backbone, such as ``timm/resnet18``."""
     if spec.provider == "checkpoint":
         return spec.name
     return f"python:{spec.name}" if spec.provider == "python" else f"{spec.provider}/{spec.name}"
 
 
 def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -> None:
-    """Write a network's tensors as a file that `checkpoint/PATH` loads, with its architecture and preprocessing."""
-    about = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
-    if not (arch := architecture(spec)).startswith("python:"):  # code that a file must not name
-        about["architecture"] = arch
+    """Write the weights of a network, with architecture and preprocessing, as a file for ``checkpoint/PATH``."""
+    metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
+    if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
+        metadata["architecture"] = arch
     with whole_file(path) as part:
-        # Clones: tensors that are two names for one cannot be saved as they are.
-        save_file({name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}, part, metadata=about)
+        # safetensors refuses tensors that share memory, hence the clones.
+        save_file({name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}, part, metadata=metadata)
 
 
-def write_result(result: Mapping[str, Any], folder: Path) -> None:
-    """Write what came of a run; where this file is, the run is finished."""
+def write_result(values: Mapping[str, Any], folder: Path) -> None:
+    """Write the result of a run; this file marks the run as finished."""
     with whole_file(folder / RESULT) as part:
-        part.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        part.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_result` wrote, or None where no run is finished. Raises UsageError if it is damaged."""
+    """Return what `write_result` wrote, or None if no run has finished. Raises UsageError if the file is damaged."""
     path = folder / RESULT
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {**found, "key": found["key"]}
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {**values, "key": values["key"]}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UsageError(f"{str(path)!r} is damaged: delete it to train anew") from error
+        raise _damaged(path) from error
 
 
-def hand_off_of(values: dict[str, Any], folder: Path) -> FineTuneResult:
-    """Return what a finished run came to. Raises UsageError if its files are damaged or gone."""
+def load_result(values: dict[str, Any], folder: Path) -> FineTuneResult:
+    """Make the result of a finished run from its dict. Raises UsageError if files of the run are damaged or missing."""
     path = folder / RESULT
     if missing := [name for name in (BEST, HEAD) if not (folder / name).exists()]:
-        raise UsageError(f"{str(folder)!r} has lost {' and '.join(missing)}: delete {str(path)!r} to train anew")
+        raise UsageError(
+            f"{' and '.join(missing)} of the finished run in {str(folder)!r} must exist: delete {str(path)!r} to train "
+            "again"
+        )
     try:
         return FineTuneResult.from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{str(path)!r} is damaged: delete it to train anew") from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(f"{str(path)!r} is damaged: delete it to train again")

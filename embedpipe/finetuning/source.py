@@ -1,4 +1,4 @@
-"""What training begins with: a store of images, its frozen network, and its files read again."""
+"""Where fine-tuning reads from: the store, the image files it was made from, and its frozen backbone."""
 
 from __future__ import annotations
 
@@ -34,52 +34,55 @@ def open_images(
     progress: bool | None,
     reload: ReloadOptions,
 ) -> tuple[FeatureStore, str]:
-    """Return the store, or one of images that are embedded into ``features``, and its column to learn.
+    """Open a store, or embed images into ``features``; return the store and its label column.
 
-    Raises UsageError for a store of texts.
+    Raises UsageError if the store holds texts.
     """
     if isinstance(source, FeatureStore):
         store = source
     elif FeatureStore.exists(os.fspath(source)):
         if backbone:
-            raise UsageError(f"backbone={backbone!r} is for images, and {os.fspath(source)!r} is a store: leave it out")
+            raise UsageError(
+                f"backbone is only for images that are not in a store, got backbone={backbone!r} with the store "
+                f"{os.fspath(source)!r}: leave it out"
+            )
         store = FeatureStore(source)
     else:
-        named: dict[str, Any] = {} if label == "label" else {"label": label}
-        _claim(features, {"source": str(Path(source).resolve()), "label": label, "backbone": backbone})
-        named |= {"weights": reload.weights, "offline": reload.offline}
+        options: dict[str, Any] = {} if label == "label" else {"label": label}
+        _claim_folder(features, {"source": str(Path(source).resolve()), "label": label, "backbone": backbone})
+        options |= {"weights": reload.weights, "offline": reload.offline}
         try:
-            store = embed(source, features, backbone=backbone, device=device, progress=progress, **named)
+            store = embed(source, features, backbone=backbone, device=device, progress=progress, **options)
         except EmbedpipeError:
-            if not FeatureStore.exists(os.fspath(features)):  # nothing is claimed for what could not be begun
-                _claim_of(features).unlink(missing_ok=True)
+            if not FeatureStore.exists(os.fspath(features)):  # the folder stays free for another source
+                _claim_file(features).unlink(missing_ok=True)
             raise
-        label = "label"  # as the store calls it, whatever the source does
+        label = "label"  # the store's name of the column, whatever its name in the source
     if store.spec.modality != "image":
-        raise UsageError(f"{store.path!r} holds vectors of texts, and only networks of images are fine-tuned")
+        raise UsageError(f"only networks for images can be fine-tuned, and {store.path!r} holds features of texts")
     return store, label
 
 
-def _claim(features: Path, facts: dict[str, str]) -> None:
-    """Take a run's folder for one source, before anything of it is changed. Raises UsageError if it is another's."""
-    path, told = _claim_of(features), json.dumps(facts)
-    if path.exists() and path.read_text(encoding="utf-8") != told:
-        raise UsageError(f"{str(features.parent)!r} holds a run of other data: name another folder (--to)")
+def _claim_folder(features: Path, source: dict[str, str]) -> None:
+    """Note which source the folder of a run is for. Raises UsageError if it is for another source."""
+    path, text = _claim_file(features), json.dumps(source)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UsageError(f"{str(features.parent)!r} holds a run on other data: give another folder (--to)")
     with whole_file(path) as part:
-        part.write_text(told, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
 
-def _claim_of(features: Path) -> Path:
+def _claim_file(features: Path) -> Path:
     return features.with_suffix(".json")
 
 
 def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[[int], Any]:
-    """Return what reads a picture by position, if it is still the one that was embedded."""
+    """Return a function that reads an image by position and checks that it is the one that was embedded."""
 
     def read(row: int) -> Any:
         uri = uris[row]
         if uri is None:
-            raise ReadError("the store does not know where it is: embed it from a file")
+            raise ReadError("the store has no location for the image: embed it from a file")
         payload = read_uri(uri)
         if payload_hash(payload) != hashes[row]:
             raise ReadError(f"{uri} has changed since it was embedded: embed it again")
@@ -89,17 +92,17 @@ def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[
 
 
 def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device | str | None) -> ImageBackbone:
-    """Load the backbone of a store of images in full precision, whatever embedded them.
+    """Load the backbone of a store of images in fp32, whatever the precision of the store.
 
-    Raises what `embedpipe.backbones.reload.reload_backbone` does.
+    Raises the errors of `embedpipe.backbones.reload.reload_backbone`.
     """
     backbone = reload_backbone(dataclasses.replace(spec, precision="fp32"), reload, device, "the store")
     assert isinstance(backbone, ImageBackbone)
     return backbone
 
 
-def image_set_of(split: SplitRows, frozen: ImageBackbone, seed: int = 0) -> ImageSet:
-    """Return a store's pictures as that network sees them; the seed is of their augmentation."""
+def open_image_set(split: SplitRows, frozen: ImageBackbone, seed: int = 0) -> ImageSet:
+    """Return the images of a store with the preprocessing of the backbone; ``seed`` is for their augmentation."""
     read = image_reader(split.uris, split.hashes)
     pinned = frozen.device.type == "cuda"
     return ImageSet(read, split.ids.to_pylist(), split.uris, frozen.network.preprocessing, seed, pinned=pinned)

@@ -14,7 +14,7 @@ from embedpipe.backbones.spec import FEATURES, LayerSpec
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import read_rows
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.options import SplitOptions
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.splits import Splits
 from embedpipe.store import FeatureStore

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 from sklearn import metrics
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -135,6 +136,34 @@ def measure(
     return model
 
 
+def measure_logits(
+    logits: Floats, y: npt.NDArray[Any], y_train: npt.NDArray[Any], classes: npt.NDArray[Any], report: FitReport
+) -> None:
+    """Fill a classification report with the metrics of logits on test rows, and of the baseline.
+
+    Parameters
+    ----------
+    logits : float64 array (n_samples, n_classes)
+    y : array (n_samples,)
+        The true classes.
+    y_train : array (n_training_rows,)
+        The classes of the training rows, for the baseline.
+    classes : array (n_classes,)
+        In the order of the logits, sorted.
+    """
+    predicted = classes[logits.argmax(axis=1)]
+    margin = logits[:, 1] - logits[:, 0] if len(classes) == 2 else None
+    labels, counts = np.unique(y_train, return_counts=True)
+    scores = _class_metrics(y, predicted, classes, softmax(logits, axis=1), margin)
+    baseline = _score_class_baseline(y_train, y, classes, labels[counts.argmax()])
+    report.metrics = {name: [float(value)] for name, value in scores.items()}
+    report.baseline = {name: [float(value)] for name, value in baseline.items()}
+    report.measured_rows = len(y)
+    report.classes = classes.tolist()
+    if len(classes) <= MANY_CLASSES:
+        report.confusion = metrics.confusion_matrix(y, predicted, labels=classes).tolist()
+
+
 def _score(
     model: Any,
     X: npt.NDArray[Any],
@@ -155,10 +184,7 @@ def _score(
         mean = DummyRegressor().fit(X[train, :1], y[train]).predict(nothing)
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
         return scores, _score_numbers(mean, truth), predicted
-    always = DummyClassifier(strategy="constant", constant=[commonest]).fit(X[train, :1], y[train])
-    shares = DummyClassifier().fit(X[train, :1], y[train])
-    baseline = _score_classes(always, nothing, always.predict(nothing), truth, classes)
-    baseline["log_loss"] = _score_classes(shares, nothing, shares.predict(nothing), truth, classes)["log_loss"]
+    baseline = _score_class_baseline(y[train], truth, classes, commonest)
     scores = _score_classes(model, held_out, predicted, truth, classes)
     return {**scores, **_score_rejection(model, held_out, predicted == truth)}, baseline, predicted
 
@@ -170,6 +196,18 @@ def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
     return labels[counts.argmax()]
 
 
+def _score_class_baseline(
+    y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any], commonest: Any
+) -> dict[str, float]:
+    """Return the metrics of always predicting one class; the log-loss is that of the training rows' class shares."""
+    X_train, X = np.zeros((len(y_train), 1)), np.zeros((len(y), 1))
+    always = DummyClassifier(strategy="constant", constant=[commonest]).fit(X_train, y_train)
+    shares = DummyClassifier().fit(X_train, y_train)
+    baseline = _score_classes(always, X, always.predict(X), y, classes)
+    baseline["log_loss"] = _score_classes(shares, X, shares.predict(X), y, classes)["log_loss"]
+    return baseline
+
+
 def _score_classes(
     model: Any,
     X: npt.NDArray[Any],
@@ -177,6 +215,27 @@ def _score_classes(
     y: npt.NDArray[Any],
     classes: npt.NDArray[Any],
 ) -> dict[str, float]:
+    probabilities, margin = None, None
+    if len(model.classes_) == 2 and hasattr(model, "decision_function"):
+        margin = model.decision_function(X)
+    if hasattr(model, "predict_proba"):
+        # A class that was not in the training rows has probability zero, and counts as such.
+        probabilities = np.zeros((len(X), len(classes)))
+        probabilities[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 ones do not sum to one closely enough
+        if len(model.classes_) == 2 and margin is None:
+            margin = probabilities[:, 1]
+    return _class_metrics(y, predicted, classes, probabilities, margin)
+
+
+def _class_metrics(
+    y: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    classes: npt.NDArray[Any],
+    probabilities: Floats | None,
+    margin: Floats | None,
+) -> dict[str, float]:
+    """Return the metrics of predictions; ``margin`` ranks the rows by the second of two classes, (n_samples,)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
         scores = {
@@ -184,16 +243,10 @@ def _score_classes(
             "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
             "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
         }
-    second = model.decision_function(X) if hasattr(model, "decision_function") else None
-    if hasattr(model, "predict_proba"):
-        # A class that was not in the training rows has probability zero, and counts as such.
-        shares = np.zeros((len(X), len(classes)))
-        shares[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
-        shares /= shares.sum(axis=1, keepdims=True)  # float32 ones do not sum to one closely enough
-        scores["log_loss"] = metrics.log_loss(y, shares, labels=classes)
-        second = shares[:, 1] if second is None else second
-    if second is not None and len(classes) == len(np.unique(y)) == len(model.classes_) == 2:
-        scores["roc_auc"] = metrics.roc_auc_score(y, second)
+    if probabilities is not None:
+        scores["log_loss"] = metrics.log_loss(y, probabilities, labels=classes)
+    if margin is not None and len(classes) == len(np.unique(y)) == 2:
+        scores["roc_auc"] = metrics.roc_auc_score(y, margin)
     return scores
 
 

@@ -17,7 +17,7 @@ FAST = ("--epochs", "1", "--batch-size", "8", "--near-duplicates", "off", "--tru
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-eight plain pictures of two colours, a few of them of the wrong one."""
+    """A store of 48 images of two colours, a few of them with the wrong label."""
     root = tmp_path_factory.mktemp("cli")
     for i in range(48):
         colour = (200, 40 + i, 40) if (i % 2) ^ (i % 11 == 0) else (40, 40 + i, 200)
@@ -28,35 +28,35 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "store"
 
 
-def test_finetune_for_people_and_programs(store: Path, tmp_path: Path) -> None:
+def test_finetune_prints_commands_that_work(store: Path, tmp_path: Path) -> None:
     command = ("finetune", store, "--to", tmp_path / "tuned", *FAST)
     shown = run(*command)
     assert shown.exit_code == 0, shown.output
-    for words in ("the stored head's answers", "test rows, read once: probe", "a backbone again:", "--weights"):
+    for words in ("initial check on", "test rows, read once: linear probe", "to embed with it:", "--weights"):
         assert words in shown.stdout
     found = json.loads(run(*command, "--json").stdout)
     assert found["test"]["rows"] == 10
-    assert [one["number"] for one in found["epochs"]] == [0, 1]
-    again = next(line for line in shown.stdout.splitlines() if "and its head:" in line).split("embedpipe ")[1].split()
+    assert [epoch["number"] for epoch in found["epochs"]] == [0, 1]
+    line = next(line for line in shown.stdout.splitlines() if "to predict with it:" in line)
+    again = line.split("embedpipe ")[1].split()
     again = [str(store.parent / "photos") if word == "DATA" else word for word in again]
     again[again.index("predictions.csv")] = str(tmp_path / "predictions.csv")
     assert run(*again, "--trust").exit_code == 0
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 49
 
 
-def test_finetune_draws_live_curves(store: Path, tmp_path: Path) -> None:
+def test_finetune_writes_a_page(store: Path, tmp_path: Path) -> None:
     command = ("finetune", store, "--to", tmp_path / "tuned", "--page", tmp_path / "page.html", *FAST)
     assert run(*command).exit_code == 0
     written = (tmp_path / "page.html").read_text()
     assert written.count("<svg") == 2
-    assert "refresh" not in written
-    assert "10 test rows, read once" in written
+    assert "On 10 test rows, read once" in written
     (tmp_path / "page.html").unlink()
-    assert run(*command).exit_code == 0  # read, not run
-    assert "10 test rows, read once" in (tmp_path / "page.html").read_text()
+    assert run(*command).exit_code == 0  # the finished run is loaded
+    assert "On 10 test rows, read once" in (tmp_path / "page.html").read_text()
 
 
-def test_photos_that_are_gone_are_said_with_exit_code_3(store: Path, tmp_path: Path) -> None:
+def test_missing_photos_are_reported_with_exit_code_3(store: Path, tmp_path: Path) -> None:
     photo = sorted((store.parent / "photos" / "a").iterdir())[0]
     kept = photo.read_bytes()
     photo.unlink()

@@ -22,7 +22,7 @@ from embedpipe.finetuning.advice.advise import advise
 from embedpipe.finetuning.advice.pilot import PilotPlan, TrainingCost, pilot_runs, plan_pilot
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.store.schema import vector_column
 

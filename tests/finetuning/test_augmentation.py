@@ -1,4 +1,4 @@
-"""Augmented pictures: the network's own without, repeatable with, and never of another size."""
+"""Augmented images: reproducible, and always of the network's size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def picture():
     return decode_pixels(data.coffee(), RECIPE)
 
 
-def test_none_gives_the_networks_pixels(picture):
+def test_none_returns_the_preprocessed_pixels(picture):
     pixels = augment(picture, RECIPE, "none", np.random.default_rng(0))
     np.testing.assert_array_equal(pixels, to_pixels(picture, RECIPE))
 
 
 @pytest.mark.parametrize("strength", ["light", "strong"])
-def test_the_same_for_the_same_generator_and_else_another(picture, strength):
+def test_augmentation_depends_only_on_the_generator(picture, strength):
     first, again, other = (augment(picture, RECIPE, strength, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.shape == (32, 48, 3)
     assert first.dtype == np.uint8
@@ -43,18 +43,18 @@ def test_strong_changes_more_than_light(picture):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 400), (400, 2)])
-def test_pictures_of_any_shape(size):
+def test_images_of_any_shape_are_augmented(size):
     picture = decode_pixels(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8), RECIPE)
     for seed in range(10):
         assert augment(picture, RECIPE, "strong", np.random.default_rng(seed)).shape == (32, 48, 3)
 
 
-def test_mirrored_half_the_time(picture):
-    """A picture that is dark on its left is dark on its right in about half of the copies."""
+def test_half_of_the_images_are_flipped(picture):
+    """An image that is dark on the left is dark on the right in about half of the copies."""
     ramp = np.broadcast_to(np.linspace(0, 255, 200, dtype=np.uint8)[None, :, None], (150, 200, 3))
-    pictures = decode_pixels(np.ascontiguousarray(ramp), RECIPE)
-    mirrored = 0
+    gradient = decode_pixels(np.ascontiguousarray(ramp), RECIPE)
+    flipped = 0
     for seed in range(200):
-        pixels = augment(pictures, RECIPE, "light", np.random.default_rng(seed)).astype(float)
-        mirrored += pixels[:, 0].mean() > pixels[:, -1].mean()
-    assert 70 < mirrored < 130
+        pixels = augment(gradient, RECIPE, "light", np.random.default_rng(seed)).astype(float)
+        flipped += pixels[:, 0].mean() > pixels[:, -1].mean()
+    assert 70 < flipped < 130

@@ -32,10 +32,10 @@ from embedpipe.finetuning.benchmark.label_sampling import draw_labels, ladders, 
 from embedpipe.finetuning.benchmark.learners import redraw
 from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Cell
 from embedpipe.finetuning.benchmark.shifted_images import seed_of
-from embedpipe.finetuning.result import Epoch
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.split_rows import read_split_rows
-from embedpipe.finetuning.training.linear_head import linear_of
+from embedpipe.finetuning.training.epochs import Epoch
+from embedpipe.finetuning.training.linear_head import fold_head
 from embedpipe.heads.training_data import read_finite
 from embedpipe.statistics import Estimate
 
@@ -80,7 +80,7 @@ def test_all_learners_learn_from_the_same_rows(found: tuple[Benchmark, Path]) ->
         assert {name: len(values) for name, values in cell.shifted.items()} == {"gaussian_noise": 2, "fog": 2}
         assert cell.shifted_accuracy == pytest.approx(np.mean(cell.shifted_correct), abs=1e-5)
         assert cell.seconds > 0
-        assert cell.initial_accuracy == (cell.epochs[0].accuracy if cell.epochs else cell.initial_accuracy)
+        assert cell.initial_accuracy == (cell.epochs[0].validation_accuracy if cell.epochs else cell.initial_accuracy)
         assert bool(cell.epochs) == (cell.learner != "linear-probe")
     for labels in result.label_counts:
         probes, tuned = result.cells_of("linear-probe", labels), result.cells_of("lp-ft", labels)
@@ -149,7 +149,7 @@ def test_networks_see_the_pixels_that_probes_see(made: Path, tmp_path: Path) -> 
     X = read_finite(store, store.spec.layers, split.ids)
     head = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(X[rows], split.classes[split.y[rows]])
     made_head = dataclasses.replace(embedpipe.fit(store, "logreg", folds=0), estimator=head)
-    linear, backbone = linear_of(made_head), embedpipe.load_backbone(TINY)
+    linear, backbone = fold_head(made_head), embedpipe.load_backbone(TINY)
     right = []
     for name in ("gaussian_noise", "fog"):
         for severity in (1, 5):

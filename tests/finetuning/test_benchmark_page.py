@@ -18,7 +18,7 @@ from embedpipe.finetuning.benchmark import charts as learning_charts
 from embedpipe.finetuning.benchmark.charts import LOOKS, draw_curves, take_means
 from embedpipe.finetuning.benchmark.page import points, write_benchmark
 from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Cell, Learner, LearnerDifference, Savings
-from embedpipe.finetuning.result import Epoch
+from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.statistics import Estimate
 
 #: Of each learner: accuracy with endless labels, and labels at which half the way from chance is done.
@@ -58,7 +58,7 @@ def cell(learner: Learner, labels: int, seed: int, severities: Sequence[int]) ->
         log_loss=0.2 + 2.5 * (1 - accuracy),
         initial_accuracy=reached("linear-probe", labels) if learner in ("linear-probe", "lp-ft") else 0.1,
         epochs=epochs,
-        best_epoch=max(epochs, key=lambda epoch: epoch.accuracy).number if epochs else 0,
+        best_epoch=max(epochs, key=lambda epoch: epoch.validation_accuracy).number if epochs else 0,
         seconds=3.0 + 0.02 * labels if learner == "linear-probe" else sum(epoch.seconds for epoch in epochs),
         shifted={
             kind: [accuracy - lost * (1 + i / 3) * severity for severity in severities]
@@ -112,7 +112,11 @@ def contrast(found: Benchmark, learner: Learner, reference: Learner, labels: int
         return Estimate(mean := float(np.mean(values)), mean - half, mean + half)
 
     trained = all(one.epochs and other.epochs for one, other in both)
-    after = at([one.epochs[1].accuracy - other.epochs[1].accuracy for one, other in both]) if trained else None
+    after = (
+        at([one.epochs[1].validation_accuracy - other.epochs[1].validation_accuracy for one, other in both])
+        if trained
+        else None
+    )
     robust = [
         one.shifted_accuracy - other.shifted_accuracy
         for one, other in both

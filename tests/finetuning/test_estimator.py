@@ -1,4 +1,4 @@
-"""`FineTunedClassifier` in scikit-learn's hands."""
+"""`FineTunedClassifier`: training, pickles, and the tools of scikit-learn."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticR
 from embedpipe.finetuning.estimator import FineTunedClassifier
 from embedpipe.splits.grouped import fold_numbers
 
-#: The pictures look alike to the small network.
+#: The images are near-duplicates for the small network.
 FAST = {"epochs": 2, "batch_size": 8, "near_duplicates": "off"}
 
 
 def stripes(count: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pictures of upright and of lying stripes, in noise: what means of random filters hardly tell apart."""
+    """Make noisy images of vertical and horizontal stripes, which a linear probe on random features cannot separate."""
     rng = np.random.default_rng(seed)
     pictures = []
     for i in range(count):
@@ -40,21 +40,21 @@ def model(**parameters: object) -> FineTunedClassifier:
     return FineTunedClassifier(TINY, **{**FAST, **parameters})
 
 
-def test_untrained_it_is_the_probe() -> None:
+def test_without_epochs_it_is_the_linear_probe() -> None:
     X, y = stripes(40)
     found = model(epochs=0).fit(X, y)
-    assert [(one.number, one.training_loss) for one in found.epochs_] == [(0, None)]
+    assert [(epoch.number, epoch.training_loss) for epoch in found.epochs_] == [(0, None)]
     assert found.best_epoch_ == 0
     vectors = embedpipe.EmbeddingTransformer(TINY, store=None).fit(X).transform(X)
     train = fold_numbers(np.unique(y, return_inverse=True)[1], None, 5, np.random.default_rng(0)) != 0
     first = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[train], y[train])
-    assert first.score(vectors[~train], y[~train]) == found.epochs_[0].accuracy
+    assert first.score(vectors[~train], y[~train]) == found.epochs_[0].validation_accuracy
     probe = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors, y)
     np.testing.assert_array_equal(found.predict(X), probe.predict(vectors))
     np.testing.assert_allclose(found.predict_proba(X), probe.predict_proba(vectors), atol=1e-4)
 
 
-def test_training_learns_what_the_probe_cannot_and_keeps_the_best() -> None:
+def test_training_beats_the_probe_and_keeps_the_best_epoch() -> None:
     X, y = stripes(80)
     test, truth = stripes(60, seed=1)
     before = torch.random.get_rng_state()
@@ -62,12 +62,12 @@ def test_training_learns_what_the_probe_cannot_and_keeps_the_best() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     best = found.epochs_[found.best_epoch_]
     assert found.best_epoch_ > 0
-    assert best.accuracy > max(one.accuracy for one in found.epochs_) - 0.2
+    assert best.validation_accuracy > max(epoch.validation_accuracy for epoch in found.epochs_) - 0.2
     assert found.score(test, truth) > model(epochs=0).fit(X, y).score(test, truth) + 0.1
 
 
 @pytest.mark.parametrize("names", [["cat", "dog", "owl"], [7, 3, 5], [True, False]])
-def test_classes_of_any_kind_and_again_the_same(names: list[object]) -> None:
+def test_classes_of_any_type_and_reproducible(names: list[object]) -> None:
     X, _ = stripes(30)
     y = [names[i % len(names)] for i in range(30)]
     found = model().fit(X, pd.Series(y))
@@ -80,7 +80,7 @@ def test_classes_of_any_kind_and_again_the_same(names: list[object]) -> None:
     assert model(seed=1).fit(X, y).epochs_[1].training_loss != found.epochs_[1].training_loss
 
 
-def test_pickles_carry_the_trained_weights() -> None:
+def test_pickles_hold_the_trained_weights() -> None:
     X, y = stripes(40)
     found = model(learning_rate=0.01).fit(X, y)
     shares = found.predict_proba(X)
@@ -90,13 +90,13 @@ def test_pickles_carry_the_trained_weights() -> None:
     np.testing.assert_array_equal(twice.predict_proba(X), shares)
 
 
-def test_pickles_of_networks_of_timm_need_no_weights_file() -> None:
+def test_pickles_of_timm_networks_need_no_weights_file() -> None:
     X, y = stripes(20)
     found = FineTunedClassifier("timm/test_resnet", weights="none", **FAST | {"epochs": 1}).fit(X, y)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), found.predict_proba(X))
 
 
-def test_parameters_cross_validation_and_search() -> None:
+def test_cross_validation_and_grid_search() -> None:
     X, y = stripes(36)
     found = model(epochs=1)
     assert clone(found).get_params() == found.get_params()
@@ -106,7 +106,7 @@ def test_parameters_cross_validation_and_search() -> None:
     assert search.best_estimator_.learning_rate in (1e-4, 1e-2)
 
 
-def test_paths_bytes_and_tables_are_the_same_pictures(tmp_path: Path) -> None:
+def test_paths_bytes_and_tables_are_equivalent(tmp_path: Path) -> None:
     X, y = stripes(24)
     paths = [tmp_path / f"{i}.png" for i in range(24)]
     for path, pixels in zip(paths, X, strict=True):
@@ -117,20 +117,20 @@ def test_paths_bytes_and_tables_are_the_same_pictures(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.predict_proba(given), shares)
 
 
-def test_copies_stay_on_one_side_and_rare_classes_are_trained_on() -> None:
+def test_copies_stay_together_and_rare_classes_are_trained_on() -> None:
     rng = np.random.default_rng(0)
     first = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // (1 + i % 4) for i in range(20)]
     X, y = [*first, *first, first[0] // 9], [*range(4)] * 10 + [9]
     found = model(epochs=0, near_duplicates=1.0)
     vectors = embedpipe.EmbeddingTransformer(TINY, store=None).fit(X).transform(X)
-    train, held_out = found._divide(vectors, np.unique(y, return_inverse=True)[1])
-    assert len(train) + len(held_out) == 41
-    assert not set(train % 20) & set(held_out[held_out < 40] % 20)
+    train, validation = found._split(vectors, np.unique(y, return_inverse=True)[1])
+    assert len(train) + len(validation) == 41
+    assert not set(train % 20) & set(validation[validation < 40] % 20)
     assert 40 in train
     assert found.fit(X, y).classes_.tolist() == [0, 1, 2, 3, 9]
 
 
-def test_errors_name_the_value_and_the_fix(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
     X, y = stripes(20)
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken = [*X[:18], str(tmp_path / "broken.png"), str(tmp_path / "nowhere.png")]
@@ -138,28 +138,51 @@ def test_errors_name_the_value_and_the_fix(tmp_path: Path) -> None:
         model().fit(broken, y)
     with pytest.raises(UsageError, match=r"1 of 1 items(.|\n)*broken.png"):
         model(epochs=0).fit(X, y).predict([str(tmp_path / "broken.png")])
+
+
+def test_prediction_before_fit_is_refused() -> None:
     with pytest.raises(NotFittedError):
-        model().predict(X)
-    for given, labels, message in (
-        (X, y[:-1], "20 items and y has 19 labels"),
+        model().predict(stripes(20)[0])
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (stripes(20)[0], ["a"] * 19, "got 20 items and 19 labels"),
         ([], [], "empty"),
         ("photo.png", ["a"], "is a single item"),
-        (X, np.linspace(0, 1, 20), "continuous"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            model().fit(given, labels)
-    with pytest.raises(TrainingDataError, match="all 20 labels are 'a'"):
-        model().fit(X, ["a"] * 20)
-    with pytest.raises(TrainingDataError, match="too few to train on"):
-        model(near_duplicates=0.01).fit([X[0]] * 4, list("abab"))
-    for parameters, message in (
-        ({"validation_fraction": 0.8}, "validation_fraction=0.8 is not above 0"),
-        ({"epochs": -1}, "epochs=-1 is no whole number"),
-        ({"augment": "much"}, "augment='much'"),
+        (stripes(20)[0], np.linspace(0, 1, 20), "continuous"),
+        (stripes(20)[0], ["a"] * 20, "got 20 labels that are all 'a'"),
+    ],
+    ids=["length", "empty", "single item", "continuous", "one class"],
+)
+def test_invalid_training_data_is_refused(X: object, y: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model().fit(X, y)
+
+
+def test_too_few_images_are_refused() -> None:
+    X, _ = stripes(1)
+    with pytest.raises(TrainingDataError, match="too few for training and validation rows"):
+        model(near_duplicates=0.01).fit(X * 4, list("abab"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"validation_fraction": 0.8}, "validation_fraction must be above 0 and at most 0.5, got 0.8"),
+        ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
+        ({"augment": "much"}, "augment must be one of auto, none, light, strong, got 'much'"),
         ({"near_duplicates": 0.0}, "got 0.0"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            model(**parameters).fit(X, y)
+    ],
+)
+def test_invalid_parameters_are_refused(parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        model(**parameters).fit(*stripes(20))
+
+
+def test_unusable_backbones_are_refused() -> None:
+    X, y = stripes(20)
     with pytest.raises(UnknownBackboneError, match="resnet9999"):
         FineTunedClassifier("timm/resnet9999").fit(X, y)
     with pytest.raises(UsageError, match="embeds texts"):

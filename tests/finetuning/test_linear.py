@@ -1,4 +1,4 @@
-"""Stored heads as one affine map, and back: the same scores, or a refusal that says what to do."""
+"""Folding heads into one affine map and back: equal scores, or an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from embedpipe import CommonComponentRemover, FeatureStore, Head, VarianceFloorS
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.estimators import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
-from embedpipe.finetuning.training.linear_head import LinearHead, estimator_of, linear_of
+from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
 from embedpipe.store.schema import vector_column
 
 DIM = 9
@@ -61,7 +61,7 @@ LINEAR: dict[str, Any] = {
 
 
 def made_store(path: Path, classes: int) -> FeatureStore:
-    """Return a store of two layers of 6 and 3 values, whose rows have names of classes."""
+    """Make a store with layers of 6 and 3 values and a label column of class names."""
     X, y = clusters(30 * classes, classes, DIM, spread=1.5)
     spec = make_spec(6)
     store = FeatureStore.create(path, dataclasses.replace(spec, layers=(*spec.layers, LayerSpec("early", "avg", 3))))
@@ -84,7 +84,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, FeatureStore]:
 
 @pytest.fixture(scope="module")
 def head(stores: dict[int, FeatureStore]) -> Head:
-    """A head whose estimator a test replaces."""
+    """Fit a head whose estimator the tests replace."""
     return fit(stores[5], "lda", layer="features+early", folds=0)
 
 
@@ -93,7 +93,7 @@ def fitted(store: FeatureStore, estimator: Any, **options: Any) -> Head:
 
 
 def assert_same(linear: LinearHead, scores: npt.NDArray[np.float64], X: npt.NDArray[Any] = NEW) -> None:
-    """Assert that logits are the scores; of two classes with one score, that they differ by it and sum to 0."""
+    """Check that logits equal the scores; for two classes, that their difference does and that they sum to 0."""
     logits = linear.logits(X)
     assert logits.dtype == linear.weight.dtype == linear.bias.dtype == np.float64
     assert logits.shape == (len(X), len(linear.classes))
@@ -107,9 +107,9 @@ def assert_same(linear: LinearHead, scores: npt.NDArray[np.float64], X: npt.NDAr
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("name", LINEAR)
-def test_logits_are_the_heads_scores(stores: dict[int, FeatureStore], name: str, classes: int) -> None:
+def test_logits_equal_the_scores_of_the_head(stores: dict[int, FeatureStore], name: str, classes: int) -> None:
     head = fitted(stores[classes], LINEAR[name])
-    linear = linear_of(head)
+    linear = fold_head(head)
     assert linear.classes.tolist() == NAMES[:classes].tolist()
     assert linear.unit == ("unit" in name or name == "nested")
     scores = head.estimator.decision_function(NEW)
@@ -120,48 +120,50 @@ def test_logits_are_the_heads_scores(stores: dict[int, FeatureStore], name: str,
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("name", ["logreg", "ridge", "lda", "scaler", "unit, then scaler"])
-def test_the_calibration_is_folded_in(stores: dict[int, FeatureStore], name: str, classes: int) -> None:
+def test_calibration_is_folded_into_the_weights(stores: dict[int, FeatureStore], name: str, classes: int) -> None:
     head = fitted(stores[classes], LINEAR[name], calibrate=True)
     calibrated = head.estimator
     assert isinstance(calibrated, TemperatureCalibratedClassifier)
     assert abs(calibrated.temperature_ - 1) > 1e-3
-    linear = linear_of(head)
+    linear = fold_head(head)
     assert_same(linear, calibrated.estimator_.decision_function(NEW) / calibrated.temperature_)
     shares = softmax(linear.logits(NEW), axis=1)
     np.testing.assert_allclose(shares, calibrated.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", ["features+early", "early+features"])
-def test_columns_are_in_the_order_of_the_layers(stores: dict[int, FeatureStore], order: str) -> None:
+def test_columns_follow_the_order_of_the_layers(stores: dict[int, FeatureStore], order: str) -> None:
     head = fitted(stores[5], "logreg", layer=order)
     assert "+".join(head.layers) == order
-    assert_same(linear_of(head), head.estimator.decision_function(NEW))
+    assert_same(fold_head(head), head.estimator.decision_function(NEW))
     one = fitted(stores[5], "logreg", layer="features")
-    assert_same(linear_of(one), one.estimator.decision_function(NEW[:, :6]), NEW[:, :6])
+    assert_same(fold_head(one), one.estimator.decision_function(NEW[:, :6]), NEW[:, :6])
 
 
-def test_a_head_that_rejects_is_the_one_inside(stores: dict[int, FeatureStore]) -> None:
+def test_rejecting_head_is_folded_as_the_head_inside(stores: dict[int, FeatureStore]) -> None:
     head = fitted(stores[2], "logreg", calibrate=True, reject_share=0.1)
     assert isinstance(head.estimator, RejectingClassifier)
-    shares = softmax(linear_of(head).logits(NEW), axis=1)
+    shares = softmax(fold_head(head).logits(NEW), axis=1)
     np.testing.assert_allclose(shares, head.estimator.predict_proba(NEW), rtol=1e-9, atol=1e-12)
     pipeline = dataclasses.replace(head, estimator=Pipeline([("unit", "passthrough"), ("head", head.estimator)]))
-    assert_same(linear_of(pipeline), np.diff(linear_of(head).logits(NEW))[:, 0])
+    assert_same(fold_head(pipeline), np.diff(fold_head(head).logits(NEW))[:, 0])
 
 
-def test_components_that_an_option_removes(stores: dict[int, FeatureStore]) -> None:
+def test_removed_components_are_folded_into_the_weights(stores: dict[int, FeatureStore]) -> None:
     head = fitted(stores[5], "ridge", remove_components=2)
-    linear = linear_of(head)
+    linear = fold_head(head)
     assert_same(linear, head.estimator.decision_function(NEW))
     components = head.estimator.steps[0][1].components_
     np.testing.assert_allclose(linear.weight @ components.T, 0, atol=1e-12)
     scaled_later = fitted(stores[5], make_pipeline(Normalizer(), LogisticRegression()), remove_components=1)
-    with pytest.raises(UsageError, match=r"'common_components' .*before vectors are scaled to length one: fit one"):
-        linear_of(scaled_later)
+    with pytest.raises(
+        UsageError, match=r"Normalizer must be the first step, got CommonComponentRemover .*'common_components'"
+    ):
+        fold_head(scaled_later)
 
 
 def auto(normalisation: str, layer: str, part: slice, estimator: Any, X: npt.NDArray[Any], y: Any) -> AutoClassifier:
-    """Return an AutoClassifier that has picked what is given."""
+    """Return an AutoClassifier with the given choices."""
     made = AutoClassifier([("features", 6), ("early", 3)])
     made.n_features_in_, made.classes_, made.trials_ = DIM, np.unique(y), []
     made.layer_, made.normalisation_, made.head_ = layer, normalisation, "lda"
@@ -171,7 +173,7 @@ def auto(normalisation: str, layer: str, part: slice, estimator: Any, X: npt.NDA
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_what_auto_picked(head: Head, classes: int) -> None:
+def test_auto_classifier_is_folded_over_all_layers(head: Head, classes: int) -> None:
     X, y = clusters(30 * classes, classes, DIM, spread=1.5)
     joined = "features+early"
     for layer, part in {"early": slice(6, 9), "features": slice(0, 6), joined: slice(0, 9)}.items():
@@ -179,31 +181,31 @@ def test_what_auto_picked(head: Head, classes: int) -> None:
             picked = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
             found = dataclasses.replace(head, estimator=picked)
             if normalisation == "unit" and layer != joined:
-                with pytest.raises(UsageError, match=rf"it uses '{layer}' only.*\(--layer {layer}\)"):
-                    linear_of(found)
+                with pytest.raises(UsageError, match=rf"scales layer '{layer}' alone.* --layer {layer}$"):
+                    fold_head(found)
                 continue
-            linear = linear_of(found)
+            linear = fold_head(found)
             assert linear.weight.shape == (classes, DIM)
             shares = softmax(linear.logits(NEW), axis=1)
             np.testing.assert_allclose(shares, picked.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
-def test_auto_inside_a_head_that_rejects(stores: dict[int, FeatureStore]) -> None:
+def test_auto_inside_a_rejecting_head_is_folded(stores: dict[int, FeatureStore]) -> None:
     head = fitted(stores[2], "auto", layer=None, reject_share=0.1)
     assert isinstance(head.estimator.estimator_, AutoClassifier)
-    shares = softmax(linear_of(head).logits(NEW), axis=1)
+    shares = softmax(fold_head(head).logits(NEW), axis=1)
     np.testing.assert_allclose(shares, head.estimator.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
 NOT_LINEAR = {
-    "knn": "FaissKNNClassifier is not linear: fit one that is, such as logreg",
-    "centroid": "the scores of CentroidClassifier are not vectors times",
-    "gauss": "GaussianNB is not linear",
-    "curved": "SVC is not linear",
-    "pairs": "the scores of SVC are not vectors times",
-    "pca": r"its step 'pca' \(PCA\) is none that can be folded in: fit one with Normalizer",
-    "sum": r"its step 'normalizer' scales to norm 'l1': use Normalizer\(norm='l2'\)",
-    "scaler first": r"'standardscaler' \(StandardScaler\) comes before vectors are scaled to length one: fit one",
+    "knn": "must be linear, got FaissKNNClassifier. Fit a linear one, such as logreg",
+    "centroid": r"must be X @ coef_.T \+ intercept_, which it is not for CentroidClassifier",
+    "gauss": "must be linear, got GaussianNB",
+    "curved": "must be linear, got SVC",
+    "pairs": r"must be X @ coef_.T \+ intercept_, which it is not for SVC",
+    "pca": "steps must be Normalizer, StandardScaler or CommonComponentRemover, got PCA in step 'pca'",
+    "sum": "Normalizer must have norm='l2', got 'l1' in step 'normalizer'",
+    "scaler first": "Normalizer must be the first step, got StandardScaler before it in step 'standardscaler'",
 }
 MAKERS: dict[str, Any] = {
     "gauss": GaussianNB(),
@@ -217,35 +219,35 @@ MAKERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("name", NOT_LINEAR)
-def test_what_is_not_affine_is_refused(stores: dict[int, FeatureStore], name: str, calibrate: bool) -> None:
+def test_estimator_that_is_not_affine_is_refused(stores: dict[int, FeatureStore], name: str, calibrate: bool) -> None:
     head = fitted(stores[5], MAKERS.get(name, name), calibrate=calibrate)
     with pytest.raises(UsageError, match=NOT_LINEAR[name]) as refused:
-        linear_of(head)
-    assert str(refused.value).startswith(f"head {head.name!r} cannot become a network's last layer: ")
+        fold_head(head)
+    assert str(refused.value).startswith(f"head {head.name!r} cannot become the last layer of a network: ")
 
 
-def test_other_tasks_are_refused(tmp_path: Path) -> None:
+def test_regression_and_multilabel_heads_are_refused(tmp_path: Path) -> None:
     X, y = clusters(60)
     numbers = fit(make_store(tmp_path / "n", X, label=y + 0.5), "ridge", folds=0)
-    with pytest.raises(UsageError, match=r"head 'ridge' .*fitted for regression: fit one .*--task classification"):
-        linear_of(numbers)
+    with pytest.raises(UsageError, match=r"head 'ridge' is for regression\. Fit one with --task classification"):
+        fold_head(numbers)
     sets = [";".join(["a"] * (k != 1) + ["b"] * (k > 0)) for k in y.tolist()]
     several = fit(make_store(tmp_path / "s", X, label=sets), "logreg", task="multilabel", folds=0)
-    with pytest.raises(UsageError, match=r"head 'logreg' .*fitted for multilabel"):
-        linear_of(several)
+    with pytest.raises(UsageError, match="head 'logreg' is for multilabel"):
+        fold_head(several)
 
 
-def test_heads_of_texts_are_refused(tmp_path: Path) -> None:
+def test_head_for_texts_is_refused(tmp_path: Path) -> None:
     texts = [f"{a} and {b}" for words in TOPICS.values() for a in words[:4] for b in words[:4] if a != b]
     labels = [topic for topic, words in TOPICS.items() for a in words[:4] for b in words[:4] if a != b]
     table = pa.table({"id": [f"t{i}" for i in range(len(texts))], "text": texts, "label": labels})
     vectors = write_vectors(tmp_path / "topics.txt")
     head = fit(embed(table, tmp_path / "store", backbone=f"word-vectors/{vectors}"), "logreg", folds=0)
-    with pytest.raises(UsageError, match=r"head 'logreg' .*fitted on texts.*give a head of images"):
-        linear_of(head)
+    with pytest.raises(UsageError, match=r"only a head for images .*: head 'logreg' is for texts"):
+        fold_head(head)
 
 
-#: Steps by what they are to a map that comes after them.
+#: Transformers that can be folded into the map that follows them.
 STEPS: dict[str, Any] = {
     "unit": Normalizer(),
     "scaler": StandardScaler(),
@@ -259,7 +261,7 @@ STEPS: dict[str, Any] = {
     classes=st.integers(2, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_steps_are_folded_unless_they_come_before_length_one(
+def test_steps_are_folded_unless_they_precede_the_normalizer(
     head: Head, names: list[str], classes: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -267,28 +269,30 @@ def test_steps_are_folded_unless_they_come_before_length_one(
     y = np.arange(40) % classes
     estimator = Pipeline([*((f"{i}", clone(STEPS[name])) for i, name in enumerate(names)), ("head", RidgeClassifier())])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a system that removed components have made singular
+        warnings.simplefilter("ignore")  # removed components make the system singular
         found = dataclasses.replace(head, estimator=estimator.fit(X, y))
     if "unit" in names and any(name != "unit" for name in names[: len(names) - names[::-1].index("unit")]):
-        with pytest.raises(UsageError, match="before vectors are scaled to length one"):
-            linear_of(found)
+        with pytest.raises(UsageError, match="Normalizer must be the first step"):
+            fold_head(found)
     else:
-        assert_same(linear_of(found), estimator.decision_function(X), X)
+        assert_same(fold_head(found), estimator.decision_function(X), X)
 
 
 @given(classes=st.integers(2, 5), dim=st.integers(1, 12), unit=st.booleans(), seed=st.integers(0, 2**32 - 1))
-def test_an_estimator_gives_the_logits_again(head: Head, classes: int, dim: int, unit: bool, seed: int) -> None:
+def test_estimator_made_from_a_linear_head_gives_its_logits(
+    head: Head, classes: int, dim: int, unit: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     linear = LinearHead(rng.standard_normal((classes, dim)), rng.standard_normal(classes), NAMES[:classes], unit)
-    estimator, X = estimator_of(linear), rng.standard_normal((7, dim))
+    estimator, X = linear.to_estimator(), rng.standard_normal((7, dim))
     logits = linear.logits(X)
-    apart = logits[:, 1] - logits[:, 0]
+    difference = logits[:, 1] - logits[:, 0]
     np.testing.assert_allclose(estimator.predict_proba(X), softmax(logits, axis=1), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(estimator.decision_function(X), apart if classes == 2 else logits, atol=1e-12)
+    np.testing.assert_allclose(estimator.decision_function(X), difference if classes == 2 else logits, atol=1e-12)
     assert (estimator.predict(X) == NAMES[logits.argmax(axis=1)]).all()
     if classes == 2:
-        np.testing.assert_allclose(estimator.predict_proba(X)[:, 1], expit(apart), rtol=1e-9)
-    again = linear_of(dataclasses.replace(head, estimator=estimator))
+        np.testing.assert_allclose(estimator.predict_proba(X)[:, 1], expit(difference), rtol=1e-9)
+    again = fold_head(dataclasses.replace(head, estimator=estimator))
     assert again.unit == unit
     assert again.classes.tolist() == NAMES[:classes].tolist()
     assert_same(again, estimator.decision_function(X), X)
@@ -296,32 +300,32 @@ def test_an_estimator_gives_the_logits_again(head: Head, classes: int, dim: int,
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("name", ["logreg", "unit, then scaler"])
-def test_what_is_made_again_is_saved_and_loaded(
+def test_folded_head_is_saved_and_loaded(
     stores: dict[int, FeatureStore], tmp_path: Path, name: str, classes: int
 ) -> None:
     head = fitted(stores[classes], LINEAR[name], calibrate=True)
-    made = dataclasses.replace(head, estimator=estimator_of(linear_of(head)))
+    made = dataclasses.replace(head, estimator=fold_head(head).to_estimator())
     assert made.estimator.n_features_in_ == DIM
     made.save(tmp_path / "head")
     loaded = load_head(tmp_path / "head")
     rows = NEW.astype(np.float32)
     np.testing.assert_allclose(loaded.estimator.predict_proba(rows), head.estimator.predict_proba(rows), atol=1e-5)
     np.testing.assert_array_equal(loaded.estimator.decision_function(NEW), made.estimator.decision_function(NEW))
-    np.testing.assert_array_equal(linear_of(loaded).logits(NEW), linear_of(made).logits(NEW))
+    np.testing.assert_array_equal(fold_head(loaded).logits(NEW), fold_head(made).logits(NEW))
     assert loaded.predict(stores[classes])["label"].equals(head.predict(stores[classes])["label"])
 
 
-def test_float32_vectors_are_taken_as_they_are() -> None:
+def test_float32_vectors_are_not_changed() -> None:
     rng = np.random.default_rng(0)
     linear = LinearHead(rng.standard_normal((3, DIM)), np.zeros(3), np.arange(3), unit=True)
     rows = NEW.astype(np.float32)
     before = rows.copy()
     np.testing.assert_array_equal(linear.logits(rows), linear.logits(rows.astype(np.float64)))
     np.testing.assert_array_equal(rows, before)
-    assert not linear.logits(rows)[0].any()  # zeros have no direction
+    assert not linear.logits(rows)[0].any()  # a zero vector stays zero
 
 
-def test_torch_is_not_loaded() -> None:
+def test_linear_head_does_not_import_torch() -> None:
     script = "import sys, embedpipe.finetuning.training.linear_head; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

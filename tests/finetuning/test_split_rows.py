@@ -1,4 +1,4 @@
-"""Roles of rows: classes that are too rare to be divided, and those of which few rows are there to train on."""
+"""Split rows: rare classes, and classes without training rows."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError
-from embedpipe.finetuning.split_options import SplitOptions
+from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.split_rows import NO_CLASS, read_split_rows
 
-ALL_APART = SplitOptions(near_duplicates="off")
+NO_GROUPS = SplitOptions(near_duplicates="off")
 
 
-def test_a_class_that_is_too_rare_to_be_divided_takes_no_part(tmp_path: Path) -> None:
+def test_class_too_rare_to_split_is_left_out(tmp_path: Path) -> None:
     X, y = clusters(63, classes=2)
     label = [*np.array(["a", "c"])[y[:60]].tolist(), "b", "b", "b"]
-    split = read_split_rows(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
+    split = read_split_rows(make_store(tmp_path / "store", X, label=label), "label", NO_GROUPS)
     assert split.classes.tolist() == ["a", "c"]
     used = np.concatenate([split.train, split.validation, split.test])
     assert sorted(used.tolist()) == list(range(60))
@@ -29,21 +29,20 @@ def test_a_class_that_is_too_rare_to_be_divided_takes_no_part(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_few_rows_say_what_helps_here(tmp_path: Path, count: int) -> None:
+def test_too_few_rows_are_refused(tmp_path: Path, count: int) -> None:
     X, _ = clusters(20)
     label = ["a"] * (20 - count) + ["b"] * count
     with pytest.raises(TrainingDataError, match=r"label more rows, or declare .* in a column `split`"):
-        read_split_rows(make_store(tmp_path / "store", X, label=label), "label", ALL_APART)
+        read_split_rows(make_store(tmp_path / "store", X, label=label), "label", NO_GROUPS)
 
 
-def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
-    """Single rows of classes would else stop the training as often as one fifth of them is drawn."""
+def test_rare_classes_of_a_split_column_are_training_rows(tmp_path: Path) -> None:
     X, y = clusters(80, classes=2)
     rare = [f"rare {i}" for i in range(10)]
     label = [*np.array(["a", "b"])[y[:70]].tolist(), *rare]
     named = ["test" if i % 5 == 0 and i < 70 else "train" for i in range(80)]
     group = [f"patient {i // 2}" if i >= 70 or i % 5 else None for i in range(80)]
-    for name, options in (("alone", ALL_APART), ("groups", SplitOptions(near_duplicates="off", group="group"))):
+    for name, options in (("alone", NO_GROUPS), ("groups", SplitOptions(near_duplicates="off", group="group"))):
         columns = {"label": label, "split": named, "group": group if options.group else None}
         split = read_split_rows(make_store(tmp_path / name, X, **columns), "label", options)
         assert {*split.classes[split.y[split.train]]} == {"a", "b", *rare}
@@ -53,12 +52,12 @@ def test_a_split_column_has_rare_classes_trained_on(tmp_path: Path) -> None:
             assert not np.intersect1d(*sides).size
 
 
-def test_classes_without_a_training_row(tmp_path: Path) -> None:
-    """One in validation rows alone is trained on; those of one in test rows alone are left out, and it is said."""
+def test_classes_without_training_rows(tmp_path: Path) -> None:
+    """A class with validation rows only is moved to training; one with test rows only is left out with a note."""
     X, y = clusters(60, classes=2)
     label, named = np.array(["a", "b"])[y].tolist(), ["train", "train", "validation", "test"] * 15
     label[2], label[3] = "seen late", "never seen"
-    split = read_split_rows(make_store(tmp_path / "store", X, label=label, split=named), "label", ALL_APART)
+    split = read_split_rows(make_store(tmp_path / "store", X, label=label, split=named), "label", NO_GROUPS)
     assert split.classes.tolist() == ["a", "b", "seen late"]
     assert 2 in split.train
     assert len(split.train) == 31

@@ -72,7 +72,10 @@ def test_it_compares_both_backbones_on_the_same_photos(
     assert "left out of the source, as the target has them: 1" in done.out
     assert "8 labelled photos of 2 classes, 32 to measure on" in done.out
     result = json.loads((to / "result.json").read_text())
-    assert result["training"]["train"] + result["training"]["validation"] + result["training"]["test"]["rows"] == 60
+    assert (
+        result["training"]["train_rows"] + result["training"]["validation_rows"] + result["training"]["test"]["rows"]
+        == 60
+    )
     by_store = {Path(one["store"]).name: one for one in result["evaluation"]["candidates"]}
     means = {name: one["estimates"]["accuracy"]["value"] for name, one in by_store.items()}
     gain = 100 * (means["target-developed.features"] - means["target-plain.features"])

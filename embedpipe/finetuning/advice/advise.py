@@ -22,9 +22,8 @@ from embedpipe.finetuning.advice.result import Advice, NextStep
 from embedpipe.finetuning.advice.verdict import A_PILOT, Verdict, judge
 from embedpipe.finetuning.benchmark.cell_files import RunFolder
 from embedpipe.finetuning.benchmark.result import Benchmark
-from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.source import open_images
-from embedpipe.finetuning.split_options import SplitOptions
 from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore

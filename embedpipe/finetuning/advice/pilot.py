@@ -67,14 +67,14 @@ def time_training(
     TrainingDataError
         If none of the pictures can be read.
     """
-    from embedpipe.finetuning.source import image_set_of, load_frozen
+    from embedpipe.finetuning.source import load_frozen, open_image_set
     from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
     from embedpipe.finetuning.training.linear_head import LinearHead
     from embedpipe.finetuning.training.trainer import Trainer
 
     layer = network_layer(store)
     frozen = load_frozen(store.spec.only(layer.name), reload, device)
-    images = image_set_of(split, frozen, options.seed)
+    images = open_image_set(split, frozen, options.seed)
     nothing = np.zeros((len(split.classes), layer.dim))
     head = LinearHead(nothing, nothing[:, 0], split.classes, unit=False)
     few = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))

@@ -24,10 +24,9 @@ from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, kinds_of_shift
 from embedpipe.finetuning.benchmark.time_budget import plan_label_counts
-from embedpipe.finetuning.lock import working_alone
-from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_images
-from embedpipe.finetuning.split_options import SplitOptions
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
@@ -103,14 +102,14 @@ def benchmark(
     wanted = _checked(learners)
     kinds = kinds_of_shift(chosen)
     folder = RunFolder(to)
-    with working_alone(folder.path):
+    with lock_folder(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
         split = read_split_rows(store, label, split_options)
         pool = np.sort(np.concatenate([split.train, split.validation]))
         check_label_counts(chosen.label_counts, split.y, pool)
         kinds = [] if len(split.shifted) else kinds
         folder.claim(_key(store, split, kinds, training))
-        run = CellRunner(store, label, split, pool, kinds, training, reload_options, device, folder, Progress(progress))
+        run = CellRunner(store, split, pool, kinds, training, reload_options, device, folder, Progress(progress))
         budgets, seeds, notes = plan_label_counts(run, chosen, wanted)
         cells = run.cells(budgets, seeds, wanted)
         folder.clear()

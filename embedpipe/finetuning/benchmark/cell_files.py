@@ -11,8 +11,8 @@ from typing import Any
 from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.result import Cell
-from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.run_folder import FEATURES
+from embedpipe.finetuning.training.epochs import Epoch
 
 RUN, CELLS, PIXELS = "run.json", "cells", "pixels"
 

@@ -16,11 +16,9 @@ from embedpipe.finetuning.benchmark.learners import CellTrainer
 from embedpipe.finetuning.benchmark.result import Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupted, decoded
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import image_set_of, load_frozen
+from embedpipe.finetuning.source import load_frozen, open_image_set
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
 from embedpipe.finetuning.training.images import Rows
-from embedpipe.heads import Head
-from embedpipe.heads.scoring import FitReport
 from embedpipe.heads.training_data import read_finite
 from embedpipe.store import FeatureStore
 
@@ -33,7 +31,6 @@ class CellRunner:
     """Trains cells, or reads those that are finished; a network is loaded if there is one to train."""
 
     store: FeatureStore
-    label: str
     split: SplitRows
     pool: Rows
     kinds: list[tuple[str, int]]
@@ -73,7 +70,7 @@ class CellRunner:
         split, folder = self.split, self.folder
         layer = network_layer(self.store)
         frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
-        images, ids = image_set_of(split, frozen), split.ids.to_pylist()
+        images, ids = open_image_set(split, frozen), split.ids.to_pylist()
         reading = time.perf_counter()
         views = [decoded(images, split.test, CLEAN, folder.pixels, self.progress)]
         per_picture = (time.perf_counter() - reading) / max(len(split.test), 1)
@@ -88,13 +85,10 @@ class CellRunner:
         forward = time.perf_counter()
         frozen.forward(part)
         per_picture += (time.perf_counter() - forward) / len(part)
-        report = FitReport("classification", "none", len(self.pool))
-        store = self.store
-        head = Head("logreg", None, frozen.spec, self.label, store.path, store.table_id, store.version, report)
-        X = read_finite(store, [layer], split.ids)
+        X = read_finite(self.store, [layer], split.ids)
         first = {"device": str(frozen.device), "embedding": per_picture, "setup": time.perf_counter() - begin}
         folder.note(**{**first, **folder.facts})
-        return CellTrainer(split, X, frozen, head, self.options, self.reload, views, folder.facts["embedding"], folder)
+        return CellTrainer(split, X, frozen, self.options, self.reload, views, folder.facts["embedding"], folder)
 
     def _check_same(self, name: str, left_out: dict[str, str]) -> None:
         """Keep which pictures were left out; raise UsageError if finished cells were measured on others."""

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import SeedMean
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner
-from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.split_rows import SHIFTED
+from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.report.drawing import canvas
 from embedpipe.report.drawing.colours import PALETTE
 from embedpipe.report.drawing.svg import (
@@ -133,12 +133,21 @@ def draw_training(found: Benchmark, labels: int) -> str:
         trained = [cell for cell in cells if cell.epochs]
         for cell in trained:
             numbers = [epoch.number for epoch in cell.epochs]
-            panel.plot(numbers, [epoch.accuracy for epoch in cell.epochs], color=ON_PAGE[ink], linewidth=0.9, alpha=0.4)
+            panel.plot(
+                numbers,
+                [epoch.validation_accuracy for epoch in cell.epochs],
+                color=ON_PAGE[ink],
+                linewidth=0.9,
+                alpha=0.4,
+            )
             kept = kept_epoch(cell)
-            panel.plot(kept.number, kept.accuracy, marker, color=ON_PAGE[ink], markersize=6.5, markeredgecolor=PAPER)
+            style: Any = {"color": ON_PAGE[ink], "markersize": 6.5, "markeredgecolor": PAPER}
+            panel.plot(kept.number, kept.validation_accuracy, marker, **style)
         if trained:
             together = min(len(cell.epochs) for cell in trained)
-            means = np.mean([[epoch.accuracy for epoch in cell.epochs[:together]] for cell in trained], axis=0)
+            means = np.mean(
+                [[epoch.validation_accuracy for epoch in cell.epochs[:together]] for cell in trained], axis=0
+            )
             panel.plot(range(together), means, color=ON_PAGE[ink], linestyle=line, linewidth=2)
             shown[learner] = f"{learner} from {percent(means[0])} to {percent(means[-1])} in {together - 1} epochs"
         elif cells:

@@ -54,7 +54,8 @@ def _difference(ones: Sequence[Cell], others: Sequence[Cell], rows: int) -> Lear
         accuracy=pilot.gain.interval(),
         initial_accuracy=_start(pairs),
         after_one_epoch=_of_validation(
-            [(one.epochs[1].accuracy, other.epochs[1].accuracy) for one, other in pairs], first.labels
+            [(one.epochs[1].validation_accuracy, other.epochs[1].validation_accuracy) for one, other in pairs],
+            first.labels,
         )
         if trained
         else None,
@@ -107,7 +108,9 @@ def _of_validation(accuracies: Sequence[tuple[float, float]], labels: int) -> Es
 
 def _slope(cell: Cell) -> float:
     """Return the accuracy won per epoch, up to the best one; 0 where that is before any training."""
-    return (cell.epochs[cell.best_epoch].accuracy - cell.epochs[0].accuracy) / max(cell.best_epoch, 1)
+    return (cell.epochs[cell.best_epoch].validation_accuracy - cell.epochs[0].validation_accuracy) / max(
+        cell.best_epoch, 1
+    )
 
 
 def _over_seeds(differences: Sequence[float]) -> Estimate:

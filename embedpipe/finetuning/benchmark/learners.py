@@ -23,15 +23,14 @@ from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.benchmark.label_sampling import Draw
 from embedpipe.finetuning.benchmark.result import Cell, Learner
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, View, written
-from embedpipe.finetuning.linear_probe import calibrated_logreg
+from embedpipe.finetuning.linear_probe import fit_calibrated_logreg
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import image_set_of
+from embedpipe.finetuning.source import open_image_set
 from embedpipe.finetuning.split_rows import SplitRows
-from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENED, ClassifierNetwork
+from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.images import Rows
-from embedpipe.finetuning.training.linear_head import LinearHead, linear_of
+from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
-from embedpipe.heads import Head
 
 Floats = npt.NDArray[np.float64]
 #: From a view to logits, float64 (n, n_classes).
@@ -53,8 +52,6 @@ class CellTrainer:
     split : SplitRows
     X : float32 array (n_samples, dim)
     frozen : ImageBackbone
-    head : Head
-        Whose estimator is nobody's: the probe's takes its place.
     options : FineTuneOptions
     reload : ReloadOptions
     views : list of View
@@ -67,7 +64,6 @@ class CellTrainer:
     split: SplitRows
     X: npt.NDArray[np.float32]
     frozen: ImageBackbone
-    head: Head
     options: FineTuneOptions
     reload: ReloadOptions
     views: list[View]
@@ -116,7 +112,7 @@ class CellTrainer:
         network = ClassifierNetwork(self.frozen, head, options.batch_norm, options.lora, draw.seed)
         if learner == "scratch":
             redraw(network.network.module, self._untrained(), draw.seed)
-        images = image_set_of(split, self.frozen, draw.seed)
+        images = open_image_set(split, self.frozen, draw.seed)
         state = self.folder.state(learner, draw.labels, draw.seed)
         key = f"{self.folder.facts['key']} {state.stem}"
         trainer = Trainer(
@@ -128,18 +124,18 @@ class CellTrainer:
             options,
             state=state,
             key=key,
-            last_rate=RANDOM_HEAD if learner == "finetune" else 1.0,
-            softened=SOFTENED if learner == "lp-ft" else 1.0,
+            last_layer_rate=RANDOM_HEAD if learner == "finetune" else 1.0,
+            softening=SOFTENING if learner == "lp-ft" else 1.0,
         )
         run = trainer.fit(Progress(False))
         if learner == "lp-ft" and not run.best.number:  # the probe was better: it has all labels
-            network.put_head(self.fit_probe(draw.rows))
+            network.set_head(self.fit_probe(draw.rows))
         begin = time.perf_counter()
         cell = Cell(
             learner,
             draw.labels,
             draw.seed,
-            initial_accuracy=run.epochs[0].accuracy,
+            initial_accuracy=run.epochs[0].validation_accuracy,
             epochs=run.epochs,
             best_epoch=run.best.number,
             seconds=sum(epoch.seconds for epoch in run.epochs),
@@ -152,8 +148,8 @@ class CellTrainer:
 
         Raises TrainingDataError if they are too few.
         """
-        estimator = calibrated_logreg(self.X[rows], self.split.classes[self.split.y[rows]])
-        return _on_all(linear_of(dataclasses.replace(self.head, estimator=estimator)), self.split.classes)
+        estimator = fit_calibrated_logreg(self.X[rows], self.split.classes[self.split.y[rows]])
+        return _on_all(fold_estimator(estimator), self.split.classes)
 
     def _measure(self, logits_of: Judge) -> dict[str, Any]:
         """Return a cell's figures on the test rows and the shifted ones."""

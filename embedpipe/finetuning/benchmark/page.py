@@ -209,12 +209,12 @@ def _rounded(count: float) -> str:
 def _run(cells: list[Cell]) -> dict[str, Any]:
     """Return what a learner's runs at one budget were like: means, and the range of the epochs kept."""
     trained = [cell for cell in cells if cell.epochs]
-    first = [cell.epochs[1].accuracy for cell in trained if len(cell.epochs) > 1]
+    first = [cell.epochs[1].validation_accuracy for cell in trained if len(cell.epochs) > 1]
     kept = sorted(cell.best_epoch for cell in trained)
     return {
         "start": float(np.mean([cell.initial_accuracy for cell in cells])),
         "first": float(np.mean(first)) if first else None,
-        "kept": float(np.mean([kept_epoch(cell).accuracy for cell in trained])) if trained else None,
+        "kept": float(np.mean([kept_epoch(cell).validation_accuracy for cell in trained])) if trained else None,
         "best": "—" if not kept else f"{kept[0]}" if kept[0] == kept[-1] else f"{kept[0]} to {kept[-1]}",
         "of": max((cell.epochs[-1].number for cell in trained), default=0),
         "seconds": float(np.mean([cell.seconds for cell in cells])),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.finetuning.result import Epoch
+from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.statistics import Estimate
 
 #: A head on frozen features; a network that begins with that head; one with a random head; one with random weights.

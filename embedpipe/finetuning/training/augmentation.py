@@ -1,4 +1,4 @@
-"""Changed copies of training pictures: crops, flips, colours, erased patches; the same for the same generator."""
+"""Augmentation of training images: crops, flips, colours and erased patches, all drawn from one generator."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from embedpipe.decoding.recipe import Preprocessing
 Pixels = npt.NDArray[np.uint8]
 Strength = Literal["none", "light", "strong"]
 
-#: Least share of the picture that a crop shows.
-CROPS = {"light": 0.5, "strong": 0.25}
-#: Width to height of a crop, before it is scaled to the network's size.
-RATIOS = (3 / 4, 4 / 3)
+#: Smallest share of the image that a crop covers.
+CROP_SHARES = {"light": 0.5, "strong": 0.25}
+#: Range of the aspect ratio of a crop, before it is scaled to the network's size.
+ASPECT_RATIOS = (3 / 4, 4 / 3)
 #: Brightness, contrast and saturation are changed by up to this share.
 JITTER = 0.3
 CHANGES = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-#: How often a patch of a strongly augmented picture is erased, and which share of it.
-ERASED, PATCH = 0.25, (0.02, 0.2)
+#: Probability that a strong augmentation erases a patch, and the range of the patch's share of the image.
+ERASE_PROBABILITY, PATCH_SHARES = 0.25, (0.02, 0.2)
 
 
 def augment(picture: Picture, recipe: Preprocessing, strength: Strength, rng: np.random.Generator) -> Pixels:
-    """Return a picture as a network is trained on it.
+    """Augment and preprocess an image for training.
 
     Parameters
     ----------
     picture : Picture
-        Decoded, at any size.
+        Decoded, of any size.
     recipe : Preprocessing
-        The network's; ``none`` gives exactly its pixels.
+        The preprocessing of the network; ``none`` returns exactly its pixels.
     strength : str
-        ``light``: a crop of half the picture or more, of a random shape, scaled to the network's size (Szegedy et al.,
-        CVPR 2015), mirrored half the time. ``strong``: crops of a quarter or more, brightness, contrast and saturation
-        changed by up to 30 %, and every fourth has a patch erased (Zhong et al., AAAI 2020).
+        ``none``; ``light``: a random crop of at least half the image, scaled to the network's size (Szegedy et al.,
+        CVPR 2015), and flipped with probability 0.5; ``strong``: a crop of at least a quarter, a flip, brightness,
+        contrast and saturation changed by up to 30 %, and a patch erased with probability 0.25 (Zhong et al., AAAI
+        2020).
     rng : numpy.random.Generator
 
     Returns
@@ -49,7 +50,7 @@ def augment(picture: Picture, recipe: Preprocessing, strength: Strength, rng: np
     if strength == "none":
         return to_pixels(picture, recipe)
     whole = picture.upright(picture.pixels)
-    left, top, right, bottom = _box((whole.shape[1], whole.shape[0]), CROPS[strength], rng)
+    left, top, right, bottom = _crop_box((whole.shape[1], whole.shape[0]), CROP_SHARES[strength], rng)
     part = np.ascontiguousarray(whole[top:bottom, left:right])
     scaled = dataclasses.replace(recipe, resize=recipe.crop, fit="squash")
     pixels = to_pixels(Picture(part, (right - left, bottom - top)), scaled)
@@ -57,20 +58,20 @@ def augment(picture: Picture, recipe: Preprocessing, strength: Strength, rng: np
         pixels = pixels[:, ::-1]
     if strength == "strong":
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        for which in rng.permutation(len(CHANGES)).tolist():
-            image = CHANGES[which](image).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
+        for change in rng.permutation(len(CHANGES)).tolist():
+            image = CHANGES[change](image).enhance(float(rng.uniform(1 - JITTER, 1 + JITTER)))
         pixels = np.asarray(image)
-        if rng.random() < ERASED:
-            pixels = _erased(pixels, rng)
+        if rng.random() < ERASE_PROBABILITY:
+            pixels = _erase_patch(pixels, rng)
     return np.ascontiguousarray(pixels)
 
 
-def _box(size: tuple[int, int], least: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a random crop; the whole picture where ten draws do not fit into it."""
+def _crop_box(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a random crop; the whole image if ten draws do not fit into it."""
     width, height = size
     for _ in range(10):
-        area = width * height * rng.uniform(least, 1)
-        ratio = math.exp(rng.uniform(*np.log(RATIOS)))
+        area = width * height * rng.uniform(smallest, 1)
+        ratio = math.exp(rng.uniform(*np.log(ASPECT_RATIOS)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
@@ -78,9 +79,9 @@ def _box(size: tuple[int, int], least: float, rng: np.random.Generator) -> tuple
     return 0, 0, width, height
 
 
-def _erased(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+def _erase_patch(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     height, width, _ = pixels.shape
-    side = math.sqrt(rng.uniform(*PATCH))
+    side = math.sqrt(rng.uniform(*PATCH_SHARES))
     h, w = max(1, round(height * side)), max(1, round(width * side))
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     pixels = pixels.copy()

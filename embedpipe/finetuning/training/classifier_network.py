@@ -1,4 +1,4 @@
-"""A backbone's network with a linear layer behind it, as one module that can be trained."""
+"""`ClassifierNetwork`: the network of a backbone with a linear layer behind it, as one trainable module."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from embedpipe.errors import UsageError, nearest
 from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.lora import add_lora, merge_lora, merged_state
 
-#: What a fitted head is multiplied by before all is trained. It is right on nearly all training rows, and so sure that
-#: the features would learn little from them but to be shaken (Ren, Guo, Bae and Sutherland, "How to prepare your task
-#: head for finetuning", ICLR 2023; they stop fitting the head early, which would cost accuracy at the start).
-SOFTENED = 0.25
-#: Their statistics are of batches; they may be kept as they are.
+#: Factor of the fitted head before all weights are trained. A head that is right and certain on nearly all training
+#: rows gives the features little to learn (Ren, Guo, Bae and Sutherland, "How to prepare your task head for
+#: finetuning", ICLR 2023; they stop the fit of the head early instead, which lowers the accuracy at the start).
+SOFTENING = 0.25
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class ClassifierNetwork(nn.Module):
-    """Takes uint8 pixels, and returns logits: the network, its layers and their pooling, then the linear head.
+    """Maps uint8 pixels to logits: the network, its layers and their pooling, then a linear layer.
 
     Parameters
     ----------
     backbone : ImageBackbone
-        Its network is copied: the shared one stays frozen.
+        Its network is copied; the original stays frozen.
     head : LinearHead
-        The first weights of the last layer.
+        The initial weights of the last layer.
     batch_norm : str
-        ``frozen``: batch-norms keep the statistics of the pretraining, and their scales and shifts are trained.
-        ``trained``: statistics follow the batches, too.
+        ``frozen``: batch-norms keep the statistics of pretraining; their scales and shifts are trained.
+        ``trained``: their statistics follow the batches.
     lora : int, optional
-        Train additions of this rank to its linear layers, see `embedpipe.finetuning.training.lora`, and leave the rest.
+        Train low-rank additions of this rank to the linear layers, and freeze the rest; see
+        `embedpipe.finetuning.training.lora`.
     seed : int
-        Of these.
+        Of the low-rank additions.
 
     Notes
     -----
-    At first the logits are the head's on the backbone's vectors. Batches that are small, or of few classes, have
-    statistics of their own: to train by these would move the features before any gradient has.
+    Before training, the logits are those of the head on the vectors of the backbone. Batch-norms are frozen by default
+    because the statistics of small batches, or of batches with few classes, would change the features at once.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class ClassifierNetwork(nn.Module):
         self.embedder = Embedder(self.network, backbone.spec.layers, NAMES)
         self.unit, self.batch_norm = head.unit, batch_norm
         self.last = nn.Linear(head.weight.shape[1], len(head.classes))
-        self.put_head(head)
+        self.set_head(head)
         self._freeze_unused()
         if lora is not None:
             add_lora(module, lora, self.network.name, seed)
         self.to(backbone.device)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits, float32 (n, n_classes), of pictures, uint8 (n, h, w, 3)."""
+        """Return the logits, float32 (n, n_classes), of images, uint8 (n, h, w, 3)."""
         vectors = torch.cat(self.embedder(pixels), dim=1)
         logits: Tensor = self.last(normalize(vectors) if self.unit else vectors)
         return logits
 
     def train(self, mode: bool = True) -> ClassifierNetwork:
-        """Put it into train mode, but for batch-norms whose statistics stay."""
+        """Set train mode, except for frozen batch-norms."""
         super().train(mode)
         if mode and self.batch_norm == "frozen":
             for part in self.modules():
@@ -85,7 +85,7 @@ class ClassifierNetwork(nn.Module):
         return self
 
     def _freeze_unused(self) -> None:
-        """Freeze what the logits do not depend on, such as the network's own classifier behind its features."""
+        """Freeze parameters that the logits do not depend on, such as the pretrained classifier of the network."""
         self.eval()
         blank = torch.zeros((1, *self.network.preprocessing.crop, 3), dtype=torch.uint8)
         parameters = list(self.parameters())
@@ -94,15 +94,15 @@ class ClassifierNetwork(nn.Module):
             parameter.requires_grad_(gradient is not None)
 
     def freeze_before(self, stage: str) -> None:
-        """Freeze all that comes before a stage, by the order in which the network holds its parts.
+        """Freeze the modules before a stage, in the order of the network's modules.
 
-        Raises UsageError if there is no such stage.
+        Raises UsageError if the network has no such stage.
         """
         names = [name for name, _ in self.network.module.named_modules() if name]
         if stage not in names:
             raise UsageError(
-                f"freeze_until={stage!r} is no part of {self.network.name}{nearest(stage, names)}: "
-                "`embedpipe backbones NAME --layers` lists its stages"
+                f"freeze_until must be a stage of {self.network.name}, got {stage!r}{nearest(stage, names)}: "
+                "`embedpipe backbones NAME --layers` lists the stages"
             )
         for name, part in self.network.module.named_modules():
             if name == stage:
@@ -110,31 +110,31 @@ class ClassifierNetwork(nn.Module):
             for parameter in part.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
-    def put_head(self, head: LinearHead) -> None:
-        """Make a head of the same vectors the last layer."""
+    def set_head(self, head: LinearHead) -> None:
+        """Set the weights of the last layer to those of a head on the same vectors."""
         with torch.no_grad():
             self.last.weight.copy_(torch.from_numpy(head.weight))
             self.last.bias.copy_(torch.from_numpy(head.bias))
 
-    def soften(self, share: float) -> None:
-        """Multiply the last layer, and with it the logits: the classes stay, and their probabilities even out."""
+    def soften(self, factor: float) -> None:
+        """Multiply the last layer by a factor below 1: predictions stay, and probabilities become less certain."""
         with torch.no_grad():
-            self.last.weight.mul_(share)
-            self.last.bias.mul_(share)
+            self.last.weight.mul_(factor)
+            self.last.bias.mul_(factor)
 
     def backbone_state(self) -> dict[str, Tensor]:
-        """Return copies of the tensors before the last layer, whatever was added merged."""
+        """Return copies of the tensors of the backbone, with LoRA merged into them."""
         return merged_state(self.network.module)
 
     def merge(self) -> None:
-        """Make what was added part of the network's own weights: it is as it was before, with other values."""
+        """Merge LoRA into the weights of the backbone."""
         merge_lora(self.network.module)
 
     def head(self, classes: npt.NDArray[Any]) -> LinearHead:
-        """Return the last layer as it is now."""
+        """Return the last layer as a head."""
         weight, bias = (tensor.detach().cpu().double().numpy() for tensor in (self.last.weight, self.last.bias))
         return LinearHead(weight, bias, classes, self.unit)
 
-    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that gradients change, with their names."""
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the names and values of the parameters that are trained."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""The processes that train one network together: this one, or those that `accelerate launch` or torchrun began."""
+"""The processes that train one network together, started by `accelerate launch` or torchrun."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
 from embedpipe.errors import EmbedpipeError, UsageError
-from embedpipe.finetuning.training.launcher import launched_with
+from embedpipe.finetuning.training.launcher import launched_processes
 
 _T = TypeVar("_T")
 
-#: How long a process waits for the others, while the first embeds the pictures, say; one that dies ends them all.
-PATIENCE = timedelta(days=7)
+#: How long a process waits for the others, for example while the first embeds the images. A dead process ends all.
+TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes train together, and which of them this is.
+    """The number of processes that train together, and the position of this one.
 
     Parameters
     ----------
     count, index : int
     device : str, optional
-        The one that is this process's own, where there are several.
+        The device of this process, if there are several processes.
     """
 
     count: int = 1
@@ -37,67 +37,74 @@ class Workers:
 
     @classmethod
     def launched(cls, device: str | None) -> Workers:
-        """Return those that a launcher began, connected with each other, or this one alone.
+        """Connect the processes that a launcher has started; without a launcher there is only this one.
 
-        Raises UsageError if they were launched badly, or were all to train on one GPU, and MissingExtraError without
-        the extra.
+        Raises
+        ------
+        UsageError
+            If the launcher's environment variables are incomplete, or ``device`` is one GPU for several processes.
+        MissingExtraError
+            If accelerate is not installed and there are several processes.
         """
-        if launched_with() == 1:
+        if launched_processes() == 1:
             return cls()
         if device is not None and ":" in device:
-            raise UsageError(f"device={device!r} is one, and {launched_with()} processes train: leave the number out")
+            raise UsageError(
+                f"device must have no number if {launched_processes()} processes train, got {device!r}: each takes its "
+                "own GPU"
+            )
         accelerate = import_extra("accelerate", "finetune")
-        state = accelerate.PartialState(cpu=device == "cpu", timeout=PATIENCE)
-        own = "cpu" if state.device.type == "cpu" else str(state.device)
-        return cls(state.num_processes, state.process_index, own)
+        state = accelerate.PartialState(cpu=device == "cpu", timeout=TIMEOUT)
+        name = "cpu" if state.device.type == "cpu" else str(state.device)
+        return cls(state.num_processes, state.process_index, name)
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.index == 0
 
     @property
     def share(self) -> slice:
-        """Which elements of a sequence are this one's."""
+        """The elements of a sequence that this process takes."""
         return slice(self.index, None, self.count)
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum of all processes' values."""
+        """Return the sum of the values over all processes."""
         if self.count == 1:
             return values
         summed: Tensor = import_extra("accelerate.utils", "finetune").reduce(values.to(self.device), "sum")
         return summed
 
-    def gathered(self, value: _T) -> list[_T]:
-        """Return all processes' values, by index."""
+    def gather(self, value: _T) -> list[_T]:
+        """Return the values of all processes, in their order."""
         if self.count == 1:
             return [value]
-        found: list[_T] = import_extra("accelerate.utils", "finetune").gather_object([value])
-        return found
+        values: list[_T] = import_extra("accelerate.utils", "finetune").gather_object([value])
+        return values
 
     def from_first(self, make: Callable[[], _T]) -> _T:
-        """Return what the first process makes, in all of them; what it raises of ours, all raise."""
+        """Call ``make`` in the first process and return its value in all; an EmbedpipeError is raised in all."""
         if self.count == 1:
             return make()
-        made: list[Any] = [None, None]
-        refused: EmbedpipeError | None = None
+        shared: list[Any] = [None, None]  # value, error message
+        first_error: EmbedpipeError | None = None
         if self.first:
             try:
-                made[0] = make()
+                shared[0] = make()
             except EmbedpipeError as error:
-                refused, made[1] = error, str(error)
-        import_extra("accelerate.utils", "finetune").broadcast_object_list(made)
-        if made[1] is not None:
-            raise refused or UsageError(made[1])
-        found: _T = made[0]
-        return found
+                first_error, shared[1] = error, str(error)
+        import_extra("accelerate.utils", "finetune").broadcast_object_list(shared)
+        if shared[1] is not None:
+            raise first_error or UsageError(shared[1])
+        value: _T = shared[0]
+        return value
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
-        self.gathered(None)
+        """Wait until all processes have reached this call."""
+        self.gather(None)
 
-    def together(self, network: nn.Module) -> nn.Module:
-        """Return the network with gradients that are means over the processes, and weights that are the first's."""
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return a module that averages gradients over the processes and starts with the weights of the first."""
         if self.count == 1:
             return network
         devices = None if self.device in (None, "cpu") else [torch.device(self.device)]

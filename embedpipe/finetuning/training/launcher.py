@@ -1,4 +1,4 @@
-"""What a launcher of several processes, `accelerate launch` or torchrun, says in the environment."""
+"""The environment variables of launchers of several processes, `accelerate launch` and torchrun."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import os
 
 from embedpipe.errors import UsageError
 
-#: What it tells each process, beside how many there are.
-TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+#: Variables that a launcher sets beside WORLD_SIZE.
+VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launched_with() -> int:
-    """Return how many processes a launcher began, this one among them. Raises UsageError if it does not say all."""
-    told = os.environ.get("WORLD_SIZE", "1")
-    if not told.isdecimal() or not int(told):
-        raise UsageError(f"WORLD_SIZE={told!r} in the environment is no number of processes: unset it")
-    missing = [name for name in TOLD if name not in os.environ]
-    if told != "1" and missing:
+def launched_processes() -> int:
+    """Return the number of launched processes, 1 without a launcher. Raises UsageError if a variable is missing."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or not int(size):
+        raise UsageError(f"WORLD_SIZE must be a number of processes, got {size!r} in the environment: unset it")
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if size != "1" and missing:
         raise UsageError(
-            f"WORLD_SIZE={told} in the environment says that processes were launched, without {', '.join(missing)}: "
-            "use `accelerate launch` or torchrun, or unset it"
+            f"WORLD_SIZE={size} in the environment needs {', '.join(missing)} too: use `accelerate launch` or "
+            "torchrun, or unset WORLD_SIZE"
         )
-    return int(told)
+    return int(size)
 
 
-def first_of_launched() -> bool:
-    """Return whether this process speaks for those that a launcher began."""
+def is_first_process() -> bool:
+    """Return whether this process is the only one or the first: it alone writes files and messages."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def require_one_process(verb: str) -> None:
-    """Raise UsageError if a launcher began several processes, which a verb has no use for."""
-    if launched_with() > 1:
-        raise UsageError(f"`{verb}` runs in one process, and {launched_with()} were launched: call it by itself")
+    """Raise UsageError if a launcher has started several processes for a verb that uses one."""
+    if launched_processes() > 1:
+        raise UsageError(f"`{verb}` must run in one process, got {launched_processes()}: start it without a launcher")

@@ -1,4 +1,4 @@
-"""A stored head as one matrix and one bias, which is what a network's last layer is; and back again."""
+"""`LinearHead`: a fitted linear classifier as the weight and bias of a network's last layer, and back."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClass
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
 from embedpipe.heads.head import Head
 
-#: Relative error up to which two ways to the same scores count as the same.
-SAME = 1e-9
-#: Random vectors on which a head's scores are compared with its coefficients.
-TRIED = 8
+#: Relative difference up to which scores count as equal.
+TOLERANCE = 1e-9
+#: Number of random vectors on which the scores of an estimator are compared with its coefficients.
+PROBES = 8
 
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """A classifier that is one affine map of a head's vectors.
+    """A classifier of vectors that is one affine map, as the last layer of a network is.
 
     Parameters
     ----------
     weight : float64 array (n_classes, dim)
-        Over the vectors as stored, the layers joined in the order of ``head.layers``.
+        Of the stored vectors, with the layers joined in the order of ``Head.layers``.
     bias : float64 array (n_classes,)
     classes : array (n_classes,)
-        What the rows of ``weight`` stand for.
+        The class of each row of ``weight``.
     unit : bool
-        Whether vectors are scaled to length one first; zeros stay zeros.
+        Whether vectors are scaled to length one first; zero vectors stay zero.
     """
 
     weight: Floats
@@ -54,107 +54,117 @@ class LinearHead:
             logits[part] = (normalize(rows, copy=False) if self.unit else rows) @ self.weight.T + self.bias
         return logits
 
+    def to_estimator(self) -> LogisticRegression | Pipeline:
+        """Return a fitted scikit-learn estimator with these logits.
+
+        Returns
+        -------
+        LogisticRegression or Pipeline
+            The Pipeline, with a Normalizer as its first step, if ``unit``. ``predict_proba`` is the softmax of the
+            logits; ``decision_function`` is the logits or, for two classes, the second less the first.
+        """
+        dim = self.weight.shape[1]
+        estimator = LogisticRegression()
+        estimator.n_features_in_, estimator.classes_ = dim, self.classes
+        if len(self.classes) == 2:
+            estimator.coef_, estimator.intercept_ = np.diff(self.weight, axis=0), np.diff(self.bias)
+        else:
+            estimator.coef_, estimator.intercept_ = self.weight, self.bias
+        estimator.n_iter_ = np.zeros(1, np.int32)
+        if not self.unit:
+            return estimator
+        return Pipeline([("normalizer", Normalizer().fit(np.zeros((1, dim)))), ("head", estimator)])
+
 
 class _NotAffineError(Exception):
-    """A head is no affine map, possibly after scaling to length one; the message says why, and what would be."""
+    """An estimator is not an affine map, with or without scaling to length one; the message says why."""
 
 
-def linear_of(head: Head) -> LinearHead:
-    """Fold a stored classification head into one affine map.
-
-    Scalers, removed components and the temperature of a calibration become part of the weights; the threshold of a
-    head that rejects is not carried. A head of two classes has one score, s, and gets the rows of -s/2 and s/2: their
-    difference is s, and their softmax the sigmoid of s.
-
-    Parameters
-    ----------
-    head : Head
-        With any linear classifier: one that has ``coef_``, ``intercept_`` and ``classes_``, and whose
-        ``decision_function(X)`` is ``X @ coef_.T + intercept_``.
-
-    Returns
-    -------
-    LinearHead
-        Its logits are the head's scores, divided by its temperature where it is calibrated.
+def fold_head(head: Head) -> LinearHead:
+    """Fold a classification head of images into one affine map, see `fold_estimator`.
 
     Raises
     ------
     UsageError
-        If the head is of texts, is not for classes, or is no affine map.
+        If the head is for texts, is not a classifier, or is not an affine map.
     """
-    refused = f"head {head.name!r} cannot become a network's last layer: "
     if head.spec.modality == "text":
-        raise UsageError(refused + "it was fitted on texts, and only images are fine-tuned on: give a head of images")
+        raise UsageError(
+            f"only a head for images can become the last layer of a network: head {head.name!r} is for texts"
+        )
     if head.task != "classification":
         raise UsageError(
-            refused + f"it was fitted for {head.task}: fit one that decides between classes (--task classification)"
+            f"only a classifier can become the last layer of a network: head {head.name!r} is for {head.task}. Fit one "
+            "with --task classification"
         )
-    try:
-        return _folded(head.estimator)
-    except _NotAffineError as error:
-        raise UsageError(refused + str(error)) from error
+    return fold_estimator(head.estimator, head.name)
 
 
-def estimator_of(linear: LinearHead) -> Any:
-    """Return a fitted scikit-learn estimator that gives these logits.
+def fold_estimator(estimator: Any, name: str = "") -> LinearHead:
+    """Fold a fitted linear classifier into one affine map.
+
+    Scalers, removed components and the temperature of a calibration become part of the weights. The rejection
+    threshold is dropped. A classifier of two classes has one score, s, and gets the logits -s/2 and s/2: their
+    difference is s, and their softmax is the sigmoid of s.
 
     Parameters
     ----------
-    linear : LinearHead
+    estimator : scikit-learn classifier
+        Has ``coef_``, ``intercept_`` and ``classes_``, and its ``decision_function(X)`` is
+        ``X @ coef_.T + intercept_``; or a pipeline or wrapper of such a classifier.
+    name : str
+        Name of the head for error messages; by default the name of the estimator's class.
 
     Returns
     -------
-    LogisticRegression or Pipeline
-        The latter, with a Normalizer before it, where vectors are scaled to length one. ``predict_proba`` is the
-        softmax of the logits; ``decision_function`` the logits, or of two classes their difference, second less first.
+    LinearHead
+        Its logits are the scores of the estimator, divided by the temperature of a calibration.
+
+    Raises
+    ------
+    UsageError
+        If the estimator is not an affine map.
     """
-    dim = linear.weight.shape[1]
-    estimator = LogisticRegression()
-    estimator.n_features_in_, estimator.classes_ = dim, linear.classes
-    if len(linear.classes) == 2:
-        estimator.coef_, estimator.intercept_ = np.diff(linear.weight, axis=0), np.diff(linear.bias)
-    else:
-        estimator.coef_, estimator.intercept_ = linear.weight, linear.bias
-    estimator.n_iter_ = np.zeros(1, np.int32)
-    if not linear.unit:
-        return estimator
-    return Pipeline([("normalizer", Normalizer().fit(np.zeros((1, dim)))), ("head", estimator)])
+    try:
+        return _fold(estimator)
+    except _NotAffineError as error:
+        name = name or type(estimator).__name__
+        raise UsageError(f"head {name!r} cannot become the last layer of a network: {error}") from error
 
 
-def _folded(estimator: Any) -> LinearHead:
+def _fold(estimator: Any) -> LinearHead:
     if isinstance(estimator, Pipeline):
-        return _after(estimator.steps[:-1], _folded(estimator.steps[-1][1]))
+        return _fold_steps(estimator.steps[:-1], _fold(estimator.steps[-1][1]))
     if isinstance(estimator, RejectingClassifier):
-        return _folded(estimator.estimator_)
+        return _fold(estimator.estimator_)
     if isinstance(estimator, TemperatureCalibratedClassifier):
-        inside = _folded(estimator.estimator_)
+        linear = _fold(estimator.estimator_)
         temperature = estimator.temperature_
-        return replace(inside, weight=inside.weight / temperature, bias=inside.bias / temperature)
+        return replace(linear, weight=linear.weight / temperature, bias=linear.bias / temperature)
     if isinstance(estimator, AutoClassifier):
-        return _padded(estimator)
-    return _of_coefficients(estimator)
+        return _fold_auto(estimator)
+    return _fold_coefficients(estimator)
 
 
-def _after(steps: Sequence[tuple[str, Any]], linear: LinearHead) -> LinearHead:
-    """Return the map of vectors as they are before a pipeline's steps, of one that comes after them."""
+def _fold_steps(steps: Sequence[tuple[str, Any]], linear: LinearHead) -> LinearHead:
+    """Fold the transformers of a pipeline into the map that follows them."""
     for name, step in reversed(steps):
         if step is None or step == "passthrough":
             continue
         if isinstance(step, Pipeline):
-            linear = _after(step.steps, linear)
+            linear = _fold_steps(step.steps, linear)
         elif isinstance(step, Normalizer):
             if step.norm != "l2":
-                raise _NotAffineError(f"its step {name!r} scales to norm {step.norm!r}: use Normalizer(norm='l2')")
+                raise _NotAffineError(f"Normalizer must have norm='l2', got {step.norm!r} in step {name!r}")
             linear = replace(linear, unit=True)
         elif not isinstance(step, StandardScaler | CommonComponentRemover):
             raise _NotAffineError(
-                f"its step {name!r} ({type(step).__name__}) is none that can be folded in: fit one with Normalizer, "
-                "StandardScaler and CommonComponentRemover only, or without steps"
+                "steps must be Normalizer, StandardScaler or CommonComponentRemover, got "
+                f"{type(step).__name__} in step {name!r}"
             )
         elif linear.unit:
             raise _NotAffineError(
-                f"its step {name!r} ({type(step).__name__}) comes before vectors are scaled to length one: fit one "
-                "that scales to length one first, or not at all"
+                f"Normalizer must be the first step, got {type(step).__name__} before it in step {name!r}"
             )
         elif isinstance(step, StandardScaler):
             weight = linear.weight / step.scale_ if step.with_std else linear.weight
@@ -166,36 +176,38 @@ def _after(steps: Sequence[tuple[str, Any]], linear: LinearHead) -> LinearHead:
     return linear
 
 
-def _padded(picked: AutoClassifier) -> LinearHead:
-    """Return the map of all columns, of which a head may use those of one layer."""
-    inside = _folded(picked.estimator_)
-    dim = picked.n_features_in_
-    if inside.unit and inside.weight.shape[1] < dim:
+def _fold_auto(auto: AutoClassifier) -> LinearHead:
+    """Return the map over all columns of a classifier that may use the columns of one layer."""
+    linear = _fold(auto.estimator_)
+    dim = auto.n_features_in_
+    if linear.unit and linear.weight.shape[1] < dim:
         raise _NotAffineError(
-            f"of joined layers it uses {picked.layer_!r} only, scaled to length one: fit it on that one "
-            f"(--layer {picked.layer_})"
+            f"it scales layer {auto.layer_!r} alone to length one, and was fitted on several. Fit it with "
+            f"--layer {auto.layer_}"
         )
-    weight = np.zeros((len(inside.weight), dim))
-    weight[:, picked.start_ : picked.stop_] = inside.weight
-    return replace(inside, weight=weight)
+    weight = np.zeros((len(linear.weight), dim))
+    weight[:, auto.start_ : auto.stop_] = linear.weight
+    return replace(linear, weight=weight)
 
 
-def _of_coefficients(estimator: Any) -> LinearHead:
-    """Return the map of a linear classifier, whose scores are compared with its coefficients."""
+def _fold_coefficients(estimator: Any) -> LinearHead:
+    """Return the map of a linear classifier after checking its scores against its coefficients."""
     if not all(hasattr(estimator, name) for name in ("coef_", "intercept_", "classes_", "decision_function")):
         raise _NotAffineError(
-            f"{type(estimator).__name__} is not linear: fit one that is, such as logreg (--head logreg)"
+            f"the estimator must be linear, got {type(estimator).__name__}. Fit a linear one, such as logreg"
         )
     weight = np.atleast_2d(np.asarray(estimator.coef_, np.float64))
     bias = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(weight))
     classes = np.asarray(estimator.classes_)
-    vectors = np.random.default_rng(0).standard_normal((TRIED, weight.shape[1]))
-    given, expected = np.asarray(estimator.decision_function(vectors)), vectors @ weight.T + bias
+    vectors = np.random.default_rng(0).standard_normal((PROBES, weight.shape[1]))
+    scores, expected = np.asarray(estimator.decision_function(vectors)), vectors @ weight.T + bias
     expected = expected[:, 0] if len(weight) == 1 else expected
-    if given.shape != expected.shape or not np.allclose(given, expected, rtol=SAME, atol=SAME * np.abs(given).max()):
+    if scores.shape != expected.shape or not np.allclose(
+        scores, expected, rtol=TOLERANCE, atol=TOLERANCE * np.abs(scores).max()
+    ):
         raise _NotAffineError(
-            f"the scores of {type(estimator).__name__} are not vectors times its coef_ plus its intercept_: fit one of "
-            "which they are, such as logreg (--head logreg)"
+            f"decision_function(X) must be X @ coef_.T + intercept_, which it is not for {type(estimator).__name__}. "
+            "Fit a linear classifier, such as logreg"
         )
     if len(weight) == 1:
         weight, bias = np.vstack([-weight, weight]) / 2, np.array([-bias[0], bias[0]]) / 2

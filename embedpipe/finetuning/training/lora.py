@@ -15,27 +15,27 @@ from embedpipe.errors import UsageError
 
 
 def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
-    """Freeze a network, and add to each linear layer that was trained the product of two small matrices, first 0.
+    """Freeze a network and add a trainable low-rank matrix, which starts at 0, to each of its trainable linear layers.
 
-    A layer that shares its weight with another gets none: each would add to both.
+    Layers that share their weight are left out, because each addition would change both.
 
     Parameters
     ----------
     module : Module
-        Is changed; `merge_lora` makes it what it was, with other weights.
+        Is changed in place; `merge_lora` merges the additions into its weights.
     rank : int
-        Columns of the first matrix.
+        Rank of the additions.
     name : str
-        The network's, for messages.
+        Name of the network, for error messages.
     seed : int
-        Of the first matrix.
+        Of the random start.
 
     Raises
     ------
     UsageError
-        If it has no linear layer.
+        If the network has no linear layer.
     MissingExtraError
-        Without the extra.
+        If peft is not installed.
     """
     peft = import_extra("peft", "finetune")
     shared = Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
@@ -45,7 +45,7 @@ def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
         if type(part) is nn.Linear and part.weight.requires_grad and shared[id(part.weight)] == 1
     ]
     if not targets:
-        raise UsageError(f"lora={rank}: {name} has no linear layers to add to, as transformers have: leave it out")
+        raise UsageError(f"lora needs linear layers, as transformers have, and {name} has none: leave it out")
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -53,21 +53,21 @@ def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Add the products to the weights of their layers, and make them ordinary layers again."""
-    for path, part in list(_adapted(module)):
+    """Merge the additions into the weights of their layers, and restore the original layers."""
+    for path, part in list(_lora_layers(module)):
         part.merge()
-        parent, _, own = path.rpartition(".")
-        setattr(module.get_submodule(parent), own, part.get_base_layer())
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, part.get_base_layer())
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the tensors that a network has once merged; of one without LoRA of those that it has."""
-    if next(_adapted(module), None) is None:
+    """Return copies of the tensors of a network, with LoRA merged into them."""
+    if next(_lora_layers(module), None) is None:
         return {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module = copy.deepcopy(module)
     merge_lora(module)
     return module.state_dict()
 
 
-def _adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def _lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((path, part) for path, part in module.named_modules() if hasattr(part, "lora_A"))

@@ -1,135 +1,106 @@
-"""A training as one HTML page that is written anew after each epoch, and reloads itself while the training goes on."""
+"""The page of a fine-tuning run: learning curves after each epoch, and the test accuracy at the end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.result import Epoch, FineTuneResult
 from embedpipe.finetuning.training.charts import draw_accuracy, draw_losses
+from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.report.drawing.wording import points
 from embedpipe.report.page import check_page, write_page
 
-#: Seconds after which an open page of a training that goes on is read again.
-RELOAD = 5
-#: Epochs whose speed says what the rest will take.
-RECENT = 5
+#: Latest epochs from which the remaining time is estimated.
+RECENT_EPOCHS = 5
 
 
-def write_training(
+def write_training_page(
+    path: str | Path,
     epochs: Sequence[Epoch],
-    to: str | Path,
-    *,
-    finished: bool,
     planned: int,
-    name: str = "",
-    found: FineTuneResult | None = None,
+    name: str,
+    result: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write how a training goes as one HTML page, readable without a network and below 3 MB.
+    """Write the epochs of a run as one HTML page, below 3 MB, that loads nothing from the network.
 
     Parameters
     ----------
+    path : str or path-like
+        An .html file, which is written atomically. Missing folders are made.
     epochs : sequence of Epoch
-        All so far, from epoch 0 on.
-    to : str or path-like
-        The page to write, atomically; its name ends in .html. Folders on the way are made.
-    finished : bool
-        Whether no more epochs come: as long as some do, an open page reads itself again.
+        All epochs so far, from epoch 0 on.
     planned : int
-        Epochs at most, if it does not stop early.
+        Number of epochs if the run does not stop early.
     name : str
-        What is trained on, for the page's title.
-    found : FineTuneResult, optional
-        What it came to; None as long as that is not known, or where it was stopped.
+        Name of the run, for the title.
+    result : mapping, optional
+        `FineTuneResult.to_dict` of the finished run; None while it is training.
 
     Returns
     -------
     pathlib.Path
-        ``to``.
+        ``path``.
 
     Raises
     ------
     UsageError
-        If the name of the page is of another kind, or there is no epoch to show.
+        If the name of the file does not end in .html, or there are no epochs.
     """
-    to = check_page(to)
+    path = check_page(path)
     if not epochs:
-        raise UsageError("the training has no epochs: there is nothing to show")
-    return write_page("training.html", _facts(epochs, finished, planned, name, found), to)
-
-
-@contextmanager
-def follow_training(to: str | Path, *, planned: int, name: str = "") -> Iterator[Callable[[Sequence[Epoch]], None]]:
-    """Yield what `embedpipe.finetune` calls as ``on_epoch``: it writes the page anew.
-
-    Where the block ends by an error or is interrupted, the page says that the training has stopped. Where it ends well,
-    the last page is left to who knows the result. The arguments are those of `write_training`.
-    """
-    seen: list[Epoch] = []
-
-    def on_epoch(epochs: Sequence[Epoch]) -> None:
-        seen[:] = epochs
-        try:
-            write_training(seen, to, finished=False, planned=planned, name=name)
-        except OSError as error:  # a training is worth more than its page
-            print(f"embedpipe: the page could not be written: {error}", file=sys.stderr)
-
-    check_page(to)
-    try:
-        yield on_epoch
-    except BaseException:
-        if seen:
-            write_training(seen, to, finished=True, planned=planned, name=name)
-        raise
-
-
-def _facts(
-    epochs: Sequence[Epoch], finished: bool, planned: int, name: str, found: FineTuneResult | None
-) -> dict[str, Any]:
-    """Return what the template shows."""
-    now = datetime.now().astimezone()
-    zero, last = epochs[0], epochs[-1]
-    best = _best(epochs) if found is None else next(one for one in epochs if one.number == found.best)
-    told = "highest" if found is None else "kept"
-    left = None if finished else _seconds_left(epochs, planned)
-    return {
+        raise UsageError("the page of a run needs at least one epoch, got none")
+    first, last = epochs[0], epochs[-1]
+    best = _best_epoch(epochs) if result is None else next(e for e in epochs if e.number == result["best_epoch"])
+    best_label = "best so far" if result is None else "kept"
+    context = {
         "epochs": epochs,
-        "zero": zero,
+        "first": first,
         "last": last,
         "best": best,
-        "told": told,
-        "reload": None if finished else RELOAD,
+        "best_label": best_label,
         "planned": planned,
-        "data": Path(name).name or name,
-        "found": found,
+        "data": name,
+        "result": result,
         "losses": draw_losses(epochs),
-        "accuracies": draw_accuracy(epochs, best, told),
+        "accuracies": draw_accuracy(epochs, best, best_label),
         "speed": last.images / last.seconds if last.images and last.seconds else None,
         "seconds": sum(epoch.seconds for epoch in epochs),
-        "left": left,
-        "until": None if left is None else _clock(now, now + timedelta(seconds=left)),
+        "seconds_left": None if result else _estimate_seconds_left(epochs, planned),
         "points": points,
         "version": __version__,
-        "now": now,
+        "now": datetime.now().astimezone(),
     }
+    return write_page("training.html", context, path)
 
 
-def _best(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the epoch with the highest accuracy, and among equals the smallest log-loss."""
-    return max(epochs, key=lambda epoch: (epoch.accuracy, -epoch.log_loss))
+def page_writer(path: str | Path, planned: int, name: str) -> Callable[[Sequence[Epoch]], None]:
+    """Return a function for ``on_epoch`` of `embedpipe.finetune` that writes the page after each epoch.
+
+    The arguments are those of `write_training_page`. An error of the file system is printed and does not stop the
+    training.
+    """
+    path = check_page(path)
+
+    def write(epochs: Sequence[Epoch]) -> None:
+        try:
+            write_training_page(path, epochs, planned, name)
+        except OSError as error:
+            print(f"embedpipe: cannot write the page {str(path)!r}: {error}", file=sys.stderr)
+
+    return write
 
 
-def _seconds_left(epochs: Sequence[Epoch], planned: int) -> float | None:
-    """Return what the rest takes if it does not stop early; None before the first epoch, which says how long one is."""
-    recent = [epoch.seconds for epoch in epochs if epoch.images][-RECENT:]
+def _best_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    """Return the epoch with the highest validation accuracy; of equals, the one with the lowest log-loss."""
+    return max(epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_log_loss))
+
+
+def _estimate_seconds_left(epochs: Sequence[Epoch], planned: int) -> float | None:
+    """Return the time of the remaining epochs without early stopping; None before the first epoch."""
+    recent = [epoch.seconds for epoch in epochs if epoch.images][-RECENT_EPOCHS:]
     return max(planned - epochs[-1].number, 0) * sum(recent) / len(recent) if recent else None
-
-
-def _clock(now: datetime, then: datetime) -> str:
-    return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")

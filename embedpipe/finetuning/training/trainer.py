@@ -1,13 +1,16 @@
-"""Training: epochs over augmented pictures, which of them is kept, and exact resumption after a kill."""
+"""The training loop: epochs over augmented images, selection of the epoch to keep, and exact resumption."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,93 +19,52 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.result import Epoch
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
+from embedpipe.finetuning.training.epochs import Epoch, Run
 from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
-from embedpipe.finetuning.training.resume import load_state, save_state
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
-#: Seconds between two states on disk within an epoch: what a kill costs at most, and resuming.
+#: Seconds between two states on disk within an epoch, and so the most work that a kill loses.
 SAVE_SECONDS = 60.0
-#: Steps after which losses are looked at: to read one from a GPU is to wait for it.
-LOOK = 16
+#: Steps between two checks of the losses: to read a loss from a GPU is to wait for it.
+LOSS_CHECK_STEPS = 16
 #: Norm to which longer gradients are cut.
-LONGEST_GRADIENT = 1.0
+MAX_GRADIENT_NORM = 1.0
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class Run:
-    """How far a run has come.
-
-    Attributes
-    ----------
-    epochs : list of Epoch
-        Those that are done.
-    settled : int
-        Number of the latest epoch that the validation rows do not tell from the best.
-    batches : int
-        Done of the epoch that is under way, with ``loss`` the sum over its ``images``, in ``seconds``.
-    finished : bool
-        Whether all epochs are done, or it stopped early.
-    """
-
-    epochs: list[Epoch] = field(default_factory=list)
-    settled: int = 0
-    batches: int = 0
-    loss: float = 0.0
-    images: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-
-    @property
-    def best(self) -> Epoch:
-        """The epoch whose weights are kept: the settled one, or that before training where this was better."""
-        settled = self.epochs[self.settled]
-        return settled if settled.accuracy >= self.epochs[0].accuracy else self.epochs[0]
-
-    def add(self, epoch: Epoch, rows: int) -> None:
-        """Count an epoch, measured on so many validation rows.
-
-        They do not tell it from the best where its accuracy is below the highest by no more than the standard error of
-        such a difference. The latest of those is taken, as the learning rate has come down by then, and it alone is
-        held against the network before training: the luckiest of several would beat that by chance.
-        """
-        self.epochs.append(epoch)
-        highest = max(one.accuracy for one in self.epochs)
-        if epoch.accuracy >= highest - math.sqrt(2 * highest * (1 - highest) / rows):
-            self.settled = epoch.number
+_STATE_KEYS = {"key", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
 
 
 class Trainer:
-    """Trains a network on some rows, and chooses which weights to keep by others.
+    """Trains a network on the training rows and selects the weights to keep on the validation rows.
 
     Parameters
     ----------
     network : ClassifierNetwork
-        Is changed; has the weights that were kept in the end.
+        Is trained in place; `fit` leaves it with the selected weights.
     images : ImageSet
     y : int64 array (n_samples,)
         Class numbers of all rows.
     train, validation : int64 array
+        Positions of rows.
     options : FineTuneOptions
     state : path, optional
-        A file of this run, from which it goes on if it is there.
+        File for the state of the run, from which `fit` continues if it exists.
     key : str
-        What makes the run what it is: a state of another one is refused.
-    last_rate : float
+        Digest of data and options: a state with another key is refused.
+    last_layer_rate : float
         Learning rate of the last layer, as a multiple of the others'.
-    softened : float
-        What the last layer is multiplied by before the first step.
+    softening : float
+        Factor of the last layer before the first step.
     workers : Workers
-        Those that train it together: each takes its share of every batch.
+        The processes that train together; each takes its share of every batch.
     on_epoch : callable, optional
-        Is given all epochs so far, after each of them.
+        Called after each epoch with all epochs so far.
     """
 
     def __init__(
@@ -116,49 +78,49 @@ class Trainer:
         *,
         state: Path | None = None,
         key: str = "",
-        last_rate: float = 1.0,
-        softened: float = 1.0,
+        last_layer_rate: float = 1.0,
+        softening: float = 1.0,
         workers: Workers | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
         self.network, self.images, self.options = network, images, options
-        self.workers, self._on_epoch, self._softened = workers or Workers(), on_epoch, softened
+        self.workers, self._on_epoch, self._softening = workers or Workers(), on_epoch, softening
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
         self._state, self._key = state, key
         self.device = network.last.weight.device
         self.augmentation = options.augmentation(len(train))
-        self.precision = options.train_precision or _usual_precision(self.device)
+        self.precision = options.train_precision or _default_precision(self.device)
         if options.freeze_until is not None:
             network.freeze_before(options.freeze_until)
         if options.batch_norm == "trained" and self.workers.count > 1:
             raise UsageError(
-                "batch_norm='trained' takes the statistics of one process's pictures: train in one process, or leave "
-                "them frozen"
+                f"batch_norm must be 'frozen' if several processes train, got 'trained' and {self.workers.count} "
+                "processes: each would use the statistics of its own images"
             )
-        self._model = self.workers.together(network)
-        self._optimizer = make_optimizer(network, options, last_rate)
+        self._model = self.workers.wrap(network)
+        self._optimizer = make_optimizer(network, options, last_layer_rate)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._rates = [group.get("lr_scale", 1.0) * options.peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
         self._losses: list[Tensor] = []
-        self._settled: dict[str, Tensor] = {}
+        self._candidate_weights: dict[str, Tensor] = {}
         self.last_state: dict[str, Tensor] = {}
         self.run = Run()
 
     def fit(self, progress: Progress) -> Run:
-        """Train, from where the run stands.
+        """Train, or continue the run of the state file.
 
         Raises
         ------
         TrainingDataError
-            If no training or validation picture can be read, or the loss is not finite.
+            If no training or no validation image can be read, or the loss is not finite.
         UsageError
-            If the state is that of another run.
+            If the state file is damaged or of another run.
         BackboneError
             If the device has too little memory.
         """
-        torch.manual_seed(self.options.seed + self.workers.index)  # dropout is each one's own
-        torch.set_flush_denormal(True)  # near a loss of 0 gradients are such numbers, ten times as slow on a processor
+        torch.manual_seed(self.options.seed + self.workers.index)  # each process draws its own dropout
+        torch.set_flush_denormal(True)  # near a loss of 0 gradients are denormal, which is 10 times slower on a CPU
         before = self._weights()
         self._resume()
         run, options = self.run, self.options
@@ -168,10 +130,10 @@ class Trainer:
             elif self._on_epoch is not None:
                 self._on_epoch(run.epochs)
             if len(run.epochs) == 1 and not run.batches:
-                self.network.soften(self._softened)
+                self.network.soften(self._softening)
             total = options.epochs * self._per_epoch
             done = (len(run.epochs) - 1) * self._per_epoch + run.batches
-            with progress.step("training", total, "batches", self._said) as advance:
+            with progress.step("training", total, "batches", self._progress_text) as advance:
                 advance(done)
                 while not run.finished:
                     for count in self._batches():
@@ -180,109 +142,110 @@ class Trainer:
                     last = run.epochs[-1]
                     progress.say(
                         f"epoch {last.number} of {options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
-                        f"{last.accuracy:.2%}, log-loss {last.log_loss:.4f}{' (kept)' * (run.best is last)}"
+                        f"{last.validation_accuracy:.2%}, log-loss {last.validation_log_loss:.4f}"
+                        f"{' (best)' * (run.best is last)}"
                     )
         except torch.OutOfMemoryError as error:
             raise BackboneError(
                 f"{self.device} has too little memory for {options.batch_size} images in {options.accumulate} "
-                f"part{'s' * (options.accumulate > 1)}: cut batches into more parts (--accumulate)"
+                f"part{'s' * (options.accumulate > 1)}: split batches into more parts (--accumulate)"
             ) from error
         finally:
             torch.set_flush_denormal(False)
         self.last_state = self.network.backbone_state()
-        self.network.load_state_dict(self._settled if run.best.number else before)
+        self.network.load_state_dict(self._candidate_weights if run.best.number else before)
         self.network.merge()
         return run
 
     def logits(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose pictures can be read, and the network's logits for them, (n, n_classes)."""
+        """Return the rows whose images can be read, and their logits, float64 (n, n_classes)."""
         self.network.eval()
         size = self.options.batch_size
-        kept, found = [np.empty(0, np.int64)], []
+        read_rows, logits = [np.empty(0, np.int64)], []
         with torch.inference_mode():
             for part, pixels in self.images.batches(rows[self.workers.share], size):
                 if len(part):
-                    kept.append(part)
-                    found.append(self.network(pixels.to(self.device)).float().cpu())
+                    read_rows.append(part)
+                    logits.append(self.network(pixels.to(self.device)).float().cpu())
         n_classes = self.network.last.out_features
-        values = torch.cat(found).double().numpy() if found else np.empty((0, n_classes))
-        shares = self.workers.gathered((np.concatenate(kept), values))
+        values = torch.cat(logits).double().numpy() if logits else np.empty((0, n_classes))
+        shares = self.workers.gather((np.concatenate(read_rows), values))
         return np.concatenate([part for part, _ in shares]), np.concatenate([values for _, values in shares])
 
     def _batches(self) -> Iterator[int]:
-        """Train the rest of an epoch, and yield after each batch."""
+        """Train the rest of an epoch, and yield 1 after each batch."""
         run, options = self.run, self.options
         number = len(run.epochs)
         order = np.random.default_rng([options.seed, number]).permutation(self._train)
-        saved = start = time.monotonic()
+        last_save = start = time.monotonic()
         before = run.seconds
         rest = order[run.batches * options.batch_size :]
         self.network.train()
         share = self.workers.share
         for rows, pixels in self.images.batches(rest, options.batch_size, self.augmentation, number, share):
-            late = self.workers.first and time.monotonic() - saved > SAVE_SECONDS
-            images, saving = self.workers.total(torch.tensor([len(rows), late])).tolist()
-            if images > 1 or (images and self.network.batch_norm == "frozen"):  # of one there are no statistics
+            due = self.workers.first and time.monotonic() - last_save > SAVE_SECONDS
+            images, saving = self.workers.total(torch.tensor([len(rows), due])).tolist()
+            if images > 1 or (images and self.network.batch_norm == "frozen"):  # one image has no batch statistics
                 self._step((number - 1) * self._per_epoch + run.batches, images, rows, pixels)
                 run.images += images
             run.batches += 1
             run.seconds = before + time.monotonic() - start
             ended = run.batches == self._per_epoch
-            if ended or saving or len(self._losses) == LOOK:
-                self._look()
+            if ended or saving or len(self._losses) == LOSS_CHECK_STEPS:
+                self._check_losses()
             if saving and not ended:
                 self._save()
-                saved = time.monotonic()
+                last_save = time.monotonic()
             yield 1
 
     def _step(self, step: int, images: int, rows: Rows, pixels: Tensor) -> None:
-        """Take one step of the optimizer, by so many pictures, of which these are this process's."""
+        """Take one optimizer step on a batch of ``images``, of which ``rows`` are the share of this process."""
         share = share_of_rate(step, self.options.epochs * self._per_epoch, self.options.warmup)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
         y, total = self._y[rows], torch.zeros((), device=self.device)
-        # As many parts in each process, as they wait for one another.
+        # All processes need the same number of parts, because they wait for one another.
         parts = min(self.options.accumulate, math.ceil(images / self.workers.count))
         self._optimizer.zero_grad(set_to_none=True)
-        split = zip(pixels.tensor_split(parts), y.tensor_split(parts), strict=True)
-        for number, (part, classes) in enumerate(split, start=1):
-            counted = len(part) > 0
-            if not counted:
+        pieces = zip(pixels.tensor_split(parts), y.tensor_split(parts), strict=True)
+        for number, (part, classes) in enumerate(pieces, start=1):
+            has_images = len(part) > 0
+            if not has_images:
                 part, classes = torch.zeros((1, *part.shape[1:]), dtype=part.dtype), torch.zeros(1, dtype=y.dtype)
-            with self._apart(number < parts):
+            with self._defer_sync(number < parts):
                 with torch.autocast(self.device.type, PRECISIONS.get(self.precision), self.precision != "fp32"):
                     logits = self._model(part.to(self.device, non_blocking=True))
-                loss = cross_entropy(logits.float(), classes.to(self.device), reduction="sum") * counted
-                # Gradients become means over the processes.
+                loss = cross_entropy(logits.float(), classes.to(self.device), reduction="sum") * has_images
+                # DistributedDataParallel averages gradients over the processes.
                 torch.autograd.backward(self._scaler.scale(loss / images * self.workers.count))
             total += loss.detach()
         self._losses.append(total)
         self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_([p for _, p in self.network.trained()], LONGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_([p for _, p in self.network.trainable()], MAX_GRADIENT_NORM)
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
-    def _apart(self, more: bool) -> contextlib.AbstractContextManager[None]:
-        """Let processes exchange gradients after the last part of a batch only."""
+    def _defer_sync(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """Exchange gradients between processes only after the last part of a batch."""
         if more and isinstance(self._model, DistributedDataParallel):
             return self._model.no_sync()
         return contextlib.nullcontext()
 
-    def _look(self) -> None:
-        """Add up the losses of the latest steps. Raises TrainingDataError if one is not finite."""
+    def _check_losses(self) -> None:
+        """Add the losses of the latest steps to the epoch's. Raises TrainingDataError if one is not finite."""
         if not self._losses:
             return
         for loss in self.workers.total(torch.stack(self._losses)).tolist():
             if not math.isfinite(loss):
                 raise TrainingDataError(
-                    f"the loss became {loss} in epoch {len(self.run.epochs)}: train with a smaller learning rate "
-                    f"(--learning-rate {self.options.peak_rate / 10:g}) or in fp32 (--train-precision fp32)"
+                    f"the loss must be finite, got {loss} in epoch {len(self.run.epochs)}: use a smaller learning rate "
+                    f"(--learning-rate {self.options.peak_rate / 10:g}) or --train-precision fp32"
                 )
             self.run.loss += loss
         self._losses.clear()
 
     def _finish_epoch(self, training_loss: float | None) -> None:
-        """Measure on the validation rows, keep the best weights, and save."""
+        """Measure the network on the validation rows, keep the weights of a candidate, and save the state."""
         run, start = self.run, time.monotonic()
         rows, logits = self.logits(self._validation)
         self.images.require(len(rows), len(self._validation), "validation")
@@ -295,10 +258,10 @@ class Trainer:
         epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.images, seconds)
         run.add(epoch, len(rows))
         run.batches, run.loss, run.images, run.seconds = 0, 0.0, 0, 0.0
-        if run.settled == epoch.number > 0:  # those before training are kept apart
-            self._settled = self._weights()
-        late = epoch.number - run.settled >= self.options.patience
-        run.finished = late or epoch.number >= self.options.epochs
+        if run.candidate == epoch.number > 0:  # `fit` holds the weights before training
+            self._candidate_weights = self._weights()
+        exhausted = epoch.number - run.candidate >= self.options.patience
+        run.finished = exhausted or epoch.number >= self.options.epochs
         self._save()
         if self._on_epoch is not None:
             self._on_epoch(run.epochs)
@@ -306,55 +269,80 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
-    def _said(self) -> str:
+    def _progress_text(self) -> str:
         best = self.run.best
-        return f"kept: {best.accuracy:.2%} after epoch {best.number}"
+        return f"best: {best.validation_accuracy:.2%} after epoch {best.number}"
 
     def _save(self) -> None:
         if self._state is None:
             return
-        own = {"cpu": torch.get_rng_state()}
+        generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            own["cuda"] = torch.cuda.get_rng_state(self.device)
-        random = self.workers.gathered(own)
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        random = self.workers.gather(generators)
         if not self.workers.first:
             return
         state = {
             "key": self._key,
             "run": asdict(self.run),
             "network": self.network.state_dict(),
-            "settled": self._settled,
+            "candidate_weights": self._candidate_weights,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "random": random,
         }
-        save_state(state, self._state)
+        _save_state(state, self._state)
 
     def _resume(self) -> None:
         if self._state is None or not self._state.exists():
             return
-        state = load_state(self._state)
+        state = _load_state(self._state)
         if state["key"] != self._key:
             raise UsageError(
-                f"{str(self._state.parent)!r} holds a run of other data or options: name another folder (--to), "
-                "or delete it"
+                f"{str(self._state.parent)!r} holds a run on other data or options: give another folder (--to), or "
+                "delete it"
             )
         if len(state["random"]) != self.workers.count:
             raise UsageError(
-                f"{str(self._state.parent)!r} holds a run of {len(state['random'])} processes, and this is one of "
-                f"{self.workers.count}: launch as many, or name another folder (--to)"
+                f"the run in {str(self._state.parent)!r} must continue with its {len(state['random'])} processes, "
+                f"got {self.workers.count}: launch as many, or give another folder (--to)"
             )
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self._settled = state["settled"]
-        own = state["random"][self.workers.index]
-        torch.set_rng_state(own["cpu"])
-        if self.device.type == "cuda" and "cuda" in own:
-            torch.cuda.set_rng_state(own["cuda"], self.device)
+        self._candidate_weights = state["candidate_weights"]
+        generators = state["random"][self.workers.index]
+        torch.set_rng_state(generators["cpu"])
+        if self.device.type == "cuda" and "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
         epochs = [Epoch(**epoch) for epoch in state["run"].pop("epochs")]
         self.run = Run(epochs=epochs, **state["run"])
 
 
-def _usual_precision(device: torch.device) -> str:
+def _default_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    """Write tensors, numbers, strings, lists and dicts; a kill at any moment leaves the old file or the new one."""
+    with whole_file(path) as part, part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a run without running code. Raises UsageError if the file is damaged or of another kind."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = _STATE_KEYS - state.keys()
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise UsageError(
+            f"{str(path)!r} must be the state of a run, and is damaged: delete it to start again"
+        ) from error
+    if missing:
+        raise UsageError(
+            f"{str(path)!r} must hold the state of a run of this version of embedpipe, and lacks "
+            f"{', '.join(sorted(missing))}: delete it to start again"
+        )
+    return state

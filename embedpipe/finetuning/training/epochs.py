@@ -1,0 +1,75 @@
+"""The epochs of a training run, and which of them is selected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The losses and the validation metrics of one epoch.
+
+    Attributes
+    ----------
+    number : int
+        Starts at 1; 0 is the network before training.
+    training_loss : float, optional
+        Mean cross-entropy of the augmented training images during the epoch, in nats; None for epoch 0.
+    validation_accuracy, validation_log_loss : float
+        On the validation rows after the epoch; the loss in nats.
+    images : int
+        Number of training images.
+    seconds : float
+        Wall time of training and validation.
+    """
+
+    number: int
+    training_loss: float | None
+    validation_accuracy: float
+    validation_log_loss: float
+    images: int
+    seconds: float
+
+
+@dataclass
+class Run:
+    """The progress of a training run.
+
+    Attributes
+    ----------
+    epochs : list of Epoch
+        The finished epochs, from epoch 0 on.
+    candidate : int
+        Number of the latest epoch whose validation accuracy is within one standard error of the highest.
+    batches : int
+        Finished batches of the current epoch; ``loss`` is the sum over its ``images``, ``seconds`` its time so far.
+    finished : bool
+        Whether all epochs are done or the run has stopped early.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    candidate: int = 0
+    batches: int = 0
+    loss: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept: the candidate, or epoch 0 where its accuracy is higher."""
+        candidate = self.epochs[self.candidate]
+        return candidate if candidate.validation_accuracy >= self.epochs[0].validation_accuracy else self.epochs[0]
+
+    def add(self, epoch: Epoch, rows: int) -> None:
+        """Add an epoch that was measured on ``rows`` validation rows.
+
+        An epoch becomes the candidate if its accuracy is below the highest by at most the standard error of their
+        difference. The latest such epoch is used because the learning rate is lower by then. Only this epoch is
+        compared with epoch 0: the best of several epochs would beat it by chance.
+        """
+        self.epochs.append(epoch)
+        highest = max(epoch.validation_accuracy for epoch in self.epochs)
+        if epoch.validation_accuracy >= highest - math.sqrt(2 * highest * (1 - highest) / rows):
+            self.candidate = epoch.number
