@@ -1,4 +1,8 @@
-"""`AutoClassifier` and `AutoRegressor`: layer, normalisation and head, picked by cross-validation on training rows."""
+"""`AutoClassifier` and `AutoRegressor`, the head ``auto``: cross-validation over layers, normalisations, estimators.
+
+Every layer is tried with the first estimator of `auto_candidates`, then the other estimators on the best
+layer (`_Auto._try_all`). `_Auto._best` compares the trials.
+"""
 
 from __future__ import annotations
 
@@ -13,54 +17,26 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.estimators.auto_candidates import CLASSIFIERS, NORMALISATIONS, REGRESSORS
 from embedpipe.estimators.linear.base import FLOATS
-from embedpipe.estimators.linear.lda import ShrunkenLDA
-from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
-from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
-from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import fit_on, takes_weights
-from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier, logits_of, tempered_loss
+from embedpipe.estimators.wrappers.calibration import (
+    TemperatureCalibratedClassifier,
+    logits_of,
+    loss_at_best_temperature,
+)
 from embedpipe.splits.inner import Folds, Split, inner_splits
-
-#: Normalisation -> the steps that do it. ``unit`` gives every vector length one.
-NORMALISATIONS: dict[str, Callable[[], list[Any]]] = {
-    "none": list,
-    "unit": lambda: [Normalizer()],
-    "standard": lambda: [VarianceFloorScaler()],
-}
-
-
-def _knn(kind: type, k: int) -> Callable[[int], Any]:
-    return lambda rows: kind(min(k, rows), weights="softmax", metric="cosine")
-
-
-#: Head -> how it is made for at least so many rows, and the normalisations that make a difference to it. The first is
-#: what layers are compared with: it is quick, and sees what all linear heads can use.
-CLASSIFIERS: dict[str, tuple[Callable[[int], Any], tuple[str, ...]]] = {
-    "logreg": (lambda rows: TunedLogisticRegression(), ("none", "unit")),
-    "lda": (lambda rows: ShrunkenLDA(), ("none", "unit", "standard")),
-    "ridge": (lambda rows: TunedRidgeClassifier(), ("none", "unit")),
-    "knn 5": (_knn(FaissKNNClassifier, 5), ("none", "standard")),
-    "knn 20": (_knn(FaissKNNClassifier, 20), ("none", "standard")),
-}
-REGRESSORS: dict[str, tuple[Callable[[int], Any], tuple[str, ...]]] = {
-    "ridge": (lambda rows: TunedRidge(), ("none", "unit")),
-    "knn 5": (_knn(FaissKNNRegressor, 5), ("none", "standard")),
-    "knn 20": (_knn(FaissKNNRegressor, 20), ("none", "standard")),
-}
 
 
 class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
-    """Tries, picks, and fits what was picked on all rows."""
+    """Base of both: tries the candidates on inner splits, and fits the best one on all rows."""
 
     _heads: dict[str, tuple[Callable[[int], Any], tuple[str, ...]]]
 
@@ -72,30 +48,32 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         slices = self._layers(X.shape[1])
         splits = inner_splits(self.cv, np.unique(y, return_inverse=True)[1] if classes else y, classes)
         self.trials_: list[dict[str, Any]] = []
-        self._wrong: list[Floats] = []
+        self._row_errors: list[Floats] = []
         if splits:
             self._try_all(X, y, weights, splits, slices)
             best = self._best()
         else:
             best = {"layer": next(iter(slices)), "normalisation": "none", "head": next(iter(self._heads))}
         if best.get("error"):
-            raise ValueError(f"none of the heads can learn from these rows: {best['error']}")
+            raise ValueError(f"no estimator could be fitted: {best['error']}")
         self.layer_, self.normalisation_, self.head_ = best["layer"], best["normalisation"], best["head"]
         part = slices[self.layer_]
         self.start_, self.stop_ = part.start, part.stop
-        del self._wrong
-        # Calibration fits on the training rows of these splits, too.
+        del self._row_errors
+        # Calibration fits on the training rows of these splits too.
         smallest = min([len(train) for train, _ in splits], default=max(1, len(X) // 2))
-        estimator = self._final(self._make(self.normalisation_, self.head_, smallest))
+        estimator = self._wrap(self._make(self.normalisation_, self.head_, smallest))
         self.estimator_ = fit_on(estimator, X[:, part], y, weights, splits or None)
 
     def _layers(self, dim: int) -> dict[str, slice]:
-        """Return where each layer's values are among the columns, and all together last."""
-        given = [("all", dim)] if self.layers is None else list(self.layers)
-        if sum(width for _, width in given) != dim or not all(width > 0 for _, width in given):
-            raise ValueError(f"layers={self.layers!r} must cover X, which has {dim} columns")
-        ends = np.cumsum([width for _, width in given]).tolist()
-        slices = {name: slice(end - width, end) for (name, width), end in zip(given, ends, strict=True)}
+        """Return the columns of each layer, and last those of all layers joined."""
+        layers = [("all", dim)] if self.layers is None else list(self.layers)
+        if sum(width for _, width in layers) != dim or not all(width > 0 for _, width in layers):
+            raise ValueError(
+                f"the widths of layers must be positive and sum to the {dim} columns of X, got {self.layers!r}"
+            )
+        ends = np.cumsum([width for _, width in layers]).tolist()
+        slices = {name: slice(end - width, end) for (name, width), end in zip(layers, ends, strict=True)}
         return slices | ({"+".join(slices): slice(0, dim)} if len(slices) > 1 else {})
 
     def _try_all(
@@ -106,7 +84,7 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         splits: list[Split],
         slices: Mapping[str, slice],
     ) -> None:
-        """Pick the layers by the first head, then try the other heads on them."""
+        """Choose the layer by the first estimator, then try the other estimators on that layer."""
         first, *others = (
             name for name, (make, _) in self._heads.items() if weights is None or takes_weights(make(len(X)))
         )
@@ -125,8 +103,8 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         heads: Sequence[str],
     ) -> None:
         rows = min(len(train) for train, _ in splits)
-        tried = [(normalisation, head) for head in heads for normalisation in self._heads[head][1]]
-        # Beside each other while their copies of the rows stay small.
+        candidates = [(normalisation, head) for head in heads for normalisation in self._heads[head][1]]
+        # In parallel only while the copies of the rows are small.
         cores = usable_cores() if X.nbytes < SMALL else 1
 
         def held_out(normalisation: str, head: str, split: Split) -> tuple[Any, float, str]:
@@ -134,56 +112,58 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
             start = time.perf_counter()
             estimator = with_jobs(self._make(normalisation, head, rows), 1 if cores > 1 else None)
             try:
-                own = None if weights is None else weights[train]
-                fit_on(estimator, X[train], y[train], own, _inside(split, splits))
-                return self._said(estimator, X[test]), time.perf_counter() - start, ""
-            except Exception as error:  # of any head: the others may do
+                train_weights = None if weights is None else weights[train]
+                fit_on(estimator, X[train], y[train], train_weights, _inner_folds(split, splits))
+                return self._predict_held_out(estimator, X[test]), time.perf_counter() - start, ""
+            except Exception as error:  # other candidates may still succeed
                 return None, time.perf_counter() - start, f"{type(error).__name__}: {error}"
 
         with one_blas_thread(cores > 1):
-            found = Parallel(cores, prefer="threads")(
-                delayed(held_out)(normalisation, head, split) for normalisation, head in tried for split in splits
+            results = Parallel(cores, prefer="threads")(
+                delayed(held_out)(normalisation, head, split) for normalisation, head in candidates for split in splits
             )
         held = np.concatenate([test for _, test in splits])
-        truth, counted = y[held], np.ones(len(held)) if weights is None else weights[held]
-        for at, (normalisation, head) in enumerate(tried):
-            said, seconds, errors = zip(*found[at * len(splits) : (at + 1) * len(splits)], strict=True)
+        truth, held_weights = y[held], np.ones(len(held)) if weights is None else weights[held]
+        for at, (normalisation, head) in enumerate(candidates):
+            predictions, seconds, errors = zip(*results[at * len(splits) : (at + 1) * len(splits)], strict=True)
             error = next(filter(None, errors), "")
-            wrong, score, loss = (
-                (np.full(len(truth), np.inf), -np.inf, np.inf) if error else self._judge(truth, said, counted)
+            row_errors, score, loss = (
+                (np.full(len(truth), np.inf), -np.inf, np.inf)
+                if error
+                else self._assess(truth, predictions, held_weights)
             )
-            self._wrong.append(wrong if error else wrong * counted / counted.mean())
+            self._row_errors.append(row_errors if error else row_errors * held_weights / held_weights.mean())
             trial = {"layer": layer, "normalisation": normalisation, "head": head, "score": score, "loss": loss}
             self.trials_.append({**trial, "seconds": sum(seconds), "error": error})
 
     def _best(self) -> dict[str, Any]:
-        """Return, of the trials that are not told apart from the best (by one standard error), that of least loss."""
+        """Return the trial of least loss among those whose score is within one standard error of the best score."""
         first = int(np.argmax([trial["score"] for trial in self.trials_]))
         if self.trials_[first]["error"]:
             return self.trials_[first]
-        near = []
-        for trial, wrong in zip(self.trials_, self._wrong, strict=True):
+        equivalent = []
+        for trial, row_errors in zip(self.trials_, self._row_errors, strict=True):
             if not trial["error"]:
-                apart = wrong - self._wrong[first]
-                if apart.mean() <= apart.std() / np.sqrt(len(apart)):  # of the best itself, both are 0
-                    near.append(trial)
-        return min(near, key=lambda trial: float(trial["loss"]))  # of equals the first
+                excess = row_errors - self._row_errors[first]
+                if excess.mean() <= excess.std() / np.sqrt(len(excess)):  # both are 0 for the best itself
+                    equivalent.append(trial)
+        return min(equivalent, key=lambda trial: float(trial["loss"]))  # the first one of ties
 
     def _make(self, normalisation: str, head: str, rows: int) -> Any:
-        steps, made = NORMALISATIONS[normalisation](), self._heads[head][0](rows)
-        return make_pipeline(*steps, made) if steps else made
+        steps, estimator = NORMALISATIONS[normalisation](), self._heads[head][0](rows)
+        return make_pipeline(*steps, estimator) if steps else estimator
 
     @abstractmethod
-    def _final(self, estimator: Any) -> Any:
-        """Return what is fitted in the end for what was picked."""
+    def _wrap(self, estimator: Any) -> Any:
+        """Return the estimator to fit on all rows for the chosen one."""
 
     @abstractmethod
-    def _said(self, estimator: Any, X: npt.NDArray[Any]) -> Any:
-        """Return what a fitted head says of held-out rows."""
+    def _predict_held_out(self, estimator: Any, X: npt.NDArray[Any]) -> Any:
+        """Return the predictions of a fitted estimator for held-out rows, as `_assess` takes them."""
 
     @abstractmethod
-    def _judge(self, y: npt.NDArray[Any], said: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
-        """Return how wrong each held-out row is, the score (more is better), and a loss that tells heads apart."""
+    def _assess(self, y: npt.NDArray[Any], predictions: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
+        """Return the error of each held-out row, the score (higher is better), and the loss."""
 
     def _part(self, X: Any) -> npt.NDArray[Any]:
         check_is_fitted(self, "estimator_")
@@ -191,7 +171,16 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         return rows[:, self.start_ : self.stop_]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return what was picked predicts, (n_samples,)."""
+        """Return the predictions of the chosen estimator.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        array (n_samples,)
+        """
         part = self._part(X)
         predicted: npt.NDArray[Any] = self.estimator_.predict(part)
         return predicted
@@ -199,102 +188,188 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
 
 @public_in("embedpipe.estimators")
 class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
-    """Picks layer, normalisation and head by accuracy on held-out training rows, then fits and calibrates it.
+    """Choose layer, normalisation and estimator by cross-validated accuracy; calibrate the result.
 
-    Layers, each alone and all joined, are compared by logistic regression; on the best one the other heads are tried.
-    Of those whose accuracy is within one standard error of the best, log-loss at the best temperature decides: a few
-    hundred rows tell more by it.
-    A head's own choices (C, penalty) are made inside that. What it says of itself is therefore too kind: measure it on
-    rows that it was not given, as `embedpipe.fit` does.
+    Layers, each alone and all joined, are compared by logistic regression; the other estimators are tried on the best
+    layer. Among the trials within one standard error of the best accuracy, the one with the least log-loss at its best
+    temperature is chosen: on a few hundred rows log-loss distinguishes more than accuracy.
+
+    The scores in ``trials_`` are optimistic for the chosen trial: measure the estimator on rows that it was not fitted
+    on, as `embedpipe.fit` does.
 
     Parameters
     ----------
     layers : sequence of (name, width), optional
-        What the columns of ``X`` are, in order; one layer where None.
+        The layers that the columns of ``X`` hold, in order. None: one layer.
     cv : int, iterable of (train rows, held-out rows), or None
-        On which rows to pick; by default 3 folds, or one held-out fifth of more than 20,000 rows.
+        Splits on which to choose; by default 3 folds, or one held-out fifth of more than 20,000 rows.
 
     Attributes
     ----------
     layer_, normalisation_, head_ : str
-        What was picked.
+        The chosen ones.
     start_, stop_ : int
-        Columns of ``X`` that the layer has.
+        The columns of ``X`` of the chosen layer.
     estimator_ : TemperatureCalibratedClassifier
-        Fitted on those columns of all rows.
+        Fitted on the columns of the chosen layer, on all rows.
     trials_ : list of dict
-        Everything that was tried, in order: ``layer``, ``normalisation``, ``head``, its ``score`` on held-out rows
-        (accuracy, or R2) and ``loss`` (log-loss at the best temperature, or squared error), the ``seconds`` of its
-        fits together, and why it could not be fitted in ``error``.
+        All trials in order: ``layer``, ``normalisation``, ``head``, the ``score`` on held-out rows (accuracy), the
+        ``loss`` (log-loss at the best temperature), the ``seconds`` of its fits, and the ``error`` if a fit failed.
     classes_ : array (n_classes,)
+    n_features_in_ : int
+
+    References
+    ----------
+    Breiman, Friedman, Olshen, Stone: Classification and regression trees, 1984 (the one-standard-error rule).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import AutoClassifier
+    >>> X = np.random.default_rng(0).standard_normal((60, 6))
+    >>> y = np.where(X[:, 4] > 0, "cat", "dog")
+    >>> model = AutoClassifier([("layer3", 2), ("layer4", 4)]).fit(X, y)
+    >>> model.layer_
+    'layer4'
+    >>> len(model.trials_)
+    15
     """
 
     _heads = CLASSIFIERS
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Pick and fit: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
+        """Choose, and fit the chosen estimator on all rows.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+        sample_weight : float array (n_samples,), optional
+            Estimators without sample weights are then not tried.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, ``layers`` do not cover ``X``, or no estimator can be fitted.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs at least two")
+            raise ValueError(f"y must have two classes or more, got one: {self.classes_[0]!r}")
         weights = _weights(sample_weight, X)
         if weights is not None and len(np.unique(y[weights > 0])) < 2:
-            raise ValueError("all weight is on one class: give rows of two classes at least a weight above 0")
+            raise ValueError("sample_weight must be above 0 for rows of two classes or more, got one class")
         self._fit(X, y, weights, classes=True)
         return self
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return calibrated probabilities, float64 (n_samples, n_classes)."""
-        part = self._part(X)
-        shares: Floats = self.estimator_.predict_proba(part)
-        return shares
+        """Return calibrated probabilities.
 
-    def _final(self, estimator: Any) -> Any:
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes)
+        """
+        part = self._part(X)
+        probabilities: Floats = self.estimator_.predict_proba(part)
+        return probabilities
+
+    def _wrap(self, estimator: Any) -> Any:
         return TemperatureCalibratedClassifier(estimator)
 
-    def _said(self, estimator: Any, X: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats]:
+    def _predict_held_out(self, estimator: Any, X: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats]:
         return estimator.predict(X), logits_of(estimator, X, self.classes_)
 
-    def _judge(self, y: npt.NDArray[Any], said: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
-        predicted, logits = (np.concatenate(parts) for parts in zip(*said, strict=True))
-        wrong = (predicted != y).astype(np.float64)
-        loss = tempered_loss(logits, np.searchsorted(self.classes_, y), weights)
-        return wrong, float(1 - np.average(wrong, weights=weights)), loss
+    def _assess(self, y: npt.NDArray[Any], predictions: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
+        predicted, logits = (np.concatenate(parts) for parts in zip(*predictions, strict=True))
+        row_errors = (predicted != y).astype(np.float64)
+        loss = loss_at_best_temperature(logits, np.searchsorted(self.classes_, y), weights)
+        return row_errors, float(1 - np.average(row_errors, weights=weights)), loss
 
 
 @public_in("embedpipe.estimators")
 class AutoRegressor(RegressorMixin, _Auto):  # type: ignore[misc]
-    """Picks layer, normalisation and head by R2 on held-out training rows, then fits it.
+    """Choose layer, normalisation and estimator by cross-validated R2.
 
-    Parameters and attributes are those of `AutoClassifier`; layers are compared by ridge regression.
+    Layers, each alone and all joined, are compared by ridge regression; the other estimators are tried on the best
+    layer. Among the trials within one standard error of the best squared error, the one with the least is chosen.
+
+    Parameters
+    ----------
+    layers : sequence of (name, width), optional
+        The layers that the columns of ``X`` hold, in order. None: one layer.
+    cv : int, iterable of (train rows, held-out rows), or None
+        Splits on which to choose; by default 3 folds, or one held-out fifth of more than 20,000 rows.
+
+    Attributes
+    ----------
+    layer_, normalisation_, head_ : str
+        The chosen ones.
+    start_, stop_ : int
+        The columns of ``X`` of the chosen layer.
+    estimator_ : regressor or Pipeline
+        Fitted on the columns of the chosen layer, on all rows.
+    trials_ : list of dict
+        All trials in order: ``layer``, ``normalisation``, ``head``, the ``score`` on held-out rows (R2), the
+        ``loss`` (squared error), the ``seconds`` of its fits, and the ``error`` if a fit failed.
+    n_features_in_ : int
+
+    References
+    ----------
+    See `AutoClassifier`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import AutoRegressor
+    >>> X = np.random.default_rng(0).standard_normal((60, 6))
+    >>> model = AutoRegressor([("layer3", 2), ("layer4", 4)]).fit(X, 3 * X[:, 4] + 1)
+    >>> model.layer_, model.head_
+    ('layer4', 'ridge')
     """
 
     _heads = REGRESSORS
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Pick and fit: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
+        """Choose, and fit the chosen estimator on all rows.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+        sample_weight : float array (n_samples,), optional
+            Estimators without sample weights are then not tried.
+
+        Raises
+        ------
+        ValueError
+            If ``layers`` do not cover ``X``, or no estimator can be fitted.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=True)
         self._fit(X, np.asarray(y, np.float64), _weights(sample_weight, X), classes=False)
         return self
 
-    def _final(self, estimator: Any) -> Any:
+    def _wrap(self, estimator: Any) -> Any:
         return estimator
 
-    def _said(self, estimator: Any, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _predict_held_out(self, estimator: Any, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.asarray(estimator.predict(X), np.float64)
 
-    def _judge(self, y: npt.NDArray[Any], said: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
-        predicted = np.concatenate(said)
-        wrong = (predicted - y) ** 2
+    def _assess(self, y: npt.NDArray[Any], predictions: Sequence[Any], weights: Floats) -> tuple[Floats, float, float]:
+        predicted = np.concatenate(predictions)
+        row_errors = (predicted - y) ** 2
         score = float(r2_score(y, predicted, sample_weight=weights))
-        return wrong, score, float(np.average(wrong, weights=weights))
+        return row_errors, score, float(np.average(row_errors, weights=weights))
 
 
-def _inside(split: Split, splits: Sequence[Split]) -> list[Split] | None:
-    """Return the other splits' held-out rows as splits of one's training rows, so that what belongs together stays so.
+def _inner_folds(split: Split, splits: Sequence[Split]) -> list[Split] | None:
+    """Return splits of the training rows of ``split`` by the held-out rows of the others, which keeps groups whole.
 
-    None where these are not folds: a head then cuts the training rows by itself.
+    Returns None if ``splits`` are not folds: an estimator then makes its own splits.
     """
     train, _ = split
     others = [np.isin(train, test) for _, test in splits if not np.isin(test, split[1]).any()]

@@ -1,4 +1,4 @@
-"""k nearest neighbours as scikit-learn estimators, on FAISS."""
+"""`FaissKNNClassifier` and `FaissKNNRegressor`, the heads ``knn``: k nearest neighbours on FAISS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS = ("uniform", "distance", "softmax")
 
 
 class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
-    """Parameters, training rows and neighbours: what classifier and regressor share."""
+    """Base of classifier and regressor: parameters, training rows and the neighbour search."""
 
     def __init__(
         self,
@@ -42,18 +42,20 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
 
     def _fit_rows(self, X: npt.NDArray[Any]) -> None:
         if self.metric not in METRICS:
-            raise ValueError(f"metric={self.metric!r} is not one of {', '.join(METRICS)}")
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
         if not callable(self.weights) and self.weights not in WEIGHTS:
-            raise ValueError(f"weights={self.weights!r} is neither callable nor one of {', '.join(WEIGHTS)}")
-        if self.weights == "softmax" and (self.metric != "cosine" or not self.temperature > 0):
-            raise ValueError("weights='softmax' votes by cosine: it needs metric='cosine' and a temperature above 0")
+            raise ValueError(f"weights must be callable or one of {', '.join(WEIGHTS)}, got {self.weights!r}")
+        if self.weights == "softmax" and self.metric != "cosine":
+            raise ValueError(f"weights='softmax' needs metric='cosine', got metric={self.metric!r}")
+        if self.weights == "softmax" and not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {self.temperature!r}")
         k = self.n_neighbors
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"n_neighbors={self.n_neighbors!r} must be a whole number of at least 1")
+            raise ValueError(f"n_neighbors must be an integer >= 1, got {self.n_neighbors!r}")
         if not 0 < self.recall_target <= 1:
-            raise ValueError(f"recall_target={self.recall_target!r} must be above 0, and 1 (exact) at most")
+            raise ValueError(f"recall_target must be in (0, 1], got {self.recall_target!r}")
         if self.n_jobs == 0:
-            raise ValueError("n_jobs=0 leaves no thread: give None, -1 or how many")
+            raise ValueError("n_jobs must be None, -1 or a number of threads, got 0")
         self.rows_ = self._prepare(X)
         self.n_samples_fit_ = len(X)
         self.probes_ = 0
@@ -67,43 +69,49 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(X, np.float32)
         if not np.isfinite(rows).all():
-            raise ValueError("X holds values that float32, which FAISS computes in, cannot: scale it first")
+            raise ValueError("X has values beyond float32, in which FAISS computes: scale the features first")
         return rows
 
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> npt.NDArray[np.int64] | tuple[Floats, npt.NDArray[np.int64]]:
-        """Find the nearest training rows; of equally near ones the first.
+        """Find the nearest training rows; ties go to the lower row.
 
         Parameters
         ----------
         X : array (n_queries, n_features), optional
-            The training rows themselves where None, none of which is then its own neighbour.
+            None: the training rows, each without itself as a neighbour.
         n_neighbors : int, optional
-            As given to the constructor where None.
+            None: that of the constructor.
         return_distance : bool
 
         Returns
         -------
-        distances : float64 array (n_queries, n_neighbors), only with ``return_distance``
-            Euclidean, or 1 - cosine; nearest first.
+        distances : float64 array (n_queries, n_neighbors), only if ``return_distance``
+            Euclidean, or 1 - cosine, ascending.
         positions : int64 array (n_queries, n_neighbors)
             Row numbers of the training data.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer training rows than ``n_neighbors``.
         """
         check_is_fitted(self, "rows_")
         k = self.n_neighbors if n_neighbors is None else n_neighbors
-        own = X is None
-        if not 1 <= k <= self.n_samples_fit_ - own:
+        without_itself = X is None
+        most = self.n_samples_fit_ - without_itself
+        if not 1 <= k <= most:
+            others = ", each without itself" if without_itself else ""
             raise ValueError(
-                f"n_neighbors={k}, but there are {self.n_samples_fit_} training rows"
-                f"{', each without itself' if own else ''}: ask for fewer"
+                f"n_neighbors must be in [1, {most}] for {self.n_samples_fit_} training rows{others}, got {k}"
             )
-        if own:
+        if without_itself:
             distances, positions = self._nearest(self.rows_, k + 1)
-            # A copy of a row may stand before it; without the row itself the others keep their order.
-            mine = positions == np.arange(len(positions))[:, None]
-            mine[~mine.any(axis=1), -1] = True
-            distances, positions = (block[~mine].reshape(-1, k) for block in (distances, positions))
+            # A copy of a row may come before the row itself. If k + 1 copies come first, the last one is dropped.
+            itself = positions == np.arange(len(positions))[:, None]
+            itself[~itself.any(axis=1), -1] = True
+            distances, positions = (block[~itself].reshape(-1, k) for block in (distances, positions))
         else:
             distances, positions = self._nearest(self._prepare(self._check(X)), k)
         return (distances, positions) if return_distance else positions
@@ -121,16 +129,16 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         return (1 - scores if self.metric == "cosine" else scores), positions
 
     def _votes(self, X: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Return weights, which sum to 1, and training rows of each query's neighbours, (n_queries, n_neighbors)."""
+        """Return weights, which sum to 1, and training rows of the neighbours, each (n_queries, n_neighbors)."""
         distances, positions = self.kneighbors(X)
         if callable(self.weights):
             weights = np.asarray(self.weights(distances), np.float64)
         elif self.weights == "softmax":
             weights = np.exp((distances[:, :1] - distances) / self.temperature)
         elif self.weights == "distance":
-            same = distances == 0
+            identical = distances == 0
             with np.errstate(divide="ignore"):
-                weights = np.where(same.any(axis=1, keepdims=True), same, 1 / distances)
+                weights = np.where(identical.any(axis=1, keepdims=True), identical, 1 / distances)
         else:
             weights = np.ones_like(distances)
         total = weights.sum(axis=1, keepdims=True)
@@ -139,49 +147,68 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
 
 @public_in("embedpipe.estimators")
 class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[misc]
-    """Classify by a vote of the k nearest training rows, exact or approximate, on FAISS.
+    """Classify by the votes of the k nearest training rows, found exactly or approximately by FAISS.
 
-    Takes the place of `sklearn.neighbors.KNeighborsClassifier` for dense data, with the same defaults. Rows are
-    kept as float32; distances and votes are float64, and of equally near rows the first counts.
+    A replacement of `sklearn.neighbors.KNeighborsClassifier` for dense data, with the same defaults. Rows are stored as
+    float32; distances and votes are float64, and ties go to the lower row.
 
     Parameters
     ----------
     n_neighbors : int
     weights : {"uniform", "distance", "softmax"} or callable
-        ``softmax`` gives a neighbour of cosine s the weight exp(s / temperature), as DINO does (Caron et al.,
-        ICCV 2021, section 4.1; Wu et al., CVPR 2018, section 3.4). A callable takes and returns (n_queries, k).
+        Weights of the neighbours' votes. ``softmax`` gives a neighbour with cosine s the weight exp(s / temperature),
+        as DINO does. A callable takes and returns distances (n_queries, n_neighbors).
     metric : {"euclidean", "cosine"}
-        By cosine, a row of zeros has distance 1 from every other.
+        With ``cosine``, a row of zeros has distance 1 to every other row.
     temperature : float
-        Of ``weights="softmax"``.
+        Of ``weights="softmax"``, above 0.
     recall_target : float
-        1 is exact. Below, the search is approximate: `fit` puts the training rows into cells and measures into how many
-        a query must look to find this share of the ``n_neighbors`` nearest, on average over training rows. Queries that
-        are unlike those may find less.
+        1: exact search. Below 1: approximate search. ``fit`` clusters the training rows into cells, and measures in how
+        many cells a query must search to find this share of its ``n_neighbors`` nearest rows, on average over training
+        rows. Queries unlike the training rows may find less.
     n_jobs : int, optional
-        Threads of FAISS; all where None.
+        Threads of FAISS; None: all.
 
     Attributes
     ----------
     classes_ : array (n_classes,)
     rows_ : float32 array (n_samples, n_features)
-        The training rows, of length one for cosine.
+        The training rows; of unit length with ``cosine``.
     labels_ : int64 array (n_samples,)
         Their classes, as positions in ``classes_``.
     probes_ : int
-        Cells that a query looks into; 0 where the search is exact.
+        Number of cells in which a query searches; 0 if the search is exact.
     centroids_ : float32 array (n_cells, n_features)
+        Only if ``recall_target`` is below 1.
     cells_ : int32 array (n_samples,)
-        Each training row's cell; both only where ``recall_target`` is below 1.
+        The cell of each training row; only if ``recall_target`` is below 1.
+    n_samples_fit_, n_features_in_ : int
+
+    References
+    ----------
+    Caron et al.: Emerging properties in self-supervised vision transformers, ICCV 2021, section 4.1. Wu, Xiong, Yu,
+    Lin: Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018, section 3.4.
 
     Examples
     --------
+    >>> from embedpipe.estimators import FaissKNNClassifier
     >>> FaissKNNClassifier(n_neighbors=1).fit([[0.0], [1.0]], ["low", "high"]).predict([[0.9]])
     array(['high'], dtype='<U4')
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
+        """Store the training rows.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or values of ``X`` are beyond float32.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self._fit_rows(X)
@@ -189,7 +216,16 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
         return self
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return each class's share of the vote, float64 (n_queries, n_classes)."""
+        """Return the share of each class in the votes.
+
+        Parameters
+        ----------
+        X : float array (n_queries, n_features)
+
+        Returns
+        -------
+        float64 array (n_queries, n_classes)
+        """
         weights, positions = self._votes(X)
         shares = np.zeros((len(weights), len(self.classes_)))
         row = np.arange(len(weights))
@@ -198,7 +234,16 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
         return shares
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the class with the largest share, (n_queries,); of equal ones the first in ``classes_``."""
+        """Return the class with the most votes; ties go to the first in ``classes_``.
+
+        Parameters
+        ----------
+        X : float array (n_queries, n_features)
+
+        Returns
+        -------
+        array (n_queries,)
+        """
         shares = self.predict_proba(X)
         labels: npt.NDArray[Any] = self.classes_[shares.argmax(axis=1)]
         return labels
@@ -206,26 +251,80 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
 
 @public_in("embedpipe.estimators")
 class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
-    """Predict the weighted mean of the k nearest training rows' values, on FAISS.
+    """Predict the weighted mean of the k nearest training rows' values, found by FAISS.
 
-    Takes the place of `sklearn.neighbors.KNeighborsRegressor` for dense data. Parameters are those of
-    `FaissKNNClassifier`.
+    A replacement of `sklearn.neighbors.KNeighborsRegressor` for dense data, with the same defaults.
+
+    Parameters
+    ----------
+    n_neighbors : int
+    weights : {"uniform", "distance", "softmax"} or callable
+        Weights of the neighbours' votes. ``softmax`` gives a neighbour with cosine s the weight exp(s / temperature),
+        as DINO does. A callable takes and returns distances (n_queries, n_neighbors).
+    metric : {"euclidean", "cosine"}
+        With ``cosine``, a row of zeros has distance 1 to every other row.
+    temperature : float
+        Of ``weights="softmax"``, above 0.
+    recall_target : float
+        1: exact search. Below 1: approximate search. ``fit`` clusters the training rows into cells, and measures in how
+        many cells a query must search to find this share of its ``n_neighbors`` nearest rows, on average over training
+        rows. Queries unlike the training rows may find less.
+    n_jobs : int, optional
+        Threads of FAISS; None: all.
 
     Attributes
     ----------
     rows_ : float32 array (n_samples, n_features)
+        The training rows; of unit length with ``cosine``.
     values_ : float64 array (n_samples,) or (n_samples, n_outputs)
+    probes_ : int
+        Number of cells in which a query searches; 0 if the search is exact.
+    centroids_ : float32 array (n_cells, n_features)
+        Only if ``recall_target`` is below 1.
+    cells_ : int32 array (n_samples,)
+        The cell of each training row; only if ``recall_target`` is below 1.
+    n_samples_fit_, n_features_in_ : int
+
+    References
+    ----------
+    See `FaissKNNClassifier`.
+
+    Examples
+    --------
+    >>> from embedpipe.estimators import FaissKNNRegressor
+    >>> FaissKNNRegressor(n_neighbors=2).fit([[0.0], [1.0], [9.0]], [1.0, 2.0, 7.0]).predict([[0.4]])
+    array([1.5])
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Keep the training rows: ``X`` (n_samples, n_features), ``y`` (n_samples,) or (n_samples, n_outputs)."""
+        """Store the training rows.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : float array (n_samples,) or (n_samples, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or values of ``X`` are beyond float32.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True)
         self._fit_rows(X)
         self.values_ = np.asarray(y, np.float64)
         return self
 
     def predict(self, X: Any) -> Floats:
-        """Return the neighbours' weighted mean, float64 (n_queries,) or (n_queries, n_outputs)."""
+        """Return the weighted means of the neighbours' values.
+
+        Parameters
+        ----------
+        X : float array (n_queries, n_features)
+
+        Returns
+        -------
+        float64 array (n_queries,) or (n_queries, n_outputs)
+        """
         weights, positions = self._votes(X)
         mean: Floats = np.einsum("qk,qk...->q...", weights, self.values_[positions])
         return mean

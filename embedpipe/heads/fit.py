@@ -20,7 +20,7 @@ from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.preprocessing.component_remover import last_step
 from embedpipe.estimators.solvers.torch_matrix import set_device, usable_device
-from embedpipe.estimators.wrappers.base import WrappedEstimator, fit_on, head_of
+from embedpipe.estimators.wrappers.base import WrappedEstimator, fit_on, innermost_estimator
 from embedpipe.heads.head import Head
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
@@ -124,7 +124,7 @@ def fit(
                 advance()
         except Exception as error:  # of any estimator
             raise TrainingDataError(
-                f"{type(head_of(estimator)).__name__} cannot learn from these rows: {error}"
+                f"{type(innermost_estimator(estimator)).__name__} cannot learn from these rows: {error}"
             ) from error
     report.chosen = chosen_by(fitted)
     names = list(layers)

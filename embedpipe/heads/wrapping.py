@@ -40,7 +40,7 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
             raise UsageError(f"{name} learns all labels at once and cannot be calibrated: choose {able} (--head)")
         estimator = TemperatureCalibratedClassifier(estimator)
     if options.interval_coverage is not None:
-        estimator = CrossConformalRegressor(estimator, level=options.interval_coverage)
+        estimator = CrossConformalRegressor(estimator, coverage=options.interval_coverage)
     if options.reject_share is not None:
         if options.reject_by == "probability" and not hasattr(estimator, "predict_proba"):
             raise UsageError(

@@ -109,7 +109,7 @@ def test_a_class_that_a_fold_does_not_have(recwarn: pytest.WarningsRecorder) -> 
 
 
 def test_too_few_rows_are_said() -> None:
-    with pytest.raises(ValueError, match="too few rows of each class to calibrate on"):
+    with pytest.raises(ValueError, match="calibration needs two classes with two rows or more"):
         TemperatureCalibratedClassifier(LogisticRegression()).fit(np.eye(3), [0, 1, 2])
 
 

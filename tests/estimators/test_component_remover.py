@@ -55,7 +55,7 @@ def test_rows_of_few_dimensions_lose_no_other() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 4, 5])
 def test_a_number_that_leaves_nothing_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"n_components={count} must be at least 1 and below n_features=4"):
+    with pytest.raises(ValueError, match=f"n_components must be >= 1 and < n_features=4, got {count}"):
         CommonComponentRemover(count).fit(np.eye(4))
 
 
@@ -117,5 +117,5 @@ def test_from_the_command_line(store: FeatureStore, tmp_path: Path) -> None:
 def test_wrong_numbers_are_refused(store: FeatureStore) -> None:
     with pytest.raises(UsageError, match="remove_components=-1 is negative"):
         fit(store, remove_components=-1)
-    with pytest.raises(TrainingDataError, match="n_components=8 must be at least 1 and below n_features=8"):
+    with pytest.raises(TrainingDataError, match="n_components must be >= 1 and < n_features=8, got 8"):
         fit(store, remove_components=8)

@@ -19,7 +19,7 @@ from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([CrossConformalRegressor(TunedRidge(), level=0.5)])
+@parametrize_with_checks([CrossConformalRegressor(TunedRidge(), coverage=0.5)])
 def test_keeps_scikit_learns_contract(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -30,12 +30,12 @@ def numbers(rows: int, seed: int) -> tuple[Any, Any]:
     return X, X @ np.arange(6) + rng.standard_normal(rows) * np.exp(X[:, 0] / 2)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
-def test_ends_are_those_of_the_paper(level: float) -> None:
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+def test_ends_are_those_of_the_paper(coverage: float) -> None:
     X, y = numbers(57, seed=0)
     new = numbers(5, seed=1)[0]
     folds = list(KFold(4, shuffle=True, random_state=3).split(X))
-    found = CrossConformalRegressor(LinearRegression(), level=level, cv=folds).fit(X, y).predict_interval(new)
+    found = CrossConformalRegressor(LinearRegression(), coverage=coverage, cv=folds).fit(X, y).predict_interval(new)
     # Barber et al. (2021), equation (11), one row at a time.
     for x, (low, high) in zip(new, found, strict=True):
         lows, highs = [], []
@@ -47,8 +47,8 @@ def test_ends_are_those_of_the_paper(level: float) -> None:
                 lows.append(centre - residual)
                 highs.append(centre + residual)
         n = len(y)
-        assert low == pytest.approx(np.sort(lows)[int(np.floor((1 - level) * (n + 1) + 1e-9)) - 1], rel=1e-5)
-        assert high == pytest.approx(np.sort(highs)[int(np.ceil(level * (n + 1) - 1e-9)) - 1], rel=1e-5)
+        assert low == pytest.approx(np.sort(lows)[int(np.floor((1 - coverage) * (n + 1) + 1e-9)) - 1], rel=1e-5)
+        assert high == pytest.approx(np.sort(highs)[int(np.ceil(coverage * (n + 1) - 1e-9)) - 1], rel=1e-5)
 
 
 @pytest.mark.parametrize("head", [TunedRidge(), FaissKNNRegressor()])
@@ -57,7 +57,7 @@ def test_intervals_hold_the_truth_as_often_as_asked(head: Any) -> None:
     inside = []
     for seed in range(5):
         X, y = numbers(300, seed)
-        low, high = CrossConformalRegressor(head, level=0.9).fit(X, y).predict_interval(new).T
+        low, high = CrossConformalRegressor(head, coverage=0.9).fit(X, y).predict_interval(new).T
         inside.append(((low <= truth) & (truth <= high)).mean())
     assert 0.88 < np.mean(inside) < 0.95
 
@@ -78,7 +78,7 @@ def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
         fit(store, interval_coverage=0.9)
     with pytest.raises(UsageError, match=r"interval_coverage must be between 0 and 1, such as 0.9, got 90"):
         fit(store, label="age", interval_coverage=90)
-    with pytest.raises(TrainingDataError, match=r"intervals of level 0.999 need 999 held-out rows, and there are 160"):
+    with pytest.raises(TrainingDataError, match=r"coverage=0.999 needs 999 held-out rows, got 160"):
         fit(store, label="age", interval_coverage=0.999)
 
 
@@ -87,5 +87,5 @@ def test_weights_enter_the_fit() -> None:
     X, y = X, X[:, 0].astype(float)
     y[:20] = 5.0
     weights = np.r_[np.zeros(20), np.ones(40)]
-    model = CrossConformalRegressor(TunedRidge(alphas=(1e-3,)), level=0.5).fit(X, y, weights)
+    model = CrossConformalRegressor(TunedRidge(alphas=(1e-3,)), coverage=0.5).fit(X, y, weights)
     np.testing.assert_allclose(model.predict(X[20:]), X[20:, 0], atol=0.01)

@@ -1,4 +1,4 @@
-"""Taking off what all vectors have in common, before a head."""
+"""`CommonComponentRemover`: subtracts the directions that all vectors share, before an estimator."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 @public_in("embedpipe.estimators")
 class CommonComponentRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Subtract the projection on the first singular vectors of the training rows, which are not centred.
+    """Subtract the projection on the first singular vectors of the training rows, without centring.
 
-    The second step of smooth inverse frequency (Arora, Liang, Ma: A simple but tough-to-beat baseline for sentence
-    embeddings, ICLR 2017): what weighted means of word vectors share is mostly grammar. With several components it is
-    "all but the top" (Mu and Viswanath, ICLR 2018) without its centring.
+    It is the second step of smooth inverse frequency (SIF): what weighted means of word vectors share is mostly
+    grammar. With several components it is "all but the top" without its centring.
 
     Parameters
     ----------
     n_components : int
+        Number of directions to remove, at least 1 and below the number of features.
 
     Attributes
     ----------
     components_ : float64 array (n_components, n_features)
-        Orthonormal, of the largest singular value first; fewer where the rows span fewer dimensions.
+        Orthonormal, in descending order of singular values; fewer if the rows span fewer dimensions.
+    n_features_in_ : int
+
+    References
+    ----------
+    Arora, Liang, Ma: A simple but tough-to-beat baseline for sentence embeddings, ICLR 2017. Mu, Viswanath:
+    All-but-the-top: simple and effective postprocessing for word representations, ICLR 2018.
 
     Examples
     --------
@@ -47,36 +53,56 @@ class CommonComponentRemover(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
         self.n_components = n_components
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Find the components of ``X``, float (n_samples, n_features): the eigenvectors of ``X.T @ X`` in float64."""
+        """Compute the components, the eigenvectors of ``X.T @ X``, in float64.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            If ``n_components`` is out of range.
+        """
         X = validate_data(self, X, dtype=FLOATS)
         dim = X.shape[1]
         if not 0 < self.n_components < dim:
-            raise ValueError(f"n_components={self.n_components!r} must be at least 1 and below n_features={dim}")
+            raise ValueError(f"n_components must be >= 1 and < n_features={dim}, got {self.n_components!r}")
         products = np.zeros((dim, dim))
         for part in blocks(*X.shape):
             rows = X[part].astype(np.float64)
             products += rows.T @ rows
         values, vectors = eigh(products, subset_by_index=[dim - self.n_components, dim - 1])
-        there = values > values[-1] * dim * np.finfo(np.float64).eps
-        self.components_: Floats = np.ascontiguousarray(vectors.T[there][::-1])
+        nonzero = values > values[-1] * dim * np.finfo(np.float64).eps
+        self.components_: Floats = np.ascontiguousarray(vectors.T[nonzero][::-1])
         return self
 
     def transform(self, X: Any) -> npt.NDArray[Any]:
-        """Return the rows (n_samples, n_features) without their part along the components, in the type of ``X``."""
+        """Return the rows without their projection on the components.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float array (n_samples, n_features), in the dtype of ``X``
+        """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOATS)
         components = self.components_.astype(X.dtype)
-        rest: npt.NDArray[Any] = (X @ components.T) @ components
-        np.subtract(X, rest, out=rest)
-        return rest
+        result: npt.NDArray[Any] = (X @ components.T) @ components
+        np.subtract(X, result, out=result)
+        return result
 
 
 def without_components(estimator: Any, n_components: int) -> Pipeline:
-    """Return an estimator, or the steps of a pipeline, behind a `CommonComponentRemover`."""
+    """Return a pipeline of a `CommonComponentRemover` and the estimator (or the steps of a pipeline)."""
     steps = estimator.steps if isinstance(estimator, Pipeline) else [("head", estimator)]
     return Pipeline([("common_components", CommonComponentRemover(n_components)), *steps])
 
 
 def last_step(estimator: Any) -> Any:
-    """Return the last step of a pipeline; any other estimator as it is."""
+    """Return the last step of a pipeline; any other estimator unchanged."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator

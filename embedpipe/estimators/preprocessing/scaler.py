@@ -1,4 +1,4 @@
-"""Standardisation that does not blow up columns that hardly vary."""
+"""`VarianceFloorScaler`: standardisation that does not blow up columns that hardly vary."""
 
 from __future__ import annotations
 
@@ -14,17 +14,33 @@ from embedpipe.estimators.solvers.column_stats import with_variance_floor
 
 @public_in("embedpipe.estimators")
 class VarianceFloorScaler(StandardScaler):  # type: ignore[misc]
-    """Scikit-learn's StandardScaler, but for the quarter of the columns that varies least: it is scaled as the next.
+    """`sklearn.preprocessing.StandardScaler` with a variance floor: no column is divided by a tiny deviation.
 
-    A unit of a network that one training row in forty turns on a little has a tiny standard deviation. Divided by it,
-    new rows where the unit is on lie thousands of standard deviations out: they decide for the strongest penalty, and
-    are predicted wrongly. So no column, a constant one included, counts as varying less than the one at the lower
-    quartile of those that vary. Genes that hardly vary in a few samples are met in the same way by the s0 of Tusher,
-    Tibshirani and Chu (PNAS 2001), a quantile of all genes' standard deviations. The heads ``logreg`` and
-    ``ridge`` scale their columns so by themselves.
+    A unit of a network that is slightly active in one training row of forty has a tiny standard deviation. Divided by
+    it, new rows with an active unit lie thousands of standard deviations out: they force the strongest penalty and are
+    predicted wrongly. Therefore no column, constant ones included, is divided by less than the lower quartile of the
+    standard deviations of the columns that vary. The estimators `TunedLogisticRegression`, `TunedRidge` and
+    `TunedRidgeClassifier` scale in this way themselves.
 
-    Parameters and attributes are those of StandardScaler; ``scale_`` has the floor, ``var_`` does not. With four
-    columns or fewer, only constant ones differ.
+    Parameters
+    ----------
+    copy, with_mean, with_std : bool
+        As in `sklearn.preprocessing.StandardScaler`.
+
+    Attributes
+    ----------
+    scale_ : float64 array (n_features,)
+        Standard deviations with the floor. With four columns or fewer, only constant columns differ from
+        StandardScaler.
+    mean_, var_ : float64 array (n_features,)
+        As in StandardScaler, without the floor.
+    n_samples_seen_ : int or int64 array (n_features,)
+    n_features_in_ : int
+
+    References
+    ----------
+    Tusher, Tibshirani, Chu: Significance analysis of microarrays applied to the ionizing radiation response, PNAS 98,
+    2001: their s0, a quantile of the standard deviations of all genes, has the same purpose.
 
     Examples
     --------
@@ -37,9 +53,16 @@ class VarianceFloorScaler(StandardScaler):  # type: ignore[misc]
     scale_: Any
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Measure more rows, float (n_samples, n_features), as `fit` does too."""
+        """Update means and scales with more rows.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : ignored
+        sample_weight : float array (n_samples,), optional
+        """
         super().partial_fit(X, y, sample_weight)
-        if self.with_std:  # what scikit-learn takes for constant has another scale than its deviation
+        if self.with_std:  # scikit-learn sets the scale of constant columns to 1
             self.scale_ = with_variance_floor(self.scale_, self.scale_ == np.sqrt(self.var_))
         return self
 

@@ -1,1 +1,1 @@
-"""Estimators around an estimator: calibration, rejection, intervals, several labels."""
+"""Wrappers of an estimator: calibration, rejection, prediction intervals, several labels."""

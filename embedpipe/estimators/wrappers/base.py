@@ -1,4 +1,8 @@
-"""Predictions of rows by heads that have not seen them: what calibration, intervals and rejection learn from."""
+"""`WrappedEstimator`: the base of calibration, rejection and intervals, which learn from out-of-fold predictions.
+
+The inner estimator is fitted on all rows, where it chooses its parameters. Clones with the same parameters are then
+fitted on the training rows of each fold, and their predictions of the held-out rows are what a wrapper learns from.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +24,32 @@ from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 Weights = npt.NDArray[np.float64] | None
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-#: Folds of the out-of-fold predictions, where no splits are given.
+#: Default number of folds of the out-of-fold predictions.
 FOLDS = 5
 
-#: What a head learns by choosing, and the parameter that takes the choice.
-LISTS = (("C_", "Cs"), ("alpha_", "alphas"))
-VALUES = (("temperature_", "temperature"), ("floor_", "floor"))
+#: Fitted attribute -> the parameter that lists the values to choose from.
+CHOSEN_FROM_LISTS = {"C_": "Cs", "alpha_": "alphas"}
+#: Fitted attribute -> the parameter that sets it.
+CHOSEN_VALUES = {"temperature_": "temperature", "floor_": "floor"}
 
 
 def only_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-    """Give an estimator a method only where ``check(estimator)`` holds: scikit-learn's `available_if`, with types."""
+    """Make a method available only if ``check(estimator)``: scikit-learn's `available_if`, typed."""
     decorate: Callable[[Method], Method] = available_if(check)
     return decorate
 
 
-def _inside_has(name: str) -> Callable[[Any], bool]:
+def _inner_has(name: str) -> Callable[[Any], bool]:
     return lambda self: hasattr(getattr(self, "estimator_", self.estimator), name)
 
 
 class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
-    """A head around another, which it fits on all rows, and anew on folds to see what it makes of unseen ones.
+    """Base of estimators that wrap another one and learn from its out-of-fold predictions.
 
     Attributes
     ----------
     estimator_ : estimator
-        The head inside, fitted on all rows.
+        The inner estimator, fitted on all rows.
     """
 
     estimator: Any
@@ -52,15 +57,24 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
     cv: Folds
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return what the head inside predicts, (n_samples,)."""
+        """Return the predictions of the inner estimator.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        array (n_samples,)
+        """
         predicted: npt.NDArray[Any] = self._fitted().predict(self._rows(X))
         return predicted
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
-        inside = get_tags(self.estimator)
-        tags.classifier_tags, tags.regressor_tags = inside.classifier_tags, inside.regressor_tags
+        inner = get_tags(self.estimator)
+        tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
         return tags
 
     def _fitted(self) -> Any:
@@ -72,16 +86,16 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
         rows: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=FLOATS)
         return rows
 
-    def _fit_inside(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, classes: bool) -> list[Split]:
-        """Fit ``estimator_`` on all rows, its choices made on ``cv`` if given; return the splits to learn on."""
+    def _fit_inner(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, classes: bool) -> list[Split]:
+        """Fit ``estimator_`` on all rows, its parameters chosen on ``cv`` if given; return the out-of-fold splits."""
         splits = inner_splits(self.cv, y, classes, usual=FOLDS)
         self.estimator_ = fit_on(clone(self.estimator), X, y, weights, None if self.cv is None else splits)
         return splits
 
-    def _out_of_fold(
+    def _out_of_fold_models(
         self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, splits: list[Split]
     ) -> Iterator[tuple[Any, npt.NDArray[np.int64]]]:
-        """Yield for each split a head like ``estimator_`` of its training rows, and its held-out rows."""
+        """Yield for each split a model with the parameters of ``estimator_``, and the rows held out from it."""
         for train, held_out in splits:
             model = clone_with_chosen_params(self.estimator_)
             fit_on(model, take_rows(X, train), y[train], None if weights is None else weights[train])
@@ -89,73 +103,93 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 class WrappedClassifier(WrappedEstimator):
-    """A `WrappedEstimator` whose scores are those of the head inside."""
+    """A wrapped classifier with the probabilities and scores of the inner estimator."""
 
     classes_: npt.NDArray[Any]
 
-    @only_if(_inside_has("predict_proba"))
+    @only_if(_inner_has("predict_proba"))
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the probabilities of the head inside, float (n_samples, n_classes)."""
+        """Return the probabilities of the inner estimator.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float array (n_samples, n_classes)
+        """
         shares: npt.NDArray[np.float64] = self._fitted().predict_proba(self._rows(X))
         return shares
 
-    @only_if(_inside_has("decision_function"))
+    @only_if(_inner_has("decision_function"))
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the scores of the head inside, float (n_samples, n_classes) or, of two classes, (n_samples,)."""
+        """Return the scores of the inner estimator.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float array (n_samples, n_classes), or (n_samples,) for two classes
+        """
         scores: npt.NDArray[np.float64] = self._fitted().decision_function(self._rows(X))
         return scores
 
 
-def head_of(estimator: Any) -> Any:
-    """Return the head itself: what is inside heads around it, and the last step of pipelines; fitted if that is."""
+def innermost_estimator(estimator: Any) -> Any:
+    """Return the estimator inside all wrappers and pipelines; the fitted one if there is one."""
     step = last_step(estimator)
-    inside = getattr(step, "estimator_", step.get_params(deep=False).get("estimator"))
-    return head_of(inside) if isinstance(step, WrappedEstimator) else step
+    inner = getattr(step, "estimator_", step.get_params(deep=False).get("estimator"))
+    return innermost_estimator(inner) if isinstance(step, WrappedEstimator) else step
 
 
 def clone_with_chosen_params(fitted: Any) -> Any:
-    """Return an unfitted clone that has the choices of a fitted head (C, penalty, temperature...) for parameters."""
-    again = clone(fitted)
+    """Return an unfitted clone whose parameters are fixed to the chosen ones (C, penalty, temperature...)."""
+    unfitted = clone(fitted)
     if isinstance(fitted, Pipeline):
         name, last = fitted.steps[-1]
-        return again.set_params(**{name: clone_with_chosen_params(last)})
+        return unfitted.set_params(**{name: clone_with_chosen_params(last)})
     parameters = fitted.get_params(deep=False)
-    for learned, parameter in LISTS:
+    for learned, parameter in CHOSEN_FROM_LISTS.items():
         if hasattr(fitted, learned) and parameter in parameters:
-            again.set_params(**{parameter: (getattr(fitted, learned),)})
-    for learned, parameter in VALUES:
+            unfitted.set_params(**{parameter: (getattr(fitted, learned),)})
+    for learned, parameter in CHOSEN_VALUES.items():
         if hasattr(fitted, learned) and parameter in parameters:
-            again.set_params(**{parameter: getattr(fitted, learned)})
+            unfitted.set_params(**{parameter: getattr(fitted, learned)})
     if isinstance(fitted, WrappedEstimator):
-        again.set_params(estimator=clone_with_chosen_params(fitted.estimator_))
-    return again.set_params(cv=None) if isinstance(parameters.get("cv"), list) else again
+        unfitted.set_params(estimator=clone_with_chosen_params(fitted.estimator_))
+    return unfitted.set_params(cv=None) if isinstance(parameters.get("cv"), list) else unfitted
 
 
 def fit_on(
     estimator: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights = None, splits: Folds = None
 ) -> Any:
-    """Fit, and return the estimator.
+    """Fit an estimator or pipeline with optional weights and splits; return it.
 
     Parameters
     ----------
+    X : float array (n_samples, n_features)
+    y : array (n_samples,)
     weights : float64 array (n_samples,), optional
     splits : list of (train rows, held-out rows), or int, optional
-        Where the estimator chooses, if it has a parameter ``cv`` that is None.
+        Where the estimator chooses its parameters. Used if it has a parameter ``cv``, and that is None.
     """
     last = last_step(estimator)
-    own_choice = splits is not None and last.get_params(deep=False).get("cv", "") is None
-    if own_choice:
+    sets_cv = splits is not None and last.get_params(deep=False).get("cv", "") is None
+    if sets_cv:
         last.set_params(cv=splits)
     if weights is None:
         estimator.fit(X, y)
     else:
         name = f"{estimator.steps[-1][0]}__sample_weight" if isinstance(estimator, Pipeline) else "sample_weight"
         estimator.fit(X, y, **{name: weights})
-    if own_choice:
+    if sets_cv:
         last.set_params(cv=None)
     return estimator
 
 
 def takes_weights(estimator: Any) -> bool:
-    """Say whether the head itself can be fitted with sample weights."""
-    return bool(has_fit_parameter(head_of(estimator), "sample_weight"))
+    """Return whether the innermost estimator can be fitted with sample weights."""
+    return bool(has_fit_parameter(innermost_estimator(estimator), "sample_weight"))

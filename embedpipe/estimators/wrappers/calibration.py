@@ -1,4 +1,4 @@
-"""Probabilities that can be taken at their word: temperature scaling around any classifier."""
+"""`TemperatureCalibratedClassifier`: calibrated probabilities by temperature scaling, for any classifier."""
 
 from __future__ import annotations
 
@@ -18,44 +18,63 @@ from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import FOLDS, Weights, WrappedEstimator
 from embedpipe.splits.inner import Folds, Split, inner_splits
 
-#: The logit of a class that a fold's training rows do not have: no probability at any temperature.
-ABSENT = -1e30
-#: What may be added to probabilities before their logarithm is taken. Of 20 neighbours a class often has no vote, and
-#: with the first, which is scikit-learn's, those rows alone would set the temperature: log-loss decides here too.
+#: The logit of a class that does not occur in a fold's training rows: probability 0 at every temperature.
+ABSENT_LOGIT = -1e30
+#: Numbers to choose from that are added to probabilities before taking logarithms. Among 20 neighbours a class often
+#: has no vote; with scikit-learn's 1e-12, such rows alone would determine the temperature. Log-loss chooses.
 FLOORS = (1e-12, 1e-3, 3e-3, 1e-2, 3e-2)
-#: Where one of them has to do.
-USUAL_FLOOR = 1e-2
+#: The floor where none is chosen.
+DEFAULT_FLOOR = 1e-2
 
 
 @public_in("embedpipe.estimators")
 class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # type: ignore[misc]
-    """Divide a classifier's logits by one temperature, so that its probabilities are as often right as they say.
+    """Calibrate probabilities by temperature scaling: the logits are divided by one number, the temperature.
 
-    Temperature scaling (Guo et al., ICML 2017) with the temperature of scikit-learn's
-    ``CalibratedClassifierCV(method="temperature", ensemble=False)``: the one of least log-loss on out-of-fold
-    predictions of the training rows. A head that chooses a penalty chooses once, on all rows, and the folds keep to
-    it. What is predicted stays as it is. Scores serve as logits; of a classifier that has only probabilities, which
-    scikit-learn's own would not calibrate for two classes, the logarithms, with a small number added to each
-    probability, as votes of few neighbours are often 0; out-of-fold log-loss chooses that from `FLOORS`.
+    The temperature has the least log-loss on out-of-fold predictions of the training rows, as in scikit-learn's
+    ``CalibratedClassifierCV(method="temperature", ensemble=False)``. Predicted classes do not change.
 
     Parameters
     ----------
     estimator : classifier
     cv : int, iterable of (train rows, held-out rows), or None
-        What to hold out; by default 5 folds, or one held-out fifth of more than 20,000 rows. A head that chooses
-        its penalty does that on them too.
+        Splits on which out-of-fold predictions are made, and on which an inner estimator chooses its penalty; by
+        default 5 folds, or one held-out fifth of more than 20,000 rows.
     temperature, floor : float, optional
-        Taken as given, both of them, and not fitted.
+        If both are given, they are used instead of fitting.
 
     Attributes
     ----------
     temperature_ : float
-        Above 1 where the classifier was too sure of itself.
+        Above 1 if the classifier was overconfident.
     floor_ : float
-        What is added to probabilities; 0 where there are scores.
+        Number that is added to probabilities before taking logarithms; 0 for classifiers with scores.
     estimator_ : classifier
-        The uncalibrated one, fitted on all rows.
+        The uncalibrated classifier, fitted on all rows.
     classes_ : array (n_classes,)
+    n_features_in_ : int
+
+    Notes
+    -----
+    Logits are the classifier's scores. A classifier without ``decision_function`` has its probabilities' logarithms
+    instead, after a small number is added, because votes of few neighbours are often 0; out-of-fold log-loss chooses
+    that number too. scikit-learn does not calibrate such classifiers for two classes. An estimator that chooses a
+    penalty does so once, on all rows, and the folds use the same one.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger: On calibration of modern neural networks, ICML 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import TemperatureCalibratedClassifier, TunedRidgeClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.standard_normal((60, 2)), np.arange(60) % 2
+    >>> X[:, 0] += y
+    >>> model = TemperatureCalibratedClassifier(TunedRidgeClassifier()).fit(X, y)
+    >>> model.predict_proba([[2.0, 0.0]]).round(1)
+    array([[0.1, 0.9]])
     """
 
     def __init__(
@@ -67,12 +86,24 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         self.floor = floor
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the classifier, then ``temperature_``: ``X`` (n_samples, n_features), ``y`` (n_samples,)."""
+        """Fit the classifier, then the temperature.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : array (n_samples,)
+        sample_weight : float array (n_samples,), optional
+
+        Raises
+        ------
+        ValueError
+            If fewer than two classes have two rows or more.
+        """
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         self.classes_, position = np.unique(y, return_inverse=True)
-        splits = self._fit_inside(X, y, weights, classes=True)
+        splits = self._fit_inner(X, y, weights, classes=True)
         if self.temperature is None or self.floor is None:
             self.temperature_, self.floor_ = self._learn(X, y, position, weights, splits)
         else:
@@ -80,7 +111,16 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         return self
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return calibrated probabilities, float64 (n_samples, n_classes)."""
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes)
+        """
         X = self._rows(X)
         shares: Floats = softmax(_logits(_outputs(self.estimator_, X), self.floor_) / self.temperature_, axis=1)
         return shares
@@ -93,31 +133,31 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         weights: Weights,
         splits: list[Split],
     ) -> tuple[float, float]:
-        """Return temperature and floor."""
+        """Return the temperature and the floor of least out-of-fold log-loss."""
         scored = hasattr(self.estimator_, "decision_function")
         rows, outputs = [], []
-        for model, held_out in self._out_of_fold(X, y, weights, splits):
-            part = np.full((len(held_out), len(self.classes_)), ABSENT if scored else 0.0)
+        for model, held_out in self._out_of_fold_models(X, y, weights, splits):
+            part = np.full((len(held_out), len(self.classes_)), ABSENT_LOGIT if scored else 0.0)
             part[:, np.searchsorted(self.classes_, model.classes_)] = _outputs(model, X[held_out])
             rows.append(held_out)
             outputs.append(part)
-        known = np.unique(position[np.concatenate(rows)]) if rows else ()
-        if len(known) < 2:
-            raise ValueError("too few rows of each class to calibrate on: two classes need two rows each at least")
+        present = np.unique(position[np.concatenate(rows)]) if rows else ()
+        if len(present) < 2:
+            raise ValueError("calibration needs two classes with two rows or more each: label more rows")
         held_out = np.concatenate(rows)
-        found, labels = np.concatenate(outputs)[:, known], np.searchsorted(known, position[held_out])
-        counted = None if weights is None else weights[held_out]
+        predicted, labels = np.concatenate(outputs)[:, present], np.searchsorted(present, position[held_out])
+        test_weights = None if weights is None else weights[held_out]
         tried = []
         for floor in (0.0,) if scored else FLOORS:
-            logits = _logits(found, floor)
-            temperature = _temperature(logits, labels, counted)
+            logits = _logits(predicted, floor)
+            temperature = _temperature(logits, labels, test_weights)
             losses = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
-            tried.append((np.average(losses, weights=counted), temperature, floor))
+            tried.append((np.average(losses, weights=test_weights), temperature, floor))
         return min(tried)[1:]
 
 
-class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier whose scores are its input, so that scikit-learn calibrates logits that are known."""
+class _IdentityClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier whose scores are its input: makes scikit-learn calibrate given logits."""
 
     def __init__(self, n_classes: int) -> None:
         self.n_classes = n_classes
@@ -134,63 +174,63 @@ class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
-    """Return scikit-learn's temperature of logits (n, n_classes) and classes (n,), all of which are there."""
+    """Return scikit-learn's temperature for logits (n, n_classes) and classes (n,), all of which occur."""
     n_classes = logits.shape[1]
     everything = np.arange(len(y))
-    # None is above 0, or scikit-learn might take them for probabilities; of two classes it makes -x and x.
-    given = logits - logits.max(axis=1, keepdims=True)
+    # None is above 0, or scikit-learn might take them for probabilities. For two classes it uses -x and x.
+    scores = logits - logits.max(axis=1, keepdims=True)
     probe = np.zeros((1, n_classes))
     probe[0, 1:] = -0.01
     if n_classes == 2:
-        given, probe = (given[:, 1:] - given[:, :1]) / 2, (probe[:, 1:] - probe[:, :1]) / 2
+        scores, probe = (scores[:, 1:] - scores[:, :1]) / 2, (probe[:, 1:] - probe[:, :1]) / 2
     model = CalibratedClassifierCV(
-        _Given(n_classes), method="temperature", ensemble=False, cv=[(everything, everything)]
+        _IdentityClassifier(n_classes), method="temperature", ensemble=False, cv=[(everything, everything)]
     )
-    model.fit(given, y, sample_weight=weights)
+    model.fit(scores, y, sample_weight=weights)
     first, second = model.predict_proba(probe)[0, :2]
     return float(0.01 / np.log(first / second))
 
 
 def calibrate_fitted(fitted: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], cv: Folds = None) -> Any:
-    """Return a fitted classifier with its temperature around it, as `TemperatureCalibratedClassifier` fits that.
+    """Return a fitted classifier wrapped in a `TemperatureCalibratedClassifier`, without fitting it again.
 
     Parameters
     ----------
     X : float array (n_samples, n_features)
     y : array (n_samples,)
-        What it was fitted on.
+        The rows and labels that it was fitted on.
     cv : int, iterable of (train rows, held-out rows), or None
     """
-    around = TemperatureCalibratedClassifier(clone(fitted), cv=cv)
-    around.estimator_, around.n_features_in_ = fitted, X.shape[1]
-    around.classes_, position = np.unique(y, return_inverse=True)
+    calibrated = TemperatureCalibratedClassifier(clone(fitted), cv=cv)
+    calibrated.estimator_, calibrated.n_features_in_ = fitted, X.shape[1]
+    calibrated.classes_, position = np.unique(y, return_inverse=True)
     splits = inner_splits(cv, y, classes=True, usual=FOLDS)
-    around.temperature_, around.floor_ = around._learn(X, y, position, None, splits)
-    return around
+    calibrated.temperature_, calibrated.floor_ = calibrated._learn(X, y, position, None, splits)
+    return calibrated
 
 
 def logits_of(model: Any, X: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Floats:
-    """Return a fitted classifier's logits, float64 (n_samples, n_classes), also for classes that it does not know."""
-    found = _outputs(model, X)
+    """Return the logits of a fitted classifier for all ``classes``, float64 (n_samples, n_classes)."""
+    outputs = _outputs(model, X)
     if not hasattr(model, "decision_function"):
-        found = np.log(found + USUAL_FLOOR)
-    logits = np.full((len(X), len(classes)), ABSENT)
-    logits[:, np.searchsorted(classes, model.classes_)] = found
+        outputs = np.log(outputs + DEFAULT_FLOOR)
+    logits = np.full((len(X), len(classes)), ABSENT_LOGIT)
+    logits[:, np.searchsorted(classes, model.classes_)] = outputs
     return logits
 
 
-def tempered_loss(logits: Floats, y: npt.NDArray[np.int64], weights: Floats) -> float:
-    """Return the log-loss of logits (n, n_classes) at their best temperature, for classes and weights (n,)."""
-    known, labels = np.unique(y, return_inverse=True)
-    if len(known) < 2:
+def loss_at_best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Floats) -> float:
+    """Return the log-loss of logits (n, n_classes) at the temperature of least log-loss; classes and weights (n,)."""
+    present, labels = np.unique(y, return_inverse=True)
+    if len(present) < 2:
         return np.inf
-    own = logits[:, known]
-    losses = -log_softmax(own / _temperature(own, labels, weights), axis=1)[np.arange(len(labels)), labels]
+    used = logits[:, present]
+    losses = -log_softmax(used / _temperature(used, labels, weights), axis=1)[np.arange(len(labels)), labels]
     return float(np.average(losses, weights=weights))
 
 
 def _outputs(model: Any, X: npt.NDArray[Any]) -> Floats:
-    """Return scores, or where a model has none probabilities, float64 (n_samples, n_classes)."""
+    """Return the scores, or the probabilities of a model without scores, float64 (n_samples, n_classes)."""
     if not hasattr(model, "decision_function"):
         return np.asarray(model.predict_proba(X), np.float64)
     scores = np.asarray(model.decision_function(X), np.float64)
@@ -198,6 +238,6 @@ def _outputs(model: Any, X: npt.NDArray[Any]) -> Floats:
 
 
 def _logits(outputs: Floats, floor: float) -> Floats:
-    """Return logits up to a constant of each row; outputs with a floor are probabilities."""
+    """Return logits up to a constant per row; with a floor, ``outputs`` are probabilities, else scores."""
     logits: Floats = np.log(outputs + floor) if floor else outputs
     return logits

@@ -1,4 +1,4 @@
-"""Items with any number of labels: each label a yes or no of its own."""
+"""`MultiLabelClassifier`: rows with any number of labels, each of them predicted as yes or no."""
 
 from __future__ import annotations
 
@@ -15,33 +15,50 @@ from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNRegressor
 from embedpipe.estimators.linear.base import FLOATS
 from embedpipe.estimators.solvers.column_stats import Floats
-from embedpipe.estimators.wrappers.base import fit_on, head_of, only_if
+from embedpipe.estimators.wrappers.base import fit_on, innermost_estimator, only_if
 from embedpipe.splits.inner import Folds
 
 
 @public_in("embedpipe.estimators")
 class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """One head a label, which says whether it is there (one-vs-rest); or one regression on all labels at once.
+    """Multi-label classification: one classifier for each label (one-vs-rest), or one regressor for all labels.
 
-    Ridge regression on -1 and 1 has one decomposition for all labels, and neighbours are the same for all: such a
-    head is given as a regressor that takes several outputs, and a label is there where its output is above 0.
+    A regressor with several outputs is fitted on targets of -1 and 1, and predicts the labels whose output is above 0.
+    This is faster where the work is the same for all labels: ridge regression decomposes the rows once, and nearest
+    neighbours are searched once.
 
     Parameters
     ----------
-    estimator : classifier, or regressor of several outputs
+    estimator : classifier, or regressor with several outputs
     labels : sequence of str, optional
-        Their names; their numbers by default.
+        Names of the labels; by default their numbers.
     class_weight : None or "balanced"
-        Give the rows that have a label, and those that have not, the same weight in its own fit; classifiers only.
+        Give rows with and without a label the same total weight in the fit for that label; for classifiers.
     cv : int, iterable of (train rows, held-out rows), or None
-        Where each head chooses its penalty.
+        Splits on which each estimator chooses its penalty.
 
     Attributes
     ----------
     classes_ : array (n_labels,)
-        The labels' names.
+        Names of the labels.
     estimators_ : list
-        One a label, or a single regressor. Of a label that all rows have, or none, the constant probability.
+        One classifier for each label, or one regressor. For a label that all rows have, or none, the constant
+        probability.
+    n_features_in_ : int
+
+    References
+    ----------
+    Tsoumakas, Katakis: Multi-label classification: an overview, International Journal of Data Warehousing and Mining 3,
+    2007 (binary relevance).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedpipe.estimators import MultiLabelClassifier, TunedRidge
+    >>> X = np.array([[0.0, 0.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]] * 3)
+    >>> Y = X > 5
+    >>> MultiLabelClassifier(TunedRidge(), ["red", "round"]).fit(X, Y).predict([[8.0, 1.0]])
+    array([[ True, False]])
     """
 
     def __init__(
@@ -58,62 +75,102 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.cv = cv
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit: ``X`` (n_samples, n_features), ``y`` bool (n_samples, n_labels), ``sample_weight`` (n_samples,)."""
+        """Fit the estimators.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+        y : bool array (n_samples, n_labels)
+        sample_weight : float array (n_samples,), optional
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is not boolean of that shape, or ``labels`` has another length.
+        """
         X = validate_data(self, X, dtype=FLOATS)
         Y = np.asarray(y)
         if Y.ndim != 2 or len(Y) != len(X) or not np.isin(Y, (0, 1)).all():
-            raise ValueError(f"y has shape {Y.shape}: it must be yes or no for each label, ({len(X)}, n_labels)")
+            raise ValueError(f"y must be a bool array of shape ({len(X)}, n_labels), got shape {Y.shape}")
         Y = Y.astype(bool)
         self.classes_ = np.arange(Y.shape[1]) if self.labels is None else np.asarray(self.labels)
         if len(self.classes_) != Y.shape[1]:
-            raise ValueError(f"labels={self.labels!r} are not the names of {Y.shape[1]} columns")
+            raise ValueError(f"labels must have {Y.shape[1]} names, one per column of y, got {self.labels!r}")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         splits = self.cv if self.cv is None or isinstance(self.cv, int) else list(self.cv)
-        if self._at_once:
+        if self._is_regression:
             self.estimators_ = [fit_on(clone(self.estimator), X, np.where(Y, 1.0, -1.0), weights, splits)]
             return self
         self.estimators_ = []
-        for there in Y.T:
-            if there.all() or not there.any():
-                self.estimators_.append(float(there[0]))
+        for column in Y.T:
+            if column.all() or not column.any():
+                self.estimators_.append(float(column[0]))
                 continue
-            own = weights
+            label_weights = weights
             if self.class_weight is not None:
-                own = compute_sample_weight(self.class_weight, there) * (1.0 if weights is None else weights)
-            self.estimators_.append(fit_on(clone(self.estimator), X, there, own, splits))
+                balanced = compute_sample_weight(self.class_weight, column)
+                label_weights = balanced if weights is None else balanced * weights
+            self.estimators_.append(fit_on(clone(self.estimator), X, column, label_weights, splits))
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.bool_]:
-        """Say which labels are there, bool (n_samples, n_labels): by each head's own rule, probabilities above 0.5."""
-        X = self._rows(X)
-        if self._at_once:
-            return np.asarray(self.estimators_[0].predict(X) > 0)
-        return self._columns(X, lambda model: np.asarray(model.predict(X), bool), lambda share: share > 0.5)
+        """Return the predicted labels.
 
-    @only_if(lambda self: hasattr(self.estimator, "predict_proba") or self._votes)
-    def predict_proba(self, X: Any) -> Floats:
-        """Return each label's probability, float64 (n_samples, n_labels); rows do not sum to one."""
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        bool array (n_samples, n_labels)
+        """
         X = self._rows(X)
-        if self._at_once:
+        if self._is_regression:
+            return np.asarray(self.estimators_[0].predict(X) > 0)
+        return self._columns(X, lambda model: np.asarray(model.predict(X), bool), lambda probability: probability > 0.5)
+
+    @only_if(lambda self: hasattr(self.estimator, "predict_proba") or self._is_knn)
+    def predict_proba(self, X: Any) -> Floats:
+        """Return the probability of each label; rows do not sum to 1.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_labels)
+        """
+        X = self._rows(X)
+        if self._is_regression:
             return (1 + np.asarray(self.estimators_[0].predict(X), np.float64)) / 2
         return self._columns(X, lambda model: model.predict_proba(X)[:, 1], float)
 
-    @only_if(lambda self: hasattr(self.estimator, "decision_function") or (self._at_once and not self._votes))
+    @only_if(lambda self: hasattr(self.estimator, "decision_function") or (self._is_regression and not self._is_knn))
     def decision_function(self, X: Any) -> Floats:
-        """Return each label's score, float64 (n_samples, n_labels), above 0 where it is more likely there."""
+        """Return the score of each label, positive if the label is predicted.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_labels)
+        """
         X = self._rows(X)
-        if self._at_once:
+        if self._is_regression:
             return np.asarray(self.estimators_[0].predict(X), np.float64)
-        return self._columns(X, lambda model: model.decision_function(X), lambda share: 2 * share - 1)
+        return self._columns(X, lambda model: model.decision_function(X), lambda probability: 2 * probability - 1)
 
     @property
-    def _at_once(self) -> bool:
+    def _is_regression(self) -> bool:
         return bool(is_regressor(self.estimator))
 
     @property
-    def _votes(self) -> bool:
-        """Whether outputs are means of -1 and 1, and so probabilities."""
-        return isinstance(head_of(self.estimator), FaissKNNRegressor)
+    def _is_knn(self) -> bool:
+        """Whether outputs are means of -1 and 1, which give probabilities."""
+        return isinstance(innermost_estimator(self.estimator), FaissKNNRegressor)
 
     def _rows(self, X: Any) -> npt.NDArray[Any]:
         check_is_fitted(self, "estimators_")
