@@ -125,7 +125,7 @@ def measure(store: FeatureStore, label: str, near: float = NEAR_DUPLICATE_COSINE
     return {
         "rows": found.rows,
         "classes": len(found.classes),
-        "protocol": found.protocol,
+        "resampling": found.resampling,
         "singles": {shown(name): float(each.mean()) for name, each in right.items()},
         "best": shown(best),
         "auto": float(own.mean()),

@@ -25,7 +25,7 @@ from common import make_parser, write_json
 from heads import elpv
 
 from embedpipe import FeatureStore
-from embedpipe.evaluation.comparison.result import Reliability
+from embedpipe.evaluation.comparison.candidate_result import Reliability
 from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
 
 HEADS = ("logreg", "lda", "knn")

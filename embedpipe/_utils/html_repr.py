@@ -43,3 +43,31 @@ def count_list(counts: Mapping[str, int], most: int = 10) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def html_records(title: str, records: Sequence[Mapping[str, object]]) -> str:
+    """Render records with equal keys as a small HTML table, one row for each record.
+
+    Parameters
+    ----------
+    title
+        The caption.
+    records
+        The rows in the order in which they are shown. The keys of the first record are the column names.
+        Values are converted by `str` and escaped; values longer than 400 characters are shortened.
+
+    Returns
+    -------
+    str
+        One `<table>` element without scripts and styles, for `_repr_html_`.
+
+    Examples
+    --------
+    >>> html_records("Heads", [{"name": "lda", "accuracy": 0.9}])
+    '<table><caption>Heads</caption><tr><th>name</th><th>accuracy</th></tr><tr><td>lda</td><td>0.9</td></tr></table>'
+    """
+    names = list(records[0]) if records else []
+    lines = ["".join(f"<th>{escape(str(name))}</th>" for name in names)]
+    lines += ["".join(f"<td>{escape(_shortened(str(row[name])))}</td>" for name in names) for row in records]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{escape(title)}</caption>{body}</table>"

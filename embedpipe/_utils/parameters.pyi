@@ -45,7 +45,6 @@ class EvaluateFields(TypedDict, total=False):
     repeats: int
     group: str | None
     near_duplicates: float | Literal["off"]
-    splits: str | None
 
 class FineTuneFields(TypedDict, total=False):
     epochs: int

@@ -1,4 +1,4 @@
-"""The verb that compares heads, layers and backbones: evaluate."""
+"""The verb `evaluate`: compare heads, layers and backbones."""
 
 from __future__ import annotations
 
@@ -18,174 +18,183 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 
 if TYPE_CHECKING:
-    from embedpipe.evaluation import Evaluation
-    from embedpipe.evaluation.comparison.result import CandidateResult
-    from embedpipe.evaluation.protocols.measure import LayerProtocol
+    from embedpipe.evaluation import CandidateResult, Evaluation, ProtocolEvaluation
+
+#: Metrics that are printed in percent.
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
 
 
 @app.command(rich_help_panel="Compare")
 @exits_cleanly
 @with_options(EvaluateOptions)
 def evaluate(
-    store: Annotated[list[str], typer.Argument(help="Feature stores of the same items, by path or URL.")],
+    store: Annotated[list[str], typer.Argument(help="Feature stores of the same items, paths or URLs.")],
     *,
     heads: Annotated[
         str | None,
         typer.Option(
             "--heads",
-            help="What `fit --head` takes, several separated by commas. By default logreg,lda,ridge,knn; for numbers "
+            help="Heads as in `fit --head`, separated by commas. By default logreg,lda,ridge,knn; for regression "
             "ridge,knn.",
         ),
     ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option("--splits", help="A .parquet file of splits to use; a file that does not exist is written."),
+    ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="A published protocol instead: clip-lp, dino-knn, mteb-cls, few-shot."),
+        typer.Option(
+            "--protocol",
+            help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot.",
+        ),
     ] = None,
-    page: Annotated[Path | None, typer.Option("--page", help="An .html file to write: all of it, with plots.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what a protocol draws.")] = 0,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="An .html file to write, with all results and charts.")
+    ] = None,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="A .parquet file to write: every single prediction.")
+        Path | None, typer.Option("--predictions", help="A .parquet file to write, with every prediction.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Compare heads, layers and backbones on the same rows and splits: which is best, and is that more than chance?
+    """Compare heads, layers and backbones on the same rows and splits, with tests of the differences.
 
-    A store whose split column names train and test is measured there, any other by repeated cross-validation;
-    near-duplicates stay on one side. What was measured before is kept in the cache folder.
+    A store with a test split is measured there, any other store by repeated cross-validation. Near-duplicates and
+    groups stay on one side. Results are cached in the cache folder.
 
     Examples: `embedpipe evaluate photos.features --page report.html`,
     `embedpipe evaluate small.features large.features --heads logreg,auto`
     """
+    from embedpipe.evaluation import evaluate as run
+
     names = [name.strip() for name in (heads or "").split(",") if name.strip()]
     if protocol is not None:
         if names or page or predictions:
-            raise UsageError(f"--protocol {protocol} has its own heads and figures: leave --heads, --page and "
-                             "--predictions out")  # fmt: skip
-        _measure_protocol(store, protocol, as_json, quiet, verbose, options)
+            raise UsageError(f"--heads, --page and --predictions must be left out with --protocol {protocol}")
+        result = run(store, protocol=protocol, seed=seed, splits=splits, progress=not quiet, **options)
+        if as_json:
+            show.json_value(result.to_dict())
+        elif not quiet:
+            print_protocol(result, verbose)
         return 0
-    from embedpipe.evaluation import evaluate as run
-
     if page is not None:
         from embedpipe.report.page import check_page
 
         check_page(page)
     if predictions is not None:
         check_table_name(predictions, (".parquet",))
-    found = run(store, heads=names, progress=not quiet, **options)
+    evaluation = run(store, heads=names, splits=splits, progress=not quiet, **options)
     if predictions is not None:
-        write_table(found.predictions, predictions)
+        write_table(evaluation.predictions, predictions)
     if page is not None:
-        from embedpipe.evaluation.comparison.page import write_evaluation
-
-        write_evaluation(found, page)
+        evaluation.to_html(page)
     if as_json:
-        show.json_value(found.to_dict())
+        show.json_value(evaluation.to_dict())
     elif not quiet:
-        print_evaluation(found, verbose)
+        print_evaluation(evaluation, verbose)
         if page is not None:
-            print(f"the whole of it: {page}")
-    for name, why in found.failed.items():
-        print(f"embedpipe: {name}: {why}", file=sys.stderr)
-    return PARTLY_FAILED if found.failed else 0
+            print(f"page: {page}")
+    for name, reason in evaluation.failed.items():
+        print(f"embedpipe: {name}: {reason}", file=sys.stderr)
+    return PARTLY_FAILED if evaluation.failed else 0
 
 
-def print_evaluation(found: Evaluation, verbose: bool) -> None:
-    """Print what `embedpipe.evaluate` found."""
-    classes = f", {len(found.classes):,} classes" if found.classes else ""
-    print(f"{found.label!r} of {found.rows:,} rows{classes}: {found.protocol}, {found.seconds:.1f} s")
-    for why, count in found.left_out.items():
-        print(f"left out: {count:,} rows {why}")
-    for note in found.notes:
+def print_evaluation(evaluation: Evaluation, verbose: bool) -> None:
+    """Print an `Evaluation` as a table, with a conclusion."""
+    metric = evaluation.metric
+    classes = f", {len(evaluation.classes):,} classes" if evaluation.classes else ""
+    print(
+        f"{evaluation.label!r}, {evaluation.rows:,} rows{classes}: {evaluation.resampling}, {evaluation.seconds:.1f} s"
+    )
+    for reason, count in evaluation.left_out.items():
+        print(f"left out: {count:,} rows {reason}")
+    for note in evaluation.notes:
         print(f"note: {note}")
-    shares = found.metric in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
-    known = dict.fromkeys(name for one in found.candidates for name in one.estimates)
-    others = [name for name in known if name != found.metric and (verbose or name in ("log_loss", "mae"))]
-    errors = ["ECE", "calibrated"] if classes else []
-    table = Table("candidate", found.metric.replace("_", " "), "less the best", "verdict", box=None)
+    is_share = metric in SHARES
+    known = dict.fromkeys(name for candidate in evaluation.candidates for name in candidate.estimates)
+    others = [name for name in known if name != metric and (verbose or name in ("log_loss", "mae"))]
+    errors = ["ECE", "calibrated ECE"] if classes else []
+    table = Table("candidate", metric.replace("_", " "), "difference", "verdict", box=None)
     for name in [*(name.replace("_", " ") for name in others), *errors, "fit", "predict 1,000"]:
         table.add_column(name, justify="right")
-    for one in found.candidates:
-        table.add_row(*_cells(one, found.metric, shares, others))
-    table.add_row("always the commonest class" if classes else "always the mean",
-                  show.figure(found.baseline[found.metric], shares))  # fmt: skip
+    for candidate in evaluation.candidates:
+        table.add_row(*_cells(candidate, metric, is_share, others))
+    table.add_row(
+        "baseline: most frequent class" if classes else "baseline: mean",
+        show.figure(evaluation.baseline[metric], is_share),
+    )
     print()
     show.print_table(table)
-    print(f"\n{conclusion(found, shares)}")
+    print(f"\n{conclusion(evaluation, is_share)}")
     if verbose:
-        print(f"splits {found.splits_id}")
-        for one in found.candidates:
-            if one.difference is not None:
-                d = one.difference
-                print(f"{one.name}: p = {d.p:.4f}, {d.adjusted:.4f} by Holm ({d.test}); within {found.margin:g} of the "
-                      f"best with probability {d.equal:.3f}")  # fmt: skip
-            for name, values in one.chosen.items():
-                print(f"{one.name}: {name} {', '.join(dict.fromkeys(map(str, values)))}")
+        _print_tests(evaluation)
 
 
-def _cells(one: CandidateResult, metric: str, shares: bool, others: list[str]) -> list[str | Text]:
-    figures = [show.figure(one.estimates[name].value, False) if name in one.estimates else "" for name in others]
-    errors = [f"{one_of.ece_debiased:.1%}" if one_of else "" for one_of in (one.calibration, one.calibrated)]
+def conclusion(evaluation: Evaluation, is_share: bool) -> str:
+    """Return one sentence on the best candidate and the verdicts on the others."""
+    best = evaluation.best
+    text = f"best: {best.name} with {show.interval(best.estimates[evaluation.metric], is_share)}"
+    if len(evaluation.candidates) == 1:
+        return f"{text}; no other candidate"
+    names: dict[str, list[str]] = {}
+    for candidate in evaluation.candidates[1:]:
+        names.setdefault(candidate.verdict, []).append(candidate.name)
+    for verdict, words in (("equivalent", "practically equivalent"), ("undecided", "not distinguishable from it")):
+        if verdict in names:
+            text += f"; {words}: {', '.join(names[verdict])}"
+    if set(names) == {"worse"}:
+        text += "; all others are significantly worse (95 %, corrected for all pairs)"
+    return text
+
+
+def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
+    """Print a `ProtocolEvaluation` as a table."""
+    print(f"{result.protocol}, {result.label!r}: {result.resampling}")
+    # Stores of one backbone are named by their paths.
+    backbones, stores = ({getattr(each, kind) for each in result.layers} for kind in ("backbone", "store"))
+    kind = "store" if len(stores) > len(backbones) else "backbone"
+    metrics = list(result.layers[0].metrics)
+    table = Table(kind, "layer", *metrics, box=None)
+    for record in result.records():
+        values = (f"{record[name]:.4g}" if name in record else "" for name in metrics)
+        table.add_row(show.plain(record[kind]), show.plain(record["layer"]), *values)
+    show.print_table(table)
+    if verbose:
+        for name, value in result.layers[0].results[0].settings.items():
+            print(f"{name}: {value}")
+        for record, layer in zip(result.records(), result.layers, strict=True):
+            for row in layer.results[0].details:
+                print(f"{record[kind]} {record['layer']}: {row}")
+
+
+def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:
+    estimates = candidate.estimates
+    values = [show.figure(estimates[name].value, False) if name in estimates else "" for name in others]
+    errors = [f"{each.ece_debiased:.1%}" if each else "" for each in (candidate.calibration, candidate.calibrated)]
+    difference = candidate.difference
     return [
-        show.plain(one.name),
-        show.interval(one.estimates[metric], shares),
-        "" if one.difference is None else show.interval(one.difference.estimate, shares, "+"),
-        "best" if one.difference is None else one.difference.verdict,
-        *figures,
-        *(errors if one.per_class else []),
-        f"{one.fit_seconds:.2f} s",
-        f"{one.predict_seconds * 1000:.1f} ms",
+        show.plain(candidate.name),
+        show.interval(estimates[metric], is_share),
+        "" if difference is None else show.interval(difference.estimate, is_share, "+"),
+        candidate.verdict,
+        *values,
+        *(errors if candidate.per_class else []),
+        f"{candidate.fit_seconds:.2f} s",
+        f"{candidate.predict_seconds * 1000:.1f} ms",
     ]
 
 
-def conclusion(found: Evaluation, shares: bool) -> str:
-    """Say in a sentence what the order is worth."""
-    said = f"{found.best.name} is first with {show.interval(found.best.estimates[found.metric], shares)}"
-    if len(found.candidates) == 1:
-        return f"{said}; it was compared with nothing"
-    rest: dict[str, list[str]] = {}
-    for one in found.candidates[1:]:
-        if one.difference is not None:
-            rest.setdefault(one.difference.verdict, []).append(one.name)
-    for verdict, words in (("equivalent", "practically as good"), ("undecided", "not told apart from it")):
-        if verdict in rest:
-            said += f"; {words}: {', '.join(rest[verdict])}"
-    if set(rest) == {"worse"}:
-        said += "; all others are worse, beyond what chance does (95 %, corrected for several tests)"
-    return said
-
-
-def _measure_protocol(
-    stores: list[str], protocol: str, as_json: bool, quiet: bool, verbose: bool, options: dict[str, Any]
-) -> None:
-    from dataclasses import asdict
-
-    from embedpipe.evaluation.protocols.measure import measure_protocol
-
-    found = measure_protocol(stores, protocol, progress=not quiet, **options)
-    if as_json:
-        show.json_value([{**asdict(one), "figures": one.figures} for one in found])
-    elif not quiet:
-        _print_protocol(found, verbose)
-
-
-def _print_protocol(found: list[LayerProtocol], verbose: bool) -> None:
-    print(f"{found[0].results[0].protocol} on {found[0].splits}")
-    # Of one architecture, backbones do not tell stores apart.
-    kind = "store" if len({one.store for one in found}) > len({one.backbone for one in found}) else "backbone"
-    names: list[str] = [getattr(one, kind) for one in found]
-    table = Table(kind, "layer", *found[0].figures, box=None)
-    for name, one in zip(names, found, strict=True):
-        table.add_row(
-            show.plain(name),
-            show.plain("+".join(one.layers)),
-            *(f"{value:.4g}" for value in one.figures.values()),
-        )
-    show.print_table(table)
-    if verbose:
-        for name, value in found[0].results[0].settings.items():
-            print(f"{name}: {value}")
-        for name, one in zip(names, found, strict=True):
-            for row in one.results[0].details:
-                print(f"{name} {'+'.join(one.layers)}: {row}")
+def _print_tests(evaluation: Evaluation) -> None:
+    print(f"splits {evaluation.splits_id}")
+    for candidate in evaluation.candidates:
+        if (difference := candidate.difference) is not None:
+            print(
+                f"{candidate.name}: p = {difference.p:.4f}, corrected {difference.adjusted:.4f} ({difference.test}, "
+                f"Holm); within {evaluation.margin:g} of the best with probability {difference.equal:.3f}"
+            )
+        for name, values in candidate.chosen.items():
+            print(f"{candidate.name}: {name} {', '.join(dict.fromkeys(map(str, values)))}")

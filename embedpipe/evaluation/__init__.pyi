@@ -1,11 +1,11 @@
+from .comparison.candidate_result import CandidateResult as CandidateResult
 from .comparison.evaluate import evaluate as evaluate
 from .comparison.options import EvaluateOptions as EvaluateOptions
-from .comparison.result import CandidateResult as CandidateResult
 from .comparison.result import Evaluation as Evaluation
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import ProtocolResult as ProtocolResult
 from .protocols import run_protocol as run_protocol
-from .protocols.measure import measure_protocol as measure_protocol
+from .protocols.measure import ProtocolEvaluation as ProtocolEvaluation
 from .ranking.options import RankOptions as RankOptions
 from .ranking.rank import rank as rank
 from .ranking.result import Ranking as Ranking

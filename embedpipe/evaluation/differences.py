@@ -1,14 +1,15 @@
-"""Intervals of figures, and differences between candidates that saw the same rows."""
+"""Intervals of metrics, and paired differences between candidates on the same rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from embedpipe.evaluation.metrics import Answers
+from embedpipe.evaluation.metrics import Predictions
 from embedpipe.splits.make import Splits
 from embedpipe.statistics import (
     Difference,
@@ -23,70 +24,92 @@ from embedpipe.statistics import (
     wilson,
 )
 
-#: Of a posterior, from which candidates are called equivalent; p-values below 1 less this are significant.
+#: Posterior probability from which candidates are equivalent; p-values below ``1 - LEVEL`` are significant.
 LEVEL = 0.95
-#: What a figure can be.
+#: Smallest and largest possible value of each metric.
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"), (0.0, 1.0)),
     **dict.fromkeys(("log_loss", "mae", "rmse"), (0.0, np.inf)),
     "brier": (0.0, 2.0),
     "r2": (-np.inf, 1.0),
 }
-#: Draws of the bootstrap of a single test set; of a large one so many that this many counts are kept, but not fewer.
-DRAWS, FEWEST_DRAWS = 2000, 400
-MOST_COUNTS = 1 << 24
+#: Bootstrap draws of a single test set; for large test sets fewer, to bound the number of weights in memory.
+MAX_DRAWS, MIN_DRAWS = 2000, 400
+MAX_WEIGHTS = 1 << 24
 
 Floats = npt.NDArray[np.float64]
 
 
-def repeats_of(splits: Splits) -> int:
-    """Return how often all rows were cut into folds."""
+class TestAgainstBest(NamedTuple):
+    """Paired test of one candidate against the best.
+
+    Attributes
+    ----------
+    estimate : Estimate
+        The candidate's metric minus the best's.
+    p : float
+        Not corrected.
+    posterior : tuple of 3 floats
+        Probability that the difference is below ``-margin``, within the margin, and above it.
+    name : str
+        Name of the test.
+    """
+
+    estimate: Estimate
+    p: float
+    posterior: tuple[float, float, float]
+    name: str
+
+
+def count_repeats(splits: Splits) -> int:
+    """Return the number of repeats of a cross-validation."""
     return len({resample.seed for resample in splits.resamples})
 
 
-def ratio_of(splits: Splits) -> float:
-    """Return test rows over training rows, the mean over resamples."""
-    return float(np.mean([len(one.test) / len(one.train) for one in splits.resamples]))
+def test_train_ratio(splits: Splits) -> float:
+    """Return the number of test rows divided by that of training rows, averaged over resamples."""
+    return float(np.mean([len(resample.test) / len(resample.train) for resample in splits.resamples]))
 
 
-def estimates(values: dict[str, list[float]], splits: Splits, answers: Sequence[Answers]) -> dict[str, Estimate]:
-    """Return each figure's mean and interval.
+def estimates(
+    values: dict[str, list[float]], splits: Splits, predictions: Sequence[Predictions]
+) -> dict[str, Estimate]:
+    """Return the mean and the 95 % interval of each metric.
 
-    Over folds, the corrected resampled interval (`embedpipe.statistics.corrected_interval`). On one test set, the
-    score interval (Wilson, 1927) of the accuracy, and the percentile bootstrap of the others over its rows; where rows
-    belong together, of all over their groups.
+    For cross-validation this is the corrected resampled interval (`embedpipe.statistics.corrected_interval`). For a
+    single test set it is the score interval (Wilson, 1927) of the accuracy, and the percentile bootstrap over rows of
+    the other metrics. If the test set has groups, every metric is bootstrapped over groups.
     """
-    if len(answers) > 1:
-        ratio, repeats = ratio_of(splits), repeats_of(splits)
-        found = {}
-        for name, each in values.items():
-            least = _least([one.right for one in answers], repeats) if name == "accuracy" else 0.0
-            mean, low, high = corrected_interval(each, ratio, repeats=repeats, least=least)
+    result: dict[str, Estimate] = {}
+    if len(predictions) > 1:
+        ratio, repeats = test_train_ratio(splits), count_repeats(splits)
+        for name, per_resample in values.items():
+            least = _least_error([each.correct for each in predictions], repeats) if name == "accuracy" else 0.0
+            mean, low, high = corrected_interval(per_resample, ratio, repeats=repeats, least=least)
             lowest, highest = BOUNDS[name]
-            found[name] = Estimate(mean, max(low, lowest), min(high, highest))
-        return found
-    (one,), drawn = answers, _drawn(splits)
-    found = {}
+            result[name] = Estimate(mean, max(low, lowest), min(high, highest))
+        return result
+    (test_set,), weights = predictions, _bootstrap_weights(splits)
     for name, (value,) in values.items():
-        if name == "accuracy" and not _grouped(splits):
-            found[name] = Estimate(*wilson(int(one.right.sum()), len(one.y)))
+        if name == "accuracy" and not _has_groups(splits):
+            result[name] = Estimate(*wilson(int(test_set.correct.sum()), len(test_set.y)))
         else:
-            test = from_draws(value, one.figure(name, drawn))
-            found[name] = Estimate(value, test.low, test.high)
-    return found
+            interval = from_draws(value, test_set.metric(name, weights))
+            result[name] = Estimate(value, interval.low, interval.high)
+    return result
 
 
-def _grouped(splits: Splits) -> bool:
-    """Say whether rows of a single test set belong together, and so are not as many as they seem."""
+def _has_groups(splits: Splits) -> bool:
+    """Return whether a single test set has groups of several rows: its rows are then not independent."""
     test = splits.resamples[0].test
     return splits.groups is not None and len(np.unique(splits.groups[test])) < len(test)
 
 
-def _drawn(splits: Splits) -> Floats:
-    """Return how often a bootstrap counts each row of a single test set, near-duplicates together."""
+def _bootstrap_weights(splits: Splits) -> Floats:
+    """Return bootstrap weights of the rows of a single test set, (n_draws, n_test); groups are drawn whole."""
     test = splits.resamples[0].test
-    draws = max(MOST_COUNTS // len(test), FEWEST_DRAWS)
-    return draw_counts(len(test), min(draws, DRAWS), groups=None if splits.groups is None else splits.groups[test])
+    draws = max(MAX_WEIGHTS // len(test), MIN_DRAWS)
+    return draw_counts(len(test), min(draws, MAX_DRAWS), groups=None if splits.groups is None else splits.groups[test])
 
 
 def differences(
@@ -95,65 +118,62 @@ def differences(
     margin: float,
     splits: Splits,
     values: Sequence[list[float]],
-    answers: Sequence[Sequence[Answers]],
+    predictions: Sequence[Sequence[Predictions]],
 ) -> list[Difference]:
-    """Compare candidates with the best, which is the first; return one difference for each of the others.
+    """Compare all candidates with the best, which is the first; return one difference for each of the others.
 
-    The p-values are corrected for all pairs (`embedpipe.statistics.holm`), as the best was not known before.
-    Over folds, the corrected resampled t-test and the Bayesian correlated t-test (`embedpipe.statistics.corrected_t`).
-    On one test set, for accuracy McNemar's exact test with Newcombe's interval, for other figures, and where rows
-    belong together, the paired bootstrap; probabilities are then those of a normal distribution with that interval.
+    The p-values are corrected for all pairs (`embedpipe.statistics.holm`), because the best is chosen on the same rows.
+    For cross-validation the tests are the corrected resampled t-test and the Bayesian correlated t-test
+    (`embedpipe.statistics.corrected_t`). On a single test set, accuracy is compared by McNemar's exact test with
+    Newcombe's interval. Other metrics, and test sets with groups, are compared by the paired bootstrap; the
+    probabilities are then those of a normal distribution with the same interval.
     """
-    found = [
-        _resampled(metric, margin, splits, values[0], each, answers[0], other)
+    tests = [
+        _resampled_test(metric, margin, splits, values[0], other_values, predictions[0], other)
         if len(splits.resamples) > 1
-        else _on_one_test_set(metric, margin, splits, answers[0][0], other[0])
-        for each, other in zip(values[1:], answers[1:], strict=True)
+        else _single_test_set(metric, margin, splits, predictions[0][0], other[0])
+        for other_values, other in zip(values[1:], predictions[1:], strict=True)
     ]
-    return judged(found, higher_is_better)
+    return differences_of(tests, higher_is_better)
 
 
-#: What a test found: the difference, p, posterior probabilities (below, within, above the margin), and its name.
-Found = tuple[Estimate, float, tuple[float, float, float], str]
+def differences_of(tests: Sequence[TestAgainstBest], higher_is_better: bool) -> list[Difference]:
+    """Correct the p-values of the tests, and add the verdicts."""
+    # The best was chosen on the same rows, so the correction is for all pairs of candidates.
+    adjusted = holm([test.p for test in tests], len(tests) * (len(tests) + 1) // 2)
+    return [_difference(test, float(p), higher_is_better) for test, p in zip(tests, adjusted, strict=True)]
 
 
-def judged(found: Sequence[Found], higher_is_better: bool) -> list[Difference]:
-    """Return the verdicts on all candidates but the best, from their tests against it."""
-    # The best was found on the same rows, so any pair could have been the one that is compared.
-    adjusted = holm([p for _, p, _, _ in found], len(found) * (len(found) + 1) // 2)
-    return [
-        _difference(estimate, test, p, float(corrected), posterior, higher_is_better)
-        for (estimate, p, posterior, test), corrected in zip(found, adjusted, strict=True)
-    ]
-
-
-def _resampled(
+def _resampled_test(
     metric: str,
     margin: float,
     splits: Splits,
-    best: list[float],
-    other: list[float],
-    first: Sequence[Answers],
-    second: Sequence[Answers],
-) -> Found:
-    repeats = repeats_of(splits)
-    apart = [one.right != two.right for one, two in zip(first, second, strict=True)]
-    least = _least(apart, repeats) if metric == "accuracy" else 0.0
-    test = corrected_t(np.subtract(other, best), ratio_of(splits), margin, repeats=repeats, least=least)
+    best_values: list[float],
+    other_values: list[float],
+    best: Sequence[Predictions],
+    other: Sequence[Predictions],
+) -> TestAgainstBest:
+    repeats = count_repeats(splits)
+    disagreements = [first.correct != second.correct for first, second in zip(best, other, strict=True)]
+    least = _least_error(disagreements, repeats) if metric == "accuracy" else 0.0
+    ratio = test_train_ratio(splits)
+    test = corrected_t(np.subtract(other_values, best_values), ratio, margin, repeats=repeats, least=least)
     estimate = Estimate(test.mean, test.low, test.high)
-    return estimate, test.p, (test.worse, test.equal, test.better), "corrected resampled t-test"
+    return TestAgainstBest(estimate, test.p, (test.worse, test.equal, test.better), "corrected resampled t-test")
 
 
-def _least(events: Sequence[npt.NDArray[np.bool_]], repeats: int) -> float:
-    """Return the standard error that the rows alone leave to the share of an event, by Laplace's rule of succession."""
+def _least_error(events: Sequence[npt.NDArray[np.bool_]], repeats: int) -> float:
+    """Return the standard error of an event's share due to the number of rows alone (Laplace's rule of succession)."""
     rows = sum(len(each) for each in events) / repeats
     share = (sum(int(each.sum()) for each in events) / repeats + 1) / (rows + 2)
     return float(np.sqrt(share * (1 - share) / rows))
 
 
-def _on_one_test_set(metric: str, margin: float, splits: Splits, best: Answers, other: Answers) -> Found:
-    if metric == "accuracy" and not _grouped(splits):
-        first, second = best.right, other.right
+def _single_test_set(
+    metric: str, margin: float, splits: Splits, best: Predictions, other: Predictions
+) -> TestAgainstBest:
+    if metric == "accuracy" and not _has_groups(splits):
+        first, second = best.correct, other.correct
         low, high = paired_interval(
             int((first & second).sum()),
             int((first & ~second).sum()),
@@ -161,31 +181,29 @@ def _on_one_test_set(metric: str, margin: float, splits: Splits, best: Answers, 
             int((~first & ~second).sum()),
         )
         estimate = Estimate(float(second.mean() - first.mean()), low, high)
-        p, test = mcnemar(first, second), "McNemar's exact test"
+        p, name = mcnemar(first, second), "McNemar's exact test"
     else:
-        drawn = _drawn(splits)
-        difference = float(other.figure(metric)[0] - best.figure(metric)[0])
-        paired = from_draws(difference, other.figure(metric, drawn) - best.figure(metric, drawn))
+        weights = _bootstrap_weights(splits)
+        difference = float(other.metric(metric)[0] - best.metric(metric)[0])
+        paired = from_draws(difference, other.metric(metric, weights) - best.metric(metric, weights))
         estimate = Estimate(paired.difference, paired.low, paired.high)
-        p, test = paired.p, "paired bootstrap"
+        p, name = paired.p, "paired bootstrap"
     spread = (estimate.high - estimate.low) / (2 * 1.96)
     if spread:
         middle = (estimate.high + estimate.low) / 2
         below, above = float(ndtr((-margin - middle) / spread)), float(ndtr((middle - margin) / spread))
     else:
         below, above = float(estimate.value < -margin), float(estimate.value > margin)
-    return estimate, p, (below, max(1 - below - above, 0.0), above), test
+    return TestAgainstBest(estimate, p, (below, max(1 - below - above, 0.0), above), name)
 
 
-def _difference(
-    estimate: Estimate, test: str, p: float, adjusted: float, posterior: tuple[float, float, float], higher: bool
-) -> Difference:
-    below, equal, above = posterior
-    worse, better = (below, above) if higher else (above, below)
+def _difference(test: TestAgainstBest, adjusted: float, higher_is_better: bool) -> Difference:
+    below, equal, above = test.posterior
+    worse, better = (below, above) if higher_is_better else (above, below)
     if equal >= LEVEL:
         verdict = "equivalent"
     elif adjusted < 1 - LEVEL:
-        verdict = "worse" if (estimate.value < 0) == higher else "better"
+        verdict = "worse" if (test.estimate.value < 0) == higher_is_better else "better"
     else:
         verdict = "undecided"
-    return Difference(estimate, test, p, adjusted, worse, equal, better, verdict)
+    return Difference(test.estimate, test.name, test.p, adjusted, worse, equal, better, verdict)

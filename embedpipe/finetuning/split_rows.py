@@ -84,11 +84,10 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         task="classification",
         group=options.group,
         near_duplicates=options.near_duplicates,
-        splits=options.splits,
         layer=(network_layer(store).name,),
         repeats=1,
     )
-    rows = read_rows([store], chosen)
+    rows = read_rows([store], chosen, options.splits)
     one = rows.splits.resamples[0]
     names = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
     shifted = np.array([str(name).strip().lower() == SHIFTED for name in names])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.html_repr import html_records, html_table
 
 
 def test_html_table_shows_keys_and_values_in_order() -> None:
@@ -24,3 +24,16 @@ def test_html_table_shortens_long_values() -> None:
     html = html_table("Store", {"path": "x" * 100_000})
     assert len(html) < 1000
     assert "x…</td>" in html
+
+
+def test_html_records_has_one_row_for_each_record() -> None:
+    expected = "<table><caption>Heads</caption><tr><th>name</th><th>f1</th></tr><tr><td>a</td><td>1</td></tr></table>"
+    assert html_records("Heads", [{"name": "a", "f1": 1}]) == expected
+    assert html_records("Heads", []) == "<table><caption>Heads</caption><tr></tr></table>"
+
+
+def test_html_records_escapes_titles_names_and_values() -> None:
+    html = html_records("<i>", [{"<b>": "a & b"}])
+    assert "<i>" not in html
+    assert "<b>" not in html
+    assert "a &amp; b" in html

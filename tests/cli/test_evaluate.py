@@ -30,20 +30,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_for_people(store: Path) -> None:
     shown = run("evaluate", store, *QUICK)
     assert shown.exit_code == 0, shown.output
-    assert "'label' of 59 rows, 3 classes: 3-fold stratified cross-validation" in shown.stdout
+    assert "'label', 59 rows, 3 classes: 3-fold stratified cross-validation" in shown.stdout
     assert "left out: 1 rows without a label" in shown.stdout
     assert "note: no near-duplicates were found" in shown.stdout
     lines = shown.stdout.splitlines()
     (head,) = (line for line in lines if line.lstrip().startswith("candidate"))
-    for column in ("accuracy", "less the best", "verdict", "log loss", "ECE", "fit", "predict 1,000"):
+    for column in ("accuracy", "difference", "verdict", "log loss", "ECE", "fit", "predict 1,000"):
         assert column in head
     rows = [line for line in lines if line.lstrip().startswith(("centroid ", "lda "))]
     assert any(" best " in row for row in rows)
-    assert any("always the commonest class" in line for line in lines)
-    assert "is first with" in lines[-1]
+    assert any("most frequent class" in line for line in lines)
+    assert lines[-1].startswith("best: ")
     assert "splits " not in shown.stdout
     more = run("evaluate", store, *QUICK, "-v")
-    assert "by Holm (corrected resampled t-test)" in more.stdout
+    assert "(corrected resampled t-test, Holm)" in more.stdout
     assert any(len(line.removeprefix("splits ")) == 64 for line in more.stdout.splitlines())
 
 
@@ -62,9 +62,9 @@ def test_json_for_programs(store: Path) -> None:
 def test_numbers(store: Path) -> None:
     shown = run("evaluate", store, "--label", "number", "--heads", "ridge", "--folds", "3", "--repeats", "1", "-v")
     assert shown.exit_code == 0, shown.output
-    assert "'number' of 60 rows: 3-fold cross-validation" in shown.stdout
-    assert "always the mean" in shown.stdout
-    assert "it was compared with nothing" in shown.stdout
+    assert "'number', 60 rows: 3-fold cross-validation" in shown.stdout
+    assert "baseline: mean" in shown.stdout
+    assert "no other candidate" in shown.stdout
 
 
 def test_a_page_and_every_prediction(store: Path, tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_page_and_every_prediction(store: Path, tmp_path: Path) -> None:
 def test_a_published_protocol(store: Path) -> None:
     shown = run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "-v")
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.startswith("dino-knn/1 on 3-fold stratified cross-validation")
+    assert shown.stdout.startswith("dino-knn/1, 'label': 3-fold stratified cross-validation")
     assert "timm/made_up" in shown.stdout
     assert "top1" in shown.stdout
-    (found,) = json.loads(run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "--json").stdout)
-    assert (found["backbone"], found["layers"]) == ("timm/made_up", ["features"])
-    assert found["figures"]["top1"] == pytest.approx(np.mean([one["figures"]["top1"] for one in found["results"]]))
+    (layer,) = json.loads(run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "--json").stdout)["layers"]
+    assert (layer["backbone"], layer["layers"]) == ("timm/made_up", ["features"])
+    assert layer["metrics"]["top1"] == pytest.approx(np.mean([one["metrics"]["top1"] for one in layer["results"]]))
     assert run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "-q").output == ""
 
 
@@ -100,23 +100,29 @@ def test_a_published_protocol(store: Path) -> None:
     ("options", "message"),
     [
         (("--heads", "logrec"), "there is no head 'logrec'; did you mean 'logreg'"),
-        (("--heads", "lda,lda"), "lda would be compared with itself: name each head once"),
+        (("--heads", "lda,lda"), "heads must be unique, got lda more than once"),
         (("--label", "lable"), "no column 'lable'; did you mean 'label'"),
         (("--layer", "feature"), "did you mean 'features'"),
-        (("--group", "patient"), "no column 'patient'"),
-        (("--metric", "r2"), "metric='r2' is not for classification"),
-        (("--task", "multilabel"), "task='multilabel' is not compared"),
-        (("--margin", "-1"), "margin=-1.0 is no width"),
+        (("--group", "patient"), "group must be a column of"),
+        (("--metric", "r2"), "metric must be one of accuracy, balanced_accuracy"),
+        (("--task", "multilabel"), "task must be classification or regression, got 'multilabel'"),
+        (("--margin", "-1"), "margin must be >= 0, got -1.0"),
         (("--folds", "1"), "folds=1"),
         (("--near-duplicates", "1.01"), "near_duplicates must be a cosine in (0, 1] or 'off', got 1.01"),
         (("--near-duplicates", "of"), "near_duplicates must be a cosine in (0, 1] or 'off', got 'of'"),
         (("--page", "page.pdf"), "must end in .html"),
         (("--predictions", "table.csv"), "must end in .parquet"),
         (("--splits", "splits.csv"), "must end in .parquet"),
-        (("--protocol", "clip"), "no protocol 'clip'; did you mean 'clip-lp'"),
-        (("--protocol", "clip-lp", "--heads", "lda"), "leave --heads, --page and --predictions out"),
-        (("--protocol", "clip-lp", "--page", "page.html"), "leave --heads, --page and --predictions out"),
-        (("--protocol", "clip-lp", "--label", "number"), "protocols measure classes"),
+        (("--protocol", "clip"), "unknown protocol 'clip'; did you mean 'clip-lp'? Available: "),
+        (
+            ("--protocol", "clip-lp", "--heads", "lda"),
+            "--heads, --page and --predictions must be left out with --protocol clip-lp",
+        ),
+        (
+            ("--protocol", "clip-lp", "--page", "page.html"),
+            "--heads, --page and --predictions must be left out with --protocol clip-lp",
+        ),
+        (("--protocol", "clip-lp", "--label", "number"), "protocols need classes"),
     ],
 )
 def test_misuse_has_exit_code_2_and_one_message(
@@ -136,4 +142,4 @@ def test_stores_that_are_not_there(store: Path, tmp_path: Path) -> None:
     done = run("evaluate", tmp_path / "nowhere")
     assert done.exit_code == 2
     assert "nowhere" in done.stderr
-    assert "given twice" in run("evaluate", store, store).stderr
+    assert "got one twice" in run("evaluate", store, store).stderr

@@ -103,7 +103,7 @@ def test_folds_add_up(store: FeatureStore) -> None:
         "accuracy",
         True,
     )
-    assert found.protocol.startswith("2 x 5-fold stratified cross-validation")
+    assert found.resampling.startswith("2 x 5-fold stratified cross-validation")
     assert (found.rows, found.classes, found.left_out) == (61, ["cat", "dog", "owl"], {})
     assert {one.name for one in found.candidates} == {"centroid", "GaussianNB", "knn"}
     adds_up(found)
@@ -143,7 +143,7 @@ def test_folds_add_up(store: FeatureStore) -> None:
 def test_a_split_column_is_measured_once(tmp_path: Path, metric: str) -> None:
     store = labelled(tmp_path / "store", 90, 1.5, split=roles(90))
     found = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
-    assert found.protocol.startswith("test split")
+    assert found.resampling.startswith("test split")
     adds_up(found)
     assert {*found.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(90) if i % 9 < 3}
     assert found.metric == metric
@@ -216,7 +216,7 @@ def test_numbers(tmp_path: Path) -> None:
     y = (2.0 * X[:, 0] + 100.5).tolist()
     found = evaluate(make_store(tmp_path / "store", X, label=y), heads=["knn", Ridge()], **ONCE)
     assert (found.task, found.metric, found.classes) == ("regression", "r2", [])
-    assert found.protocol.startswith("3-fold cross-validation")
+    assert found.resampling.startswith("3-fold cross-validation")
     assert [one.name for one in found.candidates] == ["Ridge", "knn"]
     assert list(found.best.metrics) == ["r2", "mae", "rmse"]
     assert found.best.estimates["r2"].value > 0.99
@@ -312,16 +312,16 @@ def test_stores_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     store = labelled(tmp_path / "store")
     X, y = clusters(60)
     other = make_store(tmp_path / "other", X, "other", label=np.roll(NAMES[y], 1).tolist())
-    with pytest.raises(TrainingDataError, match=r"60 items have another label.*'row-000'.*embedpipe label"):
+    with pytest.raises(TrainingDataError, match=r"agree on 'label', and 60 items differ.*'row-000'.*embedpipe label"):
         evaluate([store, other], **ONCE)
     strange = FeatureStore.create(tmp_path / "strange", make_spec(8))
     rows = {"id": ["a"], "content_hash": ["0" * 64], "source_root": ["x"], "embedding": vector_column(X[:1])}
     strange.write(pa.table(rows))
     with pytest.raises(UsageError, match="none of the ids of"):
         evaluate([store, strange.refresh()], **ONCE)
-    with pytest.raises(UsageError, match="given twice"):
+    with pytest.raises(UsageError, match="got one twice"):
         evaluate([store, tmp_path / "store"], **ONCE)
-    with pytest.raises(UsageError, match="there is no store"):
+    with pytest.raises(UsageError, match="at least one feature store"):
         evaluate([], **ONCE)
 
 
@@ -330,7 +330,7 @@ def test_estimators_of_the_users_own(store: FeatureStore) -> None:
     found = evaluate(store, heads=both, **ONCE)
     assert {one.name for one in found.candidates} == {"GaussianNB()", "GaussianNB(var_smoothing=1000.0)"}
     assert not hasattr(both[0], "classes_")  # those given stay as they are
-    with pytest.raises(UsageError, match=r"Pipeline cannot be pickled.*lambda"):
+    with pytest.raises(UsageError, match=r"heads must be picklable, and Pipeline is not: replace lambdas"):
         evaluate(store, heads=[make_pipeline(FunctionTransformer(lambda x: x), GaussianNB())], **ONCE)
     with pytest.raises(UsageError, match="Ridge is not for classification"):
         evaluate(store, heads=[Ridge()], **ONCE)
@@ -342,7 +342,7 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     patients = [f"patient {i // 4}" for i in range(60)]
     store = labelled(tmp_path / "store", patient=patients)
     found = evaluate(store, heads=["centroid"], group="patient", **ONCE)
-    assert found.protocol == "3-fold stratified cross-validation, groups together"
+    assert found.resampling == "3-fold stratified cross-validation, groups together"
     fold_of: dict[str, int] = {}
     for row in found.predictions.to_pylist():
         patient = patients[int(row["id"].removeprefix("row-"))]
@@ -356,12 +356,12 @@ def test_near_duplicates_are_reported_and_kept_together(tmp_path: Path) -> None:
     X[30:40] = X[:10] + 1e-4
     store = make_store(tmp_path / "store", X, label=NAMES[y].tolist())
     found = evaluate(store, heads=["centroid"], **ONCE)
-    assert "near-duplicates together" in found.protocol
+    assert "near-duplicates together" in found.resampling
     assert any("near-duplicates" in note and "20 rows" in note for note in found.notes)
     fold = {row["id"]: row["resample"] for row in found.predictions.to_pylist()}
     assert all(fold[f"row-{i:03d}"] == fold[f"row-{i + 30:03d}"] for i in range(10))
     apart = evaluate(store, heads=["centroid"], near_duplicates="off", **ONCE)
-    assert "together" not in apart.protocol
+    assert "together" not in apart.resampling
     fold = {row["id"]: row["resample"] for row in apart.predictions.to_pylist()}
     assert any(fold[f"row-{i:03d}"] != fold[f"row-{i + 30:03d}"] for i in range(10))
 
@@ -372,8 +372,11 @@ def test_splits_are_kept_in_a_file(store: FeatureStore, tmp_path: Path) -> None:
     assert load_splits(file).identity == first.splits_id
     # What is in the file counts, whatever else is asked for.
     again = evaluate(store, heads=[GaussianNB()], splits=str(file), folds=5, repeats=2, progress=False)
-    assert (again.splits_id, again.protocol) == (first.splits_id, first.protocol)
+    assert (again.splits_id, again.resampling) == (first.splits_id, first.resampling)
     assert again.predictions.select(["resample", "id"]).equals(first.predictions.select(["resample", "id"]))
+    given = evaluate(store, heads=["centroid"], splits=load_splits(file), **ONCE)
+    assert (given.splits_id, given.candidates[0].metrics) == (first.splits_id, first.candidates[0].metrics)
+    assert given.notes[-1] == "splits are given: folds, repeats and near_duplicates are not used"
     smaller = make_store(tmp_path / "smaller", clusters(40)[0], label=NAMES[clusters(40)[1]].tolist())
     with pytest.raises(UsageError, match=r"21 of the 61 ids of these splits are missing, such as 'row-040'"):
         evaluate(smaller, heads=["centroid"], splits=str(file), **ONCE)
@@ -478,7 +481,7 @@ def test_a_class_of_the_test_split_alone_is_counted_wrong(tmp_path: Path) -> Non
 def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
     found = evaluate(labelled(tmp_path / "store", split=roles(60)), heads=["centroid"], label="split", **ONCE)
     assert found.classes == ["test", "train", "validation"]
-    assert "cross-validation" in found.protocol
+    assert "cross-validation" in found.resampling
 
 
 @pytest.mark.parametrize(
@@ -486,19 +489,22 @@ def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
     [
         ({"layer": ("feature",)}, r"no layer 'feature'.*did you mean 'features'"),
         ({"label": "lable"}, r"no column 'lable'; did you mean 'label'"),
-        ({"group": "patient"}, r"no column 'patient'.*--group.*it has"),
-        ({"metric": "acuracy"}, r"metric='acuracy' is not one of .*did you mean 'accuracy'"),
-        ({"metric": "r2"}, r"metric='r2' is not for classification: choose from accuracy"),
-        ({"metric": "roc_auc", "heads": ["centroid"]}, "of two classes, and there are 3"),
-        ({"metric": "log_loss", "heads": ["centroid", "lda"]}, "of probabilities, which centroid cannot give"),
-        ({"heads": ["centroid", "centroid"]}, "centroid would be compared with itself: name each head once"),
-        ({"heads": ["auto", "auto"]}, "auto would be compared with itself"),
-        ({"heads": [GaussianNB(), GaussianNB()]}, r"GaussianNB\(\) would be compared with itself"),
+        ({"group": "patient"}, r"group must be a column of .*'patient'.*Available: "),
+        ({"metric": "acuracy"}, r"metric must be one of .*got 'acuracy'; did you mean 'accuracy'"),
+        ({"metric": "r2"}, r"metric must be one of accuracy, .* for classification, got 'r2'"),
+        ({"metric": "roc_auc", "heads": ["centroid"]}, "metric 'roc_auc' needs 2 classes, got 3"),
+        (
+            {"metric": "log_loss", "heads": ["centroid", "lda"]},
+            "metric 'log_loss' needs heads with predict_proba, and centroid has none",
+        ),
+        ({"heads": ["centroid", "centroid"]}, "heads must be unique, got centroid more than once"),
+        ({"heads": ["auto", "auto"]}, "got auto more than once"),
+        ({"heads": [GaussianNB(), GaussianNB()]}, r"got GaussianNB\(\) more than once"),
         ({"heads": ["logrec"]}, r"no head 'logrec'; did you mean 'logreg'"),
-        ({"task": "multilabel"}, "task='multilabel' is not compared: classification and regression are"),
+        ({"task": "multilabel"}, "task must be classification or regression, got 'multilabel'"),
         ({"task": "regression"}, "regression needs numbers"),
-        ({"margin": -0.1}, "margin=-0.1 is no width"),
-        ({"margin": float("nan")}, "margin=nan"),
+        ({"margin": -0.1}, "margin must be >= 0, got -0.1"),
+        ({"margin": float("nan")}, "margin must be >= 0, got nan"),
         ({"folds": 1}, "folds=1"),
         ({"folds": 30}, "fewer than the 30 folds"),
         ({"near_duplicates": 1.01}, "near_duplicates must be .* got 1.01"),
@@ -532,3 +538,12 @@ def test_plain_data_and_a_frame(store: FeatureStore) -> None:
     assert (frame["accuracy_low"] <= frame["accuracy"]).all()
     (logreg,) = (one for one in found.candidates if one.name == "logreg")
     assert len(logreg.chosen["C"]) == 3
+
+
+def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
+    found = evaluate(labelled(tmp_path / "store"), heads=["centroid", NearestCentroid()], **ONCE)
+    found.candidates[1].name = "<b>"
+    assert repr(found).startswith("Evaluation(label='label', best='")
+    assert repr(found).endswith("2 candidates, 60 rows, 3-fold stratified cross-validation)")
+    assert repr(found.best).endswith("verdict='best')")
+    assert "<td>&lt;b&gt;</td>" in found._repr_html_()

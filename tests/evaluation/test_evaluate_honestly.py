@@ -63,7 +63,9 @@ def test_a_head_that_works_in_place_cannot_change_what_others_see(tmp_path: Path
     assert lda.metrics == alone.best.metrics
 
 
-@pytest.mark.parametrize(("head", "why"), [(Broken(), "RuntimeError: out of order"), (Negative(), "no probabilities")])
+@pytest.mark.parametrize(
+    ("head", "why"), [(Broken(), "RuntimeError: out of order"), (Negative(), "must return probabilities")]
+)
 def test_a_head_that_fails_is_said_and_the_others_go_on(tmp_path: Path, head: Any, why: str) -> None:
     X, y = clusters(60, 2)
     store = make_store(tmp_path / "store", X, label=names(y))
@@ -104,7 +106,7 @@ def test_saved_splits_are_held_against_groups(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", X, label=names(y), patient=[f"p{i // 4}" for i in range(60)])
     splits = str(tmp_path / "splits.parquet")
     evaluate(store, heads=["centroid"], splits=splits, **ONCE)
-    with pytest.raises(UsageError, match="values of 'patient' both in training and in test"):
+    with pytest.raises(UsageError, match="splits must keep rows of one 'patient' together"):
         evaluate(store, heads=["centroid"], splits=splits, group="patient", **ONCE)
     other = str(tmp_path / "other.parquet")
     first = evaluate(store, heads=["centroid"], splits=other, group="patient", **ONCE)
@@ -116,7 +118,7 @@ def test_saved_splits_are_held_against_groups(tmp_path: Path) -> None:
 def test_false_findings_among_many_equal_heads_are_rare() -> None:
     """Of many heads of one skill on one test set, the best is held to be better than another in few cases."""
     from embedpipe.evaluation.differences import differences
-    from embedpipe.evaluation.metrics import Answers
+    from embedpipe.evaluation.metrics import Predictions
     from embedpipe.splits.make import Resample, Splits
 
     rng = np.random.default_rng(0)
@@ -126,7 +128,7 @@ def test_false_findings_among_many_equal_heads_are_rare() -> None:
     for _ in range(100):
         right = rng.random((heads, rows)) < 0.8
         order = np.argsort(-right.mean(axis=1), kind="stable")
-        answers = [[Answers(np.ones(rows, np.int64), right[i].astype(np.int64), n_classes=2)] for i in order]
+        answers = [[Predictions(np.ones(rows, np.int64), right[i].astype(np.int64), n_classes=2)] for i in order]
         values = [[float(right[i].mean())] for i in order]
         found = differences("accuracy", True, 0.0, splits, values, answers)
         wrongly += any(each.verdict == "worse" for each in found)

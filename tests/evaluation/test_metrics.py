@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
-from embedpipe.evaluation.metrics import FIGURES, LEAST, Answers
+from embedpipe.evaluation.metrics import METRICS, MIN_PROBABILITY, Predictions
 
 #: Figure -> scikit-learn's own, of the rows as they are.
-OFFICIAL: dict[str, Callable[[Answers], float]] = {
+OFFICIAL: dict[str, Callable[[Predictions], float]] = {
     "accuracy": lambda a: metrics.accuracy_score(a.y, a.predicted),
     "balanced_accuracy": lambda a: metrics.recall_score(
         a.y, a.predicted, labels=np.unique(a.y), average="macro", zero_division=0
     ),
     "macro_f1": lambda a: metrics.f1_score(a.y, a.predicted, average="macro"),
     "roc_auc": lambda a: metrics.roc_auc_score(a.y, _given(a)[:, 1]),
-    "log_loss": lambda a: -float(np.mean([np.log(max(row[k], LEAST)) for row, k in zip(_given(a), a.y, strict=True)])),
+    "log_loss": lambda a: (
+        -float(np.mean([np.log(max(row[k], MIN_PROBABILITY)) for row, k in zip(_given(a), a.y, strict=True)]))
+    ),
     "brier": lambda a: metrics.brier_score_loss(a.y, _given(a), labels=range(a.n_classes), scale_by_half=False),
     "r2": lambda a: metrics.r2_score(a.y, a.predicted),
     "mae": lambda a: metrics.mean_absolute_error(a.y, a.predicted),
@@ -32,41 +34,41 @@ OFFICIAL: dict[str, Callable[[Answers], float]] = {
 }
 
 
-def _given(answers: Answers) -> npt.NDArray[np.float64]:
+def _given(answers: Predictions) -> npt.NDArray[np.float64]:
     given = answers.scores if answers.probabilities is None else answers.probabilities
     assert given is not None
     return given
 
 
-def _taken(answers: Answers, rows: npt.NDArray[np.int64]) -> Answers:
+def _taken(answers: Predictions, rows: npt.NDArray[np.int64]) -> Predictions:
     shares, scores = (None if part is None else part[rows] for part in (answers.probabilities, answers.scores))
-    return Answers(answers.y[rows], answers.predicted[rows], shares, scores, answers.n_classes)
+    return Predictions(answers.y[rows], answers.predicted[rows], shares, scores, answers.n_classes)
 
 
 @st.composite
-def classified(draw: st.DrawFn) -> Answers:
-    """Answers of two to four classes, not all of which need be there, with tied and with vanishing probabilities."""
+def classified(draw: st.DrawFn) -> Predictions:
+    """Predictions of two to four classes, not all of which have rows, with tied and with vanishing probabilities."""
     n_classes, n = draw(st.integers(2, 4)), draw(st.integers(2, 25))
     y, predicted = (draw(hnp.arrays(np.int64, n, elements=st.integers(0, n_classes - 1))) for _ in range(2))
     if draw(st.booleans()):
         scores = draw(hnp.arrays(np.int64, (n, n_classes), elements=st.integers(-3, 3))).astype(float)
         if n_classes == 2:  # as of one decision function
             scores[:, 0] = -scores[:, 1]
-        return Answers(y, predicted, scores=scores, n_classes=n_classes)
+        return Predictions(y, predicted, scores=scores, n_classes=n_classes)
     votes = st.one_of(st.integers(1, 4).map(float), st.sampled_from([1e-30, 1e-20, 1e-9, 1e-4]))
     shares = draw(hnp.arrays(np.float64, (n, n_classes), elements=votes))
-    return Answers(y, predicted, shares / shares.sum(axis=1, keepdims=True), n_classes=n_classes)
+    return Predictions(y, predicted, shares / shares.sum(axis=1, keepdims=True), n_classes=n_classes)
 
 
 @st.composite
-def predicted_numbers(draw: st.DrawFn) -> Answers:
+def predicted_numbers(draw: st.DrawFn) -> Predictions:
     n, shift = draw(st.integers(2, 25)), draw(st.sampled_from([0.0, -40.0, 1.7e9]))
     values = st.floats(-10, 10).map(lambda value: round(value, 3))
     y, predicted = (draw(hnp.arrays(np.float64, n, elements=values)) + shift for _ in range(2))
-    return Answers(y, predicted)
+    return Predictions(y, predicted)
 
 
-def _agree(found: dict[str, float], answers: Answers) -> None:
+def _agree(found: dict[str, float], answers: Predictions) -> None:
     for name, value in found.items():
         if name == "r2" and not np.ptp(answers.y):
             assert math.isnan(value)  # where scikit-learn says 0 or 1
@@ -76,9 +78,9 @@ def _agree(found: dict[str, float], answers: Answers) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(classified() | predicted_numbers())
-def test_figures_are_scikit_learns(answers: Answers) -> None:
-    found = answers.figures()
-    assert set(found) <= {*FIGURES["classification" if answers.n_classes else "regression"]}
+def test_figures_are_scikit_learns(answers: Predictions) -> None:
+    found = answers.metrics()
+    assert set(found) <= {*METRICS["classification" if answers.n_classes else "regression"]}
     assert {"accuracy", "r2"} & set(found)
     _agree(found, answers)
 
@@ -90,8 +92,8 @@ def test_a_weight_counts_a_row_as_often(data: st.DataObject) -> None:
     n = len(answers.y)
     counts = data.draw(hnp.arrays(np.int64, (2, n), elements=st.integers(0, 3)).filter(lambda c: c.sum(axis=1).all()))
     repeated = [_taken(answers, np.repeat(np.arange(n), each)) for each in counts]
-    for name in answers.names():
-        found = answers.figure(name, counts.astype(float))
+    for name in answers.metric_names():
+        found = answers.metric(name, counts.astype(float))
         assert found.shape == (2,)
         for value, rows in zip(found, repeated, strict=True):
             if name == "roc_auc" and len(np.unique(rows.y)) < 2:
@@ -103,44 +105,46 @@ def test_a_weight_counts_a_row_as_often(data: st.DataObject) -> None:
 def test_which_figures_there_are() -> None:
     y, shares = np.array([0, 1, 1]), np.full((3, 2), 0.5)
     plain = ["accuracy", "balanced_accuracy", "macro_f1"]
-    assert Answers(y, y, n_classes=2).names() == plain
-    assert Answers(y, y, scores=shares, n_classes=2).names() == [*plain, "roc_auc"]
-    assert Answers(y, y, shares, n_classes=2).names() == [*plain, "roc_auc", "log_loss", "brier"]
-    assert Answers(y, y, np.full((3, 3), 1 / 3), n_classes=3).names() == [*plain, "log_loss", "brier"]
+    assert Predictions(y, y, n_classes=2).metric_names() == plain
+    assert Predictions(y, y, scores=shares, n_classes=2).metric_names() == [*plain, "roc_auc"]
+    assert Predictions(y, y, shares, n_classes=2).metric_names() == [*plain, "roc_auc", "log_loss", "brier"]
+    assert Predictions(y, y, np.full((3, 3), 1 / 3), n_classes=3).metric_names() == [*plain, "log_loss", "brier"]
     ones = np.ones(3, int)
-    assert "roc_auc" not in Answers(ones, ones, shares, n_classes=2).figures()  # of one class there is none
-    assert list(Answers(y / 2, y / 2).figures()) == ["r2", "mae", "rmse"]
+    assert "roc_auc" not in Predictions(ones, ones, shares, n_classes=2).metrics()  # of one class there is none
+    assert list(Predictions(y / 2, y / 2).metrics()) == ["r2", "mae", "rmse"]
 
 
 def test_log_loss_is_scikit_learns_above_its_floor() -> None:
     rng = np.random.default_rng(0)
     shares, y = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50)
     shares = (shares + 0.01) / (shares + 0.01).sum(axis=1, keepdims=True)
-    found = Answers(y, shares.argmax(axis=1), shares, n_classes=4).figures()["log_loss"]
+    found = Predictions(y, shares.argmax(axis=1), shares, n_classes=4).metrics()["log_loss"]
     assert found == pytest.approx(metrics.log_loss(y, shares, labels=range(4)))
     never = np.array([[1.0, 0.0]])
-    assert Answers(np.array([1]), np.array([0]), never, n_classes=2).figures()["log_loss"] == -math.log(LEAST)
+    assert Predictions(np.array([1]), np.array([0]), never, n_classes=2).metrics()["log_loss"] == -math.log(
+        MIN_PROBABILITY
+    )
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 / 3])
 def test_r2_of_numbers_that_do_not_differ_is_not_defined(value: float) -> None:
     y = np.full(7, value)
-    assert math.isnan(Answers(y, y + 1).figures()["r2"])
-    assert math.isnan(Answers(y, y).figures()["r2"])
+    assert math.isnan(Predictions(y, y + 1).metrics()["r2"])
+    assert math.isnan(Predictions(y, y).metrics()["r2"])
 
 
 def test_probabilities_that_round_to_certainty_still_order_rows() -> None:
     shares = np.array([[1 - p, p] for p in (1e-30, 1e-20, 1e-25, 1e-18)])
-    answers = Answers(np.array([0, 1, 0, 1]), np.zeros(4, int), shares, n_classes=2)
-    assert answers.figures()["roc_auc"] == 1.0
+    answers = Predictions(np.array([0, 1, 0, 1]), np.zeros(4, int), shares, n_classes=2)
+    assert answers.metrics()["roc_auc"] == 1.0
 
 
 def test_every_figure_says_which_way_is_better() -> None:
     right: dict[str, Any] = {}
     y = np.array([0, 1, 0, 1, 1])
-    right["classification"] = [Answers(y, p, np.eye(2)[p], n_classes=2).figures() for p in (y, 1 - y)]
-    right["regression"] = [Answers(y + 0.5, p + 0.5).figures() for p in (y, 1 - y)]
-    for task, figures in FIGURES.items():
+    right["classification"] = [Predictions(y, p, np.eye(2)[p], n_classes=2).metrics() for p in (y, 1 - y)]
+    right["regression"] = [Predictions(y + 0.5, p + 0.5).metrics() for p in (y, 1 - y)]
+    for task, figures in METRICS.items():
         good, bad = right[task]
         assert list(good) == list(figures)
         for name, higher in figures.items():

@@ -16,15 +16,14 @@ from PIL import Image
 
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison import charts, interval_charts
-from embedpipe.evaluation.comparison.page import write_evaluation
-from embedpipe.evaluation.comparison.result import (
+from embedpipe.evaluation.comparison.candidate_result import (
     CandidateResult,
     ClassScores,
-    Evaluation,
     Reliability,
     RiskCoverage,
     WrongItem,
 )
+from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
 from embedpipe.statistics import Difference, Estimate
 
@@ -77,7 +76,9 @@ def evaluation(names: list[str], *heads: tuple[str, float, str]) -> Evaluation:
         task="classification",
         metric="accuracy",
         higher_is_better=True,
-        protocol="5-fold stratified cross-validation",
+        resampling="5-fold stratified cross-validation",
+        n_repeats=1,
+        n_folds=5,
         splits_id="ab" * 32,
         rows=200,
         classes=names,
@@ -127,29 +128,32 @@ def items(tmp_path: Path) -> list[WrongItem]:
 
 
 def test_says_what_was_found(tmp_path: Path) -> None:
-    to = write_evaluation(evaluation(["cat", "dog", "owl"]), tmp_path / "new" / "page.html")
+    to = evaluation(["cat", "dog", "owl"]).to_html(tmp_path / "new" / "page.html")
     assert [path.name for path in to.parent.iterdir()] == ["page.html"]
     words = Page(to).words
-    assert "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; the commonest class" in words
-    assert "As good in practice, at least 95 % sure to be within 0.010: lda" in words
-    assert "Worse beyond chance: knn" in words
+    assert (
+        "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; always predicting the most frequent"
+        in words
+    )
+    assert "Practically equivalent: within 0.010 with a probability of at least 95 %: lda" in words
+    assert "Significantly worse: knn" in words
     assert "3: no label" in words
     assert "near-duplicates were kept together" in words
     assert "ab" * 32 in words
-    assert "p-values (corrected t-test) are corrected by Holm for all 3 pairs of candidates" in words
-    knn = "0.800 0.780 to 0.820 ▼ worse P(tie) 10.0 % -0.100 -0.120 to -0.080 0.032 0.500 0.400"
+    assert "p-values (corrected t-test) are corrected for all 3 pairs of candidates (Holm)" in words
+    knn = "0.800 0.780 to 0.820 ▼ worse P(equivalent) 10.0 % -0.100 -0.120 to -0.080 0.032 0.500 0.400"
     assert knn in words.replace("\N{MINUS SIGN}", "-")
     assert "C 0.100 (4 of 5), 1.000 (1 of 5)" in words
     assert "250 ms 10 ms 51.2 kB" in words
-    assert "as they are 10.0 % 5.0 % 0.210 0.400 after scaling 2.0 % 1.0 % 0.210 0.400" in words
-    assert "wrong, by probability after scaling 10.0 % 8.4 % 6.8 % 2.0 % 0.0310" in words
+    assert "unscaled 10.0 % 5.0 % 0.210 0.400 after scaling 2.0 % 1.0 % 0.210 0.400" in words
+    assert "error rate, by probability after scaling 10.0 % 8.4 % 6.8 % 2.0 % 0.0310" in words
     assert words.count("cat") >= 2
 
 
 def test_hardest_classes_and_the_confusions_of_few(tmp_path: Path) -> None:
     found = evaluation([f"class {i}" for i in range(40)])
     found.best.confusion[3][7] = 1234
-    page = Page(write_evaluation(found, tmp_path / "page.html"))
+    page = Page(found.to_html(tmp_path / "page.html"))
     classes = page.words[page.words.index("Rows are those of all folds, in which each row is predicted once.") :]
     assert classes.index("class 0 20") < classes.index("class 29 20") < classes.index("The other 10 classes")
     assert page.source.count('<th scope="col">') == 40
@@ -162,7 +166,7 @@ def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem])
     found.best.wrong = items
     for one in found.candidates:
         one.store, one.backbone, one.layers, one.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
-    page = Page(write_evaluation(found, tmp_path / "page.html"))
+    page = Page(found.to_html(tmp_path / "page.html"))
     for name in ODD[:4]:
         assert name in page.words
     assert "{{ 7 * 7 }}" in page.words
@@ -173,11 +177,11 @@ def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem])
 def test_a_thousand_classes_and_many_pictures_stay_small(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
     found.best.wrong = items
-    to = write_evaluation(found, tmp_path / "page.html")
+    to = found.to_html(tmp_path / "page.html")
     page = Page(to)
     assert to.stat().st_size < 3_000_000
     assert "The other 970 classes" in page.words
-    assert "Of 1,000 classes, the pairs that were mixed up most" in page.words
+    assert "The most confused pairs of 1,000 classes" in page.words
     assert page.tags.count("img") == 20
     for source in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page.source):
         with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
@@ -187,31 +191,31 @@ def test_a_thousand_classes_and_many_pictures_stay_small(tmp_path: Path, items: 
 def test_items_are_shown_or_say_why_not(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation(["cat", "dog"])
     found.best.wrong = items
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    words = Page(found.to_html(tmp_path / "page.html")).words
     assert "You have <b>WON</b> a prize" in words
     assert "cannot be shown" in words
     assert "away.png" in words
-    assert "the store does not know where it is" in words
+    assert "the store has no location of this item" in words
     assert ">99.9 %" in words
-    without = Page(write_evaluation(found, tmp_path / "page.html", pictures=False))
+    without = Page(found.to_html(tmp_path / "page.html", pictures=False))
     assert "cannot be shown" not in without.words
-    assert "Most confidently wrong" in without.words
+    assert "Most confident errors" in without.words
     assert "img" not in without.tags
 
 
 def test_numbers_have_a_page_too(tmp_path: Path) -> None:
-    words = Page(write_evaluation(of_numbers(), tmp_path / "page.html")).words
+    words = Page(of_numbers().to_html(tmp_path / "page.html")).words
     assert "logreg has the lowest MAE: 0.300" in words
-    assert "the mean alone has 1.300" in words
+    assert "always predicting the mean has 1.300" in words
     assert "Predicted against actual numbers of 40 rows" in words
-    for of_classes in ("Classes", "taken for", "probabilities", "F1", "ECE"):
+    for of_classes in ("Classes", "predicted as", "probabilities", "F1", "ECE"):
         assert of_classes not in words
 
 
 def test_one_candidate_is_compared_with_nothing(tmp_path: Path) -> None:
-    words = Page(write_evaluation(evaluation(["a", "b"], ("logreg", 0.9, "best")), tmp_path / "page.HTM")).words
+    words = Page(evaluation(["a", "b"], ("logreg", 0.9, "best")).to_html(tmp_path / "page.HTM")).words
     assert "The accuracy of logreg is 0.900 (95 % interval 0.880 to 0.920" in words
-    for of_several in ("Holm", "Verdict", "What accuracy costs", "practical tie"):
+    for of_several in ("Holm", "Verdict", "Costs", "Practical equivalence"):
         assert of_several not in words
 
 
@@ -219,9 +223,9 @@ def test_heads_without_probabilities(tmp_path: Path) -> None:
     found = evaluation(["a", "b"])
     found.candidates[0] = replace(found.best, calibration=None, calibrated=None, rejection=[])
     found.candidates[1] = replace(found.candidates[1], calibrated=None)
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
-    assert "logreg gives no probabilities; here are those of the next best that does" in words
-    assert "What is gained by leaving" not in words
+    words = Page(found.to_html(tmp_path / "page.html")).words
+    assert "logreg has no probabilities. Shown are those of the next best candidate that has" in words
+    assert "Rejection of uncertain rows" not in words
 
 
 def test_scores_alone_are_shown_after_scaling(tmp_path: Path) -> None:
@@ -229,30 +233,32 @@ def test_scores_alone_are_shown_after_scaling(tmp_path: Path) -> None:
     found.candidates[0] = replace(found.best, calibration=None)
     found.candidates[2] = replace(found.candidates[2], calibration=None)
     found.best.wrong = [WrongItem("1", None, "a", "b", 0.9)]
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
-    assert "logreg gives no probabilities; these are after scaling" in words
+    words = Page(found.to_html(tmp_path / "page.html")).words
+    assert "logreg has no probabilities. Those shown are made from its scores" in words
     assert "log-loss after scaling 2.0 % 1.0 % 0.210 0.400" in words
-    assert "knn : it gives no probabilities; these are after scaling" in words
-    assert "how probable it found that, after temperature scaling" in words
+    assert "knn : no probabilities; these are after scaling" in words
+    assert "its probability after temperature scaling" in words
     found.candidates[0] = replace(found.best, calibration=reliability(0.1), calibrated=None)
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
-    assert "how probable it found that. Look" in words
-    assert "wrong, by probability 10.0 %" in words
+    words = Page(found.to_html(tmp_path / "page.html")).words
+    assert "its probability. Look" in words
+    assert "error rate, by probability 10.0 %" in words
 
 
 def test_says_of_which_draw_of_the_folds_rows_are_counted(tmp_path: Path) -> None:
-    found = replace(evaluation(["a", "b"]), protocol="5 x 5-fold stratified cross-validation")
+    found = replace(evaluation(["a", "b"]), n_repeats=5)
     found.best.confusion = [[90, 6], [2, 102]]
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
-    once = "of the first draw of the folds, in which each row is predicted once"
-    assert f"Rows are those {once}: there 4.0 % are wrong, while the accuracy above is the mean over all 5" in words
+    words = Page(found.to_html(tmp_path / "page.html")).words
+    once = "of the first repeat, in which each row is predicted once"
+    assert (
+        f"Rows are those {once}. Their error rate is 4.0 %; the accuracy above is the mean over all 5 repeats" in words
+    )
     assert f"Counts are {once}." in words
-    assert words.count(once) == 4
+    assert words.count(once) == 5
     for one in found.candidates:
         one.metrics = {"accuracy": [0.9]}
-    words = Page(write_evaluation(replace(found, protocol="test split"), tmp_path / "page.html")).words
+    words = Page(replace(found, n_repeats=1, n_folds=1).to_html(tmp_path / "page.html")).words
     assert "Counts are of the test rows." in words
-    assert "draw of the folds" not in words
+    assert "first repeat" not in words
 
 
 def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
@@ -265,9 +271,9 @@ def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
 
 def test_refuses_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"page\.pdf.*must end in \.html"):
-        write_evaluation(evaluation(["a"]), tmp_path / "page.pdf")
-    with pytest.raises(UsageError, match="no candidates"):
-        write_evaluation(replace(evaluation(["a"]), candidates=[]), tmp_path / "page.html")
+        evaluation(["a"]).to_html(tmp_path / "page.pdf")
+    with pytest.raises(UsageError, match="at least one candidate"):
+        replace(evaluation(["a"]), candidates=[]).to_html(tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -308,9 +314,9 @@ def test_figures_that_are_missing_or_all_the_same(tmp_path: Path) -> None:
         one.estimates, one.metrics, one.fit_seconds, one.size_bytes = {"accuracy": nothing}, {"accuracy": [0.0]}, 0, 0
         if one.difference:
             one.difference = replace(one.difference, estimate=nothing, adjusted=float("nan"))
-    words = Page(write_evaluation(found, tmp_path / "page.html")).words
+    words = Page(found.to_html(tmp_path / "page.html")).words
     assert "0.000 (95 % interval — to —)" in words
-    assert "What accuracy costs" not in words
+    assert "Costs" not in words
 
 
 def test_figures_in_words() -> None:
@@ -328,7 +334,7 @@ def test_figures_in_words() -> None:
 def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items: list[WrongItem]) -> None:
     found = evaluation([f"{name} {i}" for i, name in enumerate(ODD * 3)])
     found.best.wrong, found.best.name = items, ODD[0]
-    page = write_evaluation(found, tmp_path / "page.html")
+    page = found.to_html(tmp_path / "page.html")
     shades = {}
     for width, scheme in ((1280, "light"), (390, "dark")):
         wide = browser.open_alone(page, width, scheme)

@@ -18,7 +18,7 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation import run_protocol
 from embedpipe.evaluation.protocols import PROTOCOLS, clip_lp, mteb_cls
 from embedpipe.evaluation.protocols.few_shot import crossed_interval
-from embedpipe.evaluation.protocols.problem import few_of_each
+from embedpipe.evaluation.protocols.problem import first_of_each_class
 
 
 def problem(train: int = 240, test: int = 90, classes: int = 3, spread: float = 1.5, dim: int = 8) -> tuple[Any, ...]:
@@ -62,26 +62,26 @@ def test_dino_knn_is_the_published_vote(seed: int) -> None:
     assert [row["k"] for row in found.details] == [10, 20, 100, 200]
     for row in found.details:
         assert (row["top1"], row["top5"]) == dino_accuracies(X, y, Q, y_test, row["k"])
-    assert found.figures == {key: found.details[1][key] for key in ("top1", "top5")}
+    assert found.metrics == {key: found.details[1][key] for key in ("top1", "top5")}
 
 
 def test_dino_knn_leaves_out_a_k_that_there_are_no_rows_for() -> None:
     found = run_protocol("dino-knn", *problem(train=60))
     assert [row["k"] for row in found.details] == [10, 20]
-    assert found.settings["left out, for want of rows"] == [100, 200]
-    assert set(found.figures) == {"top1"}  # of three classes, the true one is always among the first five
-    with pytest.raises(TrainingDataError, match="20 neighbours, and there are 15 training rows"):
+    assert found.settings["k above the number of training rows"] == [100, 200]
+    assert set(found.metrics) == {"top1"}  # of three classes, the true one is always among the first five
+    with pytest.raises(TrainingDataError, match="at least 20 training rows, got 15"):
         run_protocol("dino-knn", *problem(train=15))
 
 
 def test_clip_lp_is_scikit_learns_logistic_regression_at_the_chosen_penalty() -> None:
     X, y, X_test, y_test = problem()
     found = run_protocol("clip-lp", X, y, X_test, y_test)
-    plain = LogisticRegression(C=found.figures["C"], max_iter=1000).fit(X, y)
-    assert found.figures["accuracy"] == plain.score(X_test, y_test)
+    plain = LogisticRegression(C=found.metrics["C"], max_iter=1000).fit(X, y)
+    assert found.metrics["accuracy"] == plain.score(X_test, y_test)
     recalls = [(plain.predict(X_test[y_test == name]) == name).mean() for name in plain.classes_]
-    assert found.figures["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
-    ours = clip_lp.fit(X, np.unique(y, return_inverse=True)[1], found.figures["C"])
+    assert found.metrics["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
+    ours = clip_lp.fit(X, np.unique(y, return_inverse=True)[1], found.metrics["C"])
     np.testing.assert_allclose(ours.coef_, plain.coef_, rtol=1e-6)
     np.testing.assert_allclose(ours.intercept_, plain.intercept_, rtol=1e-5, atol=1e-6)
 
@@ -95,7 +95,7 @@ def test_clip_lp_searches_the_papers_grid() -> None:
     assert {-48, -32, -16, 0, 16, 32, 48} <= {round(step) for step in steps}
     best = max(row["held_out_accuracy"] for row in found.details)
     first = next(row for row in found.details if row["held_out_accuracy"] == best)
-    assert found.figures["C"] == first["C"]
+    assert found.metrics["C"] == first["C"]
     # The neighbours of the best, one step away, were looked at.
     assert {round(8 * np.log10(first["C"])) + step for step in (-1, 1)} <= {round(step) for step in steps}
     for row in found.details:
@@ -109,7 +109,7 @@ def test_clip_lp_holds_out_no_single_row() -> None:
     X, y, X_test, y_test = problem()
     y[0] = "alone"
     assert run_protocol("clip-lp", X, y, X_test, y_test).settings["held-out rows"] == 48
-    with pytest.raises(TrainingDataError, match="one row only"):
+    with pytest.raises(TrainingDataError, match="at least one class must have 2 rows"):
         run_protocol("clip-lp", X[:3], ["a", "b", "c"], X_test[:1], ["a"])
 
 
@@ -146,33 +146,33 @@ def test_mteb_figures_are_means_over_ten_fits() -> None:
                 )
             )
         for name, value in zip(("accuracy", "f1", "ap"), np.mean(scores, axis=0), strict=True):
-            assert found.figures[name + suffix] == pytest.approx(value)
+            assert found.metrics[name + suffix] == pytest.approx(value)
     assert len(found.details) == 20
-    assert "ap" not in run_protocol("mteb-cls", *problem()).figures
+    assert "ap" not in run_protocol("mteb-cls", *problem()).metrics
 
 
 def test_few_shot_curve_draws_rows_and_choice_together() -> None:
     found = run_protocol("few-shot", *problem(train=150))
-    assert [row["size"] for row in found.details] == [1, 2, 4, 8, 16, "all"]
+    assert [row["labels_per_class"] for row in found.details] == [1, 2, 4, 8, 16, "all"]
     assert [row["training_rows"] for row in found.details] == [3, 6, 12, 24, 48, 150]
     for row in found.details:
         assert len(row["draws"]) == len(row["C"]) == 5
         assert row["accuracy"] == pytest.approx(np.mean(row["draws"]))
         assert row["low"] <= row["accuracy"] <= row["high"]
     assert len(set(found.details[0]["draws"])) > 1
-    assert found.figures["accuracy_all"] > found.figures["accuracy_1"] + 0.1
+    assert found.metrics["accuracy_all"] > found.metrics["accuracy_1"] + 0.1
 
 
 def test_few_shot_stops_at_the_largest_class_and_repeats_itself() -> None:
     found, again, other = (run_protocol("few-shot", *problem(train=12), seed=seed) for seed in (0, 0, 1))
-    assert [row["size"] for row in found.details] == [1, 2, "all"]
+    assert [row["labels_per_class"] for row in found.details] == [1, 2, "all"]
     assert again.details == found.details
     assert other.details[0]["draws"] != found.details[0]["draws"]
 
 
-def test_few_of_each_takes_what_a_small_class_has() -> None:
+def test_first_of_each_class_takes_what_a_small_class_has() -> None:
     y = np.array([0, 1, 0, 0, 1, 2])
-    assert few_of_each(np.array([5, 4, 3, 2, 1, 0]), y, 2).tolist() == [5, 4, 3, 2, 1]
+    assert first_of_each_class(np.array([5, 4, 3, 2, 1, 0]), y, 2).tolist() == [5, 4, 3, 2, 1]
 
 
 def test_crossed_interval_holds_what_it_says() -> None:
@@ -195,18 +195,18 @@ def test_results_are_plain_data(name: str) -> None:
     assert found.seconds > 0
     assert PROTOCOLS[name].citation
     assert json.loads(json.dumps(asdict(found))) == asdict(found)
-    assert all(0 <= value <= 1 for key, value in found.figures.items() if key != "C")
+    assert all(0 <= value <= 1 for key, value in found.metrics.items() if key != "C")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X_train": np.zeros((240, 7), np.float32)}, "X_train has 7 columns and X_test 8"),
-        ({"X_train": np.full((240, 8), np.nan)}, "all finite"),
-        ({"y_train": ["a"] * 240}, "one class only, 'a'"),
-        ({"y_test": ["new"] * 90}, "has not, such as 'new'"),
-        ({"y_test": ["class 01"]}, r"y_test has shape \(1,\)"),
-        ({"held_out": np.ones(240, bool)}, "held_out must leave rows"),
+        ({"X_train": np.zeros((240, 7), np.float32)}, "equally many columns, got 7 and 8"),
+        ({"X_train": np.full((240, 8), np.nan)}, "X_train must be a finite float array"),
+        ({"y_train": ["a"] * 240}, "at least 2 classes, got only 'a'"),
+        ({"y_test": ["new"] * 90}, "only have classes of y_train, got 'new'"),
+        ({"y_test": ["class 01"]}, r"y_test must have shape \(90,\).*got \(1,\)"),
+        ({"held_out": np.ones(240, bool)}, "held_out must select"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
@@ -216,5 +216,5 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str
 
 
 def test_an_unknown_protocol_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no protocol 'dino_knn'.*dino-knn"):
+    with pytest.raises(UsageError, match=r"unknown protocol 'dino_knn'.*dino-knn"):
         run_protocol("dino_knn", *problem())

@@ -2,80 +2,107 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.evaluation import PROTOCOLS, ProtocolResult, measure_protocol, run_protocol
-from embedpipe.evaluation.protocols.measure import LayerProtocol
+from embedpipe.evaluation import PROTOCOLS, ProtocolResult, evaluate, run_protocol
+from embedpipe.evaluation.protocols.measure import LayerProtocolResult, ProtocolEvaluation
 
 SPLIT = ["test" if i % 10 < 3 else "train" for i in range(60)]
 
 
+def measure(store: Any, protocol: str, **options: Any) -> ProtocolEvaluation:
+    return evaluate(store, protocol=protocol, progress=False, **options)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_test_split_is_measured_once(tmp_path: Path, name: str) -> None:
+def test_test_split_is_measured_once(tmp_path: Path, name: str) -> None:
     X, y = clusters(60, spread=1.5)
     store = make_store(tmp_path / "store", X, label=y, split=SPLIT)
-    (found,) = measure_protocol(store, name, seed=3, progress=False)
-    assert (found.store, found.backbone, found.layers) == (store.path, "timm/made_up", ("features",))
-    assert found.splits.startswith("test split")
-    (result,) = found.results
-    train, test = (np.array([role == which for role in SPLIT]) for which in ("train", "test"))
+    evaluation = measure(store, name, seed=3)
+    assert evaluation.resampling.startswith("test split")
+    (layer,) = evaluation.layers
+    assert (layer.store, layer.backbone, layer.layers) == (store.path, "timm/made_up", ("features",))
+    (result,) = layer.results
+    train, test = (np.array([split == name for split in SPLIT]) for name in ("train", "test"))
     alone = run_protocol(name, X[train], y[train], X[test], y[test], seed=3)
-    assert result.protocol == alone.protocol == f"{name}/{PROTOCOLS[name].version}"
-    assert found.figures == result.figures == alone.figures
+    assert evaluation.protocol == result.protocol == alone.protocol == f"{name}/{PROTOCOLS[name].version}"
+    assert layer.metrics == result.metrics == alone.metrics
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_without_a_split_each_fold_is_measured_once(tmp_path: Path, name: str) -> None:
     X, y = clusters(60, spread=1.5)
-    store = make_store(tmp_path / "store", X, label=y)
-    (found,) = measure_protocol(store, name, folds=2, repeats=4, progress=False)
-    assert found.splits.startswith("2-fold stratified cross-validation")
-    assert len(found.results) == 2
-    assert found.figures
-    for figure, value in found.figures.items():
-        assert value == pytest.approx(np.mean([one.figures[figure] for one in found.results]))
+    evaluation = measure(make_store(tmp_path / "store", X, label=y), name, folds=2, repeats=4)
+    assert evaluation.resampling.startswith("2-fold stratified cross-validation")
+    (layer,) = evaluation.layers
+    assert len(layer.results) == 2
+    assert layer.metrics
+    for metric, value in layer.metrics.items():
+        assert value == pytest.approx(np.mean([result.metrics[metric] for result in layer.results]))
 
 
 def test_clip_lp_chooses_on_the_validation_split(tmp_path: Path) -> None:
     X, y = clusters(60, spread=1.5)
-    roles = ["validation" if i % 10 == 5 else role for i, role in enumerate(SPLIT)]
-    (found,) = measure_protocol(make_store(tmp_path / "store", X, label=y, split=roles), "clip-lp", progress=False)
-    assert found.results[0].settings["held out"] == "validation split"
-    assert found.results[0].settings["held-out rows"] == roles.count("validation")
+    split = ["validation" if i % 10 == 5 else name for i, name in enumerate(SPLIT)]
+    evaluation = measure(make_store(tmp_path / "store", X, label=y, split=split), "clip-lp")
+    settings = evaluation.layers[0].results[0].settings
+    assert settings["held out"] == "validation split"
+    assert settings["held-out rows"] == split.count("validation")
 
 
-def test_figures_that_only_some_divisions_have_are_left_out() -> None:
-    results = [ProtocolResult("few-shot/1", figures, {}, [], 0.0) for figures in ({"a": 1.0, "b": 0.5}, {"a": 0.5})]
-    assert LayerProtocol("store", "timm/made_up", ("embedding",), "2-fold", results).figures == {"a": 0.75}
-    assert LayerProtocol("store", "timm/made_up", ("embedding",), "2-fold", results[::-1]).figures == {"a": 0.75}
+def test_metrics_of_some_resamples_only_are_left_out() -> None:
+    results = [ProtocolResult("few-shot/1", metrics, {}, [], 0.0) for metrics in ({"a": 1.0, "b": 0.5}, {"a": 0.5})]
+    for order in (results, results[::-1]):
+        assert LayerProtocolResult("store", "timm/made_up", ("features",), order).metrics == {"a": 0.75}
 
 
 def test_layers_of_several_stores_are_measured_on_the_same_rows(tmp_path: Path) -> None:
     X, y = clusters(60, spread=0.8)
     first = make_store(tmp_path / "first", X, label=y)
     second = make_store(tmp_path / "second", X[:50] + 3 * clusters(50, seed=4)[0][::-1], "other")
-    found = measure_protocol([first, second], "dino-knn", folds=2, progress=False)
-    assert [one.backbone for one in found] == ["timm/made_up", "timm/other"]
-    assert found[0].splits == found[1].splits
-    assert found[0].figures["top1"] > found[1].figures["top1"]
+    evaluation = measure([first, second], "dino-knn", folds=2)
+    assert [layer.backbone for layer in evaluation.layers] == ["timm/made_up", "timm/other"]
+    assert evaluation.rows == 50
+    assert evaluation.layers[0].metrics["top1"] > evaluation.layers[1].metrics["top1"]
 
 
-def test_what_no_protocol_can_measure_is_refused(tmp_path: Path) -> None:
+def test_result_is_plain_data_with_a_short_repr(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=1.5)
+    evaluation = measure(make_store(tmp_path / "<store>", X, label=y, split=SPLIT), "dino-knn")
+    assert json.loads(json.dumps(evaluation.to_dict()))["layers"][0]["metrics"] == evaluation.layers[0].metrics
+    assert evaluation.records()[0]["top1"] == evaluation.layers[0].metrics["top1"]
+    assert repr(evaluation) == "ProtocolEvaluation('dino-knn/1', label='label', 1 layers, 60 rows, test split)"
+    assert repr(evaluation.layers[0].results[0]).startswith("ProtocolResult('dino-knn/1', top1=")
+    html = evaluation._repr_html_()
+    assert "&lt;store&gt;" in html
+    assert "<th>top1</th>" in html
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "message"),
+    [
+        ("clip-lp", {"label": "number"}, r"protocols need classes, and column 'number' holds numbers"),
+        ("dino_knn", {}, r"unknown protocol 'dino_knn'; did you mean 'dino-knn'\? Available: clip-lp"),
+        ("clip-lp", {"fold": 3}, "unknown option"),
+        ("clip-lp", {"heads": ["lda"]}, "heads must be left out with protocol='clip-lp'"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path: Path, protocol: str, options: dict[str, Any], message: str) -> None:
     X, y = clusters(60)
     store = make_store(tmp_path / "store", X, label=y, number=(y + 0.5).tolist())
-    with pytest.raises(
-        UsageError, match=r"protocols measure classes, and 'number' holds numbers: name another --label"
-    ):
-        measure_protocol(store, "clip-lp", label="number", progress=False)
-    with pytest.raises(UsageError, match=r"no protocol 'dino_knn'; did you mean 'dino-knn'"):
-        measure_protocol(store, "dino_knn", progress=False)
-    with pytest.raises(UsageError, match="unknown option"):
-        measure_protocol(store, "clip-lp", fold=3, progress=False)
-    few = make_store(tmp_path / "few", X[:12], label=y[:12])
-    with pytest.raises(TrainingDataError, match="20 neighbours, and there are 8 training rows"):
-        measure_protocol(few, "dino-knn", folds=3, progress=False)
+    with pytest.raises(UsageError, match=message):
+        measure(store, protocol, **options)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    X, y = clusters(12)
+    few = make_store(tmp_path / "few", X, label=y)
+    with pytest.raises(TrainingDataError, match="at least 20 training rows, got 8"):
+        measure(few, "dino-knn", folds=3)

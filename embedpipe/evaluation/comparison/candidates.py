@@ -1,4 +1,4 @@
-"""Who is compared: every head on every layer, and ``auto`` on all layers of a store."""
+"""Candidates of a comparison: every head on every layer, and ``auto`` on all layers of a store."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from typing import Any
 
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.rows import EvaluationRows, Layer
-from embedpipe.evaluation.metrics import FIGURES
+from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.store import FeatureStore
 
-#: What is compared where no heads are named: quick ones, and different ones.
-USUAL: dict[Task, tuple[str, ...]] = {
+#: Heads that are compared by default: fast, and of different kinds.
+DEFAULT_HEADS: dict[Task, tuple[str, ...]] = {
     "classification": ("logreg", "lda", "ridge", "knn"),
     "regression": ("ridge", "knn"),
+}
+#: Metric -> methods of which a head must have one.
+REQUIRED_METHODS = {
+    "roc_auc": ("predict_proba", "decision_function"),
+    "log_loss": ("predict_proba",),
+    "brier": ("predict_proba",),
 }
 
 
 @dataclass(frozen=True)
-class Competitor:
-    """A head, as named, on the vectors of a layer; ``auto`` has all layers of its store."""
+class HeadCandidate:
+    """A head on the vectors of one layer; ``auto`` has all layers of its store."""
 
     name: str
     head: str
@@ -30,56 +36,57 @@ class Competitor:
     estimator: Any
 
 
-def make_competitors(rows: EvaluationRows, heads: Sequence[Any]) -> list[Competitor]:
-    """Make every head for every layer, and ``auto`` for every store, with names as short as can be told apart."""
-    heads = [heads] if isinstance(heads, str) or hasattr(heads, "fit") else list(heads) or list(USUAL[rows.task])
-    kinds = [type(head) for head in heads]
-    smallest = min(len(one.train) for one in rows.splits.resamples) * 2 // 3
+def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCandidate]:
+    """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows."""
+    single = isinstance(heads, str) or hasattr(heads, "fit")
+    heads = [heads] if single else list(heads) or list(DEFAULT_HEADS[rows.task])
+    types = [type(head) for head in heads]
+    smallest = min(len(resample.train) for resample in rows.splits.resamples) * 2 // 3
     stores = list({layer.store.path: layer.store for layer in rows.layers}.values())
     backbones = [f"{store.spec.provider}/{store.spec.name}" for store in stores]
     labels = backbones if len({*backbones}) == len(stores) else [store.path for store in stores]
-    place = {store.path: label for store, label in zip(stores, labels, strict=True)}
-    found = []
+    store_labels = {store.path: label for store, label in zip(stores, labels, strict=True)}
+    candidates = []
     for head in heads:
-        own = head == AUTO if isinstance(head, str) else False
-        layers = [_all_of(store, rows.layers) for store in stores] if own else rows.layers
-        per_store = {store.path: sum(layer.store is store for layer in layers) for store in stores}
+        is_auto = isinstance(head, str) and head == AUTO
+        layers = [_all_layers(store, rows.layers) for store in stores] if is_auto else rows.layers
+        layers_per_store = {store.path: sum(layer.store is store for layer in layers) for store in stores}
         for layer in layers:
-            if own:
+            if is_auto:
                 name, estimator = (
                     AUTO,
                     make_auto(rows.task, {spec.name: spec.dim for spec in layer.specs}, FitOptions()),
                 )
             else:
                 name, estimator = make_estimator(head, rows.task, smallest)
-                if not isinstance(head, str) and kinds.count(type(head)) > 1:
-                    name = " ".join(repr(estimator).split())  # what parameters tell apart
-            on = " on " + "+".join(layer.names) if per_store[layer.store.path] > 1 else ""
-            of = f" of {place[layer.store.path]}" if len(stores) > 1 else ""
-            found.append(Competitor(f"{name}{on}{of}", name, layer, estimator))
-    names = [candidate.name for candidate in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"{', '.join(sorted(twice))} would be compared with itself: name each head once")
-    return found
+                if not isinstance(head, str) and types.count(type(head)) > 1:
+                    name = " ".join(repr(estimator).split())  # parameters distinguish estimators of one class
+            on_layer = " on " + "+".join(layer.names) if layers_per_store[layer.store.path] > 1 else ""
+            of_store = f" of {store_labels[layer.store.path]}" if len(stores) > 1 else ""
+            candidates.append(HeadCandidate(f"{name}{on_layer}{of_store}", name, layer, estimator))
+    names = [candidate.name for candidate in candidates]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"heads must be unique, got {', '.join(sorted(repeated))} more than once")
+    return candidates
 
 
-def _all_of(store: FeatureStore, layers: Sequence[Layer]) -> Layer:
-    """Return all layers that are compared of a store, joined into one."""
+def check_metric(metric: str, task: Task, classes: int, candidates: Sequence[HeadCandidate]) -> None:
+    """Raise UsageError if a metric is not defined for this task, these classes or one of the heads."""
+    if metric not in METRICS[task]:
+        raise UsageError(f"metric must be one of {', '.join(METRICS[task])} for {task}, got {metric!r}")
+    if metric == "roc_auc" and classes != 2:
+        raise UsageError(f"metric 'roc_auc' needs 2 classes, got {classes}: choose another metric")
+    methods = REQUIRED_METHODS.get(metric)
+    if methods is None:
+        return
+    if lacking := [each.name for each in candidates if not any(hasattr(each.estimator, name) for name in methods)]:
+        raise UsageError(
+            f"metric {metric!r} needs heads with {' or '.join(methods)}, and {', '.join(lacking)} has none: "
+            "choose another metric or other heads"
+        )
+
+
+def _all_layers(store: FeatureStore, layers: Sequence[Layer]) -> Layer:
+    """Return all compared layers of a store, joined."""
     specs = {spec.name: spec for layer in layers if layer.store is store for spec in layer.specs}
     return Layer(store, tuple(specs.values()))
-
-
-def check_metric(metric: str, task: Task, classes: int, competitors: Sequence[Competitor]) -> None:
-    """Raise UsageError if a figure is not for this task, these classes or one of the heads."""
-    if metric not in FIGURES[task]:
-        raise UsageError(f"metric={metric!r} is not for {task}: choose from {', '.join(FIGURES[task])}")
-    if metric == "roc_auc" and classes != 2:
-        raise UsageError(f"metric='roc_auc' is of two classes, and there are {classes}: choose another metric")
-    able = {"roc_auc": ("predict_proba", "decision_function")}.get(metric, ("predict_proba",))
-    if metric not in ("log_loss", "brier", "roc_auc"):
-        return
-    if lacking := [one.name for one in competitors if not any(hasattr(one.estimator, method) for method in able)]:
-        raise UsageError(
-            f"metric={metric!r} is of probabilities, which {', '.join(lacking)} cannot give: choose another metric, or "
-            "other heads"
-        )

@@ -1,4 +1,4 @@
-"""The charts of an evaluation's page but for those of intervals, each narrow enough for a phone."""
+"""Charts of an evaluation's page: costs, reliability, risk and coverage, predicted numbers; for phone width."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
+from embedpipe.evaluation.comparison.candidate_result import Reliability, RiskCoverage
+from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 from embedpipe.evaluation.comparison.interval_charts import MAX_ROWS
-from embedpipe.evaluation.comparison.result import Evaluation, Reliability, RiskCoverage
 from embedpipe.report.drawing.svg import (
     BLUE,
     FAINT,
@@ -26,21 +27,22 @@ from embedpipe.report.drawing.svg import (
 )
 from embedpipe.report.drawing.wording import metric_name, number, percent
 
-#: A curve of so many points looks as one of a million.
+#: Largest number of points of a curve; more would not be visible.
 MAX_POINTS = 300
+#: Largest number of dots of a scatter plot.
 MAX_DOTS = 800
-#: A bin of fewer rows says little: the share that is right goes from nothing to all by chance.
-FEW = 10
+#: Bins of fewer rows are drawn faintly: their accuracy varies much by chance.
+FEW_ROWS = 10
 
 
-def draw_costs(evaluation: Evaluation, cost: str) -> tuple[str, list[int]] | None:
-    """Draw the metric against ``fit_seconds`` or ``size_bytes``; None where fewer than two candidates have both.
+def draw_costs(evaluation: EvaluationData, cost: str) -> tuple[str, list[int]] | None:
+    """Draw the metric against ``fit_seconds`` or ``size_bytes``; or return None for fewer than two candidates.
 
     Returns
     -------
     svg : str
     frontier : list of int
-        Positions of candidates than which none is both cheaper and better.
+        Positions of the candidates on the Pareto frontier: no other is both cheaper and better.
     """
     costs = np.array([getattr(candidate, cost) for candidate in evaluation.candidates[:MAX_ROWS]], float)
     values = np.array([candidate.estimates[evaluation.metric].value for candidate in evaluation.candidates[:MAX_ROWS]])
@@ -49,9 +51,11 @@ def draw_costs(evaluation: Evaluation, cost: str) -> tuple[str, list[int]] | Non
         return None
     costs, values = costs[known], values[known]
     good = values if evaluation.higher_is_better else -values
-    # column by column: who is at least as good and as cheap, and in one of the two more so
-    beaten = (good[:, None] >= good) & (costs[:, None] <= costs) & ((good[:, None] > good) | (costs[:, None] < costs))
-    frontier = np.flatnonzero(~beaten.any(axis=0)).tolist()
+    # Entry (i, j): candidate i dominates candidate j, better or cheaper and in neither worse.
+    dominated = (
+        (good[:, None] >= good) & (costs[:, None] <= costs) & ((good[:, None] > good) | (costs[:, None] < costs))
+    )
+    frontier = np.flatnonzero(~dominated.any(axis=0)).tolist()
     figure = make_chart(WIDTH, 300)
     panel = add_panel(figure, 48, 12, 14, 46)
     unit, scale = ("seconds a fit", 1) if cost == "fit_seconds" else ("kB on disk", 1000)
@@ -61,7 +65,7 @@ def draw_costs(evaluation: Evaluation, cost: str) -> tuple[str, list[int]] | Non
     panel.minorticks_off()
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     panel.xaxis.set_major_locator(LogLocator(numticks=6))
-    if costs.max() < 10 * costs.min():  # a decade may hold no power of ten
+    if costs.max() < 10 * costs.min():  # less than a decade may contain no power of ten
         panel.set_xticks([float(f"{value:.1g}") for value in np.geomspace(costs.min(), costs.max() * 1.01, 3)])
     room = 0.12 * (values.max() - values.min()) or 0.05 * abs(values.max()) or 1.0
     panel.set_ylim(values.min() - room, values.max() + room)
@@ -81,9 +85,9 @@ def draw_costs(evaluation: Evaluation, cost: str) -> tuple[str, list[int]] | Non
 
 
 def draw_reliability(before: Reliability | None, after: Reliability | None, name: str) -> str:
-    """Draw how often a head is right against how sure it is, and below how many predictions each bin holds.
+    """Draw accuracy against confidence before and after temperature scaling, and below the predictions of each bin.
 
-    A marker's area goes with its rows; bins of fewer than `FEW` are faint, and no line leads to them.
+    The area of a marker is proportional to its rows; bins of fewer than `FEW_ROWS` are faint, without a line.
     """
     figure = make_chart(WIDTH, 430)
     panel = add_panel(figure, 48, 12, 14, 130)
@@ -94,16 +98,16 @@ def draw_reliability(before: Reliability | None, after: Reliability | None, name
         ("before", before, ORANGE, "s", (0, (5, 2)), -1),
         ("after", after, BLUE, "o", "-", 1),
     )
-    drawn = [(when, one, *look) for when, one, *look in looks if one]
-    words, both = [], len(drawn) > 1
+    drawn = [(when, each, *look) for when, each, *look in looks if each]
+    captions, both = [], len(drawn) > 1
     for i, (when, reliability, colour, marker, line, side) in enumerate(drawn):
         confidence, accuracy, rows = (
-            np.array(one) for one in (reliability.confidence, reliability.accuracy, reliability.rows)
+            np.array(values) for values in (reliability.confidence, reliability.accuracy, reliability.rows)
         )
-        many = rows >= FEW
-        panel.plot(confidence[many], accuracy[many], color=colour, linestyle=line, linewidth=1.4, clip_on=False)
+        enough = rows >= FEW_ROWS
+        panel.plot(confidence[enough], accuracy[enough], color=colour, linestyle=line, linewidth=1.4, clip_on=False)
         sizes = np.maximum(4.5, 14 * np.sqrt(rows / rows.max())) * (np.sqrt(np.pi / 4) if marker == "s" else 1)
-        for x, y, size, firm in zip(confidence, accuracy, sizes, many, strict=True):
+        for x, y, size, firm in zip(confidence, accuracy, sizes, enough, strict=True):
             panel.plot(x, y, marker, color=colour, markersize=size, alpha=0.8 if firm else 0.3,
                        markeredgewidth=0, clip_on=False)  # fmt: skip
         width = 0.018 if both else 0.036
@@ -112,7 +116,7 @@ def draw_reliability(before: Reliability | None, after: Reliability | None, name
         panel.plot(0.035, 0.95 - 0.08 * i, marker=marker, color=colour, markersize=5.5)
         label = f"{when} scaling: ECE {percent(reliability.ece)}" if after else f"ECE {percent(reliability.ece)}"
         write(panel, 0.065, 0.95 - 0.08 * i, label, INK, 11.5, va="center_baseline")
-        words.append(label)
+        captions.append(label)
     for axes in (panel, counts):
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
@@ -122,26 +126,26 @@ def draw_reliability(before: Reliability | None, after: Reliability | None, name
     counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     counts.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     name_axes(counts, "probability of the predicted class", "")
-    write(panel, 0.99, 0.02, "share that is right", FAINT, 11, ha="right", transform=panel.transAxes)
+    write(panel, 0.99, 0.02, "accuracy", FAINT, 11, ha="right", transform=panel.transAxes)
     write(counts, 0.01, 0.84, "predictions", FAINT, 11, transform=counts.transAxes)
-    return to_svg(figure, name, f"Reliability: {'; '.join(words)}. The nearer to the diagonal, the better.")
+    return to_svg(figure, name, f"Reliability: {'; '.join(captions)}. The diagonal is perfect calibration.")
 
 
 def signal_name(curve: RiskCoverage, *, scaled: bool) -> str:
-    """Return what a curve's rows were ordered by; ``scaled`` where probabilities are those of temperature scaling."""
+    """Return the name of the score that orders the rows; ``scaled``: after temperature scaling."""
     return "probability after scaling" if scaled and curve.signal == "probability" else curve.signal
 
 
 def draw_risk(curves: Sequence[RiskCoverage], *, scaled: bool) -> str:
-    """Draw the share that is wrong against the share that is answered; ``scaled`` is as of `signal_name`."""
+    """Draw error rate against coverage; ``scaled`` is that of `signal_name`."""
     figure = make_chart(WIDTH, 300)
     panel = add_panel(figure, 48, 12, 14, 46)
     looks: tuple[tuple[str, Any], ...] = ((BLUE, "-"), (ORANGE, (0, (5, 2))), (FAINT, (0, (1, 1.5))))
     most = max(max(curve.risk) for curve in curves) or 0.01
     for i, (curve, (colour, line)) in enumerate(zip(curves, looks, strict=False)):
-        kept = np.unique(np.linspace(0, len(curve.coverage) - 1, MAX_POINTS).round().astype(int))
+        points = np.unique(np.linspace(0, len(curve.coverage) - 1, MAX_POINTS).round().astype(int))
         panel.plot(
-            np.array(curve.coverage)[kept], np.array(curve.risk)[kept], color=colour, linestyle=line, linewidth=1.8
+            np.array(curve.coverage)[points], np.array(curve.risk)[points], color=colour, linestyle=line, linewidth=1.8
         )
         y = 0.84 - 0.09 * i
         panel.plot([0.03, 0.1], [y, y], color=colour, linestyle=line, linewidth=1.8, transform=panel.transAxes)
@@ -152,26 +156,26 @@ def draw_risk(curves: Sequence[RiskCoverage], *, scaled: bool) -> str:
     panel.xaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
     panel.yaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
     panel.yaxis.set_major_locator(MaxNLocator(6))
-    name_axes(panel, "share of rows that are answered, the surest first", "share wrong of those")
+    name_axes(panel, "coverage: share of rows answered, most certain first", "error rate of those")
     return to_svg(
         figure,
         "risk",
-        "Share wrong against share answered: "
+        "Error rate against coverage: "
         + "; ".join(
             f"by {signal_name(curve, scaled=scaled)}, area under the curve {number(curve.area)}" for curve in curves
         ),
     )
 
 
-def draw_numbers(evaluation: Evaluation) -> str | None:
-    """Draw predicted against actual numbers of the best candidate; None where no prediction was kept."""
+def draw_numbers(evaluation: EvaluationData) -> str | None:
+    """Draw predicted against actual numbers of the best candidate; return None if it has no predictions."""
     table = evaluation.predictions
     table = table.filter(pc.equal(table["candidate"], evaluation.best.name))
-    _, kept = np.unique(table["id"].to_numpy(zero_copy_only=False), return_index=True)
-    kept = np.random.default_rng(0).permutation(kept)[:MAX_DOTS]
-    if not len(kept):
+    _, shown = np.unique(table["id"].to_numpy(zero_copy_only=False), return_index=True)
+    shown = np.random.default_rng(0).permutation(shown)[:MAX_DOTS]
+    if not len(shown):
         return None
-    actual, predicted = (pc.cast(table[name], "float64").to_numpy()[kept] for name in ("actual", "predicted"))
+    actual, predicted = (pc.cast(table[name], "float64").to_numpy()[shown] for name in ("actual", "predicted"))
     figure = make_chart(WIDTH, 380)
     panel = add_panel(figure, 48, 12, 14, 46)
     ends = [float(np.nanmin([actual, predicted])), float(np.nanmax([actual, predicted]))]
@@ -180,5 +184,5 @@ def draw_numbers(evaluation: Evaluation) -> str | None:
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_locator(MaxNLocator(6))
     name_axes(panel, f"actual {evaluation.label}", "predicted")
-    title = f"Predicted against actual numbers of {len(kept):,} rows; on the diagonal they are the same."
+    title = f"Predicted against actual numbers of {len(shown):,} rows; on the diagonal both are equal."
     return to_svg(figure, "numbers", title)

@@ -1,4 +1,4 @@
-"""What is said of a candidate's classes: calibration, confusions, what rejection gains, the most confidently wrong."""
+"""Details of a classification result: calibration, confusions, rejection curves, the most confident errors."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ import numpy.typing as npt
 import pyarrow as pa
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from embedpipe.evaluation.comparison.measuring import Measured
-from embedpipe.evaluation.comparison.result import CandidateResult, ClassScores, Reliability, RiskCoverage, WrongItem
+from embedpipe.evaluation.comparison.candidate_result import (
+    CandidateResult,
+    ClassScores,
+    Reliability,
+    RiskCoverage,
+    WrongItem,
+)
+from embedpipe.evaluation.comparison.measuring import ResampleResult
 from embedpipe.evaluation.comparison.rows import EvaluationRows
-from embedpipe.evaluation.metrics import Answers
+from embedpipe.evaluation.metrics import Predictions
 from embedpipe.neighbours import nearest_rows, normalised
 from embedpipe.statistics import calibration_errors, risk_coverage
 
-#: Neighbours whose mean distance says how unlike the training rows a row is.
+#: Number of nearest training rows whose mean distance is the rejection signal ``distance``.
 NEIGHBOURS = 5
-#: Of a candidate, the most confidently wrong.
-MOST_WRONG = 24
-#: Points of a curve that are kept.
-POINTS = 200
+#: Number of misclassified rows that are kept for each candidate.
+MAX_WRONG = 24
+#: Number of points that are kept of a risk-coverage curve.
+CURVE_POINTS = 200
 
 
 def first_repeat(rows: EvaluationRows) -> list[int]:
-    """Return the resamples of the first repeat, in which each row is tested once."""
+    """Return the numbers of the resamples of the first repeat, in which each row is tested once."""
     seed = rows.splits.resamples[0].seed
-    return [i for i, one in enumerate(rows.splits.resamples) if one.seed == seed]
+    return [i for i, resample in enumerate(rows.splits.resamples) if resample.seed == seed]
 
 
 def distances_to_training_rows(X: npt.NDArray[np.float32], rows: EvaluationRows) -> list[npt.NDArray[np.float64]]:
-    """Return 1 - mean cosine to the nearest training rows, for the test rows of the first repeat."""
-    unit, found = normalised(X), []
+    """Return 1 minus the mean cosine to the nearest training rows, for the test rows of the first repeat."""
+    unit, distances = normalised(X), []
     for i in first_repeat(rows):
-        one = rows.splits.resamples[i]
-        cosines, _ = nearest_rows(unit[one.test], unit[one.train], min(NEIGHBOURS, len(one.train)), "cosine")
-        found.append(1 - cosines.mean(axis=1))
-    return found
+        resample = rows.splits.resamples[i]
+        k = min(NEIGHBOURS, len(resample.train))
+        cosines, _ = nearest_rows(unit[resample.test], unit[resample.train], k, "cosine")
+        distances.append(1 - cosines.mean(axis=1))
+    return distances
 
 
 def add_class_details(
@@ -46,39 +53,39 @@ def add_class_details(
     rows: EvaluationRows,
     y: npt.NDArray[np.int64],
     classes: npt.NDArray[Any],
-    measured: Sequence[Measured],
+    results: Sequence[ResampleResult],
     distances: Sequence[npt.NDArray[np.float64]],
 ) -> None:
-    """Add what is said of classes, pooled over the resamples of the first repeat.
+    """Add the details, pooled over the resamples of the first repeat.
 
     Parameters
     ----------
     y : int64 array (n_samples,)
     classes : array (n_classes,)
-    measured : sequence of Measured
-        Of the resamples of the first repeat.
+    results : sequence of ResampleResult
+        Those of the first repeat.
     distances : sequence of float64 arrays
-        As `distances_to_training_rows` gives them.
+        Result of `distances_to_training_rows`.
     """
     tested = np.concatenate([rows.splits.resamples[i].test for i in first_repeat(rows)])
-    truth, predicted = y[tested], np.concatenate([one.predicted for one in measured])
-    own = _pooled([one.probabilities for one in measured])
-    calibrated = _pooled([one.calibrated for one in measured])
-    result.calibration, result.calibrated = _reliability(own, truth), _reliability(calibrated, truth)
+    truth, predicted = y[tested], np.concatenate([each.predicted for each in results])
+    probabilities = _pooled([each.probabilities for each in results])
+    calibrated = _pooled([each.calibrated for each in results])
+    result.calibration, result.calibrated = _reliability(probabilities, truth), _reliability(calibrated, truth)
     names = [str(name) for name in classes.tolist()]
-    each = precision_recall_fscore_support(truth, predicted, labels=np.arange(len(names)), zero_division=0)
+    scores = precision_recall_fscore_support(truth, predicted, labels=np.arange(len(names)), zero_division=0)
     result.per_class = [
         ClassScores(name, int(count), float(precision), float(recall), float(f1))
-        for name, precision, recall, f1, count in zip(names, *each, strict=True)
+        for name, precision, recall, f1, count in zip(names, *scores, strict=True)
     ]
     result.confusion = confusion_matrix(truth, predicted, labels=np.arange(len(names))).tolist()
-    right = predicted == truth
+    correct = predicted == truth
     signals = {"distance": -np.concatenate(distances)}
-    shares = own if calibrated is None else calibrated
-    if shares is not None:
-        sure = shares[np.arange(len(tested)), predicted]
-        signals = {"probability": sure, **signals}
-        wrong = np.flatnonzero(~right)
+    best_probabilities = probabilities if calibrated is None else calibrated
+    if best_probabilities is not None:
+        certainty = best_probabilities[np.arange(len(tested)), predicted]
+        signals = {"probability": certainty, **signals}
+        wrong = np.flatnonzero(~correct)
         ids = rows.ids.take(pa.array(tested))
         result.wrong = [
             WrongItem(
@@ -86,35 +93,36 @@ def add_class_details(
                 rows.uris[tested[i]],
                 names[truth[i]],
                 names[predicted[i]],
-                float(sure[i]),
+                float(certainty[i]),
                 rows.texts[tested[i]],
             )
-            for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_WRONG]
+            for i in wrong[np.argsort(-certainty[wrong], kind="stable")][:MAX_WRONG]
         ]
     for signal, confidence in signals.items():
-        curve = risk_coverage(confidence, right)
-        kept = np.unique(np.linspace(0, len(curve.coverage) - 1, POINTS).round().astype(int))
+        curve = risk_coverage(confidence, correct)
+        kept = np.unique(np.linspace(0, len(curve.coverage) - 1, CURVE_POINTS).round().astype(int))
         result.rejection.append(
             RiskCoverage(signal, curve.coverage[kept].tolist(), curve.risk[kept].tolist(), curve.area)
         )
 
 
 def _pooled(parts: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:
-    given = [part for part in parts if part is not None]
-    return np.concatenate(given) if len(given) == len(parts) else None
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if len(arrays) == len(parts) else None
 
 
-def _reliability(shares: npt.NDArray[np.float64] | None, truth: npt.NDArray[np.int64]) -> Reliability | None:
-    if shares is None:
+def _reliability(probabilities: npt.NDArray[np.float64] | None, truth: npt.NDArray[np.int64]) -> Reliability | None:
+    if probabilities is None:
         return None
-    found = calibration_errors(shares, truth)
-    said = Answers(truth, shares.argmax(axis=1), shares, n_classes=shares.shape[1]).figures()
+    errors = calibration_errors(probabilities, truth)
+    predictions = Predictions(truth, probabilities.argmax(axis=1), probabilities, n_classes=probabilities.shape[1])
+    metrics = predictions.metrics()
     return Reliability(
-        found.confidence.tolist(),
-        found.accuracy.tolist(),
-        found.rows.tolist(),
-        found.ece,
-        found.debiased,
-        said["brier"],
-        said["log_loss"],
+        errors.confidence.tolist(),
+        errors.accuracy.tolist(),
+        errors.rows.tolist(),
+        errors.ece,
+        errors.debiased,
+        metrics["brier"],
+        metrics["log_loss"],
     )

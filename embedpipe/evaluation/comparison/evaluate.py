@@ -7,7 +7,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,173 +17,240 @@ import pyarrow as pa
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
-from embedpipe.evaluation.comparison.candidates import Competitor, check_metric, make_competitors
+from embedpipe.evaluation.comparison.candidate_result import CandidateResult
+from embedpipe.evaluation.comparison.candidates import HeadCandidate, check_metric, make_candidates
 from embedpipe.evaluation.comparison.class_details import add_class_details, distances_to_training_rows, first_repeat
-from embedpipe.evaluation.comparison.measuring import Measured, measure_all
+from embedpipe.evaluation.comparison.measuring import ResampleResult, measure_all
 from embedpipe.evaluation.comparison.options import EvaluateOptions
-from embedpipe.evaluation.comparison.result import CandidateResult, Evaluation
+from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, read_rows
-from embedpipe.evaluation.differences import differences, estimates
-from embedpipe.evaluation.metrics import FIGURES, Answers
+from embedpipe.evaluation.differences import count_repeats, differences, estimates
+from embedpipe.evaluation.metrics import METRICS, Predictions
+from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
 from embedpipe.heads.training_data import read_finite
+from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EvaluateParameters
 
 
+@overload
+def evaluate(
+    stores: Any,
+    *,
+    heads: Sequence[Any] = (),
+    splits: str | Path | Splits | None = None,
+    protocol: None = None,
+    progress: bool | None = None,
+    **options: Unpack[EvaluateParameters],
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    stores: Any,
+    *,
+    splits: str | Path | Splits | None = None,
+    protocol: str,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Unpack[EvaluateParameters],
+) -> ProtocolEvaluation: ...
+
+
 @takes_options(EvaluateOptions)
 def evaluate(
-    stores: Any, *, heads: Sequence[Any] = (), progress: bool | None = None, **options: Unpack[EvaluateParameters]
-) -> Evaluation:
+    stores: Any,
+    *,
+    heads: Sequence[Any] = (),
+    splits: str | Path | Splits | None = None,
+    protocol: str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Unpack[EvaluateParameters],
+) -> Evaluation | ProtocolEvaluation:
     """Compare heads on the layers of one or more stores, all on the same rows and splits.
+
+    A store with a test split is measured there, any other store by repeated cross-validation. Near-duplicates and
+    groups are never split between training and test rows.
 
     Parameters
     ----------
-    stores : FeatureStore or path, or a sequence of them
-        Of the same items, such as embedded by different backbones. The rows that all have are compared; labels, groups
-        and splits are the first one's.
+    stores : FeatureStore, path, or sequence of them
+        Stores of the same items, for example of different backbones. Only items in all stores are compared; labels,
+        groups and splits are those of the first store.
     heads : sequence of str or scikit-learn estimators, optional
-        As `embedpipe.fit` takes them, one or several, and ``auto``, which picks a layer and a head by itself. By
-        default ``logreg``, ``lda``, ``ridge`` and ``knn``, or for numbers ``ridge`` and ``knn``.
+        Heads as in `embedpipe.fit`, one or several; ``"auto"`` chooses a layer and a head by cross-validation.
+        The default is ``logreg``, ``lda``, ``ridge`` and ``knn``, or for regression ``ridge`` and ``knn``.
+    splits : path or Splits, optional
+        Splits to use: a `Splits`, or a ``.parquet`` file of them. A file that does not exist is written.
+    protocol : str, optional
+        Measure every layer by a published protocol instead: ``clip-lp``, ``dino-knn``, ``mteb-cls`` or ``few-shot``.
+        A protocol has its own heads and metrics, so ``heads``, ``metric``, ``margin`` and ``repeats`` do not apply.
+        Its metrics are comparable with a paper only on the paper's test split; a store without a test split is
+        divided into folds, each of which is measured once.
+    seed : int, default 0
+        Seed of what a protocol draws.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
-    **options
-        Fields of `EvaluateOptions`.
+        Show progress on standard error; by default only in a terminal.
 
     Returns
     -------
-    Evaluation
+    Evaluation or ProtocolEvaluation
+        A `ProtocolEvaluation` if ``protocol`` is given.
 
     Raises
     ------
     UsageError
         If an argument is wrong, or the stores have no items in common.
     TrainingDataError
-        If the labels or vectors cannot be learned from.
+        If the labels or vectors cannot be learned.
 
     Notes
     -----
-    What was measured before, on the same rows of the same version of a store, is taken from the cache folder.
+    Results are cached: a candidate is not measured again on the same rows of the same version of a store.
 
     Examples
     --------
-    >>> found = embedpipe.evaluate("photos.features", heads=["logreg", "knn"])  # doctest: +SKIP
-    >>> found.to_frame()[["candidate", "accuracy", "difference", "verdict"]]  # doctest: +SKIP
+    >>> result = embedpipe.evaluate("photos.features", heads=["logreg", "knn"])  # doctest: +SKIP
+    >>> result.to_frame()[["candidate", "accuracy", "difference", "verdict"]]  # doctest: +SKIP
+    >>> embedpipe.evaluate("photos.features", protocol="clip-lp").records()  # doctest: +SKIP
     """
     (chosen,) = build_options((EvaluateOptions,), options)
+    if protocol is not None:
+        if heads if isinstance(heads, list | tuple) else [heads]:
+            raise UsageError(f"heads must be left out with protocol={protocol!r}, which has its own heads")
+        return measure_protocol(stores, protocol, chosen, splits=splits, seed=seed, progress=Progress(progress))
     start = time.perf_counter()
-    rows = read_rows(open_stores(stores), chosen)
-    metric = chosen.metric or next(iter(FIGURES[rows.task]))
-    taking_part = np.unique(np.concatenate([part for one in rows.splits.resamples for part in (one.train, one.test)]))
+    rows = read_rows(open_stores(stores), chosen, splits)
+    metric = chosen.metric or next(iter(METRICS[rows.task]))
+    used = np.unique(np.concatenate([part for each in rows.splits.resamples for part in (each.train, each.test)]))
     if rows.task == "classification":
-        classes = np.unique(rows.y[taking_part])
-        y = np.searchsorted(classes, rows.y)  # of rows that take no part it says nothing, and nobody asks
+        classes = np.unique(rows.y[used])
+        y = np.searchsorted(classes, rows.y)  # meaningless for rows that are in no resample, and not used there
     else:
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
-    candidates = make_competitors(rows, heads)
+    candidates = make_candidates(rows, heads)
     check_metric(metric, rows.task, len(classes), candidates)
-    measured, distances, failed = _measure(candidates, rows, y, len(classes), Progress(progress))
-    candidates = [one for one in candidates if one.name not in failed]
+    results, distances, failed = _measure(candidates, rows, y, len(classes), Progress(progress))
+    candidates = [candidate for candidate in candidates if candidate.name not in failed]
     if not candidates:
-        raise TrainingDataError(next(f"{name} cannot learn from these rows: {why}" for name, why in failed.items()))
-    made = [
-        _result(candidate, rows, y, classes, own, distances[id(candidate.layer)])
-        for candidate, own in zip(candidates, measured, strict=True)
+        raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
+    summaries = [
+        _summary(candidate, rows, y, classes, own_results, distances[id(candidate.layer)])
+        for candidate, own_results in zip(candidates, results, strict=True)
     ]
-    if lacking := [one.name for one in made if metric not in one.metrics]:
-        raise UsageError(f"{', '.join(lacking)} has no {metric} on some resample: choose another metric")
-    higher = FIGURES[rows.task][metric]
-    order = sorted(range(len(made)), key=lambda i: float(np.mean(made[i].metrics[metric])) * (-1 if higher else 1))
-    values = [made[i].metrics[metric] for i in order]
-    answers = [_answers(rows, y, len(classes), measured[i]) for i in order]
-    found = differences(metric, higher, chosen.margin, rows.splits, values, answers)
+    if lacking := [summary.name for summary in summaries if metric not in summary.metrics]:
+        raise UsageError(
+            f"metric {metric!r} must be defined on every resample, and is not for {', '.join(lacking)}: choose another"
+        )
+    higher = METRICS[rows.task][metric]
+    sign = -1 if higher else 1
+    order = sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
+    values = [summaries[i].metrics[metric] for i in order]
+    predictions = [_predictions(rows, y, len(classes), results[i]) for i in order]
+    found = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
     for i, difference in zip(order[1:], found, strict=True):
-        made[i].difference = difference
+        summaries[i].difference = difference
+    n_repeats = count_repeats(rows.splits)
     return Evaluation(
         label=chosen.label,
         task=rows.task,
         metric=metric,
         higher_is_better=higher,
-        protocol=rows.splits.description,
+        resampling=rows.splits.description,
+        n_repeats=n_repeats,
+        n_folds=len(rows.splits.resamples) // n_repeats,
         splits_id=rows.splits.identity,
-        rows=len(taking_part),
+        rows=len(used),
         classes=[str(name) for name in classes.tolist()],
         baseline=_baseline(rows, y, len(classes)),
         margin=chosen.margin,
         left_out=rows.left_out,
         notes=[*rows.splits.notes, *(f"{name} could not be measured: {why}" for name, why in failed.items())],
-        candidates=[made[i] for i in order],
-        predictions=_predictions(rows, [candidates[i].name for i in order], [measured[i] for i in order], classes),
+        candidates=[summaries[i] for i in order],
+        predictions=_table([candidates[i].name for i in order], rows, [results[i] for i in order], classes),
         failed=failed,
         seconds=time.perf_counter() - start,
     )
 
 
 def _measure(
-    candidates: Sequence[Competitor], rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, show: Progress
-) -> tuple[list[list[Measured]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
-    """Measure all candidates, layer by layer, so that one matrix is in memory at a time.
+    candidates: Sequence[HeadCandidate], rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, progress: Progress
+) -> tuple[list[list[ResampleResult]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
+    """Measure all candidates, layer by layer, so that only one matrix of vectors is in memory.
 
-    Returns what each candidate made of each resample, for classes how far the first repeat's test rows lie from the
-    training rows in each layer, and by name why some candidates could not be measured.
+    Returns
+    -------
+    results : list of list of ResampleResult
+        Of each candidate that did not fail, one for each resample.
+    distances : dict
+        ``id`` of a layer -> `distances_to_training_rows`; empty lists for regression.
+    failed : dict
+        Name of a candidate -> error.
     """
-    measured: dict[int, list[Measured]] = {}
+    results: dict[int, list[ResampleResult]] = {}
     failed: dict[str, str] = {}
     distances: dict[int, list[npt.NDArray[np.float64]]] = {}
     resamples = rows.splits.resamples
-    by_layer: dict[tuple[str, tuple[str, ...]], list[Competitor]] = {}
-    for one in candidates:
-        by_layer.setdefault((one.layer.store.path, one.layer.names), []).append(one)
-    items = hashlib.sha256("\0".join(rows.ids.to_pylist()).encode()).hexdigest()  # which rows the positions are
-    with show.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
+    by_layer: dict[tuple[str, tuple[str, ...]], list[HeadCandidate]] = {}
+    for candidate in candidates:
+        by_layer.setdefault((candidate.layer.store.path, candidate.layer.names), []).append(candidate)
+    # Splits hold positions: the ids say which rows these are.
+    items = hashlib.sha256("\0".join(rows.ids.to_pylist()).encode()).hexdigest()
+    with progress.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
         for (path, names), group in by_layer.items():
             store = group[0].layer.store
             X = read_finite(store, group[0].layer.specs, rows.ids)
             key = repr((path, store.table_id, store.version, names, items))
-            apart = distances_to_training_rows(X, rows) if rows.task == "classification" else []
-            for one in group:
-                distances[id(one.layer)] = apart
+            layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []
+            for candidate in group:
+                distances[id(candidate.layer)] = layer_distances
                 with warnings.catch_warnings():
-                    # Classes with few rows each are told from the figures.
+                    # scikit-learn takes few rows per class for a mistake in the labels.
                     warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
                     try:
-                        measured[id(one)] = measure_all(one.estimator, X, y, resamples, n_classes, key, advance)
+                        results[id(candidate)] = measure_all(
+                            candidate.estimator, X, y, resamples, n_classes, key, advance
+                        )
                     except EmbedpipeError:
                         raise
-                    except Exception as error:  # of any estimator; the others go on
-                        failed[one.name] = f"{type(error).__name__}: {error}"
-    return [measured[id(one)] for one in candidates if id(one) in measured], distances, failed
+                    except Exception as error:  # an estimator may raise anything; the others are still measured
+                        failed[candidate.name] = f"{type(error).__name__}: {error}"
+    return [results[id(candidate)] for candidate in candidates if id(candidate) in results], distances, failed
 
 
-def _answers(rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, measured: Sequence[Measured]) -> list[Answers]:
+def _predictions(
+    rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, results: Sequence[ResampleResult]
+) -> list[Predictions]:
     return [
-        Answers(y[resample.test], one.predicted, one.probabilities, one.scores, n_classes)
-        for one, resample in zip(measured, rows.splits.resamples, strict=True)
+        Predictions(y[resample.test], result.predicted, result.probabilities, result.scores, n_classes)
+        for result, resample in zip(results, rows.splits.resamples, strict=True)
     ]
 
 
-def _result(
-    candidate: Competitor,
+def _summary(
+    candidate: HeadCandidate,
     rows: EvaluationRows,
     y: npt.NDArray[Any],
     classes: npt.NDArray[Any],
-    measured: Sequence[Measured],
+    results: Sequence[ResampleResult],
     distances: Sequence[npt.NDArray[np.float64]],
 ) -> CandidateResult:
     store = candidate.layer.store
     values: dict[str, list[float]] = {}
-    answers = _answers(rows, y, len(classes), measured)
-    for answer in answers:
-        for name, value in answer.figures().items():
+    predictions = _predictions(rows, y, len(classes), results)
+    for each in predictions:
+        for name, value in each.metrics().items():
             if np.isfinite(value):
                 values.setdefault(name, []).append(value)
-    # What is not defined on every resample cannot be averaged.
-    values = {name: each for name, each in values.items() if len(each) == len(measured)}
+    # A metric that is undefined on some resample has no mean.
+    values = {name: per_resample for name, per_resample in values.items() if len(per_resample) == len(results)}
     chosen: dict[str, list[Any]] = {}
-    for one in measured:
-        for name, value in one.chosen.items():
+    for result in results:
+        for name, value in result.chosen.items():
             chosen.setdefault(name, []).append(value)
-    result = CandidateResult(
+    summary = CandidateResult(
         name=candidate.name,
         store=store.path,
         backbone=f"{store.spec.provider}/{store.spec.name}",
@@ -190,53 +258,56 @@ def _result(
         head=candidate.head,
         dim=candidate.layer.dim,
         metrics=values,
-        estimates=estimates(values, rows.splits, answers),
+        estimates=estimates(values, rows.splits, predictions),
         chosen=chosen,
-        fit_seconds=statistics.median(one.fit_seconds for one in measured),
-        predict_seconds=statistics.median(one.predict_seconds for one in measured),
-        size_bytes=int(statistics.median(one.size_bytes for one in measured)),
+        fit_seconds=statistics.median(result.fit_seconds for result in results),
+        predict_seconds=statistics.median(result.predict_seconds for result in results),
+        size_bytes=int(statistics.median(result.size_bytes for result in results)),
     )
     if len(classes):
-        add_class_details(result, rows, y, classes, [measured[i] for i in first_repeat(rows)], distances)
-    return result
+        add_class_details(summary, rows, y, classes, [results[i] for i in first_repeat(rows)], distances)
+    return summary
 
 
 def _baseline(rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int) -> dict[str, float]:
-    """Return the mean figures of the commonest class of the training rows, at its share, or of their mean."""
-    found: dict[str, list[float]] = {}
-    for one in rows.splits.resamples:
+    """Return the mean metrics of predicting the class shares of the training rows, or their mean."""
+    values: dict[str, list[float]] = {}
+    for resample in rows.splits.resamples:
+        train, test = y[resample.train], y[resample.test]
         if n_classes:
-            shares = np.bincount(y[one.train], minlength=n_classes) / len(one.train)
-            spread = np.tile(shares, (len(one.test), 1))
-            said = Answers(y[one.test], spread.argmax(axis=1), spread, n_classes=n_classes)
+            shares = np.tile(np.bincount(train, minlength=n_classes) / len(train), (len(test), 1))
+            constant = Predictions(test, shares.argmax(axis=1), shares, n_classes=n_classes)
         else:
-            said = Answers(y[one.test], np.full(len(one.test), y[one.train].mean()))
-        for name, value in said.figures().items():
-            found.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+            constant = Predictions(test, np.full(len(test), train.mean()))
+        for name, value in constant.metrics().items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(per_resample)) for name, per_resample in values.items()}
 
 
-def _predictions(
-    rows: EvaluationRows, names: Sequence[str], measured: Sequence[Sequence[Measured]], classes: npt.NDArray[Any]
+def _table(
+    names: Sequence[str],
+    rows: EvaluationRows,
+    results: Sequence[Sequence[ResampleResult]],
+    classes: npt.NDArray[Any],
 ) -> pa.Table:
-    """Lay out every prediction of every candidate, one a row."""
+    """Return a table of all predictions of all candidates, one row for each."""
     parts = []
-    for name, own in zip(names, measured, strict=True):
-        for number, (one, resample) in enumerate(zip(own, rows.splits.resamples, strict=True)):
+    for name, own_results in zip(names, results, strict=True):
+        for number, (result, resample) in enumerate(zip(own_results, rows.splits.resamples, strict=True)):
             count = len(resample.test)
             columns = {
                 "candidate": pa.array([name] * count),
                 "resample": pa.array(np.full(count, number, np.int32)),
                 "id": rows.ids.take(pa.array(resample.test)),
                 "actual": pa.array(rows.y[resample.test]),
-                "predicted": pa.array(classes[one.predicted] if len(classes) else one.predicted),
+                "predicted": pa.array(classes[result.predicted] if len(classes) else result.predicted),
             }
             if len(classes):
-                kind = pa.list_(pa.float32())
+                type_ = pa.list_(pa.float32())
                 columns["probabilities"] = (
-                    pa.nulls(count, kind)
-                    if one.probabilities is None
-                    else pa.array(list(one.probabilities.astype(np.float32)), kind)
+                    pa.nulls(count, type_)
+                    if result.probabilities is None
+                    else pa.array(list(result.probabilities.astype(np.float32)), type_)
                 )
             parts.append(pa.table(columns))
     return pa.concat_tables(parts, promote_options="default")

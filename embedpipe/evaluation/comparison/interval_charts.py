@@ -1,4 +1,4 @@
-"""Candidates with their intervals, one below the other: what each reaches, and how it differs from the best."""
+"""Charts of candidates with 95 % intervals, one row for each: metric, and paired difference from the best."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from embedpipe.evaluation.comparison.result import Evaluation
+from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 from embedpipe.report.drawing.canvas import fit_text
 from embedpipe.report.drawing.svg import (
     BLUE,
@@ -29,16 +29,16 @@ from embedpipe.report.drawing.svg import (
 from embedpipe.report.drawing.wording import metric_name, number, p_value
 from embedpipe.statistics import Estimate
 
-#: Of a candidate in a chart of intervals, in pixels: its name above, its interval from ``NAME`` on.
+#: Height of a row in pixels, and of the name at its top; the interval is below the name.
 ROW, NAME = 40, 20
-#: Beside the axis, of what is said of a difference.
+#: Width of the column of verdicts beside the axis, in pixels.
 VERDICTS = 96
-#: More candidates are in the table only.
+#: Largest number of candidates in a chart.
 MAX_ROWS = 40
 
 
-def draw_scores(evaluation: Evaluation) -> str:
-    """Draw each candidate's mean and interval, the best first, and the baseline."""
+def draw_scores(evaluation: EvaluationData) -> str:
+    """Draw the mean and the interval of each candidate, the best first, and the baseline."""
     metric, shown = evaluation.metric, evaluation.candidates[:MAX_ROWS]
     estimates = [candidate.estimates[metric] for candidate in shown]
     baseline = evaluation.baseline.get(metric, math.nan)
@@ -48,7 +48,7 @@ def draw_scores(evaluation: Evaluation) -> str:
     wide = [low - margin, high + margin]
     words = f"baseline {number(baseline, high)}"
     if math.isfinite(baseline):
-        if max(high, baseline) - min(low, baseline) < 2.5 * (high - low):  # else intervals would be dots
+        if max(high, baseline) - min(low, baseline) < 2.5 * (high - low):  # otherwise intervals would shrink to dots
             wide = [min(wide[0], baseline - margin), max(wide[1], baseline + margin)]
             tops, bottoms = _beside_names(len(shown))
             panel.vlines([baseline] * len(shown), tops, bottoms, color=FAINT, linewidth=1.4, linestyle=(0, (4, 2)))
@@ -59,21 +59,21 @@ def draw_scores(evaluation: Evaluation) -> str:
         write(panel, x, -8, words, FAINT, 11, ha=side, transform=panel.get_yaxis_transform())
     panel.set_xlim(*wide)
     for i, (candidate, estimate) in enumerate(zip(shown, estimates, strict=True)):
-        says, word = _interval(estimate), candidate.verdict
-        _row(panel, i, f"{i + 1}  {candidate.name}", 6.6 * len(says) + 16, estimate, word)
-        write(panel, 1, i * ROW + 15, says, FAINT, 11, ha="right", transform=panel.get_yaxis_transform(), zorder=3)
+        text, verdict = _interval(estimate), candidate.verdict
+        _row(panel, i, f"{i + 1}  {candidate.name}", 6.6 * len(text) + 16, estimate, verdict)
+        write(panel, 1, i * ROW + 15, text, FAINT, 11, ha="right", transform=panel.get_yaxis_transform(), zorder=3)
     title = (
         f"{metric_name(metric)} of {len(shown)} candidates with 95 % intervals, the best first; {words}: "
-        f"{'; '.join(f'{one.name[:80]} {_interval(at)}' for one, at in zip(shown[:5], estimates, strict=False))}"
+        f"{'; '.join(f'{each.name[:80]} {_interval(at)}' for each, at in zip(shown[:5], estimates, strict=False))}"
     )
     return to_svg(figure, "scores", title)
 
 
-def draw_differences(evaluation: Evaluation) -> str:
-    """Draw each candidate's paired difference to the best, and the region of practical equivalence."""
-    shown = [(i, one, one.difference) for i, one in enumerate(evaluation.candidates[:MAX_ROWS]) if one.difference]
+def draw_differences(evaluation: EvaluationData) -> str:
+    """Draw the paired difference of each candidate from the best, and the region of practical equivalence."""
+    shown = [(i, each, each.difference) for i, each in enumerate(evaluation.candidates[:MAX_ROWS]) if each.difference]
     metric = metric_name(evaluation.metric)
-    figure, panel = _rows(len(shown), f"difference to the best in {metric}", VERDICTS)
+    figure, panel = _rows(len(shown), f"difference from the best in {metric}", VERDICTS)
     margin = evaluation.margin
     low, high = _ends([difference.estimate for _, _, difference in shown])
     low, high = min(low, -1.5 * margin, 0), max(high, 1.5 * margin, 0)
@@ -86,20 +86,22 @@ def draw_differences(evaluation: Evaluation) -> str:
     for x, word, side in zip((0.0, 1.0), worse, ("left", "right"), strict=True):
         write(panel, x, -8, word, FAINT, 11, ha=side, transform=panel.get_yaxis_transform())
     for row, (i, candidate, difference) in enumerate(shown):
-        word = difference.verdict
-        _row(panel, row, f"{i + 1}  {candidate.name}", 0, difference.estimate, word)
-        for y, says in ((15, f"{VERDICT_LOOKS[word][2]} {word}"), (33, f"p {_relation(difference.adjusted)}")):
-            write(panel, 1.05, row * ROW + y, says, FAINT, 11, transform=panel.get_yaxis_transform())
+        verdict = difference.verdict
+        _row(panel, row, f"{i + 1}  {candidate.name}", 0, difference.estimate, verdict)
+        for y, text in ((15, f"{VERDICT_LOOKS[verdict][2]} {verdict}"), (33, f"p {_relation(difference.adjusted)}")):
+            write(panel, 1.05, row * ROW + y, text, FAINT, 11, transform=panel.get_yaxis_transform())
     title = (
-        f"Paired differences in {metric} to {evaluation.best.name[:80]} with 95 % intervals; between "
-        f"{number(-margin)} and {number(margin)} is a practical tie: "
-        + "; ".join(f"{one.name[:80]} {_interval(at.estimate)}, {at.verdict}" for _, one, at in shown[:5])
+        f"Paired differences in {metric} from {evaluation.best.name[:80]} with 95 % intervals; practically equivalent "
+        f"between {number(-margin)} and {number(margin)}: "
+        + "; ".join(
+            f"{each.name[:80]} {_interval(against.estimate)}, {against.verdict}" for _, each, against in shown[:5]
+        )
     )
     return to_svg(figure, "differences", title)
 
 
 def _rows(count: int, name: str, right: int = 0) -> tuple[Figure, Axes]:
-    """Return axes with ``count`` rows, whose y is in pixels from the first row's top; ``right`` of it stay free."""
+    """Return axes with ``count`` rows, y in pixels from the top, and ``right`` pixels free at the right."""
     figure = make_chart(WIDTH, count * ROW + 74)
     panel = add_panel(figure, 6, 26, 6 + right, 48)
     panel.set_ylim(count * ROW, 0)
@@ -110,18 +112,18 @@ def _rows(count: int, name: str, right: int = 0) -> tuple[Figure, Axes]:
 
 
 def _beside_names(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return from where to where each row has its interval: what is behind that must not cross the names."""
+    """Return top and bottom of the interval of each row, so that background lines do not cross the names."""
     tops = np.arange(count) * ROW
     return tops + NAME, tops + ROW
 
 
-def _row(panel: Axes, row: int, name: str, taken: float, at: Estimate, word: str) -> None:
-    """Draw one candidate: its name, but for ``taken`` pixels as wide as the axes, its interval and its mean."""
-    colour, marker, _ = VERDICT_LOOKS[word]
+def _row(panel: Axes, row: int, name: str, taken: float, at: Estimate, verdict: str) -> None:
+    """Draw name, interval and mean of one candidate; ``taken`` pixels of the width are not free for the name."""
+    colour, marker, _ = VERDICT_LOOKS[verdict]
     across, top = panel.get_yaxis_transform(), row * ROW
-    weight = "bold" if word == "best" else "normal"
+    weight = "bold" if verdict == "best" else "normal"
     wide = panel.get_position().width * WIDTH - taken
-    name = fit_text(name, wide, 12 * 0.72, weight)  # canvas counts 100 pixels to the inch
+    name = fit_text(name, wide, 12 * 0.72, weight)  # canvas has 100 pixels per inch, SVG 72
     write(panel, 0, top + 15, name, INK, 12, weight=weight, transform=across, zorder=3)
     y = top + 30
     panel.plot([at.low, at.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")

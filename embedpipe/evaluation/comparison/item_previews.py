@@ -1,4 +1,4 @@
-"""What an item is, small enough for a page: its picture, the beginning of its text, or why there is neither."""
+"""Previews of items for a page: a small picture, the beginning of a text, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from PIL import Image
 
 from embedpipe.decoding import decode_image, decode_text
 from embedpipe.errors import EmbedpipeError, ItemError
-from embedpipe.evaluation.comparison.result import WrongItem
+from embedpipe.evaluation.comparison.candidate_result import WrongItem
 from embedpipe.sources.opening import read_uri
 
-#: In pixels, the longer side.
+#: Longer side of a picture in pixels.
 SIDE = 176
-#: Letters of a text.
-LETTERS = 400
+#: Characters of a text that are shown.
+MAX_CHARACTERS = 400
 READERS = 8
 
 
 @dataclass(frozen=True)
 class Preview:
-    """One of the three.
+    """Preview of one item: exactly one attribute is not empty.
 
     Attributes
     ----------
     picture : str
-        A JPEG as a ``data:`` URI.
+        A small JPEG as a ``data:`` URI.
     text : str
-        A text's beginning.
+        The beginning of the text.
     reason : str
-        Why neither can be shown.
+        The reason why there is neither.
     """
 
     picture: str = ""
@@ -42,7 +42,7 @@ class Preview:
 
 
 def preview_items(items: Sequence[WrongItem]) -> list[Preview]:
-    """Read and shrink items, several at a time; one that cannot be read says why."""
+    """Return a preview of each item, read in parallel threads."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(_preview, items))
 
@@ -51,20 +51,20 @@ def _preview(item: WrongItem) -> Preview:
     if item.text is not None:
         return _beginning(item.text)
     if (uri := item.uri) is None:
-        return Preview(reason="the store does not know where it is")
+        return Preview(reason="the store has no location of this item")
     try:
         return Preview(picture=_shrunk(decode_image(read_uri(uri))))
     except ItemError as error:
         reason = str(error)
     try:
         text = decode_text(read_uri(uri, "text")).text
-    except EmbedpipeError:  # it is no text either, or of an encoding that takes an extra to detect
+    except EmbedpipeError:  # not a text either, or a text whose encoding is unknown
         return Preview(reason=f"cannot be shown: {reason}")
     return _beginning(text)
 
 
 def _beginning(text: str) -> Preview:
-    return Preview(text=text if len(text) <= LETTERS else f"{text[:LETTERS]}…")
+    return Preview(text=text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…")
 
 
 def _shrunk(picture: Image.Image) -> str:

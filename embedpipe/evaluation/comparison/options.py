@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from embedpipe.errors import UsageError, nearest
-from embedpipe.evaluation.metrics import FIGURES
+from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import Task
 from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What is compared, and on which splits."""
+    """Labels, layers, metric and resampling of a comparison."""
 
-    label: str = field(default="label", metadata={"help": "The column to learn."})
+    label: str = field(default="label", metadata={"help": "Column of labels to learn."})
     task: Task | None = field(
         default=None,
-        metadata={"help": "classification or regression; where not given, numbers with fractions are regression."},
+        metadata={"help": "classification or regression; by default regression for numbers with fractions."},
     )
     layer: tuple[str, ...] = field(
         default=(),
@@ -26,34 +26,35 @@ class EvaluateOptions:
     )
     metric: str | None = field(
         default=None,
-        metadata={"help": "What the order goes by: accuracy, balanced_accuracy, macro_f1, log_loss, brier; r2, mae."},
+        metadata={
+            "help": "Metric that orders the candidates: accuracy, balanced_accuracy, macro_f1, roc_auc, log_loss, "
+            "brier; r2, mae, rmse. By default accuracy or r2."
+        },
     )
     margin: float = field(
-        default=0.01, metadata={"help": "Differences of the metric up to this make no difference in practice."}
+        default=0.01, metadata={"help": "Half the width of the region of practical equivalence, in units of --metric."}
     )
-    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation, where the store has no splits."})
-    repeats: int = field(default=5, metadata={"help": "How often the folds are drawn anew."})
+    folds: int = field(default=5, metadata={"help": "Folds of the cross-validation, for stores without a test split."})
+    repeats: int = field(default=5, metadata={"help": "Repeats of the cross-validation, with new folds."})
     group: str | None = field(
-        default=None, metadata={"help": "A column: rows with the same value stay in one fold, as of one patient."}
+        default=None, metadata={"help": "Column of groups: rows with the same value stay in one fold (a patient)."}
     )
     near_duplicates: NearDuplicates = field(
         default=NEAR_DUPLICATE_COSINE,
         metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold, or off."},
-    )
-    splits: str | None = field(
-        default=None,
-        metadata={"help": "A .parquet file of splits: those in it are used; where there is none, it is written."},
     )
 
     def __post_init__(self) -> None:
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:
             raise UsageError(
-                f"task={self.task!r} is not compared: {' and '.join(tasks)} are; `embedpipe fit` measures the others"
+                f"task must be {' or '.join(tasks)}, got {self.task!r}: `embedpipe fit` measures other tasks"
             )
-        known = [name for figures in FIGURES.values() for name in figures]
+        known = [name for metrics in METRICS.values() for name in metrics]
         if self.metric is not None and self.metric not in known:
-            raise UsageError(f"metric={self.metric!r} is not one of {', '.join(known)}{nearest(self.metric, known)}")
+            raise UsageError(
+                f"metric must be one of {', '.join(known)}, got {self.metric!r}{nearest(self.metric, known)}"
+            )
         if not self.margin >= 0:
-            raise UsageError(f"margin={self.margin} is no width: 0.01 is one point of accuracy")
+            raise UsageError(f"margin must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy")
         check_near_duplicates(self.near_duplicates)

@@ -1,9 +1,9 @@
-"""What an evaluation works on: the rows that all stores have, with one label each."""
+"""Rows of an evaluation: those that all stores have, with one label each, and their splits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from embedpipe.store import FeatureStore
 
 @dataclass(frozen=True)
 class Layer:
-    """Vectors of one store that candidates work on.
+    """Vectors of one store: those of one layer, or of several joined.
 
     Attributes
     ----------
     store : FeatureStore
     specs : tuple of LayerSpec
-        The store's layers that are joined end to end, in this order.
+        Layers of the store whose vectors are concatenated, in this order.
     """
 
     store: FeatureStore
@@ -38,31 +38,32 @@ class Layer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the layers that are joined."""
+        """Names of the layers."""
         return tuple(spec.name for spec in self.specs)
 
     @property
     def dim(self) -> int:
-        """Length of the joined vectors."""
+        """Length of the concatenated vectors."""
         return sum(spec.dim for spec in self.specs)
 
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """Rows in id order.
+    """Rows in the order of their ids.
 
     Attributes
     ----------
     ids : pyarrow.Array of str
     uris, texts : list of str or None
-        Where items are, and what they are where the store keeps texts.
+        Locations of the items, and their texts if the store has them.
     y : array (n,)
+        Labels.
     task : str
     splits : Splits
     validation : bool array (n,)
-        Rows of a published validation split, beside which there is a test split.
+        Rows of the validation split of a store that also has a test split.
     left_out : dict
-        Why rows of the first store take no part, and how many.
+        Reason -> number of rows of the first store that take no part.
     layers : list of Layer
     """
 
@@ -78,115 +79,138 @@ class EvaluationRows:
 
 
 def open_stores(stores: Any) -> list[FeatureStore]:
-    """Return stores from paths, one or several; raise UsageError if there is none, or one is given twice."""
+    """Open one or several stores; raise UsageError if there is none, or one is given twice."""
     given = [stores] if isinstance(stores, str | Path | FeatureStore) else list(stores)
     if not given:
-        raise UsageError("there is no store to evaluate: give one at least")
-    opened = [one if isinstance(one, FeatureStore) else FeatureStore(one) for one in given]
+        raise UsageError("stores must name at least one feature store, got none")
+    opened = [store if isinstance(store, FeatureStore) else FeatureStore(store) for store in given]
     if len({store.table_id for store in opened}) < len(opened):
-        raise UsageError("the same store is given twice")
+        raise UsageError(f"stores must be different, got one twice: {', '.join(store.path for store in opened)}")
     return opened
 
 
-def read_rows(stores: Sequence[FeatureStore], options: EvaluateOptions) -> EvaluationRows:
-    """Find the rows that all stores have, their labels and their splits.
+def read_rows(
+    stores: Sequence[FeatureStore], options: EvaluateOptions, splits: str | Path | Splits | None = None
+) -> EvaluationRows:
+    """Read the rows that all stores have, their labels and their splits.
 
-    Labels, groups and split names are the first store's; near-duplicates are looked for in its first embedding.
+    Labels, groups and split names are those of the first store. Near-duplicates are found by its first layer.
+
+    Parameters
+    ----------
+    stores : sequence of FeatureStore
+    options : EvaluateOptions
+    splits : path or Splits, optional
+        As of `embedpipe.evaluate`.
 
     Raises
     ------
-    UsageError, TrainingDataError
-        If a column is not there, stores have no rows in common or other labels for a row, or the labels cannot be
-        learned from.
+    UsageError
+        If a column or layer is missing, the stores have no rows in common, or the splits do not fit the rows.
+    TrainingDataError
+        If stores have different labels for a row, or the labels cannot be learned.
     """
     layers = _layers(stores, options)
     first = stores[0]
-    chosen = FitOptions(label=options.label, task=options.task, layer="+".join(layers[0].names))
-    extra = [options.group] if options.group else []
+    fit_options = FitOptions(label=options.label, task=options.task, layer="+".join(layers[0].names))
     if options.group and options.group not in first.data_columns:
+        hint = nearest(options.group, first.data_columns) or "."
         raise UsageError(
-            f"{first.path!r} has no column {options.group!r}{nearest(options.group, first.data_columns)} (--group): "
-            f"it has {first.data_columns}"
+            f"group must be a column of {first.path!r}, got {options.group!r}{hint} "
+            f"Available: {', '.join(first.data_columns)}"
         )
     text = ["text"] if "text" in first.data_columns else []
-    rows, left_out = labelled_rows(first, chosen, ["uri", *text, *extra])
+    rows, left_out = labelled_rows(first, fit_options, ["uri", *text, *([options.group] if options.group else [])])
     for store in stores[1:]:
-        rows, missing = _common(rows, store, options.label, first)
+        rows, missing = _common_rows(rows, store, options.label, first)
         if missing:
             left_out[f"not in {store.path}"] = missing
-    y, task, _ = labels_of(rows, chosen)
+    y, task, _ = labels_of(rows, fit_options)
     ids = rows.column("id").combine_chunks()
-    has_roles = "split" in rows.column_names and options.label != "split"
-    roles = rows.column("split").to_pylist() if has_roles else None
-    if options.splits is not None and Path(options.splits).exists():
-        splits = load_splits(options.splits).for_ids(ids.to_pylist())
-        _check_apart(splits, rows.column(options.group).to_pylist() if options.group else [], options)
-        splits.notes.append(f"splits are those of {options.splits}, whatever folds, repeats and near_duplicates say")
+    has_split = "split" in rows.column_names and options.label != "split"
+    split_names = rows.column("split").to_pylist() if has_split else None
+    groups = rows.column(options.group).to_pylist() if options.group else None
+    if (given := _given_splits(splits)) is not None:
+        used = given.for_ids(ids.to_pylist())
+        _check_groups(used, groups, options.group)
+        source = "given" if isinstance(splits, Splits) else f"those of {splits}"
+        note = f"splits are {source}: folds, repeats and near_duplicates are not used"
+        used = replace(used, notes=[*used.notes, note])
     else:
         cosine = options.near_duplicates
-        splits = make_splits(
+        used = make_splits(
             ids.to_pylist(),
             y,
             task=task,
-            split=roles,
-            groups=rows.column(options.group).to_pylist() if options.group else None,
+            split=split_names,
+            groups=groups,
             vectors=None if cosine == "off" else read_finite(first, layers[0].specs, ids),
             near_duplicates=None if cosine == "off" else cosine,
             folds=options.folds,
             repeats=options.repeats,
         )
-        if options.splits is not None:
-            splits.save(options.splits)
-    for reason, which in splits.left_out.items():
-        left_out[reason] = len(which)
+        if splits is not None and not isinstance(splits, Splits):
+            used.save(splits)
+    for reason, positions in used.left_out.items():
+        left_out[reason] = len(positions)
     texts = rows.column("text").to_pylist() if text else [None] * len(ids)
     uris = rows.column("uri").to_pylist()
-    return EvaluationRows(ids, uris, texts, y, task, splits, _validation(roles, len(ids)), left_out, layers)
+    validation = _validation_rows(split_names, len(ids))
+    return EvaluationRows(ids, uris, texts, y, task, used, validation, left_out, layers)
 
 
-def _check_apart(splits: Splits, groups: Sequence[Any], options: EvaluateOptions) -> None:
-    """Raise UsageError if saved splits have rows of one of the user's groups on both sides."""
-    for one in splits.resamples if groups else ():
-        sides = [{groups[row] for row in rows.tolist()} - {None} for rows in (one.train, one.test)]
-        if both := sides[0] & sides[1]:
+def _given_splits(splits: str | Path | Splits | None) -> Splits | None:
+    """Return splits that exist already; None for those that are to be made."""
+    if splits is None or isinstance(splits, Splits):
+        return splits
+    return load_splits(splits) if Path(splits).exists() else None
+
+
+def _check_groups(splits: Splits, groups: Sequence[Any] | None, name: str | None) -> None:
+    """Raise UsageError if splits have rows of one group both in training and in test."""
+    if groups is None:
+        return
+    for resample in splits.resamples:
+        train, test = ({groups[row] for row in rows.tolist()} - {None} for rows in (resample.train, resample.test))
+        if shared := train & test:
             raise UsageError(
-                f"the splits of {options.splits!r} have {len(both)} values of {options.group!r} both in training and "
-                f"in test, such as {next(iter(both))!r}: name a new file, for splits that keep them together"
+                f"splits must keep rows of one {name!r} together, and {len(shared)} values are both in training and "
+                f"in test, such as {next(iter(shared))!r}: make new splits, with a new file name"
             )
 
 
-def _validation(roles: Sequence[Any] | None, rows: int) -> npt.NDArray[np.bool_]:
-    named = None if roles is None else parse_split_names(roles)
-    return np.zeros(rows, bool) if named is None or "test" not in named else np.asarray(named == "validation", bool)
+def _validation_rows(split_names: Sequence[Any] | None, rows: int) -> npt.NDArray[np.bool_]:
+    names = None if split_names is None else parse_split_names(split_names)
+    return np.zeros(rows, bool) if names is None or "test" not in names else np.asarray(names == "validation", bool)
 
 
 def _layers(stores: Sequence[FeatureStore], options: EvaluateOptions) -> list[Layer]:
-    """Return the layers to compare: those named, of the stores that have them, or all."""
+    """Return the layers to compare: those of ``options``, in the stores that have them, or all."""
     if not options.layer:
         return [Layer(store, (spec,)) for store in stores for spec in store.spec.layers]
     layers = []
     for name in [options.layer] if isinstance(options.layer, str) else options.layer:
-        able = [store for store in stores if {part.strip() for part in name.split("+")} <= store.layers.keys()]
-        # One that no store has: the first says what there is.
-        layers += [Layer(store, store.select_layers(name)) for store in able or stores[:1]]
+        having = [store for store in stores if {part.strip() for part in name.split("+")} <= store.layers.keys()]
+        # For a layer that no store has, the first store raises the error and lists its layers.
+        layers += [Layer(store, store.select_layers(name)) for store in having or stores[:1]]
     return layers
 
 
-def _common(rows: pa.Table, store: FeatureStore, label: str, first: FeatureStore) -> tuple[pa.Table, int]:
-    """Return the rows that another store has too, and how many it has not."""
+def _common_rows(rows: pa.Table, store: FeatureStore, label: str, first: FeatureStore) -> tuple[pa.Table, int]:
+    """Return the rows that another store has too, and the number of the others."""
     names = ["id", label] if label in store.data_columns else ["id"]
-    theirs = store.to_arrow(names)
-    at = pc.index_in(rows.column("id"), value_set=theirs.column("id").combine_chunks())
-    both = rows.filter(pc.is_valid(at))
-    if not both.num_rows:
-        raise UsageError(f"{store.path!r} has none of the ids of {first.path!r}: embed the same items to compare them")
+    table = store.to_arrow(names)
+    positions = pc.index_in(rows.column("id"), value_set=table.column("id").combine_chunks())
+    common = rows.filter(pc.is_valid(positions))
+    if not common.num_rows:
+        raise UsageError(f"stores must hold the same items, and {store.path!r} has none of the ids of {first.path!r}")
     if label in names:
-        mine = both.column(label).to_pylist()
-        other = theirs.column(label).take(at.drop_null()).to_pylist()
-        labels = zip(both.column("id").to_pylist(), mine, other, strict=True)
-        if differing := [id for id, a, b in labels if b is not None and a != b]:
+        labels = common.column(label).to_pylist()
+        other_labels = table.column(label).take(positions.drop_null()).to_pylist()
+        triples = zip(common.column("id").to_pylist(), labels, other_labels, strict=True)
+        if differing := [id for id, a, b in triples if b is not None and a != b]:
             raise TrainingDataError(
-                f"{len(differing)} items have another {label} in {store.path!r} than in {first.path!r}, such as "
-                f"{differing[0]!r}: set both from one table with `embedpipe label`"
+                f"stores must agree on {label!r}, and {len(differing)} items differ between {first.path!r} and "
+                f"{store.path!r}, such as {differing[0]!r}: set both from one table with `embedpipe label`"
             )
-    return both, rows.num_rows - both.num_rows
+    return common, rows.num_rows - common.num_rows

@@ -1,13 +1,13 @@
 """``clip-lp``: the linear probe of CLIP (Radford et al., ICML 2021, appendix A.3).
 
-Multinomial logistic regression by scikit-learn's L-BFGS, at most 1,000 iterations, on the vectors as they are (the
-README of openai/CLIP does the same with a fixed C). The penalty, 1 / C, is searched for between 1e-6 and 1e6, in 8
-steps a decade, by accuracy on held-out rows: first every second decade, then the neighbours of the best at half the
-distance, and so on down to one step. Then all training rows are fitted with the best C and the test rows scored once.
+Multinomial logistic regression by scikit-learn's L-BFGS, at most 1,000 iterations, on unscaled vectors (the README of
+openai/CLIP does the same with a fixed C). C is searched between 1e-6 and 1e6, in 8 steps per decade, by accuracy on
+held-out rows: first every second decade, then the neighbours of the best value at half the distance, and so on down to
+one step. The model is then refitted on all training rows with the best C, and the test rows are scored once.
 
-Held out is the published validation split where there is one, as the paper does, else a fifth of the training rows,
-stratified and drawn with ``seed``; the paper names no share. Of equally good values of C the smallest is taken; the
-paper does not say. Of a class with one row nothing is held out.
+The held-out rows are the published validation split if there is one, as in the paper. Otherwise they are a stratified
+fifth of the training rows, drawn with ``seed``; the paper names no share. Among equally good values of C the smallest
+is chosen; the paper does not say which. Classes with a single row are not held out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, Vectors
 
-STEPS_A_DECADE = 8
-CS = [10.0 ** (step / STEPS_A_DECADE) for step in range(-6 * STEPS_A_DECADE, 6 * STEPS_A_DECADE + 1)]
-FIRST_STRIDE = 2 * STEPS_A_DECADE
+STEPS_PER_DECADE = 8
+CS = [10.0 ** (step / STEPS_PER_DECADE) for step in range(-6 * STEPS_PER_DECADE, 6 * STEPS_PER_DECADE + 1)]
+FIRST_STRIDE = 2 * STEPS_PER_DECADE
 MAX_ITER = 1000
 HELD_OUT_SHARE = 0.2
 
@@ -38,18 +38,18 @@ def run(problem: Problem) -> Outcome:
     train = np.setdiff1d(np.arange(len(y)), held_out)
     tried: dict[int, dict[str, Any]] = {}
     with one_blas_thread(X.nbytes < SMALL):
-        best, around = -1, list(range(0, len(CS), FIRST_STRIDE))
+        best, positions = -1, list(range(0, len(CS), FIRST_STRIDE))
         stride = FIRST_STRIDE
-        while around:
-            for at in around:
-                if at not in tried:
-                    tried[at] = _held_out_row(CS[at], X, y, train, held_out)
-            best = max(sorted(tried), key=lambda at: tried[at]["held_out_accuracy"])
+        while positions:
+            for position in positions:
+                if position not in tried:
+                    tried[position] = _try(CS[position], X, y, train, held_out)
+            best = max(sorted(tried), key=lambda position: tried[position]["held_out_accuracy"])
             stride //= 2
-            around = [at for at in (best - stride, best + stride) if stride and 0 <= at < len(CS)]
+            positions = [i for i in (best - stride, best + stride) if stride and 0 <= i < len(CS)]
         model = fit(X, y, CS[best])
         predicted = model.predict(problem.X_test)
-    figures = {
+    metrics = {
         "accuracy": float((predicted == problem.y_test).mean()),
         "mean_per_class_recall": float(
             recall_score(problem.y_test, predicted, average="macro", labels=np.unique(problem.y_test))
@@ -63,23 +63,23 @@ def run(problem: Problem) -> Outcome:
         "converged": bool(model.n_iter_.max() < MAX_ITER),
         "C from": CS[0],
         "C to": CS[-1],
-        "steps a decade": STEPS_A_DECADE,
+        "steps per decade": STEPS_PER_DECADE,
         "held out": "validation split" if problem.held_out is not None else f"{HELD_OUT_SHARE:.0%}, stratified",
         "held-out rows": len(held_out),
         "training rows": len(y),
         "seed": problem.seed,
     }
-    return Outcome(figures, settings, [tried[at] for at in sorted(tried)])
+    return Outcome(metrics, settings, [tried[position] for position in sorted(tried)])
 
 
 def fit(X: Vectors, y: Rows, C: float) -> Any:
-    """Fit scikit-learn's logistic regression; one that stops after `MAX_ITER` is what the protocol asks for, too."""
+    """Fit scikit-learn's logistic regression; the protocol accepts a fit that has not converged after `MAX_ITER`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=C, max_iter=MAX_ITER).fit(X, y)
 
 
-def _held_out_row(C: float, X: Vectors, y: Rows, train: Rows, held_out: Rows) -> dict[str, Any]:
+def _try(C: float, X: Vectors, y: Rows, train: Rows, held_out: Rows) -> dict[str, Any]:
     model = fit(X[train], y[train], C)
     iterations = int(model.n_iter_.max())
     accuracy = float((model.predict(X[held_out]) == y[held_out]).mean())
@@ -87,7 +87,7 @@ def _held_out_row(C: float, X: Vectors, y: Rows, train: Rows, held_out: Rows) ->
 
 
 def _held_out(y: Rows, seed: int) -> Rows:
-    """Draw a fifth of each class, one row at least, and none of a class that has but one."""
+    """Draw a fifth of each class, at least one row, but none of a class with a single row."""
     order = np.random.default_rng(seed).permutation(len(y))
     drawn = []
     for label in np.unique(y):
@@ -95,5 +95,5 @@ def _held_out(y: Rows, seed: int) -> Rows:
         drawn.append(rows[: min(max(1, round(HELD_OUT_SHARE * len(rows))), len(rows) - 1)])
     held_out = np.sort(np.concatenate(drawn))
     if not len(held_out):
-        raise TrainingDataError("every class has one row only: nothing can be held out to choose C on; label more rows")
+        raise TrainingDataError("at least one class must have 2 rows, to choose C on held-out rows: label more rows")
     return held_out

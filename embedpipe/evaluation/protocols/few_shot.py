@@ -1,13 +1,13 @@
-"""``few-shot``: accuracy by the number of labels a class, with intervals.
+"""``few-shot``: accuracy as a function of the number of labels per class, with intervals.
 
-For 1, 2, 4, 8, 16 and all labels a class, five times: rows are drawn anew (one order of all rows a draw, of which each
-size takes the first of each class, so that a curve goes through nested sets), and with them the folds on which
-`TunedLogisticRegression` chooses C inside the drawn rows; nothing is chosen on others (LAION-AI/CLIP_benchmark's issue
-125 is about a probe that does). A class with fewer rows gives what it has. With one label a class there is nothing to
-choose on, and C is the head's own default. With all, only the folds are drawn anew.
+For 1, 2, 4, 8, 16 and all labels per class, rows are drawn five times. A draw is one order of all rows; each number of
+labels takes the first rows of each class, so that the sets of one draw are nested. `TunedLogisticRegression` chooses C
+by folds of the drawn rows only, and the folds are drawn too (LAION-AI/CLIP_benchmark issue 125 describes a linear probe
+that chooses on other rows). Smaller classes give all their rows. With one label per class nothing can be chosen, and C
+is the default of the head. With all labels, only the folds differ between draws.
 
-The interval holds for other draws *and* other test rows: both are random and crossed, every draw being scored on every
-test row. See `crossed_interval`.
+The interval covers other draws *and* other test rows: both are random and crossed, because every draw is scored on
+every test row. See `crossed_interval`.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from scipy.stats import t as student
 from sklearn.model_selection import StratifiedKFold
 
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
-from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, few_of_each
+from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, first_of_each_class
 from embedpipe.splits.inner import FOLDS
 
-SIZES = (1, 2, 4, 8, 16)
+LABEL_COUNTS = (1, 2, 4, 8, 16)
 DRAWS = 5
 
 
 def run(problem: Problem) -> Outcome:
-    """Measure each size that is smaller than the largest class, and all rows."""
+    """Measure each number of labels below the size of the largest class, and all rows."""
     y = problem.y_train
     largest = int(np.bincount(y).max())
-    sizes = [size for size in SIZES if size < largest] + [largest]
-    right = np.zeros((len(sizes), DRAWS, len(problem.y_test)), bool)
-    rows = np.zeros((len(sizes), DRAWS), np.int64)
-    chosen: list[list[float]] = [[] for _ in sizes]
+    counts = [count for count in LABEL_COUNTS if count < largest] + [largest]
+    correct = np.zeros((len(counts), DRAWS, len(problem.y_test)), bool)
+    rows = np.zeros((len(counts), DRAWS), np.int64)
+    chosen: list[list[float]] = [[] for _ in counts]
     for draw in range(DRAWS):
         seed = problem.seed * DRAWS + draw
         order = np.random.default_rng(seed).permutation(len(y))
-        for at, size in enumerate(sizes):
-            some = few_of_each(order, y, size)
-            head = _head(y[some], seed).fit(problem.X_train[some], y[some])
-            right[at, draw] = head.predict(problem.X_test) == problem.y_test
-            rows[at, draw] = len(some)
-            chosen[at].append(head.C_)
+        for i, count in enumerate(counts):
+            drawn = first_of_each_class(order, y, count)
+            head = _head(y[drawn], seed).fit(problem.X_train[drawn], y[drawn])
+            correct[i, draw] = head.predict(problem.X_test) == problem.y_test
+            rows[i, draw] = len(drawn)
+            chosen[i].append(head.C_)
     details: list[dict[str, Any]] = []
-    for at, size in enumerate(sizes):
-        mean, low, high = crossed_interval(right[at])
-        about = {"size": "all" if size == largest else size, "training_rows": int(rows[at, 0])}
-        accuracies = right[at].mean(axis=1).tolist()
-        details.append(about | {"accuracy": mean, "low": low, "high": high, "draws": accuracies, "C": chosen[at]})
-    figures = {f"accuracy_{row['size']}": row["accuracy"] for row in details}
+    for i, count in enumerate(counts):
+        mean, low, high = crossed_interval(correct[i])
+        row = {"labels_per_class": "all" if count == largest else count, "training_rows": int(rows[i, 0])}
+        accuracies = correct[i].mean(axis=1).tolist()
+        details.append(row | {"accuracy": mean, "low": low, "high": high, "draws": accuracies, "C": chosen[i]})
+    metrics = {f"accuracy_{row['labels_per_class']}": row["accuracy"] for row in details}
     settings = {
         "head": "TunedLogisticRegression",
         "draws": DRAWS,
         "seeds": [problem.seed * DRAWS + draw for draw in range(DRAWS)],
-        "interval": "95 %, over draws and test rows",
+        "interval": "95 %, for other draws and other test rows",
     }
-    return Outcome(figures, settings, details)
+    return Outcome(metrics, settings, details)
 
 
 def _head(y: Rows, seed: int) -> TunedLogisticRegression:
-    """Return a head that chooses C on folds drawn with the seed, or takes its default where no class has two rows."""
+    """Return a head that chooses C by folds drawn with the seed, or has the default C if no class has two rows."""
     counts = np.bincount(y)
     most = int(counts.max())
     if most < 2:
@@ -69,29 +69,29 @@ def _head(y: Rows, seed: int) -> TunedLogisticRegression:
     return TunedLogisticRegression(cv=StratifiedKFold(min(FOLDS, most), shuffle=True, random_state=seed))
 
 
-def crossed_interval(right: npt.NDArray[np.bool_], level: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean with a confidence interval for draws and test rows that are both random.
+def crossed_interval(correct: npt.NDArray[np.bool_], level: float = 0.95) -> tuple[float, float, float]:
+    """Return the mean and its confidence interval if both draws and test rows are random.
 
     The variance of the mean of a two-way table without replication is at most s2(row means) / J + s2(column means) / n,
-    which counts the interaction twice (as does the pigeonhole bootstrap: Owen, Annals of Applied Statistics 1,
-    2007); degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946). Draws that are a large part of the one
-    training set have rows in common, which this leaves out: it holds for draws from these rows.
+    which counts the interaction twice (as the pigeonhole bootstrap does: Owen, Annals of Applied Statistics 1, 2007).
+    Degrees of freedom are those of Satterthwaite (Biometrics Bulletin 2, 1946). Large draws from one training set share
+    rows, which this ignores: the interval holds for draws from these rows.
 
     Parameters
     ----------
-    right : bool array (n_draws, n_test)
-    level : float
+    correct : bool array (n_draws, n_test)
+    level : float, default 0.95
 
     Returns
     -------
     mean, low, high : float
-        ``low`` and ``high`` within 0 and 1; equal to the mean where nothing varies.
+        ``low`` and ``high`` are within 0 and 1, and equal to the mean if nothing varies.
     """
-    draws, rows = right.shape
-    mean = float(right.mean())
-    parts = [(float(right.mean(axis=1).var(ddof=1)) / draws, draws - 1)]
+    draws, rows = correct.shape
+    mean = float(correct.mean())
+    parts = [(float(correct.mean(axis=1).var(ddof=1)) / draws, draws - 1)]
     if rows > 1:
-        parts.append((float(right.mean(axis=0).var(ddof=1)) / rows, rows - 1))
+        parts.append((float(correct.mean(axis=0).var(ddof=1)) / rows, rows - 1))
     variance = sum(part for part, _ in parts)
     if not variance:
         return mean, mean, mean

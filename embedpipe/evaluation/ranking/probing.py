@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import BackboneError, TrainingDataError
-from embedpipe.evaluation.differences import judged, ratio_of, repeats_of
+from embedpipe.evaluation.differences import TestAgainstBest, count_repeats, differences_of, test_train_ratio
 from embedpipe.evaluation.ranking.backbones import Candidate
 from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
 from embedpipe.evaluation.ranking.sampling import Drawn
@@ -167,17 +167,17 @@ def _measured(
 
 
 def _estimate(values: list[float], splits: Splits) -> Estimate:
-    mean, low, high = corrected_interval(values, ratio_of(splits), repeats=repeats_of(splits))
+    mean, low, high = corrected_interval(values, test_train_ratio(splits), repeats=count_repeats(splits))
     return Estimate(mean, low, min(high, 1.0))
 
 
 def _set_differences(rows: list[RankedBackbone], splits: Splits) -> None:
     """Hold every backbone against the first."""
-    ratio, repeats = ratio_of(splits), repeats_of(splits)
+    ratio, repeats = test_train_ratio(splits), count_repeats(splits)
     tests = [corrected_t(np.subtract(row.values, rows[0].values), ratio, MARGIN, repeats=repeats) for row in rows[1:]]
     found = [
-        (Estimate(test.mean, test.low, test.high), test.p, (test.worse, test.equal, test.better), TEST)
+        TestAgainstBest(Estimate(test.mean, test.low, test.high), test.p, (test.worse, test.equal, test.better), TEST)
         for test in tests
     ]
-    for row, difference in zip(rows[1:], judged(found, higher_is_better=True), strict=True):
+    for row, difference in zip(rows[1:], differences_of(found, higher_is_better=True), strict=True):
         row.difference = difference

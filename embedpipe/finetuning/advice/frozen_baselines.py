@@ -19,9 +19,9 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.evaluation import Evaluation, evaluate
-from embedpipe.evaluation.comparison.result import CandidateResult
+from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.differences import differences, estimates
-from embedpipe.evaluation.metrics import Answers
+from embedpipe.evaluation.metrics import Predictions
 from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
@@ -185,8 +185,8 @@ def _hits(found: Evaluation, splits: Splits) -> list[list[npt.NDArray[np.bool_]]
     return [np.split(each, np.cumsum(lengths)[:-1]) for each in own]
 
 
-def _answers(hits: npt.NDArray[np.bool_]) -> Answers:
-    return Answers(np.ones(len(hits), np.int64), hits.astype(np.int64))
+def _answers(hits: npt.NDArray[np.bool_]) -> Predictions:
+    return Predictions(np.ones(len(hits), np.int64), hits.astype(np.int64))
 
 
 def _chosen(
