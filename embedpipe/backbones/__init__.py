@@ -1,4 +1,4 @@
-"""Frozen pretrained networks: which ones exist, how one is loaded, and what it returns.
+"""Frozen pretrained networks: which exist, how they are loaded, and how they turn items into vectors.
 
 Names are imported on first use; the spec and the options need no torch. `__init__.pyi` lists them.
 """

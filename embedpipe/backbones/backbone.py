@@ -1,4 +1,4 @@
-"""A frozen network at work: payloads to what it takes, and that to vectors."""
+"""A frozen network that turns payloads into items, and items into vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engin
 from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
 from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
-from embedpipe.backbones.network import NOTHING, ImageNetwork, TextNetwork
+from embedpipe.backbones.network import NO_COUNTS, ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError, UsageError
 
@@ -28,47 +28,46 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 
 
 class Item(NamedTuple):
-    """One payload, ready for the network.
+    """One payload, prepared for the network.
 
     Parameters
     ----------
     value
-        What `Backbone.forward` takes a sequence of.
+        The prepared payload: `Backbone.forward` takes a sequence of these.
     size : int
-        What it is padded to: items of like sizes share a batch with little padding.
+        Its length, such as the tokens of a text: items of similar sizes share a batch with little padding.
     weight : int
-        What it holds in memory, relative to others: all tokens of a text.
+        How much memory it takes relative to other items: all tokens of a text.
     counts : mapping of str to int
-        What to tell the user of, summed over a run; see `embedpipe.embedding.summary`.
+        Events to report to the user, summed over a run; see `embedpipe.embedding.summary`.
     text : str, optional
-        The beginning of the text it was.
+        The beginning of the text.
     """
 
     value: Any
     size: int = 1
     weight: int = 1
-    counts: Mapping[str, int] = NOTHING
+    counts: Mapping[str, int] = NO_COUNTS
     text: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone(ABC):
-    """A frozen network, what is taken from it, and where it runs.
+    """A frozen network, the layers to capture, and the device it runs on; made by `load_backbone`.
 
-    Made by `load_backbone`. Networks are shared between backbones of the same process, so never train one.
+    Backbones of one process share their networks, so never train one.
 
     Parameters
     ----------
     spec : BackboneSpec
-        What decides the vectors.
+        Everything that decides the vectors.
     network : ImageNetwork or TextNetwork
         On ``device``, in eval mode, without gradients.
     device : torch.device
-        Where it runs.
     engine : Engine, optional
-        What runs it; torch, operator by operator, where there is none.
+        Runs the network; None runs it by torch, operator by operator.
     engines : dict of str to Engine
-        Those found before, by fingerprint.
+        Engines that were chosen before, by fingerprint of the spec.
     """
 
     spec: BackboneSpec
@@ -77,95 +76,97 @@ class Backbone(ABC):
     engine: Engine | None = dataclasses.field(default=None, repr=False)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
-    #: How many items are put in order of size together, so that those of like sizes share a batch.
+    #: So many items are sorted by size together, so that items of similar sizes share a batch.
     sorted_items: ClassVar[int] = 1
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Where the weights came from, and the versions of the libraries that run."""
+        """The origin of the weights, the engine, and the versions of the libraries."""
         packages = ("embedpipe", "torch", *self.network.libraries)
         versions = {name: importlib.metadata.version(name) for name in packages}
         return {"weights": self.network.origin, "engine": self.engine_name, **versions}
 
     @property
     def engine_name(self) -> str:
-        """What runs the network, in words."""
+        """The name of the engine, such as ``torch`` or ``OpenVINO 2026.4``."""
         return self.engine.name if self.engine is not None else "torch"
 
     @property
-    def reason(self) -> str:
-        """Why that runs it, in words; empty where nothing was looked at."""
+    def engine_reason(self) -> str:
+        """Why this engine was chosen; empty if no other was tried."""
         return self.engine.reason if self.engine is not None else ""
 
     @property
     def usual_batch(self) -> int:
-        """Items a forward pass takes where nobody says."""
+        """The default number of items in a forward pass."""
         return 256 if self.device.type == "cuda" else max(32, 2 * PART * cores())
 
     def to(self, device: torch.device | str) -> Backbone:
-        """Return this backbone on another device, with a copy of the network there; itself if it is there.
+        """Return this backbone on another device, with a copy of the network; itself if it is on that device already.
 
-        Raises UsageError if there is no such device, or it does not work.
+        Raises UsageError if the device does not exist or does not work.
         """
-        place = device if isinstance(device, torch.device) else choose_device(device)[0]
-        if place == self.device:
+        target = device if isinstance(device, torch.device) else choose_device(device)[0]
+        if target == self.device:
             return self
         if self.spec.precision == "int8":
-            raise UsageError("a backbone in int8 runs on the processor only: load one in bf16 for another device")
-        network = dataclasses.replace(self.network, module=copy.deepcopy(self.network.module).to(place))
-        return dataclasses.replace(self, network=network, device=place, engine=None, engines={})
+            raise UsageError(
+                "precision='int8' runs on the CPU only: load the backbone with precision='bf16' for another device"
+            )
+        network = dataclasses.replace(self.network, module=copy.deepcopy(self.network.module).to(target))
+        return dataclasses.replace(self, network=network, device=target, engine=None, engines={})
 
     @abstractmethod
     def prepare(self, payload: Any) -> Item:
-        """Turn a payload of a source into what the network takes. Safe to call from several threads.
+        """Turn a payload of a source into an item for the network. Thread-safe.
 
         Raises
         ------
         DecodeError
-            If the payload is nothing that the network embeds.
+            If the payload cannot be decoded.
         """
 
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-        """What `prepare` does, step by step, each with the name of its stage: the last one gives the Item."""
+        """The steps of `prepare`, each with the name of its stage; the last one returns the Item."""
         return (("decode", self.prepare),)
 
     def collate(self, values: Sequence[Any]) -> Any:
-        """Return what `forward` takes instead of the values, ready on the device."""
+        """Return the values as one batch on the device, which `forward` takes as well."""
         return values
 
     @abstractmethod
     def forward(self, values: Sequence[Any]) -> dict[str, npt.NDArray[np.float32]]:
-        """Embed the values of items that `prepare` gave.
+        """Embed the values of items that `prepare` returned.
 
         Returns
         -------
         dict of str to ndarray of float32, shape (n, dim)
-            The vectors of each layer of the spec, by column.
+            Column of the store -> vectors, for each layer of the spec.
 
         Raises
         ------
         BackboneError
-            If a value is none of this backbone's, or something has made the network trainable.
+            If a value has the wrong shape or type, or the network was made trainable.
         torch.OutOfMemoryError
             If the batch is too large for the device.
         """
 
     def accelerated(self, items: int) -> Self:
-        """Return this backbone on the engine that embeds so many items soonest here; see `choose_engine`.
+        """Return this backbone on the engine that embeds ``items`` items soonest; see `choose_engine`.
 
-        What is found stays for the next call. The vectors are the same within the declared precision.
+        Later calls reuse the engine. The vectors are the same within the declared precision.
         """
         if self.device.type != "cpu" or self.one_thread or items < FEWEST or self.spec.precision == "int8":
             return self
         return self._on(lambda trial: choose_engine(trial, self._by_torch(trial.names), items))
 
     def ready(self) -> Self:
-        """Return this backbone with the engine that its precision needs. Raises BackboneError if it cannot be had."""
+        """Return this backbone with the engine that its precision requires. Raises BackboneError if there is none."""
         return self._on(quantised_engine) if self.spec.precision == "int8" else self
 
     def _on(self, choose: Callable[[Trial], Engine]) -> Self:
-        """Return this backbone on the engine that is chosen in a trial, or was before."""
+        """Return this backbone on the engine that ``choose`` returns for a trial, or that was chosen before."""
         key = self.spec.fingerprint()
         engine = self.engines.get(key)
         if engine is None:
@@ -178,28 +179,28 @@ class Backbone(ABC):
         return dataclasses.replace(self, engine=engine)
 
     def gain(self, precision: Precision) -> float:
-        """Return how many times as fast the network runs here in another precision, measured.
+        """Measure how many times as fast the network runs on this machine in another precision.
 
-        1 where there is nothing to gain. Raises whatever the network raises in that precision.
+        The gain is 1 for word vectors and on Apple's GPU. Raises whatever the network raises in that precision.
         """
         if self.one_thread or self.device.type == "mps":
             return 1.0
         other = dataclasses.replace(self, spec=dataclasses.replace(self.spec, precision=precision), engine=None)
         trial = self._trial()
         batches = [tuple(tensor.to(self.device) for tensor in batch) for batch in trial.load]
-        # Each on its own best engine, or the gain would be the engine's.
-        engines = [one.accelerated(MANY).engine or one._by_torch(trial.names) for one in (self, other)]
+        # Each precision runs on its fastest engine, or the gain would include that of the engine.
+        engines = [b.accelerated(MANY).engine or b._by_torch(trial.names) for b in (self, other)]
         with FORWARD:
             return speedup(engines[1], engines[0], batches)
 
     @property
     def one_thread(self) -> bool:
-        """Whether the network only looks vectors up, on one thread."""
+        """Whether the network only looks up vectors, on one thread."""
         return isinstance(self.network, TextNetwork) and self.network.one_thread
 
     @abstractmethod
     def _trial(self) -> Trial:
-        """Return what engines are tried on."""
+        """Return the batches on which engines are compared."""
 
     def _by_torch(self, names: tuple[str, ...]) -> TorchEngine:
         embedder = Embedder(self.network, self.spec.layers, names)
@@ -208,7 +209,10 @@ class Backbone(ABC):
     def _run(
         self, batches: Sequence[tuple[Tensor, ...]], counts: Sequence[int], names: tuple[str, ...]
     ) -> list[Vectors]:
-        """Run the network on batches of so many items, of tensors of these names; return the vectors by column."""
+        """Run the network on batches and return each batch's vectors by column.
+
+        ``counts`` are the items of each batch, ``names`` the names of its tensors.
+        """
         self._check_frozen()
         engine = self.engine if self.engine is not None and self.engine.names == names else self._by_torch(names)
         with FORWARD:
@@ -218,14 +222,14 @@ class Backbone(ABC):
             for layer, vector in zip(layers, vectors, strict=True):
                 if vector.shape != (count, layer.dim):
                     raise BackboneError(
-                        f"layer {layer.name!r} gave {vector.shape} for {count} items of {layer.dim} values"
+                        f"layer {layer.name!r} must return shape ({count}, {layer.dim}), got {vector.shape}"
                     )
         return [{layer.column: v for layer, v in zip(layers, vectors, strict=True)} for vectors in outputs]
 
     def _check_frozen(self) -> None:
         module = self.network.module
-        if any(part.training for part in module.modules()) or any(p.requires_grad for p in module.parameters()):
+        if any(m.training for m in module.modules()) or any(p.requires_grad for p in module.parameters()):
             raise BackboneError(
-                "something has put the network into train mode or made its parameters trainable, so its vectors would "
-                "change: call .eval() and .requires_grad_(False) on it, or load a network of your own for training"
+                "the network must be frozen, but it is in train mode or has trainable parameters, so its vectors would "
+                "change: call .eval() and .requires_grad_(False), or train a copy of the network"
             )

@@ -1,4 +1,4 @@
-"""Images to pixels, pixels to vectors."""
+"""The backbone of images: from images to pixels, from pixels to vectors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from embedpipe.decoding import Picture, decode_pixels, to_pixels
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
-#: What an `Embedder` takes of images.
+#: The names of the tensors that an `Embedder` of images takes.
 NAMES = ("pixels",)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageBackbone(Backbone):
-    """A `Backbone` that embeds pictures."""
+    """A `Backbone` that embeds images."""
 
     network: ImageNetwork = dataclasses.field(repr=False)
 
@@ -46,13 +46,13 @@ class ImageBackbone(Backbone):
         Raises
         ------
         DecodeError
-            If the payload is no picture.
+            If the payload is not an image that can be decoded.
         """
         return self._resize(self._decode(payload))
 
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-        """What `prepare` does, step by step; see `Backbone.steps`."""
+        """Decode, then resize; see `Backbone.steps`."""
         return (("decode", self._decode), ("resize", self._resize))
 
     def _decode(self, payload: Any) -> Picture:
@@ -62,19 +62,19 @@ class ImageBackbone(Backbone):
         return Item(to_pixels(picture, self._recipe))
 
     def forward(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
-        """Embed pictures of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""
+        """Embed images of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""
         batch = self.collate(values)
         return self._run([(batch,)], [len(batch)], NAMES)[0]
 
     def collate(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Tensor:
-        """Return pictures as one tensor on the device, uint8 (n, h, w, 3). Raises BackboneError if they are none."""
+        """Return images as one tensor on the device, uint8 (n, h, w, 3). Raises BackboneError for other arrays."""
         if isinstance(values, Tensor):
             return values
         batch = values if isinstance(values, np.ndarray) else np.stack(values)
         expected = (*self._recipe.crop, 3)
         if batch.dtype != np.uint8 or batch.shape[1:] != expected:
             raise BackboneError(
-                f"the batch is {batch.dtype} {batch.shape}, not uint8 (n, {', '.join(map(str, expected))})"
+                f"the batch must be uint8 (n, {', '.join(map(str, expected))}), got {batch.dtype} {batch.shape}"
             )
         pixels = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         if self.device.type == "cuda":
@@ -84,10 +84,10 @@ class ImageBackbone(Backbone):
     def _trial(self) -> Trial:
         height, width = self._recipe.crop
         rng = np.random.default_rng(0)
-        # Noise with edges, so that every layer has something to do.
+        # Blocks of noise have edges, so that every layer has input to respond to.
         blocks = rng.integers(0, 256, (2 * PART * cores(), height // 8 + 1, width // 8 + 1, 3))
-        pictures = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].astype(np.uint8)
-        load = torch.from_numpy(np.ascontiguousarray(pictures))
+        images = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].astype(np.uint8)
+        load = torch.from_numpy(np.ascontiguousarray(images))
         return Trial(
             Embedder(self.network, self.spec.layers, NAMES), self.spec, self.device, NAMES, (load[:3],), [(load,)]
         )

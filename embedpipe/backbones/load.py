@@ -1,4 +1,4 @@
-"""From options to a backbone: find the provider, build the network once, take the layers."""
+"""From options to a backbone: find the provider, build the network once, plan the layers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from embedpipe.sources.options import Modality
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import LoadBackboneParameters
 
-#: Networks that are kept for the next `load_backbone` of the same options: clones never load again.
-KEPT = 4
+#: Networks that stay in memory for later calls of `load_backbone`: the last used ones.
+CACHED_NETWORKS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Loaded:
     provider: str
     network: ImageNetwork | TextNetwork
     weights_sha256: str
-    #: What was asked of the network before: each new question costs a forward pass.
+    #: Planned layers by options, as each plan costs a forward pass.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict)
 
@@ -50,28 +50,30 @@ _lock = threading.Lock()
 
 
 def resolve_options(options: BackboneOptions) -> BackboneOptions:
-    """Return options with the backbone and the modality filled in where the user leaves them open.
+    """Return options with the backbone and the modality filled in if they were left open.
 
     Raises
     ------
     UsageError
-        If the backbone does not embed the modality, or an option is not for it.
+        If the backbone does not embed the modality, or an option does not apply to it.
     UnknownBackboneError
-        If there is no provider of that name.
+        If no provider has that name.
     """
     backbone = options.backbone or DEFAULT_BACKBONES[options.modality or "image"]
     known = modalities_of(backbone)
     modality: Modality = options.modality or known[0]
     if modality not in known:
-        other = f"take a backbone of {modality}s, one is {DEFAULT_BACKBONES[modality]}"
-        raise UsageError(f"{backbone} embeds {known[0]}s, not {modality}s: {other}")
-    for name, given, takes in (
+        raise UsageError(
+            f"{backbone} embeds {known[0]}s, not {modality}s: use a backbone of {modality}s, such as "
+            f"{DEFAULT_BACKBONES[modality]}"
+        )
+    for name, is_set, takes in (
         ("chunk", options.chunk, "text"),
         ("frequencies", options.frequencies is not None, "text"),
         ("decode", options.decode != "full", "image"),
     ):
-        if given and modality != takes:
-            raise UsageError(f"{name} is for {takes}s, and {backbone} embeds {modality}s here: leave it out")
+        if is_set and modality != takes:
+            raise UsageError(f"{name} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
     return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 
@@ -84,7 +86,7 @@ def load_backbone(
 ) -> Backbone:
     """Load a frozen pretrained network that embeds images or texts.
 
-    A network is built once per process: later calls with the same weights share it, also when they take other layers.
+    The network is built once per process: later calls with the same weights share it, also with other layers.
 
     Parameters
     ----------
@@ -105,11 +107,11 @@ def load_backbone(
     UsageError
         If the device, a layer, a pooling or another option does not exist or does not fit the backbone.
     UnknownBackboneError
-        If there is no provider or network of that name.
+        If no provider or network has that name.
     WeightsError
-        If the weights do not fit or cannot be had; the message names the file to provide.
+        If the weights do not fit or cannot be downloaded; the message names the file to provide.
     BackboneError
-        If the network cannot be used as asked.
+        If the network cannot be built or run.
 
     Examples
     --------
@@ -126,30 +128,30 @@ def load_backbone(
 
 
 def load_with_options(options: BackboneOptions, device: torch.device | str | None = None) -> Backbone:
-    """Load the backbone that the options describe; `load_backbone` for callers that have the options object.
+    """Load a backbone; the same as `load_backbone` with the options as one object.
 
     Raises what `load_backbone` raises.
     """
     options = resolve_options(options)
-    place = device if isinstance(device, torch.device) else choose_device(device)[0]
-    loaded = _load(options, place)
-    network = _tower(loaded.network, options)
-    asked = (options.modality, options.layer, options.drop_last, options.pooling)
-    if asked not in loaded.layers:
-        loaded.layers[asked] = _plan(options, network)
+    target = device if isinstance(device, torch.device) else choose_device(device)[0]
+    loaded = _load(options, target)
+    network = _encoder(loaded.network, options)
+    key = (options.modality, options.layer, options.drop_last, options.pooling)
+    if key not in loaded.layers:
+        loaded.layers[key] = _plan(options, network)
     spec = BackboneSpec(
         provider=loaded.provider,
         name=network.name,
         weights_sha256=loaded.weights_sha256,
         pretrained=network.pretrained,
-        layers=loaded.layers[asked],
+        layers=loaded.layers[key],
         preprocessing=network.preprocessing,
         precision=options.precision,
         modality="text" if isinstance(network, TextNetwork) else "image",
     )
     if isinstance(network, TextNetwork):
-        return TextBackbone(spec, network, place, engines=loaded.engines).ready()
-    return ImageBackbone(spec, network, place, engines=loaded.engines).ready()
+        return TextBackbone(spec, network, target, engines=loaded.engines).ready()
+    return ImageBackbone(spec, network, target, engines=loaded.engines).ready()
 
 
 @takes_options(BackboneOptions)
@@ -174,29 +176,32 @@ def describe_layers(backbone: str | None = None, **options: Unpack[LoadBackboneP
     provider, _ = split_name(chosen.backbone)
     if chosen.weights == "default" and provider in ("timm", "torchvision", "open_clip"):
         chosen = dataclasses.replace(chosen, weights="none")
-    return find_stages(_tower(_load(chosen, torch.device("cpu")).network, chosen))
+    return find_stages(_encoder(_load(chosen, torch.device("cpu")).network, chosen))
 
 
-def _tower(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:
-    """Return the network of the modality that is asked for, reading as it is asked to."""
+def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:
+    """Return the network, or its encoder, for the modality of the options, with their way of decoding or chunking."""
     if options.modality == "image":
         if isinstance(network, TextNetwork):
-            raise UsageError(f"{options.backbone} embeds texts: say so with --modality text, or name a text column")
+            raise UsageError(
+                f"{options.backbone} embeds texts: set modality='text' (--modality text), or name a text column"
+            )
         if options.decode == network.preprocessing.decode:
             return network
         recipe = dataclasses.replace(network.preprocessing, decode=options.decode)
         return dataclasses.replace(network, preprocessing=recipe)
-    tower = network if isinstance(network, TextNetwork) else network.text
-    if tower is None:
-        raise UsageError(f"{options.backbone} has no tower for texts")
-    if options.chunk and not tower.chunks:
-        why = "reads whole texts" if tower.preprocessing.max_tokens is None else "is read by its own library only"
-        raise UsageError(f"chunk is for texts that are cut into tokens here; {options.backbone} {why}: leave it out")
-    return dataclasses.replace(tower, preprocessing=dataclasses.replace(tower.preprocessing, chunk=options.chunk))
+    encoder = network if isinstance(network, TextNetwork) else network.text
+    if encoder is None:
+        raise UsageError(f"{options.backbone} has no encoder for texts")
+    if options.chunk and not encoder.chunks:
+        reads_all = encoder.preprocessing.max_tokens is None
+        why = "reads whole texts" if reads_all else "is tokenised by its own library, which does not split texts"
+        raise UsageError(f"chunk does not apply: {options.backbone} {why}. Leave it out")
+    return dataclasses.replace(encoder, preprocessing=dataclasses.replace(encoder.preprocessing, chunk=options.chunk))
 
 
 def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tuple[LayerSpec, ...]:
-    """Find the layers asked for, and their dimensions."""
+    """Return the layers of the options with their poolings and dimensions."""
     names = options.layer or (FEATURES,)
     with torch.inference_mode():
         if options.drop_last:
@@ -207,14 +212,13 @@ def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tupl
 def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
     if dropped >= len(stages):
         raise UsageError(
-            f"drop_last={dropped} leaves nothing: {backbone} has {len(stages)} stages, "
-            f"so at most {len(stages) - 1} can go"
+            f"drop_last must be <= {len(stages) - 1}, as {backbone} has {len(stages)} stages, got {dropped}"
         )
     return stages[-1 - dropped]
 
 
 def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
-    """Return a loaded network from the process's cache, or build it."""
+    """Return a network from the cache of this process, or build it."""
     provider, name = split_name(options.backbone)
     files = [Path(file) for file in (name, options.weights, options.frequencies) if file]
     key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
@@ -225,26 +229,28 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
             sha256 = hash_tensors(network.module.state_dict())
             network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
             _cache[key] = _Loaded(built_by, network, sha256)
-            if len(_cache) > KEPT:
+            if len(_cache) > CACHED_NETWORKS:
                 _cache.popitem(last=False)
         _cache.move_to_end(key)
         return _cache[key]
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return sizes and times of a file, or of those in a folder, so that a changed one is read again."""
-    with contextlib.suppress(RuntimeError):  # there is no such user
+    """Return the size and time of a file, or of all files of a folder, so that changed files are read again."""
+    with contextlib.suppress(RuntimeError):  # ~user without such a user
         path = path.expanduser()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files if file.exists())
 
 
 def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, ImageNetwork | TextNetwork]:
-    """Have the provider build a network; return it with the provider's name in the spec."""
+    """Let the provider build a network; return the provider's name for the spec, and the network."""
     if provider == "checkpoint":
         return provider, _build_checkpoint(options, name)
     if options.arch is not None:
-        raise UsageError(f"arch={options.arch!r} is for checkpoint/PATH: {options.backbone} names its architecture")
+        raise UsageError(
+            f"arch applies to checkpoint/PATH, but {options.backbone} names its architecture, got arch={options.arch!r}"
+        )
     source = get_provider(provider)
     weights: Weights
     match options.weights:
@@ -257,30 +263,38 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
     network = source.load(name, weights, options.offline)
     if options.frequencies is not None:
         if isinstance(network, ImageNetwork) or network.with_frequencies is None:
-            raise UsageError(f"frequencies={options.frequencies!r} is for word-vectors/, not for {options.backbone}")
+            raise UsageError(
+                f"frequencies applies to word-vectors/ only, not to {options.backbone}, got {options.frequencies!r}"
+            )
         network = network.with_frequencies(Path(options.frequencies).expanduser())
     return provider, network
 
 
 def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
     if options.weights != "default":
-        raise UsageError(f"weights={options.weights!r}: {options.backbone} is a weights file itself; leave weights out")
+        raise UsageError(
+            f"{options.backbone} is a weights file itself: leave weights out, got weights={options.weights!r}"
+        )
     checkpoint = read_checkpoint(path)
     arch = options.arch or checkpoint.arch
     if arch is None:
         raise WeightsError(
-            f"{path!r} does not name its architecture: give it with --arch timm/NAME or torchvision/NAME"
+            f"{path!r} does not name its architecture: set arch='timm/NAME' (--arch timm/NAME) or 'torchvision/NAME'"
         )
     if "/" not in arch and ":" not in arch:
         arch = f"timm/{arch}"
     provider, name = split_name(arch)
     if provider == "checkpoint" or (provider == "python" and options.arch is None):
-        raise WeightsError(f"{path!r} names {arch!r} as its architecture, which a file must not: give one with --arch")
+        raise WeightsError(
+            f"{path!r} names {arch!r} as its architecture, which a file must not: set arch (--arch) yourself"
+        )
     if checkpoint.weights.folder and checkpoint.arch != arch:
-        raise UsageError(f"arch={arch!r}, but the folder {path!r} is of {checkpoint.arch!r}: leave arch out")
+        raise UsageError(f"the folder {path!r} holds {checkpoint.arch!r}, but arch={arch!r}: leave arch out")
     network = get_provider(provider).load(name, checkpoint.weights, options.offline)
     if not isinstance(network, ImageNetwork):
-        raise UsageError(f"arch={arch!r} embeds texts, and checkpoint/ is for images: take {arch} with --weights")
+        raise UsageError(
+            f"checkpoint/ is for images, but {arch} embeds texts: use {arch} as the backbone, with weights (--weights)"
+        )
     return dataclasses.replace(
         network,
         name=f"python:{network.name}" if provider == "python" else arch,

@@ -1,4 +1,4 @@
-"""What a provider gives, and what it is asked for: the whole of the plug-in interface."""
+"""The plug-in interface: a provider builds an `ImageNetwork` or `TextNetwork` from a name and weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from embedpipe.errors import BackboneError
 
 StateDict = dict[str, Tensor]
 
-#: Where there is nothing to count.
-NOTHING: Mapping[str, int] = MappingProxyType({})
+#: The counts of an item without events.
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
-#: Runs a module on a batch, normalised pixels (n, 3, h, w) or a tokenizer's tensors, and returns its features: what
-#: it feeds its classifier.
+#: Runs a module on a batch, normalised pixels (n, 3, h, w) or a tokenizer's tensors, and returns its features: the
+#: input of its classifier.
 Features = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights that were read from a file: tensors by name, and where they came from.
+    """Weights that were read from a file: tensors by name, and their origin in words.
 
-    ``folder`` is set where the file lies in a folder with timm's ``config.json``.
+    ``folder`` is set if the file is in a folder with timm's ``config.json``.
     """
 
     state: StateDict
@@ -38,72 +38,71 @@ class StoredWeights:
     folder: Path | None = None
 
 
-#: Which weights a provider is asked for: its published ones, random ones, or these. A provider with
-#: ``reads_files = True`` is given the path of a user's file or folder, the others its tensors.
+#: The weights that a provider is to load: its published ones, random ones, or the user's. A provider with
+#: ``reads_files = True`` gets the path of the user's file or folder, other providers get its tensors.
 Weights = Literal["default", "none"] | StoredWeights | Path
 
 
 class Tokens(NamedTuple):
-    """One text as a network takes it.
+    """The tokens of one text.
 
     Parameters
     ----------
     pieces : tuple
-        What `Tokenizer.collate` puts into batches: one piece, or several of a text that is read in chunks.
+        The parts that `Tokenizer.collate` puts into batches: one, or several for a long text.
     sizes : tuple of int
-        How much each piece is to compute, in tokens where those are known: pieces of one size share a batch
-        without padding.
+        The length of each piece, in tokens if those are known: pieces of the same size need no padding in a batch.
     counts : mapping of str to int
-        What the user should hear of, summed over a run; see `embedpipe.embedding.summary`.
+        Events to report to the user, summed over a run; see `embedpipe.embedding.summary`.
     """
 
     pieces: tuple[Any, ...]
     sizes: tuple[int, ...]
-    counts: Mapping[str, int] = NOTHING
+    counts: Mapping[str, int] = NO_COUNTS
 
 
 class Tokenizer(Protocol):
-    """Turns texts into what a network's module takes. Safe to use from several threads."""
+    """Turns texts into tensors for a network's module. Thread-safe."""
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the tokens of a text: all of it in pieces if ``whole``, or as much of it as one piece holds."""
+        """Return the tokens of a text: the whole text in pieces if ``whole``, else its beginning in one piece."""
 
     def collate(self, pieces: Sequence[Any]) -> dict[str, Tensor]:
         """Return the batch of pieces of several texts, on the CPU.
 
-        ``attention_mask`` (n, length) marks the tokens that count, where there is padding to tell them from.
+        ``attention_mask`` (n, length), if present, is 1 for tokens and 0 for padding.
         """
 
 
 @dataclass(frozen=True)
 class TextNetwork:
-    """A network of texts as its provider built it, on the CPU.
+    """A network for texts, as its provider built it on the CPU.
 
     Parameters
     ----------
     name, origin, pretrained
         As in `ImageNetwork`.
     module : torch.nn.Module
-        Its state is hashed; ``features`` calls it.
+        Its weights are hashed; ``features`` calls it.
     preprocessing : TextPreprocessing
-        What is declared of the tokens; ``chunk`` is the user's to say.
+        The declaration of the tokens for the spec; ``chunk`` is set by the user's options.
     tokenizer : Tokenizer
     features : callable
         ``features(module, batch)`` returns vectors (n, dim), or tokens (n, length, dim) to be pooled.
     class_token : bool
-        Whether the first token of a text stands for all of it.
+        Whether the first token is a class token.
     normalised : bool
-        Whether its vectors have length 1: then those averaged over chunks get it, too.
+        Whether its vectors have length 1; means over pieces are then scaled to length 1 as well.
     token_weights : callable, optional
         ``token_weights(module, batch)`` returns the weight of each token (n, length), for the pooling ``sif``.
     with_frequencies : callable, optional
         ``with_frequencies(path)`` returns this network with token weights from a file of words and their counts.
     chunks : bool
-        Whether its tokenizer can give all of a long text in pieces.
+        Whether its tokenizer can split a long text into pieces.
     batch_size : int, optional
-        Items that a forward pass takes where nobody says.
+        The default number of items in a forward pass.
     one_thread : bool
-        Whether its pass waits for memory and not for arithmetic, so that more threads would only spin.
+        Whether it only looks up vectors, which more threads do not speed up.
     libraries : tuple of str
         The packages whose versions go into the provenance.
     """
@@ -127,31 +126,31 @@ class TextNetwork:
 
 @dataclass(frozen=True)
 class ImageNetwork:
-    """A network of images as its provider built it, on the CPU.
+    """A network for images, as its provider built it on the CPU.
 
     Parameters
     ----------
     name : str
-        What the spec calls it, without the provider: the same for two spellings of the same thing.
+        Its canonical name for the spec, without the provider.
     module : torch.nn.Module
         Takes float32 (n, 3, h, w).
     preprocessing : Preprocessing
         The published recipe for its pixels.
     origin : str
-        Where the weights came from, in words: a file, a package, a hub repository, a seed.
+        Where the weights came from, in words: a file, a package, a hub repository or a seed.
     pretrained : bool
         False for random weights.
     features : callable
-        ``features(module, pixels)`` returns what the network feeds its classifier; the module's own
-        output if there is no classifier. See `input_of`.
+        ``features(module, pixels)`` returns the input of the network's classifier, or the module's output if it has
+        no classifier. See `input_of`.
     prefix_tokens : int
-        How many tokens come before the patches in its token sequences.
+        The number of tokens before the patches in its token sequences.
     class_token : bool
         Whether the first of them is a class token.
     channels_last : bool
-        Whether its maps are (n, h, w, c), where their shape leaves that open.
+        Whether its feature maps are (n, h, w, c) if their shape does not tell.
     text : TextNetwork, optional
-        The tower of texts whose vectors lie in the same space; it shares the module.
+        The text encoder whose vectors lie in the same space; it shares the module.
     libraries : tuple of str
         The packages whose versions go into the provenance.
     """
@@ -173,26 +172,26 @@ class ImageNetwork:
 class Provider(Protocol):
     """A source of networks; a plug-in's entry point in ``embedpipe.backbones`` names an instance or a class of it.
 
-    An attribute ``modalities``, such as ``("text",)``, says what its networks embed; images where there is none.
+    An optional attribute ``modalities``, such as ``("text",)``, lists what its networks embed; the default is images.
     """
 
     def names(self) -> list[str]:
-        """Return the names it has, or an empty list where they cannot be told."""
+        """Return the names of its networks, or an empty list if they cannot be listed."""
 
     def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
-        """Build a network; one with two towers is returned as that of images.
+        """Build a network; one with encoders for images and texts is returned as an `ImageNetwork`.
 
         Raises
         ------
         UnknownBackboneError
-            If there is no network of that name.
+            If no network has that name.
         WeightsError
-            If the weights do not fit, or cannot be had.
+            If the weights do not fit or cannot be downloaded.
         """
 
 
 class _ReachedClassifier(BaseException):
-    """Carries the classifier's input out of the forward pass; no error, so no ``except Exception`` stops it."""
+    """Carries the classifier's input out of the forward pass; not an Exception, so that no handler stops it."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -203,7 +202,7 @@ def _leave(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
-    if torch.compiler.is_exporting():  # an exporter loses its place when a module is left so
+    if torch.compiler.is_exporting():  # exporters cannot trace an exception
         return _run_through(classifier, module, pixels)
     handle = module.get_submodule(classifier).register_forward_pre_hook(_leave)
     try:
@@ -212,19 +211,19 @@ def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
         return reached.value
     finally:
         handle.remove()
-    raise BackboneError(f"the classifier {classifier!r} of {type(module).__name__} is never called")
+    raise BackboneError(f"the forward pass of {type(module).__name__} never calls its classifier {classifier!r}")
 
 
 def _run_through(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
-    taken: list[Any] = []
-    handle = module.get_submodule(classifier).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    inputs: list[Any] = []
+    handle = module.get_submodule(classifier).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     try:
         module(pixels)
     finally:
         handle.remove()
-    return taken[-1]
+    return inputs[-1]
 
 
 def input_of(classifier: str) -> Features:
-    """Return a `ImageNetwork.features` that gives the input of the module of that dotted name."""
+    """Return a function for `ImageNetwork.features` that returns the input of the module with that dotted name."""
     return partial(_run_until, classifier)

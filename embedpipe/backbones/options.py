@@ -1,4 +1,4 @@
-"""Which backbone to load and what to take from it: the options that the command line and Python share."""
+"""The options of a backbone, which the command line and Python share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedpipe.decoding.recipe import Decode
 from embedpipe.errors import UsageError, nearest
 from embedpipe.sources.options import Modality
 
-#: What is loaded where no backbone is named: its weights are on the machine already.
+#: The backbones that are loaded by default; installed packages carry their weights.
 DEFAULT_BACKBONES: dict[Modality, str] = {
     "image": "timm/tf_efficientnet_lite0",
     "text": "sentence-transformers/all-MiniLM-L6-v2",
@@ -20,70 +20,78 @@ DEFAULT_BACKBONES: dict[Modality, str] = {
 
 @dataclass(frozen=True, slots=True)
 class BackboneOptions:
-    """Which network, which weights, which of its layers.
+    """The network, its weights and the layers to capture.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
 
     Raises
     ------
     UsageError
-        If a value is not one of those there are, or two options contradict each other.
+        If a value is unknown, or two options contradict each other.
     """
 
     backbone: str = field(
         default="",
         metadata={
-            "help": "The network, as PROVIDER/NAME: see `embedpipe backbones`. "
+            "help": "The network, as PROVIDER/NAME; `embedpipe backbones` lists them. "
             f"By default {DEFAULT_BACKBONES['image']} for images and {DEFAULT_BACKBONES['text']} for texts."
         },
     )
     weights: str = field(
         default="default",
         metadata={
-            "help": "'default' (published weights), 'none' (random, seeded), or your own: a .pth or .safetensors file; "
-            "for texts the model's folder or the file of word vectors."
+            "help": "'default' (published weights), 'none' (random, seeded), or a path: a .pth or .safetensors file, "
+            "for texts a model's folder or a file of word vectors."
         },
     )
     arch: str | None = field(
         default=None,
-        metadata={"help": "Architecture of a checkpoint/ that does not name its own, such as timm/resnet18."},
+        metadata={"help": "Architecture of a checkpoint/PATH that does not name it, such as timm/resnet18."},
     )
     layer: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "A module's dotted name, or 'features' (the default): may be given several times."},
+        metadata={
+            "help": "Layer to capture: a module's dotted name, or 'features' (the default). May be given several times."
+        },
     )
     drop_last: int = field(
-        default=0, metadata={"help": "Leave out the last N of the stages that `backbones NAME --layers` lists."}
+        default=0,
+        metadata={"help": "Leave out the last N stages; `embedpipe backbones NAME --layers` lists the stages."},
     )
     pooling: Pooling | None = field(
         default=None,
         metadata={
-            "help": "How maps and tokens become a vector: avg (or mean), cls, max, flatten or none, for word vectors "
-            "also sif; chosen by shape if not given."
+            "help": "How feature maps and tokens become one vector: avg (or mean), cls, max, flatten or none, and sif "
+            "for word vectors. By default chosen by the shape of the layer's output."
         },
     )
     modality: Modality | None = field(
-        default=None, metadata={"help": "image or text, where the backbone embeds both, or none is named."}
+        default=None, metadata={"help": "image or text, for a backbone that embeds both, or if no backbone is named."}
     )
     chunk: bool = field(
         default=False,
         metadata={
-            "help": "Read texts that are too long for the network in pieces, and average; else only their start."
+            "help": "Split texts that are too long for the network into pieces and average the vectors. By default "
+            "only their beginning is read."
         },
     )
     frequencies: str | None = field(
         default=None,
-        metadata={"help": "File of words and their counts, for --pooling sif; else taken from the vectors' order."},
+        metadata={
+            "help": "File of words and their counts, for pooling sif. By default taken from the order of the vectors."
+        },
     )
     precision: Precision = field(
         default="fp32",
-        metadata={"help": "Arithmetic in the network: fp32, fp16, bf16 or int8. Stored vectors are float32."},
+        metadata={"help": "Arithmetic of the network: fp32, fp16, bf16 or int8. Stored vectors are float32."},
     )
     decode: Decode = field(
         default="full",
-        metadata={"help": "full, or scaled: JPEGs may be decoded smaller, to no less than twice the network's size."},
+        metadata={
+            "help": "full, or scaled: JPEGs may be decoded at a smaller size, at least twice the network's input."
+        },
     )
-    offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})
+    offline: bool = field(default=False, metadata={"help": "Use local files only; never download weights."})
 
     def __post_init__(self) -> None:
         if isinstance(self.layer, str):
@@ -96,34 +104,37 @@ class BackboneOptions:
         ):
             if value not in known:
                 words = [word for word in known if word]
-                raise UsageError(f"{name}={value!r} is not one of {', '.join(words)}{nearest(str(value), words)}")
+                raise UsageError(f"{name} must be one of {', '.join(words)}, got {value!r}{nearest(str(value), words)}")
         if self.drop_last < 0:
-            raise UsageError(f"drop_last={self.drop_last} is negative: it is how many stages to leave out")
+            raise UsageError(f"drop_last must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:
             raise UsageError(
-                f"drop_last={self.drop_last} and layer={list(self.layer)} both choose the layer: give one of them"
+                f"drop_last and layer must not both be set, got drop_last={self.drop_last} and layer={list(self.layer)}"
             )
         if len(set(self.layer)) < len(self.layer):
-            raise UsageError(f"layer={list(self.layer)} names a layer twice")
+            raise UsageError(f"layer must name each layer once, got {list(self.layer)}")
         if self.frequencies is not None and self.pooling != "sif":
-            raise UsageError(f"frequencies={self.frequencies!r} only matters with pooling='sif' (--pooling sif)")
+            raise UsageError(f"frequencies needs pooling='sif' (--pooling sif), got frequencies={self.frequencies!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadOptions:
-    """What a stored spec cannot say about loading its backbone again.
+    """What is needed beside a stored spec to load its backbone again.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
     weights: str = field(
         default="default",
-        metadata={"help": "The weights (a file, or a model's folder), for vectors that were made with your own."},
+        metadata={
+            "help": "The weights, a file or a model's folder, if the vectors were made with weights of your own."
+        },
     )
     frequencies: str | None = field(
-        default=None, metadata={"help": "The file of word counts, for vectors that were made with one."}
+        default=None, metadata={"help": "The file of word counts, if the vectors were made with one."}
     )
     trust: bool = field(
-        default=False, metadata={"help": "Run the code that a file names: a python: backbone, a head's own estimator."}
+        default=False,
+        metadata={"help": "Run Python code that the store or head names: a python: backbone, or a custom estimator."},
     )
-    offline: bool = field(default=False, metadata={"help": "Use files at hand only; never download weights."})
+    offline: bool = field(default=False, metadata={"help": "Use local files only; never download weights."})

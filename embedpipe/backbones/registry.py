@@ -1,4 +1,4 @@
-"""Which providers there are: the built-in ones, and plug-ins by the entry point group ``embedpipe.backbones``."""
+"""The providers: the built-in ones, and plug-ins with the entry point group ``embedpipe.backbones``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def split_name(backbone: str) -> tuple[str, str]:
     Raises
     ------
     UnknownBackboneError
-        If no provider is named, or there is none of that name.
+        If no provider is named, or none has that name.
     """
     if backbone.startswith("python:"):
         return "python", backbone.removeprefix("python:")
@@ -42,28 +42,28 @@ def split_name(backbone: str) -> tuple[str, str]:
     known = [*RESERVED, *_plugins()]
     if not provider or not name:
         raise UnknownBackboneError(
-            f"{backbone!r} is not of the form PROVIDER/NAME, such as 'timm/{backbone.strip('/') or 'resnet50'}': "
-            f"the providers are {', '.join(known)}"
+            f"backbone must be PROVIDER/NAME, such as 'timm/{backbone.strip('/') or 'resnet50'}', got {backbone!r}. "
+            f"Providers: {', '.join(known)}"
         )
     if provider not in known:
         raise UnknownBackboneError(
-            f"{backbone!r}: there is no provider {provider!r}{nearest(provider, known)}; there are {', '.join(known)}"
+            f"unknown provider {provider!r} in {backbone!r}{nearest(provider, known)}. Providers: {', '.join(known)}"
         )
     return provider, name
 
 
 def get_provider(name: str) -> Provider:
-    """Return the provider of a name that `split_name` gave.
+    """Return the provider with a name that `split_name` returned.
 
     Raises
     ------
     BackboneError
-        If two plug-ins have that name, or the one cannot be imported or is no provider.
+        If two plug-ins have that name, or the plug-in cannot be imported or is not a provider.
     """
     entries = [BUILT_IN[name]] if name in BUILT_IN else _plugins()[name]
     if len(entries) > 1:
         values = " and ".join(entry.value for entry in entries)
-        raise BackboneError(f"the plug-ins {values} both provide {name!r}: uninstall one of them")
+        raise BackboneError(f"the plug-ins {values} both register the provider {name!r}: uninstall one of them")
     try:
         provider = entries[0].load()
         provider = provider() if isinstance(provider, type) else provider
@@ -73,14 +73,14 @@ def get_provider(name: str) -> Provider:
         ) from error
     if not isinstance(provider, Provider):
         raise BackboneError(
-            f"the provider {name!r} ({entries[0].value}) has no methods 'names' and 'load': "
-            "see embedpipe.backbones.Provider"
+            f"the provider {name!r} ({entries[0].value}) must have the methods 'names' and 'load': see "
+            "embedpipe.backbones.Provider"
         )
     return provider
 
 
 def modalities_of(backbone: str) -> tuple[Modality, ...]:
-    """Return what a backbone embeds, the usual one first. Raises as `split_name` and `get_provider` do."""
+    """Return the modalities that a backbone embeds, the default first. Raises as `split_name` and `get_provider` do."""
     provider = split_name(backbone)[0]
     if provider == "checkpoint":
         return ("image",)
@@ -89,12 +89,26 @@ def modalities_of(backbone: str) -> tuple[Modality, ...]:
 
 
 def list_backbones(pattern: str = "") -> list[str]:
-    """Return the names, with their provider, that match a pattern.
+    """Return the names of backbones that match a pattern.
 
     Parameters
     ----------
     pattern : str
-        A part of the name, or a shell pattern with ``*`` or ``?`` for all of it; everything by default.
+        A part of the name, in any case, or a shell pattern (``*``, ``?``, ``[...]``) for the whole name. By default all
+        names are returned.
+
+    Returns
+    -------
+    list of str
+        Names as ``PROVIDER/NAME``, in the order of the providers.
+
+    Examples
+    --------
+    >>> import embedpipe
+    >>> embedpipe.list_backbones("torchvision/resnet?0")
+    ['torchvision/resnet50']
+    >>> embedpipe.list_backbones("minilm")
+    ['sentence-transformers/all-MiniLM-L6-v2', 'transformers/sentence-transformers/all-MiniLM-L6-v2']
     """
     names = [f"{provider}/{name}" for provider in (*BUILT_IN, *_plugins()) for name in get_provider(provider).names()]
     if any(sign in pattern for sign in "*?["):
@@ -103,13 +117,13 @@ def list_backbones(pattern: str = "") -> list[str]:
 
 
 def _plugins() -> dict[str, list[EntryPoint]]:
-    """Return the plug-ins by name, without those that would replace a part of embedpipe: a warning says so."""
-    found: dict[str, list[EntryPoint]] = {}
+    """Return the plug-ins by name; those with the name of a built-in provider are left out with a warning."""
+    plugins: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         if entry.name in RESERVED:
             warnings.warn(
                 f"the plug-in {entry.value} is ignored: the name {entry.name!r} is embedpipe's own", stacklevel=3
             )
-        elif entry.value not in {other.value for other in found.get(entry.name, ())}:
-            found.setdefault(entry.name, []).append(entry)
-    return found
+        elif entry.value not in {other.value for other in plugins.get(entry.name, ())}:
+            plugins.setdefault(entry.name, []).append(entry)
+    return plugins

@@ -26,23 +26,25 @@ def options_from_spec(
     ----------
     spec : BackboneSpec
     weights : str
-        ``default``, or the weights file or folder, for a spec whose weights came from one.
+        ``default``, or the weights file or folder if the spec's weights came from one.
     frequencies : str, optional
-        The file of word counts, for a spec whose token weights came from one.
+        The file of word counts if the spec's token weights came from one.
     trust : bool
-        Accept a spec that names a function to run. The spec is a file's word, not the user's.
+        Allow a spec to name Python code to run. Specs come from files, which anyone may have written.
 
     Raises
     ------
     BackboneError
-        If the spec names a function and is not trusted.
+        If the spec names Python code, or a path, and ``trust`` is False.
     WeightsError
-        If the spec is a checkpoint's and its file is not given.
+        If the spec is that of a checkpoint and ``weights`` is not given.
     """
     backbone, arch = f"{spec.provider}/{spec.name}", None
     if spec.provider == "checkpoint":
         if weights == "default":
-            raise WeightsError(f"the vectors are of a checkpoint of {spec.name}: give its file with --weights FILE")
+            raise WeightsError(
+                f"the vectors were made by a checkpoint of {spec.name}: pass its file with weights=... (--weights FILE)"
+            )
         backbone, arch, weights = f"checkpoint/{weights}", spec.name, "default"
     elif spec.provider == "python":
         backbone = f"python:{spec.name}"
@@ -50,12 +52,12 @@ def options_from_spec(
         weights = "none"
     if not trust and re.match(r"local-dir:|[/~.]|.*\.\.", spec.name) and weights in ("default", "none"):
         raise BackboneError(
-            f"the stored spec names a place on this machine, {spec.name!r}: give the model with --weights PATH, or say "
-            "that you trust it (--trust, trust=True)"
+            f"the stored spec names a path on this machine, {spec.name!r}: pass the model with weights=... (--weights "
+            "PATH), or trust=True (--trust) if you trust the spec"
         )
     if "python:" in (backbone[:7], (arch or "")[:7]) and not trust:
         raise BackboneError(
-            f"the stored spec names Python code to run, {spec.name!r}: if you trust it, say so (--trust, trust=True)"
+            f"the stored spec names Python code to run, {spec.name!r}: pass trust=True (--trust) if you trust it"
         )
     poolings = {layer.pooling for layer in spec.layers} - {"none"}
     return BackboneOptions(
@@ -63,7 +65,7 @@ def options_from_spec(
         weights=weights,
         arch=arch,
         layer=tuple(layer.name for layer in spec.layers),
-        # Different ones can only be each layer's default, and one alone does no harm where it is the default.
+        # Several poolings can only be the layers' defaults; a single one may be set even if it is the default.
         pooling=poolings.pop() if len(poolings) == 1 else None,
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
@@ -80,7 +82,7 @@ def reload_backbone(
     holder: str,
     modality: Modality | None = None,
 ) -> Backbone:
-    """Load the backbone of a stored spec again, or its tower for the other modality.
+    """Load the backbone of a stored spec again, or its encoder for the other modality.
 
     Parameters
     ----------
@@ -88,18 +90,18 @@ def reload_backbone(
     options : ReloadOptions
     device : torch.device or str, optional
     holder : str
-        Whose spec it is, for messages: ``the store``.
+        The owner of the spec, for messages: ``the store``.
     modality : str, optional
-        What it is to embed; by default what the spec says. The vectors of both towers lie in one space.
+        The modality to embed; by default that of the spec. The vectors of both encoders lie in one space.
 
     Raises
     ------
     SpecMismatchError
-        If what loads is not what made the vectors; the message shows the differing fields.
+        If the loaded backbone is not the one that made the vectors; the message shows the differing fields.
     UsageError
-        If the backbone has no tower for the modality, or the vectors are of a layer that only one tower has.
+        If the backbone has no encoder for the modality, or the vectors come from a layer of one encoder only.
     BackboneError
-        If it cannot be loaded; see `options_from_spec`.
+        If the backbone cannot be loaded; see `options_from_spec`.
     """
     again = options_from_spec(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
     again = dataclasses.replace(again, offline=options.offline)
@@ -109,31 +111,33 @@ def reload_backbone(
         except (UnknownBackboneError, WeightsError) as error:
             if options.weights != "default":
                 raise
-            raise type(error)(f"{error}. If {holder} has vectors of a model of your own: --weights PATH") from error
-        found = backbone.spec
+            raise type(error)(
+                f"{error}. If the vectors of {holder} were made by a model of your own, pass --weights PATH"
+            ) from error
+        loaded = backbone.spec
     else:
-        backbone = load_with_options(_other_tower(spec, again, modality), device)
+        backbone = load_with_options(_other_encoder(spec, again, modality), device)
         layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
-        found = dataclasses.replace(
+        loaded = dataclasses.replace(
             backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
         )
-    counted = any(layer.pooling == "sif" for layer in spec.layers)
-    files = "--weights PATH, and --frequencies FILE if there was one" if counted else "--weights PATH"
-    advice = f"Give the weights that made the vectors ({files})."
-    spec.require(found, f"another backbone loads than that of {holder}", f"in {holder}", "loaded", advice)
+    has_counts = any(layer.pooling == "sif" for layer in spec.layers)
+    files = "--weights PATH, and --frequencies FILE if one was used" if has_counts else "--weights PATH"
+    advice = f"Pass the weights that made the vectors ({files})."
+    spec.require(loaded, f"the backbone that loads is not the one of {holder}", f"in {holder}", "loaded", advice)
     return backbone
 
 
-def _other_tower(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:
-    """Return the options that load the tower of the other modality."""
+def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:
+    """Return the options that load the encoder of the other modality."""
     items, queries = {"image": ("photos", "words"), "text": ("texts", "photos")}[spec.modality]
     if modality not in modalities_of(options.backbone):
         raise UsageError(
             f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
-            "open_clip/MODEL:TAG, which has a tower for each"
+            "open_clip/MODEL:TAG, which has an encoder for each"
         )
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)
-        raise UsageError(f"{items} cannot be searched by {queries} by {names}: only the features share a space")
-    given: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None, "decode": "full"}
-    return dataclasses.replace(options, modality=modality, **given)
+        raise UsageError(f"{items} cannot be searched by {queries} with layer {names}: only 'features' share a space")
+    defaults: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None, "decode": "full"}
+    return dataclasses.replace(options, modality=modality, **defaults)

@@ -1,4 +1,4 @@
-"""What defines a vector: the declared spec of a backbone, its JSON form and its fingerprint.
+"""The spec of a backbone, which declares everything that decides a vector: its JSON form and its fingerprint.
 
 This module imports no torch, so that stores and heads can be opened without it.
 """
@@ -18,7 +18,7 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality
 
-#: ``mean`` is what people say of texts: a spec has ``avg``.
+#: ``mean`` is a synonym of ``avg``; a spec always has ``avg``.
 Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
 
 #: The name of the layer that means "the features before the classifier".
@@ -27,10 +27,10 @@ FEATURES = "features"
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One captured layer: a column of the store.
+    """One captured layer, which is one column of the store.
 
-    ``name`` is a module's dotted name, or ``"features"`` for what the network feeds its classifier;
-    ``pooling`` is how that output becomes a vector of ``dim`` values.
+    ``name`` is a module's dotted name, or ``"features"`` for the input of the network's classifier;
+    ``pooling`` is how the layer's output becomes a vector of ``dim`` values.
     """
 
     name: str
@@ -45,20 +45,20 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class TextPreprocessing:
-    """How a text becomes the tokens that a backbone was trained on.
+    """How a text becomes tokens.
 
     Parameters
     ----------
     config_sha256 : str
-        Over all that decides the vectors and is no weight: the model's and the tokenizer's files, or the words of a
-        vector file in their order.
+        Hash of everything beside the weights that decides the vectors: the configuration files of the model and
+        tokenizer, or the words of a vector file in their order.
     max_tokens : int, optional
-        How many tokens the network reads at a time, special ones included; None for any number.
+        How many tokens the network reads at a time, including special tokens; None if there is no limit.
     chunk : bool
-        Whether a longer text is read in pieces whose vectors are averaged, weighted by their tokens. If
+        Whether a longer text is split into pieces whose vectors are averaged, weighted by their numbers of tokens. If
         not, only its beginning is read.
     prompt : str
-        What is put before every text.
+        Text that is put before every text.
     """
 
     config_sha256: str
@@ -69,28 +69,37 @@ class TextPreprocessing:
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """Everything declared that decides a vector's values.
+    """The declaration of everything that decides a vector's values.
 
-    Engine, device, batch size and library versions are not here: they are provenance, recorded beside the
-    spec and held to ``precision`` by parity checks.
+    Engine, device, batch size and library versions are not part of it. They are provenance, which is recorded beside
+    the spec; parity checks hold them to ``precision``.
 
     Parameters
     ----------
     provider, name : str
-        ``timm`` and ``resnet50.a1_in1k``, say.
+        For example ``timm`` and ``resnet50.a1_in1k``.
     weights_sha256 : str
-        Over the tensors by name (see `embedpipe.backbones.weights.tensors.hash_tensors`), so that a ``.pth`` and
-        its ``.safetensors`` are the same weights.
+        Hash of the tensors by name (see `embedpipe.backbones.weights.tensors.hash_tensors`), so that a ``.pth`` and
+        its ``.safetensors`` have the same hash.
     pretrained : bool
         False for randomly initialised weights.
     layers : tuple of LayerSpec
-        What is captured, in the order of the store's columns.
+        The captured layers, in the order of the store's columns.
     preprocessing : Preprocessing or TextPreprocessing
-        Which pixels, or tokens, the network sees.
+        How images become pixels, or texts tokens.
     precision : str
-        Of the arithmetic in the network; vectors are float32 whatever it is.
+        Arithmetic of the network; vectors are always float32.
     modality : str
-        ``image`` or ``text``: what it embeds.
+        ``image`` or ``text``: what the backbone embeds.
+
+    Examples
+    --------
+    >>> import embedpipe
+    >>> spec = embedpipe.load_backbone("timm/test_resnet", weights="none", device="cpu").spec
+    >>> spec.layers
+    (LayerSpec(name='features', pooling='none', dim=96),)
+    >>> embedpipe.BackboneSpec.from_json(spec.to_json()) == spec
+    True
     """
 
     provider: str
@@ -111,10 +120,7 @@ class BackboneSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
-        values = dataclasses.asdict(self)
-        if values["preprocessing"].get("decode") == "full":  # as before there was a choice: fingerprints last
-            del values["preprocessing"]["decode"]
-        return values
+        return dataclasses.asdict(self)
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces."""
@@ -122,7 +128,7 @@ class BackboneSpec:
 
     @classmethod
     def from_json(cls, text: str) -> BackboneSpec:
-        """Read what `to_json` wrote. Raises StoreError if it is not a spec this version knows."""
+        """Read the JSON of `to_json`. Raises StoreError if this version cannot read it."""
         try:
             data = json.loads(text)
             data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
@@ -130,12 +136,12 @@ class BackboneSpec:
             data["preprocessing"] = recipe(data["preprocessing"])
             for layer in data["layers"]:
                 if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
-                    raise ValueError(f"{layer} is no layer")
+                    raise ValueError(f"{layer} is not a layer")
             return cls(**data)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StoreError(
-                f"not a backbone spec that this version of embedpipe reads ({error}): {text[:200]!r}; "
-                "upgrade embedpipe, or embed again into a new store"
+                f"not a backbone spec that this version of embedpipe can read ({error}): {text[:200]!r}. "
+                "Upgrade embedpipe, or embed again into a new store"
             ) from error
 
     def fingerprint(self) -> str:
@@ -143,9 +149,10 @@ class BackboneSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def require(self, other: BackboneSpec, problem: str, mine: str, theirs: str, advice: str) -> None:
-        """Raise SpecMismatchError unless ``other`` is the same: the problem, both fingerprints, what differs, advice.
+        """Raise SpecMismatchError unless ``other`` is equal to this spec.
 
-        ``mine`` and ``theirs`` say where each spec is: ``in the store``, ``given``.
+        The message has the problem, both fingerprints, the differing fields and the advice. ``mine`` and ``theirs`` say
+        where each spec is: ``in the store``, ``loaded``.
         """
         if differing := self.diff(other):
             fingerprints = ("fingerprint", (self.fingerprint()[:16], other.fingerprint()[:16]))
@@ -153,19 +160,19 @@ class BackboneSpec:
             raise SpecMismatchError("\n".join([f"{problem}:", *lines, advice]))
 
     def only(self, *names: str) -> BackboneSpec:
-        """Return the spec of some layers alone, in the order named; unknown names are left out."""
+        """Return the spec with these layers only, in this order; unknown names are left out."""
         layers = {layer.name: layer for layer in self.layers}
         return dataclasses.replace(self, layers=tuple(layers[name] for name in names if name in layers))
 
     def diff(self, other: BackboneSpec) -> dict[str, tuple[Any, Any]]:
-        """Return the differing fields, dotted, each with this spec's value and the other's."""
+        """Return the differing fields by dotted name, each with the values of this spec and of the other."""
         mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
 
 
 def read_recipe(values: Mapping[str, Any]) -> Preprocessing:
-    """Return the recipe that JSON's lists and strings describe. Raises TypeError or ValueError if they don't."""
+    """Return the recipe of a JSON object. Raises TypeError or ValueError if the object is not a recipe."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Preprocessing(**fields)
 

@@ -1,4 +1,4 @@
-"""Texts to tokens, tokens to vectors."""
+"""The backbone of texts: from texts to tokens, from tokens to vectors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from embedpipe.backbones.network import TextNetwork, Tokens
 from embedpipe.backbones.spec import FEATURES
 from embedpipe.decoding import decode_text
 
-#: Tokens, with padding, that go through a network at a time: as many as a CPU's caches take, and a GPU's cores.
-LARGEST_PART = (1024, 1 << 15)
+#: Tokens, with padding, in one pass through the network: on a CPU as many as fit its caches, on a GPU as many as
+#: occupy its cores.
+TOKENS_IN_PASS = (1024, 1 << 15)
 
-#: The same for a network that looks vectors up and computes nothing.
-CHEAP_PART = 1 << 13
+#: The same for a network that only looks up vectors.
+TOKENS_IN_LOOKUP = 1 << 13
 
-#: Characters of a text that go with its item, and into the store, so that results can be read.
+#: Characters of a text that are stored, so that results can be read.
 EXCERPT = 1000
 
 
@@ -30,8 +31,8 @@ EXCERPT = 1000
 class TextBackbone(Backbone):
     """A `Backbone` that embeds texts.
 
-    The vector of a text that is read in pieces is the mean of theirs, weighted by their tokens, or with the pooling
-    ``max`` their maximum.
+    A long text may be read in pieces. Its vector is then the mean of the pieces' vectors, weighted by their numbers of
+    tokens, or their maximum with the pooling ``max``.
     """
 
     network: TextNetwork = dataclasses.field(repr=False)
@@ -40,11 +41,11 @@ class TextBackbone(Backbone):
 
     @property
     def usual_batch(self) -> int:
-        """Items a forward pass takes where nobody says."""
+        """The default number of items in a forward pass."""
         return self.network.batch_size or max(256, 2 * super().usual_batch)
 
     def prepare(self, payload: Any) -> Item:
-        """Decode a text, file or e-mail and cut it into tokens.
+        """Decode a text, file or e-mail and tokenise it.
 
         Returns
         -------
@@ -54,7 +55,7 @@ class TextBackbone(Backbone):
         Raises
         ------
         DecodeError
-            If the payload is no text, or an empty one.
+            If the payload is not a text, or is empty.
         """
         decoded = decode_text(payload)
         tokens = self.network.tokenizer.split(decoded.text, self.network.preprocessing.chunk)
@@ -67,38 +68,38 @@ class TextBackbone(Backbone):
         """Embed texts; see `Backbone.forward`."""
         pieces = [piece for tokens in values for piece in tokens.pieces]
         sizes = np.array([size for tokens in values for size in tokens.sizes])
-        each = self._embed_all(pieces, sizes)
+        by_piece = self._embed_all(pieces, sizes)
         if len(pieces) == len(values):
-            return each
+            return by_piece
         weights = sizes[:, None].astype(np.float32)
         starts = np.cumsum([0, *(len(tokens.pieces) for tokens in values)])[:-1]
         weights /= np.repeat(np.add.reduceat(weights, starts), np.diff([*starts, len(weights)]), axis=0)
         vectors = {}
         for layer in self.spec.layers:
             if layer.pooling == "max":
-                vectors[layer.column] = np.maximum.reduceat(each[layer.column], starts)
+                vectors[layer.column] = np.maximum.reduceat(by_piece[layer.column], starts)
                 continue
-            mean: npt.NDArray[np.float32] = np.add.reduceat(each[layer.column] * weights, starts)
+            mean: npt.NDArray[np.float32] = np.add.reduceat(by_piece[layer.column] * weights, starts)
             if self.network.normalised and layer.name == FEATURES:
                 mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.float32(1e-12))
             vectors[layer.column] = mean
         return vectors
 
     def _embed_all(self, pieces: list[Any], sizes: npt.NDArray[np.int64]) -> Vectors:
-        """Embed pieces, the largest first, in parts of so many tokens as the device takes best."""
-        most = CHEAP_PART if self.one_thread else LARGEST_PART[self.device.type == "cuda"]
+        """Embed pieces, the largest first, in parts of as many tokens as suit the device."""
+        limit = TOKENS_IN_LOOKUP if self.one_thread else TOKENS_IN_PASS[self.device.type == "cuda"]
         if self.engine is not None:
-            most //= self.engine.parts
+            limit //= self.engine.parts
         order = np.argsort(-sizes, kind="stable")
-        parts, at = [], 0
-        while at < len(order):
-            parts.append(order[at : at + max(1, most // int(sizes[order[at]]))])
-            at += len(parts[-1])
-        found = self._embed([[pieces[i] for i in part.tolist()] for part in parts])
-        if len(found) == 1 and (np.diff(order) == 1).all():
-            return found[0]
-        back = np.argsort(order)
-        return {name: np.concatenate([part[name] for part in found])[back] for name in found[0]}
+        parts, start = [], 0
+        while start < len(order):
+            parts.append(order[start : start + max(1, limit // int(sizes[order[start]]))])
+            start += len(parts[-1])
+        vectors = self._embed([[pieces[i] for i in part.tolist()] for part in parts])
+        if len(vectors) == 1 and (np.diff(order) == 1).all():
+            return vectors[0]
+        original_order = np.argsort(order)
+        return {name: np.concatenate([part[name] for part in vectors])[original_order] for name in vectors[0]}
 
     def _embed(self, parts: Sequence[Sequence[Any]]) -> list[Vectors]:
         batches = [self.network.tokenizer.collate(part) for part in parts]

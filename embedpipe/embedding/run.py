@@ -123,7 +123,9 @@ def embed_listing(
     if options.engine == "auto" and len(plan.read):
         with timer("engine"):
             backbone = backbone.accelerated(len(plan.read))
-        progress.say(f"engine: {backbone.engine_name}" + (f" ({backbone.reason})" if backbone.reason else ""))
+        progress.say(
+            f"engine: {backbone.engine_name}" + (f" ({backbone.engine_reason})" if backbone.engine_reason else "")
+        )
     forward = Forwarder(backbone, options.batch_size, timer)
     note = {"embedpipe.run": _provenance(listing, backbone)}
     writer = RowWriter(store, listing, note, timer)
@@ -161,7 +163,7 @@ def embed_listing(
         counts=dict(writer.counts),
         device=str(backbone.device),
         engine=backbone.engine_name,
-        engine_reason=backbone.reason,
+        engine_reason=backbone.engine_reason,
         batch_size=forward.batch_size,
         store=store.path,
     )

@@ -69,7 +69,7 @@ def test_vectors_are_float32_rows_and_read_only_batches_do(backbone, batch):
 
 @pytest.mark.parametrize("wrong", [(3, 8, 8, 3), (3, 3, 160, 160), (160, 160, 3)])
 def test_wrong_batches_are_refused(backbone, wrong):
-    with pytest.raises(BackboneError, match=r"not uint8 \(n, 160, 160, 3\)"):
+    with pytest.raises(BackboneError, match=r"must be uint8 \(n, 160, 160, 3\), got"):
         backbone.forward(np.zeros(wrong, np.uint8))
     with pytest.raises(BackboneError, match="float32"):
         backbone.forward(np.zeros((1, 160, 160, 3), np.float32))
@@ -176,9 +176,9 @@ def test_a_device_is_chosen_with_a_reason():
 def test_a_device_that_does_not_work_is_refused_with_the_reason(name):
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(UsageError, match=f"device '{name}'"):
+    with pytest.raises(UsageError, match=f"device .*'{name}'"):
         choose_device(name)
-    with pytest.raises(UsageError, match=f"device '{name}'"):
+    with pytest.raises(UsageError, match=f"device .*'{name}'"):
         load_backbone(NAME, weights="none", device=name)
 
 

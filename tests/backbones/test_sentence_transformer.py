@@ -139,7 +139,7 @@ def test_a_prompt_that_pooling_leaves_out(folder, tmp_path):
     assert cosines(embed(backbone, TEXTS[:4]), backbone.network.module.encode(TEXTS[:4])).min() >= 0.999999
     assert backbone.prepare(TEXTS[7]).counts == {"truncated texts": 1}
     assert not backbone.prepare("word " * 60).counts
-    with pytest.raises(UsageError, match="is read by its own library only"):
+    with pytest.raises(UsageError, match="is tokenised by its own library"):
         load_backbone(f"sentence-transformers/{copy}", chunk=True)
 
 

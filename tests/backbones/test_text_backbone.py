@@ -112,15 +112,15 @@ def test_options_that_are_not_for_a_backbone_are_refused():
         load_backbone("timm/resnet18", modality="text")
     with pytest.raises(UsageError, match=r"embeds texts, not images.*efficientnet"):
         load_backbone("sentence-transformers/all-MiniLM-L6-v2", modality="image")
-    with pytest.raises(UsageError, match="chunk is for texts"):
+    with pytest.raises(UsageError, match="chunk applies to texts"):
         load_backbone("timm/resnet18", weights="none", chunk=True)
     with pytest.raises(UsageError, match=r"frequencies.*pooling='sif'"):
         BackboneOptions("word-vectors/x", frequencies="counts.txt")
-    with pytest.raises(UsageError, match=r"frequencies.*is for word-vectors/"):
+    with pytest.raises(UsageError, match="frequencies applies to word-vectors/ only"):
         load_backbone(TINY_TEXT, modality="text", pooling="sif", frequencies="counts.txt")
-    with pytest.raises(UsageError, match=r"modality='texts' is not one of image, text.*did you mean 'text'"):
+    with pytest.raises(UsageError, match=r"modality must be one of image, text, got 'texts'; did you mean 'text'"):
         BackboneOptions(modality="texts")
-    with pytest.raises(UsageError, match="say so with --modality text"):
+    with pytest.raises(UsageError, match="set modality='text' \\(--modality text\\)"):
         load_backbone(TINY_TEXT)
     with pytest.raises(WeightsError, match="there is no weights file"):
         tiny(weights="nowhere.safetensors")

@@ -184,7 +184,7 @@ def test_photos_of_a_backbone_with_one_tower_are_not_searched_by_words(photos: P
     store = embed(photos, tmp_path / "s", backbone=TINY)
     with pytest.raises(BackboneError, match=r"has no id 'a sad cat'[\s\S]*names Python code to run"):
         search(store, "a sad cat")
-    with pytest.raises(UsageError, match=r"has no id 'a sad cat'[\s\S]*has no tower for texts"):
+    with pytest.raises(UsageError, match=r"has no id 'a sad cat'[\s\S]*has no encoder for texts"):
         search(store, "a sad cat", trust=True)
     with pytest.raises(UsageError, match=r"has no id .*there is no file or folder 'x/y\.jpg'[^\n]*$"):
         search(store, "x/y.jpg", trust=True)
@@ -214,5 +214,5 @@ def test_only_the_features_of_two_towers_share_a_space(photos: Path, tmp_path: P
     layer = "visual.ln_post"
     store = embed(photos, tmp_path / "s", backbone=f"open_clip/local-dir:{clip}", layer=("features", layer))
     assert search(store, "a cat", layer="features", k=1, weights=str(clip)).table.num_rows == 1
-    with pytest.raises(UsageError, match=f"by words by {layer}: only the features share a space"):
+    with pytest.raises(UsageError, match=f"by words with layer {layer}: only 'features' share a space"):
         search(store, "a cat", layer=layer, k=1, weights=str(clip))

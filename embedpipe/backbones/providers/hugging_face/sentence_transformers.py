@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
-from embedpipe.backbones.network import NOTHING, TextNetwork, Tokens, Weights
+from embedpipe.backbones.network import NO_COUNTS, TextNetwork, Tokens, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
@@ -103,7 +103,7 @@ class _OwnTokenizer:
             return Tokens((text,), (len(text),))
         with self._lock, quiet():
             ids = self._model.tokenizer(self._prompt + text, truncation=False)["input_ids"]
-        return Tokens((text,), (len(text),), {"truncated texts": 1} if len(ids) > self._limit else NOTHING)
+        return Tokens((text,), (len(text),), {"truncated texts": 1} if len(ids) > self._limit else NO_COUNTS)
 
     def collate(self, pieces: Sequence[str]) -> dict[str, Tensor]:
         """Return the library's features of texts."""
