@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import types
 from pathlib import Path
+from types import GenericAlias, ModuleType
 
 from writing import write_if_changed
 
@@ -59,7 +59,7 @@ def _package(package: str, top: set[str]) -> str:
     module = importlib.import_module(f"embedpipe.{package}")
     names = [name for name in module.__all__ if name not in top]
     also = [name for name in module.__all__ if name in top]
-    parts = [f"# embedpipe.{package}\n", inspect.cleandoc(module.__doc__ or "") + "\n"]
+    parts = [f"# embedpipe.{package}\n", _summary(module) + "\n"]
     if also:
         listed = ", ".join(f"`{name}`" for name in also)
         parts.append(f"At the top of the package, and described [there](api-embedpipe.md): {listed}.\n")
@@ -68,11 +68,17 @@ def _package(package: str, top: set[str]) -> str:
     return "\n".join(parts)
 
 
+def _summary(module: ModuleType) -> str:
+    """Return the docstring of a package without what it says to its developers."""
+    paragraphs = inspect.cleandoc(module.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph for paragraph in paragraphs if "__init__.pyi" not in paragraph)
+
+
 def _table(module: str, names: list[str]) -> str:
     """List names: functions and classes with pages of their own, constants and aliases of types by what they are."""
     values = {name: getattr(importlib.import_module(module), name) for name in names}
     own_page = [name for name, value in values.items() if inspect.isfunction(value) or isinstance(value, type)]
-    own_page = [name for name in own_page if not isinstance(values[name], types.GenericAlias)]
+    own_page = [name for name in own_page if not isinstance(values[name], GenericAlias)]
     listed = "\n".join(f"   ~{module}.{name}" for name in own_page)
     table = f"```{{eval-rst}}\n.. autosummary::\n   :toctree: api\n   :nosignatures:\n\n{listed}\n```\n"
     others = [f"- `{name}`: {_short(values[name])}" for name in names if name not in own_page]

@@ -13,6 +13,13 @@ from skimage import data
 
 import embedpipe
 
+#: What pages start with, and how it is made in the folder of the examples.
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "photos.features": lambda to: embedpipe.embed("photos", to=to),
+    "photos.head": lambda to: embedpipe.fit(to.with_name("photos.features"), "logreg", to=to),
+    "messages.features": lambda to: embedpipe.embed("messages.csv", to=to, text="body", label="category"),
+}
+
 
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,10 +66,7 @@ def open_folder(
         monkeypatch.chdir(folder)
         for name in stores:
             if not (earlier / name).exists():
-                if name == "photos.features":
-                    embedpipe.embed("photos", to=earlier / name)
-                else:
-                    embedpipe.embed("messages.csv", to=earlier / name, text="body", label="category")
+                MAKERS[name](earlier / name)
             shutil.copytree(earlier / name, folder / name)
         return folder
 
