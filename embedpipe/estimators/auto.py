@@ -256,7 +256,7 @@ class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
-            raise ValueError(f"y must have two classes or more, got one: {self.classes_[0]!r}")
+            raise ValueError(f"y must have two classes or more, got one class: {self.classes_.tolist()[0]!r}")
         weights = _weights(sample_weight, X)
         if weights is not None and len(np.unique(y[weights > 0])) < 2:
             raise ValueError("sample_weight must be above 0 for rows of two classes or more, got one class")

@@ -1,4 +1,4 @@
-"""FAISS behind one door: exact and approximate nearest neighbours, near-duplicates, threads, its file format.
+"""Nearest neighbours by FAISS: exact and approximate search, near-duplicates, threads, and the file of an index.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

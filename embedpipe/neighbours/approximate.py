@@ -1,10 +1,9 @@
-"""Approximate k nearest neighbours: an inverted file whose reach is set by measured recall.
+"""Approximate k nearest neighbours: an inverted file whose number of probes is set by measured recall.
 
-Rows are put into cells by k-means, and a query looks only into the cells nearest to it (Jegou et al., IEEE TPAMI 33,
-2011, section IV). Queries are many here, so a cell takes all that look into it at once, in one matrix product; FAISS's
-own inverted file goes query by query, waits for memory, and took four times as long on 100,000 x 512. float64 decides
-among the candidates, as in `nearest_rows`. What is learned is two plain arrays and a number: they need no format of
-their own on disk, and nothing is built anew on load.
+k-means divides the rows into cells, and a query searches only the cells nearest to it (Jegou et al., IEEE TPAMI 33,
+2011, section IV). As there are many queries, each cell is searched for all its queries by one matrix product; FAISS's
+inverted file searches query by query, waits for memory, and took four times as long on 100,000 x 512. Candidates are
+ranked in float64, as in `nearest_rows`. An index is two arrays and a number, which any format stores.
 """
 
 from __future__ import annotations
@@ -14,32 +13,42 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.neighbours.exact import BLOCK, Floats, Metric, Rows, Scores, as_scores, decide, nearest_rows, scale_of
+from embedpipe.neighbours.exact import (
+    BLOCK,
+    Floats,
+    Metric,
+    Rows,
+    Scores,
+    costs_to_scores,
+    float32_scale,
+    nearest_rows,
+    rank_candidates,
+)
 from embedpipe.neighbours.threads import faiss_alone
 
-#: Candidates beyond k, so that near ties at rank k do not depend on how float32 rounds them.
+#: Number of candidates beyond k, so that float32 rounding does not decide near ties at rank k.
 SPARE = 4
-#: Rows a cell that k-means sees at most, and how often.
+#: Maximum number of rows per cell in k-means, and its number of iterations.
 ROWS_A_CELL, ITERATIONS = 64, 8
-#: Rows whose neighbours are looked up exactly to measure recall.
+#: Number of rows whose exact neighbours are searched to measure recall.
 SAMPLE = 512
-#: Queries that are searched together, at most.
+#: Maximum number of queries that are searched together.
 QUERIES = 4096
-#: Share of the cells from which on the exact way is taken, as it is the shorter one.
+#: With more than this share of the cells to search, exact search is used, which is then faster.
 MOST = 0.5
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Which rows lie together.
+    """The cells of an inverted file.
 
     Attributes
     ----------
     centroids : float32 array (n_cells, dim)
     cell_of : int32 array (n_rows,)
-        Each row's cell.
+        The cell of each row.
     probes : int
-        How many cells a query looks into.
+        Number of cells that a query searches.
     """
 
     centroids: Floats
@@ -48,29 +57,29 @@ class Cells:
 
 
 def make_cells(rows: Floats, k: int, metric: Metric, recall_target: float, n_jobs: int | None = None) -> Cells:
-    """Put rows into cells, and find how many of them a query must look into.
+    """Divide rows into cells, and measure how many cells a query must search.
 
-    There are as many cells as the square root of the number of rows. Of `SAMPLE` rows the exact neighbours are looked
-    up, and at which place the cell of each stands in the order of the cells' distances: the quantile of those places is
-    the number of cells that holds the share ``recall_target`` of the neighbours. The same rows give the same cells.
+    The number of cells is the square root of the number of rows. For `SAMPLE` rows the exact neighbours are found, and
+    the rank of each neighbour's cell by distance; the quantile ``recall_target`` of these ranks is the number of cells
+    to search. The same rows give the same cells.
 
     Parameters
     ----------
     rows : float32 array (n_rows, dim)
         Finite and, for ``cosine``, `normalised`.
     k : int
-        Neighbours that recall is measured for.
+        Number of neighbours for which recall is measured.
     metric : str
         As for `nearest_rows`.
     recall_target : float
-        Above 0, at most 1.
+        In (0, 1].
     n_jobs : int, optional
-        Threads; see `faiss_alone`.
+        Number of threads; see `faiss_alone`.
 
     Raises
     ------
     ValueError
-        If squares of the values are beyond float32.
+        If squares of the values overflow float32.
     """
     _check_scale(rows)
     count = len(rows)
@@ -83,26 +92,26 @@ def make_cells(rows: Floats, k: int, metric: Metric, recall_target: float, n_job
         _, cell_of = faiss.knn(rows, centroids, 1)
     cell_of = cell_of[:, 0].astype(np.int32)
     sample = np.sort(np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
-    _, found = nearest_rows(rows[sample], rows, min(k + 1, count), metric, n_jobs)
-    others = found != sample[:, None]
+    _, neighbours = nearest_rows(rows[sample], rows, min(k + 1, count), metric, n_jobs)
+    others = neighbours != sample[:, None]
     if not others.any():
         return Cells(centroids, cell_of, 1)
     places = np.argsort(_nearest_cells(rows[sample], centroids, n_cells, n_jobs), axis=1)
-    needed = np.take_along_axis(places, cell_of[found], axis=1)[others]
+    needed = np.take_along_axis(places, cell_of[neighbours], axis=1)[others]
     return Cells(centroids, cell_of, 1 + int(np.quantile(needed, recall_target, method="higher")))
 
 
 def near_rows(
     queries: Floats, rows: Floats, cells: Cells, k: int, metric: Metric, n_jobs: int | None = None
 ) -> tuple[Scores, Rows]:
-    """Return the k nearest rows of each query within the cells nearest to it; see `nearest_rows` for what is returned.
+    """Return the k nearest rows of each query in the cells nearest to it; see `nearest_rows` for the results.
 
-    Queries whose cells hold fewer than k rows are looked up exactly.
+    Queries whose cells hold fewer than k rows are searched exactly.
     """
     if cells.probes > MOST * len(cells.centroids) or not len(queries):
         return nearest_rows(queries, rows, k, metric, n_jobs)
     _check_scale(queries)
-    scores, found = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
+    scores, positions = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
     members = np.argsort(cells.cell_of, kind="stable")
     ends = np.cumsum(np.bincount(cells.cell_of, minlength=len(cells.centroids)))
     by_cell = np.split(members, ends[:-1])
@@ -111,17 +120,17 @@ def near_rows(
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         candidates = _candidates(queries[part], rows, cells, by_cell, wanted, metric, n_jobs)
-        costs, ordered = decide(queries[part], rows, candidates, metric)
-        scores[part], found[part] = as_scores(costs[:, :k], metric), ordered[:, :k]
-    few = np.flatnonzero(found[:, -1] < 0)
-    scores[few], found[few] = nearest_rows(queries[few], rows, k, metric, n_jobs)
-    return scores, found
+        costs, ordered = rank_candidates(queries[part], rows, candidates, metric)
+        scores[part], positions[part] = costs_to_scores(costs[:, :k], metric), ordered[:, :k]
+    few = np.flatnonzero(positions[:, -1] < 0)
+    scores[few], positions[few] = nearest_rows(queries[few], rows, k, metric, n_jobs)
+    return scores, positions
 
 
 def _candidates(
     queries: Floats, rows: Floats, cells: Cells, by_cell: list[Rows], wanted: int, metric: Metric, n_jobs: int | None
 ) -> Rows:
-    """Return the best rows by float32 scores, in no order, (n_queries, wanted); -1 where the cells hold fewer."""
+    """Return the best rows by float32 score, unsorted, (n_queries, wanted); padded with -1."""
     probed = _nearest_cells(queries, cells.centroids, cells.probes, n_jobs).ravel()
     looks = np.split(np.argsort(probed, kind="stable"), np.cumsum(np.bincount(probed, minlength=len(by_cell)))[:-1])
     best = np.full((len(probed), wanted), -np.inf, np.float32)
@@ -140,10 +149,10 @@ def _candidates(
 
 
 def _closeness(queries: Floats, rows: Floats, centroid: Floats, metric: Metric) -> Floats:
-    """Return cosines, or squared distances with a minus, float32 (n_queries, n_rows)."""
+    """Return cosines or negative squared distances, float32 (n_queries, n_rows)."""
     if metric == "cosine":
         return queries @ rows.T
-    # From the centroid on, as products of vectors far from the origin have no digits left for their differences.
+    # Relative to the centroid: products of vectors far from the origin lose the digits of their differences.
     queries, rows = queries - centroid, rows - centroid
     squares = np.einsum("nd,nd->n", queries, queries)[:, None] + np.einsum("nd,nd->n", rows, rows)
     closeness: Floats = 2 * (queries @ rows.T) - squares
@@ -151,7 +160,7 @@ def _closeness(queries: Floats, rows: Floats, centroid: Floats, metric: Metric) 
 
 
 def _largest(scores: Floats, wanted: int) -> Rows:
-    """Return the positions of the largest scores of each row, in no order; (n, at most wanted)."""
+    """Return the positions of the largest scores of each row, unsorted, (n, at most wanted)."""
     count = scores.shape[1]
     if count <= wanted:
         return np.broadcast_to(np.arange(count), scores.shape)
@@ -166,5 +175,5 @@ def _nearest_cells(queries: Floats, centroids: Floats, count: int, n_jobs: int |
 
 
 def _check_scale(X: Floats) -> None:
-    if scale_of(X) != 1:
-        raise ValueError("approximate search squares in float32: scale X to values below 1e12, or search exactly")
+    if float32_scale(X) != 1:
+        raise ValueError("approximate search needs values below 1e12: scale X, or search exactly (recall_target=1)")

@@ -1,9 +1,9 @@
-"""One FAISS call at a time, on as many threads as asked for, and OpenMP left as it was found.
+"""`faiss_alone`: one FAISS call at a time, with a number of threads, and OpenMP's settings restored afterwards.
 
-FAISS gives each calling thread a team of OpenMP threads of its own: eight callers on two cores ran at a tenth of one
-caller's rate, and behind a lock at its full rate. Where torch was imported first, its OpenMP and FAISS's share their
-settings: after ``faiss.omp_set_num_threads(1)`` torch ran on one thread too. And a forked child that uses the parent's
-threads hangs. `benchmarks/openmp.py` shows all three.
+FAISS starts a team of OpenMP threads for every calling thread: eight callers on two cores had a tenth of the throughput
+of one caller, and all of it with a lock. If torch is imported first, its OpenMP and FAISS's share their settings: after
+``faiss.omp_set_num_threads(1)`` torch used one thread too. A forked child that uses the parent's threads hangs.
+`benchmarks/openmp.py` shows all three.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _forked = False
 
 @contextmanager
 def faiss_alone(n_jobs: int | None = None) -> Iterator[Any]:
-    """Yield the ``faiss`` module for calls that no other thread makes at the same time.
+    """Yield the ``faiss`` module, with a lock held so that no other thread calls it at the same time.
 
     Parameters
     ----------
     n_jobs : int, optional
-        OpenMP threads to use; all that OpenMP is set to where None, and all cores where -1.
+        Number of OpenMP threads. None: the current setting. -1: all cores.
     """
     import faiss
 
@@ -40,7 +40,7 @@ def faiss_alone(n_jobs: int | None = None) -> Iterator[Any]:
 
 
 def _after_fork() -> None:
-    """Make FAISS usable in a forked child: a lock that nobody holds, and no team of threads."""
+    """Make FAISS usable in a forked child: a new lock, and one thread only."""
     global _lock, _forked
     _lock = threading.Lock()
     _forked = True

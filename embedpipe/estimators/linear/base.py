@@ -37,7 +37,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, position = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y must have two classes or more, got one: {self.classes_[0]!r}")
+            raise ValueError(f"y must have two classes or more, got one class: {self.classes_.tolist()[0]!r}")
         return X, position
 
     def decision_function(self, X: Any) -> Floats:
