@@ -53,7 +53,7 @@ class FineTuneOptions:
     patience: int = field(
         default=5,
         metadata={
-            "help": "Stop after this many epochs without a new best validation accuracy, within its standard error."
+            "help": "Stop after this many epochs in a row that are more than a standard error below the best accuracy."
         },
     )
     freeze_until: str | None = field(

@@ -42,49 +42,49 @@ def model(**parameters: object) -> FineTunedClassifier:
 
 def test_without_epochs_it_is_the_linear_probe() -> None:
     X, y = stripes(40)
-    found = model(epochs=0).fit(X, y)
-    assert [(epoch.number, epoch.training_loss) for epoch in found.epochs_] == [(0, None)]
-    assert found.best_epoch_ == 0
+    classifier = model(epochs=0).fit(X, y)
+    assert [(epoch.number, epoch.training_loss) for epoch in classifier.epochs_] == [(0, None)]
+    assert classifier.best_epoch_ == 0
     vectors = embedpipe.EmbeddingTransformer(TINY, store=None).fit(X).transform(X)
     train = fold_numbers(np.unique(y, return_inverse=True)[1], None, 5, np.random.default_rng(0)) != 0
     first = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors[train], y[train])
-    assert first.score(vectors[~train], y[~train]) == found.epochs_[0].validation_accuracy
+    assert first.score(vectors[~train], y[~train]) == classifier.epochs_[0].validation_accuracy
     probe = TemperatureCalibratedClassifier(TunedLogisticRegression()).fit(vectors, y)
-    np.testing.assert_array_equal(found.predict(X), probe.predict(vectors))
-    np.testing.assert_allclose(found.predict_proba(X), probe.predict_proba(vectors), atol=1e-4)
+    np.testing.assert_array_equal(classifier.predict(X), probe.predict(vectors))
+    np.testing.assert_allclose(classifier.predict_proba(X), probe.predict_proba(vectors), atol=1e-4)
 
 
 def test_training_beats_the_probe_and_keeps_the_best_epoch() -> None:
     X, y = stripes(80)
     test, truth = stripes(60, seed=1)
     before = torch.random.get_rng_state()
-    found = model(epochs=12, learning_rate=0.01, augment="none").fit(X, y)
+    classifier = model(epochs=12, learning_rate=0.01, augment="none").fit(X, y)
     assert torch.equal(torch.random.get_rng_state(), before)
-    best = found.epochs_[found.best_epoch_]
-    assert found.best_epoch_ > 0
-    assert best.validation_accuracy > max(epoch.validation_accuracy for epoch in found.epochs_) - 0.2
-    assert found.score(test, truth) > model(epochs=0).fit(X, y).score(test, truth) + 0.1
+    best = classifier.epochs_[classifier.best_epoch_]
+    assert classifier.best_epoch_ > 0
+    assert best.validation_accuracy > max(epoch.validation_accuracy for epoch in classifier.epochs_) - 0.2
+    assert classifier.score(test, truth) > model(epochs=0).fit(X, y).score(test, truth) + 0.1
 
 
 @pytest.mark.parametrize("names", [["cat", "dog", "owl"], [7, 3, 5], [True, False]])
 def test_classes_of_any_type_and_reproducible(names: list[object]) -> None:
     X, _ = stripes(30)
     y = [names[i % len(names)] for i in range(30)]
-    found = model().fit(X, pd.Series(y))
-    assert found.classes_.tolist() == sorted(set(y))
-    assert set(found.predict(X).tolist()) <= set(y)
-    shares = found.predict_proba(X)
+    classifier = model().fit(X, pd.Series(y))
+    assert classifier.classes_.tolist() == sorted(set(y))
+    assert set(classifier.predict(X).tolist()) <= set(y)
+    shares = classifier.predict_proba(X)
     assert shares.shape == (30, len(names))
     np.testing.assert_allclose(shares.sum(axis=1), 1)
-    np.testing.assert_array_equal(clone(found).fit(X, y).predict_proba(X), shares)
-    assert model(seed=1).fit(X, y).epochs_[1].training_loss != found.epochs_[1].training_loss
+    np.testing.assert_array_equal(clone(classifier).fit(X, y).predict_proba(X), shares)
+    assert model(seed=1).fit(X, y).epochs_[1].training_loss != classifier.epochs_[1].training_loss
 
 
 def test_pickles_hold_the_trained_weights() -> None:
     X, y = stripes(40)
-    found = model(learning_rate=0.01).fit(X, y)
-    shares = found.predict_proba(X)
-    again = pickle.loads(pickle.dumps(found))
+    classifier = model(learning_rate=0.01).fit(X, y)
+    shares = classifier.predict_proba(X)
+    again = pickle.loads(pickle.dumps(classifier))
     twice = pickle.loads(pickle.dumps(again))
     np.testing.assert_array_equal(again.predict_proba(X), shares)
     np.testing.assert_array_equal(twice.predict_proba(X), shares)
@@ -92,16 +92,16 @@ def test_pickles_hold_the_trained_weights() -> None:
 
 def test_pickles_of_timm_networks_need_no_weights_file() -> None:
     X, y = stripes(20)
-    found = FineTunedClassifier("timm/test_resnet", weights="none", **FAST | {"epochs": 1}).fit(X, y)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).predict_proba(X), found.predict_proba(X))
+    classifier = FineTunedClassifier("timm/test_resnet", weights="none", **FAST | {"epochs": 1}).fit(X, y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(X), classifier.predict_proba(X))
 
 
 def test_cross_validation_and_grid_search() -> None:
     X, y = stripes(36)
-    found = model(epochs=1)
-    assert clone(found).get_params() == found.get_params()
-    assert found.set_params(batch_size=4).batch_size == 4
-    assert cross_val_score(found, X, y, cv=3).shape == (3,)
+    classifier = model(epochs=1)
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert classifier.set_params(batch_size=4).batch_size == 4
+    assert cross_val_score(classifier, X, y, cv=3).shape == (3,)
     search = GridSearchCV(model(epochs=1), {"learning_rate": [1e-4, 1e-2]}, cv=2).fit(np.stack(X), y)
     assert search.best_estimator_.learning_rate in (1e-4, 1e-2)
 
@@ -111,23 +111,23 @@ def test_paths_bytes_and_tables_are_equivalent(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(24)]
     for path, pixels in zip(paths, X, strict=True):
         Image.fromarray(pixels).save(path)
-    found = model().fit([str(path) for path in paths], y)
-    shares = found.predict_proba(X)
+    classifier = model().fit([str(path) for path in paths], y)
+    shares = classifier.predict_proba(X)
     for given in (paths, [path.read_bytes() for path in paths], pd.DataFrame({"photo": map(str, paths)})):
-        np.testing.assert_array_equal(found.predict_proba(given), shares)
+        np.testing.assert_array_equal(classifier.predict_proba(given), shares)
 
 
 def test_copies_stay_together_and_rare_classes_are_trained_on() -> None:
     rng = np.random.default_rng(0)
     first = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // (1 + i % 4) for i in range(20)]
     X, y = [*first, *first, first[0] // 9], [*range(4)] * 10 + [9]
-    found = model(epochs=0, near_duplicates=1.0)
+    classifier = model(epochs=0, near_duplicates=1.0)
     vectors = embedpipe.EmbeddingTransformer(TINY, store=None).fit(X).transform(X)
-    train, validation = found._split(vectors, np.unique(y, return_inverse=True)[1])
+    train, validation = classifier._split(vectors, np.unique(y, return_inverse=True)[1])
     assert len(train) + len(validation) == 41
     assert not set(train % 20) & set(validation[validation < 40] % 20)
     assert 40 in train
-    assert found.fit(X, y).classes_.tolist() == [0, 1, 2, 3, 9]
+    assert classifier.fit(X, y).classes_.tolist() == [0, 1, 2, 3, 9]
 
 
 def test_unreadable_images_are_named(tmp_path: Path) -> None:

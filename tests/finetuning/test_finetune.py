@@ -130,10 +130,10 @@ def test_killed_run_resumes_to_bit_identical_weights(made: tuple[Path, Path], tm
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            found = embedpipe.finetune(store, head, to=to, **options, trust=True)
+            result = embedpipe.finetune(store, head, to=to, **options, trust=True)
         finally:
             torch.set_num_threads(threads)
-        assert len(found.epochs) == 5
+        assert len(result.epochs) == 5
     for name in ("backbone.safetensors", "last.safetensors"):
         a, b = load_file(killed / name), load_file(whole / name)
         assert a.keys() == b.keys()
@@ -165,19 +165,19 @@ def test_changed_images_are_left_out_and_reported(made: tuple[Path, Path], tmp_p
     broken = sorted((root / "photos" / "a").iterdir())[:3]
     broken[0].write_bytes(b"no picture")
     broken[1].write_bytes(broken[2].read_bytes())
-    found = embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
-    assert sorted(found.failed) == [f"a/{path.name}" for path in broken[:2]]
-    assert all("has changed since it was embedded" in reason for reason in found.failed.values())
+    result = embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
+    assert sorted(result.failed) == [f"a/{path.name}" for path in broken[:2]]
+    assert all("has changed since it was embedded" in reason for reason in result.failed.values())
 
 
 def test_splits_of_an_evaluation_are_used(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = made
     path = tmp_path / "splits.parquet"
     evaluation = embedpipe.evaluate(store, heads=["ridge"], splits=str(path), repeats=1, **ALONE)
-    found = embedpipe.finetune(store, head, to=tmp_path / "tuned", splits=str(path), **FAST)
-    assert found.splits_id == embedpipe.load_splits(path).identity == evaluation.splits_id
+    result = embedpipe.finetune(store, head, to=tmp_path / "tuned", splits=str(path), **FAST)
+    assert result.splits_id == embedpipe.load_splits(path).identity == evaluation.splits_id
     names = pq.read_table(path).column("seed 0 fold 0").to_pylist()
-    assert found.test.rows == names.count("test")
+    assert result.test.rows == names.count("test")
 
 
 def test_network_gives_the_logits_of_the_head(made: tuple[Path, Path]) -> None:
@@ -265,15 +265,15 @@ def test_stages_before_freeze_until_stay_frozen(tmp_path: Path, name: str) -> No
     stage = {"timm/test_vit": "blocks.3", "timm/test_resnet": "layer3"}[name]
     before = embedpipe.load_backbone(name, weights="none").network.module
     options = {"epochs": 1, "batch_size": 12, "accumulate": 3, "freeze_until": stage, "optimizer": "sgd", **ALONE}
-    found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **options)
-    assert found.initial_check.largest_logit_difference < 1e-3
+    result = embedpipe.finetune(store, head, to=tmp_path / "tuned", **options)
+    assert result.initial_check.largest_logit_difference < 1e-3
     last = load_file(tmp_path / "tuned" / "last.safetensors")
     names = [key for key, _ in before.named_parameters()]
     first = next(at for at, key in enumerate(names) if key.startswith(stage))
     state = before.state_dict()
     assert all(torch.equal(last[key], state[key]) for key in names[:first])
     assert any(not torch.equal(last[key], state[key]) for key in names[first:])
-    spec = embedpipe.load_head(found.head).spec
+    spec = embedpipe.load_head(result.head).spec
     assert (spec.provider, spec.name.split(".")[0]) == ("checkpoint", name)
 
 
@@ -282,8 +282,8 @@ def test_label_column_of_a_table_and_shifted_rows(tmp_path: Path) -> None:
     photos = sorted(colours(tmp_path / "photos", 48).rglob("*.png"))
     rows = [f"{path},{path.parent.name},{'shifted' if i % 4 == 0 else ''}" for i, path in enumerate(photos)]
     (tmp_path / "list.csv").write_text("\n".join(["path,species,split", *rows]))
-    found = embedpipe.finetune(tmp_path / "list.csv", to=tmp_path / "tuned", label="species", backbone=TINY, **FAST)
-    assert found.train_rows + found.validation_rows + found.test.rows == 36
+    result = embedpipe.finetune(tmp_path / "list.csv", to=tmp_path / "tuned", label="species", backbone=TINY, **FAST)
+    assert result.train_rows + result.validation_rows + result.test.rows == 36
     split = read_split_rows(
         embedpipe.FeatureStore(tmp_path / "tuned" / "features"), "label", SplitOptions(near_duplicates="off")
     )
@@ -303,8 +303,8 @@ def test_default_head_does_not_see_test_labels(made: tuple[Path, Path], tmp_path
             others = {"a": "b", "b": "c", "c": "a"}
             store.label(pa.table({"id": ids, "label": [others[id[0]] for id in ids]}))
             store = store.refresh()
-        found = embedpipe.finetune(store, to=tmp_path / f"{name} tuned", splits=str(path), **FAST)
-        states.append(load_file(Path(found.folder) / "last.safetensors"))
+        result = embedpipe.finetune(store, to=tmp_path / f"{name} tuned", splits=str(path), **FAST)
+        states.append(load_file(Path(result.folder) / "last.safetensors"))
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -328,23 +328,23 @@ def test_second_process_in_a_folder_is_refused(made: tuple[Path, Path], tmp_path
 @pytest.mark.parametrize("damage", ["result", "backbone.safetensors"])
 def test_damaged_result_is_refused_until_it_is_deleted(made: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
     first = embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST)
-    result = tmp_path / "tuned" / "result.json"
+    path = tmp_path / "tuned" / "result.json"
     if damage == "result":
-        result.write_text(result.read_text().replace('"epochs"', '"others"'))
+        path.write_text(path.read_text().replace('"epochs"', '"others"'))
     else:
         (tmp_path / "tuned" / damage).unlink()
     with pytest.raises(UsageError, match=r"delete .* to train again"):
         embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST)
-    result.unlink()
+    path.unlink()
     assert embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST).test == first.test
 
 
 def test_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = embedpipe.FeatureStore(made[0]), embedpipe.load_head(made[1])
-    found = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
+    result = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 1, "learning_rate": 1e-9})
     split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
     X = read_finite(store, head.spec.layers, split.ids)
-    first, last = refit_probe(head, X, split, split.train), fold_head(embedpipe.load_head(found.head))
-    assert found.best_epoch == 1
+    first, last = refit_probe(head, X, split, split.train), fold_head(embedpipe.load_head(result.head))
+    assert result.best_epoch == 1
     np.testing.assert_allclose(last.weight, SOFTENING * first.weight, rtol=1e-3, atol=1e-6)
-    assert found.epochs[0].validation_log_loss < found.epochs[1].validation_log_loss
+    assert result.epochs[0].validation_log_loss < result.epochs[1].validation_log_loss

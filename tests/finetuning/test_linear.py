@@ -136,8 +136,8 @@ def test_columns_follow_the_order_of_the_layers(stores: dict[int, FeatureStore],
     head = fitted(stores[5], "logreg", layer=order)
     assert "+".join(head.layers) == order
     assert_same(fold_head(head), head.estimator.decision_function(NEW))
-    one = fitted(stores[5], "logreg", layer="features")
-    assert_same(fold_head(one), one.estimator.decision_function(NEW[:, :6]), NEW[:, :6])
+    single = fitted(stores[5], "logreg", layer="features")
+    assert_same(fold_head(single), single.estimator.decision_function(NEW[:, :6]), NEW[:, :6])
 
 
 def test_rejecting_head_is_folded_as_the_head_inside(stores: dict[int, FeatureStore]) -> None:
@@ -178,16 +178,16 @@ def test_auto_classifier_is_folded_over_all_layers(head: Head, classes: int) -> 
     joined = "features+early"
     for layer, part in {"early": slice(6, 9), "features": slice(0, 6), joined: slice(0, 9)}.items():
         for normalisation, steps in {"none": [], "standard": [VarianceFloorScaler()], "unit": [Normalizer()]}.items():
-            picked = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
-            found = dataclasses.replace(head, estimator=picked)
+            chosen = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
+            changed = dataclasses.replace(head, estimator=chosen)
             if normalisation == "unit" and layer != joined:
                 with pytest.raises(UsageError, match=rf"scales layer '{layer}' alone.* --layer {layer}$"):
-                    fold_head(found)
+                    fold_head(changed)
                 continue
-            linear = fold_head(found)
+            linear = fold_head(changed)
             assert linear.weight.shape == (classes, DIM)
             shares = softmax(linear.logits(NEW), axis=1)
-            np.testing.assert_allclose(shares, picked.predict_proba(NEW), rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(shares, chosen.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
 def test_auto_inside_a_rejecting_head_is_folded(stores: dict[int, FeatureStore]) -> None:
@@ -270,12 +270,12 @@ def test_steps_are_folded_unless_they_precede_the_normalizer(
     estimator = Pipeline([*((f"{i}", clone(STEPS[name])) for i, name in enumerate(names)), ("head", RidgeClassifier())])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # removed components make the system singular
-        found = dataclasses.replace(head, estimator=estimator.fit(X, y))
+        changed = dataclasses.replace(head, estimator=estimator.fit(X, y))
     if "unit" in names and any(name != "unit" for name in names[: len(names) - names[::-1].index("unit")]):
         with pytest.raises(UsageError, match="Normalizer must be the first step"):
-            fold_head(found)
+            fold_head(changed)
     else:
-        assert_same(fold_head(found), estimator.decision_function(X), X)
+        assert_same(fold_head(changed), estimator.decision_function(X), X)
 
 
 @given(classes=st.integers(2, 5), dim=st.integers(1, 12), unit=st.booleans(), seed=st.integers(0, 2**32 - 1))

@@ -28,8 +28,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_linear_layers_are_trained(store: Path, tmp_path: Path) -> None:
     options = {"near_duplicates": "off", "lora": 2, "epochs": 2, "batch_size": 8, "patience": 9}
-    found = embedpipe.finetune(store, to=tmp_path / "tuned", weights="none", **options)
-    assert found.initial_check.largest_logit_difference < 1e-3
+    result = embedpipe.finetune(store, to=tmp_path / "tuned", weights="none", **options)
+    assert result.initial_check.largest_logit_difference < 1e-3
     before = embedpipe.load_backbone(**VIT).network.module.state_dict()
     after = load_file(tmp_path / "tuned" / "last.safetensors")
     assert after.keys() == before.keys()
@@ -43,9 +43,9 @@ def test_only_linear_layers_are_trained(store: Path, tmp_path: Path) -> None:
     }
     name = max(changed, key=lambda key: float((after[key] - before[key]).norm()))
     assert torch.linalg.matrix_rank(after[name].double() - before[name].double(), rtol=1e-3) == 2
-    again = embedpipe.load_backbone(f"checkpoint/{found.backbone}")
+    again = embedpipe.load_backbone(f"checkpoint/{result.backbone}")
     assert all(
-        torch.equal(load_file(found.backbone)[name], tensor)
+        torch.equal(load_file(result.backbone)[name], tensor)
         for name, tensor in again.network.module.state_dict().items()
     )
 

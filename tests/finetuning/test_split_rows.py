@@ -64,4 +64,4 @@ def test_classes_without_training_rows(tmp_path: Path) -> None:
     assert len(split.validation) == 14
     assert 3 not in split.test
     assert split.y[3] == NO_CLASS
-    assert "rows of 'never seen' are left out: none of them is left to train on" in split.splits.notes
+    assert "rows of 'never seen' are left out: the class has no training rows" in split.splits.notes

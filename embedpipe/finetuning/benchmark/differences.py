@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, read_pilot
 from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner, LearnerDifference, Savings
-from embedpipe.finetuning.split_rows import PARTS
+from embedpipe.finetuning.split_rows import VALIDATION_FOLDS
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import LEVEL, wilson
 
@@ -100,7 +100,7 @@ def _of_validation(accuracies: Sequence[tuple[float, float]], labels: int) -> Es
     """
     by_seeds = _over_seeds([one - other for one, other in accuracies])
     runs = [PilotRun(labels, seed, probe=other, tuned=one, seconds=0) for seed, (one, other) in enumerate(accuracies)]
-    rows = max(labels // PARTS, 1) * len(runs)
+    rows = max(labels // VALIDATION_FOLDS, 1) * len(runs)
     gain = read_pilot(runs, labels, rows, 1).gain
     low, high = min(by_seeds.low, gain.value - gain.below), max(by_seeds.high, gain.value + gain.above)
     return Estimate(by_seeds.value, max(low, -1.0), min(high, 1.0))

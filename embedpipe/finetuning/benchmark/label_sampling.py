@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.finetuning.split_rows import PARTS, Rows
+from embedpipe.finetuning.split_rows import VALIDATION_FOLDS, Rows
 from embedpipe.splits.grouped import fold_numbers
 
 #: Rows of a class that training and validation have at least, where there are so many.
@@ -125,7 +125,7 @@ def _held_out(
     classes: Rows, groups: Rows | None, rng: np.random.Generator
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Return which rows are for validation: a fifth, groups whole, and of each class two, if two are left to learn."""
-    held = fold_numbers(classes, groups, PARTS, rng) == 0
+    held = fold_numbers(classes, groups, VALIDATION_FOLDS, rng) == 0
     together = np.arange(len(classes)) if groups is None else groups
     for one in np.unique(classes):
         own = classes == one
