@@ -1,4 +1,4 @@
-"""The verb that compares source models: rank."""
+"""The verb `rank`: compare backbones on a sample of labelled data."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ if TYPE_CHECKING:
 @with_options(RankOptions, SourceOptions, BackboneOptions, ComputeOptions)
 def rank(
     data: Annotated[
-        list[str], typer.Argument(help="Labelled images or texts, as `embed` takes them; or feature stores of them.")
+        list[str], typer.Argument(help="Labelled images or texts as in `embed`, or feature stores of the same items.")
     ],
     *,
     backbone: Annotated[
         list[str] | None,
-        typer.Option("--backbones", help="PROVIDER/NAME, several separated by commas: see `embedpipe backbones`."),
+        typer.Option(
+            "--backbones", help="Backbones PROVIDER/NAME, separated by commas; `embedpipe backbones` lists them."
+        ),
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="A .csv or .parquet file to write, too.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A .csv or .parquet file to write, one row for each backbone.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Say which backbone fits labelled data, on a small sample that each of them embeds.
+    """Rank backbones for labelled data, on a small sample that each of them embeds.
 
-    Ordered by a linear probe in nested cross-validation on the same items and folds, with each one's difference to
-    the best. The sample's vectors are kept in the cache folder. Stores are compared as they are.
+    Backbones are ordered by a linear probe in nested cross-validation on the same items and folds, with differences
+    from the best. Vectors of the sample are cached. Feature stores are compared without embedding.
 
     Examples: `embedpipe rank photos --backbones timm/resnet50,timm/tf_efficientnet_lite0`,
     `embedpipe rank small.features large.features`
@@ -56,100 +60,100 @@ def rank(
         check_table_name(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
     given: Any = data[0] if len(data) == 1 else [FeatureStore(one) for one in data]
-    found = run(given, backbones=names, progress=not quiet, **options)
+    ranking = run(given, backbones=names, progress=not quiet, **options)
     if to is not None:
-        write_ranking(found, to)
+        write_ranking(ranking, to)
     if as_json:
-        show.json_value(found.to_dict())
+        show.json_value(ranking.to_dict())
     elif not quiet:
-        print_ranking(found, verbose)
-    for row in found.failed:
+        print_ranking(ranking, verbose)
+    for row in ranking.failed:
         print(f"embedpipe: {row.name}: {row.failed}", file=sys.stderr)
-    return PARTLY_FAILED if found.failed else 0
+    return PARTLY_FAILED if ranking.failed else 0
 
 
-def write_ranking(found: Ranking, to: Path) -> None:
-    """Write one row a backbone as a table."""
+def write_ranking(ranking: Ranking, to: Path) -> None:
+    """Write one row for each backbone as a table."""
     import pyarrow as pa
 
-    write_table(pa.Table.from_pylist(found.records()), to)
+    write_table(pa.Table.from_pylist(ranking.records()), to)
 
 
-def print_ranking(found: Ranking, verbose: bool) -> None:
-    """Print what `embedpipe.rank` found."""
-    numbers = found.task == "regression"
-    what = "R2" if numbers else "accuracy"
-    about = "" if numbers else f", {found.classes:,} classes"
-    baseline = "" if numbers else f"; always the commonest class: {found.baseline:.1%}"
-    print(f"{found.label!r} on {found.sample:,} items{about}: {found.protocol}{baseline}")
-    for why, count in found.left_out.items():
-        print(f"left out: {count:,} {why}")
-    for note in found.notes:
+def print_ranking(ranking: Ranking, verbose: bool) -> None:
+    """Print a `Ranking` as a table, with a conclusion."""
+    regression = ranking.task == "regression"
+    metric = "R2" if regression else "accuracy"
+    classes = "" if regression else f", {ranking.classes:,} classes"
+    baseline = "" if regression else f"; baseline (most frequent class): {ranking.baseline:.1%}"
+    print(f"{ranking.label!r}, {ranking.sample:,} items{classes}: {ranking.resampling}{baseline}")
+    for reason, count in ranking.left_out.items():
+        print(f"left out: {count:,} {reason}")
+    for note in ranking.notes:
         print(f"note: {note}")
     print()
-    several = len({row.layer for row in found.rows if not row.failed}) > 1
-    names = ["backbone", *["layer"] * several, f"probe: {what}", "less the best", "verdict", "kNN"]
-    hints = [*["H-score"] * (not numbers), "LogME", "ImageNet", "dim", "s per 1,000"]
-    table = Table(*names, *hints, box=None)
-    for row in found.rows:
+    several = len({row.layer for row in ranking.rows if not row.failed}) > 1
+    names = ["backbone", *["layer"] * several, f"linear probe: {metric}", "difference", "verdict", "kNN"]
+    scores = [*["H-score"] * (not regression), "LogME", "ImageNet", "dim", "s per 1,000"]
+    table = Table(*names, *scores, box=None)
+    for row in ranking.rows:
         if not row.failed:
-            table.add_row(*_cells(row, several, numbers))
+            table.add_row(*_cells(row, several, regression))
     show.print_table(table)
-    print(f"\n{conclusion(found)}")
+    print(f"\n{conclusion(ranking)}")
     if verbose:
-        _print_details(found)
+        _print_details(ranking)
 
 
-def _cells(row: RankedBackbone, several: bool, numbers: bool) -> list[str | Text]:
+def _cells(row: RankedBackbone, several: bool, regression: bool) -> list[str | Text]:
     against = row.difference
     return [
         show.plain(row.name),
         *[row.layer] * several,
-        "" if row.probe is None else show.interval(row.probe, not numbers),
-        "" if against is None else show.interval(against.estimate, not numbers, "+"),
-        "best" if against is None else against.verdict,
-        "" if row.knn is None else show.interval(row.knn, not numbers),
-        *["" if row.h_score is None else f"{row.h_score:.2f}"] * (not numbers),
+        "" if row.linear_probe is None else show.interval(row.linear_probe, not regression),
+        "" if against is None else show.interval(against.estimate, not regression, "+"),
+        row.verdict,
+        "" if row.knn is None else show.interval(row.knn, not regression),
+        *["" if row.h_score is None else f"{row.h_score:.2f}"] * (not regression),
         "" if row.log_me is None else f"{row.log_me:.3f}",
-        "unknown" if row.prior is None else f"{row.prior.accuracy:.1%}",
+        "unknown" if row.imagenet is None else f"{row.imagenet.accuracy:.1%}",
         f"{row.dim:,}",
         "unknown" if row.cost is None else f"{row.cost.seconds:,.1f}",
     ]
 
 
-def conclusion(found: Ranking) -> str:
-    """Say in a sentence or two what the order is worth."""
-    best = _name(found.best)
-    if not [row for row in found.rows[1:] if not row.failed]:
-        return f"{best} was compared with nothing: name more backbones"
-    rest = [row for row in found.rows[1:] if row.difference is not None and row.difference.verdict != "worse"]
+def conclusion(ranking: Ranking) -> str:
+    """Return one sentence on the best backbone and the verdicts on the others."""
+    best = _name(ranking.best)
+    if not [row for row in ranking.rows[1:] if not row.failed]:
+        return f"best: {best}; no other backbone to compare with"
+    rest = [row for row in ranking.rows[1:] if row.verdict not in ("worse", "failed")]
     if not rest:
-        return f"{best} is better than every other, beyond what chance does (95 %, corrected for several tests)"
-    said = f"{best} is first"
+        return f"best: {best}; all others are significantly worse (95 %, corrected for all pairs)"
+    text = f"best: {best}"
     for verdict, words in (
-        ("equivalent", "practically as good"),
-        ("undecided", "not told apart from it"),
+        ("equivalent", "practically equivalent"),
+        ("undecided", "not distinguishable from it"),
     ):
-        if named := ", ".join(_name(row) for row in rest if row.difference and row.difference.verdict == verdict):
-            said += f"; {words}: {named}"
-    costs = [row for row in (found.best, *rest) if row.cost is not None]
+        if names := ", ".join(_name(row) for row in rest if row.verdict == verdict):
+            text += f"; {words}: {names}"
+    costs = [row for row in (ranking.best, *rest) if row.cost is not None]
     cheapest = min(costs, key=lambda row: row.cost.seconds if row.cost else 0.0, default=None)
-    if cheapest is not None and cheapest is not found.best:
-        said += f"; {_name(cheapest)} is the fastest of these"
-    return f"{said} (a larger --sample tells more)" if found.undecided else said
+    if cheapest is not None and cheapest is not ranking.best:
+        text += f"; the fastest of these is {_name(cheapest)}"
+    return f"{text} (a larger --sample may decide)" if ranking.undecided else text
 
 
 def _name(row: RankedBackbone) -> str:
     return row.name if row.layer == "features" else f"{row.name} {row.layer}"
 
 
-def _print_details(found: Ranking) -> None:
-    for row in found.rows:
-        if row.prior is not None:
-            print(f"{row.name}: ImageNet top-1 {row.prior.accuracy:.3%} as published by {row.prior.source}")
+def _print_details(ranking: Ranking) -> None:
+    for row in ranking.rows:
+        if row.imagenet is not None:
+            print(f"{row.name}: ImageNet top-1 {row.imagenet.accuracy:.3%}, published by {row.imagenet.source}")
         if row.cost is not None:
             print(f"{row.name}: embedded by {row.cost.engine}, measured on {row.cost.items:,} items")
         if row.difference is not None:
-            d = row.difference
-            print(f"{_name(row)}: p = {d.p:.4f}, adjusted {d.adjusted:.4f} ({d.test})")
-            print(f"{_name(row)}: within {found.margin:g} of the best with probability {d.equal:.3f}")
+            test = row.difference
+            print(f"{_name(row)}: p = {test.p:.4f}, corrected {test.adjusted:.4f} ({test.test})")
+            print(f"{_name(row)}: within {ranking.margin:g} of the best with probability {test.equal:.3f}")

@@ -33,9 +33,9 @@ def test_rank_for_people(tinted: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     shown = run("rank", tinted, "--backbones", f"{TINY}, timm/no_such_network", "--to", table, "-v", "--device", "cpu")
     assert shown.exit_code == 3, shown.output
-    assert "'label' on 40 items, 2 classes: 5 x 5-fold stratified cross-validation" in shown.stdout
-    assert "always the commonest class: 50.0%" in shown.stdout
-    assert "was compared with nothing" in shown.stdout
+    assert "'label', 40 items, 2 classes: 5 x 5-fold stratified cross-validation" in shown.stdout
+    assert "baseline (most frequent class): 50.0%" in shown.stdout
+    assert "no other backbone to compare with" in shown.stdout
     assert "embedpipe: timm/no_such_network: UnknownBackboneError" in shown.stderr
     rows = csv.read_csv(table).to_pylist()
     assert [row["backbone"] for row in rows] == ["python/tiny_backbone:make", "timm/no_such_network"]
@@ -53,12 +53,12 @@ def test_rank_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found["rows"][1]["difference"]["verdict"] == "worse"
     shown = run("rank", tmp_path / "far", tmp_path / "near")
     assert shown.exit_code == 0, shown.output
-    assert "timm/near is better than every other" in shown.stdout
+    assert "best: timm/near; all others are significantly worse" in shown.stdout
     assert "unknown" in shown.stdout
 
 
 def test_bad_usage_has_exit_code_2(tinted: Path, tmp_path: Path) -> None:
-    assert "which backbones" in run("rank", tinted).stderr
+    assert "backbones must name at least one" in run("rank", tinted).stderr
     for options in (["--to", "ranking.png"], ["--backbones", TINY, "--sample", "1"], ["--backbones", "timm/x"]):
         assert run("rank", tinted, *options).exit_code == 2
     assert run("rank", tinted, tmp_path / "nowhere").exit_code == 2

@@ -23,10 +23,10 @@ from embedpipe.backbones import BackboneOptions
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.evaluation import RankOptions
 from embedpipe.evaluation.ranking import probing
-from embedpipe.evaluation.ranking.imagenet_accuracy import find_prior
+from embedpipe.evaluation.ranking.imagenet_accuracy import find_imagenet_accuracy
 from embedpipe.evaluation.ranking.rank import rank
 from embedpipe.evaluation.ranking.result import Ranking
-from embedpipe.evaluation.ranking.sampling import draw
+from embedpipe.evaluation.ranking.sampling import draw_sample
 
 FUSSY = "python:tiny_backbone.make_fussy"
 #: As a spec names the tiny network.
@@ -75,18 +75,18 @@ def test_stores_are_ranked_on_the_same_rows(tmp_path: Path) -> None:
     best, other = found.rows
     assert best is found.best
     assert best.difference is None
-    assert best.probe is not None
-    assert other.probe is not None
+    assert best.linear_probe is not None
+    assert other.linear_probe is not None
     assert other.difference is not None
     assert other.difference.verdict == "worse"
-    assert other.difference.estimate.value == pytest.approx(other.probe.value - best.probe.value)
+    assert other.difference.estimate.value == pytest.approx(other.linear_probe.value - best.linear_probe.value)
     assert other.difference.estimate.high < 0
-    assert best.probe.low <= best.probe.value == pytest.approx(np.mean(best.values))
+    assert best.linear_probe.low <= best.linear_probe.value == pytest.approx(np.mean(best.values))
     assert len(best.values) == len(other.values) == 25
     assert best.h_score is not None
     assert other.h_score is not None
     assert best.h_score > other.h_score
-    assert best.prior is None
+    assert best.imagenet is None
     assert best.cost is None
     assert (found.task, found.metric, found.sample, found.classes) == ("classification", "accuracy", 60, 3)
     assert found.baseline == pytest.approx(1 / 3)
@@ -106,9 +106,9 @@ def test_only_rows_of_all_stores_count(tmp_path: Path) -> None:
     other = FeatureStore.create(tmp_path / "empty", first.spec)
     with pytest.raises(UsageError, match="has none of the ids"):
         rank([first, other])
-    with pytest.raises(UsageError, match="leave backbones out"):
+    with pytest.raises(UsageError, match="backbones must be left out"):
         rank(first, backbones=["timm/resnet18"])
-    with pytest.raises(UsageError, match="no column 'lable'; did you mean 'label'"):
+    with pytest.raises(UsageError, match=r"label must be a column of .*'lable'; did you mean 'label'"):
         rank(first, label="lable")
 
 
@@ -157,15 +157,15 @@ def test_items_in_memory_are_told_apart_by_content(log: Path) -> None:
     table = pa.table({"body": texts, "label": ["yes" if i % 2 else "no" for i in range(40)]})
     options: dict[str, Any] = {"backbones": [TINY_TEXT], "text": "body", "device": "cpu"}
     found = rank(table, **options)
-    assert found.best.probe is not None
-    assert found.best.probe.value > 0.9
+    assert found.best.linear_probe is not None
+    assert found.best.linear_probe.value > 0.9
     count = len(log.read_bytes())
     rank(table, **options)
     assert len(log.read_bytes()) - count < 40 <= count  # a few texts try a network that is loaded
     shuffled = pa.table({"body": texts[::-1], "label": table["label"]})
     turned = rank(shuffled, **options)
-    assert turned.best.probe is not None
-    assert turned.best.probe.value > 0.9
+    assert turned.best.linear_probe is not None
+    assert turned.best.linear_probe.value > 0.9
 
 
 def test_items_that_one_backbone_fails_on_count_for_none(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_items_that_one_backbone_fails_on_count_for_none(tmp_path: Path) -> None
     (photos / "red" / "000.png").write_bytes(b"no picture")
     found = rank(photos, backbones=[TINY, BackboneOptions(TINY, layer=("conv1", "conv2"))], device="cpu")
     assert found.sample == 59
-    assert found.left_out == {"without a vector by every backbone": 1}
+    assert found.left_out == {"without a vector of every backbone": 1}
     assert sorted(row.layer for row in found.rows) == ["conv1", "conv2", "features"]
 
 
@@ -185,8 +185,8 @@ def test_a_backbone_without_vectors_is_said_to_have_failed(tmp_path: Path) -> No
     found = rank(tmp_path / "bright", backbones=[FUSSY, TINY], device="cpu")
     assert found.best.name == NAME
     assert found.failed[0].name == f"{NAME}_fussy"
-    assert "of the sample's items have a vector" in found.failed[0].failed
-    with pytest.raises(BackboneError, match="no backbone could be used"):
+    assert "items of the sample have a vector" in found.failed[0].failed
+    with pytest.raises(BackboneError, match="all backbones failed"):
         rank(tmp_path / "bright", backbones=[FUSSY], device="cpu")
 
 
@@ -199,20 +199,20 @@ def test_random_weights_come_last_of_themselves(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_ranked_is_refused(photos: Path, make_photos: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="which backbones"):
+    with pytest.raises(UsageError, match="backbones must name at least one"):
         rank(photos)
-    with pytest.raises(UsageError, match="is one backbone"):
+    with pytest.raises(UsageError, match="backbones must be a list of names"):
         rank(photos, backbones=TINY)
-    with pytest.raises(UsageError, match="is one backbone"):
+    with pytest.raises(UsageError, match="backbones must be a list of names"):
         rank(photos, backbone=TINY)
-    with pytest.raises(UsageError, match="sample=3 is too few"):
+    with pytest.raises(UsageError, match="sample must be >= 20, got 3"):
         rank(photos, backbones=[TINY], sample=3)
     with pytest.raises(UsageError, match="task='clasification'"):
         rank(photos, backbones=[TINY], task="clasification")
-    with pytest.raises(TrainingDataError, match="fewer than two classes of 'label' have 10 rows"):
+    with pytest.raises(TrainingDataError, match="at least 2 classes of 'label' must have 10 rows"):
         rank(photos, backbones=[TINY])
     flat = make_photos(12, ("",), "flat")
-    with pytest.raises(TrainingDataError, match="no row has a label"):
+    with pytest.raises(TrainingDataError, match="no row has a 'label'"):
         rank(flat, backbones=[TINY])
 
 
@@ -223,42 +223,42 @@ def labelled(y: npt.NDArray[Any], split: list[str | None] | None = None) -> pa.T
 
 def test_a_sample_keeps_the_shares_of_the_classes() -> None:
     y = np.repeat(["a", "b", "c", "d"], [700, 250, 40, 10])
-    drawn = draw(labelled(y), "label", RankOptions(sample=100))
+    drawn = draw_sample(labelled(y), "label", RankOptions(sample=100))
     assert (drawn.y == y[drawn.rows]).all()
     names, counts = np.unique(drawn.y, return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"a": 59, "b": 21, "c": 10, "d": 10}
     assert (np.diff(drawn.rows) > 0).all()
-    assert (draw(labelled(y), "label", RankOptions(sample=100)).rows == drawn.rows).all()
-    assert (draw(labelled(y), "label", RankOptions(sample=100, seed=1)).rows != drawn.rows).any()
+    assert (draw_sample(labelled(y), "label", RankOptions(sample=100)).rows == drawn.rows).all()
+    assert (draw_sample(labelled(y), "label", RankOptions(sample=100, seed=1)).rows != drawn.rows).any()
 
 
 def test_classes_that_are_rare_or_too_many_are_said() -> None:
-    rare = draw(labelled(np.repeat(["a", "b", "c"], [30, 30, 9])), "label", RankOptions())
+    rare = draw_sample(labelled(np.repeat(["a", "b", "c"], [30, 30, 9])), "label", RankOptions())
     assert rare.left_out == {"of classes with fewer than 10 rows": 9}
-    many = draw(labelled(np.arange(1000) % 100), "label", RankOptions(sample=200))
+    many = draw_sample(labelled(np.arange(1000) % 100), "label", RankOptions(sample=200))
     assert len(many.rows) == 200
     assert len(np.unique(many.y)) == 20
-    assert "20 of the 100 classes" in many.notes[0]
+    assert "20 of 100 classes" in many.notes[0]
 
 
 def test_nothing_is_chosen_on_a_test_split() -> None:
     split: list[str | None] = ["Train", "test"] * 30
-    drawn = draw(labelled(np.repeat(["a", "b"], 30), split), "label", RankOptions())
+    drawn = draw_sample(labelled(np.repeat(["a", "b"], 30), split), "label", RankOptions())
     assert (drawn.rows % 2 == 0).all()
     assert sum(drawn.left_out.values()) == 30
-    assert len(draw(labelled(np.repeat(["a", "b"], 30), ["test"] * 60), "label", RankOptions()).rows) == 60
+    assert len(draw_sample(labelled(np.repeat(["a", "b"], 30), ["test"] * 60), "label", RankOptions()).rows) == 60
 
 
-def test_priors_are_the_libraries_own() -> None:
-    known = find_prior("torchvision/resnet50")
+def test_imagenet_accuracies_are_those_of_torchvision() -> None:
+    known = find_imagenet_accuracy("torchvision/resnet50")
     assert known is not None
     assert known.accuracy == pytest.approx(0.80858)
     assert known.source == "torchvision, ResNet50_Weights.IMAGENET1K_V2"
-    same = find_prior("timm/resnet50.tv_in1k")
+    same = find_imagenet_accuracy("timm/resnet50.tv_in1k")
     assert same is not None
     assert same.accuracy == pytest.approx(0.7613)
     for unknown in ("timm/tf_efficientnet_lite0", "timm/x", "timm/resnet50.x", "torchvision/x", "python:a.b"):
-        assert find_prior(unknown) is None
+        assert find_imagenet_accuracy(unknown) is None
 
 
 def test_a_ranking_is_plain_data(tmp_path: Path) -> None:
@@ -279,3 +279,13 @@ def test_ranking_stores_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
+    ranking = rank(stores(tmp_path, 0.5, 1.5))
+    ranking.rows[1].name = "<b>"
+    assert repr(ranking).startswith("Ranking(label='label', best='timm/spread0.5', accuracy=")
+    assert repr(ranking).endswith("2 backbones, 60 items, 5-fold stratified cross-validation)")
+    html = ranking._repr_html_()
+    assert "<td>timm/spread0.5</td>" in html
+    assert "<td>&lt;b&gt;</td>" in html

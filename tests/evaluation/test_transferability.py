@@ -65,7 +65,7 @@ def test_columns_without_a_difference_change_nothing() -> None:
     assert h_score(np.hstack([X, np.full((40, 2), 7.0)]), y) > 1
 
 
-def test_hints_prefer_what_separates() -> None:
+def test_scores_are_higher_for_separated_classes() -> None:
     good, y = clusters(60, spread=0.3)
     bad, _ = clusters(60, spread=3.0)
     assert h_score(good, y) > h_score(bad, y)
@@ -82,14 +82,14 @@ def test_a_perfect_fit_is_finite() -> None:
     assert np.isfinite(log_me(exact, exact @ [1.0, 2.0, 3.0], "regression"))
 
 
-@pytest.mark.parametrize("hint", [h_score, log_me])
-def test_what_cannot_be_scored_is_refused(hint: object) -> None:
-    assert callable(hint)
+@pytest.mark.parametrize("score", [h_score, log_me])
+def test_what_cannot_be_scored_is_refused(score: object) -> None:
+    assert callable(score)
     X, y = clusters(12)
-    with pytest.raises(ValueError, match="all 12 labels are 1"):
-        hint(X, np.ones(12, int))
+    with pytest.raises(ValueError, match="at least 2 distinct labels, got only 1"):
+        score(X, np.ones(12, int))
     with pytest.raises(ValueError, match="shape"):
-        hint(X, y[:-1])
+        score(X, y[:-1])
     X[3, 2] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        hint(X, y)
+        score(X, y)

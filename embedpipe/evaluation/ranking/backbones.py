@@ -1,4 +1,4 @@
-"""Vectors to rank: a sample embedded by each backbone, into stores that are kept in the cache; or those of stores."""
+"""Vectors to rank: a sample embedded by each backbone into stores of the cache folder, or vectors of given stores."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.summary import EmbedSummary
 from embedpipe.errors import ItemError, SourceError
-from embedpipe.evaluation.ranking.imagenet_accuracy import Prior, find_prior
+from embedpipe.evaluation.ranking.imagenet_accuracy import ImageNetAccuracy, find_imagenet_accuracy
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_vectors
 
-#: Items that the cost is measured on where the sample is embedded already and nobody noted it.
-FEW = 64
+#: Number of items to measure the cost on, if the sample is embedded already and its cost was not saved.
+COST_ITEMS = 64
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What embedding took on this machine, without loading the network.
+class EmbeddingCost:
+    """Time to embed on this machine, without loading the network.
 
     Attributes
     ----------
     seconds : float
-        For 1,000 items, reading and decoding included.
+        For 1,000 items, with reading and decoding.
     engine : str
-        What ran the network.
+        The engine of the network.
     items : int
-        How many it was measured on.
+        Number of items of the measurement.
     """
 
     seconds: float
@@ -50,20 +50,21 @@ class Cost:
 
 
 @dataclass
-class Candidate:
-    """A backbone's layer, and its vectors; or why there are none.
+class BackboneCandidate:
+    """A layer of a backbone and its vectors, or the reason why there are none.
 
     Attributes
     ----------
     name, layer : str
     ids : list of str
-        Of the rows that have vectors.
+        Ids of the rows that have vectors.
     X : float32 array (len(ids), dim)
     pretrained : bool
-    prior, cost
-        Where they are known.
+        Whether the weights are pretrained rather than random.
+    imagenet : ImageNetAccuracy, optional
+    cost : EmbeddingCost, optional
     failed : str
-        Why there are no vectors; empty otherwise.
+        Reason why there are no vectors; empty otherwise.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Candidate:
     ids: list[str] = field(default_factory=list)
     X: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     pretrained: bool = True
-    prior: Prior | None = None
-    cost: Cost | None = None
+    imagenet: ImageNetAccuracy | None = None
+    cost: EmbeddingCost | None = None
     failed: str = ""
 
 
@@ -83,52 +84,56 @@ def embed_candidates(
     backbones: Sequence[BackboneOptions],
     run: RunOptions,
     progress: Progress,
-) -> list[Candidate]:
-    """Embed some rows of a listing by each backbone; one that does not work is a candidate that failed.
+) -> list[BackboneCandidate]:
+    """Embed some rows of a listing by each backbone; a backbone that raises an error becomes a failed candidate.
 
     Parameters
     ----------
     listing : Listing
     rows : int64 array (n,)
-        Which of its items.
+        Rows of the listing.
     source : SourceOptions
-        How it was listed: with its root, what the stores are found again by.
+        Options of the listing; together with its root they identify the cached stores.
     backbones : sequence of BackboneOptions
     run : RunOptions
 
     Raises
     ------
     SourceError
-        If the source is at fault and not a backbone.
+        If the source cannot be read.
     """
     part = _part(listing, rows)
-    found: list[Candidate] = []
+    candidates: list[BackboneCandidate] = []
     for options in backbones:
         progress.say(f"{options.backbone}{_random(options)}")
         try:
-            found += _embedded(part, cache_folder() / "rank" / _identity(part, source, options), options, run, progress)
+            candidates += _embedded(
+                part, cache_folder() / "rank" / _identity(part, source, options), options, run, progress
+            )
         except SourceError:
             raise
-        except Exception as error:  # one backbone that does not work hides nothing of the others
+        except Exception as error:  # a backbone may raise anything; the others are still ranked
             name = options.backbone + _random(options)
-            found.append(Candidate(name, failed=f"{type(error).__name__}: {error}", pretrained=_is_pretrained(options)))
-    return found
+            candidates.append(
+                BackboneCandidate(name, failed=f"{type(error).__name__}: {error}", pretrained=_is_pretrained(options))
+            )
+    return candidates
 
 
-def store_candidates(stores: Iterable[FeatureStore], ids: pa.Array) -> list[Candidate]:
-    """Read the vectors of these ids from every layer of stores.
+def store_candidates(stores: Iterable[FeatureStore], ids: pa.Array) -> list[BackboneCandidate]:
+    """Return a candidate for every layer of the stores, with the vectors of these ids.
 
-    A store does not say whether its backbone had its published weights, so that there are no priors.
+    A store does not record whether the weights are the default ones, so candidates have no ImageNet accuracy.
     """
     return [
-        replace(one, pretrained=store.spec.pretrained)
+        replace(candidate, pretrained=store.spec.pretrained)
         for store in stores
-        for one in _read(f"{store.spec.provider}/{store.spec.name}", store, ids)
+        for candidate in _read(f"{store.spec.provider}/{store.spec.name}", store, ids)
     ]
 
 
 def _part(listing: Listing, rows: npt.NDArray[np.int64]) -> Listing:
-    """Return rows of a listing by themselves, without labels: these may change, and no vector with them."""
+    """Return a listing of some rows, without labels: labels may change, and vectors do not depend on them."""
     table = listing.table.take(pa.array(rows)).select(["id", "uri", "source_size", "source_modified"])
     for name in ("label", "split"):
         table = table.append_column(name, pa.nulls(len(rows), pa.string()))
@@ -144,7 +149,7 @@ def _part(listing: Listing, rows: npt.NDArray[np.int64]) -> Listing:
 
 
 def _identity(part: Listing, source: SourceOptions, options: BackboneOptions) -> str:
-    """Return a name for the folder of a sample's stores: of what is in memory by content, as its ids are positions."""
+    """Return a name for the folder of the stores of a sample; items in memory are identified by their content."""
     from embedpipe.decoding import payload_hash
 
     digest = hashlib.sha256(part.root.encode())
@@ -161,8 +166,8 @@ def _identity(part: Listing, source: SourceOptions, options: BackboneOptions) ->
 
 def _embedded(
     part: Listing, folder: Path, options: BackboneOptions, run: RunOptions, progress: Progress
-) -> list[Candidate]:
-    # What works on stores alone goes without torch.
+) -> list[BackboneCandidate]:
+    # Ranking of stores must work without torch.
     from embedpipe._utils.device import choose_device
     from embedpipe.backbones import load_with_options
     from embedpipe.embedding.run import embed_listing
@@ -170,47 +175,47 @@ def _embedded(
     backbone = load_with_options(options, choose_device(run.device)[0])
     path = folder / backbone.spec.fingerprint()[:16]
     store = FeatureStore.create(path, backbone.spec)
-    cost = _remembered(path.with_suffix(".json"), _cost(embed_listing(part, store, backbone, run, progress)))
-    if cost is None:  # the run that embedded was killed before it could say
-        few = _part(part, np.arange(min(len(part), FEW)))
-        with tempfile.TemporaryDirectory(prefix="embedpipe-rank-") as spare:
-            thrown_away = FeatureStore.create(Path(spare) / "store", backbone.spec)
-            measured = _cost(embed_listing(few, thrown_away, backbone, run, Progress(False)))
-        cost = _remembered(path.with_suffix(".json"), measured)
+    cost = _best_measured(path.with_suffix(".json"), _cost(embed_listing(part, store, backbone, run, progress)))
+    if cost is None:  # the run that embedded was killed before it saved its cost
+        few = _part(part, np.arange(min(len(part), COST_ITEMS)))
+        with tempfile.TemporaryDirectory(prefix="embedpipe-rank-") as temporary_folder:
+            temporary = FeatureStore.create(Path(temporary_folder) / "store", backbone.spec)
+            measured = _cost(embed_listing(few, temporary, backbone, run, Progress(False)))
+        cost = _best_measured(path.with_suffix(".json"), measured)
     name = f"{backbone.spec.provider}/{backbone.spec.name}"
-    prior = find_prior(name) if options.weights == "default" else None
+    imagenet = find_imagenet_accuracy(name) if options.weights == "default" else None
     label = (f"{name} ({options.weights})" if options.weights not in ("default", "none") else name) + _random(options)
     return [
-        replace(one, prior=prior, cost=cost, pretrained=_is_pretrained(options))
-        for one in _read(label, store, part.table.column("id").combine_chunks())
+        replace(candidate, imagenet=imagenet, cost=cost, pretrained=_is_pretrained(options))
+        for candidate in _read(label, store, part.table.column("id").combine_chunks())
     ]
 
 
-def _cost(summary: EmbedSummary) -> Cost | None:
-    """Return what a run took; None where it had nothing to embed."""
-    found = summary.bottleneck
-    return None if found is None else Cost(1000 / found.rate, summary.engine, summary.embedded)
+def _cost(summary: EmbedSummary) -> EmbeddingCost | None:
+    """Return the cost of a run; None if it embedded nothing."""
+    bottleneck = summary.bottleneck
+    return None if bottleneck is None else EmbeddingCost(1000 / bottleneck.rate, summary.engine, summary.embedded)
 
 
-def _remembered(file: Path, measured: Cost | None) -> Cost | None:
-    """Return the cost as measured on most items, by this run or an earlier one, and keep it."""
-    kept = Cost(**json.loads(file.read_text())) if file.exists() else None
-    if measured is None or (kept is not None and kept.items > measured.items):
-        return kept
+def _best_measured(file: Path, measured: EmbeddingCost | None) -> EmbeddingCost | None:
+    """Return and save the cost measured on most items, by this run or an earlier one."""
+    saved = EmbeddingCost(**json.loads(file.read_text())) if file.exists() else None
+    if measured is None or (saved is not None and saved.items > measured.items):
+        return saved
     with whole_file(file) as part:
         part.write_text(json.dumps(asdict(measured)))
     return measured
 
 
-def _read(name: str, store: FeatureStore, ids: pa.Array) -> list[Candidate]:
-    """Return a candidate a layer, of those of the ids that the store has."""
-    there = store.table.rows(ids, ["id"]).column("id").combine_chunks()
-    found = []
+def _read(name: str, store: FeatureStore, ids: pa.Array) -> list[BackboneCandidate]:
+    """Return one candidate for each layer, of those ids that the store has."""
+    present = store.table.rows(ids, ["id"]).column("id").combine_chunks()
+    candidates = []
     for layer in store.spec.layers:
-        known, X = read_vectors(store.table, layer.column, layer.dim, there)
+        known, X = read_vectors(store.table, layer.column, layer.dim, present)
         finite = np.isfinite(X).all(axis=1)
-        found.append(Candidate(name, layer.name, known.filter(pa.array(finite)).to_pylist(), X[finite]))
-    return found
+        candidates.append(BackboneCandidate(name, layer.name, known.filter(pa.array(finite)).to_pylist(), X[finite]))
+    return candidates
 
 
 def _is_pretrained(options: BackboneOptions) -> bool:

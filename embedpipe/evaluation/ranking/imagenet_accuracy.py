@@ -1,4 +1,4 @@
-"""What is said of a network whatever the data: its published accuracy on ImageNet, where its library knows it."""
+"""Published ImageNet accuracy of backbones, as far as their libraries know it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ IMAGENET = "ImageNet-1K"
 
 
 @dataclass(frozen=True)
-class Prior:
-    """The share of ImageNet-1K's validation images that a network with its own classifier gets right (top-1).
+class ImageNetAccuracy:
+    """Top-1 accuracy on the ImageNet-1K validation images, of the pretrained weights with their own classifier.
 
-    ``source`` says who published it, and of which weights.
+    ``source`` names the publisher and the weights.
     """
 
     accuracy: float
     source: str
 
 
-def find_prior(backbone: str) -> Prior | None:
-    """Return the published accuracy of a backbone with its default weights, or None where no library knows it.
+def find_imagenet_accuracy(backbone: str) -> ImageNetAccuracy | None:
+    """Return the published accuracy of a backbone with its default weights, or None if no library knows it.
 
-    torchvision's weights carry theirs. timm and open_clip come without figures; those weights that timm takes over from
-    torchvision, file by file, have torchvision's. It loads these libraries.
+    Weights of torchvision carry their accuracy. timm and open_clip publish none in their packages; weights that timm
+    takes from torchvision, file by file, have the accuracy of torchvision. The function imports these libraries.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def find_prior(backbone: str) -> Prior | None:
     return None
 
 
-def _of_torchvision(name: str) -> Prior | None:
+def _of_torchvision(name: str) -> ImageNetAccuracy | None:
     from torchvision import models
 
     if name not in models.list_models(module=models):
@@ -46,13 +46,13 @@ def _of_torchvision(name: str) -> Prior | None:
     return _published(models.get_model_weights(name).DEFAULT)
 
 
-def _of_timm(name: str) -> Prior | None:
+def _of_timm(name: str) -> ImageNetAccuracy | None:
     from timm.models import get_pretrained_cfg
     from torchvision import models
 
     try:
         config = get_pretrained_cfg(name)
-    except RuntimeError:  # a tag that there is not
+    except RuntimeError:  # an unknown tag
         return None
     if config is None or not config.url:
         return None
@@ -61,6 +61,6 @@ def _of_timm(name: str) -> Prior | None:
     return None if same is None else _published(same)
 
 
-def _published(weights: Any) -> Prior | None:
-    figures = weights.meta.get("_metrics", {}).get(IMAGENET)
-    return None if figures is None else Prior(figures["acc@1"] / 100, f"torchvision, {weights}")
+def _published(weights: Any) -> ImageNetAccuracy | None:
+    metrics = weights.meta.get("_metrics", {}).get(IMAGENET)
+    return None if metrics is None else ImageNetAccuracy(metrics["acc@1"] / 100, f"torchvision, {weights}")

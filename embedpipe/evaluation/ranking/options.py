@@ -1,4 +1,4 @@
-"""How source models are ranked: the options that the command line and `embedpipe.rank` share."""
+"""Options of `embedpipe.rank`."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass, field
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions, Task
 
-#: Rows that a class needs to take part: two for each fold of the cross-validation.
-FEWEST = 10
+#: Smallest number of rows of a class that is compared: two for each fold of the cross-validation.
+MIN_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """On how much data to compare backbones.
+    """Size and task of the sample on which backbones are compared.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
     sample: int = field(
-        default=500, metadata={"help": "How many labelled items to compare on, with the shares of the classes kept."}
+        default=500, metadata={"help": "Number of labelled items to compare on, a stratified sample of all."}
     )
-    seed: int = field(default=0, metadata={"help": "Another number draws another sample, and other folds."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sample and of the folds."})
     random: bool = field(
         default=False,
-        metadata={"help": "Rank the first backbone with random weights, too: what pretraining is worth."},
+        metadata={"help": "Also rank the first backbone with random weights, as a baseline of pretraining."},
     )
     task: Task | None = field(
         default=None,
-        metadata={"help": "classification or regression; where not given, numbers with fractions are regression."},
+        metadata={"help": "classification or regression; by default regression for numbers with fractions."},
     )
 
     def __post_init__(self) -> None:
-        FitOptions(task=self.task)  # refuses what is no task
-        if self.sample < 2 * FEWEST:
-            raise UsageError(f"sample={self.sample} is too few to compare on: at least {2 * FEWEST}")
+        FitOptions(task=self.task)  # raises UsageError for an unknown task
+        if self.sample < 2 * MIN_ROWS:
+            raise UsageError(f"sample must be >= {2 * MIN_ROWS}, got {self.sample}")
         if self.seed < 0:
-            raise UsageError(f"seed={self.seed} must be a whole number of at least 0")
+            raise UsageError(f"seed must be >= 0, got {self.seed}")

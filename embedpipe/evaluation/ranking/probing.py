@@ -1,4 +1,4 @@
-"""Vectors of several backbones compared on the same rows and folds, by a linear probe and nearest neighbours."""
+"""Comparison of backbones on the same rows and folds, by a linear probe and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import BackboneError, TrainingDataError
 from embedpipe.evaluation.differences import TestAgainstBest, count_repeats, differences_of, test_train_ratio
-from embedpipe.evaluation.ranking.backbones import Candidate
+from embedpipe.evaluation.ranking.backbones import BackboneCandidate
 from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
-from embedpipe.evaluation.ranking.sampling import Drawn
+from embedpipe.evaluation.ranking.sampling import LabelledSample
 from embedpipe.evaluation.ranking.transferability import h_score, log_me
 from embedpipe.heads.options import Task
 from embedpipe.heads.registry import make_estimator
@@ -28,27 +28,30 @@ FOLDS = 5
 REPEATS = 5
 #: Half the width of the region of practical equivalence: one point of accuracy, or of R2.
 MARGIN = 0.01
-#: A backbone that has vectors of fewer items than this share of what another has is not compared.
-FEWEST_EMBEDDED = 0.9
-
-
+#: A backbone with vectors of less than this share of the items that another has is not compared.
+MIN_EMBEDDED_SHARE = 0.9
 TEST = "corrected resampled t-test (Nadeau and Bengio, 2003), Holm's correction"
 
 
 def compare(
-    label: str, ids: list[str], drawn: Drawn, candidates: Sequence[Candidate], seed: int, progress: Progress
+    label: str,
+    ids: list[str],
+    drawn: LabelledSample,
+    candidates: Sequence[BackboneCandidate],
+    seed: int,
+    progress: Progress,
 ) -> Ranking:
-    """Compare candidates on the rows that all of them have.
+    """Compare candidates on the rows of which all of them have vectors.
 
     Parameters
     ----------
     label : str
     ids : list of str
-        Of the rows drawn.
-    drawn : Drawn
-    candidates : sequence of Candidate
+        Ids of the rows of the sample.
+    drawn : LabelledSample
+    candidates : sequence of BackboneCandidate
     seed : int
-        Of the folds.
+        Seed of the folds.
 
     Raises
     ------
@@ -57,28 +60,28 @@ def compare(
     TrainingDataError
         If there are too few rows.
     """
-    able = _able(candidates)
-    present = set[str](ids).intersection(*(one.ids for one in able))
-    kept = np.array([id in present for id in ids])
+    usable = _usable(candidates)
+    present = set[str](ids).intersection(*(candidate.ids for candidate in usable))
+    is_present = np.array([id in present for id in ids])
     left_out = dict(drawn.left_out)
-    if lost := int((~kept).sum()):
-        left_out["without a vector by every backbone"] = lost
-    y, names = drawn.y[kept], [id for id in ids if id in present]
+    if lost := int((~is_present).sum()):
+        left_out["without a vector of every backbone"] = lost
+    y, names = drawn.y[is_present], [id for id in ids if id in present]
     if len(np.unique(y)) < 2 or len(y) < 2 * FOLDS:
         raise TrainingDataError(
-            f"only {len(y)} items have a {label} and a vector by every backbone: too few to compare"
+            f"at least {2 * FOLDS} items of 2 classes must have a {label} and a vector of every backbone, got {len(y)}"
         )
-    vectors = [_aligned(one, names) for one in able]
-    pretrained = [X for X, one in zip(vectors, able, strict=True) if one.pretrained] or vectors
+    vectors = [_aligned(candidate, names) for candidate in usable]
+    pretrained = [X for X, candidate in zip(vectors, usable, strict=True) if candidate.pretrained] or vectors
     splits = _splits(names, y, drawn.task, pretrained, seed)
     rows = []
     small = max(X.nbytes for X in vectors) < SMALL
-    with one_blas_thread(small), progress.step("probing", len(able) * len(splits.resamples), "fits") as advance:
-        for one, X in zip(able, vectors, strict=True):
-            rows.append(_measured(one, X, y, drawn.task, splits, advance))
-    rows.sort(key=lambda row: -row.probe.value if row.probe else np.inf)
+    with one_blas_thread(small), progress.step("comparing", len(usable) * len(splits.resamples), "fits") as advance:
+        for candidate, X in zip(usable, vectors, strict=True):
+            rows.append(_measure(candidate, X, y, drawn.task, splits, advance))
+    rows.sort(key=lambda row: -row.linear_probe.value if row.linear_probe else np.inf)
     _set_differences(rows, splits)
-    left_out |= {why: len(gone) for why, gone in splits.left_out.items()}
+    left_out |= {reason: len(positions) for reason, positions in splits.left_out.items()}
     used = y[np.union1d(splits.resamples[0].train, splits.resamples[0].test)]
     counts = np.unique(used, return_counts=True)[1]
     metric = "accuracy" if drawn.task == "classification" else "r2"
@@ -86,7 +89,7 @@ def compare(
         label=label,
         task=drawn.task,
         metric=metric,
-        protocol=splits.description,
+        resampling=splits.description,
         splits_id=splits.identity,
         sample=len(used),
         classes=len(counts) if drawn.task == "classification" else 0,
@@ -94,58 +97,62 @@ def compare(
         margin=MARGIN,
         left_out=left_out,
         notes=[*drawn.notes, *splits.notes],
-        rows=rows + [RankedBackbone(one.name, one.layer, failed=one.failed) for one in candidates if one.failed],
+        rows=[
+            *rows,
+            *(RankedBackbone(each.name, each.layer, failed=each.failed) for each in candidates if each.failed),
+        ],
     )
 
 
-def _able(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that have vectors of nearly as many rows as any other; the rest become failed ones."""
-    most = max((len(one.ids) for one in candidates), default=0)
-    for one in candidates:
-        if not one.failed and (not one.ids or len(one.ids) < FEWEST_EMBEDDED * most):
-            one.failed = f"only {len(one.ids)} of the sample's items have a vector, and {most} by another backbone"
-    able = [one for one in candidates if not one.failed]
-    if not able:
-        reasons = "\n".join(f"  {one.name}: {one.failed}" for one in candidates)
-        raise BackboneError(f"no backbone could be used:\n{reasons}")
-    return able
+def _usable(candidates: Sequence[BackboneCandidate]) -> list[BackboneCandidate]:
+    """Return the candidates with vectors of nearly as many rows as any other; mark the others as failed."""
+    most = max((len(each.ids) for each in candidates), default=0)
+    for candidate in candidates:
+        count = len(candidate.ids)
+        if not candidate.failed and (not count or count < MIN_EMBEDDED_SHARE * most):
+            candidate.failed = f"only {count} items of the sample have a vector; another backbone has {most}"
+    usable = [each for each in candidates if not each.failed]
+    if not usable:
+        reasons = "\n".join(f"  {each.name}: {each.failed}" for each in candidates)
+        raise BackboneError(f"all backbones failed:\n{reasons}")
+    return usable
 
 
 def _splits(
     ids: list[str], y: npt.NDArray[Any], task: Task, vectors: list[npt.NDArray[np.float32]], seed: int
 ) -> Splits:
-    """Draw folds, with near-duplicates in one: by all vectors together, as a copy is near whatever the network."""
+    """Make folds that keep near-duplicates together, found by the concatenated vectors of all backbones."""
     arguments: dict[str, Any] = {"task": task, "folds": FOLDS, "repeats": REPEATS, "seed": seed}
     try:
         return make_splits(ids, y, vectors=np.hstack([normalised(X) for X in vectors]), **arguments)
     except TrainingDataError as error:
-        # These vectors take nearly all items of a class for one: they are poor, which the probe will show.
+        # Poor vectors make near-duplicates of nearly all items of a class: the linear probe will show it.
         splits = make_splits(ids, y, **arguments)
         splits.notes.append(f"near-duplicates are not kept in one fold: {error}")
         return splits
 
 
-def _aligned(candidate: Candidate, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-    place = {id: row for row, id in enumerate(candidate.ids)}
-    X: npt.NDArray[np.float32] = candidate.X[[place[id] for id in ids]]
+def _aligned(candidate: BackboneCandidate, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    position = {id: row for row, id in enumerate(candidate.ids)}
+    X: npt.NDArray[np.float32] = candidate.X[[position[id] for id in ids]]
     return X
 
 
-def _measured(
-    candidate: Candidate,
+def _measure(
+    candidate: BackboneCandidate,
     X: npt.NDArray[np.float32],
     y: npt.NDArray[Any],
     task: Task,
     splits: Splits,
     advance: Advance,
 ) -> RankedBackbone:
-    values: dict[str, list[float]] = {"probe": [], "knn": []}
-    probe = "logreg" if task == "classification" else "ridge"
+    values: dict[str, list[float]] = {"linear_probe": [], "knn": []}
+    linear = "logreg" if task == "classification" else "ridge"
     for resample in splits.resamples:
         train, test = resample.train, resample.test
-        for name, head in (("probe", probe), ("knn", "knn")):
+        for name, head in (("linear_probe", linear), ("knn", "knn")):
             estimator = make_estimator(head, task, len(train))[1]
-            if name == "probe" and resample.tune is not None:
+            if name == "linear_probe" and resample.tune is not None:
                 estimator.set_params(cv=resample.tune)
             predicted = estimator.fit(take_rows(X, train), y[train]).predict(take_rows(X, test))
             score = accuracy_score if task == "classification" else r2_score
@@ -155,12 +162,12 @@ def _measured(
     return RankedBackbone(
         name=candidate.name,
         layer=candidate.layer,
-        probe=_estimate(values["probe"], splits),
-        values=values["probe"],
+        linear_probe=_estimate(values["linear_probe"], splits),
+        values=values["linear_probe"],
         knn=_estimate(values["knn"], splits),
         h_score=h_score(X[used], y[used]) if task == "classification" else None,
         log_me=log_me(X[used], y[used], task),
-        prior=candidate.prior,
+        imagenet=candidate.imagenet,
         dim=X.shape[1],
         cost=candidate.cost,
     )
@@ -172,7 +179,7 @@ def _estimate(values: list[float], splits: Splits) -> Estimate:
 
 
 def _set_differences(rows: list[RankedBackbone], splits: Splits) -> None:
-    """Hold every backbone against the first."""
+    """Add the differences of all backbones from the first."""
     ratio, repeats = test_train_ratio(splits), count_repeats(splits)
     tests = [corrected_t(np.subtract(row.values, rows[0].values), ratio, MARGIN, repeats=repeats) for row in rows[1:]]
     found = [

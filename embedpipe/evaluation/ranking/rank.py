@@ -1,4 +1,4 @@
-"""Which source model fits the data: every backbone by a linear probe on the same small sample and folds, with hints."""
+"""`rank`: backbones compared by a linear probe on the same small sample and folds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedpipe.evaluation.ranking.backbones import embed_candidates, store_candi
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.evaluation.ranking.probing import compare
 from embedpipe.evaluation.ranking.result import Ranking
-from embedpipe.evaluation.ranking.sampling import draw
+from embedpipe.evaluation.ranking.sampling import draw_sample
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.store import FeatureStore
@@ -39,111 +39,128 @@ def rank(
     progress: bool | None = None,
     **options: Unpack[RankParameters],
 ) -> Ranking:
-    """Say which backbone fits labelled data, from a small sample that each of them embeds.
+    """Rank backbones for labelled data, on a small sample that each of them embeds.
 
-    Stores of the sample are kept in the cache folder: a second run embeds nothing, a killed one goes on.
+    Backbones are ordered by a linear probe in nested cross-validation on the same items and folds, with paired tests
+    of the differences from the best. Beside it are reported a kNN classifier, two transferability scores (H-score and
+    LogME), the published ImageNet accuracy and the time to embed.
+
+    Vectors of the sample are cached: a second run embeds nothing, and an interrupted run can be continued.
 
     Parameters
     ----------
     data : str, path-like or in-memory data
-        As `embedpipe.embed` takes it; or a feature store, or a list of several of the same items, whose vectors are
-        compared as they are, layer by layer.
+        Labelled data as in `embedpipe.embed`; or a feature store, or a list of stores of the same items, whose layers
+        are compared without embedding.
     backbones : sequence of str or BackboneOptions
-        ``provider/name``, with the options that are given for all, or each with its own.
+        Names ``provider/name``, which share the other options, or options of each.
     progress : bool, optional
-        As in `embedpipe.embed`.
-    **options
-        Fields of `SourceOptions`, `BackboneOptions`, `ComputeOptions` and `RankOptions`: ``label="species"``,
-        ``sample=1000``, ``random=True``...
+        Show progress on standard error; by default only in a terminal.
+
+    Returns
+    -------
+    Ranking
 
     Raises
     ------
     UsageError
-        If an option is wrong, or no backbone is named.
+        If an option is wrong, or no backbone is given.
     SourceError
-        If the data cannot be listed.
+        If the data cannot be read.
     TrainingDataError
-        If there are no labels, or too few to compare on.
+        If there are no or too few labels.
     BackboneError
-        If no backbone at all could be used.
+        If all backbones failed.
 
     Examples
     --------
     >>> ranking = embedpipe.rank("photos/", backbones=["timm/resnet50", "timm/vit_small_patch16_224"])  # doctest: +SKIP
-    >>> ranking.to_frame()  # doctest: +SKIP
+    >>> ranking.best.name  # doctest: +SKIP
+    'timm/vit_small_patch16_224'
     """
     source, common, compute, rank_options = build_options(OPTIONS, options)
-    show = Progress(progress)
+    progress_shown = Progress(progress)
     label = source.label or "label"
     if stores := _stores(data):
         if backbones or common != BackboneOptions():
-            raise UsageError("stores hold their vectors already: leave backbones out, or give what they were made from")
+            raise UsageError(
+                "backbones must be left out for feature stores, which hold vectors already: or give the data instead"
+            )
         table = _common_rows(stores, label)
-        drawn = draw(table, label, rank_options)
+        drawn = draw_sample(table, label, rank_options)
         ids = table.column("id").take(pa.array(drawn.rows)).combine_chunks()
         candidates = store_candidates(stores, ids)
     else:
         wanted = _wanted(backbones, common, source, rank_options.random)
         listing = open_source(data, source, wanted[0].modality or "image")
-        drawn = draw(listing.table, "label", rank_options)
+        drawn = draw_sample(listing.table, "label", rank_options)
         ids = listing.table.column("id").take(pa.array(drawn.rows)).combine_chunks()
         run = RunOptions(**asdict(compute))
-        candidates = embed_candidates(listing, drawn.rows, source, wanted, run, show)
-    return compare(label, ids.to_pylist(), drawn, candidates, rank_options.seed, show)
+        candidates = embed_candidates(listing, drawn.rows, source, wanted, run, progress_shown)
+    return compare(label, ids.to_pylist(), drawn, candidates, rank_options.seed, progress_shown)
 
 
 def _stores(data: Any) -> list[FeatureStore]:
-    """Return the feature stores that data is, if it is any. A string in a list is an item, a path or a text."""
+    """Return the feature stores in ``data``, if there are any. Strings in a list are items, not stores."""
     given = data if isinstance(data, list | tuple) else [data]
-    kinds = (FeatureStore, os.PathLike) if isinstance(data, list | tuple) else (FeatureStore, os.PathLike, str)
-    found = []
-    for one in given:
-        if isinstance(one, FeatureStore):
-            found.append(one)
-        elif isinstance(one, kinds) and FeatureStore.exists(path := str(one)):
-            found.append(FeatureStore(path))
+    types = (FeatureStore, os.PathLike) if isinstance(data, list | tuple) else (FeatureStore, os.PathLike, str)
+    stores = []
+    for item in given:
+        if isinstance(item, FeatureStore):
+            stores.append(item)
+        elif isinstance(item, types) and FeatureStore.exists(path := str(item)):
+            stores.append(FeatureStore(path))
         else:
             break
-    if found and len(found) < len(given):
-        raise UsageError(f"{found[0].path!r} is a feature store, and {given[len(found)]!r:.100} is none: give one kind")
-    return found
+    if stores and len(stores) < len(given):
+        raise UsageError(
+            f"data must be all feature stores or none, got the store {stores[0].path!r} and {given[len(stores)]!r:.100}"
+        )
+    return stores
 
 
 def _common_rows(stores: list[FeatureStore], label: str) -> pa.Table:
-    """Return id, label and, where there is one, split of the rows that all stores have, as the first has them."""
+    """Return id, label and split (if there is one) of the first store, of the rows that all stores have."""
     first = stores[0]
     if label not in first.data_columns:
+        hint = nearest(label, first.data_columns) or "."
         raise UsageError(
-            f"{first.path!r} has no column {label!r}{nearest(label, first.data_columns)}: it has {first.data_columns}"
+            f"label must be a column of {first.path!r}, got {label!r}{hint} Available: {', '.join(first.data_columns)}"
         )
     table = first.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])])
     for other in stores[1:]:
         table = table.filter(pc.is_in(table.column("id"), value_set=other.to_arrow(["id"]).column("id")))
         if not table.num_rows:
-            raise UsageError(f"{other.path!r} has none of the ids of {first.path!r}: give stores of the same items")
+            raise UsageError(
+                f"stores must hold the same items, and {other.path!r} has none of the ids of {first.path!r}"
+            )
     return table
 
 
 def _wanted(
     backbones: Sequence[str | BackboneOptions], common: BackboneOptions, source: SourceOptions, random: bool
 ) -> list[BackboneOptions]:
-    """Return the options of each backbone, all of one modality."""
+    """Return the options of each backbone, all with one modality."""
     if common.backbone or isinstance(backbones, str):
-        raise UsageError(f"{common.backbone or backbones!r} is one backbone: give a list of names, backbones=[...]")
-    found = [one if isinstance(one, BackboneOptions) else replace(common, backbone=one) for one in backbones]
-    if not found:
-        raise UsageError("which backbones? Name them, as in --backbones timm/resnet50,timm/vit_small_patch16_224")
+        raise UsageError(
+            f"backbones must be a list of names, got {common.backbone or backbones!r}: write backbones=[...]"
+        )
+    wanted = [name if isinstance(name, BackboneOptions) else replace(common, backbone=name) for name in backbones]
+    if not wanted:
+        raise UsageError(
+            "backbones must name at least one backbone, got none: --backbones timm/resnet50,timm/vit_small_patch16_224"
+        )
     if random:
-        found.append(replace(found[0], weights="none"))
-    modality = common.modality or ("text" if source.text is not None else _usual_modality(found))
-    return [*dict.fromkeys(one if one.modality else replace(one, modality=modality) for one in found)]
+        wanted.append(replace(wanted[0], weights="none"))
+    modality = common.modality or ("text" if source.text is not None else _default_modality(wanted))
+    return [*dict.fromkeys(each if each.modality else replace(each, modality=modality) for each in wanted)]
 
 
-def _usual_modality(backbones: list[BackboneOptions]) -> Modality:
-    """Return what the first backbone that there is embeds."""
+def _default_modality(backbones: list[BackboneOptions]) -> Modality:
+    """Return the modality of the first backbone that exists."""
     from embedpipe.backbones.registry import modalities_of
 
-    for one in backbones:
+    for options in backbones:
         with contextlib.suppress(BackboneError, UsageError):
-            return modalities_of(one.backbone)[0]
+            return modalities_of(options.backbone)[0]
     return "image"

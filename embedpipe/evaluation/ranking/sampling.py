@@ -1,4 +1,4 @@
-"""A small labelled sample of a listing or a store, with the shares of the classes kept."""
+"""A small stratified sample of the labelled rows of a listing or a store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import TrainingDataError
-from embedpipe.evaluation.ranking.options import FEWEST, RankOptions
+from embedpipe.evaluation.ranking.options import MIN_ROWS, RankOptions
 from embedpipe.heads.options import Task
 from embedpipe.sources.listing import SPLITS
 from embedpipe.store.scan import label_array
@@ -21,18 +21,18 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Rows to compare on.
+class LabelledSample:
+    """Rows to compare backbones on.
 
     Attributes
     ----------
     rows : int64 array (n,)
-        Going up.
+        Ascending.
     y : array (n,)
-        Their labels.
+        Labels of the rows.
     task : str
     left_out : dict
-        Why rows could not be drawn, and how many.
+        Reason -> number of rows that could not be drawn.
     notes : list of str
     """
 
@@ -43,59 +43,67 @@ class Drawn:
     notes: list[str]
 
 
-def draw(table: pa.Table, label: str, options: RankOptions) -> Drawn:
-    """Draw rows that have a label, but none of a test split: what is chosen on those would flatter them.
+def draw_sample(table: pa.Table, label: str, options: RankOptions) -> LabelledSample:
+    """Draw labelled rows, but none of a test split: a backbone chosen on test rows would bias their metrics.
 
     Parameters
     ----------
     table : pyarrow.Table
-        With the column ``label`` and, where there are splits, ``split``.
+        With the column ``label`` and, optionally, ``split``.
     label : str
+    options : RankOptions
 
     Raises
     ------
     TrainingDataError
-        If there are no labels, or they cannot be told apart.
+        If there are no labels, or fewer than two classes or distinct numbers.
     """
     rng = np.random.default_rng(options.seed)
     labels = table.column(label)
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    there = np.asarray(pc.is_valid(labels))
-    if not there.any():
+    drawable = np.asarray(pc.is_valid(labels))
+    if not drawable.any():
         raise TrainingDataError(
-            f"no row has a {label}, and backbones are ranked by what is learned of labels: name their column (--label)"
+            f"backbones are ranked on labelled rows, and no row has a {label!r}: name the column of labels (--label)"
         )
-    if missing := int((~there).sum()):
+    if missing := int((~drawable).sum()):
         left_out[f"without a {label}"] = missing
-    if (kept := there & ~_is_test(table)).any() and (tested := int(there.sum() - kept.sum())):
-        left_out["of the test split, on which nothing should be chosen"] = tested
-        there = kept
-    rows = np.flatnonzero(there)
+    if (kept := drawable & ~_is_test(table)).any() and (tested := int(drawable.sum() - kept.sum())):
+        left_out["of the test split, on which nothing must be chosen"] = tested
+        drawable = kept
+    rows = np.flatnonzero(drawable)
     y = label_array(labels.take(pa.array(rows)))
     if y.dtype.kind not in "Ubiuf":
-        raise TrainingDataError(f"column {label!r} holds {labels.type} values: labels are text, numbers or yes and no")
+        raise TrainingDataError(
+            f"labels must be strings, numbers or booleans, and column {label!r} holds {labels.type}"
+        )
     fractions = y.dtype.kind == "f" and bool((y != np.round(y)).any())
     task: Task = options.task or ("regression" if fractions else "classification")
     if task == "regression":
         if y.dtype.kind not in "iuf" or not np.isfinite(y).all():
-            raise TrainingDataError(f"column {label!r} holds {labels.type} values: regression needs finite numbers")
-        taken = np.sort(rng.permutation(len(y))[: options.sample])
+            raise TrainingDataError(
+                f"regression needs finite numbers, and column {label!r} holds {labels.type} with other values"
+            )
+        positions = np.sort(rng.permutation(len(y))[: options.sample])
     else:
         if fractions:
-            raise TrainingDataError(f"column {label!r} holds fractions: write classes as text, or take regression")
-        taken = _stratified(y, options.sample, rng, left_out, notes)
-    if len(np.unique(y[taken])) < 2:
+            raise TrainingDataError(
+                f"classes must not be fractions, and column {label!r} holds some: write classes as strings, or use "
+                "task='regression'"
+            )
+        positions = _stratified(y, options.sample, rng, left_out, notes)
+    if len(np.unique(y[positions])) < 2:
         raise TrainingDataError(
-            f"fewer than two classes of {label!r} have {FEWEST} rows or more"
+            f"at least 2 classes of {label!r} must have {MIN_ROWS} rows or more"
             if task == "classification"
-            else f"all values of {label!r} are the same: there is nothing to tell apart"
+            else f"values of {label!r} must differ, and all are the same"
         )
-    return Drawn(rows[taken], y[taken], task, left_out, notes)
+    return LabelledSample(rows[positions], y[positions], task, left_out, notes)
 
 
 def _is_test(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say of each row whether it is of a test split, spelled as folders may be."""
+    """Return for each row whether it is of a test split, in any spelling that folders may have."""
     if "split" not in table.column_names:
         return np.zeros(table.num_rows, bool)
     names = table.column("split").to_pylist()
@@ -105,15 +113,15 @@ def _is_test(table: pa.Table) -> npt.NDArray[np.bool_]:
 def _stratified(
     y: npt.NDArray[Any], size: int, rng: np.random.Generator, left_out: dict[str, int], notes: list[str]
 ) -> Rows:
-    """Return positions in ``y``, going up: of each class its share, but `FEWEST` at least."""
+    """Return ascending positions in ``y``: each class by its share, but at least `MIN_ROWS` rows."""
     counts = Counter(y.tolist())
-    classes = sorted(name for name, count in counts.items() if count >= FEWEST)
+    classes = sorted(name for name, count in counts.items() if count >= MIN_ROWS)
     if rare := sum(counts.values()) - sum(counts[name] for name in classes):
-        left_out[f"of classes with fewer than {FEWEST} rows"] = rare
-    if len(classes) * FEWEST > size:
-        few = size // FEWEST
-        notes.append(f"compared on {few:,} of the {len(classes):,} classes, drawn by chance: more with a larger sample")
-        classes = [classes[i] for i in sorted(rng.choice(len(classes), few, replace=False).tolist())]
+        left_out[f"of classes with fewer than {MIN_ROWS} rows"] = rare
+    if len(classes) * MIN_ROWS > size:
+        count = size // MIN_ROWS
+        notes.append(f"compared on {count:,} of {len(classes):,} classes, drawn at random: a larger sample has more")
+        classes = [classes[i] for i in sorted(rng.choice(len(classes), count, replace=False).tolist())]
     if not classes:
         return np.zeros(0, np.int64)
     quotas = _quotas(np.array([counts[name] for name in classes]), size)
@@ -124,14 +132,14 @@ def _stratified(
 
 
 def _quotas(counts: Rows, size: int) -> Rows:
-    """Share ``size`` rows out by ``counts``, `FEWEST` at least to each; all of them where there are no more."""
+    """Divide ``size`` rows in proportion to ``counts``, at least `MIN_ROWS` each; ``counts`` if that suffices."""
     if counts.sum() <= size:
         return counts
     raised = np.zeros(len(counts), bool)
     while True:
-        left = size - FEWEST * int(raised.sum())
-        shares = np.where(raised, FEWEST, counts * left / counts[~raised].sum())
-        if not (low := shares < FEWEST).any():
+        left = size - MIN_ROWS * int(raised.sum())
+        shares = np.where(raised, MIN_ROWS, counts * left / counts[~raised].sum())
+        if not (low := shares < MIN_ROWS).any():
             break
         raised |= low
     quotas = np.floor(shares).astype(np.int64)

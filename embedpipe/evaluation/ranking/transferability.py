@@ -1,6 +1,6 @@
-"""Cheap hints of how well vectors suit labels, without fitting a head: one decomposition of the vectors each.
+"""Transferability scores: how well vectors fit labels, by one decomposition of the vectors, without fitting a head.
 
-They go with accuracy after training, loosely: hints beside a measured probe, never in its place.
+They correlate loosely with the accuracy after training, so they complement a linear probe and do not replace it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from embedpipe.heads.options import Task
 
 Floats = npt.NDArray[np.float64]
 
-#: Fixed-point steps; most data need fewer than ten.
-STEPS = 200
-#: Relative change of the ratio of precisions at which they end: the evidence is flat there.
+#: Largest number of fixed-point steps; most data need fewer than ten.
+MAX_STEPS = 200
+#: Relative change of the ratio of precisions at which the iteration ends.
 TOLERANCE = 1e-6
 
 
 def h_score(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
-    """Return the H-score with a shrunken covariance: how much of the vectors' variance is between classes.
+    """Return the H-score with a shrunken covariance: the share of variance between classes, summed over directions.
 
     ``tr(S_a^-1 (1 - a) B)``, with B the covariance of the class means, S_a = (1 - a) S + a tr(S) / dim I the
-    covariance of the vectors and a its Ledoit-Wolf shrinkage. From 0 (the class means are one) to nearly the number of
-    classes less one.
+    covariance of the vectors and a its Ledoit-Wolf shrinkage. It is between 0 (equal class means) and nearly the number
+    of classes minus 1.
 
     Parameters
     ----------
     X : float array (n_samples, dim)
     y : array (n_samples,)
-        Classes.
+        Class of each row.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, values are not finite, or there is one class only.
+        If shapes do not fit, values are not finite, or there is only one class.
 
     References
     ----------
@@ -62,16 +62,17 @@ def h_score(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
 
 
 def log_me(X: npt.NDArray[Any], y: npt.NDArray[Any], task: Task = "classification") -> float:
-    """Return LogME: the logarithm of the largest evidence of a Bayesian linear model, per row; higher is better.
+    """Return LogME: the maximum log evidence of a Bayesian linear model, divided by the number of rows.
 
-    Of classes it is the mean over one output a class, of numbers that of standardised numbers. The two precisions
-    are found by the fixed-point iteration of the second paper, on one singular value decomposition.
+    Higher is better. For classes it is the mean over one output per class, for regression that of standardised
+    numbers. The two precisions are found by the fixed-point iteration of the second paper, on one singular value
+    decomposition.
 
     Parameters
     ----------
     X : float array (n_samples, dim)
     y : array (n_samples,)
-        Classes, or numbers.
+        Class or number of each row.
     task : str
 
     Raises
@@ -92,60 +93,62 @@ def log_me(X: npt.NDArray[Any], y: npt.NDArray[Any], task: Task = "classificatio
         Y = ((numbers - numbers.mean()) / numbers.std())[:, None]
     left, lengths, _ = _decomposed(X)
     squares = (lengths**2)[:, None]
-    found = (left.T @ Y) ** 2
-    # What no coefficients reach; nothing, where there are as many directions as rows.
-    outside = np.maximum((Y**2).sum(axis=0) - found.sum(axis=0), 0) if len(lengths) < len(X) else np.zeros(Y.shape[1])
-    return float(_evidence(squares, found, outside, len(X)).mean() / len(X))
+    projections = (left.T @ Y) ** 2
+    # Squared length outside the span of the vectors; 0 if there are as many directions as rows.
+    outside = (
+        np.maximum((Y**2).sum(axis=0) - projections.sum(axis=0), 0) if len(lengths) < len(X) else np.zeros(Y.shape[1])
+    )
+    return float(_evidence(squares, projections, outside, len(X)).mean() / len(X))
 
 
-def _evidence(squares: Floats, found: Floats, outside: Floats, n: int) -> Floats:
-    """Return the largest log evidence of each output, from squared singular values and squared projections.
+def _evidence(squares: Floats, projections: Floats, outside: Floats, n: int) -> Floats:
+    """Return the maximum log evidence of each output, from squared singular values and squared projections.
 
-    The weights have precision a and the noise precision b; all depends on t = a / b.
+    With precision a of the weights and b of the noise, everything depends on t = a / b.
     """
     if not len(squares):
         return -n / 2 * (np.log(2 * np.pi * outside / n) + 1)
     lowest, highest = squares.max() * 1e-12, squares.max() * 1e12
-    t = np.full(found.shape[1], squares.mean())
-    for _ in range(STEPS):
-        weights, residual, freedom = _parts(squares, found, outside, t)
-        left = n - len(squares) + (t / (squares + t)).sum(axis=0)  # n less freedom, without cancellation
+    t = np.full(projections.shape[1], squares.mean())
+    for _ in range(MAX_STEPS):
+        weights, residual, freedom = _parts(squares, projections, outside, t)
+        left = n - len(squares) + (t / (squares + t)).sum(axis=0)  # n - freedom, without cancellation
         with np.errstate(divide="ignore", over="ignore"):
-            better = np.clip((freedom / weights) * (residual / left), lowest, highest)
-        done = np.abs(better - t) <= TOLERANCE * t
-        t = better
+            updated = np.clip((freedom / weights) * (residual / left), lowest, highest)
+        done = np.abs(updated - t) <= TOLERANCE * t
+        t = updated
         if done.all():
             break
-    weights, residual, _ = _parts(squares, found, outside, t)
+    weights, residual, _ = _parts(squares, projections, outside, t)
     b = n / (residual + t * weights)
     determinant = np.log1p(squares / t).sum(axis=0)
     evidence: Floats = (n * np.log(b / (2 * np.pi)) - n - determinant) / 2
     return evidence
 
 
-def _parts(squares: Floats, found: Floats, outside: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the squared length of the weights, that of the residual, and the degrees of freedom, of each output."""
+def _parts(squares: Floats, projections: Floats, outside: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return squared length of weights and residual, and degrees of freedom, of each output."""
     shrunken = squares + t
-    weights = (squares * found / shrunken**2).sum(axis=0)
-    residual = (t**2 * found / shrunken**2).sum(axis=0) + outside
+    weights = (squares * projections / shrunken**2).sum(axis=0)
+    residual = (t**2 * projections / shrunken**2).sum(axis=0) + outside
     return weights, residual, (squares / shrunken).sum(axis=0)
 
 
 def _decomposed(X: Floats) -> tuple[Floats, Floats, Floats]:
     """Return left vectors (n, rank), singular values (rank,) and right vectors (rank, dim)."""
     left, lengths, right = svd(X, full_matrices=False, check_finite=False)
-    kept = lengths > max(X.shape) * np.finfo(np.float64).eps * lengths[0]
-    return left[:, kept], lengths[kept], right[kept]
+    nonzero = lengths > max(X.shape) * np.finfo(np.float64).eps * lengths[0]
+    return left[:, nonzero], lengths[nonzero], right[nonzero]
 
 
 def _checked(X: Any, y: Any) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return vectors as float64, the labels as positions among the distinct ones, and how many there are of each."""
+    """Return vectors as float64, labels as positions in the sorted distinct labels, and the count of each."""
     X, y = np.asarray(X, np.float64), np.asarray(y)
     if X.ndim != 2 or y.shape != (len(X),) or not X.size:
-        raise ValueError(f"X of shape {X.shape} and y of shape {y.shape}: give (n_samples, dim) and (n_samples,)")
+        raise ValueError(f"X and y must have shapes (n_samples, dim) and (n_samples,), got {X.shape} and {y.shape}")
     if not np.isfinite(X).all():
-        raise ValueError("X holds NaN or infinite values: leave those rows out")
+        raise ValueError("X must be finite, got NaN or infinity: leave those rows out")
     known, positions, counts = np.unique(y, return_inverse=True, return_counts=True)
     if len(known) < 2:
-        raise ValueError(f"all {len(y)} labels are {known[0].item()!r}: there is nothing to tell apart")
+        raise ValueError(f"y must have at least 2 distinct labels, got only {known[0].item()!r}")
     return X, positions, counts
