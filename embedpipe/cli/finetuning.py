@@ -66,7 +66,7 @@ def finetune(
     if page is not None:
         from embedpipe.finetuning.training.page import page_writer
 
-        on_epoch = page_writer(page, options["epochs"], to.name)
+        on_epoch = page_writer(page, options["epochs"], to.resolve().name)
     arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
     result = run(source, head, progress=not quiet, on_epoch=on_epoch, **arguments)
     if not is_first_process():

@@ -1,4 +1,4 @@
-"""Fine-tuning: the network that starts from a head (LP-FT), its benchmark, and whether it pays.
+"""Fine-tuning of a backbone from a linear head (LP-FT), its benchmark, and the advice whether to do it.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

@@ -88,9 +88,11 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Examples
     --------
-    >>> model = FineTunedClassifier("timm/resnet18", epochs=5).fit(paths, y)  # doctest: +SKIP
-    >>> model.predict(new_paths)  # doctest: +SKIP
-    array(['cat', 'dog'], dtype='<U3')
+    >>> y = ["dark", "bright"] * 10
+    >>> X = [np.full((32, 32, 3), 40 if name == "dark" else 200, np.uint8) for name in y]
+    >>> model = FineTunedClassifier("timm/test_resnet", weights="none", epochs=1, near_duplicates="off")
+    >>> model.fit(X, y).predict(X[:2])
+    array(['dark', 'bright'], dtype='<U6')
     """
 
     def __init__(
@@ -232,7 +234,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _training_options(self) -> FineTuneOptions:
-        """Return the parameters of the training. Raises UsageError if one is wrong."""
+        """Return the options of the training. Raises UsageError if one is wrong."""
         if not 0 < self.validation_fraction <= 0.5:
             raise UsageError(f"validation_fraction must be above 0 and at most 0.5, got {self.validation_fraction}")
         names = {field.name for field in dataclasses.fields(FineTuneOptions)}

@@ -1,1 +1,1 @@
-"""The training of a network: data, optimizer, loop, resume, several processes, its page."""
+"""Training of a network: images, augmentation, optimizer, training loop, several processes, and the page."""
