@@ -254,7 +254,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
     if to:
-        from embedpipe.heads.saving import types_to_trust
+        from embedpipe.heads.estimator_files import types_to_trust
 
         trust = " --trust" if types_to_trust(to) else ""
         print(f"saved in {to}: embedpipe predict {to} NEW --to predictions.csv{trust}")

@@ -1,4 +1,4 @@
-"""From a store to a fitted head: training rows, fitting, scoring, prediction, saving.
+"""Heads: estimators fitted on the vectors of a store, with how they were measured, saved as folders.
 
 Names are imported on first use; the options need no scikit-learn. `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""`fit`: from a store to a head, measured on rows it was not fitted on."""
+"""`fit`: from a store to a head, measured on rows that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -44,64 +44,66 @@ def fit(
     progress: bool | None = None,
     **options: Unpack[FitParameters],
 ) -> Head:
-    """Fit a head on a store's vectors and labels, and measure it on rows it has not seen.
+    """Fit a head on the vectors and labels of a store, and measure it on rows that it was not fitted on.
 
-    Where the store's ``split`` column has ``train`` and ``test``, the head is fitted on ``train`` and
-    ``validation``, chooses its penalty on ``validation``, and is measured on ``test``; elsewhere it is measured by
-    cross-validation and then fitted on everything. Whatever a head chooses, it chooses inside its training rows.
+    If the store's ``split`` column has ``train`` and ``test``, the head is fitted on ``train`` and ``validation``,
+    chooses its penalty on ``validation``, and is measured on ``test``. Otherwise it is measured by cross-validation,
+    and then fitted on all labelled rows. A head makes every choice inside its training rows.
 
     Parameters
     ----------
     store : FeatureStore or path
     head : str or scikit-learn estimator, optional
-        ``logreg`` (the default for classes), ``ridge`` (the default for numbers), ``lda``,
-        ``centroid``, ``knn``, or any estimator, a pipeline too. One with a parameter ``cv`` that is None gets the
-        validation split for it. ``auto`` picks the layer, the normalisation and the head by itself, inside the training
-        rows of each split, and calibrates it; of all layers where no ``layer`` is named.
+        ``logreg`` (the default for classes), ``ridge`` (the default for numbers), ``lda``, ``centroid``, ``knn``,
+        ``knn-approx``, or any scikit-learn estimator or pipeline. An estimator whose parameter ``cv`` is None chooses
+        on the validation split. ``auto`` chooses layer, normalisation and estimator by cross-validation inside the
+        training rows, and calibrates the result; without ``layer`` it tries all layers.
     to : str or path-like, optional
         A folder to save the head in.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
-    **options
-        Fields of `FitOptions`: ``label="species"``, ``folds=10``...
 
     Returns
     -------
     Head
-        With the figures in ``report``.
+        With the metrics in ``report``.
 
     Raises
     ------
     TrainingDataError
-        If the labels or vectors cannot be learned from.
+        If labels or vectors are missing, or the estimator cannot learn from them.
     UsageError
         If an argument is wrong.
+
+    See Also
+    --------
+    load_head : Read a head that was saved by ``to``.
+    evaluate : Compare several heads and layers on the same splits.
 
     Examples
     --------
     >>> head = embedpipe.fit("photos.features", "logreg", to="photos.head")  # doctest: +SKIP
+    >>> head.report.metrics["accuracy"], head.report.baseline["accuracy"]  # doctest: +SKIP
     >>> head.predict("new_photos")["label"]  # doctest: +SKIP
     """
-    (chosen,) = build_options((FitOptions,), options)
+    (fit_options,) = build_options((FitOptions,), options)
     if to is not None:
         check_target(to)
-    if chosen.gpu:
-        usable_device(chosen.gpu)
+    if fit_options.gpu:
+        usable_device(fit_options.gpu)
     start = time.perf_counter()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     automatic = isinstance(head, str) and head == AUTO
-    if automatic and chosen.layer is None:
-        chosen = replace(chosen, layer="+".join(store.layers))
-    layers = {layer.name: layer.dim for layer in store.select_layers(chosen.layer)}
-    data = read_training_data(store, chosen)
-    smallest = min([len(data.fit_rows), *(len(train) for train, _ in data.splits)])
-    if chosen.calibrate or chosen.interval_coverage or chosen.reject_share:  # which fit on folds inside these rows, too
-        smallest = min([smallest * 2 // 3, *(len(train) for train, _ in data.tune_splits or ())])
+    if automatic and fit_options.layer is None:
+        fit_options = replace(fit_options, layer="+".join(store.layers))
+    layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
+    data = read_training_data(store, fit_options)
     if automatic:
-        name, estimator = AUTO, make_auto(data.task, layers, chosen)
+        name, estimator = AUTO, make_auto(data.task, layers, fit_options)
     else:
-        name, estimator = make_estimator(head, data.task, max(1, smallest), chosen.remove_components)
-    estimator = wrap_estimator(name, estimator, data.task, chosen, data.labels)
+        rows = max(1, _fewest_rows(data, fit_options))
+        name, estimator = make_estimator(head, data.task, rows, fit_options.remove_components)
+    estimator = wrap_estimator(name, estimator, data.task, fit_options, data.labels)
     report = FitReport(
         data.task,
         data.measured_on,
@@ -110,65 +112,80 @@ def fit(
         split_ignored=data.split_ignored,
         left_out=data.left_out,
     )
-    fit_rows = partial(_fit, data=data, balanced=chosen.class_weight is not None)
-    show = Progress(progress)
-    # With a split, the head that is measured is the head.
+    fitted = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, Progress(progress))
+    report.chosen = chosen_params(fitted)
+    names = list(layers)
+    if isinstance(fitted, AutoClassifier | AutoRegressor):
+        # The chosen estimator becomes the head, on its own layers.
+        report.trials = fitted.trials_
+        names, fitted = fitted.layer_.split("+"), fitted.estimator_
+    if data.labels is not None:
+        report.classes = data.labels
+    if fit_options.remove_components:
+        report.chosen["remove_components"] = fit_options.remove_components
+    if fit_options.gpu:
+        report.chosen["device"] = fit_options.gpu
+        set_device(fitted, None)  # the head may be used, and fitted again, on a machine without this device
+    report.seconds = time.perf_counter() - start
+    result = Head(
+        name=name,
+        estimator=fitted,
+        spec=store.spec.only(*names),
+        label=fit_options.label,
+        store=store.path,
+        store_id=store.table_id,
+        store_version=store.version,
+        report=report,
+        label_separator=fit_options.label_separator,
+    )
+    if to is not None:
+        result.save(to)
+    return result
+
+
+def _fewest_rows(data: TrainingData, options: FitOptions) -> int:
+    """Return the number of rows of the smallest set that an estimator is fitted on."""
+    fewest = min([len(data.fit_rows), *(len(train) for train, _ in data.splits)])
+    if options.calibrate or options.interval_coverage or options.reject_share:  # these fit on folds inside the rows
+        fewest = min([fewest * 2 // 3, *(len(train) for train, _ in data.tune_splits or ())])
+    return fewest
+
+
+def _measure_and_fit(
+    name: str, estimator: Any, data: TrainingData, report: FitReport, balanced: bool, show: Progress
+) -> Any:
+    """Measure the estimator on the splits, and return it fitted on ``data.fit_rows``."""
+    fit_rows = partial(_fit, data=data, balanced=balanced)
+    # With one split whose training rows are those of the final fit, the measured estimator is the result.
     once = len(data.splits) == 1 and np.array_equal(data.splits[0][0], data.fit_rows)
     with show.step(f"fitting {name}", len(data.splits) + (not once), "fits") as advance, warnings.catch_warnings():
-        # Classes with few rows each are told from the figures.
+        # The metrics show when classes have few rows each.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         try:
             fitted = measure(estimator, data.X, data.y, data.splits, report, fit_rows, advance)
             if not once:
                 fitted = fit_rows(estimator, data.fit_rows)
                 advance()
-        except Exception as error:  # of any estimator
+        except Exception as error:  # any estimator may raise anything
             raise TrainingDataError(
                 f"{type(innermost_estimator(estimator)).__name__} cannot learn from these rows: {error}"
             ) from error
-    report.chosen = chosen_by(fitted)
-    names = list(layers)
-    if isinstance(fitted, AutoClassifier | AutoRegressor):
-        # What was picked stands alone: on its own layers.
-        report.trials = fitted.trials_
-        names, fitted = fitted.layer_.split("+"), fitted.estimator_
-    if data.labels is not None:
-        report.classes = data.labels
-    if chosen.remove_components:
-        report.chosen["remove_components"] = chosen.remove_components
-    if chosen.gpu:
-        report.chosen["device"] = chosen.gpu
-        set_device(fitted, None)  # a head is used, and fitted again, where there may be no such device
-    report.seconds = time.perf_counter() - start
-    made = Head(
-        name=name,
-        estimator=fitted,
-        spec=store.spec.only(*names),
-        label=chosen.label,
-        store=store.path,
-        store_id=store.table_id,
-        store_version=store.version,
-        report=report,
-        label_separator=chosen.label_separator,
-    )
-    if to is not None:
-        made.save(to)
-    return made
+    return fitted
 
 
 def _fit(estimator: Any, rows: npt.NDArray[np.int64], data: TrainingData, balanced: bool) -> Any:
-    """Fit on some rows, with the penalty chosen where there are rows for that and the estimator chooses one."""
+    """Fit on some rows; an estimator that chooses its penalty does so on ``data.tune_splits``."""
     X, y = take_rows(data.X, rows), data.y[rows]
     weights = None if data.weights is None else data.weights[rows]
-    if balanced and data.task == "classification":  # of labels, each has its own
+    if balanced and data.task == "classification":  # the multilabel wrapper balances each label by itself
         by_class = compute_sample_weight("balanced", y)
         weights = by_class if weights is None else weights * by_class
     with one_blas_thread(X.nbytes < SMALL):
         return fit_on(estimator, X, y, weights, data.tune_splits)
 
 
-def chosen_by(fitted: Any) -> dict[str, Any]:
-    """Return what a head, and what is around it, chose by itself."""
+def chosen_params(fitted: Any) -> dict[str, Any]:
+    """Return what a fitted estimator and its wrappers chose by themselves, such as ``C``."""
     chosen: dict[str, Any] = {}
     level = fitted
     while level is not None:

@@ -1,10 +1,11 @@
-"""`Head`: a fitted estimator that knows which backbone its vectors come from."""
+"""`Head`: a fitted estimator and the backbone of its vectors."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field, fields
+import statistics
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,12 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.html_repr import html_table
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, UsageError
+from embedpipe.heads.options import Task
+from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport
 from embedpipe.sources.opening import open_source
@@ -29,46 +33,52 @@ from embedpipe.store.scan import read_layers
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import PredictParameters
 
-REJECTION = ("rejected", "reject_score")
 OPTIONS = (SourceOptions, ReloadOptions, ComputeOptions)
 
 
-@dataclass
+@dataclass(repr=False)
 class Head:
-    """A fitted head.
+    """A fitted estimator with the backbone whose vectors it takes, and how it was measured.
 
-    Made by `embedpipe.fit` and `embedpipe.load_head`.
+    `embedpipe.fit` makes one, `embedpipe.load_head` reads one from disk. A notebook shows its metrics beside those of
+    the baseline.
 
     Attributes
     ----------
     name : str
-        ``logreg``, say, or the class of the user's own estimator.
+        Such as ``logreg``, or the class name of a user's estimator.
     estimator : scikit-learn estimator
-        Takes vectors as the store has them, float32 (n_samples, dim).
+        Takes vectors as the store holds them, float32 (n_samples, dim); scaling is part of it.
     spec : BackboneSpec
-        What made the vectors, with the layers that were used, in the order in which they are joined.
+        The backbone of the vectors, with the layers that are used, in the order in which they are joined.
     label : str
         The store's column that was learned.
     store, store_id, store_version : str, str, int
-        Where it was learned: path, table id and table version.
+        Path, table id and version of the store that it was fitted on.
     report : FitReport
-        How it was measured.
+        Metrics and how they were measured.
     label_separator : str
-        What stands between the labels of an item, of the multilabel task.
+        Separator between the labels of an item, for the multilabel task.
+
+    Examples
+    --------
+    >>> head = embedpipe.load_head("photos.head")  # doctest: +SKIP
+    >>> head.report.metrics["accuracy"], head.report.baseline["accuracy"]  # doctest: +SKIP
+    >>> head.predict("new_photos").to_pandas()  # doctest: +SKIP
     """
 
     name: str
-    estimator: Any = field(repr=False)
-    spec: BackboneSpec = field(repr=False)
+    estimator: Any
+    spec: BackboneSpec
     label: str
     store: str
     store_id: str
     store_version: int
-    report: FitReport = field(repr=False)
-    label_separator: str = field(default=";", repr=False)
+    report: FitReport
+    label_separator: str = ";"
 
     @property
-    def task(self) -> str:
+    def task(self) -> Task:
         """``classification``, ``regression`` or ``multilabel``."""
         return self.report.task
 
@@ -79,67 +89,114 @@ class Head:
 
     @property
     def classes(self) -> npt.NDArray[Any] | None:
-        """The classes, or labels, in the order of the scores, (n_classes,); None for regression."""
+        """The classes or labels in the order of the scores, (n_classes,); None for regression."""
         return None if self.task == "regression" else np.asarray(self.estimator.classes_)
 
+    def __repr__(self) -> str:
+        facts = {"name": self.name, "task": self.task, "label": self.label, "layer": "+".join(self.layers)}
+        facts |= {"backbone": f"{self.spec.provider}/{self.spec.name}"}
+        metrics = next(iter(self.report.metrics.items()), None)
+        score = "" if metrics is None else f", {metrics[0]}={statistics.fmean(metrics[1]):.3f}"
+        return f"Head({', '.join(f'{name}={value!r}' for name, value in facts.items())}{score})"
+
+    def _repr_html_(self) -> str:
+        report = self.report
+        rows: list[tuple[str, object]] = [("task", f"{self.task} of {self.label!r}")]
+        if self.classes is not None:
+            rows.append((f"{len(self.classes):,} classes", ", ".join(map(str, self.classes.tolist()))))
+        rows += [
+            ("backbone", f"{self.spec.provider}/{self.spec.name}"),
+            ("layers", ", ".join(f"{name} ({dim:,} values)" for name, dim in self.layers.items())),
+            ("fitted on", f"{report.rows:,} rows of {self.store}, version {self.store_version}"),
+            ("measured by", report.protocol),
+        ]
+        for name, values in report.metrics.items():
+            baseline = report.baseline.get(name)
+            beside = f" (baseline {statistics.fmean(baseline):.3f})" if baseline else ""
+            rows.append((name.replace("_", " "), f"{statistics.fmean(values):.3f}{beside}"))
+        if report.chosen:
+            rows.append(("chosen", ", ".join(f"{name} = {value}" for name, value in report.chosen.items())))
+        return html_table(f"Head {self.name}", rows)
+
     def is_of(self, store: FeatureStore) -> bool:
-        """Say whether it was fitted on this very version of this very table."""
+        """Return whether the head was fitted on this version of this store."""
         return (self.store_id, self.store_version) == (store.table_id, store.version)
 
     def save(self, to: str | Path) -> Path:
-        """Save into a folder; see `embedpipe.load_head`."""
+        """Save the head into a folder, which `embedpipe.load_head` reads; an existing head is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        UsageError
+            If the folder exists and is not a head.
+        HeadError
+            If skops cannot store the estimator.
+        """
         return write_head(to, classes=self.classes, **{part.name: getattr(self, part.name) for part in fields(self)})
 
     @takes_options(*OPTIONS)
     def predict(self, source: Any, *, progress: bool | None = None, **options: Unpack[PredictParameters]) -> pa.Table:
-        """Predict for every item of a source, or every row of a store.
+        """Predict every item of a source, or every row of a store.
 
-        The backbone and preprocessing that made the head's vectors are loaded by themselves. Items that fail are
-        rows with an ``error`` and no prediction. What is embedded is not kept: for a large or repeated
-        job, embed into a store, which resumes, and predict from that.
+        The backbone and preprocessing of the head's vectors are loaded from its spec. An item that fails has a row
+        with an ``error`` and no prediction. Vectors are not kept: for a large or repeated job, embed into a store,
+        which resumes, and predict from the store.
 
         Parameters
         ----------
         source : str, path-like, FeatureStore or in-memory data
-            Images or texts, whichever the head was fitted on, as `embedpipe.embed` takes them: for texts a list of
-            ``str`` is one of texts. Or a feature store of the same backbone.
+            Images or texts, as the head was fitted on, in any form that `embedpipe.embed` takes; a list of ``str`` is
+            a list of texts for a head of texts. Or a feature store of the same backbone.
         progress : bool, optional
             Show progress on standard error; by default only on a terminal.
-        **options
-            Fields of `SourceOptions`, `ReloadOptions` and `ComputeOptions`.
 
         Returns
         -------
         pyarrow.Table
-            One row an item: ``id``, ``uri``, the prediction under the name of the label column (of several labels:
-            joined by the separator), with ``<label>_low`` and ``<label>_high`` of a head with intervals, then for
-            each class ``probability_<class>`` or ``score_<class>`` by what the estimator gives (one score, of the
-            second, for two classes), of a head that may reject ``rejected`` and ``reject_score`` (the prediction
-            stays), ``actual`` where the source has labels (of a store: the column that was learned), and ``error``.
+            One row per item, with these columns:
+
+            - ``id``, ``uri``
+            - the prediction, in a column with the name of the label; several labels are joined by the separator
+            - ``<label>_low``, ``<label>_high``: the interval, of a head with intervals
+            - ``probability_<class>`` for each class, or ``score_<class>`` from an estimator without probabilities
+              (one score, of the second class, for two classes)
+            - ``rejected``, ``reject_score``: of a head that rejects; a rejected row keeps its prediction
+            - ``actual``: the true label, if the source has labels (of a store: the column that was learned)
+            - ``error``: why the item failed
 
         Raises
         ------
         SpecMismatchError
-            If the store, or the backbone that loads, is not the one that made the head's vectors.
+            If the store, or the backbone that loads, is not the one of the head's vectors.
         EmbedpipeError
             If the source cannot be listed, or the backbone cannot be loaded.
+
+        Examples
+        --------
+        >>> predicted = head.predict("new_photos")  # doctest: +SKIP
+        >>> predicted.filter(predicted["error"].is_valid())  # doctest: +SKIP
         """
         source_options, reload_options, compute = build_options(OPTIONS, options)
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
             return self._predict_store(source)
-        from embedpipe.backbones import reload_backbone  # needs torch, which a store does not
+        from embedpipe.backbones import reload_backbone  # needs torch, which predicting a store does not
         from embedpipe.embedding import stream_vectors
 
         if isinstance(source, np.ndarray) and source.dtype.kind == "f":
             raise UsageError(
-                f"an array of {source.dtype} is no source of {self.spec.modality}s: vectors go to "
+                f"source must hold {self.spec.modality}s, got an array of {source.dtype}: predict vectors by "
                 "head.estimator.predict(X)"
             )
         listing = open_source(source, source_options, self.spec.modality)
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
-        found = _Predictions(self, len(listing))
+        predictions = Predictions(self.estimator, self.task, len(listing), self.label_separator)
         failures: list[Failure] = []
         messages = stream_vectors(listing, backbone, compute, Progress(progress))
         with contextlib.closing(messages):
@@ -147,16 +204,18 @@ class Head:
                 if isinstance(message, Failure):
                     failures.append(message)
                 else:
-                    found.add(message.rows, np.hstack([message.vectors[layer.column] for layer in self.spec.layers]))
-        # A source's label is what the head learned where both are called that, or where the user says so.
-        same = self.label == "label" or source_options.label is not None
-        return self._table(found, listing.table, failures, "label" if same else None)
+                    predictions.add(
+                        message.rows, np.hstack([message.vectors[layer.column] for layer in self.spec.layers])
+                    )
+        # The source's label is the head's label if both are named "label", or if the user names a column.
+        same_label = self.label == "label" or source_options.label is not None
+        return self._table(predictions, listing.table, failures, "label" if same_label else None)
 
     def _predict_store(self, store: FeatureStore) -> pa.Table:
-        advice = "A head only fits vectors of its own backbone: fit one on this store, or embed it with the head's."
+        advice = "Fit a head on this store, or embed the items with the head's backbone."
         self.spec.require(
             store.spec.only(*self.layers),
-            f"{store.path!r} holds vectors of another backbone spec than the head was fitted on",
+            f"the head was fitted on vectors of another backbone spec than those of {store.path!r}",
             "in the head",
             "in the store",
             advice,
@@ -166,23 +225,23 @@ class Head:
         rows = store.to_arrow(["id", "uri", *([self.label] if self.label in store.data_columns else [])])
         ids = rows.column("id").combine_chunks()
         _, X = read_layers(store.table, self.spec.layers, ids)
-        # An item that broke after it was embedded still has the vector of what it was.
+        # An item that failed in a later run still has the vector of its earlier version.
         failed = pa.array([failure.id for failure in failures], pa.string())
         good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
-        found = _Predictions(self, len(X))
-        found.add(good, X if len(good) == len(X) else X[good])
-        return self._table(found, rows, failures, self.label)
+        predictions = Predictions(self.estimator, self.task, len(X), self.label_separator)
+        predictions.add(good, X if len(good) == len(X) else X[good])
+        return self._table(predictions, rows, failures, self.label)
 
-    def _table(self, found: _Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
-        """Join predictions and failures to what is known of the items, one row each."""
+    def _table(self, predictions: Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
+        """Join predictions and failures to the columns of the items, one row each."""
         errors = {failure.id: failure.why for failure in failures}
         ids = rows.column("id").to_pylist()
         columns: dict[str, Any] = {"id": rows.column("id"), "uri": rows.column("uri")}
-        scores, rejection = found.scores(), found.rejection()
-        taken = ("id", "uri", "error", "actual", *scores, *rejection)
-        name = "prediction" if self.label in taken else self.label
-        columns[name] = found.labels()
-        columns.update({**found.interval(name), **scores, **rejection})
+        scores, rejection = predictions.scores(), predictions.rejection()
+        other_names = ("id", "uri", "error", "actual", *scores, *rejection)
+        name = "prediction" if self.label in other_names else self.label
+        columns[name] = predictions.labels()
+        columns.update({**predictions.interval(name), **scores, **rejection})
         if actual in rows.column_names and rows.column(actual).null_count < len(ids):
             columns["actual"] = rows.column(actual)
         columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
@@ -191,14 +250,14 @@ class Head:
         unlisted = [failure for failure in failures if failure.id not in listed]
         if not unlisted:
             return table
-        lost = pa.table(
+        failed_rows = pa.table(
             {
                 "id": pa.array([failure.id for failure in unlisted], pa.string()),
                 "uri": pa.array([failure.uri for failure in unlisted], pa.string()),
                 "error": pa.array([errors[failure.id] for failure in unlisted], pa.string()),
             }
         )
-        return pa.concat_tables([table, lost], promote_options="default")
+        return pa.concat_tables([table, failed_rows], promote_options="default")
 
 
 def load_head(path: str | Path, *, trust: bool = False) -> Head:
@@ -207,76 +266,23 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
     Parameters
     ----------
     path : str or path-like
-        Its folder.
+        The head's folder.
     trust : bool
-        Also make types that only this head's file names, such as an estimator of your own: that can run
-        code, so only say so for a head of your own.
+        Also make types that are not known to be harmless, such as an estimator of your own. They can run code: trust
+        only a head that you made yourself.
+
+    Returns
+    -------
+    Head
 
     Raises
     ------
     HeadError
-        If there is no head, it is damaged or was changed, or it needs types that are not trusted.
+        If there is no head at ``path``, it is damaged or was changed, or it needs types that are not trusted.
+
+    Examples
+    --------
+    >>> head = embedpipe.load_head("photos.head")  # doctest: +SKIP
+    >>> head.predict("new_photos")["label"]  # doctest: +SKIP
     """
     return Head(**read_head(path, trust=trust))
-
-
-class _Predictions:
-    """Labels, scores, intervals and rejections of rows, filled in any order; a row that is never filled has none."""
-
-    def __init__(self, head: Head, rows: int) -> None:
-        self._head = head
-        self._filled = np.zeros(rows, bool)
-        self._found: dict[str, npt.NDArray[Any]] = {}
-        kinds = ("predict_proba", "decision_function") if head.task != "regression" else ()
-        self._kind = next((kind for kind in kinds if hasattr(head.estimator, kind)), None)
-
-    def add(self, rows: Any, X: npt.NDArray[np.float32]) -> None:
-        """Predict rows from their vectors, float32 (n, dim)."""
-        if not len(X):
-            return
-        asked = ["predict", "predict_interval", "rejected", "reject_score", *([self._kind] if self._kind else [])]
-        for method in asked:
-            if not hasattr(self._head.estimator, method):
-                continue
-            values = np.asarray(getattr(self._head.estimator, method)(X))
-            if method == self._kind:
-                values = values.astype(np.float64).reshape(len(X), -1)
-            if method not in self._found:
-                classes = self._head.classes if method == "predict" and values.ndim == 1 else None
-                dtype = values.dtype if classes is None else classes.dtype
-                self._found[method] = np.zeros((len(self._filled), *values.shape[1:]), dtype)
-            self._found[method][rows] = values
-        self._filled[rows] = True
-
-    def labels(self) -> pa.Array:
-        """Return the predictions, null where there is none."""
-        classes = self._head.classes
-        found = self._found.get("predict")
-        if found is None:
-            return pa.nulls(len(self._filled), pa.array(np.zeros(1) if classes is None else classes).type)
-        if classes is not None and found.ndim == 2:
-            texts = [self._head.label_separator.join(classes[row].tolist()) for row in found]
-            return pa.array(texts, pa.string(), mask=~self._filled)
-        return self._column(found)
-
-    def interval(self, name: str) -> dict[str, pa.Array]:
-        """Return the ends of the prediction's interval, where the head gives one."""
-        found = self._found.get("predict_interval")
-        ends = () if found is None else zip(("low", "high"), found.T, strict=True)
-        return {f"{name}_{end}": self._column(values) for end, values in ends}
-
-    def scores(self) -> dict[str, pa.Array]:
-        """Return a column of scores for each class that has one."""
-        classes, found = self._head.classes, self._found.get(self._kind or "")
-        if found is None or classes is None:
-            return {}
-        word = "probability" if self._kind == "predict_proba" else "score"
-        names = classes[-found.shape[1] :].tolist()
-        return {f"{word}_{name}": self._column(values) for name, values in zip(names, found.T, strict=True)}
-
-    def rejection(self) -> dict[str, pa.Array]:
-        """Return which rows are rejected, and how much speaks against deciding, where the head says so."""
-        return {name: self._column(self._found[name]) for name in REJECTION if name in self._found}
-
-    def _column(self, values: npt.NDArray[Any]) -> pa.Array:
-        return pa.array(values, mask=~self._filled)

@@ -1,4 +1,4 @@
-"""How a head is fitted: the options that the command line and `embedpipe.fit` share."""
+"""Options of `embedpipe.fit` and of the command line's ``fit``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from embedpipe.errors import UsageError, nearest
 
 Task = Literal["classification", "regression", "multilabel"]
 ClassWeight = Literal["balanced"]
-#: What measured a head: the rows of the split column, the folds of a cross-validation, or nothing.
+#: What a head was measured on: the rows of the split column, the folds of a cross-validation, or nothing.
 MeasuredOn = Literal["test", "validation", "folds", "none"]
 RejectBy = Literal["probability", "distance"]
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What to learn from, and how to measure it.
+    """Options of a fit: what to learn from, how, and how to measure it.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
-    label: str = field(default="label", metadata={"help": "The store's column to learn."})
+    label: str = field(default="label", metadata={"help": "The store's column with the labels or numbers to learn."})
     layer: str | None = field(
         default=None,
         metadata={"help": "The layer to learn from, where the store has several; a+b joins two end to end."},
@@ -29,16 +29,16 @@ class FitOptions:
     task: Task | None = field(
         default=None,
         metadata={
-            "help": "classification, regression, or multilabel for any number of labels an item; where not given, "
-            "numbers with fractions are regression."
+            "help": "classification, regression, or multilabel (any number of labels per item); by default regression "
+            "for numbers with fractions, else classification."
         },
     )
     label_separator: str = field(
-        default=";", metadata={"help": "What stands between the labels of an item (multilabel)."}
+        default=";", metadata={"help": "Separator between the labels of an item (multilabel)."}
     )
     folds: int = field(
         default=5,
-        metadata={"help": "Folds of the cross-validation, where the store has no splits; 0 fits without measuring."},
+        metadata={"help": "Folds of the cross-validation if the store has no splits; 0 fits without measuring."},
     )
     remove_components: int = field(
         default=0,
@@ -48,14 +48,12 @@ class FitOptions:
         },
     )
     class_weight: ClassWeight | None = field(
-        default=None, metadata={"help": "balanced gives every class the same weight in fitting, however few its rows."}
+        default=None, metadata={"help": "balanced gives every class the same total weight in fitting."}
     )
     sample_weight: str | None = field(
-        default=None, metadata={"help": "A column of numbers: how much each row counts in fitting."}
+        default=None, metadata={"help": "A column of numbers: the weight of each row in fitting."}
     )
-    calibrate: bool = field(
-        default=False, metadata={"help": "Make probabilities as often right as they say (temperature scaling)."}
-    )
+    calibrate: bool = field(default=False, metadata={"help": "Calibrate the probabilities (temperature scaling)."})
     interval_coverage: float | None = field(
         default=None,
         metadata={
@@ -72,7 +70,7 @@ class FitOptions:
     )
     device: str | None = field(
         default=None,
-        metadata={"help": "cuda, cuda:1...: fit logreg, ridge or lda on a GPU; on the processor where not given."},
+        metadata={"help": "cuda, cuda:1...: fit logreg, ridge or lda on a GPU; on the CPU by default."},
     )
 
     @property
@@ -85,11 +83,11 @@ class FitOptions:
         _one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
         _one_of("reject_by", self.reject_by, get_args(RejectBy))
         if self.folds < 0 or self.folds == 1:
-            raise UsageError(f"folds={self.folds} must be at least 2, or 0 to fit without measuring")
+            raise UsageError(f"folds must be >= 2, or 0 to fit without measuring, got {self.folds}")
         if self.remove_components < 0:
-            raise UsageError(f"remove_components={self.remove_components} is negative: 0 removes none, 1 is usual")
+            raise UsageError(f"remove_components must be >= 0, got {self.remove_components}: 1 is usual")
         if not self.label_separator:
-            raise UsageError("label_separator='' separates nothing: give what stands between labels, such as ;")
+            raise UsageError("label_separator must not be empty: give the text between two labels, such as ;")
         if self.reject_share is None and self.reject_by != "probability":
             raise UsageError(
                 f"reject_by={self.reject_by!r} needs a share of rows to reject: add reject_share=0.1 "
@@ -103,5 +101,5 @@ class FitOptions:
 
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
     if value not in known:
-        words = [word for word in known if word is not None]
-        raise UsageError(f"{name}={value!r} is not one of {', '.join(words)}{nearest(str(value), words)}")
+        names = [word for word in known if word is not None]
+        raise UsageError(f"{name} must be one of {', '.join(names)}, got {value!r}{nearest(str(value), names)}")

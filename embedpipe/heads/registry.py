@@ -1,4 +1,4 @@
-"""The heads there are, by name, and those that users bring."""
+"""The heads by name (``logreg``, ``ridge``...), and estimators that users bring."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import without_components
 from embedpipe.heads.options import FitOptions, Task
 
-#: The head that picks layer, normalisation and head by itself.
+#: Chooses layer, normalisation and estimator by cross-validation.
 AUTO = "auto"
-#: As many as DINO's protocol votes with (Caron et al., ICCV 2021, section 4.1).
+#: The k of DINO's kNN protocol (Caron et al., ICCV 2021, section 4.1).
 NEIGHBORS = 20
 
-_Make = Callable[[int], Any]
+#: Makes an unfitted estimator for a training set of at least so many rows.
+_Factory = Callable[[int], Any]
 
 
-def _knn(kind: type, recall_target: float = 1.0) -> _Make:
+def _knn(kind: type, recall_target: float = 1.0) -> _Factory:
     return lambda rows: kind(min(NEIGHBORS, rows), weights="softmax", metric="cosine", recall_target=recall_target)
 
 
-def _of_classes(classifier: _Make) -> dict[Task, _Make]:
-    """Return the makers of a head that learns several labels one by one."""
+def _classifier(classifier: _Factory) -> dict[Task, _Factory]:
+    """Return the factories of a classifier, which learns several labels one by one."""
     return {"classification": classifier, "multilabel": classifier}
 
 
-def _of_numbers(classifier: _Make, regressor: _Make) -> dict[Task, _Make]:
-    """Return the makers of a head that learns numbers, and so several labels at once."""
+def _classifier_and_regressor(classifier: _Factory, regressor: _Factory) -> dict[Task, _Factory]:
+    """Return the factories of a head whose regressor learns several labels at once."""
     return {"classification": classifier, "regression": regressor, "multilabel": regressor}
 
 
-#: Name -> for each task, a function that makes the estimator for at least so many training rows.
-HEADS: dict[str, dict[Task, _Make]] = {
-    "logreg": _of_classes(lambda rows: TunedLogisticRegression()),
-    "ridge": _of_numbers(lambda rows: TunedRidgeClassifier(), lambda rows: TunedRidge()),
-    "lda": _of_classes(lambda rows: ShrunkenLDA()),
-    "centroid": _of_classes(lambda rows: CentroidClassifier()),
-    "knn": _of_numbers(_knn(FaissKNNClassifier), _knn(FaissKNNRegressor)),
-    "knn-approx": _of_numbers(_knn(FaissKNNClassifier, 0.97), _knn(FaissKNNRegressor, 0.97)),
+#: Name -> task -> factory of the estimator.
+HEADS: dict[str, dict[Task, _Factory]] = {
+    "logreg": _classifier(lambda rows: TunedLogisticRegression()),
+    "ridge": _classifier_and_regressor(lambda rows: TunedRidgeClassifier(), lambda rows: TunedRidge()),
+    "lda": _classifier(lambda rows: ShrunkenLDA()),
+    "centroid": _classifier(lambda rows: CentroidClassifier()),
+    "knn": _classifier_and_regressor(_knn(FaissKNNClassifier), _knn(FaissKNNRegressor)),
+    "knn-approx": _classifier_and_regressor(_knn(FaissKNNClassifier, 0.97), _knn(FaissKNNRegressor, 0.97)),
 }
 
 
@@ -57,17 +58,17 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
     Parameters
     ----------
     head : str, scikit-learn estimator or None
-        A name of `HEADS`, or an estimator of the user's own, which is cloned; None for the task's usual head.
+        A name of `HEADS`, or a user's estimator, which is cloned; None for ``logreg`` or ``ridge``, by task.
     task : str
     rows : int
-        Rows in the smallest training set.
+        Number of rows in the smallest training set.
     remove_components : int
-        How many common components of the training rows are taken off before it; the name says so.
+        Number of common components of the training rows that are removed before the head; part of the name.
 
     Raises
     ------
     UsageError
-        If there is no such head, or it is not for this task.
+        If the head is unknown, or not for this task.
     """
     if remove_components:
         name, estimator = make_estimator(head, task, rows)
@@ -79,13 +80,13 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
         head = "ridge" if task == "regression" else "logreg"
     if isinstance(head, str):
         if head not in HEADS:
-            raise UsageError(f"there is no head {head!r}{nearest(head, HEADS)}: there are {', '.join(HEADS)}")
+            raise UsageError(f"unknown head {head!r}{nearest(head, HEADS)} (available: {', '.join([*HEADS, AUTO])})")
         if task not in HEADS[head]:
-            able = " or ".join(name for name, makers in HEADS.items() if task in makers)
+            able = " or ".join(name for name, factories in HEADS.items() if task in factories)
             raise UsageError(f"head {head!r} is not for {task}: choose {able} (--head), or {hint}")
         return head, HEADS[head][task](rows)
     if isinstance(head, type) or not hasattr(head, "fit") or not hasattr(head, "get_params"):
-        raise UsageError(f"head={head!r:.100} is neither a head's name nor a scikit-learn estimator")
+        raise UsageError(f"head must be a name or an instance of a scikit-learn estimator, got {head!r:.100}")
     fits = is_regressor(head) if task == "regression" else is_classifier(head)
     if not fits:
         raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or {hint}")
@@ -93,35 +94,37 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
 
 
 def make_auto(task: Task, layers: Mapping[str, int], options: FitOptions) -> Any:
-    """Return what picks a head by itself.
+    """Return the unfitted estimator of the head ``auto``.
 
     Parameters
     ----------
     layers : mapping of str to int
-        Layer -> its width, in the order in which they are joined.
+        Layer -> length of its vectors, in the order in which they are joined.
 
     Raises
     ------
     UsageError
-        If it is not for this task, or for an option.
+        If ``auto`` is not for this task, or an option is not for ``auto``.
     """
     if task == "multilabel":
-        raise UsageError("auto is for classes and numbers, not for several labels an item: choose a head (--head)")
+        raise UsageError("auto is for classification and regression, not for multilabel: choose another head (--head)")
     if options.remove_components:
-        raise UsageError("auto tries its own normalisations: leave remove_components out, or choose a head (--head)")
+        raise UsageError(
+            "auto tries its own normalisations: leave remove_components out, or choose another head (--head)"
+        )
     if options.calibrate:
-        raise UsageError("auto calibrates what it picks: leave calibrate out")
+        raise UsageError("auto calibrates the estimator that it chooses: leave calibrate out")
     return (AutoClassifier if task == "classification" else AutoRegressor)(list(layers.items()))
 
 
 def load_estimator(name: str) -> Any:
-    """Import ``module:Class``, here or installed, and make one without arguments.
+    """Import ``module:Class`` from the working folder or an installed package, and call it without arguments.
 
-    Raises UsageError if there is none, or it cannot be made so.
+    Raises UsageError if it cannot be imported, or needs arguments.
     """
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
-        raise UsageError(f"estimator={name!r}: write module:Class, such as sklearn.svm:SVC")
+        raise UsageError(f"estimator must be module:Class, such as sklearn.svm:SVC, got {name!r}")
     try:
         module = import_user_module(module_name)
     except Exception as error:

@@ -1,23 +1,27 @@
 """A head on disk: a folder of files that hold numbers and names, and nothing that runs on load.
 
-``head.skops`` holds the estimator's state, in skops' format; ``neighbours.faiss`` the training rows of a kNN head, in
-FAISS's own (``neighbours-1.faiss`` and so on those of others inside); ``manifest.json`` the rest, with the SHA-256 of
-each. The checksums find damage; against an attacker, who can write checksums too, stands the list of types that skops
-may make.
+====================  =================================================================================================
+File                  Holds
+====================  =================================================================================================
+``manifest.json``     `FORMAT`, the fields of `Head` but the estimator, the spec's fingerprint, library versions, the
+                      SHA-256 of every other file: see `write_head`
+``head.skops``        the estimator without the rows of kNN estimators: see `estimator_files`
+``neighbours.faiss``  the rows of a kNN estimator; those of further ones in ``neighbours-1.faiss`` and so on
+====================  =================================================================================================
+
+To change the format, change `write_head` and `_read` here (or `estimator_files`), raise `FORMAT`, and update
+``docs/reference/formats.md``. The tests are in ``tests/heads/test_saving.py``. Checksums detect damage. They
+do not stop an attacker, who can write checksums too: the list of types that skops makes does.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
-import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,63 +29,31 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator
 
 from embedpipe._utils.atomic import whole_folder
-from embedpipe._utils.importing import working_folder_importable
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
-from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
-from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
-from embedpipe.estimators.linear.centroid import CentroidClassifier
-from embedpipe.estimators.linear.lda import ShrunkenLDA
-from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
-from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
-from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
-from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
-from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
-from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
-from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
-from embedpipe.estimators.wrappers.rejection import RejectingClassifier
+from embedpipe.heads.estimator_files import STATE, neighbours_file, read_estimator, write_estimator
 from embedpipe.heads.options import Task
 from embedpipe.heads.scoring import FitReport
-from embedpipe.neighbours import read_flat, write_flat
 
 FORMAT = 1
-MANIFEST, STATE, NEIGHBOURS = "manifest.json", "head.skops", "neighbours.faiss"
-#: How often a head is read anew that changes while it is read.
+MANIFEST = "manifest.json"
+#: Number of attempts to read a head that another process replaces at the same time.
 READS = 10
 LIBRARIES = ("embedpipe", "scikit-learn", "numpy", "faiss-cpu", "skops")
-
-#: What skops may make beside what it trusts itself (scikit-learn's estimators and NumPy's arrays).
-OURS = (
-    AutoClassifier,
-    AutoRegressor,
-    CentroidClassifier,
-    CommonComponentRemover,
-    CrossConformalRegressor,
-    FaissKNNClassifier,
-    FaissKNNRegressor,
-    VarianceFloorScaler,
-    MultiLabelClassifier,
-    RejectingClassifier,
-    ShrunkenLDA,
-    TemperatureCalibratedClassifier,
-    TunedLogisticRegression,
-    TunedRidge,
-    TunedRidgeClassifier,
-)
-OUR_NAMES = [f"{kind.__module__}.{kind.__name__}" for kind in OURS]
+#: Fields of `Head` that the manifest holds as they are, all of them strings but the last.
+PLAIN_FIELDS = ("label", "label_separator", "store", "store_id", "store_version")
 
 
 def check_target(to: str | Path) -> Path:
-    """Return the folder a head is to be saved in. Raises UsageError if something else is there."""
+    """Return the folder that a head is to be saved in. Raises UsageError unless it is new, empty or a head."""
     if "://" in os.fspath(to):
-        raise UsageError(f"{os.fspath(to)!r} is a URL: a head is saved in a local folder")
+        raise UsageError(f"a head is saved in a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
     in_a_file = any(place.is_file() for place in (folder, *folder.parents))
     if in_a_file or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-        raise UsageError(f"{str(folder)!r} is there and is not a head: give a new or empty folder")
+        raise UsageError(f"{str(folder)!r} exists and is not a head: give a new or empty folder")
     return folder
 
 
@@ -99,18 +71,18 @@ def write_head(
     store_version: int,
     report: FitReport,
 ) -> Path:
-    """Write the folder of a head, whole or not at all; a head that is there is replaced. See `Head` for the fields.
+    """Write the folder of a head atomically; an existing head is replaced. The parameters are the fields of `Head`.
 
     Raises
     ------
     UsageError
-        If something else than a head is there.
+        If the folder exists and is not a head.
     HeadError
         If skops cannot store the estimator.
     """
     folder = check_target(to)
     with whole_folder(folder) as part:
-        neighbours = _write_state(estimator, part)
+        neighbours = write_estimator(estimator, part)
         manifest = {
             "format": FORMAT,
             "head": name,
@@ -131,8 +103,8 @@ def write_head(
             "files": {path.name: _sha256(path) for path in sorted(part.iterdir())},
         }
         text = json.dumps(manifest, indent=2)
-        # Numbers of one list on one line: a confusion matrix has many.
-        text = re.sub(r"\[[\d\s.,e+-]+\]", lambda found: " ".join(found[0].split()), text)
+        # A list of numbers stays on one line: a confusion matrix has many.
+        text = re.sub(r"\[[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
         (part / MANIFEST).write_text(text + "\n")
     return folder
 
@@ -145,11 +117,11 @@ def read_head(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         try:
             return _read(folder, manifest, trust)
         except HeadError:
-            # Another process may have saved a new one meanwhile.
+            # Another process may have replaced the head while it was read.
             if (again := _read_manifest(folder)) == manifest:
                 raise
             manifest = again
-    raise HeadError(f"{str(folder)!r} is being saved over and over: load it when that has ended")
+    raise HeadError(f"{str(folder)!r} changed {READS} times while it was read: load it when no process saves to it")
 
 
 def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]:
@@ -157,50 +129,48 @@ def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]
         files, classes = manifest["files"], manifest["classes"]
         spec = BackboneSpec.from_json(json.dumps(manifest["spec"]))
         report = FitReport(**manifest["report"])
-        # Heads of the time when there could be but one have no list.
-        rows = manifest["neighbours"] or []
-        neighbours = [rows] if isinstance(rows, dict) else list(rows)
-        names = {STATE, *(_rows_file(i) for i in range(len(neighbours)))}
+        neighbours = list(manifest["neighbours"])
+        names = {STATE, *(neighbours_file(number) for number in range(len(neighbours)))}
         if not {*files} == names or spec.fingerprint() != manifest["fingerprint"] or not spec.layers:
             raise ValueError("its parts do not agree")
-        about = {name: manifest[name] for name in ("label", "store", "store_id", "store_version")}
-        name = str(manifest["head"])
-        about["label_separator"] = manifest.get("label_separator", ";")
-        if not all(isinstance(about[key], str) for key in ("label", "store", "store_id", "label_separator")):
-            raise ValueError("a name is no text")
+        fields = {name: manifest[name] for name in PLAIN_FIELDS}
+        if not all(isinstance(fields[name], str) for name in PLAIN_FIELDS[:-1]):
+            raise ValueError("a name is not a string")
         if report.task not in get_args(Task) or not isinstance(report.chosen, dict):
-            raise ValueError("the report is none")
+            raise ValueError("the report is not a report")
     except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
         raise HeadError(
             f"{str(folder / MANIFEST)!r} is damaged or was changed ({error!r}): fit the head again"
         ) from error
     for file, expected in files.items():
         if not (folder / file).is_file():
-            raise HeadError(f"{str(folder)!r} has no {file}: the head is not whole; copy or fit it again")
+            raise HeadError(f"{str(folder)!r} has no {file}: the head is incomplete; copy or fit it again")
         if _sha256(folder / file) != expected:
             raise HeadError(
-                f"{str(folder / file)!r} is not what the manifest says (SHA-256): the head is damaged or was changed; "
-                "copy or fit it again"
+                f"{str(folder / file)!r} does not have the SHA-256 of the manifest: the head is damaged or was "
+                "changed; copy or fit it again"
             )
-    estimator = _read_state(folder, neighbours, trust)
-    found = getattr(estimator, "classes_", None)
-    same = classes is None if found is None else np.asarray(found).tolist() == classes
+    estimator = read_estimator(folder, neighbours, trust)
+    learned = getattr(estimator, "classes_", None)
+    same_classes = classes is None if learned is None else np.asarray(learned).tolist() == classes
     dim = sum(layer.dim for layer in spec.layers)
-    if not same or getattr(estimator, "n_features_in_", None) != dim:
-        raise HeadError(f"{str(folder)!r}: the estimator is not the manifest's: the head was changed; fit it again")
-    _try(estimator, dim, folder)
-    return {"name": name, "estimator": estimator, "spec": spec, "report": report, **about}
+    if not same_classes or getattr(estimator, "n_features_in_", None) != dim:
+        raise HeadError(
+            f"{str(folder)!r}: the estimator does not match the manifest: the head was changed; fit it again"
+        )
+    _check_predicts(estimator, dim, folder)
+    return {"name": str(manifest["head"]), "estimator": estimator, "spec": spec, "report": report, **fields}
 
 
-def _try(estimator: Any, dim: int, folder: Path) -> None:
-    """Predict one row, as an estimator whose parts do not fit each other fails at that."""
+def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:
+    """Predict one row, which fails for an estimator whose parts do not fit each other. Raises HeadError."""
     row = np.ones((1, dim), np.float32)
     try:
         outputs = [estimator.predict(row)]
-        for scores in ("predict_proba", "decision_function"):
-            if hasattr(estimator, scores):
-                outputs.append(np.asarray(getattr(estimator, scores)(row), np.float64))
-        if not all(np.isfinite(part).all() for part in outputs if np.asarray(part).dtype.kind == "f"):
+        for method in ("predict_proba", "decision_function"):
+            if hasattr(estimator, method):
+                outputs.append(np.asarray(getattr(estimator, method)(row), np.float64))
+        if not all(np.isfinite(output).all() for output in outputs if np.asarray(output).dtype.kind == "f"):
             raise ValueError("it gives NaN or infinite values")
     except Exception as error:
         raise HeadError(
@@ -209,95 +179,21 @@ def _try(estimator: Any, dim: int, folder: Path) -> None:
         ) from error
 
 
-def _rows_file(number: int) -> str:
-    return NEIGHBOURS if number == 0 else f"neighbours-{number}.faiss"
-
-
-def _neighbours_in(value: Any) -> Iterator[Any]:
-    """Yield the kNN estimators in an estimator, or in what it holds, in an order that only their places decide."""
-    if isinstance(value, FaissKNNClassifier | FaissKNNRegressor):
-        if hasattr(value, "n_samples_fit_"):  # and is not what is cloned
-            yield value
-    elif isinstance(value, BaseEstimator):
-        for _, held in sorted(vars(value).items()):
-            yield from _neighbours_in(held)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _neighbours_in(held)
-
-
-def _write_state(estimator: Any, folder: Path) -> list[dict[str, Any]]:
-    """Write the estimator's files; return shape and metric of the rows of each kNN estimator in it."""
-    neighbours = []
-    elsewhere: dict[int, Any] = {}  # rows that are in files of their own
-    for number, one in enumerate(_neighbours_in(estimator)):
-        write_flat(folder / _rows_file(number), one.rows_, one.metric)
-        neighbours.append({"shape": list(one.rows_.shape), "metric": one.metric})
-        elsewhere[id(one.rows_)] = np.empty((0, 0), np.float32)
-    import skops.io  # takes seconds, as it imports all of scikit-learn, and torch with it
-
-    try:
-        skops.io.dump(copy.deepcopy(estimator, elsewhere) if elsewhere else estimator, folder / STATE)
-    except Exception as error:
-        raise HeadError(
-            f"skops cannot store this {type(estimator).__name__} ({type(error).__name__}: {error}): use an "
-            "estimator whose state is arrays, numbers and other estimators"
-        ) from error
-    return neighbours
-
-
-def _read_state(folder: Path, neighbours: list[dict[str, Any]], trust: bool) -> Any:
-    import skops.io
-
-    state = folder / STATE
-    try:
-        unknown = types_to_trust(folder)
-        if unknown and not trust:
-            raise HeadError(
-                f"{str(folder)!r} holds types that may run code: {', '.join(unknown)}; load it only if you trust where "
-                "it comes from (--trust, trust=True)"
-            )
-        with working_folder_importable() if trust else contextlib.nullcontext():
-            estimator = skops.io.load(state, trusted=[*OUR_NAMES, *unknown])
-        keepers = _neighbours_in(estimator) if neighbours else ()  # of once, some have theirs in their state
-        for number, (one, rows) in enumerate(zip(keepers, neighbours, strict=True)):
-            count, dim = rows["shape"]
-            one.rows_ = read_flat(folder / _rows_file(number), (count, dim), one.metric)
-    except HeadError:
-        raise
-    except ModuleNotFoundError as error:
-        raise HeadError(
-            f"cannot load {str(state)!r}: there is no module {error.name!r}: run this where it is, or install it"
-        ) from error
-    except Exception as error:
-        kind = "" if zipfile.is_zipfile(state) else " (not a skops file)"
-        raise HeadError(
-            f"cannot load {str(state)!r}{kind}: {type(error).__name__}: {error}; fit the head again"
-        ) from error
-    return estimator
-
-
-def types_to_trust(folder: Path) -> list[str]:
-    """Return the types in a saved head that only ``trust`` makes: a user's own, and some of scikit-learn's."""
-    import skops.io
-
-    return [name for name in skops.io.get_untrusted_types(file=folder / STATE) if name not in OUR_NAMES]
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if folder.is_file():
-        raise HeadError(f"{str(folder)!r} is a file: a head is a folder, as `embedpipe fit --to FOLDER` makes it")
+        raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except OSError as error:
-        store = ", but a feature store" if (folder / "_delta_log").is_dir() else ""
-        raise HeadError(f"there is no head at {str(folder)!r}{store}: it has no {MANIFEST} ({error})") from error
+        store = " (it is a feature store)" if (folder / "_delta_log").is_dir() else ""
+        raise HeadError(f"{str(folder)!r} is not a head{store}: it has no {MANIFEST} ({error})") from error
     except (ValueError, RecursionError) as error:
         raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise HeadError(
-            f"{str(folder)!r} has format {version!r}, and this version reads {FORMAT}: upgrade or fit again"
+            f"{str(folder)!r} has format {version!r}, and this version of embedpipe reads format {FORMAT}: upgrade "
+            "embedpipe, or fit the head again"
         )
     return dict(manifest)
 

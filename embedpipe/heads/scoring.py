@@ -1,4 +1,4 @@
-"""What a head is worth on rows it has not seen, beside always saying the commonest class (or the mean)."""
+"""Metrics of a head on rows that it was not fitted on, beside a baseline: the commonest class, or the mean."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from embedpipe.splits.inner import Split, take_rows
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-#: A confusion matrix grows with the square of the classes.
+#: With more classes than this, no confusion matrix is kept: its size is the square of their number.
 MANY_CLASSES = 500
 
 
 @dataclass
 class FitReport:
-    """How a head was measured, and with what result.
+    """How a head was measured, and its metrics beside those of a baseline.
 
     Attributes
     ----------
@@ -43,20 +43,20 @@ class FitReport:
     fine_tuned : bool
         Whether the rows measured the whole network after fine-tuning, and not a head on stored vectors.
     rows, measured_rows : int
-        How many rows the head was fitted on, and how many distinct ones measured it.
+        Number of rows that the head was fitted on, and of distinct rows that measured it.
     left_out : dict
-        Rows of the store that played no part: why -> how many.
+        Reason -> number of the store's rows that were neither fitted on nor measured on.
     metrics, baseline : dict
-        Name -> one value a split: of the head, and of the commonest class or the mean.
+        Metric -> one value per split: of the head, and of the commonest class or the mean.
     chosen : dict
         What the head chose by itself, such as ``C``.
     trials : list of dict
-        What ``auto`` tried on the rows that it was fitted on: see `embedpipe.estimators.auto`.
+        What ``auto`` tried on the rows that it was fitted on: see `embedpipe.AutoClassifier`.
     classes : list
-        Of the rows it was fitted and measured on, in order; the labels of the multilabel task; empty for regression.
+        Sorted classes of all rows, or the labels of the multilabel task; empty for regression.
     confusion : list of list of int
-        Rows are true classes, columns predicted ones, over all splits; empty for other tasks and for more than
-        `MANY_CLASSES` classes.
+        Rows are true classes, columns predicted classes, summed over all splits; empty for other tasks and for more
+        than 500 classes.
     seconds : float
         Wall time of measuring and fitting.
     """
@@ -104,7 +104,9 @@ def measure(
     fit: Callable[[Any, npt.NDArray[np.int64]], Any],
     advance: Advance,
 ) -> Any:
-    """Fit a clone on each split's training rows and score it on the others; fill ``report``; return the last clone.
+    """Fit a clone on each split's training rows, score it on the test rows, and return the last clone.
+
+    The metrics, classes and confusion matrix go into ``report``.
 
     Parameters
     ----------
@@ -120,14 +122,14 @@ def measure(
     commonest = _commonest(y, splits) if report.task == "classification" else None
     model = None
     for train, test in splits:
-        model = None  # the last one's memory, before the next is fitted
+        model = None  # frees the memory of the last fit
         model = fit(clone(estimator), train)
         scores, baseline, predicted = _score(model, X, y, (train, test), classes, commonest, report.task)
         if counted:
             confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
-        for found, into in ((scores, report.metrics), (baseline, report.baseline)):
-            for name, value in found.items():
-                into.setdefault(name, []).append(float(value))
+        for values, lists in ((scores, report.metrics), (baseline, report.baseline)):
+            for name, value in values.items():
+                lists.setdefault(name, []).append(float(value))
         advance()
     report.measured_rows = len({row for _, test in splits for row in test.tolist()})
     if report.task == "classification":
@@ -173,15 +175,15 @@ def _score(
     commonest: Any,
     task: Task,
 ) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any]]:
-    """Return the figures of a model and of the baseline on a split's test rows, and what the model predicts."""
+    """Return the metrics of a model and of the baseline on a split's test rows, and the model's predictions."""
     train, test = split
     held_out, truth = take_rows(X, test), y[test]
-    nothing = held_out[:, :1]  # a baseline looks at no feature
+    one_column = held_out[:, :1]  # a baseline uses no feature
     predicted = model.predict(held_out)
     if task == "multilabel":
-        return _score_labels(model, held_out, predicted, truth), _score_usual_labels(y[train], truth), predicted
+        return _score_labels(model, held_out, predicted, truth), _score_label_baseline(y[train], truth), predicted
     if task == "regression":
-        mean = DummyRegressor().fit(X[train, :1], y[train]).predict(nothing)
+        mean = DummyRegressor().fit(X[train, :1], y[train]).predict(one_column)
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
         return scores, _score_numbers(mean, truth), predicted
     baseline = _score_class_baseline(y[train], truth, classes, commonest)
@@ -190,7 +192,10 @@ def _score(
 
 
 def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
-    """Return the commonest label of all training rows: where classes are even, each fold's own would be its rarest."""
+    """Return the commonest label of all training rows.
+
+    The commonest of one fold's training rows would be, with even classes, the rarest of its test rows.
+    """
     trained_on = np.unique(np.concatenate([train for train, _ in splits])) if splits else np.arange(len(y))
     labels, counts = np.unique(y[trained_on], return_counts=True)
     return labels[counts.argmax()]
@@ -219,10 +224,12 @@ def _score_classes(
     if len(model.classes_) == 2 and hasattr(model, "decision_function"):
         margin = model.decision_function(X)
     if hasattr(model, "predict_proba"):
-        # A class that was not in the training rows has probability zero, and counts as such.
+        # A class that was not in the training rows has probability 0.
         probabilities = np.zeros((len(X), len(classes)))
         probabilities[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 ones do not sum to one closely enough
+        probabilities /= probabilities.sum(
+            axis=1, keepdims=True
+        )  # float32 values do not sum to 1 closely enough for scikit-learn
         if len(model.classes_) == 2 and margin is None:
             margin = probabilities[:, 1]
     return _class_metrics(y, predicted, classes, probabilities, margin)
@@ -251,7 +258,7 @@ def _class_metrics(
 
 
 def _score_rejection(model: Any, X: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Return which share of the rows is rejected, and which of the rest is right; of no rest there is none."""
+    """Return the share of rejected rows, and the accuracy of the others if there are any."""
     if not hasattr(model, "rejected"):
         return {}
     rejected = model.rejected(X)
@@ -260,7 +267,7 @@ def _score_rejection(model: Any, X: npt.NDArray[Any], right: npt.NDArray[np.bool
 
 
 def _score_intervals(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
-    """Return which share of the rows is inside its interval, and how wide those are on average."""
+    """Return the share of rows inside their interval, and the mean width of the intervals."""
     if not hasattr(model, "predict_interval"):
         return {}
     low, high = model.predict_interval(X).T
@@ -269,31 +276,31 @@ def _score_intervals(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> di
 
 def _score_numbers(predicted: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
     scores = {"mae": metrics.mean_absolute_error(y, predicted)}
-    # Of a single row there is no variance to explain.
+    # R2 is not defined for a single row.
     return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 else scores
 
 
 def _score_labels(model: Any, X: npt.NDArray[Any], predicted: Bools, y: Bools) -> dict[str, float]:
-    """Return the figures of a fitted `MultiLabelClassifier` on rows with the labels ``y``, bool (n, n_labels)."""
+    """Return the metrics of a fitted `MultiLabelClassifier` on rows with the labels ``y``, bool (n, n_labels)."""
     scores = model.predict_proba(X) if hasattr(model, "predict_proba") else model.decision_function(X)
     return _score_label_sets(predicted, np.asarray(scores, np.float64), y)
 
 
-def _score_usual_labels(trained_on: Bools, y: Bools) -> dict[str, float]:
-    """Return the figures of always saying the labels that most training rows have, and each label's share as score."""
-    shares = trained_on.mean(axis=0)
+def _score_label_baseline(y_train: Bools, y: Bools) -> dict[str, float]:
+    """Return the metrics of always predicting the labels that most training rows have, with their shares as scores."""
+    shares = y_train.mean(axis=0)
     return _score_label_sets(np.tile(shares > 0.5, (len(y), 1)), np.tile(shares, (len(y), 1)), y)
 
 
 def _score_label_sets(predicted: Bools, scores: npt.NDArray[np.float64], y: Bools) -> dict[str, float]:
-    """Return F1 over all decisions and averaged over labels, mean average precision, and the share of perfect rows.
+    """Return micro and macro F1, mean average precision, and the share of rows with all labels right.
 
-    Labels that no row has are left out of the means: neither recall nor precision says anything of them there.
+    Labels that no row has are left out of the means, as recall is not defined for them.
     """
-    there = y.any(axis=0)
-    figures = {"micro_f1": float(metrics.f1_score(y, predicted, average="micro", zero_division=0))}
-    if there.any():
-        each = metrics.f1_score(y[:, there], predicted[:, there], average="macro", zero_division=0)
-        precisions = [metrics.average_precision_score(y[:, k], scores[:, k]) for k in np.flatnonzero(there)]
-        figures |= {"macro_f1": float(each), "mean_average_precision": float(np.mean(precisions))}
-    return {**figures, "subset_accuracy": float((predicted == y).all(axis=1).mean())}
+    present = y.any(axis=0)
+    scored = {"micro_f1": float(metrics.f1_score(y, predicted, average="micro", zero_division=0))}
+    if present.any():
+        each = metrics.f1_score(y[:, present], predicted[:, present], average="macro", zero_division=0)
+        precisions = [metrics.average_precision_score(y[:, k], scores[:, k]) for k in np.flatnonzero(present)]
+        scored |= {"macro_f1": float(each), "mean_average_precision": float(np.mean(precisions))}
+    return {**scored, "subset_accuracy": float((predicted == y).all(axis=1).mean())}

@@ -1,4 +1,4 @@
-"""What a head learns from: rows of a store that have a label, and which of them measure it."""
+"""Training data of a head: the labelled rows of a store, and which are fitted on, tuned on and measured on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Vectors and labels, and the roles of the rows: in id order, but for a test split's, which come last.
+    """Vectors and labels, and what each row is for. Rows are in id order, but held-out rows of a split come last.
 
     Parameters
     ----------
@@ -34,21 +34,21 @@ class TrainingData:
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     task : str
     fit_rows : int64 array
-        Rows that the head is fitted on in the end.
+        Rows that the final head is fitted on.
     splits : list of (train rows, test rows)
         On which the head is measured.
     tune_splits : list of (train rows, held-out rows), optional
-        On which the head chooses its penalty, as positions in ``fit_rows``; None where it makes its own splits.
+        On which the head chooses its penalty, as positions in ``fit_rows``; None if it makes its own splits.
     measured_on : str
         What ``splits`` are: ``test``, ``validation``, ``folds`` or ``none``.
     split_ignored : bool
         Whether the store has a ``split`` column that names no rows to measure on.
     left_out : dict
-        Why rows of the store are in neither, and how many.
+        Reason -> number of the store's rows that are left out.
     labels : list of str, optional
-        Names of the columns of ``y`` of the multilabel task.
+        Names of the columns of ``y``, for the multilabel task.
     weights : float64 array (n_samples,), optional
-        How much each row counts in fitting.
+        Weight of each row in fitting.
     """
 
     X: npt.NDArray[np.float32]
@@ -65,10 +65,10 @@ class TrainingData:
 
 
 def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData:
-    """Read and check what a head is to learn from.
+    """Read and check the training data of a head.
 
-    A store whose ``split`` column has ``train`` and ``test`` or ``validation`` is measured on the split, any
-    other by cross-validation.
+    If the store's ``split`` column has ``train`` and ``test`` or ``validation``, the head is measured on that split,
+    else by cross-validation.
 
     Raises
     ------
@@ -101,28 +101,29 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         fit_rows, splits, tune_splits, measured_on = divide_by_split(names)
     named = "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split"
     _check(y[fit_rows], task, options.label)
-    weights = None if options.sample_weight is None else numbers(rows, options.sample_weight)
+    weights = None if options.sample_weight is None else sample_weights(rows, options.sample_weight)
     return TrainingData(
         X, y, task, fit_rows, splits, tune_splits, measured_on, named and names is None, left_out, labels, weights
     )
 
 
 def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Task, list[str] | None]:
-    """Return the labels of rows, the task that they make, and for the multilabel task the labels' names.
+    """Return the labels of rows, their task, and the names of the labels for the multilabel task.
 
-    Raises TrainingDataError if they do not fit the task that is asked for.
+    Raises TrainingDataError if the labels do not fit the task in ``options``.
     """
     y, labels = label_array(rows.column(options.label)), None
     task = options.task or ("regression" if y.dtype.kind == "f" and (y != np.round(y)).any() else "classification")
     if task == "classification" and y.dtype.kind == "f" and (y != np.round(y)).any():
         raise TrainingDataError(
-            f"column {options.label!r} holds fractions such as {y[y != np.round(y)][0].item()!r}: for classes write "
-            "them as text (`embedpipe label`), or predict them as numbers (--task regression)"
+            f"classes must be text or integers, and column {options.label!r} holds fractions such as "
+            f"{y[y != np.round(y)][0].item()!r}: write them as text (`embedpipe label`), or predict numbers "
+            "(--task regression)"
         )
     if y.dtype.kind == "U" and pc.any(pc.ends_with(rows.column(options.label), "\0")).as_py():
-        raise TrainingDataError(f"labels in {options.label!r} end in a zero byte, which NumPy would drop: clean them")
+        raise TrainingDataError(f"labels must not end in a zero byte: clean column {options.label!r}")
     if task == "regression" and y.dtype.kind not in "iuf":
-        raise TrainingDataError(f"column {options.label!r} holds {y.dtype} values: regression needs numbers")
+        raise TrainingDataError(f"regression needs numbers, and column {options.label!r} holds {y.dtype} values")
     if task == "multilabel":
         y, labels = label_sets(rows.column(options.label), options.label, options.label_separator)
     return y, task, labels
@@ -131,14 +132,14 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
 def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
     """Read the vectors of some rows, of several layers joined end to end.
 
-    Raises TrainingDataError if one holds what nothing can be learned from.
+    Raises TrainingDataError if a vector holds NaN or infinite values.
     """
     _, X = read_layers(store.table, layers, ids)
-    X.flags.writeable = False  # an estimator that works in place would change what the others see
+    X.flags.writeable = False  # an estimator that works in place would change the data of the others
     if not (finite := np.isfinite(X).all(axis=1)).all():
         bad = ids.filter(pa.array(~finite)).to_pylist()
         raise TrainingDataError(
-            f"{len(bad)} vectors of {store.path!r} hold NaN or infinite values, such as that of {bad[0]!r}: "
+            f"vectors must be finite, and {len(bad)} of {store.path!r} are not, such as that of {bad[0]!r}: "
             "run `embedpipe verify`, and embed those items again"
         )
     return X
@@ -149,7 +150,7 @@ def labelled_rows(
 ) -> tuple[pa.Table, dict[str, int]]:
     """Return id, label, split, weight and other columns of the rows that have a label, and how many have none.
 
-    Raises UsageError or TrainingDataError if a column is not there, or holds no labels.
+    Raises UsageError or TrainingDataError if a column is missing, or holds no labels.
     """
     label = options.label
     for name in (label, *([options.sample_weight] if options.sample_weight else [])):
@@ -168,14 +169,14 @@ def labelled_rows(
     values = rows.column(label)
     simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     if not any(is_kind(values.type) for is_kind in simple):
-        raise TrainingDataError(f"column {label!r} holds {values.type} values: labels are text, numbers or yes and no")
-    there = pc.is_valid(values)
+        raise TrainingDataError(f"labels must be text, numbers or booleans, and column {label!r} holds {values.type}")
+    known = pc.is_valid(values)
     if pa.types.is_floating(values.type):
-        there = pc.and_(there, pc.fill_null(pc.is_finite(values), False))
-    labelled = rows.filter(there)
+        known = pc.and_(known, pc.fill_null(pc.is_finite(values), False))
+    labelled = rows.filter(known)
     missing = rows.num_rows - labelled.num_rows
     if not labelled.num_rows:
-        raise TrainingDataError(f"none of the {rows.num_rows} rows of {store.path!r} has a value in {label!r}")
+        raise TrainingDataError(f"no row of {store.path!r} has a value in column {label!r} ({rows.num_rows} rows)")
     return labelled, {f"without a {label}": missing} if missing else {}
 
 
@@ -194,12 +195,12 @@ def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
         _check(y, task, options.label)
         name, fewest = min(Counter(y.tolist()).items(), key=lambda pair: pair[1])
     if fewest < options.folds:
-        few = f"class {name!r} of {options.label!r} has" if task == "classification" else "there are"
+        where = f"class {name!r} of {options.label!r}" if task == "classification" else "the store"
         fewer = f"measure with --folds {fewest}" if fewest > 1 else "fit without measuring (--folds 0)"
-        numbers = ", or predict it as a number (--task regression)" if y.dtype.kind in "iuf" else ""
+        as_numbers = ", or predict it as a number (--task regression)" if y.dtype.kind in "iuf" else ""
         raise TrainingDataError(
-            f"{few} {fewest} labelled row{'s' * (fewest > 1)}, fewer than the {options.folds} folds: "
-            f"label more{', take that class out' if task == 'classification' else ''}, or {fewer}{numbers}"
+            f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
+            f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
         )
     kind: Any = StratifiedKFold if task == "classification" else KFold
     return list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))
@@ -211,58 +212,59 @@ def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:
     distinct = np.unique(y)
     if task == "classification" and len(distinct) < 2:
         raise TrainingDataError(
-            f"all {len(y)} labelled rows have the one {label} {distinct[0].item()!r}: a classifier needs at least two"
+            f"a classifier needs two classes, and all {len(y)} labelled rows have the {label} {distinct[0].item()!r}"
         )
     if task == "regression" and len(y) < 2:
-        raise TrainingDataError("a single labelled row is nothing to learn from: label more")
+        raise TrainingDataError("regression needs two labelled rows, got 1: label more")
 
 
 def label_sets(column: pa.ChunkedArray, name: str, separator: str) -> tuple[npt.NDArray[np.bool_], list[str]]:
-    """Read texts such as ``red;round`` as sets of labels; an empty text is an item without any.
+    """Read texts such as ``red;round`` as sets of labels. An empty text is an item without labels.
 
     Returns
     -------
     Y : bool array (n_samples, n_labels)
     labels : list of str
-        In order.
+        Sorted.
 
     Raises
     ------
     TrainingDataError
-        If the column is no text, or there is no label in it.
+        If the column is not text, or has no label.
     """
     if not pa.types.is_string(column.type):
         raise TrainingDataError(
-            f"column {name!r} holds {column.type} values: several labels of an item are one text, such as "
-            f"'red{separator}round' (--label-separator)"
+            f"multilabel needs text such as 'red{separator}round' (--label-separator), and column {name!r} holds "
+            f"{column.type} values"
         )
     sets = [{part.strip() for part in text.split(separator)} - {""} for text in column.to_pylist()]
     labels = sorted(set().union(*sets))
     if not labels:
-        raise TrainingDataError(f"column {name!r} names no label at all: there is nothing to learn")
-    place = {label: i for i, label in enumerate(labels)}
+        raise TrainingDataError(f"column {name!r} must name a label in some row: all texts are empty")
+    position = {label: i for i, label in enumerate(labels)}
     Y = np.zeros((len(sets), len(labels)), bool)
-    for row, own in enumerate(sets):
-        Y[row, [place[label] for label in own]] = True
+    for row, names in enumerate(sets):
+        Y[row, [position[label] for label in names]] = True
     return Y, labels
 
 
-def numbers(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+def sample_weights(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
     """Return the weights in a column, float64 (n_samples,).
 
-    Raises TrainingDataError, naming the first such row, if one is missing, infinite or negative, or all are 0.
+    Raises TrainingDataError, naming the first such row, if a weight is missing, infinite or negative, or all are 0.
     """
     column = rows.column(name)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise TrainingDataError(f"column {name!r} holds {column.type} values: weights of rows are numbers")
+        raise TrainingDataError(f"weights must be numbers, and column {name!r} holds {column.type} values")
     weights: npt.NDArray[Any] = np.asarray(pc.cast(column, pa.float64()).combine_chunks().to_numpy(False))
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise TrainingDataError(
-            f"the weight of {rows.column('id')[first].as_py()!r} in {name!r} is {column[first].as_py()!r}, and "
-            f"{int(bad.sum())} rows have none that is a number of at least 0: set it (`embedpipe label --into {name}`)"
+            f"weights must be numbers >= 0, and {int(bad.sum())} in column {name!r} are not, such as "
+            f"{column[first].as_py()!r} of {rows.column('id')[first].as_py()!r}: set them "
+            f"(`embedpipe label --into {name}`)"
         )
     if not weights.any():
-        raise TrainingDataError(f"all weights in {name!r} are 0: no row would count")
+        raise TrainingDataError(f"some weight in column {name!r} must be above 0: all are 0")
     return weights

@@ -1,4 +1,4 @@
-"""What options put around a head: calibration, intervals, rejection, one head a label; and which heads take weights."""
+"""Wrappers: calibration, rejection, intervals, one head per label; which tasks and heads each is for."""
 
 from __future__ import annotations
 
@@ -18,25 +18,29 @@ from embedpipe.heads.registry import HEADS
 
 
 def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, labels: list[str] | None) -> Any:
-    """Return an estimator with around it what the options ask for.
+    """Return an estimator inside the wrappers that the options ask for.
 
     Parameters
     ----------
     name : str
-        The head's, for messages.
+        Name of the head, for messages.
+    estimator : scikit-learn estimator
+        Unfitted.
+    task : str
+    options : FitOptions
     labels : list of str, optional
-        The labels' names, of the multilabel task.
+        Names of the labels, for the multilabel task.
 
     Raises
     ------
     UsageError
-        If an option is not for this task, or not for this head.
+        If an option is not for this task or this head.
     """
     _check_task(task, options)
     _check_weights(name, estimator, task, options)
     if options.calibrate:
         if is_regressor(estimator):
-            able = ", ".join(_names(task, calibrated=True))
+            able = ", ".join(_heads_for(task, classifiers_only=True))
             raise UsageError(f"{name} learns all labels at once and cannot be calibrated: choose {able} (--head)")
         estimator = TemperatureCalibratedClassifier(estimator)
     if options.interval_coverage is not None:
@@ -51,35 +55,36 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
     if task == "multilabel":
         estimator = MultiLabelClassifier(estimator, labels, class_weight=options.class_weight)
     if options.gpu and not set_device(estimator, options.gpu):
-        others = [head for head in _names(task, calibrated=False) if hasattr(HEADS[head][task](2), "device")]
+        able = " or ".join(head for head in _heads_for(task) if hasattr(HEADS[head][task](2), "device"))
         raise UsageError(
-            f"{name} is fitted on the processor only: leave device={options.device!r} out, or choose "
-            f"{' or '.join(others)} (--head)"
+            f"{name} is fitted on the CPU only: leave device={options.device!r} out, or choose {able} (--head)"
         )
     return estimator
 
 
 def _check_task(task: Task, options: FitOptions) -> None:
-    fit_for: tuple[tuple[str, Any, tuple[Task, ...]], ...] = (
+    tasks_of: tuple[tuple[str, Any, tuple[Task, ...]], ...] = (
         ("interval_coverage", options.interval_coverage, ("regression",)),
         ("reject_share", options.reject_share, ("classification",)),
         ("calibrate", options.calibrate or None, ("classification", "multilabel")),
         ("class_weight", options.class_weight, ("classification", "multilabel")),
     )
-    for option, value, tasks in fit_for:
+    for option, value, tasks in tasks_of:
         if value is not None and task not in tasks:
-            raise UsageError(f"{option}={value} is for {' and '.join(tasks)}, and this is {task}: leave it out")
+            raise UsageError(f"{option}={value} is for {' and '.join(tasks)}, and the task is {task}: leave it out")
 
 
 def _check_weights(name: str, estimator: Any, task: Task, options: FitOptions) -> None:
     given = [option for option in ("class_weight", "sample_weight") if getattr(options, option) is not None]
-    at_once = task == "multilabel" and is_regressor(estimator) and options.class_weight is not None
-    if given and (at_once or not takes_weights(estimator)):
-        able = [head for head in _names(task, calibrated=at_once) if takes_weights(HEADS[head][task](2))]
-        raise UsageError(f"{name} takes no {' or '.join(given)}: choose {' or '.join(able)} (--head), or leave it out")
+    # A regressor learns all labels at once, so that no label can have weights of its own.
+    unweighted = task == "multilabel" and is_regressor(estimator) and options.class_weight is not None
+    if given and (unweighted or not takes_weights(estimator)):
+        heads = _heads_for(task, classifiers_only=unweighted)
+        able = " or ".join(head for head in heads if takes_weights(HEADS[head][task](2)))
+        raise UsageError(f"{name} takes no {' or '.join(given)}: choose {able} (--head), or leave it out")
 
 
-def _names(task: Task, calibrated: bool) -> list[str]:
-    """Return the heads for a task; only those that can be calibrated, if so."""
-    found = [name for name, makers in HEADS.items() if task in makers]
-    return [name for name in found if not calibrated or not is_regressor(HEADS[name][task](2))]
+def _heads_for(task: Task, classifiers_only: bool = False) -> list[str]:
+    """Return the names of the heads for a task, optionally without those that use a regressor for it."""
+    names = [name for name, factories in HEADS.items() if task in factories]
+    return [name for name in names if not classifiers_only or not is_regressor(HEADS[name][task](2))]

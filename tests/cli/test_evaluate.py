@@ -99,7 +99,7 @@ def test_a_published_protocol(store: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--heads", "logrec"), "there is no head 'logrec'; did you mean 'logreg'"),
+        (("--heads", "logrec"), "unknown head 'logrec'; did you mean 'logreg'"),
         (("--heads", "lda,lda"), "heads must be unique, got lda more than once"),
         (("--label", "lable"), "no column 'lable'; did you mean 'label'"),
         (("--layer", "feature"), "did you mean 'features'"),

@@ -74,7 +74,7 @@ def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
         low, middle, high = (np.asarray(table[column]) for column in ("age_low", "age", "age_high"))
         assert ((low <= middle) & (middle <= high)).mean() > 0.99
         assert load_head(tmp_path / "head").predict(store).equals(table)
-    with pytest.raises(UsageError, match=r"interval_coverage=0.9 is for regression, and this is classification"):
+    with pytest.raises(UsageError, match=r"interval_coverage=0.9 is for regression, and the task is classification"):
         fit(store, interval_coverage=0.9)
     with pytest.raises(UsageError, match=r"interval_coverage must be between 0 and 1, such as 0.9, got 90"):
         fit(store, label="age", interval_coverage=90)

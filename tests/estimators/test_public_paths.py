@@ -17,19 +17,19 @@ from sklearn.base import clone
 import embedpipe.estimators
 from embedpipe._utils.public import source_module
 from embedpipe.estimators import FaissKNNClassifier, TunedRidge
-from embedpipe.heads.saving import OURS
+from embedpipe.heads.estimator_files import TRUSTED_CLASSES
 
 PUBLIC = [getattr(embedpipe.estimators, name) for name in embedpipe.estimators.__all__]
 
 
-@pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", TRUSTED_CLASSES, ids=lambda cls: cls.__name__)
 def test_class_in_saved_heads_has_public_path(cls: type) -> None:
     assert cls.__module__ == "embedpipe.estimators"
     assert getattr(embedpipe.estimators, cls.__qualname__) is cls
 
 
 def test_saved_heads_may_hold_exactly_the_exported_estimators() -> None:
-    assert {*OURS} == {*PUBLIC}
+    assert {*TRUSTED_CLASSES} == {*PUBLIC}
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)

@@ -87,9 +87,11 @@ def test_prediction_and_rejection_stand_side_by_side(tmp_path: Path) -> None:
     assert "prediction" in fit(store, "knn", label="rejected", reject_share=0.2, folds=0).predict(store).column_names
     with pytest.raises(UsageError, match=r"ridge gives no probabilities to reject by: add --calibrate, or"):
         fit(store, "ridge", reject_share=0.1)
-    with pytest.raises(UsageError, match=r"reject_share=0.1 is for classification, and this is regression"):
+    with pytest.raises(UsageError, match=r"reject_share=0.1 is for classification, and the task is regression"):
         fit(store, label="size", reject_share=0.1)
-    with pytest.raises(UsageError, match=r"reject_by='distanse' is not one of .*did you mean 'distance'"):
+    with pytest.raises(
+        UsageError, match=r"reject_by must be one of probability, distance, got 'distanse'; did you mean 'distance'"
+    ):
         fit(store, reject_share=0.1, reject_by="distanse")
     with pytest.raises(UsageError, match=r"reject_by='distance' needs a share of rows to reject: add reject_share=0.1"):
         fit(store, reject_by="distance")

@@ -334,7 +334,7 @@ def test_estimators_of_the_users_own(store: FeatureStore) -> None:
         evaluate(store, heads=[make_pipeline(FunctionTransformer(lambda x: x), GaussianNB())], **ONCE)
     with pytest.raises(UsageError, match="Ridge is not for classification"):
         evaluate(store, heads=[Ridge()], **ONCE)
-    with pytest.raises(UsageError, match="neither a head's name nor a scikit-learn estimator"):
+    with pytest.raises(UsageError, match="head must be a name or an instance of a scikit-learn estimator"):
         evaluate(store, heads=[GaussianNB], **ONCE)
 
 
@@ -500,7 +500,7 @@ def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
         ({"heads": ["centroid", "centroid"]}, "heads must be unique, got centroid more than once"),
         ({"heads": ["auto", "auto"]}, "got auto more than once"),
         ({"heads": [GaussianNB(), GaussianNB()]}, r"got GaussianNB\(\) more than once"),
-        ({"heads": ["logrec"]}, r"no head 'logrec'; did you mean 'logreg'"),
+        ({"heads": ["logrec"]}, r"unknown head 'logrec'; did you mean 'logreg'"),
         ({"task": "multilabel"}, "task must be classification or regression, got 'multilabel'"),
         ({"task": "regression"}, "regression needs numbers"),
         ({"margin": -0.1}, "margin must be >= 0, got -0.1"),

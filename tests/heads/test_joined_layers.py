@@ -101,7 +101,7 @@ def test_a_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_p
         head.predict(FeatureStore.create(tmp_path / "other", spec))
     head.spec = head.spec.only("features")
     head.save(tmp_path / "head")
-    with pytest.raises(HeadError, match="the estimator is not the manifest's"):
+    with pytest.raises(HeadError, match="the estimator does not match the manifest"):
         load_head(tmp_path / "head")
 
 

@@ -90,7 +90,7 @@ def test_a_store_gives_the_same_as_its_texts(head: Head, vectors: Path, tmp_path
 
 
 def test_what_is_refused(head: Head, vectors: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no source of texts: vectors go to"):
+    with pytest.raises(UsageError, match="source must hold texts, got an array of float64"):
         head.predict(np.zeros((2, 8)), weights=str(vectors))
     with pytest.raises(SourceError, match="a 1-D array of strings"):
         head.predict(np.zeros((2, 4, 4, 3), np.uint8), weights=str(vectors))

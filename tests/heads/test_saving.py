@@ -165,7 +165,7 @@ def larger_index(folder: Path) -> None:
     content = bytearray((folder / "neighbours.faiss").read_bytes())
     content[8:16] = (1 << 40).to_bytes(8, "little")
     (folder / "neighbours.faiss").write_bytes(content)
-    edit(folder, neighbours={"shape": [1 << 40, 8], "metric": "cosine"})
+    edit(folder, neighbours=[{"shape": [1 << 40, 8], "metric": "cosine"}])
 
 
 def other_kind(folder: Path) -> None:
@@ -177,21 +177,21 @@ def other_kind(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda f: flip(f / "head.skops"), "not what the manifest says"),
-        (lambda f: flip(f / "neighbours.faiss"), "not what the manifest says"),
-        (lambda f: cut(f / "head.skops"), "not what the manifest says"),
-        (lambda f: cut(f / "neighbours.faiss"), "not what the manifest says"),
+        (lambda f: flip(f / "head.skops"), "does not have the SHA-256 of the manifest"),
+        (lambda f: flip(f / "neighbours.faiss"), "does not have the SHA-256 of the manifest"),
+        (lambda f: cut(f / "head.skops"), "does not have the SHA-256 of the manifest"),
+        (lambda f: cut(f / "neighbours.faiss"), "does not have the SHA-256 of the manifest"),
         (lambda f: (f / "head.skops").unlink(), "has no head.skops"),
         (lambda f: cut(f / "manifest.json"), "manifest.json' is damaged"),
         (lambda f: (f / "manifest.json").write_text("[]"), "has format None"),
         (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json' is damaged"),
-        (lambda f: edit(f, format=2), "has format 2, and this version reads 1"),
+        (lambda f: edit(f, format=2), "has format 2, and this version of embedpipe reads format 1"),
         (lambda f: edit(f, fingerprint="0" * 64), "its parts do not agree"),
         (lambda f: edit(f, spec={}), "not a backbone spec"),
         (lambda f: edit(f, files={"../secret": "0"}), "its parts do not agree"),
-        (lambda f: edit(f, neighbours=None), "its parts do not agree"),
-        (lambda f: edit(f, neighbours={"shape": [3, 8], "metric": "cosine"}), "not a flat cosine index of 3 vectors"),
-        (lambda f: edit(f, classes=["a", "b", "c"]), "the estimator is not the manifest's"),
+        (lambda f: edit(f, neighbours=[]), "its parts do not agree"),
+        (lambda f: edit(f, neighbours=[{"shape": [3, 8], "metric": "cosine"}]), "not a flat cosine index of 3 vectors"),
+        (lambda f: edit(f, classes=["a", "b", "c"]), "the estimator does not match the manifest"),
         (lambda f: edit(f, report={"x": 1}), "is damaged or was changed"),
         (lambda f: edit(f, label=5), "is damaged or was changed"),
         (lambda f: edit(f, spec=5), "is damaged or was changed"),
@@ -217,9 +217,9 @@ def test_a_damaged_or_hostile_head_is_refused(
 
 def test_a_pickle_file_is_no_head(tmp_path: Path) -> None:
     joblib.dump(Exploit(), tmp_path / "head.joblib")
-    with pytest.raises(HeadError, match=r"head.joblib' is a file: a head is a folder"):
+    with pytest.raises(HeadError, match=r"head.joblib' is a file, and a head is a folder"):
         load_head(tmp_path / "head.joblib")
-    with pytest.raises(HeadError, match="there is no head at"):
+    with pytest.raises(HeadError, match="nowhere' is not a head"):
         load_head(tmp_path / "nowhere")
 
 
@@ -242,7 +242,7 @@ def test_an_estimator_of_ones_own_needs_trust(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sklearn.svm", "write module:Class"),
+        ("sklearn.svm", "estimator must be module:Class"),
         ("no_such_module:X", "importing 'no_such_module' failed"),
         ("sklearn.svm:LinarSVC", "has no 'LinarSVC'; did you mean 'LinearSVC'"),
         ("sklearn.model_selection:GridSearchCV", r"GridSearchCV\(\) failed"),
@@ -259,9 +259,9 @@ def test_saving_spares_what_is_no_head(store: FeatureStore, tmp_path: Path) -> N
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/precious.txt").write_text("mine")
     for place in ("folder", "folder/precious.txt"):
-        with pytest.raises(UsageError, match="is there and is not a head"):
+        with pytest.raises(UsageError, match="exists and is not a head"):
             fit(store, "centroid", to=tmp_path / place)
-    with pytest.raises(UsageError, match="a head is saved in a local folder"):
+    with pytest.raises(UsageError, match="a head is saved in a local folder, got the URL"):
         fit(store, "centroid", to="s3://bucket/head")
     assert (tmp_path / "folder/precious.txt").read_text() == "mine"
     for name in ("knn", "centroid"):

@@ -88,13 +88,13 @@ def test_a_weight_counts_as_so_many_rows() -> None:
         ({"head": "lda", "class_weight": "balanced"}, UsageError, "lda takes no class_weight: choose logreg or ridge"),
         ({"head": "knn", "sample_weight": "weight"}, UsageError, "knn takes no sample_weight: choose logreg or ridge"),
         ({"head": KNeighborsClassifier(), "sample_weight": "weight"}, UsageError, "KNeighborsClassifier takes no"),
-        ({"class_weight": "balance"}, UsageError, "class_weight='balance' is not one of balanced; did you mean"),
+        ({"class_weight": "balance"}, UsageError, "class_weight must be one of balanced, got 'balance'; did you mean"),
         ({"label": "size", "class_weight": "balanced"}, UsageError, "is for classification and multilabel"),
         ({"sample_weight": "wieght"}, UsageError, "no column 'wieght'; did you mean 'weight'"),
-        ({"sample_weight": "label"}, TrainingDataError, "holds string values: weights of rows are numbers"),
-        ({"sample_weight": "bad"}, TrainingDataError, "weight of 'row-007' in 'bad' is nan, and"),
-        ({"sample_weight": "some"}, TrainingDataError, "weight of 'row-001' in 'some' is None, and 1 rows have none"),
-        ({"sample_weight": "none"}, TrainingDataError, "all weights in 'none' are 0"),
+        ({"sample_weight": "label"}, TrainingDataError, "weights must be numbers, and column 'label' holds string"),
+        ({"sample_weight": "bad"}, TrainingDataError, "111 in column 'bad' are not, such as nan of 'row-007'"),
+        ({"sample_weight": "some"}, TrainingDataError, "1 in column 'some' are not, such as None of 'row-001'"),
+        ({"sample_weight": "none"}, TrainingDataError, "some weight in column 'none' must be above 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_weighted_is_said(

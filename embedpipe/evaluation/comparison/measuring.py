@@ -22,7 +22,7 @@ from embedpipe.estimators.auto import AutoClassifier
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.estimators.wrappers.calibration import calibrate_fitted
 from embedpipe.evaluation.comparison.cache_key import code_key, estimator_key, result_key
-from embedpipe.heads.fit import chosen_by
+from embedpipe.heads.fit import chosen_params
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.make import Resample
 
@@ -146,7 +146,7 @@ def _measure(
         probabilities,
         scores,
         calibrated,
-        chosen_by(estimator),
+        chosen_params(estimator),
         fit_seconds,
         predict_seconds,
         len(pickle.dumps(estimator)),

@@ -1,0 +1,158 @@
+"""The files of a head's estimator: its state in skops' format, and the rows of kNN estimators in FAISS's format.
+
+skops stores arrays, numbers, strings and nested estimators, and names the type of each object. On loading it makes only
+types from two lists: its own (scikit-learn's estimators and NumPy's arrays) and `TRUSTED_CLASSES`. Nothing else of the
+file runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from embedpipe._utils.importing import working_folder_importable
+from embedpipe.errors import HeadError
+from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
+from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
+from embedpipe.estimators.linear.centroid import CentroidClassifier
+from embedpipe.estimators.linear.lda import ShrunkenLDA
+from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
+from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
+from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
+from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
+from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
+from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
+from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
+from embedpipe.estimators.wrappers.rejection import RejectingClassifier
+from embedpipe.neighbours import read_flat, write_flat
+
+STATE = "head.skops"
+
+#: Classes that skops makes on loading, in addition to its own list: embedpipe's estimators, by their public path.
+TRUSTED_CLASSES = (
+    AutoClassifier,
+    AutoRegressor,
+    CentroidClassifier,
+    CommonComponentRemover,
+    CrossConformalRegressor,
+    FaissKNNClassifier,
+    FaissKNNRegressor,
+    MultiLabelClassifier,
+    RejectingClassifier,
+    ShrunkenLDA,
+    TemperatureCalibratedClassifier,
+    TunedLogisticRegression,
+    TunedRidge,
+    TunedRidgeClassifier,
+    VarianceFloorScaler,
+)
+TRUSTED = [f"{cls.__module__}.{cls.__name__}" for cls in TRUSTED_CLASSES]
+
+
+def neighbours_file(number: int) -> str:
+    """Return the name of the file with the rows of the kNN estimator of this number."""
+    return "neighbours.faiss" if number == 0 else f"neighbours-{number}.faiss"
+
+
+def write_estimator(estimator: Any, folder: Path) -> list[dict[str, Any]]:
+    """Write an estimator's files into a folder.
+
+    Returns
+    -------
+    list of dict
+        ``shape`` and ``metric`` of the rows of each kNN estimator in it, in the order of their files.
+
+    Raises
+    ------
+    HeadError
+        If skops cannot store the estimator.
+    """
+    neighbours = []
+    in_files: dict[int, Any] = {}  # id of an array with rows -> what head.skops holds in its place
+    for number, knn in enumerate(_knn_estimators(estimator)):
+        write_flat(folder / neighbours_file(number), knn.rows_, knn.metric)
+        neighbours.append({"shape": list(knn.rows_.shape), "metric": knn.metric})
+        in_files[id(knn.rows_)] = np.empty((0, 0), np.float32)
+    import skops.io  # takes seconds, as it imports all of scikit-learn, and torch with it
+
+    try:
+        skops.io.dump(copy.deepcopy(estimator, in_files) if in_files else estimator, folder / STATE)
+    except Exception as error:
+        raise HeadError(
+            f"skops cannot store this {type(estimator).__name__} ({type(error).__name__}: {error}): use an "
+            "estimator whose state is arrays, numbers and other estimators"
+        ) from error
+    return neighbours
+
+
+def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) -> Any:
+    """Read what `write_estimator` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    neighbours : list of dict
+        What `write_estimator` returned.
+    trust : bool
+        Also make types that are on neither list, which can run code.
+
+    Raises
+    ------
+    HeadError
+        If a file is damaged, or names a type that is not trusted.
+    """
+    import skops.io
+
+    state = folder / STATE
+    try:
+        unknown = types_to_trust(folder)
+        if unknown and not trust:
+            raise HeadError(
+                f"{str(folder)!r} holds types that may run code: {', '.join(unknown)}; load it only if you trust where "
+                "it comes from (--trust, trust=True)"
+            )
+        with working_folder_importable() if trust else contextlib.nullcontext():
+            estimator = skops.io.load(state, trusted=[*TRUSTED, *unknown])
+        for number, (knn, rows) in enumerate(zip(_knn_estimators(estimator), neighbours, strict=True)):
+            count, dim = rows["shape"]
+            knn.rows_ = read_flat(folder / neighbours_file(number), (count, dim), knn.metric)
+    except HeadError:
+        raise
+    except ModuleNotFoundError as error:
+        raise HeadError(
+            f"cannot load {str(state)!r}: module {error.name!r} is missing: install it, or run from the folder that "
+            "holds it"
+        ) from error
+    except Exception as error:
+        kind = "" if zipfile.is_zipfile(state) else " (not a skops file)"
+        raise HeadError(
+            f"cannot load {str(state)!r}{kind}: {type(error).__name__}: {error}; fit the head again"
+        ) from error
+    return estimator
+
+
+def types_to_trust(folder: Path) -> list[str]:
+    """Return the types in a saved head that are only made with ``trust``: a user's own, and some of scikit-learn's."""
+    import skops.io
+
+    return [name for name in skops.io.get_untrusted_types(file=folder / STATE) if name not in TRUSTED]
+
+
+def _knn_estimators(value: Any) -> Iterator[Any]:
+    """Yield the fitted kNN estimators in an estimator, in an order that depends only on the names of attributes."""
+    if isinstance(value, FaissKNNClassifier | FaissKNNRegressor):
+        if hasattr(value, "n_samples_fit_"):  # a wrapper also holds the unfitted estimator that it clones
+            yield value
+    elif isinstance(value, BaseEstimator):
+        for _, attribute in sorted(vars(value).items()):
+            yield from _knn_estimators(attribute)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            yield from _knn_estimators(element)
