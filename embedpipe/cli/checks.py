@@ -1,4 +1,4 @@
-"""What the command line prints of `verify`: checks, and how far a cheaper precision or decode moves vectors."""
+"""Printing the report of `verify`: the checks, and the drift of a cheaper precision or decoding."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
 
 
 def checks(report: VerifyReport) -> None:
-    """Print what `verify` found."""
-    print_table(pairs([(f"{'ok' if check.ok else 'WRONG':5} {check.name}", check.detail) for check in report.checks]))
+    """Print the checks and the drift of a report."""
+    print_table(pairs([(f"{'ok' if check.ok else 'FAILED':6} {check.name}", check.detail) for check in report.checks]))
     if report.drift is not None:
         drift(report.drift)
     print("verified" if report.ok else "NOT verified")
 
 
-def drift(found: Drift) -> None:
-    """Print how far vectors move."""
-    decode = f", {found.decode} decoding" if found.decode else ""
-    against = "fp32, full decoding" if found.decode else "fp32"
-    print(f"\n{found.precision}{decode}, against {against}, on {found.rows:,} items of the store:")
+def drift(measured: Drift) -> None:
+    """Print the drift of a sample."""
+    decode = f", {measured.decode} decoding" if measured.decode else ""
+    against = "fp32, full decoding" if measured.decode else "fp32"
+    print(f"\ndrift of {measured.precision}{decode} from {against}, on {measured.rows:,} items of the store:")
     rows: list[tuple[str, str]] = []
-    if found.not_finite:
-        rows.append(("WRONG", f"{found.not_finite:,} more items get NaN or infinite values"))
-    for layer in found.layers:
-        if len(found.layers) > 1:
+    if measured.not_finite:
+        rows.append(("FAILED", f"{measured.not_finite:,} more items get NaN or infinite values"))
+    for layer in measured.layers:
+        if len(measured.layers) > 1:
             rows.append((layer.column, ""))
         rows += _layer(layer)
-    if found.no_head:
-        rows.append(("head", found.no_head))
+    if measured.no_head:
+        rows.append(("head", measured.no_head))
     print_table(pairs([(f"  {name}", value) for name, value in rows]))
     print()
 
@@ -45,7 +45,7 @@ def _layer(layer: LayerDrift) -> list[tuple[str, str]]:
     ]
     if layer.neighbours_kept is not None and layer.nearest_kept is not None:
         kept = (
-            f"{layer.neighbours_kept:.1%} of the {layer.k} nearest stay; the nearest does for {layer.nearest_kept:.1%}"
+            f"{layer.neighbours_kept:.1%} of the {layer.k} nearest stay, the nearest stays for {layer.nearest_kept:.1%}"
         )
         rows.append(("neighbours", f"{kept} (within the sample)"))
     return [*rows, *_head(layer.head)] if layer.head else rows
@@ -53,12 +53,12 @@ def _layer(layer: LayerDrift) -> list[tuple[str, str]]:
 
 def _head(head: HeadDrift) -> list[tuple[str, str]]:
     if head.metric == "accuracy":
-        about = f"accuracy {head.reference:.1%} becomes {head.cheaper:.1%}: {100 * head.difference:+.1f} points"
-        between = f"95 % interval {100 * head.low:+.1f} to {100 * head.high:+.1f}"
-        on = f"{head.rows:,} items, {head.classes} classes"
+        change = f"accuracy {head.reference:.1%} becomes {head.cheaper:.1%}: {100 * head.difference:+.1f} points"
+        interval = f"95 % interval {100 * head.low:+.1f} to {100 * head.high:+.1f}"
+        items = f"{head.rows:,} items, {head.classes} classes"
     else:
-        about = f"R2 {head.reference:.3f} becomes {head.cheaper:.3f}: {head.difference:+.3f}"
-        between = f"95 % interval {head.low:+.3f} to {head.high:+.3f}"
-        on = f"{head.rows:,} items"
-    left_out = "".join(f"; left out: {count:,} {why}" for why, count in head.left_out.items())
-    return [("head", f"{about} ({between}; cross-validated on {on}{left_out})")]
+        change = f"R2 {head.reference:.3f} becomes {head.cheaper:.3f}: {head.difference:+.3f}"
+        interval = f"95 % interval {head.low:+.3f} to {head.high:+.3f}"
+        items = f"{head.rows:,} items"
+    left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in head.left_out.items())
+    return [("head", f"{change} ({interval}; cross-validated on {items}{left_out})")]

@@ -1,4 +1,4 @@
-"""From payloads to what a backbone takes: bytes to uint8 pixels, files and messages to text. Needs no torch.
+"""Decoding of payloads: bytes to uint8 pixels, text files and e-mails to strings. Needs no torch.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

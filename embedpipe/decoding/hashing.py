@@ -1,4 +1,4 @@
-"""One hash for each content, whatever kind of payload it is."""
+"""Content hashes of payloads."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from embedpipe.decoding.text import encoded
 from embedpipe.errors import DecodeError
 from embedpipe.sources.file_types import EmailBytes
 
-#: Goes before an e-mail, of which not all becomes text: the same bytes in a text file are another content.
+#: Prefix for e-mails. Only part of an e-mail becomes text, so the same bytes in a text file are another content.
 _EMAIL = b"message/rfc822\0"
 
 
 def payload_hash(payload: Any) -> str:
-    """Return the SHA-256, in hex, of what decides the picture or the text.
+    """Return the SHA-256, in hex, of the content of an image or text.
 
     Parameters
     ----------
     payload : str, bytes, EmailBytes, PIL.Image.Image or ndarray
-        Bytes are hashed as they are, strings as UTF-8, so that a text has the same hash from a file and from a
-        table; of an image or array, the mode, size, pixels, palette, transparency and orientation.
+        Bytes are hashed unchanged and strings as UTF-8, so that a text has the same hash from a file and from a
+        table. For an image or array, mode, size, pixels, palette, transparency and orientation are hashed.
 
     Raises
     ------
     DecodeError
-        The payload is none of these, or its characters or pixels are invalid.
+        The payload has another type, or its characters or pixels are invalid.
     """
     if isinstance(payload, str):
         return hashlib.sha256(encoded(payload)).hexdigest()
@@ -35,5 +35,5 @@ def payload_hash(payload: Any) -> str:
     if isinstance(payload, bytes | bytearray | memoryview):
         return hashlib.sha256(payload).hexdigest()
     if isinstance(payload, int | float):
-        raise DecodeError(f"{payload!r} is a number, and no picture or text: give encoded bytes, pixels or a string")
+        raise DecodeError(f"a payload must be encoded bytes, pixels or a string, got the number {payload!r}")
     return picture_hash(payload)

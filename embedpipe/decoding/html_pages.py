@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-#: What a reader does not see, unless it is never closed.
-_UNSEEN = {"script", "style", "title", "noscript", "template"}
+#: Elements whose content is not visible.
+_INVISIBLE = {"script", "style", "title", "noscript", "template"}
 _CELLS = {"td", "th", "option"}
 _BLOCKS = {
     "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "div", "dl", "dt", "fieldset",
@@ -13,12 +13,12 @@ _BLOCKS = {
     "ol", "p", "pre", "section", "table", "tr", "ul",
 }  # fmt: skip
 
-#: Between blocks, until white space has been made uniform: no text has it.
+#: Separator of blocks until white space is normalised. It does not occur in texts.
 _BREAK = "\x1e"
 
 
 def html_text(html: str) -> str:
-    """Return what a reader sees of an HTML page, each block on a line: no scripts, no styles, no comments."""
+    """Return the visible text of an HTML page, with one line per block."""
     reader = _Reader()
     reader.feed(html)
     reader.close()
@@ -27,30 +27,30 @@ def html_text(html: str) -> str:
 
 
 class _Reader(HTMLParser):
-    """Collects the text of a page in one pass, however deep its elements lie in each other."""
+    """Collects the text of a page in one pass, at any depth of nesting."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
-        self._unseen: str | None = None
+        self._invisible: str | None = None
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        """Begin a block, or what is not seen."""
-        if self._unseen is None and tag in _UNSEEN:
-            self._unseen = tag
-        elif tag == "body":  # whatever was not closed before
-            self._unseen = None
+        """Begin a block or an invisible element."""
+        if self._invisible is None and tag in _INVISIBLE:
+            self._invisible = tag
+        elif tag == "body":  # closes invisible elements of the head
+            self._invisible = None
         self._space(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """End a block, or what is not seen."""
-        if tag in (self._unseen, "head"):
-            self._unseen = None
+        """End a block or an invisible element."""
+        if tag in (self._invisible, "head"):
+            self._invisible = None
         self._space(tag)
 
     def handle_data(self, data: str) -> None:
-        """Keep what is seen."""
-        if self._unseen is None:
+        """Keep visible text."""
+        if self._invisible is None:
             self.pieces.append(data)
 
     def _space(self, tag: str) -> None:

@@ -1,4 +1,4 @@
-"""Any picture a person may have, as an upright 8-bit RGB image; anything else is a DecodeError that says why."""
+"""Decoding of images to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from embedpipe.decoding.pixels import to_rgb
 from embedpipe.decoding.signatures import describe_bytes
 from embedpipe.errors import DecodeError
 
-#: Pictures of more pixels are refused before they are decoded: the size at which Pillow itself gives up.
+#: Largest image in pixels, checked before decoding. It is the limit of Pillow.
 PIXEL_LIMIT = 178_956_970
 
-# Not every format Pillow knows: EPS would run Ghostscript on a stranger's file, and TGA takes nearly any bytes.
+# Formats of Pillow that are tried. EPS would run Ghostscript on untrusted files, and TGA accepts nearly any bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
 
 _ORIENTATION_TAG = 0x0112
@@ -39,25 +39,25 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def decode_image(payload: Any) -> Image.Image:
-    """Decode one picture.
+    """Decode one image.
 
-    The first frame of an animation or of a multi-page file, turned upright by its EXIF orientation;
-    transparent parts are laid on white; 16-bit values are scaled to 8 bits with rounding.
+    The result is the first frame of an animation or multi-page file, rotated upright by its EXIF orientation, with
+    transparency composited on white and 16-bit values scaled to 8 bits with rounding.
 
     Parameters
     ----------
     payload : bytes, PIL.Image.Image or ndarray
-        An encoded file, or a picture, or uint8 pixels of shape (height, width) or (height, width, 3 or 4).
+        An encoded file, an image, or uint8 pixels of shape (height, width) or (height, width, 3 or 4).
 
     Returns
     -------
     PIL.Image.Image
-        Of mode RGB.
+        The image in mode RGB.
 
     Raises
     ------
     DecodeError
-        The payload is empty, damaged, not a picture, or of more than `PIXEL_LIMIT` pixels.
+        The payload is empty, damaged, not an image, or has more than `PIXEL_LIMIT` pixels.
     """
     silence_pillow()
     if isinstance(payload, bytes | bytearray | memoryview):
@@ -73,7 +73,7 @@ def decode_image(payload: Any) -> Image.Image:
 
 
 def picture_hash(picture: Any) -> str:
-    """Return the SHA-256, in hex, of what decides a picture that is not encoded.
+    """Return the SHA-256, in hex, of the content of an image that is not encoded.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def picture_hash(picture: Any) -> str:
     Raises
     ------
     DecodeError
-        It is no picture, or its pixels cannot be loaded.
+        It is not an image, or its pixels cannot be loaded.
     """
     silence_pillow()
     image = _as_image(picture)
@@ -101,7 +101,7 @@ def picture_hash(picture: Any) -> str:
 
 def _decode_bytes(data: bytes) -> Image.Image:
     if not data:
-        raise DecodeError("empty: 0 bytes")
+        raise DecodeError("an image must not be empty, got 0 bytes")
     format = "image"
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
@@ -111,10 +111,10 @@ def _decode_bytes(data: bytes) -> Image.Image:
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
-        raise DecodeError(f"not a picture that can be read: {describe_bytes(data)}") from error
+        raise DecodeError(f"not an image in a known format: {describe_bytes(data)}") from error
     except Image.DecompressionBombError as error:
         raise DecodeError(f"too large to decode safely: {error}") from error
-    except Exception as error:  # on hostile bytes Pillow raises nearly anything, MemoryError and KeyError included
+    except Exception as error:  # on invalid bytes Pillow raises many types, also MemoryError and KeyError
         raise DecodeError(
             f"truncated or damaged {format} of {len(data)} bytes: {error or type(error).__name__}"
         ) from error
@@ -124,12 +124,12 @@ def _as_image(payload: Any) -> Image.Image:
     if isinstance(payload, Image.Image):
         return payload
     if not isinstance(payload, np.ndarray):
-        raise DecodeError(f"{type(payload).__name__} is no picture; give encoded bytes, a PIL image or a uint8 array")
+        raise DecodeError(f"an image must be encoded bytes, a PIL image or a uint8 array, got {type(payload).__name__}")
     known = payload.ndim == 2 or (payload.ndim == 3 and payload.shape[2] in (3, 4))
     if payload.dtype != np.uint8 or not known or 0 in payload.shape:
         raise DecodeError(
-            f"array of shape {payload.shape} and type {payload.dtype}; "
-            "give uint8 of shape (height, width) or (height, width, 3 or 4), not empty"
+            "an array must be uint8 of shape (height, width) or (height, width, 3 or 4), and not empty, "
+            f"got shape {payload.shape} and type {payload.dtype}"
         )
     return Image.fromarray(np.ascontiguousarray(payload))
 
@@ -138,35 +138,35 @@ def _refuse_bomb(image: Image.Image) -> None:
     pixels = image.width * image.height
     if pixels > PIXEL_LIMIT:
         raise DecodeError(
-            f"too large to decode safely: {image.width} x {image.height} = {pixels} pixels, "
-            f"more than {PIXEL_LIMIT}; scale the file down"
+            f"too large to decode safely: an image must have at most {PIXEL_LIMIT} pixels, "
+            f"got {image.width} x {image.height} = {pixels}: scale the file down"
         )
     if not pixels:
-        raise DecodeError(f"a picture of {image.width} x {image.height} has no pixels")
+        raise DecodeError(f"an image must have pixels, got {image.width} x {image.height}")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # before asking for the orientation: PNG may hold it after the pixels, TIFF turns itself
+    image.load()  # before reading the orientation: PNG may have it after the pixels, and TIFF rotates on load
     method = _UPRIGHT.get(orientation_of(image))
     if method is None:
         return image
     info, image = image.info, image.transpose(method)
-    image.info = info  # a transparent colour stays one
+    image.info = info  # keeps the colour key
     return image
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return what EXIF says of the orientation: 1, upright, where it says nothing, and perhaps an unknown number."""
+    """Return the EXIF orientation, 1 (upright) if there is none. The number may be invalid."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # broken EXIF is no reason to refuse a good picture
+    except Exception:  # an image with broken EXIF is still usable
         return 1
     return value if isinstance(value, int) else 1
 
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Return the formats that are tried: HEIF too where ``pillow_heif`` is installed."""
+    """Return the formats that are tried, with HEIF if ``pillow_heif`` is installed."""
     if importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()
@@ -174,22 +174,22 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def silence_pillow() -> None:
-    """Turn off Pillow's warnings about large pictures and corrupt metadata, for good.
+    """Turn off the warnings of Pillow about large images and corrupt metadata, permanently.
 
-    ``warnings.catch_warnings`` is of the whole process, so threads that decode at once would undo each
-    other's. Looked at again each time, since whoever else uses it restores the filters of before.
+    ``warnings.catch_warnings`` acts on the whole process, so concurrent threads would undo each other's filters. The
+    filter is checked on each call, as other users of ``catch_warnings`` restore earlier filters.
     """
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def available_decoders() -> dict[str, str]:
-    """Return which library decodes which pictures, in words.
+    """Return the image formats that each library decodes.
 
     Returns
     -------
     dict
-        Library and version to the formats it reads, or to how to get it: ``{"simplejpeg 1.9.0": "JPEG", ...}``.
+        Library and version -> the formats that it reads, or how to install it: ``{"simplejpeg 1.9.0": "JPEG", ...}``.
     """
     version = importlib.metadata.version
     formats = readable_formats()
@@ -199,6 +199,6 @@ def available_decoders() -> dict[str, str]:
     heif = f"pillow-heif {version('pillow-heif')}" if "HEIF" in formats else "pillow-heif"
     return {
         f"simplejpeg {version('simplejpeg')}": "JPEG",
-        pillow: ", ".join([*others, "JPEG that is CMYK or damaged"]),
+        pillow: ", ".join([*others, "CMYK or damaged JPEG"]),
         heif: "HEIF" if "HEIF" in formats else "not installed: pip install pillow-heif",
     }

@@ -1,4 +1,4 @@
-"""Plain JPEGs by libjpeg-turbo, past Pillow: half the time, and none of it holds the interpreter's lock."""
+"""Decoding of plain JPEGs with libjpeg-turbo: twice as fast as Pillow, and without the GIL."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from PIL import Image
 from embedpipe.decoding.image import orientation_of, silence_pillow
 
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
-#: Baseline, extended and progressive, in Huffman's code.
+#: Baseline, extended and progressive frames with Huffman coding.
 _FRAMES = (0xC0, 0xC1, 0xC2)
-#: Tables, restart interval, application data and comments.
+#: Segments of tables, restart interval, application data and comments.
 _OTHERS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
 class JpegHeader(NamedTuple):
-    """What is known of a plain JPEG before its pixels are decoded."""
+    """Header of a plain JPEG: size and metadata."""
 
     width: int
     height: int
@@ -30,7 +30,7 @@ class JpegHeader(NamedTuple):
     xmp: bytes = b""
 
     def orientation(self) -> int:
-        """Return the EXIF orientation, 1 to 8, as Pillow finds it."""
+        """Return the EXIF orientation, 1 to 8, as Pillow reads it."""
         if not self.exif and b"tiff:Orientation" not in self.xmp:
             return 1
         silence_pillow()
@@ -41,9 +41,10 @@ class JpegHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """Return what the segments before the pixels say, or None where they are not those of a plain JPEG.
+    """Return the header of a plain JPEG; None for any other payload.
 
-    Plain is 8 bits, gray or three colours, and no byte between the segments: then libjpeg reads the same size.
+    A plain JPEG has 8 bits, one or three components, and no bytes between the segments. libjpeg then reads the same
+    size.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
@@ -72,16 +73,16 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 
 def decode_jpeg(data: bytes, header: JpegHeader, reduction: int = 1) -> NDArray[np.uint8] | None:
-    """Decode a plain JPEG as it is stored, at 1/reduction of its size rounded up.
+    """Decode a plain JPEG in its stored orientation, at 1/reduction of its size, rounded up.
 
     Returns
     -------
     ndarray of uint8, shape (height, width, 3), or None
-        None where libjpeg-turbo gives an error or a warning.
+        None if libjpeg-turbo gives an error or a warning.
     """
     height, width = (-(-length // reduction) if reduction > 1 else 0 for length in (header.height, header.width))
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
-    except Exception:  # whatever it is, Pillow has a better error for it, or can do it
+    except Exception:  # Pillow decodes it or gives a better error
         return None
     return pixels

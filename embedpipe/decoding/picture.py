@@ -1,4 +1,4 @@
-"""A decoded picture on its way to a backbone: pixels as the decoder left them, and how to hold them upright."""
+"""A decoded image: pixels in stored orientation, with the rotation that turns them upright."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from embedpipe.decoding.recipe import Preprocessing
 
 
 class Picture(NamedTuple):
-    """What `decode_pixels` gives and `to_pixels` takes.
+    """A decoded image, from `decode_pixels` and for `to_pixels`.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (height, width, 3)
-        C-contiguous and writable RGB. Not yet turned upright: that is cheaper after the resize.
+        C-contiguous and writable RGB, in stored orientation, as rotation is cheaper after the resize.
     size : (int, int)
-        Width and height of the upright picture at its full size, though the pixels may be fewer.
+        Width and height of the upright image at full size, before any reduction.
     orientation : int
-        By the EXIF standard, 1 to 8; 1 is upright.
+        EXIF orientation, 1 to 8. 1 is upright.
     reduction : int
-        By how much the pixels were decoded smaller.
+        Factor by which the image was decoded smaller.
     """
 
     pixels: NDArray[np.uint8]
@@ -34,51 +34,51 @@ class Picture(NamedTuple):
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Height and width of the picture in these pixels, of which the last may be of it in part only."""
+        """Height and width of the image in these pixels, with a fraction for a partly covered last pixel."""
         width, height = self.size[::-1] if self.is_on_its_side else self.size
         return height / self.reduction, width / self.reduction
 
     @property
     def is_on_its_side(self) -> bool:
-        """Whether rows of pixels are columns of the upright picture."""
+        """Whether rows of pixels are columns of the upright image."""
         return self.orientation >= 5
 
     @property
     def is_mirrored(self) -> tuple[bool, bool]:
-        """Whether the rows stand in reverse order, and the columns."""
+        """Whether the rows are in reverse order, and whether the columns are."""
         return self.orientation in (3, 4, 6, 7), self.orientation in (2, 3, 7, 8)
 
     def upright(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a view of these pixels, of which a part or a scaled copy is given, turned upright."""
+        """Return an upright view of these pixels, or of a part or scaled copy of them."""
         rows, columns = self.is_mirrored
         turned = pixels[:: -1 if rows else 1, :: -1 if columns else 1]
         return turned.swapaxes(0, 1) if self.is_on_its_side else turned
 
 
 def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
-    """Decode one picture for `to_pixels`: what `decode_image` does, faster.
+    """Decode one image for `to_pixels`, as `decode_image` does, but faster.
 
     Parameters
     ----------
     payload : bytes, PIL.Image.Image or ndarray
-        As `decode_image` takes it. Of an array, the picture may share the memory.
+        As in `decode_image`. The result may share the memory of an array.
     preprocessing : Preprocessing
-        Says whether a JPEG may be decoded smaller.
+        The recipe, which decides whether a JPEG is decoded at reduced size.
 
     Returns
     -------
     Picture
-        Turned upright, and of a JPEG decoded at full size, it has exactly `decode_image`'s pixels.
+        Turned upright, its pixels equal those of `decode_image`, except for a JPEG decoded at reduced size.
 
     Raises
     ------
     DecodeError
-        As by `decode_image`.
+        As in `decode_image`.
 
     Notes
     -----
-    Plain JPEGs are decoded by libjpeg-turbo alone. Pillow, which has the same library, judges whatever that
-    gives an error or a warning on, so both decode and refuse the same files.
+    Plain JPEGs are decoded by libjpeg-turbo directly. Files on which it gives an error or a warning go to Pillow, which
+    uses the same library, so both functions decode and refuse the same files.
     """
     if isinstance(payload, bytes | bytearray | memoryview):
         payload = bytes(payload)

@@ -1,4 +1,4 @@
-"""The preprocessing recipe: which pixels of a picture a backbone sees."""
+"""The preprocessing recipe: resize, crop, normalisation and decoding of an image."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 Fit = Literal["squash", "cover", "border"]
 Decode = Literal["full", "scaled"]
 
-#: By how much a JPEG may be decoded smaller. Not to 7/8, 6/8 or 5/8, which takes longer than decoding it whole, nor to
-#: 3/8, which takes as long as 1/2: libjpeg-turbo has no vector code for these.
+#: Factors of reduced decoding. libjpeg-turbo has no vector code for the others: 7/8, 6/8 and 5/8 take longer than full
+#: size, and 3/8 takes as long as 1/2.
 _REDUCTIONS = (8, 4, 2)
 
-#: Both sides of what is decoded are at least so many times those that the resize makes.
+#: The sides of a reduced image are at least this many times those after the resize.
 _MARGIN = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes the pixels that a backbone was trained on.
+    """The preprocessing of an image for a backbone.
 
     Parameters
     ----------
     resize : (int,) or (int, int)
-        ``(s,)`` scales the shorter side to ``s`` pixels and keeps the shape, with the longer side rounded
-        down as torchvision does; ``(h, w)`` scales to that size, in the way that ``fit`` says.
+        ``(s,)`` scales the shorter side to ``s`` pixels and keeps the aspect ratio, with the longer side rounded
+        down as in torchvision. ``(h, w)`` scales to that size as ``fit`` says.
     crop : (int, int)
-        Height and width of the centre crop taken after the resize; what is missing is padded.
+        Height and width of the centre crop after the resize. A smaller image is padded.
     interpolation : str
-        The resampling filter, by Pillow's names; always antialiased, as Pillow does.
+        The resampling filter by its name in Pillow, always antialiased.
     mean, std : 3 floats each
-        Per channel, on values scaled to 0..1; applied on the device, not here.
+        Normalisation per channel, on values scaled to 0..1. It is applied on the device.
     fit : str
-        For a resize of ``(h, w)``: ``squash`` stretches to exactly that size, ``cover`` keeps the shape and
-        covers it, ``border`` keeps the shape and fits inside it, padded with ``mean`` as a colour (all
-        other padding is black). These are timm's crop modes squash, center (not square) and border.
+        For a resize of ``(h, w)``: ``squash`` stretches to that size, ``cover`` keeps the aspect ratio and covers it,
+        ``border`` keeps the aspect ratio, fits inside it, and pads with ``mean`` as colour (other padding is black).
+        These are the crop modes squash, center (not square) and border of timm.
     decode : str
-        ``full`` decodes a picture at its size; ``scaled`` decodes a JPEG at 1/8, 1/4 or 1/2 of it, where that is
-        no less than twice the size that the resize makes. What is not a plain JPEG (another format, damaged, CMYK)
-        is decoded at full size all the same.
+        ``full`` decodes at full size. ``scaled`` decodes a plain JPEG at 1/8, 1/4 or 1/2 of its size, if that is at
+        least twice the size after the resize. Other payloads (another format, damaged, CMYK) are decoded at full size.
 
     Raises
     ------
     UsageError
-        A size is not positive, or the interpolation, fit or decode is unknown.
+        A size is not positive, or interpolation, fit or decode is unknown.
     """
 
     resize: tuple[int, ...] = (256,)
@@ -60,17 +59,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, value, lengths in (("resize", self.resize, (1, 2)), ("crop", self.crop, (2,))):
             if len(value) not in lengths or min(value) < 1:
-                raise UsageError(f"{name} is {value!r}; give positive sizes, {lengths[-1]} at most")
+                raise UsageError(f"{name} must be {' or '.join(map(str, lengths))} sizes >= 1, got {value!r}")
         for name, word, known in (
             ("interpolation", self.interpolation, get_args(Interpolation)),
             ("fit", self.fit, get_args(Fit)),
             ("decode", self.decode, get_args(Decode)),
         ):
             if word not in known:
-                raise UsageError(f"{name} is {word!r}, not one of {', '.join(known)}{nearest(word, known)}")
+                raise UsageError(f"{name} must be one of {', '.join(known)}, got {word!r}{nearest(word, known)}")
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the width and height after the resize, by the rounding rules of torchvision and timm."""
+        """Return width and height after the resize, rounded as in torchvision and timm."""
         width, height = size
         if len(self.resize) == 1:
             short = self.resize[0]
@@ -84,7 +83,7 @@ class Preprocessing:
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
     def reduction(self, size: tuple[int, int]) -> int:
-        """Return by how much a JPEG of this upright width and height is decoded smaller: 1, 2, 4 or 8."""
+        """Return the factor of reduced decoding for a JPEG of this upright width and height: 1, 2, 4 or 8."""
         if self.decode == "full":
             return 1
         room = min(length // (_MARGIN * scaled) for length, scaled in zip(size, self.scaled_size(size), strict=True))

@@ -1,4 +1,4 @@
-"""Resize and crop: the pixels that a backbone sees of a decoded picture."""
+"""Resize, crop and padding of a decoded image for a backbone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from PIL import Image
 from embedpipe.decoding.picture import Picture
 from embedpipe.decoding.recipe import Interpolation, Preprocessing
 
-#: A picture whose scaled size would be more than this many times its crop is scaled only where the crop needs it,
-#: by Pillow. Not done for every picture: the pixels would differ a little.
+#: If the scaled size is more than this many times the crop, Pillow scales only the part in the crop. The pixels differ
+#: slightly, so other images are scaled whole.
 _LARGEST_SCALED = 32
 
-#: What torch has a kernel for.
+#: Interpolations with a uint8 kernel in torch.
 _BY_TORCH = ("bilinear", "bicubic")
 
 
 class _Side(NamedTuple):
-    """How long a side of the scaled picture is, and where its centre crop begins and ends."""
+    """Length of a side of the scaled image, with start and end of its centre crop."""
 
     length: int
     start: int
@@ -37,14 +37,14 @@ class _Side(NamedTuple):
 
 
 def to_pixels(image: Image.Image | Picture, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize, crop and pad a picture as the backbone's own library does.
+    """Resize, crop and pad an image as the library of the backbone does.
 
     Parameters
     ----------
     image : Picture or PIL.Image.Image
-        As `decode_pixels` gives it, or `decode_image`, of mode RGB.
+        From `decode_pixels`, or an image of mode RGB from `decode_image`.
     preprocessing : Preprocessing
-        The backbone's recipe.
+        The recipe of the backbone.
 
     Returns
     -------
@@ -53,16 +53,16 @@ def to_pixels(image: Image.Image | Picture, preprocessing: Preprocessing) -> NDA
 
     Notes
     -----
-    Bilinear and bicubic are torch's kernel for uint8, so the pixels are those of torchvision's v2 transforms on
-    tensors. They are within two gray levels of Pillow's (0.006 in the mean), except where Pillow 13 makes the columns
-    of a tall picture shorter before the rows: 0.2 in the mean, as both round in between. Other filters are Pillow's.
-    Of very long and thin pictures only the part in the crop is scaled, by Pillow: the whole would be huge.
+    Bilinear and bicubic use the uint8 kernels of torch, so the pixels are those of the v2 transforms of torchvision on
+    tensors. They differ from those of Pillow by at most two gray levels (0.006 in the mean), except where Pillow 13
+    shortens the columns of a tall image before the rows: 0.2 in the mean, as both round in between. Other filters use
+    Pillow. For very long and thin images Pillow scales only the part in the crop, as the whole would be huge.
     """
     picture = image if isinstance(image, Picture) else Picture(np.array(image), image.size)
     width, height = preprocessing.scaled_size(picture.size)
     crop_height, crop_width = preprocessing.crop
     sides = _Side.cropped(height, crop_height), _Side.cropped(width, crop_width)
-    # As the pixels are stored, and only the crop is turned upright: the whole picture would take much longer.
+    # Scaled in stored orientation; rotating only the crop is much faster than rotating the whole image.
     down, across = sides[::-1] if picture.is_on_its_side else sides
     upside_down, mirrored = picture.is_mirrored
     down, across = down.mirrored() if upside_down else down, across.mirrored() if mirrored else across
@@ -87,20 +87,20 @@ def _by_torch(picture: Picture, down: _Side, across: _Side, interpolation: Inter
 
     kernels = torch.ops.aten
     kernel = kernels._upsample_bicubic2d_aa if interpolation == "bicubic" else kernels._upsample_bilinear2d_aa
-    # In this order torch sees that the channels are last, and neither takes them apart nor puts them together.
+    # With this layout torch uses the channels-last kernel and does not copy the pixels.
     pixels = torch.from_numpy(picture.pixels)[None].permute(0, 3, 1, 2)
     (height, y), (width, x) = (
-        _made(*lengths) for lengths in zip(picture.pixels.shape, picture.extent, (down, across), strict=False)
+        _output_side(*lengths) for lengths in zip(picture.pixels.shape, picture.extent, (down, across), strict=False)
     )
     scaled: NDArray[np.uint8] = kernel.default(pixels, (height, width), False, y, x)[0].permute(1, 2, 0).numpy()
     return scaled[down.start : down.end, across.start : across.end]
 
 
-def _made(length: int, extent: float, side: _Side) -> tuple[int, float | None]:
-    """Return how much of a side to make, from its beginning, and the scale to tell torch, which else infers it.
+def _output_side(length: int, extent: float, side: _Side) -> tuple[int, float | None]:
+    """Return the length of a side to compute, from its beginning, and the scale for torch (None: inferred).
 
-    What is past the crop is left out, so long as torch's own 1 / scale is exactly the ratio of the whole side: then the
-    pixels are the same. To torch, a side of unchanged length needs no scaling.
+    The part after the crop is left out if 1 / scale in torch is exactly the ratio of the whole side, so that the pixels
+    are the same. A side of unchanged length is not scaled by torch.
     """
     scale = side.length / extent
     if length != extent:

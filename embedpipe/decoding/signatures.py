@@ -1,4 +1,4 @@
-"""What bytes that cannot be decoded seem to be, in plain words."""
+"""Descriptions of bytes that cannot be decoded, by their first bytes."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def describe_bytes(data: bytes) -> str:
-    """Return what ``data``, of which no picture could be made, seems to be, going by how it begins."""
+    """Return a description of ``data`` that is not an image, by its first bytes."""
     start = _start(data)
     for signature, words in _SIGNATURES:
         if start.startswith(signature):
             return words
     for signature, name in _PICTURES:
         if start.startswith(signature):
-            return f"it begins as a {name} but is truncated or damaged ({len(data)} bytes)"
+            return f"it begins as {name} but is truncated or damaged ({len(data)} bytes)"
     if data[4:8] == b"ftyp":
         heif = data[8:12] in _HEIF_BRANDS
         return "HEIC: pip install pillow-heif" if heif else "a video, or a kind of HEIF that cannot be read"
     if not any(data):
-        return f"{len(data)} zero bytes, as an interrupted copy leaves them"
+        return f"{len(data)} zero bytes, perhaps from an interrupted copy"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:40]):
-        return f"text that begins {data[:40].decode('ascii')!r}"
-    return f"{len(data)} bytes of an unknown kind that begin {data[:8].hex(' ')}"
+        return f"text that begins with {data[:40].decode('ascii')!r}"
+    return f"{len(data)} bytes of an unknown type that begin with {data[:8].hex(' ')}"
 
 
 def describe_binary(data: bytes) -> str:
-    """Return what ``data``, which is no text, seems to be, going by how it begins."""
+    """Return a description of ``data`` that is not text, by its first bytes."""
     start = _start(data)
     for signature, words in (*_PICTURES, *_SIGNATURES):
         if start.startswith(signature):
-            return f"it looks like a {words} picture" if (signature, words) in _PICTURES else words.partition(";")[0]
+            return f"it looks like a {words} image" if (signature, words) in _PICTURES else words.partition(";")[0]
     zero = data.find(b"\0")
     if zero >= 0 and any(data):
-        return f"byte {zero} of {len(data)} is zero; if it is UTF-16 text, save it as UTF-8"
+        return f"byte {zero} of {len(data)} is zero; save UTF-16 text as UTF-8"
     return describe_bytes(data)
 
 

@@ -1,6 +1,6 @@
-"""From a source to a store: the plan, the loop and the writer; verification; the scikit-learn transformer.
+"""Embedding of a source into a store, verification of a store, and the scikit-learn transformer.
 
-Names are imported on first use; the options and the summary need no torch. `__init__.pyi` lists them.
+Names are imported on first use. The options and the summary need no torch. `__init__.pyi` lists the names.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Where the time of a run went, which stage held it up, and what would help."""
+"""Shares of the stages of a run in its wall time, the slowest stage, and advice."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 from embedpipe.backbones import BackboneSpec
 
-#: What a user may do about a stage that holds up the rest, whatever is declared.
+#: Advice by stage, for any backbone and device.
 ADVICE = {
-    "read": "bring the source nearer (a local disk, larger files), or read with more --threads",
+    "read": "move the source to a local disk or into larger files, or use more --threads",
     "decode": "more cores",
     "resize": "smaller photos, or more cores",
     "copy": "a larger --batch-size",
     "forward": "a smaller backbone",
     "write": "a store on a faster disk",
-    "waiting": "close other programs: no stage of this run was at work",
+    "waiting": "close other programs, as no stage of this run was active",
 }
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What held up a run.
+    """The slowest stage of a run.
 
     Parameters
     ----------
     shares : dict of str to float
-        Of the loop's wall time, by stage; they add up to 1. ``waiting`` is when no stage worked, ``write`` only when
-        the loop waited for the writer, which works beside it.
+        Share of the wall time of the loop by stage, with sum 1. ``waiting`` is the time without an active stage.
+        ``write`` is the time in which the loop waited for the writer thread.
     stage : str
-        The one with the largest share.
+        The stage with the largest share.
     rate : float
-        Items a second in the loop.
+        Items per second in the loop.
     limit : float
-        Items a second that the stage alone would make; 0 where that cannot be said.
+        Items per second of that stage alone; 0 if unknown.
     """
 
     shares: dict[str, float]
@@ -43,39 +43,39 @@ class Bottleneck:
 
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items() if share >= 0.005)
-        alone = f"; {self.stage} alone would make {self.limit:,.0f}/s" if self.limit else ""
+        alone = f"; {self.stage} alone: {self.limit:,.0f}/s" if self.limit else ""
         return f"{shares}: {self.rate:,.0f}/s{alone}"
 
     def advice(self, spec: BackboneSpec, device: str) -> str:
-        """Return what would help vectors of a spec on a device."""
-        also = []
+        """Return what would speed up this stage for a spec on a device."""
+        options = []
         if self.stage == "forward":
-            also += ["a lower --precision"] * (spec.precision == "fp32") + ["a GPU"] * (device == "cpu")
+            options += ["a lower --precision"] * (spec.precision == "fp32") + ["a GPU"] * (device == "cpu")
         if self.stage == "decode" and getattr(spec.preprocessing, "decode", "") == "full":
-            also.append("--decode scaled, where photos are large")
-        return ", or ".join([ADVICE[self.stage], *also])
+            options.append("--decode scaled for large photos")
+        return ", or ".join([ADVICE[self.stage], *options])
 
 
 def find_bottleneck(seconds: Mapping[str, float], wall: float, items: int, threads: int) -> Bottleneck | None:
-    """Divide the wall time of a loop among its stages; None where there was nothing to do.
+    """Divide the wall time of a loop among its stages. None if no item was embedded.
 
     Parameters
     ----------
     seconds : mapping of str to float
-        By stage: ``read``, ``decode`` and ``resize`` summed over threads; ``copy`` and ``forward``, which take turns;
-        ``stall``, in which the loop waited for the writer.
+        Seconds by stage: ``read``, ``decode`` and ``resize``, summed over threads; ``copy`` and ``forward``, which
+        alternate; ``stall``, in which the loop waited for the writer.
     wall : float
-        Seconds of the loop.
+        Wall time of the loop.
     items : int
-        How many went through it.
+        Number of embedded items.
     threads : int
-        How many threads prepared items.
+        Number of threads that prepared items.
     """
     if not items or wall <= 0 or not seconds.get("forward"):
         return None
     alone = {name: seconds.get(name, 0.0) for name in ("copy", "forward")} | {"write": seconds.get("stall", 0.0)}
     ahead = {name: seconds.get(name, 0.0) / threads for name in ("read", "decode", "resize")}
-    # What threads do ahead only counts as far as the loop waited for it.
+    # Work of the threads counts only as far as the loop waited for it.
     left = max(0.0, wall - sum(alone.values()))
     total = sum(ahead.values())
     part = min(1.0, left / total) if total else 0.0

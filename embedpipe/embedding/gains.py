@@ -1,4 +1,4 @@
-"""What a cheaper precision or decoding would bring here, measured at the end of a run that was long enough to care."""
+"""Speed-up of a cheaper precision or decoding, measured at the end of a long run."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.errors import EmbedpipeError
 from embedpipe.sources.listing import Listing
 
-#: A run of fewer seconds is not worth a word.
+#: Shortest run, in seconds, after which speed-ups are measured.
 SHORTEST = 20.0
 
-#: A stage of a smaller share of the time is not worth making faster, nor is one that gets less than so much faster.
+#: Smallest share of a stage in the wall time, and smallest speed-up of that stage, that are worth reporting.
 LEAST_SHARE = 0.3
 LEAST_GAIN = 1.3
 
-#: Photos on which decoding is measured.
+#: Number of photos on which decoding is measured.
 PHOTOS = 16
 
 
 def find_gains(
     backbone: Backbone, listing: Listing, rows: npt.NDArray[np.int64], bottleneck: Bottleneck, wall: float, store: str
 ) -> list[str]:
-    """Return what would have been faster, as sentences with the measured gain; nothing after a short run."""
+    """Return one sentence per faster setting, with its measured speed-up. Empty after a short run."""
     if wall < SHORTEST:
         return []
     try:
         return _measure(backbone, listing, rows, bottleneck, store)
-    except Exception:  # advice never fails a run; a network may not run in another precision
+    except Exception:  # advice must not fail a run, and some networks fail in another precision
         return []
 
 
 def _measure(
     backbone: Backbone, listing: Listing, rows: npt.NDArray[np.int64], bottleneck: Bottleneck, store: str
 ) -> list[str]:
-    said = []
+    sentences = []
     shares = bottleneck.shares
     if shares["forward"] >= LEAST_SHARE and backbone.spec.precision == "fp32":
         gain = backbone.gain("bf16")
         if gain >= LEAST_GAIN:
-            said.append(_sentence("--precision bf16", "forward pass", gain, shares["forward"], store))
+            sentences.append(_sentence("--precision bf16", "forward pass", gain, shares["forward"], store))
     if shares["decode"] + shares["resize"] >= LEAST_SHARE and isinstance(backbone.network, ImageNetwork):
         gain = _decoding_gain(backbone, backbone.network, listing, rows)
         if gain >= LEAST_GAIN:
-            said.append(_sentence("--decode scaled", "decoding", gain, shares["decode"] + shares["resize"], store))
-    return said
+            sentences.append(_sentence("--decode scaled", "decoding", gain, shares["decode"] + shares["resize"], store))
+    return sentences
 
 
 def _sentence(option: str, stage: str, gain: float, share: float, store: str) -> str:
     whole = 1 / (1 - share + share / gain)
     return (
-        f"{option}, into a store of its own, would be {whole:.1f} times as fast here ({stage} {gain:.1f} times, "
-        f"measured): `embedpipe verify {store} {option}` says how far it moves your vectors"
+        f"{option}, in a new store, would be {whole:.1f} times as fast here ({stage} {gain:.1f} times, measured): "
+        f"`embedpipe verify {store} {option}` measures how far it moves the vectors"
     )
 
 
 def _decoding_gain(backbone: Backbone, network: ImageNetwork, listing: Listing, rows: npt.NDArray[np.int64]) -> float:
-    """Return how many times as fast photos of a listing are prepared when JPEGs may be decoded smaller."""
+    """Return the speed-up of preparing photos of a listing when JPEGs are decoded at reduced size."""
     recipe = network.preprocessing
     if recipe.decode == "scaled":
         return 1.0
@@ -77,8 +77,8 @@ def _decoding_gain(backbone: Backbone, network: ImageNetwork, listing: Listing, 
             continue
     other = dataclasses.replace(network, preprocessing=dataclasses.replace(recipe, decode="scaled"))
     full, scaled = (
-        min(_seconds(one, payloads) for _ in range(2))
-        for one in (backbone, dataclasses.replace(backbone, network=other))
+        min(_seconds(variant, payloads) for _ in range(2))
+        for variant in (backbone, dataclasses.replace(backbone, network=other))
     )
     return full / scaled if scaled else 1.0
 

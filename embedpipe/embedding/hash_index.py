@@ -1,4 +1,4 @@
-"""Finding the stored item that has a given content."""
+"""Lookup of stored items by content hash."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ DIGITS = 64
 
 
 class HashIndex:
-    """Finds the id of a stored item by its content hash; without one if nothing is given to it.
+    """Finds the id of a stored item by its content hash. Without ``parts`` it finds nothing.
 
-    It holds 40 bytes a row and the ids.
+    It holds the ids and 40 bytes per row.
 
     Parameters
     ----------
     parts : iterable of (pyarrow.ChunkedArray of str, pyarrow.ChunkedArray of str)
-        Content hashes and ids, part by part, so that the hashes are never all in memory as text.
+        Content hashes and ids in parts, so that memory never holds all hashes as text.
     """
 
     def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]] = ()) -> None:
         keys = [np.empty(0, f"S{DIGITS // 2}")]
         ids = []
-        for hashes, of in parts:
-            # What is no SHA-256 is nobody's content.
-            usual = pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
-            keys.append(_packed(hashes.filter(usual)))
-            ids.append(of.filter(usual))
+        for hashes, part_ids in parts:
+            # Other strings than SHA-256 digests match no content.
+            valid = pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
+            keys.append(_packed(hashes.filter(valid)))
+            ids.append(part_ids.filter(valid))
         whole = np.concatenate(keys)
         self._order = np.argsort(whole, kind="stable")
         self._keys = whole[self._order]
@@ -43,15 +43,15 @@ class HashIndex:
             return None
         key = bytes.fromhex(digest)
         at = int(np.searchsorted(self._keys, np.bytes_(key)))
-        # As bytes of the array, for NumPy's own leave trailing zeros out.
+        # Compared as raw bytes, because NumPy strips trailing zeros from bytes scalars.
         if self._keys[at : at + 1].tobytes() == key:
             return str(self._ids[int(self._order[at])].as_py())
         return None
 
 
 def _packed(hashes: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    """Turn strings of hexadecimal digits into bytes, two digits each."""
+    """Return strings of hexadecimal digits as bytes, two digits per byte."""
     column = hashes.cast(pa.binary(DIGITS)).combine_chunks()
     data = np.frombuffer(column.buffers()[1] or b"", np.uint8, len(column) * DIGITS, column.offset * DIGITS)
-    digits = (data & 15) + 9 * (data >> 6)  # of "0" to "9", and of "a" to "f"
+    digits = (data & 15) + 9 * (data >> 6)  # for "0" to "9" and "a" to "f"
     return np.ascontiguousarray(digits[0::2] << 4 | digits[1::2]).view(f"S{DIGITS // 2}")

@@ -1,4 +1,4 @@
-"""The embedding loop: threads prepare items, the backbone embeds batches of them, the writer thread commits them."""
+"""The embedding loop: threads prepare items, the backbone embeds batches, the writer thread commits rows."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from embedpipe.sources.listing import Listing
 
 LayerVectors = dict[str, npt.NDArray[np.float32]]
 
-#: A batch for the backbone, or what needs none.
+#: A batch for the backbone, or rows that need no forward pass.
 Job = list[Prepared] | list[Reused | Failure]
 
 
 class Forwarder:
-    """Runs the backbone on batches, one at a time, with half the batch size whenever memory runs out."""
+    """Runs the backbone on one batch at a time. Halves the batch size when memory runs out."""
 
     def __init__(self, backbone: Backbone, batch_size: int | None = None, timer: StageTimer | None = None) -> None:
         self.backbone = backbone
         self.batch_size = batch_size or backbone.usual_batch
-        #: How many items have been through.
+        #: Number of embedded items.
         self.done = 0
         self._timer, self._lock = timer or StageTimer(), threading.Lock()
 
     def __call__(self, batch: Sequence[Any]) -> LayerVectors:
-        """Embed the values of items into column -> float32 (n, dim).
+        """Embed prepared values. Returns column -> float32 (n, dim).
 
         Raises BackboneError if a single item does not fit into memory.
         """
@@ -55,7 +55,7 @@ class Forwarder:
                 raise
             if len(batch) == 1:
                 raise BackboneError(
-                    f"{self.backbone.device} has too little memory for a single item: "
+                    f"one item does not fit into the memory of {self.backbone.device}: "
                     "use a smaller backbone, or device='cpu'"
                 ) from error
             self.batch_size = len(batch) // 2
@@ -84,31 +84,31 @@ def embed_rows(
     threads: int,
     timer: StageTimer,
 ) -> Generator[Message, None, None]:
-    """Read, prepare and embed rows of a listing; yield what the writer takes, every row exactly once.
+    """Read, prepare and embed rows of a listing. Yield messages for the writer, with every row exactly once.
 
-    Threads read and prepare ahead (decoders and tokenizers release Python's lock); windows of prepared items are
-    taken in order, so memory is bounded and runs are alike. On a processor preparing and embedding take turns, each
-    at full width: at once they are slower. On a GPU two batches are in flight, so that it never waits for the
-    next one. A row that fails yields a Failure.
+    Threads read and prepare ahead (decoders and tokenizers release the GIL). Windows of prepared items are taken in
+    order, so memory is bounded and runs are repeatable. On a CPU, preparing and embedding alternate, as both use all
+    cores and are slower side by side. On a GPU, two batches are in flight, so that it does not wait for the next
+    batch. A row that fails yields a Failure.
     """
     backbone = forward.backbone
-    on_processor = backbone.device.type == "cpu"
+    on_cpu = backbone.device.type == "cpu"
     prepare = Preparer(listing, backbone, index.find, timer)
     window = max(forward.batch_size, backbone.sorted_items)
-    alternate = on_processor and not backbone.one_thread  # which looks up and computes nothing
+    alternate = on_cpu and not backbone.one_thread  # a one-thread backbone only looks vectors up
     windows = prepare_windows(rows, prepare, threads, window, timer, alternate=alternate)
     with contextlib.closing(windows):
         jobs = _jobs(windows, forward)
         work = partial(_embed_batch, listing=listing, forward=forward, timer=timer)
-        for found in map(work, jobs) if on_processor else _in_flight(jobs, work):
-            yield from found
+        for messages in map(work, jobs) if on_cpu else _in_flight(jobs, work):
+            yield from messages
 
 
 def _jobs(windows: Iterable[Window], forward: Forwarder) -> Iterator[list[Prepared] | list[Reused | Failure]]:
-    """Yield what needs no backbone, and batches of items of like sizes, the largest first, as memory is short there."""
+    """Yield rows that need no forward pass, and batches of similar size, the largest first to fail early on memory."""
     for prepared, others in windows:
         yield others
-        prepared.sort(key=lambda one: -one.item.size)
+        prepared.sort(key=lambda each: -each.item.size)
         at = 0
         while at < len(prepared):
             batch = prepared[at : at + forward.batch_size]
@@ -117,7 +117,7 @@ def _jobs(windows: Iterable[Window], forward: Forwarder) -> Iterator[list[Prepar
 
 
 def _in_flight(jobs: Iterator[Job], work: Callable[[Job], list[Message]]) -> Iterator[list[Message]]:
-    """Work on jobs in two threads, and yield what comes of them in order."""
+    """Work on jobs in two threads and yield their messages in order."""
     with ThreadPoolExecutor(2, thread_name_prefix="embedpipe-forward") as pool:
         futures: deque[Future[list[Message]]] = deque()
         try:
@@ -132,41 +132,41 @@ def _in_flight(jobs: Iterator[Job], work: Callable[[Job], list[Message]]) -> Ite
 
 
 def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTimer) -> list[Message]:
-    """Embed a batch; what is none goes through as it is."""
-    batch = [one for one in job if isinstance(one, Prepared)]
+    """Embed a batch. Jobs that need no forward pass are returned unchanged."""
+    batch = [each for each in job if isinstance(each, Prepared)]
     if not batch:
-        return [one for one in job if not isinstance(one, Prepared)]
+        return [each for each in job if not isinstance(each, Prepared)]
     try:
         with timer("copy"):
-            values = forward.backbone.collate([one.item.value for one in batch])
+            values = forward.backbone.collate([each.item.value for each in batch])
         vectors = forward(values)
     except BackboneError:
         raise
     except Exception as error:
         if len(batch) == 1:
             return [failure_of(listing, batch[0].row, error, "forward")]
-        # Find the item that the backbone refuses.
+        # Halving finds the item on which the backbone fails.
         halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
         return [message for half in halves for message in _embed_batch(half, listing, forward, timer)]
     finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
     messages: list[Message] = [
-        failure_of(listing, one.row, ForwardError("the backbone's vector has NaN or infinite values"), "forward")
-        for one, good in zip(batch, finite, strict=True)
+        failure_of(listing, each.row, ForwardError("the vector of the backbone has NaN or infinite values"), "forward")
+        for each, good in zip(batch, finite, strict=True)
         if not good
     ]
-    kept = [one for one, good in zip(batch, finite, strict=True) if good]
+    kept = [each for each, good in zip(batch, finite, strict=True) if good]
     if kept:
         counts: Counter[str] = Counter()
-        for one in kept:
-            for name, count in one.item.counts.items():
+        for each in kept:
+            for name, count in each.item.counts.items():
                 counts[name] += count
         messages.append(
             Embedded(
-                [one.row for one in kept],
-                [one.hash for one in kept],
+                [each.row for each in kept],
+                [each.hash for each in kept],
                 vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
                 counts,
-                [one.item.text for one in kept],
+                [each.item.text for each in kept],
             )
         )
     return messages

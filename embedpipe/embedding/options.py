@@ -1,4 +1,4 @@
-"""How an embedding run goes: the options that the command line and `embedpipe.embed` share."""
+"""Options of an embedding run, shared by the command line and `embedpipe.embed`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EngineChoice = Literal["auto", "torch"]
 
 
 class Shard(NamedTuple):
-    """Items whose id falls to one of ``total`` processes, ``number`` of them, counted from 1.
+    """The share ``number`` of ``total`` of the items, for one of several processes, counted from 1.
 
-    It goes by the id alone, so processes agree on it however the source and the store change meanwhile.
+    The share depends on the id only, so processes agree even while source and store change.
     """
 
     number: int = 1
@@ -27,78 +27,82 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str | None) -> Shard:
-        """Read ``2/4``; None is all there is. Raises UsageError for anything else."""
+        """Parse ``2/4``. None is the whole source. Raises UsageError for anything else."""
         if text is None:
             return cls()
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text) if isinstance(text, str) else None
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(f"shard={text!r} is no share: give I/N, such as 1/4 to 4/4 for four processes")
-        return cls(int(found[1]), int(found[2]))
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text) if isinstance(text, str) else None
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"shard must be I/N with 1 <= I <= N, such as 1/4 to 4/4 for four processes, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
 
     def marks(self, ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
-        """Mark the ids that are of this shard."""
+        """Return the mask of the ids that belong to this shard."""
         mine = (zlib.crc32(id.encode()) % self.total == self.number - 1 for id in ids.to_pylist())
         return np.fromiter(mine, bool, len(ids))
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeOptions:
-    """Where and how wide a network runs; never what the vectors are.
+    """Device, batch size, threads and engine. They do not change the vectors.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
     device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, mps...; the fastest usable one where not given."}
+        default=None, metadata={"help": "Device: cpu, cuda, cuda:1, mps... Default: the GPU if it works, else the CPU."}
     )
     batch_size: int | None = field(
         default=None,
-        metadata={"help": "Items a forward pass takes; chosen by device, halved when memory runs out."},
+        metadata={"help": "Items per forward pass. Default: by device. Halved when memory runs out."},
     )
-    threads: int | None = field(default=None, metadata={"help": "Decoding threads; one a core where not given."})
+    threads: int | None = field(default=None, metadata={"help": "Decoding threads. Default: one per core."})
     engine: EngineChoice = field(
         default="auto",
-        metadata={"help": "auto takes the fastest that gives the same vectors; torch runs the network as it is."},
+        metadata={
+            "help": "auto: the fastest engine that gives the same vectors; torch: the network without conversion."
+        },
     )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}={value!r} must be a whole number of at least 1")
+                raise UsageError(f"{name} must be an integer >= 1, got {value!r}")
         if self.engine not in get_args(EngineChoice):
-            raise UsageError(f"engine={self.engine!r} is not one of {', '.join(get_args(EngineChoice))}")
+            raise UsageError(f"engine must be one of {', '.join(get_args(EngineChoice))}, got {self.engine!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions(ComputeOptions):
-    """Choices that change how an embedding run goes and never, but for ``compress``, what the vectors are."""
+    """Options of a run. Except ``compress``, they do not change the vectors."""
 
     checksum: bool = field(
         default=False,
-        metadata={"help": "Compare every item's content, even where size and time are unchanged."},
+        metadata={"help": "Compare the content of every item, even if its size and time are unchanged."},
     )
-    prune: bool = field(default=False, metadata={"help": "Drop rows of this source whose items are gone."})
+    prune: bool = field(default=False, metadata={"help": "Drop rows of this source whose items no longer exist."})
     force: bool = field(
-        default=False, metadata={"help": "Prune even where that drops more than half of the source's rows."}
+        default=False, metadata={"help": "Prune even if that drops more than half of the rows of this source."}
     )
 
     compress: bool = field(
         default=False,
         metadata={
-            "help": "Make a store of less than half the size: vectors keep 11 bits a value, as 16-bit floats do, "
-            "and move by 1/2048 at most."
+            "help": "Create a store of less than half the size: vectors are rounded to 16-bit precision, "
+            "a relative error of at most 1/2048."
         },
     )
 
     shard: str | None = field(
         default=None,
-        metadata={"help": "I/N: embed this share of the items only, as 1/4; other processes take the others."},
+        metadata={
+            "help": "I/N: embed only this share of the items, such as 1/4; other processes embed the other shares."
+        },
     )
 
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
         if Shard.parse(self.shard).total > 1 and self.prune:
-            raise UsageError("prune goes with the whole source: run once more without shard when all of them are done")
+            raise UsageError("prune needs the whole source: run again without shard (--shard) when all shards are done")
         if self.force and not self.prune:
-            raise UsageError("force only matters together with prune")
+            raise UsageError("force needs prune (--prune), got force without prune")

@@ -1,4 +1,4 @@
-"""What a run has to do: the source's listing held against what the store already has."""
+"""The plan of a run: the listing of the source compared with the rows of the store."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from embedpipe.store.schema import storable
 
 RowNumbers = npt.NDArray[np.int64]
 
-#: RowNumbers of the store that are looked at together.
+#: Rows of the store per part of the comparison.
 PART_ROWS = 1 << 16
 
-#: What is kept of rows of the root that the listing does not have.
-LEFT = pa.schema([("id", pa.string()), ("uri", pa.string())])
+#: Columns kept of rows of the root that the listing lacks.
+UNLISTED = pa.schema([("id", pa.string()), ("uri", pa.string())])
 
 
 @dataclass(frozen=True)
 class EmbedPlan:
-    """Row numbers of a listing by what must happen to them.
+    """Row numbers of a listing, by the work that they need.
 
     Parameters
     ----------
     read : int64 array
-        Items that are new, or may have changed: their bytes must be read.
+        Items that are new or may have changed, so their bytes must be read.
     update : int64 array
-        Items with unchanged bytes whose label, split, place or metadata changed.
+        Items with unchanged bytes whose label, split, uri or metadata changed.
     unchanged : int
-        How many items need nothing.
+        Number of items that need nothing.
     gone : list of str
-        Ids of this root that the store has, and whose place the listing has no more.
+        Stored ids of this root whose item is no longer in the listing.
     rows_of_root : int
-        How many rows of this root the store has.
+        Number of stored rows of this root.
     moved_from : str, optional
-        The root that these items had before, when the whole source has moved.
+        The earlier root of these items, if the whole source has moved.
     """
 
     read: RowNumbers
@@ -58,42 +58,42 @@ class EmbedPlan:
 
 
 def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPlan:
-    """Decide what to do with each item, by size and time first, without reading any payload.
+    """Decide what to do with each item by size and time, mostly without reading payloads.
 
-    The store is read a few files at a time, in the order of their ids, so that memory is that of the listing.
+    The store is read a few files at a time in id order, so that memory is bounded by the listing.
 
     Parameters
     ----------
     listing : Listing
     store : FeatureStore
     checksum : bool
-        Read every item, even where size and time are unchanged.
+        Read every item, even if size and time are unchanged.
 
     Raises
     ------
     DuplicateIdError
-        If an id is in the store already from another root, and it is not that one moved here.
+        An id is stored from another root, and the source has not moved from there.
     """
     known, fresh, changed = (np.zeros(len(listing), bool) for _ in range(3))
-    elsewhere: dict[str, list[RowNumbers]] = {}
-    left: list[pa.Table] = []
+    other_roots: dict[str, list[RowNumbers]] = {}
+    unlisted_parts: list[pa.Table] = []
     rows_of_root = 0
     index = IdIndex(listing.table.column("id"))
     for stored in _stored(store):
         of_root = pc.equal(stored.column("source_root"), listing.root)
         rows_of_root += pc.sum(of_root).as_py() or 0
         rows = index.find(stored.column("id").combine_chunks())
-        left.append(stored.filter(pc.and_(of_root, pa.array(rows < 0))).select(["id", "uri"]))
-        theirs, rows = stored.filter(pa.array(rows >= 0)), rows[rows >= 0]
-        ours = take_near(listing.table, rows)
+        unlisted_parts.append(stored.filter(pc.and_(of_root, pa.array(rows < 0))).select(["id", "uri"]))
+        stored, rows = stored.filter(pa.array(rows >= 0)), rows[rows >= 0]
+        listed = take_near(listing.table, rows)
         known[rows] = True
-        for root, mask in _other_roots(ours, theirs, listing.root):
-            elsewhere.setdefault(root, []).append(rows[mask])
-        _check_positions(listing, rows, ours, store)
-        fresh[rows] = not checksum and _is_fresh(ours, theirs)
-        changed[rows] = _metadata_changed(ours, theirs, listing.root)
-    moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in elsewhere.items()}, store)
-    unlisted = pa.concat_tables(left) if left else LEFT.empty_table()
+        for root, mask in _other_roots(listed, stored, listing.root):
+            other_roots.setdefault(root, []).append(rows[mask])
+        _check_positions(listing, rows, listed, store)
+        fresh[rows] = not checksum and _is_fresh(listed, stored)
+        changed[rows] = _metadata_changed(listed, stored, listing.root)
+    moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in other_roots.items()}, store)
+    unlisted = pa.concat_tables(unlisted_parts) if unlisted_parts else UNLISTED.empty_table()
     return EmbedPlan(
         read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~fresh)]).astype(np.int64),
         update=np.flatnonzero(fresh & changed).astype(np.int64),
@@ -105,7 +105,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
 
 
 def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
-    """Take rows that are near each other: only what lies between them is looked at, not the whole table."""
+    """Take rows that are close together, which slices the table first instead of scanning it."""
     if not len(rows):
         return table.slice(0, 0)
     first, last = int(rows.min()), int(rows.max())
@@ -113,8 +113,8 @@ def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
 
 
 def _stored(store: FeatureStore) -> Iterator[pa.Table]:
-    """Yield what the plan needs of the store's rows, about `PART_ROWS` at a time."""
-    excerpts = {"text"} if store.spec.modality == "text" else set()  # not the source's to say
+    """Yield the columns that the plan needs, about `PART_ROWS` rows at a time."""
+    excerpts = {"text"} if store.spec.modality == "text" else set()  # written by embedpipe, not by the source
     names = [name for name in store.data_columns if name not in excerpts | {"content_hash"}]
     waiting: list[pa.Table] = []
     for file in sorted(store.table.files, key=lambda file: file.first):
@@ -122,89 +122,89 @@ def _stored(store: FeatureStore) -> Iterator[pa.Table]:
         if sum(map(len, waiting)) >= PART_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
-            pa.default_memory_pool().release_unused()  # or Arrow keeps a part of it, and then of the next
+            pa.default_memory_pool().release_unused()  # otherwise Arrow keeps memory of every part
     if waiting:
         yield pa.concat_tables(waiting)
 
 
-def _is_fresh(ours: pa.Table, theirs: pa.Table) -> npt.NDArray[np.bool_]:
-    """Mark rows whose payload is the one that was embedded, by its size and time."""
-    sizes, stored_sizes = ours.column("source_size"), theirs.column("source_size")
-    # Cells of a Parquet file have no size that is known without reading them, but the file's time.
+def _is_fresh(listed: pa.Table, stored: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return the mask of rows whose size and time are those of the embedded payload."""
+    sizes, stored_sizes = listed.column("source_size"), stored.column("source_size")
+    # A cell of a Parquet file has the time of the file, and no size that is known without reading it.
     size = pc.or_(
         pc.fill_null(pc.equal(sizes, stored_sizes), False), pc.and_(pc.is_null(sizes), pc.is_null(stored_sizes))
     )
-    same = pc.and_(size, pc.equal(ours.column("source_modified"), theirs.column("source_modified")))
-    # A cell has its table's time: in another column it is another item.
-    elsewhere = pc.fill_null(pc.not_equal(ours.column("uri"), theirs.column("uri")), True)
-    cell = np.asarray(pc.and_(_is_cell(ours.column("uri")), elsewhere))
+    same = pc.and_(size, pc.equal(listed.column("source_modified"), stored.column("source_modified")))
+    # All cells of a table have its time, so a cell with another uri is another item.
+    moved = pc.fill_null(pc.not_equal(listed.column("uri"), stored.column("uri")), True)
+    cell = np.asarray(pc.and_(_is_cell(listed.column("uri")), moved))
     unchanged: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(same, False)) & ~cell
     return unchanged
 
 
 def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
-    """Mark rows (``id``, ``uri``) whose item a listing has no more: neither the id nor the place is in it.
+    """Return the mask of rows (``id``, ``uri``) whose item is gone: the listing has neither the id nor the uri.
 
-    A cell's place is only its row's number, at which another item stands when rows are taken out.
+    The uri of a cell is only its row number, which another item takes when rows are removed.
     """
     unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
-    there = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
-    there = pc.or_(there, pc.is_in(rows.column("id"), value_set=unlistable))
-    place = pc.is_in(rows.column("uri"), value_set=pc.drop_null(listing.table.column("uri")))
-    return pc.invert(pc.or_(there, pc.and_(place, pc.invert(_is_cell(rows.column("uri"))))))
+    listed = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
+    listed = pc.or_(listed, pc.is_in(rows.column("id"), value_set=unlistable))
+    same_uri = pc.is_in(rows.column("uri"), value_set=pc.drop_null(listing.table.column("uri")))
+    return pc.invert(pc.or_(listed, pc.and_(same_uri, pc.invert(_is_cell(rows.column("uri"))))))
 
 
 def _is_cell(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Mark the places that are cells of tables."""
+    """Return the mask of the uris that are cells of tables."""
     return pc.fill_null(pc.or_(pc.starts_with(uris, "table://"), pc.starts_with(uris, "parquet://")), False)
 
 
-def _other_roots(ours: pa.Table, theirs: pa.Table, root: str) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
-    """Yield each other root that has the ids of these rows in another place, and the mask of its rows."""
-    # The same place is the same item: shards and lists grow, and get other names.
-    place = pc.fill_null(pc.not_equal(theirs.column("uri"), ours.column("uri")), True)
-    foreign = pc.and_(pc.not_equal(theirs.column("source_root"), root), place)
-    for other in pc.unique(theirs.column("source_root").filter(foreign)).to_pylist():
-        yield other, np.asarray(pc.and_(foreign, pc.equal(theirs.column("source_root"), other)))
+def _other_roots(listed: pa.Table, stored: pa.Table, root: str) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield each other root that has these ids with another uri, and the mask of its rows."""
+    # The same uri is the same item: lists and sets of shards grow and are renamed.
+    moved = pc.fill_null(pc.not_equal(stored.column("uri"), listed.column("uri")), True)
+    foreign = pc.and_(pc.not_equal(stored.column("source_root"), root), moved)
+    for other in pc.unique(stored.column("source_root").filter(foreign)).to_pylist():
+        yield other, np.asarray(pc.and_(foreign, pc.equal(stored.column("source_root"), other)))
 
 
-def _check_roots(listing: Listing, elsewhere: Mapping[str, RowNumbers], store: FeatureStore) -> str | None:
-    """Refuse ids that belong to another root, unless it is this one under another name or moved; return that one.
+def _check_roots(listing: Listing, other_roots: Mapping[str, RowNumbers], store: FeatureStore) -> str | None:
+    """Raise DuplicateIdError for ids of another root, unless it is this source before a move; return that root.
 
-    A missing root may be an unplugged disk, so content decides whether the source has moved.
+    A missing root may be an unplugged disk, so the content decides whether the source has moved.
     """
     moved_from = None
-    for other, rows in elsewhere.items():
+    for other, rows in other_roots.items():
         if same_root(other, listing.root):
             continue
-        there = root_exists(other)
-        if there or not _same_content(listing, rows[:: max(1, len(rows) // 20)], store):
-            why = "" if there else ", which is not there now, and their content differs"
+        exists = root_exists(other)
+        if exists or not _same_content(listing, rows[:: max(1, len(rows) // 20)], store):
+            why = "" if exists else ", which no longer exists, and their content differs"
             raise DuplicateIdError(
-                f"{len(rows)} ids of {listing.root!r}, such as {_id(listing, rows[0])!r}, are in "
-                f"{store.path!r} already from {other!r}{why}: "
-                "give this source a prefix of its own (--prefix), or a store of its own"
+                f"{len(rows)} ids of {listing.root!r}, such as {_id(listing, rows[0])!r}, are already in "
+                f"{store.path!r} from {other!r}{why}: "
+                "give this source a prefix (--prefix), or embed it into another store"
             )
         moved_from = other
     return moved_from
 
 
-def _check_positions(listing: Listing, rows: RowNumbers, ours: pa.Table, store: FeatureStore) -> None:
-    """Refuse items whose id is only their place in a list, where another list's item has that id."""
-    at = rows[np.asarray(pc.is_null(ours.column("uri")))]
+def _check_positions(listing: Listing, rows: RowNumbers, listed: pa.Table, store: FeatureStore) -> None:
+    """Raise DuplicateIdError for items whose id is only a position, if the stored content differs."""
+    at = rows[np.asarray(pc.is_null(listed.column("uri")))]
     at = at[[is_position(_id(listing, row)) for row in at]]
     hashes = _hashes(listing, at, store) if len(at) else {}
     for row in at:
         id = _id(listing, row)
         if payload_hash(listing.read(int(row))) != hashes[id]:
             raise DuplicateIdError(
-                f"item {id!r}, which has no id but its position, has other content than {id!r} in {store.path!r}: "
-                "give this list a prefix of its own, or its items ids (a table with an id column)"
+                f"the id of item {id!r} is its position, and {id!r} in {store.path!r} has other content: "
+                "give this list a prefix, or its items ids (a table with an id column)"
             )
 
 
 def _same_content(listing: Listing, rows: RowNumbers, store: FeatureStore) -> bool:
-    """Say whether most of these rows, of those that can be read, have the content that is stored."""
+    """Return whether most of these rows that can be read have the stored content."""
     hashes = _hashes(listing, rows, store)
     same: list[bool] = []
     for row in rows:
@@ -220,25 +220,25 @@ def _id(listing: Listing, row: Any) -> str:
 def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str, str]:
     """Return the stored content hash of each of these rows, by id."""
     ids = take_near(listing.table.select(["id"]), rows).column("id").combine_chunks()
-    found = store.table.rows(ids, ["id", "content_hash"])
-    return dict(zip(found["id"].to_pylist(), found["content_hash"].to_pylist(), strict=True))
+    rows_found = store.table.rows(ids, ["id", "content_hash"])
+    return dict(zip(rows_found["id"].to_pylist(), rows_found["content_hash"].to_pylist(), strict=True))
 
 
-def _metadata_changed(ours: pa.Table, theirs: pa.Table, root: str) -> npt.NDArray[np.bool_]:
-    """Mark rows whose source now says something else than the store; a source's null says nothing."""
-    changed = np.asarray(pc.not_equal(theirs.column("source_root"), root)).copy()
-    ours = storable(ours)
-    for name in ours.column_names:
-        mine = ours.column(name)
-        said = np.asarray(pc.is_valid(mine))
-        if name not in theirs.column_names:
-            changed |= said
+def _metadata_changed(listed: pa.Table, stored: pa.Table, root: str) -> npt.NDArray[np.bool_]:
+    """Return the mask of rows whose metadata differs from the store. Null in the source leaves the stored value."""
+    changed = np.asarray(pc.not_equal(stored.column("source_root"), root)).copy()
+    listed = storable(listed)
+    for name in listed.column_names:
+        new = listed.column(name)
+        has_value = np.asarray(pc.is_valid(new))
+        if name not in stored.column_names:
+            changed |= has_value
             continue
-        other = theirs.column(name)
-        if mine.type != other.type:
-            mine, other = mine.cast(pa.string()), other.cast(pa.string())
-        equal = np.asarray(pc.fill_null(pc.equal(mine, other), False))
-        if pa.types.is_floating(mine.type):
-            equal |= np.asarray(pc.fill_null(pc.and_(pc.is_nan(mine), pc.is_nan(other)), False))
-        changed |= said & ~equal
+        old = stored.column(name)
+        if new.type != old.type:
+            new, old = new.cast(pa.string()), old.cast(pa.string())
+        equal = np.asarray(pc.fill_null(pc.equal(new, old), False))
+        if pa.types.is_floating(new.type):
+            equal |= np.asarray(pc.fill_null(pc.and_(pc.is_nan(new), pc.is_nan(old)), False))
+        changed |= has_value & ~equal
     return changed

@@ -1,4 +1,4 @@
-"""Rows of a listing made ready for the backbone by threads, ahead of the forward pass."""
+"""Preparation of rows for the backbone in threads, ahead of the forward pass."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from embedpipe.embedding.writer import Reused
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 
-#: Rows that one task of a thread prepares, at most: cheap ones in large parts, or the tasks cost more than they do.
+#: Most rows per task of a thread. Cheap rows need large tasks to outweigh the cost of a task.
 LARGEST_TASK = 256
 
-#: Threads that read from a server.
+#: Number of threads that read from a server.
 REMOTE_READERS = 16
 
-#: Weight (`Item.weight`) of the items that are prepared and wait, about 8 bytes each: so that books fit into memory.
+#: Largest weight (`Item.weight`, about 8 bytes per unit) of prepared items that wait, so that long texts fit.
 LARGEST_WAIT = 1 << 23
 
 
 class Prepared(NamedTuple):
-    """One item that is ready for the backbone."""
+    """An item that is ready for the backbone."""
 
     row: int
     hash: str
@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What became of some rows: items that are ready for the backbone, and what needs none."""
+    """Results of some rows: items that are ready for the backbone, and rows that need no forward pass."""
 
     prepared: list[Prepared]
     others: list[Reused | Failure]
@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
 @contextlib.contextmanager
 def _rare_collections() -> Iterator[None]:
-    """Look for cycles less often: thousands of waiting items make Python do so all the time, and find none."""
+    """Collect garbage less often, as thousands of waiting items trigger useless collections."""
     first, *others = gc.get_threshold()
     gc.set_threshold(max(first, 100_000) if first else 0, *others)
     try:
@@ -59,21 +59,21 @@ def _rare_collections() -> Iterator[None]:
 
 
 class Fetched(NamedTuple):
-    """What reading some rows gave: row, hash and payload of each that is new to the store, and the others."""
+    """Results of reading some rows: row, hash and payload of new contents, and messages for the other rows."""
 
     payloads: list[tuple[int, str, Any]]
     others: list[Reused | Failure]
 
 
 class Preparer:
-    """Reads and prepares rows of a listing; safe to use from several threads.
+    """Reads and prepares rows of a listing. Safe to use from several threads.
 
     Parameters
     ----------
     listing : Listing
     backbone : Backbone
     find : callable
-        ``find(digest)`` returns the id of a stored item of that content, or None.
+        ``find(digest)`` returns the id of a stored item with that content, or None.
     timer : StageTimer
     """
 
@@ -83,24 +83,24 @@ class Preparer:
         self._listing, self._find, self._timer = listing, find, timer
         self._steps = backbone.steps
         self._modality = backbone.spec.modality
-        #: Closed while nothing is to be prepared.
+        #: Cleared while nothing may be prepared.
         self.gate = threading.Event()
         self.gate.set()
 
     @property
     def is_remote(self) -> bool:
-        """Whether rows come from a server: those who read them wait most of the time."""
+        """Whether rows come from a server, so that reading mostly waits."""
         return "://" in self._listing.root
 
     def read(self, rows: list[int]) -> Fetched:
-        """Read rows; one that cannot be read is a Failure."""
+        """Read rows. A row that cannot be read becomes a Failure."""
         fetched = Fetched([], [])
         start = time.perf_counter()
         for row in rows:
             try:
                 payload = self._listing.read(row)
                 digest = payload_hash(payload)
-            except Exception as error:  # one bad item never stops a job
+            except Exception as error:  # one bad item must not stop a run
                 fetched.others.append(failure_of(self._listing, row, error, "read"))
                 continue
             if (known := self._find(digest)) is None:
@@ -111,7 +111,7 @@ class Preparer:
         return fetched
 
     def __call__(self, rows: list[int], reading: Future[Fetched] | None = None) -> Window:
-        """Return what became of rows, which may be being read already; one that cannot be prepared is a Failure."""
+        """Prepare rows, which ``reading`` may already read. A row that cannot be prepared becomes a Failure."""
         payloads, others = self.read(rows) if reading is None else reading.result()
         done = Window([], others)
         *earlier, (last, finish) = self._steps
@@ -139,7 +139,7 @@ class Preparer:
 
 
 def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
-    """Return the failure of a row of a listing."""
+    """Return the Failure of a row of a listing."""
     table = listing.table
     return Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
 
@@ -147,22 +147,21 @@ def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Fail
 def prepare_windows(
     rows: npt.NDArray[np.int64], prepare: Preparer, threads: int, window: int, timer: StageTimer, *, alternate: bool
 ) -> Generator[Window, None, None]:
-    """Read and prepare rows in threads, in order, and yield them in windows.
+    """Read and prepare rows in threads and yield them in windows, in order.
 
-    A window has at least so many prepared items, and besides whatever is not to be embedded; a smaller one
-    comes when its items weigh much, and at the end. What is ahead is bounded in rows and, as far as the items
-    before it tell, in weight.
+    A window has at least ``window`` prepared items, plus the rows that need no forward pass. It is smaller if its
+    items are heavy, and at the end. The rows ahead are bounded in number and, estimated from earlier items, in weight.
 
     Parameters
     ----------
     alternate : bool
-        Prepare nothing while the caller works on a window, since that needs the same cores. Reading goes on.
+        Prepare nothing while the caller works on a window, which needs the same cores. Reading continues.
     """
-    weight = LARGEST_WAIT / 64  # of an item; a guess on the careful side, to begin with
+    weight = LARGEST_WAIT / 64  # per item; the first guess is high on purpose
     with (
         ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="embedpipe-read") as readers,
-        _threads_of_one() as one,
-        ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare", initializer=one) as pool,
+        _one_torch_thread() as limit_threads,
+        ThreadPoolExecutor(threads, thread_name_prefix="embedpipe-prepare", initializer=limit_threads) as pool,
         _rare_collections(),
     ):
         ahead: deque[tuple[int, Future[Window]]] = deque()
@@ -183,13 +182,13 @@ def prepare_windows(
                     break
                 count, future = ahead.popleft()
                 with timer("wait"):
-                    found = future.result()
+                    done = future.result()
                 submitted -= count
-                total = sum([one.item.weight for one in found.prepared])
+                total = sum([each.item.weight for each in done.prepared])
                 weight = max(1.0, (weight + total / count) / 2)
                 held += total
-                waiting.prepared.extend(found.prepared)
-                waiting.others.extend(found.others)
+                waiting.prepared.extend(done.prepared)
+                waiting.others.extend(done.others)
                 if len(waiting.prepared) >= window or held >= LARGEST_WAIT:
                     if alternate:
                         prepare.gate.clear()
@@ -205,12 +204,12 @@ def prepare_windows(
 
 
 @contextlib.contextmanager
-def _threads_of_one() -> Iterator[Callable[[], None]]:
-    """Give a function that holds torch's operators in the thread that calls it to that one thread."""
+def _one_torch_thread() -> Iterator[Callable[[], None]]:
+    """Yield a function that limits the operators of torch to one thread, in the thread that calls it."""
     import torch
 
     before = torch.get_num_threads()
     try:
         yield lambda: torch.set_num_threads(1)
     finally:
-        torch.set_num_threads(before)  # torch takes the last setting for threads that are yet to come
+        torch.set_num_threads(before)  # new threads take the last setting

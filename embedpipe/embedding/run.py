@@ -1,4 +1,4 @@
-"""`embed`: from a source to a feature store, which is the main job of embedpipe."""
+"""`embed`: embed a source into a feature store."""
 
 from __future__ import annotations
 
@@ -51,41 +51,53 @@ def embed(
     verbose: bool = False,
     **options: Unpack[EmbedParameters],
 ) -> FeatureStore:
-    """Embed every item of a source into a feature store; items that are there already are not embedded again.
+    """Embed the new and changed items of a source into a feature store.
+
+    The backbone decides whether images or texts are embedded. ``text="body"`` and ``modality="text"`` select the
+    default backbone for texts. After a ``KeyboardInterrupt``, the finished items are committed.
 
     Parameters
     ----------
     source : str, path-like or in-memory data
-        A folder, file list, table, tar shards (or a URL of one), or a sequence of paths, PIL images,
-        arrays or texts; see `embedpipe.sources.open_source`.
+        A folder, file list, table or tar shards, as a path or URL; or a sequence of paths, PIL images, arrays or
+        texts. See `embedpipe.sources.open_source`.
     to : str or path-like
-        The store's folder or URL; made if it is not there.
+        Folder or URL of the store, created if it does not exist.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress on standard error. Default: only on a terminal.
     verbose : bool
-        Show in it where the time goes.
+        Show the slowest stage in the progress.
     **options
-        Fields of `SourceOptions`, `BackboneOptions` and `RunOptions`: ``backbone="timm/resnet50"``,
-        ``layer=("layer3",)``, ``label="category"``, ``batch_size=64``, ``prune=True``... What is embedded,
-        images or texts, is what the backbone takes; ``text="body"`` or ``modality="text"`` choose the default one of
-        texts.
+        Source, backbone and run options, listed below.
 
     Returns
     -------
     FeatureStore
-        With what the run did in ``summary``. Items that failed are in ``failures()``; they are tried
-        again by the next run.
+        The store, with counts and timings of the run in ``summary``. Failed items are in ``failures()``, and the
+        next run tries them again.
 
     Raises
     ------
     EmbedpipeError
-        If the source cannot be listed, the backbone cannot be loaded, or the store is another spec's.
-        A ``KeyboardInterrupt`` commits what is done before it goes on.
+        The source cannot be listed, the backbone cannot be loaded, or the store has another spec.
+
+    See Also
+    --------
+    verify : Check a store and embed a sample of it again.
 
     Examples
     --------
-    >>> store = embedpipe.embed("photos/", to="photos.features")  # doctest: +SKIP
-    >>> X, y = store.to_numpy(label="label")  # doctest: +SKIP
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import embedpipe
+    >>> photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    >>> to = tempfile.mkdtemp()
+    >>> store = embedpipe.embed(photos, to, backbone="torchvision/resnet18", weights="none")
+    >>> store.summary.embedded
+    3
+    >>> again = embedpipe.embed(photos, to, backbone="torchvision/resnet18", weights="none")
+    >>> again.summary.reused
+    3
     """
     source_options, backbone_options, run_options = build_options(OPTIONS, options)
     show = Progress(progress, detail=verbose)
@@ -96,8 +108,8 @@ def embed(
     device, reason = choose_device(run_options.device)
     if backbone_options.precision == "int8":
         if run_options.engine != "auto":
-            raise UsageError(f"engine={run_options.engine!r} has no int8: leave it out, or take another precision")
-        show.say("int8: a network that is new here is quantised first, which takes about half a minute, once")
+            raise UsageError(f"precision='int8' needs engine='auto', got engine={run_options.engine!r}")
+        show.say("int8: the first run of a network quantises it, which takes about half a minute")
     backbone = load_with_options(backbone_options, device)
     show.say(f"device: {reason}")
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
@@ -109,7 +121,7 @@ def embed(
 def embed_listing(
     listing: Listing, store: FeatureStore, backbone: Backbone, options: RunOptions, progress: Progress
 ) -> EmbedSummary:
-    """Bring a store up to date with a listing. Raises StoreError if an item was neither embedded, reused nor failed."""
+    """Update a store from a listing. Raises StoreError if the counts of the summary do not add up."""
     start = time.perf_counter()
     timer = StageTimer()
     with timer("plan"):
@@ -134,11 +146,11 @@ def embed_listing(
         for failure in listing.failures if shard.number == 1 else ():
             writer.put(failure)
 
-        def now() -> str:
-            found = find_bottleneck(timer.seconds, time.perf_counter() - begin, forward.done, threads)
-            return str(found) if found else ""
+        def detail() -> str:
+            bottleneck = find_bottleneck(timer.seconds, time.perf_counter() - begin, forward.done, threads)
+            return str(bottleneck) if bottleneck else ""
 
-        with progress.step("embedding", len(plan.read) + len(plan.update), detail=now) as advance:
+        with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
@@ -169,45 +181,45 @@ def embed_listing(
     )
     summary.notes += [*listing.notes, *remarks(writer.counts)]
     if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
-        raise StoreError(f"rows were lost: {summary}; please report this")
-    _settle_failures(listing, store, writer.failed_ids, shard)
+        raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")
+    _drop_old_failures(listing, store, writer.failed_ids, shard)
     if plan.moved_from:
-        summary.notes.append(f"the source has moved here from {plan.moved_from}")
+        summary.notes.append(f"the source has moved from {plan.moved_from}")
     if pruning and plan.gone:
         summary.pruned = store.remove(plan.gone).removed
     elif options.prune and plan.gone:
-        summary.notes.append("nothing was pruned, because part of the source could not be listed")
+        summary.notes.append("nothing was pruned, as part of the source could not be listed")
     summary.version = store.refresh().version
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
-    if (found := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
-        summary.bottleneck, summary.advice = found, found.advice(backbone.spec, backbone.device.type)
+    if (bottleneck := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
+        summary.bottleneck, summary.advice = bottleneck, bottleneck.advice(backbone.spec, backbone.device.type)
         if options.engine == "auto":
-            summary.notes += find_gains(backbone, listing, plan.read, found, wall, store.path)
-    if (looking := timer.seconds.get("engine", 0.0)) > 1:
-        summary.notes.append(f"finding the engine took {looking:.1f} s of it; a later run of this backbone takes less")
+            summary.notes += find_gains(backbone, listing, plan.read, bottleneck, wall, store.path)
+    if (choosing := timer.seconds.get("engine", 0.0)) > 1:
+        summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")
     return summary
 
 
 def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, int]:
-    """Return a plan with this shard's items only, and how many are left to other processes."""
+    """Return the plan of this shard, and the number of items left to other processes."""
     if shard.total == 1:
         return plan, 0
-    mine = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
-    others = len(plan.read) + len(plan.update) - sum(map(len, mine))
-    return dataclasses.replace(plan, read=mine[0], update=mine[1]), others
+    parts = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
+    others = len(plan.read) + len(plan.update) - sum(map(len, parts))
+    return dataclasses.replace(plan, read=parts[0], update=parts[1]), others
 
 
 def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """Yield content hashes and ids of a store, file by file."""
+    """Yield the content hashes and ids of a store, file by file."""
     for file in store.table.files:
         rows = store.table.read_file(file, ["content_hash", "id"])
         yield rows.column("content_hash"), rows.column("id")
 
 
 def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
-    """Yield row, id and content hash of items whose bytes are unchanged but whose metadata is not."""
+    """Yield row, id and content hash of items with unchanged bytes and changed metadata."""
     for start in range(0, len(plan.update), PART_ROWS):
         rows = plan.update[start : start + PART_ROWS]
         ids = take_near(listing.table.select(["id"]), rows).column("id")
@@ -217,25 +229,25 @@ def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iter
             yield row, id, hashes[id]
 
 
-def _settle_failures(listing: Listing, store: FeatureStore, failed: list[str], shard: Shard) -> None:
-    """Drop failures that are history: of items that did not fail again, and of those that are gone."""
+def _drop_old_failures(listing: Listing, store: FeatureStore, failed: list[str], shard: Shard) -> None:
+    """Drop failures of items that did not fail again or are gone."""
     rows = store.failures()
     if not len(rows):
         return
     repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
     gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
     again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
-    mine = pa.array(shard.marks(rows.column("id")))
-    settled = pc.and_(pc.or_(pc.and_(repaired, mine), gone), pc.invert(again))
-    store.failures_table.drop(rows.column("id").filter(settled).combine_chunks())
+    in_shard = pa.array(shard.marks(rows.column("id")))
+    resolved = pc.and_(pc.or_(pc.and_(repaired, in_shard), gone), pc.invert(again))
+    store.failures_table.drop(rows.column("id").filter(resolved).combine_chunks())
 
 
 def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
-    """Say whether pruning is safe. Raises PruneRefusedError where it would drop more than half of the rows."""
+    """Return whether pruning is safe. Raises PruneRefusedError if it would drop more than half of the rows."""
     if len(plan.gone) > plan.rows_of_root / 2 and not force:
         raise PruneRefusedError(
             f"pruning would drop {len(plan.gone):,} of the {plan.rows_of_root:,} rows of {listing.root!r}: "
-            "is the folder mounted and whole? If so, pass --force (force=True)"
+            "check that the folder is mounted and complete, then pass --force (force=True)"
         )
     return not any(failure.stage == "list" for failure in listing.failures)
 

@@ -1,4 +1,4 @@
-"""Vectors of a listing without a store: for those who use them at once and keep something smaller."""
+"""Vectors of a listing without a store, for callers that use each batch once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from embedpipe.sources.listing import Listing
 def stream_vectors(
     listing: Listing, backbone: Backbone, options: ComputeOptions, progress: Progress
 ) -> Generator[Embedded | Failure, None, None]:
-    """Yield the vectors of a listing's rows, batch by batch, and a Failure for each item that has none.
+    """Yield the vectors of a listing batch by batch, and a Failure for each failed item.
 
-    Failures of the listing itself come first. Memory is that of a few batches.
+    Failures of the listing come first. Memory holds a few batches.
     """
     for note in listing.notes:
         progress.say(note)

@@ -1,4 +1,4 @@
-"""What a run did: the counts that must add up, and where the time went."""
+"""Summary of a run: counts of items and seconds by stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedpipe.embedding.bottleneck import Bottleneck
 
 
 class StageTimer:
-    """Seconds spent in each named stage, summed over all threads."""
+    """Seconds by stage, summed over all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,7 +21,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes to ``stage``."""
+        """Add the time of the block to ``stage``."""
         start = time.perf_counter()
         try:
             yield
@@ -35,56 +35,58 @@ class StageTimer:
 
 
 def remarks(counts: Mapping[str, int]) -> list[str]:
-    """Return what a user should hear of the texts of a run, as sentences.
+    """Return remarks on the texts of a run, as sentences.
 
     Parameters
     ----------
     counts : mapping of str to int
         Sums of `Item.counts`: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known word``,
-        and ``encoding NAME`` for each encoding that had to be detected.
+        and ``encoding NAME`` for each detected encoding.
     """
-    said = []
+    sentences = []
     if truncated := counts.get("truncated texts", 0):
-        said.append(f"longer than the backbone reads, so that only the start counts (--chunk reads all): {truncated:,}")
+        sentences.append(
+            f"texts cut to the length that the backbone reads (--chunk reads all of a text): {truncated:,}"
+        )
     if unknown := counts.get("unknown words", 0):
         words = counts["words"]
-        said.append(f"words without a vector: {unknown:,} of {words:,} ({unknown / words:.1%})")
+        sentences.append(f"words without a vector: {unknown:,} of {words:,} ({unknown / words:.1%})")
     if empty := counts.get("texts without a known word", 0):
-        said.append(f"texts without any word that has a vector, so that theirs is zeros: {empty:,}")
+        sentences.append(f"texts without a known word, embedded as zeros: {empty:,}")
     for name, count in counts.items():
         if name.startswith("encoding "):
-            said.append(f"texts in {name.removeprefix('encoding ')}, which was detected: {count:,}")
-    return said
+            sentences.append(f"texts in the detected encoding {name.removeprefix('encoding ')}: {count:,}")
+    return sentences
 
 
 @dataclass(repr=False)
 class EmbedSummary:
-    """What an `embedpipe.embed` run did; ``seen == embedded + reused + failed + others``, always.
+    """Counts and timings of an `embedpipe.embed` run: ``seen == embedded + reused + failed + others``.
 
     Attributes
     ----------
     seen : int
-        Items of the source, those that could not be listed included.
+        Items of the source, including those that could not be listed.
     embedded : int
-        Items that went through the backbone and were committed.
+        Items embedded by this run.
     reused : int
-        Items whose stored vector still holds: unchanged, moved or renamed, or committed by another writer.
+        Items whose stored vector is still valid: unchanged, moved, renamed, or committed by another writer.
     failed : int
         Items in the failures table.
     others : int
-        Items that were left to other processes (``shard``); 0 in a run without shards.
+        Items left to other processes (``shard``); 0 without shards.
     gone : int
-        Rows of this source whose items are no longer there; ``pruned`` of them were dropped.
+        Rows of this source whose items no longer exist; ``pruned`` of them were dropped.
     skipped : dict
-        Files left out because their names are not those of images, or of texts, by suffix.
+        Number of files left out because of their type, by suffix.
     counts : dict
-        What happened to texts on the way to the backbone, as numbers; see `remarks`.
+        Counts of the preparation of texts; see `remarks`.
     seconds : float
-        Wall time; ``stages`` has the seconds by stage, summed over threads.
+        Wall time. ``stages`` has the seconds by stage, summed over threads.
     engine : str
-        What ran the network, and in ``engine_reason`` why.
+        The engine that ran the network. ``engine_reason`` says why it was chosen.
     bottleneck : Bottleneck or None
-        Which stage held up the run, and in ``advice`` what would help; None if nothing was embedded.
+        The slowest stage, with advice in ``advice``. None if nothing was embedded.
     """
 
     seen: int = 0

@@ -1,4 +1,4 @@
-"""`EmbeddingTransformer`: images or texts in, features out, as a scikit-learn transformer."""
+"""`EmbeddingTransformer`: a frozen backbone as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -39,40 +39,52 @@ _RUN = RunOptions()
 
 
 class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn images, or texts, into the features of a frozen backbone.
+    """Transform images or texts into the features of a frozen backbone.
 
-    The weights are loaded on first use into a cache of the process, never pickled, and shared by clones.
-    Vectors go through a feature store, looked up by content, so that cross-validation and grid search,
-    over several processes too, embed each item once. A missing or blank text, as tables have them, gets zeros.
+    The weights are loaded on first use, shared by clones of the process, and never pickled. Vectors are looked up by
+    content in a feature store, so that cross-validation and grid search embed each item once, also over several
+    processes. A missing or blank text gets a vector of zeros.
 
     Parameters
     ----------
     backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, decode, offline
-        As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone takes the default
-        backbone of texts.
+        As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone selects the default
+        backbone for texts.
     device, batch_size, threads
         As in `RunOptions`.
     store : str or path-like, optional
-        The feature store to look up and add to. ``"default"`` is one per backbone in the user's cache
-        folder (the environment variable ``EMBEDPIPE_CACHE`` moves it); None keeps nothing.
+        The feature store in which vectors are looked up and kept. ``"default"`` is one store per backbone in the
+        cache folder (environment variable ``EMBEDPIPE_CACHE``). None keeps no vectors.
 
     Attributes
     ----------
     spec_ : BackboneSpec
-        What defines the vectors.
+        The spec of the vectors.
+    n_features_in_ : int
+        Always 1: one column of items.
 
     Examples
     --------
-    >>> model = make_pipeline(EmbeddingTransformer(), LogisticRegression())  # doctest: +SKIP
-    >>> model.fit(paths, y).predict(new_paths)  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from embedpipe import EmbeddingTransformer
+    >>> photos = np.stack([np.full((32, 32, 3), gray, np.uint8) for gray in (0, 40, 210, 250)])
+    >>> embedding = EmbeddingTransformer("torchvision/resnet18", weights="none", store=None)
+    >>> embedding.fit_transform(photos).shape
+    (4, 512)
+    >>> model = make_pipeline(embedding, LogisticRegression()).fit(photos, [0, 0, 1, 1])
+    >>> model.predict(photos).tolist()
+    [0, 0, 1, 1]
 
-    Beside other columns of a table:
+    One column of a table, with the other columns as they are:
 
-    >>> text = EmbeddingTransformer(modality="text")  # doctest: +SKIP
-    >>> ColumnTransformer([("text", text, "body"), ("rest", StandardScaler(), ["age"])])  # doctest: +SKIP
+    >>> from sklearn.compose import make_column_transformer
+    >>> text = EmbeddingTransformer(modality="text")
+    >>> columns = make_column_transformer((text, "body"), ("passthrough", ["age"]))
     """
 
-    #: skrub gives such a transformer each column by itself.
+    #: Tells skrub to pass each column separately.
     __single_column_transformer__ = True
 
     def __init__(
@@ -113,19 +125,19 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.store = store
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Load the backbone, which fixes the number of features; nothing is learned from ``X``.
+        """Load the backbone, which defines the number of features. Nothing is learned from ``X``.
 
         Parameters
         ----------
         X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes; or of texts
-            Or a table or array with one such column. Where the backbone embeds texts, strings are texts and
-            `pathlib.Path` objects are files of them.
+            Or a table or array with one such column. For a backbone of texts, strings are texts and `pathlib.Path`
+            objects are text files.
         y : ignored
 
         Raises
         ------
         UsageError
-            If ``X`` is empty or has several columns, or a parameter is wrong.
+            ``X`` is empty or has several columns, or a parameter is invalid.
         """
         items_of(X)
         self.spec_ = self._load().spec
@@ -138,7 +150,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return self
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
-        """Return the names of the features: ``body_0``, ``body_1``... of a column named ``body``."""
+        """Return the names of the features, such as ``body_0``, ``body_1`` for a column named ``body``."""
         if (column := getattr(self, "_column", None)) is None:
             names: npt.NDArray[np.object_] = super().get_feature_names_out(input_features)
             return names
@@ -147,6 +159,11 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Embed items.
 
+        Parameters
+        ----------
+        X : sequence of n_samples items
+            As in `fit`.
+
         Returns
         -------
         X : float32 array (n_samples, dim)
@@ -154,21 +171,22 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Raises
         ------
         UsageError
-            If items cannot be read or decoded; the message names them and says why.
+            An item cannot be read, decoded or embedded. The message names up to five items and the reasons.
         """
         check_is_fitted(self, "spec_")
         items = items_of(X)
         backbone = self._load()
         if backbone.spec.modality == "image":
             return self._embed(items, backbone)
-        there = np.array([not _is_blank(item) for item in items])
+        has_text = np.array([not _is_blank(item) for item in items])
         X_out = np.zeros((len(items), self._n_features_out), np.float32)
-        if there.any():
-            X_out[there] = self._embed([item for item, whole in zip(items, there, strict=True) if whole], backbone)
+        if has_text.any():
+            texts = [item for item, usable in zip(items, has_text, strict=True) if usable]
+            X_out[has_text] = self._embed(texts, backbone)
         return X_out
 
     def _embed(self, items: list[Any], backbone: Backbone) -> npt.NDArray[np.float32]:
-        """Return the features of items (n, dim), from the store where it has them."""
+        """Return the features of items (n, dim), from the store if it has them."""
         ids = [f"{i:09d}" for i in range(len(items))]
         listing = list_items(items, ids, modality=backbone.spec.modality)
         digests = self._digests(listing)
@@ -178,14 +196,14 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             if path is None:
                 path = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedpipe-"))
             elif "://" not in path:
-                # One process embeds what is missing while the others wait, to find it there.
+                # One process embeds the missing items while the others wait for its results.
                 try:
                     Path(path).parent.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(FileLock(f"{path}.lock"))
                 except OSError as error:
                     raise StoreError(
-                        f"cannot write beside {path!r}, where features are kept: {error}; give another store=, or "
-                        "None, or the environment variable EMBEDPIPE_CACHE"
+                        f"cannot write next to the feature store {path!r}: {error}; give another store=, or "
+                        "None, or set the environment variable EMBEDPIPE_CACHE"
                     ) from error
             store = FeatureStore.create(path, backbone.spec)
             known = _ids_by_content(store, unique)
@@ -240,37 +258,37 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
 
 def items_of(X: Any) -> list[Any]:
-    """Return the items of a sequence, or of the one column of a table or 2-D array."""
+    """Return the items of a sequence, or of the only column of a table or 2-D array."""
     if isinstance(X, str | bytes | Path):
-        raise UsageError(f"X={X!r:.100} is a single item: pass a list of items")
+        raise UsageError(f"X must be a sequence of items, got a single item {X!r:.100}: pass a list")
     if hasattr(X, "columns"):
         if len(X.columns) != 1:
-            raise UsageError(f"X has {len(X.columns)} columns {list(X.columns)}: choose one")
+            raise UsageError(f"X must have one column, got {len(X.columns)}: {list(X.columns)}. Choose one")
         X = X[next(iter(X.columns))]
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if X.shape[1] != 1:
-            raise UsageError(f"X has shape {X.shape}: it must be (n_samples,), (n_samples, 1) or (n_samples, h, w, 3)")
+            raise UsageError(f"X must have shape (n_samples,), (n_samples, 1) or (n_samples, h, w, 3), got {X.shape}")
         X = X[:, 0]
     items = list(X)
     if not items:
-        raise UsageError("X is empty: there is nothing to embed")
+        raise UsageError("X must hold at least one item, got none")
     return items
 
 
 def _is_blank(item: Any) -> bool:
-    """Say whether a cell of a column of texts has none: None, NaN, NA, NaT, or white space."""
+    """Return whether a cell of texts is missing or blank: None, NaN, NA, NaT or white space."""
     return not item.strip() if isinstance(item, str) else is_missing_text(item)
 
 
 def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:
-    """Return content hash -> id for those of ``digests`` that the store has."""
+    """Return content hash -> id for the stored ones of ``digests``."""
     rows = store.refresh().table.read(["id", "content_hash"])
     rows = rows.filter(pc.is_in(rows.column("content_hash"), value_set=pa.array(digests, pa.string())))
     return dict(zip(rows["content_hash"].to_pylist(), rows["id"].to_pylist(), strict=True))
 
 
 def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
-    """Return the stored vectors of these ids, in their order, all layers side by side."""
+    """Return the stored vectors of these ids in their order, with layers joined end to end."""
     rows = store.table.rows(pa.array(ids, pa.string()), ["id", *store.dims])
     place = pc.index_in(pa.array(ids, pa.string()), value_set=rows.column("id").combine_chunks())
     blocks = [matrix(rows.column(name), dim, name) for name, dim in store.dims.items()]
@@ -279,7 +297,7 @@ def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
 
 
 def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
-    """Return some rows of a listing under other ids."""
+    """Return some rows of a listing with other ids."""
     table = listing.table.take(pa.array(rows, pa.int64())).set_column(0, "id", pa.array(ids, pa.string()))
     return Listing(table, "transformer", read=lambda row: listing.read(rows[row]), excerpts=False)
 
@@ -289,10 +307,12 @@ def refuse_items(problems: dict[int, str], listing: Listing) -> None:
     if not problems:
         return
     uris = listing.table.column("uri")
-    lines = [f"  item {row} ({uris[row].as_py() or 'in memory'}): {why}" for row, why in list(problems.items())[:5]]
+    lines = [
+        f"  item {row} ({uris[row].as_py() or 'in memory'}): {reason}" for row, reason in list(problems.items())[:5]
+    ]
     more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise UsageError(
-        f"{len(problems)} of {len(listing)} items cannot be embedded; leave them out or repair them:\n"
+        f"every item of X must be readable, and {len(problems)} of {len(listing)} are not; drop or repair them:\n"
         + "\n".join(lines)
         + more
     )

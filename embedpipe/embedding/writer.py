@@ -1,4 +1,4 @@
-"""The writer thread: collects finished rows and commits them to the store, in bounded atomic steps."""
+"""The writer thread: collects finished rows and commits them to the store in bounded atomic steps."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column
 
-#: A commit is due after this many rows or seconds, but not sooner after the last one than the pause. A kill loses no
-#: more than that, what comes while a commit is made, and one batch each in the backbone and before it: under 2,048 rows
-#: for batches up to 256, or the work of a second.
+#: A commit is due after this many rows or seconds, with at least the pause between commits. A kill loses these rows,
+#: the rows that arrive during a commit, and the two batches in and before the backbone: under 2,048 rows for batches
+#: up to 256, or the work of a second.
 FLUSH_ROWS = 768
 FLUSH_SECONDS = 20.0
 FLUSH_PAUSE = 0.5
 
-#: Messages that may wait while a commit is made, a few tenths of a second, so that the loop does not.
+#: Most messages in the queue, so that the loop need not wait for a commit of a few tenths of a second.
 MOST_WAITING = 16
 
-#: However fast they come, no more rows than this wait for a commit.
+#: Most rows that wait for a commit.
 MOST_ROWS = 1 << 16
 
-#: Columns that are never carried over from another row.
-KEPT_BY_THE_STORE = {field.name for field in KEY_FIELDS}
+#: Columns that are never copied from another row.
+KEY_COLUMNS = {field.name for field in KEY_FIELDS}
 
 
 @dataclass(frozen=True)
 class Embedded:
     """Rows of the listing with new vectors: column -> float32 (n, dim).
 
-    ``counts`` are those of their items, summed; ``texts`` the beginnings of the texts that they were, None of images.
+    ``counts`` are the summed counts of the items. ``texts`` are the beginnings of the texts, None for images.
     """
 
     rows: list[int]
@@ -67,9 +67,9 @@ Message = Embedded | Reused | Failure
 
 
 class RowWriter:
-    """Commits rows from a thread of its own, so that the loop never waits for the disk.
+    """Commits rows from its own thread, so that the loop does not wait for the disk.
 
-    An exception in the thread is raised again by the next `put` or by `close`.
+    The next `put` or `close` raises an exception of the thread again.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class RowWriter:
         self.counts: Counter[str] = Counter()
         self.failed_ids: list[str] = []
         self._store, self._listing, self._note, self._timer = store, listing, note, timer
-        # Vectors are reused from the version that the plan was made on: rows may change places in this very run.
+        # Vectors are reused from the version of the plan, as this run may change ids of rows.
         self._planned = KeyedTable(store.path, store.version)
-        self._said = _what_is_said(listing, store)
+        self._values = _source_values(listing, store)
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._pending: list[Message] = []
         self._error: BaseException | None = None
@@ -93,12 +93,12 @@ class RowWriter:
         self._thread.start()
 
     def put(self, message: Message) -> None:
-        """Hand over finished rows; waits while the writer is behind."""
+        """Add finished rows to the queue, and wait if it is full."""
         self._raise()
         self._queue.put(message)
 
     def close(self) -> None:
-        """Commit what is left and end the thread."""
+        """Commit the remaining rows and end the thread."""
         self._queue.put(None)
         self._thread.join()
         self._raise()
@@ -120,12 +120,12 @@ class RowWriter:
                 self._pending.append(message)
                 count += len(message.rows) if isinstance(message, Embedded) else 1
             since = time.monotonic() - last
-            ripe = count >= FLUSH_ROWS and (since >= FLUSH_PAUSE or count >= MOST_ROWS)
-            if closing or ripe or since >= FLUSH_SECONDS:
+            due = count >= FLUSH_ROWS and (since >= FLUSH_PAUSE or count >= MOST_ROWS)
+            if closing or due or since >= FLUSH_SECONDS:
                 if self._error is None:
                     try:
                         self._flush()
-                    except BaseException as error:  # raised again in the loop's own thread
+                    except BaseException as error:  # raised again in the thread of the loop
                         self._error = error
                 self._pending, last, count = [], time.monotonic(), 0
 
@@ -141,7 +141,7 @@ class RowWriter:
                 unchanged = self._store.write(pa.concat_tables(parts, promote_options="default"), self._note).unchanged
             self._store.failures_table.record(failures, self._listing.root)
         count = sum(len(m.rows) for m in embedded)
-        # Rows that another writer has committed meanwhile, beyond those that were to stay as they are, are reused.
+        # Unchanged rows beyond the reused ones were committed by another writer meanwhile, so they count as reused.
         already = min(count, max(0, unchanged - len(reused)))
         self.embedded += count - already
         self.reused += len(reused) + already
@@ -161,10 +161,10 @@ class RowWriter:
     def _reused_rows(self, messages: list[Reused]) -> pa.Table:
         rows = self._source_rows([m.row for m in messages], [m.hash for m in messages])
         from_ids = pa.array([m.from_id for m in messages])
-        # What was said late belongs to the content where that is known, else to the id.
-        own = pc.equal(from_ids, rows.column("id"))
-        rows = self._fill(rows, pc.if_else(own, from_ids, None), self._store.table)
-        rows = self._fill(rows, pc.if_else(own, None, from_ids), self._planned)
+        # A label that was set later belongs to the content if that is known, else to the id.
+        same_id = pc.equal(from_ids, rows.column("id"))
+        rows = self._fill(rows, pc.if_else(same_id, from_ids, None), self._store.table)
+        rows = self._fill(rows, pc.if_else(same_id, None, from_ids), self._planned)
         stored = self._planned.rows(pc.unique(from_ids), ["id", *self._store.dims])
         place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
         for name in self._store.dims:
@@ -172,13 +172,13 @@ class RowWriter:
         return rows
 
     def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
-        table = take_near(self._said, np.array(rows, np.int64))
+        table = take_near(self._values, np.array(rows, np.int64))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 
     def _fill(self, rows: pa.Table, from_ids: pa.Array, table: KeyedTable) -> pa.Table:
-        """Where the source says nothing (a late label, a column of another source), keep what is stored."""
-        names = [name for name in table.schema.names if name not in KEPT_BY_THE_STORE and name not in self._store.dims]
+        """Keep the stored value where the source has none, such as a label set later or a column of another source."""
+        names = [name for name in table.schema.names if name not in KEY_COLUMNS and name not in self._store.dims]
         stored = table.rows(pc.drop_null(pc.unique(from_ids)), ["id", *names])
         if stored.num_rows == 0:
             return rows
@@ -193,10 +193,10 @@ class RowWriter:
         return rows
 
 
-def _what_is_said(listing: Listing, store: FeatureStore) -> pa.Table:
-    """Return the listing's columns in the store's types; one in which the source says nothing is left out.
+def _source_values(listing: Listing, store: FeatureStore) -> pa.Table:
+    """Return the columns of the listing in the types of the store, without columns of nulls only.
 
-    So a label that comes late has a type of its own. Raises StoreError before anything is embedded in vain.
+    A label that is set later can then have any type. Raises StoreError before anything is embedded.
     """
     table = storable(listing.table)
     empty = [name for name in table.column_names if name != "id" and table.column(name).null_count == table.num_rows]

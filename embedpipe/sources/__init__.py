@@ -1,4 +1,4 @@
-"""What goes in: folders, file lists, tables, tar shards and objects in memory, as listings without payloads.
+"""Sources of items: folders, file lists, tables, tar shards and objects in memory, as listings without payloads.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

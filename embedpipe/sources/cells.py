@@ -1,4 +1,4 @@
-"""Payloads that are cells of a table file: images or texts, read when they are asked for."""
+"""Payloads in the cells of table files: images or texts, read on demand."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from embedpipe.sources.table_files import load_table
 _PARQUET_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
 _TABLE_URI = re.compile(r"table://(?:([^/]*)/)?([^/]*)/(\d+)::(.+)", re.DOTALL)
 
-#: Row groups kept in memory: rows are asked for in order by several threads, so few are in use at a time.
+#: Row groups kept in memory. Several threads read rows in order, so few groups are in use at a time.
 _GROUPS_KEPT = 3
 
 
 def cell_uris(column: str, count: int, location: str) -> pa.ChunkedArray:
-    """Return the URIs of a Parquet file's cells, which `read_cell_uri` opens."""
+    """Return the URIs of the cells of a column of a Parquet file, for `read_cell_uri`."""
     return numbered(f"parquet://{column}/", count, f"::{location}", width=0)
 
 
 def table_cell_uris(column: str, count: int, location: str, names: str | None) -> pa.ChunkedArray:
-    """Return the URIs of the cells of a CSV, TSV or JSON-lines file, which `read_cell_uri` opens.
+    """Return the URIs of the cells of a column of a CSV, TSV or JSON-lines file, for `read_cell_uri`.
 
-    They are ``table://<column>/<row>::<file>``, with ``<names>/`` before the column where the names of
-    the columns were given (`SourceOptions.header`).
+    They are ``table://<column>/<row>::<file>``, with ``<names>/`` before the column if the names of the columns were
+    given (`SourceOptions.header`).
     """
     before = "" if names is None else f"{_escaped(names)}/"
     return numbered(f"table://{before}{_escaped(column)}/", count, f"::{location}", width=0)
 
 
 def read_cell_uri(uri: str, modality: Modality) -> Any:
-    """Read the image or text that is the cell of a table file. Raises ReadError."""
+    """Read the image or text in a cell of a table file. Raises ReadError."""
     if match := _PARQUET_URI.fullmatch(uri):
         column, row, location = match.groups()
         try:
@@ -54,7 +54,7 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
     match = _TABLE_URI.fullmatch(uri)
     if not match:
         raise ReadError(
-            f"{uri!r} is not of the form parquet://<column>/<row>::<file> or table://<column>/<row>::<file>"
+            f"a uri of a cell must be parquet://<column>/<row>::<file> or table://<column>/<row>::<file>, got {uri!r}"
         )
     names, column, row, location = match.groups()
     try:
@@ -68,10 +68,10 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
 def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
     """Return the payload of a cell.
 
-    For a text the string or bytes in it; for an image its bytes, or those of the file at a path relative to
-    ``folder``, or a struct of either as Hugging Face data sets write them.
+    A text is the string or bytes in the cell. An image is the bytes in the cell, the file at a path relative to
+    ``folder``, or a struct of either as in Hugging Face data sets.
 
-    Raises ReadError if the cell is null, a text is empty, or an image's file cannot be read.
+    Raises ReadError if the cell is null, a text is empty, or the file of an image cannot be read.
     """
     if modality == "text":
         if not cell:
@@ -85,9 +85,9 @@ def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
 
 
 class ParquetCells:
-    """Reads cells of one column of a Parquet file, a row group at a time. Safe to use from several threads.
+    """Reads the cells of a column of a Parquet file by row group. Safe to use from several threads.
 
-    ``listed`` is the file's modification time when its rows were listed: another file has others.
+    ``listed`` is the modification time of the file at the time of the listing. A changed file is refused.
     """
 
     def __init__(self, location: str, column: str, modality: Modality, listed: int | None) -> None:
@@ -115,10 +115,10 @@ class ParquetCells:
         if self._file is None:
             file = pq.ParquetFile(open_file(self._location))
             if modified(self._location) != self._listed:
-                raise OSError("it was written anew since its rows were listed: run again")
+                raise OSError("the file has changed since its rows were listed: run again")
             self._file = file
-            about = self._file.metadata
-            sizes = (about.row_group(i).num_rows for i in range(about.num_row_groups))
+            metadata = self._file.metadata
+            sizes = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
             self._starts = [0, *itertools.accumulate(sizes)]
         index = bisect.bisect_right(self._starts, row) - 1
         if index >= len(self._starts) - 1:
@@ -133,13 +133,13 @@ class ParquetCells:
 
 @functools.lru_cache(maxsize=4)
 def _cells(location: str, column: str, modality: Modality, time: int | None) -> ParquetCells:
-    """Keep a few files open; ``time`` lets go of a file that was written anew."""
+    """Keep a few files open. A new ``time`` opens a changed file again."""
     return ParquetCells(location, column, modality, time)
 
 
 @functools.lru_cache(maxsize=4)
 def _column(location: str, column: str, names: str | None, time: int | None) -> pa.ChunkedArray:
-    """Keep a few files' columns; ``time`` lets go of a file that was written anew."""
+    """Keep the columns of a few files. A new ``time`` reads a changed file again."""
     return load_table(location, [column], [column], names).table.column(column)
 
 

@@ -1,4 +1,4 @@
-"""Which column of a table means what."""
+"""Roles of the columns of a table: payload, id, label, split, metadata."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, value_type
 from embedpipe.sources.options import Modality, SourceOptions
 
-#: Where the image or the text is, if the user does not say: the first of these that the table has.
+#: Default names of the column of images or texts. The first name that the table has is taken.
 PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
     "image": ("file_name", "filename", "file", "path", "image", "image_path", "filepath", "uri", "url"),
     "text": ("text", "body", "message", "content", "sentence", "document", "review"),
 }
 
-#: Names that the store needs for itself, like every name that begins with "embedding"; ``text`` for texts only.
+#: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split")
+
+
+_ARTICLE: dict[Modality, str] = {"image": "an", "text": "a"}
 
 
 @dataclass
 class ColumnRoles:
-    """Which column of a table means what. Columns of types that no store holds are in ``left_out``."""
+    """The columns of each role. ``left_out`` has the columns of types that no store holds."""
 
     payload: str
     id: str | None
@@ -33,51 +36,55 @@ class ColumnRoles:
 
 
 def verbatim_columns(options: SourceOptions, modality: Modality) -> list[str]:
-    """Return the columns of CSV and TSV whose values are strings whatever they look like: the ids and payloads."""
+    """Return the columns of a CSV or TSV file that are read as strings: ids and payloads."""
     chosen = options.image if modality == "image" else options.text
     return [name for name in (options.id or "id", chosen, *PAYLOAD_COLUMNS[modality]) if name]
 
 
 def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: Modality) -> ColumnRoles:
-    """Find the role of each column of a table, which messages call ``name``.
+    """Return the role of each column of a table. Error messages call the table ``name``.
 
     Raises
     ------
     SourceError
-        A column is missing or of a type that its role cannot have, or its name is one that the store needs.
+        A column is missing, has a wrong type for its role, or a reserved name.
     """
     payload = options.image if modality == "image" else options.text
     payload = payload or next((column for column in PAYLOAD_COLUMNS[modality] if column in schema.names), None)
     if payload is None:
-        hint = ", or all columns where the file has no header line (--header A,B,...)"
-        hint = "; if it has texts to embed, name their column (--text COLUMN)" if modality == "image" else hint
+        hint = ", or name all columns of a file without a header line (--header A,B,...)"
+        hint = ". To embed texts, name their column (--text COLUMN)" if modality == "image" else hint
         raise SourceError(
-            f"{name!r} has no {modality} column among {_shown(schema)}; name one (--{modality} COLUMN){hint}"
+            f"{name!r} needs {_ARTICLE[modality]} {modality} column, and has {_shown(schema)}: "
+            f"name one (--{modality} COLUMN){hint}"
         )
     wanted = {modality: payload, "id": options.id, "label": options.label, "split": options.split}
     for role, column in wanted.items():
         if column and column not in schema.names:
             raise SourceError(
-                f"{name!r} has no column {column!r} (--{role}){nearest(column, schema.names)}; it has {_shown(schema)}"
+                f"{name!r} has no column {column!r} (--{role}){nearest(column, schema.names) or '.'} "
+                f"Available: {_shown(schema)}"
             )
-    found = {role: wanted[role] or (role if role in schema.names else None) for role in ("id", "label", "split")}
+    chosen = {role: wanted[role] or (role if role in schema.names else None) for role in ("id", "label", "split")}
     _check_payload(schema.field(payload), name, modality)
-    for role, column in found.items():
+    for role, column in chosen.items():
         if column and not is_storable(schema.field(column).type):
             raise SourceError(
-                f"{role} column {column!r} of {name!r} holds {schema.field(column).type}, not plain values"
+                f"{role} column {column!r} of {name!r} must hold plain values, got {schema.field(column).type}"
             )
-    roles = ColumnRoles(payload, found["id"], found["label"], found["split"])
+    roles = ColumnRoles(payload, chosen["id"], chosen["label"], chosen["split"])
     reserved = RESERVED if modality == "image" else (*RESERVED, "text")
     for column in schema:
-        if column.name in {payload, *found.values()}:
+        if column.name in {payload, *chosen.values()}:
             continue
-        # Delta does not tell names apart by letter case.
+        # Column names of Delta are not case-sensitive.
         lower = column.name.lower()
         if lower in reserved or lower.startswith("embedding"):
-            raise SourceError(f"column {column.name!r} of {name!r} has a name that the store needs; rename it")
+            raise SourceError(f"column name {column.name!r} of {name!r} is reserved for the store: rename the column")
         if same := [other for other in roles.metadata if other.lower() == lower]:
-            raise SourceError(f"columns {same[0]!r} and {column.name!r} of {name!r} differ in case only; rename one")
+            raise SourceError(
+                f"columns {same[0]!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
+            )
         if is_storable(column.type):
             roles.metadata.append(column.name)
         else:
@@ -91,12 +98,12 @@ def _check_payload(column: pa.Field, name: str, modality: Modality) -> None:
         return
     if modality == "image" and not has_field(type, "bytes"):
         raise SourceError(
-            f"image column {column.name!r} of {name!r} holds {type}, not paths, bytes or structs with bytes"
+            f"image column {column.name!r} of {name!r} must hold paths, bytes or structs with bytes, got {type}"
         )
     if modality == "text" and not pa.types.is_null(type):
-        raise SourceError(f"text column {column.name!r} of {name!r} holds {type}, not strings or bytes; convert it")
+        raise SourceError(f"text column {column.name!r} of {name!r} must hold strings or bytes, got {type}")
 
 
 def _shown(schema: pa.Schema) -> list[str]:
-    """Return the columns' names, cut short: without a header line, texts stand in their place."""
+    """Return the column names, shortened, as a file without a header line has texts in their place."""
     return [name if len(name) <= 40 else f"{name[:40]}..." for name in schema.names]

@@ -1,4 +1,4 @@
-"""CSV and TSV as they are in the wild: with quotes that quote, quotes that are text, and without a header line."""
+"""Parsing CSV and TSV files, also with unbalanced quotes and without a header line."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ _MAX_BLOCK = 1 << 30
 def parse_csv(
     data: bytes, delimiter: str, columns: Sequence[str] | None, text: Sequence[str], names: str | None
 ) -> tuple[pa.Table, str | None]:
-    """Parse CSV or TSV in UTF-8; return the table, and a remark on its delimiter and quotes if they are remarkable.
+    """Parse CSV or TSV in UTF-8. Return the table, and a remark on an unexpected delimiter or quotes.
 
     Parameters
     ----------
     data : bytes
     delimiter : str
-        One ASCII character. With a tab, quotes may be found to be text: see `_quotes`.
+        One ASCII character. With a tab, quotes may be part of the text: see `_quotes`.
     columns : sequence of str, optional
-        Which columns to return; else all.
+        The columns to return. Default: all.
     text : sequence of str
-        Columns that stay strings, whatever their values look like.
+        Columns to read as strings.
     names : str, optional
-        Names of all columns, separated by commas, where the file has no header line.
+        Names of all columns, separated by commas, for a file without a header line.
 
     Raises
     ------
     SourceError
-        A quote is not closed, or ``names`` are not as many as the columns.
+        A quote is not closed, or the number of ``names`` is not that of the columns.
     pyarrow.ArrowInvalid
         Rows have different numbers of columns.
     """
     if not data.endswith(b"\n"):
-        data += b"\n"  # pyarrow makes nothing of a single line without an end
+        data += b"\n"  # pyarrow returns no rows for a single line without an end
     delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
-    given = None if names is None else [name.strip() for name in names.split(",")]
-    # Where there is no header, pyarrow calls the columns f0, f1...
+    header = None if names is None else [name.strip() for name in names.split(",")]
+    # Without a header line, pyarrow names the columns f0, f1...
     called = {
-        name: name if given is None else f"f{given.index(name)}" for name in text if given is None or name in given
+        name: name if header is None else f"f{header.index(name)}" for name in text if header is None or name in header
     }
-    wanted = None if columns is None or given is not None else list(columns)
+    wanted = None if columns is None or header is not None else list(columns)
     table = pa.csv.read_csv(
         pa.BufferReader(data),
-        read_options=pa.csv.ReadOptions(block_size=block_size(len(data)), autogenerate_column_names=given is not None),
+        read_options=pa.csv.ReadOptions(block_size=block_size(len(data)), autogenerate_column_names=header is not None),
         parse_options=pa.csv.ParseOptions(
             delimiter=delimiter, quote_char='"' if quoting else False, newlines_in_values=quoting
         ),
@@ -58,50 +58,52 @@ def parse_csv(
             column_types={name: pa.string() for name in called.values()}, include_columns=wanted
         ),
     )
-    if given is not None:
-        if table.num_columns != len(given):
-            raise SourceError(f"--header names {len(given)} ({', '.join(given)}), but the file has {table.num_columns}")
-        table = table.rename_columns(given)
+    if header is not None:
+        if table.num_columns != len(header):
+            raise SourceError(
+                f"header must name all {table.num_columns} columns of the file (--header), "
+                f"got {len(header)}: {', '.join(header)}"
+            )
+        table = table.rename_columns(header)
         table = table if columns is None else table.select(list(columns))
     return table, "; ".join(part for part in (note, remark) if part) or None
 
 
 def _delimiter(data: bytes, delimiter: str, names: str | None) -> tuple[str, str | None]:
-    """Return what separates the columns, and a remark if it is not what the file's name says.
+    """Return the delimiter, and a remark if it is not the one of the suffix.
 
-    Spreadsheets write semicolons where the decimal sign is a comma, and some programs tabs, and call it CSV.
+    Spreadsheets write CSV with semicolons where the decimal sign is a comma, and some programs write tabs.
     """
     first = data.partition(b"\n")[0]
     if delimiter != "," or (b"," in first and names is None):
         return delimiter, None
     for other, word in ((";", "semicolons"), ("\t", "tabs")):
         if other.encode() in first and (names is None or first.count(other.encode()) == names.count(",")):
-            return other, f"its columns are separated by {word}"
+            return other, f"columns are separated by {word}"
     return delimiter, None
 
 
 def block_size(size: int) -> int:
-    """Return how much pyarrow parses at once of text of a size in bytes.
+    """Return the block size of pyarrow for a text of ``size`` bytes.
 
-    It guesses types from the first block alone, so a block is as much as may be: all, mostly.
+    pyarrow infers types from the first block only, so a block is the whole text, up to 1 GiB.
     """
     return min(max(size + 1, 1 << 16), _MAX_BLOCK)
 
 
 def _quotes(data: bytes, delimiter: str, quoted_header: bool) -> tuple[bool, str | None]:
-    """Decide whether quotes quote. Return that, and a remark where they may be meant otherwise.
+    """Return whether quotes enclose fields, and a remark if they may be part of the text.
 
-    A quote at the beginning of a field that is text and not quoting swallows all up to the next quote: rows and
-    all. What tells: a quoted field that is not closed, or goes on behind its closing quote; and, if every
-    line has the same number of delimiters anyway, a quoted field that goes over several lines, or quotes
-    inside unquoted fields, which nothing that quotes writes. TSV is then read without quoting, unless its header
-    line is quoted. Commas are too common in texts for that, so CSV is then an error or, where it can be read by the
-    rules, remarked on.
+    A quote that begins a field as part of its text hides everything up to the next quote, line breaks included. Two
+    things reveal this: a quoted field that is not closed or continues after its closing quote; and, if all lines have
+    the same number of delimiters, a quoted field over several lines or a quote inside an unquoted field. TSV is then
+    read without quoting, unless its header line is quoted. Commas are too frequent in texts for that, so CSV is then
+    an error, or gets a remark if it can be parsed by the rules.
 
     Raises
     ------
     SourceError
-        A quoted field is not closed, naming the line.
+        A quoted field is not closed. The message names the line.
     """
     if b'"' not in data:
         return True, None
@@ -113,31 +115,31 @@ def _quotes(data: bytes, delimiter: str, quoted_header: bool) -> tuple[bool, str
     regular = _is_regular(data, delimiter)
     if broken and (delimiter != "\t" or not regular):
         raise SourceError(
-            f"line {line}: a quoted field is not closed, or goes on behind its closing quote; "
-            'close it, and write each quote inside it twice: ""'
+            f"line {line}: a quoted field is not closed, or continues after its closing quote; "
+            'close it, and double each quote inside it: ""'
         )
     if broken:
-        return False, f"read without quoting, for a quote on line {line} is part of the text"
+        return False, f"read without quoting, as a quote on line {line} is part of the text"
     if not regular or quoted_header:
         return True, None
     fields = over_lines = quotes = 0
-    for found in quoted.finditer(data):
-        field = found.group()
+    for match in quoted.finditer(data):
+        field = match.group()
         fields += 1
         quotes += field.count(b'"')
         over_lines += b"\n" in field or b"\r" in field
     bare = fields and quotes < data.count(b'"')
     if delimiter == "\t" and delimiter.encode() in data and (over_lines or bare):
-        return False, "read without quoting, for its quotes are part of the text"
+        return False, "read without quoting, as its quotes are part of the text"
     if over_lines:
         return True, (
-            f"{over_lines} quoted fields go over several lines; if that is wrong, their quotes are part of the text"
+            f"{over_lines} quoted fields span several lines; if that is wrong, their quotes are part of the text"
         )
     return True, None
 
 
 def _is_regular(data: bytes, delimiter: str) -> bool:
-    """Say whether every line has as many delimiters as the first."""
+    """Return whether every line has as many delimiters as the first."""
     counts = (line.group().count(delimiter.encode()) for line in re.finditer(rb"[^\r\n]+", data))
     first = next(counts, 0)
     return all(count == first for count in counts)
@@ -145,7 +147,7 @@ def _is_regular(data: bytes, delimiter: str) -> bool:
 
 @functools.cache
 def _patterns(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Return what matches well-formed data from the beginning on, and what finds quoted fields in such data."""
+    """Return a pattern that matches well-formed data from the start, and one that finds its quoted fields."""
     end = rb"[%b\r\n]" % delimiter.encode()
     other = rb"[^%b\r\n]" % delimiter.encode()
     field = rb'"(?:[^"]++|"")*+"(?=%b|\Z)' % end

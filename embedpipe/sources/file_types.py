@@ -19,33 +19,30 @@ COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix in lower case with its dot, or ``""``."""
+    """Return the suffix in lower case with its dot, or ``""`` if there is none."""
     return posixpath.splitext(name)[1].lower()
 
 
 def is_image_name(name: str) -> bool:
-    """Say whether a file of this name is taken for an image."""
+    """Return whether the suffix of a file name is that of an image."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 
 def is_payload_name(name: str, modality: Modality) -> bool:
-    """Say whether a file of this name is taken for an image, or for a text."""
+    """Return whether the suffix of a file name is that of an image, or of a text."""
     return is_image_name(name) if modality == "image" else suffix_of(name) in TEXT_SUFFIXES
 
 
 def list_suffixes(modality: Modality) -> tuple[str, ...]:
-    """Return the suffixes of files that list others, one a line: a ``.txt`` file may itself be the text."""
+    """Return the suffixes of file lists. For texts, a ``.txt`` file is a text and not a list."""
     return (".txt", ".lst") if modality == "image" else (".lst",)
 
 
 class EmailBytes(bytes):
-    """The bytes of an e-mail message as it is sent (RFC 822): headers, a blank line, the body."""
+    """The bytes of an e-mail message (RFC 822): headers, a blank line, the body."""
 
 
 def read_payload(location: str, modality: Modality) -> bytes:
-    """Read a file as what its name and the modality make it: the bytes of an image, of a text, or an e-mail.
-
-    Raises ReadError.
-    """
+    """Read the bytes of an image, text or e-mail, by suffix and modality. Raises ReadError."""
     data = read_bytes(location)
     return EmailBytes(data) if modality == "text" and suffix_of(split_location(location)[1]) == EMAIL_SUFFIX else data

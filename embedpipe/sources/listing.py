@@ -1,7 +1,7 @@
-"""What every source gives: a columnar listing of its items, and a way to read one of them.
+"""The listing of a source: a table of its items, and a function that reads the payload of one of them.
 
-A listing is an Arrow table, so a million items cost about 150 bytes each and no Python objects;
-payloads are read one at a time, when the embedding loop asks.
+A listing is an Arrow table without Python objects, with about 150 bytes per item. The embedding loop reads payloads
+one at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from embedpipe.errors import DuplicateIdError, Failure
 
 #: Columns that every listing has, in this order; metadata columns follow. ``label`` may have any scalar type.
-#: ``source_size`` is in bytes and ``source_modified`` in nanoseconds since the epoch; null where unknown.
+#: ``source_size`` is in bytes and ``source_modified`` in nanoseconds since the epoch; null if unknown.
 COLUMNS = ("id", "uri", "source_size", "source_modified", "label", "split")
 
 #: Lower-case name of a folder or value of a split column -> the split.
@@ -32,7 +32,7 @@ SPLITS = {
     "testing": "test",
 }
 
-#: Rows of one chunk of a listing's table.
+#: Rows per chunk of the table of a listing.
 CHUNK_ROWS = 16_384
 
 SCHEMA = pa.schema([(name, pa.int64() if name.startswith("source_") else pa.string()) for name in COLUMNS])
@@ -47,18 +47,18 @@ class Listing:
     table : pyarrow.Table
         The columns of `COLUMNS`, then metadata. ``id`` is unique and not null.
     root : str
-        Which source this is, always the same for the same folder, table or shards: pruning and
-        collisions are decided per root.
+        Name of the source, the same for the same folder, table or shards. Pruning and id collisions are decided
+        per root.
     read : callable
-        ``read(row)`` returns the payload of that row: encoded bytes, a text, or an object for in-memory sources.
-        Safe to call from several threads. Raises ReadError.
+        ``read(row)`` returns the payload of a row: encoded bytes, a text, or an object of a source in memory. It can
+        be called from several threads. Raises ReadError.
     failures : tuple of Failure
-        Items that could not even be listed (an unreadable folder, a torn archive, a row without an id).
+        Items that could not be listed: an unreadable folder, a truncated archive, a row without an id.
     skipped : dict
-        What was left out, and how often: files of other kinds, by suffix; ``"hidden"`` ones;
-        table columns that no store can hold. Said to the user.
+        Number of things left out: files of other types by suffix, ``"hidden"`` files, table columns that no store
+        can hold. Shown to the user.
     notes : tuple of str
-        How the source was understood where that had to be found out, such as its encoding. Said to the user.
+        Detected properties of the source, such as its encoding. Shown to the user.
     excerpts : bool
         Whether a store keeps the beginning of each text.
     """
@@ -76,10 +76,10 @@ class Listing:
 
 
 class ListingBuilder:
-    """Collects a listing's table row by row, holding at most `CHUNK_ROWS` of them as Python objects.
+    """Builds the table of a listing row by row, with at most `CHUNK_ROWS` rows as Python objects.
 
-    Metadata columns appear as rows bring them. A column with values of different types becomes strings,
-    except that integers among floats become floats.
+    A metadata column is added with the first row that has it. A column of mixed types becomes strings, except that
+    integers among floats become floats.
     """
 
     def __init__(self) -> None:
@@ -104,17 +104,18 @@ class ListingBuilder:
             self._flush()
 
     def finish(self) -> pa.Table:
-        """Return the table of all items added."""
+        """Return the table of all added items."""
         self._flush()
         types: dict[str, set[pa.DataType]] = {}
         for chunk in self._chunks:
             for column in chunk.schema:
                 types.setdefault(column.name, set()).add(column.type)
-        schema = pa.schema([(name, _common(seen)) for name, seen in types.items()])
-        whole = [
-            pa.table([_as(c, f) for f in schema], schema=schema) if c.schema != schema else c for c in self._chunks
+        schema = pa.schema([(name, _common_type(seen)) for name, seen in types.items()])
+        chunks = [
+            pa.table([_column_as(c, f) for f in schema], schema=schema) if c.schema != schema else c
+            for c in self._chunks
         ]
-        return pa.concat_tables(whole)
+        return pa.concat_tables(chunks)
 
     def _flush(self) -> None:
         if not self._rows and self._chunks:
@@ -128,7 +129,7 @@ class ListingBuilder:
 
 
 def in_chunks(count: int, make: Callable[[int], Any], type: pa.DataType) -> pa.ChunkedArray:
-    """Return the column of ``make(row)`` for each row, holding one chunk of Python objects at a time."""
+    """Return the column of ``make(row)`` for each row, with one chunk of Python objects at a time."""
     return pa.chunked_array(
         [
             pa.array([make(row) for row in range(start, min(start + CHUNK_ROWS, count))], type)
@@ -139,7 +140,7 @@ def in_chunks(count: int, make: Callable[[int], Any], type: pa.DataType) -> pa.C
 
 
 def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.ChunkedArray:
-    """Return the strings ``before`` + row + ``after`` for each row, its number padded with zeros to ``width``."""
+    """Return the strings ``before`` + row + ``after``, with the row number padded with zeros to ``width``."""
     chunks = []
     for start in range(0, count, CHUNK_ROWS):
         rows = pa.array(np.arange(start, min(start + CHUNK_ROWS, count)))
@@ -149,9 +150,9 @@ def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.Chu
 
 
 def check_unique(table: pa.Table, root: str) -> None:
-    """Raise DuplicateIdError, naming up to three ids, if two rows have the same id."""
+    """Raise DuplicateIdError, naming up to three ids, if an id occurs twice."""
     ids = table.column("id")
-    if pc.all(pc.less(ids[:-1], ids[1:])).as_py():  # in order, as files mostly are: no need for a table of all ids
+    if pc.all(pc.less(ids[:-1], ids[1:])).as_py():  # sorted, as files mostly are
         return
     if pc.count_distinct(ids).as_py() == len(ids):
         return
@@ -159,8 +160,8 @@ def check_unique(table: pa.Table, root: str) -> None:
     twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
     names = ", ".join(repr(id) for id in pc.struct_field(twice, "values")[:3].to_pylist())
     raise DuplicateIdError(
-        f"{len(twice)} ids of {root!r} are there more than once: {names}{', ...' if len(twice) > 3 else ''}; "
-        "leave the repeated items out, or name a column with unique ids (--id)"
+        f"ids of {root!r} must be unique, and {len(twice)} occur more than once: "
+        f"{names}{', ...' if len(twice) > 3 else ''}; drop the repeated items, or name a column with unique ids (--id)"
     )
 
 
@@ -171,14 +172,14 @@ def _infer(values: list[Any]) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def _common(types: set[pa.DataType]) -> pa.DataType:
+def _common_type(types: set[pa.DataType]) -> pa.DataType:
     types = types - {pa.null()} or {pa.string()}
     if len(types) == 1:
         return next(iter(types))
     return pa.float64() if types == {pa.int64(), pa.float64()} else pa.string()
 
 
-def _as(chunk: pa.Table, wanted: pa.Field) -> Any:
+def _column_as(chunk: pa.Table, wanted: pa.Field) -> Any:
     if wanted.name not in chunk.column_names:
         return pa.nulls(chunk.num_rows, wanted.type)
     return chunk.column(wanted.name).cast(wanted.type)

@@ -1,4 +1,4 @@
-"""Where bytes are: local paths by the operating system, URLs by pyarrow's or fsspec's filesystems."""
+"""Local paths and URLs, read through the operating system, pyarrow or fsspec."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import pyarrow.fs as pafs
 
 from embedpipe.errors import ReadError, SourceError
 
-#: Schemes that pyarrow reads by itself, with options as the URL's query: ``?endpoint_override=...&scheme=http``.
+#: Schemes read by pyarrow, with options in the query of the URL: ``?endpoint_override=...&scheme=http``.
 PYARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _QUERY = re.compile(r"\?(?:[a-z_]+=[^?/&]*)(?:&[a-z_]+=[^?/&]*)*$", re.ASCII)
-# Not to wait for the other end of a named pipe.
+# O_NONBLOCK keeps the open of a named pipe from waiting for its other end.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_url(text: str) -> bool:
-    """Say whether ``text`` is a URL and not a local path."""
+    """Return whether ``text`` is a URL and not a local path."""
     return _URL.match(text) is not None
 
 
 def local_path(location: str) -> str | None:
-    """Return the path of a local path or ``file://`` URL; None for other URLs."""
+    """Return the path of a local path or ``file://`` URL, and None for other URLs."""
     if not is_url(location):
         return location
     scheme, _, rest = location.partition("://")
@@ -41,12 +41,12 @@ def local_path(location: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Return a file name as valid Unicode: bytes that are not UTF-8 become backslash escapes."""
+    """Return a file name as valid Unicode, with backslash escapes for bytes that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def local_uri(path: str) -> str:
-    """Return an absolute path as it is, or percent-encoded as a ``file://`` URL if it is not valid UTF-8."""
+    """Return an absolute path unchanged, or as a percent-encoded ``file://`` URL if it is not valid UTF-8."""
     return path if printable(path) == path else Path(path).as_uri()
 
 
@@ -54,14 +54,14 @@ def absolute(location: str) -> str:
     """Return a URL without trailing slash, or an absolute local path."""
     path = local_path(location)
     if path is not None:
-        # After a symbolic link, ".." is the folder of what it points to.
+        # After a symbolic link, ".." is the parent of the target of the link.
         return os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(Path(path).absolute())
     body, query = _split_query(location)
     return body.rstrip("/") + query
 
 
 def join(folder: str, name: str) -> str:
-    """Return the URI of ``name``, which may be absolute or a URL itself, seen from an absolute ``folder``."""
+    """Return the URI of ``name``, relative to an absolute ``folder`` unless it is absolute or a URL."""
     if is_url(name):
         path = local_path(name)
         return name if path is None else local_uri(absolute(path))
@@ -81,13 +81,13 @@ def split_location(location: str) -> tuple[str, str]:
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     """Return the filesystem of a local path or URL, and the path within it.
 
-    Filesystems are kept per scheme, bucket and query, so a connection is made once. S3 servers are found
-    by ``AWS_ENDPOINT_URL`` in the environment or the URL's own ``?endpoint_override=...&scheme=http``.
+    Filesystems are cached per scheme, bucket and query. The server of S3 comes from ``AWS_ENDPOINT_URL`` in the
+    environment or ``?endpoint_override=...&scheme=http`` in the URL.
 
     Raises
     ------
     SourceError
-        No installed filesystem knows the scheme, or it cannot connect.
+        No installed filesystem knows the scheme, or the connection fails.
     """
     path = local_path(location)
     if path is not None:
@@ -112,7 +112,7 @@ def open_file(location: str) -> Any:
 
 
 def read_bytes(location: str) -> bytes:
-    """Return the contents of a file. Raises ReadError saying why where it cannot be read."""
+    """Return the contents of a file. Raises ReadError with the reason if it cannot be read."""
     path = local_path(location)
     try:
         if path is not None:
@@ -123,13 +123,13 @@ def read_bytes(location: str) -> bytes:
     except ReadError:
         raise
     except Exception as error:
-        spaces = " " in location and isinstance(error, FileNotFoundError)
-        hint = "; if it is a text and no path, say modality='text'" if spaces else ""
+        may_be_text = " " in location and isinstance(error, FileNotFoundError)
+        hint = "; if it is a text and not a path, pass modality='text'" if may_be_text else ""
         raise ReadError(f"cannot read {printable(location)}: {_reason(error)}{hint}") from error
 
 
 def read_range(location: str, offset: int, size: int) -> bytes:
-    """Return ``size`` bytes from ``offset`` on. Raises ReadError, for a file that is too short as well."""
+    """Return ``size`` bytes from ``offset``. Raises ReadError, also for a file that is too short."""
     try:
         with open_file(location) as file:
             data = bytes(file.read_at(size, offset))
@@ -141,7 +141,7 @@ def read_range(location: str, offset: int, size: int) -> bytes:
 
 
 def size_and_time(location: str) -> tuple[int | None, int | None]:
-    """Return bytes and modification time (ns since the epoch) of a local file; nulls where not known cheaply."""
+    """Return size in bytes and modification time (ns since the epoch) of a local file, else None for both."""
     path = local_path(location)
     if path is None:
         return None, None
@@ -153,7 +153,7 @@ def size_and_time(location: str) -> tuple[int | None, int | None]:
 
 
 def modified(location: str) -> int | None:
-    """Return the modification time of a local or remote file in ns since the epoch, where it is known."""
+    """Return the modification time of a local or remote file in ns since the epoch; None if unknown."""
     if local_path(location) is not None:
         return size_and_time(location)[1]
     remote, path = filesystem(location)
@@ -162,7 +162,7 @@ def modified(location: str) -> int | None:
 
 
 def exists(location: str) -> bool:
-    """Say whether there is a file or folder; True where the server cannot be asked."""
+    """Return whether there is a file or folder. True if the server does not answer."""
     path = local_path(location)
     if path is not None:
         return Path(path).exists()
@@ -180,7 +180,7 @@ def _pyarrow_filesystem(scheme: str, bucket: str, query: str) -> tuple[pafs.File
 
 
 def _split_query(location: str) -> tuple[str, str]:
-    """Split off the options that pyarrow takes; in other URLs, ``?`` belongs to the name."""
+    """Split off the options of pyarrow. In other URLs, ``?`` belongs to the name."""
     scheme = location.partition("://")[0].lower()
     match = _QUERY.search(location) if scheme in PYARROW_SCHEMES else None
     return (location[: match.start()], match.group()) if match else (location, "")
@@ -195,12 +195,12 @@ def _read_local(path: str) -> bytes:
 
 
 def describe_mode(mode: int) -> str:
-    """Say in words what kind of thing a file mode belongs to."""
+    """Return a name for the kind of file of a file mode."""
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
     return next((words for test, words in kinds if test(mode)), "a device")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "there is no such file (never there, moved or deleted)"
+        return "no such file (it may have been moved or deleted)"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

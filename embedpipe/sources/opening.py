@@ -1,4 +1,4 @@
-"""One door to every kind of source, chosen by what is given."""
+"""`open_source`: the listing of any kind of source, and reading one payload by its URI."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
     Parameters
     ----------
     source : str, path-like, table or sequence
-        A folder; a single file; a file of paths (``.lst``, for images ``.txt`` too); a ``.csv``, ``.tsv``,
-        ``.parquet``, ``.jsonl`` or ``.ndjson`` table; for images ``.tar`` shards (``shards/*.tar``,
-        ``train-{000..012}.tar``); each local or by URL. Or a pyarrow, pandas or polars table, or a sequence or
-        Series: see `list_items`. One ``str`` by itself is a path; one text goes into a list.
+        A path or URL of a folder; of a single file; of a file of paths (``.lst``, for images also ``.txt``); of a
+        ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.ndjson`` table; for images of ``.tar`` shards
+        (``shards/*.tar``, ``train-{000..012}.tar``). Or a pyarrow, pandas or polars table, or a sequence or Series
+        (see `list_items`). A ``str`` is a path; a single text must be in a list.
     options : SourceOptions
-        Which columns of a table mean what, and what to put before the ids.
+        Roles of the columns of a table, and a prefix for the ids.
     modality : str
-        ``"image"`` or ``"text"``: what the backbone takes.
+        ``"image"`` or ``"text"``, as the backbone takes it.
 
     Raises
     ------
     SourceError
-        There is no such source, or it cannot be listed; the message says what to give instead.
+        The source does not exist or cannot be listed.
     DuplicateIdError
-        Two items have one id.
+        Two items have the same id.
     """
     _refuse_the_other_modality(options, modality)
     listing = _list(source, options, modality)
     if options.prefix:
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
     if not listing.table.num_rows and not listing.failures:
-        raise SourceError(f"{listing.root!r} has no items: there is nothing to embed")
+        raise SourceError(f"a source must have at least one item, and {listing.root!r} has none")
     check_unique(listing.table, listing.root)
     return listing
 
 
 def read_uri(uri: str, modality: Modality = "image") -> Any:
-    """Read the payload that a listing's ``uri`` names: bytes, or a string for a text in a table. Raises ReadError."""
+    """Read the payload of a ``uri`` of a listing: bytes, or a string for a text in a table. Raises ReadError."""
     if uri.startswith("tar://"):
         return read_member_uri(uri)
     if uri.startswith(("parquet://", "table://")):
@@ -76,7 +76,7 @@ def read_uri(uri: str, modality: Modality = "image") -> Any:
 
 
 def root_exists(root: str) -> bool:
-    """Say whether a listing's ``root`` is still there; True where that cannot be found out."""
+    """Return whether the root of a listing still exists. True if that cannot be determined."""
     if root == ROOT or exists(root):
         return True
     if suffix_of(split_location(root)[1]) != TAR_SUFFIX:
@@ -87,25 +87,25 @@ def root_exists(root: str) -> bool:
         return False
 
 
-def same_root(one: str, other: str) -> bool:
-    """Say whether two roots are one folder or file, by way of a symbolic link."""
-    paths = [local_path(root) for root in (one, other)]
-    return one == other or (None not in paths and os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1])))
+def same_root(first: str, second: str) -> bool:
+    """Return whether two roots are the same folder or file, also through symbolic links."""
+    paths = [local_path(root) for root in (first, second)]
+    return first == second or (None not in paths and os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1])))
 
 
 def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
     other: Modality = "text" if modality == "image" else "image"
     if column := getattr(options, other):
         raise SourceError(
-            f"--{other} {column!r} is for backbones that take {other}s, and this one takes {modality}s: "
-            f"give --{modality}, or a backbone for {other}s"
+            f"{other}={column!r} (--{other}) needs a backbone for {other}s, and this backbone takes {modality}s: "
+            f"give --{modality}, or another backbone"
         )
 
 
 def _list(source: Any, options: SourceOptions, modality: Modality) -> Listing:
     if isinstance(source, str | os.PathLike):
         return _list_location(os.fsdecode(source), options, modality)
-    # A Series or column exports an Arrow stream too, but has one type where a table has many.
+    # A Series or Arrow column exports a stream too, but has a single type.
     is_column = isinstance(source, pa.ChunkedArray) or hasattr(type(source), "dtype")
     if hasattr(source, "__arrow_c_stream__") and not is_column:
         return list_frame(source, options, modality)
@@ -119,9 +119,11 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     if path is not None and Path(path).is_dir():
         return list_folder(location, modality)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
-        raise SourceError(f"{text!r}: texts are not read from tar files: unpack it to a folder, or make it a table")
+        raise SourceError(
+            f"texts cannot be read from a tar file, got {text!r}: unpack it to a folder, or write a table"
+        )
     if name.endswith(COMPRESSED_TAR_SUFFIXES):
-        raise SourceError(f"{text!r} is compressed, so its images cannot be read one by one: decompress it to .tar")
+        raise SourceError(f"tar files must not be compressed, got {text!r}: decompress it to .tar")
     suffix = suffix_of(name)
     if suffix == TAR_SUFFIX:
         return list_shards(text)
@@ -136,17 +138,17 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     if path is None:
         return list_folder(location, modality)
     known = (*TABLE_SUFFIXES, *list_suffixes(modality), *((TAR_SUFFIX,) if modality == "image" else TEXT_SUFFIXES))
-    one = "an image, or a file" if modality == "image" else "or a file"
-    raise SourceError(f"{text!r} is no source: give a folder, {one} of a kind among {', '.join(known)}")
+    kinds = "a folder, an image, or a file" if modality == "image" else "a folder, or a file"
+    raise SourceError(f"a source must be {kinds} with a suffix in {', '.join(known)}, got {text!r}")
 
 
 def _missing(text: str, location: str) -> str:
     if any(sign in text for sign in "*{"):
-        return f"{text!r} is not there; patterns are for .tar shards only: give the folder"
+        return f"patterns are for .tar shards only, got {text!r}: give the folder"
     folder, name = split_location(location)
-    known = Path(folder).is_dir() and not is_url(location)
-    beside = [path.name for path in Path(folder).iterdir()] if known else []
-    hint = nearest(name, beside) or ("; to embed it as a text, put it in a list" if " " in text else "")
+    is_listable = Path(folder).is_dir() and not is_url(location)
+    names = [path.name for path in Path(folder).iterdir()] if is_listable else []
+    hint = nearest(name, names) or ("; to embed it as a text, put it in a list" if " " in text else "")
     return f"there is no file or folder {text!r}{hint}"
 
 

@@ -1,34 +1,30 @@
-"""How a source is read: the options that the command line and the Python functions share."""
+"""Options of a source, shared by the command line and the Python functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: What a payload is. The backbone of a run decides which it wants.
+#: The kind of a payload. The backbone decides which kind a run takes.
 Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """Which columns of a table mean what, and what to put before the ids.
+    """Roles of the columns of a table, and a prefix for the ids.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
     prefix: str = field(
-        default="", metadata={"help": "Put PREFIX/ before every id, so that several roots can share a store."}
+        default="", metadata={"help": "Add PREFIX/ to every id, so that several sources can share a store."}
     )
-    image: str | None = field(
-        default=None, metadata={"help": "Table column with an image path or URL, or the image's bytes."}
-    )
+    image: str | None = field(default=None, metadata={"help": "Table column with the path, URL or bytes of an image."})
     text: str | None = field(default=None, metadata={"help": "Table column with the text to embed."})
-    id: str | None = field(
-        default=None, metadata={"help": "Table column with a unique id; the path where none is given."}
-    )
-    label: str | None = field(default=None, metadata={"help": "Table column to carry as label."})
-    split: str | None = field(default=None, metadata={"help": "Table column to carry as split."})
+    id: str | None = field(default=None, metadata={"help": "Table column with a unique id. Default: the path."})
+    label: str | None = field(default=None, metadata={"help": "Table column to store as label."})
+    split: str | None = field(default=None, metadata={"help": "Table column to store as split."})
     header: str | None = field(
         default=None,
-        metadata={"help": "Names of the columns of a CSV or TSV file without a header line, separated by commas."},
+        metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},
     )

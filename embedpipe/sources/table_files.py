@@ -18,60 +18,60 @@ from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.locations import absolute, open_file, split_location
 
-#: Lines of JSON with fewer brackets than this are not looked at more closely.
-_DEEPEST = 500
+#: Number of brackets in a line of JSON above which its depth is checked.
+_MANY_BRACKETS = 500
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class Loaded(NamedTuple):
-    """A table that was read, and what the user should hear about how."""
+    """A table, and remarks on how it was read for the user."""
 
     table: pa.Table
     notes: tuple[str, ...] = ()
 
 
 def read_table(path: str, columns: Sequence[str] | None = None, text: Sequence[str] = ("id",)) -> pa.Table:
-    """Read a table file whole: the table of `load_table`."""
+    """Read a whole table file. See `load_table`."""
     return load_table(path, columns, text).table
 
 
 def load_table(
     path: str, columns: Sequence[str] | None = None, text: Sequence[str] = ("id",), names: str | None = None
 ) -> Loaded:
-    """Read a table file whole.
+    """Read a whole table file.
 
     Parameters
     ----------
     path : str
-        Local path or URL, of a suffix in `TABLE_SUFFIXES`.
+        Local path or URL with a suffix in `TABLE_SUFFIXES`.
     columns : sequence of str, optional
-        Which columns to read; a struct's field in a Parquet file is ``"name.field"``.
+        The columns to read. A field of a struct in a Parquet file is ``"name.field"``.
     text : sequence of str
-        Columns of CSV, TSV and JSON lines that stay strings, so that an id of ``007`` keeps its zeros.
+        Columns of CSV, TSV and JSON lines that are read as strings, so that the id ``007`` keeps its zeros.
     names : str, optional
-        The names of all columns of a CSV or TSV file that has no header line, separated by commas.
+        The names of all columns of a CSV or TSV file without a header line, separated by commas.
 
     Returns
     -------
     Loaded
-        Columns keep their types. Empty cells of CSV and TSV are null, in string columns too. A CSV or TSV file
-        that is not UTF-8 is read in the encoding that is detected, and a TSV file whose quotes belong to its
-        texts is read without quoting: both are in the notes.
+        Columns keep their types. Empty cells of CSV and TSV are null, also in string columns. A CSV or TSV file
+        that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts is read
+        without quoting. Both are reported in the notes.
 
     Raises
     ------
     SourceError
-        The file cannot be read, a quote in it is not closed, or two columns have one name.
+        The file cannot be read, a quote is not closed, or two columns have the same name.
     MissingExtraError
-        A CSV or TSV file is not UTF-8, and what detects other encodings is not installed.
+        A CSV or TSV file is not UTF-8, and charset-normalizer is not installed.
     """
     location = absolute(path)
     suffix = suffix_of(split_location(location)[1])
     if suffix not in TABLE_SUFFIXES:
-        raise SourceError(f"{path!r} is no table: its suffix must be one of {', '.join(TABLE_SUFFIXES)}")
+        raise SourceError(f"the suffix of a table must be one of {', '.join(TABLE_SUFFIXES)}, got {path!r}")
     if names is not None and suffix not in _DELIMITERS:
-        raise SourceError(f"--header is for CSV and TSV files; the columns of {path!r} have names")
+        raise SourceError(f"header (--header) is for CSV and TSV files, and the columns of {path!r} have names")
     try:
         with open_file(location) as file:
             if suffix == ".parquet":
@@ -89,14 +89,16 @@ def load_table(
 
 
 def refuse_doubled_names(schema: pa.Schema, name: str) -> None:
-    """Raise SourceError if two columns have one name."""
+    """Raise SourceError if two columns have the same name."""
     names = schema.names
     if doubled := sorted({column for column in names if names.count(column) > 1}):
-        raise SourceError(f"{name!r} has several columns named {doubled[0]!r}; rename them")
+        raise SourceError(
+            f"column names of {name!r} must be unique, and {doubled[0]!r} occurs more than once: rename it"
+        )
 
 
 def empty_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a string column with null for each empty string."""
+    """Return a string column with null in place of empty strings."""
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
@@ -108,7 +110,7 @@ def _read_csv(
     for i, field in enumerate(table.schema):
         if field.type == pa.string():
             table = table.set_column(i, field, empty_to_null(table.column(i)))
-    notes = [f"read {name} as {encoding} (detected)"] if encoding else []
+    notes = [f"{name}: read in the detected encoding {encoding}"] if encoding else []
     return Loaded(table, (*notes, f"{name}: {remark}") if remark else tuple(notes))
 
 
@@ -118,7 +120,7 @@ def _read_json(data: bytes, columns: Sequence[str] | None, text: Sequence[str]) 
     data = data.removeprefix(b"\xef\xbb\xbf")
     read = pa.json.ReadOptions(block_size=block_size(len(data)))
     table = pa.json.read_json(pa.BufferReader(data), read)
-    # Strings that all look like dates become times, and would not come back as they were written.
+    # pyarrow turns strings that look like dates into times, which changes how they are written.
     dates = [
         (name, pa.string())
         for name in text
@@ -130,12 +132,12 @@ def _read_json(data: bytes, columns: Sequence[str] | None, text: Sequence[str]) 
 
 
 def _refuse_deep(data: bytes) -> None:
-    """Raise SourceError for a line that is nested so deeply that pyarrow's parser would overflow the stack."""
+    """Raise SourceError for a line nested so deeply that the parser of pyarrow would overflow the stack."""
     for number, line in enumerate(io.BytesIO(data), 1):
-        if line.count(b"[") + line.count(b"{") > _DEEPEST:
+        if line.count(b"[") + line.count(b"{") > _MANY_BRACKETS:
             try:
                 json.loads(line)
             except RecursionError as error:
                 raise SourceError(f"line {number} is nested too deeply") from error
             except ValueError:
-                pass  # pyarrow's to say
+                pass  # pyarrow reports it

@@ -1,4 +1,4 @@
-"""Decoding: every odd but good picture becomes RGB, every broken one a DecodeError that says why."""
+"""`decode_image`: odd images become RGB, broken ones raise DecodeError with a reason."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from embedpipe.errors import DecodeError
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_odd_picture_is_decoded(name: str) -> None:
+def test_odd_image_is_decoded(name: str) -> None:
     image = decode_image(GOOD[name]())
     assert image.mode == "RGB"
     assert min(image.size) > 0
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_picture_says_why(name: str) -> None:
+def test_broken_image_is_refused(name: str) -> None:
     with pytest.raises(DecodeError) as raised:
         decode_image(BROKEN[name]())
     assert len(str(raised.value)) > 10 or name == "empty.jpg"
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "reason"),
     [
         ("empty.jpg", "empty"),
         ("truncated-half.jpg", "truncated"),
@@ -48,13 +48,13 @@ def test_broken_picture_says_why(name: str) -> None:
         ("not-a-number.tif", "NaN"),
     ],
 )
-def test_reason_in_plain_words(name: str, words: str) -> None:
-    with pytest.raises(DecodeError, match=words):
+def test_reason_is_described(name: str, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
         decode_image(BROKEN[name]())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(orientation: int) -> None:
+def test_orientations_are_turned_upright(orientation: int) -> None:
     upright = np.asarray(decode_image(oriented(1)))
     turns = {
         1: upright,
@@ -69,13 +69,13 @@ def test_every_orientation_is_turned_upright(orientation: int) -> None:
     np.testing.assert_array_equal(np.asarray(decode_image(oriented(orientation))), turns[orientation])
 
 
-def test_tiff_is_turned_once() -> None:
+def test_tiff_is_rotated_once() -> None:
     plain = np.asarray(decode_image(encode(picture(), "TIFF")))
     turned = np.asarray(decode_image(encode(picture(), "TIFF", tiffinfo={274: 6})))
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
 
 
-def test_orientation_outside_the_standard_is_ignored() -> None:
+def test_invalid_orientation_is_ignored() -> None:
     np.testing.assert_array_equal(np.asarray(decode_image(oriented(77))), np.asarray(decode_image(oriented(1))))
 
 
@@ -86,7 +86,7 @@ def pixel(payload: object, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa"])
-def test_transparent_is_white(mode: str) -> None:
+def test_transparency_becomes_white(mode: str) -> None:
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     # Pillow's way from LA to PA makes it opaque; the one through a palette of its own does not.
     step = {"PA": image.quantize(2), "La": image.convert("LA")}.get(mode, image)
@@ -94,11 +94,11 @@ def test_transparent_is_white(mode: str) -> None:
     assert pixel(image) == (255, 255, 255)
 
 
-def test_half_transparent_is_half_white() -> None:
+def test_half_transparency_becomes_half_white() -> None:
     assert pixel(Image.new("RGBA", (2, 2), (0, 0, 0, 128))) == (127, 127, 127)
 
 
-def test_transparent_palette_entry_and_colour_key_are_white() -> None:
+def test_transparent_palette_and_colour_key_become_white() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([9, 9, 9, 200, 0, 0])
     palette.putpixel((1, 0), 1)
@@ -108,7 +108,7 @@ def test_transparent_palette_entry_and_colour_key_are_white() -> None:
 
 
 @given(value=st.integers(0, 65535))
-def test_sixteen_bits_are_scaled_with_rounding(value: int) -> None:
+def test_16_bit_values_are_scaled_with_rounding(value: int) -> None:
     expected = round(value * 255 / 65535)
     array = np.full((2, 2), value, np.uint16)
     assert pixel(encode(Image.fromarray(array), "PNG")) == (expected,) * 3
@@ -122,13 +122,13 @@ def test_sixteen_bits_are_scaled_with_rounding(value: int) -> None:
     [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.4, 300.0], [0, 100, 255]), ([-5.0, 0.4, 1.0], [0, 0, 1])],
     ids=["unit range", "grey levels", "beyond"],
 )
-def test_floats(values: list[float], expected: list[int]) -> None:
+def test_floats_are_scaled_and_clipped(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], np.float32))
     assert [pixel(image, (x, 0))[0] for x in range(3)] == expected
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_floats_that_are_not_finite(value: float) -> None:
+def test_non_finite_floats_are_refused(value: float) -> None:
     with pytest.raises(DecodeError, match="NaN or infinite"):
         decode_image(Image.fromarray(np.full((2, 2), value, np.float32)))
 
@@ -139,11 +139,11 @@ def test_other_modes_keep_their_colours(mode: str) -> None:
     assert np.abs(np.array(pixel(grey)) - 255).max() <= 2
 
 
-def test_lab_white_is_white() -> None:
+def test_lab_white_becomes_white() -> None:
     assert np.abs(np.array(pixel(Image.new("LAB", (4, 4), (255, 128, 128)))) - 255).max() <= 2
 
 
-def test_only_the_first_frame() -> None:
+def test_first_frame_is_decoded() -> None:
     first, second = Image.new("RGB", (8, 8), "blue"), Image.new("RGB", (8, 8), "red")
     for format in ("GIF", "WEBP", "TIFF", "PNG"):
         options = {"lossless": True} if format == "WEBP" else {}
@@ -151,7 +151,7 @@ def test_only_the_first_frame() -> None:
         assert pixel(data) == (0, 0, 255), format
 
 
-def test_picture_just_above_the_limit_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_above_the_limit_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     side = int(PIXEL_LIMIT**0.5) + 1
     data = png(side, side, zlib.compress(b""))
     for limit in (Image.MAX_IMAGE_PIXELS, None):
@@ -160,17 +160,17 @@ def test_picture_just_above_the_limit_is_refused_before_decoding(monkeypatch: py
             decode_image(data)
 
 
-def test_large_picture_below_the_limit_gives_no_warning() -> None:
+def test_large_image_below_the_limit_gives_no_warning() -> None:
     # Above Pillow's warning limit of half that; the data is missing, so it fails for that reason alone.
     with pytest.raises(DecodeError, match="truncated or damaged PNG"):
         decode_image(png(10_000, 9_000, b""))
 
 
-def test_wrong_checksum_of_right_pixels_is_forgiven() -> None:
+def test_png_with_wrong_checksum_is_decoded() -> None:
     np.testing.assert_array_equal(np.asarray(decode_image(GOOD["wrong-checksum.png"]())), np.asarray(noisy()))
 
 
-def test_postscript_is_never_run() -> None:
+def test_postscript_is_refused() -> None:
     data = encode(picture("L"), "EPS")
     with pytest.raises(DecodeError, match="PostScript"):
         decode_image(data)
@@ -186,7 +186,7 @@ def test_postscript_is_never_run() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_arrays(array: np.ndarray, mode: str) -> None:
+def test_arrays_are_decoded(array: np.ndarray, mode: str) -> None:
     image = decode_image(array)
     assert image.size == (5, 3)
     assert image.getpixel((0, 0)) == (7, 7, 7)
@@ -205,15 +205,15 @@ def test_arrays(array: np.ndarray, mode: str) -> None:
     ],
     ids=["float", "two channels", "empty", "1-D", "int", "None", "path"],
 )
-def test_what_is_no_picture(payload: object) -> None:
-    with pytest.raises(DecodeError, match="give"):
+def test_other_payloads_are_refused(payload: object) -> None:
+    with pytest.raises(DecodeError, match="must be"):
         decode_image(payload)
     if not isinstance(payload, str):  # which is a text
-        with pytest.raises(DecodeError, match="give"):
+        with pytest.raises(DecodeError, match="must be"):
             payload_hash(payload)
 
 
-def test_pil_image_of_a_truncated_file() -> None:
+def test_pil_image_of_a_truncated_file_is_refused() -> None:
     def lazy() -> Image.Image:
         return Image.open(io.BytesIO(BROKEN["truncated-half.jpg"]()))
 
@@ -223,7 +223,7 @@ def test_pil_image_of_a_truncated_file() -> None:
         payload_hash(lazy())
 
 
-def test_the_callers_image_is_left_alone() -> None:
+def test_image_of_the_caller_is_unchanged() -> None:
     image = Image.open(io.BytesIO(oriented(6)))
     before = image.copy()
     decode_image(image).putpixel((0, 0), (1, 2, 3))
@@ -234,12 +234,12 @@ def test_the_callers_image_is_left_alone() -> None:
     assert rgb.tobytes() == picture().tobytes()
 
 
-def test_hash_of_bytes_is_the_files_sha256() -> None:
+def test_hash_of_bytes_is_their_sha256() -> None:
     assert payload_hash(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert payload_hash(bytearray(b"abc")) == payload_hash(b"abc") == payload_hash(memoryview(b"abc"))
 
 
-def test_hash_tells_pictures_apart() -> None:
+def test_hash_differs_between_images() -> None:
     palette = picture("P")
     other = palette.copy()
     other.putpalette([0, 0, 0] * 256)
@@ -297,7 +297,7 @@ def test_mutated_files_are_decoded_or_refused(data: st.DataObject) -> None:
     assert mode == "RGB" or len(mode) > len("refused: ")
 
 
-def test_threads_at_once_give_the_same_pictures_and_no_warnings() -> None:
+def test_concurrent_threads_decode_without_warnings() -> None:
     files = [make() for make in GOOD.values()] * 4
     alone = [decode_image(data).tobytes() for data in files]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -305,7 +305,7 @@ def test_threads_at_once_give_the_same_pictures_and_no_warnings() -> None:
     assert together == alone
 
 
-def test_photos_are_what_pillow_decodes(clothing: list[Path]) -> None:
+def test_photos_have_the_pixels_of_pillow(clothing: list[Path]) -> None:
     for path in clothing[:20]:
         with Image.open(path) as image:
             expected = image.convert("RGB")

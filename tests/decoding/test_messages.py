@@ -1,4 +1,4 @@
-"""E-mails: the subject and the body, and nothing else."""
+"""`message_text`: subject and body of e-mails, and no other header."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def text_of(message: EmailMessage | bytes) -> str:
     return decoded.text
 
 
-def test_subject_blank_line_and_body() -> None:
+def test_text_is_subject_blank_line_and_body() -> None:
     assert text_of(mail()) == "The subject\n\nThe body.\n"
     assert text_of(mail(subject=None)) == "The body.\n"
     assert text_of(mail(body=None)) == "The subject"
 
 
 @pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "8bit"])
-def test_characters_and_transfer_encodings(encoding: str) -> None:
+def test_transfer_encodings_are_decoded(encoding: str) -> None:
     message = mail("Grüße 🎉 aus 日本", None)
     message.set_content("Schöne Grüße — 日本\n", cte=encoding)
     assert text_of(message) == "Grüße 🎉 aus 日本\n\nSchöne Grüße — 日本\n"
 
 
-def test_line_ends() -> None:
+def test_line_ends_are_normalised() -> None:
     data = mail("A long subject that goes over more than one line, since it has so many words in it").as_bytes()
     crlf = data.replace(b"\n", b"\r\n")
     assert text_of(crlf).splitlines() == text_of(data).splitlines()
     assert "line, since" in text_of(crlf)
 
 
-def test_html_without_tags() -> None:
+def test_html_is_read_without_tags() -> None:
     html = """<?xml version="1.0"?><html><head><title>no title</title><style>p {color: red}</style></head>
     <body><!-- no comment --><h1>Big&nbsp;news</h1><p>One <b>bo</b>ld
     line.</p><script>no()</script><noscript>none</noscript>
@@ -84,7 +84,7 @@ def test_plain_text_is_preferred(plain_first: bool) -> None:
     assert text_of(message) == "The subject\n\nthe plain version\n"
 
 
-def test_an_empty_plain_version_gives_way() -> None:
+def test_empty_plain_version_is_skipped() -> None:
     message = mail(body=" \n")
     message.add_alternative("<p>the HTML version</p>", subtype="html")
     assert text_of(message) == "The subject\n\nthe HTML version"
@@ -99,7 +99,7 @@ def test_attachments_are_left_out() -> None:
     assert text_of(message) == "The subject\n\nThe body.\n"
 
 
-def test_nested_parts_and_forwarded_messages() -> None:
+def test_nested_parts_and_forwarded_messages_are_read() -> None:
     outer = mail("Outer", None)
     outer.make_mixed()
     outer.attach(mail(None, "first part\n"))
@@ -125,7 +125,7 @@ def test_wrong_and_unknown_encodings_are_detected(charset: bytes) -> None:
     assert decode_text(data) == DecodedText(f"x\n\n{RUSSIAN}", "koi8_r")
 
 
-def test_encodings_that_are_right_are_not_detected() -> None:
+def test_correct_encodings_are_not_detected() -> None:
     headers = b"Content-Type: text/plain; charset="
     assert decode_text(by_hand(headers + b"koi8-r", RUSSIAN.encode("koi8_r"))) == DecodedText(RUSSIAN)
     assert decode_text(by_hand(headers + b"iso-8859-1", "“€”".encode("cp1252"))) == DecodedText("“€”")
@@ -133,7 +133,7 @@ def test_encodings_that_are_right_are_not_detected() -> None:
     assert decode_text(by_hand(headers + b"no-such-thing", "é".encode())) == DecodedText("é", "utf-8")
 
 
-def test_headers_of_eight_bits() -> None:
+def test_8_bit_headers_are_decoded() -> None:
     assert decode_text(by_hand("Subject: Grüße".encode(), b"x")) == DecodedText("Grüße\n\nx")
     assert decode_text(by_hand(b"Subject: " + RUSSIAN.encode("koi8_r"), b"x")) == DecodedText(
         f"{RUSSIAN}\n\nx", "koi8_r"
@@ -153,12 +153,12 @@ def test_headers_of_eight_bits() -> None:
         (b"a =? b", "a =? b"),
     ],
 )
-def test_subjects(subject: bytes, expected: str | None) -> None:
+def test_subjects_are_decoded(subject: bytes, expected: str | None) -> None:
     text = decode_text(by_hand(b"Subject: " + subject, b"body")).text
     assert text.endswith("body") if expected is None else text == f"{expected}\n\nbody"
 
 
-def test_broken_messages_are_read_as_far_as_they_can_be() -> None:
+def test_malformed_messages_are_read_as_far_as_possible() -> None:
     base64 = b"Content-Transfer-Encoding: base64"
     assert decode_text(by_hand(base64, b"SGVsbG8gdGhlcmU=!!")).text == "Hello there"
     assert decode_text(by_hand(base64, b"SGVsbG8gdGhlcm")).text.startswith("Hello ther")
@@ -172,12 +172,12 @@ def test_broken_messages_are_read_as_far_as_they_can_be() -> None:
     assert decode_text(EmailBytes(b"From someone Mon Jan 1\nSubject: s\n\nbody")).text == "s\n\nbody"
 
 
-def test_headers_behind_a_broken_one_do_not_leak() -> None:
+def test_headers_after_a_malformed_one_do_not_leak() -> None:
     data = b"Subject: s\nthis is no header\nX-Spam-Status: leak\n and leak\nList-Id: leak\n\nNote: the body\n"
     assert text_of(data) == "s\n\nthis is no header\n\nNote: the body\n"
 
 
-def test_messages_that_say_nothing() -> None:
+def test_empty_messages_are_refused() -> None:
     picture = mail(None, None)
     picture.add_attachment(b"\xff\xd8", maintype="image", subtype="jpeg")
     for data in (b"", b"\n\n", mail(None, None).as_bytes(), picture.as_bytes()):
@@ -185,7 +185,7 @@ def test_messages_that_say_nothing() -> None:
             decode_text(EmailBytes(data))
 
 
-def test_messages_nested_too_deep() -> None:
+def test_deeply_nested_messages_are_refused() -> None:
     with pytest.raises(DecodeError, match="cannot be parsed"):
         decode_text(EmailBytes(b"Content-Type: message/rfc822\n\n" * 5000 + b"Subject: deep\n\nbody"))
 
@@ -211,7 +211,7 @@ def outcome(payload: bytes) -> str:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40))
-def test_mutated_messages_are_a_text_or_a_decode_error(seed: int, changes: int) -> None:
+def test_mutated_messages_are_decoded_or_refused(seed: int, changes: int) -> None:
     chance = random.Random(seed)
     data = bytearray(RICH)
     for _ in range(changes):
@@ -228,16 +228,16 @@ def test_mutated_messages_are_a_text_or_a_decode_error(seed: int, changes: int) 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
-def test_any_bytes_as_a_message(data: bytes) -> None:
+def test_any_bytes_as_a_message_are_decoded_or_refused(data: bytes) -> None:
     assert outcome(EmailBytes(data)).encode()
 
 
 @pytest.mark.parametrize("first", ["From MAILER-DAEMON Mon Jan  1 00:00:00 2001\n", ""])
-def test_a_mailbox_of_several_mails_is_refused(first: str) -> None:
+def test_mailbox_is_refused(first: str) -> None:
     one = "Subject: one\nX-Label: spam\n\nFrom here on it is quiet.\n"
     box = f"{first}{one}\nFrom MAILER-DAEMON Mon Jan  1 00:00:00 2001\nSubject: two\n\nThe second.\n"
     if first:
-        with pytest.raises(DecodeError, match="a mailbox of several e-mails"):
+        with pytest.raises(DecodeError, match="a mailbox of several"):
             decode_text(EmailBytes(box.encode()))
     assert "quiet" in decode_text(EmailBytes((first + one).encode())).text
 
@@ -247,7 +247,7 @@ def test_a_mailbox_of_several_mails_is_refused(first: str) -> None:
     ["\n", "\r\n\n ", "\ufeff", ">From x@y.example Mon Jan  1\n", "From x@y.example Mon Jan  1\n", "a stray line\n"],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_no_header_leaks_whatever_stands_before_them(before: str, encoding: str) -> None:
+def test_no_header_leaks_after_leading_lines(before: str, encoding: str) -> None:
     data = f"{before}X-Spam-Flag: YES-leak\nList-Id: <leak>\nSubject: hi\n\nthe body\n"
     text = decode_text(EmailBytes(data.encode(encoding))).text
     assert "leak" not in text
@@ -266,7 +266,7 @@ def test_bounced_headers_do_not_leak() -> None:
     "header",
     ['Content-Type: text/plain; name="mail.txt"', "Content-Disposition: inline; filename=mail.txt"],
 )
-def test_a_mail_that_is_one_named_text_is_read(header: str) -> None:
+def test_email_of_one_named_text_is_read(header: str) -> None:
     assert decode_text(EmailBytes(f"Subject: s\n{header}\n\nWIN MONEY\n".encode())).text.endswith("WIN MONEY\n")
 
 
@@ -282,21 +282,21 @@ def test_a_mail_that_is_one_named_text_is_read(header: str) -> None:
     ],
     ids=["open head", "open title", "unseen", "entities", "deep", "long"],
 )
-def test_html_as_a_reader_sees_it(page: str, expected: str) -> None:
+def test_html_text_is_the_visible_text(page: str, expected: str) -> None:
     data = b"Subject: s\nContent-Type: text/html; charset=utf-8\n\n" + page.encode()
     assert decode_text(EmailBytes(data)).text == f"s\n\n{expected}"
 
 
-def test_a_page_may_declare_its_own_encoding() -> None:
+def test_encoding_declared_in_html_is_used() -> None:
     page = '<html><head><meta charset="koi8-r"></head><body>Привет, мир</body></html>'.encode("koi8-r")
     assert "Привет, мир" in decode_text(EmailBytes(b"Subject: s\nContent-Type: text/html\n\n" + page)).text
 
 
-def test_codecs_that_are_no_encodings_of_mails_are_not_obeyed() -> None:
+def test_codecs_that_are_not_text_encodings_are_ignored() -> None:
     data = b"Subject: s\nContent-Type: text/plain; charset=unicode_escape\n\nC:\\new\\x41\n"
     assert decode_text(EmailBytes(data)).text == "s\n\nC:\\new\\x41\n"
 
 
-def test_a_huge_subject_is_cut() -> None:
+def test_long_subject_is_cut() -> None:
     data = b"Subject: " + b"=?utf-8?q?win?= " * 50_000 + b"\n\nbody\n"
     assert len(decode_text(EmailBytes(data)).text) < 20_000

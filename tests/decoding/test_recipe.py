@@ -1,4 +1,4 @@
-"""The recipe's pixels are those of torchvision's and timm's own transforms, within a few gray levels of Pillow's."""
+"""Recipes give the pixels of the transforms of torchvision and timm, within a few gray levels of Pillow."""
 
 from __future__ import annotations
 
@@ -93,20 +93,20 @@ def goes_across_first(image: Image.Image, recipe: Preprocessing) -> bool:
 
 
 @pytest.mark.parametrize("recipe", TORCHVISION, ids=lambda r: f"{r.resize}-{r.crop}-{r.interpolation}")
-def test_photos_as_torchvision(recipe: Preprocessing, clothing: list[Path]) -> None:
+def test_photos_agree_with_torchvision(recipe: Preprocessing, clothing: list[Path]) -> None:
     reference = torchvision_reference(recipe)
     for path in clothing[::5]:
         assert_same_pixels(decode_image(path.read_bytes()), recipe, reference)
 
 
 @pytest.mark.parametrize("case", TIMM, ids=str)
-def test_photos_as_timm(case: tuple[tuple[int, int], str, float], clothing: list[Path]) -> None:
+def test_photos_agree_with_timm(case: tuple[tuple[int, int], str, float], clothing: list[Path]) -> None:
     recipe, reference = timm_reference(*case)
     for path in clothing[::5]:
         assert_same_pixels(decode_image(path.read_bytes()), recipe, reference)
 
 
-def test_torchvision_preset_on_all_sampled_photos(clothing: list[Path]) -> None:
+def test_torchvision_preset_agrees_on_photos(clothing: list[Path]) -> None:
     from torchvision.models import Inception_V3_Weights
 
     preset = Inception_V3_Weights.DEFAULT.transforms()
@@ -126,7 +126,7 @@ SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 
 @settings(max_examples=60, deadline=None)
 @given(size=SIZES, resize=st.integers(1, 80), crop=st.tuples(st.integers(1, 90), st.integers(1, 90)))
-def test_any_size_as_torchvision(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> None:
+def test_any_size_agrees_with_torchvision(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> None:
     recipe = Preprocessing((resize,), crop, "bilinear")
     width, height = size
     if resize * max(width, height) / min(width, height) * resize < 32 * crop[0] * crop[1]:
@@ -140,7 +140,7 @@ def test_any_size_as_torchvision(size: tuple[int, int], resize: int, crop: tuple
     mode=st.sampled_from(["center", "border", "squash"]),
     target=st.tuples(st.integers(8, 64), st.integers(8, 64)),
 )
-def test_any_size_as_timm(size: tuple[int, int], mode: str, target: tuple[int, int]) -> None:
+def test_any_size_agrees_with_timm(size: tuple[int, int], mode: str, target: tuple[int, int]) -> None:
     recipe, reference = timm_reference(target, mode, 0.9)
     ratio = max(size) / min(size)
     if ratio < 4:  # timm's border mode scales thinner ones to nothing, and fails
@@ -155,7 +155,7 @@ def test_any_size_as_timm(size: tuple[int, int], mode: str, target: tuple[int, i
     crop=st.tuples(st.integers(2, 90), st.integers(2, 90)),
     interpolation=st.sampled_from(["bilinear", "bicubic"]),
 )
-def test_any_size_is_exactly_torchvisions_on_tensors(
+def test_any_size_equals_torchvision_on_tensors(
     size: tuple[int, int], resize: tuple[int, ...], crop: tuple[int, int], interpolation: Any
 ) -> None:
     from torchvision.transforms.v2 import InterpolationMode, functional
@@ -171,7 +171,7 @@ def test_any_size_is_exactly_torchvisions_on_tensors(
     np.testing.assert_array_equal(to_pixels(Picture(pixels, size), recipe), theirs)
 
 
-def test_pixels_are_never_the_callers_own() -> None:
+def test_pixels_do_not_share_memory_with_the_input() -> None:
     array = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     recipe = Preprocessing((64,), (64, 64))
     pixels = to_pixels(decode_pixels(array, recipe), recipe)
@@ -182,7 +182,9 @@ def test_pixels_are_never_the_callers_own() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("interpolation", ["bicubic", "lanczos"])
 @pytest.mark.parametrize("crop", [(24, 20), (41, 90)], ids=["crop", "pad"])
-def test_turning_the_crop_is_turning_the_picture(orientation: int, interpolation: Any, crop: tuple[int, int]) -> None:
+def test_rotating_the_crop_equals_rotating_the_image(
+    orientation: int, interpolation: Any, crop: tuple[int, int]
+) -> None:
     recipe = Preprocessing((32,), crop, interpolation)
     data = oriented(orientation)
     upright = to_pixels(decode_image(data), recipe).astype(int)
@@ -190,7 +192,7 @@ def test_turning_the_crop_is_turning_the_picture(orientation: int, interpolation
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
-def test_scaling_only_the_crop_is_nearly_the_same(
+def test_scaling_only_the_crop_is_close(
     interpolation: Any, clothing: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = Preprocessing((256,), (224, 224), interpolation)
@@ -204,7 +206,7 @@ def test_scaling_only_the_crop_is_nearly_the_same(
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 60_000)])
-def test_very_thin_pictures_cost_little(size: tuple[int, int]) -> None:
+def test_very_thin_images_are_cheap(size: tuple[int, int]) -> None:
     import tracemalloc
 
     image = picture(size=size)
@@ -216,7 +218,7 @@ def test_very_thin_pictures_cost_little(size: tuple[int, int]) -> None:
     assert peak < 10e6
 
 
-def test_thin_picture_is_the_middle_of_the_whole_scaled_one() -> None:
+def test_thin_image_equals_the_middle_of_the_scaled_image() -> None:
     image = picture(size=(10, 900))
     chosen = Preprocessing((64,), (56, 56), "bilinear")
     whole = torchvision_reference(chosen)(image).astype(int)
@@ -224,10 +226,10 @@ def test_thin_picture_is_the_middle_of_the_whole_scaled_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"resize": ()}, "resize"),
-        ({"resize": (0,)}, "positive"),
+        ({"resize": (0,)}, "sizes >= 1"),
         ({"resize": (1, 2, 3)}, "resize"),
         ({"crop": (224,)}, "crop"),
         ({"interpolation": "bicubik"}, "did you mean 'bicubic'"),
@@ -235,6 +237,6 @@ def test_thin_picture_is_the_middle_of_the_whole_scaled_one() -> None:
         ({"decode": "scale"}, "did you mean 'scaled'"),
     ],
 )
-def test_wrong_recipe(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_invalid_recipes_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Preprocessing(**fields)

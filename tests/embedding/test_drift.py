@@ -1,4 +1,4 @@
-"""How drift is measured: cosines, neighbours, and heads whose accuracy is known."""
+"""`measure_drift`: cosines, neighbours, and heads of known accuracy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from embedpipe.embedding.verification.head_drift import Labelled
 
 
 def labelled(values: list[object]) -> Labelled:
-    found = Labelled.of(pa.chunked_array([pa.array(values)]), "label")
-    assert isinstance(found, Labelled)
-    return found
+    labels = Labelled.of(pa.chunked_array([pa.array(values)]), "label")
+    assert isinstance(labels, Labelled)
+    return labels
 
 
-def test_cosine_drift_of_known_angles() -> None:
+def test_drifts_of_known_angles() -> None:
     a = np.array([[3, 0], [1, 0], [0, 0], [0, 0], [1, 0], [1, 1]], np.float32)
     b = np.array([[5, 0], [0, 2], [0, 0], [1, 0], [np.nan, 0], [-2, -2]], np.float32)
     assert drifts(a, b) == pytest.approx([0, 1, 0, 1, 2, 2])
@@ -26,26 +26,26 @@ def test_cosine_drift_of_known_angles() -> None:
     assert drifts(np.array([[1.0, 0.0]]), turned) == pytest.approx([angle**2 / 2], rel=1e-6)
 
 
-def test_neighbours_of_points_on_a_circle() -> None:
+def test_neighbours_kept_on_a_circle() -> None:
     def circle(degrees: list[float]) -> np.ndarray:
         turns = np.radians(degrees)
         return np.stack([np.cos(turns), np.sin(turns)], axis=1)
 
     before = circle([0, 1, 3, 20, 21.5])
     assert neighbours_kept(before, before * 3, 2) == (1.0, 1.0)
-    # The second row goes to the other end: only the fourth row keeps its nearest, the fifth.
+    # The second row moves to the other end, so only the fourth row keeps its nearest, the fifth.
     after = circle([0, 22.5, 3, 20, 21.5])
     assert neighbours_kept(before, after, 1) == (1 / 5, 1 / 5)
     assert neighbours_kept(before, after, 4)[0] == 1.0
 
 
-def test_copies_are_not_neighbours_that_change() -> None:
+def test_copies_of_a_row_keep_their_order() -> None:
     rng = np.random.default_rng(0)
     X = np.repeat(rng.standard_normal((7, 33)), 6, axis=0)
     assert neighbours_kept(X, X.astype(np.float32), 3) == (1.0, 1.0)
 
 
-def test_vectors_against_themselves() -> None:
+def test_equal_vectors_have_no_drift() -> None:
     X, y = clusters(60)
     drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X.copy()}, labelled(y.tolist()))
     (layer,) = drift.layers
@@ -56,7 +56,7 @@ def test_vectors_against_themselves() -> None:
     assert (layer.head.classes, layer.head.rows, drift.no_head) == (3, 60, None)
 
 
-def test_a_head_on_vectors_whose_classes_are_gone() -> None:
+def test_head_on_noise_loses_its_accuracy() -> None:
     X, y = clusters(90, spread=0.05)
     noise = np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
     drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": noise}, labelled(y.tolist()))
@@ -82,7 +82,7 @@ def test_numbers_are_compared_by_r2() -> None:
     assert head.low < head.difference < head.high < 0
 
 
-def test_rows_without_a_label_and_rare_classes_are_left_out() -> None:
+def test_missing_labels_and_rare_classes_are_left_out() -> None:
     X, _ = clusters(40)
     y = ["a", "b"] * 15 + [None] * 6 + ["rare"] * 4
     drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, labelled(y))
@@ -93,29 +93,29 @@ def test_rows_without_a_label_and_rare_classes_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "why"),
+    ("values", "reason"),
     [
-        ([f"class {i // 2}" for i in range(40)], "0 of the 20 classes"),
-        (["one"] * 40, "1 of the 1 classes"),
-        ([None] * 39 + ["one"], "0 of the 1 classes"),
-        ([0.5, 1.25] + [None] * 38, "2 numbers"),
+        ([f"class {i // 2}" for i in range(40)], "got 0 of 20"),
+        (["one"] * 40, "got 1 of 1"),
+        ([None] * 39 + ["one"], "got 0 of 1"),
+        ([0.5, 1.25] + [None] * 38, "got 2"),
     ],
 )
-def test_it_is_said_where_heads_cannot_be_compared(values: list[object], why: str) -> None:
+def test_reason_is_given_if_heads_cannot_be_compared(values: list[object], reason: str) -> None:
     X, _ = clusters(40)
     drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, labelled(values))
     assert drift.no_head is not None
-    assert why in drift.no_head
+    assert reason in drift.no_head
     assert drift.layers[0].head is None
 
 
-def test_columns_that_hold_no_labels() -> None:
-    found = Labelled.of(pa.chunked_array([pa.array([[1], [2]])]), "boxes")
-    assert isinstance(found, str)
-    assert "'boxes' holds list<item: int64> values" in found
+def test_column_of_lists_has_no_labels() -> None:
+    reason = Labelled.of(pa.chunked_array([pa.array([[1], [2]])]), "boxes")
+    assert isinstance(reason, str)
+    assert "'boxes' holds list<item: int64> values" in reason
 
 
-def test_items_that_overflow_are_counted() -> None:
+def test_items_with_infinite_values_are_counted() -> None:
     X, y = clusters(30)
     half = X.copy()
     half[3, 2] = np.inf
@@ -123,13 +123,13 @@ def test_items_that_overflow_are_counted() -> None:
     assert (drift.rows, drift.not_finite, drift.layers[0].largest) == (29, 1, 0)
 
 
-def test_a_single_item_has_no_neighbours() -> None:
+def test_single_item_has_no_neighbours() -> None:
     X, _ = clusters(1)
     drift = measure_drift(make_spec(8), {"embedding": X}, {"embedding": X}, "no labels")
     assert (drift.layers[0].k, drift.layers[0].neighbours_kept, drift.no_head) == (0, None, "no labels")
 
 
-def test_specs_at_another_precision() -> None:
+def test_with_precision_changes_a_spec() -> None:
     spec = make_spec(8)
     cheap = with_precision(spec, "bf16", "scaled")
     assert (cheap.precision, cheap.preprocessing.decode) == ("bf16", "scaled")

@@ -1,4 +1,4 @@
-"""Texts through the whole road: what goes in, what is kept, what is reused, what fails; kills cost nothing but time."""
+"""Texts from source to store: tables, folders, reuse, failures, kills, and the command line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_every_kind_of_table_gives_the_same_vectors(frame: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+def test_table_formats_give_the_same_vectors(frame: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"messages{suffix}"
     write = {
         ".csv": lambda: frame.to_csv(path, index=False),
@@ -62,7 +62,7 @@ def test_every_kind_of_table_gives_the_same_vectors(frame: pd.DataFrame, tmp_pat
     assert (again.summary.embedded, again.summary.reused) == (0, 20)
 
 
-def test_frames_series_and_lists(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_frames_series_and_arrays_give_the_same_vectors(frame: pd.DataFrame, tmp_path: Path) -> None:
     expected = embed(TEXTS, tmp_path / "list").to_numpy()
     sources = {
         "frame": (frame, {"text": "body"}),
@@ -77,10 +77,10 @@ def test_frames_series_and_lists(frame: pd.DataFrame, tmp_path: Path) -> None:
         np.testing.assert_allclose(X, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_only_what_changed_is_embedded_and_another_column_is_another_text(tmp_path: Path) -> None:
+def test_changed_rows_and_another_column_are_embedded(tmp_path: Path) -> None:
     path = tmp_path / "messages.csv"
     rows = pd.DataFrame({"id": [f"m{i}" for i in range(6)], "one": [f"abc {i}" for i in range(6)]})
-    rows["two"] = [f"xyz {i}" for i in range(6)]  # as many bytes as the other column's
+    rows["two"] = [f"xyz {i}" for i in range(6)]  # as many bytes as in the other column
     rows.to_csv(path, index=False)
     embed(path, tmp_path / "store", text="one")
     rows.loc[2, "one"] = "something else"
@@ -94,7 +94,7 @@ def test_only_what_changed_is_embedded_and_another_column_is_another_text(tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_rows_taken_out_of_a_table_are_gone(tmp_path: Path, suffix: str) -> None:
+def test_rows_removed_from_a_table_are_pruned(tmp_path: Path, suffix: str) -> None:
     path, to = tmp_path / f"messages{suffix}", tmp_path / "store"
     rows = pl.DataFrame({"id": list("abcd"), "body": [f"text {i}" for i in range(4)]})
     for kept in ([0, 1, 2, 3], [0, 2, 3], [3, 0]):
@@ -105,7 +105,7 @@ def test_rows_taken_out_of_a_table_are_gone(tmp_path: Path, suffix: str) -> None
     assert store.to_arrow(["text"])["text"].to_pylist() == ["text 0", "text 3"]
 
 
-def test_good_rows_are_embedded_and_bad_ones_explained(tmp_path: Path) -> None:
+def test_good_texts_are_embedded_and_bad_ones_become_failures(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     good: dict[str, str] = {}
 
@@ -168,7 +168,7 @@ def test_good_rows_are_embedded_and_bad_ones_explained(tmp_path: Path) -> None:
     assert (repaired["embedded"], repaired["reused"], repaired["failed"]) == (1, len(good), 7)
 
 
-def test_fit_predict_search_and_show_on_the_command_line(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_command_line_works_with_texts(frame: pd.DataFrame, tmp_path: Path) -> None:
     path, store, head = tmp_path / "messages.csv", str(tmp_path / "store"), str(tmp_path / "head")
     frame.to_csv(path, index=False)
     tiny = ["--backbone", TINY_TEXT, "--modality", "text"]
@@ -189,25 +189,25 @@ def test_fit_predict_search_and_show_on_the_command_line(frame: pd.DataFrame, tm
         Path(file).write_text(text)
     run("predict", head, *files, "--to", str(tmp_path / "files.csv"), "--trust")
     assert pd.read_csv(tmp_path / "files.csv")["label"].tolist() == ["bank", "pet"]
-    found = json.loads(run("search", store, "about money", "-k", "2", "--json", "--trust"))
-    assert {row["query"] for row in found} == {"about money"}
-    assert all("money" in row["text"] for row in found)
+    neighbours = json.loads(run("search", store, "about money", "-k", "2", "--json", "--trust"))
+    assert {row["query"] for row in neighbours} == {"about money"}
+    assert all("money" in row["text"] for row in neighbours)
     assert "money" in run("search", store, "about money", "-k", "2", "--trust")
 
 
-def test_texts_that_were_taken_for_images_are_errors_that_say_so(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_texts_for_an_image_backbone_are_errors_with_a_hint(frame: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="--text COLUMN"):
         embedpipe.embed(frame[["body"]].rename(columns={"body": "words"}), tmp_path / "store", backbone=TINY)
     (tmp_path / "a.txt").write_text("a text")
     with pytest.raises(SourceError, match="--modality text"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY)
     store = embedpipe.embed(["hello there"], tmp_path / "store", backbone=TINY)
-    assert "say modality='text'" in store.failures()["message"][0].as_py()
+    assert "pass modality='text'" in store.failures()["message"][0].as_py()
     with pytest.raises(SourceError, match="put it in a list"):
         embed("hello there", tmp_path / "texts")
 
 
-def test_a_text_column_needs_a_backbone_of_texts(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_text_column_needs_a_backbone_for_texts(frame: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="timm/resnet18 embeds images, not texts"):
         embedpipe.embed(frame, tmp_path / "store", text="body", backbone="timm/resnet18", weights="none")
 
@@ -223,7 +223,7 @@ embedpipe.embed(sys.argv[1], sys.argv[2], **options)
 
 
 @pytest.mark.long
-def test_ten_kills_cost_nothing_but_time(tmp_path: Path) -> None:
+def test_ten_kills_lose_no_texts(tmp_path: Path) -> None:
     path = tmp_path / "messages.parquet"
     bodies = [f"text {i} of {'some ' * (i % 7)}words" for i in range(600)]
     pl.DataFrame({"body": bodies, "number": range(600)}).write_parquet(path, row_group_size=100)
@@ -239,6 +239,6 @@ def test_ten_kills_cost_nothing_but_time(tmp_path: Path) -> None:
     store = embedpipe.FeatureStore(killed)
     assert store.to_arrow(expected.data_columns) == expected.to_arrow(expected.data_columns)
     np.testing.assert_allclose(store.to_numpy(), expected.to_numpy(), rtol=1e-4, atol=1e-6)
-    # Each run begins with a trial of two texts; a kill costs 8 rows that wait for a commit, 4 each on the way to it, in
-    # the queue and in the network.
+    # Each run begins with a trial of two texts. A kill loses 8 rows that wait for a commit, and 4 rows each before the
+    # writer, in the queue and in the network.
     assert log.stat().st_size <= 600 + 11 * 2 + 10 * (8 + 3 * 4)

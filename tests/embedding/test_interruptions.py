@@ -1,4 +1,4 @@
-"""Kills, Ctrl-C and two writers at once: nothing is lost, nothing is there twice."""
+"""Kills, Ctrl-C and two concurrent writers: no row is lost or repeated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows(store: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
-def test_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tmp_path: Path, kills: int) -> None:
+def test_kills_lose_no_rows(make_photos: Callable[..., Path], tmp_path: Path, kills: int) -> None:
     photos = make_photos(500)
     expected = embedpipe.embed(photos, tmp_path / "whole", backbone=TINY)
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
@@ -54,12 +54,12 @@ def test_kills_cost_nothing_but_time(make_photos: Callable[..., Path], tmp_path:
     assert store.to_arrow(names) == expected.to_arrow(names)
     a, b = store.to_numpy(), expected.to_numpy()
     assert (np.linalg.norm(a - b, axis=1) <= 1e-4 * np.linalg.norm(b, axis=1)).all()
-    # What a kill costs: 8 rows waiting for a commit, and 4 each on the way to it, in the queue, in the network.
+    # A kill loses 8 rows that wait for a commit, and 4 rows each before the writer, in the queue and in the network.
     assert log.stat().st_size <= 500 + kills * (8 + 3 * 4)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_stop_commits_what_is_done(
+def test_interrupt_commits_finished_rows(
     make_photos: Callable[..., Path], tmp_path: Path, stop: signal.Signals
 ) -> None:
     photos, to = make_photos(60), tmp_path / "store"
@@ -83,10 +83,10 @@ def test_a_polite_stop_commits_what_is_done(
     while (not log.exists() or log.stat().st_size < 20) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(stop)
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what was done is committed" in said
-    assert "Traceback" not in said
+    assert "interrupted; what was done is committed" in message
+    assert "Traceback" not in message
     assert 12 <= rows(to) < 60
     store = embedpipe.embed(photos, to, backbone=TINY)
     assert store.summary.embedded + store.summary.reused == 60
@@ -94,7 +94,7 @@ def test_a_polite_stop_commits_what_is_done(
     assert len(store.ids()) == len(set(store.ids())) == 60
 
 
-def test_two_processes_at_once_give_the_union(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+def test_concurrent_processes_store_the_union(make_photos: Callable[..., Path], tmp_path: Path) -> None:
     photos, to = make_photos(90), tmp_path / "store"
     parts = []
     for name, part in (("a", slice(0, 60)), ("b", slice(30, 90))):

@@ -1,4 +1,4 @@
-"""Batches in flight come back in order, whatever they take; what fails or stops early leaves no thread."""
+"""Batches in flight: results in order, and no thread left after an error or an early stop."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ def workers() -> int:
     return sum(thread.name.startswith("embedpipe-forward") for thread in threading.enumerate())
 
 
-def test_batches_come_back_in_order_and_two_are_at_work() -> None:
-    at_work, most = [0], [0]
+def test_two_batches_run_at_once_and_return_in_order() -> None:
+    active, most = [0], [0]
     lock = threading.Lock()
 
     def work(job: list[int]) -> list[int]:
         with lock:
-            at_work[0] += 1
-            most[0] = max(most[0], at_work[0])
+            active[0] += 1
+            most[0] = max(most[0], active[0])
         time.sleep(0.02 if job[0] % 2 else 0.001)
         with lock:
-            at_work[0] -= 1
+            active[0] -= 1
         return job
 
-    found = [one for part in _in_flight(iter([[n] for n in range(20)]), work) for one in part]
-    assert found == list(range(20))
+    numbers = [n for part in _in_flight(iter([[n] for n in range(20)]), work) for n in part]
+    assert numbers == list(range(20))
     assert most[0] == 2
     assert not workers()
 
 
-def test_an_error_in_a_batch_is_raised_and_ends_the_threads() -> None:
+def test_error_in_a_batch_ends_the_threads() -> None:
     def work(job: list[int]) -> list[int]:
         if job == [3]:
             raise RuntimeError("the device is gone")
         return job
 
-    found = _in_flight(iter([[n] for n in range(10)]), work)
-    assert [next(found) for _ in range(3)] == [[0], [1], [2]]
+    results = _in_flight(iter([[n] for n in range(10)]), work)
+    assert [next(results) for _ in range(3)] == [[0], [1], [2]]
     with pytest.raises(RuntimeError, match="the device is gone"):
-        next(found)
+        next(results)
     assert not workers()
 
 
-def test_a_loop_that_is_left_early_takes_no_more_jobs() -> None:
+def test_closed_loop_takes_no_more_jobs() -> None:
     taken = []
 
     def jobs():
@@ -54,8 +54,8 @@ def test_a_loop_that_is_left_early_takes_no_more_jobs() -> None:
             taken.append(number)
             yield [number]
 
-    found = _in_flight(jobs(), lambda job: job)
-    assert next(found) == [0]
-    found.close()
+    results = _in_flight(jobs(), lambda job: job)
+    assert next(results) == [0]
+    results.close()
     assert len(taken) <= 4
     assert not workers()

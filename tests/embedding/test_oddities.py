@@ -1,4 +1,4 @@
-"""A folder with every kind of odd and broken file among 300 good ones: the good are embedded, the bad explained."""
+"""A folder with odd and broken files among 300 good ones: good files are embedded, bad ones become failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import embedpipe
 from embedpipe.cli.app import app
 
 
-def test_good_rows_are_embedded_and_bad_ones_explained(tmp_path: Path) -> None:
+def test_good_files_are_embedded_and_bad_ones_become_failures(tmp_path: Path) -> None:
     photos, to = tmp_path / "photos", tmp_path / "store"
     expected = write_oddities(photos)
     good = {id for id, stage in expected.items() if stage is None}

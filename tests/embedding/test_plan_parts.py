@@ -1,4 +1,4 @@
-"""What the plan of a run is made of: looking up ids and contents without a table of all of them."""
+"""Parts of the plan of a run: lookup of ids and contents, and stores read in several parts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from embedpipe.errors import UsageError
 
 
 @given(st.lists(st.integers(0, 19), max_size=30))
-def test_rows_near_each_other(rows: list[int]) -> None:
+def test_take_near_takes_rows(rows: list[int]) -> None:
     table = pa.table({"x": pa.chunked_array([list(range(7)), list(range(7, 20))])})
     assert take_near(table, np.array(rows, np.int64))["x"].to_pylist() == rows
 
 
-def test_contents_are_found_also_those_that_end_in_zeros() -> None:
+def test_hash_index_finds_contents() -> None:
     hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(1500)]
     assert any(digest.endswith("00") for digest in hashes)
     ids = [f"item {i}" for i in range(1500)]
@@ -43,13 +43,13 @@ def test_contents_are_found_also_those_that_end_in_zeros() -> None:
     assert HashIndex().find("0" * 64) is None
 
 
-def test_a_plan_in_many_parts_is_the_same(
+def test_plan_in_many_parts_gives_the_same_result(
     make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "PART_ROWS", 4)
     photos, to = make_photos(20), tmp_path / "store"
     paths = sorted(photos.rglob("*.jpg"))
-    for part in (paths[::3], paths[1::3], paths[2::3]):  # files whose ids overlap
+    for part in (paths[::3], paths[1::3], paths[2::3]):  # files with overlapping id ranges
         embedpipe.embed([str(path) for path in part], to, backbone=TINY)
     store = embedpipe.embed([str(path) for path in reversed(paths)], to, backbone=TINY)
     assert (store.summary.embedded, store.summary.reused) == (0, 20)
@@ -61,7 +61,7 @@ def test_a_plan_in_many_parts_is_the_same(
     assert len(store) == 19
 
 
-def test_a_parquet_table_of_texts_that_stays_is_not_read_again(tmp_path: Path) -> None:
+def test_unchanged_parquet_table_is_not_read_again(tmp_path: Path) -> None:
     from tiny_text_backbone import TINY_TEXT
 
     pa.parquet.write_table(pa.table({"id": ["a", "b"], "text": ["one", "two"]}), tmp_path / "texts.parquet")
@@ -76,7 +76,7 @@ def test_a_parquet_table_of_texts_that_stays_is_not_read_again(tmp_path: Path) -
     assert (changed.summary.embedded, changed.summary.reused) == (1, 1)
 
 
-def test_a_compressed_store_stays_one(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+def test_compressed_store_stays_compressed(make_photos: Callable[..., Path], tmp_path: Path) -> None:
     photos = make_photos(5)
     plain = embedpipe.embed(photos, tmp_path / "plain", backbone=TINY)
     small = embedpipe.embed(photos, tmp_path / "small", backbone=TINY, compress=True)

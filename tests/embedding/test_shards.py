@@ -1,4 +1,4 @@
-"""Processes that take a share each fill one store with every item once."""
+"""Shards: several processes fill one store with every item once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedpipe.embedding.options import Shard
 from embedpipe.errors import UsageError
 
 
-def test_shards_make_the_store_of_one_run(make_photos, tmp_path):
+def test_shards_give_the_store_of_one_run(make_photos, tmp_path):
     photos = make_photos(40)
     (photos / "broken.png").write_bytes(b"no picture")
     whole = embedpipe.embed(photos, tmp_path / "whole", backbone=TINY)
@@ -27,7 +27,7 @@ def test_shards_make_the_store_of_one_run(make_photos, tmp_path):
     assert embedpipe.embed(photos, tmp_path / "parts", backbone=TINY).summary.embedded == 0
 
 
-def test_another_shards_failure_stays(make_photos, tmp_path):
+def test_failures_of_other_shards_stay(make_photos, tmp_path):
     photos = make_photos(4)
     for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png"):
         (photos / name).write_bytes(b"no picture")
@@ -36,7 +36,7 @@ def test_another_shards_failure_stays(make_photos, tmp_path):
     assert len(store.failures()) == 6
 
 
-def test_every_id_is_of_one_shard():
+def test_every_id_belongs_to_one_shard():
     ids = pa.chunked_array([[f"photo {number}.jpg" for number in range(1000)]])
     marks = np.stack([Shard(number, 7).marks(ids) for number in range(1, 8)])
     assert (marks.sum(0) == 1).all()
@@ -44,11 +44,11 @@ def test_every_id_is_of_one_shard():
 
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "a/b", "1", "1/0", "", 3])
-def test_bad_shards_are_refused(shard, tmp_path):
-    with pytest.raises(UsageError, match="no share"):
+def test_invalid_shards_are_refused(shard, tmp_path):
+    with pytest.raises(UsageError, match="shard must be I/N"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard=shard)
 
 
-def test_pruning_is_for_the_whole_source(tmp_path):
+def test_prune_refuses_a_shard(tmp_path):
     with pytest.raises(UsageError, match="without shard"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard="1/2", prune=True)

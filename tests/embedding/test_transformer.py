@@ -1,4 +1,4 @@
-"""`EmbeddingTransformer` in scikit-learn's hands."""
+"""`EmbeddingTransformer` in pipelines, searches and column transformers of scikit-learn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def y(paths: list[str]) -> list[str]:
 
 @pytest.fixture
 def forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that grows by a byte for every image that goes through the network, in any process."""
+    """Return a file that grows by one byte per image that the network embeds, in any process."""
     log = tmp_path / "forwarded"
     log.touch()
     monkeypatch.setenv("TINY_LOG", str(log))
@@ -42,7 +42,7 @@ def forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
-def test_features_are_those_of_embed(paths: list[str], photos: Path, tmp_path: Path) -> None:
+def test_features_equal_those_of_embed(paths: list[str], photos: Path, tmp_path: Path) -> None:
     store = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
     X = EmbeddingTransformer(TINY).fit(paths).transform(paths)
     assert X.dtype == np.float32
@@ -63,7 +63,7 @@ def test_cross_validation_embeds_each_photo_once(
     assert forwarded.stat().st_size == 12
 
 
-def test_clone_params_and_pickle_carry_no_weights(paths: list[str]) -> None:
+def test_clone_and_pickle_hold_no_weights(paths: list[str]) -> None:
     transformer = EmbeddingTransformer(TINY, batch_size=3).fit(paths)
     assert clone(transformer).get_params() == transformer.get_params()
     assert not hasattr(clone(transformer), "spec_")
@@ -73,7 +73,7 @@ def test_clone_params_and_pickle_carry_no_weights(paths: list[str]) -> None:
     np.testing.assert_array_equal(pickle.loads(payload).transform(paths), transformer.transform(paths))
 
 
-def test_output_names_and_containers(paths: list[str]) -> None:
+def test_feature_names_and_pandas_output(paths: list[str]) -> None:
     transformer = EmbeddingTransformer(TINY, layer=("features", "conv1")).fit(paths)
     names = transformer.get_feature_names_out()
     assert list(names[:2]) == ["embeddingtransformer0", "embeddingtransformer1"]
@@ -84,7 +84,7 @@ def test_output_names_and_containers(paths: list[str]) -> None:
     assert list(frame.columns) == list(names)
 
 
-def test_column_transformer_beside_other_columns(paths: list[str], y: list[str]) -> None:
+def test_column_transformer_with_other_columns(paths: list[str], y: list[str]) -> None:
     frame = pd.DataFrame({"photo": paths, "camera": ["a", "b"] * 6})
     for column in ("photo", ["photo"]):
         columns = ColumnTransformer(
@@ -96,7 +96,7 @@ def test_column_transformer_beside_other_columns(paths: list[str], y: list[str])
         assert len(model.predict(frame)) == 12
 
 
-def test_images_arrays_and_bytes(paths: list[str]) -> None:
+def test_images_arrays_and_bytes_give_the_same_features(paths: list[str]) -> None:
     transformer = EmbeddingTransformer(TINY, store=None).fit(paths)
     image = Image.open(paths[0])
     pixels = np.asarray(image)
@@ -106,9 +106,7 @@ def test_images_arrays_and_bytes(paths: list[str]) -> None:
     np.testing.assert_allclose(transformer.transform(np.stack([pixels])), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_users_own_store_is_looked_up_by_content(
-    paths: list[str], photos: Path, tmp_path: Path, forwarded: Path
-) -> None:
+def test_given_store_is_looked_up_by_content(paths: list[str], photos: Path, tmp_path: Path, forwarded: Path) -> None:
     store = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
     done = forwarded.stat().st_size
     X = EmbeddingTransformer(TINY, store=store.path).fit(paths).transform(paths)
@@ -116,19 +114,26 @@ def test_a_users_own_store_is_looked_up_by_content(
     np.testing.assert_array_equal(X, store.to_numpy())
 
 
-def test_errors_name_the_item_and_the_fix(paths: list[str], tmp_path: Path) -> None:
+def test_unreadable_items_are_named(paths: list[str], tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     transformer = EmbeddingTransformer(TINY).fit(paths)
-    with pytest.raises(UsageError, match=r"2 of 3 items cannot be embedded(.|\n)*item 1 .*broken.jpg"):
+    with pytest.raises(UsageError, match=r"2 of 3 are not(.|\n)*item 1 .*broken.jpg"):
         transformer.transform([paths[0], str(tmp_path / "broken.jpg"), str(tmp_path / "broken.jpg")])
     with pytest.raises(UsageError, match=r"item 0 .*nowhere.jpg"):
         transformer.transform([str(tmp_path / "nowhere.jpg")])
-    with pytest.raises(UsageError, match="is a single item"):
+
+
+def test_invalid_input_is_refused(paths: list[str]) -> None:
+    transformer = EmbeddingTransformer(TINY).fit(paths)
+    with pytest.raises(UsageError, match="got a single item"):
         transformer.transform(paths[0])
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(UsageError, match="at least one item"):
         transformer.fit([])
-    with pytest.raises(UsageError, match="2 columns"):
+    with pytest.raises(UsageError, match="one column, got 2"):
         transformer.fit(pd.DataFrame({"a": paths, "b": paths}))
+
+
+def test_unknown_backbone_and_missing_fit_are_errors(paths: list[str]) -> None:
     with pytest.raises(BackboneError):
         EmbeddingTransformer("timm/resnet9999").fit(paths)
     with pytest.raises(ValueError, match="not fitted"):

@@ -1,4 +1,4 @@
-"""`embedpipe.verify` passes a whole store, and finds each kind of damage."""
+"""`embedpipe.verify` passes an intact store and reports each kind of damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def store(photos: Path, tmp_path: Path) -> embedpipe.FeatureStore:
     return embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
 
 
-def wrong(report: embedpipe.VerifyReport) -> dict[str, str]:
+def failed_checks(report: embedpipe.VerifyReport) -> dict[str, str]:
     return {check.name: check.detail for check in report.checks if not check.ok}
 
 
@@ -29,7 +29,7 @@ def overwrite(store: embedpipe.FeatureStore, vector: np.ndarray) -> None:
     store.write(row.append_column("embedding", vector_column(vector[None].astype(np.float32))))
 
 
-def test_a_whole_store_passes(store: embedpipe.FeatureStore) -> None:
+def test_intact_store_passes(store: embedpipe.FeatureStore) -> None:
     report = embedpipe.verify(store, trust=True)
     assert report.ok
     assert report.compared == 12
@@ -38,12 +38,12 @@ def test_a_whole_store_passes(store: embedpipe.FeatureStore) -> None:
     assert report.to_dict()["ok"] is True
 
 
-def test_code_named_by_a_store_needs_trust(store: embedpipe.FeatureStore) -> None:
+def test_python_backbone_needs_trust(store: embedpipe.FeatureStore) -> None:
     with pytest.raises(BackboneError, match="trust"):
         embedpipe.verify(store)
 
 
-def test_vectors_that_the_backbone_would_not_give(store: embedpipe.FeatureStore) -> None:
+def test_changed_vectors_fail_the_sample(store: embedpipe.FeatureStore) -> None:
     row = store.to_arrow().slice(3, 1)
     moved = row.set_column(
         row.column_names.index("embedding"), "embedding", vector_column(store.to_numpy()[[3]][:, ::-1].copy())
@@ -51,29 +51,29 @@ def test_vectors_that_the_backbone_would_not_give(store: embedpipe.FeatureStore)
     store.remove(row["id"].to_pylist())
     store.write(moved)
     report = embedpipe.verify(store, trust=True)
-    assert list(wrong(report)) == ["sample"]
+    assert list(failed_checks(report)) == ["sample"]
 
 
-def test_non_finite_vectors(store: embedpipe.FeatureStore) -> None:
+def test_non_finite_vectors_fail(store: embedpipe.FeatureStore) -> None:
     overwrite(store, np.full(12, np.nan))
-    assert wrong(embedpipe.verify(store, sample=0)) == {"vectors": "1 rows hold NaN or infinite values"}
+    assert failed_checks(embedpipe.verify(store, sample=0)) == {"vectors": "1 rows hold NaN or infinite values"}
 
 
-def test_vectors_of_another_length(store: embedpipe.FeatureStore) -> None:
+def test_vectors_of_another_length_fail(store: embedpipe.FeatureStore) -> None:
     overwrite(store, np.ones(5))
-    assert "not 12 long" in wrong(embedpipe.verify(store, sample=0))["vectors"]
+    assert "not 12 long" in failed_checks(embedpipe.verify(store, sample=0))["vectors"]
 
 
-def test_missing_and_torn_files(store: embedpipe.FeatureStore) -> None:
+def test_missing_and_truncated_files_fail(store: embedpipe.FeatureStore) -> None:
     file = Path(store.path) / store.table.files[0].path
     payload = file.read_bytes()
     file.unlink()
-    assert file.name in wrong(embedpipe.verify(store.path))["files"]
+    assert file.name in failed_checks(embedpipe.verify(store.path))["files"]
     file.write_bytes(payload[: len(payload) // 2] + bytes(len(payload) // 2))
-    assert file.name in wrong(embedpipe.verify(store.path))["files"]
+    assert file.name in failed_checks(embedpipe.verify(store.path))["files"]
 
 
-def test_changed_and_vanished_items_are_counted_apart(store: embedpipe.FeatureStore, photos: Path) -> None:
+def test_changed_and_missing_items_are_not_compared(store: embedpipe.FeatureStore, photos: Path) -> None:
     write_photo(photos / "cat/0000.jpg", seed=77)
     (photos / "dog/0001.jpg").unlink()
     report = embedpipe.verify(store, trust=True)
@@ -81,6 +81,6 @@ def test_changed_and_vanished_items_are_counted_apart(store: embedpipe.FeatureSt
     assert (report.compared, report.changed, report.unreadable) == (10, 1, 1)
 
 
-def test_bad_arguments(store: embedpipe.FeatureStore) -> None:
-    with pytest.raises(UsageError, match="negative"):
+def test_negative_sample_is_refused(store: embedpipe.FeatureStore) -> None:
+    with pytest.raises(UsageError, match="sample must be >= 0, got -1"):
         embedpipe.verify(store, sample=-1)

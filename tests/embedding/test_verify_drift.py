@@ -1,4 +1,4 @@
-"""What `embedpipe.verify` says of a cheaper precision or decode, on real stores and networks."""
+"""`embedpipe.verify`: drift of a cheaper precision or decoding, on stores of a small network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def store(make_photos: Callable[..., Path], tmp_path: Path) -> embedpipe.Feature
     return embedpipe.embed(make_photos(36), tmp_path / "store", backbone=TINY)
 
 
-def test_what_bf16_would_do(store: embedpipe.FeatureStore) -> None:
+def test_drift_of_bf16_is_measured(store: embedpipe.FeatureStore) -> None:
     report = embedpipe.verify(store, precision="bf16", trust=True)
     assert report.ok
     assert report.compared == 36
-    assert report.min_cosine == pytest.approx(1)  # the store's own precision is what is checked
+    assert report.min_cosine == pytest.approx(1)  # the checks use the precision of the store
     assert report.drift is not None
     (layer,) = report.drift.layers
     assert (report.drift.precision, report.drift.decode, report.drift.rows, layer.k) == ("bf16", "full", 36, 10)
@@ -37,7 +37,7 @@ def test_what_bf16_would_do(store: embedpipe.FeatureStore) -> None:
     assert json.loads(json.dumps(report.to_dict()))["drift"]["layers"][0]["head"]["metric"] == "accuracy"
 
 
-def test_a_store_in_bf16_is_measured_unasked(make_photos: Callable[..., Path], tmp_path: Path) -> None:
+def test_drift_of_a_bf16_store_is_measured_by_default(make_photos: Callable[..., Path], tmp_path: Path) -> None:
     store = embedpipe.embed(make_photos(15), tmp_path / "half", backbone=TINY, precision="bf16")
     report = embedpipe.verify(store, trust=True)
     assert report.ok
@@ -46,7 +46,7 @@ def test_a_store_in_bf16_is_measured_unasked(make_photos: Callable[..., Path], t
     assert embedpipe.verify(store, trust=True, sample=0).drift is None
 
 
-def test_scaled_decoding_of_small_pictures_changes_nothing(store: embedpipe.FeatureStore) -> None:
+def test_scaled_decoding_of_small_images_has_no_drift(store: embedpipe.FeatureStore) -> None:
     report = embedpipe.verify(store, decode="scaled", sample=8, trust=True)
     assert report.drift is not None
     layer = report.drift.layers[0]
@@ -56,7 +56,7 @@ def test_scaled_decoding_of_small_pictures_changes_nothing(store: embedpipe.Feat
     assert "--sample" in report.drift.no_head
 
 
-def test_labels_of_another_column(store: embedpipe.FeatureStore) -> None:
+def test_heads_use_the_given_label_column(store: embedpipe.FeatureStore) -> None:
     ids = store.ids()
     table = pa.table({"id": ids[:30], "label": [float(i) + 0.5 for i in range(30)]})
     store.label(table, into="weight")
@@ -67,7 +67,7 @@ def test_labels_of_another_column(store: embedpipe.FeatureStore) -> None:
     assert (head.metric, head.rows, head.left_out) == ("r2", 30, {"without a weight": 6})
 
 
-def test_texts_and_stores_without_labels(tmp_path: Path) -> None:
+def test_texts_without_labels_have_no_decode_and_no_heads(tmp_path: Path) -> None:
     words = [f"{a} {b} {c}" for a in ("red", "blue") for b in ("big", "small") for c in ("cat", "dog", "owl")]
     for i, text in enumerate(words):
         (tmp_path / "texts").mkdir(exist_ok=True)
@@ -77,30 +77,32 @@ def test_texts_and_stores_without_labels(tmp_path: Path) -> None:
     assert report.drift is not None
     assert (report.drift.rows, report.drift.decode) == (12, None)
     assert report.drift.no_head is not None
-    with pytest.raises(UsageError, match="decode='scaled' is for images"):
+    with pytest.raises(UsageError, match="decode is for stores of images"):
         embedpipe.verify(store, decode="scaled", trust=True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp32"}, "is what drift is measured from"),
-        ({"label": "label"}, "nothing is cheaper here"),
+        ({"precision": "fp32"}, "is the reference of the drift"),
+        ({"label": "label"}, "needs a cheaper setting"),
         ({"precision": "bf16", "label": "lable"}, "did you mean 'label'"),
-        ({"precision": "bf16", "sample": 0}, "sample=0 leaves nothing"),
+        ({"precision": "bf16", "sample": 0}, "sample must be >= 1 to measure a drift, got 0"),
         ({"precision": "bf17"}, "bf17"),
         ({"decode": "scald"}, "did you mean 'scaled'"),
     ],
 )
-def test_bad_arguments_of_drift(store: embedpipe.FeatureStore, options: dict[str, object], message: str) -> None:
+def test_invalid_arguments_of_drift_are_refused(
+    store: embedpipe.FeatureStore, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         embedpipe.verify(store, trust=True, **options)
 
 
-def test_the_command_prints_drift_and_its_code_is_that_of_the_checks(store: embedpipe.FeatureStore) -> None:
+def test_command_prints_the_drift(store: embedpipe.FeatureStore) -> None:
     shown = run("verify", store.path, "--precision", "bf16", "--decode", "scaled", "--trust")
     assert shown.exit_code == 0, shown.output
-    assert "bf16, scaled decoding, against fp32, full decoding, on 36 items" in shown.stdout
+    assert "drift of bf16, scaled decoding from fp32, full decoding, on 36 items" in shown.stdout
     for words in ("1 - cosine  median", "of the 10 nearest stay", "points (95 % interval", "36 items, 3 classes"):
         assert words in shown.stdout
     as_json = run("verify", store.path, "--precision", "bf16", "--trust", "--json")

@@ -134,9 +134,9 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     X, y = stripes(20)
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken = [*X[:18], str(tmp_path / "broken.png"), str(tmp_path / "nowhere.png")]
-    with pytest.raises(UsageError, match=r"2 of 20 items cannot be(.|\n)*item 18 .*broken.png(.|\n)*item 19 .*nowhere"):
+    with pytest.raises(UsageError, match=r"2 of 20 are not(.|\n)*item 18 .*broken.png(.|\n)*item 19 .*nowhere"):
         model().fit(broken, y)
-    with pytest.raises(UsageError, match=r"1 of 1 items(.|\n)*broken.png"):
+    with pytest.raises(UsageError, match=r"1 of 1 are not(.|\n)*broken.png"):
         model(epochs=0).fit(X, y).predict([str(tmp_path / "broken.png")])
 
 
@@ -149,8 +149,8 @@ def test_prediction_before_fit_is_refused() -> None:
     ("X", "y", "message"),
     [
         (stripes(20)[0], ["a"] * 19, "got 20 items and 19 labels"),
-        ([], [], "empty"),
-        ("photo.png", ["a"], "is a single item"),
+        ([], [], "at least one item"),
+        ("photo.png", ["a"], "got a single item"),
         (stripes(20)[0], np.linspace(0, 1, 20), "continuous"),
         (stripes(20)[0], ["a"] * 20, "got 20 labels that are all 'a'"),
     ],

@@ -1,4 +1,4 @@
-"""Folders: classes, splits, what is left out, and what cannot be listed."""
+"""Folders: classes, splits, skipped files, and files that cannot be listed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def column(listing: Listing, name: str) -> list[object]:
     return values
 
 
-def test_class_folders(tree: Tree) -> None:
+def test_class_folders_give_labels(tree: Tree) -> None:
     root = tree("cat/b.jpg", "cat/a.PNG", "dog/deep/c.webp", "flat.gif")
     listing = open_source(root)
     assert tuple(listing.table.column_names) == COLUMNS
@@ -54,7 +54,7 @@ def test_class_folders(tree: Tree) -> None:
     assert listing.table.equals(open_source(str(root) + "/").table)
 
 
-def test_split_folders(tree: Tree) -> None:
+def test_split_folders_give_splits_and_labels(tree: Tree) -> None:
     listing = open_source(tree("Train/cat/a.jpg", "val/b.jpg", "TESTING/dog/x/c.jpg", ".cache/d.jpg", "e.jpg"))
     rows = zip(*(column(listing, name) for name in ("id", "split", "label")), strict=True)
     assert sorted(rows, key=str) == [
@@ -65,19 +65,19 @@ def test_split_folders(tree: Tree) -> None:
     ]
 
 
-def test_one_folder_that_is_no_split_makes_them_all_labels(tree: Tree) -> None:
+def test_top_folders_are_labels_unless_all_are_splits(tree: Tree) -> None:
     listing = open_source(tree("train/a.jpg", "test/b.jpg", "extra/c.jpg"))
     assert column(listing, "label") == ["extra", "test", "train"]
     assert column(listing, "split") == [None] * 3
 
 
-def test_what_is_left_out_is_counted(tree: Tree) -> None:
+def test_skipped_files_are_counted(tree: Tree) -> None:
     listing = open_source(tree("a.jpg", "b.txt", "c.TXT", "Makefile", ".hidden.jpg", ".git/d.jpg", "x/.DS_Store"))
     assert column(listing, "id") == ["a.jpg"]
     assert listing.skipped == {".txt": 2, "no suffix": 1, "hidden": 3}
 
 
-def test_prefix_goes_before_ids_and_failures(tree: Tree) -> None:
+def test_prefix_is_added_to_ids_and_failures(tree: Tree) -> None:
     root = tree("a.jpg")
     (root / "b.jpg").symlink_to("nowhere")
     for prefix in ("left", "left/"):
@@ -87,18 +87,18 @@ def test_prefix_goes_before_ids_and_failures(tree: Tree) -> None:
         assert listing.read(0) == b"a.jpg"
 
 
-def test_links_to_folders_are_followed_once_round(tree: Tree) -> None:
+def test_links_to_folders_are_followed_without_loops(tree: Tree) -> None:
     root = tree("a/x.jpg", "b/y.jpg")
     (root / "a/up").symlink_to(root, target_is_directory=True)
     (root / "c").symlink_to(root / "b", target_is_directory=True)
     (root / "d.jpg").symlink_to(root / "a/x.jpg")
     listing = open_source(root)
     assert column(listing, "id") == ["d.jpg", "a/x.jpg", "b/y.jpg", "c/y.jpg"]
-    assert listing.skipped == {"folder link that leads back": 1}
+    assert listing.skipped == {"link to a parent folder": 1}
     assert listing.failures == ()
 
 
-def test_oddities_are_all_accounted_for(tmp_path: Path) -> None:
+def test_odd_files_are_listed_or_fail(tmp_path: Path) -> None:
     expected = write_oddities(tmp_path / "odd")
     assert sum(stage is None for stage in expected.values()) >= 15
     assert sum(stage is not None for stage in expected.values()) >= 30
@@ -130,7 +130,7 @@ def test_unreadable_folder_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPa
     assert (failure.id, failure.stage, failure.exception) == ("locked", "list", "PermissionError")
 
 
-def test_file_that_vanishes_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_deleted_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree("a.jpg", "b.jpg")
     scandir = os.scandir
 
@@ -148,7 +148,7 @@ def test_file_that_vanishes_while_listing_is_a_failure(tree: Tree, monkeypatch: 
 
 
 @pytest.mark.parametrize("bad", [b"caf\xe9.jpg", b"100%\xff\xfe.jpg"])
-def test_names_that_are_not_utf8(tmp_path: Path, bad: bytes) -> None:
+def test_file_names_that_are_not_utf8_are_escaped(tmp_path: Path, bad: bytes) -> None:
     folder = tmp_path / "photos" / "class"
     folder.mkdir(parents=True)
     try:
@@ -163,11 +163,11 @@ def test_names_that_are_not_utf8(tmp_path: Path, bad: bytes) -> None:
     assert open_source(str(uri)).read(0) == b"payload"
 
 
-def test_vanished_file_and_pipe_are_read_errors(tree: Tree) -> None:
+def test_deleted_file_and_pipe_are_read_errors(tree: Tree) -> None:
     root = tree("a.jpg", "b.jpg")
     listing = open_source(root)
     (root / "a.jpg").unlink()
-    with pytest.raises(ReadError, match=r"a\.jpg: there is no such file"):
+    with pytest.raises(ReadError, match=r"a\.jpg: no such file"):
         listing.read(0)
     (root / "b.jpg").unlink()
     os.mkfifo(root / "b.jpg")
@@ -178,7 +178,7 @@ def test_vanished_file_and_pipe_are_read_errors(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "message"),
     [
         ([], "the folder is empty"),
         (["a.tar", "b.tar"], r"found 2 \.tar; for WebDataset shards pass '.*/\*\.tar'"),
@@ -186,10 +186,10 @@ def test_vanished_file_and_pipe_are_read_errors(tree: Tree) -> None:
         (["a.pdf"], r"found 1 \.pdf"),
     ],
 )
-def test_folder_without_images_says_what_is_there(tree: Tree, names: list[str], words: str) -> None:
+def test_folder_without_images_lists_its_file_types(tree: Tree, names: list[str], message: str) -> None:
     root = tree(*names)
     root.mkdir(exist_ok=True)
-    with pytest.raises(SourceError, match=words):
+    with pytest.raises(SourceError, match=message):
         open_source(root)
 
 
@@ -200,11 +200,11 @@ def test_missing_source_suggests_a_name(tree: Tree) -> None:
     with pytest.raises(SourceError, match="patterns are for"):
         open_source(root / "*.jpg")
     (root / "b.docx").touch()
-    with pytest.raises(SourceError, match="is no source"):
+    with pytest.raises(SourceError, match="a source must be a folder"):
         open_source(root / "b.docx")
 
 
-def test_single_image(tree: Tree) -> None:
+def test_single_image_is_listed(tree: Tree) -> None:
     root = tree("my photo.jpg")
     listing = open_source(root / "my photo.jpg")
     assert column(listing, "id") == ["my photo.jpg"]
@@ -212,14 +212,14 @@ def test_single_image(tree: Tree) -> None:
     assert listing.root == str(root / "my photo.jpg")
 
 
-def test_root_exists(tree: Tree) -> None:
+def test_root_exists_for_paths_and_patterns(tree: Tree) -> None:
     root = tree("a.jpg")
     assert root_exists(str(root))
     assert root_exists("memory")
     assert not root_exists(str(root / "gone"))
 
 
-def test_many_files_in_chunks(tmp_path: Path) -> None:
+def test_many_files_are_listed_in_chunks(tmp_path: Path) -> None:
     folder = tmp_path / "many" / "one"
     folder.mkdir(parents=True)
     for i in range(16_400):

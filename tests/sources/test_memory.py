@@ -1,4 +1,4 @@
-"""Sequences in memory, and text files of paths."""
+"""Sequences in memory, and file lists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def paths(tmp_path: Path) -> list[str]:
     [list, tuple, np.array, lambda p: np.array(p, object), pd.Series, pl.Series, lambda p: [Path(x) for x in p]],
     ids=["list", "tuple", "string array", "object array", "pandas", "polars", "pathlib"],
 )
-def test_sequences_of_paths(make: Any, paths: list[str]) -> None:
+def test_sequences_of_paths_are_listed(make: Any, paths: list[str]) -> None:
     listing = open_source(make(paths))
     assert listing.root == "memory"
     assert listing.table.column("id").to_pylist() == paths
@@ -38,7 +38,7 @@ def test_sequences_of_paths(make: Any, paths: list[str]) -> None:
     assert [listing.read(0), listing.read(1)] == [b"a.jpg", "ü b.jpg".encode()]
 
 
-def test_mixed_items(paths: list[str]) -> None:
+def test_mixed_items_are_listed(paths: list[str]) -> None:
     array = np.zeros((4, 5, 3), np.uint8)
     items = [picture(), paths[0], b"bytes", array, None]
     listing = open_source(items)
@@ -47,11 +47,11 @@ def test_mixed_items(paths: list[str]) -> None:
     assert listing.read(0) is items[0]
     assert listing.read(2) == b"bytes"
     assert listing.read(3) is array
-    with pytest.raises(ReadError, match="item 4 is None"):
+    with pytest.raises(ReadError, match="item 4 is missing: None"):
         listing.read(4)
 
 
-def test_one_array_of_images() -> None:
+def test_array_of_images_is_listed() -> None:
     array = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     listing = open_source(array)
     assert len(listing) == 2
@@ -63,29 +63,29 @@ def test_one_array_of_images() -> None:
     [np.zeros((2, 4, 5, 3)), np.zeros((4, 5, 3), np.uint8), np.zeros(3), 7, None, b"bytes", {1: 2}],
     ids=["floats", "one image", "numbers", "int", "None", "bytes", "dict"],
 )
-def test_what_is_no_source(source: object) -> None:
-    with pytest.raises(SourceError, match="is no source: give"):
+def test_invalid_sources_are_refused(source: object) -> None:
+    with pytest.raises(SourceError, match="must be"):
         open_source(source)
 
 
-def test_given_ids(paths: list[str]) -> None:
+def test_given_ids_are_used(paths: list[str]) -> None:
     assert list_items(paths, ids=["x", "y"]).table.column("id").to_pylist() == ["x", "y"]
-    with pytest.raises(SourceError, match="1 ids for 2 items"):
+    with pytest.raises(SourceError, match="got 1 ids for 2 items"):
         list_items(paths, ids=["x"])
 
 
-def test_the_same_path_twice(paths: list[str]) -> None:
+def test_repeated_path_is_refused(paths: list[str]) -> None:
     with pytest.raises(DuplicateIdError, match=r"a\.jpg"):
         open_source([*paths, paths[0]])
 
 
-def test_empty_sequence() -> None:
-    with pytest.raises(SourceError, match="nothing to embed"):
+def test_empty_sequence_is_refused() -> None:
+    with pytest.raises(SourceError, match="at least one item"):
         open_source([])
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".lst"])
-def test_file_list(tmp_path: Path, suffix: str) -> None:
+def test_file_list_is_read(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "list folder"
     (folder / "sub").mkdir(parents=True)
     for name in ("a b.jpg", "sub/c.jpg"):
@@ -102,7 +102,7 @@ def test_file_list(tmp_path: Path, suffix: str) -> None:
     assert listing.table.column("uri")[1].as_py() == str(folder / "sub/c.jpg")
 
 
-def test_file_list_of_nothing(tmp_path: Path) -> None:
+def test_empty_file_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n\n")
-    with pytest.raises(SourceError, match="names no images"):
+    with pytest.raises(SourceError, match="of an image per line"):
         open_source(tmp_path / "names.txt")

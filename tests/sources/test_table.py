@@ -1,4 +1,4 @@
-"""Tables: which column means what, paths and bytes, what is carried, and what is refused."""
+"""Tables of images: roles of columns, paths and bytes, metadata, and refused tables."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_files_of_paths(folder: Path, suffix: str) -> None:
+def test_table_files_with_paths_are_listed(folder: Path, suffix: str) -> None:
     path = folder / f"labels{suffix}"
     WRITERS[suffix](pa.table(ROWS), path)
     listing = open_source(path)
@@ -71,7 +71,9 @@ def test_files_of_paths(folder: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("make", [pa.table, pd.DataFrame, pl.DataFrame], ids=["pyarrow", "pandas", "polars"])
-def test_frames_of_paths(folder: Path, make: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_with_paths_are_listed(
+    folder: Path, make: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     listing = open_source(make(ROWS))
     assert listing.root == "memory"
@@ -90,7 +92,7 @@ def hugging_face(folder: Path, rows: int = 25, group: int = 10) -> Path:
     return path
 
 
-def test_parquet_structs_are_read_lazily(folder: Path) -> None:
+def test_parquet_structs_are_read_on_demand(folder: Path) -> None:
     path = hugging_face(folder)
     listing = open_source(path)
     ids = listing.table.column("id").to_pylist()
@@ -107,7 +109,7 @@ def test_parquet_structs_are_read_lazily(folder: Path) -> None:
     assert read_uri(uri) == b"image 17"
 
 
-def test_a_cell_of_a_file_written_anew(folder: Path) -> None:
+def test_cell_of_a_changed_file_is_read_again(folder: Path) -> None:
     path = hugging_face(folder)
     assert read_uri(f"parquet://image/1::{path}") == b"image 1"
     pq.write_table(pa.table({"image": [b"new 0", b"new 1"]}), path)
@@ -116,11 +118,11 @@ def test_a_cell_of_a_file_written_anew(folder: Path) -> None:
         read_uri(f"parquet://image/2::{path}")
     with pytest.raises(ReadError):
         read_uri(f"parquet://nothing/0::{path}")
-    with pytest.raises(ReadError, match="form"):
+    with pytest.raises(ReadError, match="a uri of a"):
         read_uri("parquet://image")
 
 
-def test_listing_does_not_read_the_bytes(folder: Path) -> None:
+def test_listing_a_parquet_file_reads_no_images(folder: Path) -> None:
     path = folder / "big.parquet"
     table = pa.table({"image": [bytes(1000)] * 50, "mask": [bytes(9)] * 50, "id": list(range(50))})
     pq.write_table(table, path, compression="none", use_dictionary=False)
@@ -136,7 +138,7 @@ def test_listing_does_not_read_the_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("type", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(3)], ids=str)
-def test_bytes_in_memory(type: pa.DataType) -> None:
+def test_bytes_in_memory_are_listed(type: pa.DataType) -> None:
     listing = open_source(pa.table({"image": pa.array([b"one", b"two", None], type)}))
     assert listing.table.column("id").to_pylist() == ["row-00000000", "row-00000001", "row-00000002"]
     assert listing.table.column("uri").null_count == 3
@@ -154,7 +156,7 @@ def test_struct_without_bytes_is_read_from_its_path(folder: Path) -> None:
     assert [listing.read(0), listing.read(1)] == [b"a.jpg", b"x"]
 
 
-def test_ids_stay_strings_and_labels_their_type(folder: Path) -> None:
+def test_ids_are_strings_and_labels_keep_their_type(folder: Path) -> None:
     path = folder / "labels.csv"
     path.write_text("id,file,label,note\n007,a.jpg,1,\n08,sub/b.jpg,2,NA\n9,c.jpg,3,text\n")
     table = open_source(path).table
@@ -164,7 +166,7 @@ def test_ids_stay_strings_and_labels_their_type(folder: Path) -> None:
     assert read_table(str(path)).column("id").to_pylist() == ["007", "08", "9"]
 
 
-def test_late_change_of_type_in_a_long_csv(folder: Path) -> None:
+def test_type_change_late_in_a_csv_is_read(folder: Path) -> None:
     path = folder / "long.csv"
     lines = [f"{i}.jpg,{i}" for i in range(200_000)]
     path.write_text("\n".join(["file,label", *lines, "last.jpg,unknown"]))
@@ -173,7 +175,7 @@ def test_late_change_of_type_in_a_long_csv(folder: Path) -> None:
     assert labels[-1].as_py() == "unknown"
 
 
-def test_options_choose_columns(folder: Path) -> None:
+def test_options_select_columns(folder: Path) -> None:
     path = folder / "t.csv"
     path.write_text("where,name,kind,part\na.jpg,first,cat,train\nsub/b.jpg,second,dog,test\n")
     options = SourceOptions(image="where", id="name", label="kind", split="part")
@@ -184,7 +186,7 @@ def test_options_choose_columns(folder: Path) -> None:
     assert len(table.column_names) == 6
 
 
-def test_rows_without_id_or_image(folder: Path) -> None:
+def test_rows_without_id_or_image_fail(folder: Path) -> None:
     path = folder / "labels.csv"
     path.write_text("id,file\nx,a.jpg\n,a.jpg\nz,\nw,sub/b.jpg\n")
     listing = open_source(path)
@@ -196,16 +198,16 @@ def test_rows_without_id_or_image(folder: Path) -> None:
         listing.read(1)
 
 
-def test_missing_file_is_listed_and_cannot_be_read(folder: Path) -> None:
+def test_missing_file_is_listed_and_fails_on_read(folder: Path) -> None:
     path = folder / "labels.csv"
     path.write_text("file\na.jpg\ngone.jpg\n")
     listing = open_source(path)
     assert listing.table.column("source_size").to_pylist() == [5, None]
-    with pytest.raises(ReadError, match=r"gone\.jpg: there is no such file"):
+    with pytest.raises(ReadError, match=r"gone\.jpg: no such file"):
         listing.read(1)
 
 
-def test_columns_no_store_can_hold_are_left_out(folder: Path) -> None:
+def test_columns_that_no_store_can_hold_are_left_out(folder: Path) -> None:
     table = pa.table(
         {
             "file": ["a.jpg"],
@@ -225,58 +227,58 @@ def test_columns_no_store_can_hold_are_left_out(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["uri", "content_hash", "source_root", "source_size", "embedding", "embedding_x", "Label", "ID"]
 )
-def test_names_that_the_store_needs(name: str) -> None:
-    with pytest.raises(SourceError, match=rf"column '{name}'.*rename it"):
+def test_reserved_column_names_are_refused(name: str) -> None:
+    with pytest.raises(SourceError, match=rf"column name '{name}' .* is reserved"):
         open_source(pa.table({"file": ["a.jpg"], name: ["x"]}))
 
 
-def test_names_that_differ_in_case_only() -> None:
-    with pytest.raises(SourceError, match=r"'Age' and 'age' .* differ in case only"):
+def test_column_names_that_differ_in_case_only_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"'Age' and 'age' .* differ in letter case only"):
         open_source(pa.table({"file": ["a.jpg"], "Age": [1], "age": [2]}))
 
 
-def test_column_that_lost_its_role_is_refused() -> None:
+def test_reserved_column_without_a_role_is_refused() -> None:
     table = pa.table({"file": ["a.jpg"], "label": ["x"], "species": ["y"]})
-    with pytest.raises(SourceError, match=r"column 'label'.*rename it"):
+    with pytest.raises(SourceError, match=r"column name 'label' .* is reserved"):
         open_source(table, SourceOptions(label="species"))
 
 
 @pytest.mark.parametrize(
-    ("columns", "options", "words"),
+    ("columns", "options", "message"),
     [
-        ({"picture": ["a"]}, {}, r"no image column among \['picture'\]"),
+        ({"picture": ["a"]}, {}, r"an image column, and has \['picture'\]"),
         ({"file": ["a"]}, {"image": "fiel"}, "did you mean 'file'"),
         ({"file": ["a"], "species": ["b"]}, {"label": "specie"}, r"--label.*did you mean 'species'"),
-        ({"file": [1]}, {}, "holds int64"),
+        ({"file": [1]}, {}, "got int64"),
         ({"file": ["a"], "label": [["b"]]}, {}, "label column"),
     ],
 )
-def test_wrong_columns(columns: dict[str, Any], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(SourceError, match=words):
+def test_wrong_columns_are_refused(columns: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         open_source(pa.table(columns), SourceOptions(**options))
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_files_that_are_no_tables(tmp_path: Path, suffix: str) -> None:
+def test_invalid_table_files_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(b'a,b\n"\xff\xfe\n{"')
     with pytest.raises(SourceError, match="broken"):
         open_source(path)
 
 
-def test_doubled_columns_and_ids(folder: Path) -> None:
+def test_repeated_columns_and_ids_are_refused(folder: Path) -> None:
     path = folder / "labels.csv"
     path.write_text("file,x,x\na.jpg,1,2\n")
-    with pytest.raises(SourceError, match="several columns named 'x'"):
+    with pytest.raises(SourceError, match="'x' occurs more than once"):
         open_source(path)
     path.write_text("file\n" + "a.jpg\nb.jpg\n" * 2 + "c.jpg\n")
     with pytest.raises(
-        DuplicateIdError, match=r"2 ids of .*labels\.csv' are there more than once: 'a\.jpg', 'b\.jpg';"
+        DuplicateIdError, match=r"labels\.csv' must be unique, and 2 occur more than once: 'a\.jpg', 'b\.jpg';"
     ):
         open_source(path)
 
 
-def test_read_table_of_another_suffix(tmp_path: Path) -> None:
+def test_read_table_refuses_other_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").touch()
     with pytest.raises(SourceError, match=r"\.csv, \.tsv, \.parquet"):
         read_table(str(tmp_path / "a.xlsx"))

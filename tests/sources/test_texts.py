@@ -1,4 +1,4 @@
-"""Texts: columns of tables, folders, single files, lists, and what is refused."""
+"""Sources of texts: tables, folders, files, lists, and refused sources."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def texts_of(listing: Listing) -> list[object]:
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_files_of_texts(tmp_path: Path, suffix: str) -> None:
+def test_table_files_with_texts_are_listed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"messages{suffix}"
     WRITERS[suffix](pd.DataFrame(TABLE), path)
     listing = open_source(path, modality="text")
@@ -58,7 +58,7 @@ def test_files_of_texts(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("make", [pa.table, pd.DataFrame, pl.DataFrame], ids=["pyarrow", "pandas", "polars"])
-def test_frames_of_texts(make: Callable[[Any], Any]) -> None:
+def test_frames_with_texts_are_listed(make: Callable[[Any], Any]) -> None:
     listing = open_source(make(TABLE), modality="text")
     assert listing.root == "memory"
     assert texts_of(listing) == TEXTS
@@ -72,7 +72,7 @@ def test_frames_of_texts(make: Callable[[Any], Any]) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("in_file", [True, False], ids=["file", "frame"])
-def test_kinds_of_strings(tmp_path: Path, type: pa.DataType, in_file: bool) -> None:
+def test_string_types_are_read(tmp_path: Path, type: pa.DataType, in_file: bool) -> None:
     strings = pa.array(["one", None, "", "two"])
     table = pa.table({"text": strings.dictionary_encode() if pa.types.is_dictionary(type) else strings.cast(type)})
     pq.write_table(table, tmp_path / "t.parquet")
@@ -84,7 +84,7 @@ def test_kinds_of_strings(tmp_path: Path, type: pa.DataType, in_file: bool) -> N
 
 
 @pytest.mark.parametrize("type", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(3)], ids=str)
-def test_bytes_stay_bytes(tmp_path: Path, type: pa.DataType) -> None:
+def test_bytes_of_texts_are_kept(tmp_path: Path, type: pa.DataType) -> None:
     table = pa.table({"text": pa.array([b"one", b"\xe9\xe8\xe0", None], type)})
     pq.write_table(table, tmp_path / "t.parquet")
     for source in (table, tmp_path / "t.parquet"):
@@ -94,7 +94,7 @@ def test_bytes_stay_bytes(tmp_path: Path, type: pa.DataType) -> None:
             listing.read(2)
 
 
-def test_the_first_column_that_is_there_or_the_one_that_is_named() -> None:
+def test_text_column_is_the_named_or_first_default() -> None:
     table = pa.table({"review": ["r"], "body": ["b"], "title": ["t"]})
     listing = open_source(table, modality="text")
     assert listing.read(0) == "b"
@@ -102,7 +102,7 @@ def test_the_first_column_that_is_there_or_the_one_that_is_named() -> None:
     assert open_source(table, SourceOptions(text="title"), "text").read(0) == "t"
 
 
-def test_strings_of_csv_and_json_stay_as_they_are(tmp_path: Path) -> None:
+def test_strings_of_csv_and_json_are_unchanged(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,words,n\n007,1,1\n08,true,2\n9,2020-01-01,3\nx,,4\n")
     listing = open_source(tmp_path / "t.csv", SourceOptions(text="words"), "text")
     assert listing.table.column("id").to_pylist() == ["007", "08", "9", "x"]
@@ -117,7 +117,7 @@ def test_strings_of_csv_and_json_stay_as_they_are(tmp_path: Path) -> None:
     assert (listing.table.column("id")[0].as_py(), listing.read(0)) == ("2020-01-01", "2020-01-01")
 
 
-def test_a_column_without_any_text_is_listed(tmp_path: Path) -> None:
+def test_column_of_nulls_is_listed(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": null}\n{"text": null}\n')
     listing = open_source(tmp_path / "t.jsonl", modality="text")
     assert len(listing) == 2
@@ -125,7 +125,7 @@ def test_a_column_without_any_text_is_listed(tmp_path: Path) -> None:
         listing.read(1)
 
 
-def test_rows_without_an_id(tmp_path: Path) -> None:
+def test_rows_without_an_id_fail(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,text\na,one\n,two\nc,three\n")
     listing = open_source(tmp_path / "t.csv", modality="text")
     assert texts_of(listing) == ["one", "three"]
@@ -134,33 +134,33 @@ def test_rows_without_an_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text", "Text", "TEXT", "uri", "embedding"])
-def test_names_that_the_store_needs_for_texts(name: str) -> None:
-    with pytest.raises(SourceError, match=rf"column '{name}'.*rename it"):
+def test_reserved_column_names_for_texts_are_refused(name: str) -> None:
+    with pytest.raises(SourceError, match=rf"column name '{name}' .* is reserved"):
         open_source(pa.table({"body": ["x"], name: ["y"]}), SourceOptions(text="body"), "text")
 
 
 @pytest.mark.parametrize(
-    ("columns", "options", "words"),
+    ("columns", "options", "message"),
     [
-        ({"words": ["a"]}, {}, r"no text column among \['words'\]; name one \(--text"),
+        ({"words": ["a"]}, {}, r"a text column, and has \['words'\]: name one \(--text"),
         ({"text": ["a"]}, {"text": "texts"}, r"--text.*did you mean 'text'"),
-        ({"text": [1]}, {}, "text column 'text' of 'the table' holds int64"),
-        ({"text": [["a"]]}, {}, "holds list"),
-        ({"text": ["a"]}, {"image": "text"}, "--image 'text' is for backbones that take images.*give --text"),
-        ({"text": ["a"]}, {"header": "a"}, "--header is for CSV and TSV"),
+        ({"text": [1]}, {}, "text column 'text' of 'the table' must hold strings or bytes, got int64"),
+        ({"text": [["a"]]}, {}, "got list"),
+        ({"text": ["a"]}, {"image": "text"}, "image='text' .* needs a backbone for images.*give --text"),
+        ({"text": ["a"]}, {"header": "a"}, "is for CSV and TSV files"),
     ],
 )
-def test_wrong_columns_for_texts(columns: dict[str, Any], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(SourceError, match=words):
+def test_wrong_columns_for_texts_are_refused(columns: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         open_source(pa.table(columns), SourceOptions(**options), "text")
 
 
-def test_the_text_option_is_not_for_images() -> None:
-    with pytest.raises(SourceError, match=r"--text 'body' is for backbones that take texts.*give --image"):
+def test_text_option_is_refused_for_images() -> None:
+    with pytest.raises(SourceError, match=r"text='body' .* needs a backbone for texts.*give --image"):
         open_source(pa.table({"file": ["a.jpg"], "body": ["x"]}), SourceOptions(text="body"))
 
 
-def test_cells_of_a_table_written_anew(tmp_path: Path) -> None:
+def test_cells_of_a_changed_table_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a/b,50%\none,x\n")
     uri = open_source(path, SourceOptions(text="a/b"), "text").table.column("uri")[0].as_py()
@@ -175,11 +175,11 @@ def test_cells_of_a_table_written_anew(tmp_path: Path) -> None:
         read_uri(f"table://gone/0::{path}", "text")
     with pytest.raises(ReadError, match=r"gone\.csv"):
         read_uri(f"table://a/0::{tmp_path / 'gone.csv'}", "text")
-    with pytest.raises(ReadError, match="form"):
+    with pytest.raises(ReadError, match="a uri of a"):
         read_uri("table://a", "text")
 
 
-def test_folders_of_texts(tmp_path: Path) -> None:
+def test_folders_of_texts_are_listed(tmp_path: Path) -> None:
     for name in ("train/spam/a.txt", "train/ham/b.EML", "test/ham/c.md", "test/ham/d.text", "test/x.jpg", ".h.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -204,7 +204,7 @@ def test_folders_of_texts(tmp_path: Path) -> None:
     assert listing.failures[0].id == "train/ham/gone.txt"
 
 
-def test_folders_without_texts(tmp_path: Path) -> None:
+def test_folder_without_texts_lists_its_file_types(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(SourceError, match=r"no texts in .*found 1 \.jpg"):
         open_source(tmp_path, modality="text")
@@ -213,10 +213,10 @@ def test_folders_without_texts(tmp_path: Path) -> None:
         open_source(tmp_path, modality="text")
     (tmp_path / "b.txt").mkdir()
     listing = open_source(tmp_path, modality="text")
-    assert "named like a text" in listing.failures[0].message
+    assert "with the suffix of a text" in listing.failures[0].message
 
 
-def test_single_files_and_file_lists(tmp_path: Path) -> None:
+def test_single_texts_and_file_lists_are_listed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "b.eml").write_text("Subject: second")
     (tmp_path / "names.lst").write_text("a.txt\nb.eml\n")
@@ -228,22 +228,20 @@ def test_single_files_and_file_lists(tmp_path: Path) -> None:
     assert (listed.read(0), listed.read(1)) == (b"first", EmailBytes(b"Subject: second"))
     assert isinstance(listed.read(1), EmailBytes)
     (tmp_path / "names.lst").write_text("\n")
-    with pytest.raises(SourceError, match="names no texts"):
+    with pytest.raises(SourceError, match="of a text per line"):
         open_source(tmp_path / "names.lst", modality="text")
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "*.tar"])
-def test_tar_files_of_texts(tmp_path: Path, name: str) -> None:
+def test_tar_files_are_refused_for_texts(tmp_path: Path, name: str) -> None:
     tarfile.open(tmp_path / "a.tar", "w").close()
-    with pytest.raises(SourceError, match="unpack it to a folder, or make it a table"):
+    with pytest.raises(SourceError, match="unpack it to a folder, or write a table"):
         open_source(str(tmp_path / name), modality="text")
 
 
-def test_other_files_are_no_texts(tmp_path: Path) -> None:
+def test_other_file_types_are_refused_for_texts(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(
-        SourceError, match=r"is no source: give a folder, or a file of a kind among .*\.lst, \.txt.*\.eml"
-    ):
+    with pytest.raises(SourceError, match=r"must be a folder, or a file with a suffix in .*\.lst, \.txt.*\.eml"):
         open_source(tmp_path / "a.jpg", modality="text")
 
 
@@ -264,7 +262,7 @@ SEQUENCES: dict[str, Callable[[list[str]], Any]] = {
 
 
 @pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
-def test_sequences_of_texts(make: Callable[[list[str]], Any]) -> None:
+def test_sequences_of_texts_are_listed(make: Callable[[list[str]], Any]) -> None:
     listing = open_source(make(TEXTS), modality="text")
     assert listing.root == "memory"
     assert texts_of(listing) == TEXTS
@@ -273,12 +271,12 @@ def test_sequences_of_texts(make: Callable[[list[str]], Any]) -> None:
     assert listing.table.schema.names == list(COLUMNS)
 
 
-def test_one_text_in_a_list_that_looks_like_a_path(tmp_path: Path) -> None:
+def test_string_in_a_list_is_a_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("contents")
     assert open_source([str(tmp_path / "a.txt")], modality="text").read(0) == str(tmp_path / "a.txt")
 
 
-def test_mixed_sequences(tmp_path: Path) -> None:
+def test_texts_files_and_emails_can_be_mixed(tmp_path: Path) -> None:
     (tmp_path / "a.eml").write_bytes(b"mail")
     items = ["text", tmp_path / "a.eml", b"bytes", EmailBytes(b"Subject: x"), None]
     listing = open_source(items, modality="text")
@@ -307,24 +305,24 @@ def test_mixed_sequences(tmp_path: Path) -> None:
     ],
     ids=["None", "NaN", "float32", "NA", "NaT", "pandas", "polars"],
 )
-def test_missing_texts(items: Any) -> None:
+def test_missing_texts_fail_on_read(items: Any) -> None:
     listing = open_source(items, modality="text")
     assert len(listing) == 1
     with pytest.raises(ReadError, match="item 0 is"):
         listing.read(0)
 
 
-def test_given_ids_of_texts() -> None:
+def test_given_ids_of_texts_are_used() -> None:
     assert list_items(["a", "b"], ids=["x", "y"], modality="text").table.column("id").to_pylist() == ["x", "y"]
 
 
 @pytest.mark.parametrize("source", [np.zeros(3), np.zeros((2, 4, 5, 3), np.uint8), 7, b"bytes", {1: 2}], ids=repr)
-def test_what_is_no_source_of_texts(source: object) -> None:
-    with pytest.raises(SourceError, match="is no source: give"):
+def test_invalid_sources_of_texts_are_refused(source: object) -> None:
+    with pytest.raises(SourceError, match="must be"):
         open_source(source, modality="text")
 
 
-def test_a_missing_file_of_texts(tmp_path: Path) -> None:
+def test_missing_text_file_fails_on_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no file or folder 'Call me now'"):
         open_source("Call me now", modality="text")
     (tmp_path / "a.txt").touch()
@@ -332,7 +330,7 @@ def test_a_missing_file_of_texts(tmp_path: Path) -> None:
         open_source([tmp_path / "b.txt"], modality="text").read(0)
 
 
-def test_listing_a_parquet_file_does_not_read_its_texts(tmp_path: Path) -> None:
+def test_listing_a_parquet_file_reads_no_texts(tmp_path: Path) -> None:
     path = tmp_path / "big.parquet"
     pq.write_table(
         pa.table({"text": ["x" * 1000] * 50, "n": range(50)}), path, compression="none", use_dictionary=False
@@ -347,7 +345,7 @@ def test_listing_a_parquet_file_does_not_read_its_texts(tmp_path: Path) -> None:
         listing.read(3)
 
 
-def test_csv_module_and_many_rows(tmp_path: Path) -> None:
+def test_large_csv_keeps_every_row(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -358,25 +356,25 @@ def test_csv_module_and_many_rows(tmp_path: Path) -> None:
     assert listing.table.column("uri")[39_999].as_py() == f"table://text/39999::{path}"
 
 
-def test_a_parquet_file_that_is_written_anew_after_listing_gives_errors_and_no_mixed_rows(tmp_path: Path) -> None:
+def test_parquet_file_changed_after_listing_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["of a", "of b"]}), path)
     listing = open_source(path, modality="text")
     pq.write_table(pa.table({"id": ["b", "a"], "text": ["of b", "of a"]}), tmp_path / "new.parquet")
     os.utime(tmp_path / "new.parquet", ns=(1, 1))
     (tmp_path / "new.parquet").replace(path)
-    with pytest.raises(ReadError, match="written anew since its rows were listed"):
+    with pytest.raises(ReadError, match="has changed since its rows were listed"):
         listing.read(0)
 
 
-def test_a_file_of_utf8_with_a_few_wrong_bytes_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+def test_invalid_utf8_bytes_are_refused_with_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"text\n" + "naïve café\n".encode() * 20 + b"bad \xe9\n")
-    with pytest.raises(SourceError, match=r"UTF-8 but for some bytes.*line 22"):
+    with pytest.raises(SourceError, match=r"UTF-8 with invalid bytes.*line 22"):
         open_source(path, modality="text")
 
 
-def test_json_that_is_nested_too_deeply_is_an_error(tmp_path: Path) -> None:
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "x"}\n{"text": "y", "m": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(SourceError, match="line 2 is nested too deeply"):

@@ -1,4 +1,4 @@
-"""URLs: a real S3 server on this machine, and fsspec's memory filesystem."""
+"""URLs: a local S3 server, and the memory filesystem of fsspec."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def base(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield "s3://data/", f"?endpoint_override={address}&scheme=http&region=us-east-1"
 
 
-def test_folder(base: tuple[str, str]) -> None:
+def test_remote_folder_is_listed(base: tuple[str, str]) -> None:
     before, after = base
     listing = open_source(f"{before}photos/{after}")
     assert listing.table.column("id").to_pylist() == ["cat/a b.jpg", "dog/50%#1+é.jpg"]
@@ -101,7 +101,7 @@ def test_folder(base: tuple[str, str]) -> None:
     assert listing.skipped == {".md": 1, ".csv": 1, ".txt": 1}
 
 
-def test_table_and_list(base: tuple[str, str]) -> None:
+def test_remote_table_and_list_are_read(base: tuple[str, str]) -> None:
     before, after = base
     for name in ("labels.csv", "names.txt"):
         listing = open_source(f"{before}photos/{name}{after}")
@@ -110,7 +110,7 @@ def test_table_and_list(base: tuple[str, str]) -> None:
     assert read_table(f"{before}photos/labels.csv{after}").num_rows == 1
 
 
-def test_parquet_cells(base: tuple[str, str]) -> None:
+def test_remote_parquet_cells_are_read(base: tuple[str, str]) -> None:
     before, after = base
     listing = open_source(f"{before}tables/t.parquet{after}")
     assert listing.table.column("id").to_pylist() == ["p", "q"]
@@ -118,7 +118,7 @@ def test_parquet_cells(base: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["s-*.tar", "s-{000..001}.tar"])
-def test_shards(base: tuple[str, str], pattern: str) -> None:
+def test_remote_shards_are_read(base: tuple[str, str], pattern: str) -> None:
     before, after = base
     listing = open_source(f"{before}shards/{pattern}{after}")
     assert listing.table.column("id").to_pylist() == ["s-000/x", "s-000/y", "s-001/x", "s-001/y"]
@@ -127,7 +127,7 @@ def test_shards(base: tuple[str, str], pattern: str) -> None:
     assert root_exists(listing.root)
 
 
-def test_single_image_and_what_is_missing(base: tuple[str, str]) -> None:
+def test_remote_image_is_read_and_missing_ones_fail(base: tuple[str, str]) -> None:
     before, after = base
     listing = open_source(f"{before}photos/cat/a b.jpg{after}")
     assert listing.table.column("id").to_pylist() == ["a b.jpg"]
@@ -138,13 +138,13 @@ def test_single_image_and_what_is_missing(base: tuple[str, str]) -> None:
         read_uri(f"{before}photos/gone.jpg{after}")
 
 
-def test_connections_are_kept(base: tuple[str, str]) -> None:
+def test_connections_are_cached(base: tuple[str, str]) -> None:
     before, after = base
     first, second = (filesystem(f"{before}photos/{name}{after}") for name in ("a", "b"))
     assert first[0] == second[0]
     assert (first[1], second[1]) == ("data/photos/a", "data/photos/b") or before.startswith("memory")
 
 
-def test_unknown_scheme() -> None:
+def test_unknown_scheme_is_refused() -> None:
     with pytest.raises(SourceError, match="cannot open 'nosuch://x/y'"):
         filesystem("nosuch://x/y")

@@ -1,1 +1,1 @@
-"""Is a store whole, does its backbone still give the same vectors, and what would a cheaper setting change?"""
+"""Verification of a store: files, ids and vectors, and the drift of a cheaper precision or decoding."""

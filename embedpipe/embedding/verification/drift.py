@@ -1,6 +1,6 @@
-"""How far a cheaper way of computing vectors moves them: their directions, their neighbours, and the heads on them.
+"""Drift of vectors under a cheaper precision or decoding: directions, neighbours, and heads on them.
 
-The reference is fp32 arithmetic on pictures that are decoded at full size.
+The reference is fp32 arithmetic on images decoded at full size.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from embedpipe.embedding.verification.head_drift import HeadDrift, Labelled, com
 
 Floats = npt.NDArray[np.float64]
 
-#: Neighbours that are compared.
+#: Number of neighbours that are compared.
 K = 10
-#: Similarities nearer than this many digits are ties, which go to the lower row: copies stay in one order.
+#: Decimal digits of similarities. Rounding makes near-equal ones ties, which go to the lower row, so that copies keep
+#: their order.
 DIGITS = 12
-#: Bytes of a block of similarities.
+#: Bytes per block of similarities.
 BLOCK = 1 << 26
 
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """How far the vectors of one layer move.
+    """Drift of the vectors of one layer.
 
     Attributes
     ----------
     column : str
-        The store's column of that layer.
+        Vector column of the layer.
     median, p95, largest : float
-        Of 1 - cosine between an item's two vectors, over the items.
+        Quantiles and maximum over the items of 1 - cosine between the two vectors of an item.
     k : int
-        How many neighbours were looked at: 10, or fewer where the sample is smaller; 0 for a single item.
+        Number of neighbours compared: 10, fewer in a smaller sample, 0 for a single item.
     neighbours_kept : float or None
-        Mean share of an item's k nearest by cosine that are still among its k nearest.
+        Mean share of the k nearest neighbours by cosine that stay among the k nearest.
     nearest_kept : float or None
-        Share of items whose nearest stays the same.
+        Share of items whose nearest neighbour stays the same.
     head : HeadDrift or None
-        What a head makes of either, where there are labels to say it with.
+        Score of a head on both, if the store has labels.
     """
 
     column: str
@@ -59,25 +60,25 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a cheaper precision or decode moves the vectors of a sample.
+    """Drift of the vectors of a sample under a cheaper precision or decoding.
 
     Attributes
     ----------
     precision, decode : str
-        Of the cheaper one; the reference is ``fp32`` and ``full``. Texts have no decode.
+        The cheaper setting. The reference is ``fp32`` and ``full``. Texts have no decode.
     rows : int
-        Items that were embedded both ways.
+        Number of items embedded both ways.
     not_finite : int
-        Items beyond those that have NaN or infinite values, in fp16 mostly: they are not compared.
+        Further items with NaN or infinite values, mostly in fp16. They are not compared.
     layers : tuple of LayerDrift
-        Empty where no item could be compared.
+        Empty if no item could be compared.
     no_head : str or None
-        Why nothing is said of heads.
+        The reason why no heads were compared.
 
     Notes
     -----
-    Neighbours are looked for among the sample's own rows, as no other rows have both vectors. In a store of many more
-    rows neighbours lie closer together, and fewer of them stay: a larger sample is nearer to that.
+    Neighbours are searched within the sample, as only its rows have both vectors. In a larger store neighbours lie
+    closer together and fewer of them stay, so a larger sample is closer to the truth.
     """
 
     precision: Precision
@@ -89,12 +90,12 @@ class Drift:
 
 
 def reference_of(spec: BackboneSpec) -> BackboneSpec:
-    """Return the spec of the same vectors in fp32, of pictures that are decoded at full size."""
+    """Return the spec in fp32 with images decoded at full size."""
     return with_precision(spec, "fp32", "full")
 
 
 def with_precision(spec: BackboneSpec, precision: Precision | None, decode: Decode | None) -> BackboneSpec:
-    """Return a spec at another precision and decode; None keeps what it has, and texts have no decode."""
+    """Return the spec with another precision and decode. None keeps the value; texts have no decode."""
     recipe = spec.preprocessing
     if isinstance(recipe, Preprocessing):
         recipe = replace(recipe, decode=decode or recipe.decode)
@@ -107,16 +108,16 @@ def measure_drift(
     cheaper: Mapping[str, npt.NDArray[np.float32]],
     labels: Labelled | str,
 ) -> Drift:
-    """Compare the vectors of a reference and of a cheaper backbone for the same items.
+    """Compare the vectors of the reference and of the cheaper backbone for the same items.
 
     Parameters
     ----------
     spec : BackboneSpec
-        Of the cheaper one.
+        Spec of the cheaper backbone.
     reference, cheaper : mapping of str to float32 array (n, dim)
-        The vectors by column, row by row of the same items.
+        Vectors by column, with the same items in the same rows.
     labels : Labelled or str
-        The items' labels, or why there are none to compare heads with.
+        Labels of the items, or the reason why heads cannot be compared.
     """
     finite = np.logical_and.reduce([np.isfinite(X).all(axis=1) for X in (*reference.values(), *cheaper.values())])
     rows = int(finite.sum())
@@ -141,34 +142,35 @@ def measure_drift(
 
 
 def drifts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:
-    """Return 1 - cosine of each row of ``a`` and ``b``, float64 (n,); 0 of two zero vectors, 1 of one, 2 if not finite.
+    """Return 1 - cosine of each row of ``a`` and ``b``, float64 (n,).
 
-    By way of the difference of the normalised vectors, so that equal ones give exactly 0.
+    The result is 0 for two zero vectors, 1 for one, and 2 for values that are not finite. It is computed from the
+    difference of the normalised vectors, so that equal vectors give exactly 0.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         a, b = _directions(a), _directions(b)
         moved: Floats = ((a - b) ** 2).sum(axis=1) / 2
-    alone = a.any(axis=1) != b.any(axis=1)
-    return np.where(alone, 1.0, np.where(np.isfinite(moved), moved, 2.0))
+    one_zero = a.any(axis=1) != b.any(axis=1)
+    return np.where(one_zero, 1.0, np.where(np.isfinite(moved), moved, 2.0))
 
 
 def neighbours_kept(a: npt.NDArray[Any], b: npt.NDArray[Any], k: int) -> tuple[float, float]:
-    """Return the mean share of each row's k nearest rows by cosine that stay, and the share whose nearest stays.
+    """Return the mean share of the k nearest rows by cosine that stay, and the share of rows whose nearest stays.
 
     Parameters
     ----------
     a, b : float array (n, dim)
-        Both vectors of the same items; finite.
+        The two vectors of the same items, finite.
     k : int
-        From 1 to n - 1: a row is not its own neighbour.
+        From 1 to n - 1, as a row is not its own neighbour.
     """
     a, b = _directions(a), _directions(b)
     kept = same = 0
     step = max(1, BLOCK // (8 * len(a)))
     for start in range(0, len(a), step):
-        one, other = (_nearest(X, start, min(start + step, len(a)), k) for X in (a, b))
-        kept += int((one[:, :, None] == other[:, None, :]).sum())
-        same += int((one[:, 0] == other[:, 0]).sum())
+        before, after = (_nearest(X, start, min(start + step, len(a)), k) for X in (a, b))
+        kept += int((before[:, :, None] == after[:, None, :]).sum())
+        same += int((before[:, 0] == after[:, 0]).sum())
     return kept / (k * len(a)), same / len(a)
 
 
@@ -180,7 +182,7 @@ def _nearest(X: Floats, start: int, stop: int, k: int) -> npt.NDArray[np.int64]:
 
 
 def _directions(X: npt.NDArray[Any]) -> Floats:
-    """Return rows scaled to length one, in float64; rows of zeros stay as they are."""
+    """Return rows scaled to unit length in float64. Rows of zeros stay zeros."""
     X = np.asarray(X, np.float64)
     norms = np.linalg.norm(X, axis=1, keepdims=True)
     directions: Floats = X / np.where(norms > 0, norms, 1)

@@ -1,6 +1,6 @@
-"""What the same head makes of two vectors of each item: a paired comparison on the user's own labels.
+"""Paired comparison of a head on two vectors of each item, with the labels of the store.
 
-Pooled out-of-fold predictions on the same folds, so that an item is compared with itself only.
+Both heads use pooled out-of-fold predictions on the same folds, so each item is compared with itself.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from embedpipe.statistics import paired_bootstrap, paired_interval
 Floats = npt.NDArray[np.float64]
 
 FOLDS = 5
-#: Labelled rows below which nothing is said of numbers.
+#: Fewest labelled rows for a comparison on numbers.
 FEWEST_NUMBERS = 20
-#: Penalties that ridge regression chooses from by leave-one-out error on the training rows.
+#: Penalties of ridge regression, chosen by leave-one-out error on the training rows.
 PENALTIES = np.logspace(-1, 5, 13)
 SEED = 0
 
 
 @dataclass(frozen=True)
 class HeadDrift:
-    """How much better or worse a head is on the cheaper vectors.
+    """Change of the score of a head on the cheaper vectors.
 
     Attributes
     ----------
     metric : str
-        ``accuracy`` of logistic regression for classes, ``r2`` of ridge regression for numbers; both on standardised
-        vectors, measured on pooled out-of-fold predictions of 5-fold cross-validation.
+        ``accuracy`` of logistic regression for classes, ``r2`` of ridge regression for numbers. Both use standardised
+        vectors and pooled out-of-fold predictions of 5-fold cross-validation.
     rows, classes : int
-        Labelled items that were compared, and their classes; 0 classes for numbers.
+        Number of labelled items compared, and of their classes; 0 classes for numbers.
     left_out : dict
-        Why items of the sample were left out, and how many.
+        Number of items left out, by reason.
     reference, cheaper : float
-        The metric on either.
+        The metric on the reference and on the cheaper vectors.
     difference : float
-        Cheaper less reference; ``low`` and ``high`` are the ends of its 95 % interval, in the same unit.
+        Cheaper minus reference. ``low`` and ``high`` are the ends of its 95 % interval.
 
     Notes
     -----
     The interval of the accuracy is the score interval for paired proportions, method 10 of Newcombe (Statistics in
-    Medicine 17, 1998, 2635-2650), which also holds where both heads err on the same items. That of R2 is the
+    Medicine 17, 1998, 2635-2650), which is valid if both heads err on the same items. The interval of R2 is the
     percentile bootstrap over items (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Both
-    take the predictions as given: how the draw of the folds moves them is not in it.
+    take the predictions as fixed, so they exclude the variance of the folds.
     """
 
     metric: Literal["accuracy", "r2"]
@@ -69,20 +69,20 @@ class HeadDrift:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labels of items, of which some take part.
+    """Labels of items, of which some are usable.
 
     Parameters
     ----------
     name : str
-        Of their column.
+        Name of the label column.
     y : array (n,)
-        The items' labels; whatever stands where there is none.
+        Labels of the items, arbitrary where not usable.
     usable : bool array (n,)
-        Which of them take part.
+        Mask of the items that take part.
     numbers : bool
-        Whether they are numbers to predict, and not classes.
+        Whether the labels are numbers and not classes.
     left_out : dict
-        Why the others do not, and how many.
+        Number of items left out, by reason.
     """
 
     name: str
@@ -93,56 +93,59 @@ class Labelled:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, name: str) -> Labelled | str:
-        """Read a column: text, whole numbers and booleans are classes, as in `fit`; or say why it holds no labels."""
+        """Read a column, with strings, integers and booleans as classes. Returns a reason if there are no labels."""
         kinds = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
         if not any(is_kind(column.type) for is_kind in kinds):
-            return f"column {name!r} holds {column.type} values, which are no labels"
-        there = pc.is_valid(column)
+            return f"column {name!r} holds {column.type} values, which cannot be labels"
+        valid = pc.is_valid(column)
         if pa.types.is_floating(column.type):
-            there = pc.and_(there, pc.fill_null(pc.is_finite(column), False))
-        usable = np.asarray(there, bool)
+            valid = pc.and_(valid, pc.fill_null(pc.is_finite(column), False))
+        usable = np.asarray(valid, bool)
         if not pa.types.is_floating(column.type):
             return cls(name, np.array([str(value) for value in column.to_pylist()]), usable, False)
         y = np.nan_to_num(column.to_numpy().astype(np.float64))
         return cls(name, y, usable, bool((y[usable] != np.round(y[usable])).any()))
 
     def among(self, rows: npt.NDArray[np.bool_]) -> Labelled | str:
-        """Return the labels of some items, without classes too rare for the folds; or say why heads cannot."""
+        """Return the labels of some items without classes too rare for the folds, or the reason why there are none."""
         y, usable = self.y[rows], self.usable[rows]
         left_out = {f"without a {self.name}": missing} if (missing := int((~usable).sum())) else {}
         if self.numbers:
             if usable.sum() < FEWEST_NUMBERS or len(np.unique(y[usable])) < 2:
                 return (
-                    f"{int(usable.sum())} numbers in {self.name!r} are too few to compare heads: take a larger --sample"
+                    f"comparing heads needs {FEWEST_NUMBERS} numbers in {self.name!r}, got {int(usable.sum())}: "
+                    "use a larger --sample"
                 )
             return Labelled(self.name, y, usable, True, left_out)
         names, counts = np.unique(y[usable], return_counts=True)
         common = usable & np.isin(y, names[counts >= FOLDS])
         if rare := int((usable & ~common).sum()):
-            left_out[f"of a {self.name} that fewer than {FOLDS} have"] = rare
+            left_out[f"of a {self.name} with fewer than {FOLDS} items"] = rare
         if (classes := int((counts >= FOLDS).sum())) < 2:
-            few = f"{classes} of the {len(names)} classes in {self.name!r} have {FOLDS} items in the sample"
-            return f"{few}, and heads are compared on two at least: take a larger --sample"
+            return (
+                f"comparing heads needs two classes in {self.name!r} with {FOLDS} items, got "
+                f"{classes} of {len(names)}: use a larger --sample"
+            )
         return Labelled(self.name, y, common, False, left_out)
 
 
 def compare_heads(reference: npt.NDArray[Any], cheaper: npt.NDArray[Any], labels: Labelled) -> HeadDrift:
-    """Measure the same head on two vectors of each item, (n, dim), on the same folds."""
+    """Measure the same head on the two vectors of each item, (n, dim), with the same folds."""
     y = labels.y[labels.usable]
     head: Any = RidgeCV(PENALTIES) if labels.numbers else LogisticRegression(max_iter=1000)
     folds = (KFold if labels.numbers else StratifiedKFold)(FOLDS, shuffle=True, random_state=SEED)
     model = make_pipeline(StandardScaler(), head)
-    with threadpool_limits(1, user_api="blas"):  # many small products
-        one, other = (
+    with threadpool_limits(1, user_api="blas"):  # faster for many small products
+        before, after = (
             cross_val_predict(model, np.asarray(X[labels.usable], np.float64), y, cv=folds)
             for X in (reference, cheaper)
         )
     if labels.numbers:
-        scores = _r2(y, one), _r2(y, other)
-        drawn = paired_bootstrap(_r2, y, one, other, seed=SEED)
+        scores = _r2(y, before), _r2(y, after)
+        drawn = paired_bootstrap(_r2, y, before, after, seed=SEED)
         low, high = drawn.low, drawn.high
     else:
-        right = one == y, other == y
+        right = before == y, after == y
         scores = float(right[0].mean()), float(right[1].mean())
         low, high = paired_interval(
             int((right[0] & right[1]).sum()),

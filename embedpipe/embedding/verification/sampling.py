@@ -1,4 +1,4 @@
-"""Some items of a store embedded again, by one backbone or by several side by side."""
+"""Embedding a sample of the items of a store again, with one or several backbones."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from embedpipe.embedding.loop import Forwarder, LayerVectors
 from embedpipe.errors import ItemError
 from embedpipe.sources.opening import read_uri
 
-#: An item's values by preprocessing, ready for the backbones; or why it has none.
+#: Prepared values of an item by preprocessing, and the reasons for an item without them.
 PreparedValues = dict[Any, Any]
 Missing = Literal["changed", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of embedding rows again.
+    """Vectors of rows that were embedded again.
 
     Parameters
     ----------
     rows : int64 array (n,)
-        Positions of the rows that were embedded, in order.
+        Positions of the embedded rows, ascending.
     vectors : list of dict of str to float32 array (n, dim)
-        Of each backbone, by column.
+        Vectors of each backbone by column.
     changed, unreadable : int
-        Rows whose items have other content by now, or could not be read and decoded.
+        Number of rows whose item has changed, or cannot be read and decoded.
     """
 
     rows: npt.NDArray[np.int64]
@@ -45,14 +45,14 @@ class Sample:
 
 
 def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance) -> Sample:
-    """Embed the items of a store's rows, batch by batch: read and prepared by threads, then each backbone in turn.
+    """Embed the items of rows of a store batch by batch. Threads read and prepare, then each backbone embeds.
 
     Parameters
     ----------
     rows : pyarrow.Table
-        With ``uri`` and ``content_hash``.
+        Rows with ``uri`` and ``content_hash``.
     backbones : sequence of Backbone
-        Of the same items. Those of the same preprocessing share what is prepared.
+        Backbones with the same preprocessing share the prepared values.
     """
     forwards = [Forwarder(backbone.accelerated(rows.num_rows)) for backbone in backbones]
     preparers = {backbone.spec.preprocessing: backbone for backbone in backbones}
@@ -71,9 +71,9 @@ def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, rows.num_rows, size := backbones[0].usual_batch):
-            found = list(pool.map(prepare, rows.slice(start, size).to_pylist()))
+            prepared = list(pool.map(prepare, rows.slice(start, size).to_pylist()))
             batch = []
-            for at, values in enumerate(found, start):
+            for at, values in enumerate(prepared, start):
                 if isinstance(values, str):
                     counts[values] += 1
                 else:
@@ -82,7 +82,7 @@ def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance
             for forward, done in zip(forwards, parts, strict=True):
                 if batch:
                     done.append(forward([values[forward.backbone.spec.preprocessing] for values in batch]))
-            advance(len(found))
+            advance(len(prepared))
     vectors = [
         {name: np.concatenate([part[name] for part in done]) for name in done[0]} if done else {} for done in parts
     ]

@@ -1,4 +1,4 @@
-"""`verify`: is a store whole, would the backbone still give the same vectors, and what does a cheaper one cost?"""
+"""`verify`: check a store, embed a sample of it again, and measure the drift of a cheaper setting."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from embedpipe.errors import EmbedpipeError, StoreError, UsageError
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix
 
-#: Lowest cosine between a stored vector and a new one that still counts as the same, by declared precision. Integer
-#: kernels differ between processors, and a rounding that falls the other way is worth 1/127 of a layer's range.
+#: Lowest cosine of a stored and a new vector that count as equal, by precision. Integer kernels differ between
+#: processors, and one step of rounding is 1/127 of the range of a layer.
 MIN_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.98}
 
-#: Items that are embedded again where nobody says: to see that vectors are the same; to compare neighbours and heads.
+#: Default number of items to embed again: to compare vectors, and to compare neighbours and heads.
 SAMPLE = 32
 DRIFT_SAMPLE = 500
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     ok: bool
@@ -44,11 +44,37 @@ class Check:
 
 @dataclass(repr=False)
 class VerifyReport:
-    """What `verify` found; ``ok`` if every check holds.
+    """Result of `verify`.
 
-    ``compared`` rows were embedded again; ``changed`` ones have other content by now and ``unreadable``
-    ones could not be read, so they were not compared. ``drift`` says how far a cheaper precision or decode moves the
-    vectors, where there is one to measure; it is no check.
+    Attributes
+    ----------
+    store, version, rows
+        Path, table version and number of rows of the store.
+    compared : int
+        Sampled items that were embedded again and compared.
+    changed, unreadable : int
+        Sampled items that were not compared: their content has changed, or they cannot be read.
+    min_cosine : float or None
+        Lowest cosine between a stored and a new vector.
+    max_relative_error : float or None
+        Largest distance between a stored and a new vector, relative to the norm of the stored one.
+    checks : list of Check
+        Each check with ``name``, ``ok`` and ``detail``.
+    drift : Drift or None
+        Drift of a cheaper precision or decoding, if one was measured. It does not affect ``ok``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import embedpipe
+    >>> photos = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> store = embedpipe.embed(photos, tempfile.mkdtemp(), backbone="torchvision/resnet18", weights="none")
+    >>> report = embedpipe.verify(store, sample=0)
+    >>> [check.name for check in report.checks]
+    ['files', 'ids', 'vectors']
+    >>> report.ok
+    True
     """
 
     store: str
@@ -68,7 +94,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every check holds."""
+        """Whether every check passed."""
         return all(check.ok for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,39 +115,60 @@ def verify(
     seed: int = 0,
     progress: bool | None = None,
 ) -> VerifyReport:
-    """Check a store's files, ids and vectors, and embed a random sample of its items again.
+    """Check the files, ids and vectors of a store, and embed a random sample of its items again.
 
-    Of a store in a reduced precision or scaled decode, or where one is asked for, the sample is embedded in full
-    precision too: how far do the vectors move, do neighbours stay, how good is a head on either?
+    If the store has a reduced precision or scaled decoding, or one is given, the drift from fp32 and full decoding is
+    measured too: how far the vectors move, which neighbours stay, and how the score of a head changes.
 
     Parameters
     ----------
     store : FeatureStore or path
+        The store to check.
     sample : int, optional
-        How many items to embed again; 0 skips that. By default 32, and 500 where a drift is measured.
+        Number of items to embed again; 0 skips this check. Default: 32, or 500 if a drift is measured.
     precision, decode : str, optional
-        Measure what these would do to the vectors, before embedding with them; by default the store's own.
+        Measure the drift of this precision and decoding. Default: those of the store.
     label : str, optional
-        The column of labels to compare heads on; ``label`` by default, where the store has it.
+        Column of labels for the comparison of heads. Default: ``label``, if the store has it.
     weights : str
-        ``default``, or the weights file, for a store made with one.
+        ``default``, or the weights file of a store that was made with one.
     device : str, optional
-        Where to embed; the fastest usable device by default.
+        Device to embed on. Default: the GPU if it works, else the CPU.
     trust : bool
-        Run the code that a ``python:`` backbone names. The name comes from the store's file, so only say
-        so for a store of your own.
+        Run the code of a ``python:`` backbone. The store names this code, so trust only your own stores.
     seed : int
-        Of the random choice.
+        Seed of the random sample.
+    progress : bool, optional
+        Show progress on standard error. Default: only on a terminal.
+
+    Returns
+    -------
+    VerifyReport
+        The checks, and the drift if it was measured.
 
     Raises
     ------
     UsageError
-        If an argument is wrong.
+        An argument is invalid.
     EmbedpipeError
-        If the store cannot be opened, or its backbone cannot be loaded.
+        The store cannot be opened, or its backbone cannot be loaded.
+
+    See Also
+    --------
+    embed : Embed a source into a store.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import embedpipe
+    >>> photos = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> store = embedpipe.embed(photos, tempfile.mkdtemp(), backbone="torchvision/resnet18", weights="none")
+    >>> embedpipe.verify(store, sample=0).ok
+    True
     """
     if sample is not None and sample < 0:
-        raise UsageError(f"sample={sample} is negative")
+        raise UsageError(f"sample must be >= 0, got {sample}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     cheaper = _cheaper(store, sample, precision, decode, label)
     report = VerifyReport(store.path, store.version, len(store))
@@ -132,20 +179,20 @@ def verify(
         return report
     ids = store.table.read(["id"]).column("id")
     doubled = len(ids) - len(pc.unique(ids))
-    checks.append(Check("ids", not doubled, f"{doubled} ids come twice" if doubled else f"{len(ids):,} ids, each once"))
+    checks.append(Check("ids", not doubled, f"{doubled} ids occur twice" if doubled else f"{len(ids):,} unique ids"))
     checks.append(_check_vectors(store, show))
     count = sample if sample is not None else DRIFT_SAMPLE if cheaper else SAMPLE
     if count and len(store) and report.ok:
         specs = dict.fromkeys([store.spec] if cheaper is None else [store.spec, reference_of(store.spec), cheaper])
-        again = ReloadOptions(weights, trust=trust)
-        backbones = {spec: reload_backbone(spec, again, device, "the store") for spec in specs}
+        reload_options = ReloadOptions(weights, trust=trust)
+        backbones = {spec: reload_backbone(spec, reload_options, device, "the store") for spec in specs}
         rows = _choose(store, label, count, seed)
         with show.step("embedding a sample", rows.num_rows) as advance:
-            found = embed_sample(rows, list(backbones.values()), advance)
-        vectors = dict(zip(backbones, found.vectors, strict=True))
-        checks.append(_check_sample(store, rows, found, vectors[store.spec], report))
+            embedded = embed_sample(rows, list(backbones.values()), advance)
+        vectors = dict(zip(backbones, embedded.vectors, strict=True))
+        checks.append(_check_sample(store, rows, embedded, vectors[store.spec], report))
         if cheaper is not None and report.compared:
-            labels = _labels(rows, found, label)
+            labels = _labels(rows, embedded, label)
             report.drift = measure_drift(cheaper, vectors[reference_of(store.spec)], vectors[cheaper], labels)
     return report
 
@@ -153,21 +200,23 @@ def verify(
 def _cheaper(
     store: FeatureStore, sample: int | None, precision: Precision | None, decode: Decode | None, label: str | None
 ) -> BackboneSpec | None:
-    """Return the spec whose drift is to be measured, if any: the one asked for, or the store's own."""
+    """Return the spec whose drift is measured, if any: the given one, else that of the store."""
     if decode is not None and store.spec.modality == "text":
-        raise UsageError(f"decode={decode!r} is for images, and {store.path!r} holds vectors of texts: leave it out")
+        raise UsageError(
+            f"decode is for stores of images, and {store.path!r} holds texts: leave it out, got {decode!r}"
+        )
     cheaper = with_precision(store.spec, precision, decode)
-    others = "ask for bf16, fp16, int8 or, of images, decode='scaled'"
+    choices = "give precision bf16, fp16 or int8, or for images decode='scaled'"
     if cheaper == reference_of(store.spec):
         if precision is not None or decode is not None:
-            raise UsageError(f"precision='fp32' with full decoding is what drift is measured from: {others}")
+            raise UsageError(f"precision='fp32' with full decoding is the reference of the drift: {choices}")
         if label is not None:
-            raise UsageError(f"label={label!r} is for comparing heads, and nothing is cheaper here: {others}")
+            raise UsageError(f"label={label!r} needs a cheaper setting to compare heads on: {choices}")
         return None
     if sample == 0 and (precision or decode or label):
-        raise UsageError("sample=0 leaves nothing to measure a drift on: take at least 1")
+        raise UsageError("sample must be >= 1 to measure a drift, got 0")
     if label is not None:
-        store.to_arrow(["id", label])  # refuses a column that is not there
+        store.to_arrow(["id", label])  # raises if the column does not exist
     return cheaper
 
 
@@ -176,12 +225,12 @@ def _check_files(store: FeatureStore) -> Check:
     for file in store.table.files:
         try:
             with store.table.open_file(file) as parquet:
-                found = parquet.metadata.num_rows
+                count = parquet.metadata.num_rows
         except StoreError as error:
             return Check("files", False, str(error))
-        if found != file.rows:
-            return Check("files", False, f"{file.path!r} has {found:,} rows where the log says {file.rows:,}")
-        rows += found
+        if count != file.rows:
+            return Check("files", False, f"{file.path!r} has {count:,} rows, but the log says {file.rows:,}")
+        rows += count
     return Check("files", True, f"{len(store.table.files)} files, {rows:,} rows")
 
 
@@ -200,42 +249,40 @@ def _check_vectors(store: FeatureStore, show: Progress) -> Check:
     return Check(
         "vectors",
         not bad,
-        f"{bad} rows hold NaN or infinite values" if bad else f"all finite and whole: {shape}",
+        f"{bad} rows hold NaN or infinite values" if bad else f"all finite, lengths as declared: {shape}",
     )
 
 
 def _choose(store: FeatureStore, label: str | None, count: int, seed: int) -> pa.Table:
-    """Return the rows of a random sample of the items that can be read again, in id order."""
+    """Return the rows, in id order, of a random sample of the items that have a uri."""
     wanted = label or "label"
-    more = [wanted] if wanted in store.data_columns else []
-    rows = store.table.read([*dict.fromkeys(["id", "uri", "content_hash", *more])])
+    label_columns = [wanted] if wanted in store.data_columns else []
+    rows = store.table.read([*dict.fromkeys(["id", "uri", "content_hash", *label_columns])])
     rows = rows.filter(pc.is_valid(rows.column("uri")))
     chosen = np.random.default_rng(seed).choice(rows.num_rows, min(count, rows.num_rows), replace=False)
     return rows.take(pa.array(np.sort(chosen)))
 
 
-def _labels(rows: pa.Table, found: Sample, label: str | None) -> Labelled | str:
+def _labels(rows: pa.Table, embedded: Sample, label: str | None) -> Labelled | str:
     if (name := label or "label") not in rows.column_names:
-        return "the store has no labels: name a column with --label"
-    return Labelled.of(rows.column(name).take(pa.array(found.rows)), name)
+        return "the store has no labels: give a column with --label"
+    return Labelled.of(rows.column(name).take(pa.array(embedded.rows)), name)
 
 
 def _check_sample(
     store: FeatureStore,
     rows: pa.Table,
-    found: Sample,
+    embedded: Sample,
     vectors: Mapping[str, npt.NDArray[np.float32]],
     report: VerifyReport,
 ) -> Check:
-    """Compare the vectors of a sample that was embedded again with those in the store."""
+    """Compare the new vectors of a sample with the stored ones."""
     count = rows.num_rows
-    report.compared, report.changed, report.unreadable = len(found.rows), found.changed, found.unreadable
+    report.compared, report.changed, report.unreadable = len(embedded.rows), embedded.changed, embedded.unreadable
     if not report.compared:
-        why = (
-            f": {report.changed} have changed since (embed again), {report.unreadable} cannot be read" if count else ""
-        )
-        return Check("sample", count == 0, f"none of {count} items could be compared{why}")
-    stored = store.table.rows(rows.column("id").take(pa.array(found.rows)).combine_chunks(), ["id", *store.dims])
+        reason = f": {report.changed} have changed (embed again), {report.unreadable} cannot be read" if count else ""
+        return Check("sample", count == 0, f"none of {count} items could be compared{reason}")
+    stored = store.table.rows(rows.column("id").take(pa.array(embedded.rows)).combine_chunks(), ["id", *store.dims])
     cosine, error = 1.0, 0.0
     for name, dim in store.dims.items():
         expected = matrix(stored.column(name), dim, name)
@@ -244,12 +291,12 @@ def _check_sample(
     report.min_cosine, report.max_relative_error = cosine, error
     detail = f"{report.compared} embedded again: cosine >= {cosine:.6f}, moved <= {error:.1e} of the norm"
     if report.changed or report.unreadable:
-        detail += f"; {report.changed} changed since and {report.unreadable} unreadable were not compared"
+        detail += f"; not compared: {report.changed} changed, {report.unreadable} unreadable"
     return Check("sample", cosine >= MIN_COSINE[store.spec.precision], detail)
 
 
 def _moved(stored: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> float:
-    """Return the largest distance of a vector from the stored one, relative to that one's norm."""
+    """Return the largest distance between new and stored vectors, relative to the norm of the stored one."""
     a = stored.astype(np.float64)
     moved = np.linalg.norm(new - a, axis=1) / np.maximum(np.linalg.norm(a, axis=1), 1e-30)
     return float(np.where(np.isfinite(moved), moved, np.inf).max())

@@ -1,1 +1,1 @@
-"""One file for each kind of source: folder, file list, table, tar shards, memory."""
+"""Readers, one per kind of source: folder, file list, table, tar shards, memory."""

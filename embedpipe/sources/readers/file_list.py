@@ -1,4 +1,4 @@
-"""A single file, or a file that lists others."""
+"""Listings of a single file, and of a file that names other files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
 from embedpipe.sources.options import Modality
 
+_A: dict[Modality, str] = {"image": "an image", "text": "a text"}
+
 
 def list_single_file(location: str, modality: Modality) -> Listing:
-    """List one image or text file, whose id is its name."""
+    """List one image or text file, with its name as id."""
     uri = join(*split_location(location)) if "://" in location else local_uri(location)
     builder = ListingBuilder()
     builder.add(printable(split_location(location)[1]), uri, *size_and_time(uri))
@@ -20,14 +22,14 @@ def list_single_file(location: str, modality: Modality) -> Listing:
 
 
 def list_file_list(location: str, modality: Modality) -> Listing:
-    """List the files that a file names, one path or URL a line.
+    """List the files named by a file, with one path or URL per line.
 
-    Paths are relative to the folder that the list is in; ids are the lines as written; blank lines are ignored.
+    Paths are relative to the folder of the list. The lines are the ids. Blank lines are ignored.
 
     Raises
     ------
     SourceError
-        The file cannot be read or names nothing.
+        The file cannot be read or names no file.
     """
     folder = split_location(location)[0]
     builder = ListingBuilder()
@@ -43,6 +45,8 @@ def list_file_list(location: str, modality: Modality) -> Listing:
                 builder.add(printable(name), uri, *size_and_time(uri))
     table = builder.finish()
     if not len(table):
-        raise SourceError(f"{location!r} names no {modality}s: write one path or URL a line")
+        raise SourceError(
+            f"a file list must have one path or URL of {_A[modality]} per line, and {location!r} has none"
+        )
     uris = table.column("uri")
     return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality))

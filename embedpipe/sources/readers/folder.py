@@ -1,4 +1,4 @@
-"""A folder of files: flat, one folder a class, or train, validation and test folders of either."""
+"""Listing of a folder: flat, with a folder per class, or with folders for train, validation and test."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from embedpipe.sources.options import Modality
 
 _A = {"image": "an image", "text": "a text"}
 
-#: (device, inode) of a folder and of those it lies in, innermost first.
+#: (device, inode) of a folder and its parents, innermost first.
 Ancestors = tuple[tuple[int, int], ...]
 
 
 class _Folder(NamedTuple):
-    """The names in one folder, sorted, and which are folders; of a remote one, sizes and times as well."""
+    """The sorted names in a folder, the subset of folders, and for a remote folder sizes and times."""
 
     names: list[str]
     folders: set[str]
-    about: dict[str, tuple[int | None, int | None]]
+    sizes_and_times: dict[str, tuple[int | None, int | None]]
 
 
 class _Item(NamedTuple):
-    """What is named like an image or text, and what is wrong with it if anything is."""
+    """A name of an image or text, with its error if it cannot be read."""
 
     relative: str
     size: int | None = None
@@ -50,28 +50,28 @@ class _Item(NamedTuple):
 
 
 def list_folder(root: str, modality: Modality) -> Listing:
-    """List the images or texts below a folder, by suffix, in an order that is always the same.
+    """List the images or texts below a folder by suffix, in a fixed order.
 
-    Ids are paths relative to the folder. The first folder of that path is the label; where every top
-    folder is named for a split (`SPLITS`), that is the split and the next folder is the label. Links to
-    folders are followed, except back into a folder that they lie in.
+    Ids are paths relative to the folder. The first folder of the path is the label. If every top folder has the name
+    of a split (`SPLITS`), the first folder is the split and the second the label. Links to folders are followed,
+    except links to a parent folder.
 
     Parameters
     ----------
     root : str
         Absolute path or URL.
     modality : str
-        ``"image"`` or ``"text"``: which names count.
+        ``"image"`` or ``"text"``, which decides the suffixes.
 
     Raises
     ------
     SourceError
-        The folder cannot be read or holds none; the message says what it holds instead.
+        The folder cannot be read or holds no items. The message lists the file types that it holds.
     """
     walk = _Walk(root, modality)
     table = walk.build()
     if not len(table) and not walk.failures:
-        raise SourceError(f"no {modality}s in {printable(root)!r}: {_found_instead(walk.skipped, root, modality)}")
+        raise SourceError(f"no {modality}s in {printable(root)!r}: {_contents_of(walk.skipped, root, modality)}")
     uris = table.column("uri")
     return Listing(
         table,
@@ -83,7 +83,7 @@ def list_folder(root: str, modality: Modality) -> Listing:
 
 
 class _Walk:
-    """One walk through a folder: what it lists, cannot list, and leaves out."""
+    """Walks a folder, and collects failures and counts of skipped files."""
 
     def __init__(self, root: str, modality: Modality) -> None:
         self.root = root
@@ -92,7 +92,7 @@ class _Walk:
         self.skipped: Counter[str] = Counter()
 
     def build(self) -> pa.Table:
-        """Walk, and return the listing's table."""
+        """Walk the folder and return the table of the listing."""
         builder = ListingBuilder()
         try:
             top = _scan(self.root)
@@ -112,25 +112,25 @@ class _Walk:
         return builder.finish()
 
     def _uri(self, relative: str) -> str:
-        # Not join(): a file's own name may look like a URL, or have dots to collapse.
+        # Not join(), as a file name may look like a URL or contain dots.
         return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
 
     def _items(self, top: _Folder) -> Iterator[_Item]:
-        """Yield each image or text, or whatever else is named like one."""
+        """Yield each image or text, and anything else with such a name as an error."""
         pending: list[tuple[str, _Folder | None, Ancestors]] = [("", top, ())]
         while pending:
             folder, entries, ancestors = pending.pop()
             try:
                 ancestors = self._enter(folder, ancestors)
                 if ancestors and ancestors[0] in ancestors[1:]:
-                    self.skipped["folder link that leads back"] += 1
+                    self.skipped["link to a parent folder"] += 1
                     continue
                 entries = entries or _scan(self._path(folder))
             except Exception as error:
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
                 continue
             if not entries.names and is_payload_name(folder, self.modality):
-                yield _Item(folder, error=IsADirectoryError(f"an empty folder, named like {_A[self.modality]}"))
+                yield _Item(folder, error=IsADirectoryError(f"an empty folder with the suffix of {_A[self.modality]}"))
             below = []
             for name in entries.names:
                 relative = f"{folder}/{name}" if folder else name
@@ -141,7 +141,7 @@ class _Walk:
                 elif not is_payload_name(name, self.modality):
                     self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
                 elif is_url(self.root):
-                    yield _Item(relative, *entries.about[name])
+                    yield _Item(relative, *entries.sizes_and_times[name])
                 else:
                     yield _local_item(relative, Path(self._path(relative)))
             pending.extend(reversed(below))
@@ -160,15 +160,15 @@ class _Walk:
 
 def _scan(folder: str) -> _Folder:
     if not is_url(folder):
-        with os.scandir(folder) as found:
+        with os.scandir(folder) as entries:
             names, folders = [], set()
-            for entry in found:  # names only, for there may be a million
+            for entry in entries:  # names only, to save memory
                 names.append(entry.name)
                 if _is_folder(entry):
                     folders.add(entry.name)
         return _Folder(sorted(names), folders, {})
     remote, path = filesystem(folder)
-    # Object stores hold folders as objects of no name.
+    # Object stores represent folders as objects without a name.
     infos = [info for info in remote.get_file_info(pafs.FileSelector(path)) if info.base_name]
     return _Folder(
         sorted(info.base_name for info in infos),
@@ -180,7 +180,7 @@ def _scan(folder: str) -> _Folder:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, say: whoever opens it will hear
+    except OSError:  # such as a link to itself, which fails later when it is read
         return False
 
 
@@ -190,22 +190,22 @@ def _local_item(relative: str, path: Path) -> _Item:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             target = printable(str(path.readlink()))
-            return _Item(relative, error=FileNotFoundError(f"a link to {target!r}, which is not there"))
+            return _Item(relative, error=FileNotFoundError(f"a link to {target!r}, which does not exist"))
         return _Item(relative, error=error)
     if not stat.S_ISREG(info.st_mode):
         return _Item(relative, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
     return _Item(relative, info.st_size, info.st_mtime_ns)
 
 
-def _found_instead(skipped: Counter[str], root: str, modality: Modality) -> str:
+def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
     if not skipped:
         return "the folder is empty"
-    found = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
+    types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
-        return f"found {found}; to embed texts, say so (--modality text)"
+        return f"found {types}; to embed texts, give --modality text"
     for suffix in skipped:
         if suffix == TAR_SUFFIX and modality == "image":
-            return f"found {found}; for WebDataset shards pass {join(root, '*.tar')!r}"
+            return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
         if suffix in TABLE_SUFFIXES + list_suffixes(modality):
-            return f"found {found}; pass the {suffix} file itself if it lists the {modality}s"
-    return f"found {found}"
+            return f"found {types}; pass the {suffix} file itself if it lists the {modality}s"
+    return f"found {types}"

@@ -1,4 +1,4 @@
-"""A table whose rows are images or texts, and the listing made of it."""
+"""Listing of a table whose rows are images or texts."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from embedpipe.sources.table_files import empty_to_null, load_table, refuse_doub
 def list_table(location: str, options: SourceOptions, modality: Modality) -> Listing:
     """List the rows of a CSV, TSV, Parquet or JSON-lines file.
 
-    Paths are relative to the file's folder. Images and texts in a Parquet file are read when they are asked
-    for, a row group at a time. All columns without a role are carried as metadata, but for binary and
-    nested ones and durations, which are left out and counted in `Listing.skipped`. A row without an id is a
-    failure, numbered from 1; a row without an image or text is listed, and cannot be read.
+    Paths are relative to the folder of the file. Images and texts in a Parquet file are read on demand by row group.
+    Columns without a role become metadata, except binary columns, nested columns and durations, which are counted in
+    `Listing.skipped`. A row without an id is a failure, numbered from 1. A row without an image or text is listed, and
+    fails when it is read.
 
     Raises
     ------
     SourceError
-        The file cannot be read, a column is missing, or a column's name is one that the store needs.
+        The file cannot be read, a column is missing, or a column name is reserved for the store.
     """
     name = split_location(location)[1]
-    time = modified(location)  # before it is read: what is written later is another file
+    time = modified(location)  # taken before reading, so that a later change is noticed
     if suffix_of(name) != ".parquet":
         table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.header)
         roles = find_column_roles(table.schema, options, name, modality)
@@ -48,7 +48,7 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
             payloads = _images(column, split_location(location)[0])
         return _list(table, roles, payloads, name, location, notes)
     if options.header is not None:
-        raise SourceError(f"--header is for CSV and TSV files; the columns of {name!r} have names")
+        raise SourceError(f"header (--header) is for CSV and TSV files, and the columns of {name!r} have names")
     try:
         with open_file(location) as file:
             schema = pq.ParquetFile(file).schema_arrow
@@ -72,12 +72,12 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
 
 
 def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listing:
-    """List the rows of a pyarrow table, pandas or polars frame, or whatever exports an Arrow stream.
+    """List the rows of a pyarrow table, pandas or polars frame, or another object with an Arrow stream.
 
-    Paths are relative to the working folder; all else is as in `list_table`.
+    Paths are relative to the working folder. Everything else is as in `list_table`.
     """
     if options.header is not None:
-        raise SourceError("--header is for CSV and TSV files; the columns of a table in memory have names")
+        raise SourceError("header is for CSV and TSV files, and the columns of a table in memory have names")
     name = "the table"
     table = pa.RecordBatchReader.from_stream(frame).read_all()
     refuse_doubled_names(table.schema, name)
@@ -89,7 +89,7 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
 
 @dataclass
 class _Payloads:
-    """The payloads of a table's rows: what their ids are if no column says, where they are, how to read one."""
+    """The payloads of the rows of a table: default ids, URIs, sizes, times, and a function that reads one."""
 
     ids: pa.ChunkedArray
     uris: Any
@@ -102,20 +102,20 @@ def _list(
     table: pa.Table, roles: ColumnRoles, payloads: _Payloads, name: str, root: str, notes: tuple[str, ...] = ()
 ) -> Listing:
     ids = empty_to_null(plain_column(table.column(roles.id)).cast(pa.string()) if roles.id else payloads.ids)
-    nothing = pa.nulls(len(ids), pa.string())
+    nulls = pa.nulls(len(ids), pa.string())
     columns = {
         "id": ids,
         "uri": payloads.uris,
         "source_size": payloads.sizes,
         "source_modified": payloads.times,
-        "label": plain_column(table.column(roles.label)) if roles.label else nothing,
-        "split": plain_column(table.column(roles.split)).cast(pa.string()) if roles.split else nothing,
+        "label": plain_column(table.column(roles.label)) if roles.label else nulls,
+        "split": plain_column(table.column(roles.split)).cast(pa.string()) if roles.split else nulls,
     }
     listed = pa.table(columns | {name: plain_column(table.column(name)) for name in roles.metadata})
     if not ids.null_count:
         return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
     kept, lost = np.flatnonzero(ids.is_valid()), np.flatnonzero(ids.is_null())
-    reason = SourceError(f"no id: column {roles.id or roles.payload!r} is empty")
+    reason = SourceError(f"column {roles.id or roles.payload!r} must hold an id, and is empty")
     failures = tuple(
         Failure.of(f"row {row + 1} of {name}", payloads.uris[int(row)].as_py(), reason, "list") for row in lost
     )
@@ -124,15 +124,15 @@ def _list(
 
 
 def _images(column: pa.ChunkedArray, folder: str) -> _Payloads:
-    """Images that a table names, or that are its cells."""
+    """Images as paths or in the cells of a table in memory."""
     return _paths(plain_column(column), folder) if is_string(value_type(column.type)) else _loaded_cells(column, folder)
 
 
 def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
-    """Images in files that the table names."""
+    """Images as paths in a table."""
     count = len(paths)
 
-    def about(row: int) -> tuple[int | None, int | None]:
+    def size_and_time_of(row: int) -> tuple[int | None, int | None]:
         uri = uris[row].as_py()
         return size_and_time(uri) if uri else (None, None)
 
@@ -142,14 +142,14 @@ def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
         raise ReadError("the row has no image: its path is empty")
 
     uris = in_chunks(count, lambda row: _joined(folder, paths[row].as_py()), pa.string())
-    stats = in_chunks(count, about, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
+    stats = in_chunks(count, size_and_time_of, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
     return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read)
 
 
 def _stored_cells(
     paths: pa.ChunkedArray | None, count: int, name: str, location: str, modality: Modality, time: int | None
 ) -> _Payloads:
-    """Images or texts in the cells of a Parquet file; ``paths`` are structs with the paths of images."""
+    """Images or texts in the cells of a Parquet file. ``paths`` are structs with the paths of images."""
     times = pa.repeat(pa.scalar(time, pa.int64()), count)
     cells = ParquetCells(location, name, modality, time)
     return _Payloads(

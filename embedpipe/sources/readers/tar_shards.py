@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of a sample share a name up to its first dot."""
+"""Listing of WebDataset shards: tar files in which the files of a sample share a name up to the first dot."""
 
 from __future__ import annotations
 
@@ -43,24 +43,25 @@ _RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_
 def list_shards(pattern: str) -> Listing:
     """List the images of tar shards without reading them.
 
-    Ids are ``<shard>/<sample>``. A ``.cls`` file is the label; the plain values of a ``.json`` object and
-    a ``.txt`` file (as ``text``) are metadata. JSON's ``label`` and ``split`` fill in for what is missing; other
-    names that the store needs get ``json_`` before them. A torn shard gives what comes before the tear, and a failure.
+    Ids are ``<shard>/<sample>``. A ``.cls`` file is the label. The plain values of a ``.json`` object and a ``.txt``
+    file (as ``text``) are metadata. ``label`` and ``split`` of the JSON are used if there are no others; other names
+    that are reserved for the store get the prefix ``json_``. A truncated shard gives the samples before its end, and
+    a failure.
 
     Parameters
     ----------
     pattern : str
-        Path or URL of ``.tar`` files: one, or with ``*``, ``{000..012}`` or ``{a,b}``.
+        Path or URL of a ``.tar`` file, or a pattern with ``*``, ``{000..012}`` or ``{a,b}``.
 
     Raises
     ------
     SourceError
-        Nothing matches, or no image is in what does.
+        No shard matches, or the shards hold no image.
     """
     root = absolute(pattern)
     builder, offsets, failures, skipped = ListingBuilder(), array("q"), list[Failure](), Counter[str]()
     shards = expand(root)
-    names: dict[str, str] = {}  # Delta does not tell columns apart by letter case
+    names: dict[str, str] = {}  # column names of Delta are not case-sensitive
     for shard in shards:
         before = len(offsets)
         try:
@@ -79,8 +80,8 @@ def list_shards(pattern: str) -> Listing:
                 )
                 offsets.append(image.offset_data)
         except Exception as error:
-            found = len(offsets) - before
-            problem = SourceError(f"torn or unreadable shard, {found} images found before that: {error}")
+            count = len(offsets) - before
+            problem = SourceError(f"truncated or unreadable shard, with {count} images before that: {error}")
             failures.append(
                 Failure(printable(split_location(shard)[1]), shard, "list", type(error).__name__, str(problem))
             )
@@ -103,18 +104,20 @@ def read_member_uri(uri: str) -> bytes:
     except Exception as error:
         raise ReadError(f"cannot read {shard}: {error}") from error
     if member not in index:
-        raise ReadError(f"{shard} has no file {member!r}: the shard was written anew")
+        raise ReadError(f"{shard} has no file {member!r}: the shard has changed")
     return read_range(shard, *index[member])
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the shards that a pattern names, sorted within a wildcard, in the order of the braces.
+    """Return the shards of a pattern, in the order of the braces and sorted within a wildcard.
 
-    Raises SourceError if there are none.
+    Raises SourceError if no shard exists.
     """
-    named = [pattern] if _is_there(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
+    named = [pattern] if _is_file(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
     if not any(exists(shard) for shard in named):
-        raise SourceError(f"no shard matches {pattern!r}; give .tar files as 'DIR/*.tar' or 'DIR/x-{{000..012}}.tar'")
+        raise SourceError(
+            f"no shard matches {pattern!r}: give .tar files such as 'DIR/*.tar' or 'DIR/x-{{000..012}}.tar'"
+        )
     return list(dict.fromkeys(named))
 
 
@@ -145,7 +148,7 @@ class _Sample:
 
 
 def _samples(shard: str, skipped: Counter[str]) -> Iterator[_Sample]:
-    """Yield the samples of a shard that have an image, then raise what is wrong with the shard, if anything is."""
+    """Yield the samples of a shard that have an image, then raise the error of the shard, if any."""
     samples: dict[str, _Sample] = {}
     problem: Exception | None = None
     with io.BufferedReader(open_file(shard), _READ_AHEAD) as file:
@@ -175,7 +178,7 @@ def _take(member: tarfile.TarInfo, tar: tarfile.TarFile, samples: dict[str, _Sam
     suffix = suffix_of(name)
     sample = samples.setdefault(posixpath.join(folder, stem), _Sample(posixpath.join(folder, stem)))
     if is_image_name(name):
-        # With x.jpg and x.mask.png, the image is the one of the plain suffix.
+        # Of x.jpg and x.mask.png, the image is the one with a single suffix.
         sample.images.insert(0 if "." not in ending and sample.images else len(sample.images), member)
     elif suffix in (".cls", ".txt", ".json"):
         text = _read_text(tar, member)
@@ -199,25 +202,25 @@ def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _index(shard: str, time: int | None) -> dict[str, tuple[int, int]]:
-    """Return where each file of a shard is; ``time`` lets go of a shard that was written anew."""
+    """Return offset and size of each file of a shard. A new ``time`` reads a changed shard again."""
     places: dict[str, tuple[int, int]] = {}
     with io.BufferedReader(open_file(shard), _READ_AHEAD) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         try:
             for member in tar:
                 places[printable(member.name)] = (member.offset_data, member.size)
         except tarfile.ReadError:
-            pass  # what comes before the tear can be read
+            pass  # the files before the end of a truncated shard can be read
     return places
 
 
 def _parse(uri: str) -> tuple[str, str]:
     match = _URI.fullmatch(uri)
     if not match:
-        raise ReadError(f"{uri!r} is not of the form tar://<member>::<shard>")
+        raise ReadError(f"a uri of a file in a shard must be tar://<member>::<shard>, got {uri!r}")
     return match.group(1), match.group(2)
 
 
-def _is_there(pattern: str) -> bool:
+def _is_file(pattern: str) -> bool:
     return not is_url(pattern) and Path(pattern).exists()
 
 
@@ -242,7 +245,7 @@ def _matches(pattern: str) -> list[str]:
         return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
     folder, name = split_location(pattern)
     if _WILDCARD.search(folder.partition("?")[0]):
-        raise SourceError(f"{pattern!r}: in a URL only the file name may have wildcards")
+        raise SourceError(f"in a URL only the file name may have wildcards, got {pattern!r}")
     remote, path = filesystem(folder)
     names = (info.base_name for info in remote.get_file_info(pafs.FileSelector(path)) if info.is_file)
-    return [join(folder, found) for found in sorted(names) if fnmatch.fnmatchcase(found, name)]
+    return [join(folder, shard) for shard in sorted(names) if fnmatch.fnmatchcase(shard, name)]
