@@ -19,7 +19,7 @@ from embedpipe.heads.options import FitOptions
 from embedpipe.querying.options import SearchOptions
 from embedpipe.sources.options import SourceOptions
 
-Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw the result, too.")]
+Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw the result as a PNG file.")]
 
 
 @app.command(rich_help_panel="Learn")
@@ -28,13 +28,15 @@ Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="
 def fit(
     store: Store,
     *,
-    to: Annotated[Path | None, typer.Option("--to", help="The head's folder; replaces a head.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to save the head in; an existing head is replaced.")
+    ] = None,
     head: Annotated[
         str | None,
         typer.Option(
             "--head",
-            help="logreg (default), ridge (default for numbers), lda, centroid, knn, knn-approx; or auto, "
-            "which picks layer, normalisation and head by itself.",
+            help="logreg (default), ridge (default for numbers), lda, centroid, knn or knn-approx; auto chooses layer, "
+            "normalisation and head by cross-validation.",
         ),
     ] = None,
     estimator: Annotated[
@@ -46,7 +48,7 @@ def fit(
     verbose: Verbose = False,
     **options: Any,
 ) -> None:
-    """Fit a head on a store's labels, and say what it is worth on rows that it has not seen.
+    """Fit a head on a store's labels, and measure it on rows that it was not fitted on.
 
     Example: `embedpipe fit photos.features --head logreg --to photos.head --picture confusion.png`
     """
@@ -54,16 +56,16 @@ def fit(
     from embedpipe.heads.registry import load_estimator
 
     if estimator and head:
-        raise UsageError(f"--head {head} and --estimator {estimator} both choose the head: give one of them")
+        raise UsageError(f"--head and --estimator exclude each other, got {head} and {estimator}: give one of them")
     _check_picture(picture)
-    made = run(store, load_estimator(estimator) if estimator else head, to=to, progress=not quiet, **options)
+    fitted = run(store, load_estimator(estimator) if estimator else head, to=to, progress=not quiet, **options)
     if as_json:
-        about = {"head": made.name, "label": made.label, "store": made.store, "folder": str(to) if to else None}
-        show.json_value({**about, **made.report.to_dict()})
+        facts = {"head": fitted.name, "label": fitted.label, "store": fitted.store, "folder": str(to) if to else None}
+        show.json_value({**facts, **fitted.report.to_dict()})
     elif not quiet:
-        show.fit_report(made, to, verbose)
+        show.fit_report(fitted, to, verbose)
     if picture is not None:
-        _draw_confusion(made, picture)
+        _draw_confusion(fitted, picture)
 
 
 @app.command(rich_help_panel="Learn")
@@ -72,7 +74,7 @@ def fit(
 def predict(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
     source: Annotated[
-        list[str], typer.Argument(help="Images or texts, as `embed` takes them, or a feature store; or several files.")
+        list[str], typer.Argument(help="Images or texts, as `embed` takes them; a feature store; or several files.")
     ],
     *,
     to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
@@ -81,7 +83,7 @@ def predict(
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Predict for every item of SOURCE: one row an item, those that failed included, with the reason.
+    """Predict every item of SOURCE. The table has one row per item; items that failed have the reason.
 
     Example: `embedpipe predict photos.head new_photos --to predictions.csv`
     """
@@ -90,14 +92,14 @@ def predict(
 
     check_table_name(to)
     loaded = load_head(head, trust=options["trust"])
-    # Several are files, by path or URL; a string in a list of texts would be a text.
-    given: Any = source[0] if len(source) == 1 else [one if "://" in one else Path(one) for one in source]
-    if isinstance(given, str) and FeatureStore.exists(given):
-        given = FeatureStore(given)
-    table = loaded.predict(given, progress=not quiet, **options)
+    # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
+    items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
+    if isinstance(items, str) and FeatureStore.exists(items):
+        items = FeatureStore(items)
+    table = loaded.predict(items, progress=not quiet, **options)
     write_table(table, to)
-    own = isinstance(given, FeatureStore) and given.table_id == loaded.store_id
-    summary = show.prediction_summary(loaded, table, to, own)
+    fitted_on_it = isinstance(items, FeatureStore) and items.table_id == loaded.store_id
+    summary = show.prediction_summary(loaded, table, to, fitted_on_it)
     if as_json:
         show.json_value(summary)
     elif not quiet:
@@ -114,20 +116,22 @@ def search(
     store: Store,
     query: Annotated[
         list[str],
-        typer.Argument(help="An id of the store, an image, text file or folder, a .npy of vectors, or words."),
+        typer.Argument(help="An id of the store, an image, a text file, a folder, a .npy file of vectors, or a text."),
     ],
     *,
-    k: Annotated[int, typer.Option("-k", "--k", help="How many neighbours of each query.")] = SearchOptions().k,
-    to: Annotated[Path | None, typer.Option("--to", help="A .csv or .parquet file to write, too.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of neighbours per query.")] = SearchOptions().k,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Also write the neighbours to this .csv or .parquet file.")
+    ] = None,
     picture: Picture = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Find what in a store is most like each QUERY, by cosine; exact.
+    """Find the items of a store that are nearest to each QUERY by cosine; exact search.
 
-    Words are a query of a store of texts, and of one of photos whose backbone has a tower of texts (open_clip/).
+    A text is a query for a store of texts, and for a store of images whose backbone also embeds texts (open_clip/).
 
     Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
     `embedpipe search messages.features "win a prize"`
@@ -154,20 +158,20 @@ def search(
 
 
 def _check_picture(picture: Path | None) -> None:
-    """Refuse a wrong name before the work, not after it."""
+    """Refuse a wrong file name before the work starts."""
     if picture is not None:
         from embedpipe.report.drawing.canvas import check_png
 
         check_png(picture, "a picture")
 
 
-def _draw_confusion(made: Any, picture: Path) -> None:
+def _draw_confusion(head: Any, picture: Path) -> None:
     from embedpipe.report.pictures.confusion import draw_confusion
 
-    report = made.report
+    report = head.report
     if not report.confusion:
-        why = "nothing was measured" if report.task == "classification" else f"this is {report.task}"
-        print(f"embedpipe: {picture} is not drawn: there is no confusion matrix, as {why}", file=sys.stderr)
+        reason = "the head was not measured" if report.task == "classification" else f"the task is {report.task}"
+        print(f"embedpipe: {picture} was not drawn: there is no confusion matrix, as {reason}", file=sys.stderr)
         return
     classes = [str(name) for name in report.classes]
-    draw_confusion(report.confusion, classes, picture, title=f"{made.name}: {made.label}", subtitle=report.protocol)
+    draw_confusion(report.confusion, classes, picture, title=f"{head.name}: {head.label}", subtitle=report.protocol)

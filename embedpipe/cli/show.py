@@ -228,7 +228,7 @@ def names(found: Sequence[str], as_json: bool) -> None:
 
 
 def fit_report(head: Head, to: Any, verbose: bool) -> None:
-    """Print what a head is worth, beside the baseline."""
+    """Print a head's metrics beside those of the baseline."""
     report = head.report
     chosen = "".join(
         f", {name} = {value if isinstance(value, str) else f'{value:g}'}" for name, value in report.chosen.items()
@@ -236,8 +236,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
     print(
         f"{head.name}: {report.task} of {head.label!r}, fitted on {report.rows:,} rows{chosen}, {report.seconds:.1f} s"
     )
-    for why, count in report.left_out.items():
-        print(f"left out: {count:,} rows {why}")
+    for reason, count in report.left_out.items():
+        print(f"left out: {count:,} rows {reason}")
     if report.metrics:
         baseline = {"classification": "commonest class", "multilabel": "commonest labels"}.get(report.task, "mean")
         table = Table(
@@ -249,8 +249,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         print_table(table)
         if verbose:
             for trial in report.trials:
-                said = trial["error"] or f"{trial['score']:.4f} on held-out training rows, {trial['seconds']:.1f} s"
-                print(f"tried {trial['head']} on {trial['layer']}, normalisation {trial['normalisation']}: {said}")
+                result = trial["error"] or f"{trial['score']:.4f} on held-out training rows, {trial['seconds']:.1f} s"
+                print(f"tried {trial['head']} on {trial['layer']}, normalisation {trial['normalisation']}: {result}")
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
     if to:
@@ -259,7 +259,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         trust = " --trust" if types_to_trust(to) else ""
         print(f"saved in {to}: embedpipe predict {to} NEW --to predictions.csv{trust}")
     else:
-        print("not saved: --to FOLDER keeps the head")
+        print("not saved: add --to FOLDER to save the head")
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -267,8 +267,11 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.3f} +- {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
 
 
-def prediction_summary(head: Head, table: pa.Table, to: Any, own: bool) -> dict[str, Any]:
-    """Count what was predicted; with the accuracy where the source has labels, and whether it is the head's ``own``."""
+def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool) -> dict[str, Any]:
+    """Return counts of the predictions, and the accuracy if the source has labels.
+
+    ``fitted_on_it`` says whether the head was fitted on the store that was predicted.
+    """
     good = table.filter(pc.is_null(table.column("error")))
     predicted = good.column(table.column_names[2])
     facts: dict[str, Any] = {
@@ -276,7 +279,7 @@ def prediction_summary(head: Head, table: pa.Table, to: Any, own: bool) -> dict[
         "predicted": good.num_rows,
         "failed": table.num_rows - good.num_rows,
         "to": str(to),
-        "fitted_on_this_store": own,
+        "fitted_on_this_store": fitted_on_it,
     }
     if head.task == "multilabel":
         sets = (text.split(head.label_separator) if text else ["(none)"] for text in predicted.to_pylist())
@@ -299,18 +302,18 @@ def prediction_summary(head: Head, table: pa.Table, to: Any, own: bool) -> dict[
 
 
 def predictions(facts: dict[str, Any]) -> None:
-    """Print what `prediction_summary` counted."""
+    """Print what `prediction_summary` returned."""
     print(f"{facts['rows']:,} items: {facts['predicted']:,} predicted, {facts['failed']:,} failed; see {facts['to']}")
     if facts.get("labels"):
         print(_counts(facts["labels"]))
     if "rejected" in facts:
-        print(f"{facts['rejected']:,} are rejected: their prediction is not to be relied on")
+        print(f"{facts['rejected']:,} rejected: do not rely on their predictions")
     if "accuracy" in facts:
-        print(f"{facts['accuracy']:.3f} of the {facts['labelled']:,} with a label of their own are predicted as that")
+        print(f"accuracy {facts['accuracy']:.3f} on the {facts['labelled']:,} items that have a label")
         if "accuracy_of_the_rest" in facts:
-            print(f"{facts['accuracy_of_the_rest']:.3f} of those that are not rejected")
+            print(f"accuracy {facts['accuracy_of_the_rest']:.3f} on those that are not rejected")
         if facts["fitted_on_this_store"]:
-            print("the head was fitted on rows of this very store, so that says little: `fit` measured it on others")
+            print("the head was fitted on rows of this store, so this accuracy is too high: see the metrics of `fit`")
 
 
 def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:
@@ -336,6 +339,6 @@ def neighbours(found: Neighbours) -> None:
 
 
 def _cut(text: str) -> str:
-    """Return a text on one line, its beginning if it is long."""
+    """Return a text on one line; of a long text, the beginning."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

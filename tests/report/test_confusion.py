@@ -118,12 +118,12 @@ def test_text_is_made_to_fit() -> None:
     [
         ({"to": "m.pdf"}, r"must end in \.png"),
         ({"counts": [[1, 2]]}, r"shape \(1, 2\)"),
-        ({"counts": [1, 2]}, "is square"),
-        ({"counts": [[1, -2], [0, 1]]}, "holds -2"),
-        ({"counts": [[0.5, 0.5], [0, 1]]}, "float64: give whole numbers"),
-        ({"counts": np.zeros((0, 0), int), "classes": []}, "nothing to draw"),
-        ({"counts": [[0, 0], [0, 0]]}, "nothing to draw"),
-        ({"classes": ["a"]}, "2 rows and there are 1 classes"),
+        ({"counts": [1, 2]}, "must be square"),
+        ({"counts": [[1, -2], [0, 1]]}, "must be >= 0, got -2"),
+        ({"counts": [[0.5, 0.5], [0, 1]]}, "must be integers, not shares, got float64"),
+        ({"counts": np.zeros((0, 0), int), "classes": []}, "at least one item"),
+        ({"counts": [[0, 0], [0, 0]]}, "at least one item"),
+        ({"classes": ["a"]}, "got 1 names for 2 rows"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:

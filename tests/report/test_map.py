@@ -123,13 +123,13 @@ def test_bad_arguments_are_named(make_store: Callable[..., Any], tmp_path: Path)
         ({"to": tmp_path / "map.pdf"}, r"must end in \.png"),
         ({"label": "labels"}, "did you mean 'label'"),
         ({"layer": "feature"}, "did you mean 'features'"),
-        ({"limit": 0}, "limit=0"),
-        ({"thumbnails": -1}, "thumbnails=-1"),
+        ({"limit": 0}, "limit >= 1, got 60 and 0"),
+        ({"thumbnails": -1}, "thumbnails must be >= 0 and limit >= 1, got -1"),
     ):
         with pytest.raises(UsageError, match=message):
             embedpipe.map(store, **{"to": to, **options})
     store.remove(store.ids())
-    with pytest.raises(UsageError, match="nothing to draw"):
+    with pytest.raises(UsageError, match="holds no rows"):
         embedpipe.map(store.refresh(), to)
     with pytest.raises(StoreNotFoundError):
         embedpipe.map(tmp_path / "nowhere", to)

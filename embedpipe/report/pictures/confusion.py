@@ -1,4 +1,4 @@
-"""A confusion matrix: what each class was taken for."""
+"""A confusion matrix as a PNG file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from embedpipe.report.drawing.canvas import FAINT, INK, PALE, Sheet, check_png, 
 from embedpipe.report.drawing.wording import percent
 from embedpipe.report.pictures.confusion_matrix import Counts, Matrix, Shares, compact
 
-#: With more classes than this, no numbers in the cells.
+#: With more classes than this, the cells have no numbers.
 MAX_NUMBERS = 24
-#: In pixels: around everything; for names; of the two columns at the right; from the matrix to what is beside it.
+#: Pixels of the outer margin, of the names, of each column at the right, between the matrix and its margins.
 EDGE, NAMES, SIDE, GAP = 48, 210, 84, 12
 TITLE, MIN_WIDTH, MAX_WIDTH = 20, 620, 1280
-#: Shares to colours: rare confusions must be seen beside a diagonal near one.
+#: Exponent from shares to colours: rare confusions must be visible beside a diagonal near 1.
 GAMMA = 0.5
 SHADES = ScalarMappable(
     PowerNorm(GAMMA, 0, 1),
@@ -38,17 +38,19 @@ def draw_confusion(
 ) -> Path:
     """Draw a confusion matrix as a PNG file.
 
-    A cell's colour is its share of the true class, its row. Up to 24 classes have their counts written in the
-    cells; of more than 59 classes, the 40 with the most errors are drawn, the most confused first.
+    The colour of a cell is its share of the row, the true class. Up to 24 classes have their counts in the cells. Of
+    more than 59 classes, the 40 with the most errors are drawn, in that order.
 
     Parameters
     ----------
     counts : int array (n_classes, n_classes)
-        Items of each true class (row) that were predicted as each class (column).
+        Number of items of each true class (row) that were predicted as each class (column).
     classes : sequence of str or numbers, length n_classes
+        Names of the rows and columns.
     to : str or path-like
         The PNG file to write, atomically.
     title, subtitle : str
+        Written above the matrix.
 
     Returns
     -------
@@ -58,13 +60,22 @@ def draw_confusion(
     Raises
     ------
     UsageError
-        If ``to`` is no PNG file, or ``counts`` is empty, not square, not whole numbers, negative, or of another
-        size than ``classes``.
+        If ``to`` does not end in ``.png``, or ``counts`` is empty, not square, not of integers, negative, or of
+        another size than ``classes``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_confusion([[8, 2], [1, 9]], ["cat", "dog"], f"{folder}/confusion.png").name
+    'confusion.png'
     """
     to = check_png(to, "a confusion matrix")
     matrix = Matrix.of(counts, classes)
     if matrix.total_classes > len(matrix.names):
-        part = f"the {len(matrix.names)} of {matrix.total_classes} classes with the most errors; figures are over all"
+        part = (
+            f"the {len(matrix.names)} of {matrix.total_classes} classes with the most errors; the metrics are over all"
+        )
         subtitle = f"{subtitle}  ·  {part}" if subtitle else part
     layout = _Layout.of(matrix, title, subtitle)
     sheet = Sheet(layout.width, layout.height)
@@ -80,15 +91,15 @@ def draw_confusion(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are, in pixels."""
+    """Positions and sizes in pixels."""
 
     cell: int
-    left: int  # of the matrix, as all below
+    left: int  # left edge of the matrix
     top: int
-    side: int  # of the whole matrix
+    side: int  # width and height of the matrix
     name_size: float
-    upright: bool  # names of columns
-    names_height: int  # of columns
+    upright: bool  # whether the names of the columns are turned by 90 degrees
+    names_height: int  # of the names of the columns
     width: int
     height: int
 
@@ -105,8 +116,8 @@ class _Layout:
         top = EDGE + (108 if subtitle else 82) + names_height + GAP
         width = left + n * cell + GAP + 2 * SIDE + EDGE
         title, subtitle = fit_text(title, MAX_WIDTH, TITLE, "bold"), fit_text(subtitle, MAX_WIDTH, 11.5)
-        asked = max(text_width(title, TITLE, "bold"), text_width(subtitle, 11.5)) + 2 * EDGE + 2
-        width = int(np.clip(asked, max(width, MIN_WIDTH), max(width, MAX_WIDTH)))
+        needed = max(text_width(title, TITLE, "bold"), text_width(subtitle, 11.5)) + 2 * EDGE + 2
+        width = int(np.clip(needed, max(width, MIN_WIDTH), max(width, MAX_WIDTH)))
         height = top + n * cell + GAP + 44 + 92 + EDGE
         return cls(cell, left, top, n * cell, name_size, upright, names_height, width, height)
 
@@ -117,7 +128,7 @@ def _draw_cells(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
     sheet.paste(left, top, side, side, colours)
     sheet.grid(left, top, cell, n, "#ECECE8")
     sheet.box(left - 1, top - 1, side + 2, side + 2, fill=False, edgecolor="#C4C6C8", linewidth=0.72)
-    for i in np.flatnonzero(~(matrix.recall > 0.2)).tolist():  # the diagonal, where its colour does not show it
+    for i in np.flatnonzero(~(matrix.recall > 0.2)).tolist():  # outline pale cells of the diagonal
         x, y = left + i * cell - 1, top + i * cell - 1
         sheet.box(x, y, cell + 1, cell + 1, fill=False, edgecolor="#8A9199", linewidth=0.72)
     if n > MAX_NUMBERS:
@@ -154,7 +165,7 @@ def _draw_names(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
 
 
 def _draw_margins(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
-    """Write recall and items of each row at the right, precision of each column and the accuracy below."""
+    """Write recall and number of items of each row at the right, precision of each column and the accuracy below."""
     cell, top = layout.cell, layout.top
     right, below = layout.left + layout.side + GAP + SIDE, top + layout.side + GAP
     size = min(layout.name_size, 10.5)
@@ -180,9 +191,9 @@ def _draw_margins(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
 
 
 def _draw_scale(sheet: Sheet, layout: _Layout) -> None:
-    """Draw the colours of shares, at the lower left."""
+    """Draw the colour scale at the lower left."""
     x, y, width, height = layout.left, sheet.height - EDGE - 34, min(260, layout.side), 12
-    # as wide for each share as its colour asks, so that small ones have room
+    # the scale is linear in colour, not in share, so that small shares have room
     positions = np.linspace(0, 1, 256)
     sheet.paste(x, y, width, height, SHADES.cmap(positions)[None, :, :3])
     sheet.box(x - 1, y - 1, width + 2, height + 2, fill=False, edgecolor=PALE, linewidth=0.72)
@@ -192,7 +203,7 @@ def _draw_scale(sheet: Sheet, layout: _Layout) -> None:
 
 
 def _fitting(counts: Counts, cell: int) -> tuple[list[list[str]], float]:
-    """Return the counts as text, with k and M where they must be short, and the size of the letters."""
+    """Return the counts as text, with k and M if they must be short, and the font size."""
     room, size = cell - 8, min(16, 0.15 * cell + 3.5)
     for write in (lambda count: f"{count:,}", compact):
         texts = [[write(int(count)) for count in row] for row in counts]

@@ -1,4 +1,4 @@
-"""The figures of a confusion matrix, and which classes of many are drawn."""
+"""The metrics of a confusion matrix, and which of many classes are drawn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from embedpipe.errors import UsageError
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
-#: Of more classes than the first, the most confused ones are drawn.
+#: The most classes that are all drawn; of more, so many with the most errors.
 MAX_ALL, MOST_CONFUSED = 59, 40
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The classes that are drawn, with figures that are over all classes."""
+    """The classes to draw. Their metrics are computed over all classes."""
 
     counts: Counts
     names: list[str]
@@ -32,13 +32,13 @@ class Matrix:
 
     @classmethod
     def of(cls, counts: npt.ArrayLike, classes: Sequence[object]) -> Matrix:
-        """Choose what is drawn; raises UsageError as `draw_confusion` says."""
+        """Choose the classes to draw. Raises UsageError as `draw_confusion` does."""
         counts, names = _checked(counts, classes), [_named(value) for value in classes]
         right, items, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
         drawn = np.arange(len(names))
         if len(names) > MAX_ALL:
             drawn = np.argsort(2 * right - items - predicted, kind="stable")[:MOST_CONFUSED]
-        with np.errstate(invalid="ignore"):  # NaN for a class without items, or never predicted
+        with np.errstate(invalid="ignore"):  # NaN for a class that has no items, or is never predicted
             shares, precision = counts / items[:, None], right / predicted
         return cls(
             counts=counts[np.ix_(drawn, drawn)],
@@ -53,7 +53,7 @@ class Matrix:
 
 
 def compact(count: int) -> str:
-    """Write a number short, with k, M or G."""
+    """Return a number as short text, with k, M or G."""
     for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= unit:
             return f"{count / unit:.{0 if count >= 10 * unit else 1}f}{letter}"
@@ -63,15 +63,17 @@ def compact(count: int) -> str:
 def _checked(counts: npt.ArrayLike, classes: Sequence[object]) -> Counts:
     array = np.asarray(counts)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise UsageError(f"counts of shape {array.shape}: a confusion matrix is square, one row and column a class")
+        raise UsageError(f"counts must be square, one row and one column per class, got shape {array.shape}")
     if array.size == 0 or not array.any():
-        raise UsageError("counts holds no items: there is nothing to draw")
+        raise UsageError("counts must hold at least one item: all counts are 0")
     if not np.issubdtype(array.dtype, np.integer):
-        raise UsageError(f"counts of {array.dtype}: give whole numbers of items, such as int64, not shares")
+        raise UsageError(f"counts must be integers, not shares, got {array.dtype}")
     if array.min() < 0:
-        raise UsageError(f"counts holds {array.min()}: a number of items is at least 0")
+        raise UsageError(f"counts must be >= 0, got {array.min()}")
     if len(classes) != len(array):
-        raise UsageError(f"counts has {len(array)} rows and there are {len(classes)} classes: give one name a row")
+        raise UsageError(
+            f"classes must have one name per row of counts, got {len(classes)} names for {len(array)} rows"
+        )
     return array.astype(np.int64)
 
 

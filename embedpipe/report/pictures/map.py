@@ -1,4 +1,4 @@
-"""A map of a store: one point an item, near its like, coloured by label, with some of the pictures."""
+"""A map of a store: one point per item, similar items near each other, coloured by label, with some pictures."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
 
-#: Of the picture, in pixels: the whole, and the panel (left, bottom, width, height) with the points.
+#: Pixels of the whole picture, and of the panel with the points (left, bottom, width, height).
 WIDTH, HEIGHT = 1600, 1240
 PANEL = (40, 100, 1270, 1010)
 MARGIN = 90
-OPACITY = 0.8  # of points
-#: Key of the PNG's text that says what it was drawn from.
+OPACITY = 0.8  # of the points
+#: Key of the PNG's text chunk with the rows and options that it was drawn from.
 DRAWN_FROM = "embedpipe.map"
 
 
@@ -48,9 +48,9 @@ def map(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Path:
-    """Draw a 2-D map of a store as a PNG file 1,600 pixels wide.
+    """Draw a 2-D map of a store by t-SNE, as a PNG file 1,600 pixels wide.
 
-    A file that was drawn from the same rows with the same options is left as it is.
+    A file that was already drawn from the same rows with the same options is left as it is.
 
     Parameters
     ----------
@@ -58,18 +58,23 @@ def map(
     to : str or path-like
         The PNG file to write, atomically.
     label : str, optional
-        The column to colour by; a number with more than ten values gets a colour bar. None, or a store
+        The column to colour by; a numeric column with more than ten values gets a colour bar. None, or a store
         without labels, gives one colour.
     layer : str, optional
         The layer to draw, or several joined end to end; needed only where there are several.
     thumbnails : int
-        How many pictures to show, at most; those that cannot be read any more are passed over, and texts have none.
+        The most pictures to show. Pictures that cannot be read are skipped; texts have none.
     limit : int
-        With more rows than this, a random sample is drawn.
+        The most rows to draw; of more, a random sample.
     seed : int
-        Of the sample and of t-SNE.
+        Seed of the sample and of t-SNE.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
+
+    Returns
+    -------
+    pathlib.Path
+        ``to``.
 
     Raises
     ------
@@ -77,6 +82,11 @@ def map(
         If an argument is wrong, or the store is empty.
     StoreNotFoundError
         If there is no store at that path.
+
+    Examples
+    --------
+    >>> embedpipe.map("photos.features", "map.png", label="species")  # doctest: +SKIP
+    PosixPath('map.png')
     """
     to = check_png(to, "a map")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
@@ -89,7 +99,7 @@ def map(
     show = Progress(progress)
     drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
-        show.say(f"{to}: up to date, drawn from the same rows with the same options")
+        show.say(f"{to} is up to date: same rows, same options")
         return to
 
     rows = store.to_arrow(["id", "uri", *([label] if label else [])])
@@ -111,16 +121,16 @@ def map(
 
 def _check(store: FeatureStore, label: str | None, thumbnails: int, limit: int) -> None:
     if thumbnails < 0 or limit < 1:
-        raise UsageError(f"thumbnails={thumbnails} must be at least 0 and limit={limit} at least 1")
+        raise UsageError(f"thumbnails must be >= 0 and limit >= 1, got {thumbnails} and {limit}")
     if label and label not in store.data_columns:
         hint = nearest(label, store.data_columns)
         raise UsageError(f"{store.path!r} has no column {label!r}{hint}: it has {store.data_columns}")
     if len(store) == 0:
-        raise UsageError(f"{store.path!r} holds no rows: there is nothing to draw")
+        raise UsageError(f"{store.path!r} holds no rows: embed items before drawing a map")
 
 
 def _drawn_from(store: FeatureStore, **options: object) -> str:
-    # File names of a table are never used twice, so they stand for what is in them.
+    # A table never uses a file name twice, so that the names identify the contents.
     files = hashlib.sha256("\n".join(file.path for file in store.table.files).encode()).hexdigest()
     return json.dumps({"embedpipe": __version__, "version": store.version, "files": files, **options}, sort_keys=True)
 
@@ -134,7 +144,7 @@ def _read_drawn_from(to: Path) -> str | None:
 
 
 def _to_pixels(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scale points to fill the panel, one way at most a third more than the other; its pixels are the unit."""
+    """Scale points to fill the panel, in pixels. The two scales differ by at most a third."""
     size = np.array(PANEL[2:], float)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = (size - 2 * MARGIN) / np.maximum(high - low, 1e-9)
@@ -149,7 +159,7 @@ def _draw_points(figure: Figure, points: npt.NDArray[np.float64], colouring: Col
     axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
     axes.spines[:].set_color("#E2E2DE")
     area = float(np.clip(60_000 / len(points), 9, 120))
-    shuffled = np.random.default_rng(0).permutation(len(points))  # so that no class covers another
+    shuffled = np.random.default_rng(0).permutation(len(points))  # so that no class hides another
     for named in (False, True):
         for marker in np.unique(colouring.markers):
             rows = shuffled[((colouring.markers == marker) & (colouring.named == named))[shuffled]]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.progress import Advance, Progress
 
-#: t-SNE says nothing useful about fewer points than this; PCA alone is used then.
+#: With fewer points, t-SNE shows nothing useful, and PCA alone is used.
 FEWEST_FOR_TSNE = 10
 PCA_DIMS = 50
 PERPLEXITY = 30.0
@@ -20,11 +20,10 @@ ITERATIONS = 1000
 
 
 def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> tuple[npt.NDArray[np.float64], str]:
-    """Lay vectors out in two dimensions, by angle: they are scaled to length 1 first.
+    """Project vectors to two dimensions by their angles: they are scaled to length 1 first.
 
-    PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, JMLR 9, 2008) begun from the first two
-    (Kobak and Berens, Nature Communications 10, 2019). With fewer than 10 vectors, or none that differ,
-    PCA alone.
+    PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, JMLR 9, 2008), initialised with the first two
+    (Kobak and Berens, Nature Communications 10, 2019). With fewer than 10 vectors, or if all are equal, PCA alone.
 
     Parameters
     ----------
@@ -34,9 +33,9 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     Returns
     -------
     points : float64 array (n, 2)
-        The direction of most variance is horizontal.
+        The direction of the largest variance is horizontal.
     method : str
-        How they were made, for the picture's footer.
+        A description, for the picture's footer.
     """
     count = len(vectors)
     unit = vectors.astype(np.float64)
@@ -44,7 +43,7 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     reduced = _principal(unit, PCA_DIMS, seed)
     spread = reduced[:, 0].std()
     if count < FEWEST_FOR_TSNE or spread < 1e-9:
-        return reduced[:, :2], "PCA of the vectors, scaled to length 1: neighbours look alike to the backbone."
+        return reduced[:, :2], "PCA of the vectors, scaled to length 1: points that are near have similar vectors."
 
     from sklearn.manifold import TSNE
 
@@ -58,12 +57,12 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     return _principal(points.astype(np.float64), 2, seed), (
         f"t-SNE (perplexity {perplexity:.3g}, seed {seed}) of the vectors, scaled to length 1 and reduced to "
         f"{reduced.shape[1]} dimensions by PCA.\n"
-        "Neighbours look alike to the backbone; how far apart groups lie, and how large they are, means little."
+        "Points that are near have similar vectors; distances between groups and sizes of groups mean little."
     )
 
 
 def _principal(points: npt.NDArray[np.float64], dims: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return the first principal components, at least two columns (zero where there are no more)."""
+    """Return the first principal components, padded with zeros to at least two columns."""
     from sklearn.utils.extmath import randomized_svd
 
     centred = points - points.mean(axis=0)
@@ -73,7 +72,7 @@ def _principal(points: npt.NDArray[np.float64], dims: int, seed: int) -> npt.NDA
 
 
 class _Iterations(io.TextIOBase):
-    """Turns t-SNE's log lines, its only sign of life, into progress; anything else printed passes through."""
+    """Turns the log lines of t-SNE, which has no callback, into progress; other output passes through."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
@@ -83,10 +82,10 @@ class _Iterations(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if text.startswith("[t-SNE]"):
-            self._swallow_newline = True  # print() writes it apart
-            if found := re.match(r"\[t-SNE\] Iteration (\d+)", text):
-                self._advance(int(found[1]) - self._done)
-                self._done = int(found[1])
+            self._swallow_newline = True  # print() writes the newline in a call of its own
+            if match := re.match(r"\[t-SNE\] Iteration (\d+)", text):
+                self._advance(int(match[1]) - self._done)
+                self._done = int(match[1])
         elif text != "\n" or not self._swallow_newline:
             self._out.write(text)
         else:

@@ -15,7 +15,7 @@ from embedpipe.sources.opening import read_uri
 
 Points = npt.NDArray[np.float64]
 
-#: After so many pictures that cannot be read any more, their source is taken to be away.
+#: After so many unreadable pictures, the source is taken to be gone, and no more are tried.
 MAX_UNREADABLE = 50
 #: Pixels between two pictures' places.
 GAP = 10
@@ -54,9 +54,10 @@ def _read_small(uri: str, side: int) -> Image.Image | None:
 
 
 def spread_out(points: Points) -> Iterator[int]:
-    """Yield rows of points, each as far as can be from all before it, until the rest lie on those.
+    """Yield rows of points in farthest-point order, until all others are within one pixel of those yielded.
 
-    Farthest-point order (Gonzalez, Theoretical Computer Science 38, 1985), begun in the middle.
+    Each is the farthest from all before it (Gonzalez, Theoretical Computer Science 38, 1985); the first is nearest to
+    the mean.
     """
     row = int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))
     nearest = np.full(len(points), np.inf)
@@ -69,7 +70,7 @@ def spread_out(points: Points) -> Iterator[int]:
 
 
 class Layout:
-    """Finds places for square pictures beside their points, where they cover little.
+    """Finds places for square pictures beside their points, where they cover few other points.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Layout:
     size : float64 array (2,)
         Width and height of the panel in pixels.
     side : int
-        Of a picture, in pixels.
+        Side of a picture in pixels.
     """
 
     CELL = 8
@@ -97,7 +98,7 @@ class Layout:
         self._offsets = (radii[:, None, None] * circle).reshape(-1, 2)
 
     def place(self, point: Points) -> Points | None:
-        """Return where the centre of a point's picture goes, and keep that place; None if all are taken."""
+        """Return the centre for a point's picture, and reserve that place; None if no place is free."""
         centres = point + self._offsets
         edge = self.side / 2 + GAP
         free = ((centres > edge) & (centres < self._size - edge)).all(axis=1)
@@ -112,7 +113,7 @@ class Layout:
         return best
 
     def _covered(self, centres: Points) -> Points:
-        """Count the points below each place, from sums over the cells to the lower left."""
+        """Count the points under each place, from cumulative sums of the cells."""
         (x0, y0), (x1, y1) = (((centres + d * self.side / 2) / self.CELL).round().astype(int).T for d in (-1, 1))
         covered: Points = self._below[x1, y1] - self._below[x0, y1] - self._below[x1, y0] + self._below[x0, y0]
         return covered
@@ -121,9 +122,9 @@ class Layout:
 def read_thumbnails(
     uris: Sequence[str | None], points: Points, layout: Layout, count: int
 ) -> Iterator[tuple[int, Points, npt.NDArray[np.uint8]]]:
-    """Yield up to ``count`` items: row, centre of the picture's place, picture as uint8 (h, w, 3).
+    """Yield up to ``count`` items: row, centre of the picture, picture as uint8 (h, w, 3).
 
-    Items whose picture cannot be read any more, or is none, are passed over.
+    Items without a picture, or whose picture cannot be read, are skipped.
     """
     unreadable = 0
     for row in spread_out(points):
