@@ -85,7 +85,7 @@ def estimates(
         ratio, repeats = test_train_ratio(splits), count_repeats(splits)
         for name, per_resample in values.items():
             least = _least_error([each.correct for each in predictions], repeats) if name == "accuracy" else 0.0
-            mean, low, high = corrected_interval(per_resample, ratio, repeats=repeats, least=least)
+            mean, low, high = corrected_interval(per_resample, ratio, repeats=repeats, min_standard_error=least)
             lowest, highest = BOUNDS[name]
             result[name] = Estimate(mean, max(low, lowest), min(high, highest))
         return result
@@ -157,7 +157,7 @@ def _resampled_test(
     disagreements = [first.correct != second.correct for first, second in zip(best, other, strict=True)]
     least = _least_error(disagreements, repeats) if metric == "accuracy" else 0.0
     ratio = test_train_ratio(splits)
-    test = corrected_t(np.subtract(other_values, best_values), ratio, margin, repeats=repeats, least=least)
+    test = corrected_t(np.subtract(other_values, best_values), ratio, margin, repeats=repeats, min_standard_error=least)
     estimate = Estimate(test.mean, test.low, test.high)
     return TestAgainstBest(estimate, test.p, (test.worse, test.equal, test.better), "corrected resampled t-test")
 

@@ -63,6 +63,7 @@ def near_duplicate_groups(
     Examples
     --------
     >>> import numpy as np
+    >>> from embedpipe.neighbours.duplicates import near_duplicate_groups
     >>> near_duplicate_groups(np.float32([[1, 0], [0, 1], [1, 0.01], [-1, -1]]), 0.95).tolist()
     [0, 1, 0, 2]
     """

@@ -1,4 +1,4 @@
-"""Statistics of evaluations: arrays in, numbers out; nothing here knows heads or stores.
+"""Statistics of evaluations, on plain arrays: tests, confidence intervals, calibration errors.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word."""
+"""Calibration of predicted probabilities: expected calibration error, also debiased, and the Brier score."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from scipy.special import bdtr
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-#: How far a row's probabilities may sum from 1: float32 over many classes.
+#: Tolerance of a row's sum of probabilities, for float32 and many classes.
 ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class CalibrationErrors:
-    """How the confidence of a head, the probability of the class it predicts, compares with how often it is right.
+    """Confidence (the probability of the predicted class) compared with accuracy, in bins of confidence.
 
     Attributes
     ----------
     confidence, accuracy : float64 array (b,)
-        Of each bin that has rows, in order: mean confidence and share that was right.
+        Mean confidence and accuracy of each bin with rows, in ascending order.
     rows : int64 array (b,)
-        How many rows these bins have.
+        Number of rows in each of these bins.
     ece : float
-        Expected calibration error: the mean distance between the two, weighted by rows.
+        Expected calibration error: the mean absolute difference of the two, weighted by rows.
     by_chance : float
-        The ECE that a perfectly calibrated head with these confidences shows on average.
+        The expected ECE of a perfectly calibrated classifier with these confidences.
     debiased : float
-        The ECE less what of it is chance; from 0 to ``ece``.
+        The ECE minus its estimated bias; from 0 to ``ece``.
     """
 
     confidence: Floats
@@ -47,65 +47,81 @@ def calibration_errors(probabilities: npt.ArrayLike, y: npt.ArrayLike, bins: int
     Parameters
     ----------
     probabilities : float array (n, n_classes)
-        Of rows that the head had not seen, each once: repeats of a row are not the independent draws that chance is
-        worked out for.
+        Of held-out rows, each row once: the bias assumes independent rows.
     y : int array (n,)
-        Position of the true class among the columns.
+        The true class, as a column number.
     bins : int
-        Of equal width between 0 and 1.
+        Number of bins of equal width in [0, 1].
 
     Raises
     ------
     ValueError
-        If there are no rows, a row does not hold probabilities that sum to 1, or a class is none of the columns.
+        If there are no rows, a row's probabilities do not sum to 1, or a class is not a column number.
 
     Notes
     -----
-    ECE is that of Guo, Pleiss, Sun and Weinberger (ICML 2017). On few rows it is well above 0 for a head that is
-    perfectly calibrated, since a bin's distance is never negative (Bröcker, Climate Dynamics 39, 2012, 655-667;
-    Kumar, Liang and Ma, NeurIPS 2019; how much, "consistency resampling" shows: Vaicenavicius et al., AISTATS 2019).
+    ECE is that of Guo, Pleiss, Sun and Weinberger (ICML 2017). For few rows it is well above 0 even for a perfectly
+    calibrated classifier, because the distances of bins are never negative (Bröcker, Climate Dynamics 39, 2012,
+    655-667; Kumar, Liang and Ma, NeurIPS 2019; "consistency resampling", Vaicenavicius et al., AISTATS 2019, shows how
+    much).
 
-    How much of it is chance depends on how far off the head is: all for a calibrated one, nearly nothing where bins
-    are off by more than their noise. So the bias is taken as a parametric bootstrap has it, at an estimate of the
-    truth: bins are off by their observed distance shrunk by the share of the summed squares that exceeds the variance
-    of a calibrated head (the squares debiased as by Bröcker and Kumar et al.; the shrinkage James and Stein's, 1961,
-    positive part), right answers are binomial around that, and their mean absolute deviation is exact, without draws.
+    The bias depends on the true calibration error: it is the whole ECE of a calibrated classifier, and nearly 0 where
+    bins are off by more than their noise. It is therefore estimated as in a parametric bootstrap around an estimate of
+    the true accuracies. These are the confidences plus the observed differences, shrunk by the share of their summed
+    squares that exceeds the variance of a calibrated classifier (squares debiased as by Bröcker and Kumar et al.;
+    positive-part shrinkage of James and Stein, 1961). Correct answers are binomial around them, and their mean absolute
+    deviation has a closed form, so that nothing is drawn.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import calibration_errors
+    >>> errors = calibration_errors([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]], [0, 1, 1, 1], bins=10)
+    >>> errors.confidence, errors.accuracy, round(errors.ece, 2)
+    (array([0.8, 0.9]), array([1. , 0.5]), 0.3)
     """
     p, classes = _checked(probabilities, y)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == classes
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.bincount(which, minlength=bins)
     filled = rows > 0
-    said, was = (np.bincount(which, each, bins)[filled] / rows[filled] for each in (confidence, right))
-    said = np.clip(said, 0, 1)
+    mean_confidence, accuracy = (np.bincount(which, each, bins)[filled] / rows[filled] for each in (confidence, right))
+    mean_confidence = np.clip(mean_confidence, 0, 1)
     rows = rows[filled]
-    share, gaps = rows / len(p), was - said
-    squares, noise = float((rows * gaps) @ (rows * gaps)), float(rows @ (said * (1 - said)))
-    truth = np.clip(said + max(1 - noise / squares, 0.0) * gaps, 0, 1) if squares else said
+    share, gaps = rows / len(p), accuracy - mean_confidence
+    squares, noise = float((rows * gaps) @ (rows * gaps)), float(rows @ (mean_confidence * (1 - mean_confidence)))
+    shrinkage = max(1 - noise / squares, 0.0) if squares else 0.0
+    truth = np.clip(mean_confidence + shrinkage * gaps, 0, 1)
     ece = float(share @ np.abs(gaps))
-    bias = float(share @ (_mean_distance(rows, truth, said) - np.abs(truth - said)))
-    by_chance = float(share @ _mean_distance(rows, said, said))
-    return CalibrationErrors(said, was, rows, ece, by_chance, min(max(ece - bias, 0.0), ece))
+    bias = float(share @ (_mean_distance(rows, truth, mean_confidence) - np.abs(truth - mean_confidence)))
+    by_chance = float(share @ _mean_distance(rows, mean_confidence, mean_confidence))
+    debiased = min(max(ece - bias, 0.0), ece)
+    return CalibrationErrors(mean_confidence, accuracy, rows, ece, by_chance, debiased)
 
 
 def brier_score(probabilities: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Return the mean over rows of the squared distance between probabilities and the truth, from 0 to 2.
+    """Return the Brier score: the mean squared distance between probabilities and true classes, from 0 to 2.
 
     Parameters
     ----------
     probabilities : float array (n, n_classes)
     y : int array (n,)
-        Position of the true class among the columns.
+        The true class, as a column number.
 
     Raises
     ------
     ValueError
-        As `calibration_errors` does.
+        As `calibration_errors`.
 
     Notes
     -----
-    Brier, Monthly Weather Review 78 (1950) 1-3: summed over classes, so that two classes give twice the usual
-    binary score.
+    Brier, Monthly Weather Review 78 (1950) 1-3: summed over classes, so that two classes give twice the usual binary
+    score.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import brier_score
+    >>> brier_score([[0.5, 0.5], [0.0, 1.0]], [0, 1])
+    0.25
     """
     p, classes = _checked(probabilities, y)
     truth = np.zeros_like(p)
@@ -114,7 +130,7 @@ def brier_score(probabilities: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 
 def _mean_distance(n: Integers, p: Floats, point: Floats) -> Floats:
-    """Return the expected distance of a binomial share of n from a point (De Moivre's, around any point)."""
+    """Return the expected absolute distance of a binomial share of n from a point (after De Moivre)."""
     count = n * point
     below = np.floor(count)
     upto = bdtr(below, n, p)
@@ -128,12 +144,13 @@ def _checked(probabilities: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, In
     p, classes = np.asarray(probabilities, np.float64), np.asarray(y)
     if p.ndim != 2 or not p.size or classes.shape != p.shape[:1]:
         raise ValueError(
-            f"probabilities {p.shape} must be (n, n_classes) and y {classes.shape} (n,), with 1 row at least"
+            "probabilities must have shape (n, n_classes) and y (n,), with n >= 1, got shapes "
+            f"{p.shape} and {classes.shape}"
         )
     bad = ~((p >= -ROUNDING).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= ROUNDING))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"row {row} does not hold probabilities that sum to 1: {p[row]}")
+        raise ValueError(f"probabilities must be >= 0 and sum to 1 in each row, got {p[row]} in row {row}")
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= p.shape[1]:
-        raise ValueError(f"y must hold positions of {p.shape[1]} classes, whole numbers from 0")
+        raise ValueError(f"y must hold integers from 0 to {p.shape[1] - 1}, one per column of probabilities")
     return p, classes.astype(np.int64)

@@ -1,4 +1,4 @@
-"""A number with its confidence interval, and how two candidates differ."""
+"""`Estimate`: a value with its confidence interval. `Difference`: how a candidate differs from the best one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with the ends of its 95 % confidence interval, all in the figure's own unit."""
+    """The value of a metric with the ends of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -16,23 +16,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a candidate differs from the best on the same rows.
+    """How a candidate differs from the best candidate on the same rows.
 
     Attributes
     ----------
     estimate : Estimate
-        Candidate less best, in the unit of the metric: negative is worse (for an error such as MAE, positive is).
+        Candidate minus best. Negative is worse; for an error such as MAE, positive is worse.
     test : str
-        The test that gave ``p``, in words.
+        Name of the test that gave ``p``.
     p, adjusted : float
-        The p-value of no difference, and the same by Holm's correction for all pairs of candidates: the best was not
-        known before.
+        The p-value of no difference, and the same with Holm's correction for all pairs of candidates, because the best
+        one was not known before.
     worse, equal, better : float
-        Posterior probability that the candidate is worse by more than the region of practical equivalence, within
-        it, and better by more; they sum to 1.
+        Posterior probabilities that the candidate is worse by more than the region of practical equivalence, within
+        it, and better by more. They sum to 1.
     verdict : str
-        ``equivalent`` (``equal`` is 95 % at least); else ``worse`` or ``better`` (``adjusted`` below 5 %), or
-        ``undecided``.
+        ``equivalent`` if ``equal`` >= 95 %; else ``worse`` or ``better`` if ``adjusted`` < 5 %; else ``undecided``.
     """
 
     estimate: Estimate

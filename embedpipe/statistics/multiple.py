@@ -1,4 +1,4 @@
-"""Several tests at once."""
+"""Correction of p-values for several tests."""
 
 from __future__ import annotations
 
@@ -7,39 +7,44 @@ import numpy.typing as npt
 
 
 def holm(p: npt.ArrayLike, tests: int | None = None) -> npt.NDArray[np.float64]:
-    """Return p-values adjusted for being tested together, in the order given.
+    """Return p-values with Holm's correction for multiple tests, in the given order.
 
     Parameters
     ----------
     p : float array (m,)
-        Within [0, 1].
+        In [0, 1].
     tests : int, optional
-        Of how many tests these are the smallest p-values; m where None. Where the best of several candidates is found
-        on the same data, all pairs could have been tested, and those with the best are the smallest.
+        Number of tests of which these are the smallest p-values; None: m. If the best of several candidates was found
+        on the same data, all pairs could have been tested, and those with the best one have the smallest p-values.
 
     Returns
     -------
     float64 array (m,)
-        To be held against the same level; the chance of a single false rejection among all is then at most that
-        level, however the tests depend on each other.
+        The probability of any false rejection at a level is at most that level, whatever the dependence of the tests.
 
     Raises
     ------
     ValueError
-        If a p-value is not within [0, 1], or there are fewer tests than p-values.
+        If a p-value is not in [0, 1], or there are fewer tests than p-values.
 
     Notes
     -----
-    Holm, Scandinavian Journal of Statistics 6 (1979) 65-70: the smallest is multiplied by the number of tests, the
-    next by one less..., and none is adjusted to less than a smaller one.
+    Holm, Scandinavian Journal of Statistics 6 (1979) 65-70: the smallest p-value is multiplied by the number of tests,
+    the next one by that number minus 1, and so on; the order of the p-values is kept.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import holm
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
     """
     values = np.asarray(p, np.float64)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"p-values must be within 0 and 1, in one dimension: {values}")
+        raise ValueError(f"p must be a 1-D array of values in [0, 1], got {values}")
     order = np.argsort(values, kind="stable")
     count = len(values) if tests is None else tests
     if count < len(values):
-        raise ValueError(f"{len(values)} p-values cannot come from {count} tests")
+        raise ValueError(f"tests must be >= the number of p-values, got {count} tests for {len(values)} p-values")
     stepped = np.maximum.accumulate(values[order] * (count - np.arange(len(values))))
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(stepped, 1)

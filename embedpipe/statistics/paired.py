@@ -1,4 +1,4 @@
-"""Two heads on the same rows: tests and intervals that compare each row with itself only."""
+"""Paired tests and intervals: two classifiers or regressors compared on the same rows."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Floats = npt.NDArray[np.float64]
 Metric = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 LEVEL = 0.95
-#: Draws of the bootstrap.
+#: Default number of draws of the bootstrap.
 DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """How a metric of two heads differs on the same rows.
+    """The difference of a metric between two models on the same rows.
 
     Attributes
     ----------
     difference, low, high : float
-        Second less first, and the ends of its 95 % interval.
+        Second minus first, and the ends of the 95 % interval.
     p : float
-        Two-sided, of no difference.
+        Two-sided p-value of no difference.
     """
 
     difference: float
@@ -37,50 +37,66 @@ class PairedTest:
 
 
 def mcnemar(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> float:
-    """Return the two-sided p-value of two heads being right equally often, by the exact McNemar test.
+    """Return the two-sided p-value of equal accuracies, by the exact McNemar test.
 
     Parameters
     ----------
     first_right, second_right : bool array (n,)
-        Whether either has a row right. Each row once: repeats of a row are no further evidence.
+        Whether each model is right. Each row occurs once: repeats of a row are no further evidence.
 
     Raises
     ------
     ValueError
-        If there are no rows or lengths differ.
+        If there are no rows, or the lengths differ.
 
     Notes
     -----
-    McNemar, Psychometrika 12 (1947) 153-157, with the binomial distribution of the rows that only one head has right;
-    1 where there are none. It is of these two fitted heads: how another draw of training rows would change them is
-    not in it. Never above its level, and somewhat below; the mid-p variant (Fagerland, Lydersen and Laake, BMC Medical
-    Research Methodology 13:91, 2013) would be nearer, without that guarantee.
+    McNemar, Psychometrika 12 (1947) 153-157, with the binomial distribution of the rows on which one model is right; 1
+    if there are none. It compares these two fitted models, and does not include the variance due to the training rows.
+    The test is conservative: its false positives never exceed its level. The mid-p variant (Fagerland, Lydersen and
+    Laake, BMC Medical Research Methodology 13:91, 2013) is closer to the level, without that guarantee.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import mcnemar
+    >>> mcnemar([True] * 10 + [False] * 8, [True] * 10 + [True] * 8)
+    0.0078125
     """
-    one, other = np.asarray(first_right, bool), np.asarray(second_right, bool)
-    if one.shape != other.shape or one.ndim != 1 or not len(one):
-        raise ValueError(f"both heads must be right or wrong on the same rows, not {one.shape} and {other.shape}")
-    fewer, more = sorted((int((one & ~other).sum()), int((other & ~one).sum())))
+    first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(
+            "first_right and second_right must be 1-D, of the same length >= 1, got shapes "
+            f"{first.shape} and {second.shape}"
+        )
+    fewer, more = sorted((int((first & ~second).sum()), int((second & ~first).sum())))
     return min(2 * float(bdtr(fewer, fewer + more, 0.5)), 1.0)
 
 
 def paired_interval(both: int, first: int, second: int, neither: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the confidence interval of the second's share of right answers less the first's, on the same items.
+    """Return the confidence interval of the difference of two accuracies (second minus first) on the same rows.
 
     Parameters
     ----------
     both, first, second, neither : int
-        Items that both have right, only the first, only the second, and neither.
+        Number of rows on which both, only the first, only the second, or neither are right.
     level : float
-        Of confidence.
+        Confidence level.
 
     Raises
     ------
     ValueError
-        If there are no items.
+        If there are no rows.
 
     Notes
     -----
     Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import paired_interval
+    >>> low, high = paired_interval(both=80, first=2, second=12, neither=6)
+    >>> round(low, 3), round(high, 3)
+    (0.026, 0.18)
     """
     a, b, c, d = both, second, first, neither
     n = a + b + c + d
@@ -96,19 +112,25 @@ def paired_interval(both: int, first: int, second: int, neither: int, level: flo
 
 
 def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return the share that is right of n items, and the ends of its score interval.
+    """Return the share ``right / n`` and the ends of its score interval.
 
     Raises
     ------
     ValueError
-        If there are no items, or more right than there are.
+        If n is 0, or ``right`` is not in [0, n].
 
     Notes
     -----
     Wilson, Journal of the American Statistical Association 22 (1927) 209-212.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import wilson
+    >>> [round(value, 3) for value in wilson(9, 10)]
+    [0.9, 0.596, 0.982]
     """
     if not 0 <= right <= n or not n:
-        raise ValueError(f"{right} of {n} is no share")
+        raise ValueError(f"right must be in [0, n] and n >= 1, got right={right} and n={n}")
     z = float(ndtri((1 + level) / 2))
     p = right / n
     middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -126,85 +148,100 @@ def paired_bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> PairedTest:
-    """Compare any metric of two heads on the same rows.
+    """Compare any metric of two models on the same rows by a bootstrap.
 
     Parameters
     ----------
     metric : callable
-        ``metric(y, predicted)`` -> float. NaN where a draw leaves it undefined; such draws are left out.
+        ``metric(y, predicted)`` -> float, or NaN if a draw leaves it undefined; such draws are left out.
     y : array (n, ...)
-        The truth.
+        True values.
     first, second : array (n, ...)
-        Predictions or probabilities of either head.
+        Predictions or probabilities of the two models.
     groups : array (n,), optional
-        Rows that belong together, such as near-duplicates, or a row's predictions in several repeats of a
-        cross-validation: whole groups are drawn. Few groups, below 20 or so, make intervals too narrow.
+        Groups of rows that are drawn together, such as near-duplicates, or the predictions of a row in several repeats
+        of a cross-validation. With fewer than about 20 groups, intervals are too narrow.
     draws, seed : int
-        Of the bootstrap.
+        Number of draws, and the seed of the random numbers.
 
     Raises
     ------
     ValueError
-        If there are no rows, lengths differ, there is one group only, or the metric is undefined in all draws.
+        If there are no rows, the lengths differ, there is one group, or the metric is undefined in all draws.
 
     Notes
     -----
     Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13); p is the smallest
-    level whose interval leaves out 0, with one added to each count (Davison and Hinkley, Bootstrap Methods and their
-    Application, 1997, section 4.2), so that it is never 0. Both take the predictions as given: how another draw of
-    training rows or folds would move them is not in it.
+    level whose interval excludes 0, with one added to each count (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 4.2), so that it is never 0. The predictions are taken as given: the variance due to
+    training rows and folds is not included.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import paired_bootstrap
+    >>> def accuracy(y, predicted):
+    ...     return float((y == predicted).mean())
+    >>> y, first, second = [0, 1] * 20, [0, 0] * 20, [0, 1] * 18 + [0, 0] * 2
+    >>> round(paired_bootstrap(accuracy, y, first, second).difference, 2)
+    0.45
     """
-    truth, one, other = np.asarray(y), np.asarray(first), np.asarray(second)
-    together = np.arange(len(truth)) if groups is None else np.asarray(groups)
-    if not len(truth) or len({len(each) for each in (truth, one, other, together)}) > 1:
-        lengths = [len(each) for each in (truth, one, other, together)]
-        raise ValueError(f"y, first, second and groups must have the same rows, 1 at least, not {lengths}")
-    _, number, sizes = np.unique(together, return_inverse=True, return_counts=True)
+    truth, predicted_1, predicted_2 = np.asarray(y), np.asarray(first), np.asarray(second)
+    labels = np.arange(len(truth)) if groups is None else np.asarray(groups)
+    if not len(truth) or len({len(each) for each in (truth, predicted_1, predicted_2, labels)}) > 1:
+        lengths = [len(each) for each in (truth, predicted_1, predicted_2, labels)]
+        raise ValueError(f"y, first, second and groups must have the same length >= 1, got {lengths}")
+    _, number, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if groups is not None and len(sizes) < 2:
-        raise ValueError("2 groups at least are needed: one says nothing of how groups differ")
+        raise ValueError("groups must have two distinct values or more, got one")
     order = np.argsort(number, kind="stable")
     starts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(seed)
-    found = np.empty(draws)
+    differences = np.empty(draws)
     for draw in range(draws):
         drawn = rng.integers(len(sizes), size=len(sizes))
-        taken = sizes[drawn]
-        rows = order[np.arange(taken.sum()) + np.repeat(starts[drawn] - (np.cumsum(taken) - taken), taken)]
-        found[draw] = metric(truth[rows], other[rows]) - metric(truth[rows], one[rows])
-    return from_draws(float(metric(truth, other) - metric(truth, one)), found)
+        counts = sizes[drawn]
+        rows = order[np.arange(counts.sum()) + np.repeat(starts[drawn] - (np.cumsum(counts) - counts), counts)]
+        differences[draw] = metric(truth[rows], predicted_2[rows]) - metric(truth[rows], predicted_1[rows])
+    return from_draws(float(metric(truth, predicted_2) - metric(truth, predicted_1)), differences)
 
 
 def from_draws(difference: float, drawn: npt.ArrayLike) -> PairedTest:
-    """Return what a bootstrap says of a difference.
+    """Return interval and p-value of a difference from its bootstrap draws.
 
     Parameters
     ----------
     difference : float
-        Of the rows themselves.
+        The difference on the rows themselves.
     drawn : float array (draws,)
-        Of rows drawn anew; NaN where a draw leaves it undefined.
+        The difference on each draw; NaN if undefined.
 
     Raises
     ------
     ValueError
-        If it is undefined in all draws.
+        If the difference is undefined in all draws.
     """
-    found = np.asarray(drawn, np.float64)
-    found = found[np.isfinite(found)]
-    if not len(found):
+    differences = np.asarray(drawn, np.float64)
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
         raise ValueError("the metric is undefined in all draws")
-    low, high = np.quantile(found, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()
-    beyond = min(int((found <= 0).sum()), int((found >= 0).sum()))
-    return PairedTest(difference, low, high, min(2 * (beyond + 1) / (len(found) + 1), 1.0))
+    low, high = np.quantile(differences, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()
+    beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return PairedTest(difference, low, high, min(2 * (beyond + 1) / (len(differences) + 1), 1.0))
 
 
 def draw_counts(rows: int, draws: int, *, groups: npt.ArrayLike | None = None, seed: int = 0) -> Floats:
-    """Return how often each row is there in each draw of a bootstrap, float64 (draws, rows).
+    """Return how often each row occurs in each draw of a bootstrap, float64 (draws, rows).
 
     Parameters
     ----------
     groups : array (rows,), optional
-        Rows that belong together: whole groups are drawn.
+        Groups of rows that are drawn together.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import draw_counts
+    >>> draw_counts(4, 2).sum(axis=1)
+    array([4., 4.])
     """
     numbers = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     units = int(numbers.max()) + 1

@@ -1,4 +1,4 @@
-"""What is gained by answering only where a head is sure."""
+"""The risk-coverage curve: the error rate if only the most confident rows are answered."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RejectionCurve:
-    """Risk against coverage.
+    """Risk as a function of coverage.
 
     Attributes
     ----------
     coverage : float64 array (m,)
-        Share of the rows answered at each distinct confidence, going up to 1.
+        Share of rows answered at each distinct confidence, ascending to 1.
     risk : float64 array (m,)
-        Share of those answered that is wrong; the last is the error rate.
+        Error rate of the answered rows; the last one is that of all rows.
     area : float
-        Under the curve (AURC): the mean risk over answering 1, 2... n rows. The smaller the better; the error rate
-        if the confidence says nothing.
+        Area under the curve (AURC): the mean risk of answering 1, 2, ..., n rows. Lower is better; for an uninformative
+        confidence it is the error rate.
     """
 
     coverage: Floats
@@ -36,32 +36,40 @@ def risk_coverage(confidence: npt.ArrayLike, right: npt.ArrayLike) -> RejectionC
     Parameters
     ----------
     confidence : float array (n,)
-        The higher, the sooner a row is answered; infinities may be. For distances, give their negative.
+        Rows with a higher confidence are answered first; infinite values are allowed. Negate distances.
     right : bool array (n,)
         Whether the answer is right.
 
     Raises
     ------
     ValueError
-        If there are no rows, lengths differ, or a confidence is not a number.
+        If there are no rows, the lengths differ, or a confidence is NaN.
 
     Notes
     -----
     Geifman and El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017; the area as in Geifman,
-    Uziel and El-Yaniv, Bias-reduced uncertainty estimation for deep neural classifiers, ICLR 2019. Rows of equal
-    confidence are answered in random order: the area is the expected one, whatever the order of the rows.
+    Uziel and El-Yaniv, Bias-reduced uncertainty estimation for deep neural classifiers, ICLR 2019. Rows with
+    the same confidence count as answered in random order: the area is its expectation and does not depend on the order
+    of rows.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import risk_coverage
+    >>> curve = risk_coverage([0.9, 0.8, 0.6, 0.5], [True, True, True, False])
+    >>> curve.coverage, curve.risk, curve.area
+    (array([0.25, 0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.  , 0.25]), 0.0625)
     """
     scores, correct = np.asarray(confidence, np.float64), np.asarray(right, bool)
     if scores.shape != correct.shape or scores.ndim != 1 or not len(scores):
         raise ValueError(
-            f"confidence {scores.shape} and right {correct.shape} must have one value a row, 1 row at least"
+            f"confidence and right must be 1-D, of the same length >= 1, got shapes {scores.shape} and {correct.shape}"
         )
     if np.isnan(scores).any():
-        raise ValueError(f"the confidence of row {int(np.flatnonzero(np.isnan(scores))[0])} is not a number")
+        raise ValueError(f"confidence must not be NaN, got NaN in row {int(np.flatnonzero(np.isnan(scores))[0])}")
     _, level, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
     wrong = np.bincount(level, ~correct)
     answered, missed = np.cumsum(sizes), np.cumsum(wrong)
     rows = np.arange(1, len(scores) + 1)
-    # Within a tie, every further row is wrong at the tie's own rate.
+    # Within a tie, errors accumulate at the error rate of the tie.
     expected = np.interp(rows, np.r_[0, answered], np.r_[0, missed])
     return RejectionCurve(answered / len(scores), missed / answered, float(np.mean(expected / rows)))

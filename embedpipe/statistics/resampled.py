@@ -1,4 +1,4 @@
-"""Figures measured on resamples that share rows: cross-validation, repeated or not, and repeated random splits."""
+"""Tests and intervals of metrics on resamples that share rows: repeated cross-validation and random splits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class ResampledTest:
-    """What paired differences over resamples say.
+    """The result of a test of paired differences over resamples.
 
     Attributes
     ----------
     mean, low, high : float
         Mean difference and the ends of its 95 % interval.
     p : float
-        Two-sided, of no difference between the learning procedures.
+        Two-sided p-value of no difference between the learning procedures.
     worse, equal, better : float
-        Posterior probability that the difference is below minus the margin, within it, and above it; they sum to 1.
+        Posterior probabilities that the difference is below -margin, within the margin, and above it. They sum to 1.
     """
 
     mean: float
@@ -35,53 +35,58 @@ class ResampledTest:
 
 
 def corrected_t(
-    differences: npt.ArrayLike, ratio: float, margin: float = 0.0, *, repeats: int = 1, least: float = 0.0
+    differences: npt.ArrayLike, ratio: float, margin: float = 0.0, *, repeats: int = 1, min_standard_error: float = 0.0
 ) -> ResampledTest:
-    """Test paired differences over resamples by the corrected resampled t-test.
+    """Test paired differences over resamples with the corrected resampled t-test.
 
     Parameters
     ----------
     differences : float array (J,)
-        Second less first of a metric, one a resample; 2 at least. Of a repeated cross-validation the folds of the
-        first repeat, then those of the second...
+        A metric of the second model minus that of the first, for each of J >= 2 resamples. For a repeated
+        cross-validation: the folds of the first repeat, then those of the second, and so on.
     ratio : float
-        Test rows over training rows of a resample: 1 / (k - 1) for k folds.
+        Number of test rows / number of training rows of a resample: 1 / (k - 1) for k folds.
     margin : float
         Half the width of the region of practical equivalence, in the unit of the differences.
     repeats : int
-        How often all rows were cut into folds: the test then also holds for heads that one row can sway. 1 is the
-        published test, whatever the resamples are.
-    least : float
-        A standard error that the mean has at least, such as what so few test rows leave open: values of a few folds may
-        be all the same by chance.
+        How often all rows were divided into folds. With more than 1 the test is also valid for models that depend
+        strongly on single rows; 1 is the published test.
+    min_standard_error : float
+        A lower bound of the standard error, such as the one due to few test rows: the values of a few folds may be
+        equal by chance.
 
     Raises
     ------
     ValueError
-        If there are fewer than 2 differences, as one says nothing of its spread (of a single test set ask `mcnemar` or
-        `paired_bootstrap`), one is not finite, ``ratio`` is not positive, ``margin`` negative, or ``repeats`` do not
-        divide the differences.
+        If there are fewer than 2 differences (for a single test set use `mcnemar` or `paired_bootstrap`), one is not
+        finite, ``ratio`` is not positive, ``margin`` is negative, or J is not a multiple of ``repeats``.
 
     Notes
     -----
-    Resamples share training rows, so that their differences go together and the plain t-test finds differences that are
-    not there. Nadeau and Bengio (Machine Learning 52, 2003, 239-281) put 1/J + ratio in place of 1/J into the variance
-    of the mean, with J - 1 degrees of freedom. For J folds of a repeated cross-validation (Bouckaert and Frank, PAKDD
-    2004, 3-12) that takes folds of different repeats to go together no more than those of one do. They hold the same
-    rows, so they do where heads are unstable, such as 1-NN. With ``repeats``, only the variance of one cross-validation
-    of k folds is taken from there, s^2 (1/k + ratio); from that is taken off what averaging over the repeats takes off,
-    which is seen: (1 - 1/repeats) times the variance between repeats (the law of total variance). It is never below
-    the published one. `benchmarks/null_tests.py` measures both.
+    Resamples share training rows, so their differences are correlated, and the plain t-test finds differences that do
+    not exist. Nadeau and Bengio (Machine Learning 52, 2003, 239-281) replace 1/J by 1/J + ratio in the variance of the
+    mean, with J - 1 degrees of freedom. Applied to J folds of a repeated cross-validation (Bouckaert and Frank, PAKDD
+    2004, 3-12), this assumes that folds of different repeats are correlated no more than folds of one repeat. For
+    unstable models such as 1-NN they are, because they hold the same rows. With ``repeats``, the published formula
+    gives the variance of one cross-validation with k folds, s^2 (1/k + ratio). Averaging over repeats reduces it by
+    (1 - 1/repeats) times the observed variance between repeats (law of total variance). The result is never below the
+    published variance. `benchmarks/null_tests.py` measures both.
 
     Probabilities are those of the Bayesian correlated t-test (Benavoli, Corani, Demsar and Zaffalon, Journal of Machine
     Learning Research 18:77, 2017): the posterior is Student's t around the mean with that same variance.
 
-    Where all differences are the same they give no spread: the interval is that value, and p is 1 if it is 0 and else
-    0.
+    If all differences are equal and ``min_standard_error`` is 0, the interval is that value; p is 1 if it is 0, else 0.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import corrected_t
+    >>> test = corrected_t([0.02, 0.01, 0.03, 0.02, 0.04], ratio=1 / 4, margin=0.01)
+    >>> round(test.mean, 3), round(test.p, 3), round(test.better, 2)
+    (0.024, 0.035, 0.93)
     """
     if not margin >= 0:
-        raise ValueError(f"margin must be 0 or more, not {margin}")
-    mean, scale, freedom = _spread(differences, ratio, repeats, least)
+        raise ValueError(f"margin must be >= 0, got {margin}")
+    mean, scale, freedom = _spread(differences, ratio, repeats, min_standard_error)
     if not scale:
         worse, equal, better = mean < -margin, abs(mean) <= margin, mean > margin
         return ResampledTest(mean, mean, mean, float(mean == 0), float(worse), float(equal), float(better))
@@ -93,49 +98,61 @@ def corrected_t(
 
 
 def corrected_interval(
-    values: npt.ArrayLike, ratio: float, *, repeats: int = 1, least: float = 0.0
+    values: npt.ArrayLike, ratio: float, *, repeats: int = 1, min_standard_error: float = 0.0
 ) -> tuple[float, float, float]:
     """Return the mean of a metric over resamples and the ends of its 95 % interval.
 
     Parameters
     ----------
     values : float array (J,)
-        One a resample; 2 at least.
-    ratio, repeats, least
-        As in `corrected_t`.
+        The metric on each of J >= 2 resamples.
+    ratio : float
+        See `corrected_t`.
+    repeats : int
+        See `corrected_t`.
+    min_standard_error : float
+        See `corrected_t`.
 
     Raises
     ------
     ValueError
-        As `corrected_t` does.
+        As `corrected_t`.
 
     Notes
     -----
-    The same variance as in `corrected_t`. It is symmetric, so that an end may lie beyond what the metric can
-    be, and has no width where all values are the same, unless ``least`` gives it one.
+    The variance is that of `corrected_t`. The interval is symmetric, so that an end may lie outside the range of the
+    metric. Its width is 0 if all values are equal and ``min_standard_error`` is 0.
+
+    Examples
+    --------
+    >>> from embedpipe.statistics import corrected_interval
+    >>> [round(value, 3) for value in corrected_interval([0.91, 0.93, 0.9, 0.92, 0.94], ratio=1 / 4)]
+    [0.92, 0.891, 0.949]
     """
-    mean, scale, freedom = _spread(values, ratio, repeats, least)
+    mean, scale, freedom = _spread(values, ratio, repeats, min_standard_error)
     half = scale * float(stdtrit(freedom, (1 + LEVEL) / 2))
     return mean, mean - half, mean + half
 
 
-def _spread(values: npt.ArrayLike, ratio: float, repeats: int, least: float) -> tuple[float, float, int]:
+def _spread(values: npt.ArrayLike, ratio: float, repeats: int, min_standard_error: float) -> tuple[float, float, int]:
     """Return mean, its corrected standard error, and the degrees of freedom."""
     x = np.asarray(values, np.float64)
     if x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"2 resamples at least are needed for a spread, not values of shape {x.shape}")
+        raise ValueError(f"values must be a 1-D array of length >= 2, one per resample, got shape {x.shape}")
     if not np.isfinite(x).all():
-        raise ValueError(f"the value of resample {int(np.flatnonzero(~np.isfinite(x))[0])} is not finite")
+        raise ValueError(
+            f"values must be finite, got {x[~np.isfinite(x)][0]} for resample {int(np.flatnonzero(~np.isfinite(x))[0])}"
+        )
     if not 0 < ratio < np.inf:
-        raise ValueError(f"ratio (test rows over training rows) must be positive, not {ratio}")
+        raise ValueError(f"ratio (test rows / training rows) must be > 0 and finite, got {ratio}")
     if repeats < 1 or len(x) % repeats:
-        raise ValueError(f"{len(x)} resamples are not {repeats} repeats of as many folds each")
+        raise ValueError(f"the number of resamples must be a multiple of repeats={repeats}, got {len(x)}")
     if (x == x[0]).all():
-        return float(x[0]), least, len(x) - 1  # exact, where a sum would round
+        return float(x[0]), min_standard_error, len(x) - 1  # exact: a mean would round
     published = x.var(ddof=1) * (1 / len(x) + ratio)
     if repeats == 1:
-        return float(x.mean()), max(float(np.sqrt(published)), least), len(x) - 1
+        return float(x.mean()), max(float(np.sqrt(published)), min_standard_error), len(x) - 1
     once = x.var(ddof=1) * (repeats / len(x) + ratio)
     between = x.reshape(repeats, -1).mean(axis=1).var(ddof=1)
     variance = max(once - (1 - 1 / repeats) * between, published)
-    return float(x.mean()), max(float(np.sqrt(variance)), least), len(x) - 1
+    return float(x.mean()), max(float(np.sqrt(variance)), min_standard_error), len(x) - 1

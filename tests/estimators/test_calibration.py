@@ -1,4 +1,4 @@
-"""Calibration: the temperature is scikit-learn's, what is predicted stays, and probabilities become right."""
+"""Temperature calibration against scikit-learn; predicted classes stay, probabilities improve."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CLASSIFIERS = [name for name, tasks in HEADS.items() if "classification" in task
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([TemperatureCalibratedClassifier(TunedRidgeClassifier(), cv=2)])
-def test_keeps_scikit_learns_contract(estimator: Any, check: Any) -> None:
+def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_temperature_is_that_of_scikit_learn(classes: int, weighted: bool) -> None:
+def test_temperature_equals_scikit_learn(classes: int, weighted: bool) -> None:
     X, y = clusters(240, classes, spread=2.5)
     X = X.astype(np.float64)  # of float32 logits scikit-learn's temperature is less exact
     weights = np.random.default_rng(1).uniform(0, 3, len(y)) if weighted else None
@@ -47,7 +47,7 @@ def test_the_temperature_is_that_of_scikit_learn(classes: int, weighted: bool) -
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_what_is_predicted_stays(name: str, classes: int) -> None:
+def test_calibration_keeps_predicted_classes(name: str, classes: int) -> None:
     X, y = clusters(200, classes, spread=1.8)
     new, truth = clusters(300, classes, spread=1.8, seed=1)
     head = HEADS[name]["classification"](100)
@@ -77,14 +77,14 @@ class Counted(TunedRidgeClassifier):
         return super().fit(X, y, sample_weight)
 
 
-def test_a_head_chooses_once() -> None:
+def test_inner_estimator_chooses_its_penalty_once() -> None:
     X, y = clusters(150, spread=2.0)
     calibrated = TemperatureCalibratedClassifier(Counted()).fit(X, y)
     assert Counted.fits == [29, 1, 1, 1, 1, 1]
     assert calibrated.estimator_.alpha_ == TunedRidgeClassifier().fit(X, y).alpha_
 
 
-def test_given_splits_are_used_for_choice_and_temperature() -> None:
+def test_given_splits_are_used_for_penalty_and_temperature() -> None:
     X, y = clusters(150, spread=2.0)
     splits = [(np.arange(100), np.arange(100, 150))]
     calibrated = TemperatureCalibratedClassifier(TunedLogisticRegression(), cv=splits).fit(X, y)
@@ -98,7 +98,7 @@ def test_given_splits_are_used_for_choice_and_temperature() -> None:
     assert wrong.temperature_ > 5 * right.temperature_
 
 
-def test_a_class_that_a_fold_does_not_have(recwarn: pytest.WarningsRecorder) -> None:
+def test_class_missing_from_a_fold_gives_finite_probabilities(recwarn: pytest.WarningsRecorder) -> None:
     X, y = clusters(93, spread=1.5)
     y[90:] = [3, 3, 4]
     for head in (LogisticRegression(), HEADS["knn"]["classification"](20)):
@@ -108,12 +108,12 @@ def test_a_class_that_a_fold_does_not_have(recwarn: pytest.WarningsRecorder) -> 
     assert not [warning for warning in recwarn if "overflow" in str(warning.message)]
 
 
-def test_too_few_rows_are_said() -> None:
+def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="calibration needs two classes with two rows or more"):
         TemperatureCalibratedClassifier(LogisticRegression()).fit(np.eye(3), [0, 1, 2])
 
 
-def test_fitting_saving_and_predicting(tmp_path: Path) -> None:
+def test_calibrated_head_is_saved_and_predicts_the_same(tmp_path: Path) -> None:
     X, y = clusters(120, spread=2.0)
     store = make_store(tmp_path / "s", X, label=NAMES[y], size=X[:, 0] + 0.25)
     for name in ("ridge", "knn"):

@@ -1,4 +1,4 @@
-"""The means and scales of columns, and what levelling them is for."""
+"""Column means and scales, and the effect of the variance floor."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def rows_of_many_scales() -> Any:
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_the_quarter_that_varies_least_is_scaled_as_the_next(X: Any, weights: Any) -> None:
+def test_variance_floor_is_the_lower_quartile_of_deviations(X: Any, weights: Any) -> None:
     plain = StandardScaler().fit(X, sample_weight=weights)
-    found = ColumnStats.measure(X, EVERYTHING, weights)
-    np.testing.assert_allclose(found.mean, plain.mean_)
-    assert np.flatnonzero(~found.varies).tolist() == [7]
+    result = ColumnStats.measure(X, EVERYTHING, weights)
+    np.testing.assert_allclose(result.mean, plain.mean_)
+    assert np.flatnonzero(~result.varies).tolist() == [7]
     least = np.sort(np.delete(plain.scale_, 7))[(39 - 1) // 4]
-    np.testing.assert_allclose(found.scale, np.where(found.varies, np.maximum(plain.scale_, least), least))
-    assert (found.scale > plain.scale_ * (1 + 1e-9)).sum() == 38 // 4
+    np.testing.assert_allclose(result.scale, np.where(result.varies, np.maximum(plain.scale_, least), least))
+    assert (result.scale > plain.scale_ * (1 + 1e-9)).sum() == 38 // 4
     plainly = ColumnStats.measure(X, EVERYTHING, weights, variance_floor=False)
     np.testing.assert_allclose(plainly.scale, plain.scale_)
     assert plainly.scale[7] == 1
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_the_scaler_scales_alike_at_once_and_in_parts(X: Any, weights: Any) -> None:
+def test_scaler_partial_fit_equals_fit(X: Any, weights: Any) -> None:
     whole, parts = VarianceFloorScaler().fit(X, sample_weight=weights), VarianceFloorScaler()
     for rows in np.split(EVERYTHING, [10, 90]):
         parts.partial_fit(X[rows], sample_weight=None if weights is None else weights[rows])
@@ -62,7 +62,7 @@ def test_the_scaler_scales_alike_at_once_and_in_parts(X: Any, weights: Any) -> N
     assert VarianceFloorScaler(with_std=False).fit(X).scale_ is None
 
 
-def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> None:
+def test_scales_are_proportional_to_units_and_four_columns_are_unchanged(X: Any) -> None:
     np.testing.assert_allclose(
         ColumnStats.measure(X * 1024, EVERYTHING).scale, 1024 * ColumnStats.measure(X, EVERYTHING).scale
     )
@@ -73,14 +73,14 @@ def test_units_of_the_matrix_do_not_matter_and_four_columns_are_left(X: Any) -> 
 
 @pytest.mark.parametrize("head", [*LINEAR, TunedRidge, ShrunkenLDA])
 @pytest.mark.parametrize("dim", [4, 60])
-def test_features_whose_squares_overflow_are_refused_in_words(head: Any, dim: int) -> None:
+def test_features_whose_squares_overflow_are_refused(head: Any, dim: int) -> None:
     X, y = clusters(30, dim=dim)
     with pytest.raises(ValueError, match="X has values too large for float64"):
         head().fit(X.astype(np.float64) * 1e200, y)
 
 
 @pytest.mark.parametrize("head", LINEAR)
-def test_nothing_is_learned_of_a_constant_column(head: Any) -> None:
+def test_constant_column_gets_coefficient_zero(head: Any) -> None:
     """Of pixels that are black in all training rows, not even rounding."""
     X, y = load_digits(return_X_y=True)
     model = head().fit(X[:500] * 1e20, y[:500])
@@ -91,7 +91,7 @@ def test_nothing_is_learned_of_a_constant_column(head: Any) -> None:
 
 
 @pytest.mark.parametrize("head", LINEAR)
-def test_real_pixels_that_are_rarely_on_cost_less(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variance_floor_raises_accuracy_on_rarely_active_pixels(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
     X, y = load_digits(return_X_y=True)
     accuracy = {}

@@ -1,4 +1,4 @@
-"""What all vectors share is taken off inside the folds, and a head with that step works like any other."""
+"""`CommonComponentRemover`: fitted inside the folds, saved with every head."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def store(tmp_path: Path) -> FeatureStore:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([CommonComponentRemover()])
-def test_keeps_scikit_learns_contract(estimator: Any, check: Any) -> None:
+def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("count", [1, 3])
-def test_subtracts_the_projection_on_the_first_singular_vectors(dtype: Any, count: int) -> None:
+def test_transform_subtracts_projection_on_first_singular_vectors(dtype: Any, count: int) -> None:
     X = (np.random.default_rng(0).standard_normal((200, 9)) * np.arange(1, 10) + 2).astype(dtype)
     new = X[:5] * 2 - 1
     remover = CommonComponentRemover(count).fit(X)
     first = np.linalg.svd(X.astype(np.float64), full_matrices=False)[2][:count]
     np.testing.assert_allclose(np.abs(np.sum(remover.components_ * first, axis=1)), 1, rtol=1e-9)
-    found = remover.transform(new)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, new - new @ first.T @ first, atol=1e-4 if dtype == np.float32 else 1e-9)
+    result = remover.transform(new)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result, new - new @ first.T @ first, atol=1e-4 if dtype == np.float32 else 1e-9)
 
 
-def test_rows_of_few_dimensions_lose_no_other() -> None:
+def test_rows_of_low_rank_lose_no_other_direction() -> None:
     rows = np.array([[2.0, 0, 0, 0], [3.0, 0, 0, 0]])
     remover = CommonComponentRemover(3).fit(rows)
     assert remover.transform([[1.0, 2, 3, 4]]).tolist() == [[0, 2, 3, 4]]
@@ -54,7 +54,7 @@ def test_rows_of_few_dimensions_lose_no_other() -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1, 4, 5])
-def test_a_number_that_leaves_nothing_is_refused(count: int) -> None:
+def test_n_components_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"n_components must be >= 1 and < n_features=4, got {count}"):
         CommonComponentRemover(count).fit(np.eye(4))
 
@@ -68,9 +68,7 @@ OWN = {
 @pytest.mark.parametrize(
     ("head", "label"), [*((name, "label") for name in [*HEADS, *OWN]), ("ridge", "weight"), ("knn", "weight")]
 )
-def test_every_head_takes_raw_vectors_and_saves_the_step(
-    store: FeatureStore, tmp_path: Path, head: str, label: str
-) -> None:
+def test_every_head_saves_the_remover_with_it(store: FeatureStore, tmp_path: Path, head: str, label: str) -> None:
     made = fit(store, OWN.get(head, head), label=label, folds=2, remove_components=1, to=tmp_path / "head")
     assert made.name == f"{head} without 1 component"
     assert made.report.chosen["remove_components"] == 1
@@ -87,7 +85,7 @@ def test_every_head_takes_raw_vectors_and_saves_the_step(
         assert made.estimator.predict(X + 3 * common).tolist() == made.estimator.predict(X).tolist()
 
 
-def test_the_step_is_fitted_on_training_rows_alone(tmp_path: Path) -> None:
+def test_remover_is_fitted_on_training_rows_only(tmp_path: Path) -> None:
     X, y = clusters(60)
     split = np.array(["train", "validation", "test"])[np.arange(60) // 3 % 3]
     X[split == "test"] += 100 * np.eye(8, dtype=np.float32)[0]
@@ -100,7 +98,7 @@ def test_the_step_is_fitted_on_training_rows_alone(tmp_path: Path) -> None:
     assert made.name == "logreg without 2 components"
 
 
-def test_what_rows_share_no_longer_decides_who_is_near(tmp_path: Path) -> None:
+def test_removing_the_common_component_helps_nearest_neighbours(tmp_path: Path) -> None:
     X, y = clusters(60)
     X[:, 0] = 50 * np.random.default_rng(1).standard_normal(60)
     store = make_store(tmp_path / "store", X, label=y.tolist())
@@ -108,13 +106,13 @@ def test_what_rows_share_no_longer_decides_who_is_near(tmp_path: Path) -> None:
     assert np.mean(plain) < 0.8 < np.mean(without)
 
 
-def test_from_the_command_line(store: FeatureStore, tmp_path: Path) -> None:
+def test_remove_components_option_on_the_command_line(store: FeatureStore, tmp_path: Path) -> None:
     done = run("fit", store.path, "--remove-components", 1, "--to", tmp_path / "head", "--json")
     assert json.loads(done.stdout)["head"] == "logreg without 1 component"
     assert load_head(tmp_path / "head").report.chosen["remove_components"] == 1
 
 
-def test_wrong_numbers_are_refused(store: FeatureStore) -> None:
+def test_remove_components_out_of_range_is_refused(store: FeatureStore) -> None:
     with pytest.raises(UsageError, match="remove_components=-1 is negative"):
         fit(store, remove_components=-1)
     with pytest.raises(TrainingDataError, match="n_components must be >= 1 and < n_features=8, got 8"):

@@ -1,4 +1,4 @@
-"""Intervals: as the paper writes them, and as often right as they say, on made-up and on real numbers."""
+"""Prediction intervals against the formula of the paper, and their coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([CrossConformalRegressor(TunedRidge(), coverage=0.5)])
-def test_keeps_scikit_learns_contract(estimator: Any, check: Any) -> None:
+def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
@@ -31,13 +31,13 @@ def numbers(rows: int, seed: int) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
-def test_ends_are_those_of_the_paper(coverage: float) -> None:
+def test_interval_ends_equal_the_formula_of_the_paper(coverage: float) -> None:
     X, y = numbers(57, seed=0)
     new = numbers(5, seed=1)[0]
     folds = list(KFold(4, shuffle=True, random_state=3).split(X))
-    found = CrossConformalRegressor(LinearRegression(), coverage=coverage, cv=folds).fit(X, y).predict_interval(new)
+    result = CrossConformalRegressor(LinearRegression(), coverage=coverage, cv=folds).fit(X, y).predict_interval(new)
     # Barber et al. (2021), equation (11), one row at a time.
-    for x, (low, high) in zip(new, found, strict=True):
+    for x, (low, high) in zip(new, result, strict=True):
         lows, highs = [], []
         for train, test in folds:
             model = LinearRegression().fit(X[train], y[train])
@@ -52,7 +52,7 @@ def test_ends_are_those_of_the_paper(coverage: float) -> None:
 
 
 @pytest.mark.parametrize("head", [TunedRidge(), FaissKNNRegressor()])
-def test_intervals_hold_the_truth_as_often_as_asked(head: Any) -> None:
+def test_intervals_have_the_given_coverage(head: Any) -> None:
     new, truth = numbers(2000, seed=99)
     inside = []
     for seed in range(5):
@@ -62,7 +62,7 @@ def test_intervals_hold_the_truth_as_often_as_asked(head: Any) -> None:
     assert 0.88 < np.mean(inside) < 0.95
 
 
-def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
+def test_coverage_is_reported_and_intervals_are_saved(tmp_path: Path) -> None:
     X, y = numbers(200, seed=2)
     store = make_store(tmp_path / "s", X, age=y, label=["a", "b"] * 100)
     for name in ("ridge", "knn"):
@@ -82,7 +82,7 @@ def test_coverage_is_reported_and_travels(tmp_path: Path) -> None:
         fit(store, label="age", interval_coverage=0.999)
 
 
-def test_weights_enter_the_fit() -> None:
+def test_sample_weights_are_used_in_the_fit() -> None:
     X, y = clusters(60)
     X, y = X, X[:, 0].astype(float)
     y[:20] = 5.0

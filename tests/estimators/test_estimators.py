@@ -1,4 +1,4 @@
-"""Our estimators keep scikit-learn's contract, all of its checks."""
+"""All estimators pass scikit-learn's estimator checks."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     ],
     expected_failed_checks=expected_failures,
 )
-def test_keeps_scikit_learns_contract(estimator: Any, check: Any) -> None:
+def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
-def test_weights_are_repetitions_where_it_is_solved_to_the_end() -> None:
+def test_sample_weights_equal_repetitions_for_exact_solutions() -> None:
     exact = TunedLogisticRegression(tol=1e-12)
     check_sample_weight_equivalence_on_dense_data("TunedLogisticRegression", exact)
     assert exact.get_params()["tol"] == 1e-12  # a check that passes is silent

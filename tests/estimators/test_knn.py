@@ -1,4 +1,4 @@
-"""The FAISS neighbours estimators against NumPy's rendering of the published vote, and against scikit-learn's own."""
+"""kNN estimators against the published vote in NumPy and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def dino_vote(
 
 @pytest.mark.parametrize("k", [1, 10, 20, 100])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_votes_are_those_of_the_published_formula(k: int, temperature: float) -> None:
+def test_softmax_votes_equal_the_published_formula(k: int, temperature: float) -> None:
     X, y = clusters(160, classes=4, spread=2.0)
     queries, truth = clusters(60, classes=4, spread=2.0, seed=1)
     head = FaissKNNClassifier(k, weights="softmax", metric="cosine", temperature=temperature).fit(X, y)
@@ -47,7 +47,7 @@ def test_votes_are_those_of_the_published_formula(k: int, temperature: float) ->
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("weights", ["uniform", "distance", lambda distances: 1 / (1 + distances)])
-def test_takes_the_place_of_scikit_learns(metric: Any, weights: Any) -> None:
+def test_results_equal_scikit_learn(metric: Any, weights: Any) -> None:
     X, y = clusters(200, spread=1.5)
     queries, _ = clusters(80, spread=1.5, seed=1)
     ours = FaissKNNClassifier(7, metric=metric, weights=weights).fit(X, y)
@@ -65,12 +65,12 @@ def test_takes_the_place_of_scikit_learns(metric: Any, weights: Any) -> None:
     np.testing.assert_allclose(mean, other, atol=1e-4)
 
 
-def test_a_row_is_not_its_own_neighbour_even_among_copies() -> None:
+def test_row_is_not_its_own_neighbour_among_copies() -> None:
     X = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
-    distances, found = FaissKNNClassifier(3, metric="cosine").fit(X, np.arange(12)).kneighbors()
+    distances, result = FaissKNNClassifier(3, metric="cosine").fit(X, np.arange(12)).kneighbors()
     assert (distances == 0).all()
     for row in range(12):
-        assert found[row].tolist() == [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
+        assert result[row].tolist() == [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
 
 
 def test_works_in_a_grid_search_with_several_processes() -> None:
@@ -104,15 +104,15 @@ def test_more_neighbours_than_rows_is_refused() -> None:
         head.predict([[0.5]])
 
 
-def test_approximate_votes_are_nearly_the_exact_ones() -> None:
+def test_approximate_votes_are_close_to_exact_votes() -> None:
     X, y = clusters(3000, classes=5, dim=12, spread=1.5)
     queries, _ = clusters(400, classes=5, dim=12, spread=1.5, seed=1)
     exact = FaissKNNClassifier(20, weights="softmax", metric="cosine").fit(X, y)
     head = clone(exact).set_params(recall_target=0.99).fit(X, y)
     assert 0 < head.probes_ < len(head.centroids_) / 2
     assert (head.predict(queries) == exact.predict(queries)).mean() >= 0.99
-    found, expected = (one.kneighbors(queries, return_distance=False) for one in (head, exact))
-    assert np.mean([len(np.intersect1d(*pair)) for pair in zip(found, expected, strict=True)]) >= 0.97 * 20
+    result, expected = (each.kneighbors(queries, return_distance=False) for each in (head, exact))
+    assert np.mean([len(np.intersect1d(*pair)) for pair in zip(result, expected, strict=True)]) >= 0.97 * 20
     again = pickle.loads(pickle.dumps(head))
     assert (again.predict_proba(queries) == head.predict_proba(queries)).all()
     assert (clone(head).fit(X, y).cells_ == head.cells_).all()
@@ -121,7 +121,7 @@ def test_approximate_votes_are_nearly_the_exact_ones() -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_an_approximate_head_travels(task: Any, tmp_path: Path) -> None:
+def test_approximate_head_is_saved(task: Any, tmp_path: Path) -> None:
     X, y = clusters(600, spread=1.5)
     store = make_store(tmp_path / "store", X, label=y.tolist())
     head = fit(store, label="label", head="knn-approx", task=task)

@@ -1,4 +1,4 @@
-"""Linear discriminants against scikit-learn's own, which solve the same by least squares."""
+"""`ShrunkenLDA` against scikit-learn's least-squares solution."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def check_equal(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
 
 @pytest.mark.parametrize("dim", [1, 7, 30, 150, 400], ids="{} features".format)
 @pytest.mark.parametrize("counts", [[90, 90], [40, 60, 50, 70], [150, 12, 2, 45]], ids=["two", "many", "uneven"])
-def test_the_solution_is_scikit_learns(counts: list[int], dim: int) -> None:
+def test_solution_equals_scikit_learn(counts: list[int], dim: int) -> None:
     """With fewer rows than features in all classes, in some, and in all together."""
     check_equal(*rows_of(counts, dim))
 
 
 @pytest.mark.parametrize("dim", [20, 300])
-def test_constant_and_doubled_columns_are_as_in_scikit_learn(dim: int) -> None:
+def test_constant_and_repeated_columns_equal_scikit_learn(dim: int) -> None:
     X, y = rows_of([40, 50, 60], dim)
     X[:, 0] = 2.0
     X[y == 1, 1] = 7.0
@@ -55,11 +55,11 @@ def test_constant_and_doubled_columns_are_as_in_scikit_learn(dim: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:Only one sample available")
 @pytest.mark.parametrize("dim", [20, 300])
-def test_a_class_of_one_row_is_as_in_scikit_learn(dim: int) -> None:
+def test_class_of_one_row_equals_scikit_learn(dim: int) -> None:
     check_equal(*rows_of([60, 1, 40], dim))
 
 
-def test_rows_that_do_not_vary_within_classes_are_told_by_nothing_but_the_shares() -> None:
+def test_rows_constant_within_classes_give_the_class_priors() -> None:
     """As in scikit-learn: no covariance, no direction."""
     X = np.repeat([[1.0, 2.0], [3.0, 4.0]], [2, 3], axis=0)
     head = ShrunkenLDA().fit(X, np.array(["a", "a", "b", "b", "b"]))
@@ -67,7 +67,7 @@ def test_rows_that_do_not_vary_within_classes_are_told_by_nothing_but_the_shares
     np.testing.assert_allclose(head.predict_proba(X[:1]), [[0.4, 0.6]])
 
 
-def test_what_nothing_shrinks_and_is_singular_is_solved_all_the_same() -> None:
+def test_singular_covariance_without_shrinkage_is_solved() -> None:
     """Rows at the corners of a square have no noise that Ledoit and Wolf would see; their sum adds nothing."""
     corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     X = np.vstack([corners, corners + np.array([6.0, 0.0])])
@@ -76,7 +76,7 @@ def test_what_nothing_shrinks_and_is_singular_is_solved_all_the_same() -> None:
         np.testing.assert_allclose(head.decision_function(X[:, columns]), 6 * (X[:, 0] - 3), rtol=1e-4)
 
 
-def test_single_precision_rows_are_solved_in_double() -> None:
+def test_float32_rows_are_solved_in_float64() -> None:
     X, y = rows_of([200, 300], 40)
     single = X.astype(np.float32)
     ours = ShrunkenLDA().fit(single, y)
@@ -91,6 +91,6 @@ def test_blocks_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(ShrunkenLDA().fit(X, y).coef_, whole, rtol=1e-9)
 
 
-def test_a_class_for_each_row_is_refused() -> None:
+def test_one_class_per_row_is_refused() -> None:
     with pytest.raises(ValueError, match="some class must have two rows or more, got 3 rows of 3 classes"):
         ShrunkenLDA().fit(np.eye(3), ["a", "b", "c"])

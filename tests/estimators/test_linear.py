@@ -1,4 +1,4 @@
-"""The linear heads against scikit-learn's own estimators on standardised features."""
+"""Linear estimators against scikit-learn on standardised features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from embedpipe.estimators import (
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_coefficients_on_raw_features_are_the_pipelines(classes: int) -> None:
+def test_coefficients_on_raw_features_equal_a_pipeline(classes: int) -> None:
     X, y = clusters(300, classes)
     X = (X * [1, 10, 100, 1, 1, 1, 1e-3, 1] + 50).astype(np.float64)
     ours = TunedLogisticRegression(Cs=[0.3], max_iter=5000).fit(X, y)
@@ -31,7 +31,7 @@ def test_coefficients_on_raw_features_are_the_pipelines(classes: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(300, 8), (40, 60)], ids=["tall", "wide"])
-def test_ridge_is_scikit_learns_on_standardised_features(shape: tuple[int, int]) -> None:
+def test_ridge_equals_scikit_learn_on_standardised_features(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal(shape) * rng.uniform(0.1, 10, shape[1]) + 5
     y = X @ rng.standard_normal(shape[1]) + rng.standard_normal(shape[0])
@@ -48,7 +48,7 @@ def test_ridge_is_scikit_learns_on_standardised_features(shape: tuple[int, int])
         (TunedRidge, "alphas", "alpha_"),
     ],
 )
-def test_the_penalty_fits_the_noise(head: Any, parameter: str, chosen: str) -> None:
+def test_chosen_penalty_grows_with_noise(head: Any, parameter: str, chosen: str) -> None:
     """With little to learn from many features the penalty is high; with clean classes it is low."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((120, 60))
@@ -59,7 +59,7 @@ def test_the_penalty_fits_the_noise(head: Any, parameter: str, chosen: str) -> N
     assert (strict < loose) if parameter == "Cs" else (strict > loose)
 
 
-def test_the_penalty_is_chosen_on_the_given_rows() -> None:
+def test_penalty_is_chosen_on_the_given_splits() -> None:
     X, y = clusters(200, spread=2.0)
     rng = np.random.default_rng(0)
     wrong = y.copy()
@@ -71,7 +71,7 @@ def test_the_penalty_is_chosen_on_the_given_rows() -> None:
     assert held == 1e-5
 
 
-def test_a_class_that_only_the_held_out_rows_have_does_no_harm() -> None:
+def test_class_only_in_held_out_rows_is_ignored() -> None:
     X, y = clusters(60)
     y[50:] = 3
     head = TunedLogisticRegression(cv=[(np.arange(50), np.arange(45, 60))]).fit(X, y)
@@ -79,7 +79,7 @@ def test_a_class_that_only_the_held_out_rows_have_does_no_harm() -> None:
     assert head.predict_proba(X).shape == (60, 4)
 
 
-def test_centroid_is_nearest_mean_of_centred_normalised_rows() -> None:
+def test_centroid_equals_nearest_mean_of_centred_normalised_rows() -> None:
     X, y = clusters(200, spread=1.5)
     directions = normalize(X.astype(np.float64) - X.mean(axis=0))
     theirs = NearestCentroid().fit(directions, y)
@@ -90,7 +90,7 @@ def test_centroid_is_nearest_mean_of_centred_normalised_rows() -> None:
 
 
 @pytest.mark.parametrize("head", [TunedLogisticRegression, TunedRidgeClassifier, CentroidClassifier])
-def test_training_rows_are_left_as_they_are(head: Any) -> None:
+def test_fit_does_not_change_training_rows(head: Any) -> None:
     X, y = clusters(90)
     before = X.copy()
     head().fit(X, y)
@@ -105,12 +105,12 @@ def test_training_rows_are_left_as_they_are(head: Any) -> None:
         (TunedRidgeClassifier(alphas=[-1.0]), r"alphas must be positive numbers, got \[-1.0\]"),
     ],
 )
-def test_wrong_penalties_are_refused(head: Any, message: str) -> None:
+def test_penalties_not_above_zero_are_refused(head: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         head.fit(*clusters(30))
 
 
-def test_a_class_of_one_row_does_not_stop_the_choice_of_a_penalty() -> None:
+def test_penalty_is_chosen_despite_a_class_of_one_row() -> None:
     X, y = clusters(120, spread=1.5)
     y[0] = 7
     rare, common = TunedLogisticRegression().fit(X, y), TunedLogisticRegression().fit(X[1:], y[1:])

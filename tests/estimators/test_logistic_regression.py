@@ -1,4 +1,4 @@
-"""The batched solver against scikit-learn's, at tight tolerances and in odd places."""
+"""The batched logistic solver against scikit-learn at tight tolerances."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def training_set(rows: npt.NDArray[np.int64]) -> TrainingSet:
 
 @pytest.mark.parametrize("classes", [2, 3, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_all_folds_of_a_path_are_scikit_learns_solutions(classes: int, dtype: type) -> None:
+def test_all_folds_and_penalties_equal_scikit_learn(classes: int, dtype: type) -> None:
     X, y = clusters(400, classes, dim=12, spread=2.0)
     X = (X @ np.random.default_rng(1).standard_normal((12, 30)) + [100.0] * 30).astype(dtype)  # correlated, off centre
     folds = [train for train, _ in StratifiedKFold(4).split(X, y)]
     loss = LogisticLoss(X, y, classes, [training_set(train) for train in folds])
     Cs = [0.01, 0.3, 10.0]
-    for C, found in zip(Cs, solve_path(loss, Cs, tol=1e-6 if dtype == np.float32 else 1e-9), strict=True):
-        assert found.converged.all()
-        for columns, train, coef, intercept in zip(loss.columns, folds, found.coef, found.intercept, strict=True):
+    for C, result in zip(Cs, solve_path(loss, Cs, tol=1e-6 if dtype == np.float32 else 1e-9), strict=True):
+        assert result.converged.all()
+        for columns, train, coef, intercept in zip(loss.columns, folds, result.coef, result.intercept, strict=True):
             theirs = make_pipeline(VarianceFloorScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=10_000))
             theirs.fit(X[train].astype(np.float64), y[train])
             scores = columns.standardised(X.astype(np.float64), np.arange(len(X))) @ coef.T + intercept
@@ -45,7 +45,7 @@ def test_all_folds_of_a_path_are_scikit_learns_solutions(classes: int, dtype: ty
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_slopes_are_those_of_the_loss(classes: int) -> None:
+def test_gradients_equal_finite_differences(classes: int) -> None:
     X, y = clusters(60, classes, dim=5)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(60, 45, replace=False))
@@ -72,30 +72,30 @@ def test_slopes_are_those_of_the_loss(classes: int) -> None:
     scale=st.sampled_from([1e-6, 1.0, 1e6]),
     seed=st.integers(0, 1000),
 )
-def test_solves_whatever_the_shape_and_scale(rows: int, dim: int, classes: int, scale: float, seed: int) -> None:
+def test_solutions_for_all_shapes_and_scales(rows: int, dim: int, classes: int, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     X = (rng.standard_normal((rows, dim)) * scale + rng.choice([0, 10]) * scale).astype(np.float32)
     X[:, 0] = scale  # constant
     y = np.arange(rows) % classes
     sets = [training_set(np.arange(rows)), training_set(np.arange(rows)[: rows // 2])]
     loss = LogisticLoss(X, y, classes, sets)
-    (found,) = solve_path(loss, [1.0], tol=1e-4)
-    assert found.converged.all()
-    _, slopes, _ = loss(found.coef, found.intercept)
-    penalty = np.array([1 / one.total for one in sets])[:, None, None] * found.coef
+    (result,) = solve_path(loss, [1.0], tol=1e-4)
+    assert result.converged.all()
+    _, slopes, _ = loss(result.coef, result.intercept)
+    penalty = np.array([1 / each.total for each in sets])[:, None, None] * result.coef
     assert np.abs(slopes + penalty).max() <= 1e-3
-    np.testing.assert_allclose(found.coef[:, :, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(result.coef[:, :, 0], 0, atol=1e-6)
 
 
-def test_threads_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedpipe.estimators.solvers.logistic_loss.PARALLEL_WORK", 0)
     X, y = clusters(3000, 3, spread=2.0)
-    one, three = (TunedLogisticRegression(n_jobs=n).fit(X, y) for n in (1, 3))
-    assert one.C_ == three.C_
-    np.testing.assert_allclose(one.coef_, three.coef_, rtol=1e-3, atol=1e-5)
+    each, three = (TunedLogisticRegression(n_jobs=n).fit(X, y) for n in (1, 3))
+    assert each.C_ == three.C_
+    np.testing.assert_allclose(each.coef_, three.coef_, rtol=1e-3, atol=1e-5)
 
 
-def test_says_when_steps_run_out() -> None:
+def test_warns_if_steps_run_out() -> None:
     X, y = clusters(200, 3, spread=2.0)
     with pytest.warns(ConvergenceWarning, match="did not converge in 1 steps: raise max_iter"):
         TunedLogisticRegression(Cs=[1.0], max_iter=1).fit(X, y)
@@ -104,7 +104,7 @@ def test_says_when_steps_run_out() -> None:
         assert TunedLogisticRegression(Cs=[1.0]).fit(X, y).n_iter_ < 30
 
 
-def test_weights_count_and_balance() -> None:
+def test_sample_and_class_weights_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     y = (np.arange(400) % 10 == 0).astype(int)
     X = (rng.standard_normal((400, 4)) + y[:, None]).astype(np.float32)
@@ -118,7 +118,7 @@ def test_weights_count_and_balance() -> None:
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_fewer_rows_than_features_have_the_same_solutions(classes: int, dtype: type) -> None:
+def test_dual_solutions_equal_primal_solutions(classes: int, dtype: type) -> None:
     X, y = clusters(50, classes, dim=130, spread=3.0)
     X = (X * np.linspace(0.1, 5, 130) + 20).astype(dtype)
     weights = np.random.default_rng(0).uniform(0.2, 2, 50)

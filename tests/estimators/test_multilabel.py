@@ -1,4 +1,4 @@
-"""Items with several labels: what they are read from, how heads learn and are measured, and what is written."""
+"""Multi-label classification: reading labels, fitting, metrics and predictions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 @pytest.mark.parametrize("name", [name for name, tasks in HEADS.items() if "multilabel" in tasks])
-def test_every_head_learns_several_labels(store: FeatureStore, tmp_path: Path, name: str) -> None:
+def test_every_head_predicts_several_labels(store: FeatureStore, tmp_path: Path, name: str) -> None:
     head = fit(store, name, label="tags", task="multilabel", folds=3, to=tmp_path / "head")
     report = head.report
     assert (head.task, report.classes, report.confusion, report.left_out) == (
@@ -56,7 +56,7 @@ def test_every_head_learns_several_labels(store: FeatureStore, tmp_path: Path, n
     assert load_head(tmp_path / "head").predict(store).equals(table)
 
 
-def test_figures_are_those_of_scikit_learn(store: FeatureStore) -> None:
+def test_metrics_equal_scikit_learn(store: FeatureStore) -> None:
     X, Y = (array[:-1] for array in made_up())
     report = fit(store, LogisticRegression(), label="tags", task="multilabel").report
     for i, (train, test) in enumerate(KFold(5, shuffle=True, random_state=0).split(X)):
@@ -71,7 +71,7 @@ def test_figures_are_those_of_scikit_learn(store: FeatureStore) -> None:
         assert {name: values[i] for name, values in report.metrics.items()} == pytest.approx(expected)
 
 
-def test_ridge_and_knn_at_once_are_what_they_are_one_by_one() -> None:
+def test_one_regressor_equals_one_classifier_per_label() -> None:
     X, Y = made_up()
     at_once = MultiLabelClassifier(TunedRidge(alphas=(10.0,))).fit(X, Y)
     one_by_one = MultiLabelClassifier(TunedRidgeClassifier(alphas=(10.0,))).fit(X, Y)
@@ -82,7 +82,7 @@ def test_ridge_and_knn_at_once_are_what_they_are_one_by_one() -> None:
     np.testing.assert_allclose(voted.predict_proba(X), single.fit(X, Y).predict_proba(X), atol=1e-12)
 
 
-def test_a_label_that_all_rows_have_or_none(tmp_path: Path) -> None:
+def test_constant_labels_are_predicted_as_constants(tmp_path: Path) -> None:
     X, Y = made_up(60)
     Y[:, 1], Y[:, 2] = True, False
     model = MultiLabelClassifier(LogisticRegression(), LABELS).fit(X, Y)
@@ -91,7 +91,7 @@ def test_a_label_that_all_rows_have_or_none(tmp_path: Path) -> None:
     assert model.classes_.tolist() == LABELS
 
 
-def test_weights_of_classes_are_each_labels_own(store: FeatureStore) -> None:
+def test_class_weights_are_computed_per_label(store: FeatureStore) -> None:
     X, Y = (array[:-1] for array in made_up())
     options: dict[str, Any] = {"label": "tags", "task": "multilabel", "folds": 0, "class_weight": "balanced"}
     head = fit(store, LogisticRegression(), **options)
@@ -111,7 +111,7 @@ def test_probabilities_can_be_calibrated(store: FeatureStore) -> None:
         fit(store, "knn", label="tags", task="multilabel", calibrate=True)
 
 
-def test_another_separator_and_what_is_no_text(store: FeatureStore) -> None:
+def test_label_separator_and_non_text_labels(store: FeatureStore) -> None:
     head = fit(store, "lda", label="tags", task="multilabel", label_separator=" ; ", folds=0)
     assert any(" ; " in text for text in head.predict(store)["tags"].to_pylist())
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Approximate neighbours against the exact ones: recall as asked for, exact scores, and the same every time."""
+"""Approximate against exact neighbours: recall, exact scores, reproducibility."""
 
 from __future__ import annotations
 
@@ -20,75 +20,75 @@ def mixture(rows: int, seed: int, metric: Metric, dim: int = 16) -> npt.NDArray[
     return normalised(X) if metric == "cosine" else (X + 30).astype(np.float32)
 
 
-def recall(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def recall(result: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """Return the share of the expected rows that were found."""
-    return sum(len(np.intersect1d(*pair)) for pair in zip(found, expected, strict=True)) / found.size
+    return sum(len(np.intersect1d(*pair)) for pair in zip(result, expected, strict=True)) / result.size
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("target", [0.8, 0.95])
-def test_finds_the_share_that_was_asked_for(metric: Metric, target: float) -> None:
+def test_recall_reaches_the_target(metric: Metric, target: float) -> None:
     rows, queries = mixture(4000, 0, metric), mixture(500, 1, metric)
     cells = make_cells(rows, 10, metric, target)
     assert cells.probes < len(cells.centroids) / 2
-    scores, found = near_rows(queries, rows, cells, 10, metric)
+    scores, result = near_rows(queries, rows, cells, 10, metric)
     expected_scores, expected = nearest_rows(queries, rows, 10, metric)
-    assert recall(found, expected) >= target - 0.03
+    assert recall(result, expected) >= target - 0.03
     # What is found has the score that the exact way gives it, in the same order.
     for row in range(len(queries)):
-        _, mine, theirs = np.intersect1d(found[row], expected[row], return_indices=True)
-        assert (scores[row, mine] == expected_scores[row, theirs]).all()
+        _, ours, theirs = np.intersect1d(result[row], expected[row], return_indices=True)
+        assert (scores[row, ours] == expected_scores[row, theirs]).all()
     assert (np.diff(scores if metric == "euclidean" else -scores, axis=1) >= 0).all()
-    assert all(len(set(row)) == 10 for row in found.tolist())
+    assert all(len(set(row)) == 10 for row in result.tolist())
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_more_reach_finds_more_and_all_of_it_is_exact(metric: Metric) -> None:
+def test_more_probes_find_more_and_all_cells_are_exact(metric: Metric) -> None:
     rows, queries = mixture(2000, 0, metric), mixture(200, 1, metric)
     expected_scores, expected = nearest_rows(queries, rows, 10, metric)
     cells = [make_cells(rows, 10, metric, target) for target in (0.5, 0.9, 0.999, 1.0)]
-    assert [one.probes for one in cells] == sorted(one.probes for one in cells)
-    shares = [recall(near_rows(queries, rows, one, 10, metric)[1], expected) for one in cells]
+    assert [each.probes for each in cells] == sorted(each.probes for each in cells)
+    shares = [recall(near_rows(queries, rows, each, 10, metric)[1], expected) for each in cells]
     assert shares == sorted(shares)
     everywhere = Cells(cells[0].centroids, cells[0].cell_of, len(cells[0].centroids))
-    scores, found = near_rows(queries, rows, everywhere, 10, metric)
-    assert (found == expected).all()
+    scores, result = near_rows(queries, rows, everywhere, 10, metric)
+    assert (result == expected).all()
     assert (scores == expected_scores).all()
 
 
-def test_the_same_cells_and_answers_every_time_and_in_any_batch() -> None:
+def test_results_are_reproducible_and_independent_of_the_batch() -> None:
     rows, queries = mixture(3000, 0, "cosine"), mixture(100, 1, "cosine")
     first, second = (make_cells(rows, 10, "cosine", 0.9) for _ in range(2))
     assert (first.centroids == second.centroids).all()
     assert (first.cell_of == second.cell_of).all()
     assert first.probes == second.probes
-    scores, found = near_rows(queries, rows, first, 10, "cosine")
+    scores, result = near_rows(queries, rows, first, 10, "cosine")
     for at in (0, 41, 99):
-        one_score, one = near_rows(queries[at : at + 1], rows, first, 10, "cosine")
-        assert (one[0] == found[at]).all()
+        one_score, each = near_rows(queries[at : at + 1], rows, first, 10, "cosine")
+        assert (each[0] == result[at]).all()
         assert (one_score[0] == scores[at]).all()
 
 
-def test_queries_whose_cells_hold_too_few_are_looked_up_exactly() -> None:
+def test_queries_with_too_few_candidates_are_searched_exactly() -> None:
     rows, queries = mixture(2000, 0, "cosine"), mixture(50, 1, "cosine")
     made = make_cells(rows, 5, "cosine", 0.5)
     one_cell = Cells(made.centroids, made.cell_of, 1)
     assert np.bincount(made.cell_of).max() < 500
-    _, found = near_rows(queries, rows, one_cell, 500, "cosine")
-    assert (found == nearest_rows(queries, rows, 500, "cosine")[1]).all()
+    _, result = near_rows(queries, rows, one_cell, 500, "cosine")
+    assert (result == nearest_rows(queries, rows, 500, "cosine")[1]).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_copies_come_in_their_own_order(metric: Metric) -> None:
+def test_copies_are_in_row_order(metric: Metric) -> None:
     rows = mixture(2000, 0, metric)
     rows[1500:1510] = rows[7]
     cells = make_cells(rows, 5, metric, 0.9)
-    _, found = near_rows(rows[7:8], rows, cells, 8, metric)
-    assert found[0].tolist() == [7, *range(1500, 1507)]
+    _, result = near_rows(rows[7:8], rows, cells, 8, metric)
+    assert result[0].tolist() == [7, *range(1500, 1507)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_few_rows_are_enough(count: int) -> None:
+def test_few_rows(count: int) -> None:
     rows = mixture(count, 0, "cosine")
     cells = make_cells(rows, 1, "cosine", 0.9)
     assert near_rows(rows, rows, cells, 1, "cosine")[1][:, 0].tolist() == list(range(count))
@@ -99,7 +99,7 @@ def test_values_whose_squares_are_beyond_float32_are_refused() -> None:
         make_cells(np.full((10, 2), 1e30, np.float32), 1, "euclidean", 0.9)
 
 
-def test_nothing_asked_gives_nothing() -> None:
+def test_no_queries_give_empty_results() -> None:
     rows = mixture(100, 0, "cosine")
-    scores, found = near_rows(rows[:0], rows, make_cells(rows, 3, "cosine", 0.9), 3, "cosine")
-    assert scores.shape == found.shape == (0, 3)
+    scores, result = near_rows(rows[:0], rows, make_cells(rows, 3, "cosine", 0.9), 3, "cosine")
+    assert scores.shape == result.shape == (0, 3)

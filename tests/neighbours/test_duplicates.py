@@ -1,4 +1,4 @@
-"""Near-duplicates against all pairs in NumPy: copies, chains, rounding at the threshold, any tile."""
+"""Near-duplicate groups against all pairs in NumPy: copies, chains, rounding at the threshold, tiles."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], float]:
 
 @settings(max_examples=40, deadline=None)
 @given(problems())
-def test_agrees_with_all_pairs_in_numpy(problem: tuple[npt.NDArray[np.float32], float]) -> None:
+def test_groups_equal_all_pairs_in_numpy(problem: tuple[npt.NDArray[np.float32], float]) -> None:
     X, threshold = problem
     assert near_duplicate_groups(X, threshold).tolist() == by_numpy(X, threshold)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.95, 1.0])
-def test_exact_copies_are_always_together(threshold: float) -> None:
+def test_exact_copies_are_in_one_group(threshold: float) -> None:
     rng = np.random.default_rng(0)
     X = (5 + rng.standard_normal((200, 129))).astype(np.float32)
     X[[17, 60, 199]] = X[3]
@@ -59,7 +59,7 @@ def test_exact_copies_are_always_together(threshold: float) -> None:
     assert len(np.unique(groups)) == 196
 
 
-def test_the_tile_does_not_matter_at_the_threshold() -> None:
+def test_groups_do_not_depend_on_the_tile() -> None:
     # Triples whose cosines differ in the last digits that float32 has, at a threshold among them.
     rng = np.random.default_rng(1)
     base = rng.standard_normal((150, 64))
@@ -74,14 +74,14 @@ def test_the_tile_does_not_matter_at_the_threshold() -> None:
     assert all((answer == answers[0]).all() for answer in answers)
 
 
-def test_many_copies_and_near_copies_join_all() -> None:
+def test_many_copies_form_two_groups() -> None:
     rng = np.random.default_rng(2)
     scene, other = rng.standard_normal((2, 32))
     X = np.concatenate([scene + 1e-3 * rng.standard_normal((1500, 32)), np.tile(other, (1500, 1))]).astype(np.float32)
     assert near_duplicate_groups(X, 0.95, tile=256).tolist() == [0] * 1500 + [1] * 1500
 
 
-def test_a_common_direction_joins_nothing() -> None:
+def test_common_mean_does_not_join_rows() -> None:
     rng = np.random.default_rng(3)
     X = (10 + rng.standard_normal((300, 16))).astype(np.float32)
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
@@ -96,7 +96,7 @@ def test_a_chain_is_one_group() -> None:
     assert len(set(near_duplicate_groups(X, 0.999).tolist())) == 100
 
 
-def test_the_input_stays_as_it_is_and_small_inputs_work() -> None:
+def test_input_is_unchanged_and_small_inputs_work() -> None:
     X = np.array([[1, 2], [3, 4], [1, 2]], np.float32)
     before = X.copy()
     assert near_duplicate_groups(X).tolist() == [0, 1, 0]
@@ -107,6 +107,6 @@ def test_the_input_stays_as_it_is_and_small_inputs_work() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
-def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
+def test_threshold_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(UsageError, match=r"threshold must be a cosine in \(0, 1\], got"):
         near_duplicate_groups(np.ones((2, 2), np.float32), threshold)

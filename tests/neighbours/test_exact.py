@@ -1,4 +1,4 @@
-"""Exact neighbours against NumPy: scores, order, ties, and the same answer whatever else is asked."""
+"""Exact neighbours against NumPy: scores, order, ties, independence of the batch."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 
 @settings(max_examples=150, deadline=None)
 @given(problem=problems(), metric=st.sampled_from(METRICS))
-def test_equals_numpy_with_ties(problem: tuple[Any, Any, int], metric: Metric) -> None:
+def test_results_equal_numpy_with_ties(problem: tuple[Any, Any, int], metric: Metric) -> None:
     queries, rows, k = problem
     if metric == "cosine":
         queries, rows = normalised(queries), normalised(rows)
-    scores, found = nearest_rows(queries, rows, k, metric)
+    scores, result = nearest_rows(queries, rows, k, metric)
     expected_scores, expected = by_numpy(queries, rows, k, metric)
     close = 1e-13 * np.abs(expected_scores).max()
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-12, atol=close)
     # Distinct pairs may be equal but for float64's own rounding; exact copies may not change places.
-    same = (found == expected) | np.isclose(scores, expected_scores, rtol=1e-12, atol=close)
+    same = (result == expected) | np.isclose(scores, expected_scores, rtol=1e-12, atol=close)
     assert same.all()
-    copies = (rows[found[:, 1:]] == rows[found[:, :-1]]).all(axis=2)
-    assert (found[:, 1:][copies] > found[:, :-1][copies]).all()
-    assert all(len(set(row)) == k for row in found.tolist())
+    copies = (rows[result[:, 1:]] == rows[result[:, :-1]]).all(axis=2)
+    assert (result[:, 1:][copies] > result[:, :-1][copies]).all()
+    assert all(len(set(row)) == k for row in result.tolist())
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_more_copies_than_candidates(metric: Metric) -> None:
+def test_more_copies_than_candidates_are_in_row_order(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     distinct = normalised(rng.standard_normal((3, 16)))
     rows = distinct[rng.integers(0, 3, 1000)]
-    _, found = nearest_rows(distinct, rows, 40, metric)
+    _, result = nearest_rows(distinct, rows, 40, metric)
     for i in range(3):
         copies = np.flatnonzero((rows == distinct[i]).all(axis=1))
-        assert found[i].tolist() == copies[:40].tolist()
+        assert result[i].tolist() == copies[:40].tolist()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -76,21 +76,21 @@ def test_scores_do_not_depend_on_the_batch(metric: Metric) -> None:
     rng = np.random.default_rng(1)
     rows = normalised(rng.standard_normal((3000, 200)))
     queries = normalised(rng.standard_normal((100, 200)))
-    scores, found = nearest_rows(queries, rows, 10, metric)
+    scores, result = nearest_rows(queries, rows, 10, metric)
     for at in (0, 57, 99):
-        one_score, one = nearest_rows(queries[at : at + 1], rows, 10, metric)
+        one_score, each = nearest_rows(queries[at : at + 1], rows, 10, metric)
         assert (one_score[0] == scores[at]).all()
-        assert (one[0] == found[at]).all()
+        assert (each[0] == result[at]).all()
 
 
-def test_far_from_the_origin_euclidean_still_finds_the_nearest() -> None:
+def test_euclidean_is_exact_far_from_the_origin() -> None:
     # |x|^2 + |y|^2 - 2xy has no correct digit left here in float32.
     rng = np.random.default_rng(2)
     rows = (1e4 + rng.standard_normal((500, 30))).astype(np.float32)
     queries = (1e4 + rng.standard_normal((20, 30))).astype(np.float32)
-    scores, found = nearest_rows(queries, rows, 5, "euclidean")
+    scores, result = nearest_rows(queries, rows, 5, "euclidean")
     expected_scores, expected = by_numpy(queries, rows, 5, "euclidean")
-    assert (found == expected).all()
+    assert (result == expected).all()
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-12)
 
 
@@ -101,6 +101,6 @@ def test_normalised_rows_have_length_one_at_any_scale() -> None:
     np.testing.assert_allclose(lengths, [1, 1, 1, 1, 1, 0], atol=1e-6)
 
 
-def test_nothing_asked_gives_nothing() -> None:
-    scores, found = nearest_rows(np.empty((0, 4), np.float32), np.ones((3, 4), np.float32), 2, "cosine")
-    assert scores.shape == found.shape == (0, 2)
+def test_no_queries_give_empty_results() -> None:
+    scores, result = nearest_rows(np.empty((0, 4), np.float32), np.ones((3, 4), np.float32), 2, "cosine")
+    assert scores.shape == result.shape == (0, 2)

@@ -1,4 +1,4 @@
-"""One FAISS call at a time: OpenMP left as it was, the same answers from many threads, forked children that work."""
+"""`faiss_alone`: restored OpenMP settings, concurrent threads, forked children."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ print(shared, inside, torch.get_num_threads(), faiss.omp_get_max_threads())
 """
 
 
-def test_settings_are_restored_in_torch_too() -> None:
+def test_thread_settings_are_restored_in_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IN_TORCH], capture_output=True, text=True, check=True)
     shared, inside, *after = done.stdout.split()
     assert after == ["2", "2"]
@@ -70,7 +70,7 @@ def test_settings_are_restored_in_torch_too() -> None:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("n_jobs", "inside"), [(None, 2), (1, 1), (3, 3), (-1, os.cpu_count())])
-def test_settings_hold_inside_and_are_restored_after(n_jobs: int | None, inside: int) -> None:
+def test_thread_settings_apply_inside_and_are_restored(n_jobs: int | None, inside: int) -> None:
     with faiss_alone(n_jobs) as module:
         assert module is faiss
         assert faiss.omp_get_max_threads() == inside
@@ -78,7 +78,7 @@ def test_settings_hold_inside_and_are_restored_after(n_jobs: int | None, inside:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_settings_are_restored_and_the_lock_is_free_after_an_exception() -> None:
+def test_exception_restores_settings_and_releases_the_lock() -> None:
     with pytest.raises(RuntimeError, match="FAISS says no"), faiss_alone(1):
         raise RuntimeError("FAISS says no")
     assert threads() == (2, 2)
@@ -91,7 +91,7 @@ def problem() -> tuple[Any, Any]:
     return normalised(rng.standard_normal((40, 64))), normalised(rng.standard_normal((3000, 64)))
 
 
-def test_only_one_caller_is_inside_at_a_time() -> None:
+def test_only_one_thread_holds_the_lock() -> None:
     inside, most = 0, 0
     start = threading.Barrier(4)
 
@@ -111,14 +111,14 @@ def test_only_one_caller_is_inside_at_a_time() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_searches_at_once_answer_as_one_does() -> None:
+def test_concurrent_searches_give_the_same_results() -> None:
     queries, rows = problem()
-    scores, found = nearest_rows(queries, rows, 7, "cosine")
+    scores, result = nearest_rows(queries, rows, 7, "cosine")
     jobs = [None, 1, 2, -1] * 5
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n_jobs: nearest_rows(queries, rows, 7, "cosine", n_jobs), jobs))
     for other_scores, other in answers:
-        assert (other == found).all()
+        assert (other == result).all()
         assert (other_scores == scores).all()
     assert threads() == (2, 2)
 
@@ -151,12 +151,12 @@ def in_forked_child(work: Callable[..., None], *arguments: Any) -> Any:
 @needs_fork
 @forking
 @pytest.mark.usefixtures("two_threads")
-def test_a_forked_child_searches_after_its_parent_did() -> None:
+def test_forked_child_can_search() -> None:
     queries, rows = problem()
-    scores, found = nearest_rows(queries, rows, 7, "cosine", 2)
+    scores, result = nearest_rows(queries, rows, 7, "cosine", 2)
     (child_scores, child_found), used = in_forked_child(send_search, queries, rows)
     assert used == 1
-    assert (child_found == found).all()
+    assert (child_found == result).all()
     assert (child_scores == scores).all()
     # The parent goes on with all its threads.
     with faiss_alone(2):
@@ -166,9 +166,9 @@ def test_a_forked_child_searches_after_its_parent_did() -> None:
 @needs_fork
 @forking
 @pytest.mark.usefixtures("two_threads")
-def test_a_child_forked_while_another_thread_is_inside_is_not_stuck() -> None:
+def test_child_forked_during_a_search_does_not_hang() -> None:
     queries, rows = problem()
-    _, found = nearest_rows(queries, rows, 7, "cosine")
+    _, result = nearest_rows(queries, rows, 7, "cosine")
     inside, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -186,4 +186,4 @@ def test_a_child_forked_while_another_thread_is_inside_is_not_stuck() -> None:
     finally:
         leave.set()
         holder.join()
-    assert (child_found == found).all()
+    assert (child_found == result).all()

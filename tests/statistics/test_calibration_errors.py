@@ -1,4 +1,4 @@
-"""Calibration errors: figures by hand, and heads whose true error is known."""
+"""Calibration errors: hand-computed values, and classifiers whose true error is known."""
 
 from __future__ import annotations
 
@@ -28,71 +28,71 @@ def simulated(rows: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.nd
     return *two_classes(confidence, rng.random(rows) < truth), float(true_error)
 
 
-def test_figures_by_hand() -> None:
+def test_errors_equal_hand_computed_values() -> None:
     p = [[0.9, 0.1, 0], [0.9, 0, 0.1], [0.3, 0.3, 0.4], [0.2, 0.4, 0.4]]
-    found = calibration_errors(p, [0, 1, 2, 2], bins=10)
-    assert found.confidence == pytest.approx([0.4, 0.9])
-    assert found.accuracy.tolist() == [0.5, 0.5]
-    assert found.rows.tolist() == [2, 2]
-    assert found.ece == pytest.approx(0.5 * 0.1 + 0.5 * 0.4)
+    result = calibration_errors(p, [0, 1, 2, 2], bins=10)
+    assert result.confidence == pytest.approx([0.4, 0.9])
+    assert result.accuracy.tolist() == [0.5, 0.5]
+    assert result.rows.tolist() == [2, 2]
+    assert result.ece == pytest.approx(0.5 * 0.1 + 0.5 * 0.4)
     # By chance, of 2 rows: 0, 1 or 2 right.
     of_04 = 0.36 * 0.4 + 0.48 * 0.1 + 0.16 * 0.6
     of_09 = 0.01 * 0.9 + 0.18 * 0.4 + 0.81 * 0.1
-    assert found.by_chance == pytest.approx((of_04 + of_09) / 2)
+    assert result.by_chance == pytest.approx((of_04 + of_09) / 2)
 
 
-def test_what_is_chance_is_what_simulated_heads_show() -> None:
+def test_by_chance_equals_simulation() -> None:
     rng = np.random.default_rng(0)
     p, y, _ = simulated(372, 1, 0)
     shown = [calibration_errors(p, (rng.random(372) < p[:, 1]).astype(int)).ece for _ in range(500)]
     assert calibration_errors(p, y).by_chance == pytest.approx(np.mean(shown), rel=0.05)
 
 
-def test_a_perfectly_calibrated_head_has_hardly_any_error_that_is_not_chance() -> None:
-    found = [calibration_errors(*simulated(372, 1, seed)[:2]) for seed in range(300)]
-    assert 0.025 < np.mean([one.ece for one in found]) < 0.035
-    assert np.mean([one.debiased for one in found]) < 0.0075
-    assert np.median([one.debiased for one in found]) < 0.004
+def test_debiased_error_of_a_calibrated_classifier_is_small() -> None:
+    result = [calibration_errors(*simulated(372, 1, seed)[:2]) for seed in range(300)]
+    assert 0.025 < np.mean([each.ece for each in result]) < 0.035
+    assert np.mean([each.debiased for each in result]) < 0.0075
+    assert np.median([each.debiased for each in result]) < 0.004
 
 
 @pytest.mark.parametrize(("rows", "sharpness", "near"), [(372, 0.4, 0.005), (372, 2.5, 0.005), (2624, 0.6, 0.003)])
-def test_a_miscalibrated_head_keeps_its_error(rows: int, sharpness: float, near: float) -> None:
-    found, truths = [], []
+def test_debiased_error_of_a_miscalibrated_classifier(rows: int, sharpness: float, near: float) -> None:
+    result, truths = [], []
     for seed in range(200):
         p, y, true_error = simulated(rows, sharpness, seed)
-        found.append(calibration_errors(p, y))
+        result.append(calibration_errors(p, y))
         truths.append(true_error)
     assert np.mean(truths) > 0.05
-    assert np.mean([one.debiased for one in found]) == pytest.approx(np.mean(truths), abs=near)
+    assert np.mean([each.debiased for each in result]) == pytest.approx(np.mean(truths), abs=near)
     # Less what is expected by chance of a calibrated head, it would be too little.
-    assert np.mean([one.ece - one.by_chance for one in found]) < np.mean(truths) - near
+    assert np.mean([each.ece - each.by_chance for each in result]) < np.mean(truths) - near
 
 
 @QUICK
 @given(st.integers(1, 80), st.integers(1, 5), st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_properties(rows: int, classes: int, bins: int, seed: int) -> None:
+def test_errors_are_within_bounds(rows: int, classes: int, bins: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     p, y = rng.dirichlet(np.full(classes, 0.3), rows), rng.integers(classes, size=rows)
-    found = calibration_errors(p, y, bins)
-    assert 0 <= found.debiased <= found.ece <= 1
-    assert 0 <= found.by_chance <= 0.5 + 1e-9
-    assert found.rows.sum() == rows
-    assert found.rows @ found.accuracy == pytest.approx((p.argmax(axis=1) == y).sum())
+    result = calibration_errors(p, y, bins)
+    assert 0 <= result.debiased <= result.ece <= 1
+    assert 0 <= result.by_chance <= 0.5 + 1e-9
+    assert result.rows.sum() == rows
+    assert result.rows @ result.accuracy == pytest.approx((p.argmax(axis=1) == y).sum())
     assert 0 <= brier_score(p, y) <= 2
 
 
 @pytest.mark.parametrize(("y", "error"), [([0, 0, 0], 0), ([1, 1, 1], 1)])
-def test_a_head_that_is_certain(y: list[int], error: float) -> None:
-    found = calibration_errors([[1, 0]] * 3, y)
-    assert (found.ece, found.by_chance, found.debiased) == (error, 0, error)
+def test_certain_predictions(y: list[int], error: float) -> None:
+    result = calibration_errors([[1, 0]] * 3, y)
+    assert (result.ece, result.by_chance, result.debiased) == (error, 0, error)
     assert brier_score([[1, 0]] * 3, y) == 2 * error
 
 
 def test_one_class_and_one_row() -> None:
     assert calibration_errors([[1.0]], [0]).ece == 0
-    found = calibration_errors([[0.75, 0.25]], [0])
-    assert found.ece == pytest.approx(0.25)
-    assert found.by_chance == pytest.approx(2 * 0.75 * 0.25)
+    result = calibration_errors([[0.75, 0.25]], [0])
+    assert result.ece == pytest.approx(0.25)
+    assert result.by_chance == pytest.approx(2 * 0.75 * 0.25)
 
 
 def test_float32_over_many_classes() -> None:
@@ -107,20 +107,20 @@ def test_brier_score_is_twice_the_binary_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "y", "why"),
+    ("p", "y", "message"),
     [
-        (np.zeros((0, 2)), [], "1 row at least"),
+        (np.zeros((0, 2)), [], "n >= 1"),
         ([0.5, 0.5], [0, 1], "n_classes"),
         ([[0.5, 0.5]], [0, 1], "n_classes"),
-        ([[0.5, 0.5], [0.5, 0.4]], [0, 1], "row 1 does not hold probabilities"),
+        ([[0.5, 0.5], [0.5, 0.4]], [0, 1], "sum to 1 in each row, .* in row 1"),
         ([[1.5, -0.5]], [0], "row 0"),
         ([[np.nan, 0.5]], [0], "row 0"),
-        ([[0.5, 0.5]], [2], "positions of 2 classes"),
-        ([[0.5, 0.5]], [-1], "positions of 2 classes"),
-        ([[0.5, 0.5]], ["a"], "positions of 2 classes"),
+        ([[0.5, 0.5]], [2], "integers from 0 to 1"),
+        ([[0.5, 0.5]], [-1], "integers from 0 to 1"),
+        ([[0.5, 0.5]], ["a"], "integers from 0 to 1"),
     ],
 )
-def test_what_is_no_prediction(p: object, y: list[object], why: str) -> None:
+def test_invalid_predictions_are_refused(p: object, y: list[object], message: str) -> None:
     for measure in (calibration_errors, brier_score):
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(ValueError, match=message):
             measure(p, y)

@@ -15,7 +15,7 @@ QUICK = settings(max_examples=40, deadline=None)
 p_values = arrays(np.float64, st.integers(0, 20), elements=st.floats(0, 1))
 
 
-def test_an_example_by_hand() -> None:
+def test_hand_computed_example() -> None:
     # Times 4, 3, 2, 1 from the smallest on; none less than one before.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]).tolist() == [1, 1]
@@ -25,7 +25,7 @@ def test_an_example_by_hand() -> None:
 
 @QUICK
 @given(p_values)
-def test_it_is_monotone_and_never_below_p_nor_above_bonferroni(p: np.ndarray) -> None:
+def test_adjusted_values_are_monotone_and_between_p_and_bonferroni(p: np.ndarray) -> None:
     adjusted = holm(p)
     assert (adjusted >= p).all()
     assert (adjusted <= np.minimum(p * len(p), 1)).all()
@@ -36,12 +36,12 @@ def test_it_is_monotone_and_never_below_p_nor_above_bonferroni(p: np.ndarray) ->
 
 @QUICK
 @given(p_values)
-def test_it_rejects_no_more_than_benjamini_and_hochberg(p: np.ndarray) -> None:
+def test_holm_rejects_no_more_than_benjamini_hochberg(p: np.ndarray) -> None:
     if len(p):
         assert (holm(p) >= stats.false_discovery_control(p) - 1e-12).all()
 
 
 @pytest.mark.parametrize("p", [[0.5, 1.1], [-0.1], [np.nan], [[0.5]]])
-def test_what_is_no_p_value(p: list[float]) -> None:
-    with pytest.raises(ValueError, match="within 0 and 1"):
+def test_invalid_p_values_are_refused(p: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
         holm(p)

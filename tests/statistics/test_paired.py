@@ -23,7 +23,7 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(y == predicted))
 
 
-def test_interval_of_paired_proportions_is_the_published_one() -> None:
+def test_paired_interval_equals_published_example() -> None:
     # Newcombe 1998, table III, method 10: 36, 12, 2, 0 of 50.
     assert paired_interval(36, 2, 12, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
     assert paired_interval(36, 12, 2, 0) == pytest.approx((-0.3404, -0.0569), abs=5e-5)
@@ -33,10 +33,10 @@ def test_interval_of_paired_proportions_is_the_published_one() -> None:
 
 @QUICK
 @given(counts, counts, counts, counts)
-def test_interval_of_paired_proportions(both: int, first: int, second: int, neither: int) -> None:
+def test_paired_interval_contains_the_difference(both: int, first: int, second: int, neither: int) -> None:
     n = both + first + second + neither
     if not n:
-        with pytest.raises(ValueError, match="0 of 0 is no share"):
+        with pytest.raises(ValueError, match="got right=0 and n=0"):
             paired_interval(both, first, second, neither)
         return
     low, high = paired_interval(both, first, second, neither)
@@ -46,7 +46,7 @@ def test_interval_of_paired_proportions(both: int, first: int, second: int, neit
 
 @QUICK
 @given(st.integers(1, 200), st.data())
-def test_wilson_is_scipys(n: int, data: st.DataObject) -> None:
+def test_wilson_equals_scipy(n: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))
     share, low, high = wilson(right, n)
     expected = stats.binomtest(right, n).proportion_ci(0.95, "wilson")
@@ -54,19 +54,19 @@ def test_wilson_is_scipys(n: int, data: st.DataObject) -> None:
     assert 0 <= low <= share <= high <= 1
 
 
-def test_no_share() -> None:
-    with pytest.raises(ValueError, match="3 of 2 is no share"):
+def test_wilson_refuses_more_right_than_rows() -> None:
+    with pytest.raises(ValueError, match="got right=3 and n=2"):
         wilson(3, 2)
 
 
-def test_mcnemar_of_a_published_table() -> None:
+def test_mcnemar_equals_published_example() -> None:
     # Fagerland, Lydersen and Laake 2013, airway hyper-responsiveness: 1 and 7 discordant pairs of 21, p = 0.0703.
     assert mcnemar(*rights(1, 1, 7, 12)) == pytest.approx(0.0703, abs=5e-5)
 
 
 @QUICK
 @given(counts, counts, counts, counts)
-def test_mcnemar_is_the_binomial_test_of_discordant_rows(both: int, first: int, second: int, neither: int) -> None:
+def test_mcnemar_equals_binomial_test_of_discordant_rows(both: int, first: int, second: int, neither: int) -> None:
     if both + first + second + neither:
         p = mcnemar(*rights(both, first, second, neither))
         expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
@@ -74,21 +74,21 @@ def test_mcnemar_is_the_binomial_test_of_discordant_rows(both: int, first: int, 
 
 
 @pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False]), ([[True]], [[True]])])
-def test_mcnemar_needs_the_same_rows(first: list[bool], second: list[bool]) -> None:
-    with pytest.raises(ValueError, match="same rows"):
+def test_mcnemar_refuses_different_lengths(first: list[bool], second: list[bool]) -> None:
+    with pytest.raises(ValueError, match="of the same length"):
         mcnemar(first, second)
 
 
-def test_bootstrap_of_an_accuracy_is_the_interval_of_paired_proportions() -> None:
-    one, other = rights(700, 60, 90, 150)
+def test_bootstrap_of_accuracy_agrees_with_paired_interval() -> None:
+    item, other = rights(700, 60, 90, 150)
     y = np.ones(1000, bool)
-    found = paired_bootstrap(accuracy, y, one, other)
-    assert found.difference == pytest.approx(0.03)
-    assert (found.low, found.high) == pytest.approx(paired_interval(700, 60, 90, 150), abs=0.002)
-    assert found.p == pytest.approx(mcnemar(one, other), abs=0.01)
+    result = paired_bootstrap(accuracy, y, item, other)
+    assert result.difference == pytest.approx(0.03)
+    assert (result.low, result.high) == pytest.approx(paired_interval(700, 60, 90, 150), abs=0.002)
+    assert result.p == pytest.approx(mcnemar(item, other), abs=0.01)
 
 
-def test_bootstrap_of_a_mean_is_the_t_interval() -> None:
+def test_bootstrap_of_a_mean_agrees_with_the_t_interval() -> None:
     rng = np.random.default_rng(2)
     y, noise = rng.normal(size=(2, 400))
 
@@ -96,19 +96,19 @@ def test_bootstrap_of_a_mean_is_the_t_interval() -> None:
         return float(np.mean(np.abs(y - predicted)))
 
     other = y + noise
-    found = paired_bootstrap(error, y, y, other)
+    result = paired_bootstrap(error, y, y, other)
     expected = stats.ttest_1samp(np.abs(noise), 0).confidence_interval()
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
-    assert found.p == pytest.approx(2 / 2001)
-    assert paired_bootstrap(error, y, y, other) == found
-    assert paired_bootstrap(error, y, y, other, seed=1) != found
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert result.p == pytest.approx(2 / 2001)
+    assert paired_bootstrap(error, y, y, other) == result
+    assert paired_bootstrap(error, y, y, other, seed=1) != result
 
 
-def test_copies_are_no_evidence_when_their_group_is_said() -> None:
+def test_grouped_copies_do_not_narrow_the_interval() -> None:
     rng = np.random.default_rng(3)
-    y, one, other = rng.integers(2, size=(3, 60))
-    alone = paired_bootstrap(accuracy, y, one, other)
-    copies = [np.tile(each, 9) for each in (y, one, other)]
+    y, item, other = rng.integers(2, size=(3, 60))
+    alone = paired_bootstrap(accuracy, y, item, other)
+    copies = [np.tile(each, 9) for each in (y, item, other)]
     together = paired_bootstrap(accuracy, *copies, groups=np.tile(np.arange(60), 9))
     assert together.difference == pytest.approx(alone.difference)
     assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.05)
@@ -117,15 +117,15 @@ def test_copies_are_no_evidence_when_their_group_is_said() -> None:
     assert (apart.high - apart.low) / (alone.high - alone.low) == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_groups_of_one_row_are_rows() -> None:
+def test_groups_of_one_row_equal_no_groups() -> None:
     rng = np.random.default_rng(4)
-    y, one, other = rng.integers(3, size=(3, 50)).astype(str)
+    y, item, other = rng.integers(3, size=(3, 50)).astype(str)
     names = [f"{row:02d}" for row in range(50)]
-    grouped = paired_bootstrap(accuracy, y, one, other, groups=names)
-    assert grouped == paired_bootstrap(accuracy, y, one, other)
+    grouped = paired_bootstrap(accuracy, y, item, other, groups=names)
+    assert grouped == paired_bootstrap(accuracy, y, item, other)
 
 
-def test_any_metric_of_probabilities() -> None:
+def test_bootstrap_of_a_metric_of_probabilities() -> None:
     rng = np.random.default_rng(5)
     y = rng.integers(2, size=300)
     sure = np.stack([1 - 0.9 * y, 0.9 * y], axis=1) + [[0.0, 0.1]] * (1 - y[:, None])
@@ -133,38 +133,38 @@ def test_any_metric_of_probabilities() -> None:
     def macro(y: np.ndarray, p: np.ndarray) -> float:
         return float(f1_score(y, p.argmax(axis=1), average="macro"))
 
-    found = paired_bootstrap(macro, y, rng.dirichlet([1, 1], 300), sure, draws=40)
-    assert found.difference > found.low > 0.3
-    assert found.p == pytest.approx(2 / 41)
+    result = paired_bootstrap(macro, y, rng.dirichlet([1, 1], 300), sure, draws=40)
+    assert result.difference > result.low > 0.3
+    assert result.p == pytest.approx(2 / 41)
 
 
-def test_heads_that_do_not_differ() -> None:
+def test_bootstrap_of_equal_predictions() -> None:
     y = np.arange(5) % 2
-    found = paired_bootstrap(accuracy, y, y, y)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    result = paired_bootstrap(accuracy, y, y, y)
+    assert (result.difference, result.low, result.high, result.p) == (0, 0, 0, 1)
 
 
-def test_draws_without_a_value_are_left_out() -> None:
+def test_undefined_draws_are_left_out() -> None:
     y = np.array([0, 0, 0, 1])
 
     def recall(y: np.ndarray, predicted: np.ndarray) -> float:
         return float(np.mean(predicted[y == 1] == 1)) if (y == 1).any() else float("nan")
 
-    found = paired_bootstrap(recall, y, np.zeros(4), y)
-    assert (found.difference, found.low, found.high) == (1, 1, 1)
+    result = paired_bootstrap(recall, y, np.zeros(4), y)
+    assert (result.difference, result.low, result.high) == (1, 1, 1)
     with pytest.raises(ValueError, match="undefined in all draws"):
         paired_bootstrap(recall, np.zeros(4), y, y)
 
 
 @pytest.mark.parametrize(
-    ("rows", "groups", "why"),
+    ("rows", "groups", "message"),
     [
-        ((0, 0), None, "same rows"),
-        ((3, 2), None, "same rows"),
-        ((3, 3), [1, 1], "same rows"),
-        ((2, 2), [1, 1], "2 groups"),
+        ((0, 0), None, "the same length"),
+        ((3, 2), None, "the same length"),
+        ((3, 3), [1, 1], "the same length"),
+        ((2, 2), [1, 1], "two distinct values or more"),
     ],
 )
-def test_what_cannot_be_drawn_from(rows: tuple[int, int], groups: list[int] | None, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_bootstrap_refuses_invalid_rows(rows: tuple[int, int], groups: list[int] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         paired_bootstrap(accuracy, np.zeros(rows[0]), np.zeros(rows[0]), np.zeros(rows[1]), groups=groups)

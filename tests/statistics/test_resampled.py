@@ -1,4 +1,4 @@
-"""The corrected t-test against a published example, SciPy, and what it must hold."""
+"""The corrected resampled t-test against a published example, SciPy, and its bounds."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ differences = arrays(np.float64, st.integers(2, 30), elements=st.floats(-1, 1))
 ratios = st.floats(0.01, 1)
 
 
-def test_it_is_scikit_learns_published_example() -> None:
-    found = corrected_t(np.repeat([*MOONS], [*MOONS.values()]) / 100, 10 / 90, 0.01)
-    assert found.mean == pytest.approx(0.01)
-    assert found.p / 2 == pytest.approx(0.227, abs=5e-4)  # corrected t-value 0.750, of one side
-    assert (found.low, found.high) == pytest.approx((-0.016445, 0.036445), abs=5e-7)
-    assert (found.worse, found.equal, found.better) == pytest.approx((0.068, 0.432, 0.500), abs=6e-4)
+def test_corrected_t_equals_example_of_scikit_learn() -> None:
+    result = corrected_t(np.repeat([*MOONS], [*MOONS.values()]) / 100, 10 / 90, 0.01)
+    assert result.mean == pytest.approx(0.01)
+    assert result.p / 2 == pytest.approx(0.227, abs=5e-4)  # corrected t-value 0.750, of one side
+    assert (result.low, result.high) == pytest.approx((-0.016445, 0.036445), abs=5e-7)
+    assert (result.worse, result.equal, result.better) == pytest.approx((0.068, 0.432, 0.500), abs=6e-4)
     none = corrected_t(np.repeat([*MOONS], [*MOONS.values()]) / 100, 10 / 90)
     assert none.better == pytest.approx(0.773, abs=5e-4)
     assert none.equal == 0
 
 
-def test_it_is_scipys_t_with_the_published_variance() -> None:
+def test_corrected_t_equals_scipy_t_with_published_variance() -> None:
     x = np.random.default_rng(0).normal(0.02, 0.03, 25)
-    found = corrected_t(x, 1 / 4, 0.01)
+    result = corrected_t(x, 1 / 4, 0.01)
     posterior = stats.t(24, x.mean(), np.sqrt(x.var(ddof=1) * (1 / 25 + 1 / 4)))
-    assert (found.low, found.high) == pytest.approx(posterior.interval(0.95))
-    assert found.p == pytest.approx(2 * posterior.cdf(0))
-    assert (found.worse, found.better) == pytest.approx((posterior.cdf(-0.01), posterior.sf(0.01)))
-    assert corrected_interval(x, 1 / 4) == pytest.approx((found.mean, found.low, found.high))
+    assert (result.low, result.high) == pytest.approx(posterior.interval(0.95))
+    assert result.p == pytest.approx(2 * posterior.cdf(0))
+    assert (result.worse, result.better) == pytest.approx((posterior.cdf(-0.01), posterior.sf(0.01)))
+    assert corrected_interval(x, 1 / 4) == pytest.approx((result.mean, result.low, result.high))
 
 
-def test_repeats_of_the_same_folds_are_one_cross_validation() -> None:
+def test_repeats_of_the_same_folds_equal_one_cross_validation() -> None:
     once = np.array([0.01, 0.03, -0.02, 0.04, 0.02])
     again = np.tile(once, 4)
-    found = corrected_t(again, 1 / 4, repeats=4)
-    assert (found.high - found.mean) / stats.t.ppf(0.975, 19) == pytest.approx(
+    result = corrected_t(again, 1 / 4, repeats=4)
+    assert (result.high - result.mean) / stats.t.ppf(0.975, 19) == pytest.approx(
         again.std(ddof=1) * np.sqrt(1 / 5 + 1 / 4)
     )
 
 
-def test_what_repeats_average_out_is_taken_off() -> None:
+def test_variance_between_repeats_is_subtracted() -> None:
     x = np.random.default_rng(1).normal(0, 0.03, (5, 5)) + np.array([[-1], [1], [0], [2], [-2]]) * 0.005
     between = x.mean(axis=1).var(ddof=1)
     variance = x.var(ddof=1) * (1 / 5 + 1 / 4) - 0.8 * between
-    found = corrected_t(x.ravel(), 1 / 4, repeats=5)
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 24) * np.sqrt(variance))
-    assert corrected_interval(x.ravel(), 1 / 4, repeats=5)[2] == pytest.approx(found.high)
+    result = corrected_t(x.ravel(), 1 / 4, repeats=5)
+    assert result.high - result.mean == pytest.approx(stats.t.ppf(0.975, 24) * np.sqrt(variance))
+    assert corrected_interval(x.ravel(), 1 / 4, repeats=5)[2] == pytest.approx(result.high)
 
 
 @QUICK
 @given(differences, ratios, st.floats(0, 0.5))
-def test_properties(x: np.ndarray, ratio: float, margin: float) -> None:
-    found = corrected_t(x, ratio, margin)
-    assert found.low <= found.mean <= found.high
-    assert min(found.worse, found.equal, found.better) >= 0
-    assert found.worse + found.equal + found.better == pytest.approx(1)
-    assert 0 <= found.p <= 1
+def test_interval_and_posterior_are_consistent(x: np.ndarray, ratio: float, margin: float) -> None:
+    result = corrected_t(x, ratio, margin)
+    assert result.low <= result.mean <= result.high
+    assert min(result.worse, result.equal, result.better) >= 0
+    assert result.worse + result.equal + result.better == pytest.approx(1)
+    assert 0 <= result.p <= 1
     turned = corrected_t(-x, ratio, margin)
-    assert (turned.mean, turned.p) == pytest.approx((-found.mean, found.p))
-    assert (turned.worse, turned.better) == pytest.approx((found.better, found.worse))
+    assert (turned.mean, turned.p) == pytest.approx((-result.mean, result.p))
+    assert (turned.worse, turned.better) == pytest.approx((result.better, result.worse))
 
 
 @QUICK
 @given(differences, ratios)
-def test_it_never_finds_more_than_the_plain_t_test(x: np.ndarray, ratio: float) -> None:
+def test_corrected_p_is_never_below_the_plain_t_test(x: np.ndarray, ratio: float) -> None:
     if np.ptp(x) > 1e-9:
         assert corrected_t(x, ratio).p >= stats.ttest_1samp(x, 0).pvalue - 1e-12
     else:
@@ -83,7 +83,7 @@ def test_it_never_finds_more_than_the_plain_t_test(x: np.ndarray, ratio: float) 
 
 @QUICK
 @given(arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(2, 5)), elements=st.floats(-1, 1)), ratios)
-def test_repeats_never_find_more_than_the_published_test(x: np.ndarray, ratio: float) -> None:
+def test_p_with_repeats_is_never_below_the_published_test(x: np.ndarray, ratio: float) -> None:
     assert corrected_t(x.ravel(), ratio, repeats=len(x)).p >= corrected_t(x.ravel(), ratio).p - 1e-12
 
 
@@ -91,27 +91,29 @@ def test_repeats_never_find_more_than_the_published_test(x: np.ndarray, ratio: f
     ("value", "expected"),
     [(0.0, (1, 0, 1, 0)), (0.01, (0, 0, 1, 0)), (0.02, (0, 0, 0, 1)), (-0.02, (0, 1, 0, 0))],
 )
-def test_equal_differences(value: float, expected: tuple[float, ...]) -> None:
-    found = corrected_t([value] * 7, 0.25, 0.01)
-    assert (found.low, found.mean, found.high) == (value,) * 3
-    assert (found.p, found.worse, found.equal, found.better) == expected
+def test_equal_differences_have_no_spread(value: float, expected: tuple[float, ...]) -> None:
+    result = corrected_t([value] * 7, 0.25, 0.01)
+    assert (result.low, result.mean, result.high) == (value,) * 3
+    assert (result.p, result.worse, result.equal, result.better) == expected
     assert corrected_interval([value] * 7, 0.25) == (value,) * 3
 
 
 @pytest.mark.parametrize(
-    ("values", "ratio", "margin", "repeats", "why"),
+    ("values", "ratio", "margin", "repeats", "message"),
     [
-        ([0.1], 0.25, 0, 1, "2 resamples at least"),
-        ([], 0.25, 0, 1, "2 resamples at least"),
+        ([0.1], 0.25, 0, 1, "length >= 2"),
+        ([], 0.25, 0, 1, "length >= 2"),
         ([[0.1, 0.2]], 0.25, 0, 1, "shape"),
-        ([0.1, np.nan], 0.25, 0, 1, "resample 1 is not finite"),
+        ([0.1, np.nan], 0.25, 0, 1, "values must be finite, got nan for resample 1"),
         ([0.1, 0.2], 0, 0, 1, "ratio"),
         ([0.1, 0.2], np.inf, 0, 1, "ratio"),
-        ([0.1, 0.2], 0.25, -1, 1, "margin must be 0 or more"),
-        ([0.1, 0.2, 0.3], 0.25, 0, 2, "3 resamples are not 2 repeats"),
-        ([0.1, 0.2, 0.3], 0.25, 0, 0, "not 0 repeats"),
+        ([0.1, 0.2], 0.25, -1, 1, "margin must be >= 0, got -1"),
+        ([0.1, 0.2, 0.3], 0.25, 0, 2, "multiple of repeats=2, got 3"),
+        ([0.1, 0.2, 0.3], 0.25, 0, 0, "multiple of repeats=0"),
     ],
 )
-def test_what_cannot_be_tested(values: list[float], ratio: float, margin: float, repeats: int, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_invalid_arguments_are_refused(
+    values: list[float], ratio: float, margin: float, repeats: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         corrected_t(values, ratio, margin, repeats=repeats)
