@@ -1,14 +1,14 @@
-"""Learn from a folder of class folders, LABELLED, and classify the photos of another, NEW.
+"""Fit a classifier on the photos in LABELLED, a folder with one folder per class, and classify the photos in NEW.
 
     python pipelines/classify_folder.py labelled_photos new_photos --to classified
 
-Into --to go the vectors of both folders, the head, confusion.png (of rows that it was not fitted on) and
-predictions.csv: one row a new photo, those that failed included. The photos themselves are only read. Run it again
-when photos came, went or changed, or with another NEW: only photos not seen before are embedded, and the head is
-fitted again only where the labelled ones have changed.
+--to gets the vectors of both folders, the head, confusion.png (of photos that the head was not fitted on) and
+predictions.csv with one row per new photo, failed ones included. The photos are only read. Run it again after photos
+were added, removed or changed, or with another NEW: it embeds only new photos, and fits the head again only if the
+labelled photos changed.
 
-Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage (a folder is missing, there are no labels); 1
-anything else.
+Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage (a folder or the labels are missing); 1 any other
+error.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ def parse_arguments() -> argparse.Namespace:
     text, _, epilog = (__doc__ or "").partition("\n\n")
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=text, epilog=epilog, formatter_class=as_written)
-    parser.add_argument("labelled", help="photos in folders named by their class; or any source with labels")
+    parser.add_argument("labelled", help="photos in one folder per class, or any other source with labels")
     parser.add_argument("new", help="photos to classify: a folder, or any other source")
     parser.add_argument("--to", type=Path, default=Path("classified"), metavar="FOLDER", help="default: classified")
     parser.add_argument("--head", default="logreg", help="logreg (default), ridge, lda, centroid or knn")
-    parser.add_argument("--backbone", help="by default embedpipe's own default")
+    parser.add_argument("--backbone", help="default: that of `embedpipe embed`")
     arguments = parser.parse_args()
     for source in (arguments.labelled, arguments.new):
         if arguments.to.resolve().is_relative_to(Path(source).resolve()):
-            parser.error(f"--to {arguments.to} lies in {source}: its pictures would be taken for photos")
+            parser.error(f"--to must not be inside {source}, got {arguments.to}: its pictures would count as photos")
     return arguments
 
 
 def embed_source(source: str, name: str, arguments: argparse.Namespace) -> embedpipe.FeatureStore:
-    """Bring the store of a source in line with what is there now, and say what failed; each source has its own."""
+    """Update the store of a source, one store per source, and print the failures."""
     place = source if "://" in source else Path(source).absolute()
     options = {"backbone": arguments.backbone} if arguments.backbone else {}
     to = arguments.to / f"{name}-{zlib.crc32(os.fsencode(place)):08x}.features"
-    # Forced, as all that pruning can lose here is the time to embed again.
+    # force: pruning many rows by mistake costs only the time to embed them again.
     store = embedpipe.embed(source, to=to, prune=True, force=True, **options)
     failed = store.failures()
     run = store.summary
-    counts = f"{run.embedded:,} embedded, {run.reused:,} reused, {run.pruned:,} gone, {run.failed:,} failed"
+    counts = f"{run.embedded:,} embedded, {run.reused:,} reused, {run.pruned:,} removed, {run.failed:,} failed"
     print(f"{name} photos of {source}: {counts}")
     for row in failed.slice(0, FAILURES_SHOWN).to_pylist():
         print(f"  failed: {row['id']}: {row['message']}", file=sys.stderr)
@@ -69,7 +69,7 @@ def embed_source(source: str, name: str, arguments: argparse.Namespace) -> embed
 
 
 def current_head(folder: Path, name: str, store: embedpipe.FeatureStore) -> embedpipe.Head | None:
-    """Return the saved head, if it is of that name and was fitted on the store as it is."""
+    """Return the saved head if it has this name and was fitted on this version of the store."""
     try:
         head = embedpipe.load_head(folder)
     except embedpipe.EmbedpipeError:
@@ -78,42 +78,42 @@ def current_head(folder: Path, name: str, store: embedpipe.FeatureStore) -> embe
 
 
 def fit_head(store: embedpipe.FeatureStore, name: str, to: Path) -> embedpipe.Head:
-    """Fit and save a head; measured with fewer folds where a class has fewer photos."""
+    """Fit and save a head. If a class has fewer than five photos, fewer folds measure it."""
     labels = store.to_arrow(["label"])["label"] if "label" in store.data_columns else pa.array([], pa.string())
     fewest = min((pair["counts"] for pair in pc.value_counts(labels.drop_null()).to_pylist()), default=0)
     folds = min(FOLDS, fewest) if fewest > 1 else 0
     if 0 < folds < FOLDS:
-        print(f"measuring with {folds} folds, as the smallest class has {fewest} photos")
+        print(f"measuring with {folds} folds: the smallest class has {fewest} photos")
     return embedpipe.fit(store, name, to=to, task="classification", folds=folds)
 
 
-def print_figures(head: embedpipe.Head) -> None:
-    """Print what the head is worth on rows it was not fitted on, beside always saying the commonest class."""
+def print_metrics(head: embedpipe.Head) -> None:
+    """Print the metrics on photos that the head was not fitted on, beside always predicting the commonest class."""
 
     def cell(values: list[float]) -> str:
         return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
     report = head.report
-    left_out = "".join(f"; left out: {count:,} {why}" for why, count in report.left_out.items())
+    left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in report.left_out.items())
     print(f"\n{head.name}, fitted on {report.rows:,} photos of {len(head.classes)} classes{left_out}")
     if not report.metrics:
-        print("  not measured, as a class has a single photo: add more to know what the predictions are worth")
+        print("  not measured: a class has a single photo; add photos to measure the head")
         return
     print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'commonest class':>18}")
     for name, values in report.metrics.items():
         print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>18}")
 
 
-def add_margins(found: pa.Table, head: embedpipe.Head) -> pa.Table:
-    """Append the class that comes second and how far behind it is, in probability or in the head's own score."""
-    columns = [name for name in found.column_names if name.startswith(("probability_", "score_"))]
-    scores = np.column_stack([np.zeros(len(found)), *(found[name].to_numpy() for name in columns)])
-    scores = scores[:, -len(head.classes) :]  # the one score of two classes is the second's lead on the first
+def add_margins(predicted: pa.Table, head: embedpipe.Head) -> pa.Table:
+    """Append the second most likely class, and its distance from the first in probability or score."""
+    columns = [name for name in predicted.column_names if name.startswith(("probability_", "score_"))]
+    scores = np.column_stack([np.zeros(len(predicted)), *(predicted[name].to_numpy() for name in columns)])
+    scores = scores[:, -len(head.classes) :]  # two classes have one score, that of the second against the first
     ranked = np.sort(scores, axis=1)
     second = head.classes[np.argsort(scores, axis=1)[:, -2]]
-    failed = np.asarray(found["error"].is_valid())
-    found = found.append_column("second", pa.array(second, mask=failed))
-    return found.append_column("margin", pa.array(ranked[:, -1] - ranked[:, -2], mask=failed))
+    failed = np.asarray(predicted["error"].is_valid())
+    predicted = predicted.append_column("second", pa.array(second, mask=failed))
+    return predicted.append_column("margin", pa.array(ranked[:, -1] - ranked[:, -2], mask=failed))
 
 
 def main() -> int:
@@ -122,21 +122,22 @@ def main() -> int:
     to = arguments.to
     labelled = embed_source(arguments.labelled, "labelled", arguments)
     head = current_head(to / "head", arguments.head, labelled) or fit_head(labelled, arguments.head, to / "head")
-    print_figures(head)
+    print_metrics(head)
     if confusion := head.report.confusion:
-        about = {"title": f"{head.name}: {Path(arguments.labelled).name}", "subtitle": head.report.protocol}
-        draw_confusion(confusion, head.report.classes, to / "confusion.png", **about)
+        titles = {"title": f"{head.name}: {Path(arguments.labelled).name}", "subtitle": head.report.protocol}
+        draw_confusion(confusion, head.report.classes, to / "confusion.png", **titles)
     print()
     new = embed_source(arguments.new, "new", arguments)
-    found = head.predict(new)
-    good = found.filter(found["error"].is_null())
+    predicted = head.predict(new)
+    good = predicted.filter(predicted["error"].is_null())
     if good.num_rows:
-        found = add_margins(found, head)
-        print("\nlook at these first, the least certain:")
-        for row in found.filter(found["error"].is_null()).sort_by("margin").slice(0, UNCERTAIN_SHOWN).to_pylist():
+        predicted = add_margins(predicted, head)
+        good = predicted.filter(predicted["error"].is_null())
+        print("\nleast certain, check these first:")
+        for row in good.sort_by("margin").slice(0, UNCERTAIN_SHOWN).to_pylist():
             print(f"  {row['id']}: {row['label']}, or {row['second']} ({row['margin']:.3f} behind)")
-    csv.write_csv(found, to / "predictions.csv")
-    print(f"\n{good.num_rows:,} predicted, {found.num_rows - good.num_rows:,} failed: {to / 'predictions.csv'}")
+    csv.write_csv(predicted, to / "predictions.csv")
+    print(f"\n{good.num_rows:,} predicted, {predicted.num_rows - good.num_rows:,} failed: {to / 'predictions.csv'}")
     return SOME_FAILED if labelled.summary.failed or new.summary.failed else DONE
 
 

@@ -1,13 +1,12 @@
-"""Train a network on a SOURCE of many labelled photos, and use it, frozen, for a TARGET task with few labels.
+"""Fine-tune a backbone on many labelled SOURCE photos, and use it, frozen, for a TARGET task with few labels.
 
     python pipelines/develop_model.py --source catalogue_photos --target my_photos --per-class 10
 
-Both are folders with a folder for each class (or any other images with labels); the classes may be others. The backbone
-is trained on the source, and embeds the target's photos, as the plain backbone does. A head on each is fitted on the
-same few labelled photos, and measured on the same others: of the target's own test split, where it has one. Exact
-copies of either are left out of the source. With --weights none the plain backbone is random, and the developed one
-has learned from the source alone. In --to: stores, the developed backbone, result.json; run again, it does the rest.
-Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage (no such folder, too few photos); 1 anything else.
+Both are folders with one folder per class, or other images with labels; their classes may differ. The fine-tuned and
+the plain backbone both embed the target. A head on each is fitted on the same few labelled photos, and measured on the
+same other photos: those of the target's test split, if it has one. Photos that the target also has are left out of the
+source. --to gets the stores, the backbone and result.json; a second run continues. Exit codes: 0 done; 3 some photos
+failed; 2 bad usage (no such folder, too few photos); 1 any other error.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,38 +29,38 @@ SOME_FAILED, FAILURES_SHOWN = 3, 5
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True, help="many labelled photos, of a related task")
-    parser.add_argument("--target", required=True, help="the task that matters")
+    parser.add_argument("--source", required=True, help="many labelled photos of a related task")
+    parser.add_argument("--target", required=True, help="photos of the target task")
     parser.add_argument("--to", type=Path, default="developed-model", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0", help="default: %(default)s")
-    parser.add_argument("--weights", default="default", help="none: begin with random ones; default: published ones")
-    parser.add_argument("--photos", type=int, default=500, metavar="N", help="of the source (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=3, help="on the source (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="by default that of `embedpipe finetune`")
+    parser.add_argument("--weights", default="default", help="none: random weights; default: published weights")
+    parser.add_argument("--photos", type=int, default=500, metavar="N", help="source photos (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs on the source (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="default: that of `embedpipe finetune`")
     parser.add_argument("--per-class", type=int, default=10, metavar="N", help="labels a class (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=500, metavar="N", help="target photos (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of the training (default: 0)")
+    parser.add_argument("--test", type=int, default=500, metavar="N", help="test photos (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples and the training (default: 0)")
     near = {"type": lambda text: text if text == "off" else float(text), "default": 0.95}
     parser.add_argument("--near-duplicates", **near, help="as of `embedpipe evaluate` (default: %(default)s)")
     arguments = parser.parse_args()
-    if any(arguments.to.resolve().is_relative_to(Path(one).resolve()) for one in (arguments.source, arguments.target)):
-        parser.error(f"--to {arguments.to} lies in a folder of photos: its files would be taken for some")
+    if any(arguments.to.resolve().is_relative_to(Path(x).resolve()) for x in (arguments.source, arguments.target)):
+        parser.error(f"--to must not be inside a folder of photos, got {arguments.to}")
     if min(arguments.photos, arguments.per_class, arguments.test) < 1:
-        parser.error("--photos, --per-class and --test are 1 at least")
+        parser.error("--photos, --per-class and --test must be >= 1")
     return arguments
 
 
 def list_labelled(source: str) -> pa.Table:
-    """Return id, image (where it is), label and split of a source's labelled photos."""
+    """Return id, image (path), label and split of the labelled photos of a source."""
     table = open_source(source).table.select(["id", "uri", "label", "split"])
     table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["uri"])))
     if pc.count_distinct(table["label"]).as_py() < 2:
-        raise ValueError(f"{source} has no labelled photos of two classes: make a folder for each class")
+        raise ValueError(f"{source} must have labelled photos of two classes: make one folder per class")
     return table.rename_columns(["id", "image", "label", "split"])
 
 
 def draw(table: pa.Table, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``count`` of ``rows``, classes as even as can be; all, where there are fewer."""
+    """Return at most ``count`` of ``rows``, with the classes as even as possible."""
     labels, turn = np.asarray(table["label"])[rows], np.empty(len(rows))
     for label in np.unique(labels):
         turn[labels == label] = rng.permutation((labels == label).sum())
@@ -70,19 +68,19 @@ def draw(table: pa.Table, rows: np.ndarray, count: int, rng: np.random.Generator
 
 
 def draw_target(table: pa.Table, arguments: argparse.Namespace) -> pa.Table:
-    """Return the target's few labelled photos and those to measure on, told apart by ``split``."""
+    """Return the target's labelled photos to train on and to measure on, marked in the column ``split``."""
     rng, rows, classes = np.random.default_rng(arguments.seed), np.arange(len(table)), pc.unique(table["label"])
-    own = np.asarray(pc.fill_null(pc.equal(pc.utf8_lower(table["split"]), "test"), False))
-    few = draw(table, rows[~own], arguments.per_class * len(classes), rng)
-    test = draw(table, rows[own] if own.any() else np.setdiff1d(rows, few), arguments.test, rng)
+    in_test = np.asarray(pc.fill_null(pc.equal(pc.utf8_lower(table["split"]), "test"), False))
+    few = draw(table, rows[~in_test], arguments.per_class * len(classes), rng)
+    test = draw(table, rows[in_test] if in_test.any() else np.setdiff1d(rows, few), arguments.test, rng)
     if not len(test):
-        raise ValueError(f"no photo of {arguments.target} is left to measure on: lower --per-class")
+        raise ValueError(f"{arguments.target} has no photos left to measure on: lower --per-class")
     split = pa.array(["train"] * len(few) + ["test"] * len(test))
     return table.take(np.concatenate([few, test])).drop_columns("split").append_column("split", split)
 
 
 def embed_rows(table: pa.Table, to: Path, **backbone: str | None) -> embedpipe.FeatureStore:
-    """Embed what is new of these photos, drop what is gone, and say what failed."""
+    """Update the store of these photos, and print the failures."""
     store = embedpipe.embed(table, to, prune=True, force=True, **backbone)
     failed, run = store.failures().slice(0, FAILURES_SHOWN).to_pylist(), store.summary
     counts = f"{to}: {run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed"
@@ -91,39 +89,39 @@ def embed_rows(table: pa.Table, to: Path, **backbone: str | None) -> embedpipe.F
 
 
 def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.FineTuneResult:
-    """Train on the source, and say how that went."""
+    """Fine-tune on the source, and print the accuracies before and after."""
     name = arguments.backbone
     options = {option: getattr(arguments, option) for option in ("epochs", "learning_rate", "seed", "near_duplicates")}
     options["weights"] = name.removeprefix("checkpoint/") if name.startswith("checkpoint/") else "default"
-    options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # random ones have none to keep
+    options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # none: no statistics to keep
     found = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
     print(f"\ntrained on {found.train_rows:,} photos of the source for {found.seconds:,.0f} s on {found.device}")
-    test, kept = found.test, "" if found.best_epoch else ", the plain backbone"
-    print(f"  accuracy on {test.rows:,} others: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
-    print(f"  kept: epoch {found.best_epoch} of {len(found.epochs) - 1}{kept}")
+    test, kept = found.test, f"epoch {found.best_epoch} of {len(found.epochs) - 1}"
+    print(f"  accuracy on {test.rows:,} other photos: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
+    print(f"  kept: {kept}{'' if found.best_epoch else ', the plain backbone'}")
     return found
 
 
-def compare(stores: dict[str, embedpipe.FeatureStore], near: float | Literal["off"]) -> dict[str, object]:
-    """Print and return what a head on each backbone, plain and developed, is worth on the target's test photos."""
+def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dict[str, object]:
+    """Print and return the accuracy of a head on each backbone on the target's test photos."""
     found = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
     test = pc.count_distinct(found.predictions["id"]).as_py()
     print(f"\n{found.rows - test:,} labelled photos of {len(found.classes)} classes, {test:,} to measure on; accuracy:")
-    print(f"  {'always the commonest class':28}{found.baseline['accuracy']:7.1%}")
+    print(f"  {'commonest class':28}{found.baseline['accuracy']:7.1%}")
     for name, store in stores.items():
-        of = next(one for one in found.candidates if one.store == store.path).estimates["accuracy"]
+        of = next(each for each in found.candidates if each.store == store.path).estimates["accuracy"]
         print(f"  {f'head on {name} backbone':28}{of.value:7.1%}   ({of.low:.1%} to {of.high:.1%})")
-    second = found.candidates[1]  # held against the best, whichever that is
+    second = found.candidates[1]  # its difference is to the best, whichever that is
     gap, sign = second.difference.estimate, 1 if second.store == stores["developed"].path else -1
     low, gain, high = sorted(100 * sign * end for end in (gap.low, gap.value, gap.high))
     print(f"  {'developed less plain':28}{gain:+7.1f} points ({low:+.1f} to {high:+.1f}; paired, 95 %)")
-    wins = "the developed backbone" if low > 0 else "the plain backbone" if high < 0 else "neither, it may be chance"
-    print(f"which wins: {wins}; of these labelled photos: --seed draws others", *found.notes, sep="\n  note: ")
+    better = "the developed backbone" if low > 0 else "the plain backbone" if high < 0 else "neither (may be chance)"
+    print(f"better: {better}, with these labelled photos; --seed draws others", *found.notes, sep="\n  note: ")
     return {"gain": gain, "low": low, "high": high, "evaluation": found.to_dict()}
 
 
 def main() -> int:
-    """Embed the source, train on it, embed the target twice, compare, and return the exit code."""
+    """Embed the source, fine-tune on it, embed the target twice, compare, and return the exit code."""
     arguments = parse_arguments()
     to, plain = arguments.to, {"backbone": arguments.backbone, "weights": arguments.weights}
     photos = list_labelled(arguments.source)
@@ -133,10 +131,10 @@ def main() -> int:
     before = embed_rows(target, to / "target-plain.features", **plain)
     about, known = source.to_arrow(["id", "content_hash"]), before.to_arrow(["content_hash"])["content_hash"]
     if copies := about.filter(pc.is_in(about["content_hash"], value_set=known.combine_chunks()))["id"].to_pylist():
-        print(f"  left out of the source, as the target has them: {len(copies):,}")
+        print(f"  left out of the source, because the target has them: {len(copies):,}")
         source.remove(copies)
     found = develop(source, arguments)
-    arch = arguments.backbone if arguments.backbone.startswith("python:") else None  # no file names code
+    arch = arguments.backbone if arguments.backbone.startswith("python:") else None  # a checkpoint never names code
     after = embed_rows(target, to / "target-developed.features", backbone=f"checkpoint/{found.backbone}", arch=arch)
     compared = compare({"plain": before, "developed": after}, arguments.near_duplicates)
     (to / "result.json").write_text(json.dumps({"training": found.to_dict(), **compared}, indent=2), encoding="utf-8")

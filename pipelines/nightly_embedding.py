@@ -1,15 +1,14 @@
-"""A nightly job: embed what is new or changed in SOURCE, drop what is gone, tidy up, and report in JSON.
+"""A nightly job: embed new and changed items of SOURCE, remove deleted ones, tidy the store, and report in JSON.
 
     python pipelines/nightly_embedding.py /mnt/photos /data/photos.features --summary photos.json --lock
 
-Exit codes: 0 done; 3 done, but some rows failed; 2 bad usage (the source is missing, the store is another
-backbone's, pruning was refused); 1 anything else. The summary says the same, and why.
+Exit codes: 0 done; 3 done, but some rows failed; 2 bad usage (the source is missing, the store has another
+backbone, pruning was refused); 1 any other error. The summary holds the exit code and the reason.
 
-When last night's run is still going: two runs into one store never corrupt it nor double a row, as every
-commit is atomic and checked against the ids that are there; but both would embed what neither has committed
-yet. With --lock the later one does nothing instead, exits 0 and reports "already running". The lock is the
-operating system's, so a run that was killed leaves none behind. Vacuum spares everything younger than a week,
-what another run is writing included.
+Two runs into one store at the same time neither corrupt it nor duplicate a row: every commit is atomic and checked
+against the stored ids. But both embed the items that neither has committed yet. With --lock, the later run does
+nothing, exits with 0 and reports "already running". The operating system holds the lock, so that a killed run leaves
+none behind. Vacuum keeps all files younger than a week, including those that another run is writing.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from filelock import FileLock, Timeout
 import embedpipe
 
 DONE, CRASHED, SOME_FAILED = 0, 1, 3
-#: Small files slow readers down; with more than this many, they are merged.
+#: With more files than this, they are merged: many small files make reads slow.
 MANY_FILES = 16
 KEEP_HOURS = 7 * 24
 FAILURES_SHOWN = 20
@@ -46,17 +45,17 @@ def parse_arguments() -> argparse.Namespace:
         description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="folder, file list, table or tar shards; a path or URL")
-    parser.add_argument("store", help="the feature store's folder or URL; made on the first night")
-    parser.add_argument("--backbone", help="by default embedpipe's own default")
+    parser.add_argument("store", help="folder or URL of the feature store; created by the first run")
+    parser.add_argument("--backbone", help="default: that of `embedpipe embed`")
     on_or_off = argparse.BooleanOptionalAction
-    parser.add_argument("--prune", action=on_or_off, default=True, help="drop rows whose items are gone")
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the JSON there too, atomically")
-    parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run still goes")
+    parser.add_argument("--prune", action=on_or_off, default=True, help="remove rows whose items were deleted")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="also write the JSON to this file, atomically")
+    parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run is active")
     return parser.parse_args()
 
 
 def run_lock(store: str) -> FileLock:
-    """Return the lock of a store: beside its folder, or for a URL one of this machine."""
+    """Return the lock of a store: beside its folder, or in the temporary folder for a URL."""
     if "://" in store:
         name = hashlib.sha256(store.encode()).hexdigest()[:16]
         return FileLock(Path(tempfile.gettempdir()) / f"nightly-embedding-{name}.lock", timeout=0)
@@ -66,14 +65,14 @@ def run_lock(store: str) -> FileLock:
 
 
 def embed_and_tidy(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
-    """Bring the store up to date and return what was done."""
+    """Update and tidy the store, and return the counts."""
     options = {"backbone": arguments.backbone} if arguments.backbone else {}
     store = embedpipe.embed(arguments.source, to=arguments.store, prune=arguments.prune, **options)
     merged = store.compact() if len(store.table.files) > MANY_FILES else 0
     deleted = store.vacuum(older_than_hours=KEEP_HOURS)
     failed = [row for row in store.failures().to_pylist() if row["when"] >= started]
-    done = store.summary.to_dict()
-    counts = {name: done[name] for name in COUNTS}
+    summary = store.summary.to_dict()
+    counts = {name: summary[name] for name in COUNTS}
     return {
         "status": "some rows failed" if counts["failed"] else "done",
         "exit_code": SOME_FAILED if counts["failed"] else DONE,
@@ -81,15 +80,15 @@ def embed_and_tidy(arguments: argparse.Namespace, started: datetime) -> dict[str
         "failures": [{name: row[name] for name in FAILURE} for row in failed[:FAILURES_SHOWN]],
         "rows": len(store),
         "version": store.version,
-        "rate": round(done["rate"], 2),
+        "rate": round(summary["rate"], 2),
         "files_merged": merged,
         "files_deleted": len(deleted),
-        "notes": done["notes"],
+        "notes": summary["notes"],
     }
 
 
 def run(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
-    """Do the night's work, and return what to report whatever happens."""
+    """Run the job, and return the report; errors become part of it."""
     try:
         with run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
             return embed_and_tidy(arguments, started)
@@ -106,7 +105,7 @@ def run(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that readers see whole or not at all."""
+    """Write a file in one step, so that readers never see a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text)

@@ -1,4 +1,4 @@
-"""Defective or not: 2,624 electroluminescence photos of solar cells, one frozen network, one linear model.
+"""Find defective solar cells in 2,624 electroluminescence photos with a frozen network and a linear model.
 
 The photos and the experts' defect probabilities are PyPI's elpv-dataset
 (Buerhop-Lutz et al., EU PVSEC 2018; CC BY-NC-SA).
@@ -30,9 +30,9 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def find_photos() -> pa.Table:
-    """Return one row a photo: id, image (path), label, the experts' defect probability and the cell type.
+    """Return one row per photo: id, image (path), label, the experts' defect probability and the cell type.
 
-    Photos that the experts were in doubt about have no label.
+    Photos on which the experts were undecided have no label.
     """
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
@@ -52,16 +52,16 @@ def find_photos() -> pa.Table:
 
 
 def fit_or_load(store: embedpipe.FeatureStore, folder: Path) -> embedpipe.Head:
-    """Return the head that was fitted on this version of the store, fitting it if there is none."""
-    with contextlib.suppress(embedpipe.EmbedpipeError):  # none there, or of another version
+    """Return the saved head if it was fitted on this version of the store, else fit one."""
+    with contextlib.suppress(embedpipe.EmbedpipeError):  # there is no head
         head = embedpipe.load_head(folder)
         if head.is_of(store):
             return head
     return embedpipe.fit(store, "logreg", to=folder, progress=True)
 
 
-def figures(report: FitReport) -> Table:
-    """Lay out mean and standard deviation over the folds, beside always saying the commonest class."""
+def metrics_table(report: FitReport) -> Table:
+    """Return mean and standard deviation over the folds, beside always predicting the commonest class."""
     table = Table(title=f"Defective or not: {report.protocol}, {report.measured_rows:,} photos")
     for heading in ("", "logistic regression", "commonest class"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -71,38 +71,38 @@ def figures(report: FitReport) -> Table:
     return table
 
 
-def show_doubtful(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path) -> None:
-    """Predict the cells that the head was not fitted on, as the experts were in doubt about them."""
+def show_undecided(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path) -> None:
+    """Predict the cells on which the experts were undecided; the head was not fitted on these."""
     predicted = head.predict(store)
     rows = store.to_arrow(["id", "label", "defect_probability"])
     chance = predicted.column("probability_defective").to_numpy()
-    doubt = np.asarray(pc.is_null(rows.column("label")))
-    says = rows.column("defect_probability").to_numpy()
-    csv.write_csv(predicted.filter(pa.array(doubt)), to)
-    for share in np.unique(says[doubt]):
-        cells = doubt & (says == share)
+    undecided = np.asarray(pc.is_null(rows.column("label")))
+    by_experts = rows.column("defect_probability").to_numpy()
+    csv.write_csv(predicted.filter(pa.array(undecided)), to)
+    for probability in np.unique(by_experts[undecided]):
+        cells = undecided & (by_experts == probability)
         out.print(
-            f"   {int(cells.sum()):4} cells that the experts call defective with probability {share:.2f}: "
-            f"the head says {chance[cells].mean():.2f} on average, 'defective' for {(chance[cells] > 0.5).mean():.0%}"
+            f"   {int(cells.sum()):4} cells with the experts' probability {probability:.2f}: the head predicts "
+            f"{chance[cells].mean():.2f} on average, and calls {(chance[cells] > 0.5).mean():.0%} defective"
         )
-    out.print(f"   each one's prediction: {to}\n")
+    out.print(f"   all predictions: {to}\n")
 
 
 def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
-    """Draw a few defective cells with those that look most like them."""
+    """Draw a few defective cells with the cells that look most like them."""
     rows = store.to_arrow(["id", "label"])
     defective = rows.column("id").filter(pc.equal(rows.column("label"), "defective"))
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
     found = embedpipe.search(store, queries, k=8)
-    draw_neighbours(found, to, title="Defective cells, and those that look most like them")
-    near, all_ = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found.table, rows))
-    out.print(f"   {near:.0%} of their neighbours that have a label are defective too, {all_:.0%} of all cells: {to}\n")
+    draw_neighbours(found, to, title="Defective cells and their nearest neighbours")
+    near, overall = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found.table, rows))
+    out.print(f"   {near:.0%} of their labelled neighbours are defective, {overall:.0%} of all labelled cells: {to}\n")
 
 
 def main() -> None:
-    """Embed, fit, predict, search, draw, and say how to go on with other photos."""
+    """Embed, fit, predict, search, draw, and print the commands for other photos."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for all that is made")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for all results")
     output = parser.parse_args().output
     start = time.perf_counter()
 
@@ -114,19 +114,21 @@ def main() -> None:
     out.print(f"   {counts}, in {run.seconds:.1f} s ({store.spec.provider}/{store.spec.name} on {run.device})")
     out.print(f"   the store: {features}, {len(store):,} rows, version {store.version}\n")
 
-    out.print("[bold]2. Fit[/] a logistic regression on the stored features, and measure it")
+    out.print("[bold]2. Fit[/] a logistic regression on the stored vectors, and measure it")
     head = fit_or_load(store, output / "solar-cells.head")
-    out.print(figures(head.report))
+    out.print(metrics_table(head.report))
     draw_confusion(head.report.confusion, head.report.classes, output / "confusion.png", subtitle=head.report.protocol)
     left_out = sum(head.report.left_out.values())
-    out.print(f"   Probability 1 against 0; {left_out:,} photos that the experts were in doubt about are left out.")
-    out.print("   Mean and spread over the folds. Cells of one solar module may be on both sides of a split,")
-    out.print(f"   so expect somewhat less on modules never seen. {output / 'confusion.png'}\n")
+    out.print(f"   Probability 1 against 0; {left_out:,} photos on which the experts were undecided are left out.")
+    out.print(
+        "   Mean and standard deviation over the folds. Cells of one solar module may be in training and test rows,"
+    )
+    out.print(f"   so expect less on new modules. {output / 'confusion.png'}\n")
 
-    out.print("[bold]3. Predict[/] the cells in doubt, which the head has not seen")
-    show_doubtful(head, store, output / "predictions.csv")
+    out.print("[bold]3. Predict[/] the undecided cells, which the head was not fitted on")
+    show_undecided(head, store, output / "predictions.csv")
 
-    out.print("[bold]4. Search[/] for cells that look alike")
+    out.print("[bold]4. Search[/] for similar cells")
     show_similar(store, output / "similar.png")
 
     picture = output / "solar-cells.png"
@@ -135,7 +137,7 @@ def main() -> None:
     out.print(f"   {picture}\n")
 
     out.print(
-        f"Done in {time.perf_counter() - start:.0f} s. The same on your own folder, with a folder for each class:\n"
+        f"Done in {time.perf_counter() - start:.0f} s. The same for your own photos, with one folder per class:\n"
     )
     out.print("   .venv/bin/embedpipe embed PHOTOS --to my.features")
     out.print("   .venv/bin/embedpipe fit my.features --to my.head --picture confusion.png")

@@ -49,7 +49,7 @@ def test_again_does_only_what_is_needed(classify: Callable[..., Done], photos: P
         scores = sorted((row[f"score_{name}"], name) for name in ("cat", "dog", "owl"))
         assert (row["label"], row["second"]) == (scores[2][1], scores[1][1])
         assert row["margin"] == pytest.approx(scores[2][0] - scores[1][0])
-    [*_, after] = first.out.split("look at these first")
+    [*_, after] = first.out.split("check these first")
     shown = [line.split(":")[0].strip() for line in after.splitlines() if " behind)" in line]
     assert shown == [row["id"] for row in sorted(rows, key=lambda row: row["margin"])]
 
@@ -107,5 +107,5 @@ def test_bad_usage_is_exit_code_2_and_says_why(
     assert "label" in done.err
     done = classify(photos, new, new / "classified")
     assert done.code == 2
-    assert "would be taken for photos" in done.err
+    assert "would count as photos" in done.err
     assert not (new / "classified").exists()

@@ -69,7 +69,7 @@ def test_it_compares_both_backbones_on_the_same_photos(
     (source / "a" / "copy.png").write_bytes(copied.read_bytes())
     done = develop(source, target, to, *options, "--test", "40", "--photos", "99")
     assert done.code == 0, done.err
-    assert "left out of the source, as the target has them: 1" in done.out
+    assert "left out of the source, because the target has them: 1" in done.out
     assert "8 labelled photos of 2 classes, 32 to measure on" in done.out
     result = json.loads((to / "result.json").read_text())
     assert (
@@ -97,7 +97,7 @@ def test_the_targets_own_test_split_is_measured_on(develop: Callable[..., Done],
     done = develop(source, target, tmp_path / "to", "--backbone", TINY, "--epochs", "0")
     assert done.code == 0, done.err
     assert "kept: epoch 0 of 0, the plain backbone" in done.out
-    assert "which wins: neither" in done.out
+    assert "better: neither" in done.out
     rows = (
         embedpipe.FeatureStore(tmp_path / "to" / "target-plain.features").to_arrow(["id", "label", "split"]).to_pylist()
     )
@@ -119,11 +119,11 @@ def test_bad_usage_is_exit_code_2_and_says_why(
     develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path
 ) -> None:
     for one, other, to, options, message in (
-        (source / "a", target, tmp_path / "to", [], "no labelled photos of two classes"),
+        (source / "a", target, tmp_path / "to", [], "must have labelled photos of two classes"),
         (source, tmp_path / "nowhere", tmp_path / "to", [], "nowhere"),
         (source, target, tmp_path / "to", ["--per-class", "99"], "lower --per-class"),
-        (source, target, tmp_path / "to", ["--test", "0"], "1 at least"),
-        (source, target, target / "to", [], "lies in a folder of photos"),
+        (source, target, tmp_path / "to", ["--test", "0"], "must be >= 1"),
+        (source, target, target / "to", [], "--to must not be inside a folder of photos"),
     ):
         done = develop(one, other, to, "--backbone", TINY, *options)
         assert done.code == 2

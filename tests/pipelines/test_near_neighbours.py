@@ -92,7 +92,7 @@ def test_bad_usage_is_exit_code_2_and_says_why(search: Callable[..., Done], phot
     assert "has no id 'nothing.jpg'" in done.err
     done = search(photos, "--copies", "2", to=tmp_path / "neighbours")
     assert done.code == 2
-    assert "--copies 2.0 is no cosine" in done.err
+    assert "--copies must be a cosine in (0, 1], got 2.0" in done.err
     done = search(photos, to=photos / "neighbours")
     assert done.code == 2
-    assert "would be taken for photos" in done.err
+    assert "would count as photos" in done.err

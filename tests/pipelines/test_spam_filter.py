@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_rows(spam_filter: Callable[..., Done], mes
     assert report["recall"]["of"] == 20
     assert report["roc_auc"] == pytest.approx(roc_auc_score(label[test] == "spam", score[test]))
     assert report["messages"] == {"train": 240, "calibration": 80, "test": 80, "copy": 0}
-    assert f"{wrong / 60:.2%} of the ham is taken for spam" in done.out
+    assert f"false positives (ham called spam): {wrong / 60:.2%}" in done.out
 
 
 def test_new_messages_and_queries(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_new_messages_and_queries(spam_filter: Callable[..., Done], messages: Pa
     assert [row["decision"] for row in rows] == ["spam", "ham", ""]
     assert "the text is empty" in rows[2]["error"]
     assert "1 of 3 are spam" in done.out
-    shown = [line for line in done.out.splitlines() if line.startswith("like the query by")]
+    shown = [line for line in done.out.splitlines() if line.startswith("cosine ")]
     assert len(shown) == 5
-    assert shown[0] == f"like the query by 1.000: spam: {query[:100]!r}"
+    assert shown[0] == f"cosine 1.000 to the query: spam: {query[:100]!r}"
 
     first = (to / "threshold.json").read_bytes()
     again = spam_filter(messages, *options)
@@ -124,8 +124,8 @@ def test_bad_usage_is_said(spam_filter: Callable[..., Done], messages: Path, tmp
     base = (messages, "--to", tmp_path / "filter", "--backbone", GLOVE)
     done = spam_filter(*base, "--false-positives", "0.01")
     assert done.code == 1
-    assert "takes 99 ham messages" in done.err
-    assert "here are 60" in done.err
+    assert "needs 99 ham messages" in done.err
+    assert "got 60" in done.err
     done = spam_filter(*base, "--spam", "Spam")
     assert done.code == 1
     assert "'Spam'" in done.err
@@ -133,7 +133,7 @@ def test_bad_usage_is_said(spam_filter: Callable[..., Done], messages: Path, tmp
     for share in ("0", "1", "-0.1"):
         done = spam_filter(*base, f"--false-positives={share}")
         assert done.code == 2
-        assert "not between 0 and 1" in done.err
+        assert "must be between 0 and 1" in done.err
     for option in ("--label", "--text"):
         done = spam_filter(*base, option, "nowhere")
         assert done.code == 2
@@ -196,7 +196,7 @@ def test_shares_are_exact(script: dict[str, Any]) -> None:
     # In floats 0.29 * 100 is below 29.
     assert script["conformal_threshold"](np.arange(99.0), Fraction("0.29"))[0] == 99 - 29
     assert script["conformal_threshold"](np.arange(99.0), Fraction("0.01"))[0] == 98
-    with pytest.raises(embedpipe.EmbedpipeError, match="takes 99 ham messages"):
+    with pytest.raises(embedpipe.EmbedpipeError, match="needs 99 ham messages"):
         script["conformal_threshold"](np.arange(98.0), Fraction("0.01"))
 
 
