@@ -1,4 +1,4 @@
-"""HTML pages that hold all they show: they load nothing, run nothing, and can be sent by mail."""
+"""HTML pages as single files without scripts, which need no network."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SUFFIXES = (".html", ".htm")
 
 
 def check_page(to: str | Path) -> Path:
-    """Return a page's path; raise UsageError if its name does not end in .html, or it is a folder."""
+    """Return the path of a page; raise UsageError if it does not end in .html, or is a folder."""
     to = Path(to)
     if to.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{str(to)!r} is an HTML page, so its name must end in .html")
+        raise UsageError(f"the name of an HTML page must end in .html, got {str(to)!r}")
     if to.is_dir():
-        raise UsageError(f"{str(to)!r} is a folder: name a page in it, {str(to / 'page.html')!r}")
+        raise UsageError(f"an HTML page must be a file, and {str(to)!r} is a folder: write {str(to / 'page.html')!r}")
     return to
 
 
-def write_page(template: str, facts: Mapping[str, Any], to: Path) -> Path:
-    """Write a template with what it shows, whole or not at all."""
-    page = _environment().get_template(template).render(facts)
+def write_page(template: str, variables: Mapping[str, Any], to: Path) -> Path:
+    """Write a template with its variables, atomically."""
+    page = _environment().get_template(template).render(variables)
     with whole_file(to) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return to
@@ -57,9 +57,10 @@ def _environment() -> Environment:
     return environment
 
 
-def _tally(choices: list[Any]) -> str:
-    """Write what was chosen, and how often where it was not always the same."""
-    counted = Counter(wording.number(one) if isinstance(one, float) else str(one) for one in choices).most_common(4)
-    if len(counted) == 1:
-        return wording.clip(counted[0][0])
-    return ", ".join(f"{wording.clip(one)} ({count} of {len(choices)})" for one, count in counted)
+def _tally(values: list[Any]) -> str:
+    """Return the most frequent values of a hyperparameter, with counts if there is more than one."""
+    counts = Counter(wording.number(value) if isinstance(value, float) else str(value) for value in values)
+    common = counts.most_common(4)
+    if len(common) == 1:
+        return wording.clip(common[0][0])
+    return ", ".join(f"{wording.clip(text)} ({count} of {len(values)})" for text, count in common)

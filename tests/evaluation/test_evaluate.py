@@ -1,4 +1,4 @@
-"""`evaluate` on small made-up stores: what it says, that it adds up, and what it refuses."""
+"""`evaluate` on small made-up stores: results are consistent, and wrong arguments are refused."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from embedpipe.splits import load_splits
 from embedpipe.store.schema import vector_column
 
 NAMES = np.array(["cat", "dog", "owl", "rat"])
-#: Quick, and enough where nothing hangs on how often.
+#: Fewer folds, for tests that do not depend on their number.
 ONCE: dict[str, Any] = {"folds": 3, "repeats": 1, "progress": False}
 
 
 class Twin(GaussianNB):  # type: ignore[misc]
-    """What its parent is, under another name."""
+    """Equal to its parent class, with another name."""
 
 
 class Clueless(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Predicts the first class, and gives neither probabilities nor scores."""
+    """Predicts the first class, and has neither probabilities nor scores."""
 
     def fit(self, X: Any, y: Any) -> Self:
         self.classes_ = np.unique(y)
@@ -48,7 +48,7 @@ class Clueless(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Counting(NearestCentroid):  # type: ignore[misc]
-    """Leaves a mark in a file whenever it is fitted."""
+    """Appends to a file whenever it is fitted."""
 
     def __init__(self, marks: str) -> None:
         super().__init__()
@@ -69,90 +69,130 @@ def labelled(path: Path, rows: int = 60, spread: float = 1.0, classes: int = 3, 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A store that no test changes."""
+    """Return a store that no test changes."""
     return labelled(tmp_path_factory.mktemp("common") / "store", 61)
 
 
-def roles(rows: int) -> list[str]:
-    """Return a third of test rows, and of the others every fourth for validation."""
+def split_names(rows: int) -> list[str]:
+    """Return split names: a third of the rows is for test, and every fourth of the others for validation."""
     return ["test" if i % 9 < 3 else ("validation" if i % 4 == 0 else "train") for i in range(rows)]
 
 
-def adds_up(found: Evaluation) -> None:
-    """Hold the table of predictions against the figures, resample by resample."""
+def check_consistency(found: Evaluation) -> None:
+    """Compare the metrics with the table of predictions, resample by resample."""
     table = found.predictions
-    assert list(dict.fromkeys(table["candidate"].to_pylist())) == [one.name for one in found.candidates]
-    figure = {"accuracy": accuracy_score, "r2": r2_score}["accuracy" if found.classes else "r2"]
-    for one in found.candidates:
-        own = table.filter(pa.compute.equal(table["candidate"], one.name)).to_pylist()
-        for name, values in one.metrics.items():
-            assert one.estimates[name].value == pytest.approx(np.mean(values))
-            assert one.estimates[name].low <= one.estimates[name].value <= one.estimates[name].high
-        for number, value in enumerate(one.metrics["accuracy" if found.classes else "r2"]):
+    assert list(dict.fromkeys(table["candidate"].to_pylist())) == [each.name for each in found.candidates]
+    name, score = ("accuracy", accuracy_score) if found.classes else ("r2", r2_score)
+    for candidate in found.candidates:
+        own = table.filter(pa.compute.equal(table["candidate"], candidate.name)).to_pylist()
+        for metric, values in candidate.metrics.items():
+            estimate = candidate.estimates[metric]
+            assert estimate.value == pytest.approx(np.mean(values))
+            assert estimate.low <= estimate.value <= estimate.high
+        for number, value in enumerate(candidate.metrics[name]):
             rows = [row for row in own if row["resample"] == number]
             assert len({row["id"] for row in rows}) == len(rows)
-            assert value == pytest.approx(figure([row["actual"] for row in rows], [row["predicted"] for row in rows]))
-        assert len(own) == sum(row["resample"] < len(one.metrics[found.metric]) for row in own)
+            assert value == pytest.approx(score([row["actual"] for row in rows], [row["predicted"] for row in rows]))
+        assert len(own) == sum(row["resample"] < len(candidate.metrics[found.metric]) for row in own)
 
 
-def test_folds_add_up(store: FeatureStore) -> None:
-    found = evaluate(store, heads=["centroid", GaussianNB(), "knn"], repeats=2, progress=False)
-    assert (found.label, found.task, found.metric, found.higher_is_better) == (
-        "label",
-        "classification",
-        "accuracy",
-        True,
-    )
+@pytest.fixture(scope="module")
+def two_repeats(store: FeatureStore) -> Evaluation:
+    """Return an evaluation of three heads by 2 x 5 folds of 61 rows."""
+    return evaluate(store, heads=["centroid", GaussianNB(), "knn"], repeats=2, progress=False)
+
+
+def test_evaluation_names_its_settings(two_repeats: Evaluation) -> None:
+    found = two_repeats
+    assert (found.label, found.task, found.metric) == ("label", "classification", "accuracy")
+    assert found.higher_is_better
     assert found.resampling.startswith("2 x 5-fold stratified cross-validation")
+    assert (found.n_repeats, found.n_folds, found.n_resamples) == (2, 5, 10)
     assert (found.rows, found.classes, found.left_out) == (61, ["cat", "dog", "owl"], {})
-    assert {one.name for one in found.candidates} == {"centroid", "GaussianNB", "knn"}
-    adds_up(found)
-    assert found.predictions.num_rows == 3 * 2 * 61
     assert found.baseline["accuracy"] == pytest.approx(21 / 61, abs=0.02)
-    means = [one.estimates["accuracy"].value for one in found.candidates]
+
+
+def test_candidates_are_sorted_by_the_metric(two_repeats: Evaluation) -> None:
+    assert {candidate.name for candidate in two_repeats.candidates} == {"centroid", "GaussianNB", "knn"}
+    means = [candidate.estimates["accuracy"].value for candidate in two_repeats.candidates]
     assert means == sorted(means, reverse=True)
-    assert found.best is found.candidates[0]
-    assert found.best.difference is None
-    for one in found.candidates:
-        assert len(one.metrics["accuracy"]) == 10
-        assert np.sum(one.confusion) == 61  # one repeat
-        assert [row.rows for row in one.per_class] == [21, 20, 20]
-        assert [row.recall for row in one.per_class] == pytest.approx(np.diag(one.confusion) / np.sum(one.confusion, 1))
-        right = np.trace(one.confusion)
-        assert len(one.wrong) == (0 if one.calibrated is None else 61 - right)
-        assert [row.probability for row in one.wrong] == sorted((row.probability for row in one.wrong), reverse=True)
-        assert all(row.actual != row.predicted for row in one.wrong)
-        assert {curve.signal for curve in one.rejection} >= {"distance"}
-        assert all(
-            curve.coverage[-1] == 1 and curve.risk[-1] == pytest.approx(1 - right / 61) for curve in one.rejection
+    assert two_repeats.best is two_repeats.candidates[0]
+    assert two_repeats.best.difference is None
+
+
+def test_metrics_agree_with_the_table_of_predictions(two_repeats: Evaluation) -> None:
+    check_consistency(two_repeats)
+    assert two_repeats.predictions.num_rows == 3 * 2 * 61
+    assert all(len(candidate.metrics["accuracy"]) == 10 for candidate in two_repeats.candidates)
+
+
+def test_class_details_count_each_row_of_the_first_repeat_once(two_repeats: Evaluation) -> None:
+    for candidate in two_repeats.candidates:
+        confusion = np.array(candidate.confusion)
+        assert confusion.sum() == 61
+        assert [scores.rows for scores in candidate.per_class] == [21, 20, 20]
+        assert [scores.recall for scores in candidate.per_class] == pytest.approx(
+            confusion.diagonal() / confusion.sum(1)
         )
-        assert min(one.fit_seconds, one.predict_seconds, one.size_bytes) > 0
-        if one.difference is not None:
-            best = found.best.metrics["accuracy"]
-            assert one.difference.estimate.value == pytest.approx(np.mean(np.subtract(one.metrics["accuracy"], best)))
-            assert one.difference.worse + one.difference.equal + one.difference.better == pytest.approx(1)
-            assert one.difference.p <= one.difference.adjusted
-    probabilities = found.predictions["probabilities"]
-    assert probabilities.null_count == 2 * 61  # of the centroids
-    given = np.array(probabilities.drop_null().to_pylist())
-    assert given.shape == (2 * 2 * 61, 3)
-    np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
+        assert min(candidate.fit_seconds, candidate.predict_seconds, candidate.size_bytes) > 0
+
+
+def test_wrong_items_are_all_errors_and_the_most_confident_is_first(two_repeats: Evaluation) -> None:
+    for candidate in two_repeats.candidates:
+        errors = 0 if candidate.calibrated is None else 61 - np.trace(candidate.confusion)
+        assert len(candidate.wrong) == errors
+        probabilities = [item.probability for item in candidate.wrong]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert all(item.actual != item.predicted for item in candidate.wrong)
+
+
+def test_rejection_curves_end_at_the_error_rate_of_all_rows(two_repeats: Evaluation) -> None:
+    for candidate in two_repeats.candidates:
+        assert "distance" in {curve.signal for curve in candidate.rejection}
+        for curve in candidate.rejection:
+            assert curve.coverage[-1] == 1
+            assert curve.risk[-1] == pytest.approx(1 - np.trace(candidate.confusion) / 61)
+
+
+def test_differences_are_means_of_paired_differences(two_repeats: Evaluation) -> None:
+    best = two_repeats.best.metrics["accuracy"]
+    for candidate in two_repeats.candidates[1:]:
+        difference = candidate.difference
+        assert difference is not None
+        assert difference.estimate.value == pytest.approx(np.mean(np.subtract(candidate.metrics["accuracy"], best)))
+        assert difference.worse + difference.equal + difference.better == pytest.approx(1)
+        assert difference.p <= difference.adjusted
+
+
+def test_probabilities_are_null_for_heads_without(two_repeats: Evaluation) -> None:
+    probabilities = two_repeats.predictions["probabilities"]
+    assert probabilities.null_count == 2 * 61  # those of centroid
+    values = np.array(probabilities.drop_null().to_pylist())
+    assert values.shape == (2 * 2 * 61, 3)
+    np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss"])
-def test_a_split_column_is_measured_once(tmp_path: Path, metric: str) -> None:
-    store = labelled(tmp_path / "store", 90, 1.5, split=roles(90))
+def test_test_split_is_measured_once(tmp_path: Path, metric: str) -> None:
+    store = labelled(tmp_path / "store", 90, 1.5, split=split_names(90))
     found = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
     assert found.resampling.startswith("test split")
-    adds_up(found)
+    assert (found.n_repeats, found.n_folds) == (1, 1)
+    check_consistency(found)
     assert {*found.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(90) if i % 9 < 3}
-    assert found.metric == metric
-    assert found.higher_is_better == (metric != "log_loss")
-    first, second = (one.estimates[metric].value for one in found.candidates)
+    first, second = (candidate.estimates[metric].value for candidate in found.candidates)
     assert first <= second if metric == "log_loss" else first >= second
+
+
+@pytest.mark.parametrize(("metric", "test"), [("accuracy", "McNemar's exact test"), ("log_loss", "paired bootstrap")])
+def test_differences_on_a_test_split(tmp_path: Path, metric: str, test: str) -> None:
+    store = labelled(tmp_path / "store", 90, 1.5, split=split_names(90))
+    found = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
+    assert found.higher_is_better == (metric != "log_loss")
+    first, second = (candidate.estimates[metric].value for candidate in found.candidates)
     difference = found.candidates[1].difference
     assert difference is not None
-    assert difference.test == ("McNemar's exact test" if metric == "accuracy" else "paired bootstrap")
+    assert difference.test == test
     assert difference.estimate.value == pytest.approx(second - first)
     assert difference.estimate.low <= difference.estimate.value <= difference.estimate.high
     assert difference.worse + difference.equal + difference.better == pytest.approx(1)
@@ -160,15 +200,15 @@ def test_a_split_column_is_measured_once(tmp_path: Path, metric: str) -> None:
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_a_head_that_is_clearly_worse_is_found_so(tmp_path: Path, split: bool, metric: str) -> None:
-    store = labelled(tmp_path / "store", 90, 0.5, split=roles(90) if split else None)
+def test_clearly_worse_head_is_significantly_worse(tmp_path: Path, split: bool, metric: str) -> None:
+    store = labelled(tmp_path / "store", 90, 0.5, split=split_names(90) if split else None)
     found = evaluate(store, heads=[Clueless(), "centroid"], repeats=1, metric=metric, progress=False)
     assert [one.name for one in found.candidates] == ["centroid", "Clueless"]
     difference = found.candidates[1].difference
     assert difference is not None
     assert difference.verdict == "worse"
     assert difference.estimate.high < 0
-    assert difference.adjusted == difference.p < 0.01  # one test is corrected by nothing
+    assert difference.adjusted == difference.p < 0.01  # a single test is not corrected
     assert difference.worse > 0.99
     assert set(found.candidates[1].metrics) == {"accuracy", "balanced_accuracy", "macro_f1"}
     assert found.candidates[1].calibration is found.candidates[1].calibrated is None
@@ -180,19 +220,19 @@ def test_a_head_that_is_clearly_worse_is_found_so(tmp_path: Path, split: bool, m
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss", "brier"])
 @pytest.mark.parametrize("split", [False, True])
 def test_equal_heads_do_not_differ(tmp_path: Path, metric: str, split: bool) -> None:
-    store = labelled(tmp_path / "store", 60, 1.5, split=roles(60) if split else None)
+    store = labelled(tmp_path / "store", 60, 1.5, split=split_names(60) if split else None)
     found = evaluate(store, heads=[GaussianNB(), Twin()], metric=metric, **ONCE)
-    assert [one.name for one in found.candidates] == ["GaussianNB", "Twin"]  # as named
+    assert [one.name for one in found.candidates] == ["GaussianNB", "Twin"]  # ties keep the given order
     difference = found.candidates[1].difference
     assert difference is not None
     assert (difference.estimate.value, difference.p, difference.adjusted) == (0, 1, 1)
     assert difference.verdict in ("equivalent", "undecided")
-    if metric != "accuracy":  # so few rows leave an accuracy open, even where heads agree on all of them
+    if metric != "accuracy":  # few rows leave an accuracy uncertain, even if heads agree on all of them
         assert difference.estimate.low == difference.estimate.high == 0
         assert (difference.equal, difference.verdict) == (1, "equivalent")
 
 
-def test_the_margin_decides_what_is_equivalent(tmp_path: Path) -> None:
+def test_margin_decides_what_is_equivalent(tmp_path: Path) -> None:
     store = labelled(tmp_path / "store", 90, 1.2)
     heads = ["centroid", GaussianNB()]
     wide, none = (evaluate(store, heads=heads, margin=margin, **ONCE) for margin in (0.9, 0.0))
@@ -203,7 +243,7 @@ def test_the_margin_decides_what_is_equivalent(tmp_path: Path) -> None:
     assert wide.splits_id == none.splits_id
 
 
-def test_several_tests_are_corrected(store: FeatureStore) -> None:
+def test_p_values_are_corrected_for_all_pairs(store: FeatureStore) -> None:
     found = evaluate(store, heads=["centroid", "ridge", GaussianNB(), Clueless()], **ONCE)
     tests = [one.difference for one in found.candidates if one.difference]
     assert len(tests) == 3
@@ -211,37 +251,53 @@ def test_several_tests_are_corrected(store: FeatureStore) -> None:
     assert smallest.adjusted == pytest.approx(min(6 * smallest.p, 1))  # all pairs of four
 
 
-def test_numbers(tmp_path: Path) -> None:
+def store_of_numbers(path: Path) -> FeatureStore:
+    """Make a store whose label is a linear function of the first feature."""
     X, _ = clusters(60)
-    y = (2.0 * X[:, 0] + 100.5).tolist()
-    found = evaluate(make_store(tmp_path / "store", X, label=y), heads=["knn", Ridge()], **ONCE)
+    return make_store(path, X, label=(2.0 * X[:, 0] + 100.5).tolist())
+
+
+def test_regression_orders_candidates_by_r2(tmp_path: Path) -> None:
+    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], **ONCE)
     assert (found.task, found.metric, found.classes) == ("regression", "r2", [])
     assert found.resampling.startswith("3-fold cross-validation")
-    assert [one.name for one in found.candidates] == ["Ridge", "knn"]
+    assert [candidate.name for candidate in found.candidates] == ["Ridge", "knn"]
     assert list(found.best.metrics) == ["r2", "mae", "rmse"]
     assert found.best.estimates["r2"].value > 0.99
     assert found.baseline["r2"] < 0.05
-    adds_up(found)
+    check_consistency(found)
+
+
+def test_regression_has_no_class_details(tmp_path: Path) -> None:
+    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn"], **ONCE)
     assert "probabilities" not in found.predictions.column_names
-    of_classes = [found.best.per_class, found.best.confusion, found.best.wrong, found.best.rejection]
-    assert of_classes == [[], [], [], []]
-    by_error = evaluate(tmp_path / "store", heads=["knn", Ridge()], metric="mae", **ONCE)
-    assert not by_error.higher_is_better
-    assert by_error.best.name == "Ridge"
-    worse = by_error.candidates[1].difference
-    assert worse is not None
-    assert worse.estimate.value > 0
-    assert worse.verdict == "worse"
-    usual = evaluate(tmp_path / "store", **ONCE)
-    assert {one.name for one in usual.candidates} == {"ridge", "knn"}
-    # Whole numbers are classes unless one says otherwise.
-    counts = make_store(tmp_path / "counts", X, label=np.arange(60) % 3)
-    assert evaluate(counts, heads=["centroid"], **ONCE).classes == ["0", "1", "2"]
-    assert evaluate(counts, heads=["ridge"], task="regression", **ONCE).task == "regression"
+    best = found.best
+    assert [best.per_class, best.confusion, best.wrong, best.rejection] == [[], [], [], []]
+
+
+def test_regression_by_an_error_orders_candidates_ascending(tmp_path: Path) -> None:
+    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], metric="mae", **ONCE)
+    assert not found.higher_is_better
+    assert found.best.name == "Ridge"
+    difference = found.candidates[1].difference
+    assert difference is not None
+    assert difference.estimate.value > 0
+    assert difference.verdict == "worse"
+
+
+def test_default_heads_of_regression(tmp_path: Path) -> None:
+    found = evaluate(store_of_numbers(tmp_path / "store"), **ONCE)
+    assert {candidate.name for candidate in found.candidates} == {"ridge", "knn"}
+
+
+def test_whole_numbers_are_classes_by_default(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "counts", clusters(60)[0], label=np.arange(60) % 3)
+    assert evaluate(store, heads=["centroid"], **ONCE).classes == ["0", "1", "2"]
+    assert evaluate(store, heads=["ridge"], task="regression", **ONCE).task == "regression"
 
 
 def two_layers(path: Path, rows: int = 60) -> FeatureStore:
-    """Make a store whose first layer is noise, and whose second tells the classes."""
+    """Make a store whose first layer is noise, and whose second layer is informative."""
     X, y = clusters(rows, spread=0.5)
     spec = make_spec(4)
     store = FeatureStore.create(path, dataclasses.replace(spec, layers=(*spec.layers, LayerSpec("early", "avg", 8))))
@@ -269,7 +325,7 @@ def test_layers_are_compared_and_joined(tmp_path: Path) -> None:
     assert (both.best.layers, both.best.dim) == (("early", "features"), 12)
 
 
-def test_auto_picks_the_layer_that_tells_the_classes(tmp_path: Path) -> None:
+def test_auto_chooses_the_informative_layer(tmp_path: Path) -> None:
     store = two_layers(tmp_path / "store", 45)
     found = evaluate(store, heads=["auto", "centroid"], folds=2, repeats=1, progress=False)
     assert {one.name for one in found.candidates} == {"auto", "centroid on features", "centroid on early"}
@@ -277,12 +333,12 @@ def test_auto_picks_the_layer_that_tells_the_classes(tmp_path: Path) -> None:
     assert (auto.layers, auto.dim) == (("features", "early"), 12)
     assert auto.estimates["accuracy"].value > 0.9
     assert found.candidates[-1].name == "centroid on features"
-    assert auto.calibration is not None  # by itself
-    adds_up(found)
+    assert auto.calibration is not None  # auto has probabilities of its own
+    check_consistency(found)
     json.dumps(found.to_dict())
 
 
-def test_backbones_are_compared_on_the_rows_that_both_have(tmp_path: Path) -> None:
+def test_backbones_are_compared_on_common_rows(tmp_path: Path) -> None:
     X, y = clusters(60, spread=1.0)
     names = NAMES[y].tolist()
     first = make_store(tmp_path / "first", X, label=names)
@@ -300,15 +356,15 @@ def test_backbones_are_compared_on_the_rows_that_both_have(tmp_path: Path) -> No
     found = evaluate([first, second], heads=["centroid"], **ONCE)
     assert (found.rows, found.left_out) == (50, {f"not in {second.path}": 10})
     assert {one.name for one in found.candidates} == {"centroid of timm/made_up", "centroid of timm/other"}
-    # The vectors are the same, so were rows matched by id the figures are.
+    # The vectors are equal, so that the metrics are equal if rows are matched by id.
     a, b = found.candidates
     assert a.metrics == b.metrics
     assert a.confusion == b.confusion
-    adds_up(found)
+    check_consistency(found)
     assert {*found.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(10, 60)}
 
 
-def test_stores_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_stores_of_different_items_or_labels_are_refused(tmp_path: Path) -> None:
     store = labelled(tmp_path / "store")
     X, y = clusters(60)
     other = make_store(tmp_path / "other", X, "other", label=np.roll(NAMES[y], 1).tolist())
@@ -325,11 +381,11 @@ def test_stores_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         evaluate([], **ONCE)
 
 
-def test_estimators_of_the_users_own(store: FeatureStore) -> None:
+def test_scikit_learn_estimators_as_heads(store: FeatureStore) -> None:
     both = [GaussianNB(), GaussianNB(var_smoothing=1e3)]
     found = evaluate(store, heads=both, **ONCE)
     assert {one.name for one in found.candidates} == {"GaussianNB()", "GaussianNB(var_smoothing=1000.0)"}
-    assert not hasattr(both[0], "classes_")  # those given stay as they are
+    assert not hasattr(both[0], "classes_")  # estimators of the user are cloned
     with pytest.raises(UsageError, match=r"heads must be picklable, and Pipeline is not: replace lambdas"):
         evaluate(store, heads=[make_pipeline(FunctionTransformer(lambda x: x), GaussianNB())], **ONCE)
     with pytest.raises(UsageError, match="Ridge is not for classification"):
@@ -338,7 +394,7 @@ def test_estimators_of_the_users_own(store: FeatureStore) -> None:
         evaluate(store, heads=[GaussianNB], **ONCE)
 
 
-def test_groups_stay_on_one_side(tmp_path: Path) -> None:
+def test_groups_stay_in_one_fold(tmp_path: Path) -> None:
     patients = [f"patient {i // 4}" for i in range(60)]
     store = labelled(tmp_path / "store", patient=patients)
     found = evaluate(store, heads=["centroid"], group="patient", **ONCE)
@@ -351,7 +407,7 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     assert found.splits_id != evaluate(store, heads=["centroid"], **ONCE).splits_id
 
 
-def test_near_duplicates_are_reported_and_kept_together(tmp_path: Path) -> None:
+def test_near_duplicates_are_reported_and_stay_in_one_fold(tmp_path: Path) -> None:
     X, y = clusters(60, spread=1.0)
     X[30:40] = X[:10] + 1e-4
     store = make_store(tmp_path / "store", X, label=NAMES[y].tolist())
@@ -366,11 +422,11 @@ def test_near_duplicates_are_reported_and_kept_together(tmp_path: Path) -> None:
     assert any(fold[f"row-{i:03d}"] != fold[f"row-{i + 30:03d}"] for i in range(10))
 
 
-def test_splits_are_kept_in_a_file(store: FeatureStore, tmp_path: Path) -> None:
+def test_splits_are_saved_and_reused(store: FeatureStore, tmp_path: Path) -> None:
     file = tmp_path / "splits.parquet"
     first = evaluate(store, heads=["centroid"], splits=str(file), **ONCE)
     assert load_splits(file).identity == first.splits_id
-    # What is in the file counts, whatever else is asked for.
+    # The file decides, whatever folds and repeats are.
     again = evaluate(store, heads=[GaussianNB()], splits=str(file), folds=5, repeats=2, progress=False)
     assert (again.splits_id, again.resampling) == (first.splits_id, first.resampling)
     assert again.predictions.select(["resample", "id"]).equals(first.predictions.select(["resample", "id"]))
@@ -387,7 +443,7 @@ def test_splits_are_kept_in_a_file(store: FeatureStore, tmp_path: Path) -> None:
         evaluate(store, heads=["centroid"], splits=str(tmp_path / "none.parquet"), **ONCE)
 
 
-def test_a_rerun_is_the_same_and_fits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rerun_is_equal_and_fits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "cache"))
     store, marks = labelled(tmp_path / "store"), tmp_path / "marks"
     heads = [Counting(str(marks)), "knn"]
@@ -403,9 +459,9 @@ def test_a_rerun_is_the_same_and_fits_nothing(tmp_path: Path, monkeypatch: pytes
     assert once >= 3
     again = evaluate(tmp_path / "store", heads=heads, metric="accuracy", **ONCE)
     assert fits() == once
-    assert plain(again) == plain(first)  # times and sizes too: nothing was measured anew
+    assert plain(again) == plain(first)  # with times and sizes: nothing was measured again
     assert again.predictions.equals(first.predictions)
-    # Another metric or margin asks nothing new of heads; other splits do, and so does another version of the store.
+    # Another metric or margin needs no new fits; other splits and another version of the store do.
     evaluate(store, heads=heads, metric="macro_f1", margin=0.1, **ONCE)
     assert fits() == once
     evaluate(store, heads=heads, **{**ONCE, "folds": 4})
@@ -428,7 +484,7 @@ def test_a_rerun_is_the_same_and_fits_nothing(tmp_path: Path, monkeypatch: pytes
     assert plain(changed) != plain(first)
 
 
-def test_a_rare_class_is_left_out_and_said(tmp_path: Path) -> None:
+def test_rare_class_is_left_out_with_a_note(tmp_path: Path) -> None:
     X, y = clusters(60, 2)
     names = NAMES[y]
     names[:2] = "ant"
@@ -442,19 +498,19 @@ def test_a_rare_class_is_left_out_and_said(tmp_path: Path) -> None:
     assert not {"row-000", "row-001"} & {*found.predictions["id"].to_pylist()}
     assert np.shape(found.best.confusion) == (2, 2)
     assert "roc_auc" in found.best.metrics  # two classes are left
-    adds_up(found)
+    check_consistency(found)
 
 
-def test_yes_and_no_are_classes(tmp_path: Path) -> None:
+def test_booleans_are_classes(tmp_path: Path) -> None:
     X, y = clusters(60, 2)
     found = evaluate(make_store(tmp_path / "store", X, label=(y == 1).tolist()), heads="lda", metric="roc_auc", **ONCE)
     assert found.classes == ["False", "True"]
     assert found.best.estimates["roc_auc"].value > 0.9
     assert {*found.predictions["predicted"].to_pylist()} == {True, False}
-    adds_up(found)
+    check_consistency(found)
 
 
-def test_rows_without_a_label_are_left_out_and_said(tmp_path: Path) -> None:
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     X, y = clusters(60)
     names: list[str | None] = NAMES[y].tolist()
     names[4] = None
@@ -462,9 +518,9 @@ def test_rows_without_a_label_are_left_out_and_said(tmp_path: Path) -> None:
     assert (found.rows, found.left_out) == (59, {"without a label": 1})
 
 
-def test_a_class_of_the_test_split_alone_is_counted_wrong(tmp_path: Path) -> None:
+def test_class_of_test_rows_only_counts_as_wrong(tmp_path: Path) -> None:
     X, y = clusters(90)
-    names, split = NAMES[y], roles(90)
+    names, split = NAMES[y], split_names(90)
     names[0] = "ant"  # of a test row
     found = evaluate(
         make_store(tmp_path / "store", X, label=names.tolist(), split=split), heads=["lda"], progress=False
@@ -475,11 +531,11 @@ def test_a_class_of_the_test_split_alone_is_counted_wrong(tmp_path: Path) -> Non
     row = found.predictions.filter(pa.compute.equal(found.predictions["id"], "row-000")).to_pylist()[0]
     assert row["actual"] == "ant"
     assert row["probabilities"][0] == 0
-    adds_up(found)
+    check_consistency(found)
 
 
-def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
-    found = evaluate(labelled(tmp_path / "store", split=roles(60)), heads=["centroid"], label="split", **ONCE)
+def test_split_column_can_be_the_label(tmp_path: Path) -> None:
+    found = evaluate(labelled(tmp_path / "store", split=split_names(60)), heads=["centroid"], label="split", **ONCE)
     assert found.classes == ["test", "train", "validation"]
     assert "cross-validation" in found.resampling
 
@@ -512,18 +568,18 @@ def test_the_split_column_can_be_what_is_learned(tmp_path: Path) -> None:
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )
-def test_wrong_arguments(store: FeatureStore, options: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_refused(store: FeatureStore, options: dict[str, Any], message: str) -> None:
     with pytest.raises((UsageError, HeadError), match=message):
         evaluate(store, **{**ONCE, **options})
 
 
-def test_a_store_without_labels(tmp_path: Path) -> None:
+def test_store_without_labels_is_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", clusters(20)[0])
     with pytest.raises(TrainingDataError, match=r"no labels: set them from a table with `embedpipe label"):
         evaluate(store, **ONCE)
 
 
-def test_plain_data_and_a_frame(store: FeatureStore) -> None:
+def test_to_dict_and_to_frame(store: FeatureStore) -> None:
     found = evaluate(store, heads=["logreg", "ridge", "knn"], **ONCE)
     plain = found.to_dict()
     assert "predictions" not in plain

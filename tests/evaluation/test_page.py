@@ -270,7 +270,7 @@ def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
 
 
 def test_refuses_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"page\.pdf.*must end in \.html"):
+    with pytest.raises(UsageError, match=r"must end in \.html, got .*page\.pdf"):
         evaluation(["a"]).to_html(tmp_path / "page.pdf")
     with pytest.raises(UsageError, match="at least one candidate"):
         replace(evaluation(["a"]), candidates=[]).to_html(tmp_path / "page.html")

@@ -284,9 +284,9 @@ def test_many_cells_stay_small(tmp_path: Path) -> None:
 
 
 def test_refuses_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"page\.pdf.*must end in \.html"):
+    with pytest.raises(UsageError, match=r"must end in \.html, got .*page\.pdf"):
         write_benchmark(benchmark(), tmp_path / "page.pdf")
-    with pytest.raises(UsageError, match=r"page\.svg.*must end in \.png"):
+    with pytest.raises(UsageError, match=r"must end in \.png, got .*page\.svg"):
         draw_curves(benchmark(), tmp_path / "page.svg")
     nothing = replace(benchmark(), cells=[])
     with pytest.raises(UsageError, match="no cells"):

@@ -121,7 +121,7 @@ def test_page_that_cannot_be_written_does_not_stop_the_training(
 
 
 def test_invalid_pages_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"page\.pdf.*must end in \.html"):
+    with pytest.raises(UsageError, match=r"must end in \.html, got .*page\.pdf"):
         page_writer(tmp_path / "page.pdf", 1, "tuned")
     with pytest.raises(UsageError, match="needs at least one epoch"):
         write_training_page(tmp_path / "page.html", [], 1, "tuned")

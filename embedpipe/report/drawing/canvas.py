@@ -1,4 +1,4 @@
-"""What all pictures share: colours of ink and paper, text of any script, pixels as the unit, atomic writing."""
+"""Basics of all pictures: colours, text in any script, pixel coordinates, atomic writing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from embedpipe.errors import UsageError
 
 DPI = 100
 INK, FAINT, PALE, PAPER = "#22262B", "#6B7075", "#D9D9D4", "#FAFAF8"
-#: Installed ones of these are asked for letters that matplotlib's own DejaVu Sans lacks.
+#: Fonts that are used, if installed, for characters that DejaVu Sans lacks.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -49,16 +49,16 @@ FALLBACK_FONTS = (
 
 @cache
 def font_families() -> list[str]:
-    """Return DejaVu Sans and the fonts to fall back on that this machine has."""
+    """Return DejaVu Sans and the installed fallback fonts."""
     installed = set(get_font_names())
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
 
 def check_png(to: str | Path, what: str) -> Path:
-    """Return ``to`` as a path; raises UsageError where the name of the picture does not end in .png."""
+    """Return ``to`` as a path; raise UsageError if it does not end in .png."""
     to = Path(to)
     if to.suffix.lower() != ".png":
-        raise UsageError(f"to={str(to)!r}: {what} is a PNG file, so its name must end in .png")
+        raise UsageError(f"the name of {what} must end in .png, got {str(to)!r}")
     return to
 
 
@@ -69,7 +69,7 @@ def make_figure(width: int, height: int) -> Figure:
 
 def save_figure(figure: Figure, to: Path, metadata: Mapping[str, str] | None = None) -> Path:
     """Write a figure as a PNG file, atomically, folders on the way included."""
-    with whole_file(to) as part, _no_word_on_glyphs():
+    with whole_file(to) as part, _without_font_warnings():
         figure.savefig(part, format="png", metadata=dict(metadata or {}))
     return to
 
@@ -77,21 +77,21 @@ def save_figure(figure: Figure, to: Path, metadata: Mapping[str, str] | None = N
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Return the width in pixels of one line of text of a size in points."""
     font = FontProperties(family=font_families(), size=size, weight=weight)
-    with _no_word_on_glyphs():
+    with _without_font_warnings():
         width, _, _ = _measure().get_text_width_height_descent(text, font, ismath=False)
     return float(width)
 
 
 def fit_text(text: str, width: float, size: float, weight: str = "normal", *, middle: bool = False) -> str:
-    """Return one printable line that is at most ``width`` pixels wide, with … for what had to go.
+    """Return one printable line that is at most ``width`` pixels wide, shortened with … if necessary.
 
     Parameters
     ----------
     middle : bool
-        Take it from the middle, as for paths; else from the end.
+        Shorten in the middle, as for paths; otherwise at the end.
     """
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    # a letter is never narrower than a tenth of its size: of a very long text only so much need be measured
+    # No letter is narrower than a tenth of its size, which bounds the length that must be measured.
     most = min(len(text), math.ceil(10 * width / size))
     least = 0
     if most == len(text) and text_width(text, size, weight) <= width:
@@ -106,7 +106,7 @@ def fit_text(text: str, width: float, size: float, weight: str = "normal", *, mi
 
 
 def wrap_text(text: str, width: float, size: float, lines: int) -> list[str]:
-    """Return a text's first ``lines`` lines of at most ``width`` pixels; an ellipsis where it goes on."""
+    """Return the first ``lines`` lines of at most ``width`` pixels, with an ellipsis if the text is longer."""
     words = text.split()
     wrapped: list[str] = []
     while words and len(wrapped) < lines:
@@ -120,7 +120,7 @@ def wrap_text(text: str, width: float, size: float, lines: int) -> list[str]:
 
 
 class Sheet:
-    """A picture whose unit is the pixel, counted from its upper left corner to the right and down.
+    """A picture with pixel coordinates; the origin is the upper left corner.
 
     Parameters
     ----------
@@ -138,26 +138,26 @@ class Sheet:
         self.axes.autoscale(False)
 
     def write(self, x: float, y: float, text: str, size: float, colour: Any = INK, **options: Any) -> None:
-        """Write a text as it stands; ``y`` is its middle unless ``va`` says otherwise; ``options`` are matplotlib's."""
+        """Write a text without math; ``y`` is its middle unless ``va`` is given; ``options``: Matplotlib."""
         options = {"va": "center", "rotation_mode": "anchor", **options}
         self.axes.text(x, y, text, fontsize=size, color=colour, family=font_families(), parse_math=False, **options)
 
     def box(self, x: float, y: float, width: float, height: float, **options: Any) -> None:
-        """Draw a rectangle; a frame lies on its inside. ``options`` are matplotlib's."""
+        """Draw a rectangle with its frame inside; ``options`` are those of Matplotlib."""
         line = options.get("linewidth", 0) * DPI / 72
         corner, size = (x + line / 2, y + line / 2), (width - line, height - line)
         self.axes.add_patch(Rectangle(corner, *size, **{"linewidth": 0, "joinstyle": "miter", **options}))
 
     def grid(self, x: float, y: float, cell: int, count: int, colour: str) -> None:
-        """Draw the lines, one pixel wide, between the cells of a square of ``count`` rows and columns."""
+        """Draw lines of one pixel between the cells of a square of ``count`` rows and columns."""
         side = count * cell
         for step in range(cell, side, cell):
             self.box(x, y + step - 1, side, 1, facecolor=colour)
             self.box(x + step - 1, y, 1, side, facecolor=colour)
 
     def paste(self, x: float, y: float, width: float, height: float, picture: npt.NDArray[Any] | Image.Image) -> None:
-        """Draw a picture, RGB, stretched to a size; pixel for pixel where that is its own size."""
-        # as rectangles have it: what comes later lies above
+        """Draw an RGB picture, stretched to a size; pixel for pixel if that is its size."""
+        # The zorder of rectangles: later artists are drawn above earlier ones.
         image = AxesImage(self.axes, extent=(x, x + width, y + height, y), interpolation="nearest", origin="upper")
         image.set(data=np.asarray(picture), zorder=Rectangle.zorder)
         self.axes.add_artist(image)
@@ -169,7 +169,7 @@ class Sheet:
 
 @cache
 def _measure() -> Any:
-    renderer: Any = RendererAgg  # matplotlib gives it no types
+    renderer: Any = RendererAgg  # untyped in Matplotlib
     return renderer(DPI, DPI, DPI)
 
 
@@ -181,8 +181,8 @@ def _without_rest(text: str, kept: int, middle: bool) -> str:
 
 
 @contextmanager
-def _no_word_on_glyphs() -> Iterator[None]:
-    """A letter that no font has is drawn as a box, and there is no more to say; nor of a font that has no bold."""
+def _without_font_warnings() -> Iterator[None]:
+    """Silence warnings of missing glyphs, which are drawn as boxes, and of fonts without a bold variant."""
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
     fonts.setLevel(logging.ERROR)

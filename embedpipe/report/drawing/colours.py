@@ -1,4 +1,4 @@
-"""Labels to colours that people with colour-blindness can tell apart too."""
+"""Colours of labels, from a palette for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 
-#: Paul Tol's "vibrant" scheme, used twice: the second six classes have triangles for markers.
+#: Paul Tol's "vibrant" scheme, used twice: classes 7 to 12 have triangles as markers.
 PALETTE = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")
 MARKERS = ("o", "^")
 MAX_CLASSES = len(PALETTE) * len(MARKERS)
-#: A numeric label with more distinct values than this gets a colour bar.
+#: Largest number of distinct numbers that have legend entries; more have a colour bar.
 MAX_STEPS = 10
 PLAIN = "#3B6FA0"
 GREY = "#B4B4B0"
@@ -28,7 +28,7 @@ Colour = str | tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the legend."""
+    """One entry of the legend."""
 
     name: str
     count: int
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Colouring:
-    """How each row is drawn, and how the reader is told.
+    """Colour and marker of each row, and the legend.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class Colouring:
         Red, green, blue, opacity; 0..1.
     markers : str array (n,)
     named : bool array (n,)
-        False for rows without a label or of the classes lumped together: they are drawn below the others.
+        False for rows without a label and for rows of the classes under "other", which are drawn below all others.
     legend : tuple of Entry
     scale : matplotlib ScalarMappable, optional
-        For a colour bar.
+        Scale of the colour bar.
     """
 
     colours: npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class Colouring:
 
 
 def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
-    """Choose colours for ``count`` rows by their labels; None means that there are none."""
+    """Choose colours for ``count`` rows by their labels; None if there are no labels."""
     values = [None] * count if labels is None else [_clean(value) for value in labels.to_pylist()]
     known = [value for value in values if value is not None]
     if not known:
@@ -70,7 +70,7 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
     tail = (Entry("no label", missing, GREY),) if missing else ()
     counts = Counter(known)
     if numeric:
-        # without plasma's last yellow, which is too pale on white
+        # without the last part of plasma, a yellow that is too pale on white
         shades = colormaps["plasma"](np.linspace(0, 0.86, 256))
         cmap = LinearSegmentedColormap.from_list("embedpipe", shades)
         steps = sorted(counts)
@@ -84,7 +84,7 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
         }
         return _assemble(values, entries, GREY, (*entries.values(), *tail))
 
-    # ties go by name, so that a map of the same rows always looks the same
+    # Ties are ordered by name, so that the colours of the same rows are always the same.
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
     entries = {
         name: Entry(name, counts[name], PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE)])
@@ -96,7 +96,7 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
 
 
 def _clean(value: Any) -> Any:
-    """Return a number, a string, or None where there is no label."""
+    """Return a number, a string, or None for a missing label."""
     if value is None or value != value:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Numbers, durations, sizes and names in the words of a report."""
+"""Numbers, durations, sizes and names as text in reports."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ METRICS = {
 
 
 def metric_name(metric: str, higher_is_better: bool = True) -> str:
-    """Return a metric's name as people write it, and whether less of it is better."""
-    return METRICS.get(metric, metric.replace("_", " ")) + ("" if higher_is_better else " (less is better)")
+    """Return the usual name of a metric, with its direction if lower is better."""
+    return METRICS.get(metric, metric.replace("_", " ")) + ("" if higher_is_better else " (lower is better)")
 
 
 def number(value: float | None, like: float | None = None, *, sign: bool = False) -> str:
-    """Write a figure with three digits, or three decimals where that is more.
+    """Return a number with three significant digits, or three decimals if that is more.
 
     Parameters
     ----------
     value : float or None
     like : float, optional
-        The figure in whose precision to write: an interval's ends are written like its middle.
-    sign : bool
-        Write a plus, too.
+        Use the precision of this number: the ends of an interval are written like its middle.
+    sign : bool, default False
+        Add a plus sign to positive numbers.
     """
     if value is None or not math.isfinite(value):
         return "—"
@@ -41,14 +41,14 @@ def number(value: float | None, like: float | None = None, *, sign: bool = False
 
 
 def p_value(value: float) -> str:
-    """Write a p-value; one below a thousandth says no more than that."""
+    """Return a p-value with three decimals, or ``< 0.001``."""
     if not math.isfinite(value):
         return "—"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write a share in percent; one above 0 is never written as 0 %, nor one below 1 as 100 %."""
+    """Return a share in percent; shares above 0 are never rounded to 0 %, nor shares below 1 to 100 %."""
     if math.isnan(share):
         return "—"
     least = 10.0**-digits
@@ -60,7 +60,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
-    """Write a difference of shares in points, of which a hundred are the whole."""
+    """Return a difference of shares in percentage points."""
     if share is None or not math.isfinite(share):
         return "—"
     text = f"{100 * abs(share):.{digits}f}"
@@ -69,7 +69,7 @@ def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in a unit that suits them; nothing is said of 0, which was not measured."""
+    """Return seconds in a suitable unit; a dash for 0, which was not measured."""
     if seconds <= 0:
         return "—"
     if seconds < 1:
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Write bytes in a unit that suits them; nothing is said of 0, which was not measured."""
+    """Return bytes in a suitable unit; a dash for 0, which was not measured."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
@@ -89,7 +89,7 @@ def size(count: int) -> str:
 
 
 def clip(text: str, most: int = 80) -> str:
-    """Return a text of at most ``most`` letters; what had to go is taken from the middle."""
+    """Return a text of at most ``most`` characters, shortened in the middle."""
     if len(text) <= most:
         return text
     tail = (most - 1) // 2
@@ -97,5 +97,5 @@ def clip(text: str, most: int = 80) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a text with � for control characters and halves of characters, which no page may hold."""
+    """Return a text with � instead of control characters and surrogates, which HTML does not allow."""
     return "".join(letter if letter.isprintable() or letter in "\n\t \u200d\xa0" else "\ufffd" for letter in text)
