@@ -1,19 +1,21 @@
-"""Engines give torch's vectors, whatever the batch; one that does not is refused, and the reason said."""
+"""Engines return torch's vectors for any batch; an engine that does not is refused with the reason."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from tiny_transformer import save as save_text_model
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
 from embedpipe.backbones.engines import choice, saved_model
-from embedpipe.backbones.engines.choice import MANY, choose_engine, farthest
+from embedpipe.backbones.engines.choice import MANY, choose_engine, largest_distance
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
@@ -24,90 +26,116 @@ from embedpipe.errors import BackboneError
 CNN = BackboneOptions("timm/test_resnet", "none", layer=("layer2", "features"))
 
 
+@functools.cache
+def exported(layers=CNN.layer):
+    """Return the network of `CNN` with these layers in OpenVINO's format, exported once for all tests."""
+    trial = fresh(dataclasses.replace(CNN, layer=layers))._trial()
+    return convert(trial.embedder, trial.check)
+
+
+@functools.cache
+def exported_graph():
+    """Return the exported graph of `CNN`; folding batch-norms works on a copy of it."""
+    trial = fresh()._trial()
+    return export(trial.embedder, trial.check)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def export_once(monkeypatch):
+    """Let the choice of an engine for `CNN` use the exports that the tests share."""
+    monkeypatch.setattr(choice, "convert", lambda embedder, example: exported())
+    monkeypatch.setattr(choice, "export", lambda embedder, example: exported_graph())
+
+
 def fresh(options=CNN):
     return dataclasses.replace(load_with_options(options, "cpu"), engines={})
 
 
-def pictures(backbone, n):
+def images(backbone, n):
     return torch.from_numpy(
         np.random.default_rng(n).integers(0, 256, (n, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
     )
 
 
-def refuse(*args):
+def fail(*args):
     raise RuntimeError("not on this machine")
 
 
-def test_openvino_gives_torchs_vectors_for_any_number_of_images():
+def test_openvino_returns_torchs_vectors_for_any_number_of_images():
     backbone = fresh()
     trial = backbone._trial()
-    engine = OpenVinoEngine(convert(trial.embedder, trial.check), "fp32", 2, trial.image)
+    engine = OpenVinoEngine(exported(), "fp32", 2, trial.image)
     for n in (1, 3, 4, 9):
-        batches = [(pictures(backbone, n),), (pictures(backbone, 2),)]
+        batches = [(images(backbone, n),), (images(backbone, 2),)]
         by_torch = TorchEngine(trial.embedder, "fp32", backbone.device).run(batches)
         for expected, given in zip(by_torch, engine.run(batches), strict=True):
             assert [block.shape for block in given] == [block.shape for block in expected]
             assert [block.dtype for block in given] == [np.float32, np.float32]
-            assert farthest(expected, given) < 1e-4, n
+            assert largest_distance(expected, given) < 1e-4, n
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bf16", 5e-2), ("fp16", 1e-2)])
-def test_openvino_holds_the_declared_precision(precision, most):
+def test_openvino_keeps_to_the_declared_precision(export_once, precision, most):
     backbone = fresh(dataclasses.replace(CNN, precision=precision))
-    found = backbone.accelerated(MANY)
-    batch = pictures(backbone, 8)
+    accelerated = backbone.accelerated(MANY)
+    batch = images(backbone, 8)
     exact = fresh().forward(batch)
-    for name, vectors in found.forward(batch).items():
+    for name, vectors in accelerated.forward(batch).items():
         assert vectors.dtype == np.float32
-        assert farthest([exact[name]], [vectors]) < most
+        assert largest_distance([exact[name]], [vectors]) < most
 
 
-def test_folded_batch_norms_leave_the_vectors_as_they_are():
+def test_folding_batch_norms_keeps_the_vectors():
     backbone = fresh()
     trial = backbone._trial()
-    graph = export(trial.embedder, trial.check).module()
+    graph = exported_graph().module()
     assert fold_batch_norms(graph) == sum(isinstance(m, nn.BatchNorm2d) for m in backbone.network.module.modules())
     (expected,) = TorchEngine(trial.embedder, "fp32", backbone.device).run([trial.check])
     (given,) = TorchEngine(graph, "fp32", backbone.device).run([trial.check])
-    assert farthest(expected, given) < 1e-5
+    assert largest_distance(expected, given) < 1e-5
 
 
-def test_texts_of_any_length_and_number():
-    backbone = fresh(BackboneOptions(modality="text"))
+def test_openvino_returns_torchs_vectors_for_texts_of_any_length_and_number(tmp_path):
+    backbone = fresh(BackboneOptions(save_text_model(tmp_path / "bert", "bert")))
     trial = backbone._trial()
     engine = OpenVinoEngine(convert(trial.embedder, trial.check), "fp32", 2)
     expected = TorchEngine(trial.embedder, "fp32", backbone.device).run(trial.load)
-    for ours, theirs in zip(engine.run(trial.load), expected, strict=True):
-        assert farthest(theirs, ours) < 1e-4
+    for actual, exact in zip(engine.run(trial.load), expected, strict=True):
+        assert largest_distance(exact, actual) < 1e-4
 
 
-def test_an_engine_is_found_once_and_kept_on_disk(cache, monkeypatch):
+def test_chosen_engine_is_reused(export_once, monkeypatch):
+    monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
     backbone = fresh()
-    monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0 if "OpenVINO" in engine.name else 0.5)
-    found = backbone.accelerated(MANY)
-    assert found.engine_name.startswith("OpenVINO")
-    assert "3.0 times as fast as torch" in found.reason
-    assert backbone.accelerated(100).engine is found.engine
-    # Another process finds the exported network, and does not export again, however few items there are.
-    monkeypatch.setattr(choice, "convert", refuse)
+    accelerated = backbone.accelerated(MANY)
+    assert accelerated.engine_name.startswith("OpenVINO")
+    assert "3.0 times as fast as torch" in accelerated.engine_reason
+    assert backbone.accelerated(100).engine is accelerated.engine
+    assert accelerated.provenance["engine"] == accelerated.engine_name
+    assert accelerated.spec == backbone.spec
+
+
+def test_exported_network_is_read_from_disk_for_few_items_as_well(monkeypatch):
+    monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
+    backbone = fresh()
+    accelerated = backbone.accelerated(MANY)  # a real export
+    monkeypatch.setattr(choice, "convert", fail)
     again = fresh().accelerated(20)
-    assert again.engine_name == found.engine_name
+    assert again.engine_name == accelerated.engine_name
     np.testing.assert_allclose(
-        again.forward(pictures(backbone, 5))["embedding"],
-        backbone.forward(pictures(backbone, 5))["embedding"],
+        again.forward(images(backbone, 5))["embedding"],
+        backbone.forward(images(backbone, 5))["embedding"],
         rtol=1e-3,
     )
-    assert found.provenance["engine"] == found.engine_name
-    assert found.spec == backbone.spec
 
 
-def test_a_damaged_file_in_the_cache_is_made_again(cache):
+def test_damaged_file_in_the_cache_is_written_again(cache, export_once):
     backbone = fresh()
     backbone.accelerated(MANY)
     (file,) = cache.glob("engines/*/model.bin")
@@ -119,64 +147,61 @@ def test_a_damaged_file_in_the_cache_is_made_again(cache):
 
 
 @pytest.mark.parametrize("items", [50, MANY])
-def test_another_networks_vectors_are_refused_and_it_is_made_again(monkeypatch, items):
-    """As where the code of a network has changed, and the cache has the old one's; or bits of the file have."""
-    backbone, other = fresh(), fresh(dataclasses.replace(CNN, layer=("layer1", "features")))
-    trial = other._trial()
-    SavedModel(backbone.spec).write(convert(trial.embedder, trial.check))
-    found = backbone.accelerated(items)
+def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_once, items):
+    """The code of a network may have changed since its export, or the file may be damaged."""
+    backbone = fresh()
+    SavedModel(backbone.spec).write(exported(("layer1", "features")))
+    accelerated = backbone.accelerated(items)
     saved = SavedModel(backbone.spec)
     assert (saved.read() is None) == (items == 50)
-    batch = pictures(backbone, 3)
-    np.testing.assert_allclose(found.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
+    batch = images(backbone, 3)
+    np.testing.assert_allclose(accelerated.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
 
 
-def test_what_cannot_be_exported_runs_by_torch_and_the_reason_is_said(monkeypatch):
-    monkeypatch.setattr(choice, "convert", refuse)
-    monkeypatch.setattr(choice, "export", refuse)
-    found = fresh().accelerated(MANY)
-    assert found.engine_name == "torch"
-    assert "OpenVINO cannot be used: RuntimeError: not on this machine" in found.reason
+def test_network_that_cannot_be_exported_runs_by_torch_with_the_reason(monkeypatch):
+    monkeypatch.setattr(choice, "convert", fail)
+    monkeypatch.setattr(choice, "export", fail)
+    accelerated = fresh().accelerated(MANY)
+    assert accelerated.engine_name == "torch"
+    assert "OpenVINO cannot be used: RuntimeError: not on this machine" in accelerated.engine_reason
 
 
-def test_without_the_extra_batch_norms_are_folded_and_the_extra_named(monkeypatch):
+def test_without_the_extra_batch_norms_are_folded_and_the_extra_is_named(export_once, monkeypatch):
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 2.0)
-    found = fresh().accelerated(MANY)
-    assert "batch-norms folded" in found.engine_name
-    assert "pip install 'embedpipe[cpu]'" in found.reason
+    accelerated = fresh().accelerated(MANY)
+    assert "batch-norms folded" in accelerated.engine_name
+    assert "pip install 'embedpipe[cpu]'" in accelerated.engine_reason
 
 
-def test_few_items_are_not_worth_an_export(monkeypatch):
-    monkeypatch.setattr(choice, "convert", refuse)
+def test_few_items_start_no_export(monkeypatch):
+    monkeypatch.setattr(choice, "convert", fail)
     backbone = fresh()
     assert backbone.accelerated(3).engine is None
-    found = backbone.accelerated(100)
-    assert found.engine_name == "torch"
-    assert "too few to look for a faster engine" in found.reason
+    accelerated = backbone.accelerated(100)
+    assert accelerated.engine_name == "torch"
+    assert "too few to try other engines" in accelerated.engine_reason
     assert not backbone.engines
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_is_ignored(tmp_path, export_once, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "file"))
     backbone = fresh()
-    batch = pictures(backbone, 3)
-    found = backbone.accelerated(MANY).forward(batch)["embedding"]
-    np.testing.assert_allclose(found, backbone.forward(batch)["embedding"], rtol=1e-3)
+    batch = images(backbone, 3)
+    vectors = backbone.accelerated(MANY).forward(batch)["embedding"]
+    np.testing.assert_allclose(vectors, backbone.forward(batch)["embedding"], rtol=1e-3)
 
 
 def test_only_the_last_used_networks_stay_in_the_cache(cache, monkeypatch):
-    monkeypatch.setattr(saved_model, "KEPT", 2)
-    backbone = fresh()
-    trial = backbone._trial()
-    model = convert(trial.embedder, trial.check)
+    monkeypatch.setattr(saved_model, "CACHED_MODELS", 2)
+    spec = fresh().spec
     for number in range(4):
-        SavedModel(dataclasses.replace(backbone.spec, name=f"network {number}")).write(model)
+        SavedModel(dataclasses.replace(spec, name=f"network {number}")).write(exported())
     assert len(list((cache / "engines").iterdir())) == 2
 
 
-def test_a_plain_engine_is_measured_against_itself(monkeypatch):
+def test_plain_engine_is_kept_if_folding_is_slower(export_once, monkeypatch):
     backbone = fresh()
     trial = backbone._trial()
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
@@ -185,18 +210,16 @@ def test_a_plain_engine_is_measured_against_itself(monkeypatch):
     assert choose_engine(trial, plain, MANY) is plain
 
 
-def test_an_engine_whose_vectors_are_not_torchs_is_never_taken(monkeypatch):
-    monkeypatch.setattr(choice, "FARTHEST", {"fp32": 0.0})
-    found = fresh().accelerated(MANY)
-    assert found.engine_name == "torch"
-    assert "of their length from torch's" in found.reason
+def test_engine_with_other_vectors_than_torchs_is_never_chosen(export_once, monkeypatch):
+    monkeypatch.setattr(choice, "LARGEST_DISTANCE", {"fp32": 0.0})
+    accelerated = fresh().accelerated(MANY)
+    assert accelerated.engine_name == "torch"
+    assert "differ from torch's by" in accelerated.engine_reason
 
 
-def test_damaged_measurements_are_taken_again(cache):
-    backbone = fresh()
-    saved = SavedModel(backbone.spec)
-    trial = backbone._trial()
-    saved.write(convert(trial.embedder, trial.check))
+def test_damaged_measurements_are_measured_again():
+    saved = SavedModel(fresh().spec)
+    saved.write(exported())
     for text in ("5", "null", "[]", '{"x', '{"a": "fast"}', "{}"):
         (saved.folder / "speedups.json").write_text(text)
         assert saved.speedups == {}, text
@@ -204,8 +227,8 @@ def test_damaged_measurements_are_taken_again(cache):
         assert saved.speedups == {"here": 2.0}, text
 
 
-class Shy(nn.Module):
-    """Does not like noise."""
+class RefusesNoise(nn.Module):
+    """Raises an error for noise."""
 
     def __init__(self):
         super().__init__()
@@ -218,34 +241,42 @@ class Shy(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def make_shy():
-    return Shy()
+def make_small_network():
+    layers = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 12, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    network = nn.Sequential(*layers)
+    network.preprocessing = Preprocessing(resize=(32,), crop=(32, 32))
+    return network
 
 
-def test_a_network_that_fails_on_the_trial_runs_by_torch():
-    module = types.ModuleType("shy_network")
-    module.make = make_shy
-    sys.modules["shy_network"] = module
-    found = fresh(BackboneOptions("python:shy_network.make")).accelerated(MANY)
-    assert found.engine_name == "torch"
-    assert "fails on the trial: ValueError: looks like noise" in found.reason
+@pytest.fixture
+def networks(monkeypatch):
+    """A module with the networks above, for ``python:networks_of_the_tests.NAME``."""
+    module = types.ModuleType("networks_of_the_tests")
+    module.refuses_noise, module.small = RefusesNoise, make_small_network
+    monkeypatch.setitem(sys.modules, "networks_of_the_tests", module)
 
 
-def test_int8_that_was_kept_is_held_against_the_network_again(cache, monkeypatch):
-    options = BackboneOptions("timm/test_resnet", "none", precision="int8")
+def test_network_that_fails_on_the_trial_runs_by_torch(networks):
+    accelerated = fresh(BackboneOptions("python:networks_of_the_tests.refuses_noise")).accelerated(MANY)
+    assert accelerated.engine_name == "torch"
+    assert "fails on the trial: ValueError: looks like noise" in accelerated.engine_reason
+
+
+def test_cached_int8_network_is_checked_against_the_exact_one(cache, networks):
+    options = BackboneOptions("python:networks_of_the_tests.small", precision="int8")
     backbone = load_with_options(options, "cpu")
-    batch = pictures(backbone, 5)
+    batch = images(backbone, 5)
     expected = backbone.forward(batch)["embedding"]
     (file,) = cache.glob("engines/*/model.bin")
-    whole = file.read_bytes()
-    file.write_bytes(bytes(byte ^ 64 for byte in whole))
+    intact = file.read_bytes()
+    file.write_bytes(bytes(byte ^ 64 for byte in intact))
     backbone.engines.clear()
     again = load_with_options(options, "cpu").forward(batch)["embedding"]
     np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == intact
     backbone.engines.clear()
 
 
-def test_int8_is_refused_where_there_is_none():
-    with pytest.raises(BackboneError, match="for images"):
+def test_int8_is_refused_for_texts():
+    with pytest.raises(BackboneError, match="applies to images only"):
         load_backbone(modality="text", precision="int8", device="cpu")

@@ -173,10 +173,10 @@ def test_inner_layers_are_taken_in_the_same_pass(backbone):
 def test_models_that_cannot_be_had_are_errors_that_say_what_to_do(tmp_path):
     with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*--weights PATH"):
         load_backbone("sentence-transformers/no-such-model", offline=True)
-    with pytest.raises(WeightsError, match="is no folder of a model"):
+    with pytest.raises(WeightsError, match="must be the folder of a model"):
         load_backbone(MINILM, weights=str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match="is no model that sentence-transformers loads"):
+    with pytest.raises(WeightsError, match="sentence-transformers cannot load"):
         load_backbone(f"sentence-transformers/{tmp_path}")
-    with pytest.raises(UsageError, match="has no random form"):
+    with pytest.raises(UsageError, match="use transformers/ for random weights"):
         load_backbone(MINILM, weights="none")

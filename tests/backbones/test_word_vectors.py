@@ -16,7 +16,7 @@ from gensim.models import KeyedVectors
 
 from embedpipe import list_backbones, load_backbone
 from embedpipe.backbones import Backbone, BackboneOptions, TextNetwork, load_with_options
-from embedpipe.backbones.providers.word_vectors.tokenizer import PIECE, REMEMBERED, WordSplitter
+from embedpipe.backbones.providers.word_vectors.tokenizer import CACHED_STRINGS, PIECE, WordSplitter
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError
 
 GLOVE = "word-vectors/glove-6b-50d"
@@ -180,9 +180,9 @@ def test_marks_of_scripts_without_spaces_stay_in_their_words() -> None:
 
 def test_memory_is_bounded_whatever_the_texts() -> None:
     splitter = WordSplitter({"a": 0})
-    for start in range(0, 2 * REMEMBERED, 1000):
+    for start in range(0, 2 * CACHED_STRINGS, 1000):
         splitter.split(" ".join(f"w{i}" for i in range(start, start + 1000)), whole=False)
-    assert len(splitter._cuts) <= REMEMBERED
+    assert len(splitter._cuts) <= CACHED_STRINGS
     tokens = splitter.split("a" * 1_000_000 + " a" * 100_000, whole=False)
     assert tokens.counts == {"words": 100_001, "unknown words": 1}
     assert max(map(len, tokens.pieces)) == PIECE
@@ -247,7 +247,7 @@ def test_counts_of_a_lower_case_vocabulary_are_added_up(tmp_path: Path) -> None:
     weights = load_with_options(options, "cpu").network.module.state_dict()["word_weights"].tolist()
     assert weights == pytest.approx([1e-3 / (1e-3 + 0.75), 1e-3 / (1e-3 + 0.25)], rel=1e-6)
     counts.write_text("der 1\ndie 2\n\n")
-    with pytest.raises(WeightsError, match=r"counts\.txt' counts no word of vectors"):
+    with pytest.raises(WeightsError, match=r"counts\.txt' has no word of vectors"):
         load_with_options(options, "cpu")
 
 
@@ -255,9 +255,9 @@ def test_what_cannot_be_loaded_says_what_to_give(tmp_path: Path) -> None:
     assert GLOVE in list_backbones("word-vectors/")
     with pytest.raises(UnknownBackboneError, match=r"did you mean 'glove-6b-50d'.*--weights PATH"):
         load_backbone("word-vectors/glove-6b-5d")
-    with pytest.raises(WeightsError, match="there is no such file"):
+    with pytest.raises(WeightsError, match="does not exist"):
         load_backbone("word-vectors/mine", weights=str(tmp_path / "gone.txt"))
-    with pytest.raises(UsageError, match="random word vectors say nothing"):
+    with pytest.raises(UsageError, match="does not apply to word vectors"):
         load_backbone(GLOVE, weights="none")
     with pytest.raises(UsageError, match="reads whole texts"):
         load_backbone(GLOVE, chunk=True)

@@ -1,1 +1,1 @@
-"""What runs a network: torch as it is, torch with folded batch-norms, or OpenVINO. Never part of what is declared."""
+"""The engines that run a network: torch, torch with folded batch-norms, or OpenVINO. The spec does not name them."""

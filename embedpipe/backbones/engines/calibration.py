@@ -1,6 +1,6 @@
-"""Pictures that are the same in every installation: what a network is quantised on, and what it is then held to.
+"""Images that are the same in every installation: a network is quantised on some and checked on others.
 
-No user's data: a spec declares the vectors, so the same network must come out wherever it is quantised.
+They are not the user's data: a spec declares the vectors, so quantisation must give the same network on any data set.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 
-#: Which part of the photographs crops are taken from, as fractions of their width.
+#: The part of each photograph that crops are taken from, as fractions of its width.
 _PARTS = {"fit": (0.0, 0.6), "check": (0.6, 1.0)}
 
 
-def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "check"]) -> Pictures:
-    """Return crops of scikit-learn's two sample photographs, always the same ones.
+def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "check"]) -> Images:
+    """Return crops of scikit-learn's two sample photographs, the same in every call.
 
-    Some are grey, darker or brighter, flipped, negative, or have their colours exchanged, as no two photographs show
-    all that a network may see.
+    Some are grey, darker or brighter, flipped, negative, or have their colours exchanged, since two photographs do not
+    show everything that a network may see.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "c
         Height, width, 3.
     count : int
     part : {"fit", "check"}
-        The left or the right part of each photograph: the crops of one share no pixel with those of the other.
+        The left or the right part of each photograph; the two parts share no pixels.
 
     Returns
     -------
@@ -41,16 +41,16 @@ def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "c
     photographs = [_cut(Image.fromarray(pixels), *_PARTS[part]) for pixels in _photographs()]
     random = np.random.default_rng(0)
     crops = np.empty((count, height, width, 3), np.uint8)
-    for at in range(count):
-        photograph = photographs[at % len(photographs)]
+    for i in range(count):
+        photograph = photographs[i % len(photographs)]
         side = random.uniform(0.3, 1.0) * min(photograph.size)
         left, top = (random.uniform(0, whole - side) for whole in photograph.size)
         crop = photograph.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-        crops[at] = _vary(np.asarray(crop), at // len(photographs) % 6, random)
+        crops[i] = _vary(np.asarray(crop), i // len(photographs) % 6, random)
     return crops
 
 
-def _photographs() -> list[Pictures]:
+def _photographs() -> list[Images]:
     bunch: Any = load_sample_images()
     return list(bunch.images)
 
@@ -59,7 +59,7 @@ def _cut(photograph: Image.Image, start: float, stop: float) -> Image.Image:
     return photograph.crop((int(start * photograph.width), 0, int(stop * photograph.width), photograph.height))
 
 
-def _vary(pixels: Pictures, kind: int, random: np.random.Generator) -> Pictures:
+def _vary(pixels: Images, kind: int, random: np.random.Generator) -> Images:
     values = pixels.astype(np.float64)
     if kind in (2, 4):
         values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)

@@ -1,4 +1,4 @@
-"""Which engine runs a network here: the fastest of those that give its vectors, found by measuring."""
+"""Choosing the engine of a network: the fastest on this machine whose vectors are those of torch."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError
 
-#: Fewer items than this are embedded before another engine could be looked at.
+#: For fewer items than this no other engine is tried.
 FEWEST = 16
 
-#: So many that another engine is always looked at.
+#: A number of items for which other engines are always tried.
 MANY = 1 << 30
 
-#: Seconds of torch's work from which exporting a network, which takes a few, pays.
+#: Exporting a network takes a few seconds; it is done if torch would take more seconds than this.
 WORTH = 20.0
 
-#: How far an engine's vectors may lie from torch's in fp32, relative to their length, on the pictures or texts of the
-#: trial. The declared precision moves them; in fp32 only the order of additions does.
-FARTHEST: dict[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 1e-1}
+#: The largest accepted distance of an engine's vectors from torch's in fp32, relative to their length, on the batches
+#: of the trial. It depends on the rounding of the precision; in fp32 only the order of additions differs.
+LARGEST_DISTANCE: dict[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 1e-1}
 
-#: Rounds of timing; the fastest counts, as whatever else runs only slows.
+#: Rounds of timing. The fastest counts, as other programs can only slow a round down.
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What engines are tried on.
+    """The network and batches on which engines are compared.
 
     Parameters
     ----------
@@ -48,11 +48,11 @@ class Trial:
     spec : BackboneSpec
     device : torch.device
     names : tuple of str
-        What the tensors of a batch are.
+        The names of the tensors of a batch.
     check : tuple of Tensor
-        A small batch of several items, on which vectors are compared.
+        A small batch, on which vectors are compared.
     load : list of tuple of Tensor
-        Batches as a run has them, on which speed is compared.
+        Batches of the size of a run, on which speed is compared.
     """
 
     embedder: Embedder
@@ -64,117 +64,117 @@ class Trial:
 
     @property
     def precision(self) -> Precision:
-        """The declared one."""
+        """The precision of the spec."""
         return self.spec.precision
 
     @property
     def image(self) -> tuple[int, ...] | None:
-        """The shape of an image."""
+        """The shape of an image; None for texts."""
         return tuple(self.check[0].shape[1:]) if self.spec.modality == "image" else None
 
 
 def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
-    """Return the engine that will embed so many items soonest, with its reason in words.
+    """Return the engine that embeds ``items`` items soonest, with its reason in words.
 
-    A network that was exported before is read from the cache folder; else it is only exported where that pays.
-    An engine whose vectors are not torch's is never taken.
+    A network that was exported before is read from the cache folder. Otherwise it is exported only if that saves time.
+    An engine whose vectors differ from torch's is never chosen.
     """
-    refused = []
-    try:  # the first pass makes what is made on first use
+    reasons = []
+    try:  # the first pass warms up
         seconds = min(_seconds(plain, [trial.check]) for _ in range(2)) / len(trial.check[0])
-    except Exception as error:  # of the user's own code, maybe, which has its reasons not to like a trial
-        plain.reason = f"nothing else was looked at, as the network fails on the trial: {_brief(error)}"
+    except Exception as error:  # the network may be the user's own code, which may refuse the trial's input
+        plain.reason = f"no other engine was tried, as the network fails on the trial: {_brief(error)}"
         return plain
-    pays = items * seconds >= WORTH
+    is_worth = items * seconds >= WORTH
     if importlib.util.find_spec("openvino") is None:
-        refused.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
+        reasons.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
     else:
         try:
-            if (engine := _openvino(trial, plain, pays)) is not None:
+            if (engine := _openvino(trial, plain, is_worth)) is not None:
                 return engine
-            if pays:
-                refused.append("OpenVINO is no faster here")
-        except Exception as error:  # exporters raise nearly anything on what they do not know
-            refused.append(f"OpenVINO cannot be used: {_brief(error)}")
-    if not pays:
-        refused.append(f"{items:,} items take it about {items * seconds:.0f} s: too few to look for a faster engine")
-        plain.final, plain.reason = False, "; ".join(refused)
+            if is_worth:
+                reasons.append("OpenVINO is not faster on this machine")
+        except Exception as error:  # exporters raise many types of errors
+            reasons.append(f"OpenVINO cannot be used: {_brief(error)}")
+    if not is_worth:
+        reasons.append(f"{items:,} items take about {items * seconds:.0f} s, which is too few to try other engines")
+        plain.final, plain.reason = False, "; ".join(reasons)
         return plain
     try:
         engine = _folded(trial, plain)
     except Exception as error:
-        refused.append(f"no graph can be made of it: {_brief(error)}")
+        reasons.append(f"the network cannot be exported: {_brief(error)}")
         engine = plain
-    engine.reason = "; ".join(refused)
+    engine.reason = "; ".join(reasons)
     return engine
 
 
 def quantised_engine(trial: Trial) -> Engine:
-    """Return the engine of a spec in int8. Raises BackboneError if there is none for this network or device."""
-    from embedpipe.backbones.engines.quantising import is_quantised_form, quantise  # needs nncf, of the extra
+    """Return the engine for precision int8. Raises BackboneError if the network or device does not support it."""
+    from embedpipe.backbones.engines.quantising import is_quantised_form, quantise  # nncf belongs to an extra
 
     if trial.image is None:
-        raise BackboneError("precision='int8' is for images: take bf16")
+        raise BackboneError("precision='int8' applies to images only: use bf16")
     if trial.device.type != "cpu":
-        raise BackboneError(f"precision='int8' does not run on {trial.device}: take bf16, or device='cpu'")
+        raise BackboneError(f"precision='int8' does not run on {trial.device}: use bf16, or device='cpu'")
     saved = SavedModel(trial.spec)
     model = saved.read()
     if model is not None and not is_quantised_form(model, trial.embedder, trial.image):
-        saved.drop()  # it is damaged, or the network's code is another by now
+        saved.drop()  # the file is damaged, or the network's code has changed
         model = None
     if model is None:
         try:
             plain = convert(trial.embedder, trial.check)
         except Exception as error:
             raise BackboneError(
-                f"precision='int8': OpenVINO cannot read this network ({_brief(error)}); take bf16"
+                f"precision='int8' is not available: OpenVINO cannot read this network ({_brief(error)}). Use bf16"
             ) from error
         model = quantise(plain, trial.image)
         saved.write(model)
     engine = OpenVinoEngine(model, "int8", cores(), trial.image)
-    engine.reason = "nothing else runs int8"
+    engine.reason = "the only engine for int8"
     return engine
 
 
-def _openvino(trial: Trial, plain: TorchEngine, pays: bool) -> Engine | None:
-    """Return OpenVINO's engine, or None where it is no faster, or not made yet and not worth making.
+def _openvino(trial: Trial, plain: TorchEngine, is_worth: bool) -> Engine | None:
+    """Return OpenVINO's engine, or None if it is not faster, or not exported yet and not worth exporting.
 
-    Raises whatever the exporters raise, and BackboneError if its vectors are not torch's.
+    Raises whatever the exporters raise, and BackboneError if its vectors differ from torch's.
     """
     saved = SavedModel(trial.spec)
     model = saved.read()
     if model is not None:
         try:
             engine = _compiled(model, trial)
-        except Exception:  # it is damaged, or the network's code is another by now: it is made again
+        except Exception:  # the file is damaged, or the network's code has changed: it is made again
             saved.drop()
             model = None
     if model is None:
-        if not pays:
+        if not is_worth:
             return None
         model = convert(trial.embedder, trial.check)
         engine = _compiled(model, trial)
         saved.write(model)
-    here = f"{engine.processor}, {cores()} threads, {trial.precision}"
-    gain = saved.speedups.get(here, 0.0)
-    if gain <= 1 and pays:  # what was slower once may only have been disturbed
+    key = f"{engine.processor}, {cores()} threads, {trial.precision}"
+    gain = saved.speedups.get(key, 0.0)
+    if gain <= 1 and is_worth:  # measure again: an earlier measurement may have been disturbed
         gain = speedup(engine, plain, trial.load)
-        saved.note(here, gain)
-    engine.reason = f"{gain:.1f} times as fast as torch in {trial.precision} when it was measured here"
+        saved.note(key, gain)
+    engine.reason = f"{gain:.1f} times as fast as torch in {trial.precision}, measured on this machine"
     return engine if gain > 1 else None
 
 
 def _compiled(model: Any, trial: Trial) -> OpenVinoEngine:
-    """Return the engine of an exported network. Raises BackboneError if its vectors are not torch's."""
+    """Return the engine of an exported network. Raises BackboneError if its vectors differ from torch's."""
     engine = OpenVinoEngine(model, trial.precision, cores(), trial.image)
     _require_same(engine, trial)
     return engine
 
 
 def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
-    """Return torch's engine with batch-norms folded into the convolutions, or the plain one if that is no slower.
+    """Return torch's engine with batch-norms folded into the convolutions, or the plain one if folding is not faster.
 
-    Raises whatever the exporter raises, and BackboneError if its vectors are not torch's.
+    Raises whatever the exporter raises, and BackboneError if its vectors differ from torch's.
     """
     graph = export(trial.embedder, trial.check).module()
     folded = fold_batch_norms(graph)
@@ -189,27 +189,27 @@ def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
 
 def _require_same(engine: Engine, trial: Trial) -> None:
     exact = TorchEngine(trial.embedder, "fp32", trial.device, cores())
-    # Another number of items too, so that nothing was fixed at the one that was exported.
+    # Check with another number of items too, in case the export fixed the number of its example.
     for batch in (trial.check, tuple(tensor[:1] for tensor in trial.check)):
-        (expected,), (given,) = exact.run([batch]), engine.run([batch])
-        distance = farthest(expected, given)
-        if not distance <= FARTHEST[trial.precision]:
-            raise BackboneError(f"its vectors lie {distance:.1e} of their length from torch's")
+        (expected,), (actual,) = exact.run([batch]), engine.run([batch])
+        distance = largest_distance(expected, actual)
+        if not distance <= LARGEST_DISTANCE[trial.precision]:
+            raise BackboneError(f"its vectors differ from torch's by {distance:.1e} of their length")
 
 
-def farthest(expected: Outputs, given: Outputs) -> float:
-    """Return the largest distance between two engines' vectors of an item, relative to its length."""
+def largest_distance(expected: Outputs, actual: Outputs) -> float:
+    """Return the largest distance between two engines' vectors of an item, relative to the length of the first."""
     distances = [
         np.linalg.norm(a.astype(np.float64) - b, axis=1) / np.maximum(np.linalg.norm(a, axis=1), 1e-30)
-        for a, b in zip(expected, given, strict=True)
+        for a, b in zip(expected, actual, strict=True)
     ]
     return float(np.max(distances))
 
 
 def speedup(engine: Engine, other: Engine, batches: Sequence[Inputs]) -> float:
-    """Return how many times as fast an engine is as another one, measured in turns."""
+    """Return how many times as fast an engine is as another, measured in alternation."""
     times = [(_seconds(other, batches), _seconds(engine, batches)) for _ in range(ROUNDS)]
-    return min(slow for slow, _ in times) / min(fast for _, fast in times)
+    return min(before for before, _ in times) / min(after for _, after in times)
 
 
 def _seconds(engine: Engine, batches: Sequence[Inputs]) -> float:

@@ -1,4 +1,4 @@
-"""An engine runs an `Embedder` on batches; torch's own is the measure of the others."""
+"""Engines run an `Embedder` on batches; the others are compared with torch's."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from torch import Tensor
 from embedpipe._utils.device import arithmetic
 from embedpipe._utils.precision import Precision
 
-#: One batch: the tensors that an `Embedder` takes.
+#: One batch: the input tensors of an `Embedder`.
 Inputs = tuple[Tensor, ...]
 
 #: The vectors of one batch: float32 (n, dim) of each layer.
 Outputs = list[npt.NDArray[np.float32]]
 
-#: One forward pass at a time: hooks sit on shared modules, and the arithmetic's switches are the process's.
+#: Held during a forward pass, since hooks are set on shared modules and torch's precision settings are the process's.
 FORWARD = threading.Lock()
 
 
 class Engine(ABC):
-    """Runs batches one after the other; not safe to call from several threads at once.
+    """Runs batches one after the other. Not thread-safe.
 
     Attributes
     ----------
     name : str
-        What runs, for the user: ``torch``, ``OpenVINO 2026.4``.
+        The engine's name for the user: ``torch``, ``OpenVINO 2026.4``.
     reason : str
-        Why this one, for the user.
+        Why this engine was chosen, for the user.
     parts : int
-        Into how many parts what torch takes best at a time is cut for it.
+        This engine's best batch is smaller than torch's by this factor.
     names : tuple of str
-        What the tensors are that it takes.
+        The names of its input tensors.
     final : bool
-        False if another one may be better for more items.
+        False if another engine may be better for more items.
     """
 
     name: str
@@ -65,11 +65,11 @@ class TorchEngine(Engine):
     Parameters
     ----------
     module : callable
-        An `Embedder`, or a graph made of one.
+        An `Embedder`, or its exported graph.
     precision : str
     device : torch.device
     threads : int, optional
-        Of torch's operators; as they are set if not given.
+        The threads of torch's operators; by default torch's present setting.
     name : str
     """
 
@@ -92,7 +92,7 @@ class TorchEngine(Engine):
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Run torch's operators on so many threads."""
+    """Run torch's operators on ``count`` threads inside the block."""
     before = torch.get_num_threads()
     if count is None or count == before:
         yield

@@ -1,4 +1,4 @@
-"""An `Embedder` as a graph of torch's operators, which other engines read and which can be simplified."""
+"""Exporting an `Embedder` to a graph of torch's operators, for other engines and for folding batch-norms."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _OPERATORS = torch.ops.aten
 
 
 def export(embedder: Embedder, example: Inputs) -> ExportedProgram:
-    """Export an embedder whose batches may have any number of items, and texts any length.
+    """Export an embedder for batches of any number of items, and texts of any length.
 
     Raises
     ------
     Exception
-        Whatever torch raises where the network cannot be exported: many kinds, none of them listed.
+        Many types, if torch cannot export the network.
     """
     shapes = [dict.fromkeys(range(2 if tensor.ndim == 2 else 1), Dim.DYNAMIC) for tensor in example]
     with quiet(), torch.inference_mode(False), torch.no_grad():
@@ -35,11 +35,11 @@ def export(embedder: Embedder, example: Inputs) -> ExportedProgram:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep exporters from talking to the user about their own insides."""
+    """Suppress the warnings and output of exporters."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "nncf", "openvino")]
     before = [logger.level for logger in loggers]
-    nowhere = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:
@@ -51,9 +51,9 @@ def quiet() -> Iterator[None]:
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> int:
-    """Fold each batch-norm that follows a convolution into its weights; return how many there were.
+    """Fold each batch-norm that follows a convolution into its weights; return how many were folded.
 
-    In eval mode both are linear, so the product is the same but for rounding, and one pass over memory is saved.
+    In eval mode both are linear, so the result is the same up to rounding, and one pass over memory is saved.
     """
     folded = 0
     for norm in list(graph.graph.nodes):
@@ -65,9 +65,9 @@ def fold_batch_norms(graph: fx.GraphModule) -> int:
         arguments = [*conv.args, None][:3] + list(conv.args[3:])
         weight, bias = (_value(graph, argument) for argument in arguments[1:3])
         gamma, beta, mean, variance = (_value(graph, argument) for argument in norm.args[1:5])
-        both = fuse_conv_bn_weights(weight, bias, mean, variance, norm.args[7], gamma, beta)
+        fused = fuse_conv_bn_weights(weight, bias, mean, variance, norm.args[7], gamma, beta)
         with graph.graph.inserting_before(conv):
-            for place, values in enumerate(both, start=1):
+            for place, values in enumerate(fused, start=1):
                 name = f"_folded_{folded}_{place}"
                 layout = torch.channels_last if values.ndim == 4 else torch.contiguous_format
                 graph.register_buffer(name, values.detach().contiguous(memory_format=layout))
@@ -83,7 +83,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> int:
 
 
 def _value(graph: fx.GraphModule, node: Any) -> Any:
-    """Return the tensor that a node stands for, or None."""
+    """Return the tensor of a node; None for no node."""
     if node is None:
         return None
     value: Any = graph

@@ -1,7 +1,7 @@
-"""OpenVINO on the processor: the extra ``cpu``. One stream a core, each with a part of the batch of its own.
+"""The engine of OpenVINO on the CPU (extra ``cpu``): one stream per core, each with a part of the batch.
 
-A network that is cut into streams never waits for its slowest core between two layers, which on two cores is a tenth to
-a half of the time.
+Cores of separate streams do not wait for each other after each layer, which saves a tenth to a half of the time on two
+cores.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs
 from embedpipe.backbones.engines.exporting import export, quiet
 from embedpipe.backbones.layers.embedder import Embedder
 
-#: Images that one stream takes at a time; of fixed shape, which OpenVINO plans better than a varying one.
+#: Images in one pass of a stream. A fixed number, as OpenVINO optimises fixed shapes better.
 PART = 4
 
-#: What OpenVINO calls the arithmetic. In a quantised network it is that of the layers that are left.
+#: OpenVINO's names of the precisions. In a quantised network the precision is that of the layers in floating point.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoEngine(Engine):
-    """Runs a network that OpenVINO has compiled for this processor.
+    """Runs a network that OpenVINO compiled for this CPU.
 
     Parameters
     ----------
     model : openvino.Model
     precision : str
     streams : int
-        How many parts run at a time, each on one core.
+        The number of parts that run at the same time, each on one core.
     image : tuple of int, optional
-        The shape of an image, (h, w, 3); texts have none.
+        The shape of an image, (h, w, 3); None for texts.
     """
 
-    #: Its streams have one core each, and smaller caches.
+    #: A stream has one core and its caches.
     parts = 2
 
     def __init__(self, model: Any, precision: Precision, streams: int, image: tuple[int, ...] | None = None) -> None:
@@ -51,23 +51,23 @@ class OpenVinoEngine(Engine):
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
-            "ENABLE_CPU_PINNING": False,  # decoding and other programs use the same cores
+            "ENABLE_CPU_PINNING": False,  # decoding uses the same cores
         }
         core = library.Core()
         self.processor = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._compiled = core.compile_model(model, "CPU", settings)
         self._queue = library.AsyncInferQueue(self._compiled, streams)
-        self._queue.set_callback(_take)
+        self._queue.set_callback(_store_result)
 
     def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
         """Embed batches; see `Engine.run`."""
-        done: list[Outputs] = [[]] * len(batches)
+        results: list[Outputs] = [[]] * len(batches)
         arrays = [[tensor.numpy() for tensor in batch] for batch in batches]
         if self._image is None:
-            for at, batch in enumerate(arrays):
-                self._queue.start_async(batch, (done, at), share_inputs=True)
+            for i, batch in enumerate(arrays):
+                self._queue.start_async(batch, (results, i), share_inputs=True)
             self._queue.wait_all()
-            return done
+            return results
         return [self._run_images(images) for (images,) in arrays]
 
     def _run_images(self, images: np.ndarray[Any, Any]) -> Outputs:
@@ -76,19 +76,19 @@ class OpenVinoEngine(Engine):
         inputs = [images[start : start + PART] for start in starts]
         if missing := -len(images) % PART:
             inputs[-1] = np.concatenate([inputs[-1], np.zeros((missing, *images.shape[1:]), np.uint8)])
-        for at, part in enumerate(inputs):
-            self._queue.start_async([part], (parts, at), share_inputs=True)
+        for i, part in enumerate(inputs):
+            self._queue.start_async([part], (parts, i), share_inputs=True)
         self._queue.wait_all()
         return [np.concatenate(layer)[: len(images)] for layer in zip(*parts, strict=True)]
 
 
-def _take(request: Any, place: tuple[list[Outputs], int]) -> None:
-    done, at = place
-    done[at] = [np.array(tensor.data, np.float32) for tensor in request.output_tensors]
+def _store_result(request: Any, target: tuple[list[Outputs], int]) -> None:
+    results, i = target
+    results[i] = [np.array(tensor.data, np.float32) for tensor in request.output_tensors]
 
 
 def convert(embedder: Embedder, example: Inputs) -> Any:
-    """Return a network in OpenVINO's own form. Raises whatever torch or OpenVINO raise where that cannot be."""
+    """Convert a network to OpenVINO's format. Raises whatever torch or OpenVINO raise for what they cannot convert."""
     library = import_without_telemetry("openvino")
     with quiet():
         return library.convert_model(export(embedder, example))

@@ -1,4 +1,4 @@
-"""Exported networks in the cache folder, so that one is exported once."""
+"""The cache of exported networks, so that each network is exported once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from embedpipe._utils.importing import import_without_telemetry
 from embedpipe.backbones.spec import BackboneSpec
 
 #: Exported networks that stay in the cache folder: the last used ones.
-KEPT = 8
+CACHED_MODELS = 8
 
 
 class SavedModel:
-    """An exported network in the cache folder, of one spec and of one set of library versions.
+    """An exported network in the cache folder, for one spec and one set of library versions.
 
     Parameters
     ----------
     spec : BackboneSpec
-        Decoding does not matter, nor a precision but int8, whose network is another one.
+        The way of decoding is ignored, and the precision as well, except int8, which needs a quantised network.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
@@ -43,7 +43,7 @@ class SavedModel:
         self.folder = cache_folder() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def read(self) -> Any | None:
-        """Return the network, or None if it is not there or cannot be read."""
+        """Return the network, or None if it is missing or cannot be read."""
         file = self.folder / "model.xml"
         if not file.exists():
             return None
@@ -56,43 +56,43 @@ class SavedModel:
         return model
 
     def drop(self) -> None:
-        """Forget the network, which is not what it should be."""
+        """Delete the network."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, model: Any) -> None:
-        """Keep a network, in one step; whoever was first wins. A cache that cannot be written is none."""
+        """Save a network atomically; the first of several writers wins. A folder that cannot be written is ignored."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(prefix="new-", dir=self.folder.parent))
+            temporary = Path(tempfile.mkdtemp(prefix="new-", dir=self.folder.parent))
         except OSError:
             return
         try:
-            self._library.save_model(model, made / "model.xml", compress_to_fp16=False)
-            made.rename(self.folder)
+            self._library.save_model(model, temporary / "model.xml", compress_to_fp16=False)
+            temporary.rename(self.folder)
         except (RuntimeError, OSError):
-            shutil.rmtree(made, ignore_errors=True)
-        _forget_old(self.folder.parent)
+            shutil.rmtree(temporary, ignore_errors=True)
+        _delete_oldest(self.folder.parent)
 
     @property
     def speedups(self) -> dict[str, float]:
-        """What was measured here: how many times as fast as torch, by processor, threads and precision."""
+        """The measured speed relative to torch, by processor, threads and precision."""
         try:
-            found = json.loads((self.folder / "speedups.json").read_text())
-            return {str(key): float(value) for key, value in found.items()}
+            speedups = json.loads((self.folder / "speedups.json").read_text())
+            return {str(key): float(value) for key, value in speedups.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
     def note(self, key: str, speedup: float) -> None:
-        """Keep a measurement."""
+        """Save a measurement."""
         try:
             (self.folder / "speedups.json").write_text(json.dumps({**self.speedups, key: speedup}))
         except OSError:
             return
 
 
-def _forget_old(folder: Path) -> None:
+def _delete_oldest(folder: Path) -> None:
     try:
-        oldest = sorted(folder.iterdir(), key=lambda one: -one.stat().st_mtime)[KEPT:]
+        oldest = sorted(folder.iterdir(), key=lambda path: -path.stat().st_mtime)[CACHED_MODELS:]
     except OSError:
         return
     for old in oldest:

@@ -1,1 +1,1 @@
-"""Which layers of a network become vectors, and how their outputs are pooled."""
+"""The layers of a network: capturing their outputs, pooling them into vectors, and listing the stages."""

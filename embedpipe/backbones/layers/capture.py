@@ -1,4 +1,4 @@
-"""What is taken from a forward pass: outputs of named layers, and how each becomes one vector an item."""
+"""Capturing the outputs of named layers in a forward pass, and planning how each becomes a vector."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
 from embedpipe.errors import BackboneError, UsageError, nearest
 
-#: Items in a trial run: two, so that an output without one row an item shows.
+#: Items in a trial run: two, so that an output that does not have one row per item is detected.
 TRIAL = 2
 
 
 def trial_batch(network: ImageNetwork | TextNetwork) -> Batch:
-    """Return a batch of two blank pictures, (2, 3, h, w) float32, or two short texts, on the network's device."""
+    """Return a batch of two blank images, (2, 3, h, w) float32, or two short texts, on the network's device."""
     device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
     if isinstance(network, ImageNetwork):
         return torch.zeros(TRIAL, 3, *network.preprocessing.crop, device=device)
@@ -31,19 +31,19 @@ def run_layers(
 ) -> dict[str, Tensor]:
     """Run a network once and return ``take(name, output)`` of each named layer.
 
-    Outputs are taken the moment a module returns, since later layers may overwrite them in place. Of a
-    module that runs several times in one pass, the last output counts.
+    ``take`` is called as soon as a module returns, since later layers may overwrite its output in place. If a module
+    runs several times in one pass, its last output counts.
 
     Raises
     ------
     BackboneError
         If a module is never called.
     """
-    taken: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            taken[name] = take(name, output)
+            captured[name] = take(name, output)
 
         return keep
 
@@ -53,31 +53,31 @@ def run_layers(
         if FEATURES in names or isinstance(network, TextNetwork):
             features = network.features(network.module, batch)
             if FEATURES in names:
-                taken[FEATURES] = take(FEATURES, features)
-        if len(taken) < len(names) and isinstance(network, ImageNetwork):  # some lie behind the features, or are all
+                captured[FEATURES] = take(FEATURES, features)
+        if len(captured) < len(names) and isinstance(network, ImageNetwork):  # some layers run after the features
             network.module(batch)
     finally:
         for handle in handles:
             handle.remove()
-    if missing := [name for name in names if name not in taken]:
+    if missing := [name for name in names if name not in captured]:
         raise BackboneError(
-            f"the layer {missing[0]!r} is never called in a forward pass: take another; "
+            f"the forward pass never calls the layer {missing[0]!r}: choose another; "
             "`embedpipe backbones NAME --layers` lists the stages"
         )
-    return {name: taken[name] for name in names}
+    return {name: captured[name] for name in names}
 
 
 def plan_layers(
     network: ImageNetwork | TextNetwork, names: Sequence[str], pooling: Pooling | None
 ) -> tuple[LayerSpec, ...]:
-    """Run a network on a trial batch and decide how each named layer becomes a vector, and of how many values.
+    """Run a network on a trial batch, and return the pooling and dimension of each named layer.
 
     Raises
     ------
     UsageError
-        If there is no such layer, or the pooling does not apply.
+        If a layer does not exist, or the pooling does not apply to it.
     BackboneError
-        If a layer's output cannot become one vector an item.
+        If a layer's output cannot become one vector per item.
     """
     pooling = "avg" if pooling == "mean" else pooling
     known = {FEATURES, *(name for name, _ in network.module.named_modules() if name)}
@@ -97,22 +97,22 @@ def plan_layers(
 
     vectors = run_layers(network, names, batch, take)
     if pooling not in (None, "none") and set(chosen.values()) == {"none"}:
-        raise UsageError(
-            f"pooling={pooling!r} has nothing to pool: {', '.join(names)} give vectors already; leave it out"
-        )
+        raise UsageError(f"pooling={pooling!r} does not apply: {', '.join(names)} return vectors already. Leave it out")
     layers = tuple(LayerSpec(name, chosen[name], vectors[name].shape[1]) for name in names)
     if len({layer.column for layer in layers}) < len(layers):
-        raise UsageError(f"the layers {', '.join(names)} would share a column: embed them into stores of their own")
+        raise UsageError(
+            f"the layers {', '.join(names)} would have the same column name: embed them into separate stores"
+        )
     return layers
 
 
 def check_output(name: str, output: Any, n: int | None) -> None:
-    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` items, where that is known."""
+    """Raise BackboneError unless ``output`` is a tensor with one row for each of ``n`` items, if ``n`` is known."""
     if not isinstance(output, Tensor):
         raise BackboneError(
-            f"the layer {name!r} gives a {type(output).__name__}, not a tensor: take a module inside or after it"
+            f"the layer {name!r} must return a tensor, got {type(output).__name__}: choose a module inside or after it"
         )
     if output.ndim < 2 or (n is not None and output.shape[0] != n):
         raise BackboneError(
-            f"the layer {name!r} gives {tuple(output.shape)} for {n} items, not one row an item: take another"
+            f"the layer {name!r} must return one row per item, got {tuple(output.shape)} for {n} items: choose another"
         )

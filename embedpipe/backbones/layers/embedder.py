@@ -1,4 +1,4 @@
-"""A network, what is taken from it, and how that becomes vectors, as one module: what engines run or export."""
+"""A network with the capturing and pooling of its layers as one module, which engines run or export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedpipe.decoding.recipe import Preprocessing
 
 
 class Embedder(nn.Module):
-    """Takes a batch as it is prepared, and returns the pooled vectors of each layer.
+    """Turns a prepared batch into the pooled vectors of each layer.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ class Embedder(nn.Module):
 
     Notes
     -----
-    It takes tensors by position: of images one, uint8 of shape (n, h, w, 3); of texts those of the tokenizer, by the
-    names in ``inputs``.
+    It takes tensors by position: for images one, uint8 of shape (n, h, w, 3); for texts those of the tokenizer, in the
+    order of the names in ``inputs``.
     """
 
     def __init__(self, network: ImageNetwork | TextNetwork, layers: Sequence[LayerSpec], inputs: Sequence[str]) -> None:
@@ -38,9 +38,9 @@ class Embedder(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return float32 (n, dim) of each layer, in the order of the layers."""
         batch = self._batch(tensors)
-        # Of some models of texts no tensor has a row an item; `Backbone` counts what comes out.
-        flat = isinstance(batch, dict) and "attention_mask" not in batch
-        n = None if flat else tensors[0].shape[0]
+        # For some text models no tensor has one row per item; then `Backbone` checks the shape of the vectors.
+        unknown = isinstance(batch, dict) and "attention_mask" not in batch
+        n = None if unknown else tensors[0].shape[0]
 
         def take(name: str, output: Any) -> Tensor:
             check_output(name, output, n)
@@ -56,7 +56,7 @@ class Embedder(nn.Module):
 
 
 def normalise(pixels: Tensor, recipe: Preprocessing) -> Tensor:
-    """Return torchvision's ``ToTensor`` and ``Normalize`` of a batch: the same arithmetic, on the device.
+    """Normalise a batch on its device as torchvision's ``ToTensor`` and ``Normalize`` do.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def normalise(pixels: Tensor, recipe: Preprocessing) -> Tensor:
     Returns
     -------
     Tensor of float32, shape (n, 3, h, w)
-        Channels last in memory, as the network is.
+        In the memory format channels_last, as the network's weights.
     """
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (recipe.mean, recipe.std))
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div(255).sub(mean).div(std)

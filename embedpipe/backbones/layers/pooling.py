@@ -1,4 +1,4 @@
-"""How the output of a layer becomes one vector an item."""
+"""Pooling: how the output of a layer becomes one vector per item."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import Pooling
 from embedpipe.errors import UsageError
 
-#: What a network is run on: normalised pixels (n, 3, h, w), or a tokenizer's tensors.
+#: The input of a network: normalised pixels (n, 3, h, w), or a tokenizer's tensors.
 Batch = Tensor | dict[str, Tensor]
 
 
 def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor) -> Pooling:
-    """Return how an output (n, ...) becomes vectors where the user does not say.
+    """Return the pooling of an output (n, ...) if the user sets none.
 
-    Vectors stay, maps and a text's tokens are averaged, and of patches it is the class token, or their average.
+    Vectors stay as they are. Feature maps and the tokens of texts are averaged. Of patch tokens the class token is
+    used, or the average if there is none.
     """
     if output.ndim == 2:
         return "none"
@@ -34,8 +35,8 @@ def pool(
 ) -> Tensor:
     """Turn an output (n, ...) into new float32 vectors (n, dim).
 
-    ``avg`` and ``max`` are over the places of a map, or over the patch tokens; ``cls`` is the class token. For
-    texts see `pool_tokens`, which needs the ``batch`` that gave the output.
+    ``avg`` and ``max`` are over the positions of a feature map, or over the patch tokens; ``cls`` is the class token.
+    For texts see `pool_tokens`, which needs the ``batch`` of the output.
 
     Raises
     ------
@@ -45,34 +46,40 @@ def pool(
     if isinstance(network, TextNetwork):
         return pool_tokens(network, output, batch if isinstance(batch, dict) else {}, pooling, name)
     if pooling == "sif":
-        raise UsageError("pooling='sif' is for word-vectors/; take avg, max or cls")
+        raise UsageError("pooling='sif' applies to word-vectors/ only: use avg, max or cls")
     shape = tuple(output.shape)
     output = output.to(torch.float32, copy=True)
     if pooling == "flatten" or output.ndim == 2:
         return output.flatten(1)
     if pooling == "none":
-        raise UsageError(f"pooling='none': the layer {name!r} gives {shape}, no vectors; take avg, max or flatten")
+        raise UsageError(
+            f"pooling='none' needs vectors, but the layer {name!r} returns {shape}: use avg, max or flatten"
+        )
     if pooling == "cls":
         if output.ndim != 3 or not network.class_token or not _prefix(network, output):
-            raise UsageError(f"pooling='cls': the layer {name!r} gives {shape} without a class token; take avg or max")
+            raise UsageError(
+                f"pooling='cls' needs a class token, but the layer {name!r} returns {shape} without one: use avg or max"
+            )
         return output[:, 0]
     if output.ndim == 3:
-        output, places = output[:, _prefix(network, output) :], [1]
+        output, positions = output[:, _prefix(network, output) :], [1]
     elif output.ndim == 4:
-        places = [1, 2] if _is_channels_last(network, output) else [2, 3]
+        positions = [1, 2] if _is_channels_last(network, output) else [2, 3]
     else:
-        raise UsageError(f"pooling={pooling!r}: the layer {name!r} gives {shape}, no map and no tokens; take flatten")
-    return output.mean(places) if pooling == "avg" else output.amax(places)
+        raise UsageError(
+            f"pooling={pooling!r} needs a feature map or tokens, but the layer {name!r} returns {shape}: use flatten"
+        )
+    return output.mean(positions) if pooling == "avg" else output.amax(positions)
 
 
 def _prefix(network: ImageNetwork, tokens: Tensor) -> int:
-    """Return how many tokens of (n, length, dim) are no patches: none where there are as many as patches."""
+    """Return how many tokens of (n, length, dim) precede the patches: 0 if there are as many tokens as patches."""
     patches = getattr(getattr(network.module, "patch_embed", None), "num_patches", None)
     return 0 if tokens.shape[1] == patches else network.prefix_tokens
 
 
 def _is_channels_last(network: ImageNetwork, maps: Tensor) -> bool:
-    """Tell (n, h, w, c) from (n, c, h, w): places have the picture's proportions, channels have not."""
+    """Tell (n, h, w, c) from (n, c, h, w): height and width have the proportions of the image."""
     height, width = network.preprocessing.crop
     _, a, b, c = maps.shape
     last, first = a * width == b * height, b * width == c * height
@@ -82,9 +89,9 @@ def _is_channels_last(network: ImageNetwork, maps: Tensor) -> bool:
 def pool_tokens(network: TextNetwork, output: Tensor, batch: dict[str, Tensor], pooling: Pooling, name: str) -> Tensor:
     """Turn an output (n, length, dim), or (n, dim), into float32 vectors (n, dim).
 
-    ``avg`` and ``max`` are over the tokens that are no padding, ``cls`` is the first one; ``sif`` is the mean of
-    the tokens times their weights, which fall with how frequent a word is (Arora, Liang, Ma: A simple but
-    tough-to-beat baseline for sentence embeddings, ICLR 2017). A text without a token is zeros.
+    ``avg`` and ``max`` are over the tokens without padding, ``cls`` is the first token. ``sif`` is the mean of the
+    tokens times their weights, which decrease with the frequency of a word (Arora, Liang, Ma: A simple but
+    tough-to-beat baseline for sentence embeddings, ICLR 2017). The vector of a text without tokens is zero.
 
     Raises
     ------
@@ -96,7 +103,9 @@ def pool_tokens(network: TextNetwork, output: Tensor, batch: dict[str, Tensor], 
         return output.clone()
     mask = batch.get("attention_mask", torch.ones(output.shape[:2])).to(output.device)
     if output.ndim != 3 or output.shape[:2] != mask.shape:
-        raise UsageError(f"the layer {name!r} gives {tuple(output.shape)}, not one vector a token: take another")
+        raise UsageError(
+            f"the layer {name!r} must return one vector per token, got {tuple(output.shape)}: choose another"
+        )
     match pooling:
         case "avg" | "sif":
             weights = mask.to(torch.float32)
@@ -110,11 +119,13 @@ def pool_tokens(network: TextNetwork, output: Tensor, batch: dict[str, Tensor], 
         case "cls" if network.class_token:
             return output[:, 0].clone()
         case "cls":
-            raise UsageError(f"pooling='cls': {network.name} has no class token; take avg or max")
-    raise UsageError(f"pooling={pooling!r} is not for texts: take avg, cls, max or sif")
+            raise UsageError(f"pooling='cls' needs a class token, but {network.name} has none: use avg or max")
+    raise UsageError(f"pooling={pooling!r} does not apply to texts: use avg, cls, max or sif")
 
 
 def _weights(network: TextNetwork, batch: dict[str, Tensor]) -> Any:
     if network.token_weights is None:
-        raise UsageError(f"pooling='sif': {network.name} has no word frequencies, only word-vectors/ have; take avg")
+        raise UsageError(
+            f"pooling='sif' needs word frequencies, which only word-vectors/ have, not {network.name}: use avg"
+        )
     return network.token_weights(network.module, batch)

@@ -1,8 +1,8 @@
-"""A network's stages: the coarse steps that ``--layers`` lists and ``--drop-last`` leaves out.
+"""The stages of a network: the coarse steps that ``--layers`` lists and ``--drop-last`` leaves out.
 
-They are found by watching one forward pass, with one rule for all architectures: the parts before the
-classifier that hold weights, in the order in which they run; while there are fewer than five, the largest is
-replaced by its own parts. Norms, activations, pools and the like belong to the stage before them.
+They are derived from one forward pass by one rule for all architectures: the modules before the classifier that hold
+weights, in the order in which they run. While there are fewer than five, the largest is replaced by its children.
+Norms, activations, pools and similar modules belong to the stage before them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from embedpipe.backbones.layers.capture import TRIAL, trial_batch
 from embedpipe.backbones.layers.pooling import default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 
-#: A network is taken apart until it has this many stages: a ResNet's stem and four groups of blocks.
+#: A network is split until it has this many stages, such as a ResNet's stem and four groups of blocks.
 FEWEST = 5
 
 
@@ -30,15 +30,15 @@ class Stage:
     Parameters
     ----------
     name : str
-        Dotted name of its module.
+        Dotted name of the stage's module.
     tap : str
-        The layer with the stage's output, after its norm, activation or pool: what ``--layer`` takes.
+        The layer with the stage's output, after its norm, activation or pool; ``--layer`` takes this name.
     shape : tuple of int
-        Of that output, for one item; empty if it is no single tensor, and so cannot be taken.
+        The shape of that output for one item; empty if it is not a single tensor and cannot be captured.
     dim : int
-        Values in its vector after default pooling; 0 if it cannot be taken.
+        The length of its vector after the default pooling; 0 if it cannot be captured.
     parameters : int
-        How many weights its module holds.
+        The number of parameters of the stage's module.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Stage:
 
 @dataclass
 class _Call:
-    """When a module first began, how often it finished, and its last output, without data, if it is a tensor."""
+    """The order in which a module started, how often it finished, and its last output on the meta device."""
 
     first: int
     times: int = 0
@@ -59,34 +59,34 @@ class _Call:
 
 def find_stages(network: ImageNetwork | TextNetwork) -> list[Stage]:
     """Run a network on a trial batch and return its stages, in the order in which they run."""
-    watch = _Watch(network)
-    parts = watch.parts("")
+    record = _CallRecord(network)
+    parts = record.parts("")
     while True:
-        stages = [part for part in parts if watch.has_weights(part)]
-        lists = [part for part in stages if part not in watch.calls]  # module lists have no output of their own
-        large = [part for part in stages if any(watch.has_weights(inner) for inner in watch.parts(part))]
+        stages = [part for part in parts if record.has_weights(part)]
+        lists = [part for part in stages if part not in record.calls]  # module lists have no output
+        large = [part for part in stages if any(record.has_weights(inner) for inner in record.parts(part))]
         if lists:
             target = lists[0]
-        # The encoders of transformers give a structure: their blocks can be taken.
-        elif opaque := [part for part in large if watch.gives_structure(part)]:
+        # The encoders of transformers return a structure; their blocks can be captured.
+        elif opaque := [part for part in large if record.gives_structure(part)]:
             target = opaque[0]
         elif len(stages) < FEWEST and large:
-            target = max(large, key=watch.parameters)
+            target = max(large, key=record.parameters)
         else:
             break
-        at = parts.index(target)
-        parts[at : at + 1] = watch.parts(target)
-    found: list[tuple[str, str]] = []
-    for part in sorted(parts, key=watch.first):
-        if watch.has_weights(part):
-            found.append((part, part))
-        elif found and watch.continues(found[-1][1], part):
-            found[-1] = (found[-1][0], part)
-    return [watch.stage(name, tap) for name, tap in found]
+        place = parts.index(target)
+        parts[place : place + 1] = record.parts(target)
+    stages_and_taps: list[tuple[str, str]] = []
+    for part in sorted(parts, key=record.first):
+        if record.has_weights(part):
+            stages_and_taps.append((part, part))
+        elif stages_and_taps and record.continues(stages_and_taps[-1][1], part):
+            stages_and_taps[-1] = (stages_and_taps[-1][0], part)
+    return [record.stage(name, tap) for name, tap in stages_and_taps]
 
 
-class _Watch:
-    """What one forward pass up to the classifier called, and what came out."""
+class _CallRecord:
+    """The modules that one forward pass up to the classifier called, and their outputs."""
 
     def __init__(self, network: ImageNetwork | TextNetwork) -> None:
         self.network = network
@@ -103,7 +103,7 @@ class _Watch:
         finally:
             for handle in handles:
                 handle.remove()
-        # The classifier and the modules around it began, but features() left before they finished.
+        # The classifier and the modules around it started, but features() returned before they finished.
         self.calls = {name: call for name, call in self.calls.items() if call.times}
 
     def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
@@ -121,41 +121,41 @@ class _Watch:
         return hook
 
     def inside(self, name: str) -> list[str]:
-        """Return the called modules within a module, with itself."""
+        """Return the called modules inside a module, including itself."""
         return [other for other in self.calls if other == name or other.startswith(f"{name}.")]
 
     def first(self, name: str) -> int:
-        """Return when a module, or the first within it, ran."""
+        """Return the order number of the first call inside a module."""
         return min(self.calls[other].first for other in self.inside(name))
 
     def parts(self, name: str) -> list[str]:
-        """Return the direct children of a module that ran, or hold some that ran, in that order."""
+        """Return the children of a module that ran, or contain modules that ran, in the order of their calls."""
         children = [f"{name}.{child}" if name else child for child, _ in self.modules[name].named_children()]
         return sorted((child for child in children if self.inside(child)), key=self.first)
 
     def has_weights(self, name: str) -> bool:
-        """Whether a module that ran holds weights of its own, beyond those of norms and activations."""
-        ran = (self.modules[other] for other in self.inside(name))
-        return any(next(m.parameters(recurse=False), None) is not None and not _is_minor(m) for m in ran)
+        """Whether modules inside a module ran that hold weights and are not norms or activations."""
+        called = (self.modules[other] for other in self.inside(name))
+        return any(next(m.parameters(recurse=False), None) is not None and not _is_minor(m) for m in called)
 
     def gives_structure(self, name: str) -> bool:
-        """Whether a module of a network of texts gave no single tensor."""
+        """Whether a module of a text network returned something else than one tensor."""
         return isinstance(self.network, TextNetwork) and self.calls[name].output is None
 
     def parameters(self, name: str) -> int:
-        """Return how many values the parameters of a module hold."""
+        """Return the number of parameters of a module."""
         return sum(parameter.numel() for parameter in self.modules[name].parameters())
 
     def continues(self, tap: str, part: str) -> bool:
-        """Whether a part goes on with a tap's output: run once, same kind of tensor, not yet pooled to a vector."""
+        """Whether a module continues a tap's output: it ran once, on the same kind of tensor, without pooling it."""
         before, after = self.calls[tap].output, self.calls[part].output if part in self.calls else None
         if before is None or after is None or isinstance(self.modules[part], nn.Identity):
             return False
         same_kind = before.ndim == after.ndim and self.calls[part].times == 1
-        return same_kind and (after.ndim == 2 or _places(after) > 1 or _places(before) == 1)
+        return same_kind and (after.ndim == 2 or _positions(after) > 1 or _positions(before) == 1)
 
     def stage(self, name: str, tap: str) -> Stage:
-        """Describe a stage."""
+        """Return the description of a stage."""
         output = self.calls[tap].output
         if output is None:
             return Stage(name, tap, (), 0, self.parameters(name))
@@ -167,6 +167,6 @@ def _is_minor(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() or isinstance(module, nn.PReLU)
 
 
-def _places(output: Tensor) -> int:
-    """Return the number of places of a map, in either layout, or of tokens."""
+def _positions(output: Tensor) -> int:
+    """Return the number of positions of a feature map, in either layout, or the number of tokens."""
     return min(math.prod(output.shape[1:3]), math.prod(output.shape[2:])) if output.ndim == 4 else output.shape[1]

@@ -1,4 +1,4 @@
-"""``python:MODULE.FACTORY``: a network of the user's own, of images or texts, from a function that builds it."""
+"""``python:MODULE.FACTORY``: a network for images or texts that a function of the user returns."""
 
 from __future__ import annotations
 
@@ -22,44 +22,46 @@ _SHAPE = (
 
 
 class PythonProvider:
-    """Networks that the user's own functions build. What the user types is the user's word: it runs code."""
+    """Networks built by the user's functions. The name is typed by the user, so its code is run."""
 
     modalities: tuple[Modality, ...] = ("image", "text")
 
     def names(self) -> list[str]:
-        """Return nothing: they cannot be told."""
+        """Return an empty list, as the user's functions cannot be listed."""
         return []
 
     def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
-        """Import ``module.factory`` or ``module:factory``, call it without arguments, and take what it returns.
+        """Import ``module.factory`` or ``module:factory``, call it without arguments, and use the network it returns.
 
-        Its weights are those that it comes with, or a file's. Features are the module's output.
+        The weights are those that the function sets, or a file's. Features are the module's output.
 
         Raises
         ------
         UnknownBackboneError
-            If the module or the function cannot be found.
+            If the module or the function does not exist.
         BackboneError
-            If the function fails, or returns something else.
+            If the function fails, or does not return a network.
         """
         if weights == "none":
-            raise UsageError("--weights none: a python: backbone initialises itself; leave --weights out")
+            raise UsageError(
+                "weights='none' does not apply to python: backbones, which initialise themselves: leave weights out"
+            )
         module_name, _, factory_name = name.replace(":", ".").rpartition(".")
         if not module_name or not factory_name:
-            raise UnknownBackboneError(f"python:{name} names no function: write python:module.factory")
+            raise UnknownBackboneError(f"backbone must be python:module.factory, got 'python:{name}'")
         name = f"{module_name}:{factory_name}"
         factory = _find(module_name, factory_name)
         try:
             with seeded():
-                made = factory()
+                result = factory()
         except (Exception, SystemExit) as error:
             raise BackboneError(f"python:{name} failed: {type(error).__name__}: {error}") from error
         origin = weights.origin if isinstance(weights, StoredWeights) else f"python:{name}"
         network: ImageNetwork | TextNetwork
-        if isinstance(made, TextNetwork):
-            network = dataclasses.replace(made, name=name, origin=origin)
+        if isinstance(result, TextNetwork):
+            network = dataclasses.replace(result, name=name, origin=origin)
         else:
-            module, preprocessing = _unpack(made, name)
+            module, preprocessing = _unpack(result, name)
             network = ImageNetwork(name, module, preprocessing, origin, pretrained=True)
         if isinstance(weights, StoredWeights):
             load_strictly(network.module, weights.state, weights.origin)
@@ -71,8 +73,8 @@ def _find(module_name: str, factory_name: str) -> Any:
         module = import_user_module(module_name)
     except ModuleNotFoundError as error:
         raise UnknownBackboneError(
-            f"python:{module_name}.{factory_name}: there is no module {error.name!r} in {str(Path.cwd())!r} or among "
-            "the installed packages"
+            f"python:{module_name}.{factory_name}: no module {error.name!r} in {str(Path.cwd())!r} or among the "
+            "installed packages"
         ) from error
     except (Exception, SystemExit) as error:
         raise BackboneError(
@@ -87,12 +89,12 @@ def _find(module_name: str, factory_name: str) -> Any:
     return factory
 
 
-def _unpack(made: Any, name: str) -> tuple[nn.Module, Preprocessing]:
-    match made:
+def _unpack(result: Any, name: str) -> tuple[nn.Module, Preprocessing]:
+    match result:
         case nn.Module(preprocessing=Preprocessing() as preprocessing):
-            return made, preprocessing
+            return result, preprocessing
         case (nn.Module() as module, Preprocessing() as preprocessing):
             return module, preprocessing
         case nn.Module():
-            raise BackboneError(f"python:{name} returned a {type(made).__name__} without 'preprocessing': {_SHAPE}")
-    raise BackboneError(f"python:{name} returned {made!r:.100}: {_SHAPE}")
+            raise BackboneError(f"python:{name} returned a {type(result).__name__} without 'preprocessing': {_SHAPE}")
+    raise BackboneError(f"python:{name} returned {result!r:.100}: {_SHAPE}")

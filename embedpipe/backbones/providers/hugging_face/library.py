@@ -1,4 +1,4 @@
-"""Transformers without progress bars, warnings and code from a model's folder."""
+"""Running transformers without progress bars, warnings and code from a model's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedpipe._utils.importing import import_extra
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing progress bars and telling of weights that nobody uses, and from foreign code."""
+    """Suppress progress bars and warnings of transformers, and code from a model's folder."""
     logging = import_extra("transformers.utils.logging", "text")
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -27,14 +27,14 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_remote_code() -> Iterator[None]:
-    """Have transformers refuse the code that a model's folder names, where it would ask on the terminal."""
+    """Let transformers refuse code that a model's folder names, instead of asking on the terminal."""
     if find_spec("transformers") is None:
         yield
         return
     loader = import_extra("transformers.dynamic_module_utils", "text")
-    patience = loader.TIME_OUT_REMOTE_CODE
+    timeout = loader.TIME_OUT_REMOTE_CODE
     loader.TIME_OUT_REMOTE_CODE = 0
     try:
         yield
     finally:
-        loader.TIME_OUT_REMOTE_CODE = patience
+        loader.TIME_OUT_REMOTE_CODE = timeout

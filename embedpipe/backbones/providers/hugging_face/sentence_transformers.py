@@ -1,4 +1,4 @@
-"""``sentence-transformers/NAME``: every model of the library that embeds texts, as its ``encode`` gives them."""
+"""``sentence-transformers/NAME``: every text model of the library, with the vectors of its ``encode``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ _PREFIX = "sentence-transformers/"
 
 
 class SentenceTransformerProvider:
-    """The models of sentence-transformers, from a folder, the hub or an installed package."""
+    """Provider of the models of sentence-transformers, from a folder, the hub or an installed package."""
 
     modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
-        """Return those that are on this machine without a hub."""
+        """Return the models in installed packages."""
         return [name.removeprefix(_PREFIX) for name in PACKAGES]
 
     def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
-        """Load a model; see `Provider.load`. Features are what its ``encode`` gives, with its prompt if it has one."""
+        """Load a model; see `Provider.load`. Features are the vectors of its ``encode``, with its prompt."""
         if weights == "none":
-            raise UsageError("weights='none': a sentence-transformers/ model has no random form; take transformers/")
+            raise UsageError(
+                "weights='none' does not apply to sentence-transformers/: use transformers/ for random weights"
+            )
         library = import_extra("sentence_transformers", "text")
         repository = name if "/" in name else _PREFIX + name
         folder, spec_name, origin = find_folder(name, repository, weights, offline)
@@ -45,7 +47,7 @@ class SentenceTransformerProvider:
                 )
         except Exception as error:
             raise WeightsError(
-                f"{origin} is no model that sentence-transformers loads: {type(error).__name__}: {error}"
+                f"sentence-transformers cannot load {origin}: {type(error).__name__}: {error}"
             ) from error
         prompt = model.prompts.get(model.default_prompt_name) or ""
         limit = model.max_seq_length
@@ -70,10 +72,10 @@ def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
     return vectors[:, : getattr(module, "truncate_dim", None)]
 
 
-def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _OwnTokenizer:
-    """Return the fast tokenizer of a plain network of texts, and the library's own of any other."""
+def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _LibraryTokenizer:
+    """Return a `FastTokenizer` for a single transformer, and the library's preprocessing for other models."""
     first = model[0]
-    plain = (
+    is_single_transformer = (
         type(first).__name__ == "Transformer"
         and hasattr(first.tokenizer, "backend_tokenizer")
         and first.processor is first.tokenizer
@@ -81,24 +83,24 @@ def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _O
         and not first.processing_kwargs
         and all(getattr(part, "include_prompt", True) or not prompt for part in model)
     )
-    if not plain or limit is None:
-        return _OwnTokenizer(model, prompt, limit)
+    if not is_single_transformer or limit is None:
+        return _LibraryTokenizer(model, prompt, limit)
     return FastTokenizer(first.tokenizer, limit, prompt, bool(first.do_lower_case))
 
 
-class _OwnTokenizer:
-    """The library's own preprocessing, for models that are no plain network of texts."""
+class _LibraryTokenizer:
+    """The library's own preprocessing, for models that are not a single transformer."""
 
     def __init__(self, model: Any, prompt: str, limit: int | None) -> None:
         self._model, self._prompt, self._limit = model, prompt, limit
-        self._lock = threading.Lock()  # it sets up its tokenizer anew with every call
+        self._lock = threading.Lock()  # every call changes the state of the tokenizer
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the text: it is cut into tokens with its batch. Whether it is too long is counted where that is known.
+        """Return the text itself, which is tokenised with its batch; count it if it is known to be too long.
 
         The size is in characters.
         """
-        # A token has a character at least.
+        # A token has at least one character.
         if self._limit is None or len(self._prompt) + len(text) <= self._limit or not callable(self._model.tokenizer):
             return Tokens((text,), (len(text),))
         with self._lock, quiet():
@@ -106,9 +108,9 @@ class _OwnTokenizer:
         return Tokens((text,), (len(text),), {"truncated texts": 1} if len(ids) > self._limit else NO_COUNTS)
 
     def collate(self, pieces: Sequence[str]) -> dict[str, Tensor]:
-        """Return the library's features of texts."""
+        """Return the library's input tensors for texts."""
         with self._lock:
-            found = self._model.preprocess(list(pieces), prompt=self._prompt or None)
-        if "prompt_length" in found:
-            found["prompt_length"] = torch.tensor([found["prompt_length"]])
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+            features = self._model.preprocess(list(pieces), prompt=self._prompt or None)
+        if "prompt_length" in features:
+            features["prompt_length"] = torch.tensor([features["prompt_length"]])
+        return {name: value for name, value in features.items() if isinstance(value, Tensor)}

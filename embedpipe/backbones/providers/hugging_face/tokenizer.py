@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face model of texts."""
+"""The tokenizer of a Hugging Face text model."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from embedpipe.backbones.network import Tokens
 from embedpipe.errors import UsageError
 
-#: Characters a token has at most, nearly always: of a longer text, so many are read for each token that fits.
+#: Nearly all tokens have at most this many characters, so only that many per token are read of a long text.
 _CHARACTERS = 32
 
 
 class FastTokenizer:
-    """A Hugging Face tokenizer, by way of its Rust core, one text at a time from any thread.
+    """The Rust core of a Hugging Face tokenizer, called for one text at a time from any thread.
 
-    Batches are padded on the right whatever the tokenizer's own habit: the first token then always has the first
-    position, so that no text's vector depends on its batch, and padding is never looked at.
+    Batches are always padded on the right, whatever the tokenizer's setting. The first token then always has the first
+    position, so a text's vector does not depend on its batch.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
     max_tokens : int
-        Of one piece, special tokens included.
+        The limit of one piece, including special tokens.
     prompt : str
-        What is put before every text.
+        Text that is put before every text.
     lower : bool
-        Whether texts are put into lower case first.
+        Whether texts are converted to lower case first.
 
     Raises
     ------
@@ -43,16 +43,16 @@ class FastTokenizer:
         core = getattr(tokenizer, "backend_tokenizer", None)
         if core is None:
             raise UsageError(
-                f"{type(tokenizer).__name__} has no fast form (tokenizer.json): convert it with transformers"
+                f"{type(tokenizer).__name__} has no fast tokenizer (tokenizer.json): convert it with transformers"
             )
-        # A copy: the library changes the limits of its own with every call.
+        # A copy, as the library changes the limits of its core with every call.
         self._core = type(core).from_str(core.to_str())
         self._core.no_padding()
         self._core.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
         self._pad = tokenizer.pad_token_id or 0
         self._types = "token_type_ids" in tokenizer.model_input_names
         self._type_pad = getattr(tokenizer, "pad_token_type_id", 0)
-        # Only the beginning of a text is cut out beforehand, where it is the beginning that counts.
+        # If texts are truncated on the right, only their beginning is tokenised.
         self._window = _CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
         self._prompt, self._lower = prompt, lower
 
@@ -66,14 +66,14 @@ class FastTokenizer:
         else:
             first = self._core.encode(text[: self._window])
             if self._window is not None and len(text) > self._window and not first.overflowing:
-                first = self._core.encode(text)  # of few tokens all the same
+                first = self._core.encode(text)  # its tokens are longer than expected
             encodings = [first]
         pieces = [self._piece(encoding) for encoding in encodings]
         counts = {"truncated texts": 1} if first.overflowing and not whole else {}
         return Tokens(tuple(pieces), tuple(piece.shape[1] for piece in pieces), counts)
 
     def _piece(self, encoding: Any) -> npt.NDArray[np.int32]:
-        """Return ids, and types where the network takes them: (1 or 2, length)."""
+        """Return token ids, and token types if the network takes them, as (1 or 2, length)."""
         rows = [encoding.ids, encoding.type_ids] if self._types else [encoding.ids]
         return np.array(rows, np.int32)
 

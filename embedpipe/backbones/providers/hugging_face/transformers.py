@@ -1,4 +1,4 @@
-"""``transformers/NAME``: any encoder of texts of Hugging Face's transformers, pooled by us."""
+"""``transformers/NAME``: every text encoder of Hugging Face's transformers, pooled by embedpipe."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from embedpipe.backbones.weights.tensors import seeded
 from embedpipe.errors import WeightsError
 from embedpipe.sources.options import Modality
 
-#: Tokens of a text where neither the tokenizer nor the network says how many it takes.
-USUAL_TOKENS = 512
+#: The limit of tokens if neither the tokenizer nor the network has one.
+DEFAULT_TOKENS = 512
 
-#: Nothing from a hub, and no code from the folder.
+#: Do not contact the hub, and run no code from the folder.
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class TransformersProvider:
-    """The encoders of transformers, from a folder, the hub or an installed package; of T5's kind the encoder half."""
+    """Provider of the text encoders of transformers, from a folder, the hub or an installed package.
+
+    Of encoder-decoder models such as T5 the encoder is used.
+    """
 
     modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
-        """Return those that are on this machine without a hub."""
+        """Return the models in installed packages."""
         return list(PACKAGES)
 
     def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
-        """Load a model; see `Provider.load`. Features are its last hidden state, one vector a token."""
+        """Load a model; see `Provider.load`. Features are its last hidden state, one vector per token."""
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
         try:
@@ -43,9 +46,7 @@ class TransformersProvider:
                 tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
                 module = _build(library, folder, random=weights == "none")
         except Exception as error:
-            raise WeightsError(
-                f"{origin} is no model that transformers loads: {type(error).__name__}: {error}"
-            ) from error
+            raise WeightsError(f"transformers cannot load {origin}: {type(error).__name__}: {error}") from error
         limit = _limit(tokenizer, module)
         return TextNetwork(
             name=spec_name,
@@ -75,11 +76,11 @@ def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
 
 
 def _limit(tokenizer: Any, module: Any) -> int:
-    """Return how many tokens a network reads: no more than it has positions for."""
+    """Return how many tokens a network reads: at most the number of its positions."""
     limits = [tokenizer.model_max_length]
     if positions := getattr(module.config, "max_position_embeddings", None):
         table = getattr(getattr(module, "embeddings", None), "position_embeddings", None)
-        padding = getattr(table, "padding_idx", None)  # RoBERTa counts from behind it
+        padding = getattr(table, "padding_idx", None)  # RoBERTa's positions start after the padding index
         limits.append(positions - (0 if padding is None else padding + 1))
     limit = min(limits)
-    return int(limit) if 0 < limit < 1 << 20 else USUAL_TOKENS
+    return int(limit) if 0 < limit < 1 << 20 else DEFAULT_TOKENS

@@ -1,1 +1,1 @@
-"""Networks of open_clip: two towers, one for images and one for texts."""
+"""Provider of the networks of open_clip, each with an encoder for images and one for texts."""

@@ -1,4 +1,4 @@
-"""Which network an open_clip name stands for: its configuration, its preprocessing, and where its weights are."""
+"""From the name of an open_clip network to its configuration, its preprocessing and the location of its weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from embedpipe.backbones.network import Weights
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 
-#: How open_clip itself names a folder with ``open_clip_config.json``, weights and, where needed, a tokenizer.
+#: open_clip's prefix of a folder with ``open_clip_config.json``, weights and possibly a tokenizer.
 LOCAL = "local-dir:"
 
-#: What of a tag's entry is preprocessing.
+#: The keys of a tag's entry that are preprocessing.
 _RECIPE = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """What a name stands for: the network's configuration, its preprocessing and where its files are."""
+    """The network of a name: its configuration, its preprocessing and the location of its files."""
 
     name: str
     config: dict[str, Any]
@@ -30,7 +30,7 @@ class NamedModel:
 
 
 def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
-    """Return what a name stands for. Raises UnknownBackboneError, UsageError or WeightsError."""
+    """Return the network of a name. Raises UnknownBackboneError, UsageError or WeightsError."""
     if name.startswith(LOCAL):
         if isinstance(weights, Path) and weights.is_dir():
             return _in_folder(library, weights)
@@ -42,12 +42,12 @@ def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
             "`embedpipe backbones open_clip/` lists them"
         )
     tags = library.list_pretrained_tags_by_model(architecture)
-    some = f"there are {', '.join(tags)}" if tags else "there are none"
+    available = f"available: {', '.join(tags)}" if tags else "it has none"
     if tag:
         tag = tag.lower().replace("-", "_")  # as the library reads tags
         if tag not in tags:
             raise UnknownBackboneError(
-                f"open_clip's {architecture!r} has no weights tagged {tag!r}{nearest(tag, tags)}: {some}"
+                f"open_clip's {architecture!r} has no weights tagged {tag!r}{nearest(tag, tags)} ({available})"
             )
         architecture = _as_trained(library, architecture, tag)
         published = library.get_pretrained_cfg(architecture, tag)
@@ -55,28 +55,28 @@ def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
         return NamedModel(f"{architecture}:{tag}", config, _recipe(published), published)
     if weights == "default":
         raise WeightsError(
-            f"open_clip/{architecture} does not say which weights: name a tag, as in open_clip/{architecture}:TAG "
-            f"({some}), pass your own with --weights PATH, or take random ones with --weights none"
+            f"open_clip/{architecture} needs the tag of its weights, as in open_clip/{architecture}:TAG ({available}). "
+            "Or pass your own with --weights PATH, or use random weights with --weights none"
         )
     if isinstance(weights, Path) and weights.is_dir():
         model = _in_folder(library, weights)
         if model.name != architecture:
-            raise WeightsError(f"the folder {str(weights)!r} is of {model.name!r}, not of {architecture!r}")
+            raise WeightsError(f"the folder {str(weights)!r} must hold {architecture!r}, but holds {model.name!r}")
         return model
     recipes = {json.dumps(_recipe(library.get_pretrained_cfg(architecture, tag))) for tag in tags}
     if len(recipes) > 1 and weights != "none":
         raise UsageError(
-            f"open_clip/{architecture} was trained with more than one preprocessing: name the tag whose weights those "
-            f"are, or are tuned from, as in open_clip/{architecture}:TAG ({some})"
+            f"open_clip/{architecture} was trained with more than one preprocessing: name the tag of the weights, or "
+            f"of those they were fine-tuned from, as in open_clip/{architecture}:TAG ({available})"
         )
     recipe = json.loads(recipes.pop()) if len(recipes) == 1 else {}
     return NamedModel(architecture, library.get_model_config(architecture), recipe)
 
 
 def _as_trained(library: Any, architecture: str, tag: str) -> str:
-    """Return the architecture with the activation of a tag's training, where the library has that under another name.
+    """Return the architecture with the activation of a tag's training, which may have another name in the library.
 
-    ``ViT-B-32:openai`` and ``ViT-B-32-quickgelu:openai`` are the same weights, made with the latter.
+    ``ViT-B-32:openai`` and ``ViT-B-32-quickgelu:openai`` are the same weights, which were trained with the latter.
     """
     twin = f"{architecture}-quickgelu"
     trained = library.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
@@ -92,19 +92,19 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
     """Read the folder that open_clip's ``local-dir:`` takes; a known architecture keeps its name."""
     file = folder / "open_clip_config.json"
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        config = said["model_cfg"]
-        recipe = _recipe(said.get("preprocess_cfg", {}))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        config = content["model_cfg"]
+        recipe = _recipe(content.get("preprocess_cfg", {}))
         if not isinstance(config["vision_cfg"], dict) or not isinstance(config["text_cfg"], dict):
-            raise TypeError("vision_cfg and text_cfg are no objects")
+            raise TypeError("vision_cfg and text_cfg must be objects")
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{str(folder)!r} is no folder of an open_clip model: it has no open_clip_config.json; "
-            "give the folder with --weights PATH"
+            f"{str(folder)!r} must be the folder of an open_clip model, but has no open_clip_config.json: "
+            "pass the folder with --weights PATH"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{str(file)!r} is no configuration of open_clip: {type(error).__name__}: {error}"
+            f"{str(file)!r} is not a configuration of open_clip: {type(error).__name__}: {error}"
         ) from error
     known = (name for name in library.list_models() if library.get_model_config(name) == config)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """``open_clip/MODEL:TAG``: images and texts in one space, by the networks of open_clip.
 
-Features are the library's own ``encode_image`` and ``encode_text``, with the preprocessing that the weights of
-that tag were trained with: the library falls back to its usual one where weights come from a file.
+Features are the library's ``encode_image`` and ``encode_text``, with the preprocessing with which the weights of that
+tag were trained; the library itself uses its default if weights come from a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
 from embedpipe.sources.options import Modality
 
-#: Where a folder has its weights, in the library's order of preference.
+#: Names of a folder's weights file, in the library's order of preference.
 FOLDER_FILES = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
@@ -36,13 +36,13 @@ FOLDER_FILES = (
 
 
 class OpenClipProvider:
-    """The networks of open_clip, with both towers."""
+    """Provider of the networks of open_clip, with both encoders."""
 
     modalities: tuple[Modality, ...] = ("image", "text")
     reads_files = True
 
     def names(self) -> list[str]:
-        """Return every architecture, and each with the tags of its published weights; none without the library."""
+        """Return every architecture, alone and with each tag of its weights; none if the library is missing."""
         try:
             library = import_extra("open_clip", "clip")
         except MissingExtraError:
@@ -56,7 +56,7 @@ class OpenClipProvider:
         stored = _weights(library, model, weights, offline)
         module = _build(library, model, offline)
         if stored is not None:
-            load_strictly(module, _fitted(library, module, stored.state), stored.origin)
+            load_strictly(module, _converted(library, module, stored.state), stored.origin)
         origin = "random, seeded" if stored is None else stored.origin
         pretrained = stored is not None
         text = model.config["text_cfg"]
@@ -98,7 +98,7 @@ def _encode_text(module: Any, batch: dict[str, Tensor]) -> Any:
 
 
 def _weights(library: Any, model: NamedModel, weights: Weights, offline: bool) -> StoredWeights | None:
-    """Return the tensors to load: published, in the model's folder, or the user's; None for random ones."""
+    """Return the published weights, those of the model's folder, or the user's; None for random weights."""
     if weights == "none":
         return None
     if isinstance(weights, StoredWeights):
@@ -107,10 +107,12 @@ def _weights(library: Any, model: NamedModel, weights: Weights, offline: bool) -
         return read_checkpoint(weights).weights
     folder = weights if isinstance(weights, Path) else model.folder
     if folder is not None:
-        found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
-        if not found:
-            raise WeightsError(f"the folder {str(folder)!r} has no weights: it needs one of {', '.join(FOLDER_FILES)}")
-        return read_checkpoint(found[0]).weights
+        files = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
+        if not files:
+            raise WeightsError(
+                f"the folder {str(folder)!r} has no weights: it must have one of {', '.join(FOLDER_FILES)}"
+            )
+        return read_checkpoint(files[0]).weights
     published = model.published or {}
     if not published.get("hf_hub"):
         file = fetch_from_url(str(published["url"]), offline)
@@ -139,7 +141,7 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
             module: nn.Module = library.create_model(
                 name, load_weights=False, pretrained_text=False, force_preprocess_cfg=model.recipe, **changes
             )
-    except Exception as error:  # whatever a configuration makes the libraries stumble over
+    except Exception as error:  # the libraries raise many types of errors for a wrong configuration
         raise BackboneError(
             f"open_clip cannot build {model.name}{f' from {str(model.folder)!r}' if model.folder else ''}: "
             f"{type(error).__name__}: {error}"
@@ -149,7 +151,7 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep the library from telling of random weights on the root logger, and from setting that up."""
+    """Suppress the library's warning about random weights, and its configuration of the root logger."""
     handler, root = logging.NullHandler(), logging.getLogger()
     root.addHandler(handler)
     try:
@@ -158,16 +160,16 @@ def _silent() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _fitted(library: Any, module: Any, state: StateDict) -> StateDict:
-    """Return weights in the form of the module, as the library's own ``load_checkpoint`` converts older ones."""
+def _converted(library: Any, module: Any, state: StateDict) -> StateDict:
+    """Convert older weights for the module, as the library's ``load_checkpoint`` does."""
     model, convert = library.model, library.convert
     state = dict(convert.convert_state_dict(module, state))
     if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
         state = model.convert_to_custom_text_state_dict(state)
     for name in ("logit_scale", "logit_bias"):
-        own = getattr(module, name, None)
-        if own is not None and name in state:
-            state[name] = state[name].reshape(own.shape)
+        parameter = getattr(module, name, None)
+        if parameter is not None and name in state:
+            state[name] = state[name].reshape(parameter.shape)
     if getattr(module, "logit_bias", None) is not None and "logit_bias" not in state:
         state["logit_bias"] = torch.zeros_like(module.logit_bias)
     state.pop("text.transformer.embeddings.position_ids", None)  # older transformers saved them
@@ -184,10 +186,10 @@ def _preprocessing(config: dict[str, Any], name: str) -> Preprocessing:
     fits: dict[str, Fit] = {"squash": "squash", "shortest": "cover", "longest": "border"}
     if mode == "longest" and any(round(255 * value) != config["fill_color"] for value in mean):
         raise BackboneError(
-            f"{name} scales the longer side and pads with the colour {config['fill_color']}, which embedpipe does not"
+            f"{name} scales the longer side and pads with the colour {config['fill_color']}, which is not supported"
         )
     square = height == width
-    # The library scales to shapes that are not square by bicubic, whatever is said.
+    # The library uses bicubic for shapes that are not square, whatever the configuration says.
     bilinear = config["interpolation"] == "bilinear" and (square or mode != "shortest")
     return Preprocessing(
         resize=(height,) if square and mode == "shortest" else crop,

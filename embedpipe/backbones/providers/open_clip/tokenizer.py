@@ -1,4 +1,4 @@
-"""open_clip's tokenizers: its own and those of Hugging Face, a text at a time from any thread."""
+"""The tokenizers of open_clip, its own and Hugging Face's, called for one text at a time from any thread."""
 
 from __future__ import annotations
 
@@ -23,64 +23,64 @@ from embedpipe.backbones.providers.hugging_face.library import no_remote_code
 from embedpipe.backbones.weights.download import fetch_from_hub
 from embedpipe.errors import BackboneError, WeightsError
 
-#: Ids and mask of one piece, (2, length): open_clip pads every text to the same length.
+#: Token ids and mask of one piece, (2, length). open_clip pads every text to the same length.
 Piece = npt.NDArray[np.int64]
 
-#: The files of a repository that make a tokenizer: of each row the first that there is.
+#: The files of a tokenizer: of each row the first that the repository has.
 _FILES = (
     ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"),
     ("tokenizer_config.json",),
 )
 
-#: Words whose tokens are remembered.
-_KEPT = 100_000
+#: The number of words whose tokens are cached.
+_CACHED_WORDS = 100_000
 
-#: Of a text of which only the beginning counts, so many characters are read first.
+#: The number of characters that are tokenised first if only the beginning of a text is needed.
 _WINDOW = 100_000
 
-#: Letters in a row are read as words of so many: the library takes time by the square of a word's length.
+#: Longer words are split, as the library's time grows with the square of a word's length.
 _LONG_WORD = re.compile(r"[^\W\d_]{1000}")
 
 
 def make_tokenizer(config: Mapping[str, Any], folder: Path | None, offline: bool) -> tuple[Tokenizer, str, int]:
-    """Return a network's tokenizer, the SHA-256 of what decides its tokens, and how many it gives at most.
+    """Return a network's tokenizer, the SHA-256 of everything that decides its tokens, and the limit of tokens.
 
     Parameters
     ----------
     config : mapping
         ``text_cfg`` of open_clip's configuration of the network.
     folder : Path, optional
-        Where the files of a Hugging Face tokenizer lie; the hub's cache if None.
+        The folder of a Hugging Face tokenizer; None for the hub's cache.
     offline : bool
 
     Notes
     -----
-    If the files cannot be had, the tokenizer raises WeightsError when it is used: images need none.
+    If the files cannot be downloaded, the tokenizer raises WeightsError when it is used, since images need none.
     """
     library = import_extra("open_clip", "clip")
     length = int(config.get("context_length", library.tokenizer.DEFAULT_CONTEXT_LENGTH))
-    # What a file says is no leave to run code that it names.
+    # A configuration file must not permit running the code that it names.
     kwargs = {k: v for k, v in config.get("tokenizer_kwargs", {}).items() if k != "trust_remote_code"}
     declared = json.dumps([length, kwargs, config.get("tokenizer_mode")], sort_keys=True)
     digest = hashlib.sha256(declared.encode())
     if not (name := config.get("hf_tokenizer_name")):
         try:
-            own = library.SimpleTokenizer(context_length=length, **kwargs)
+            simple = library.SimpleTokenizer(context_length=length, **kwargs)
         except Exception as error:
-            raise BackboneError(f"the configuration's tokenizer cannot be made of {kwargs}: {error}") from error
-        digest.update(json.dumps([list(own.encoder), list(own.bpe_ranks)]).encode())
-        return _OwnTokenizer(own, length), digest.hexdigest(), length
+            raise BackboneError(f"the tokenizer of the configuration cannot be built with {kwargs}: {error}") from error
+        digest.update(json.dumps([list(simple.encoder), list(simple.bpe_ranks)]).encode())
+        return _SimpleTokenizer(simple, length), digest.hexdigest(), length
     try:
         folder = folder or _fetch(name, offline)
         with no_remote_code():
-            theirs = library.tokenizer.HFTokenizer(
+            tokenizer = library.tokenizer.HFTokenizer(
                 str(folder), context_length=length, tokenizer_mode=config.get("tokenizer_mode"), **kwargs
             )
-    except Exception as error:  # the libraries stumble over foreign files in many ways
-        return _NoTokenizer(name, str(error)), "", length
+    except Exception as error:  # the libraries raise many types of errors
+        return _MissingTokenizer(name, str(error)), "", length
     for file in _vocabulary(folder):
         digest.update(file.read_bytes())
-    return _TheirTokenizer(theirs, length), digest.hexdigest(), length
+    return _HuggingFaceTokenizer(tokenizer, length), digest.hexdigest(), length
 
 
 def _fetch(repository: str, offline: bool) -> Path:
@@ -88,34 +88,34 @@ def _fetch(repository: str, offline: bool) -> Path:
         files = [fetch_from_hub(repository, names, offline) for names in _FILES]
     except WeightsError as error:
         names = " and ".join(repr(names[0]) for names in _FILES)
-        raise WeightsError(f"its {names} are not in the hub's cache and cannot be downloaded") from error
-    with contextlib.suppress(WeightsError):  # names the kind of tokenizer, where the others do not
+        raise WeightsError(f"{names} are not in the hub's cache and cannot be downloaded") from error
+    with contextlib.suppress(WeightsError):  # may name the type of tokenizer
         fetch_from_hub(repository, ["config.json"], offline)
     return files[0].parent
 
 
 def _vocabulary(folder: Path) -> list[Path]:
-    """Return the files that decide which tokens a Hugging Face tokenizer gives."""
+    """Return the files that decide the tokens of a Hugging Face tokenizer."""
     if (file := folder / "tokenizer.json").is_file():
         return [file]
     return [folder / name for name in (*_FILES[0], "vocab.json", "merges.txt") if (folder / name).is_file()]
 
 
-class _Pieces(ABC):
-    """Texts in pieces that are all padded to one length."""
+class _FixedLengthTokenizer(ABC):
+    """A tokenizer whose pieces are all padded to one length."""
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the tokens of a text; see `Tokenizer.split`."""
         pieces = self._cut(text if whole else text[:_WINDOW])
         if not whole and len(pieces) == 1 and len(text) > _WINDOW:
-            pieces = self._cut(text)  # of few tokens all the same
+            pieces = self._cut(text)  # its tokens are longer than expected
         kept = tuple(pieces if whole else pieces[:1])
         counts = {"truncated texts": 1} if len(kept) < len(pieces) else {}
         return Tokens(kept, tuple(int(piece[1].sum()) for piece in kept), counts)
 
     @abstractmethod
     def _cut(self, text: str) -> list[Piece]:
-        """Return all pieces of a text, the first as the library itself gives it."""
+        """Return all pieces of a text; the first equals the library's tokens."""
 
     def collate(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
         """Return the batch of pieces; see `Tokenizer.collate`."""
@@ -123,8 +123,8 @@ class _Pieces(ABC):
         return {"tokens": both[0], "attention_mask": both[1]}
 
 
-class _OwnTokenizer(_Pieces):
-    """open_clip's ``SimpleTokenizer``: byte pairs, between a token that starts and one that ends a text."""
+class _SimpleTokenizer(_FixedLengthTokenizer):
+    """open_clip's ``SimpleTokenizer``: byte pairs between a start and an end token."""
 
     def __init__(self, tokenizer: Any, length: int) -> None:
         self._tokenizer = tokenizer
@@ -133,8 +133,8 @@ class _OwnTokenizer(_Pieces):
         self._lock = threading.Lock()
 
     def _cut(self, text: str) -> list[Piece]:
-        with self._lock:  # the library remembers every word it ever met
-            if len(self._tokenizer.cache) > _KEPT:
+        with self._lock:  # the library caches every word without a limit
+            if len(self._tokenizer.cache) > _CACHED_WORDS:
                 self._tokenizer.cache = dict(self._special)
             ids = self._tokenizer.encode(_LONG_WORD.sub(r"\g<0> ", text))
         room = self._length - 2
@@ -147,13 +147,13 @@ class _OwnTokenizer(_Pieces):
         return piece
 
 
-class _TheirTokenizer(_Pieces):
+class _HuggingFaceTokenizer(_FixedLengthTokenizer):
     """open_clip's ``HFTokenizer``."""
 
     def __init__(self, tokenizer: Any, length: int) -> None:
         self._tokenizer = tokenizer
         self._length = length
-        self._lock = threading.Lock()  # every call sets the limits of the tokenizer anew
+        self._lock = threading.Lock()  # every call changes the limits of the tokenizer
 
     def _cut(self, text: str) -> list[Piece]:
         text = self._tokenizer.clean_fn(text)
@@ -161,17 +161,17 @@ class _TheirTokenizer(_Pieces):
             return self._cut_by_class(text) if self._tokenizer.tokenizer_mode == "clips" else self._cut_plainly(text)
 
     def _cut_plainly(self, text: str) -> list[Piece]:
-        found = self._tokenizer.tokenizer(
+        encoded = self._tokenizer.tokenizer(
             [text], max_length=self._length, padding="max_length", truncation=True, return_overflowing_tokens=True
         )
-        pieces = [np.array(rows, np.int64) for rows in zip(found.input_ids, found.attention_mask, strict=True)]
+        pieces = [np.array(rows, np.int64) for rows in zip(encoded.input_ids, encoded.attention_mask, strict=True)]
         if self._tokenizer.strip_sep_token:
             for piece in pieces:
                 piece[0][piece[0] == self._tokenizer.tokenizer.sep_token_id] = 0
         return pieces
 
     def _cut_by_class(self, text: str) -> list[Piece]:
-        """Return pieces as the library's mode ``clips`` has them: a class token after the padding."""
+        """Return pieces in the library's mode ``clips``, with a class token after the padding."""
         core = self._tokenizer.tokenizer
         ids = core([text], add_special_tokens=False, padding=False, truncation=False).input_ids[0]
         room = self._length - 3
@@ -184,13 +184,13 @@ class _TheirTokenizer(_Pieces):
         return pieces
 
 
-class _NoTokenizer(_Pieces):
-    """Stands for a tokenizer whose files are not at hand."""
+class _MissingTokenizer(_FixedLengthTokenizer):
+    """A tokenizer whose files could not be loaded; it raises an error when it is used."""
 
     def __init__(self, repository: str, why: str) -> None:
         self._message = (
-            f"texts need the tokenizer of the hub repository {repository!r}, which cannot be had: {why}. Images do "
-            "not need it; or put its files into a folder with open_clip_config.json, and take open_clip/local-dir:PATH"
+            f"texts need the tokenizer of the hub repository {repository!r}, which cannot be loaded: {why}. Put its "
+            "files into a folder with open_clip_config.json and use open_clip/local-dir:PATH. Images do not need it"
         )
 
     def _cut(self, text: str) -> list[Piece]:

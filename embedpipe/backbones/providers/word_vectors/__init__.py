@@ -1,1 +1,1 @@
-"""Files of word vectors, such as GloVe and word2vec, as a backbone for texts."""
+"""Provider of word vectors, such as GloVe and word2vec, as backbones for texts."""

