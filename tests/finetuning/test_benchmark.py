@@ -382,8 +382,8 @@ def test_few_seeds_are_said() -> None:
         ({"severities": (6,)}, "not from 1 to 5"),
         ({"corruptions": ("rain",)}, "no corruption 'rain'"),
         ({"time_budget": "soon"}, "write 90s, 10min or 2h"),
-        ({"backbone": TINY}, "is a store: leave it out"),
-        ({"epochs": -1}, "epochs=-1"),
+        ({"backbone": TINY}, "backbone is only for images that are not in a store"),
+        ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
         ({"label": "species"}, "species"),
     ],
 )
