@@ -1,4 +1,4 @@
-"""scikit-learn estimators on arrays of features; nothing here knows stores, Arrow or backbones.
+"""scikit-learn estimators on arrays of features. They know no stores, Arrow tables or backbones.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

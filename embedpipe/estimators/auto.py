@@ -127,12 +127,12 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
         for at, (normalisation, head) in enumerate(candidates):
             predictions, seconds, errors = zip(*results[at * len(splits) : (at + 1) * len(splits)], strict=True)
             error = next(filter(None, errors), "")
-            row_errors, score, loss = (
-                (np.full(len(truth), np.inf), -np.inf, np.inf)
-                if error
-                else self._assess(truth, predictions, held_weights)
-            )
-            self._row_errors.append(row_errors if error else row_errors * held_weights / held_weights.mean())
+            if error:
+                row_errors, score, loss = np.full(len(truth), np.inf), -np.inf, np.inf
+            else:
+                row_errors, score, loss = self._assess(truth, predictions, held_weights)
+                row_errors = row_errors * held_weights / held_weights.mean()
+            self._row_errors.append(row_errors)
             trial = {"layer": layer, "normalisation": normalisation, "head": head, "score": score, "loss": loss}
             self.trials_.append({**trial, "seconds": sum(seconds), "error": error})
 

@@ -68,7 +68,7 @@ def loss_of(shares: Any, truth: Any) -> float:
 
 
 class Counted(TunedRidgeClassifier):
-    """Notes among how many penalties each fit chooses."""
+    """Records the number of penalties of each fit."""
 
     fits: ClassVar[list[int]] = []
 

@@ -27,7 +27,7 @@ WEIGHTS = np.random.default_rng(1).uniform(0.1, 2, 200)
 
 @pytest.fixture(name="X")
 def rows_of_many_scales() -> Any:
-    """Rows of 40 columns of scales from 1e-4 to 1e4, of which one is constant and one is on in a single row."""
+    """Rows of 40 columns with scales from 1e-4 to 1e4; one column is constant, one is nonzero in a single row."""
     X = np.random.default_rng(0).standard_normal((200, 40)) * np.logspace(-4, 4, 40) + 3
     X[:, 7] = 0.1
     X[:, 30] = 0
@@ -81,7 +81,7 @@ def test_features_whose_squares_overflow_are_refused(head: Any, dim: int) -> Non
 
 @pytest.mark.parametrize("head", LINEAR)
 def test_constant_column_gets_coefficient_zero(head: Any) -> None:
-    """Of pixels that are black in all training rows, not even rounding."""
+    """Pixels that are black in all training rows get exactly 0, without rounding errors."""
     X, y = load_digits(return_X_y=True)
     model = head().fit(X[:500] * 1e20, y[:500])
     constant = np.ptp(X[:500], axis=0) == 0
@@ -92,7 +92,7 @@ def test_constant_column_gets_coefficient_zero(head: Any) -> None:
 
 @pytest.mark.parametrize("head", LINEAR)
 def test_variance_floor_raises_accuracy_on_rarely_active_pixels(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pixels at the edge of scikit-learn's digits are on in few of 40 pictures."""
+    """Pixels at the edge of scikit-learn's digits are nonzero in few of 40 pictures."""
     X, y = load_digits(return_X_y=True)
     accuracy = {}
     for share in (0.0, columns.FLOOR_QUANTILE):

@@ -23,7 +23,7 @@ from embedpipe.heads.registry import HEADS
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     X, y = clusters(60, spread=1.0)
-    X += 5 * np.arange(8, dtype=np.float32)  # what all rows share
+    X += 5 * np.arange(8, dtype=np.float32)  # the common component
     return make_store(tmp_path / "store", X, label=[f"class {i}" for i in y], weight=X[:, 0] + 0.25)
 
 
@@ -79,7 +79,7 @@ def test_every_head_saves_the_remover_with_it(store: FeatureStore, tmp_path: Pat
     X = store.to_numpy()
     assert again.estimator.predict(X).tolist() == made.estimator.predict(X).tolist()
     assert again.predict(store).equals(made.predict(store))
-    # What was taken off no longer matters.
+    # Adding a removed component to a row does not change its prediction.
     common = made.estimator.steps[0][1].components_[0]
     if label == "label":
         assert made.estimator.predict(X + 3 * common).tolist() == made.estimator.predict(X).tolist()
@@ -93,7 +93,7 @@ def test_remover_is_fitted_on_training_rows_only(tmp_path: Path) -> None:
     made = fit(store, "logreg", remove_components=2)
     expected = CommonComponentRemover(2).fit(X[split != "test"])
     np.testing.assert_allclose(made.estimator.steps[0][1].components_, expected.components_)
-    # The penalty is chosen on the validation rows, as without the step.
+    # The penalty is chosen on the validation rows, as without the remover.
     assert made.report.chosen["C"] == made.estimator.steps[-1][1].C_
     assert made.name == "logreg without 2 components"
 

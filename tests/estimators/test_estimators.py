@@ -21,7 +21,7 @@ from embedpipe.estimators import (
 
 
 def expected_failures(estimator: Any) -> dict[str, str]:
-    """Name the check that wants seven digits of what is solved to four; `sklearn.svm.LinearSVC` fails it likewise."""
+    """Return the check that needs seven digits where four are solved for; `sklearn.svm.LinearSVC` fails it too."""
     rough = isinstance(estimator, TunedLogisticRegression)
     return {"check_sample_weight_equivalence_on_dense_data": "solved to four digits"} if rough else {}
 
@@ -51,4 +51,4 @@ def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> Non
 def test_sample_weights_equal_repetitions_for_exact_solutions() -> None:
     exact = TunedLogisticRegression(tol=1e-12)
     check_sample_weight_equivalence_on_dense_data("TunedLogisticRegression", exact)
-    assert exact.get_params()["tol"] == 1e-12  # a check that passes is silent
+    assert exact.get_params()["tol"] == 1e-12  # the check changed nothing

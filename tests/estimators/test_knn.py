@@ -22,7 +22,7 @@ from embedpipe import FaissKNNClassifier, FaissKNNRegressor, fit, load_head
 def dino_vote(
     train: npt.NDArray[Any], y: npt.NDArray[Any], queries: npt.NDArray[Any], k: int, temperature: float, classes: int
 ) -> npt.NDArray[np.float64]:
-    """Vote as section 4.1 of the DINO paper says, one query after the other: w = exp(cosine / temperature)."""
+    """Return the votes of section 4.1 of the DINO paper, query by query: w = exp(cosine / temperature)."""
     shares = []
     for query in queries.astype(np.float64):
         cosines = [float(query @ row / np.linalg.norm(query) / np.linalg.norm(row)) for row in train.astype(np.float64)]
@@ -116,7 +116,7 @@ def test_approximate_votes_are_close_to_exact_votes() -> None:
     again = pickle.loads(pickle.dumps(head))
     assert (again.predict_proba(queries) == head.predict_proba(queries)).all()
     assert (clone(head).fit(X, y).cells_ == head.cells_).all()
-    # Fitted again without, nothing of it is used.
+    # Fitted again with exact search, the cells are not used.
     assert (head.set_params(recall_target=1.0).fit(X, y).kneighbors(queries)[1] == expected).all()
 
 

@@ -13,7 +13,7 @@ from embedpipe.estimators import ShrunkenLDA
 
 
 def rows_of(counts: list[int], dim: int, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Return correlated float64 rows of classes of so many, off-centre and of scales from 0.01 to 100, mixed up."""
+    """Return shuffled correlated float64 rows, off-centre, with scales from 0.01 to 100, and their classes."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     common = rng.standard_normal((len(y), 5)) @ rng.standard_normal((5, dim))
@@ -28,7 +28,7 @@ def theirs(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> LinearDiscriminantAnalys
 def check_equal(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
     ours, other = ShrunkenLDA().fit(X, y), theirs(X, y)
     mine, least_squares = ours.coef_ * X.std(axis=0), other.coef_ * X.std(axis=0)
-    # Least squares of badly scaled columns lose digits, of the largest coefficient.
+    # scikit-learn's least squares lose digits on badly scaled columns, relative to the largest coefficient.
     np.testing.assert_allclose(mine, least_squares, rtol=1e-5, atol=1e-7 * np.abs(least_squares).max())
     np.testing.assert_allclose(ours.intercept_, other.intercept_, rtol=1e-5)
     new = X + np.random.default_rng(1).standard_normal(X.shape) * X.std(axis=0)
@@ -40,7 +40,7 @@ def check_equal(X: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
 @pytest.mark.parametrize("dim", [1, 7, 30, 150, 400], ids="{} features".format)
 @pytest.mark.parametrize("counts", [[90, 90], [40, 60, 50, 70], [150, 12, 2, 45]], ids=["two", "many", "uneven"])
 def test_solution_equals_scikit_learn(counts: list[int], dim: int) -> None:
-    """With fewer rows than features in all classes, in some, and in all together."""
+    """Fewer rows than features in all classes, in some classes, and in total."""
     check_equal(*rows_of(counts, dim))
 
 
@@ -60,7 +60,7 @@ def test_class_of_one_row_equals_scikit_learn(dim: int) -> None:
 
 
 def test_rows_constant_within_classes_give_the_class_priors() -> None:
-    """As in scikit-learn: no covariance, no direction."""
+    """As in scikit-learn: without a covariance all coefficients are 0."""
     X = np.repeat([[1.0, 2.0], [3.0, 4.0]], [2, 3], axis=0)
     head = ShrunkenLDA().fit(X, np.array(["a", "a", "b", "b", "b"]))
     np.testing.assert_array_equal(head.coef_, 0)
@@ -68,7 +68,7 @@ def test_rows_constant_within_classes_give_the_class_priors() -> None:
 
 
 def test_singular_covariance_without_shrinkage_is_solved() -> None:
-    """Rows at the corners of a square have no noise that Ledoit and Wolf would see; their sum adds nothing."""
+    """Rows at the corners of a square have a Ledoit-Wolf shrinkage of 0; repeated columns make them singular."""
     corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     X = np.vstack([corners, corners + np.array([6.0, 0.0])])
     for columns in ([0, 0], [0, 0] * 8):

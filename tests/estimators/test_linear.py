@@ -49,7 +49,7 @@ def test_ridge_equals_scikit_learn_on_standardised_features(shape: tuple[int, in
     ],
 )
 def test_chosen_penalty_grows_with_noise(head: Any, parameter: str, chosen: str) -> None:
-    """With little to learn from many features the penalty is high; with clean classes it is low."""
+    """Noise needs a strong penalty, well separated classes a weak one."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((120, 60))
     y = np.arange(120) % 2
@@ -66,7 +66,7 @@ def test_penalty_is_chosen_on_the_given_splits() -> None:
     wrong[150:] = rng.permutation(y[150:])
     split = [(np.arange(150), np.arange(150, 200))]
     free, held = (TunedLogisticRegression(cv=cv).fit(X, wrong).C_ for cv in (None, split))
-    # Labels of the held-out rows that mean nothing leave nothing to gain by fitting.
+    # With shuffled held-out labels, the strongest penalty has the least held-out loss.
     assert held < free
     assert held == 1e-5
 

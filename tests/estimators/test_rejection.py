@@ -59,7 +59,7 @@ def test_distance_is_that_to_the_tenth_neighbour_and_finds_unknown_classes() -> 
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     cosines = np.sort(unit[:5].astype(float) @ unit.T.astype(float), axis=1)
     np.testing.assert_allclose(head.reject_score(X[:5]), 1 - cosines[:, -10], atol=1e-6)
-    # Of its own rows each is left out, or all would be near.
+    # The threshold is leave-one-out: otherwise every training row would be its own neighbour.
     assert (1 - cosines[:, -11] > head.threshold_).sum() <= 5
 
 

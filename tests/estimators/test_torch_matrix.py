@@ -32,7 +32,7 @@ LINEAR = [TunedLogisticRegression, TunedRidgeClassifier, ShrunkenLDA]
 
 @pytest.fixture(autouse=True)
 def tensors_are_no_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make tensors refuse what those of a GPU refuse, and blocks small enough that there are several."""
+    """Make tensors refuse NumPy conversion, as on a GPU, and blocks so small that there are several."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise TypeError("this tensor could be on a GPU")
@@ -42,7 +42,7 @@ def tensors_are_no_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(classes: int, dtype: type = np.float32, rows: int = 400) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Return correlated rows off centre (rows, 30), read-only, and their classes."""
+    """Return read-only correlated rows (rows, 30), off-centre, and their classes."""
     X, y = clusters(rows, classes, dim=12, spread=2.0)
     X = (X @ np.random.default_rng(1).standard_normal((12, 30)) + np.linspace(-50, 100, 30)).astype(dtype)
     X += 0.1 * np.random.default_rng(2).standard_normal(X.shape).astype(dtype)
@@ -129,7 +129,7 @@ def test_class_weights_on_device(device: str) -> None:
 @on_each_device
 @pytest.mark.parametrize("classes", [2, 4])
 def test_losses_and_gradients_on_device_equal_processor(classes: int, device: str) -> None:
-    """Of sets that overlap, of which one lacks a class, and rows that no set trains on."""
+    """Sets overlap, one of them lacks a class, and some rows are in no set."""
     X, y = rows_of(classes, np.float64, 120)
     rng = np.random.default_rng(0)
     parts = [np.arange(0, 60), np.flatnonzero(y[:100] != 3), np.arange(30, 110)]

@@ -13,7 +13,7 @@ from embedpipe.neighbours.exact import METRICS, Metric
 
 
 def mixture(rows: int, seed: int, metric: Metric, dim: int = 16) -> npt.NDArray[np.float32]:
-    """Return rows around 60 centres that are always the same, far from the origin for the euclidean metric."""
+    """Return rows around 60 fixed centres, far from the origin for the euclidean metric."""
     rng = np.random.default_rng(seed)
     X = np.random.default_rng(9).standard_normal((60, dim))[rng.integers(0, 60, rows)]
     X = X + 0.4 * rng.standard_normal((rows, dim))
@@ -34,7 +34,7 @@ def test_recall_reaches_the_target(metric: Metric, target: float) -> None:
     scores, result = near_rows(queries, rows, cells, 10, metric)
     expected_scores, expected = nearest_rows(queries, rows, 10, metric)
     assert recall(result, expected) >= target - 0.03
-    # What is found has the score that the exact way gives it, in the same order.
+    # Rows that both searches find have the same score and order.
     for row in range(len(queries)):
         _, ours, theirs = np.intersect1d(result[row], expected[row], return_indices=True)
         assert (scores[row, ours] == expected_scores[row, theirs]).all()

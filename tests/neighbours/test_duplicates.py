@@ -16,7 +16,7 @@ from embedpipe.neighbours.duplicates import near_duplicate_groups
 
 
 def by_numpy(X: npt.NDArray[Any], threshold: float) -> list[int]:
-    """Hold every pair of distinct rows against the threshold in float64; number groups by their first rows."""
+    """Return groups by comparing all pairs of distinct rows in float64, numbered by their first rows."""
     distinct, of = np.unique(X, axis=0, return_inverse=True)
     Z = distinct.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
     lengths = np.linalg.norm(Z, axis=1)
@@ -60,7 +60,7 @@ def test_exact_copies_are_in_one_group(threshold: float) -> None:
 
 
 def test_groups_do_not_depend_on_the_tile() -> None:
-    # Triples whose cosines differ in the last digits that float32 has, at a threshold among them.
+    # Cosines differ in the last float32 digits, and the threshold lies among them.
     rng = np.random.default_rng(1)
     base = rng.standard_normal((150, 64))
     other = rng.standard_normal((150, 64))

@@ -52,7 +52,7 @@ def test_results_equal_numpy_with_ties(problem: tuple[Any, Any, int], metric: Me
     expected_scores, expected = by_numpy(queries, rows, k, metric)
     close = 1e-13 * np.abs(expected_scores).max()
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-12, atol=close)
-    # Distinct pairs may be equal but for float64's own rounding; exact copies may not change places.
+    # Distinct rows may swap if their scores are equal up to float64 rounding; exact copies may not.
     same = (result == expected) | np.isclose(scores, expected_scores, rtol=1e-12, atol=close)
     assert same.all()
     copies = (rows[result[:, 1:]] == rows[result[:, :-1]]).all(axis=2)
@@ -84,7 +84,7 @@ def test_scores_do_not_depend_on_the_batch(metric: Metric) -> None:
 
 
 def test_euclidean_is_exact_far_from_the_origin() -> None:
-    # |x|^2 + |y|^2 - 2xy has no correct digit left here in float32.
+    # Here |x|^2 + |y|^2 - 2xy has no correct digit in float32.
     rng = np.random.default_rng(2)
     rows = (1e4 + rng.standard_normal((500, 30))).astype(np.float32)
     queries = (1e4 + rng.standard_normal((20, 30))).astype(np.float32)

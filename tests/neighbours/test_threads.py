@@ -26,7 +26,7 @@ forking = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:D
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """OpenMP set to two threads, whatever the machine has and the environment says."""
+    """Set OpenMP to two threads, independently of the machine and the environment."""
     before, torch_before = faiss.omp_get_max_threads(), torch.get_num_threads()
     faiss.omp_set_num_threads(2)
     torch.set_num_threads(2)
@@ -39,7 +39,7 @@ def threads() -> tuple[int, int]:
     return faiss.omp_get_max_threads(), torch.get_num_threads()
 
 
-#: The wheels bring an OpenMP each; they share torch's, and so its settings, where torch was imported first.
+#: Each wheel brings an OpenMP. If torch is imported first, FAISS shares torch's OpenMP and its settings.
 IN_TORCH = """
 import torch, faiss
 from embedpipe.neighbours import faiss_alone
@@ -124,14 +124,14 @@ def test_concurrent_searches_give_the_same_results() -> None:
 
 
 def send_search(queries: Any, rows: Any, answer: Any) -> None:
-    """Search in a child, and send what it found, and on how many threads the search ran."""
+    """Search in a child process; send the results and the number of threads."""
     with faiss_alone(2):
         used = faiss.omp_get_max_threads()
     answer.send((nearest_rows(queries, rows, 7, "cosine", 2), used))
 
 
 def in_forked_child(work: Callable[..., None], *arguments: Any) -> Any:
-    """Return what a forked child sends; fail if it says nothing for long."""
+    """Return what a forked child sends; fail if it sends nothing in time."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=work, args=(*arguments, theirs), daemon=True)
@@ -158,7 +158,7 @@ def test_forked_child_can_search() -> None:
     assert used == 1
     assert (child_found == result).all()
     assert (child_scores == scores).all()
-    # The parent goes on with all its threads.
+    # The parent still uses all its threads.
     with faiss_alone(2):
         assert faiss.omp_get_max_threads() == 2
 

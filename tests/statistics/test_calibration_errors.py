@@ -14,12 +14,12 @@ QUICK = settings(max_examples=40, deadline=None)
 
 
 def two_classes(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities that favour class 1 by so much, and the true classes."""
+    """Return probabilities of two classes, the second of which is predicted, and the true classes."""
     return np.stack([1 - confidence, confidence], axis=1), right.astype(int)
 
 
 def simulated(rows: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return probabilities, true classes and the true ECE of a head whose log-odds are off by a factor."""
+    """Return probabilities, true classes and the true ECE of a classifier whose log-odds are scaled by a factor."""
     rng = np.random.default_rng(seed)
     odds = np.abs(rng.normal(3, 2, rows))
     confidence, truth = 1 / (1 + np.exp(-odds)), 1 / (1 + np.exp(-odds * sharpness))
@@ -35,7 +35,7 @@ def test_errors_equal_hand_computed_values() -> None:
     assert result.accuracy.tolist() == [0.5, 0.5]
     assert result.rows.tolist() == [2, 2]
     assert result.ece == pytest.approx(0.5 * 0.1 + 0.5 * 0.4)
-    # By chance, of 2 rows: 0, 1 or 2 right.
+    # Chance: 0, 1 or 2 of 2 rows are right.
     of_04 = 0.36 * 0.4 + 0.48 * 0.1 + 0.16 * 0.6
     of_09 = 0.01 * 0.9 + 0.18 * 0.4 + 0.81 * 0.1
     assert result.by_chance == pytest.approx((of_04 + of_09) / 2)
@@ -64,7 +64,7 @@ def test_debiased_error_of_a_miscalibrated_classifier(rows: int, sharpness: floa
         truths.append(true_error)
     assert np.mean(truths) > 0.05
     assert np.mean([each.debiased for each in result]) == pytest.approx(np.mean(truths), abs=near)
-    # Less what is expected by chance of a calibrated head, it would be too little.
+    # Subtracting the expected ECE of a calibrated classifier would give too low an error.
     assert np.mean([each.ece - each.by_chance for each in result]) < np.mean(truths) - near
 
 

@@ -16,7 +16,7 @@ p_values = arrays(np.float64, st.integers(0, 20), elements=st.floats(0, 1))
 
 
 def test_hand_computed_example() -> None:
-    # Times 4, 3, 2, 1 from the smallest on; none less than one before.
+    # Multiplied by 4, 3, 2, 1 in ascending order, and at least the previous value.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]).tolist() == [1, 1]
     assert holm([0.04]).tolist() == [0.04]

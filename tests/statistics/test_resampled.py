@@ -12,8 +12,8 @@ from scipy import stats
 from embedpipe.statistics import corrected_interval, corrected_t
 
 QUICK = settings(max_examples=40, deadline=None)
-#: ROC AUC of an RBF less a linear support vector machine on two moons, in 10 x 10-fold cross-validation: how often
-#: each difference is there, in hundredths, in scikit-learn's "Statistical comparison of models using grid search".
+#: ROC AUC of an RBF minus a linear support vector machine on two moons, in 10 x 10-fold cross-validation: the count
+#: of each difference, in hundredths, in scikit-learn's "Statistical comparison of models using grid search".
 MOONS = {-12: 1, -8: 2, -4: 10, 0: 53, 4: 29, 8: 4, 20: 1}
 
 differences = arrays(np.float64, st.integers(2, 30), elements=st.floats(-1, 1))
