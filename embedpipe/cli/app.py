@@ -1,6 +1,6 @@
-"""The ``embedpipe`` command: parse, call, print.
+"""The ``embedpipe`` command and the verbs of stores: parse, call, print.
 
-Exit codes: 0 done, 1 failed (or `verify` found something), 2 bad usage, 3 finished with some rows failed,
+Exit codes: 0 done, 1 failed (for `verify`: a check failed), 2 invalid usage, 3 finished with some rows failed,
 130 interrupted.
 """
 
@@ -32,7 +32,7 @@ VERB_GROUPS = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
 
 
 class _GroupedVerbs(TyperGroup):
-    """Lists the verbs by group, whatever the order in which their modules are imported."""
+    """Lists the verbs by group, independent of the import order of their modules."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         verbs: dict[str, Any] = dict(self.commands)
@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
-    "Exit codes: 0 done, 1 failed, 2 bad usage, 3 finished with some rows failed, 130 interrupted.",
+    "Exit codes: 0 done, 1 failed, 2 invalid usage, 3 finished with some rows failed, 130 interrupted.",
 )
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a feature store.")]
@@ -54,7 +54,7 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a 
 
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    # A scheduler's polite stop is treated as Ctrl-C: commit what is done, then go.
+    # A stop by a scheduler acts as Ctrl-C: finished rows are committed.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -67,17 +67,15 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
-    source: Annotated[
-        str, typer.Argument(help="Folder of images or texts, file list, table or tar shards; a path or URL.")
-    ],
+    source: Annotated[str, typer.Argument(help="Path or URL of a folder, file list, table or tar shards.")],
     *,
-    to: Annotated[str, typer.Option("--to", help="The feature store; made if it is not there.")],
+    to: Annotated[str, typer.Option("--to", help="Folder or URL of the store, created if it does not exist.")],
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Embed what is new or changed in SOURCE into a feature store.
+    """Embed the new and changed items of SOURCE into a feature store.
 
     Examples: `embedpipe embed photos --to photos.features`,
     `embedpipe embed messages.csv --text body --label category --to messages.features`
@@ -100,13 +98,13 @@ def embed(
 def info(
     store: Store,
     *,
-    version: Annotated[int | None, typer.Option("--version", help="Look at an earlier table version.")] = None,
-    failures: Annotated[bool, typer.Option("--failures", help="List the failed items and why.")] = False,
+    version: Annotated[int | None, typer.Option("--version", help="Show this version of the table.")] = None,
+    failures: Annotated[bool, typer.Option("--failures", help="List the failed items with the reasons.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a store holds: rows, labels, splits, spec, versions, failures, size.
+    """Show the rows, labels, splits, spec, versions, failures and size of a store.
 
     Example: `embedpipe info photos.features`
     """
@@ -128,28 +126,30 @@ def verify(
     *,
     sample: Annotated[
         int | None,
-        typer.Option("--sample", help="How many items to embed again: 32, or 500 to measure a drift."),
+        typer.Option("--sample", help="Number of items to embed again. Default: 32, or 500 to measure a drift."),
     ] = None,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="How far would this precision move the vectors?")
+        Precision | None, typer.Option("--precision", help="Measure the drift of the vectors in this precision.")
     ] = None,
     decode: Annotated[
-        Decode | None, typer.Option("--decode", help="How far would this decoding of pictures move the vectors?")
+        Decode | None, typer.Option("--decode", help="Measure the drift of the vectors with this decoding of images.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", help="Column of labels to compare heads on; 'label' where there is one.")
+        str | None, typer.Option("--label", help="Column of labels to compare heads on. Default: label.")
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", help="Weights file, for a store made with one.")] = "default",
-    device: Annotated[str | None, typer.Option("--device", help="Where to embed.")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a python: backbone names.")] = False,
+    weights: Annotated[
+        str, typer.Option("--weights", help="Weights file, if the store was made with one.")
+    ] = "default",
+    device: Annotated[str | None, typer.Option("--device", help="Device to embed on.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code of a python: backbone.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Check a store's files, ids and vectors, and embed a sample again to compare. Exit code 1 if anything is wrong.
+    """Check the files, ids and vectors of a store, and embed a sample again. Exit code 1 if a check fails.
 
-    Of a cheaper precision or decoding, the store's own or one that is asked for, it says what that costs: how far
-    vectors move from fp32 and full decoding, whether neighbours stay, and how good a head is on either.
+    With a cheaper precision or decoding, given or of the store, the drift from fp32 and full decoding is measured: how
+    far vectors move, which neighbours stay, and how the score of a head changes.
 
     Examples: `embedpipe verify photos.features --sample 100`,
     `embedpipe verify photos.features --precision bf16 --decode scaled`
@@ -179,17 +179,17 @@ def verify(
 @exits_cleanly
 @with_options(BackboneOptions)
 def backbones(
-    name: Annotated[str, typer.Argument(help="A backbone, or a part of names to list.")] = "",
+    name: Annotated[str, typer.Argument(help="A backbone, or a part of the names to list.")] = "",
     *,
     layers: Annotated[
-        bool, typer.Option("--layers", help="List the stages that --layer and --drop-last take.")
+        bool, typer.Option("--layers", help="List the layers that --layer and --drop-last take.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
 ) -> None:
-    """List the backbones there are, or the layers of one.
+    """List the available backbones, or the layers of one.
 
     Example: `embedpipe backbones timm/resnet50 --layers --weights none`
     """
@@ -202,11 +202,11 @@ def backbones(
         if not quiet:
             show.layers(stages, as_json)
         return
-    found = list_backbones(name)
-    if not found:
-        raise UsageError(f"no backbone's name has {name!r} in it{nearest(name, list_backbones())}")
+    names = list_backbones(name)
+    if not names:
+        raise UsageError(f"no name of a backbone contains {name!r}{nearest(name, list_backbones())}")
     if not quiet:
-        show.names(found, as_json)
+        show.names(names, as_json)
 
 
 @app.command(rich_help_panel="Store")
@@ -215,16 +215,16 @@ def label(
     store: Store,
     table: Annotated[str, typer.Argument(help="CSV, TSV, Parquet or JSONL table with ids and labels.")],
     *,
-    id_column: Annotated[str, typer.Option("--id", help="The table's column with ids.")] = "id",
-    label_column: Annotated[str, typer.Option("--label", help="The table's column with labels.")] = "label",
+    id_column: Annotated[str, typer.Option("--id", help="Column of the table with ids.")] = "id",
+    label_column: Annotated[str, typer.Option("--label", help="Column of the table with labels.")] = "label",
     into: Annotated[str, typer.Option("--into", help="Column of the store to write.")] = "label",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Set labels (or any other column) from a table, without embedding again.
+    """Set labels or another column from a table, without embedding again.
 
-    A source that gives labels of its own, such as class folders, sets them again on the next `embed`.
+    A source with its own labels, such as class folders, sets them again with the next `embed`.
 
     Example: `embedpipe label photos.features labels.csv --id file --label species`
     """
@@ -233,11 +233,11 @@ def label(
 
     labels = read_table(table, text=(id_column,))
     change = FeatureStore(store).label(labels, id=id_column, label=label_column, into=into)
-    found = change.replaced + change.unchanged
+    known = change.replaced + change.unchanged
     counts = {
         "labelled": change.replaced,
         "unchanged": change.unchanged,
-        "unknown_ids": labels.num_rows - found,
+        "unknown_ids": labels.num_rows - known,
     }
     if as_json:
         show.json_value(counts)
@@ -248,7 +248,7 @@ def label(
 @app.command(rich_help_panel="Store")
 @exits_cleanly
 def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Merge the small files that many short runs leave; ids and vectors stay as they are.
+    """Merge the small files of many short runs. Ids and vectors do not change.
 
     Example: `embedpipe compact photos.features`
     """
@@ -259,7 +259,7 @@ def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbos
     if as_json:
         show.json_value({"merged": merged, "files": len(opened.table.files), "version": opened.version})
     elif not quiet:
-        print(f"{merged:,} files merged; the store has {len(opened.table.files):,} now")
+        print(f"{merged:,} files merged; the store now has {len(opened.table.files):,} files")
 
 
 @app.command(rich_help_panel="Store")
@@ -268,12 +268,12 @@ def vacuum(
     store: Store,
     *,
     older_than: Annotated[int, typer.Option("--older-than", help="Keep versions younger than this many hours.")] = 168,
-    keep_version: Annotated[list[int] | None, typer.Option("--keep-version", help="Keep this version too.")] = None,
+    keep_version: Annotated[list[int] | None, typer.Option("--keep-version", help="Also keep this version.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Delete files that only old versions of the store refer to.
+    """Delete files that only old versions of the store use.
 
     Example: `embedpipe vacuum photos.features --older-than 24 --keep-version 7`
     """
@@ -291,8 +291,8 @@ def vacuum(
 def map_(
     store: Store,
     *,
-    to: Annotated[Path, typer.Option("--to", help="The PNG to write.")],
-    label: Annotated[str, typer.Option("--label", help="The column to colour by.")] = "label",
+    to: Annotated[Path, typer.Option("--to", help="PNG file to write.")],
+    label: Annotated[str, typer.Option("--label", help="Column to colour by.")] = "label",
     layer: Annotated[
         str | None,
         typer.Option("--layer", help="The layer to draw, where the store has several; a+b joins two end to end."),
@@ -301,7 +301,7 @@ def map_(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a 2-D map of a store as a picture, coloured by label, with thumbnails.
+    """Draw a 2-D map of a store as an image, coloured by label, with thumbnails.
 
     Example: `embedpipe map photos.features --to map.png`
     """
@@ -318,7 +318,7 @@ def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who started it
+        if stream is None:  # closed by the parent process
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

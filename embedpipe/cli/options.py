@@ -1,4 +1,4 @@
-"""Command-line options made from the option dataclasses, so that each default and help text has one home."""
+"""Command-line options generated from the option dataclasses, which hold every default and help text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedpipe.finetuning.training.launcher import is_first_process
 from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130
-#: Under which heading the help lists the options of a class; those of others stand with the verb's own.
+#: Heading in the help for the options of a class. Options of other classes are listed with those of the verb.
 PANELS: dict[type, str] = {
     SourceOptions: "Source",
     BackboneOptions: "Backbone",
@@ -32,32 +32,32 @@ PANELS: dict[type, str] = {
     RunOptions: "Run",
     SplitOptions: "Splits",
     FineTuneOptions: "Training",
-    BenchmarkOptions: "Budgets, seeds and corruptions",
+    BenchmarkOptions: "Label counts, seeds and corruptions",
     AdviseOptions: "Verdict and pilot",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show the traceback of an error.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more details, and the traceback of an error.")]
 
 
 def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the fields of option dataclasses as options.
+    """Add the fields of option dataclasses to a command as options.
 
-    The command takes them as ``**options``, with the names and values that `embedpipe.embed` takes.
+    The command gets them as ``**options``, with the names and values of the Python functions.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        given = {p.name for p in own}
-        made = [_parameter(cls, f) for cls in classes for f in dataclasses.fields(cls) if f.name not in given]
+        declared = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in declared}
+        generated = [_parameter(cls, f) for cls in classes for f in dataclasses.fields(cls) if f.name not in names]
 
         @wraps(command)
         def wrapper(**values: Any) -> Any:
             return command(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-        parameters = sorted([*own, *made], key=lambda p: p.kind)
+        parameters = sorted([*declared, *generated], key=lambda p: p.kind)
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapper
@@ -74,9 +74,9 @@ def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
         type_, default = list[str], list(default) if isinstance(default, tuple) else []
     elif float in typing.get_args(type_) and words:
         type_, parser, metavar = str, _number_or_word, "|".join(["NUMBER", *words])
-    name, told = "--" + field.name.replace("_", "-"), field.metadata["help"]
+    name = "--" + field.name.replace("_", "-")
     panel = PANELS.get(cls)
-    option = typer.Option(name, help=told, rich_help_panel=panel, parser=parser, metavar=metavar)
+    option = typer.Option(name, help=field.metadata["help"], rich_help_panel=panel, parser=parser, metavar=metavar)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]
     )
@@ -91,14 +91,14 @@ def _number_or_word(text: Any) -> Any:
 
 
 def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn what a command returns or raises into an exit code and, for errors, one message."""
+    """Turn the result or error of a command into an exit code, and an error into one message."""
 
     @wraps(command)
     def wrapper(**values: Any) -> None:
         try:
             code = command(**values)
         except EmbedpipeError as error:
-            if command.__name__ == "finetune" and not is_first_process():  # the first of several says it
+            if command.__name__ == "finetune" and not is_first_process():  # the first process prints it
                 raise typer.Exit(error.exit_code) from error
             if values.get("verbose"):
                 traceback.print_exc()
@@ -110,8 +110,8 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
             print(f"embedpipe: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            goes_on = command.__name__ in ("embed", "finetune", "benchmark", "advise")
-            kept = "what was done is committed: run the same command to go on" if goes_on else "no result"
+            resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise")
+            kept = "finished work is saved: run the same command to continue" if resumes else "no result"
             print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
         raise typer.Exit(code or 0)

@@ -83,7 +83,7 @@ def interval(estimate: Estimate, share: bool, sign: str = "") -> str:
 
 
 def summary(result: EmbedSummary, verbose: bool) -> None:
-    """Print what a run did."""
+    """Print the summary of a run."""
     counts = f"{result.embedded:,} embedded, {result.reused:,} reused, {result.failed:,} failed"
     if result.others:
         counts += f", {result.others:,} left to the other shards"
@@ -98,7 +98,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         reason = f" ({result.engine_reason})" if result.engine_reason else ""
         rows.append(("engine", f"{result.engine}{reason}"))
         rows.append(("time", f"{result.bottleneck}"))
-        rows.append(("slowest", f"{result.bottleneck.stage}; what helps: {result.advice}"))
+        rows.append(("slowest", f"{result.bottleneck.stage}; to speed it up: {result.advice}"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
     rows.append(("stages", f"{stages} (over all threads); batches of {result.batch_size}"))
     rows += [("note", note) for note in result.notes]
@@ -106,7 +106,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
 
 
 def failures(store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None) -> None:
-    """Print failed items, all of them or the first few."""
+    """Print all failed items, or the first ``limit``."""
     rows = store.failures().to_pylist()
     if as_json:
         json_value(rows)
@@ -122,7 +122,7 @@ def failures(store: FeatureStore, limit: int | None = None, as_json: bool = Fals
 
 
 def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
-    """Print what a store holds."""
+    """Print the contents of a store."""
     facts = _facts(opened)
     if as_json:
         json_value(facts)
@@ -152,7 +152,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         rows += [("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]]
     print_table(pairs(rows))
     if facts["files"] > 100:
-        print(f"many small files: `embedpipe compact {opened.path}` merges them")
+        print(f"the store has many small files: `embedpipe compact {opened.path}` merges them")
 
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Result tables as CSV or Parquet files, written whole or not at all."""
+"""Atomic writes of result tables as CSV or Parquet files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def check_table_name(to: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-    """Raise UsageError for a name that is of no known kind."""
+    """Raise UsageError for a name with an unknown suffix, or one that cannot be a file."""
     if to.suffix.lower() not in suffixes:
-        raise UsageError(f"{str(to)!r}: the table's name must end in {' or '.join(suffixes)}")
+        raise UsageError(f"the name of the table must end in {' or '.join(suffixes)}, got {str(to)!r}")
     if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
-        raise UsageError(f"{str(to)!r}: a folder is where the file should be, or a file where its folder should be")
+        raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
 
 
 def write_table(table: pa.Table, to: Path) -> None:
-    """Write a table in the format that the name says."""
+    """Write a table in the format of its suffix."""
     from pyarrow import csv, parquet
 
     with whole_file(to) as part:

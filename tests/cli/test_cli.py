@@ -182,7 +182,7 @@ def test_help_groups_options_by_their_class() -> None:
     assert heads["Options"] < place("--to") < place("--page") < place("--help") < heads["Training"]
     assert heads["Training"] < place("--epochs") < place("--seed") < heads["Splits"] < place("--group")
     assert place("--near-duplicates") < heads["Backbone's"] < place("--trust")
-    for verb, names in (("benchmark", "Budgets, seeds and corruptions"), ("advise", "Verdict and pilot")):
+    for verb, names in (("benchmark", "Label counts, seeds and corruptions"), ("advise", "Verdict and pilot")):
         assert f"╭─ {names} ─" in run(verb, "--help").stdout
 
 

@@ -105,7 +105,9 @@ def test_rows_removed_from_a_table_are_pruned(tmp_path: Path, suffix: str) -> No
     assert store.to_arrow(["text"])["text"].to_pylist() == ["text 0", "text 3"]
 
 
-def test_good_texts_are_embedded_and_bad_ones_become_failures(tmp_path: Path) -> None:
+@pytest.fixture
+def odd_texts(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """Return a folder of 300 usual texts, odd ones and bad ones, and the texts of the good files by id."""
     folder = tmp_path / "texts"
     good: dict[str, str] = {}
 
@@ -139,15 +141,31 @@ def test_good_texts_are_embedded_and_bad_ones_become_failures(tmp_path: Path) ->
     (folder / "bad/gone.txt").symlink_to(folder / "nowhere")
     (folder / "bad/folder.txt").mkdir()
     write("left/out.jpg", b"not for this backbone")
-    command = ["embed", str(folder), "--to", str(tmp_path / "store"), "--backbone", TINY_TEXT, "--modality", "text"]
+    return folder, good
 
-    result = CliRunner().invoke(app, [*command, "--json"])
+
+def embed_folder(folder: Path, to: Path, *options: str) -> dict[str, Any]:
+    """Embed texts on the command line, of which some fail, and return the summary."""
+    command = ["embed", str(folder), "--to", str(to), "--backbone", TINY_TEXT, "--modality", "text", "--json"]
+    result = CliRunner().invoke(app, [*command, *options])
     assert result.exit_code == 3, result.output
-    summary = json.loads(result.stdout)
+    return dict(json.loads(result.stdout))
+
+
+def test_summary_counts_good_and_bad_texts(odd_texts: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, good = odd_texts
+    summary = embed_folder(folder, tmp_path / "store")
     assert (summary["embedded"], summary["failed"]) == (len(good), 9)
     assert summary["skipped"] == {".jpg": 1}
     assert summary["counts"]["truncated texts"] >= 1
     assert any("detected" in note and "1252" in note for note in summary["notes"])
+
+
+def test_good_texts_are_embedded_and_bad_ones_become_failures(
+    odd_texts: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    folder, good = odd_texts
+    embed_folder(folder, tmp_path / "store")
     store = embedpipe.FeatureStore(tmp_path / "store")
     rows = {row["id"]: row for row in store.to_arrow(["id", "text", "label"]).to_pylist()}
     assert {id: row["text"].rstrip() for id, row in rows.items()} == {
@@ -160,11 +178,15 @@ def test_good_texts_are_embedded_and_bad_ones_become_failures(tmp_path: Path) ->
                              "bad/folder.txt"}  # fmt: skip
     assert all(row["exception"] and row["message"] for row in failures.values())
 
-    again = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+
+def test_bad_texts_are_tried_again_until_repaired(odd_texts: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, good = odd_texts
+    embed_folder(folder, tmp_path / "store")
+    again = embed_folder(folder, tmp_path / "store")
     assert (again["embedded"], again["reused"], again["failed"]) == (0, len(good), 9)
-    write("bad/0.txt", b"repaired")
+    (folder / "bad/0.txt").write_bytes(b"repaired")
     (folder / "bad/1.txt").unlink()
-    repaired = json.loads(CliRunner().invoke(app, [*command, "--json", "--prune"]).stdout)
+    repaired = embed_folder(folder, tmp_path / "store", "--prune")
     assert (repaired["embedded"], repaired["reused"], repaired["failed"]) == (1, len(good), 7)
 
 

@@ -85,7 +85,7 @@ def test_interrupt_commits_finished_rows(
     process.send_signal(stop)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what was done is committed" in message
+    assert "interrupted; finished work is saved" in message
     assert "Traceback" not in message
     assert 12 <= rows(to) < 60
     store = embedpipe.embed(photos, to, backbone=TINY)

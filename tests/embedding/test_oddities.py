@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from conftest import TINY, write_photo
 from oddities import write_oddities
 from typer.testing import CliRunner
@@ -15,42 +17,63 @@ import embedpipe
 from embedpipe.cli.app import app
 
 
-def test_good_files_are_embedded_and_bad_ones_become_failures(tmp_path: Path) -> None:
-    photos, to = tmp_path / "photos", tmp_path / "store"
+class Oddities(NamedTuple):
+    """A folder, the store to make, the ids of good files, and the failing stage of bad ones by id."""
+
+    photos: Path
+    store: Path
+    good: set[str]
+    bad: dict[str, str]
+
+
+@pytest.fixture
+def oddities(tmp_path: Path) -> Oddities:
+    """Odd and broken files among 300 good ones."""
+    photos = tmp_path / "photos"
     expected = write_oddities(photos)
     good = {id for id, stage in expected.items() if stage is None}
-    bad = {id: stage for id, stage in expected.items() if stage is not None}
     good |= {str(write_photo(photos / f"good/{i:03d}.jpg", seed=i).relative_to(photos)) for i in range(300)}
-    assert len(bad) >= 30
-    command = ["embed", str(photos), "--to", str(to), "--backbone", TINY, "--json"]
+    bad = {id: stage for id, stage in expected.items() if stage is not None}
+    return Oddities(photos, tmp_path / "store", good, bad)
 
+
+def run(oddities: Oddities) -> dict[str, Any]:
+    """Embed the files on the command line, and return the summary."""
+    command = ["embed", str(oddities.photos), "--to", str(oddities.store), "--backbone", TINY, "--json"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 3
-    summary = json.loads(result.stdout)
+    return dict(json.loads(result.stdout))
+
+
+def test_good_files_are_embedded_and_bad_ones_become_failures(oddities: Oddities) -> None:
+    good, bad = oddities.good, oddities.bad
+    assert len(bad) >= 30
+    summary = run(oddities)
     assert (summary["embedded"], summary["reused"], summary["failed"]) == (len(good), 0, len(bad))
     assert summary["seen"] == len(good) + len(bad)
-    store = embedpipe.FeatureStore(to)
+    store = embedpipe.FeatureStore(oddities.store)
     assert set(store.ids()) == good
     assert np.isfinite(store.to_numpy()).all()
     failures = {row["id"]: row for row in store.failures().to_pylist()}
     assert {id: row["stage"] for id, row in failures.items()} == bad
     assert all(row["exception"] and row["message"] for row in failures.values())
 
-    again = json.loads(CliRunner().invoke(app, command).stdout)
-    assert (again["embedded"], again["reused"], again["failed"]) == (0, len(good), len(bad))
 
+def test_failures_are_tried_again_until_repaired(oddities: Oddities, tmp_path: Path) -> None:
+    good, bad = oddities.good, oddities.bad
+    run(oddities)
+    again = run(oddities)
+    assert (again["embedded"], again["reused"], again["failed"]) == (0, len(good), len(bad))
     repaired = sorted(bad)[::2]
     for i, id in enumerate(repaired):
-        path = photos / id
+        path = oddities.photos / id
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
         write_photo(tmp_path / "repaired.jpg", seed=1000 + i).rename(path)
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 3
-    summary = json.loads(result.stdout)
+    summary = run(oddities)
     assert (summary["embedded"], summary["failed"]) == (len(repaired), len(bad) - len(repaired))
-    store = embedpipe.FeatureStore(to)
+    store = embedpipe.FeatureStore(oddities.store)
     assert set(store.failures()["id"].to_pylist()) == set(bad) - set(repaired)
     assert set(store.ids()) == good | set(repaired)

@@ -46,12 +46,17 @@ def test_class_folders_give_labels(tree: Tree) -> None:
     assert column(listing, "id") == ["flat.gif", "cat/a.PNG", "cat/b.jpg", "dog/deep/c.webp"]
     assert column(listing, "label") == [None, "cat", "cat", "dog"]
     assert column(listing, "split") == [None] * 4
+    assert listing.table.equals(open_source(str(root) + "/").table)
+
+
+def test_files_of_a_folder_have_uri_size_time_and_payload(tree: Tree) -> None:
+    root = tree("cat/b.jpg", "cat/a.PNG", "dog/deep/c.webp", "flat.gif")
+    listing = open_source(root)
     assert column(listing, "uri") == [f"{root}/{id}" for id in column(listing, "id")]
     stat = (root / "cat/b.jpg").stat()
     assert column(listing, "source_size")[2] == stat.st_size
     assert column(listing, "source_modified")[2] == stat.st_mtime_ns
     assert [listing.read(row) for row in range(4)] == [str(id).encode() for id in column(listing, "id")]
-    assert listing.table.equals(open_source(str(root) + "/").table)
 
 
 def test_split_folders_give_splits_and_labels(tree: Tree) -> None:

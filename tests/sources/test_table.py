@@ -64,6 +64,14 @@ def test_table_files_with_paths_are_listed(folder: Path, suffix: str) -> None:
     assert table.column("split").to_pylist() == ["train", "test"]
     assert table.column("age").to_pylist() == [3, None]
     assert table.column("age").type == pa.int64()
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_images_of_a_table_file_have_size_time_and_payload(folder: Path, suffix: str) -> None:
+    path = folder / f"labels{suffix}"
+    WRITERS[suffix](pa.table(ROWS), path)
+    listing = open_source(path)
+    table = listing.table
     assert table.column("source_size").to_pylist() == [5, 9]
     assert table.column("source_modified")[0].as_py() == (folder / "a.jpg").stat().st_mtime_ns
     assert [listing.read(row) for row in (0, 1)] == [b"a.jpg", b"sub/b.jpg"]

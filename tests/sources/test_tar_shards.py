@@ -25,6 +25,9 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
+IDS = [f"train-{shard:03d}/{shard}{i}" for shard in range(3) for i in range(4)]
+
+
 def sample(key: str, label: int) -> dict[str, bytes]:
     about = {"width": label, "score": label / 2, "tags": ["x"], "id": key}
     return {
@@ -48,25 +51,33 @@ def shards(tmp_path: Path) -> Path:
 def test_samples_are_listed_with_metadata(shards: Path, pattern: str) -> None:
     listing = open_source(shards / pattern)
     assert listing.root == f"{shards}/{pattern}"
-    assert root_exists(listing.root)
-    assert not root_exists(f"{shards}/none-*.tar")
     table = listing.table
-    ids = [f"train-{shard:03d}/{shard}{i}" for shard in range(3) for i in range(4)]
-    assert table.column("id").to_pylist() == ids
+    assert table.column("id").to_pylist() == IDS
     assert table.column("label").to_pylist() == ["0", "1", "2", "3"] * 3
     assert table.column("width").to_pylist() == [0, 1, 2, 3] * 3
     assert table.column("score").to_pylist() == [0.0, 0.5, 1.0, 1.5] * 3
     assert table.column("text")[5].as_py() == "caption of 11"
     assert table.column("json_id")[5].as_py() == "11"
     assert "tags" not in table.column_names
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "train-{000..002}.tar", "train-00{0,1,2}.tar", "train-00?.tar"])
+def test_samples_have_size_time_and_payload(shards: Path, pattern: str) -> None:
+    listing = open_source(shards / pattern)
+    table = listing.table
     assert table.column("source_size")[0].as_py() == len(b"image 00") * 50
     assert table.column("source_modified")[4].as_py() == (shards / "train-001.tar").stat().st_mtime_ns
     uri = table.column("uri")[5].as_py()
     assert uri == f"tar://11.jpg::{shards}/train-001.tar"
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         payloads = list(pool.map(listing.read, range(12)))
-    assert payloads == [f"image {id.split('/')[1]}".encode() * 50 for id in ids]
+    assert payloads == [f"image {id.split('/')[1]}".encode() * 50 for id in IDS]
     assert read_uri(uri) == payloads[5]
+
+
+def test_root_exists_for_patterns_of_shards(shards: Path) -> None:
+    assert root_exists(f"{shards}/train-{{000..002}}.tar")
+    assert not root_exists(f"{shards}/none-*.tar")
 
 
 def test_single_shard_is_listed(shards: Path) -> None:
