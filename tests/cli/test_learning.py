@@ -23,25 +23,31 @@ def store(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def test_fit_for_people_and_programs(store: Path, tmp_path: Path) -> None:
+def test_fit_prints_metrics_beside_the_baseline_and_draws(store: Path, tmp_path: Path) -> None:
     shown = run("fit", store, "--head", "ridge", "--to", tmp_path / "head", "--picture", tmp_path / "c.png", "-v")
     assert shown.exit_code == 0, shown.output
     assert "ridge: classification of 'label', fitted on 45 rows, alpha = " in shown.stdout
     assert "5-fold cross-validation, 45 rows" in shown.stdout
-    for name in ("accuracy", "balanced accuracy", "macro f1"):
-        assert f" {name} " in shown.stdout
-    assert "always the commonest class" in shown.stdout
+    for name in ("accuracy", "balanced accuracy", "macro f1", "always the commonest class"):
+        assert f" {name}" in shown.stdout
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_fit_gives_the_report_as_json(store: Path) -> None:
     result = json.loads(run("fit", store, "--head", "knn", "--folds", "3", "--json").stdout)
     assert (result["head"], result["rows"], result["folder"]) == ("knn", 45, None)
+    assert (result["measured_on"], result["n_folds"], result["protocol"]) == ("folds", 3, "3-fold cross-validation")
     assert len(result["metrics"]["log_loss"]) == len(result["baseline"]["accuracy"]) == 3
     assert sum(map(sum, result["confusion"])) == 45
+
+
+def test_fit_tells_that_the_head_is_not_saved_and_is_silent_if_quiet(store: Path) -> None:
     assert "not saved" in run("fit", store, "--head", "centroid").stdout
     assert run("fit", store, "--head", "centroid", "-q").output == ""
 
 
-def test_predict_writes_one_row_an_input(store: Path, tmp_path: Path) -> None:
+def test_predict_writes_one_row_per_input(store: Path, tmp_path: Path) -> None:
     assert run("fit", store, "--head", "knn", "--to", tmp_path / "head", "-q").exit_code == 0
     for i in range(4):
         write_photo(tmp_path / "new" / f"{i}.jpg", seed=i)
@@ -56,7 +62,10 @@ def test_predict_writes_one_row_an_input(store: Path, tmp_path: Path) -> None:
     assert list(rows[0]) == ["id", "uri", "label", "probability_cat", "probability_dog", "probability_owl", "error"]
     assert [bool(row["label"]) for row in rows] == [True] * 4 + [False]
     assert rows[4]["error"].startswith("decode: ")
-    # From a store no backbone loads, so no trust is asked for.
+
+
+def test_predict_of_a_store_needs_no_trust_and_gives_the_accuracy(store: Path, tmp_path: Path) -> None:
+    run("fit", store, "--head", "knn", "--to", tmp_path / "head", "-q")
     done = run("predict", tmp_path / "head", store, "--to", tmp_path / "all.parquet", "--json")
     assert done.exit_code == 0
     facts = json.loads(done.stdout)
@@ -96,15 +105,13 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
         (("search", "STORE", "cat/0003.jpg", "-k", "0"), "k must be an integer >= 1, got 0"),
     ],
 )
-def test_bad_usage_is_said_with_exit_code_2(store: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_bad_usage_gives_exit_code_2_and_the_reason(store: Path, arguments: tuple[str, ...], message: str) -> None:
     result = run(*(store if word == "STORE" else word for word in arguments))
     assert result.exit_code == 2, result.output
     assert message in result.stderr
 
 
-def test_an_estimator_of_ones_own_from_the_working_folder(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimator_from_the_working_folder(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my_own_heads.py").write_text("from sklearn.svm import LinearSVC\n\nclass Mine(LinearSVC):\n    pass\n")
     fitted = run("fit", store, "--estimator", "my_own_heads:Mine", "--to", "head", "--folds", "2")
@@ -114,7 +121,7 @@ def test_an_estimator_of_ones_own_from_the_working_folder(
     assert run("predict", "head", store, "--to", "x.csv", "--trust").exit_code == 0
 
 
-def test_a_test_class_that_was_never_seen_is_drawn_and_named(photos: Path, tmp_path: Path) -> None:
+def test_class_only_in_the_test_rows_is_drawn_and_named(photos: Path, tmp_path: Path) -> None:
     for i in range(24):
         write_photo(tmp_path / "d" / ("train" if i < 16 else "test") / ("cat", "dog")[i % 2] / f"{i}.jpg", seed=i)
     write_photo(tmp_path / "d/test/yak/30.jpg", seed=30)
@@ -127,7 +134,7 @@ def test_a_test_class_that_was_never_seen_is_drawn_and_named(photos: Path, tmp_p
     assert (tmp_path / "c.png").exists()
 
 
-def test_there_is_no_picture_of_regression_and_that_is_no_failure(store: Path, tmp_path: Path) -> None:
+def test_regression_has_no_picture_and_exits_with_0(store: Path, tmp_path: Path) -> None:
     lengths = [f"{id},{i + 0.5}" for i, id in enumerate(FeatureStore(store).ids())]
     (tmp_path / "l.csv").write_text("\n".join(["id,length", *lengths]))
     assert run("label", store, tmp_path / "l.csv", "--label", "length", "--into", "length").exit_code == 0
@@ -137,7 +144,7 @@ def test_there_is_no_picture_of_regression_and_that_is_no_failure(store: Path, t
     assert "no confusion matrix, as the task is regression" in result.stderr
 
 
-def test_a_place_that_cannot_be_written_is_one_line(store: Path, tmp_path: Path) -> None:
+def test_unwritable_file_gives_one_line(store: Path, tmp_path: Path) -> None:
     assert run("fit", store, "--head", "centroid", "--to", tmp_path / "head", "-q").exit_code == 0
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
@@ -148,40 +155,53 @@ def test_a_place_that_cannot_be_written_is_one_line(store: Path, tmp_path: Path)
     assert (drawn.exit_code, len(drawn.stderr.splitlines())) == (1, 1)
 
 
-def test_accuracy_on_rows_that_fitted_the_head_is_said_to_be_that(store: Path, tmp_path: Path) -> None:
+def test_accuracy_on_the_rows_of_the_fit_is_called_too_high(store: Path, tmp_path: Path) -> None:
     assert run("fit", store, "--head", "centroid", "--to", tmp_path / "head", "-q").exit_code == 0
     shown = run("predict", tmp_path / "head", store, "--to", tmp_path / "p.csv")
     assert "so this accuracy is too high" in shown.stdout
 
 
-def test_heads_to_bet_on(store: Path, tmp_path: Path) -> None:
-    """Calibration, rejection, several labels and intervals on the command line."""
+@pytest.fixture
+def labelled(store: Path, tmp_path: Path) -> Path:
+    """The store with several labels per item in ``tags``, and numbers in ``length``."""
     ids = FeatureStore(store).ids()
     rows = [f"{id},{'red;round' if i % 2 else 'red' if i % 3 else ''},{i + 0.5}" for i, id in enumerate(ids)]
     (tmp_path / "l.csv").write_text("\n".join(["id,tags,length", *rows]))
     for name in ("tags", "length"):
         assert run("label", store, tmp_path / "l.csv", "--label", name, "--into", name).exit_code == 0
-    sure = run(
-        "fit", store, "--head", "ridge", "--calibrate", "--reject-share", "0.2", "--folds", "3", "--to", tmp_path / "h"
-    )
-    assert sure.exit_code == 0, sure.output
-    assert ", temperature = " in sure.stdout
+    return store
+
+
+def test_calibrated_head_that_rejects(store: Path, tmp_path: Path) -> None:
+    options = ("--head", "ridge", "--calibrate", "--reject-share", "0.2", "--folds", "3", "--to", tmp_path / "h")
+    fitted = run("fit", store, *options)
+    assert fitted.exit_code == 0, fitted.output
+    assert ", temperature = " in fitted.stdout
     for name in ("log loss", "rejected", "accuracy of the rest"):
-        assert f" {name} " in sure.stdout
+        assert f" {name} " in fitted.stdout
     shown = run("predict", tmp_path / "h", store, "--to", tmp_path / "p.csv")
     assert " rejected: do not rely on their predictions" in shown.stdout
     assert "on those that are not rejected" in shown.stdout
     with (tmp_path / "p.csv").open() as file:
         assert {row["rejected"] for row in csv.DictReader(file)} == {"true", "false"}
-    several = run("fit", store, "--label", "tags", "--task", "multilabel", "--head", "lda", "--to", tmp_path / "m")
-    assert several.exit_code == 0, several.output
-    assert "mean average precision" in several.stdout
-    assert "always the commonest labels" in several.stdout
-    facts = json.loads(run("predict", tmp_path / "m", store, "--to", tmp_path / "m.csv", "--json").stdout)
+
+
+def test_several_labels_per_item(labelled: Path, tmp_path: Path) -> None:
+    fitted = run("fit", labelled, "--label", "tags", "--task", "multilabel", "--head", "lda", "--to", tmp_path / "m")
+    assert fitted.exit_code == 0, fitted.output
+    assert "mean average precision" in fitted.stdout
+    assert "always the commonest labels" in fitted.stdout
+    facts = json.loads(run("predict", tmp_path / "m", labelled, "--to", tmp_path / "m.csv", "--json").stdout)
     assert set(facts["labels"]) <= {"red", "round", "(none)"}
-    numbers = run("fit", store, "--label", "length", "--interval-coverage", "0.8", "--folds", "3")
-    assert numbers.exit_code == 0, numbers.output
-    assert " coverage " in numbers.stdout
+
+
+def test_intervals_of_numbers(labelled: Path) -> None:
+    fitted = run("fit", labelled, "--label", "length", "--interval-coverage", "0.8", "--folds", "3")
+    assert fitted.exit_code == 0, fitted.output
+    assert " coverage " in fitted.stdout
+
+
+def test_option_that_a_head_cannot_take_is_refused(store: Path) -> None:
     refused = run("fit", store, "--head", "knn", "--class-weight", "balanced")
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
         2,

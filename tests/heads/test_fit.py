@@ -1,4 +1,4 @@
-"""`fit`: what it learns from, how it measures, and what it refuses."""
+"""`fit`: training rows, metrics, and inputs that are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedpipe.heads.registry import HEADS
 NAMES = np.array(["cat", "dog", "owl"])
 
 
-def test_figures_are_those_of_scikit_learn(tmp_path: Path) -> None:
+def test_metrics_equal_those_of_scikit_learn(tmp_path: Path) -> None:
     X, y = clusters(90, spread=1.5)
     report = fit(make_store(tmp_path / "s", X, label=NAMES[y]), GaussianNB()).report
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -70,7 +70,7 @@ def test_every_head_learns_numbers(tmp_path: Path, name: str) -> None:
     assert head.report.confusion == []
 
 
-def test_a_split_is_used_and_the_test_rows_never_seen(tmp_path: Path) -> None:
+def test_split_column_is_used_and_test_rows_are_not_fitted_on(tmp_path: Path) -> None:
     X, y = clusters(120, spread=1.5)
     split = np.array(["train"] * 60 + ["validation"] * 30 + ["test"] * 30, dtype=object)
     head = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), LogisticRegression())
@@ -83,7 +83,7 @@ def test_a_split_is_used_and_the_test_rows_never_seen(tmp_path: Path) -> None:
     assert head.report.metrics["accuracy"] == pytest.approx([expected.score(X[~seen], NAMES[y][~seen])])
 
 
-def test_the_penalty_is_chosen_on_the_validation_split(tmp_path: Path) -> None:
+def test_penalty_is_chosen_on_the_validation_split(tmp_path: Path) -> None:
     X, y = clusters(200, spread=2.0)
     labels = y.copy()
     labels[100:150] = np.random.default_rng(0).permutation(y[100:150])
@@ -95,7 +95,7 @@ def test_the_penalty_is_chosen_on_the_validation_split(tmp_path: Path) -> None:
     assert head.estimator.cv is None
 
 
-def test_without_a_test_split_validation_measures_and_train_fits(tmp_path: Path) -> None:
+def test_without_test_rows_the_validation_rows_measure(tmp_path: Path) -> None:
     X, y = clusters(90)
     split = ["train"] * 60 + ["validation"] * 20 + [None] * 5 + ["holdout"] * 5
     report = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), "centroid").report
@@ -115,7 +115,7 @@ def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
     assert report.left_out == {"without a size": 4}
 
 
-def test_whole_numbers_are_classes_unless_said_otherwise(tmp_path: Path) -> None:
+def test_integers_are_classes_unless_the_task_is_regression(tmp_path: Path) -> None:
     X, y = clusters(90)
     store = make_store(tmp_path / "s", X, label=y, whole=y.astype(float), yes=[bool(v) for v in y])
     assert fit(store, "ridge").task == "classification"
@@ -126,13 +126,13 @@ def test_whole_numbers_are_classes_unless_said_otherwise(tmp_path: Path) -> None
     assert classes.tolist() == [False, True]
 
 
-def test_no_folds_fit_without_measuring(tmp_path: Path) -> None:
+def test_zero_folds_fit_without_measuring(tmp_path: Path) -> None:
     X, y = clusters(30)
     report = fit(make_store(tmp_path / "s", X, label=NAMES[y]), "knn", folds=0).report
     assert (report.protocol, report.metrics, report.measured_rows) == ("not measured", {}, 0)
 
 
-def test_a_test_class_that_was_never_seen_counts_as_wrong(tmp_path: Path) -> None:
+def test_class_only_in_the_test_rows_counts_as_wrong(tmp_path: Path) -> None:
     X, y = clusters(90)
     labels = NAMES[y].tolist()
     labels[-3:] = ["yak"] * 3
@@ -168,7 +168,7 @@ def case(**columns: Any) -> dict[str, Any]:
         (case(split=["train"] * 6 + ["test"] * 6), {"label": "split", "folds": 7}, TrainingDataError, "7 folds need"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_learned_is_refused(
+def test_bad_labels_and_options_are_refused(
     tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0], **columns)
@@ -178,7 +178,7 @@ def test_what_cannot_be_learned_is_refused(
     assert isinstance(raised.value, HeadError | UsageError)
 
 
-def test_vectors_with_nan_are_refused_by_id(tmp_path: Path) -> None:
+def test_vectors_with_nan_are_refused_with_an_id(tmp_path: Path) -> None:
     X, y = clusters(20)
     X[7, 2] = np.nan
     with pytest.raises(
@@ -187,18 +187,18 @@ def test_vectors_with_nan_are_refused_by_id(tmp_path: Path) -> None:
         fit(make_store(tmp_path / "s", X, label=NAMES[y]), "ridge", folds=2)
 
 
-def test_an_empty_store_is_refused(tmp_path: Path) -> None:
+def test_empty_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="has no labels"):
         fit(FeatureStore.create(tmp_path / "s", make_spec(4)), "ridge")
 
 
-def test_an_estimator_that_cannot_learn_is_a_clear_error(tmp_path: Path) -> None:
+def test_error_of_an_estimator_becomes_training_data_error(tmp_path: Path) -> None:
     X, y = clusters(30)
     with pytest.raises(TrainingDataError, match=r"LogisticRegression cannot learn from these rows.*'C'"):
         fit(make_store(tmp_path / "s", X, label=NAMES[y]), LogisticRegression(C=-1))
 
 
-def test_splits_are_spelled_as_folders_may_be(tmp_path: Path) -> None:
+def test_split_names_may_have_other_spellings(tmp_path: Path) -> None:
     X, y = clusters(90)
     split = ["Train"] * 30 + ["training"] * 30 + ["val"] * 10 + ["TEST"] * 20
     report = fit(make_store(tmp_path / "s", X, label=NAMES[y], split=split), "centroid").report
@@ -213,7 +213,7 @@ def test_even_classes_have_an_even_baseline(tmp_path: Path) -> None:
     assert np.mean(report.baseline["accuracy"]) == pytest.approx(0.25, abs=0.02)
 
 
-def test_where_nothing_can_be_held_out_the_penalty_is_the_usual_one(tmp_path: Path) -> None:
+def test_default_penalty_is_used_if_no_row_can_be_held_out(tmp_path: Path) -> None:
     X, y = clusters(90)
     split = np.where(y == 2, "validation", np.where(np.arange(90) < 60, "train", "test"))
     store = make_store(tmp_path / "s", X, label=NAMES[y], split=split)
@@ -223,20 +223,20 @@ def test_where_nothing_can_be_held_out_the_penalty_is_the_usual_one(tmp_path: Pa
         assert report.metrics["accuracy"][0] > 0.6
 
 
-def test_the_usual_head_is_that_of_the_task(tmp_path: Path) -> None:
+def test_default_head_depends_on_the_task(tmp_path: Path) -> None:
     X, y = clusters(60)
     store = make_store(tmp_path / "s", X, label=NAMES[y], size=X[:, 0] + 0.25)
     assert fit(store, folds=0).name == "logreg"
     assert fit(store, label="size", folds=0).name == "ridge"
 
 
-def test_leaving_one_out_gives_no_r2(tmp_path: Path) -> None:
+def test_leave_one_out_gives_no_r2(tmp_path: Path) -> None:
     X, _ = clusters(20)
     report = fit(make_store(tmp_path / "s", X, size=X[:, 0] + 0.25), "ridge", label="size", folds=20).report
     assert list(report.metrics) == ["mae"]
 
 
-def test_several_fits_at_once_leave_blas_as_it_was() -> None:
+def test_parallel_fits_restore_the_threads_of_blas() -> None:
     X, y = clusters(400, spread=2.0)
 
     def threads() -> list[int]:
@@ -249,12 +249,12 @@ def test_several_fits_at_once_leave_blas_as_it_was() -> None:
         assert threads() == before
 
 
-def test_fractions_are_no_classes(tmp_path: Path) -> None:
+def test_fractions_are_refused_as_classes(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0], label=[0.0, 1 / 3, 2 / 3, 1.0] * 3)
     with pytest.raises(TrainingDataError, match=r"holds fractions such as 0.333.*write them as text"):
         fit(store, task="classification", folds=2)
 
 
-def test_labels_that_numpy_would_cut_are_refused(tmp_path: Path) -> None:
+def test_labels_that_end_in_a_zero_byte_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="end in a zero byte"):
         fit(make_store(tmp_path / "s", clusters(12)[0], label=["a", "a\0"] * 6), folds=2)

@@ -56,7 +56,7 @@ def test_read_layers_joins_in_the_order_named(store: FeatureStore, mapped: bool)
         read_layers(store.table, layers, pa.array(["row-000", "no row"]))
 
 
-def test_a_head_learns_keeps_and_uses_both(store: FeatureStore, tmp_path: Path) -> None:
+def test_head_is_fitted_saved_and_used_on_joined_layers(store: FeatureStore, tmp_path: Path) -> None:
     head = fit(store, LogisticRegression(), layer="early.0 + features", folds=0, to=tmp_path / "head")
     alone = LogisticRegression().fit(np.hstack([X[:, 6:], X[:, :6]]), Y)
     np.testing.assert_allclose(head.estimator.coef_, alone.coef_)
@@ -94,7 +94,7 @@ def test_store_reads_one_layer_or_several_joined(store: FeatureStore) -> None:
         store.mapped("early.0+features")
 
 
-def test_a_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_path: Path) -> None:
+def test_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_path: Path) -> None:
     head = fit(store, "centroid", layer="features+early.0", folds=0)
     spec = dataclasses.replace(store.spec, layers=store.spec.layers[:1])
     with pytest.raises(SpecMismatchError, match="early"):
@@ -105,7 +105,7 @@ def test_a_store_without_one_of_the_layers_is_refused(store: FeatureStore, tmp_p
         load_head(tmp_path / "head")
 
 
-def test_photos_are_predicted_from_both_layers(photos: Path, tmp_path: Path) -> None:
+def test_images_are_predicted_from_both_layers(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY, layer=("features", "conv1"))
     names = sorted(store.layers)
     for layer in ("+".join(names), "+".join(names[::-1])):

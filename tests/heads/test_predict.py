@@ -1,4 +1,4 @@
-"""Predicting on photos: the right backbone by itself, one row an input, failures included."""
+"""Predicting images: the head loads its backbone, and gives one row per input, failures included."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def head(photos: Path, tmp_path: Path) -> Head:
     return fit(embed(photos, tmp_path / "store", backbone=TINY), "knn", folds=0)
 
 
-def test_300_good_and_30_broken_give_330_rows_and_30_reasons(head: Head, tmp_path: Path) -> None:
+def test_300_good_and_30_broken_images_give_330_rows_and_30_errors(head: Head, tmp_path: Path) -> None:
     new = tmp_path / "new"
     good = {f"{i:04d}.jpg": write_photo(new / f"{i:04d}.jpg", seed=i % 36) for i in range(300)}
     for i in range(30):
@@ -46,13 +46,22 @@ def test_300_good_and_30_broken_give_330_rows_and_30_reasons(head: Head, tmp_pat
             assert row["label"] is None
             assert shares == [None] * 3
             assert row["error"].startswith("decode: ")
-    # The same photo, by way of a store, has the same vector and the same neighbours.
+
+
+def test_store_and_photos_give_the_same_predictions(head: Head, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    for i in range(30):
+        write_photo(new / f"{i:04d}.jpg", seed=i)
+    (new / "broken.jpg").write_bytes(b"no image")
+    by_photo = {row["id"]: row for row in head.predict(new, trust=True).to_pylist()}
     stored = head.predict(embed(new, tmp_path / "new.store", backbone=TINY))
-    by_id = {row["id"]: row for row in stored.to_pylist()}
-    assert by_id.keys() == rows.keys()
-    assert {id for id, row in by_id.items() if row["error"]} == failed
-    assert all(by_id[id]["label"] == rows[id]["label"] for id in rows)
-    assert all(by_id[id]["probability_cat"] == pytest.approx(rows[id]["probability_cat"], abs=1e-4) for id in good)
+    by_store = {row["id"]: row for row in stored.to_pylist()}
+    assert by_store.keys() == by_photo.keys()
+    assert {id for id, row in by_store.items() if row["error"]} == {"broken.jpg"}
+    for id, row in by_photo.items():
+        assert by_store[id]["label"] == row["label"]
+        if row["label"]:
+            assert by_store[id]["probability_cat"] == pytest.approx(row["probability_cat"], abs=1e-4)
 
 
 def test_every_kind_of_source(head: Head, photos: Path, tmp_path: Path) -> None:
@@ -69,7 +78,7 @@ def test_every_kind_of_source(head: Head, photos: Path, tmp_path: Path) -> None:
     assert head.predict(str(tmp_path / "store"))["actual"].to_pylist() == [Path(path).parent.name for path in paths]
 
 
-def test_scores_are_what_the_estimator_gives(photos: Path, tmp_path: Path) -> None:
+def test_scores_equal_those_of_the_estimator(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY)
     X, y = store.to_numpy(label="label")
     three = fit(store, "centroid", folds=0)
@@ -84,7 +93,7 @@ def test_scores_are_what_the_estimator_gives(photos: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(table["score_other"].to_numpy(), two.estimator.decision_function(X))
 
 
-def test_a_python_backbone_needs_trust_and_a_changed_one_is_refused(
+def test_python_backbone_needs_trust_and_a_changed_one_is_refused(
     head: Head, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackboneError, match="names Python code to run"):
@@ -116,7 +125,7 @@ def test_wrong_arguments_are_refused(head: Head, tmp_path: Path) -> None:
         head.predict(tmp_path / "nowhere", trust=True)
 
 
-def test_the_default_backbone_goes_the_whole_way(tmp_path: Path) -> None:
+def test_default_backbone_from_images_to_predictions(tmp_path: Path) -> None:
     from skimage import data
 
     for name, photo in (("cat", data.chelsea()), ("coffee", data.coffee())):
@@ -133,7 +142,7 @@ def test_the_default_backbone_goes_the_whole_way(tmp_path: Path) -> None:
     assert table["label"].to_pylist() == ["cat"]
 
 
-def test_a_file_that_broke_since_is_not_predicted_from_what_it_was(head: Head, photos: Path, tmp_path: Path) -> None:
+def test_unreadable_file_is_not_predicted_from_its_old_vector(head: Head, photos: Path, tmp_path: Path) -> None:
     (photos / "cat/0000.jpg").write_bytes(b"no image any more")
     store = embed(photos, tmp_path / "store", backbone=TINY)
     assert (len(store), store.summary.failed) == (36, 1)
@@ -145,7 +154,7 @@ def test_a_file_that_broke_since_is_not_predicted_from_what_it_was(head: Head, p
 
 
 class Words(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Says 'ok' unless the first feature is high; as a list of Python strings, as some estimators do."""
+    """Predicts 'ok' unless the first feature is high, as a list of Python strings, as some estimators do."""
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Words:
         self.classes_, self.n_features_in_, self.limit_ = np.unique(y), X.shape[1], np.median(X[:, 0])
@@ -155,7 +164,7 @@ class Words(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return ["defective" if value > self.limit_ else "ok" for value in X[:, 0]]
 
 
-def test_labels_of_any_length_survive_batches(photos: Path, tmp_path: Path) -> None:
+def test_labels_of_any_length_are_kept_across_batches(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY)
     ids = store.ids()
     order = np.argsort(store.to_numpy()[:, 0])
@@ -168,7 +177,7 @@ def test_labels_of_any_length_survive_batches(photos: Path, tmp_path: Path) -> N
     assert head.predict(store)["actual"].to_pylist() == words
 
 
-def test_a_label_column_named_as_a_score_loses_nothing(tmp_path: Path) -> None:
+def test_label_column_with_the_name_of_a_score_becomes_prediction(tmp_path: Path) -> None:
     X, y = clusters(30)
     store = make_store(tmp_path / "s", X, probability_a=np.array(["a", "b", "c"])[y])
     table = fit(store, "knn", label="probability_a", folds=0).predict(store)

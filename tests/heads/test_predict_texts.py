@@ -1,4 +1,4 @@
-"""Predicting on texts: every kind of source, one row a text, failures included."""
+"""Predicting texts: every kind of source, one row per text, failures included."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_columns_of_a_table_are_named_by_options(head: Head, vectors: Path) -> N
     assert table["actual"].to_pylist() == table["label"].to_pylist() == EXPECTED
 
 
-def test_a_text_that_cannot_be_read_is_a_row_with_its_reason(head: Head, vectors: Path, tmp_path: Path) -> None:
+def test_unreadable_text_has_a_row_with_an_error(head: Head, vectors: Path, tmp_path: Path) -> None:
     items = ["a sun", "", "   ", None, b"\x00\x01\x02\xff", tmp_path / "missing.txt", "the horse"]
     table = head.predict(items, weights=str(vectors)).to_pylist()
     assert len(table) == 7
@@ -76,20 +76,20 @@ def test_a_text_that_cannot_be_read_is_a_row_with_its_reason(head: Head, vectors
     assert table[1]["probability_money"] is None
 
 
-def test_a_saved_head_predicts_the_same(head: Head, vectors: Path, tmp_path: Path) -> None:
+def test_saved_head_predicts_the_same(head: Head, vectors: Path, tmp_path: Path) -> None:
     again = load_head(head.save(tmp_path / "saved"))
     one, two = (each.predict(NEW, weights=str(vectors)) for each in (head, again))
     assert one.equals(two)
 
 
-def test_a_store_gives_the_same_as_its_texts(head: Head, vectors: Path, tmp_path: Path) -> None:
+def test_store_and_texts_give_the_same_predictions(head: Head, vectors: Path, tmp_path: Path) -> None:
     store = embed(NEW, tmp_path / "new", backbone=f"word-vectors/{vectors}")
     by_store, by_texts = head.predict(store), head.predict(NEW, weights=str(vectors))
     assert by_store["label"].to_pylist() == by_texts["label"].to_pylist()
     np.testing.assert_allclose(by_store["probability_money"], by_texts["probability_money"], atol=1e-6)
 
 
-def test_what_is_refused(head: Head, vectors: Path, tmp_path: Path) -> None:
+def test_other_inputs_and_backbones_are_refused(head: Head, vectors: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="source must hold texts, got an array of float64"):
         head.predict(np.zeros((2, 8)), weights=str(vectors))
     with pytest.raises(SourceError, match="an array of texts must be 1-D with strings"):

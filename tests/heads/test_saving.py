@@ -1,4 +1,4 @@
-"""Heads on disk: the same in a fresh process and another place; damaged, changed or hostile ones refused."""
+"""Heads on disk: equal in a new process and folder; damaged, changed and hostile heads are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ for folder in Path(sys.argv[1]).iterdir():
 """
 
 
-def test_predicts_the_same_in_a_fresh_process_and_another_place(store: FeatureStore, tmp_path: Path) -> None:
+def test_heads_predict_the_same_in_a_new_process_and_folder(store: FeatureStore, tmp_path: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), FaissKNNClassifier(3, metric="cosine", weights="softmax"))
     made: dict[str, Any] = {name: (name, "label") for name in [*HEADS, "auto"]}
     made |= {"ridge-numbers": ("ridge", "weight"), "knn-numbers": ("knn", "weight"), "pipeline": (pipeline, "label")}
@@ -74,14 +74,12 @@ def test_predicts_the_same_in_a_fresh_process_and_another_place(store: FeatureSt
 @pytest.mark.parametrize(
     "options", [{"reject_share": 0.1}, {"label": "weight", "interval_coverage": 0.9}], ids=["reject", "interval"]
 )
-def test_what_is_around_a_head_that_picks_itself_is_ours_too(
-    store: FeatureStore, tmp_path: Path, options: dict[str, Any]
-) -> None:
+def test_wrapped_auto_head_loads_without_trust(store: FeatureStore, tmp_path: Path, options: dict[str, Any]) -> None:
     head = fit(store, "auto", to=tmp_path / "head", folds=0, **options)
     assert load_head(tmp_path / "head").predict(store).equals(head.predict(store))
 
 
-def test_the_manifest_says_where_it_comes_from(store: FeatureStore, tmp_path: Path) -> None:
+def test_manifest_holds_spec_report_versions_and_checksums(store: FeatureStore, tmp_path: Path) -> None:
     fit(store, "centroid", to=tmp_path / "head")
     manifest = json.loads((tmp_path / "head/manifest.json").read_text())
     assert manifest["classes"] == NAMES.tolist()
@@ -96,7 +94,7 @@ def test_the_manifest_says_where_it_comes_from(store: FeatureStore, tmp_path: Pa
     assert again.report.to_dict() == {"protocol": "5-fold cross-validation", **manifest["report"]}
 
 
-def test_the_neighbours_file_is_faiss_own(store: FeatureStore, tmp_path: Path) -> None:
+def test_neighbours_file_is_a_faiss_index(store: FeatureStore, tmp_path: Path) -> None:
     import faiss
 
     head = fit(store, "knn", to=tmp_path / "head", folds=0)
@@ -121,7 +119,7 @@ def cut(path: Path) -> None:
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    """Change the manifest, with right checksums, as an attacker would."""
+    """Change the manifest and correct its checksums, as an attacker would."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.update(changes)
     for name in manifest["files"]:
@@ -131,7 +129,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 
 class Exploit:
-    """What a pickle runs when it is loaded."""
+    """Runs code when a pickle of it is loaded."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("exploited"),)
@@ -204,7 +202,7 @@ def other_kind(folder: Path) -> None:
     ],
     ids=lambda value: None if callable(value) else value.replace(" ", "-"),
 )
-def test_a_damaged_or_hostile_head_is_refused(
+def test_damaged_or_hostile_head_is_refused(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -215,7 +213,7 @@ def test_a_damaged_or_hostile_head_is_refused(
     assert not Path("exploited").exists()
 
 
-def test_a_pickle_file_is_no_head(tmp_path: Path) -> None:
+def test_pickle_file_is_refused(tmp_path: Path) -> None:
     joblib.dump(Exploit(), tmp_path / "head.joblib")
     with pytest.raises(HeadError, match=r"head.joblib' is a file, and a head is a folder"):
         load_head(tmp_path / "head.joblib")
@@ -223,7 +221,7 @@ def test_a_pickle_file_is_no_head(tmp_path: Path) -> None:
         load_head(tmp_path / "nowhere")
 
 
-def test_an_estimator_of_ones_own_needs_trust(
+def test_estimator_of_the_user_needs_trust(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "from sklearn.linear_model import LogisticRegression\n\nclass Mine(LogisticRegression):\n    pass\n"
@@ -248,14 +246,14 @@ def test_an_estimator_of_ones_own_needs_trust(
         ("sklearn.model_selection:GridSearchCV", r"GridSearchCV\(\) failed"),
     ],
 )
-def test_estimators_that_cannot_be_made(name: str, message: str) -> None:
+def test_estimator_that_cannot_be_imported_or_made_is_refused(name: str, message: str) -> None:
     from embedpipe.heads import load_estimator
 
     with pytest.raises(UsageError, match=message):
         load_estimator(name)
 
 
-def test_saving_spares_what_is_no_head(store: FeatureStore, tmp_path: Path) -> None:
+def test_saving_replaces_only_a_head(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/precious.txt").write_text("mine")
     for place in ("folder", "folder/precious.txt"):
@@ -271,7 +269,7 @@ def test_saving_spares_what_is_no_head(store: FeatureStore, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_store_of_another_spec_is_refused_with_the_difference(store: FeatureStore, tmp_path: Path) -> None:
+def test_store_of_another_spec_is_refused_with_the_difference(store: FeatureStore, tmp_path: Path) -> None:
     head = fit(store, "centroid", folds=0)
     other = make_store(tmp_path / "other", clusters(9)[0], name="another")
     with pytest.raises(SpecMismatchError) as raised:
@@ -285,7 +283,7 @@ def test_a_store_of_another_spec_is_refused_with_the_difference(store: FeatureSt
         head.predict(wider)
 
 
-def test_saving_and_loading_by_hand(store: FeatureStore, tmp_path: Path) -> None:
+def test_save_and_load_head(store: FeatureStore, tmp_path: Path) -> None:
     head = fit(store, "lda", folds=0)
     assert head.save(tmp_path / "head") == tmp_path / "head"
     again = load_head(tmp_path / "head")
@@ -293,7 +291,7 @@ def test_saving_and_loading_by_hand(store: FeatureStore, tmp_path: Path) -> None
     assert again.predict(store).equals(head.predict(store))
 
 
-def test_coefficients_that_do_not_fit_are_refused(store: FeatureStore, tmp_path: Path) -> None:
+def test_coefficients_of_the_wrong_shape_or_nan_are_refused(store: FeatureStore, tmp_path: Path) -> None:
     head = fit(store, "ridge", folds=0)
     for wrong in (head.estimator.coef_[:, :3], head.estimator.coef_ * np.nan):
         whole, head.estimator.coef_ = head.estimator.coef_, wrong
@@ -313,9 +311,7 @@ while time.monotonic() < end:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folders change places in one step on Linux only")
-def test_two_that_save_and_one_that_is_killed_leave_a_whole_head_at_any_moment(
-    store: FeatureStore, tmp_path: Path
-) -> None:
+def test_head_is_complete_at_any_moment_while_processes_save_it(store: FeatureStore, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     head = fit(store, "centroid", to=source, folds=0)
     head.save(target)
@@ -334,7 +330,7 @@ def test_two_that_save_and_one_that_is_killed_leave_a_whole_head_at_any_moment(
     assert load_head(target).predict(store).equals(head.predict(store))
 
 
-def test_a_link_to_a_head_stays_one(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_to_a_head_stays_a_link(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(store, "centroid", to=tmp_path / "head", folds=0)
     (tmp_path / "link").symlink_to(tmp_path / "head")
     fit(store, "ridge", to=tmp_path / "link", folds=0)

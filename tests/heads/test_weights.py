@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> FeatureStore:
     )  # fmt: skip
 
 
-def test_balanced_classes_and_weighted_rows_are_scikit_learns(store: FeatureStore) -> None:
+def test_class_and_sample_weights_equal_those_of_scikit_learn(store: FeatureStore) -> None:
     X, y = store.to_numpy(label="label")
     weights = np.asarray(store.to_arrow(["weight"])["weight"])
     head = fit(store, LogisticRegression(), class_weight="balanced", folds=0).estimator
@@ -53,7 +53,7 @@ def test_balanced_classes_and_weighted_rows_are_scikit_learns(store: FeatureStor
     np.testing.assert_allclose(piped[-1].coef_, expected[-1].coef_, rtol=1e-4)
 
 
-def test_figures_are_not_weighted(store: FeatureStore) -> None:
+def test_metrics_are_not_weighted(store: FeatureStore) -> None:
     X, y = store.to_numpy(label="label")
     report = fit(store, LogisticRegression(), class_weight="balanced").report
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -63,7 +63,7 @@ def test_figures_are_not_weighted(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["logreg", "ridge"])
-def test_balanced_classes_find_more_of_the_rare_one(store: FeatureStore, name: str) -> None:
+def test_balanced_class_weight_finds_more_of_the_rare_class(store: FeatureStore, name: str) -> None:
     counts = []
     for weight in (None, "balanced"):
         report = fit(store, name, class_weight=weight).report
@@ -71,7 +71,7 @@ def test_balanced_classes_find_more_of_the_rare_one(store: FeatureStore, name: s
     assert counts[1] > counts[0]
 
 
-def test_a_weight_counts_as_so_many_rows() -> None:
+def test_integer_weight_equals_repeated_rows() -> None:
     X, _ = clusters(60)
     y, times = X @ np.arange(8) + np.sin(np.arange(60)), np.arange(60) % 3
     weighted = TunedRidge(alphas=(10.0,)).fit(X, y, times)
@@ -97,13 +97,13 @@ def test_a_weight_counts_as_so_many_rows() -> None:
         ({"sample_weight": "none"}, TrainingDataError, "some weight in column 'none' must be above 0"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_weighted_is_said(
+def test_bad_weights_are_refused(
     store: FeatureStore, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         fit(store, **options)
 
 
-def test_whole_numbers_are_weights_too(store: FeatureStore) -> None:
+def test_integers_are_weights(store: FeatureStore) -> None:
     assert fit(store, "ridge", sample_weight="times", folds=3).report.metrics["accuracy"]
     assert fit(store, "ridge", label="size", sample_weight="times", folds=3).report.metrics["r2"]

@@ -1,4 +1,4 @@
-"""Classifying a folder as a person does it: a script, its exit code, what it prints and the files it leaves."""
+"""The script that classifies a folder: exit codes, output and files."""
 
 from __future__ import annotations
 
@@ -32,17 +32,25 @@ def new(tmp_path: Path) -> Path:
     return tmp_path / "new"
 
 
-def test_again_does_only_what_is_needed(classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path) -> None:
+def test_first_run_embeds_measures_and_draws(
+    classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path
+) -> None:
     to = tmp_path / "classified"
     before = {path: path.read_bytes() for root in (photos, new) for path in root.rglob("*.jpg")}
     first = classify(photos, new, to, "--head", "centroid")
     assert first.code == 0, first.err
-    assert "12 embedded, 0 reused" in first.out
-    assert "4-fold cross-validation, 12 photos" in first.out
-    assert "commonest class" in first.out
-    assert "balanced accuracy" in first.out
+    for text in ("12 embedded, 0 reused", "4-fold cross-validation, 12 photos", "commonest class", "balanced accuracy"):
+        assert text in first.out
     with Image.open(to / "confusion.png") as picture:
         assert picture.format == "PNG"
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_predictions_have_a_margin_and_the_least_certain_come_first(
+    classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "classified"
+    first = classify(photos, new, to, "--head", "centroid")
     rows = csv.read_csv(to / "predictions.csv").to_pylist()
     assert [row["id"] for row in rows] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     for row in rows:
@@ -53,6 +61,12 @@ def test_again_does_only_what_is_needed(classify: Callable[..., Done], photos: P
     shown = [line.split(":")[0].strip() for line in after.splitlines() if " behind)" in line]
     assert shown == [row["id"] for row in sorted(rows, key=lambda row: row["margin"])]
 
+
+def test_second_run_embeds_new_photos_and_keeps_the_head(
+    classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "classified"
+    classify(photos, new, to, "--head", "centroid")
     fitted = (to / "head" / "manifest.json").read_bytes()
     write_photo(new / "4.jpg", seed=104)
     again = classify(photos, new, to, "--head", "centroid")
@@ -60,14 +74,13 @@ def test_again_does_only_what_is_needed(classify: Callable[..., Done], photos: P
     assert "0 embedded, 12 reused" in again.out
     assert "1 embedded, 4 reused" in again.out
     assert (to / "head" / "manifest.json").read_bytes() == fitted
-    assert before == {path: path.read_bytes() for path in before}
 
     (photos / "cat" / "0000.jpg").rename(photos / "dog" / "0000.jpg")
     assert classify(photos, new, to, "--head", "centroid").code == 0
     assert (to / "head" / "manifest.json").read_bytes() != fitted
 
 
-def test_what_failed_is_said_and_is_a_row(
+def test_failed_photos_are_printed_and_have_a_row(
     classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path
 ) -> None:
     to = tmp_path / "classified"
@@ -96,7 +109,7 @@ def test_two_classes_have_one_score(
         assert (row["label"] == "dog") == (row["score_dog"] > 0)
 
 
-def test_bad_usage_is_exit_code_2_and_says_why(
+def test_bad_usage_gives_exit_code_2_and_the_reason(
     classify: Callable[..., Done], photos: Path, new: Path, tmp_path: Path
 ) -> None:
     done = classify(photos, tmp_path / "nowhere", tmp_path / "classified", "--head", "centroid")

@@ -1,4 +1,4 @@
-"""Developing a backbone on one task for another: a script, its exit code, what it prints and what it leaves."""
+"""The script that fine-tunes a backbone on one task for another: exit codes, output and files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("backbone", [TINY, "timm/test_resnet"])
-def test_it_compares_both_backbones_on_the_same_photos(
+def test_both_backbones_are_compared_on_the_same_photos(
     develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path, backbone: str
 ) -> None:
     to = tmp_path / "developed"
@@ -76,8 +76,8 @@ def test_it_compares_both_backbones_on_the_same_photos(
         result["training"]["train_rows"] + result["training"]["validation_rows"] + result["training"]["test"]["rows"]
         == 60
     )
-    by_store = {Path(one["store"]).name: one for one in result["evaluation"]["candidates"]}
-    means = {name: one["estimates"]["accuracy"]["value"] for name, one in by_store.items()}
+    by_store = {Path(candidate["store"]).name: candidate for candidate in result["evaluation"]["candidates"]}
+    means = {name: candidate["estimates"]["accuracy"]["value"] for name, candidate in by_store.items()}
     gain = 100 * (means["target-developed.features"] - means["target-plain.features"])
     assert f"developed less plain        {gain:+7.1f} points" in done.out
     assert result["gain"] == pytest.approx(gain)
@@ -85,12 +85,21 @@ def test_it_compares_both_backbones_on_the_same_photos(
     stores = [embedpipe.FeatureStore(to / f"target-{name}.features") for name in ("plain", "developed")]
     assert stores[0].ids() == stores[1].ids()
     assert stores[1].spec.provider == "checkpoint"
-    again = develop(source, target, to, *options, "--test", "40", "--photos", "99")
+
+
+def test_second_run_embeds_nothing_and_gives_the_same_gain(
+    develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "developed"
+    first = develop(source, target, to, "--backbone", TINY, "--test", "40", "--photos", "99")
+    gain = json.loads((to / "result.json").read_text())["gain"]
+    again = develop(source, target, to, "--backbone", TINY, "--test", "40", "--photos", "99")
+    assert (first.code, again.code) == (0, 0)
     assert "0 embedded, 40 reused" in again.out
-    assert json.loads((to / "result.json").read_text())["gain"] == result["gain"]
+    assert json.loads((to / "result.json").read_text())["gain"] == gain
 
 
-def test_the_targets_own_test_split_is_measured_on(develop: Callable[..., Done], source: Path, tmp_path: Path) -> None:
+def test_test_split_of_the_target_is_measured_on(develop: Callable[..., Done], source: Path, tmp_path: Path) -> None:
     target = tmp_path / "split"
     for split, seed in (("train", 1), ("test", 2)):
         striped(target / split, "xy", 20, seed)
@@ -108,14 +117,14 @@ def test_the_targets_own_test_split_is_measured_on(develop: Callable[..., Done],
     assert counts == {("train", "x"): 4, ("train", "y"): 4, ("test", "x"): 6, ("test", "y"): 6}
 
 
-def test_what_failed_is_said(develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path) -> None:
+def test_failed_photos_are_printed(develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path) -> None:
     (source / "a" / "broken.png").write_bytes(b"not a photo")
     done = develop(source, target, tmp_path / "to", "--backbone", TINY, "--epochs", "0", "--photos", "99")
     assert done.code == 3
     assert "a/broken.png: " in done.out
 
 
-def test_bad_usage_is_exit_code_2_and_says_why(
+def test_bad_usage_gives_exit_code_2_and_the_reason(
     develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path
 ) -> None:
     for one, other, to, options, message in (

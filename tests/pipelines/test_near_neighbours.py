@@ -1,4 +1,4 @@
-"""Searching a folder as a person does it: a script, its exit code, what it prints and the files it leaves."""
+"""The script that searches a folder: exit codes, output and files."""
 
 from __future__ import annotations
 
@@ -47,6 +47,13 @@ def test_copies_are_all_pairs_above_the_threshold(search: Callable[..., Done], p
     assert [row["score"] for row in copies] == sorted((row["score"] for row in copies), reverse=True)
     assert sum(row["same_bytes"] for row in copies) == 6
     assert f"cosine of at least 0.999: {len(near)} in" in done.out
+
+
+def test_without_a_query_a_sample_is_searched_and_drawn(
+    search: Callable[..., Done], photos: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "neighbours"
+    search(photos, to=to)
     with Image.open(to / "neighbours.png") as picture:
         assert picture.format == "PNG"
     rows = csv.read_csv(to / "neighbours.csv").to_pylist()
@@ -54,7 +61,7 @@ def test_copies_are_all_pairs_above_the_threshold(search: Callable[..., Done], p
     assert len(rows) == 6 * 8
 
     again = search(photos, to=to)
-    assert "0 embedded, 15 reused" in again.out
+    assert "0 embedded, 12 reused" in again.out
 
 
 def test_queries_by_id_by_path_and_of_another_folder(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
@@ -72,7 +79,9 @@ def test_queries_by_id_by_path_and_of_another_folder(search: Callable[..., Done]
     assert not (to / "copies.csv").exists()
 
 
-def test_what_failed_is_said_and_is_exit_code_3(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
+def test_failed_photos_and_queries_are_printed_and_give_exit_code_3(
+    search: Callable[..., Done], photos: Path, tmp_path: Path
+) -> None:
     to, broken = tmp_path / "neighbours", tmp_path / "broken.jpg"
     broken.write_bytes(b"not a photo")
     done = search(photos, str(broken), to=to)
@@ -86,7 +95,7 @@ def test_what_failed_is_said_and_is_exit_code_3(search: Callable[..., Done], pho
     assert "cat/0000.jpg" not in csv.read_csv(to / "neighbours.csv")["id"].to_pylist()
 
 
-def test_bad_usage_is_exit_code_2_and_says_why(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
+def test_bad_usage_gives_exit_code_2_and_the_reason(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
     done = search(photos, "nothing.jpg", to=tmp_path / "neighbours")
     assert done.code == 2
     assert "has no id 'nothing.jpg'" in done.err

@@ -1,4 +1,4 @@
-"""The nightly job as a scheduler runs it: a process, its exit code and its JSON."""
+"""The nightly job as a process: exit codes and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def night(source: Path, store: Path, *options: str) -> tuple[int, dict[str, Any]
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
 
-def test_nights_in_a_row(photos: Path, tmp_path: Path) -> None:
+def test_first_night_embeds_everything_and_writes_the_summary(photos: Path, tmp_path: Path) -> None:
     store, summary = tmp_path / "photos.features", tmp_path / "logs" / "summary.json"
     code, first, _ = night(photos, store, "--summary", str(summary), "--lock")
     assert (code, first["exit_code"], first["status"]) == (0, 0, "done")
@@ -38,6 +38,10 @@ def test_nights_in_a_row(photos: Path, tmp_path: Path) -> None:
     assert first["rate"] > 0
     assert first["error"] is None
 
+
+def test_later_nights_embed_changes_and_prune_deleted_items(photos: Path, tmp_path: Path) -> None:
+    store, summary = tmp_path / "photos.features", tmp_path / "logs" / "summary.json"
+    night(photos, store)
     gone, *_, broken = sorted(photos.rglob("*.jpg"))
     gone.unlink()
     broken.write_bytes(b"not a photo")
@@ -56,7 +60,7 @@ def test_nights_in_a_row(photos: Path, tmp_path: Path) -> None:
     assert (code, third["gone"], third["pruned"]) == (0, 1, 0)
 
 
-def test_bad_usage_is_exit_code_2_and_says_why(photos: Path, tmp_path: Path) -> None:
+def test_bad_usage_gives_exit_code_2_and_the_reason(photos: Path, tmp_path: Path) -> None:
     store, summary = tmp_path / "photos.features", tmp_path / "summary.json"
     code, report, errors = night(tmp_path / "nowhere", store, "--summary", str(summary))
     assert (code, report["exit_code"], report["status"]) == (2, 2, "refused")
@@ -90,7 +94,7 @@ def test_a_crash_is_exit_code_1_with_the_error_in_the_summary(photos: Path, tmp_
     assert "damaged" in report["error"]["message"]
 
 
-def test_a_night_that_meets_the_previous_one_does_nothing(photos: Path, tmp_path: Path) -> None:
+def test_night_does_nothing_while_the_previous_one_is_active(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "photos.features"
     with FileLock(tmp_path / "photos.features.lock"):
         code, report, _ = night(photos, store, "--lock")
@@ -110,7 +114,7 @@ def test_many_small_files_are_merged(photos: Path, tmp_path: Path) -> None:
     assert len(store.refresh().table.files) == 1
 
 
-def test_help_says_what_the_exit_codes_mean() -> None:
+def test_help_lists_the_exit_codes() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes: 0 done" in done.stdout
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)

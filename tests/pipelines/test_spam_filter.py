@@ -55,8 +55,8 @@ def make_messages(count: int = 400, seed: int = 0) -> pa.Table:
     kinds = ["spam" if i % 4 == 0 else "ham" for i in range(count)]
     texts = []
     for kind in kinds:
-        own, other = (SPAM, HAM) if kind == "spam" else (HAM, SPAM)
-        texts.append(" ".join([*random.choice(own.split(), 6), *random.choice(other.split(), 4)]))
+        same, other = (SPAM, HAM) if kind == "spam" else (HAM, SPAM)
+        texts.append(" ".join([*random.choice(same.split(), 6), *random.choice(other.split(), 4)]))
     return pa.table({"text": texts, "label": kinds})
 
 
@@ -66,37 +66,52 @@ def messages(tmp_path: Path) -> Path:
     return tmp_path / "messages.csv"
 
 
-def test_the_figures_are_those_of_the_rows(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
+def read_filter(to: Path) -> tuple[dict[str, Any], Any, Any, Any]:
+    """Return the report of a filter, and label, split and score of the messages."""
+    report = json.loads((to / "threshold.json").read_text(encoding="utf-8"))
+    [folder] = to.glob("messages-*.features")
+    store = embedpipe.FeatureStore(folder)
+    rows = store.to_arrow(["id", "label", "split"])
+    label, split = (rows[name].to_numpy() for name in ("label", "split"))
+    return report, label, split, embedpipe.load_head(to / "head").predict(store)["probability_spam"].to_numpy()
+
+
+def test_threshold_is_the_conformal_quantile_of_ham(
+    spam_filter: Callable[..., Done], messages: Path, tmp_path: Path
+) -> None:
     to = tmp_path / "filter"
     done = spam_filter(messages, "--false-positives", "1/20", "--to", to, "--backbone", GLOVE)
     assert done.code == 0, done.err
-    report = json.loads((to / "threshold.json").read_text(encoding="utf-8"))
-    [place] = to.glob("messages-*.features")
-    store = embedpipe.FeatureStore(place)
-    rows = store.to_arrow(["id", "label", "split"])
-    label, split = (rows[name].to_numpy() for name in ("label", "split"))
-    score = embedpipe.load_head(to / "head").predict(store)["probability_spam"].to_numpy()
-
+    report, label, split, score = read_filter(to)
     ham = np.sort(score[(split == "calibration") & (label == "ham")])
-    k = int(0.05 * (len(ham) + 1))
     assert len(ham) == 60
-    assert k == 3
+    assert int(0.05 * (len(ham) + 1)) == 3
     assert report["threshold"] == ham[-3]
+    assert report["messages"] == {"train": 240, "calibration": 80, "test": 80, "copy": 0}
+
+
+def test_metrics_are_those_of_the_test_messages(
+    spam_filter: Callable[..., Done], messages: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "filter"
+    done = spam_filter(messages, "--false-positives", "1/20", "--to", to, "--backbone", GLOVE)
+    report, label, split, score = read_filter(to)
     test = split == "test"
-    wrong = int((score[test & (label == "ham")] > ham[-3]).sum())
+    wrong = int((score[test & (label == "ham")] > report["threshold"]).sum())
     assert report["false_positives"]["share"] == wrong / 60
     # Clopper and Pearson's interval by its definition.
     low = beta.ppf(0.025, wrong, 60 - wrong + 1) if wrong else 0.0
     assert report["false_positives"]["low"] == pytest.approx(low)
     assert report["false_positives"]["high"] == pytest.approx(beta.ppf(0.975, wrong + 1, 60 - wrong))
-    assert report["recall"]["share"] == (score[test & (label == "spam")] > ham[-3]).mean()
+    assert report["recall"]["share"] == (score[test & (label == "spam")] > report["threshold"]).mean()
     assert report["recall"]["of"] == 20
     assert report["roc_auc"] == pytest.approx(roc_auc_score(label[test] == "spam", score[test]))
-    assert report["messages"] == {"train": 240, "calibration": 80, "test": 80, "copy": 0}
     assert f"false positives (ham called spam): {wrong / 60:.2%}" in done.out
 
 
-def test_new_messages_and_queries(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
+def test_new_messages_are_classified_and_neighbours_printed(
+    spam_filter: Callable[..., Done], messages: Path, tmp_path: Path
+) -> None:
     to, new = tmp_path / "filter", tmp_path / "new.csv"
     csv.write_csv(pa.table({"text": [SPAM, HAM, " "]}), new)
     options = ("--false-positives", "0.05", "--to", to, "--backbone", GLOVE)
@@ -113,6 +128,11 @@ def test_new_messages_and_queries(spam_filter: Callable[..., Done], messages: Pa
     assert len(shown) == 5
     assert shown[0] == f"cosine 1.000 to the query: spam: {query[:100]!r}"
 
+
+def test_second_run_gives_the_same_threshold(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
+    to = tmp_path / "filter"
+    options = ("--false-positives", "0.05", "--to", to, "--backbone", GLOVE)
+    spam_filter(messages, *options)
     first = (to / "threshold.json").read_bytes()
     again = spam_filter(messages, *options)
     assert again.code == 0
@@ -120,7 +140,7 @@ def test_new_messages_and_queries(spam_filter: Callable[..., Done], messages: Pa
     assert (to / "threshold.json").read_bytes() == first
 
 
-def test_bad_usage_is_said(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
+def test_too_few_messages_are_refused(spam_filter: Callable[..., Done], messages: Path, tmp_path: Path) -> None:
     base = (messages, "--to", tmp_path / "filter", "--backbone", GLOVE)
     done = spam_filter(*base, "--false-positives", "0.01")
     assert done.code == 1
@@ -130,6 +150,12 @@ def test_bad_usage_is_said(spam_filter: Callable[..., Done], messages: Path, tmp
     assert done.code == 1
     assert "'Spam'" in done.err
     assert "['ham', 'spam']" in done.err
+
+
+def test_bad_usage_gives_exit_code_2_and_the_reason(
+    spam_filter: Callable[..., Done], messages: Path, tmp_path: Path
+) -> None:
+    base = (messages, "--to", tmp_path / "filter", "--backbone", GLOVE)
     for share in ("0", "1", "-0.1"):
         done = spam_filter(*base, f"--false-positives={share}")
         assert done.code == 2
@@ -143,14 +169,14 @@ def test_bad_usage_is_said(spam_filter: Callable[..., Done], messages: Path, tmp
     assert "absent.csv" in done.err
 
 
-def test_without_arguments_it_explains_itself(spam_filter: Callable[..., Done]) -> None:
+def test_without_arguments_the_help_is_printed(spam_filter: Callable[..., Done]) -> None:
     done = spam_filter()
     assert done.code == 0
     assert "TABLE" in done.out
     assert "threshold" in done.out
 
 
-def test_labels_that_are_no_text(spam_filter: Callable[..., Done], tmp_path: Path) -> None:
+def test_labels_may_be_numbers(spam_filter: Callable[..., Done], tmp_path: Path) -> None:
     made = make_messages(200)
     junk = pc.cast(pc.equal(made["label"], "spam"), pa.int64())
     csv.write_csv(pa.table({"body": made["text"], "junk": junk}), tmp_path / "mails.csv")
@@ -201,7 +227,7 @@ def test_shares_are_exact(script: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(not SMS.is_file(), reason="the SMS messages are absent")
-def test_sms_as_they_are(spam_filter: Callable[..., Done], tmp_path: Path) -> None:
+def test_sms_without_a_header_line(spam_filter: Callable[..., Done], tmp_path: Path) -> None:
     options = ("--header", "label,text", "--to", tmp_path / "filter", "--backbone", GLOVE)
     done = spam_filter(SMS, *options)
     assert done.code == 0, done.err

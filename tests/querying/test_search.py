@@ -1,4 +1,4 @@
-"""Search: equal to NumPy, ties included; by image, id and vector; and what it refuses."""
+"""Search: equal to NumPy, ties included; by image, id and vector; bad queries are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedpipe.errors import BackboneError, UsageError
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 80), distinct=st.integers(1, 12), k=st.integers(1, 100))
-def test_equals_numpy_with_ties(seed: int, rows: int, distinct: int, k: int) -> None:
+def test_search_equals_numpy_with_ties(seed: int, rows: int, distinct: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((distinct, 6)).astype(np.float32)[rng.integers(0, distinct, rows)]
     X *= 2.0 ** rng.integers(-3, 4, (rows, 1))  # exact, so that copies of other lengths are ties too
@@ -42,7 +42,7 @@ def store(photos: Path, tmp_path: Path) -> FeatureStore:
     return embed(photos, tmp_path / "store", backbone=TINY)
 
 
-def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
+def test_id_finds_other_rows_with_their_columns(store: FeatureStore) -> None:
     store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", into="number")
     found = search(store.refresh(), "dog/0004.jpg", k=3)
     assert len(found) == 3
@@ -59,12 +59,12 @@ def test_an_id_finds_the_others_with_their_columns(store: FeatureStore) -> None:
         assert row["score"] == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
 
 
-def test_more_neighbours_than_rows_gives_all(store: FeatureStore) -> None:
+def test_k_above_the_number_of_rows_gives_all(store: FeatureStore) -> None:
     assert search(store, "dog/0004.jpg", k=100).table.num_rows == 11
     assert search(store, store.to_numpy()[0], k=100).table.num_rows == 12
 
 
-def test_an_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, photos: Path, tmp_path: Path) -> None:
+def test_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, photos: Path, tmp_path: Path) -> None:
     write_photo(tmp_path / "new/a.jpg", seed=0)
     write_photo(tmp_path / "new/b.jpg", seed=7)
     (tmp_path / "new/c.jpg").write_bytes(b"no image")
@@ -82,7 +82,7 @@ def test_an_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore,
     assert mixed.table["query"].to_pylist() == ["cat/0003.jpg", "00000000", "a.jpg"]
 
 
-def test_vectors_come_from_files_and_arrays(store: FeatureStore, tmp_path: Path) -> None:
+def test_vectors_from_files_and_arrays_are_queries(store: FeatureStore, tmp_path: Path) -> None:
     X, ids = store.to_numpy(), store.ids()
     np.save(tmp_path / "two.npy", X[[3, 5]] * 7)
     found = search(store, tmp_path / "two.npy", k=1)
@@ -118,20 +118,20 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
         ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(tmp_path: Path, query: object, message: str) -> None:
+def test_bad_queries_are_refused(tmp_path: Path, query: object, message: str) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0])
     with pytest.raises(UsageError, match=message):
         search(store, query)
 
 
-def test_a_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
+def test_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object))
     store = make_store(tmp_path / "s", clusters(12)[0])
     with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy"):
         search(store, tmp_path / "bad.npy")
 
 
-def test_other_wrong_arguments(tmp_path: Path, photos: Path) -> None:
+def test_bad_k_empty_store_and_untrusted_backbone_are_refused(tmp_path: Path, photos: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0])
     for k in (0, -1, 1.5):
         with pytest.raises(UsageError, match=f"k must be an integer >= 1, got {k}"):
@@ -143,14 +143,14 @@ def test_other_wrong_arguments(tmp_path: Path, photos: Path) -> None:
         search(tiny, str(photos / "cat/0000.jpg"))
 
 
-def test_a_stored_row_of_zeros_is_like_nothing(tmp_path: Path) -> None:
+def test_stored_row_of_zeros_has_cosine_0(tmp_path: Path) -> None:
     X, _ = clusters(12)
     X[5] = 0
     found = search(make_store(tmp_path / "s", X), X[0], k=12).to_pylist()
     assert {row["id"]: row["score"] for row in found}["row-005"] == 0
 
 
-def test_queries_with_labels_of_different_kinds(photos: Path, tmp_path: Path) -> None:
+def test_query_labels_of_different_types_become_text(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY)
     store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", into="n")
     numbered = pa.table({"id": ["x"], "image": [str(photos / "cat/0000.jpg")], "label": [7]})
@@ -159,7 +159,7 @@ def test_queries_with_labels_of_different_kinds(photos: Path, tmp_path: Path) ->
     assert {row["query_label"] for row in found.to_pylist()} <= {"7", "cat", "dog", "owl", None}
 
 
-def test_a_photo_of_the_store_given_by_its_place_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
+def test_stored_image_given_by_path_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
     store = embed(photos, tmp_path / "s", backbone=TINY)
     by_place = search(store, photos / "cat/0000.jpg", k=3, trust=True)
     by_id = search(store, "cat/0000.jpg", k=3)

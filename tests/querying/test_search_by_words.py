@@ -1,4 +1,4 @@
-"""Search among texts, and among photos by words: what a string means, one batch for all, and what is refused."""
+"""Search by text: among texts and images; the meaning of a string; one batch for all queries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_free_text_finds_texts_with_all_their_columns(texts: FeatureStore, vecto
     assert [(row["label"], row["text"]) for row in found] == [("weather", "snow storm"), ("weather", "rain and wind")]
 
 
-def test_an_id_comes_first_then_a_path_then_the_text_itself(
+def test_string_is_an_id_then_a_path_then_a_text(
     texts: FeatureStore, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -84,6 +84,13 @@ def test_an_id_comes_first_then_a_path_then_the_text_itself(
     single = search(texts, tmp_path / "cat" / "two.txt", **options).to_pylist()
     assert [(row["query"], row["query_uri"]) for row in single] == [("two.txt", str(tmp_path / "cat" / "two.txt"))]
     assert search(texts, "dog", **options).table["id"].to_pylist() == ["m1"]
+
+
+def test_files_of_texts_and_vectors_are_queries(
+    texts: FeatureStore, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"k": 1, "weights": str(vectors)}
     pa.csv.write_csv(pa.table({"id": ["q"], "text": ["a coin"]}), tmp_path / "asked.csv")
     assert search(texts, "asked.csv", **options).table["query"].to_pylist() == ["q"]
     np.save(tmp_path / "asked.npy", texts.to_numpy()[:1])
@@ -104,21 +111,19 @@ def test_many_queries_keep_their_order_and_failures_their_rows(texts: FeatureSto
     assert [row["error"] is None for row in found] == [True, True, False, True, True, True, False]
 
 
-def test_the_same_text_may_be_asked_for_twice(texts: FeatureStore, vectors: Path) -> None:
+def test_same_text_may_be_a_query_twice(texts: FeatureStore, vectors: Path) -> None:
     found = search(texts, ["snow", "snow"], k=2, weights=str(vectors)).to_pylist()
     assert [(row["query"], row["rank"]) for row in found] == [("snow", 1), ("snow", 2)] * 2
 
 
-def test_an_image_among_texts_is_refused_where_there_is_no_tower_for_it(
-    texts: FeatureStore, vectors: Path, photos: Path
-) -> None:
+def test_image_query_needs_a_backbone_with_an_image_tower(texts: FeatureStore, vectors: Path, photos: Path) -> None:
     path = photos / "cat/0000.jpg"
     for query in (str(path), path, Image.new("RGB", (4, 4)), np.zeros((4, 4, 3), np.uint8)):
         with pytest.raises(UsageError, match="texts embedded by word-vectors/topics cannot be searched by photos"):
             search(texts, query, weights=str(vectors))
 
 
-def test_photos_are_found_by_words(photo_store: FeatureStore, clip: Path) -> None:
+def test_images_are_found_by_text(photo_store: FeatureStore, clip: Path) -> None:
     words = ["a photo of a cat", "an owl at night"]
     found = search(photo_store, words, k=12, weights=str(clip)).to_pylist()
     X = photo_store.to_numpy().astype(np.float64)
@@ -132,7 +137,7 @@ def test_photos_are_found_by_words(photo_store: FeatureStore, clip: Path) -> Non
         assert {row["query_uri"] for row in mine} == {None}
 
 
-def test_words_photos_ids_and_vectors_in_one_list(photo_store: FeatureStore, clip: Path, photos: Path) -> None:
+def test_texts_images_ids_and_vectors_in_one_list(photo_store: FeatureStore, clip: Path, photos: Path) -> None:
     index = SimilarityIndex(photo_store)
     image = Image.open(photos / "dog/0004.jpg")
     asked = ["a dog", str(photos / "owl/0002.jpg"), image, "cat/0000.jpg", "an owl", photo_store.to_numpy()[3]]
@@ -144,7 +149,7 @@ def test_words_photos_ids_and_vectors_in_one_list(photo_store: FeatureStore, cli
     assert [row["score"] for row in alone] == pytest.approx([row["score"] for row in found], abs=1e-5)
 
 
-def test_one_list_goes_through_the_network_in_one_batch(photo_store: FeatureStore, clip: Path, tmp_path: Path) -> None:
+def test_queries_of_one_list_share_a_batch(photo_store: FeatureStore, clip: Path, tmp_path: Path) -> None:
     paths = [write_photo(tmp_path / f"new/{i}.jpg", seed=i + 50) for i in range(3)]
     asked = [paths[0], "a cat", paths[1], Image.open(paths[2]), "a dog", paths[2], "an owl"]
     options: dict[str, Any] = {"k": 1, "weights": str(clip), "device": "cpu"}
@@ -164,7 +169,7 @@ def test_one_list_goes_through_the_network_in_one_batch(photo_store: FeatureStor
     assert sizes == {"visual": [4], "token_embedding": [3]}
 
 
-def test_what_looks_like_a_file_is_no_text(photo_store: FeatureStore, clip: Path) -> None:
+def test_string_that_looks_like_a_file_is_not_a_text(photo_store: FeatureStore, clip: Path) -> None:
     for query in ("new/photo", "missing.jpg", "a photo.jpg", "rows.csv", "shards-*.tar"):
         with pytest.raises(UsageError, match=r"has no id .*, and "):
             search(photo_store, query, weights=str(clip))
@@ -173,7 +178,7 @@ def test_what_looks_like_a_file_is_no_text(photo_store: FeatureStore, clip: Path
     assert search(photo_store, "cats and/or dogs", k=1, weights=str(clip)).table.num_rows == 1
 
 
-def test_photos_of_a_backbone_with_one_tower_are_not_searched_by_words(photos: Path, tmp_path: Path) -> None:
+def test_text_query_needs_a_backbone_with_a_text_tower(photos: Path, tmp_path: Path) -> None:
     made_up = make_store(tmp_path / "made-up", clusters(12)[0])
     with pytest.raises(UsageError) as caught:
         search(made_up, "row-0x4")
@@ -190,7 +195,7 @@ def test_photos_of_a_backbone_with_one_tower_are_not_searched_by_words(photos: P
         search(store, "x/y.jpg", trust=True)
 
 
-def test_texts_are_found_by_photos_of_the_same_space(tmp_path: Path, clip: Path, photos: Path) -> None:
+def test_texts_are_found_by_images_of_the_same_space(tmp_path: Path, clip: Path, photos: Path) -> None:
     name = f"open_clip/local-dir:{clip}"
     texts = [text for text, _ in MESSAGES.values()]
     store = embed(texts, tmp_path / "texts", backbone=name, modality="text")
@@ -204,7 +209,7 @@ def test_texts_are_found_by_photos_of_the_same_space(tmp_path: Path, clip: Path,
     assert [int(row["id"]) for row in found] == np.argsort(-cosines).tolist()
 
 
-def test_the_other_tower_must_be_of_the_same_weights(photo_store: FeatureStore, tmp_path: Path) -> None:
+def test_other_tower_must_have_the_same_weights(photo_store: FeatureStore, tmp_path: Path) -> None:
     other = write_clip(tmp_path / "other", seed=5)
     with pytest.raises(SpecMismatchError, match="weights_sha256"):
         search(photo_store, "a cat", weights=str(other))

@@ -35,7 +35,7 @@ def some_counts(n: int, right: int = 30) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 24, 25, 52, 200])
-def test_nothing_lies_in_the_margins(tmp_path: Path, n: int) -> None:
+def test_margins_are_empty(tmp_path: Path, n: int) -> None:
     names = [f"{'a long name of a class ' * (i % 3)}{i}" for i in range(n)]
     to = draw_confusion(some_counts(n), names, tmp_path / "new" / "m.png", title="A title " * 40, subtitle="x " * 400)
     picture = pixels(to)
@@ -49,7 +49,7 @@ def test_nothing_lies_in_the_margins(tmp_path: Path, n: int) -> None:
     assert sorted(path.name for path in to.parent.iterdir()) == ["m.png"]
 
 
-def test_colours_are_shares_of_the_rows(tmp_path: Path) -> None:
+def test_colours_show_shares_of_the_rows(tmp_path: Path) -> None:
     to = draw_confusion([[3, 1], [0, 8]], ["a", "b"], tmp_path / "m.png")
     assert area(to, 0.75) > 20_000
     assert area(to, 0.25) > 20_000
@@ -60,7 +60,7 @@ def test_colours_are_shares_of_the_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 30, 100])
-def test_other_counts_give_another_picture_and_the_same_the_same(tmp_path: Path, n: int) -> None:
+def test_picture_depends_only_on_the_counts(tmp_path: Path, n: int) -> None:
     counts = some_counts(n)
     first, again = (draw_confusion(counts, range(n), tmp_path / f"{name}.png").read_bytes() for name in ("a", "b"))
     counts[0, 1] += 40
@@ -126,7 +126,7 @@ def test_text_is_made_to_fit() -> None:
         ({"classes": ["a"]}, "got 1 names for 2 rows"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     given = {"counts": [[1, 2], [3, 4]], "classes": ["a", "b"], "to": "m.png"} | arguments
     to = tmp_path / given.pop("to")
     with pytest.raises(UsageError, match=message):

@@ -57,7 +57,7 @@ def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp
     assert sorted(path.name for path in with_pictures.parent.iterdir()) == ["with.png"]
 
 
-def test_the_same_map_is_not_drawn_twice(
+def test_same_map_is_not_drawn_twice(
     make_store: Callable[..., Any], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(12)
@@ -85,7 +85,7 @@ def test_in_memory_items_without_labels_have_one_colour(tmp_path: Path) -> None:
     assert has_colour(embedpipe.map(store, tmp_path / "map.png"), PLAIN)
 
 
-def test_missing_pictures_are_passed_over(make_store: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+def test_missing_pictures_are_skipped(make_store: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     store = make_store(12)
     for path in photos.rglob("*.jpg"):
         path.write_bytes(b"no picture any more") if "cat" in str(path) else path.unlink()
@@ -116,7 +116,7 @@ def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_pa
     assert has_colour(price, GREY)
 
 
-def test_bad_arguments_are_named(make_store: Callable[..., Any], tmp_path: Path) -> None:
+def test_bad_arguments_are_refused(make_store: Callable[..., Any], tmp_path: Path) -> None:
     store = make_store(3)
     to = tmp_path / "map.png"
     for options, message in (
@@ -153,14 +153,14 @@ def test_groups_of_vectors_stay_together(capsys: pytest.CaptureFixture[str]) -> 
     assert out == ""
 
 
-def test_vectors_that_do_not_differ() -> None:
+def test_equal_vectors_are_drawn() -> None:
     points, method = project(np.ones((20, 3), np.float32), 0, QUIET)
     assert np.allclose(points, 0)
     assert method.startswith("PCA")
     assert project(np.zeros((1, 1), np.float32), 0, QUIET)[0].shape == (1, 2)
 
 
-def test_what_others_print_is_not_swallowed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_other_code_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
     from embedpipe.report.pictures.projection import _Iterations
 
     moved: list[int] = []
@@ -177,7 +177,7 @@ def test_what_others_print_is_not_swallowed(capsys: pytest.CaptureFixture[str]) 
     assert moved == [50, 50]
 
 
-def test_classes_beyond_the_palette_are_lumped() -> None:
+def test_classes_beyond_the_palette_share_a_colour() -> None:
     names = [f"class {i:02d}" for i in range(MAX_CLASSES + 2) for _ in range(20 - i)] + [None, None]
     colouring = colour_labels(pa.chunked_array([names]), len(names))
     drawn = {(e.colour, e.marker) for e in colouring.legend[:MAX_CLASSES]}
@@ -187,7 +187,7 @@ def test_classes_beyond_the_palette_are_lumped() -> None:
     assert (~colouring.named).sum() == sum(entry.count for entry in colouring.legend[-2:])
 
 
-def test_few_numbers_are_steps_in_order_and_many_a_scale() -> None:
+def test_few_numbers_get_steps_and_many_a_scale() -> None:
     few = colour_labels(pa.chunked_array([[1.0, 0.0, 1 / 3, float("nan"), None, 0.0]]), 6)
     assert [(entry.name, entry.count) for entry in few.legend] == [
         ("0", 2),
@@ -201,7 +201,7 @@ def test_few_numbers_are_steps_in_order_and_many_a_scale() -> None:
     assert len(np.unique(many.colours, axis=0)) == 100
 
 
-def test_truth_values_are_classes() -> None:
+def test_booleans_are_classes() -> None:
     colouring = colour_labels(pa.chunked_array([[True, False, True]]), 3)
     assert [(entry.name, entry.count) for entry in colouring.legend] == [("True", 2), ("False", 1)]
 

@@ -1,4 +1,4 @@
-"""Queries and their neighbours as pictures: the right ones, told apart by colour and sign, and none missed."""
+"""The picture of queries and their neighbours: layout, colours and signs of labels, unreadable pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def area(path: Path, colour: Any) -> int:
 
 @pytest.fixture
 def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
-    """Return a function that makes a table as a search gives it, with a plain purple picture for each item."""
+    """Return a function that makes a table of neighbours, with a purple picture for each item."""
     uri = tmp_path / "purple.png"
     Image.new("RGB", (60, 30), (128, 0, 128)).save(uri)
 
@@ -57,7 +57,7 @@ def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
 
 
 @pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), (14, 15)])
-def test_nothing_lies_in_the_margins(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
+def test_margins_are_empty(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
     found = make_found(
         queries,
         k,
@@ -85,7 +85,7 @@ def test_pictures_keep_their_shape(tmp_path: Path, make_found: Callable[..., Any
     assert len(first) > len(second) > 150
 
 
-def test_frames_say_whether_labels_agree(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_frames_show_whether_labels_agree(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     def areas(**columns: Any) -> tuple[int, int, int]:
         to = draw_neighbours(make_found(2, 3, **columns), tmp_path / "n.png")
         return area(to, SAME.colour), area(to, OTHER.colour), area(to, PALE)
@@ -99,7 +99,7 @@ def test_frames_say_whether_labels_agree(tmp_path: Path, make_found: Callable[..
     assert areas(label=[1] * 6, query_label=[1.0] * 6)[1] < 300
 
 
-def test_without_a_label_of_the_query_colours_are_of_labels(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_without_query_labels_each_label_has_a_colour(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     found = make_found(1, 3, query_label=pa.nulls(3), label=["a", "b", "c"])
     for table in (found, found.drop_columns("query_label")):
         to = draw_neighbours(table, tmp_path / "n.png")
@@ -109,7 +109,7 @@ def test_without_a_label_of_the_query_colours_are_of_labels(tmp_path: Path, make
     assert area(plain, PALE) > 1000
 
 
-def test_a_picture_that_cannot_be_read_is_an_empty_frame(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_unreadable_picture_is_an_empty_frame(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     good = str(tmp_path / "purple.png")
@@ -124,7 +124,7 @@ def test_a_picture_that_cannot_be_read_is_an_empty_frame(tmp_path: Path, make_fo
     assert (pixels(tmp_path / "v.png")[QUERY] == 255).all(axis=2).any()
 
 
-def test_at_most_twelve_queries_and_neighbours(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_at_most_12_queries_and_neighbours_are_drawn(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     many, twelve = (pixels(draw_neighbours(make_found(n, n), tmp_path / f"{n}.png", title="found")) for n in (15, 12))
     assert many.shape == twelve.shape
     rows = np.flatnonzero((many != twelve).any(axis=(1, 2)))
@@ -158,12 +158,12 @@ def test_odd_text(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     assert area(to, OTHER.colour) > 1000
 
 
-def test_scores_get_a_third_decimal_where_two_hide_that_they_differ() -> None:
+def test_scores_get_a_third_decimal_if_two_hide_a_difference() -> None:
     assert _digits([[0.91, 0.85], [0.91, 0.91]]) == 2
     assert _digits([[0.91, 0.85], [0.914, 0.912]]) == 3
 
 
-def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_bad_arguments_are_refused(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     found = make_found()
     for table, name, message in (
         (found, "n.jpg", r"must end in \.png"),
@@ -177,7 +177,7 @@ def test_bad_arguments_are_named(tmp_path: Path, make_found: Callable[..., Any])
         assert not (tmp_path / name).exists()
 
 
-def test_texts_are_written_in_the_place_of_pictures(tmp_path: Path, make_found: Callable[..., Any]) -> None:
+def test_texts_are_written_in_place_of_pictures(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     nothing = pa.nulls(2, pa.string())
     found = make_found(1, 2, query=["some words"] * 2, query_uri=nothing, text=["a text of a few words " * 30, "short"])
     written = pixels(draw_neighbours(found, tmp_path / "texts.png"))
