@@ -303,7 +303,7 @@ def test_a_time_too_short_for_a_pilot_is_said(hard: Path, tmp_path: Path) -> Non
         ({"pilot": True}, "name a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),
         ({"label": "species"}, "species"),
-        ({"backbone": TINY}, "backbone is only for images that are not in a store"),
+        ({"backbone": TINY}, "is a store: leave it out"),
     ],
 )
 def test_bad_options(hard: Path, options: dict[str, object], message: str) -> None:
