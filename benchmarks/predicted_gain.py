@@ -26,7 +26,7 @@ from common import make_parser, write_json
 import embedpipe
 from embedpipe.finetuning.advice.pilot import LEARNERS, pilot_runs
 from embedpipe.finetuning.advice.verdict import judge
-from embedpipe.finetuning.benchmark.paired_runs import PilotRun, read_pilot
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun, summarise_runs
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import wilson
 
@@ -78,12 +78,12 @@ def main() -> None:
         probe = float(np.mean([one.probe for one in full]))
         said = judge(
             pilot,
-            probe_at_full=Estimate(probe, *wilson(round(probe * count), count)[-2:]),
-            labels_at_full=options.full,
+            probe_accuracy=Estimate(probe, *wilson(round(probe * count), count)[-2:]),
+            total_labels=options.full,
             test_rows=count,
             min_gain=MIN_GAIN,
         )
-        realised = read_pilot(full, options.full, count, count).gain.interval()
+        realised = summarise_runs(full, options.full, count, count).gain.interval()
         assert said.gain is not None
         trend = said.trend.value * math.log2(options.full / max(options.pilot)) if said.trend else 0.0
         worth = {"worth it": True, "not worth it": False}.get(said.decision)

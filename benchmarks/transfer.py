@@ -28,7 +28,6 @@ from safetensors.torch import save_file
 from scipy.stats import t
 
 import embedpipe
-from embedpipe.finetuning.benchmark.page import write_benchmark
 
 LEARNERS = ("linear-probe", "lp-ft", "finetune", "scratch")
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog")
@@ -98,7 +97,7 @@ def main() -> None:
     pooled: dict[str, list[Any]] = {"test rows": [], "corrupted": []}
     for name in options.data:
         found = measure(name, backbone, options)
-        write_benchmark(found, options.to / f"{name}.html")
+        found.to_html(options.to / f"{name}.html")
         results[name] = found.to_dict()
         print(f"\n{name}: {found.test_rows:,} test rows, {options.seeds} draws, {found.seconds:,.0f} s\n")
         headings = [

@@ -116,7 +116,7 @@ def pilots(setting: Setting, gain: float, simulations: int, rng: np.random.Gener
                 (paired[0] + paired[1]) / setting.rows,
                 (paired[0] + paired[2]) / setting.rows,
                 60.0,
-                paired=tuple(paired),
+                paired_counts=tuple(paired),
             )
             for size, seeds in zip(sizes, each, strict=True)
             for seed, paired in enumerate(seeds)
@@ -130,8 +130,8 @@ def simulate(setting: Setting, gain: float, simulations: int, seed: int) -> dict
     for runs in pilots(setting, gain, simulations, np.random.default_rng(seed)):
         verdict = judge(
             runs,
-            probe_at_full=Estimate(setting.probe, setting.probe - 0.02, setting.probe + 0.02),
-            labels_at_full=16,
+            probe_accuracy=Estimate(setting.probe, setting.probe - 0.02, setting.probe + 0.02),
+            total_labels=16,
             test_rows=setting.rows,
             min_gain=MIN_GAIN,
         )
@@ -151,7 +151,7 @@ def false_ceiling(simulations: int, seed: int) -> float:
         share = 0
         for count, times in zip(*np.unique(wrong, return_counts=True), strict=True):
             probe = Estimate(*wilson(rows - int(count), rows))
-            said = judge([], probe_at_full=probe, labels_at_full=16, test_rows=rows, min_gain=MIN_GAIN).decision
+            said = judge([], probe_accuracy=probe, total_labels=16, test_rows=rows, min_gain=MIN_GAIN).decision
             share += int(times) * (said == "not worth it")
         false = max(false, share)
     return false / simulations
@@ -184,8 +184,8 @@ def say(cell: list[dict[str, str]], spread: float) -> tuple[Verdict, float]:
     rows = int(full["test_rows"] or UNKNOWN_ROWS)
     verdict = judge(
         [run for row in pilot for run in published_runs(row, spread)],
-        probe_at_full=Estimate(*wilson(round(float(full["probe"]) / 100 * rows), rows)),
-        labels_at_full=int(full["labels"]),
+        probe_accuracy=Estimate(*wilson(round(float(full["probe"]) / 100 * rows), rows)),
+        total_labels=int(full["labels"]),
         test_rows=rows,
         min_gain=MIN_GAIN,
     )

@@ -1,5 +1,6 @@
 """The ``embedpipe`` command."""
 
+from embedpipe.cli import advising as advising  # registers its verbs
 from embedpipe.cli import doctor as doctor  # registers its verb
 from embedpipe.cli import evaluating as evaluating  # registers its verb
 from embedpipe.cli import finetuning as finetuning  # registers its verb

@@ -58,9 +58,14 @@ def open_images(
                 _claim_file(features).unlink(missing_ok=True)
             raise
         label = "label"  # the store's name of the column, whatever its name in the source
+    check_images(store)
+    return store, label
+
+
+def check_images(store: FeatureStore) -> None:
+    """Raise UsageError if a store holds features of texts."""
     if store.spec.modality != "image":
         raise UsageError(f"only networks for images can be fine-tuned, and {store.path!r} holds features of texts")
-    return store, label
 
 
 def _claim_folder(features: Path, source: dict[str, str]) -> None:

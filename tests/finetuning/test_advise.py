@@ -1,10 +1,11 @@
-"""Advice: what is cheap first and without test rows, the verdict by the ceiling, and a pilot that is really run."""
+"""Advice: frozen baselines without test rows, the verdict by the ceiling, and a pilot that is run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +22,19 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.advice.advise import advise
 from embedpipe.finetuning.advice.pilot import PilotPlan, TrainingCost, pilot_runs, plan_pilot
 from embedpipe.finetuning.advice.result import Advice
-from embedpipe.finetuning.benchmark.result import Benchmark, Cell
+from embedpipe.finetuning.benchmark.benchmark_data import Cell
+from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import SplitOptions
-from embedpipe.finetuning.split_rows import read_split_rows
+from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
 from embedpipe.store.schema import vector_column
 
-#: The pictures look alike to the small network.
-FAST = {"epochs": 1, "batch_size": 16, "trust": True, "near_duplicates": "off", "progress": False}
-ONLY_ON_STORES = {"near_duplicates": "off", "progress": False}
+#: The images are near-duplicates to the small network.
+FAST: dict[str, Any] = {"epochs": 1, "batch_size": 16, "trust": True, "near_duplicates": "off", "progress": False}
+WITHOUT_TRAINING: dict[str, Any] = {"near_duplicates": "off", "progress": False}
 
 
-def pictures(folder: Path, count: int, noise: float) -> Path:
-    """Noisy pictures of two classes: one is a little more red, the other a little more green."""
+def write_images(folder: Path, count: int, noise: float) -> Path:
+    """Write noisy images of two classes, one a little more red, the other a little more green."""
     rng = np.random.default_rng(0)
     for i in range(count):
         pixels = rng.integers(0, 256, (34, 34, 3)).astype(float)
@@ -43,16 +45,10 @@ def pictures(folder: Path, count: int, noise: float) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of pictures whose classes overlap."""
-    root = tmp_path_factory.mktemp("hard")
-    embedpipe.embed(pictures(root / "photos", 200, 150), root / "store", backbone=TINY)
-    return root / "store"
-
-
-def layered(path: Path, layers: dict[str, npt.NDArray[np.float32]], **columns: Sequence[object]) -> FeatureStore:
-    """A store with the vectors of several layers; the one named ``features`` is the last."""
+def make_layered_store(
+    path: Path, layers: dict[str, npt.NDArray[np.float32]], **columns: Sequence[object]
+) -> FeatureStore:
+    """Write a store with several layers; ``features`` is the last."""
     recipe = make_spec(1).preprocessing
     specs = tuple(LayerSpec(name, "none", X.shape[1]) for name, X in layers.items())
     store = FeatureStore.create(path, BackboneSpec("timm", "made_up", "0" * 64, True, specs, recipe))
@@ -63,268 +59,342 @@ def layered(path: Path, layers: dict[str, npt.NDArray[np.float32]], **columns: S
     return store.refresh()
 
 
-def named(y: npt.NDArray[np.int64]) -> list[str]:
-    return [f"class {one}" for one in y.tolist()]
+def class_names(y: npt.NDArray[np.int64]) -> list[str]:
+    return [f"class {label}" for label in y.tolist()]
 
 
-def test_a_perfect_probe_leaves_nothing_to_gain_and_nothing_is_trained(tmp_path: Path) -> None:
-    X, y = clusters(400, spread=0.05)
-    store = make_store(tmp_path / "store", X, label=named(y))  # of no real network: none could be loaded
-    found = advise(store, **ONLY_ON_STORES)
-    assert found.verdict.decision == "not worth it"
-    assert found.verdict.ceiling.high <= 0.01
-    assert (found.pilot, found.next_step, found.device, found.verdict.minutes) == (None, None, "", None)
-    assert found.frozen_baselines.chosen.value == 1
-    assert found.frozen_baselines.best is found.frozen_baselines.plain
-    assert found.frozen_baselines.rows == found.labels == 400 - found.test_rows
-    again = advise(store, pilot=True, to=tmp_path / "runs", time_budget="1h", **ONLY_ON_STORES)
-    assert (again.verdict, again.pilot) == (found.verdict, None)
-    assert again.notes == ["No pilot was run: none could change the verdict."]
+@pytest.fixture(scope="module")
+def hard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of images whose classes overlap."""
+    root = tmp_path_factory.mktemp("hard")
+    embedpipe.embed(write_images(root / "photos", 200, 150), root / "store", backbone=TINY)
+    return root / "store"
 
 
-def test_the_layer_that_tells_the_classes_is_found(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def without_pilot(hard_store: Path) -> Advice:
+    """Advice on the hard store, without a pilot."""
+    return advise(hard_store, seeds=2, **FAST)
+
+
+@pytest.fixture(scope="module")
+def with_pilot(
+    without_pilot: Advice, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Advice, list[str], dict[str, Any]]:
+    """Advice by the next step that `without_pilot` names, with the arguments of that step."""
+    step = without_pilot.next_step
+    assert step is not None
+    options = {**step.options, "to": str(tmp_path_factory.mktemp("pilot") / "store.pilot")}
+    return advise(*step.sources, **options, progress=False), step.sources, options
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
+    """Advice on a store whose last layer is noise, and whose other layer separates the classes."""
     X, y = clusters(200, spread=0.8)
-    rng = np.random.default_rng(1)
-    noise = rng.standard_normal((200, 8)).astype(np.float32)
-    store = layered(tmp_path / "store", {"blocks.1": X, "features": noise}, label=named(y))
-    found = advise(store, **ONLY_ON_STORES)
-    best, plain = found.frozen_baselines.best, found.frozen_baselines.plain
-    assert plain.layers == ["features"]
+    noise = np.random.default_rng(1).standard_normal((200, 8)).astype(np.float32)
+    path = tmp_path_factory.mktemp("layered") / "store"
+    store = make_layered_store(path, {"blocks.1": X, "features": noise}, label=class_names(y))
+    return advise(store, **WITHOUT_TRAINING)
+
+
+def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
+    X, y = clusters(400, spread=0.05)
+    store = make_store(tmp_path / "store", X, label=class_names(y))  # its backbone does not exist, so cannot be loaded
+    advice = advise(store, **WITHOUT_TRAINING)
+    assert advice.verdict.decision == "not worth it"
+    assert advice.verdict.ceiling.high <= 0.01
+    assert (advice.pilot, advice.next_step, advice.device, advice.verdict.minutes) == (None, None, "", None)
+    baselines = advice.frozen_baselines
+    assert baselines.selected_accuracy.value == 1
+    assert baselines.best is baselines.reference
+    assert baselines.rows == advice.labels == 400 - advice.test_rows
+    again = advise(store, pilot=True, to=tmp_path / "runs", time_budget="1h", **WITHOUT_TRAINING)
+    assert (again.verdict, again.pilot) == (advice.verdict, None)
+    assert again.notes == ["No pilot was run: it could not change the verdict."]
+
+
+def test_best_layer_is_found(layered: Advice) -> None:
+    best, reference = layered.frozen_baselines.best, layered.frozen_baselines.reference
+    assert reference.layers == ["features"]
     assert "blocks.1" in best.layers
     assert best.verdict == "better"
     assert best.difference is not None
-    assert (
-        0.3 < best.difference.low <= best.difference.value == pytest.approx(best.accuracy.value - plain.accuracy.value)
-    )
-    assert best.adjusted is not None
-    assert best.adjusted < 0.05
-    assert {option.head for option in found.frozen_baselines.options} == {
-        "logreg",
-        "logreg of unit vectors",
-        "lda",
-        "knn",
-    }
-    assert len(found.frozen_baselines.options) == 12  # two layers, and both joined
-    assert "blocks.1+features" in " ".join(option.name for option in found.frozen_baselines.options)
-    assert 0.8 < found.frozen_baselines.chosen.value < 1
-    # It cannot be timed: there is no such network.
-    assert any("could not be measured" in note for note in found.notes)
-    assert found.next_step is not None
-    assert found.next_step.minutes is None
+    assert 0.3 < best.difference.low <= best.difference.value
+    assert best.difference.value == pytest.approx(best.accuracy.value - reference.accuracy.value)
+    assert (best.adjusted or 1) < 0.05
+    assert 0.8 < layered.frozen_baselines.selected_accuracy.value < 1
 
 
-def test_another_backbone_s_store_takes_part(tmp_path: Path) -> None:
+def test_all_heads_are_measured_on_all_layers(layered: Advice) -> None:
+    baselines = layered.frozen_baselines.baselines
+    assert {baseline.head for baseline in baselines} == {"logreg", "NormalizedLogreg", "lda", "knn"}
+    assert len(baselines) == 12  # two layers, and both joined
+    assert "NormalizedLogreg on blocks.1+features" in [baseline.name for baseline in baselines]
+    assert layered.frozen_baselines.resampling == "2 x 5-fold stratified cross-validation"
+
+
+def test_unknown_training_time_is_noted(layered: Advice) -> None:
+    assert any("The time of training could not be measured" in note for note in layered.notes)
+    assert layered.next_step is not None
+    assert layered.next_step.minutes is None
+
+
+def test_store_of_another_backbone_is_compared(tmp_path: Path) -> None:
     X, y = clusters(240, spread=0.2)
     noise = np.random.default_rng(1).standard_normal((240, 6)).astype(np.float32)
-    poor = make_store(tmp_path / "poor", noise, "poor", label=named(y))
-    good = make_store(tmp_path / "good", X[:236], "good", label=named(y)[:236])
-    found = advise([poor, good], **ONLY_ON_STORES)
-    assert (found.frozen_baselines.best.backbone, found.frozen_baselines.plain.backbone) == ("timm/good", "timm/poor")
-    assert found.frozen_baselines.rows < found.labels
-    assert any("not in" in note for note in found.notes)
-    assert found.next_step is not None
-    assert found.next_step.sources == [poor.path, good.path]
+    poor = make_store(tmp_path / "poor", noise, "poor", label=class_names(y))
+    good = make_store(tmp_path / "good", X[:236], "good", label=class_names(y)[:236])
+    advice = advise([poor, good], **WITHOUT_TRAINING)
+    baselines = advice.frozen_baselines
+    assert (baselines.best.backbone, baselines.reference.backbone) == ("timm/good", "timm/poor")
+    assert baselines.rows < advice.labels
+    assert any("not in" in note for note in advice.notes)
+    assert advice.next_step is not None
+    assert advice.next_step.sources == [poor.path, good.path]
 
 
-def test_the_best_of_useless_options_is_not_taken_at_its_word(tmp_path: Path) -> None:
-    """Chosen on the rows that it is measured on, the best of many is lucky; the ceiling's probe is chosen on others."""
+def test_selected_accuracy_is_not_optimistic(tmp_path: Path) -> None:
+    """The best of several useless baselines is above chance on the rows that select it, and not on others."""
     rng = np.random.default_rng(0)
     layers = {name: rng.standard_normal((90, 3)).astype(np.float32) for name in ("a", "b", "features")}
-    cheap = advise(
-        layered(tmp_path / "store", layers, label=named(np.arange(90) % 2)), **ONLY_ON_STORES
-    ).frozen_baselines
-    assert cheap.best.accuracy.value > cheap.chosen.value + 0.03
-    assert cheap.chosen.low < 0.5 < cheap.chosen.high
+    store = make_layered_store(tmp_path / "store", layers, label=class_names(np.arange(90) % 2))
+    baselines = advise(store, **WITHOUT_TRAINING).frozen_baselines
+    assert baselines.best.accuracy.value > baselines.selected_accuracy.value + 0.03
+    assert baselines.selected_accuracy.low < 0.5 < baselines.selected_accuracy.high
 
 
-def test_test_rows_and_their_labels_take_no_part_in_what_is_cheap(tmp_path: Path) -> None:
+def test_test_rows_do_not_influence_baselines(tmp_path: Path) -> None:
     X, y = clusters(200, spread=0.8)
     split = ["train", "train", "train", "validation", "test"] * 40
     test = np.array(split) == "test"
-    moved, shuffled = X.copy(), y.copy()
-    moved[test] = 100 + np.random.default_rng(0).standard_normal(moved[test].shape)
-    shuffled[test] = (y[test] + 1) % 3
-    a, b = (
-        advise(make_store(tmp_path / name, vectors, label=named(labels), split=split), **ONLY_ON_STORES)
-        for name, vectors, labels in (("a", X, y), ("b", moved, shuffled))
-    )
-    assert a.frozen_baselines.rows == 160
-    assert a.test_rows == 40
-    assert a.frozen_baselines.chosen == b.frozen_baselines.chosen
-    for one, other in zip(a.frozen_baselines.options, b.frozen_baselines.options, strict=True):
-        assert (one.name, one.accuracy, one.difference) == (other.name, other.accuracy, other.difference)
-    assert a.verdict.ceiling == b.verdict.ceiling
+    other_X, other_y = X.copy(), y.copy()
+    other_X[test] = 100 + np.random.default_rng(0).standard_normal(other_X[test].shape)
+    other_y[test] = (y[test] + 1) % 3
+    stores = [
+        make_store(tmp_path / name, vectors, label=class_names(labels), split=split)
+        for name, vectors, labels in (("a", X, y), ("b", other_X, other_y))
+    ]
+    first, second = (advise(store, **WITHOUT_TRAINING) for store in stores)
+    assert first.frozen_baselines.rows == 160
+    assert first.test_rows == 40
+    assert first.frozen_baselines.selected_accuracy == second.frozen_baselines.selected_accuracy
+    assert first.verdict.ceiling == second.verdict.ceiling
+    pairs = zip(first.frozen_baselines.baselines, second.frozen_baselines.baselines, strict=True)
+    for baseline, other in pairs:
+        assert (baseline.name, baseline.accuracy, baseline.difference) == (other.name, other.accuracy, other.difference)
 
 
-def test_without_a_pilot_it_names_a_run_that_works(hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = advise(hard, seeds=2, **FAST)
-    assert found.verdict.decision == "can't tell yet"
-    assert found.pilot is None
-    assert found.verdict.gain is None
-    assert found.device
-    step = found.next_step
+def test_without_pilot_the_verdict_is_open(without_pilot: Advice) -> None:
+    assert without_pilot.verdict.decision == "can't tell yet"
+    assert without_pilot.pilot is None
+    assert without_pilot.verdict.gain is None
+    assert without_pilot.verdict.minutes is not None
+    assert without_pilot.device
+    assert any("A better layer" in sentence for sentence in without_pilot.would_change)
+
+
+def test_next_step_is_a_pilot(without_pilot: Advice, hard_store: Path) -> None:
+    step = without_pilot.next_step
     assert step is not None
     assert step.minutes is not None
     assert 0 < step.minutes < 5
-    assert found.verdict.minutes is not None
     assert step.command == (
-        f"embedpipe advise {hard} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
+        f"embedpipe advise {hard_store} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
         "--pilot --to store.pilot"
     )
-    assert step.description == "a pilot on 20 and 40 labels, 2 seeds each"
-    assert not any("labels with" in line for line in found.would_change)  # one run is named, not two
-    assert json.loads(json.dumps(found.to_dict()))["next_step"]["command"] == step.command
-    assert any("A better layer" in line for line in found.would_change)
-    settled = advise(*step.sources, **step.options, progress=False)
-    check_pilot(settled, found)
-    again = advise(*step.sources, **step.options, progress=False)
-    assert again.pilot == settled.pilot  # read, not run
-    after = settled.next_step
-    if settled.verdict.decision == "can't tell yet":
-        assert after is not None
-        assert (after.verb == "benchmark") == ("label_counts" in after.options)
-        assert after.options["to"] == "store.pilot"
+    assert step.description == "a pilot on 20 and 40 labels with 2 seeds each"
+    assert json.loads(json.dumps(without_pilot.to_dict()))["next_step"]["command"] == step.command
 
 
-def check_pilot(settled: Advice, before: Advice) -> None:
-    """What a pilot says is in the verdict, and adds up with its cells."""
-    pilot, verdict = settled.pilot, settled.verdict
+def test_advice_shows_itself_in_one_line_and_as_html(without_pilot: Advice) -> None:
+    accuracy = without_pilot.frozen_baselines.selected_accuracy.value
+    expected = f'<Advice: fine-tuning is "can\'t tell yet", frozen features reach {accuracy:.1%}, no pilot>'
+    assert repr(without_pilot) == expected
+    shown = without_pilot._repr_html_()
+    assert "<caption>Advice</caption>" in shown
+    assert "<th>next step</th><td>embedpipe advise" in shown
+
+
+def test_pilot_has_the_planned_cells(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:
+    pilot = with_pilot[0].pilot
     assert pilot is not None
     assert pilot.label_counts == [20, 40]
-    assert settled.labels == 160
+    assert with_pilot[0].labels == 160
     assert pilot.seeds == [0, 1]
     assert pilot.learners == ["linear-probe", "lp-ft"]
-    assert settled.frozen_baselines == before.frozen_baselines
-    assert verdict.ceiling == before.verdict.ceiling
+
+
+def test_verdict_of_a_pilot_agrees_with_its_cells(
+    with_pilot: tuple[Advice, list[str], dict[str, Any]], without_pilot: Advice
+) -> None:
+    advice, verdict = with_pilot[0], with_pilot[0].verdict
+    assert advice.frozen_baselines == without_pilot.frozen_baselines
+    assert verdict.ceiling == without_pilot.verdict.ceiling
+    assert advice.pilot is not None
     assert verdict.gain is not None
-    assert verdict.trend is not None
     assert verdict.shift is not None
-    assert verdict.minutes is not None
-    tuned = np.mean([cell.accuracy for cell in pilot.cells_of("lp-ft", 40)])
-    plain = np.mean([cell.accuracy for cell in pilot.cells_of("linear-probe", 40)])
-    if settled.frozen_baselines.best is settled.frozen_baselines.plain:
-        assert verdict.gain.value == pytest.approx(tuned - plain)
-    assert verdict.gain.value <= tuned - plain + 1e-9
-    shifts = [
-        a.shifted_accuracy - b.shifted_accuracy
-        for a, b in zip(pilot.cells_of("lp-ft", 40), pilot.cells_of("linear-probe", 40), strict=True)
-    ]
+    assert (verdict.trend is None, verdict.minutes is None) == (False, False)
+    probes, finetuned = (advice.pilot.cells_of(learner, 40) for learner in ("linear-probe", "lp-ft"))
+    gain = np.mean([cell.accuracy for cell in finetuned]) - np.mean([cell.accuracy for cell in probes])
+    if advice.frozen_baselines.best is advice.frozen_baselines.reference:
+        assert verdict.gain.value == pytest.approx(gain)
+    assert verdict.gain.value <= gain + 1e-9
+    shifts = [(a.shifted_accuracy or 0) - (b.shifted_accuracy or 0) for a, b in zip(finetuned, probes, strict=True)]
     assert verdict.shift.value == pytest.approx(np.mean(shifts))
 
 
-def test_pairs_of_a_pilot_add_up() -> None:
-    """Of ten rows, and of two that could stand for what is cheap the better one at each size."""
+def test_finished_pilot_is_read(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:
+    advice, sources, options = with_pilot
+    again = advise(*sources, **options, progress=False)
+    assert again.pilot == advice.pilot
+    if advice.verdict.decision == "can't tell yet":
+        assert advice.next_step is not None
+        assert (advice.next_step.verb == "benchmark") == ("label_counts" in advice.next_step.options)
+        assert advice.next_step.options["to"] == options["to"]
+
+
+@pytest.fixture
+def made_pilot() -> Benchmark:
+    """A pilot of ten test rows in which LP-FT is correct on three rows more than the linear probe, and on one less."""
     rows = {"linear-probe": "1111100000", "lp-ft": "0111111100"}
 
-    def cell(learner: str, labels: int, seed: int) -> Cell:
-        right = np.array([digit == "1" for digit in rows[learner]])
-        shifted = {
-            "shifted": {"fog": [0.5]},
-            "shifted_correct": [0.25, 0.75] if learner == "linear-probe" else [0.25, 1.0],
-        }
-        packed = np.packbits(right).tobytes().hex()
-        return Cell(learner, labels, seed, right.mean(), 1.0, 0.1, [], 0, 2.0, correct=packed, **shifted)
+    def cell(learner: Any, labels: int, seed: int) -> Cell:
+        correct = np.array([digit == "1" for digit in rows[learner]])
+        shifted_correct = [0.25, 0.75] if learner == "linear-probe" else [0.25, 1.0]
+        packed = np.packbits(correct).tobytes().hex()
+        shifted: dict[str, Any] = {"shifted": {"fog": [0.5]}, "shifted_correct": shifted_correct}
+        return Cell(learner, labels, seed, correct.mean(), 1.0, 0.1, [], 0, 2.0, correct=packed, **shifted)
 
     cells = [cell(learner, labels, seed) for learner in rows for labels in (20, 40) for seed in (1, 0)]
-    found = Benchmark("", "", "", "", [], [20, 40], [0, 1], ["linear-probe", "lp-ft"], 10, [3], cells, [], [], "")
-    first = pilot_runs(found)
-    assert [(run.labels, run.seed) for run in first] == [(20, 0), (20, 1), (40, 0), (40, 1)]
-    assert {(run.probe, run.tuned, run.paired) for run in first} == {(0.5, 0.7, (4, 1, 3, 2))}
-    assert first[0].shifted_error == pytest.approx(np.std([0, 0.25], ddof=1) / np.sqrt(2))
-    better = pilot_runs(found, lambda labels, seed: np.arange(10) < (9 if labels == 40 else 4))
-    assert [run.probe for run in better] == [0.5, 0.5, 0.9, 0.9]
-    assert better[2].paired == (7, 2, 0, 1)
-    assert better[2].shifted_probe == 0.5
+    return Benchmark("", "", "", "", [], [20, 40], [0, 1], ["linear-probe", "lp-ft"], 10, [3], cells, [], [], "")
 
 
-def test_a_pilot_is_held_against_the_best_of_what_is_cheap(hard: Path, tmp_path: Path) -> None:
-    """Of a backbone that is not tuned, vectors that tell the classes: its head is what has to be beaten."""
-    mine = FeatureStore(hard)
-    table = mine.to_arrow(["id", "label"])
+def test_runs_of_a_pilot_are_paired(made_pilot: Benchmark) -> None:
+    runs = pilot_runs(made_pilot)
+    assert [(run.labels, run.seed) for run in runs] == [(20, 0), (20, 1), (40, 0), (40, 1)]
+    assert {(run.probe, run.finetuned, run.paired_counts) for run in runs} == {(0.5, 0.7, (4, 1, 3, 2))}
+    assert runs[0].shifted_error == pytest.approx(np.std([0, 0.25], ddof=1) / np.sqrt(2))
+
+
+def test_better_baseline_replaces_the_probe_at_each_label_count(made_pilot: Benchmark) -> None:
+    runs = pilot_runs(made_pilot, lambda labels, seed: np.arange(10) < (9 if labels == 40 else 4))
+    assert [run.probe for run in runs] == [0.5, 0.5, 0.9, 0.9]
+    assert runs[2].paired_counts == (7, 2, 0, 1)
+    assert runs[2].shifted_probe == 0.5
+
+
+def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Path) -> None:
+    """The best head is on a store of another backbone, which is not trained."""
+    store = FeatureStore(hard_store)
+    table = store.to_arrow(["id", "label"])
     y = np.array([label == "b" for label in table["label"].to_pylist()], np.int64)
     X = (y[:, None] + 0.4 * np.random.default_rng(0).standard_normal((len(y), 4))).astype(np.float32)
-    X[::12] *= -1  # or there would be nothing to gain
+    X[::12] *= -1  # otherwise there is nothing to gain
     other = FeatureStore.create(tmp_path / "other", make_spec(4, "other"))
-    others = {"content_hash": ["0" * 64] * len(y), "source_root": ["made up"] * len(y), "embedding": vector_column(X)}
-    other.write(pa.table({"id": table["id"], **others}))
-    found = advise([mine, other.refresh()], to=tmp_path / "runs", pilot=True, seeds=2, **FAST)
-    assert found.pilot is not None
-    assert found.frozen_baselines.best.backbone == "timm/other"
-    assert found.verdict.gain is not None
-    plain = np.mean([cell.accuracy for cell in found.pilot.cells_of("linear-probe", 40)])
-    tuned = np.mean([cell.accuracy for cell in found.pilot.cells_of("lp-ft", 40)])
-    assert found.verdict.gain.value < tuned - plain - 0.1
-    assert any("of timm/other" in note and "on corrupted pictures" in note for note in found.notes)
+    columns = {"content_hash": ["0" * 64] * len(y), "source_root": ["made up"] * len(y), "embedding": vector_column(X)}
+    other.write(pa.table({"id": table["id"], **columns}))
+    advice = advise([store, other.refresh()], to=tmp_path / "runs", pilot=True, seeds=2, **FAST)
+    assert advice.pilot is not None
+    assert advice.frozen_baselines.best.backbone == "timm/other"
+    assert advice.verdict.gain is not None
+    probe = np.mean([cell.accuracy for cell in advice.pilot.cells_of("linear-probe", 40)])
+    finetuned = np.mean([cell.accuracy for cell in advice.pilot.cells_of("lp-ft", 40)])
+    assert advice.verdict.gain.value < finetuned - probe - 0.1
+    assert any("of timm/other" in note and "on corrupted images" in note for note in advice.notes)
 
 
-def test_images_that_are_in_no_store_yet(tmp_path: Path) -> None:
-    photos = pictures(tmp_path / "photos", 60, 0)
-    found = advise(photos, to=tmp_path / "runs", backbone=TINY, **FAST)
-    assert found.labels + found.test_rows == 60
+def test_images_are_embedded_first(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", 60, 0)
+    advice = advise(photos, to=tmp_path / "runs", backbone=TINY, **FAST)
+    assert advice.labels + advice.test_rows == 60
     assert FeatureStore.exists(str(tmp_path / "runs" / "features"))
 
 
-def test_a_pilot_that_fits_into_a_time(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> SplitRows:
+    """Rows of which 640 are for training and validation, and 160 for testing."""
     X, y = clusters(800, classes=2)
-    split = read_split_rows(
-        make_store(tmp_path / "store", X, label=named(y)), "label", SplitOptions(near_duplicates="off")
-    )
-    labels = len(split.train) + len(split.validation)
-    assert labels == 640
-    cost = TrainingCost(full=640.0, picture=0.0, device="cpu")  # a second a label
-    assert plan_pilot(split, 2, cost) == PilotPlan((80, 160), 8.0)
-    assert plan_pilot(split, 2, cost, 480) == PilotPlan((80, 160), 8.0)
-    assert plan_pilot(split, 2, cost, 479) == PilotPlan((40, 80), 4.0)
-    assert plan_pilot(split, 3, cost, 479) == PilotPlan((40, 80), 6.0)
-    assert plan_pilot(split, 2, cost, 40) is None
+    store = make_store(tmp_path_factory.mktemp("clusters") / "store", X, label=class_names(y))
+    split = read_split_rows(store, "label", SplitOptions(near_duplicates="off"))
+    assert len(split.train) + len(split.validation) == 640
+    return split
+
+
+@pytest.mark.parametrize(
+    ("seeds", "budget", "plan"),
+    [
+        (2, None, PilotPlan((80, 160), 8.0)),
+        (2, 480, PilotPlan((80, 160), 8.0)),
+        (2, 479, PilotPlan((40, 80), 4.0)),
+        (3, 479, PilotPlan((40, 80), 6.0)),
+        (2, 40, None),
+    ],
+)
+def test_pilot_fits_into_its_budget(split: SplitRows, seeds: int, budget: float | None, plan: PilotPlan | None) -> None:
+    cost = TrainingCost(full=640.0, image=0.0, device="cpu")  # one second for each label
+    assert plan_pilot(split, seeds, cost, budget) == plan
+
+
+def test_pilot_plan_includes_measuring_and_may_have_no_time(split: SplitRows) -> None:
     assert plan_pilot(split, 2, None) == PilotPlan((80, 160), None)
-    measured = plan_pilot(split, 2, TrainingCost(0.0, 0.06, "cpu"))
-    assert measured == PilotPlan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))  # four networks and the frozen one
+    plan = plan_pilot(split, 2, TrainingCost(0.0, 0.06, "cpu"))
+    # Four networks and the frozen one measure 160 rows in five versions.
+    assert plan == PilotPlan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))
 
 
-def test_a_time_too_short_for_a_pilot_is_said(hard: Path, tmp_path: Path) -> None:
-    found = advise(hard, to=tmp_path / "runs", time_budget="0.01s", **FAST)
-    assert found.pilot is None
-    assert "No pilot was run: none fits into 0.01s." in found.notes
-    assert found.next_step is not None
-    assert "time_budget" not in found.next_step.options
-    assert found.next_step.options["to"] == str(tmp_path / "runs")
+def test_budget_too_small_for_a_pilot_is_noted(hard_store: Path, tmp_path: Path) -> None:
+    advice = advise(hard_store, to=tmp_path / "runs", time_budget="0.01s", **FAST)
+    assert advice.pilot is None
+    assert "No pilot was run: none fits into 0.01s." in advice.notes
+    assert advice.next_step is not None
+    assert "time_budget" not in advice.next_step.options
+    assert advice.next_step.options["to"] == str(tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_gain": 1.0}, "min_gain=1.0 is no share"),
-        ({"shift_margin": -0.1}, "shift_margin=-0.1 is no share"),
-        ({"seeds": 1}, "seeds=1 is too few"),
-        ({"time_budget": "soon"}, "time_budget='soon' is no time"),
-        ({"time_budget": "1min"}, "name a folder for its runs"),
-        ({"pilot": True}, "name a folder for its runs"),
+        ({"min_gain": 1.0}, r"min_gain must be in \[0, 1\), got 1.0"),
+        ({"shift_margin": -0.1}, r"shift_margin must be in \[0, 1\), got -0.1"),
+        ({"seeds": 1}, "seeds must be >= 2, got 1"),
+        ({"time_budget": "soon"}, "time_budget must be a time such as 90s, 10min or 2h, got 'soon'"),
+        ({"time_budget": "1min"}, "a pilot needs a folder for its runs"),
+        ({"pilot": True}, "a pilot needs a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),
         ({"label": "species"}, "species"),
         ({"backbone": TINY}, "is a store: leave it out"),
     ],
 )
-def test_bad_options(hard: Path, options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused(hard_store: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises((UsageError, TrainingDataError), match=message):
-        advise(hard, **options)
+        advise(hard_store, **options)
 
 
-def test_what_cannot_be_advised_on(hard: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no feature store at"):
+def test_bad_stores_are_refused(hard_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="source must be a feature store"):
         advise(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="the same store is given twice"):
-        advise([hard, hard])
+    with pytest.raises(UsageError, match="twice"):
+        advise([hard_store, hard_store])
+    X, y = clusters(60)
+    other = make_store(tmp_path / "other", X, "other", label=class_names(y))
+    with pytest.raises(UsageError, match="has no id in common with"):
+        advise([hard_store, other], near_duplicates="off")
+
+
+def test_folder_with_other_files_is_refused(hard_store: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("important")
-    with pytest.raises(UsageError, match="holds no run of"):
-        advise(hard, to=tmp_path / "full", pilot=True)
-    X, y = clusters(60)
-    other = make_store(tmp_path / "other", X, "other", label=named(y))
-    with pytest.raises(UsageError, match="none of the ids"):
-        advise([hard, other], near_duplicates="off")
-    texts = embedpipe.embed([f"text {i}" for i in range(4)], tmp_path / "texts", modality="text",
-                            backbone="python:tiny_text_backbone.make")  # fmt: skip
-    with pytest.raises(UsageError, match="holds vectors of texts"):
+    with pytest.raises(UsageError, match="holds other files: give another"):
+        advise(hard_store, to=tmp_path / "full", pilot=True)
+
+
+def test_store_of_texts_is_refused(tmp_path: Path) -> None:
+    texts = embedpipe.embed(
+        [f"text {i}" for i in range(4)],
+        tmp_path / "texts",
+        modality="text",
+        backbone="python:tiny_text_backbone.make",
+    )
+    with pytest.raises(UsageError, match="holds features of texts"):
         advise(texts)

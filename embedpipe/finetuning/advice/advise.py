@@ -1,4 +1,4 @@
-"""`advise`: whether fine-tuning is worth it, after all that is cheap has been tried, and if asked by a pilot."""
+"""`advise`: whether fine-tuning is worth it, by frozen baselines and, if requested, a pilot."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
-from embedpipe.finetuning.advice.frozen_baselines import best_hits, measure_frozen_baselines
+from embedpipe.finetuning.advice.frozen_baselines import measure_frozen_baselines, refit_best
 from embedpipe.finetuning.advice.options import AdviseOptions
-from embedpipe.finetuning.advice.pilot import CORRUPTED, LEARNERS, PilotPlan, pilot_runs, plan_pilot, time_training
-from embedpipe.finetuning.advice.result import Advice, NextStep
-from embedpipe.finetuning.advice.verdict import A_PILOT, Verdict, judge
+from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, PilotPlan, pilot_runs, plan_pilot, time_training
+from embedpipe.finetuning.advice.result import Advice, FrozenBaselines, NextStep
+from embedpipe.finetuning.advice.verdict import Verdict, judge
 from embedpipe.finetuning.benchmark.cell_files import RunFolder
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
-from embedpipe.finetuning.source import open_images
-from embedpipe.finetuning.split_rows import read_split_rows
+from embedpipe.finetuning.source import check_images, open_images
+from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from embedpipe._utils.parameters import AdviseParameters
 
 OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
-#: What a command need not say.
-USUAL = {(each.name, each.default) for one in OPTIONS for each in dataclasses.fields(one)} | {("label", "label")}
-#: Options that are not the benchmark's, or are set anew for it.
-OWN = {field.name for field in dataclasses.fields(AdviseOptions)}
+#: Options with their defaults, which a printed command leaves out.
+DEFAULTS = {(field.name, field.default) for cls in OPTIONS for field in dataclasses.fields(cls)} | {("label", "label")}
+#: Options of `advise` that are not passed on to `benchmark`.
+ADVISE_ONLY = {field.name for field in dataclasses.fields(AdviseOptions)}
 
 
 @takes_options(*OPTIONS)
@@ -50,32 +51,32 @@ def advise(
     progress: bool | None = None,
     **options: Unpack[AdviseParameters],
 ) -> Advice:
-    """Say whether fine-tuning is worth it: *worth it*, *not worth it*, or *can't tell yet*.
+    """Decide whether fine-tuning is worth it: *worth it*, *not worth it* or *can't tell yet*.
 
-    First what is cheap: heads on all layers of the stores, by cross-validation on the training and validation rows.
-    What the best of them gets wrong is the most that there is to gain. Then, if asked, a pilot: networks are trained on
-    an eighth and a quarter of the labels, and held against a head on the same draws of rows.
+    First, heads on all layers of the stores are measured by cross-validation on the training and validation rows. The
+    error of the best of them is the largest possible gain. Then, if requested, a pilot trains networks on an eighth and
+    a quarter of the labels and compares them with the best head on the same draws of rows.
 
     Parameters
     ----------
     source : FeatureStore or path, or a sequence of them
-        A store of images with labels, whose files are read again; others are of the same items by other backbones, and
-        are only compared as they are. Or images, as `embedpipe.embed` takes them, which are embedded into ``features``
-        in ``to`` first.
+        A store of labelled images, whose files are read again. Further stores hold the same items by other backbones;
+        their features are compared, their backbones are not trained. Or images, as `embedpipe.embed` takes them: they
+        are embedded into ``features`` in ``to`` first.
     to : str or path-like, optional
-        A folder for a pilot's runs, which go on there after a kill.
+        Folder for the runs of a pilot. The same call continues a pilot that was interrupted.
     label : str
         The column to learn.
     backbone : str
-        What embeds images that are in no store yet.
+        Backbone for images that are not in a store yet.
     pilot : bool
-        Pay for a pilot; ``time_budget`` allows one that fits into it.
+        Run a pilot. ``time_budget`` runs one that fits into a time.
     device : str, optional
-        Where to train; the fastest usable device by default.
+        Where to train; by default the fastest usable device.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
-        Fields of `AdviseOptions`, `FineTuneOptions` (how networks are trained), `SplitOptions` and `ReloadOptions`.
+        Fields of `AdviseOptions`, `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -86,110 +87,104 @@ def advise(
     UsageError
         If an argument is wrong, or stores have no items in common.
     TrainingDataError
-        If there is too little to learn from.
+        If there are too few labelled rows.
     BackboneError
         If the network of a pilot cannot be loaded or trained.
 
     Notes
     -----
-    Test rows, by the same splits as `embedpipe.evaluate`, are the pilot's held-out part: each of its cells is measured
-    on them once, after its training. Nothing else reads them, and without a pilot nothing does.
+    The test rows, those of the same splits as in `embedpipe.evaluate`, are the held-out rows of the pilot: each of its
+    cells is measured on them once, after its training. Without a pilot the test rows are not read.
 
-    What the pilot's networks are held against is what is cheap: the head of the benchmark, or the best cheap option
-    fitted on the same draws, whichever is right more often at a size.
+    The pilot's networks are compared with the linear probe or with the best frozen baseline fitted on the same draws,
+    whichever is more accurate at a label count.
 
-    The rule is `judge` of `verdict`: without a pilot it can only say that there is too little to gain,
-    and then no network is trained at all.
+    `embedpipe.finetuning.advice.verdict.judge` documents the decision rule. Without a pilot the verdict is *not worth
+    it*, if the largest possible gain is too small, or *can't tell yet*.
 
     Examples
     --------
     >>> advice = embedpipe.advise("photos.features")  # doctest: +SKIP
-    >>> advice.verdict.decision, advice.next_step  # doctest: +SKIP
+    >>> advice.verdict.decision  # doctest: +SKIP
+    "can't tell yet"
+    >>> print(advice.next_step.command)  # doctest: +SKIP
+    embedpipe advise photos.features --pilot --to photos.pilot
     """
     start = time.perf_counter()
-    chosen, training, split_options, reload_options = build_options(OPTIONS, options)
+    advise_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("advise")
-    wanted = pilot or chosen.time_budget is not None
-    if wanted and to is None:
-        raise UsageError("a pilot trains networks: name a folder for its runs (--to)")
-    if wanted and to is not None:
-        RunFolder(to)  # refuses what is none before there is work
-    stores, label = _open(source, to, label, backbone, device, progress, reload_options)
+    wants_pilot = pilot or advise_options.time_budget is not None
+    if wants_pilot and to is None:
+        raise UsageError("a pilot needs a folder for its runs: give one (--to)")
+    if wants_pilot and to is not None:
+        RunFolder(to)  # refuse a folder of something else before any work
+    stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
     split = read_split_rows(first, label, split_options)
-    cheap = measure_frozen_baselines(stores, split, label, chosen.min_gain, progress)
+    baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
     labels = len(split.train) + len(split.validation)
-    ask = functools.partial(
+    decide = functools.partial(
         judge,
-        probe_at_full=cheap.chosen,
-        labels_at_full=labels,
-        min_gain=chosen.min_gain,
-        shift_margin=chosen.shift_margin,
+        probe_accuracy=baselines.selected_accuracy,
+        total_labels=labels,
+        min_gain=advise_options.min_gain,
+        shift_margin=advise_options.shift_margin,
+        pilot_possible=plan_pilot(split, advise_options.seeds, None) is not None,
     )
-    verdict, found, cost, notes = ask([], test_rows=len(split.test)), None, None, [*split.splits.notes, *cheap.notes]
+    notes = [*split.splits.notes, *baselines.notes]
+    verdict, benchmark, cost = decide([], test_rows=len(split.test)), None, None
     if verdict.decision == "can't tell yet":
         Progress(progress).say("timing a few steps of training")
         try:
             cost = time_training(first, split, training, reload_options, device)
         except EmbedpipeError as error:
-            if wanted:
+            if wants_pilot:
                 raise
-            notes.append(f"What training takes could not be measured: {error}")
-        verdict = ask([], test_rows=len(split.test), seconds_at_full=cost.full if cost else None)
-    whole = plan_pilot(split, chosen.seeds, cost)
-    plan = plan_pilot(split, chosen.seeds, cost, chosen.seconds_allowed) if cost and wanted else None
-    shared = {name: value for name, value in options.items() if name not in OWN}
+            notes.append(f"The time of training could not be measured: {error}")
+        verdict = decide([], test_rows=len(split.test), full_run_seconds=cost.full if cost else None)
+    full_plan = plan_pilot(split, advise_options.seeds, cost)
+    plan = None
+    if cost and wants_pilot:
+        plan = plan_pilot(split, advise_options.seeds, cost, advise_options.budget_seconds)
     if plan and to is not None:
-        from embedpipe.finetuning.benchmark.benchmark import benchmark
-
-        run = {**shared, **CORRUPTED, "label_counts": plan.sizes, "seeds": chosen.seeds}
-        found = benchmark(first, to=to, label=label, learners=LEARNERS, device=device, progress=progress, **run)
-        better = best_hits(cheap, stores, split) if found.test_rows == len(split.test) else None
-        verdict = ask(
-            pilot_runs(found, better),
-            test_rows=found.test_rows,
-            shifted_rows=len(found.cells[0].shifted_correct) or None,
-        )
-        notes += found.notes
-        if better:
-            notes.append(
-                f"The pilot's networks were held against {cheap.best.name} or {cheap.plain.name}, whichever was better "
-                f"at a size; on corrupted pictures against {cheap.plain.name}, as nothing else has vectors of these."
-            )
-    elif wanted:
-        notes.append(f"No pilot was run: {_why_none(verdict, labels, whole, chosen)}.")
-    more = "More labels: these are too few for a pilot."
-    would_change = [more if one == A_PILOT and not whole else one for one in verdict.would_change]
+        shared = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
+        run_options = {**shared, "label": label, "device": device, "seeds": advise_options.seeds}
+        benchmark = _run_pilot(first, to, plan, progress, run_options)
+        runs, pilot_notes = _paired_runs(benchmark, baselines, stores, split)
+        shifted_rows = len(benchmark.cells[0].shifted_correct) or None
+        verdict = decide(runs, test_rows=benchmark.test_rows, shifted_rows=shifted_rows)
+        notes += [*benchmark.notes, *pilot_notes]
+    elif wants_pilot:
+        notes.append(f"No pilot was run: {_reason_for_no_pilot(verdict, labels, full_plan, advise_options)}.")
+    would_change = [*verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
-        would_change.append("A better layer: the store has one only, and `embed --layer NAME` stores several at once.")
-    asked = {"label": label, "device": device, **{k: v for k, v in options.items() if k != "time_budget"}}
-    of_a_file = first.spec.provider == "checkpoint"
+        would_change.append("A better layer: the store has one layer, and `embed --layer NAME` stores several at once.")
+    arguments: dict[str, Any] = {
+        "label": label,
+        "device": device,
+        **{k: v for k, v in options.items() if k != "time_budget"},
+    }
+    weights = arguments.get("weights")
+    if first.spec.provider == "checkpoint" and (weights is None or ("weights", weights) in DEFAULTS):
+        arguments["weights"] = "FILE"  # a placeholder, because the store does not know the path
     folder = os.fspath(to) if to is not None else f"{Path(first.path).stem}.pilot"
+    paths = [store.path for store in stores]
     return Advice(
         verdict=verdict,
-        frozen_baselines=cheap,
-        pilot=found,
+        frozen_baselines=baselines,
+        pilot=benchmark,
         label=label,
-        device=found.device if found else cost.device if cost else "",
+        device=benchmark.device if benchmark else cost.device if cost else "",
         labels=labels,
         test_rows=len(split.test),
         would_change=would_change,
-        next_step=_next_step(
-            [store.path for store in stores],
-            verdict,
-            labels,
-            whole,
-            found,
-            folder,
-            asked,
-            of_a_file,
-        ),
+        next_step=_find_next_step(paths, verdict, labels, full_plan, benchmark, folder, arguments),
         notes=notes,
         seconds=time.perf_counter() - start,
     )
 
 
-def _open(
+def _open_stores(
     source: FeatureStore | str | Path | Sequence[FeatureStore | str | Path],
     to: str | Path | None,
     label: str,
@@ -198,55 +193,87 @@ def _open(
     progress: bool | None,
     reload: ReloadOptions,
 ) -> tuple[list[FeatureStore], str]:
-    """Return the stores and the column to learn; images are embedded into the folder first."""
+    """Return the stores and the label column; images are embedded into ``to`` first."""
     if isinstance(source, str | Path) and not FeatureStore.exists(os.fspath(source)):
         if to is None:
-            raise UsageError(f"there is no feature store at {os.fspath(source)!r}: embed images first, or into --to")
+            raise UsageError(
+                f"source must be a feature store, got {os.fspath(source)!r}: embed the images first, or give a folder "
+                "(--to)"
+            )
         store, label = open_images(source, RunFolder(to).features, label, backbone, device, progress, reload)
         return [store], label
     stores = open_stores(source)
     if backbone:
-        raise UsageError(f"backbone={backbone!r} is for images, and {stores[0].path!r} is a store: leave it out")
+        raise UsageError(
+            f"backbone is only for images that are not in a store, got backbone={backbone!r} with the store "
+            f"{stores[0].path!r}: leave it out"
+        )
     for store in stores:
-        open_images(store, Path(), label, "", device, progress, reload)  # refuses one of texts
+        check_images(store)
     return stores, label
 
 
-def _why_none(verdict: Verdict, labels: int, whole: PilotPlan | None, chosen: AdviseOptions) -> str:
+def _run_pilot(
+    store: FeatureStore, to: str | Path, plan: PilotPlan, progress: bool | None, options: Mapping[str, Any]
+) -> Benchmark:
+    from embedpipe.finetuning.benchmark.benchmark import benchmark
+
+    pilot_options: Any = {**options, **CORRUPTIONS, "label_counts": plan.label_counts}
+    return benchmark(store, to=to, learners=LEARNERS, progress=progress, **pilot_options)
+
+
+def _paired_runs(
+    benchmark: Benchmark, baselines: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows
+) -> tuple[list[PilotRun], list[str]]:
+    """Return the pilot's runs paired with the best of linear probe and frozen baselines, and notes."""
+    # Test images that cannot be read are missing in the cells, whose rows then do not match those of the split.
+    best = refit_best(baselines, stores, split) if benchmark.test_rows == len(split.test) else None
+    if best is None:
+        return pilot_runs(benchmark), []
+    reference = baselines.reference.name
+    note = (
+        f"The pilot's networks were compared with {baselines.best.name} or {reference}, whichever was more accurate at "
+        f"a label count; on corrupted images with {reference}, as other baselines have no features of these."
+    )
+    return pilot_runs(benchmark, best), [note]
+
+
+def _reason_for_no_pilot(verdict: Verdict, labels: int, full_plan: PilotPlan | None, options: AdviseOptions) -> str:
     if verdict.decision == "not worth it":
-        return "none could change the verdict"
-    if whole is None:
-        return f"{labels:,} labels are too few for one on an eighth of them"
-    return f"none fits into {chosen.time_budget}"
+        return "it could not change the verdict"
+    if full_plan is None:
+        return f"{labels:,} labels are too few for a pilot on an eighth of them"
+    return f"none fits into {options.time_budget}"
 
 
-def _next_step(
+def _find_next_step(
     stores: list[str],
     verdict: Verdict,
     labels: int,
-    whole: PilotPlan | None,
-    found: Benchmark | None,
+    full_plan: PilotPlan | None,
+    benchmark: Benchmark | None,
     to: str,
-    asked: Mapping[str, Any],
-    of_a_file: bool,
+    arguments: Mapping[str, Any],
 ) -> NextStep | None:
-    """Return the run that would settle it: a whole pilot, more seeds of it, or all labels."""
-    settling = verdict.deciding_run
-    if settling is None:
+    """Return the command that can be expected to decide: a full pilot, more seeds of it, or runs on all labels."""
+    deciding = verdict.deciding_run
+    if deciding is None:
         return None
-    given = {name: value for name, value in asked.items() if value not in (None, False) and (name, value) not in USUAL}
-    if of_a_file and "weights" not in given:
-        given["weights"] = "FILE"  # which nobody but the user knows
-    if whole and (found is None or list(whole.sizes) != found.label_counts):
+    given = {
+        name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
+    }
+    if full_plan and (benchmark is None or list(full_plan.label_counts) != benchmark.label_counts):
+        smaller, larger = full_plan.label_counts
         seeds = given.get("seeds", AdviseOptions.seeds)
-        description = f"a pilot on {whole.sizes[0]:,} and {whole.sizes[1]:,} labels, {seeds} seeds each"
-        return NextStep(description, "advise", stores, {**given, "pilot": True, "to": to}, whole.minutes)
-    if found and settling.labels == found.label_counts[-1] < labels:
-        seeds = len(found.seeds) + settling.seeds
-        minutes = settling.minutes and settling.minutes * sum(found.label_counts) / found.label_counts[-1]
-        description = f"the pilot with {settling.seeds} more seed{'s' * (settling.seeds > 1)} of each size"
+        description = f"a pilot on {smaller:,} and {larger:,} labels with {seeds} seeds each"
+        return NextStep(description, "advise", stores, {**given, "pilot": True, "to": to}, full_plan.minutes)
+    if benchmark and deciding.labels == benchmark.label_counts[-1] < labels:
+        minutes = deciding.minutes and deciding.minutes * sum(benchmark.label_counts) / benchmark.label_counts[-1]
+        plural = "s" if deciding.seeds > 1 else ""
+        description = f"the pilot with {deciding.seeds} more seed{plural} at each label count"
+        seeds = len(benchmark.seeds) + deciding.seeds
         return NextStep(description, "advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
-    shared = {name: value for name, value in given.items() if name not in OWN}
-    options = {**shared, **CORRUPTED, "learners": LEARNERS, "label_counts": (labels,), "seeds": 2, "to": to}
-    description = f"linear-probe and lp-ft on all {labels:,} labels, 2 seeds"
+    shared = {name: value for name, value in given.items() if name not in ADVISE_ONLY}
+    options = {**shared, **CORRUPTIONS, "learners": LEARNERS, "label_counts": (labels,), "seeds": 2, "to": to}
+    description = f"{' and '.join(LEARNERS)} on all {labels:,} labels with 2 seeds"
     return NextStep(description, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)

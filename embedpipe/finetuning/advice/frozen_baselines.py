@@ -1,18 +1,16 @@
-"""What can be had without training the network: heads, layers, layers joined, and other backbones' stores."""
+"""Heads on stored features: single layers, joined layers, and the stores of other backbones."""
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from embedpipe.errors import TrainingDataError, UsageError
@@ -32,29 +30,31 @@ from embedpipe.splits.splits import Splits
 from embedpipe.statistics import Estimate
 from embedpipe.store import FeatureStore
 
-PLAIN = "logreg"
-UNIT = "logreg of unit vectors"
-#: From a number of labels and a seed to which test rows are right.
-Hits = Callable[[int, int], npt.NDArray[np.bool_]]
-#: Folds, and how often they are drawn anew.
+REFERENCE_HEAD = "logreg"
+#: From a number of labels and a seed to the test rows that are classified correctly.
+CorrectRows = Callable[[int, int], npt.NDArray[np.bool_]]
 FOLDS, REPEATS = 5, 2
+
+
+class NormalizedLogreg(Pipeline):  # type: ignore[misc]
+    """Logistic regression on vectors of length 1, with its penalty chosen by cross-validation."""
 
 
 def measure_frozen_baselines(
     stores: Sequence[FeatureStore], split: SplitRows, label: str, margin: float, progress: bool | None
 ) -> FrozenBaselines:
-    """Compare heads on all layers of all stores by cross-validation on training and validation rows.
+    """Compare heads on all layers of all stores by cross-validation on the training and validation rows.
 
-    Every head chooses its own penalty inside the rows that it is fitted on. Test rows and their labels take no part.
+    Each head chooses its penalty inside the rows that it is fitted on. Test rows and their labels are not used.
 
     Parameters
     ----------
     stores : sequence of FeatureStore
-        Of the same items; the split is that of the first.
+        Stores of the same items; ``split`` is that of the first.
     split : SplitRows
     label : str
     margin : float
-        Differences of the accuracy up to this make no difference in practice, a share.
+        Half the width of the region of practical equivalence of the accuracy, as a fraction.
     progress : bool, optional
 
     Raises
@@ -62,42 +62,42 @@ def measure_frozen_baselines(
     UsageError, TrainingDataError
         As `embedpipe.evaluate` does.
     """
-    rows, missing = _shared_rows(stores, split)
+    rows, notes = _shared_rows(stores, split)
     ids = split.ids.take(pa.array(rows)).to_pylist()
     groups = None if split.splits.groups is None else split.splits.groups[rows]
-    labels = split.classes[split.y[rows]]
-    splits = make_splits(ids, labels, task="classification", groups=groups, folds=FOLDS, repeats=REPEATS)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "splits.parquet"
-        splits.save(path)
-        found = evaluate(
-            list(stores),
-            heads=list(_heads().values()),
-            label=label,
-            task="classification",
-            metric="accuracy",
-            layer=tuple(dict.fromkeys(name for store in stores for name in _layers(store))),
-            splits=str(path),
-            progress=progress,
-        )
-    failed = [f"{_named(name)} could not be measured: {why}" for name, why in found.failed.items()]
-    return _compared(found, splits, stores[0], margin, [*missing, *splits.notes, *failed])
+    y = split.classes[split.y[rows]]
+    splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=REPEATS)
+    evaluation = evaluate(
+        list(stores),
+        heads=list(_heads().values()),
+        splits=splits,
+        label=label,
+        task="classification",
+        metric="accuracy",
+        layer=tuple(dict.fromkeys(name for store in stores for name in _layers(store))),
+        progress=progress,
+    )
+    notes += [
+        *splits.notes,
+        *(f"{name} could not be measured: {reason}" for name, reason in evaluation.failed.items()),
+    ]
+    return _compare(evaluation, splits, stores[0], margin, notes)
 
 
-def best_hits(cheap: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows) -> Hits | None:
-    """Return what fits the best option on draws of labels, and says which test rows it has right.
+def refit_best(baselines: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows) -> CorrectRows | None:
+    """Return a function that fits the best baseline on a draw of labels and returns which test rows are correct.
 
-    None where it is the plain probe, or its store lacks some of the rows.
+    None if the best baseline is the reference, or if its store lacks some of the rows.
     """
-    best = cheap.best
+    best = baselines.best
     store = next(store for store in stores if store.path == best.store)
-    there = pc.is_in(split.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
-    if best is cheap.plain or not pc.all(there).as_py():
+    present = pc.is_in(split.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
+    if best is baselines.reference or not pc.all(present).as_py():
         return None
     X = read_finite(store, store.select_layers("+".join(best.layers)), split.ids)
     pool = np.sort(np.concatenate([split.train, split.validation]))
 
-    def hits(labels: int, seed: int) -> npt.NDArray[np.bool_]:
+    def correct_rows(labels: int, seed: int) -> npt.NDArray[np.bool_]:
         rows = draw_labels(split.y, split.splits.groups, pool, labels, seed).rows
         _, estimator = make_estimator(_heads()[best.head], "classification", len(rows))
         with warnings.catch_warnings():
@@ -108,96 +108,101 @@ def best_hits(cheap: FrozenBaselines, stores: Sequence[FeatureStore], split: Spl
                 raise TrainingDataError(f"{best.name} cannot be fitted on {labels} labels: {error}") from error
         return np.asarray(fitted.predict(X[split.test]) == split.y[split.test])
 
-    return hits
+    return correct_rows
 
 
 def _heads() -> dict[str, Any]:
-    """Return the heads by name: all choose by themselves inside the rows that they are fitted on."""
-    return {PLAIN: PLAIN, UNIT: make_pipeline(Normalizer(), TunedLogisticRegression()), "lda": "lda", "knn": "knn"}
+    """Return the heads by name. Each chooses its parameters inside the rows that it is fitted on."""
+    normalized = NormalizedLogreg([("normalizer", Normalizer()), ("logreg", TunedLogisticRegression())])
+    return {REFERENCE_HEAD: REFERENCE_HEAD, NormalizedLogreg.__name__: normalized, "lda": "lda", "knn": "knn"}
 
 
 def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the training and validation rows that all stores have, and what to say of the others."""
+    """Return the training and validation rows that all stores have, and notes on the others."""
     rows, notes = np.sort(np.concatenate([split.train, split.validation])), []
     for store in stores[1:]:
-        there = pc.is_in(split.ids.take(pa.array(rows)), value_set=store.to_arrow(["id"])["id"].combine_chunks())
-        kept = there.to_numpy(zero_copy_only=False)
+        present = pc.is_in(split.ids.take(pa.array(rows)), value_set=store.to_arrow(["id"])["id"].combine_chunks())
+        kept = present.to_numpy(zero_copy_only=False)
         if not kept.any():
-            raise UsageError(f"{store.path!r} has none of the ids of {stores[0].path!r}: give stores of the same items")
+            raise UsageError(
+                f"stores must hold the same items, and {store.path!r} has no id in common with {stores[0].path!r}"
+            )
         if not kept.all():
-            notes.append(f"{int((~kept).sum()):,} rows are not in {store.path}: no option is measured on them")
+            notes.append(f"{int((~kept).sum()):,} rows are not in {store.path}, and no baseline is measured on them")
         rows = rows[kept]
     return rows, notes
 
 
 def _layers(store: FeatureStore) -> list[str]:
-    """Return the store's layers, and all of them joined."""
+    """Return the layers of a store, and all of them joined."""
     return [*store.layers, "+".join(store.layers)] if len(store.layers) > 1 else list(store.layers)
 
 
-def _named(name: str) -> str:
-    return name.replace("Pipeline", UNIT, 1)
-
-
-def _compared(
-    found: Evaluation, splits: Splits, first: FeatureStore, margin: float, notes: list[str]
+def _compare(
+    evaluation: Evaluation, splits: Splits, first: FeatureStore, margin: float, notes: list[str]
 ) -> FrozenBaselines:
-    """Hold all options against the plain probe."""
-    hits = _hits(found, splits)
-    order = sorted(range(len(hits)), key=lambda at: not _is_plain(found.candidates[at], first))
-    candidates, hits = [found.candidates[at] for at in order], [hits[at] for at in order]
-    if not _is_plain(candidates[0], first):
-        raise UsageError(f"{PLAIN} on {network_layer(first).name} could not be measured: {'; '.join(notes)}")
-    shares = np.array([[each.mean() for each in own] for own in hits])  # (options, resamples)
-    answers = [[_answers(each) for each in own] for own in hits]
-    verdict = [None, *differences("accuracy", True, margin, splits, shares.tolist(), answers)]
-    options = [
+    """Compare all baselines with the reference."""
+    correct = _correct_by_resample(evaluation, splits)
+    order = sorted(range(len(correct)), key=lambda number: not _is_reference(evaluation.candidates[number], first))
+    candidates, correct = [evaluation.candidates[number] for number in order], [correct[number] for number in order]
+    if not _is_reference(candidates[0], first):
+        raise UsageError(f"{REFERENCE_HEAD} on {network_layer(first).name} could not be measured: {'; '.join(notes)}")
+    accuracies = np.array([[rows.mean() for rows in resamples] for resamples in correct])  # (baselines, resamples)
+    predictions = [[_as_predictions(rows) for rows in resamples] for resamples in correct]
+    compared = [None, *differences("accuracy", True, margin, splits, accuracies.tolist(), predictions)]
+    baselines = [
         FrozenBaseline(
-            name=_named(one.name),
-            store=one.store,
-            backbone=one.backbone,
-            layers=list(one.layers),
-            head=_named(one.head),
-            accuracy=one.estimates["accuracy"],
+            name=candidate.name,
+            store=candidate.store,
+            backbone=candidate.backbone,
+            layers=list(candidate.layers),
+            head=candidate.head,
+            accuracy=candidate.estimates["accuracy"],
             difference=difference.estimate if difference else None,
             adjusted=difference.adjusted if difference else None,
             verdict=difference.verdict if difference else "reference",
         )
-        for one, difference in zip(candidates, verdict, strict=True)
+        for candidate, difference in zip(candidates, compared, strict=True)
     ]
-    ranked = sorted(options, key=lambda option: -option.accuracy.value)  # of equals the plain one is the first
-    chosen = _chosen(hits, shares, splits)
-    # Groups are those of the split: near-duplicates, and what the user says belongs together.
-    protocol = splits.description.replace("groups together", "near-duplicates and groups together")
-    return FrozenBaselines(ranked, options[0], chosen, found.rows, protocol, notes)
+    return FrozenBaselines(
+        baselines=sorted(baselines, key=lambda baseline: -baseline.accuracy.value),  # the reference first among equals
+        reference=baselines[0],
+        selected_accuracy=_selected_accuracy(correct, accuracies, splits),
+        rows=evaluation.rows,
+        n_repeats=REPEATS,
+        n_folds=FOLDS,
+        grouped=splits.groups is not None,
+        notes=notes,
+    )
 
 
-def _is_plain(one: CandidateResult, first: FeatureStore) -> bool:
-    return (one.store, one.layers, one.head) == (first.path, (network_layer(first).name,), PLAIN)
+def _is_reference(candidate: CandidateResult, first: FeatureStore) -> bool:
+    layers = (network_layer(first).name,)
+    return (candidate.store, candidate.layers, candidate.head) == (first.path, layers, REFERENCE_HEAD)
 
 
-def _hits(found: Evaluation, splits: Splits) -> list[list[npt.NDArray[np.bool_]]]:
-    """Return which rows each candidate has right on each resample: the table's order is theirs."""
-    table = found.predictions
-    right = pc.equal(table["actual"], table["predicted"]).to_numpy()
-    lengths = [len(one.test) for one in splits.resamples]
-    own = np.split(right, len(found.candidates))
-    return [np.split(each, np.cumsum(lengths)[:-1]) for each in own]
+def _correct_by_resample(evaluation: Evaluation, splits: Splits) -> list[list[npt.NDArray[np.bool_]]]:
+    """Return the correct test rows of each candidate and resample, in the order of the table of predictions."""
+    table = evaluation.predictions
+    correct = pc.equal(table["actual"], table["predicted"]).to_numpy()
+    ends = np.cumsum([len(resample.test) for resample in splits.resamples])[:-1]
+    return [np.split(rows, ends) for rows in np.split(correct, len(evaluation.candidates))]
 
 
-def _answers(hits: npt.NDArray[np.bool_]) -> Predictions:
-    return Predictions(np.ones(len(hits), np.int64), hits.astype(np.int64))
+def _as_predictions(correct: npt.NDArray[np.bool_]) -> Predictions:
+    """Return predictions of "is correct", whose accuracy is that of the rows."""
+    return Predictions(np.ones(len(correct), np.int64), correct.astype(np.int64))
 
 
-def _chosen(
-    hits: Sequence[Sequence[npt.NDArray[np.bool_]]], shares: npt.NDArray[np.float64], splits: Splits
+def _selected_accuracy(
+    correct: Sequence[Sequence[npt.NDArray[np.bool_]]], accuracies: npt.NDArray[np.float64], splits: Splits
 ) -> Estimate:
-    """Return the accuracy on each fold of what is the best on the other folds of its repeat."""
-    seeds = np.array([one.seed for one in splits.resamples])
-    picked = []
+    """Return the accuracy on each fold of the baseline that is best on the other folds of its repeat."""
+    seeds = np.array([resample.seed for resample in splits.resamples])
+    selected = []
     for number, seed in enumerate(seeds):
         others = seeds == seed
         others[number] = False
-        picked.append(hits[int(shares[:, others].mean(axis=1).argmax())][number])
-    values = {"accuracy": [float(each.mean()) for each in picked]}
-    return estimates(values, splits, [_answers(each) for each in picked])["accuracy"]
+        selected.append(correct[int(accuracies[:, others].mean(axis=1).argmax())][number])
+    values = {"accuracy": [float(rows.mean()) for rows in selected]}
+    return estimates(values, splits, [_as_predictions(rows) for rows in selected])["accuracy"]

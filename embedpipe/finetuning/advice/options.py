@@ -5,41 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.options import BenchmarkOptions
+from embedpipe.finetuning.benchmark.options import parse_time_budget
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseOptions:
-    """What is asked of fine-tuning, and what may be spent on finding out.
+    """Requirements on fine-tuning, and the effort of the pilot.
 
     Raises
     ------
     UsageError
-        If a value is not one that there is.
+        If a value is out of range.
     """
 
     min_gain: float = field(
-        default=0.01, metadata={"help": "The gain of accuracy that is asked for, as a share: 0.01 is a point."}
+        default=0.01, metadata={"help": "Smallest gain of accuracy that is worth it, as a fraction: 0.01 is one point."}
     )
     shift_margin: float = field(
-        default=0.01, metadata={"help": "The fall of accuracy on corrupted images that is borne, as a share."}
+        default=0.01, metadata={"help": "Accepted fall of accuracy on corrupted images, as a fraction."}
     )
     time_budget: str | None = field(
-        default=None, metadata={"help": "Such as 30min: pays for a pilot, as large as fits into it."}
+        default=None, metadata={"help": "Such as 30min: run the largest pilot that fits into this time."}
     )
-    seeds: int = field(default=3, metadata={"help": "Draws of rows of the pilot, for each of its sizes."})
+    seeds: int = field(default=3, metadata={"help": "Draws of labels at each label count of the pilot."})
 
     def __post_init__(self) -> None:
         for name in ("min_gain", "shift_margin"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is no share of the rows, 0 or more and below 1: 0.01 is a point"
-                )
+                raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}: 0.01 is one percentage point")
         if self.seeds < 2:
-            raise UsageError(f"seeds={self.seeds} is too few: 2 at least, as one says nothing of how much seeds differ")
-        _ = self.seconds_allowed
+            raise UsageError(f"seeds must be >= 2, got {self.seeds}: one seed does not show how much seeds differ")
+        _ = self.budget_seconds
 
     @property
-    def seconds_allowed(self) -> float | None:
-        """The time budget in seconds; None where there is none."""
-        return BenchmarkOptions(time_budget=self.time_budget).seconds_allowed
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds; None without one."""
+        return None if self.time_budget is None else parse_time_budget(self.time_budget)

@@ -1,4 +1,4 @@
-"""The pilot of `advise`: what training takes here, the sizes that fit into a time, and what its cells say."""
+"""The pilot of `advise`: training times, label counts that fit into a time budget, and paired runs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
-from embedpipe.finetuning.advice.frozen_baselines import Hits
-from embedpipe.finetuning.benchmark.differences import pair_of
+from embedpipe.finetuning.advice.frozen_baselines import CorrectRows
+from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Learner
+from embedpipe.finetuning.benchmark.differences import pair_cells
 from embedpipe.finetuning.benchmark.label_sampling import smallest_label_count
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
-from embedpipe.finetuning.benchmark.result import Benchmark, Learner
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.store import FeatureStore
 
-#: Batches of the trial that times training.
-TRIAL = 2
+#: Batches of the short training that measures the speed.
+TIMED_BATCHES = 2
 LEARNERS: tuple[Learner, Learner] = ("linear-probe", "lp-ft")
-#: How test pictures are corrupted: one kind of each family, as a pilot is to be short; `embedpipe.benchmark` has more.
-CORRUPTED: dict[str, tuple[Any, ...]] = {
+#: Corruptions of the test images: one of each family, to keep a pilot short; `embedpipe.benchmark` has more.
+CORRUPTIONS: dict[str, tuple[Any, ...]] = {
     "corruptions": ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression"),
     "severities": (3,),
 }
@@ -31,41 +31,41 @@ CORRUPTED: dict[str, tuple[Any, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCost:
-    """What training and measuring take here.
+    """Measured speed of training and inference.
 
     Attributes
     ----------
     full : float
-        Seconds of training on all labels, where it does not stop early.
-    picture : float
-        Seconds of measuring one picture.
+        Seconds of training on all labels without early stopping.
+    image : float
+        Seconds of measuring one image.
     device : str
     """
 
     full: float
-    picture: float
+    image: float
     device: str
 
 
 @dataclasses.dataclass(frozen=True)
 class PilotPlan:
-    """Two sizes of a pilot, going up, and the minutes that it takes, where that is known."""
+    """Two label counts of a pilot in ascending order, and its time in minutes, if known."""
 
-    sizes: tuple[int, int]
+    label_counts: tuple[int, int]
     minutes: float | None
 
 
 def time_training(
     store: FeatureStore, split: SplitRows, options: FineTuneOptions, reload: ReloadOptions, device: str | None
 ) -> TrainingCost:
-    """Train for two short epochs on a few pictures, and work out from the second what all epochs on all would take.
+    """Train two epochs on a few images, and extrapolate the second to all epochs on all labels.
 
     Raises
     ------
     BackboneError
         If the network cannot be loaded or trained.
     TrainingDataError
-        If none of the pictures can be read.
+        If no image can be read.
     """
     from embedpipe.finetuning.source import load_frozen, open_image_set
     from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
@@ -75,71 +75,73 @@ def time_training(
     layer = network_layer(store)
     frozen = load_frozen(store.spec.only(layer.name), reload, device)
     images = open_image_set(split, frozen, options.seed)
-    nothing = np.zeros((len(split.classes), layer.dim))
-    head = LinearHead(nothing, nothing[:, 0], split.classes, unit=False)
-    few = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))
+    zeros = np.zeros((len(split.classes), layer.dim))
+    head = LinearHead(zeros, zeros[:, 0], split.classes, unit=False)
+    short = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))
     rng = np.random.default_rng(options.seed)
-    train = rng.permutation(split.train)[: TRIAL * options.batch_size]
-    share = len(train) / len(split.train)
-    validation = rng.permutation(split.validation)[: max(1, round(share * len(split.validation)))]
-    trainer = Trainer(ClassifierNetwork(frozen, head, few.batch_norm), images, split.y, train, validation, few)
+    train = rng.permutation(split.train)[: TIMED_BATCHES * options.batch_size]
+    fraction = len(train) / len(split.train)
+    validation = rng.permutation(split.validation)[: max(1, round(fraction * len(split.validation)))]
+    trainer = Trainer(ClassifierNetwork(frozen, head, short.batch_norm), images, split.y, train, validation, short)
     epochs = trainer.fit(Progress(False)).epochs
     start = time.perf_counter()
     trainer.logits(validation)
-    picture = (time.perf_counter() - start) / len(validation)
-    return TrainingCost(options.epochs * epochs[-1].seconds / share, picture, str(trainer.device))
+    image_seconds = (time.perf_counter() - start) / len(validation)
+    return TrainingCost(options.epochs * epochs[-1].seconds / fraction, image_seconds, str(trainer.device))
 
 
 def plan_pilot(
-    split: SplitRows, seeds: int, cost: TrainingCost | None, budget: float | None = None
+    split: SplitRows, seeds: int, cost: TrainingCost | None, budget_seconds: float | None = None
 ) -> PilotPlan | None:
-    """Plan a pilot on an eighth and a quarter of the labels, or on halves of these until it fits into a time.
+    """Plan a pilot on an eighth and a quarter of the labels, or on halves of these until it fits into the budget.
 
     Parameters
     ----------
     split : SplitRows
     seeds : int
     cost : TrainingCost, optional
-        Not known, if None.
-    budget : float, optional
-        Seconds.
+        None if unknown; the plan has no time then, and fits into no budget.
+    budget_seconds : float, optional
 
     Returns
     -------
     PilotPlan or None
-        None where there are too few labels, or no pilot is as short as that.
+        None if there are too few labels, or if no pilot fits into the budget.
     """
     pool = np.concatenate([split.train, split.validation])
-    fewest, largest = smallest_label_count(split.y, pool), len(pool) // 4
-    while largest // 2 >= fewest:
-        sizes = (largest // 2, largest)
-        seconds = _seconds(sizes, seeds, len(pool), len(split.test), cost) if cost else None
-        if budget is None or (seconds is not None and seconds <= budget):
-            return PilotPlan(sizes, seconds and seconds / 60)
+    smallest, largest = smallest_label_count(split.y, pool), len(pool) // 4
+    while largest // 2 >= smallest:
+        counts = (largest // 2, largest)
+        seconds = _pilot_seconds(counts, seeds, len(pool), len(split.test), cost) if cost else None
+        if budget_seconds is None or (seconds is not None and seconds <= budget_seconds):
+            return PilotPlan(counts, seconds and seconds / 60)
         largest //= 2
     return None
 
 
-def _seconds(sizes: tuple[int, int], seeds: int, labels: int, test: int, cost: TrainingCost) -> float:
-    """Return what a pilot takes: each network sees every test picture in all its forms, and the frozen one once."""
-    forms = 1 + len(CORRUPTED["corruptions"]) * len(CORRUPTED["severities"])
-    measured = (seeds * len(sizes) + 1) * test * forms
-    return seeds * sum(sizes) / labels * cost.full + measured * cost.picture
+def _pilot_seconds(
+    label_counts: tuple[int, int], seeds: int, total_labels: int, test_rows: int, cost: TrainingCost
+) -> float:
+    """Return the time of a pilot: each network measures every test image in all versions, the frozen one does once."""
+    versions = 1 + len(CORRUPTIONS["corruptions"]) * len(CORRUPTIONS["severities"])
+    images = (seeds * len(label_counts) + 1) * test_rows * versions
+    return seeds * sum(label_counts) / total_labels * cost.full + images * cost.image
 
 
-def pilot_runs(found: Benchmark, best: Hits | None = None) -> list[PilotRun]:
-    """Return what a benchmark's cells say of the hand-off beside the probe, pair by pair.
+def pilot_runs(benchmark: BenchmarkData, baseline: CorrectRows | None = None) -> list[PilotRun]:
+    """Return the cells of a benchmark as paired runs of LP-FT and the linear probe.
 
-    ``best``, if given, stands beside the probe, and at each size the one that is right more often counts on the test
-    rows: a gain is over all that is cheap. On shifted rows it is the probe, as nothing else has vectors of these.
+    If ``baseline`` is given, LP-FT is compared on the test rows with the linear probe or with that baseline, whichever
+    is more accurate at a number of labels: a gain is a gain over all frozen baselines. On shifted rows it is compared
+    with the linear probe, because there are no features of these for other baselines.
     """
     runs: list[PilotRun] = []
-    for labels in found.label_counts:
-        probes, tuned = found.cells_of("linear-probe", labels), found.cells_of("lp-ft", labels)
-        hits = [[cell.correct_rows(found.test_rows) for cell in probes]]
-        if best:
-            hits.append([best(labels, cell.seed) for cell in probes])
-        most = max(hits, key=lambda each: sum(int(one.sum()) for one in each))
-        pairs = zip(tuned, probes, most, strict=True)
-        runs += [pair_of(one, probe, found.test_rows, own) for one, probe, own in pairs]
+    for labels in benchmark.label_counts:
+        probes, finetuned = benchmark.cells_of("linear-probe", labels), benchmark.cells_of("lp-ft", labels)
+        rivals = [[cell.correct_rows(benchmark.test_rows) for cell in probes]]
+        if baseline:
+            rivals.append([baseline(labels, cell.seed) for cell in probes])
+        best = max(rivals, key=lambda rival: sum(int(correct.sum()) for correct in rival))
+        cells = zip(finetuned, probes, best, strict=True)
+        runs += [pair_cells(cell, probe, benchmark.test_rows, correct) for cell, probe, correct in cells]
     return runs

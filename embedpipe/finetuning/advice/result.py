@@ -1,4 +1,4 @@
-"""What `embedpipe.advise` found: the verdict, what is cheap, the pilot, and what would settle what is open."""
+"""`Advice`: the result of `advise`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from embedpipe.finetuning.advice.verdict import Verdict
+from embedpipe._utils.html_repr import html_table
+from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class FrozenBaseline:
-    """A head on stored vectors, measured by cross-validation on training and validation rows.
+    """A head on stored features, measured by cross-validation on the training and validation rows.
 
     Attributes
     ----------
     name : str
-        Such as ``lda on features``; unique.
+        Unique: ``lda on features``.
     store, backbone : str
-        Path of the store; provider and name.
+        Path of the store; provider and name of its backbone.
     layers : list of str
-        Names of the layers, joined end to end.
+        Layers whose features are joined end to end.
     head : str
     accuracy : Estimate
     difference : Estimate or None
-        Its accuracy less the plain probe's on the same rows; None for the plain probe itself.
+        Its accuracy minus that of the reference on the same rows; None for the reference.
     adjusted : float or None
-        The p-value of no difference, by Holm's correction for all pairs of options.
+        The p-value of no difference, with Holm's correction for all pairs of baselines.
     verdict : str
-        ``better``, ``worse``, ``equivalent`` or ``undecided`` beside the plain probe; ``reference`` for itself.
+        ``better``, ``worse``, ``equivalent`` or ``undecided`` against the reference; ``reference`` for the reference.
     """
 
     name: str
@@ -46,53 +47,62 @@ class FrozenBaseline:
 
 @dataclass(frozen=True)
 class FrozenBaselines:
-    """All that can be had without training the network.
+    """Heads on the features of frozen backbones: the accuracy available without fine-tuning.
 
     Attributes
     ----------
-    options : list of FrozenBaseline
+    baselines : list of FrozenBaseline
         The best first.
-    plain : FrozenBaseline
+    reference : FrozenBaseline
         ``logreg`` on the last layer of the first store.
-    chosen : Estimate
-        Accuracy of the best option, where it is chosen on other rows than it is measured on: the best of many is
-        always lucky on the rows that it was the best on.
+    selected_accuracy : Estimate
+        Accuracy of the best baseline, selected on other rows than it is measured on. The accuracy of the best of
+        several on the rows that select it is optimistic.
     rows : int
-        Training and validation rows that took part.
-    protocol : str
-        How it was measured, in words.
+        Number of training and validation rows.
+    n_repeats, n_folds : int
+        Repeats and folds of the cross-validation, which is stratified.
+    grouped : bool
+        Whether groups of rows, such as near-duplicates, were kept in one fold.
     notes : list of str
     """
 
-    options: list[FrozenBaseline]
-    plain: FrozenBaseline
-    chosen: Estimate
+    baselines: list[FrozenBaseline]
+    reference: FrozenBaseline
+    selected_accuracy: Estimate
     rows: int
-    protocol: str
+    n_repeats: int
+    n_folds: int
+    grouped: bool
     notes: list[str]
 
     @property
     def best(self) -> FrozenBaseline:
-        """The option with the best mean."""
-        return self.options[0]
+        """The baseline with the highest mean accuracy."""
+        return self.baselines[0]
+
+    @property
+    def resampling(self) -> str:
+        """Description of the cross-validation."""
+        together = ", near-duplicates and groups together" if self.grouped else ""
+        return f"{self.n_repeats} x {self.n_folds}-fold stratified cross-validation{together}"
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """The run that would settle most likely what is open.
+    """The command that can be expected to decide an open verdict.
 
     Attributes
     ----------
     description : str
-        What it is, in words.
     verb : str
         ``advise`` or ``benchmark``: the function of that name, and the command.
     sources : list of str
-        Stores.
+        Paths of stores.
     options : dict
         Keyword arguments.
     minutes : float or None
-        What it takes, about; None where that could not be measured.
+        Estimated time; None if it could not be measured.
     """
 
     description: str
@@ -103,7 +113,7 @@ class NextStep:
 
     @property
     def command(self) -> str:
-        """The run as it is typed."""
+        """The command line of this step."""
         words = ["embedpipe", self.verb, *self.sources]
         for name, given in self.options.items():
             values = given if isinstance(given, list | tuple) else [given]
@@ -112,28 +122,41 @@ class NextStep:
         return shlex.join(words)
 
 
-@dataclass
+@dataclass(repr=False)
 class Advice:
-    """Whether fine-tuning is worth it, and why.
+    """Whether fine-tuning is worth it, and the evidence; what `embedpipe.advise` returns.
 
     Attributes
     ----------
     verdict : Verdict
+        The decision with gain, trend, ceiling and reasons.
     frozen_baselines : FrozenBaselines
-        What can be had without it.
+        The accuracy available without fine-tuning.
     pilot : Benchmark or None
-        None where none was run.
-    label, device : str
-        ``device`` is where the pilot or the timing ran; empty where nothing was trained.
-    labels, test_rows : int
-        Training and validation rows together; held-out rows, which nothing but the pilot reads.
+        None if no pilot was run.
+    label : str
+        The column that was learned.
+    device : str
+        Where the pilot or the timing ran; empty if nothing was trained.
+    labels : int
+        Number of training and validation rows.
+    test_rows : int
+        Number of held-out rows, which only the pilot reads.
     would_change : list of str
-        What would change its mind.
+        What would change the verdict, as sentences.
     next_step : NextStep or None
-        What would settle it, where it is open.
+        The command that can be expected to decide; None if the verdict is decided, or if no run would decide it.
     notes : list of str
     seconds : float
-        Wall time of it all.
+        Total wall time.
+
+    Examples
+    --------
+    >>> advice = embedpipe.advise("photos.features")  # doctest: +SKIP
+    >>> advice.verdict.decision  # doctest: +SKIP
+    "can't tell yet"
+    >>> advice.next_step.command  # doctest: +SKIP
+    'embedpipe advise photos.features --pilot --to photos.pilot'
     """
 
     verdict: Verdict
@@ -154,3 +177,23 @@ class Advice:
         if self.next_step:
             plain["next_step"]["command"] = self.next_step.command
         return plain
+
+    def __repr__(self) -> str:
+        accuracy = self.frozen_baselines.selected_accuracy.value
+        gain = self.verdict.gain
+        shown = "no pilot" if gain is None else f"gain {100 * gain.value:+.1f} points"
+        return f"<Advice: fine-tuning is {self.verdict.decision!r}, frozen features reach {accuracy:.1%}, {shown}>"
+
+    def _repr_html_(self) -> str:
+        best = self.frozen_baselines.best
+        rows: list[tuple[str, object]] = [
+            ("fine-tuning", self.verdict.decision),
+            *(("evidence", sentence) for sentence in self.verdict.evidence),
+            ("best on frozen features", f"{best.name}: {best.accuracy.value:.1%}"),
+            *(("would change it", sentence) for sentence in self.would_change),
+        ]
+        if self.next_step:
+            minutes = self.next_step.minutes
+            time = "" if minutes is None else f" ({rough_duration(minutes)})"
+            rows.append(("next step", f"{self.next_step.command}{time}"))
+        return html_table("Advice", rows)

@@ -1,4 +1,4 @@
-"""Is full fine-tuning worth it over the best head on frozen features? The rule that decides from a pilot."""
+"""The decision rule of `advise`: is fine-tuning worth it over the best head on frozen features?"""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.paired_runs import Pilot, PilotRun, check_runs, read_pilot
+from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
 from embedpipe.statistics import Estimate
 
 Decision = Literal["worth it", "not worth it", "can't tell yet"]
-#: What would change a verdict where none was run.
-A_PILOT = "A pilot: the gain on two sizes of a part of the labels, and its trend."
-#: Runs of one size that the rule may ask for.
+#: Most seeds of one label count that the rule asks for.
 MOST_SEEDS = 10
 
 
 @dataclass(frozen=True)
 class DecidingRun:
-    """Fine-tuning runs that would settle it: on so many labels, with so many more seeds, in so many minutes in all."""
+    """Runs that can be expected to decide an open verdict.
+
+    Attributes
+    ----------
+    labels : int
+        Label count of the runs.
+    seeds : int
+        Number of runs, with new seeds.
+    minutes : float or None
+        Time of all of them; None if unknown.
+    """
 
     labels: int
     seeds: int
@@ -28,26 +36,27 @@ class DecidingRun:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rule says; accuracies and their differences are shares, intervals 95 %.
+    """The verdict on fine-tuning. Accuracies and their differences are fractions, intervals are 95 %.
 
     Attributes
     ----------
     decision : str
         ``worth it``, ``not worth it`` or ``can't tell yet``.
     gain : Estimate or None
-        Fine-tuned less probe at the pilot's largest size; None without a pilot.
+        Accuracy of the fine-tuned network minus that of the linear probe, at the pilot's largest label count; None
+        without a pilot.
     trend : Estimate or None
-        Change of the gain with each doubling of the labels; None where the pilot has one size only.
+        Change of the gain with each doubling of the labels; None if the pilot has one label count.
     shift : Estimate or None
-        Fine-tuned less probe on shifted data at the largest size; None where none were measured.
+        The gain on shifted data at the largest label count; None if none were measured.
     ceiling : Estimate
-        What the probe gets wrong at full size: no gain can be above it.
+        Error of the best head on frozen features with all labels: no gain can exceed it.
     minutes, gain_per_minute : float or None
-        One fine-tuning run on all labels, and the gain (a share) for each of its minutes.
+        Time of one fine-tuning run on all labels, and the gain for each of its minutes.
     evidence, would_change : list of str
-        Why, and what else than ``deciding_run`` would change it, in plain sentences.
+        The reasons, and what other than ``deciding_run`` would change the verdict, as sentences.
     deciding_run : DecidingRun or None
-        What would settle it most likely; None where it is decided, or no run would decide it.
+        The cheapest runs that can be expected to decide; None if it is decided, or if no run would decide it.
     """
 
     decision: Decision
@@ -65,184 +74,202 @@ class Verdict:
 def judge(
     runs: Sequence[PilotRun],
     *,
-    probe_at_full: Estimate,
-    labels_at_full: int,
+    probe_accuracy: Estimate,
+    total_labels: int,
     test_rows: int,
     min_gain: float = 0.01,
     shift_margin: float = 0.01,
     shifted_rows: int | None = None,
-    seconds_at_full: float | None = None,
+    full_run_seconds: float | None = None,
+    pilot_possible: bool = True,
 ) -> Verdict:
-    """Decide whether full fine-tuning is worth it, or say that it cannot be told yet and what would tell.
+    """Decide whether fine-tuning is worth it, or report that the evidence does not decide and what would.
 
     Parameters
     ----------
     runs : sequence of PilotRun
-        Sizes and seeds of the pilot; may be empty.
-    probe_at_full : Estimate
+        Label counts and seeds of the pilot; may be empty.
+    probe_accuracy : Estimate
         Accuracy of the head on frozen features with all labels, with its 95 % interval, as `evaluate` gives it.
-    labels_at_full, test_rows : int
-        Training rows there are, and held-out rows of the pilot.
+    total_labels, test_rows : int
+        Number of labels available for training, and of held-out rows of the pilot.
     min_gain, shift_margin : float
-        The gain that is asked for, and the fall on shifted data that is borne, as shares.
+        The gain that is asked for, and the fall on shifted data that is accepted, as fractions.
     shifted_rows : int, optional
-        Different rows of the shifted data: corruptions of one row count once. As many as ``test_rows`` if not given.
-    seconds_at_full : float, optional
-        One fine-tuning run on all labels; taken from the pilot where there is one.
+        Different rows of the shifted data: corruptions of one row count once. By default ``test_rows``.
+    full_run_seconds : float, optional
+        Time of one fine-tuning run on all labels; taken from the pilot if there is one.
+    pilot_possible : bool
+        Whether there are enough labels for a pilot; only changes a sentence of ``would_change``.
 
     Raises
     ------
     UsageError
-        If an accuracy is no share, a run has more labels than there are, counts do not add up to ``test_rows``, a size
-        has a seed twice, or shifted accuracies are there for some runs only.
+        If an accuracy is outside [0, 1], a run has more than ``total_labels`` labels, counts do not sum to
+        ``test_rows``, a label count has a seed twice, or shifted accuracies are given for some runs only.
 
     Notes
     -----
-    *Not worth it* only where that takes no extrapolation: the upper bound of the probe's error with all labels is at
-    most ``min_gain``; or the pilot reached all labels, and the upper bound of its gain is.
+    *Not worth it* only if no extrapolation is needed: the upper bound of the probe's error with all labels is at most
+    ``min_gain``; or the pilot reached all labels, and the upper bound of its gain is at most ``min_gain``.
 
-    *Worth it* only if all of these hold at the largest size, of 2 seeds at least. The lower bound of the gain is above
-    ``min_gain``. The gain does not shrink: the estimated trend, carried to all labels where it is negative, takes off
-    ``min_gain`` at most, and the lower bound less that is still above ``min_gain``; a rising trend earns nothing. This
-    asks more than that a decline be no proven one: two seeds prove next to none, and noise is paid for as if it were
-    decline. The lower bound of the change on shifted data is ``-shift_margin`` or above; where none were measured,
-    that is said.
+    *Worth it* only if all of these hold at the largest label count, with at least 2 seeds:
 
-    All else cannot be told yet. A wider spread of seeds never turns that into a decision.
+    - The lower bound of the gain is above ``min_gain``.
+    - The gain does not shrink: the estimated trend, if negative, is extrapolated to all labels. This decline is at most
+      ``min_gain``, and the lower bound of the gain minus the decline is still above ``min_gain``. A rising trend adds
+      nothing. This is stricter than a test for a decline: two seeds hardly ever make a decline significant, and noise
+      is charged as if it were decline.
+    - The lower bound of the change on shifted data is at least ``-shift_margin``. If no shifted data were measured, the
+      evidence says so.
 
-    Two things leave a gain open. Seeds: their variance within sizes is pooled over sizes, and is the largest size's own
-    where that is greater. Held-out rows, which all seeds share: Newcombe's interval, as wide as for one run.
-    Half-widths of either, the seeds' with Student's quantile of the pooled degrees of freedom, add in squares. Banerjee
-    (Sankhya 22, 1960, 357-358) shows for normal errors that coverage is then at least what it claims, which Welch's
-    degrees of freedom do not give where 2 of them have to do. What it rests on is that seeds do not spread much more at
-    the largest size than at smaller ones. `benchmarks/verdict_rule.py` measures all of this.
+    Otherwise the verdict is *can't tell yet*. A larger spread of the seeds never turns that into a decision.
+
+    The interval of a gain has two sources. Seeds: their variance within label counts is pooled over label counts, and
+    replaced by the variance at the largest one if that is greater. Held-out rows, which all seeds share: Newcombe's
+    interval, as wide as for one run. The half-widths of the two, the seeds' with Student's quantile at the pooled
+    degrees of freedom, add in squares. Banerjee (Sankhya 22, 1960, 357-358) shows for normal errors that the coverage
+    is then at least nominal, which Welch's degrees of freedom do not give when there are only 2. The rule assumes that
+    the spread of the seeds is not much larger at the largest label count than at smaller ones.
+    `benchmarks/verdict_rule.py` measures all of this.
+
+    Examples
+    --------
+    >>> from embedpipe.finetuning.benchmark.paired_runs import PilotRun
+    >>> from embedpipe.statistics import Estimate
+    >>> gains = {200: (0.050, 0.054), 400: (0.060, 0.064)}
+    >>> runs = [PilotRun(n, seed, 0.8, 0.8 + gain, 60) for n in gains for seed, gain in enumerate(gains[n])]
+    >>> verdict = judge(runs, probe_accuracy=Estimate(0.85, 0.83, 0.87), total_labels=1600, test_rows=2000)
+    >>> verdict.decision, round(verdict.gain.value, 3)
+    ('worth it', 0.062)
     """
-    for name, count in (("labels_at_full", labels_at_full), ("test_rows", test_rows), ("shifted_rows", shifted_rows)):
+    for name, count in (("total_labels", total_labels), ("test_rows", test_rows), ("shifted_rows", shifted_rows)):
         if count is not None and count < 1:
-            raise UsageError(f"{name} must be 1 at least, not {count}")
-    for name, share in (("min_gain", min_gain), ("shift_margin", shift_margin)):
-        if not 0 <= share < 1:
-            raise UsageError(f"{name} is a share of the rows, 0 or more and below 1 (0.01 is a point), not {share}")
-    if not 0 <= probe_at_full.low <= probe_at_full.value <= probe_at_full.high <= 1:
-        raise UsageError(f"probe_at_full must be a share within its interval, not {probe_at_full}")
-    check_runs(runs, labels_at_full, test_rows)
-    ceiling = Estimate(1 - probe_at_full.value, 1 - probe_at_full.high, 1 - probe_at_full.low)
-    pilot = read_pilot(runs, labels_at_full, test_rows, shifted_rows or test_rows) if runs else None
-    minutes = pilot.minutes if pilot else None if seconds_at_full is None else seconds_at_full / 60
+            raise UsageError(f"{name} must be >= 1, got {count}")
+    for name, fraction in (("min_gain", min_gain), ("shift_margin", shift_margin)):
+        if not 0 <= fraction < 1:
+            raise UsageError(f"{name} must be in [0, 1), got {fraction}: 0.01 is one percentage point")
+    if not 0 <= probe_accuracy.low <= probe_accuracy.value <= probe_accuracy.high <= 1:
+        raise UsageError(f"probe_accuracy must be in [0, 1] and within its interval, got {probe_accuracy}")
+    check_runs(runs, total_labels, test_rows)
+    ceiling = Estimate(1 - probe_accuracy.value, 1 - probe_accuracy.high, 1 - probe_accuracy.low)
+    pilot = summarise_runs(runs, total_labels, test_rows, shifted_rows or test_rows) if runs else None
+    minutes = pilot.minutes if pilot else None if full_run_seconds is None else full_run_seconds / 60
     gain = pilot.gain.interval() if pilot else None
-    shift = pilot.shift.interval() if pilot and pilot.shift else None
     decision: Decision = "can't tell yet"
-    if ceiling.high <= min_gain or (pilot and gain and pilot.labels == labels_at_full and gain.high <= min_gain):
+    if ceiling.high <= min_gain or (pilot and gain and pilot.labels == total_labels and gain.high <= min_gain):
         decision = "not worth it"
-    elif pilot and pilot.pays(min_gain) and pilot.keeps(shift_margin):
+    elif pilot and pilot.exceeds(min_gain) and pilot.is_robust(shift_margin):
         decision = "worth it"
-    settling = (
-        _cheapest_deciding_run(pilot, labels_at_full, minutes, min_gain, shift_margin)
-        if decision == "can't tell yet"
-        else None
-    )
+    undecided = decision == "can't tell yet"
     return Verdict(
         decision=decision,
         gain=gain,
         trend=pilot.trend if pilot else None,
-        shift=shift,
+        shift=pilot.shift.interval() if pilot and pilot.shift else None,
         ceiling=ceiling,
         minutes=minutes,
         gain_per_minute=gain.value / minutes if gain and minutes else None,
-        evidence=_evidence(pilot, ceiling, labels_at_full, minutes, min_gain, shift_margin),
-        would_change=_would_change(decision, pilot, min_gain, shift_margin),
-        deciding_run=settling,
+        evidence=_evidence(pilot, ceiling, total_labels, minutes, min_gain, shift_margin),
+        would_change=_would_change(decision, pilot, min_gain, shift_margin, pilot_possible),
+        deciding_run=_find_deciding_run(pilot, total_labels, minutes, min_gain, shift_margin) if undecided else None,
     )
 
 
-def _cheapest_deciding_run(
-    pilot: Pilot | None, labels_at_full: int, minutes: float | None, min_gain: float, shift_margin: float
+def _find_deciding_run(
+    pilot: PilotSummary | None, total_labels: int, minutes: float | None, min_gain: float, shift_margin: float
 ) -> DecidingRun | None:
-    """Return the cheapest run that can be expected to decide."""
+    """Return the cheapest runs that can be expected to decide."""
     if pilot is None:
-        quarter = max(labels_at_full // 4, 1)
-        return DecidingRun(quarter, 2, None if minutes is None else 2 * minutes * quarter / labels_at_full)
-    cost = pilot.minutes * pilot.labels / labels_at_full
-    whole = pilot.labels == labels_at_full
-    full = None if whole else DecidingRun(labels_at_full, 2, 2 * pilot.minutes)
-    for more in range(1, MOST_SEEDS + 1 - pilot.gain.seeds):
-        sure = pilot.pays(min_gain, more) and pilot.keeps(shift_margin, more)
-        unknown = not pilot.gain.freedom and whole  # a first repeat shows the spread
-        if unknown or sure or (whole and pilot.gain.interval(more).high <= min_gain):
-            again = DecidingRun(pilot.labels, more, more * cost)
-            return again if full is None or more * cost < 2 * pilot.minutes else full
-    return full
+        quarter = max(total_labels // 4, 1)
+        return DecidingRun(quarter, 2, None if minutes is None else 2 * minutes * quarter / total_labels)
+    run_minutes = pilot.minutes * pilot.labels / total_labels
+    has_all_labels = pilot.labels == total_labels
+    on_all_labels = None if has_all_labels else DecidingRun(total_labels, 2, 2 * pilot.minutes)
+    for extra in range(1, MOST_SEEDS + 1 - pilot.gain.seeds):
+        worth_it = pilot.exceeds(min_gain, extra) and pilot.is_robust(shift_margin, extra)
+        not_worth_it = has_all_labels and pilot.gain.interval(extra).high <= min_gain
+        unknown_spread = has_all_labels and not pilot.gain.freedom  # one seed so far
+        if worth_it or not_worth_it or unknown_spread:
+            more_seeds = DecidingRun(pilot.labels, extra, extra * run_minutes)
+            return more_seeds if on_all_labels is None or extra * run_minutes < 2 * pilot.minutes else on_all_labels
+    return on_all_labels
 
 
 def _evidence(
-    pilot: Pilot | None,
+    pilot: PilotSummary | None,
     ceiling: Estimate,
-    labels_at_full: int,
+    total_labels: int,
     minutes: float | None,
     min_gain: float,
     shift_margin: float,
 ) -> list[str]:
-    said = [
-        f"With all {labels_at_full:,} labels a head on frozen features gets {_percent(ceiling)} wrong, chosen and "
-        "measured on different rows: no gain can be above that."
-        + (f" That is at most the {_points(min_gain)} asked for." if ceiling.high <= min_gain else "")
+    sentences = [
+        f"With all {total_labels:,} labels the best head on frozen features has an error of {_percent(ceiling)}, "
+        "chosen and measured on different rows: no gain can exceed it."
     ]
+    if ceiling.high <= min_gain:
+        sentences.append(f"The error is at most the minimum gain of {_points(min_gain)}.")
     if pilot is None:
-        return [*said, "No pilot was run, so nothing is known of the gain itself."]
+        return [*sentences, "No pilot was run, so the gain is unknown."]
     gain = pilot.gain.interval()
-    said.append(
+    sentences.append(
         f"On {pilot.labels:,} labels and {_seeds(pilot.gain.seeds)}, fine-tuning changes accuracy by {_span(gain)}; "
-        f"more than {_points(min_gain)} is asked for."
+        f"the minimum gain is {_points(min_gain)}."
     )
     if pilot.gain.seeds < 2:
-        said.append("One seed says nothing of how much seeds differ, so the gain is open.")
+        sentences.append("One seed does not show how much seeds differ, so the gain has no interval.")
     if pilot.trend:
-        said.append(f"Each doubling of the labels changes the gain by {_span(pilot.trend)}.")
+        sentences.append(f"Each doubling of the labels changes the gain by {_span(pilot.trend)}.")
     if pilot.decline is None:
-        said.append("One size only was measured, so it is open whether the gain lasts with more labels.")
-    elif pilot.decline >= 0.0005:  # what shows
-        said.append(
-            f"Carried to all labels, the falling trend takes off {_points(pilot.decline)}: the lower bound left is "
-            f"{_points(gain.low - pilot.decline)}."
+        sentences.append("Only one label count was measured, so the gain with more labels is unknown.")
+    elif pilot.decline >= 0.0005:  # less would be shown as 0.0
+        sentences.append(
+            f"Extrapolated to all labels, the falling trend reduces the gain by {_points(pilot.decline)}, to a lower "
+            f"bound of {_points(gain.low - pilot.decline)}."
         )
     if pilot.shift is None:
-        said.append("No shifted data were measured: what fine-tuning costs in robustness is not known.")
+        sentences.append("No shifted data were measured, so the effect of fine-tuning on robustness is unknown.")
     else:
-        said.append(
-            f"On shifted data it changes accuracy by {_span(pilot.shift.interval())}; "
-            f"a fall of {_points(shift_margin)} would be borne."
+        sentences.append(
+            f"On shifted data fine-tuning changes accuracy by {_span(pilot.shift.interval())}; "
+            f"a fall of {_points(shift_margin)} is accepted."
         )
-    return said if minutes is None else [*said, f"One run on all labels takes {rough_duration(minutes)}."]
+    return sentences if minutes is None else [*sentences, f"One run on all labels takes {rough_duration(minutes)}."]
 
 
-def _would_change(decision: Decision, pilot: Pilot | None, min_gain: float, shift_margin: float) -> list[str]:
+def _would_change(
+    decision: Decision, pilot: PilotSummary | None, min_gain: float, shift_margin: float, pilot_possible: bool
+) -> list[str]:
     if decision == "not worth it":
         return [
-            f"A gain smaller than {_points(min_gain)} being enough.",
-            "Other data: more varied, harder or shifted rows, on which the probe gets more wrong.",
+            f"A minimum gain below {_points(min_gain)}.",
+            "Other data: more varied, harder or shifted rows, on which the linear probe makes more errors.",
         ]
     if decision == "worth it":
         assert pilot is not None
-        said = [
-            "A better probe: another backbone, other layers, or several joined, closes the gap without fine-tuning."
-        ]
-        return said if pilot.shift else [*said, "Shifted data on which the fine-tuned network falls behind."]
+        sentences = ["A better linear probe, by another backbone, other layers or joined layers, that closes the gap."]
+        return sentences if pilot.shift else [*sentences, "Shifted data on which the fine-tuned network is worse."]
     if pilot is None:
-        return [A_PILOT]
-    said, gain = [], pilot.gain
+        if not pilot_possible:
+            return ["More labels: there are too few for a pilot."]
+        return ["A pilot: the gain at two smaller label counts, and its trend."]
+    sentences, gain = [], pilot.gain
     if gain.value - gain.below <= min_gain < gain.value + gain.above:
-        said.append("More held-out rows: so few leave the gain open, however many seeds are run.")
-    if not pilot.keeps(shift_margin):
-        said.append("A network that keeps its accuracy on shifted data: LP-FT, or its first layers frozen.")
-    return [*said, "Another backbone: a better probe leaves less to gain."]
+        sentences.append("More held-out rows: with so few, no number of seeds decides.")
+    if not pilot.is_robust(shift_margin):
+        sentences.append(
+            "A network that keeps its accuracy on shifted data: by LP-FT, or with its first layers frozen."
+        )
+    return [*sentences, "Another backbone: a better linear probe leaves less to gain."]
 
 
-def _percent(share: Estimate) -> str:
-    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+def _percent(fraction: Estimate) -> str:
+    return f"{fraction.value:.1%} ({fraction.low:.1%} to {fraction.high:.1%})"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f} point{'s' * (round(100 * share, 1) != 1)}"
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.1f} point{'s' * (round(100 * fraction, 1) != 1)}"
 
 
 def _span(change: Estimate) -> str:
@@ -254,7 +281,7 @@ def _seeds(number: int) -> str:
 
 
 def rough_duration(minutes: float) -> str:
-    """Return minutes in words, as roughly as they are known."""
+    """Return a duration in words, with about as many digits as an extrapolation supports."""
     if minutes < 1:
         return "less than a minute"
     if minutes < 90:

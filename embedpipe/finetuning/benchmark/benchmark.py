@@ -1,4 +1,4 @@
-"""`benchmark`: learning curves of a probe and of networks that are fine-tuned or trained from scratch."""
+"""`benchmark`: learning curves of a linear probe, fine-tuned networks and a network from scratch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError, nearest
+from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
-from embedpipe.finetuning.benchmark.cell_runner import CellRunner
+from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
 from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
 from embedpipe.finetuning.benchmark.label_sampling import check_label_counts
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.benchmark.result import LEARNERS, Benchmark, Learner
-from embedpipe.finetuning.benchmark.shifted_images import CLEAN, kinds_of_shift
-from embedpipe.finetuning.benchmark.time_budget import plan_label_counts
+from embedpipe.finetuning.benchmark.result import Benchmark
+from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corruption_grid
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_images
@@ -49,32 +49,33 @@ def benchmark(
     progress: bool | None = None,
     **options: Unpack[BenchmarkParameters],
 ) -> Benchmark:
-    """Measure what labels, pretraining and fine-tuning are worth: learning curves of up to four learners.
+    """Measure the value of labels, pretraining and fine-tuning: learning curves of up to four learners.
 
-    Each cell is one learner on one draw of labels, measured on the same test rows, as they are and shifted. Draws are
-    nested: each is the beginning of every larger one of its seed, with the classes even, and all learners of a budget
-    and a seed learn from the same rows. A probe takes them all; networks train on four fifths and stop by the rest.
-    A run that is killed goes on where it was; more budgets, seeds or learners can be added to one that is finished.
+    Each cell is one learner on one draw of labels. All cells are measured on the same test rows, uncorrupted and
+    corrupted. Draws are nested, each a subset of every larger draw with its seed, and stratified by class. All learners
+    with the same number of labels and seed learn from the same rows: the linear probe from all of them, networks from
+    four fifths, with the rest for early stopping. The same call continues a run that was interrupted. Label counts,
+    seeds and learners can be added to a finished run.
 
     Parameters
     ----------
     source : FeatureStore or path
-        A store of images with labels, whose files are read again; or the images, as `embedpipe.embed` takes them, which
-        are embedded into ``features`` in the run's folder first. Rows whose ``split`` is ``shifted`` are the user's own
-        shifted test data, and are measured in place of corruptions.
+        A store of labelled images, whose files are read again. Or images, as `embedpipe.embed` takes them: they are
+        embedded into ``features`` in ``to`` first. Rows whose ``split`` is ``shifted`` are shifted test data of your
+        own; they replace the corruptions.
     to : str or path-like
-        A new or empty folder, or that of an earlier run of the same.
+        Folder of the run: new, empty or that of an earlier run to continue.
     label : str
         The column to learn.
     backbone : str
-        What embeds images that are in no store yet.
+        Backbone for images that are not in a store yet.
     learners : sequence of str
-        ``probe``: a calibrated logistic regression on stored vectors. ``hand-off``: a network that begins with that
-        head, fitted on its own training rows. ``plain``: one with a random last layer, which learns ten times as fast.
-        ``scratch``: one with random weights throughout, ten times the learning rate, and batch-norms that follow the
-        batches.
+        ``linear-probe``: calibrated logistic regression on stored features. ``lp-ft``: a network that starts from a
+        linear probe of its training rows (LP-FT). ``finetune``: a network that starts from a random last layer, with
+        ten times the learning rate there. ``scratch``: a network with random weights, ten times the learning rate, and
+        batch-norm statistics of the batches.
     device : str, optional
-        Where to train; the fastest usable device by default.
+        Where to train; by default the fastest usable device.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
     **options
@@ -87,81 +88,89 @@ def benchmark(
     Raises
     ------
     UsageError
-        If an argument is wrong, or the folder is of another run.
+        If an argument is wrong, or the folder holds another run.
     TrainingDataError
-        If there is too little to learn from, or pictures cannot be read.
+        If there are too few labelled rows, or images cannot be read.
     BackboneError
         If the network cannot be loaded or trained.
 
     Examples
     --------
-    >>> embedpipe.benchmark("photos.features", to="photos.benchmark", time_budget="2h")  # doctest: +SKIP
+    >>> result = embedpipe.benchmark("photos.features", to="photos.benchmark", time_budget="2h")  # doctest: +SKIP
+    >>> [(d.labels, d.accuracy) for d in result.differences if d.reference == "linear-probe"]  # doctest: +SKIP
+    >>> result.to_html("benchmark.html")  # doctest: +SKIP
+    PosixPath('benchmark.html')
     """
-    chosen, training, split_options, reload_options = build_options(OPTIONS, options)
+    benchmark_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("benchmark")
-    wanted = _checked(learners)
-    kinds = kinds_of_shift(chosen)
-    folder = RunFolder(to)
+    learners = _check_learners(learners)
+    corruptions = corruption_grid(benchmark_options)
+    folder, show = RunFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
         split = read_split_rows(store, label, split_options)
         pool = np.sort(np.concatenate([split.train, split.validation]))
-        check_label_counts(chosen.label_counts, split.y, pool)
-        kinds = [] if len(split.shifted) else kinds
-        folder.claim(_key(store, split, kinds, training))
-        run = CellRunner(store, split, pool, kinds, training, reload_options, device, folder, Progress(progress))
-        budgets, seeds, notes = plan_label_counts(run, chosen, wanted)
-        cells = run.cells(budgets, seeds, wanted)
+        check_label_counts(benchmark_options.label_counts, split.y, pool)
+        corruptions = [] if len(split.shifted) else corruptions
+        folder.claim(_run_key(store, split, corruptions, training))
+        runner = CellRunner(store, split, pool, corruptions, training, reload_options, device, folder, show)
+        label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
+        cells = runner.cells(label_counts, seeds, learners)
         folder.clear()
-        found = Benchmark(
+        result = Benchmark(
             data=store.path,
             backbone=f"{store.spec.provider}/{store.spec.name}",
             label=label,
             device=folder.facts["device"],
             classes=split.classes.tolist(),
-            label_counts=budgets,
+            label_counts=label_counts,
             seeds=seeds,
-            learners=wanted,
+            learners=learners,
             test_rows=len(split.test) - len(folder.facts[CLEAN]),
-            severities=list(chosen.severities) if kinds else [],
-            cells=[one.cell for one in cells],
+            severities=list(benchmark_options.severities) if corruptions else [],
+            cells=[finished.cell for finished in cells],
             differences=[],
             savings=[],
             splits_id=split.splits.identity,
-            notes=[*split.splits.notes, *notes, *_failures(folder, cells)],
-            seconds=sum(one.cell.seconds + one.measuring for one in cells),
+            notes=[*split.splits.notes, *notes, *_failure_notes(folder, cells)],
+            seconds=sum(finished.cell.seconds + finished.measuring for finished in cells),
             majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
         )
-        return dataclasses.replace(found, differences=find_differences(found), savings=find_savings(found))
+        return dataclasses.replace(result, differences=find_differences(result), savings=find_savings(result))
 
 
-def _checked(learners: Sequence[Learner]) -> list[Learner]:
-    """Return the learners in their usual order."""
+def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
+    """Return the learners in the order of `LEARNERS`."""
     given = [learners] if isinstance(learners, str) else list(learners)
-    for one in given:
-        if one not in LEARNERS:
-            raise UsageError(f"there is no learner {one!r}{nearest(one, LEARNERS)}: {', '.join(LEARNERS)}")
+    for learner in given:
+        if learner not in LEARNERS:
+            raise UsageError(
+                f"unknown learner {learner!r}{nearest(learner, LEARNERS)}. Available: {', '.join(LEARNERS)}"
+            )
     if not given:
-        raise UsageError(f"there is no learner to benchmark: give some of {', '.join(LEARNERS)}")
-    return [one for one in LEARNERS if one in given]
+        raise UsageError(f"learners must be at least one of {', '.join(LEARNERS)}, got none")
+    return [learner for learner in LEARNERS if learner in given]
 
 
-def _key(store: FeatureStore, split: SplitRows, kinds: list[tuple[str, int]], options: FineTuneOptions) -> str:
-    """Return what makes a cell what it is, but for its learner, budget and seed: code, data, labels, split, options."""
+def _run_key(
+    store: FeatureStore, split: SplitRows, corruptions: list[tuple[str, int]], options: FineTuneOptions
+) -> str:
+    """Return a digest of all that cells depend on but learner, labels and seed: code, data, labels, split, options."""
     settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps([__version__, store.spec.fingerprint(), settings, kinds]).encode())
+    digest = hashlib.sha256(json.dumps([__version__, store.spec.fingerprint(), settings, corruptions]).encode())
     digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
     for values in (split.y, split.train, split.validation, split.test, split.shifted):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 
-def _failures(folder: RunFolder, cells: Sequence[FinishedCell]) -> list[str]:
-    """Say which pictures were left out."""
+def _failure_notes(folder: RunFolder, cells: Sequence[FinishedCell]) -> list[str]:
+    """Return notes on the images that were left out."""
     notes = []
-    learned = {id: why for one in cells for id, why in one.failed.items()}
-    for what, failed in (*((name, folder.facts.get(name, {})) for name in (CLEAN, SHIFTED)), ("training", learned)):
+    training = {id: reason for finished in cells for id, reason in finished.failed.items()}
+    failures = [*((name, folder.facts.get(name, {})) for name in (CLEAN, SHIFTED)), ("training", training)]
+    for name, failed in failures:
         if failed:
-            id, why = next(iter(failed.items()))
-            notes.append(f"{len(failed)} {what} pictures could not be read and were left out, such as {id!r}: {why}")
+            id, reason = next(iter(failed.items()))
+            notes.append(f"{len(failed)} {name} images could not be read and were left out, such as {id!r}: {reason}")
     return notes

@@ -1,4 +1,4 @@
-"""A benchmark's folder: whose run it is, one file for each finished cell, and the states of those under way."""
+"""The folder of a benchmark: one file for the run, one for each finished cell, and states of unfinished cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.result import Cell
+from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES
 from embedpipe.finetuning.training.epochs import Epoch
 
@@ -19,7 +19,7 @@ RUN, CELLS, PIXELS = "run.json", "cells", "pixels"
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """A cell as it lies on disk.
+    """A cell as it is stored.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class FinishedCell:
     measuring : float
         Seconds of measuring it on the test rows.
     failed : dict
-        Pictures that were left out -> why.
+        Training image that was left out -> reason.
     """
 
     cell: Cell
@@ -36,7 +36,7 @@ class FinishedCell:
 
 
 class RunFolder:
-    """The folder of a run, new or of an earlier one.
+    """The folder of a benchmark, which may hold an earlier run of it.
 
     Parameters
     ----------
@@ -45,18 +45,21 @@ class RunFolder:
     Raises
     ------
     UsageError
-        If something else is there.
+        If the folder holds anything else.
     """
 
     def __init__(self, to: str | Path) -> None:
         if "://" in os.fspath(to):
-            raise UsageError(f"{os.fspath(to)!r} is a URL: a benchmark keeps its cells in a local folder")
+            raise UsageError(f"a benchmark needs a local folder, got the URL {os.fspath(to)!r}")
         self.path = Path(to).resolve()
-        ours = any((self.path / name).exists() for name in (RUN, CELLS, FEATURES))
+        is_run = any((self.path / name).exists() for name in (RUN, CELLS, FEATURES))
         if any(place.is_file() for place in (self.path, *self.path.parents)) or (
-            self.path.is_dir() and any(self.path.iterdir()) and not ours
+            self.path.is_dir() and any(self.path.iterdir()) and not is_run
         ):
-            raise UsageError(f"{str(self.path)!r} is there and holds no run of `benchmark`: give a new or empty folder")
+            raise UsageError(
+                f"the folder must be new, empty or that of an earlier benchmark, and {str(self.path)!r} holds other "
+                "files: give another (--to)"
+            )
         try:
             for folder in (self.path / CELLS, self.path / PIXELS):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -66,32 +69,32 @@ class RunFolder:
 
     @property
     def features(self) -> Path:
-        """Where images that are in no store are embedded."""
+        """Store of images that were not in a store before."""
         return self.path / FEATURES
 
     @property
     def pixels(self) -> Path:
-        """Where the test pictures lie as the network sees them, until the run is finished."""
+        """Folder of the decoded test images, which `clear` empties."""
         return self.path / PIXELS
 
     def claim(self, key: str) -> None:
-        """Take the folder for a run, and read what it knows. Raises UsageError if it is another one's."""
+        """Take the folder for a run, and read its facts. Raises UsageError if it holds a run with another key."""
         if (self.path / RUN).exists():
             self.facts = _read(self.path / RUN)
             if self.facts.get("key") != key:
                 raise UsageError(
-                    f"{str(self.path)!r} holds a benchmark of other data or options, or of another version of "
-                    "embedpipe: name another folder (--to), or delete it"
+                    f"{str(self.path)!r} holds a benchmark of other data or options, or by another version of "
+                    "embedpipe: give another folder (--to), or delete it"
                 )
         self.note(key=key)
 
     def note(self, **facts: Any) -> None:
-        """Keep what a later run of the same is to know."""
+        """Save facts for later runs in this folder."""
         self.facts |= facts
         _write(self.facts, self.path / RUN)
 
     def state(self, learner: str, labels: int, seed: int) -> Path:
-        """Return where a cell under way keeps its state."""
+        """Return the file of the training state of an unfinished cell."""
         return self.path / CELLS / f"{learner}-{labels}-{seed}.pt"
 
     def read(self, learner: str, labels: int, seed: int) -> FinishedCell | None:
@@ -100,42 +103,41 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            found = _read(path)
-            if found["key"] != self.facts["key"]:
+            values = _read(path)
+            if values["key"] != self.facts["key"]:
                 raise UsageError(
-                    f"{str(path)!r} is a cell of other data or options: delete it, or name another folder (--to)"
+                    f"{str(path)!r} is a cell of other data or options: delete it, or give another folder (--to)"
                 )
-            cell = found["cell"]
-            epochs = [Epoch(**epoch) for epoch in cell.pop("epochs")]
-            made = Cell(epochs=epochs, **cell)
-            if (made.learner, made.labels, made.seed) != (learner, labels, seed) or not 0 <= made.accuracy <= 1:
-                raise ValueError("it is another cell")
-            bytes.fromhex(made.correct)
-            return FinishedCell(made, found["measuring"], found["failed"])
+            fields = values["cell"]
+            epochs = [Epoch(**epoch) for epoch in fields.pop("epochs")]
+            cell = Cell(epochs=epochs, **fields)
+            if (cell.learner, cell.labels, cell.seed) != (learner, labels, seed) or not 0 <= cell.accuracy <= 1:
+                raise ValueError("the file holds another cell")
+            bytes.fromhex(cell.correct)
+            return FinishedCell(cell, values["measuring"], values["failed"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"{str(path)!r} is damaged: delete it, and the cell is trained again") from error
+            raise UsageError(f"{str(path)!r} is damaged: delete it to train this cell again") from error
 
-    def write(self, found: FinishedCell) -> None:
-        """Keep a finished cell, and drop its state."""
-        cell = found.cell
+    def write(self, finished: FinishedCell) -> None:
+        """Save a finished cell, and delete its training state."""
+        cell = finished.cell
         state = self.state(cell.learner, cell.labels, cell.seed)
-        _write({"key": self.facts["key"], **asdict(found)}, state.with_suffix(".json"))
+        _write({"key": self.facts["key"], **asdict(finished)}, state.with_suffix(".json"))
         state.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete what is of no use to a finished run."""
+        """Delete files that a finished run does not need."""
         for path in (*self.pixels.iterdir(), *(self.path / CELLS).glob(".*.part")):
             path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {**found}
+        return {**json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError, OSError) as error:
-        raise UsageError(f"{str(path)!r} is damaged: delete it, and what it held is made again") from error
+        raise UsageError(f"{str(path)!r} is damaged: delete it, and its content is made again") from error
 
 
 def _write(values: dict[str, Any], path: Path) -> None:

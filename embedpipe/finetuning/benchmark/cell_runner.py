@@ -1,4 +1,4 @@
-"""Cells of a benchmark: trained where they are missing, read where they are finished."""
+"""The cells of a benchmark: finished ones are read, missing ones are trained, as many as a time budget allows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from functools import cached_property
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError
+from embedpipe.finetuning.benchmark.benchmark_data import Learner
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
-from embedpipe.finetuning.benchmark.label_sampling import draw_labels
+from embedpipe.finetuning.benchmark.label_sampling import draw_labels, label_count_ladders
 from embedpipe.finetuning.benchmark.learners import CellTrainer
-from embedpipe.finetuning.benchmark.result import Learner
-from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupted, decoded
+from embedpipe.finetuning.benchmark.options import BenchmarkOptions
+from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupt_images, decode_images
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.source import load_frozen, open_image_set
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
@@ -22,82 +23,144 @@ from embedpipe.finetuning.training.images import Rows
 from embedpipe.heads.training_data import read_finite
 from embedpipe.store import FeatureStore
 
-#: Pictures whose embedding is timed.
-TIMED = 64
+#: Images whose embedding is timed.
+TIMED_IMAGES = 64
 
 
 @dataclasses.dataclass
 class CellRunner:
-    """Trains cells, or reads those that are finished; a network is loaded if there is one to train."""
+    """Reads finished cells and trains missing ones. The network is loaded only if a cell is missing.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    split : SplitRows
+    pool : int64 array
+        Positions of the training and validation rows.
+    corruptions : list of (str, int)
+        Corruptions and severities.
+    options : FineTuneOptions
+    reload : ReloadOptions
+    device : str, optional
+    folder : RunFolder
+    progress : Progress
+    """
 
     store: FeatureStore
     split: SplitRows
     pool: Rows
-    kinds: list[tuple[str, int]]
+    corruptions: list[tuple[str, int]]
     options: FineTuneOptions
     reload: ReloadOptions
     device: str | None
     folder: RunFolder
     progress: Progress
 
-    def cells(self, budgets: Sequence[int], seeds: Sequence[int], learners: Sequence[Learner]) -> list[FinishedCell]:
-        """Return all cells of these."""
-        grid = [(learner, labels, seed) for seed in seeds for labels in budgets for learner in learners]
-        found = [self.folder.read(*place) for place in grid]
-        missing = [place for place, one in zip(grid, found, strict=True) if one is None]
+    def cells(
+        self, label_counts: Sequence[int], seeds: Sequence[int], learners: Sequence[Learner]
+    ) -> list[FinishedCell]:
+        """Return the cells of all combinations; train those that are missing."""
+        grid = [(learner, labels, seed) for seed in seeds for labels in label_counts for learner in learners]
+        missing = [place for place in grid if self.folder.read(*place) is None]
         if missing or not {"device", "embedding", CLEAN} <= self.folder.facts.keys():
             _ = self.trainer
         with self.progress.step("training", len(missing), "cells") as advance:
             for place in missing:
-                self.train(*place)
+                self._train(*place)
                 advance(1)
-        return [one for place in grid if (one := self.folder.read(*place)) is not None]
+        return [cell for place in grid if (cell := self.folder.read(*place)) is not None]
 
-    def train(self, learner: Learner, labels: int, seed: int) -> None:
-        """Train and measure a cell, and keep it."""
+    def _train(self, learner: Learner, labels: int, seed: int) -> None:
+        """Train and measure a cell, and save it."""
         draw = draw_labels(self.split.y, self.split.splits.groups, self.pool, labels, seed)
-        found = self.trainer.learn(learner, draw)
-        self.folder.write(found)
+        finished = self.trainer.run(learner, draw)
+        self.folder.write(finished)
         self.progress.say(
-            f"{learner}, {labels:,} labels, seed {seed}: {found.cell.accuracy:.2%} of the test rows, "
-            f"{found.cell.seconds:,.1f} s"
+            f"{learner}, {labels:,} labels, seed {seed}: test accuracy {finished.cell.accuracy:.2%}, "
+            f"{finished.cell.seconds:,.1f} s"
         )
 
     @cached_property
     def trainer(self) -> CellTrainer:
-        """The network and the test pictures, made ready once."""
-        begin = time.perf_counter()
+        """The frozen network, its features and all versions of the test images."""
+        start = time.perf_counter()
         split, folder = self.split, self.folder
         layer = network_layer(self.store)
         frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
         images, ids = open_image_set(split, frozen), split.ids.to_pylist()
-        reading = time.perf_counter()
-        views = [decoded(images, split.test, CLEAN, folder.pixels, self.progress)]
-        per_picture = (time.perf_counter() - reading) / max(len(split.test), 1)
+        start_reading = time.perf_counter()
+        views = [decode_images(images, split.test, CLEAN, folder.pixels, self.progress)]
+        image_seconds = (time.perf_counter() - start_reading) / max(len(split.test), 1)
         if len(split.shifted):
-            views.append(decoded(images, split.shifted, SHIFTED, folder.pixels, self.progress))
+            views.append(decode_images(images, split.shifted, SHIFTED, folder.pixels, self.progress))
         for view, rows in zip(views, (split.test, split.shifted), strict=False):
             left_out = {ids[row]: images.failed[row].message for row in rows.tolist() if row in images.failed}
-            self._check_same(view.name, left_out)
-        views += corrupted(views[0], self.kinds, ids, self.progress)
-        part = next(views[0].parts())[:TIMED]
-        frozen.forward(part)  # what is set up once is not counted
-        forward = time.perf_counter()
+            self._check_left_out(view.name, left_out)
+        views += corrupt_images(views[0], self.corruptions, ids, self.progress)
+        part = next(views[0].parts())[:TIMED_IMAGES]
+        frozen.forward(part)  # the first call includes initialisation
+        start_forward = time.perf_counter()
         frozen.forward(part)
-        per_picture += (time.perf_counter() - forward) / len(part)
+        image_seconds += (time.perf_counter() - start_forward) / len(part)
         X = read_finite(self.store, [layer], split.ids)
-        first = {"device": str(frozen.device), "embedding": per_picture, "setup": time.perf_counter() - begin}
-        folder.note(**{**first, **folder.facts})
+        facts = {"device": str(frozen.device), "embedding": image_seconds, "setup": time.perf_counter() - start}
+        folder.note(**{**facts, **folder.facts})
         return CellTrainer(split, X, frozen, self.options, self.reload, views, folder.facts["embedding"], folder)
 
-    def _check_same(self, name: str, left_out: dict[str, str]) -> None:
-        """Keep which pictures were left out; raise UsageError if finished cells were measured on others."""
+    def _check_left_out(self, name: str, left_out: dict[str, str]) -> None:
+        """Note which images were left out; raise UsageError if finished cells were measured on other images."""
         before = self.folder.facts.get(name)
         if before is None:
             self.folder.note(**{name: left_out})
         elif before.keys() != left_out.keys():
             changed = sorted(before.keys() ^ left_out.keys())
             raise UsageError(
-                f"{len(changed)} {name} pictures, such as {changed[0]!r}, can be read now and could not before, or the "
-                f"other way round: restore them, or name another folder (--to)"
+                f"all cells must be measured on the same {name} images, and {len(changed)} of them, such as "
+                f"{changed[0]!r}, became readable or unreadable since the first cell: restore them, or give another "
+                "folder (--to)"
             )
+
+
+def fit_into_time_budget(
+    runner: CellRunner, options: BenchmarkOptions, learners: Sequence[Learner]
+) -> tuple[list[int], list[int], list[str]]:
+    """Return label counts and seeds that fit into the time budget, and a note if some were left out.
+
+    The first cell of a network, at the smallest label count, gives the time for each label; the time of linear probes
+    is neglected. If the smallest label count alone does not fit, seeds are left out, down to one.
+    """
+    ladders = list(label_count_ladders(options.label_counts, runner.split.y, runner.pool))
+    seeds = [runner.options.seed + number for number in range(options.seeds)]
+    networks = [learner for learner in learners if learner != "linear-probe"]
+    budget = options.budget_seconds
+    if budget is None or not networks:
+        return ladders[0], seeds, []
+    smallest, epochs = ladders[0][0], runner.options.epochs
+    (timed,) = runner.cells([smallest], seeds[:1], networks[:1])
+    seconds_per_label = timed.cell.seconds / (smallest * len(timed.cell.epochs)) * (epochs + 1)
+
+    def seed_seconds(counts: Sequence[int]) -> float:
+        return len(networks) * sum(seconds_per_label * count + timed.measuring for count in counts)
+
+    # The linear probe needs one pass over the corrupted images.
+    once = runner.folder.facts["setup"] + ("linear-probe" in learners) * timed.measuring
+    left = budget - once
+    counts = next((ladder for ladder in ladders if len(seeds) * seed_seconds(ladder) <= left), ladders[-1])
+    kept = seeds[: max(1, min(len(seeds), int(left / seed_seconds(counts))))]
+    if counts == ladders[0] and kept == seeds:
+        return counts, kept, []
+    speed = smallest * len(timed.cell.epochs) / timed.cell.seconds
+    full_minutes = (len(seeds) * seed_seconds(ladders[0]) + once) / 60
+    return (
+        counts,
+        kept,
+        [
+            f"label counts reduced to {_listed(counts)} and seeds to {len(kept)}, to fit into {options.time_budget}: "
+            f"{_listed(ladders[0])} with {len(seeds)} seeds would take about {full_minutes:,.1f} minutes, at "
+            f"{speed:,.0f} labels a second in each epoch and {timed.measuring:,.1f} s to measure a network"
+        ],
+    )
+
+
+def _listed(counts: Sequence[int]) -> str:
+    return ", ".join(f"{count:,}" for count in counts)

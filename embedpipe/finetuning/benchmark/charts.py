@@ -1,4 +1,4 @@
-"""The charts of a benchmark of learners: accuracy over labels and time, over epochs, and on corrupted pictures."""
+"""Charts of a benchmark: accuracy over labels and training time, over epochs, and on corrupted images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from embedpipe.errors import UsageError
+from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Cell, Learner
 from embedpipe.finetuning.benchmark.paired_runs import SeedMean
-from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner
 from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.report.drawing import canvas
@@ -41,15 +41,15 @@ from embedpipe.report.drawing.wording import percent
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import wilson
 
-Shares = npt.NDArray[np.float64]
-#: A learner's ink, matplotlib's marker and line, and what it is: never the colour alone.
+Floats = npt.NDArray[np.float64]
+#: Ink, marker and line style of each learner, so that they differ by more than colour, and a description.
 LOOKS: dict[Learner, tuple[str, str, Any, str]] = {
     "linear-probe": ("ink", "s", (0, (5, 2)), "linear head on frozen features"),
-    "lp-ft": ("blue", "o", "-", "fine-tuned, begun as the probe"),
-    "finetune": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned with a random head"),
+    "lp-ft": ("blue", "o", "-", "fine-tuned from the linear probe"),
+    "finetune": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned from a random head"),
     "scratch": ("faint", "X", (0, (1, 1.5)), "trained from random weights"),
 }
-#: Inks of a page, which gives them its colours, and of a picture.
+#: Inks on a page, whose style sheet gives the colours, and in a PNG file.
 ON_PAGE = {"ink": INK, "faint": FAINT, "pale": PALE, "paper": PAPER, "blue": BLUE, "orange": ORANGE}
 IN_PICTURE = {
     "ink": canvas.INK,
@@ -59,15 +59,15 @@ IN_PICTURE = {
     "blue": PALETTE[0],
     "orange": PALETTE[1],
 }
-#: Seconds that an axis of time names.
+#: Ticks of a time axis, in seconds.
 TIMES = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200)
-#: Of a picture, in pixels.
-PICTURE = (1120, 760)
+#: Width and height of the PNG file, in pixels.
+PNG_SIZE = (1120, 760)
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean accuracy of a learner's cells at one label budget; no interval where there are no two seeds."""
+    """Mean accuracy of a learner at one number of labels; ``interval`` is None for one seed."""
 
     labels: int
     cells: list[Cell]
@@ -80,36 +80,38 @@ class Mean:
         return float(np.mean([cell.seconds for cell in self.cells]))
 
 
-def take_means(found: Benchmark, learner: Learner) -> list[Mean]:
-    """Return a learner's mean accuracy at each budget that it has cells of, budgets going up.
+def mean_curve(benchmark: BenchmarkData, learner: Learner) -> list[Mean]:
+    """Return the mean accuracy of a learner at each number of labels, in ascending order.
 
-    Intervals, 95 %, allow for other seeds and other test rows, as those of the verdict do.
+    The 95 % intervals cover other seeds and other test rows, as those of `judge` do.
     """
-    groups = {labels: cells for labels in found.label_counts if (cells := found.cells_of(learner, labels))}
+    groups = {labels: cells for labels in benchmark.label_counts if (cells := benchmark.cells_of(learner, labels))}
     values = {labels: np.array([cell.accuracy for cell in cells]) for labels, cells in groups.items()}
     freedom = sum(len(each) - 1 for each in values.values())
     pooled = sum(float(((each - each.mean()) ** 2).sum()) for each in values.values()) / max(freedom, 1)
     return [
-        Mean(labels, cells, float(values[labels].mean()), _interval(values[labels], pooled, freedom, found.test_rows))
+        Mean(
+            labels, cells, float(values[labels].mean()), _interval(values[labels], pooled, freedom, benchmark.test_rows)
+        )
         for labels, cells in groups.items()
     ]
 
 
-def largest(found: Benchmark, has: Callable[[Cell], object] = bool) -> int | None:
-    """Return the largest budget of the cells that have something; None where no cell has."""
-    return max((cell.labels for cell in found.cells if has(cell)), default=None)
+def largest_label_count(benchmark: BenchmarkData, has: Callable[[Cell], object] = bool) -> int | None:
+    """Return the largest number of labels of the cells for which ``has`` is true; None if there are none."""
+    return max((cell.labels for cell in benchmark.cells if has(cell)), default=None)
 
 
 def kept_epoch(cell: Cell) -> Epoch:
-    """Return the epoch whose weights a trained cell kept."""
+    """Return the epoch whose weights were kept."""
     return next(epoch for epoch in cell.epochs if epoch.number == cell.best_epoch)
 
 
-def draw_accuracy(found: Benchmark, over: Literal["labels", "seconds"]) -> str | None:
-    """Draw accuracy on the test rows over label budgets, or training time; None where too little was timed."""
+def draw_accuracy(benchmark: BenchmarkData, over: Literal["labels", "seconds"]) -> str | None:
+    """Draw accuracy on the test rows over labels or training time, as SVG; None if no time was measured."""
     figure = make_chart(WIDTH, 390)
     panel = add_panel(figure, 48, 34, 14, 46)
-    shown = _plot_curves(panel, found, over, ON_PAGE)
+    shown = _plot_curves(panel, benchmark, over, ON_PAGE)
     if not shown:
         return None
     _write_legend(figure, shown, ON_PAGE)
@@ -122,13 +124,13 @@ def draw_accuracy(found: Benchmark, over: Literal["labels", "seconds"]) -> str |
     return to_svg(figure, f"accuracy-{over}", title)
 
 
-def draw_training(found: Benchmark, labels: int) -> str:
-    """Draw validation accuracy over epochs at one label budget, a thin line a seed, their mean, and the probe's."""
+def draw_training(benchmark: BenchmarkData, labels: int) -> str:
+    """Draw validation accuracy over epochs at one number of labels, as SVG: seeds thin, means thick."""
     figure = make_chart(WIDTH, 330)
     panel = add_panel(figure, 48, 34, 14, 46)
     shown: dict[Learner, str] = {}
-    for learner in found.learners:
-        cells = found.cells_of(learner, labels)
+    for learner in benchmark.learners:
+        cells = benchmark.cells_of(learner, labels)
         ink, marker, line, _ = LOOKS[learner]
         trained = [cell for cell in cells if cell.epochs]
         for cell in trained:
@@ -141,15 +143,16 @@ def draw_training(found: Benchmark, labels: int) -> str:
                 alpha=0.4,
             )
             kept = kept_epoch(cell)
-            style: Any = {"color": ON_PAGE[ink], "markersize": 6.5, "markeredgecolor": PAPER}
-            panel.plot(kept.number, kept.validation_accuracy, marker, **style)
-        if trained:
-            together = min(len(cell.epochs) for cell in trained)
-            means = np.mean(
-                [[epoch.validation_accuracy for epoch in cell.epochs[:together]] for cell in trained], axis=0
+            panel.plot(
+                kept.number, kept.validation_accuracy, marker, color=ON_PAGE[ink], markersize=6.5, markeredgecolor=PAPER
             )
-            panel.plot(range(together), means, color=ON_PAGE[ink], linestyle=line, linewidth=2)
-            shown[learner] = f"{learner} from {percent(means[0])} to {percent(means[-1])} in {together - 1} epochs"
+        if trained:
+            shortest = min(len(cell.epochs) for cell in trained)
+            means = np.mean(
+                [[epoch.validation_accuracy for epoch in cell.epochs[:shortest]] for cell in trained], axis=0
+            )
+            panel.plot(range(shortest), means, color=ON_PAGE[ink], linestyle=line, linewidth=2)
+            shown[learner] = f"{learner} from {percent(means[0])} to {percent(means[-1])} in {shortest - 1} epochs"
         elif cells:
             height = float(np.mean([cell.initial_accuracy for cell in cells]))
             panel.axhline(height, color=ON_PAGE[ink], linestyle=line, linewidth=1.6)
@@ -162,79 +165,60 @@ def draw_training(found: Benchmark, labels: int) -> str:
     return to_svg(figure, "training", f"Validation accuracy over epochs at {labels:,} labels: {_listed(shown)}")
 
 
-def draw_robustness(found: Benchmark, labels: int) -> str:
-    """Draw accuracy over the severity of corruptions at one label budget, means over corruptions; `none` is clean."""
+def draw_robustness(benchmark: BenchmarkData, labels: int) -> str:
+    """Draw mean accuracy over corruptions by severity at one number of labels, as SVG; ``none`` is uncorrupted."""
     figure = make_chart(WIDTH, 330)
     panel = add_panel(figure, 48, 34, 14, 46)
-    severities = np.array([0, *found.severities], float)
+    severities = np.array([0, *benchmark.severities], float)
     shown: dict[Learner, str] = {}
-    measured = {learner: severity_curves(found.cells_of(learner, labels)) for learner in found.learners}
+    measured = {learner: severity_curves(benchmark.cells_of(learner, labels)) for learner in benchmark.learners}
     measured = {learner: curves for learner, curves in measured.items() if len(curves)}
     for i, (learner, curves) in enumerate(measured.items()):
         ink, marker, line, _ = LOOKS[learner]
-        beside, mean = severities + 0.016 * severities[-1] * (i - (len(measured) - 1) / 2), curves.mean(axis=0)
-        panel.plot(beside, mean, color=ON_PAGE[ink], linestyle=line, linewidth=1.8)
-        for x, values, value in zip(beside, curves.T, mean, strict=True):
+        xs, mean = severities + 0.016 * severities[-1] * (i - (len(measured) - 1) / 2), curves.mean(axis=0)
+        panel.plot(xs, mean, color=ON_PAGE[ink], linestyle=line, linewidth=1.8)
+        for x, values, value in zip(xs, curves.T, mean, strict=True):
             _plot_seeds(panel, x, values, ON_PAGE[ink])
             panel.plot(x, value, marker, color=ON_PAGE[ink], markersize=7, markeredgecolor=PAPER)
         shown[learner] = f"{learner} " + ", ".join(percent(value) for value in mean)
-    panel.set_xticks(severities, ["none", *(str(one) for one in found.severities)])
+    panel.set_xticks(severities, ["none", *(str(severity) for severity in benchmark.severities)])
     scale_shares(panel)
     _write_legend(figure, shown, ON_PAGE)
     name_axes(panel, "severity of corruption", "")
     write(panel, 0.99, 0.93, "accuracy on test rows", FAINT, 11, ha="right", transform=panel.transAxes)
-    title = f"Accuracy by severity (none, {', '.join(map(str, found.severities))}) at {labels:,} labels: "
+    title = f"Accuracy by severity (none, {', '.join(map(str, benchmark.severities))}) at {labels:,} labels: "
     return to_svg(figure, "robustness", title + _listed(shown))
 
 
-def severity_curves(cells: Iterable[Cell]) -> Shares:
-    """Return of each cell with corruptions its test accuracy and, mean over them, that of each severity."""
+def severity_curves(cells: Iterable[Cell]) -> Floats:
+    """Return for each cell with corruptions its test accuracy and its mean accuracy at each severity."""
     curves = []
     for cell in cells:
-        if corrupted := [each for name, each in cell.shifted.items() if name != SHIFTED]:
+        if corrupted := [accuracies for name, accuracies in cell.shifted.items() if name != SHIFTED]:
             curves.append([cell.accuracy, *np.mean(corrupted, axis=0)])
     return np.array(curves, float)
 
 
-def draw_curves(found: Benchmark, to: str | Path) -> Path:
-    """Draw the learning curves as a PNG file 1,120 pixels wide.
-
-    A line a learner over the label budgets, with its mean and 95 % interval; a small mark a seed.
-
-    Parameters
-    ----------
-    found : Benchmark
-    to : str or path-like
-        The PNG file to write, atomically.
-
-    Returns
-    -------
-    pathlib.Path
-        ``to``.
-
-    Raises
-    ------
-    UsageError
-        If ``to`` is no PNG file, or there is no cell to draw.
-    """
-    to = canvas.check_png(to, "a picture of learning curves")
-    if not found.cells:
-        raise UsageError("the benchmark has no cells: there is nothing to draw")
-    figure = canvas.make_figure(*PICTURE)
+def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Path:
+    """Draw the learning curves as a PNG file; see `Benchmark.plot`."""
+    path = canvas.check_png(path, "a picture of learning curves")
+    if not benchmark.cells:
+        raise UsageError("a picture needs at least one cell, and this benchmark has none")
+    figure = canvas.make_figure(*PNG_SIZE)
     wide, high = (72 * float(size) for size in figure.get_size_inches())
     panel = add_panel(figure, 70, 142, 36, 76)
     panel.grid(color=IN_PICTURE["pale"])
     panel.tick_params(labelcolor=IN_PICTURE["faint"])
-    shown = _plot_curves(panel, found, "labels", IN_PICTURE)
+    shown = _plot_curves(panel, benchmark, "labels", IN_PICTURE)
     _write_legend(figure, shown, IN_PICTURE, below=96, described=True)
     panel.set_xlabel("labels (log scale)", color=IN_PICTURE["faint"], fontsize=12, labelpad=10)
     seeds, legend = "1 seed", "Accuracy on test rows. One seed: no intervals."
-    if len(found.seeds) > 1:
-        seeds = f"{len(found.seeds)} seeds"
+    if len(benchmark.seeds) > 1:
+        seeds = f"{len(benchmark.seeds)} seeds"
         legend = "Accuracy on test rows. Marks: means over the seeds, with 95 % intervals. Dashes: seeds."
-    facts = (found.backbone, found.device, seeds, f"{found.test_rows:,} test rows")
+    facts = (benchmark.backbone, benchmark.device, seeds, f"{benchmark.test_rows:,} test rows")
     for y, text, size, ink in (
-        (34, f"Accuracy over labels: {Path(found.data).name or found.data}", 16, "ink"),
+        (34, f"Accuracy over labels: {Path(benchmark.data).name or benchmark.data}", 16, "ink"),
         (60, "  ·  ".join(facts), 10.5, "faint"),
         (high - 15, legend, 9, "faint"),
     ):
@@ -242,10 +226,10 @@ def draw_curves(found: Benchmark, to: str | Path) -> Path:
         text = canvas.fit_text(text, (wide - 60) * canvas.DPI / 72, size, weight)
         figure.text(30 / wide, 1 - y / high, text, fontsize=size, color=IN_PICTURE[ink], weight=weight,
                     family=canvas.font_families(), parse_math=False, va="center_baseline")  # fmt: skip
-    return canvas.save_figure(figure, to)
+    return canvas.save_figure(figure, path)
 
 
-def _interval(values: Shares, pooled: float, freedom: int, rows: int) -> Estimate | None:
+def _interval(values: Floats, pooled: float, freedom: int, rows: int) -> Estimate | None:
     if len(values) < 2:
         return None
     share, low, high = wilson(min(rows, round(float(values.mean()) * rows)), rows)
@@ -255,22 +239,22 @@ def _interval(values: Shares, pooled: float, freedom: int, rows: int) -> Estimat
 
 
 def _plot_curves(
-    panel: Axes, found: Benchmark, over: Literal["labels", "seconds"], inks: Mapping[str, str]
+    panel: Axes, benchmark: BenchmarkData, over: Literal["labels", "seconds"], inks: Mapping[str, str]
 ) -> dict[Learner, list[Mean]]:
-    """Draw each learner's means, intervals and seeds; return what was drawn."""
-    shown = {learner: take_means(found, learner) for learner in found.learners}
-    if over == "seconds":  # a logarithm needs some time
+    """Draw each learner's means, intervals and seeds; return the means that were drawn."""
+    shown = {learner: mean_curve(benchmark, learner) for learner in benchmark.learners}
+    if over == "seconds":  # the axis is logarithmic
         shown = {learner: [mean for mean in means if mean.seconds > 0] for learner, means in shown.items()}
     shown = {learner: means for learner, means in shown.items() if means}
     places = [float(getattr(mean, over)) for means in shown.values() for mean in means]
     if not places:
         return {}
-    apart = math.log(max(places) / min(places)) or 1.0
+    span = math.log(max(places) / min(places)) or 1.0
     for i, (learner, means) in enumerate(shown.items()):
         ink, marker, line, _ = LOOKS[learner]
-        # side by side, so that intervals at one budget do not hide each other
-        beside = math.exp(0.018 * apart * (i - (len(shown) - 1) / 2)) if over == "labels" else 1.0
-        xs = [beside * getattr(mean, over) for mean in means]
+        # side by side, so that intervals do not overlap
+        offset = math.exp(0.018 * span * (i - (len(shown) - 1) / 2)) if over == "labels" else 1.0
+        xs = [offset * getattr(mean, over) for mean in means]
         panel.plot(xs, [mean.value for mean in means], color=inks[ink], linestyle=line, linewidth=1.8)
         for x, mean in zip(xs, means, strict=True):
             if mean.interval:
@@ -280,23 +264,23 @@ def _plot_curves(
             panel.plot(x, mean.value, marker, color=inks[ink], markersize=7, markeredgecolor=inks["paper"])
     panel.set_xscale("log")
     panel.minorticks_off()
-    room = math.exp(0.06 * apart)
+    room = math.exp(0.06 * span)
     panel.set_xlim(min(places) / room, max(places) * room)
-    named = sorted(set(places)) if over == "labels" else [t for t in TIMES if min(places) <= t <= max(places)]
-    ticks = _apart(named or [min(places), max(places)], apart)
+    ticks = sorted(set(places)) if over == "labels" else [t for t in TIMES if min(places) <= t <= max(places)]
+    ticks = _thin_out(ticks or [min(places), max(places)], span)
     panel.set_xticks(ticks, [f"{tick:,.0f}" if over == "labels" else _time(tick) for tick in ticks])
     scale_shares(panel)
     return shown
 
 
 def _plot_seeds(panel: Axes, x: float, values: Iterable[float], ink: str) -> None:
-    """Draw a dash for each seed's value, longer than the mark of their mean, which it could else hide behind."""
+    """Draw a dash for each seed, longer than the mark of the mean, so that the mark does not hide it."""
     for value in values:
         panel.plot(x, value, "_", color=ink, markersize=12, markeredgewidth=1, alpha=0.7)
 
 
-def _apart(ticks: Sequence[float], wide: float) -> list[float]:
-    """Return ticks, the largest among them, that leave each other room on a logarithmic axis."""
+def _thin_out(ticks: Sequence[float], wide: float) -> list[float]:
+    """Return the largest tick, and smaller ones with enough room between them on a logarithmic axis."""
     kept: list[float] = []
     for tick in reversed(ticks):
         if not kept or math.log(kept[-1] / tick) >= 0.12 * wide:
@@ -314,18 +298,18 @@ def _time(seconds: float) -> str:
 def _write_legend(
     figure: Figure, learners: Iterable[Learner], inks: Mapping[str, str], *, below: float = 14, described: bool = False
 ) -> None:
-    """Write the learners in a line so many points below the figure's top, each with its marker and line."""
+    """Write the learners in a row ``below`` points under the top, each with its marker and line."""
     strip = add_strip(figure)
     wide = float(strip.get_xlim()[1])
     left, slot = (30.0, (wide - 40) / len(LOOKS)) if described else (12.0, (wide - 16) / len(LOOKS))
     for i, learner in enumerate(learners):
-        ink, marker, line, what = LOOKS[learner]
+        ink, marker, line, description = LOOKS[learner]
         x = left + i * slot
         strip.plot([x, x + 30], [below, below], color=inks[ink], linestyle=line, linewidth=1.8)
         strip.plot(x + 15, below, marker, color=inks[ink], markersize=7, markeredgecolor=inks["paper"])
         write(strip, x + 36, below, learner, inks["ink"], 12, va="center_baseline")
         if described:
-            write(strip, x, below + 18, what, inks["faint"], 9.5, va="center_baseline")
+            write(strip, x, below + 18, description, inks["faint"], 9.5, va="center_baseline")
 
 
 def _listed(shown: Mapping[Learner, str]) -> str:

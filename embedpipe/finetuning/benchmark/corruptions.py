@@ -1,14 +1,15 @@
-"""Common corruptions of photographs at five severities, to measure what a shift of the test data costs.
+"""Common corruptions of photographs at five severities, to measure robustness to shifted test data.
 
-Kinds and constants are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions
-and Perturbations", ICLR 2019: eleven of the fifteen of ImageNet-C, and ``saturate`` of its four held-out ones, as their
-code has them (hendrycks/robustness, ``ImageNet-C/create_c/make_imagenet_c.py``), without OpenCV and ImageMagick.
+Corruptions and constants are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations", ICLR 2019: eleven of the fifteen of ImageNet-C, and ``saturate`` of its four held-out
+ones. They follow the published code (hendrycks/robustness, ``ImageNet-C/create_c/make_imagenet_c.py``) without OpenCV
+and ImageMagick.
 
-The reference takes square images of 224 pixels. The kernels of ``defocus_blur`` and ``motion_blur`` are lengths of that
-scale: they are resampled by ``min(h, w) / 224``, so that a large and a small copy of a photograph come out alike.
-``zoom_blur``, ``fog`` and ``pixelate`` follow the image's size by themselves. Noise and JPEG's blocks are matters of
-single pixels, and so weaker where a large image is reduced later: corrupt what the network sees. ImageNet-C's files
-were saved as JPEG of quality 85 afterwards; here nothing follows.
+The reference takes square images of 224 pixels. The kernels of ``defocus_blur`` and ``motion_blur`` are lengths at that
+scale: they are resampled by ``min(h, w) / 224``, so that a large and a small copy of a photograph look alike.
+``zoom_blur``, ``fog`` and ``pixelate`` scale with the image. Noise and JPEG blocks have the scale of single pixels, and
+become weaker if a large image is reduced later: corrupt images at the input size of the network. ImageNet-C saves its
+images as JPEG of quality 85 afterwards; this module does not.
 """
 
 from __future__ import annotations
@@ -28,50 +29,59 @@ from embedpipe.errors import UsageError, nearest
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-#: From pixels (h, w, 3) and a severity to levels, which need not be whole nor within 0 to 255.
+#: From pixels (h, w, 3) and a severity to levels, which may be fractional and outside 0 to 255.
 Corruption = Callable[[Pixels, int, np.random.Generator], npt.NDArray[np.float64 | np.uint8]]
 
-#: The shorter side, in pixels, of the images that the published constants are for.
+#: Shorter side, in pixels, of the images for which the constants were published.
 REFERENCE_SIDE = 224
 
 
 def corrupt(pixels: Pixels, name: str, severity: int, seed: int) -> Pixels:
-    """Return a corrupted copy of an image, the same whenever the four arguments are.
+    """Return a corrupted copy of an image. The same four arguments always give the same result.
 
     Parameters
     ----------
     pixels : uint8 array (h, w, 3)
-        RGB. Not changed.
+        RGB; is not modified.
     name : str
         One of `CORRUPTIONS`.
     severity : int
-        1 (slight) to 5 (heavy), as published. For ``saturate``, 1 and 2 take colour away and 3 to 5 add it; ``fog`` is
-        ordered on average, as its clouds are drawn.
+        1 (slight) to 5 (heavy), as published. For ``saturate``, 1 and 2 reduce saturation and 3 to 5 increase it. The
+        severities of ``fog`` are ordered on average only, because its clouds are random.
     seed : int
-        Of all that is drawn, at least 0. Give each image its own, or all get the same noise. Several severities of one
-        seed share their draws.
+        Seed of the random numbers, >= 0. Give each image its own seed, or all get the same noise. The severities of one
+        seed share their random numbers.
 
     Returns
     -------
     uint8 array (h, w, 3)
-        Fractions of a level are cut off, as in the published data; ``motion_blur`` rounds, as ImageMagick does there.
+        Fractions of a level are truncated, as in the published data; ``motion_blur`` rounds, as ImageMagick does there.
 
     Raises
     ------
     UsageError
-        If there is no such corruption, the severity is not 1 to 5, the seed is negative, or the pixels are not uint8
-        (h, w, 3) or none.
+        If the corruption is unknown, the severity is not 1 to 5, the seed is negative, or the pixels are not a
+        non-empty uint8 array (h, w, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grey = np.full((32, 32, 3), 128, np.uint8)
+    >>> corrupt(grey, "brightness", severity=1, seed=0)[0, 0].tolist()
+    [153, 153, 153]
     """
     if name not in CORRUPTIONS:
-        raise UsageError(f"no corruption {name!r}{nearest(name, CORRUPTIONS)}: there are {', '.join(CORRUPTIONS)}")
+        raise UsageError(
+            f"unknown corruption {name!r}{nearest(name, CORRUPTIONS)}. Available: {', '.join(CORRUPTIONS)}"
+        )
     if not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
-        raise UsageError(f"severity={severity!r} is not a whole number from 1 to 5")
+        raise UsageError(f"severity must be an integer from 1 to 5, got {severity!r}")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UsageError(f"seed={seed!r} is not a whole number of at least 0")
+        raise UsageError(f"seed must be an integer >= 0, got {seed!r}")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise UsageError(f"pixels are {pixels.dtype} of shape {pixels.shape}: give uint8 of shape (h, w, 3), RGB")
+        raise UsageError(f"pixels must be a uint8 RGB array (h, w, 3), got {pixels.dtype} of shape {pixels.shape}")
     levels = CORRUPTIONS[name](pixels, int(severity), np.random.default_rng(int(seed)))
-    # A whole level stays one, whichever way the last bits went.
+    # Add a little, so that rounding errors do not truncate an integer level to the one below.
     corrupted: Pixels = np.clip(levels + 1e-6, 0, 255).astype(np.uint8, order="C")
     return corrupted
 
@@ -82,15 +92,15 @@ def _gaussian_noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> 
 
 
 def _shot_noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> Floats:
-    photons = (60, 25, 12, 5, 3)[severity - 1]  # of a white pixel
+    photons = (60, 25, 12, 5, 3)[severity - 1]  # photons of a white pixel
     return rng.poisson(pixels * (photons / 255)) * np.float64(255 / photons)
 
 
 def _impulse_noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]  # of the values, half of them to black, half to white
-    drawn = rng.random(pixels.shape)
-    noisy = np.where(drawn < share, np.uint8(255), pixels)
-    noisy[drawn < share / 2] = 0
+    share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]  # of the values; half of them become black, half white
+    uniform = rng.random(pixels.shape)
+    noisy = np.where(uniform < share, np.uint8(255), pixels)
+    noisy[uniform < share / 2] = 0
     return noisy
 
 
@@ -99,7 +109,7 @@ def _defocus_blur(pixels: Pixels, severity: int, rng: np.random.Generator) -> Fl
     reach, taps_reach = (8, 1) if radius <= 8 else (radius, 2)
     along = np.arange(-reach, reach + 1)
     disk = (along[:, None] ** 2 + along**2 <= radius**2).astype(np.float64)
-    disk /= disk.sum()  # before its rim is softened, as published: that adds 1 % of light at severities 4 and 5
+    disk /= disk.sum()  # before the rim is softened, as published, which adds 1 % of light at severities 4 and 5
     taps = np.exp(-(np.arange(-taps_reach, taps_reach + 1) ** 2) / (2 * softness**2))
     for axis in (0, 1):
         disk = ndimage.correlate1d(disk, taps / taps.sum(), axis, mode="mirror")
@@ -107,7 +117,7 @@ def _defocus_blur(pixels: Pixels, severity: int, rng: np.random.Generator) -> Fl
 
 
 def _motion_blur(pixels: Pixels, severity: int, rng: np.random.Generator) -> Floats:
-    """ImageMagick's: half a bell, from each pixel on along a line whose angle is drawn from -45 to 45 degrees."""
+    """Blur as ImageMagick: half a Gaussian along a line from each pixel, at a random angle from -45 to 45 degrees."""
     radius, deviation = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
     angle = math.radians(rng.uniform(-45, 45))
     steps = np.arange(2 * radius + 1)
@@ -119,8 +129,8 @@ def _motion_blur(pixels: Pixels, severity: int, rng: np.random.Generator) -> Flo
 
 
 def _zoom_blur(pixels: Pixels, severity: int, rng: np.random.Generator) -> Floats:
-    """Return the mean of the image and of its middle enlarged to its size, by several factors."""
-    # As the reference writes them: rounding lets some of these ranges include their ends.
+    """Return the mean of the image and of its centre, enlarged by several factors to its size."""
+    # As in the reference: rounding errors make some of these ranges include their end.
     stop, step = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))[severity - 1]
     factors = np.arange(1, stop, step)
     height, width, _ = pixels.shape
@@ -171,7 +181,7 @@ def _saturate(pixels: Pixels, severity: int, rng: np.random.Generator) -> Floats
     return _in_hsv(pixels, factor=factor, added=added)
 
 
-#: By name, in the order of the paper (noise, blur, weather, digital), then the held-out one.
+#: Corruptions by name, in the order of the paper (noise, blur, weather, digital), then the held-out one.
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {
         "gaussian_noise": _gaussian_noise,
@@ -191,7 +201,7 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
 
 
 def _filtered(pixels: Pixels, kernel: Floats, border: Literal["edge", "reflect"]) -> Floats:
-    """Correlate with a square kernel made for the reference's size; `border` is a mode of ``numpy.pad``."""
+    """Correlate with a square kernel of the reference size; ``border`` is a mode of ``numpy.pad``."""
     kernel = _resampled(kernel, min(pixels.shape[:2]) / REFERENCE_SIDE)
     reach = len(kernel) // 2
     (top, bottom), (left, right) = (np.flatnonzero(kernel.any(axis=axis))[[0, -1]] - reach for axis in (1, 0))
@@ -204,7 +214,7 @@ def _filtered(pixels: Pixels, kernel: Floats, border: Literal["edge", "reflect"]
 
 
 def _resampled(kernel: Floats, scale: float) -> Floats:
-    """Return a kernel of another scale: each cell's weight is spread over the area that it then covers."""
+    """Return a kernel at another scale: the weight of each cell is spread over the area that it covers then."""
     reach = len(kernel) // 2
     edges = scale * (np.arange(-reach, reach + 2) - 0.5)
     new_reach = math.ceil(edges[-1] - 0.5)
@@ -216,9 +226,9 @@ def _resampled(kernel: Floats, scale: float) -> Floats:
 
 
 def _enlarging(size: int, factor: float) -> sparse.csr_array:
-    """Return what takes a column of pixels to its middle, enlarged linearly to the same size: (size, size)."""
+    """Return the matrix, (size, size), that enlarges the centre of a column of pixels linearly to the same size."""
     kept = math.ceil(size / factor)
-    enlarged = round(kept * factor)  # the size, or one more, which is cut off at the end
+    enlarged = round(kept * factor)  # size or size + 1; the last one is cut off
     positions = np.arange(size) * ((kept - 1) / max(1, enlarged - 1))
     lower = np.minimum(positions.astype(int), max(0, kept - 2))
     upper = np.minimum(lower + 1, kept - 1)
@@ -229,21 +239,21 @@ def _enlarging(size: int, factor: float) -> sparse.csr_array:
 
 
 def _plasma(side: int, decay: float, rng: np.random.Generator) -> Floats:
-    """Return clouds by diamonds and squares, 0 to 1 and periodic: (side, side), `side` a power of two."""
+    """Return periodic clouds in [0, 1] by the diamond-square algorithm: (side, side), ``side`` a power of two."""
     heights = np.zeros((side, side))
     step, roughness = side, 100.0
 
-    def around(total: Floats) -> Floats:
+    def displaced(total: Floats) -> Floats:
         return total / 4 + roughness * rng.uniform(-roughness, roughness, total.shape)
 
     while step >= 2:
         half = step // 2
         corners = heights[::step, ::step]
         pairs = corners + np.roll(corners, -1, 0)
-        heights[half::step, half::step] = around(pairs + np.roll(pairs, -1, 1))
+        heights[half::step, half::step] = displaced(pairs + np.roll(pairs, -1, 1))
         centres = heights[half::step, half::step]
-        heights[::step, half::step] = around(centres + np.roll(centres, 1, 0) + corners + np.roll(corners, -1, 1))
-        heights[half::step, ::step] = around(centres + np.roll(centres, 1, 1) + corners + np.roll(corners, -1, 0))
+        heights[::step, half::step] = displaced(centres + np.roll(centres, 1, 0) + corners + np.roll(corners, -1, 1))
+        heights[half::step, ::step] = displaced(centres + np.roll(centres, 1, 1) + corners + np.roll(corners, -1, 0))
         step, roughness = half, roughness / decay
     heights -= heights.min()
     heights /= heights.max()
@@ -251,12 +261,12 @@ def _plasma(side: int, decay: float, rng: np.random.Generator) -> Floats:
 
 
 def _in_hsv(pixels: Pixels, *, factor: float = 1, added: float = 0, value: float = 0) -> Floats:
-    """Change saturation to ``factor * saturation + added`` and brightness by `value`, hues as they are."""
+    """Change saturation to ``factor * saturation + added`` and brightness by ``value``; keep the hue."""
     planes = pixels.transpose(2, 0, 1)
     highest = planes.max(axis=0).astype(np.float64)
     spread = highest - planes.min(axis=0)
     saturation = np.clip(spread / np.maximum(highest, 1) * factor + added, 0, 1)
-    # A hue is how far each channel lies below the highest, in spreads. Greys have none: the convention is red.
+    # The hue is the distance of each channel below the highest, in units of the spread. Grey counts as red.
     below = np.where(spread > 0, (highest - planes) / np.maximum(spread, 1), np.array([0, 1, 1])[:, None, None])
     changed: Floats = np.minimum(highest + 255 * value, 255) * (1 - saturation * below)
     return changed.transpose(1, 2, 0)

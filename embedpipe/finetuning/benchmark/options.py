@@ -1,4 +1,4 @@
-"""Options of `embedpipe.benchmark`."""
+"""Options of `embedpipe.benchmark`, and time budgets."""
 
 from __future__ import annotations
 
@@ -9,63 +9,68 @@ from typing import Any
 
 from embedpipe.errors import UsageError
 
-#: Seconds of the units that a time budget may be given in.
+#: Seconds of each unit of a time budget.
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """What is trained, how often, and what it is measured on.
+    """Label counts, seeds and corruptions of a benchmark.
 
     Raises
     ------
     UsageError
-        If a value is not one that there is.
+        If a value is out of range.
     """
 
     label_counts: tuple[int, ...] = field(
-        default=(), metadata={"help": "Numbers of labels to learn from; by default about four, the largest being all."}
+        default=(), metadata={"help": "Numbers of labels to learn from; by default about four, up to all labels."}
     )
-    seeds: int = field(default=5, metadata={"help": "Draws of labels at each budget, counted up from --seed."})
+    seeds: int = field(default=5, metadata={"help": "Draws of labels at each label count, counted up from --seed."})
     corruptions: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "What is done to the test images to shift them: by default eleven kinds, or none."},
+        metadata={
+            "help": "Corruptions of the test images, such as fog; by default eleven kinds. none for no corruption."
+        },
     )
     severities: tuple[int, ...] = field(
-        default=(1, 3, 5), metadata={"help": "How strongly images are corrupted, 1 (slightly) to 5 (heavily)."}
+        default=(1, 3, 5), metadata={"help": "Severities of the corruptions, from 1 (slight) to 5 (heavy)."}
     )
     time_budget: str | None = field(
-        default=None, metadata={"help": "10min, 2h: leave out the largest sizes, so that the rest fits."}
+        default=None, metadata={"help": "Such as 10min or 2h: drop the largest label counts until the rest fits."}
     )
 
     def __post_init__(self) -> None:
         for name in ("label_counts", "severities"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        given = (self.corruptions,) if isinstance(self.corruptions, str) else self.corruptions
-        object.__setattr__(self, "corruptions", tuple(dict.fromkeys(given)))
+            object.__setattr__(self, name, _sorted_ints(name, getattr(self, name)))
+        names = (self.corruptions,) if isinstance(self.corruptions, str) else self.corruptions
+        object.__setattr__(self, "corruptions", tuple(dict.fromkeys(names)))
         if self.label_counts and self.label_counts[0] < 1:
-            raise UsageError(f"label_counts={list(self.label_counts)} are numbers of labels: give 1 and more")
+            raise UsageError(f"label_counts must be >= 1, got {list(self.label_counts)}")
         if not self.severities or self.severities[0] < 1 or self.severities[-1] > 5:
-            raise UsageError(f"severities={list(self.severities)} are not from 1 to 5, one at least")
+            raise UsageError(f"severities must be at least one of 1 to 5, got {list(self.severities)}")
         if self.seeds < 1:
-            raise UsageError(f"seeds={self.seeds} is too small: 1 at least, and 5 for intervals that say something")
-        _ = self.seconds_allowed
+            raise UsageError(f"seeds must be >= 1, got {self.seeds}: 5 give useful intervals")
+        _ = self.budget_seconds
 
     @property
-    def seconds_allowed(self) -> float | None:
-        """The time budget in seconds; None where there is none."""
-        if self.time_budget is None:
-            return None
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(self.time_budget))
-        if found is None or not float(found[1]):
-            raise UsageError(f"time_budget={self.time_budget!r} is no time: write 90s, 10min or 2h")
-        return float(found[1]) * UNITS[found[2]]
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds; None without one."""
+        return None if self.time_budget is None else parse_time_budget(self.time_budget)
 
 
-def _numbers(name: str, given: Any) -> tuple[int, ...]:
-    """Return numbers going up, each once; a command line gives them as text."""
+def parse_time_budget(text: str) -> float:
+    """Return the seconds of a time budget such as ``90s``, ``10min`` or ``2h``. Raises UsageError for other texts."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(text))
+    if match is None or not float(match[1]):
+        raise UsageError(f"time_budget must be a time such as 90s, 10min or 2h, got {text!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _sorted_ints(name: str, given: Any) -> tuple[int, ...]:
+    """Return unique integers in ascending order; the command line gives them as text."""
     values = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     try:
         return tuple(sorted({int(str(value)) for value in values}))
     except ValueError as error:
-        raise UsageError(f"{name}={given!r} are not whole numbers") from error
+        raise UsageError(f"{name} must be integers, got {given!r}") from error

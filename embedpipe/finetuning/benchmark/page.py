@@ -1,4 +1,4 @@
-"""A benchmark of learners as one HTML page that holds all it shows: it loads nothing and runs nothing."""
+"""The HTML page of a benchmark. It contains everything that it shows: no script, no network."""
 
 from __future__ import annotations
 
@@ -12,229 +12,234 @@ import numpy as np
 
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark import charts as learning_charts
-from embedpipe.finetuning.benchmark.charts import LOOKS, Mean, kept_epoch, largest, take_means
-from embedpipe.finetuning.benchmark.result import Benchmark, Cell, Learner, Savings
+from embedpipe.finetuning.benchmark import charts
+from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Cell, Learner, Savings
+from embedpipe.finetuning.benchmark.charts import LOOKS, Mean, kept_epoch, largest_label_count, mean_curve
 from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.report.drawing.wording import duration, percent, points
 from embedpipe.report.page import check_page, write_page
 from embedpipe.statistics import Estimate
 
-#: A gain below it matters to few: the verdict's own default.
+#: A gain below one point is called negligible: the default of `advise`.
 POINT = 0.01
-#: Of labels or time, above which no figure is written.
-MAX_SHARE = 10.0
+#: Largest fraction of labels or time that is written as a number.
+MAX_FRACTION = 10.0
 #: More rows of cells than this are folded away.
 MAX_CELLS = 16
 
 
-def write_benchmark(found: Benchmark, to: str | Path) -> Path:
-    """Write a benchmark of learners as one HTML page, readable without a network and below 3 MB.
-
-    Parameters
-    ----------
-    found : Benchmark
-    to : str or path-like
-        The page to write, atomically; its name ends in .html. Folders on the way are made.
-
-    Returns
-    -------
-    pathlib.Path
-        ``to``.
-
-    Raises
-    ------
-    UsageError
-        If the name of the page is of another kind, or there is no cell to report.
-    """
-    to = check_page(to)
-    if not found.cells:
-        raise UsageError("the benchmark has no cells: there is nothing to report")
-    return write_page("learning.html", _facts(found), to)
+def write_benchmark_page(benchmark: BenchmarkData, path: str | Path) -> Path:
+    """Write a benchmark as one HTML page; see `Benchmark.to_html`."""
+    path = check_page(path)
+    if not benchmark.cells:
+        raise UsageError("a page needs at least one cell, and this benchmark has none")
+    return write_page("benchmark.html", _context(benchmark), path)
 
 
-def bounded(at: Estimate | None) -> bool:
-    """Return whether an estimate's interval says anything: of a difference, one from -1 to 1 does not."""
-    return at is not None and math.isfinite(at.low + at.high) and not (at.low <= -1 and at.high >= 1)
+def has_interval(estimate: Estimate | None) -> bool:
+    """Return whether an estimate has an informative interval; that of a difference from -1 to 1 is not."""
+    if estimate is None or not math.isfinite(estimate.low + estimate.high):
+        return False
+    return not (estimate.low <= -1 and estimate.high >= 1)
 
 
-def side(at: Estimate) -> str:
+def verdict_of(difference: Estimate) -> str:
     """Return whether a difference is ``better`` or ``worse`` beyond chance, or ``undecided``."""
-    return "undecided" if not bounded(at) else "better" if at.low > 0 else "worse" if at.high < 0 else "undecided"
+    if not has_interval(difference):
+        return "undecided"
+    return "better" if difference.low > 0 else "worse" if difference.high < 0 else "undecided"
 
 
-def _facts(found: Benchmark) -> dict[str, Any]:
-    """Return what the templates show."""
-    means = {learner: each for learner in found.learners if (each := take_means(found, learner))}
-    trained = largest(found, lambda cell: cell.epochs)
-    corrupted = largest(found, lambda cell: set(cell.shifted) - {SHIFTED})
-    shifted = corrupted or largest(found, lambda cell: cell.shifted)
-    several = len({cell.labels for cell in found.cells}) > 1
-    at = largest(found)
-    top = {learner: mean for learner, each in means.items() for mean in each if mean.labels == at}
-    winner = max(top, key=lambda learner: top[learner].value)
-    compared = sorted({one.labels for one in found.differences}, reverse=True)
-    cells = sorted(found.cells, key=lambda cell: (found.learners.index(cell.learner), cell.labels, cell.seed))
+def _context(benchmark: BenchmarkData) -> dict[str, Any]:
+    """Return the variables of the templates."""
+    curves = {learner: curve for learner in benchmark.learners if (curve := mean_curve(benchmark, learner))}
+    trained = largest_label_count(benchmark, lambda cell: cell.epochs)
+    corrupted = largest_label_count(benchmark, lambda cell: set(cell.shifted) - {SHIFTED})
+    shifted = corrupted or largest_label_count(benchmark, lambda cell: cell.shifted)
+    several = len({cell.labels for cell in benchmark.cells}) > 1
+    most_labels = largest_label_count(benchmark)
+    last = {learner: mean for learner, curve in curves.items() for mean in curve if mean.labels == most_labels}
+    winner = max(last, key=lambda learner: last[learner].value)
+    counts = sorted({difference.labels for difference in benchmark.differences}, reverse=True)
+    learners = benchmark.learners
     return {
-        "found": found,
-        "data": Path(found.data).name or found.data,
+        "benchmark": benchmark,
+        "data": Path(benchmark.data).name or benchmark.data,
         "looks": LOOKS,
-        "at": at,
+        "most_labels": most_labels,
         "winner": winner,
-        "best": top[winner],
-        "rivals": [_against(found, winner, one, top) for one in top if one != winner],
-        "probe": _probe(found, top),
-        "savings": [_saving(found, one) for one in found.savings if one.learner == winner and one.known],
-        "means": means,
-        "curves": learning_charts.draw_accuracy(found, "labels") if several else None,
-        "costs": learning_charts.draw_accuracy(found, "seconds") if several else None,
+        "best": last[winner],
+        "rivals": [_compare(benchmark, winner, learner, last) for learner in last if learner != winner],
+        "probe": _probe_sentence(benchmark, last),
+        "winner_savings": [
+            _savings_sentence(benchmark, savings)
+            for savings in benchmark.savings
+            if savings.learner == winner and savings.is_informative
+        ],
+        "means": curves,
+        "curves": charts.draw_accuracy(benchmark, "labels") if several else None,
+        "time_curves": charts.draw_accuracy(benchmark, "seconds") if several else None,
         "trained": trained,
-        "training": learning_charts.draw_training(found, trained) if trained else None,
-        "runs": [(one, _run(found.cells_of(one, trained))) for one in means if found.cells_of(one, trained)]
-        if trained
-        else [],
+        "training": charts.draw_training(benchmark, trained) if trained else None,
+        "runs": [
+            (learner, _training_summary(cells))
+            for learner in curves
+            if trained and (cells := benchmark.cells_of(learner, trained))
+        ],
         "shifted": shifted,
-        "robustness": learning_charts.draw_robustness(found, corrupted) if corrupted else None,
-        "own_shift": any(SHIFTED in cell.shifted for cell in found.cells if cell.labels == shifted),
-        "robust": list(_robust(found, shifted)) if shifted else [],
-        "groups": [(labels, [one for one in found.differences if one.labels == labels]) for labels in compared],
-        "saved": [(one, _full(found, one.reference)) for one in found.savings],
-        "cells": cells,
+        "robustness": charts.draw_robustness(benchmark, corrupted) if corrupted else None,
+        "own_shift": any(SHIFTED in cell.shifted for cell in benchmark.cells if cell.labels == shifted),
+        "robust": list(_robustness_rows(benchmark, shifted)) if shifted else [],
+        "groups": [(labels, [each for each in benchmark.differences if each.labels == labels]) for labels in counts],
+        "savings": [(savings, _last_mean(benchmark, savings.reference)) for savings in benchmark.savings],
+        "cells": sorted(benchmark.cells, key=lambda cell: (learners.index(cell.learner), cell.labels, cell.seed)),
         "max_cells": MAX_CELLS,
         "points": points,
-        "bounded": bounded,
-        "side": side,
-        "share": _share,
-        "shares": _shares,
-        "rounded": _rounded,
-        "bare": _bare,
+        "has_interval": has_interval,
+        "verdict_of": verdict_of,
+        "fraction": _fraction,
+        "fraction_interval": _fraction_interval,
+        "two_digits": _two_digits,
+        "without_sign": _without_sign,
         "version": __version__,
         "now": datetime.now().astimezone(),
     }
 
 
-def _difference(found: Benchmark, learner: Learner, reference: Learner, labels: int) -> Estimate | None:
-    """Return by how much one learner is above another, with an interval; None where no interval is known."""
-    for one in found.differences:
-        if (one.learner, one.reference, one.labels) == (learner, reference, labels):
-            return one.accuracy if bounded(one.accuracy) else None
-        if (one.learner, one.reference, one.labels) == (reference, learner, labels):
-            at = Estimate(-one.accuracy.value, -one.accuracy.high, -one.accuracy.low)
-            return at if bounded(at) else None
+def _difference(benchmark: BenchmarkData, learner: Learner, reference: Learner, labels: int) -> Estimate | None:
+    """Return the accuracy of one learner minus another's, in either order; None if there is no interval."""
+    for each in benchmark.differences:
+        if (each.learner, each.reference, each.labels) == (learner, reference, labels):
+            return each.accuracy if has_interval(each.accuracy) else None
+        if (each.learner, each.reference, each.labels) == (reference, learner, labels):
+            reverse = Estimate(-each.accuracy.value, -each.accuracy.high, -each.accuracy.low)
+            return reverse if has_interval(reverse) else None
     return None
 
 
-def _against(found: Benchmark, winner: Learner, other: Learner, top: dict[Learner, Mean]) -> tuple[str, str]:
-    """Return a verdict of the winner over another learner, and what is known of it in words."""
-    at = _difference(found, winner, other, top[winner].labels)
-    if at is None:
-        lead = points(top[winner].value - top[other].value, sign=False)
-        return "undecided", f"{lead} points above {other}, without an interval: chance is not ruled out"
-    word = side(at)
-    if word == "undecided":
-        return word, f"Not told apart from {other}: {points(at.value)} points ({_ends(at)})"
-    return word, f"{'Above' if word == 'better' else 'Below'} {other} by {points(abs(at.value), sign=False)} points" + (
-        f" ({_ends(at)})"
-    )
+def _compare(benchmark: BenchmarkData, winner: Learner, other: Learner, last: dict[Learner, Mean]) -> tuple[str, str]:
+    """Return the verdict on the winner against another learner, and a sentence."""
+    difference = _difference(benchmark, winner, other, last[winner].labels)
+    if difference is None:
+        lead = points(last[winner].value - last[other].value, sign=False)
+        return "undecided", f"{lead} points above {other}, without an interval: it may be chance"
+    verdict, interval = verdict_of(difference), _interval(difference)
+    if verdict == "undecided":
+        return verdict, f"No significant difference from {other}: {points(difference.value)} points ({interval})"
+    word = "Above" if verdict == "better" else "Below"
+    return verdict, f"{word} {other} by {points(abs(difference.value), sign=False)} points ({interval})"
 
 
-def _probe(found: Benchmark, top: dict[Learner, Mean]) -> str:
-    """Say whether the probe is enough at the largest budget, and what the best of the others costs."""
-    if "linear-probe" not in top:
-        return "The probe was not measured at this budget, so whether it is enough cannot be told."
-    others = [learner for learner in top if learner != "linear-probe"]
-    if not others:
-        return "Only the probe was measured, so whether another learner does better cannot be told."
-    best = max(others, key=lambda learner: top[learner].value)
-    at = _difference(found, best, "linear-probe", top[best].labels)
+def _probe_sentence(benchmark: BenchmarkData, last: dict[Learner, Mean]) -> str:
+    """Return whether the linear probe is enough with the most labels, and the cost of the best network."""
+    if "linear-probe" not in last:
+        return "The linear probe was not measured with so many labels, so it is unknown whether it is enough."
+    networks = [learner for learner in last if learner != "linear-probe"]
+    if not networks:
+        return "Only the linear probe was measured, so it is unknown whether another learner is better."
+    best = max(networks, key=lambda learner: last[learner].value)
+    difference = _difference(benchmark, best, "linear-probe", last[best].labels)
     cost = ""
-    if top[best].seconds > 0 and top["linear-probe"].seconds > 0:
-        times = [duration(top[learner].seconds).replace(" ", "\xa0") for learner in (best, "linear-probe")]
-        cost = f" A run of it takes {times[0]}, one of the probe {times[1]}."
-    if at is None:
-        gain = points(top[best].value - top["linear-probe"].value)
-        return f"Whether the probe is enough cannot be told: {best} gains {gain} points, without an interval.{cost}"
-    ends = f"{points(at.value)} points ({_ends(at)})"
-    if at.high < 0:
-        return f"The probe is enough: the best of the others, {best}, is below it, {ends}.{cost}"
-    if at.high < POINT:
-        return f"The probe is enough where a point does not matter: {best}, the best of the others, gains {ends}.{cost}"
-    if at.low > 0:
-        return f"The probe is not enough for the highest accuracy: {best} gains {ends} over it.{cost}"
-    return f"Whether the probe is enough cannot be told: the best of the others, {best}, gains {ends} over it.{cost}"
+    if last[best].seconds > 0 and last["linear-probe"].seconds > 0:
+        times = [duration(last[learner].seconds).replace(" ", "\xa0") for learner in (best, "linear-probe")]
+        cost = f" A run of {best} takes {times[0]}, one of linear-probe {times[1]}."
+    if difference is None:
+        gain = points(last[best].value - last["linear-probe"].value)
+        return (
+            f"It is unknown whether the linear probe is enough: {best} gains {gain} points, without an interval.{cost}"
+        )
+    gain = f"{points(difference.value)} points ({_interval(difference)})"
+    if difference.high < 0:
+        return f"The linear probe is enough: the best network, {best}, is below it: {gain}.{cost}"
+    if difference.high < POINT:
+        return f"The linear probe is enough if one point is negligible: the best network, {best}, gains {gain}.{cost}"
+    if difference.low > 0:
+        return f"The linear probe is not enough for the highest accuracy: {best} gains {gain}.{cost}"
+    return f"It is undecided whether the linear probe is enough: the best network, {best}, gains {gain}.{cost}"
 
 
-def _saving(found: Benchmark, one: Savings) -> str:
-    """Say what a learner needs for what another has at its largest budget."""
-    needs = []
-    for at, of in ((one.labels, "labels"), (one.seconds, "training time")):
-        if at:
-            needs.append(f"{_share(at.value)} of the {of} ({_shares(at)})")
-    most = _full(found, one.reference)
-    at_most = f" with {most.labels:,} labels" if most else ""
-    return f"For the {percent(one.accuracy)} of {one.reference}{at_most}, {one.learner} needs {' and '.join(needs)}."
+def _savings_sentence(benchmark: BenchmarkData, savings: Savings) -> str:
+    """Return what a learner needs for the accuracy of its reference with the most labels."""
+    needs = [
+        f"{_fraction(estimate.value)} of the {what} ({_fraction_interval(estimate)})"
+        for estimate, what in ((savings.labels, "labels"), (savings.seconds, "training time"))
+        if estimate
+    ]
+    last = _last_mean(benchmark, savings.reference)
+    with_labels = f" with {last.labels:,} labels" if last else ""
+    accuracy = percent(savings.accuracy)
+    return f"For the {accuracy} of {savings.reference}{with_labels}, {savings.learner} needs {' and '.join(needs)}."
 
 
-def _full(found: Benchmark, learner: Learner) -> Mean | None:
-    """Return a learner's mean at the largest budget that it has."""
-    return next(reversed(take_means(found, learner)), None)
+def _last_mean(benchmark: BenchmarkData, learner: Learner) -> Mean | None:
+    """Return the mean of a learner at its largest number of labels."""
+    return next(reversed(mean_curve(benchmark, learner)), None)
 
 
-def _ends(at: Estimate) -> str:
-    return f"95\xa0% interval {points(at.low)} to {points(at.high)}"
+def _interval(difference: Estimate) -> str:
+    return f"95\xa0% interval {points(difference.low)} to {points(difference.high)}"
 
 
-def _share(value: float) -> str:
-    """Write a share of labels or time, which carries two digits; of few seeds an interval may have no useful end."""
-    return percent(value, 0) if value < MAX_SHARE else ">\xa01,000\xa0%"
+def _fraction(value: float) -> str:
+    """Format a fraction of labels or time as a percentage."""
+    return percent(value, 0) if value < MAX_FRACTION else ">\xa01,000\xa0%"
 
 
-def _shares(at: Estimate) -> str:
-    """Write the ends of a share's interval; it has no lower one where the smallest budget was enough."""
-    if not bounded(at):
+def _fraction_interval(estimate: Estimate) -> str:
+    """Format the interval of a fraction; it has no lower end if the smallest number of labels was enough."""
+    if not has_interval(estimate):
         return "no interval"
-    return f"{_bare(_share(at.low))} to {_share(at.high)}" if at.low > 0 else f"at most {_share(at.high)}"
+    high = _fraction(estimate.high)
+    return f"{_without_sign(_fraction(estimate.low))} to {high}" if estimate.low > 0 else f"at most {high}"
 
 
-def _bare(text: str) -> str:
-    """Return a percentage without its sign: the first of an interval's ends."""
+def _without_sign(text: str) -> str:
+    """Return a percentage without its sign, as the lower end of an interval."""
     return text.removesuffix("\xa0%")
 
 
-def _rounded(count: float) -> str:
-    """Write a number of labels between two budgets with two digits: it carries no more."""
+def _two_digits(count: float) -> str:
+    """Format an interpolated number of labels with two significant digits."""
     return f"{float(f'{count:.2g}'):,.0f}"
 
 
-def _run(cells: list[Cell]) -> dict[str, Any]:
-    """Return what a learner's runs at one budget were like: means, and the range of the epochs kept."""
+def _training_summary(cells: list[Cell]) -> dict[str, Any]:
+    """Return means over the runs of a learner at one number of labels, and the range of the kept epochs."""
     trained = [cell for cell in cells if cell.epochs]
-    first = [cell.epochs[1].validation_accuracy for cell in trained if len(cell.epochs) > 1]
+    after_one = [cell.epochs[1].validation_accuracy for cell in trained if len(cell.epochs) > 1]
     kept = sorted(cell.best_epoch for cell in trained)
     return {
-        "start": float(np.mean([cell.initial_accuracy for cell in cells])),
-        "first": float(np.mean(first)) if first else None,
+        "initial": float(np.mean([cell.initial_accuracy for cell in cells])),
+        "after_one": float(np.mean(after_one)) if after_one else None,
         "kept": float(np.mean([kept_epoch(cell).validation_accuracy for cell in trained])) if trained else None,
-        "best": "—" if not kept else f"{kept[0]}" if kept[0] == kept[-1] else f"{kept[0]} to {kept[-1]}",
-        "of": max((cell.epochs[-1].number for cell in trained), default=0),
+        "kept_epochs": "—" if not kept else f"{kept[0]}" if kept[0] == kept[-1] else f"{kept[0]} to {kept[-1]}",
+        "epochs": max((cell.epochs[-1].number for cell in trained), default=0),
         "seconds": float(np.mean([cell.seconds for cell in cells])),
     }
 
 
-def _robust(found: Benchmark, labels: int) -> Iterator[tuple[str, dict[Learner, float]]]:
-    """Yield test rows, each corruption, all of them and the user's own shift, with each learner's mean accuracy."""
-    cells = {learner: [cell for cell in found.cells_of(learner, labels) if cell.shifted] for learner in found.learners}
-    cells = {learner: each for learner, each in cells.items() if each}
-    clean = {learner: [cell.accuracy for cell in each] for learner, each in cells.items()}
-    yield "test rows as they are", {learner: float(np.mean(each)) for learner, each in clean.items()}
+def _robustness_rows(benchmark: BenchmarkData, labels: int) -> Iterator[tuple[str, dict[Learner, float]]]:
+    """Yield each learner's mean accuracy on the test rows, each corruption, all of them, and the user's own shift."""
+    cells = {
+        learner: measured
+        for learner in benchmark.learners
+        if (measured := [cell for cell in benchmark.cells_of(learner, labels) if cell.shifted])
+    }
+    yield (
+        "uncorrupted test rows",
+        {learner: float(np.mean([cell.accuracy for cell in each])) for learner, each in cells.items()},
+    )
     names = list(dict.fromkeys(name for each in cells.values() for cell in each for name in cell.shifted))
     corruptions = [name for name in names if name != SHIFTED]
-    for shown, of in (
+    rows = [
         *((name.replace("_", " "), [name]) for name in corruptions),
         ("all corruptions", corruptions if len(corruptions) > 1 else []),
         ("your own shifted rows", [SHIFTED] if SHIFTED in names else []),
-    ):
-        values = {one: [cell.shifted[name] for cell in each for name in of if name in cell.shifted]
-                  for one, each in cells.items()}  # fmt: skip
-        if of:
-            yield shown, {learner: float(np.mean(each)) for learner, each in values.items() if each}
+    ]
+    for title, kinds in rows:
+        values = {
+            learner: [cell.shifted[kind] for cell in each for kind in kinds if kind in cell.shifted]
+            for learner, each in cells.items()
+        }
+        if kinds:
+            yield title, {learner: float(np.mean(each)) for learner, each in values.items() if each}

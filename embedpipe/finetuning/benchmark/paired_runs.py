@@ -1,4 +1,4 @@
-"""What a pilot of fine-tuning says: the gain over the probe, how it goes with more labels, and how sure that is."""
+"""Statistics of paired runs: gain of fine-tuning over the linear probe, its trend with more labels, intervals."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from embedpipe.statistics import Estimate
 from embedpipe.statistics.paired import LEVEL, paired_interval, wilson
 
 Floats = npt.NDArray[np.float64]
-#: Standard errors that half a 95 % interval is wide.
-WIDE = 1.959963984540054
+#: Half the width of a 95 % interval, in standard errors.
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,52 @@ class PilotRun:
 
     Attributes
     ----------
-    labels, seed : int
-        Training rows, and what drew them.
-    probe, tuned : float
-        Accuracy of the head on frozen features and of the fine-tuned network, shares of the held-out rows.
+    labels : int
+        Number of training rows.
+    seed : int
+        Seed of the draw of training rows.
+    probe, finetuned : float
+        Accuracy on the held-out rows of the linear probe and of the fine-tuned network, in [0, 1].
     seconds : float
-        What fine-tuning took.
-    shifted_probe, shifted_tuned : float or None
-        The same on shifted data.
-    paired : tuple of 4 int, optional
-        Held-out rows that both have right, only the probe, only the tuned network, neither. Without them the errors of
-        the two are taken as independent, which makes intervals wider.
+        Time of the fine-tuning.
+    shifted_probe, shifted_finetuned : float or None
+        The same accuracies on shifted data.
+    paired_counts : tuple of 4 int, optional
+        Number of held-out rows that both classify correctly, only the probe, only the fine-tuned network, neither.
+        Without these counts the errors of the two are taken as independent, which widens the intervals.
     shifted_error : float, optional
-        Standard error that the choice of shifted rows leaves in ``shifted_tuned - shifted_probe``: the standard
-        deviation of the rows' own differences over the root of their number, corruptions of a row averaged first.
+        Standard error of ``shifted_finetuned - shifted_probe`` from the choice of the shifted rows: the standard
+        deviation of the differences by row over the root of the number of rows, corruptions of one row averaged first.
         Without it, errors are taken as independent.
     """
 
     labels: int
     seed: int
     probe: float
-    tuned: float
+    finetuned: float
     seconds: float
     shifted_probe: float | None = None
-    shifted_tuned: float | None = None
-    paired: tuple[int, int, int, int] | None = None
+    shifted_finetuned: float | None = None
+    paired_counts: tuple[int, int, int, int] | None = None
     shifted_error: float | None = None
 
 
 @dataclass(frozen=True)
 class SeedMean:
-    """A mean over runs: the variance of one run, its degrees of freedom, and how far held-out rows leave it open."""
+    """Mean over the seeds of one label count, with the two sources of its uncertainty.
+
+    Attributes
+    ----------
+    value : float
+    seeds : int
+        Number of runs in the mean.
+    variance : float
+        Variance of one run between seeds.
+    freedom : int
+        Degrees of freedom of ``variance``.
+    below, above : float
+        Half-widths of the interval from the choice of the held-out rows, which all seeds share.
+    """
 
     value: float
     seeds: int
@@ -65,120 +80,143 @@ class SeedMean:
     below: float
     above: float
 
-    def interval(self, more: int = 0) -> Estimate:
-        """Return it with its interval, as it would be with so many more seeds of the same spread."""
-        if not self.freedom or self.seeds + more < 2:
+    def interval(self, extra_seeds: int = 0) -> Estimate:
+        """Return the mean with its interval, as it would be with ``extra_seeds`` more seeds of the same variance."""
+        if not self.freedom or self.seeds + extra_seeds < 2:
             return Estimate(self.value, -1.0, 1.0)
-        drawn = _quantile(self.freedom + more) ** 2 * self.variance / (self.seeds + more)
-        low, high = self.value - np.sqrt(drawn + self.below**2), self.value + np.sqrt(drawn + self.above**2)
+        seed_part = _quantile(self.freedom + extra_seeds) ** 2 * self.variance / (self.seeds + extra_seeds)
+        low, high = self.value - np.sqrt(seed_part + self.below**2), self.value + np.sqrt(seed_part + self.above**2)
         return Estimate(self.value, max(float(low), -1.0), min(float(high), 1.0))
 
 
 @dataclass(frozen=True)
-class Pilot:
-    """What a pilot says: the gain and the shifted change at its largest size, and how the gain goes with size."""
+class PilotSummary:
+    """Gain and change on shifted data at the pilot's largest label count, and the trend of the gain.
+
+    Attributes
+    ----------
+    labels : int
+        The largest label count of the pilot.
+    gain : SeedMean
+        Accuracy of the fine-tuned network minus that of the probe.
+    shift : SeedMean or None
+        The same on shifted data; None if none were measured.
+    trend : Estimate or None
+        Change of the gain with each doubling of the labels; None for one label count.
+    minutes : float
+        Time of one run on all labels.
+    decline : float or None
+        Loss of gain up to all labels if a negative trend continues, at least 0; None if the trend is unknown.
+    """
 
     labels: int
     gain: SeedMean
     shift: SeedMean | None
     trend: Estimate | None
-    minutes: float  # of one run on all labels
-    decline: float | None  # that the trend, carried to all labels, would take off the gain
+    minutes: float
+    decline: float | None
 
-    def pays(self, min_gain: float, more: int = 0) -> bool:
-        """Return whether the gain is above what is asked, at this size and after the decline."""
+    def exceeds(self, min_gain: float, extra_seeds: int = 0) -> bool:
+        """Return whether the lower bound of the gain exceeds ``min_gain``, before and after the decline."""
         if self.decline is None or self.decline > min_gain:
             return False
-        return self.gain.interval(more).low - self.decline > min_gain
+        return self.gain.interval(extra_seeds).low - self.decline > min_gain
 
-    def keeps(self, margin: float, more: int = 0) -> bool:
-        """Return whether shifted accuracy does not fall by more than the margin, as far as was measured."""
-        return self.shift is None or self.shift.interval(more).low >= -margin
+    def is_robust(self, margin: float, extra_seeds: int = 0) -> bool:
+        """Return whether accuracy on shifted data falls by at most ``margin``; True if none were measured."""
+        return self.shift is None or self.shift.interval(extra_seeds).low >= -margin
 
 
-def read_pilot(runs: Sequence[PilotRun], labels_at_full: int, test_rows: int, shifted_rows: int) -> Pilot:
-    """Return what the runs say; there is one at least."""
-    sizes = {size: [run for run in runs if run.labels == size] for size in sorted({run.labels for run in runs})}
-    largest = max(sizes)
-    gains = {size: np.array([run.tuned - run.probe for run in group]) for size, group in sizes.items()}
-    rows = {size: _open_by_rows(group, test_rows) for size, group in sizes.items()}
+def summarise_runs(runs: Sequence[PilotRun], total_labels: int, test_rows: int, shifted_rows: int) -> PilotSummary:
+    """Summarise one or more runs; see `embedpipe.finetuning.advice.verdict.judge` for the statistics."""
+    by_count = {count: [run for run in runs if run.labels == count] for count in sorted({run.labels for run in runs})}
+    largest = max(by_count)
+    gains = {count: np.array([run.finetuned - run.probe for run in group]) for count, group in by_count.items()}
+    half_widths = {count: _row_half_widths(group, test_rows) for count, group in by_count.items()}
     shift = None
     if runs[0].shifted_probe is not None:
         changes = {
-            size: np.array([(run.shifted_tuned or 0.0) - (run.shifted_probe or 0.0) for run in group])
-            for size, group in sizes.items()
+            count: np.array([(run.shifted_finetuned or 0.0) - (run.shifted_probe or 0.0) for run in group])
+            for count, group in by_count.items()
         }
-        shift = _measure(changes, _open_by_shifted_rows(sizes[largest], shifted_rows))
-    trend = _trend(gains, {size: max(both) for size, both in rows.items()})
-    doublings = log2(labels_at_full / largest)
+        shift = _seed_mean(changes, _shifted_half_widths(by_count[largest], shifted_rows))
+    trend = _trend(gains, {count: max(both) for count, both in half_widths.items()})
+    doublings = log2(total_labels / largest)
     decline = max(-trend.value, 0.0) * doublings if trend else None if doublings else 0.0
-    seconds = float(np.mean([run.seconds for run in sizes[largest]])) * labels_at_full / largest
-    return Pilot(largest, _measure(gains, rows[largest]), shift, trend, seconds / 60, decline)
+    seconds = float(np.mean([run.seconds for run in by_count[largest]])) * total_labels / largest
+    return PilotSummary(largest, _seed_mean(gains, half_widths[largest]), shift, trend, seconds / 60, decline)
 
 
-def _measure(values: dict[int, Floats], rows: tuple[float, float]) -> SeedMean:
-    """Return the mean at the largest size, from each size's values by seed and the half-widths that rows give."""
-    own = values[max(values)]
-    pooled, freedom = _pooled(values)
-    variance = max(pooled, float(own.var(ddof=1)) if len(own) > 1 else 0.0)
-    return SeedMean(float(own.mean()), len(own), variance, freedom, *rows)
+def _seed_mean(values: dict[int, Floats], half_widths: tuple[float, float]) -> SeedMean:
+    """Return the mean at the largest label count, from the values of each count by seed and the rows' half-widths."""
+    at_largest = values[max(values)]
+    pooled, freedom = _pooled_variance(values)
+    variance = max(pooled, float(at_largest.var(ddof=1)) if len(at_largest) > 1 else 0.0)
+    return SeedMean(float(at_largest.mean()), len(at_largest), variance, freedom, *half_widths)
 
 
-def _pooled(values: dict[int, Floats]) -> tuple[float, int]:
-    """Return the variance within sizes and its degrees of freedom."""
-    freedom = sum(len(each) - 1 for each in values.values())
-    squares = sum(float(((each - each.mean()) ** 2).sum()) for each in values.values())
+def _pooled_variance(values: dict[int, Floats]) -> tuple[float, int]:
+    """Return the variance within label counts and its degrees of freedom."""
+    freedom = sum(len(group) - 1 for group in values.values())
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in values.values())
     return squares / freedom if freedom else 0.0, freedom
 
 
-def _trend(gains: dict[int, Floats], rows: dict[int, float]) -> Estimate | None:
-    """Return the least-squares slope of the gain over doublings; rows of different sizes are taken as different."""
+def _trend(gains: dict[int, Floats], half_widths: dict[int, float]) -> Estimate | None:
+    """Return the least-squares slope of the gain over doublings of the labels.
+
+    The rows' half-widths of different label counts are combined as if the rows were different.
+    """
     if len(gains) < 2:
         return None
-    counts = np.array([len(each) for each in gains.values()])
-    means = np.array([each.mean() for each in gains.values()])
+    counts = np.array([len(group) for group in gains.values()])
+    means = np.array([group.mean() for group in gains.values()])
     doublings = np.log2(np.array(list(gains), np.float64))
-    away = doublings - np.average(doublings, weights=counts)
-    squares = float((counts * away**2).sum())
-    weights = counts * away / squares
+    centred = doublings - np.average(doublings, weights=counts)
+    squares = float((counts * centred**2).sum())
+    weights = counts * centred / squares
     slope = float(weights @ means)
-    pooled, freedom = _pooled(gains)
+    pooled, freedom = _pooled_variance(gains)
     if not freedom:
         return Estimate(slope, -1.0, 1.0)
-    half = np.sqrt(_quantile(freedom) ** 2 * pooled / squares + float(((weights * list(rows.values())) ** 2).sum()))
+    row_part = float(((weights * list(half_widths.values())) ** 2).sum())
+    half = np.sqrt(_quantile(freedom) ** 2 * pooled / squares + row_part)
     return Estimate(slope, slope - float(half), slope + float(half))
 
 
-def _open_by_rows(group: Sequence[PilotRun], rows: int) -> tuple[float, float]:
-    """Return how far the choice of held-out rows leaves the gain open below and above, for runs of one size."""
-    probe, tuned = (float(np.mean([getattr(run, name) for run in group])) for name in ("probe", "tuned"))
-    paired = [run.paired for run in group if run.paired is not None]
+def _row_half_widths(group: Sequence[PilotRun], rows: int) -> tuple[float, float]:
+    """Return the half-widths, below and above the gain, from the choice of held-out rows, for one label count."""
+    probe = float(np.mean([run.probe for run in group]))
+    finetuned = float(np.mean([run.finetuned for run in group]))
+    paired = [run.paired_counts for run in group if run.paired_counts is not None]
     if len(paired) < len(group):
-        return _independent(probe, tuned, rows)
-    both, first, second = (_whole(float(np.mean(each))) for each in list(zip(*paired, strict=True))[:3])
+        return _independent_half_widths(probe, finetuned, rows)
+    both, first, second = (_nearest_int(float(np.mean(each))) for each in list(zip(*paired, strict=True))[:3])
     low, high = paired_interval(both, first, second, max(rows - both - first - second, 0))
     difference = (second - first) / max(rows, both + first + second)
     return difference - low, high - difference
 
 
-def _open_by_shifted_rows(group: Sequence[PilotRun], rows: int) -> tuple[float, float]:
+def _shifted_half_widths(group: Sequence[PilotRun], rows: int) -> tuple[float, float]:
     errors = [run.shifted_error for run in group if run.shifted_error is not None]
     if len(errors) == len(group):
-        half = WIDE * float(np.sqrt(np.mean(np.square(errors))))
+        half = Z95 * float(np.sqrt(np.mean(np.square(errors))))
         return half, half
-    probe, tuned = (float(np.mean([getattr(run, f"shifted_{name}") for run in group])) for name in ("probe", "tuned"))
-    return _independent(probe, tuned, rows)
+    probe = float(np.mean([run.shifted_probe for run in group if run.shifted_probe is not None]))
+    finetuned = float(np.mean([run.shifted_finetuned for run in group if run.shifted_finetuned is not None]))
+    return _independent_half_widths(probe, finetuned, rows)
 
 
-def _independent(probe: float, tuned: float, rows: int) -> tuple[float, float]:
+def _independent_half_widths(probe: float, finetuned: float, rows: int) -> tuple[float, float]:
     """Return half-widths of Newcombe's interval (method 10) with no correlation between the learners' errors."""
-    first, first_low, first_high = wilson(_whole(probe * rows), rows)
-    second, second_low, second_high = wilson(_whole(tuned * rows), rows)
+    first, first_low, first_high = wilson(_nearest_int(probe * rows), rows)
+    second, second_low, second_high = wilson(_nearest_int(finetuned * rows), rows)
     below = np.hypot(second - second_low, first_high - first)
     return float(below), float(np.hypot(second_high - second, first - first_low))
 
 
-def _whole(number: float) -> int:
+def _nearest_int(number: float) -> int:
+    """Round to the nearest integer, halves up."""
     return int(np.floor(number + 0.5 + 1e-9))
 
 
@@ -187,24 +225,27 @@ def _quantile(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def check_runs(runs: Sequence[PilotRun], labels_at_full: int, test_rows: int) -> None:
-    """Raise a `UsageError` that names the run if what it says cannot be."""
-    if len({run.shifted_probe is None for run in runs} | {run.shifted_tuned is None for run in runs}) > 1:
-        raise UsageError("shifted accuracies must be there for both learners of all runs, or for none")
+def check_runs(runs: Sequence[PilotRun], total_labels: int, test_rows: int) -> None:
+    """Raise a `UsageError` that names the first run with impossible values."""
+    if len({run.shifted_probe is None for run in runs} | {run.shifted_finetuned is None for run in runs}) > 1:
+        raise UsageError("shifted accuracies must be given for both learners of all runs, or for none")
     seen = set()
     for run in runs:
         name = f"the run on {run.labels} labels with seed {run.seed}"
         if (run.labels, run.seed) in seen:
-            raise UsageError(f"{name} is there twice: give each seed of a size once")
+            raise UsageError(f"{name} is given twice: give each seed of a label count once")
         seen.add((run.labels, run.seed))
-        if not 1 <= run.labels <= labels_at_full:
-            raise UsageError(f"{name} must have 1 to labels_at_full={labels_at_full} labels")
-        for share in (run.probe, run.tuned, run.shifted_probe, run.shifted_tuned):
-            if share is not None and not 0 <= share <= 1:
-                raise UsageError(f"{name} has accuracy {share}: it must be a share, 0 to 1")
+        if not 1 <= run.labels <= total_labels:
+            raise UsageError(f"{name} must have 1 to total_labels={total_labels} labels")
+        for accuracy in (run.probe, run.finetuned, run.shifted_probe, run.shifted_finetuned):
+            if accuracy is not None and not 0 <= accuracy <= 1:
+                raise UsageError(f"accuracies must be in [0, 1], got {accuracy} for {name}")
         if not all(isfinite(amount) and amount >= 0 for amount in (run.seconds, run.shifted_error or 0.0)):
             raise UsageError(
-                f"{name} has seconds={run.seconds}, shifted_error={run.shifted_error}: they must be finite, 0 or more"
+                f"seconds and shifted_error must be finite and >= 0, got {run.seconds} and {run.shifted_error} for "
+                f"{name}"
             )
-        if run.paired is not None and (min(run.paired) < 0 or sum(run.paired) != test_rows):
-            raise UsageError(f"{name} has paired counts {run.paired}, which do not add up to test_rows={test_rows}")
+        if run.paired_counts is not None and (min(run.paired_counts) < 0 or sum(run.paired_counts) != test_rows):
+            raise UsageError(
+                f"paired_counts must be >= 0 and sum to test_rows={test_rows}, got {run.paired_counts} for {name}"
+            )

@@ -1,200 +1,129 @@
-"""What a benchmark of learners found: plain data."""
+"""`Benchmark`: the result of `benchmark`, with its exports."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
 
-import numpy as np
-import numpy.typing as npt
-
-from embedpipe.finetuning.training.epochs import Epoch
-from embedpipe.statistics import Estimate
-
-#: A head on frozen features; a network that begins with that head; one with a random head; one with random weights.
-Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch"]
-LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
-#: So few seeds leave Student's t a quantile of 4 and more.
-FEW_SEEDS = 2
+from embedpipe._utils.html_repr import html_table
+from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One learner, trained on one draw of labels, measured on the test rows.
+@dataclass(repr=False)
+class Benchmark(BenchmarkData):
+    """Learning curves of learners on the same draws of labels, test rows and seeds; what `embedpipe.benchmark` returns.
 
     Attributes
     ----------
-    learner : str
-    labels : int
-        The label budget: training and validation rows together.
-    seed : int
-        Of the draw of rows, their order, their augmentation and the first weights. Learners of the same budget and seed
-        learn from the same rows.
-    accuracy, log_loss : float
-        On the test rows.
-    initial_accuracy : float
-        Accuracy on the validation rows before any training; the probe's own for the probe.
-    epochs : list of Epoch
-        Empty for the probe.
-    best_epoch : int
-        The epoch that was kept.
-    seconds : float
-        Of training, on ``device``; of a probe's fit, embedding included.
-    shifted : dict
-        Corruption -> accuracy at each severity measured, in the order of ``Benchmark.severities``; under ``shifted``
-        one value on the user's own shifted rows.
-    correct : str
-        Which test rows are right: packed bits, in hexadecimal; see `correct_rows`.
-    shifted_correct : list of float
-        For each test row, in which share of its corruptions it is right; where the user's own shifted rows were
-        measured, for each of those whether it is; empty where neither were.
-    """
-
-    learner: Learner
-    labels: int
-    seed: int
-    accuracy: float
-    log_loss: float
-    initial_accuracy: float
-    epochs: list[Epoch]
-    best_epoch: int
-    seconds: float
-    shifted: dict[str, list[float]] = field(default_factory=dict)
-    correct: str = ""
-    shifted_correct: list[float] = field(default_factory=list)
-
-    def correct_rows(self, rows: int) -> npt.NDArray[np.bool_]:
-        """Return which of so many test rows are right, (rows,)."""
-        packed = np.frombuffer(bytes.fromhex(self.correct), np.uint8)
-        return np.unpackbits(packed, count=rows).astype(bool)
-
-    @property
-    def shifted_accuracy(self) -> float | None:
-        """Mean accuracy over all corruptions and severities; None where none were measured."""
-        values = [value for each in self.shifted.values() for value in each]
-        return sum(values) / len(values) if values else None
-
-
-@dataclass(frozen=True)
-class LearnerDifference:
-    """One learner less another at one label budget.
-
-    Attributes
-    ----------
-    learner, reference : str
-    labels : int
-    accuracy : Estimate
-        Difference of the accuracy on test rows, seeds paired.
-    initial_accuracy : Estimate
-        Difference of the accuracy before training.
-    after_one_epoch : Estimate, optional
-        Difference after one epoch; None where one of them has no epochs.
-    slope : Estimate, optional
-        Difference of the accuracy won per epoch, from the first weights to the best.
-    shifted_accuracy : Estimate, optional
-        Difference of the mean accuracy on corrupted test images.
-    """
-
-    learner: Learner
-    reference: Learner
-    labels: int
-    accuracy: Estimate
-    initial_accuracy: Estimate
-    after_one_epoch: Estimate | None = None
-    slope: Estimate | None = None
-    shifted_accuracy: Estimate | None = None
-
-
-@dataclass(frozen=True)
-class Savings:
-    """What one learner saves against another for equal accuracy.
-
-    Attributes
-    ----------
-    learner, reference : str
-    accuracy : float
-        What both reach: that of ``reference`` at its largest budget.
-    labels : Estimate, optional
-        Labels that ``learner`` needs for it, as a share of those of ``reference``; None where there is one seed, or
-        one that does not reach it with any budget that was measured, and where ``reference`` is not told apart from
-        a guess. Between two budgets by a line over the logarithm of the labels. Where a smallest budget reaches it
-        already, how much less would is not known, and ``low`` is 0.
-    seconds : Estimate, optional
-        Training time for it, in the same way.
-    """
-
-    learner: Learner
-    reference: Learner
-    accuracy: float
-    labels: Estimate | None
-    seconds: Estimate | None
-
-    @property
-    def known(self) -> bool:
-        """Whether more is known of the labels than that they are at most more than all."""
-        return self.labels is not None and (self.labels.low > 0 or self.labels.high < 1)
-
-
-@dataclass
-class Benchmark:
-    """Learning curves of learners on the same draws, rows and seeds.
-
-    Attributes
-    ----------
-    data, backbone, label, device : str
+    data : str
+        Path of the store.
+    backbone : str
+        Provider and name.
+    label : str
+        The column that was learned.
+    device : str
+        Where the networks were trained.
     classes : list
     label_counts : list of int
-        Label budgets, going up.
+        Numbers of labels, in ascending order.
     seeds : list of int
     learners : list of str
     test_rows : int
-        Measured once for each cell, after its training.
+        Rows on which each cell was measured once, after its training.
     severities : list of int
-        Of the corruptions; empty where none were measured.
+        Severities of the corruptions; empty if none were measured.
     cells : list of Cell
+        One for each learner, number of labels and seed.
     differences : list of LearnerDifference
+        Differences of pairs of learners at each number of labels.
     savings : list of Savings
+        Labels and training time that one learner of a pair needs to be as accurate as the other.
     splits_id : str
-        SHA-256 over the ids and roles of the splits.
+        SHA-256 over the ids and splits.
     notes : list of str
     seconds : float
-        Of training and measuring all cells, those of earlier runs included.
+        Time of training and measuring all cells, also those of earlier runs.
     majority_accuracy : float
-        Accuracy of always saying the commonest class of the test rows.
+        Accuracy of always predicting the most frequent class of the test rows.
+
+    Examples
+    --------
+    >>> result = embedpipe.benchmark("photos.features", to="photos.benchmark")  # doctest: +SKIP
+    >>> [(d.learner, d.reference, d.accuracy) for d in result.differences if d.labels == 400]  # doctest: +SKIP
+    >>> result.to_html("benchmark.html")  # doctest: +SKIP
+    PosixPath('benchmark.html')
     """
 
-    data: str
-    backbone: str
-    label: str
-    device: str
-    classes: list[Any]
-    label_counts: list[int]
-    seeds: list[int]
-    learners: list[Learner]
-    test_rows: int
-    severities: list[int]
-    cells: list[Cell]
-    differences: list[LearnerDifference]
-    savings: list[Savings]
-    splits_id: str
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    majority_accuracy: float = 0.0
+    def to_html(self, path: str | Path) -> Path:
+        """Write the benchmark as one HTML page of less than 3 MB, which needs no network.
 
-    @property
-    def caution(self) -> str:
-        """What to think of the intervals where there are few seeds; empty where there are enough."""
-        if len(self.seeds) > FEW_SEEDS:
-            return ""
-        if len(self.seeds) == 1:
-            return "One seed leaves differences open: more give intervals (--seeds 5); finished cells are kept."
-        return f"{len(self.seeds)} seeds leave intervals wide: more narrow them (--seeds 5); finished cells are kept."
+        Parameters
+        ----------
+        path : str or path-like
+            The page to write, atomically; the name must end in ``.html``. Missing folders are created.
 
-    def cells_of(self, learner: Learner, labels: int) -> list[Cell]:
-        """Return the cells of a learner at a label budget, in the order of the seeds."""
-        found = [cell for cell in self.cells if (cell.learner, cell.labels) == (learner, labels)]
-        return sorted(found, key=lambda cell: cell.seed)
+        Returns
+        -------
+        pathlib.Path
+            ``path``.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings, lists and dicts."""
-        return asdict(self)
+        Raises
+        ------
+        UsageError
+            If the name does not end in ``.html``, or the benchmark has no cells.
+
+        Examples
+        --------
+        >>> result.to_html("benchmark.html")  # doctest: +SKIP
+        PosixPath('benchmark.html')
+        """
+        from embedpipe.finetuning.benchmark.page import write_benchmark_page
+
+        return write_benchmark_page(self, path)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw the learning curves as a PNG file, 1,120 pixels wide.
+
+        One line for each learner over the number of labels, with means, 95 % intervals and a small mark for each seed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The PNG file to write, atomically.
+
+        Returns
+        -------
+        pathlib.Path
+            ``path``.
+
+        Raises
+        ------
+        UsageError
+            If the name does not end in ``.png``, or the benchmark has no cells.
+
+        Examples
+        --------
+        >>> result.plot("curves.png")  # doctest: +SKIP
+        PosixPath('curves.png')
+        """
+        from embedpipe.finetuning.benchmark.charts import draw_curves
+
+        return draw_curves(self, path)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,}" for count in self.label_counts)
+        return (
+            f"<Benchmark of {', '.join(self.learners)} on {counts} labels: {len(self.cells)} cells, "
+            f"{self.test_rows:,} test rows>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [("data", self.data), ("backbone", self.backbone), ("label", self.label), ("test rows", self.test_rows)]
+        for labels in self.label_counts:
+            accuracies = {
+                learner: [cell.accuracy for cell in self.cells_of(learner, labels)] for learner in self.learners
+            }
+            shown = (f"{learner} {mean(values):.1%}" for learner, values in accuracies.items() if values)
+            rows.append((f"accuracy with {labels:,} labels", ", ".join(shown)))
+        return html_table("Benchmark", rows)

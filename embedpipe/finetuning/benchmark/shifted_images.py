@@ -1,4 +1,4 @@
-"""The test pictures as every learner sees them: as they are, corrupted, or the user's own shifted ones."""
+"""The test images on which all learners are measured: uncorrupted, corrupted, and the user's own shifted ones."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.training.images import ImageSet, Rows
 
 Pixels = npt.NDArray[np.uint8]
-#: How the test rows themselves are named.
+#: Name of the uncorrupted test rows.
 CLEAN = "test"
-#: Left out: it is the one that is held out in the paper, to tune on.
+#: Not measured by default: the paper holds this corruption out for tuning.
 HELD_OUT = "saturate"
-#: Pictures that are worked on at a time.
+#: Images that are processed at a time.
 PART = 64
-#: Share of the free disk that the pictures may take.
-MOST_DISK = 0.5
+#: Fraction of the free disk space that the images may take.
+MAX_DISK = 0.5
 
 
 @dataclass(frozen=True)
 class View:
-    """Pictures that all learners are measured on, on disk.
+    """A version of the test images, stored on disk.
 
     Attributes
     ----------
     name : str
-        `CLEAN`, `SHIFTED` or a corruption.
+        `CLEAN`, `SHIFTED` or the name of a corruption.
     severity : int
-        0 but for corruptions.
+        Severity of the corruption; 0 without one.
     rows : int64 array (n,)
-        Positions of the rows that the pictures are of.
+        Positions of the rows of the images.
     path : path
         A NumPy file, uint8 (n, h, w, 3).
     """
@@ -56,81 +56,81 @@ class View:
 
     @property
     def vectors(self) -> Path:
-        """A NumPy file of the frozen network's vectors of them, where those are not stored."""
+        """A NumPy file of the features of corrupted images, which are not in the store."""
         return self.path.with_suffix(".vectors.npy")
 
     def parts(self) -> Iterator[Pixels]:
-        """Yield the pictures, uint8 (up to 64, h, w, 3), writable."""
+        """Yield the images in order, as writable uint8 arrays (up to 64, h, w, 3)."""
         pixels = np.load(self.path, mmap_mode="r")
         for start in range(0, len(pixels), PART):
             yield np.array(pixels[start : start + PART])
 
 
-def kinds_of_shift(options: BenchmarkOptions) -> list[tuple[str, int]]:
-    """Return corruptions and severities to measure. Raises UsageError if there is no such corruption."""
-    named = options.corruptions or tuple(name for name in CORRUPTIONS if name != HELD_OUT)
-    if named == ("none",):
+def corruption_grid(options: BenchmarkOptions) -> list[tuple[str, int]]:
+    """Return pairs of corruption and severity to measure. Raises UsageError for an unknown corruption."""
+    names = options.corruptions or tuple(name for name in CORRUPTIONS if name != HELD_OUT)
+    if names == ("none",):
         return []
     pixels = np.zeros((8, 8, 3), np.uint8)
-    for name in named:
+    for name in names:
         corrupt(pixels, name, 1, 0)
-    return [(name, severity) for name in named for severity in options.severities]
+    return [(name, severity) for name in names for severity in options.severities]
 
 
-def decoded(images: ImageSet, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
-    """Decode pictures as the network sees them; those that fail are left out, and are in ``images.failed``.
+def decode_images(images: ImageSet, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
+    """Decode images to the input size of the network. Images that fail are left out, and noted in ``images.failed``.
 
-    Raises TrainingDataError if all do.
+    Raises TrainingDataError if all images fail.
     """
     path = folder / f"{name}-0.npy"
     kept = [np.empty(0, np.int64)]
     with (
         written(path, (len(rows), *images.recipe.crop, 3), np.uint8) as pixels,
-        progress.step(f"reading the {name} pictures", len(rows), "pictures") as advance,
+        progress.step(f"reading the {name} images", len(rows), "images") as advance,
     ):
         for part, values in images.batches(rows, PART):
             start = sum(map(len, kept))
             pixels[start : start + len(part)] = values.numpy()
             kept.append(part)
             advance(len(part))
-        found = np.concatenate(kept)
-        images.require(len(found), len(rows), name)
-    if len(found) < len(rows):
-        good = np.load(path, mmap_mode="r")[: len(found)]
+        decoded = np.concatenate(kept)
+        images.require(len(decoded), len(rows), name)
+    if len(decoded) < len(rows):
+        good = np.load(path, mmap_mode="r")[: len(decoded)]
         with written(path, good.shape, np.uint8) as pixels:
             pixels[:] = good
-    return View(name, 0, found, path)
+    return View(name, 0, decoded, path)
 
 
-def corrupted(clean: View, kinds: list[tuple[str, int]], ids: list[str], progress: Progress) -> list[View]:
-    """Corrupt pictures in all these ways, each by a number of its row's id; what is there already is kept.
+def corrupt_images(clean: View, kinds: list[tuple[str, int]], ids: list[str], progress: Progress) -> list[View]:
+    """Apply each corruption to each image, seeded by the id of its row; existing files are kept.
 
     Raises
     ------
     UsageError
-        If there is too little room for them.
+        If the disk has too little free space.
     """
     folder = clean.path.parent
     views = [View(name, severity, clean.rows, folder / f"{name}-{severity}.npy") for name, severity in kinds]
     missing = [view for view in views if not view.path.exists()]
     size, free = len(missing) * clean.path.stat().st_size, shutil.disk_usage(folder).free
-    if size > MOST_DISK * free:
+    if size > MAX_DISK * free:
         raise UsageError(
-            f"corrupted copies of {len(clean.rows)} test pictures take {size / 1e9:.1f} GB of the {free / 1e9:.1f} GB "
-            f"that are free beside {str(folder)!r}: measure fewer (--severities 3), or none (--corruptions none)"
+            f"corrupted copies of {len(clean.rows)} test images take {size / 1e9:.1f} GB, more than half of the "
+            f"{free / 1e9:.1f} GB that are free in {str(folder)!r}: measure fewer (--severities 3) or none "
+            "(--corruptions none)"
         )
     seeds = [seed_of(ids[row]) for row in clean.rows.tolist()]
     with (
         ThreadPoolExecutor(usable_cores()) as pool,
-        progress.step("corrupting the test pictures", len(missing) * len(seeds), "pictures") as advance,
+        progress.step("corrupting the test images", len(missing) * len(seeds), "images") as advance,
     ):
         for view in missing:
             with written(view.path, np.load(clean.path, mmap_mode="r").shape, np.uint8) as pixels:
                 start = 0
                 for part in clean.parts():
-                    some = seeds[start : start + len(part)]
-                    found = pool.map(_corruption(view), part, some)
-                    pixels[start : start + len(part)] = np.stack(list(found))
+                    part_seeds = seeds[start : start + len(part)]
+                    pixels[start : start + len(part)] = np.stack(list(pool.map(_corruption(view), part, part_seeds)))
                     start += len(part)
                     advance(len(part))
     return views
@@ -141,13 +141,13 @@ def _corruption(view: View) -> Callable[[Pixels, int], Pixels]:
 
 
 def seed_of(id: str) -> int:
-    """Return a number for a row, always the same."""
+    """Return a seed for a row, a hash of its id."""
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:6], "big")
 
 
 @contextmanager
 def written(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Iterator[npt.NDArray[Any]]:
-    """Give an array on disk; its NumPy file is there once the block has filled it."""
+    """Yield an array on disk. Its NumPy file is renamed to ``path`` when the block ends without an error."""
     with whole_file(path) as part:
         values = np.lib.format.open_memmap(part, "w+", dtype, shape)
         yield values

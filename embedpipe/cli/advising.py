@@ -1,0 +1,191 @@
+"""The verbs benchmark and advise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.cli import show
+from embedpipe.cli.app import app
+from embedpipe.cli.finetuning import Backbone, Device, Label, Source
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.finetuning.advice.options import AdviseOptions
+from embedpipe.finetuning.benchmark.options import BenchmarkOptions
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+
+if TYPE_CHECKING:
+    from embedpipe.finetuning import Advice, Benchmark
+    from embedpipe.statistics import Estimate
+
+#: Frozen baselines that are printed without --verbose.
+SHOWN_BASELINES = 5
+
+
+@app.command(rich_help_panel="Fine-tune")
+@exits_cleanly
+@with_options(BenchmarkOptions, FineTuneOptions, SplitOptions, ReloadOptions)
+def benchmark(
+    source: Source,
+    *,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the run: new, or that of a benchmark to continue.")],
+    learners: Annotated[
+        str, typer.Option("--learners", help="Some of linear-probe, lp-ft, finetune and scratch, separated by commas.")
+    ] = "linear-probe,lp-ft,finetune,scratch",
+    label: Label = "label",
+    backbone: Backbone = "",
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the result with charts to this .html file.")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Measure learning curves of a linear probe, fine-tuned networks and a network from scratch.
+
+    linear-probe: a linear head on frozen features. lp-ft: a network that starts from that head. finetune: one that
+    starts from a random head. scratch: one that starts from random weights. All learn from the same draws of labels and
+    are measured on the same test rows, uncorrupted and corrupted. The same command continues an interrupted run.
+
+    Examples: `embedpipe benchmark photos.features --to bench --page bench.html`,
+    `embedpipe benchmark photos --backbone timm/resnet18 --time-budget 10min --to bench`
+    """
+    from embedpipe.finetuning.benchmark.benchmark import benchmark as run
+
+    if page is not None:
+        from embedpipe.report.page import check_page
+
+        check_page(page)
+    names: Any = tuple(name.strip() for name in learners.split(",") if name.strip())
+    arguments: dict[str, Any] = {"learners": names, "label": label, "backbone": backbone, "device": device}
+    result = run(source, to=to, progress=not quiet, **arguments, **options)
+    if page is not None:
+        result.to_html(page)
+    if as_json:
+        show.json_value(result.to_dict())
+    elif not quiet:
+        print_benchmark(result, verbose)
+
+
+def print_benchmark(result: Benchmark, verbose: bool) -> None:
+    """Print the result of `embedpipe.benchmark`."""
+    print(
+        f"{result.label!r} of {show.plain(result.data)}, {len(result.classes):,} classes, {result.backbone} on "
+        f"{result.device}: {result.test_rows:,} test rows, {len(result.seeds)} seeds, "
+        f"{result.seconds:,.0f} s of training and measuring"
+    )
+    for note in result.notes:
+        print(f"note: {note}")
+    table = Table("labels", *result.learners, box=None)
+    for labels in result.label_counts:
+        accuracies = [[cell.accuracy for cell in result.cells_of(learner, labels)] for learner in result.learners]
+        table.add_row(f"{labels:,}", *(f"{mean(values):.1%}" if values else "" for values in accuracies))
+    show.print_table(table)
+    print("\naccuracy on the test rows, mean over seeds; differences in points, with 95 % intervals:")
+    print(f"{result.seeds_warning}\n" if result.seeds_warning else "")
+    table = Table("labels", "learner", "minus", "accuracy", "before training", "after one epoch", "shifted", box=None)
+    for row in result.differences:
+        estimates = (row.accuracy, row.initial_accuracy, row.after_one_epoch, row.shifted_accuracy)
+        table.add_row(f"{row.labels:,}", row.learner, row.reference, *map(_points, estimates))
+    show.print_table(table)
+    for savings in result.savings:
+        if savings.is_informative and savings.labels is not None:
+            time = f" and {_fraction(savings.seconds)} of its training time" if savings.seconds else ""
+            print(
+                f"for the {savings.accuracy:.1%} of {savings.reference}, {savings.learner} needs "
+                f"{_fraction(savings.labels)} of its labels{time}"
+            )
+    if verbose:
+        for cell in result.cells:
+            print(
+                f"{cell.learner} {cell.labels:,} seed {cell.seed}: {cell.accuracy:.2%}, log-loss {cell.log_loss:.4f}, "
+                f"epoch {cell.best_epoch}, {cell.seconds:,.1f} s"
+            )
+        print(f"splits {result.splits_id}")
+
+
+@app.command(rich_help_panel="Fine-tune")
+@exits_cleanly
+@with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
+def advise(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STORE|DATA", help="A feature store of images, or images; then stores of other backbones."
+        ),
+    ],
+    *,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the runs of a pilot.")] = None,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Run a pilot: train on an eighth and a quarter of the labels.")
+    ] = False,
+    label: Label = "label",
+    backbone: Backbone = "",
+    device: Device = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Decide whether fine-tuning is worth it: worth it, not worth it, or can't tell yet.
+
+    First, heads on frozen features are measured, on all layers, joined layers and stores. The error of the best is the
+    largest possible gain. With --pilot or --time-budget, networks are trained on a part of the labels, and the verdict
+    uses the gain of the pilot and its interval.
+
+    Examples: `embedpipe advise photos.features`, `embedpipe advise photos.features --time-budget 30min --to pilot`
+    """
+    from embedpipe.finetuning import advise as run
+
+    sources: Any = source[0] if len(source) == 1 else source
+    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "pilot": pilot, "device": device}
+    result = run(sources, progress=not quiet, **arguments, **options)
+    if as_json:
+        show.json_value(result.to_dict())
+    elif not quiet:
+        print_advice(result, verbose)
+
+
+def print_advice(result: Advice, verbose: bool) -> None:
+    """Print the result of `embedpipe.advise`."""
+    from embedpipe.finetuning.advice.verdict import rough_duration
+
+    verdict, frozen = result.verdict, result.frozen_baselines
+    print(f"fine-tuning: {verdict.decision.upper()}\n")
+    for sentence in verdict.evidence:
+        print(f"- {sentence}")
+    for note in result.notes:
+        print(f"note: {note}")
+    table = Table("on frozen features", "accuracy, %", f"minus {frozen.reference.name}, points", "", box=None)
+    baselines = frozen.baselines if verbose else frozen.baselines[:SHOWN_BASELINES]
+    for baseline in baselines:
+        accuracy, difference = show.interval(baseline.accuracy, True), _points(baseline.difference)
+        table.add_row(show.plain(baseline.name), accuracy, difference, baseline.verdict)
+    print(f"\n{frozen.rows:,} rows, {frozen.resampling}; {result.test_rows:,} test rows kept for a pilot:\n")
+    show.print_table(table)
+    if len(frozen.baselines) > len(baselines):
+        print(f"and {len(frozen.baselines) - len(baselines)} more (--verbose)")
+    if result.would_change:
+        print("\nwhat would change the verdict:")
+        for sentence in result.would_change:
+            print(f"- {sentence}")
+    if result.next_step is not None:
+        step = result.next_step
+        takes = "time unknown" if step.minutes is None else rough_duration(step.minutes)
+        print(f"\nmost likely to decide: {step.description}, {takes}:\n{step.command}")
+
+
+def _points(difference: Estimate | None) -> str:
+    return "" if difference is None else show.interval(difference, True, "+")
+
+
+def _fraction(estimate: Estimate) -> str:
+    if not estimate.low:  # the smallest number of labels was enough
+        return f"at most {estimate.high:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
