@@ -59,7 +59,7 @@ def rank(
     if to is not None:
         check_table_name(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
-    given: Any = data[0] if len(data) == 1 else [FeatureStore(one) for one in data]
+    given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
     ranking = run(given, backbones=names, progress=not quiet, **options)
     if to is not None:
         write_ranking(ranking, to)

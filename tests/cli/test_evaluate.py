@@ -1,4 +1,4 @@
-"""The verb evaluate: what it prints and writes, and its exit codes."""
+"""The verb `evaluate`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = ("--heads", "centroid, lda", "--folds", "3", "--repeats", "1")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that no test changes."""
+    """Return a store that no test changes."""
     path = tmp_path_factory.mktemp("common") / "store"
     X, y = clusters(60, spread=1.0)
     labels: list[Any] = NAMES[y].tolist()
@@ -27,27 +27,33 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_table_for_people(store: Path) -> None:
+def test_first_lines_describe_rows_and_resampling(store: Path) -> None:
     shown = run("evaluate", store, *QUICK)
     assert shown.exit_code == 0, shown.output
     assert "'label', 59 rows, 3 classes: 3-fold stratified cross-validation" in shown.stdout
     assert "left out: 1 rows without a label" in shown.stdout
     assert "note: no near-duplicates were found" in shown.stdout
-    lines = shown.stdout.splitlines()
-    (head,) = (line for line in lines if line.lstrip().startswith("candidate"))
+
+
+def test_table_has_a_row_for_each_candidate(store: Path) -> None:
+    lines = run("evaluate", store, *QUICK).stdout.splitlines()
+    (header,) = (line for line in lines if line.lstrip().startswith("candidate"))
     for column in ("accuracy", "difference", "verdict", "log loss", "ECE", "fit", "predict 1,000"):
-        assert column in head
+        assert column in header
     rows = [line for line in lines if line.lstrip().startswith(("centroid ", "lda "))]
     assert any(" best " in row for row in rows)
     assert any("most frequent class" in line for line in lines)
     assert lines[-1].startswith("best: ")
-    assert "splits " not in shown.stdout
-    more = run("evaluate", store, *QUICK, "-v")
-    assert "(corrected resampled t-test, Holm)" in more.stdout
-    assert any(len(line.removeprefix("splits ")) == 64 for line in more.stdout.splitlines())
 
 
-def test_json_for_programs(store: Path) -> None:
+def test_verbose_shows_tests_and_splits(store: Path) -> None:
+    assert "splits " not in run("evaluate", store, *QUICK).stdout
+    shown = run("evaluate", store, *QUICK, "-v").stdout
+    assert "(corrected resampled t-test, Holm)" in shown
+    assert any(len(line.removeprefix("splits ")) == 64 for line in shown.splitlines())
+
+
+def test_json_output(store: Path) -> None:
     done = run("evaluate", store, *QUICK, "--json", "--metric", "macro_f1", "--margin", "0.02")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -59,7 +65,7 @@ def test_json_for_programs(store: Path) -> None:
     assert "predictions" not in found
 
 
-def test_numbers(store: Path) -> None:
+def test_regression(store: Path) -> None:
     shown = run("evaluate", store, "--label", "number", "--heads", "ridge", "--folds", "3", "--repeats", "1", "-v")
     assert shown.exit_code == 0, shown.output
     assert "'number', 60 rows: 3-fold cross-validation" in shown.stdout
@@ -67,7 +73,7 @@ def test_numbers(store: Path) -> None:
     assert "no other candidate" in shown.stdout
 
 
-def test_a_page_and_every_prediction(store: Path, tmp_path: Path) -> None:
+def test_page_predictions_and_splits_are_written(store: Path, tmp_path: Path) -> None:
     page, table = tmp_path / "new" / "page.html", tmp_path / "predictions.parquet"
     splits = tmp_path / "splits.parquet"
     shown = run("evaluate", store, *QUICK, "--page", page, "--predictions", table, "--splits", splits)
@@ -84,7 +90,7 @@ def test_a_page_and_every_prediction(store: Path, tmp_path: Path) -> None:
     assert (quiet.exit_code, quiet.output) == (0, "")
 
 
-def test_a_published_protocol(store: Path) -> None:
+def test_published_protocol(store: Path) -> None:
     shown = run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "-v")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("dino-knn/1, 'label': 3-fold stratified cross-validation")
@@ -125,7 +131,7 @@ def test_a_published_protocol(store: Path) -> None:
         (("--protocol", "clip-lp", "--label", "number"), "protocols need classes"),
     ],
 )
-def test_misuse_has_exit_code_2_and_one_message(
+def test_wrong_options_have_exit_code_2_and_one_message(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -137,7 +143,7 @@ def test_misuse_has_exit_code_2_and_one_message(
     assert not list(tmp_path.iterdir())
 
 
-def test_stores_that_are_not_there(store: Path, tmp_path: Path) -> None:
+def test_missing_and_repeated_stores_are_refused(store: Path, tmp_path: Path) -> None:
     assert run("evaluate").exit_code == 2
     done = run("evaluate", tmp_path / "nowhere")
     assert done.exit_code == 2

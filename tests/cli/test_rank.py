@@ -1,4 +1,4 @@
-"""The verb rank: for people, for programs, and its exit codes."""
+"""The verb `rank`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tinted(tmp_path: Path) -> Path:
     return tmp_path / "tinted"
 
 
-def test_rank_for_people(tinted: Path, tmp_path: Path) -> None:
+def test_table_and_csv_file(tinted: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     shown = run("rank", tinted, "--backbones", f"{TINY}, timm/no_such_network", "--to", table, "-v", "--device", "cpu")
     assert shown.exit_code == 3, shown.output
@@ -43,7 +43,7 @@ def test_rank_for_people(tinted: Path, tmp_path: Path) -> None:
     assert rows[1]["failed"].startswith("UnknownBackboneError")
 
 
-def test_rank_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "REPEATS", 1)
     for name, spread in (("near", 0.3), ("far", 2.5)):
         X, y = clusters(60, spread=spread)
@@ -57,7 +57,7 @@ def test_rank_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "unknown" in shown.stdout
 
 
-def test_bad_usage_has_exit_code_2(tinted: Path, tmp_path: Path) -> None:
+def test_wrong_options_have_exit_code_2(tinted: Path, tmp_path: Path) -> None:
     assert "backbones must name at least one" in run("rank", tinted).stderr
     for options in (["--to", "ranking.png"], ["--backbones", TINY, "--sample", "1"], ["--backbones", "timm/x"]):
         assert run("rank", tinted, *options).exit_code == 2

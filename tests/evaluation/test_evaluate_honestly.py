@@ -1,4 +1,4 @@
-"""`evaluate` where it could mislead: stale results, heads that change their input or fail, few rows, saved splits."""
+"""`evaluate` in cases that could mislead: stale results, heads that change inputs or fail, few rows, saved splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Broken(GaussianNB):  # type: ignore[misc]
 
 
 class Negative(GaussianNB):  # type: ignore[misc]
-    """Gives what are no probabilities."""
+    """Returns negative values instead of probabilities."""
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         return super().predict_proba(X) * 3 - 1
@@ -39,7 +39,7 @@ def names(y: npt.NDArray[Any]) -> list[str]:
     return [f"class {number}" for number in y]
 
 
-def test_the_same_positions_of_other_rows_are_measured_anew(tmp_path: Path) -> None:
+def test_same_positions_of_other_rows_are_measured_again(tmp_path: Path) -> None:
     X, y = clusters(100, 2, spread=2.0)
     first: list[str | None] = [*names(y)]
     second = [*first]
@@ -52,7 +52,7 @@ def test_the_same_positions_of_other_rows_are_measured_anew(tmp_path: Path) -> N
     assert set(again.predictions["id"].to_pylist()) == {f"row-{i:03d}" for i in range(100) if not 40 <= i < 60}
 
 
-def test_a_head_that_works_in_place_cannot_change_what_others_see(tmp_path: Path) -> None:
+def test_head_that_works_in_place_does_not_affect_others(tmp_path: Path) -> None:
     X, y = clusters(90, 2, spread=1.5)
     split = ["test" if i >= 60 else "train" for i in range(90)]  # rows that follow one another are a view
     store = make_store(tmp_path / "store", X + 5, label=names(y), split=split)
@@ -66,7 +66,7 @@ def test_a_head_that_works_in_place_cannot_change_what_others_see(tmp_path: Path
 @pytest.mark.parametrize(
     ("head", "why"), [(Broken(), "RuntimeError: out of order"), (Negative(), "must return probabilities")]
 )
-def test_a_head_that_fails_is_said_and_the_others_go_on(tmp_path: Path, head: Any, why: str) -> None:
+def test_failed_head_is_reported_and_others_are_measured(tmp_path: Path, head: Any, why: str) -> None:
     X, y = clusters(60, 2)
     store = make_store(tmp_path / "store", X, label=names(y))
     found = evaluate(store, heads=[head, "centroid"], **ONCE)
@@ -77,7 +77,7 @@ def test_a_head_that_fails_is_said_and_the_others_go_on(tmp_path: Path, head: An
         evaluate(store, heads=[head], **ONCE)
 
 
-def test_exit_code_3_where_a_head_fails(tmp_path: Path) -> None:
+def test_exit_code_is_3_if_a_head_fails(tmp_path: Path) -> None:
     X, _ = clusters(40, 3)
     store = make_store(tmp_path / "store", X[:, :2], label=np.linspace(0.5, 9, 40).tolist())
     assert run("evaluate", store.path, "--heads", "ridge", "--folds", 3, "--repeats", 1, "-q").exit_code == 0
@@ -89,7 +89,7 @@ def test_exit_code_3_where_a_head_fails(tmp_path: Path) -> None:
     assert (result.exit_code == 3) == ("lda" in result.stderr)
 
 
-def test_few_rows_leave_an_accuracy_open(tmp_path: Path) -> None:
+def test_few_rows_leave_an_accuracy_uncertain(tmp_path: Path) -> None:
     X, y = clusters(30, 2, spread=0.01)
     found = evaluate(make_store(tmp_path / "store", X, label=names(y)), heads=["centroid", "lda"], **ONCE)
     for one in found.candidates:
@@ -101,7 +101,7 @@ def test_few_rows_leave_an_accuracy_open(tmp_path: Path) -> None:
     assert found.candidates[1].difference.verdict == "undecided"
 
 
-def test_saved_splits_are_held_against_groups(tmp_path: Path) -> None:
+def test_saved_splits_must_keep_groups_together(tmp_path: Path) -> None:
     X, y = clusters(60, 2)
     store = make_store(tmp_path / "store", X, label=names(y), patient=[f"p{i // 4}" for i in range(60)])
     splits = str(tmp_path / "splits.parquet")
@@ -116,7 +116,7 @@ def test_saved_splits_are_held_against_groups(tmp_path: Path) -> None:
 
 
 def test_false_findings_among_many_equal_heads_are_rare() -> None:
-    """Of many heads of one skill on one test set, the best is held to be better than another in few cases."""
+    """Among many equally good heads on one test set, the best is rarely called better than another."""
     from embedpipe.evaluation.differences import differences
     from embedpipe.evaluation.metrics import Predictions
     from embedpipe.splits.make import Resample, Splits

@@ -1,4 +1,4 @@
-"""Every figure against scikit-learn's, and weights against rows that are there as often."""
+"""Every metric against scikit-learn, and row weights against repeated rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn import metrics
 
 from embedpipe.evaluation.metrics import METRICS, MIN_PROBABILITY, Predictions
 
-#: Figure -> scikit-learn's own, of the rows as they are.
+#: Metric -> scikit-learn's function, without weights.
 OFFICIAL: dict[str, Callable[[Predictions], float]] = {
     "accuracy": lambda a: metrics.accuracy_score(a.y, a.predicted),
     "balanced_accuracy": lambda a: metrics.recall_score(
@@ -78,7 +78,7 @@ def _agree(found: dict[str, float], answers: Predictions) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(classified() | predicted_numbers())
-def test_figures_are_scikit_learns(answers: Predictions) -> None:
+def test_metrics_agree_with_scikit_learn(answers: Predictions) -> None:
     found = answers.metrics()
     assert set(found) <= {*METRICS["classification" if answers.n_classes else "regression"]}
     assert {"accuracy", "r2"} & set(found)
@@ -87,7 +87,7 @@ def test_figures_are_scikit_learns(answers: Predictions) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.data())
-def test_a_weight_counts_a_row_as_often(data: st.DataObject) -> None:
+def test_weights_agree_with_repeated_rows(data: st.DataObject) -> None:
     answers = data.draw(classified() | predicted_numbers())
     n = len(answers.y)
     counts = data.draw(hnp.arrays(np.int64, (2, n), elements=st.integers(0, 3)).filter(lambda c: c.sum(axis=1).all()))
@@ -102,7 +102,7 @@ def test_a_weight_counts_a_row_as_often(data: st.DataObject) -> None:
                 assert value == pytest.approx(OFFICIAL[name](rows), rel=1e-6, abs=1e-9), name
 
 
-def test_which_figures_there_are() -> None:
+def test_metric_names() -> None:
     y, shares = np.array([0, 1, 1]), np.full((3, 2), 0.5)
     plain = ["accuracy", "balanced_accuracy", "macro_f1"]
     assert Predictions(y, y, n_classes=2).metric_names() == plain
@@ -110,11 +110,11 @@ def test_which_figures_there_are() -> None:
     assert Predictions(y, y, shares, n_classes=2).metric_names() == [*plain, "roc_auc", "log_loss", "brier"]
     assert Predictions(y, y, np.full((3, 3), 1 / 3), n_classes=3).metric_names() == [*plain, "log_loss", "brier"]
     ones = np.ones(3, int)
-    assert "roc_auc" not in Predictions(ones, ones, shares, n_classes=2).metrics()  # of one class there is none
+    assert "roc_auc" not in Predictions(ones, ones, shares, n_classes=2).metrics()  # undefined for one class
     assert list(Predictions(y / 2, y / 2).metrics()) == ["r2", "mae", "rmse"]
 
 
-def test_log_loss_is_scikit_learns_above_its_floor() -> None:
+def test_log_loss_agrees_with_scikit_learn_above_its_bound() -> None:
     rng = np.random.default_rng(0)
     shares, y = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50)
     shares = (shares + 0.01) / (shares + 0.01).sum(axis=1, keepdims=True)
@@ -127,19 +127,19 @@ def test_log_loss_is_scikit_learns_above_its_floor() -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 / 3])
-def test_r2_of_numbers_that_do_not_differ_is_not_defined(value: float) -> None:
+def test_r2_of_constant_numbers_is_nan(value: float) -> None:
     y = np.full(7, value)
     assert math.isnan(Predictions(y, y + 1).metrics()["r2"])
     assert math.isnan(Predictions(y, y).metrics()["r2"])
 
 
-def test_probabilities_that_round_to_certainty_still_order_rows() -> None:
+def test_probabilities_near_certainty_still_order_rows() -> None:
     shares = np.array([[1 - p, p] for p in (1e-30, 1e-20, 1e-25, 1e-18)])
     answers = Predictions(np.array([0, 1, 0, 1]), np.zeros(4, int), shares, n_classes=2)
     assert answers.metrics()["roc_auc"] == 1.0
 
 
-def test_every_figure_says_which_way_is_better() -> None:
+def test_direction_of_every_metric() -> None:
     right: dict[str, Any] = {}
     y = np.array([0, 1, 0, 1, 1])
     right["classification"] = [Predictions(y, p, np.eye(2)[p], n_classes=2).metrics() for p in (y, 1 - y)]

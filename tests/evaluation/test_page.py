@@ -1,4 +1,4 @@
-"""The page of an evaluation: it says what was found, whatever the names are, and needs nothing but itself."""
+"""The page of an evaluation: correct texts, escaped names, one file that needs no network."""
 
 from __future__ import annotations
 
@@ -127,30 +127,42 @@ def items(tmp_path: Path) -> list[WrongItem]:
     return [WrongItem(f"item {ODD[i % len(ODD)]}", uri, ODD[i % 5], ODD[-1], 0.9996) for i, uri in enumerate(where)]
 
 
-def test_says_what_was_found(tmp_path: Path) -> None:
+@pytest.fixture
+def words(tmp_path: Path) -> str:
+    """Return the text of the page of three candidates."""
+    return Page(evaluation(["cat", "dog", "owl"]).to_html(tmp_path / "page.html")).words
+
+
+def test_page_is_one_file_in_a_new_folder(tmp_path: Path) -> None:
     to = evaluation(["cat", "dog", "owl"]).to_html(tmp_path / "new" / "page.html")
     assert [path.name for path in to.parent.iterdir()] == ["page.html"]
-    words = Page(to).words
-    assert (
-        "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; always predicting the most frequent"
-        in words
-    )
+
+
+def test_summary_has_best_candidate_verdicts_and_notes(words: str) -> None:
+    best = "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; always predicting the most frequent"
+    assert best in words
     assert "Practically equivalent: within 0.010 with a probability of at least 95 %: lda" in words
     assert "Significantly worse: knn" in words
     assert "3: no label" in words
     assert "near-duplicates were kept together" in words
     assert "ab" * 32 in words
+
+
+def test_table_has_metrics_tests_costs_and_choices(words: str) -> None:
     assert "p-values (corrected t-test) are corrected for all 3 pairs of candidates (Holm)" in words
     knn = "0.800 0.780 to 0.820 ▼ worse P(equivalent) 10.0 % -0.100 -0.120 to -0.080 0.032 0.500 0.400"
     assert knn in words.replace("\N{MINUS SIGN}", "-")
     assert "C 0.100 (4 of 5), 1.000 (1 of 5)" in words
     assert "250 ms 10 ms 51.2 kB" in words
+
+
+def test_calibration_and_rejection_are_tables_too(words: str) -> None:
     assert "unscaled 10.0 % 5.0 % 0.210 0.400 after scaling 2.0 % 1.0 % 0.210 0.400" in words
     assert "error rate, by probability after scaling 10.0 % 8.4 % 6.8 % 2.0 % 0.0310" in words
     assert words.count("cat") >= 2
 
 
-def test_hardest_classes_and_the_confusions_of_few(tmp_path: Path) -> None:
+def test_worst_classes_are_first_and_small_matrices_are_shown(tmp_path: Path) -> None:
     found = evaluation([f"class {i}" for i in range(40)])
     found.best.confusion[3][7] = 1234
     page = Page(found.to_html(tmp_path / "page.html"))
@@ -160,7 +172,7 @@ def test_hardest_classes_and_the_confusions_of_few(tmp_path: Path) -> None:
     assert re.search(r'style="background: rgb\(0 105 166 / 0\.9\d\)">1,234</td>', page.source)
 
 
-def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem]) -> None:
+def test_names_are_escaped(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation(ODD, *((name, 0.9 - i / 50, "worse" if i else "best") for i, name in enumerate(ODD)))
     found.label, found.notes, found.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
     found.best.wrong = items
@@ -174,7 +186,7 @@ def test_names_of_any_kind_are_only_text(tmp_path: Path, items: list[WrongItem])
     assert "\0" not in page.source
 
 
-def test_a_thousand_classes_and_many_pictures_stay_small(tmp_path: Path, items: list[WrongItem]) -> None:
+def test_page_of_many_classes_and_pictures_is_small(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
     found.best.wrong = items
     to = found.to_html(tmp_path / "page.html")
@@ -188,7 +200,7 @@ def test_a_thousand_classes_and_many_pictures_stay_small(tmp_path: Path, items: 
             assert max(picture.size) <= 200
 
 
-def test_items_are_shown_or_say_why_not(tmp_path: Path, items: list[WrongItem]) -> None:
+def test_items_are_shown_or_a_reason(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation(["cat", "dog"])
     found.best.wrong = items
     words = Page(found.to_html(tmp_path / "page.html")).words
@@ -203,7 +215,7 @@ def test_items_are_shown_or_say_why_not(tmp_path: Path, items: list[WrongItem]) 
     assert "img" not in without.tags
 
 
-def test_numbers_have_a_page_too(tmp_path: Path) -> None:
+def test_page_of_a_regression(tmp_path: Path) -> None:
     words = Page(of_numbers().to_html(tmp_path / "page.html")).words
     assert "logreg has the lowest MAE: 0.300" in words
     assert "always predicting the mean has 1.300" in words
@@ -212,7 +224,7 @@ def test_numbers_have_a_page_too(tmp_path: Path) -> None:
         assert of_classes not in words
 
 
-def test_one_candidate_is_compared_with_nothing(tmp_path: Path) -> None:
+def test_page_of_one_candidate_has_no_comparison(tmp_path: Path) -> None:
     words = Page(evaluation(["a", "b"], ("logreg", 0.9, "best")).to_html(tmp_path / "page.HTM")).words
     assert "The accuracy of logreg is 0.900 (95 % interval 0.880 to 0.920" in words
     for of_several in ("Holm", "Verdict", "Costs", "Practical equivalence"):
@@ -228,7 +240,7 @@ def test_heads_without_probabilities(tmp_path: Path) -> None:
     assert "Rejection of uncertain rows" not in words
 
 
-def test_scores_alone_are_shown_after_scaling(tmp_path: Path) -> None:
+def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
     found = evaluation(["a", "b"])
     found.candidates[0] = replace(found.best, calibration=None)
     found.candidates[2] = replace(found.candidates[2], calibration=None)
@@ -244,7 +256,7 @@ def test_scores_alone_are_shown_after_scaling(tmp_path: Path) -> None:
     assert "error rate, by probability 10.0 %" in words
 
 
-def test_says_of_which_draw_of_the_folds_rows_are_counted(tmp_path: Path) -> None:
+def test_page_names_the_repeat_whose_rows_are_counted(tmp_path: Path) -> None:
     found = replace(evaluation(["a", "b"]), n_repeats=5)
     found.best.confusion = [[90, 6], [2, 102]]
     words = Page(found.to_html(tmp_path / "page.html")).words
@@ -261,7 +273,7 @@ def test_says_of_which_draw_of_the_folds_rows_are_counted(tmp_path: Path) -> Non
     assert "first repeat" not in words
 
 
-def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
+def test_bins_of_few_rows_are_faint() -> None:
     few = Reliability([0.35, 0.55, 0.75, 0.95], [1.0, 0.0, 0.7, 0.9], [3, 2, 60, 115], 0.1, 0.05, 0.2, 0.4)
     drawn = charts.draw_reliability(None, few, "few")
     assert len(re.findall(r"opacity: 0\.3\b", drawn)) == 2
@@ -269,7 +281,7 @@ def test_bins_of_few_rows_are_faint_and_off_the_line() -> None:
     assert "opacity: 0.3" not in charts.draw_reliability(None, many, "many")
 
 
-def test_refuses_before_any_work(tmp_path: Path) -> None:
+def test_wrong_names_and_empty_evaluations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.html, got .*page\.pdf"):
         evaluation(["a"]).to_html(tmp_path / "page.pdf")
     with pytest.raises(UsageError, match="at least one candidate"):
@@ -277,7 +289,7 @@ def test_refuses_before_any_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_charts_are_the_same_each_time_and_follow_the_figures() -> None:
+def test_charts_are_deterministic_and_follow_the_data() -> None:
     found = evaluation(["a", "b"])
     first, again = interval_charts.draw_scores(found), interval_charts.draw_scores(found)
     assert first == again
@@ -290,10 +302,10 @@ def test_charts_are_the_same_each_time_and_follow_the_figures() -> None:
     assert "#0" not in re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", first)
 
 
-def test_who_is_worth_its_cost() -> None:
+def test_pareto_frontier_of_costs() -> None:
     found = evaluation(["a", "b"], *((f"head {i}", 0.9 - i / 10, "worse" if i else "best") for i in range(5)))
     for one, seconds in zip(found.candidates, (4.0, 4.0, 1.0, 2.0, 0.0), strict=True):
-        one.fit_seconds = seconds  # the last one's is not known
+        one.fit_seconds = seconds  # that of the last head is unknown
     drawn = charts.draw_costs(found, "fit_seconds")
     assert drawn
     assert drawn[1] == [0, 2]
@@ -307,7 +319,7 @@ def test_who_is_worth_its_cost() -> None:
     assert charts.draw_costs(found, "fit_seconds") is None
 
 
-def test_figures_that_are_missing_or_all_the_same(tmp_path: Path) -> None:
+def test_missing_and_constant_metrics(tmp_path: Path) -> None:
     found = evaluation(["a", "b"])
     found.margin, found.baseline, nothing = 0.0, {}, Estimate(0.0, float("nan"), float("nan"))
     for one in found.candidates:
@@ -319,7 +331,7 @@ def test_figures_that_are_missing_or_all_the_same(tmp_path: Path) -> None:
     assert "Costs" not in words
 
 
-def test_figures_in_words() -> None:
+def test_numbers_as_text() -> None:
     assert [number(x) for x in (0.5, 12.345, 1234.5, 0.00123, -0.1, 0.0, None, float("nan"))] == [
         "0.500", "12.3", "1,234", "0.00123", "\N{MINUS SIGN}0.100", "0.000", "—", "—",
     ]  # fmt: skip

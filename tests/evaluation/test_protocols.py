@@ -1,4 +1,4 @@
-"""Protocols against independent renderings of what was published: plain NumPy, scikit-learn, and the draws by hand."""
+"""Protocols against independent implementations: plain NumPy, scikit-learn, and draws by hand."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def dino_accuracies(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dino_knn_is_the_published_vote(seed: int) -> None:
+def test_dino_knn_agrees_with_the_published_vote(seed: int) -> None:
     rng = np.random.default_rng(seed)
     X, Q = rng.standard_normal((400, 24), np.float32), rng.standard_normal((150, 24), np.float32)
     y, y_test = rng.integers(0, 9, 400), rng.integers(0, 9, 150)
@@ -65,7 +65,7 @@ def test_dino_knn_is_the_published_vote(seed: int) -> None:
     assert found.metrics == {key: found.details[1][key] for key in ("top1", "top5")}
 
 
-def test_dino_knn_leaves_out_a_k_that_there_are_no_rows_for() -> None:
+def test_dino_knn_leaves_out_k_above_the_number_of_rows() -> None:
     found = run_protocol("dino-knn", *problem(train=60))
     assert [row["k"] for row in found.details] == [10, 20]
     assert found.settings["k above the number of training rows"] == [100, 200]
@@ -74,7 +74,7 @@ def test_dino_knn_leaves_out_a_k_that_there_are_no_rows_for() -> None:
         run_protocol("dino-knn", *problem(train=15))
 
 
-def test_clip_lp_is_scikit_learns_logistic_regression_at_the_chosen_penalty() -> None:
+def test_clip_lp_agrees_with_scikit_learn_at_the_chosen_penalty() -> None:
     X, y, X_test, y_test = problem()
     found = run_protocol("clip-lp", X, y, X_test, y_test)
     plain = LogisticRegression(C=found.metrics["C"], max_iter=1000).fit(X, y)
@@ -86,7 +86,7 @@ def test_clip_lp_is_scikit_learns_logistic_regression_at_the_chosen_penalty() ->
     np.testing.assert_allclose(ours.intercept_, plain.intercept_, rtol=1e-5, atol=1e-6)
 
 
-def test_clip_lp_searches_the_papers_grid() -> None:
+def test_clip_lp_searches_the_grid_of_the_paper() -> None:
     X, y, X_test, y_test = problem()
     held_out = np.arange(len(y)) % 4 == 0
     found = run_protocol("clip-lp", X, y, X_test, y_test, held_out=held_out)
@@ -96,7 +96,7 @@ def test_clip_lp_searches_the_papers_grid() -> None:
     best = max(row["held_out_accuracy"] for row in found.details)
     first = next(row for row in found.details if row["held_out_accuracy"] == best)
     assert found.metrics["C"] == first["C"]
-    # The neighbours of the best, one step away, were looked at.
+    # The neighbours of the best, one step away, were tried.
     assert {round(8 * np.log10(first["C"])) + step for step in (-1, 1)} <= {round(step) for step in steps}
     for row in found.details:
         by_hand = LogisticRegression(C=row["C"], max_iter=1000).fit(X[~held_out], y[~held_out])
@@ -105,7 +105,7 @@ def test_clip_lp_searches_the_papers_grid() -> None:
     assert found.settings["held-out rows"] == held_out.sum()
 
 
-def test_clip_lp_holds_out_no_single_row() -> None:
+def test_clip_lp_does_not_hold_out_single_rows() -> None:
     X, y, X_test, y_test = problem()
     y[0] = "alone"
     assert run_protocol("clip-lp", X, y, X_test, y_test).settings["held-out rows"] == 48
@@ -114,7 +114,7 @@ def test_clip_lp_holds_out_no_single_row() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_mteb_draws_as_mteb_does(seed: int) -> None:
+def test_mteb_draws_agree_with_mteb(seed: int) -> None:
     labels = [*np.random.default_rng(3).integers(0, 4, 70).tolist(), 4, 4]
     drawn = mteb_cls.draws(np.array(labels), 8, 42 + seed)
     order = list(range(len(labels)))
@@ -130,7 +130,7 @@ def test_mteb_draws_as_mteb_does(seed: int) -> None:
     assert len({tuple(rows) for rows in drawn}) == 10
 
 
-def test_mteb_figures_are_means_over_ten_fits() -> None:
+def test_mteb_metrics_are_means_over_ten_fits() -> None:
     X, y, X_test, y_test = problem(classes=2)
     found = run_protocol("mteb-cls", X, y, X_test, y_test)
     labels, actual = (np.unique(part, return_inverse=True)[1] for part in (y, y_test))
@@ -151,7 +151,7 @@ def test_mteb_figures_are_means_over_ten_fits() -> None:
     assert "ap" not in run_protocol("mteb-cls", *problem()).metrics
 
 
-def test_few_shot_curve_draws_rows_and_choice_together() -> None:
+def test_few_shot_draws_rows_and_chooses_a_penalty_for_each() -> None:
     found = run_protocol("few-shot", *problem(train=150))
     assert [row["labels_per_class"] for row in found.details] == [1, 2, 4, 8, 16, "all"]
     assert [row["training_rows"] for row in found.details] == [3, 6, 12, 24, 48, 150]
@@ -163,20 +163,20 @@ def test_few_shot_curve_draws_rows_and_choice_together() -> None:
     assert found.metrics["accuracy_all"] > found.metrics["accuracy_1"] + 0.1
 
 
-def test_few_shot_stops_at_the_largest_class_and_repeats_itself() -> None:
+def test_few_shot_stops_at_the_largest_class_and_is_deterministic() -> None:
     found, again, other = (run_protocol("few-shot", *problem(train=12), seed=seed) for seed in (0, 0, 1))
     assert [row["labels_per_class"] for row in found.details] == [1, 2, "all"]
     assert again.details == found.details
     assert other.details[0]["draws"] != found.details[0]["draws"]
 
 
-def test_first_of_each_class_takes_what_a_small_class_has() -> None:
+def test_first_of_each_class_takes_all_rows_of_small_classes() -> None:
     y = np.array([0, 1, 0, 0, 1, 2])
     assert first_of_each_class(np.array([5, 4, 3, 2, 1, 0]), y, 2).tolist() == [5, 4, 3, 2, 1]
 
 
-def test_crossed_interval_holds_what_it_says() -> None:
-    # Draws and test rows each shift the chance to be right; the truth is the mean over both.
+def test_crossed_interval_has_its_coverage() -> None:
+    # Draws and test rows both shift the probability of a correct prediction; the true mean is over both.
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(400):
@@ -209,12 +209,12 @@ def test_results_are_plain_data(name: str) -> None:
         ({"held_out": np.ones(240, bool)}, "held_out must select"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+def test_wrong_arrays_are_refused(change: dict[str, Any], message: str) -> None:
     arrays = dict(zip(("X_train", "y_train", "X_test", "y_test"), problem(), strict=True)) | change
     with pytest.raises(TrainingDataError, match=message):
         run_protocol("mteb-cls", **arrays)
 
 
-def test_an_unknown_protocol_is_refused() -> None:
+def test_unknown_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown protocol 'dino_knn'.*dino-knn"):
         run_protocol("dino_knn", *problem())

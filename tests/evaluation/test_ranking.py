@@ -1,4 +1,4 @@
-"""Backbones ranked on a sample that they embed, and stores ranked as they are."""
+"""`rank`: backbones on a sample that they embed, and feature stores without embedding."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ NAME = "python/tiny_backbone:make"
 
 @pytest.fixture(autouse=True)
 def _once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw folds once, which is quick; the test of stores draws them as often as users do."""
-    if request.function is not test_stores_are_ranked_on_the_same_rows:
+    """Repeat the cross-validation once, which is quick, except for one test of the default."""
+    if request.function is not test_default_is_five_repeats_of_five_folds:
         monkeypatch.setattr(probing, "REPEATS", 1)
 
 
@@ -53,7 +53,7 @@ def coloured_photos(root: Path, count: int = 60) -> Path:
 
 
 def stores(tmp_path: Path, *spreads: float, rows: int = 60) -> list[FeatureStore]:
-    """Make stores of the same items by made-up networks, the worse the larger the spread."""
+    """Make stores of the same items; a larger spread makes worse vectors."""
     made = []
     for number, spread in enumerate(spreads):
         X, y = clusters(rows, spread=spread, seed=number)
@@ -63,43 +63,55 @@ def stores(tmp_path: Path, *spreads: float, rows: int = 60) -> list[FeatureStore
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file that counts what goes through a tiny network."""
+    """Return the file that counts the items that a tiny network embeds."""
     path = tmp_path / "log"
     monkeypatch.setenv("TINY_LOG", str(path))
     return path
 
 
-def test_stores_are_ranked_on_the_same_rows(tmp_path: Path) -> None:
+def test_stores_are_ranked_by_their_linear_probes(tmp_path: Path) -> None:
     found = rank(stores(tmp_path, 2.5, 0.3))
     assert [row.name for row in found.rows] == ["timm/spread0.3", "timm/spread2.5"]
-    best, other = found.rows
-    assert best is found.best
-    assert best.difference is None
-    assert best.linear_probe is not None
-    assert other.linear_probe is not None
-    assert other.difference is not None
-    assert other.difference.verdict == "worse"
-    assert other.difference.estimate.value == pytest.approx(other.linear_probe.value - best.linear_probe.value)
-    assert other.difference.estimate.high < 0
-    assert best.linear_probe.low <= best.linear_probe.value == pytest.approx(np.mean(best.values))
-    assert len(best.values) == len(other.values) == 25
-    assert best.h_score is not None
-    assert other.h_score is not None
-    assert best.h_score > other.h_score
-    assert best.imagenet is None
-    assert best.cost is None
+    assert found.best is found.rows[0]
     assert (found.task, found.metric, found.sample, found.classes) == ("classification", "accuracy", 60, 3)
     assert found.baseline == pytest.approx(1 / 3)
     assert found.undecided == found.failed == []
 
 
-def test_equal_backbones_are_not_told_apart(tmp_path: Path) -> None:
+def test_difference_from_the_best_is_paired(tmp_path: Path) -> None:
+    best, other = rank(stores(tmp_path, 2.5, 0.3)).rows
+    assert best.difference is None
+    assert other.difference is not None
+    assert best.linear_probe is not None
+    assert other.linear_probe is not None
+    assert other.difference.verdict == "worse"
+    assert other.difference.estimate.value == pytest.approx(other.linear_probe.value - best.linear_probe.value)
+    assert other.difference.estimate.high < 0
+
+
+def test_default_is_five_repeats_of_five_folds(tmp_path: Path) -> None:
+    (row,) = rank(stores(tmp_path, 0.3)).rows
+    assert len(row.values) == 25
+    assert row.linear_probe is not None
+    assert row.linear_probe.low <= row.linear_probe.value == pytest.approx(np.mean(row.values))
+
+
+def test_stores_have_transferability_scores_but_no_cost(tmp_path: Path) -> None:
+    best, other = rank(stores(tmp_path, 2.5, 0.3)).rows
+    assert best.h_score is not None
+    assert other.h_score is not None
+    assert best.h_score > other.h_score
+    assert best.imagenet is None
+    assert best.cost is None
+
+
+def test_equal_backbones_are_undecided(tmp_path: Path) -> None:
     found = rank(stores(tmp_path, 1.0, 1.0))
     assert [row.name for row in found.undecided] == [found.rows[1].name]
     assert len(rank(tmp_path / "0.features").rows) == 1
 
 
-def test_only_rows_of_all_stores_count(tmp_path: Path) -> None:
+def test_only_rows_of_all_stores_are_compared(tmp_path: Path) -> None:
     first, second = stores(tmp_path, 0.5, 0.5)
     second.remove([f"row-{i:03d}" for i in range(10)])
     assert rank([first, second.refresh()]).sample == 50
@@ -127,32 +139,46 @@ def test_numbers_are_ranked_by_r2(tmp_path: Path) -> None:
     assert found.best.log_me > found.rows[1].log_me
 
 
-def test_backbones_embed_the_sample_once(tmp_path: Path, log: Path) -> None:
+QUICK: dict[str, Any] = {"sample": 40, "engine": "torch", "device": "cpu"}
+
+
+def test_backbone_that_cannot_be_loaded_is_a_failed_row(tmp_path: Path, log: Path) -> None:
     photos = coloured_photos(tmp_path / "photos")
-    options: dict[str, Any] = {"sample": 40, "engine": "torch", "device": "cpu"}
-    found = rank(photos, backbones=[TINY, "timm/no_such_network"], **options)
-    assert len(log.read_bytes()) == 40
+    found = rank(photos, backbones=[TINY, "timm/no_such_network"], **QUICK)
+    assert len(log.read_bytes()) == found.sample == 40
     assert [row.name for row in found.rows] == [NAME, "timm/no_such_network"]
-    assert found.best.cost is not None
-    assert found.best.cost.items == 40
-    assert found.best.cost.seconds > 0
     assert [row.name for row in found.failed] == ["timm/no_such_network"]
     assert "UnknownBackboneError: timm" in found.failed[0].failed
-    assert found.sample == 40
-    again = rank(photos, backbones=[TINY], **options)
+
+
+def test_cost_is_measured_on_the_sample(tmp_path: Path) -> None:
+    cost = rank(coloured_photos(tmp_path / "photos"), backbones=[TINY], **QUICK).best.cost
+    assert cost is not None
+    assert cost.items == 40
+    assert cost.seconds > 0
+
+
+def test_second_run_embeds_only_new_items(tmp_path: Path, log: Path) -> None:
+    photos = coloured_photos(tmp_path / "photos")
+    found = rank(photos, backbones=[TINY], **QUICK)
+    again = rank(photos, backbones=[TINY], **QUICK)
     assert len(log.read_bytes()) == 40
-    assert again.best == found.best
-    next(cache_folder().glob("rank/*/*.json")).unlink()  # as where a run was killed just before
-    measured_again = rank(photos, backbones=[TINY], **options).best.cost
-    assert measured_again is not None
-    assert measured_again.seconds > 0
+    assert (again.best, again.splits_id) == (found.best, found.splits_id)
+    rank(photos, backbones=[TINY], **{**QUICK, "sample": 60})
+    assert len(log.read_bytes()) == 60
+
+
+def test_lost_cost_is_measured_again(tmp_path: Path, log: Path) -> None:
+    photos = coloured_photos(tmp_path / "photos")
+    rank(photos, backbones=[TINY], **QUICK)
+    next(cache_folder().glob("rank/*/*.json")).unlink()  # as after a run that was killed before it saved the cost
+    cost = rank(photos, backbones=[TINY], **QUICK).best.cost
+    assert cost is not None
+    assert cost.seconds > 0
     assert len(log.read_bytes()) == 80
-    assert again.splits_id == found.splits_id
-    rank(photos, backbones=[TINY], **{**options, "sample": 60})
-    assert len(log.read_bytes()) == 100
 
 
-def test_items_in_memory_are_told_apart_by_content(log: Path) -> None:
+def test_items_in_memory_are_identified_by_content(log: Path) -> None:
     texts = [f"{'good fine' if i % 2 else 'bad poor'} {i} word{i % 7}" for i in range(40)]
     table = pa.table({"body": texts, "label": ["yes" if i % 2 else "no" for i in range(40)]})
     options: dict[str, Any] = {"backbones": [TINY_TEXT], "text": "body", "device": "cpu"}
@@ -161,14 +187,14 @@ def test_items_in_memory_are_told_apart_by_content(log: Path) -> None:
     assert found.best.linear_probe.value > 0.9
     count = len(log.read_bytes())
     rank(table, **options)
-    assert len(log.read_bytes()) - count < 40 <= count  # a few texts try a network that is loaded
+    assert len(log.read_bytes()) - count < 40 <= count  # only a few texts, to check the loaded network
     shuffled = pa.table({"body": texts[::-1], "label": table["label"]})
     turned = rank(shuffled, **options)
     assert turned.best.linear_probe is not None
     assert turned.best.linear_probe.value > 0.9
 
 
-def test_items_that_one_backbone_fails_on_count_for_none(tmp_path: Path) -> None:
+def test_items_that_one_backbone_cannot_embed_are_left_out(tmp_path: Path) -> None:
     photos = coloured_photos(tmp_path / "photos", 60)
     (photos / "red" / "000.png").write_bytes(b"no picture")
     found = rank(photos, backbones=[TINY, BackboneOptions(TINY, layer=("conv1", "conv2"))], device="cpu")
@@ -177,7 +203,7 @@ def test_items_that_one_backbone_fails_on_count_for_none(tmp_path: Path) -> None
     assert sorted(row.layer for row in found.rows) == ["conv1", "conv2", "features"]
 
 
-def test_a_backbone_without_vectors_is_said_to_have_failed(tmp_path: Path) -> None:
+def test_backbone_with_few_vectors_is_a_failed_row(tmp_path: Path) -> None:
     for i in range(40):
         path = tmp_path / "bright" / str(i % 2) / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +216,7 @@ def test_a_backbone_without_vectors_is_said_to_have_failed(tmp_path: Path) -> No
         rank(tmp_path / "bright", backbones=[FUSSY], device="cpu")
 
 
-def test_random_weights_come_last_of_themselves(tmp_path: Path) -> None:
+def test_random_weights_are_named(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for i in range(20):
         write_photo(photos / "ab"[i % 2] / f"{i}.jpg", seed=i)
@@ -198,7 +224,7 @@ def test_random_weights_come_last_of_themselves(tmp_path: Path) -> None:
     assert [row.name for row in found.rows] == ["timm/test_resnet.r160_in1k (random)"]
 
 
-def test_what_cannot_be_ranked_is_refused(photos: Path, make_photos: Callable[..., Path]) -> None:
+def test_wrong_arguments_and_labels_are_refused(photos: Path, make_photos: Callable[..., Path]) -> None:
     with pytest.raises(UsageError, match="backbones must name at least one"):
         rank(photos)
     with pytest.raises(UsageError, match="backbones must be a list of names"):
@@ -207,7 +233,7 @@ def test_what_cannot_be_ranked_is_refused(photos: Path, make_photos: Callable[..
         rank(photos, backbone=TINY)
     with pytest.raises(UsageError, match="sample must be >= 20, got 3"):
         rank(photos, backbones=[TINY], sample=3)
-    with pytest.raises(UsageError, match="task='clasification'"):
+    with pytest.raises(UsageError, match=r"task must be one of .* got .clasification."):
         rank(photos, backbones=[TINY], task="clasification")
     with pytest.raises(TrainingDataError, match="at least 2 classes of 'label' must have 10 rows"):
         rank(photos, backbones=[TINY])
@@ -221,7 +247,7 @@ def labelled(y: npt.NDArray[Any], split: list[str | None] | None = None) -> pa.T
     return pa.table(columns if split is None else columns | {"split": split})
 
 
-def test_a_sample_keeps_the_shares_of_the_classes() -> None:
+def test_sample_is_stratified() -> None:
     y = np.repeat(["a", "b", "c", "d"], [700, 250, 40, 10])
     drawn = draw_sample(labelled(y), "label", RankOptions(sample=100))
     assert (drawn.y == y[drawn.rows]).all()
@@ -232,7 +258,7 @@ def test_a_sample_keeps_the_shares_of_the_classes() -> None:
     assert (draw_sample(labelled(y), "label", RankOptions(sample=100, seed=1)).rows != drawn.rows).any()
 
 
-def test_classes_that_are_rare_or_too_many_are_said() -> None:
+def test_rare_and_too_many_classes_are_reported() -> None:
     rare = draw_sample(labelled(np.repeat(["a", "b", "c"], [30, 30, 9])), "label", RankOptions())
     assert rare.left_out == {"of classes with fewer than 10 rows": 9}
     many = draw_sample(labelled(np.arange(1000) % 100), "label", RankOptions(sample=200))
@@ -241,7 +267,7 @@ def test_classes_that_are_rare_or_too_many_are_said() -> None:
     assert "20 of 100 classes" in many.notes[0]
 
 
-def test_nothing_is_chosen_on_a_test_split() -> None:
+def test_test_split_is_not_sampled() -> None:
     split: list[str | None] = ["Train", "test"] * 30
     drawn = draw_sample(labelled(np.repeat(["a", "b"], 30), split), "label", RankOptions())
     assert (drawn.rows % 2 == 0).all()
@@ -261,7 +287,7 @@ def test_imagenet_accuracies_are_those_of_torchvision() -> None:
         assert find_imagenet_accuracy(unknown) is None
 
 
-def test_a_ranking_is_plain_data(tmp_path: Path) -> None:
+def test_ranking_is_plain_data(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     found: Ranking = rank(stores(tmp_path, 0.5, 1.5))
     frame = found.to_frame()

@@ -27,14 +27,14 @@ def best_evidence(X: npt.NDArray[np.float64], t: npt.NDArray[np.float64]) -> flo
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(40, 6), (20, 25)])
-def test_log_me_is_the_largest_evidence_of_classes(rows: int, dim: int) -> None:
+def test_log_me_is_the_maximum_evidence_of_classes(rows: int, dim: int) -> None:
     X, y = clusters(rows, dim=dim, spread=2.0)
     wide = X.astype(np.float64)
     expected = np.mean([best_evidence(wide, (y == k).astype(float)) for k in range(3)]) / rows
     assert log_me(X, y) == pytest.approx(expected, abs=1e-6)
 
 
-def test_log_me_of_numbers_has_no_unit() -> None:
+def test_log_me_of_numbers_is_scale_invariant() -> None:
     X, _ = clusters(30, dim=4)
     target = X @ [1.0, -1.0, 0.5, 0.0] + np.random.default_rng(1).standard_normal(30)
     standardised = (target - target.mean()) / target.std()
@@ -44,7 +44,7 @@ def test_log_me_of_numbers_has_no_unit() -> None:
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(60, 5), (18, 30)])
-def test_h_score_is_its_definition(rows: int, dim: int) -> None:
+def test_h_score_agrees_with_its_definition(rows: int, dim: int) -> None:
     X, y = clusters(rows, dim=dim)
     covariance, shrinkage = ledoit_wolf(X.astype(np.float64))
     means = np.array([X[y == k].mean(axis=0, dtype=np.float64) for k in range(3)])[y]
@@ -54,7 +54,7 @@ def test_h_score_is_its_definition(rows: int, dim: int) -> None:
     assert 0 < h_score(X, y) < 2
 
 
-def test_columns_without_a_difference_change_nothing() -> None:
+def test_constant_columns_change_nothing() -> None:
     X, y = clusters(40)
     wider = np.hstack([X, np.zeros((40, 3))])
     assert log_me(wider, y) == pytest.approx(log_me(X, y), abs=1e-9)
@@ -83,7 +83,7 @@ def test_a_perfect_fit_is_finite() -> None:
 
 
 @pytest.mark.parametrize("score", [h_score, log_me])
-def test_what_cannot_be_scored_is_refused(score: object) -> None:
+def test_wrong_arrays_are_refused(score: object) -> None:
     assert callable(score)
     X, y = clusters(12)
     with pytest.raises(ValueError, match="at least 2 distinct labels, got only 1"):

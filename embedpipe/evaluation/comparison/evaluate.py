@@ -149,8 +149,8 @@ def evaluate(
     order = sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
     values = [summaries[i].metrics[metric] for i in order]
     predictions = [_predictions(rows, y, len(classes), results[i]) for i in order]
-    found = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
-    for i, difference in zip(order[1:], found, strict=True):
+    paired = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
+    for i, difference in zip(order[1:], paired, strict=True):
         summaries[i].difference = difference
     n_repeats = count_repeats(rows.splits)
     return Evaluation(

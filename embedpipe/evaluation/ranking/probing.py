@@ -182,9 +182,9 @@ def _set_differences(rows: list[RankedBackbone], splits: Splits) -> None:
     """Add the differences of all backbones from the first."""
     ratio, repeats = test_train_ratio(splits), count_repeats(splits)
     tests = [corrected_t(np.subtract(row.values, rows[0].values), ratio, MARGIN, repeats=repeats) for row in rows[1:]]
-    found = [
+    against_best = [
         TestAgainstBest(Estimate(test.mean, test.low, test.high), test.p, (test.worse, test.equal, test.better), TEST)
         for test in tests
     ]
-    for row, difference in zip(rows[1:], differences_of(found, higher_is_better=True), strict=True):
+    for row, difference in zip(rows[1:], differences_of(against_best, higher_is_better=True), strict=True):
         row.difference = difference

@@ -123,6 +123,7 @@ class Ranking:
 
     Examples
     --------
+    >>> import embedpipe
     >>> from embedpipe.evaluation.ranking.result import RankedBackbone
     >>> from embedpipe.statistics import Estimate
     >>> row = RankedBackbone("timm/resnet50", "features", Estimate(0.91, 0.89, 0.93))
