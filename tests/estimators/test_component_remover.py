@@ -113,7 +113,7 @@ def test_remove_components_option_on_the_command_line(store: FeatureStore, tmp_p
 
 
 def test_remove_components_out_of_range_is_refused(store: FeatureStore) -> None:
-    with pytest.raises(UsageError, match="remove_components=-1 is negative"):
+    with pytest.raises(UsageError, match="remove_components must be >= 0, got -1"):
         fit(store, remove_components=-1)
     with pytest.raises(TrainingDataError, match="n_components must be >= 1 and < n_features=8, got 8"):
         fit(store, remove_components=8)

@@ -1,4 +1,4 @@
-"""Estimators fitted on a torch device equal those fitted on the processor."""
+"""Estimators fitted on a torch device equal those fitted on the CPU."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [2, 5, 100])
 @pytest.mark.parametrize("kind", LINEAR)
-def test_models_on_device_equal_processor(kind: Any, classes: int, dtype: type, device: str) -> None:
+def test_models_on_device_equal_cpu(kind: Any, classes: int, dtype: type, device: str) -> None:
     X, y = rows_of(classes, dtype)
     on_torch = kind(device=device).fit(X, y)
     check_alike(kind().fit(X, y), on_torch, X)
@@ -94,7 +94,7 @@ def test_lda_on_device_with_more_rows_than_features(device: str) -> None:
 
 
 @on_each_device
-def test_ridge_regression_on_device_equals_processor(device: str) -> None:
+def test_ridge_regression_on_device_equals_cpu(device: str) -> None:
     X, y = rows_of(5)
     Y = np.column_stack([y + X[:, 0], X[:, 1] ** 2]).astype(np.float64)
     on_cpu, on_torch = TunedRidge().fit(X, Y), TunedRidge(device=device).fit(X, Y)
@@ -128,7 +128,7 @@ def test_class_weights_on_device(device: str) -> None:
 
 @on_each_device
 @pytest.mark.parametrize("classes", [2, 4])
-def test_losses_and_gradients_on_device_equal_processor(classes: int, device: str) -> None:
+def test_losses_and_gradients_on_device_equal_cpu(classes: int, device: str) -> None:
     """Sets overlap, one of them lacks a class, and some rows are in no set."""
     X, y = rows_of(classes, np.float64, 120)
     rng = np.random.default_rng(0)
@@ -152,7 +152,7 @@ def test_losses_and_gradients_on_device_equal_processor(classes: int, device: st
 
 
 @on_each_device
-def test_column_stats_and_scores_on_device_equal_processor(device: str) -> None:
+def test_column_stats_and_scores_on_device_equal_cpu(device: str) -> None:
     X = rows_of(3)[0].copy()
     X[:, 4] = 7.0
     placed = TorchMatrix(X, usable_device(device))
@@ -167,7 +167,7 @@ def test_column_stats_and_scores_on_device_equal_processor(device: str) -> None:
     np.testing.assert_allclose(scores_of(placed, coef, intercept), scores_of(X, coef, intercept), rtol=1e-10)
 
 
-def test_matrix_with_few_rows_stays_on_the_processor() -> None:
+def test_matrix_with_few_rows_stays_on_the_cpu() -> None:
     X, _ = clusters(30, dim=30)
     assert move_to_device(X, "cpu") is X
     tall = X[:, :29]
@@ -228,7 +228,7 @@ def test_heads_without_device_are_refused(tmp_path: Path, head: Any) -> None:
     X, y = clusters(60)
     store = make_store(tmp_path / "s", X, label=y)
     with pytest.raises(
-        UsageError, match=r"on the processor only: leave device='cpu:0' out, or choose logreg or ridge or lda"
+        UsageError, match=r"on the CPU only: leave device='cpu:0' out, or choose logreg or ridge or lda"
     ):
         fit(store, head, device="cpu:0")
     assert fit(store, "knn", folds=0, device="cpu").name == "knn"
@@ -245,7 +245,7 @@ def test_unusable_device_is_refused_before_reading_the_store(tmp_path: Path, nam
     assert FitOptions(device="cpu").gpu is None
 
 
-def test_fitting_on_the_processor_does_not_import_torch() -> None:
+def test_fitting_on_the_cpu_does_not_import_torch() -> None:
     script = (
         "import sys; import numpy as np;"
         "from embedpipe.estimators import TunedLogisticRegression, TunedRidgeClassifier, ShrunkenLDA;"

@@ -31,7 +31,7 @@ class ShrunkenLDA(LinearClassifier):
     Parameters
     ----------
     device : str, optional
-        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        Torch device to fit on, such as ``cuda``; by default the CPU, without torch. Both compute in float64 and
         agree to about 1e-9.
 
     Attributes

@@ -57,7 +57,7 @@ class TunedLogisticRegression(LinearClassifier):
     n_jobs : int, optional
         Number of threads; None: all usable cores.
     device : str, optional
-        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Steps and C are the same
+        Torch device to fit on, such as ``cuda``; by default the CPU, without torch. Steps and C are the same
         (except for ties); sums in another order change the solution within ``tol``: up to 5e-3 in a probability for
         10,000 photographs, where both solutions were up to 9e-3 from the exact one.
 

@@ -144,7 +144,7 @@ class TunedRidgeClassifier(LinearClassifier, _Ridge):
     cv : int, iterable of (train rows, held-out rows), or None
         Splits on which the penalty is chosen; by default 3 folds, or one held-out fifth of more than 20,000 rows.
     device : str, optional
-        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        Torch device to fit on, such as ``cuda``; by default the CPU, without torch. Both compute in float64 and
         agree to about 1e-9.
 
     Attributes
@@ -203,7 +203,7 @@ class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
     cv : int, iterable of (train rows, held-out rows), or None
         Splits on which the penalty is chosen; by default 3 folds, or one held-out fifth of more than 20,000 rows.
     device : str, optional
-        Torch device to fit on, such as ``cuda``; by default the processor, without torch. Both compute in float64 and
+        Torch device to fit on, such as ``cuda``; by default the CPU, without torch. Both compute in float64 and
         agree to about 1e-9.
 
     Attributes

@@ -2,7 +2,7 @@
 
 Each training set, such as the training rows of a fold, has its own coefficients. Stacked, they turn many thin products
 into one wide product, which reads the matrix once instead of once for each set. A block of rows stays in the
-processor's cache from its standardisation to its gradient.
+CPU's cache from its standardisation to its gradient.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The estimators run the same code for both; only the products are computed on the device. scikit-learn's own estimators
 accept tensors too (array API), but do less there: `LinearDiscriminantAnalysis` cannot shrink the covariance,
 `RidgeClassifierCV` solves again for each penalty, and `LogisticRegression` fits each fold and C separately with L-BFGS
-on the processor, so that choosing C took eight times as long on the same tensors. All of them need
+on the CPU, so that choosing C took eight times as long on the same tensors. All of them need
 ``SCIPY_ARRAY_API=1`` before SciPy is imported.
 """
 
@@ -56,7 +56,7 @@ def _with_device(value: Any) -> Iterator[Any]:
 def move_to_device(X: npt.NDArray[Any], device: str | None) -> npt.NDArray[Any] | TorchMatrix:
     """Return a copy of the matrix on the device, or the matrix itself if ``device`` is None.
 
-    A matrix with no more rows than columns stays on the processor, which solves small problems faster.
+    A matrix with no more rows than columns stays on the CPU, which solves small problems faster.
 
     Raises UsageError if the device cannot be used.
     """
