@@ -60,5 +60,5 @@ benchmarks/.peers/%/.installed: benchmarks/peers/%.txt | $(STAMP)
 	@touch $@
 
 clean: ## Remove what was made here, but for .venv and benchmarks/.peers
-	rm -rf demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf demo-output build docs/_generated *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -27,6 +27,8 @@ A verb has the same name in Python, and what can be set in both has the same nam
 
 This page is generated from the program.
 """
+#: The headings of ``embedpipe --help`` in the order in which a user meets them; others follow.
+ORDER = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
 #: Said once at the top of the page.
 COMMON = {"json", "quiet", "verbose", "help"}
 
@@ -47,7 +49,7 @@ def _panels(group: Any) -> dict[str, list[str]]:
     for name, command in group.commands.items():
         heading = getattr(command, "rich_help_panel", None)
         panels.setdefault(heading if isinstance(heading, str) else "Verbs", []).append(name)
-    return panels
+    return dict(sorted(panels.items(), key=lambda panel: ORDER.index(panel[0]) if panel[0] in ORDER else len(ORDER)))
 
 
 def _verb(name: str, command: Any) -> str:
