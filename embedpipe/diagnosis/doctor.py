@@ -72,7 +72,7 @@ class Diagnosis:
         return all(finding.ok for finding in self.findings) and not self.not_measured
 
     def __repr__(self) -> str:
-        rates = ", ".join(f"{one.backbone}: {one.rate:,.1f} items/s" for one in self.estimates)
+        rates = ", ".join(f"{e.backbone}: {e.rate:,.1f} items/s" for e in self.estimates)
         return (
             f"Diagnosis(ok={self.ok}, findings={len(self.findings)}, warnings={len(self.warnings)}, rates={{{rates}}})"
         )

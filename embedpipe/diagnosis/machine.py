@@ -172,13 +172,13 @@ def threads() -> Finding:
 
     cores = usable_cores()
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    given = {name: os.environ[name] for name in names if name in os.environ}
+    environment = {name: os.environ[name] for name in names if name in os.environ}
     count = torch.get_num_threads()
     warnings = tuple(
         f"{name}={value} limits the network to {value} of {cores} cores: unset it to embed at full speed"
-        for name, value in given.items()
+        for name, value in environment.items()
         if name == "OMP_NUM_THREADS" and value.isdecimal() and 2 * int(value) <= cores
     )
-    settings = ", ".join(f"{name}={value}" for name, value in given.items()) or "no variable is set"
-    values = {"torch": count, "torch_interop": torch.get_num_interop_threads(), "environment": given}
+    settings = ", ".join(f"{name}={value}" for name, value in environment.items()) or "no variable is set"
+    values = {"torch": count, "torch_interop": torch.get_num_interop_threads(), "environment": environment}
     return Finding("threads", f"torch computes on {count}; {settings}", values, warnings)

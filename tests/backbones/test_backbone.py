@@ -1,4 +1,4 @@
-"""A loaded backbone at work: frozen, exact, the same in every thread and process."""
+"""Loaded backbones: frozen, exact, the same in every thread and process."""
 
 import io
 import threading
@@ -40,15 +40,15 @@ def batch(backbone):
     return np.random.default_rng(0).integers(0, 256, (3, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
 
 
-def test_pixels_are_normalised_exactly_as_torchvision_does(backbone, batch):
+def test_pixels_are_normalised_as_by_torchvision(backbone, batch):
     recipe = backbone.spec.preprocessing
     reference = transforms.Compose([transforms.ToTensor(), transforms.Normalize(recipe.mean, recipe.std)])
-    ours = normalise(torch.from_numpy(batch), backbone.network.preprocessing)
-    assert torch.equal(ours, torch.stack([reference(picture) for picture in batch]))
-    assert ours.is_contiguous(memory_format=torch.channels_last)
+    actual = normalise(torch.from_numpy(batch), backbone.network.preprocessing)
+    assert torch.equal(actual, torch.stack([reference(picture) for picture in batch]))
+    assert actual.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_payloads_become_pixels_and_bad_ones_a_decode_error(backbone):
+def test_payloads_become_pixels_or_a_decode_error(backbone):
     height, width = backbone.spec.preprocessing.crop
     data = io.BytesIO()
     Image.new("RGB", (300, 200), (10, 20, 30)).save(data, "PNG")
@@ -59,7 +59,7 @@ def test_payloads_become_pixels_and_bad_ones_a_decode_error(backbone):
         backbone.prepare(b"not a picture")
 
 
-def test_vectors_are_float32_rows_and_read_only_batches_do(backbone, batch):
+def test_vectors_are_float32_also_for_read_only_batches(backbone, batch):
     frozen = batch.copy()
     frozen.flags.writeable = False
     (vectors,) = backbone.forward(frozen).values()
@@ -76,7 +76,7 @@ def test_wrong_batches_are_refused(backbone, wrong):
 
 
 @pytest.mark.parametrize("thaw", [lambda m: m.layer2.train(), lambda m: m.fc.requires_grad_(True)])
-def test_a_network_that_was_made_trainable_is_refused(batch, thaw):
+def test_trainable_network_is_refused(batch, thaw):
     backbone = load_backbone("timm/test_resnet", weights="none", device="cpu")
     before = backbone.forward(batch)["embedding"]
     thaw(backbone.network.module)
@@ -88,7 +88,7 @@ def test_a_network_that_was_made_trainable_is_refused(batch, thaw):
     np.testing.assert_array_equal(backbone.forward(batch)["embedding"], before)
 
 
-def test_threads_do_not_mix_their_layers(batch):
+def test_threads_get_the_layers_of_their_backbone(batch):
     names = ["layer1", "layer2", "layer3", "layer4"]
     backbones = {name: load_backbone(NAME, weights="none", layer=(name,), device="cpu") for name in names}
     assert len({id(b.network) for b in backbones.values()}) == 1
@@ -97,8 +97,8 @@ def test_threads_do_not_mix_their_layers(batch):
 
     def work(name):
         for _ in range(5):
-            (ours,), (expected,) = backbones[name].forward(batch).values(), alone[name].values()
-            if not np.array_equal(ours, expected):
+            (actual,), (expected,) = backbones[name].forward(batch).values(), alone[name].values()
+            if not np.array_equal(actual, expected):
                 wrong.append(name)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in names]
@@ -109,19 +109,19 @@ def test_threads_do_not_mix_their_layers(batch):
     assert not wrong
 
 
-def test_one_network_is_shared_and_loaded_once_by_threads_at_once():
-    found = []
+def test_threads_load_one_shared_network():
+    loaded = []
     options = BackboneOptions("timm/test_vit3", "none")
-    threads = [threading.Thread(target=lambda: found.append(load_with_options(options, "cpu"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: loaded.append(load_with_options(options, "cpu"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({id(b.network) for b in found}) == 1
-    assert found[0].to("cpu") is found[0]
+    assert len({id(b.network) for b in loaded}) == 1
+    assert loaded[0].to("cpu") is loaded[0]
 
 
-def test_declared_precision_is_used_and_part_of_the_fingerprint(backbone, batch):
+def test_precision_is_used_and_part_of_the_fingerprint(backbone, batch):
     half = load_backbone(NAME, weights="none", precision="bf16", device="cpu")
     exact, rough = backbone.forward(batch)["embedding"], half.forward(batch)["embedding"]
     assert rough.dtype == np.float32
@@ -131,7 +131,7 @@ def test_declared_precision_is_used_and_part_of_the_fingerprint(backbone, batch)
     assert half.spec.diff(backbone.spec) == {"precision": ("bf16", "fp32")}
 
 
-def test_a_callers_autocast_does_not_change_declared_fp32(backbone, batch):
+def test_autocast_of_the_caller_does_not_change_fp32(backbone, batch):
     expected = backbone.forward(batch)["embedding"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         np.testing.assert_array_equal(backbone.forward(batch)["embedding"], expected)
@@ -148,13 +148,13 @@ def test_tf32_is_off_inside_a_cuda_pass_and_restored_after():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_gives_the_cpus_vectors(backbone, batch):
+def test_gpu_returns_the_vectors_of_the_cpu(backbone, batch):
     there = backbone.to("cuda").forward(batch)["embedding"]
     here = backbone.forward(batch)["embedding"]
     assert (np.linalg.norm(there - here, axis=1) <= 1e-4 * np.linalg.norm(here, axis=1)).all()
 
 
-def test_random_weights_are_seeded_flagged_and_leave_no_trace():
+def test_random_weights_are_seeded_without_changing_the_random_state():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -164,7 +164,7 @@ def test_random_weights_are_seeded_flagged_and_leave_no_trace():
     assert options_from_spec(spec).weights == "none"
 
 
-def test_a_device_is_chosen_with_a_reason():
+def test_device_is_chosen_with_a_reason():
     device, reason = choose_device()
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert reason.startswith(f"{device.type}: ")
@@ -173,7 +173,7 @@ def test_a_device_is_chosen_with_a_reason():
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "gpu", "mps"])
-def test_a_device_that_does_not_work_is_refused_with_the_reason(name):
+def test_device_that_does_not_work_is_refused_with_the_reason(name):
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(UsageError, match=f"device .*'{name}'"):
@@ -213,7 +213,7 @@ specs = st.builds(
 
 
 @given(specs, specs)
-def test_a_spec_survives_json_and_its_fingerprint_tells_specs_apart(spec, other):
+def test_spec_survives_json_and_fingerprints_differ_between_specs(spec, other):
     again = BackboneSpec.from_json(spec.to_json())
     assert again == spec
     assert again.fingerprint() == spec.fingerprint()
@@ -221,7 +221,7 @@ def test_a_spec_survives_json_and_its_fingerprint_tells_specs_apart(spec, other)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"layers": 3}', "null"])
-def test_text_that_is_no_spec_is_refused(text):
+def test_invalid_json_of_a_spec_is_refused(text):
     with pytest.raises(StoreError, match="not a backbone spec"):
         BackboneSpec.from_json(text)
 
@@ -231,7 +231,7 @@ states = st.dictionaries(st.text("abc.", min_size=1, max_size=5), arrays.map(tor
 
 
 @given(states, st.randoms())
-def test_the_hash_of_tensors_is_over_names_shapes_dtypes_and_values(state, random):
+def test_tensor_hash_covers_names_shapes_dtypes_and_values(state, random):
     shuffled = list(state.items())
     random.shuffle(shuffled)
     expected = hash_tensors(state)
@@ -243,7 +243,7 @@ def test_the_hash_of_tensors_is_over_names_shapes_dtypes_and_values(state, rando
         assert hash_tensors({**state, name + "x": tensor}) != expected
 
 
-def test_the_hash_takes_views_scalars_and_every_dtype():
+def test_tensor_hash_works_for_views_scalars_and_every_dtype():
     base = torch.arange(12.0).reshape(3, 4)
     assert hash_tensors({"a": base.T}) == hash_tensors({"a": base.T.contiguous()})
     kinds = [torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8]

@@ -26,7 +26,7 @@ def load(path, **options):
     return load_backbone(f"checkpoint/{path}", device="cpu", **options)
 
 
-def test_pth_and_safetensors_of_one_network_are_the_same_backbone(model, tmp_path):
+def test_pth_and_safetensors_have_the_same_fingerprint(model, tmp_path):
     torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "a.pth")
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "timm/test_resnet"})
     parallel = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -40,7 +40,7 @@ def test_pth_and_safetensors_of_one_network_are_the_same_backbone(model, tmp_pat
     assert (specs[0].provider, specs[0].name, specs[0].pretrained) == ("checkpoint", "timm/test_resnet", True)
 
 
-def test_the_fingerprint_is_the_same_in_another_process(model, tmp_path):
+def test_fingerprint_is_the_same_in_another_process(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "timm/test_resnet"})
     script = (
         "import sys; from embedpipe import load_backbone; "
@@ -51,7 +51,7 @@ def test_the_fingerprint_is_the_same_in_another_process(model, tmp_path):
     assert done.stdout.strip() == load(tmp_path / "b.safetensors").spec.fingerprint()
 
 
-def test_a_spec_loads_again_from_a_moved_file(model, tmp_path):
+def test_spec_loads_from_a_moved_file(model, tmp_path):
     torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "a.pth")
     spec = load(tmp_path / "a.pth", layer=("layer3",), pooling="max").spec
     (tmp_path / "a.pth").rename(tmp_path / "moved.pth")
@@ -60,7 +60,7 @@ def test_a_spec_loads_again_from_a_moved_file(model, tmp_path):
         options_from_spec(spec)
 
 
-def test_a_changed_file_is_read_again(model, tmp_path):
+def test_changed_file_is_read_again(model, tmp_path):
     path = tmp_path / "a.safetensors"
     save_file(model.state_dict(), path, {"architecture": "timm/test_resnet"})
     before = load(path)
@@ -72,7 +72,7 @@ def test_a_changed_file_is_read_again(model, tmp_path):
     assert load(path).spec.weights_sha256 != before.spec.weights_sha256
 
 
-def test_a_stated_preprocessing_is_used(model, tmp_path):
+def test_preprocessing_of_the_file_is_used(model, tmp_path):
     recipe = {
         "resize": [40, 30],
         "crop": [30, 30],
@@ -89,7 +89,7 @@ def test_a_stated_preprocessing_is_used(model, tmp_path):
         load(tmp_path / "c.safetensors")
 
 
-def test_timms_training_checkpoints_load_with_their_averaged_weights(model, tmp_path):
+def test_timm_training_checkpoint_loads_averaged_weights(model, tmp_path):
     other = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
     saved = {
         "arch": "test_resnet",
@@ -108,7 +108,7 @@ class Bomb:
         return (open, ("/nonexistent/embedpipe", "w"))
 
 
-def test_a_pickle_that_needs_code_is_refused_and_runs_nothing(tmp_path):
+def test_pickle_that_needs_code_is_refused_without_running_it(tmp_path):
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
     for name in ("bomb.pth", "plain.pth"):
@@ -116,7 +116,7 @@ def test_a_pickle_that_needs_code_is_refused_and_runs_nothing(tmp_path):
             read_checkpoint(tmp_path / name)
 
 
-def test_whole_pickled_models_are_refused(model, tmp_path):
+def test_pickled_models_are_refused(model, tmp_path):
     torch.save(model, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="safetensors"):
         read_checkpoint(tmp_path / "model.pth")
@@ -124,13 +124,13 @@ def test_whole_pickled_models_are_refused(model, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.safetensors", "a.bin"])
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])
-def test_files_that_are_no_checkpoints_are_refused(tmp_path, name, content):
+def test_files_of_other_formats_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):
         read_checkpoint(tmp_path / name)
 
 
-def test_missing_files_folders_and_tensors_are_named(tmp_path):
+def test_error_names_missing_files_folders_and_tensors(tmp_path):
     with pytest.raises(WeightsError, match="does not exist"):
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
@@ -146,7 +146,7 @@ def test_missing_files_folders_and_tensors_are_named(tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_an_architecture_is_needed_and_a_file_may_not_name_code(model, tmp_path):
+def test_checkpoint_needs_an_architecture_without_code(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="--arch"):
         load(tmp_path / "a.safetensors")
@@ -157,7 +157,7 @@ def test_an_architecture_is_needed_and_a_file_may_not_name_code(model, tmp_path)
         load(tmp_path / "a.safetensors", weights="none", arch="timm/test_resnet")
 
 
-def test_ill_shaped_missing_and_unexpected_tensors_are_named(model, tmp_path):
+def test_error_names_misshapen_missing_and_unexpected_tensors(model, tmp_path):
     state = dict(model.state_dict())
     state["extra.weight"] = torch.zeros(1)
     del state["bn1.weight"]
@@ -166,7 +166,7 @@ def test_ill_shaped_missing_and_unexpected_tensors_are_named(model, tmp_path):
         load(tmp_path / "a.safetensors", arch="test_resnet")
 
 
-def test_vectors_of_a_checkpoint_are_the_networks(model, tmp_path):
+def test_checkpoint_returns_the_vectors_of_its_network(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors", {"architecture": "test_resnet"})
     backbone = load(tmp_path / "a.safetensors")
     batch = np.random.default_rng(0).integers(0, 256, (3, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)

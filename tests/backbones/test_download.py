@@ -68,7 +68,7 @@ def served(tmp_path):
         ("timm/legacy_xception", r"'xception-\w+\.pth'"),
     ],
 )
-def test_without_a_network_the_error_comes_soon_and_names_the_file(monkeypatch, name, wanted, offline):
+def test_without_a_connection_the_error_comes_soon_and_names_the_file(monkeypatch, name, wanted, offline):
     if not offline:
         monkeypatch.setattr("torchvision.models.ResNet18_Weights.DEFAULT.value.url", f"{CLOSED}/resnet18-f37072fd.pth")
         monkeypatch.setattr("embedpipe.backbones.providers.timm.fetch_from_url", fetch_from_closed)
@@ -85,7 +85,7 @@ def fetch_from_closed(url, offline):
     return fetch_from_url(f"{CLOSED}/{url.rpartition('/')[2]}", offline)
 
 
-def test_the_hubs_own_offline_variable_is_heeded(monkeypatch):
+def test_offline_variable_of_the_hub_forbids_downloads(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -93,7 +93,7 @@ def test_the_hubs_own_offline_variable_is_heeded(monkeypatch):
         fetch_from_hub("timm/resnet18.a1_in1k", ["model.safetensors"], offline=False)
 
 
-def test_a_file_is_downloaded_once_and_checked_against_the_hash_in_its_name(served):
+def test_file_is_downloaded_once_and_checked_by_its_hash(served):
     folder, address = served
     content = b"some weights"
     digest = hashlib.sha256(content).hexdigest()[:8]
@@ -118,7 +118,7 @@ print(backbone.spec.fingerprint(), backbone.spec.pretrained, backbone.provenance
 """
 
 
-def test_timm_weights_come_from_the_hub_then_from_its_cache_and_equal_the_file(served, tmp_path):
+def test_timm_weights_come_from_the_hub_and_then_from_its_cache(served, tmp_path):
     folder, address = served
     repository = folder / "timm" / "test_resnet.r160_in1k" / "resolve" / "main"
     repository.mkdir(parents=True)

@@ -40,7 +40,7 @@ def outputs(backbone, batch, name):
     return kept[-1]
 
 
-def test_several_layers_come_out_of_one_pass():
+def test_several_layers_are_captured_in_one_pass():
     names = ("features", "layer2", "layer1.0.bn2", "fc")
     backbone = load("timm/test_resnet", layer=names)
     batch = batch_for(backbone)
@@ -69,7 +69,7 @@ def test_several_layers_come_out_of_one_pass():
         ("timm/test_vit2", "blocks.2", None, lambda x: x[:, 1:].mean(1)),  # one register, no class token
     ],
 )
-def test_pooling_equals_the_one_by_hand(name, layer, pooling, reference):
+def test_pooling_equals_a_direct_computation(name, layer, pooling, reference):
     backbone = load(name, layer=(layer,), pooling=pooling)
     batch = batch_for(backbone, 1)
     (vectors,) = backbone.forward(batch).values()
@@ -87,7 +87,7 @@ def test_vectors_do_not_change_with_the_next_batch():
         np.testing.assert_array_equal(vectors, kept[name])
 
 
-def test_wrong_layers_and_poolings_say_what_is_right():
+def test_wrong_layers_and_poolings_are_refused():
     with pytest.raises(UsageError, match="did you mean 'layer3'"):
         load("timm/test_resnet", layer=("layr3",))
     with pytest.raises(UsageError, match="needs vectors"):
@@ -133,7 +133,7 @@ class Video(nn.Module):
         return x[:, :, None]
 
 
-def test_outputs_that_are_no_rows_are_refused():
+def test_outputs_without_one_row_per_item_are_refused():
     odd = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError, match="must return a tensor, got tuple"):
         plan_layers(odd, ["pair"], None)
@@ -157,7 +157,7 @@ class Clash(nn.Module):
         return self.a["b"](self.a_b(x.mean((2, 3))))
 
 
-def test_tokens_before_the_patches_are_left_out_only_where_they_are():
+def test_prefix_tokens_are_left_out_if_present():
     """As in DeiT (two tokens) and CaiT (the class token comes in late)."""
     module = nn.Module()
     module.patch_embed = nn.Module()
@@ -174,21 +174,21 @@ def test_tokens_before_the_patches_are_left_out_only_where_they_are():
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_map_as_wide_as_it_has_channels_is_read_as_the_network_has_it(channels_last):
+def test_ambiguous_feature_map_uses_the_layout_of_the_network(channels_last):
     recipe = Preprocessing(resize=(8,), crop=(8, 8))
     network = ImageNetwork("x", nn.Identity(), recipe, "here", False, channels_last=channels_last)
     cube = torch.rand(2, 4, 4, 4)
     torch.testing.assert_close(pool(network, cube, "avg", "x"), cube.mean((1, 2) if channels_last else (2, 3)))
 
 
-def test_maps_of_pictures_that_are_not_square_are_told_apart():
+def test_layout_of_rectangular_feature_maps_is_detected():
     network = ImageNetwork("x", nn.Identity(), Preprocessing(resize=(64, 32), crop=(64, 32)), "here", False)
     first, last = torch.rand(2, 5, 8, 4), torch.rand(2, 8, 4, 5)
     torch.testing.assert_close(pool(network, first, "avg", "x"), first.mean((2, 3)))
     torch.testing.assert_close(pool(network, last, "max", "x"), last.amax((1, 2)))
 
 
-def test_hooks_are_gone_after_a_pass_and_after_an_error():
+def test_hooks_are_removed_after_a_pass_and_after_an_error():
     network = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError):
         plan_layers(network, ["pair"], None)
@@ -222,7 +222,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize(("name", "expected"), STAGES.items())
-def test_stages_are_the_extractors_own(name, expected):
+def test_stages_are_the_modules_of_the_feature_extractor(name, expected):
     stages = stages_of(name)
     assert [stage.name for stage in stages] == expected.split()
     assert all(stage.dim > 0 and stage.parameters > 0 for stage in stages)
@@ -230,7 +230,7 @@ def test_stages_are_the_extractors_own(name, expected):
         assert [stage.dim for stage in stages] == [96, 96, 192, 384, 768]
 
 
-def test_a_stage_ends_after_its_norm_activation_and_pool():
+def test_stage_includes_its_norm_activation_and_pool():
     stages = {stage.name: stage for stage in describe_layers("torchvision/resnet18")}
     assert stages["conv1"].tap == "maxpool"
     assert (stages["layer4"].tap, stages["layer4"].shape, stages["layer4"].dim) == ("layer4", (512, 7, 7), 512)
@@ -239,7 +239,7 @@ def test_a_stage_ends_after_its_norm_activation_and_pool():
     assert stages_of("torchvision/vgg11")[-1].tap == "classifier.5"
 
 
-def test_drop_last_is_the_layer_of_that_name():
+def test_drop_last_captures_the_layer_of_that_stage():
     dropped = load("torchvision/resnet18", drop_last=1)
     named = load("torchvision/resnet18", layer=("layer3",))
     assert dropped.spec.fingerprint() == named.spec.fingerprint()
@@ -252,14 +252,14 @@ def test_drop_last_is_the_layer_of_that_name():
         BackboneOptions(drop_last=-1)
 
 
-def test_stages_without_a_single_tensor_are_listed_but_cannot_be_taken():
+def test_stages_without_a_single_tensor_are_listed_but_not_captured():
     stages = describe_layers("timm/crossvit_tiny_240")
     assert (stages[-1].shape, stages[-1].dim) == ((), 0)
     with pytest.raises(BackboneError, match="must return a tensor, got list"):
         load("timm/crossvit_tiny_240", drop_last=1)
 
 
-def test_timm_still_names_what_the_layers_rely_on():
+def test_timm_has_the_attributes_that_layers_need():
     model = timm.create_model("test_vit")
     assert (model.num_prefix_tokens, model.patch_embed.num_patches) == (1, 100)
     assert timm.create_model("test_vit2").cls_token is None

@@ -1,4 +1,4 @@
-"""open_clip: both towers equal the library's own calls; which weights, whose preprocessing, which layers."""
+"""open_clip: vectors of both encoders against the library, weights, preprocessing and layers."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def vectors(backbone: Any, payloads: list[Any], size: int = 8) -> npt.NDArray[np
     return np.concatenate(parts)
 
 
-def assert_equal(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> None:
+def assert_equal(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
     """Cosines of at least 0.9999, once what all rows share is taken away, and the same lengths."""
-    centre = theirs.mean(axis=0, dtype=np.float64)
+    centre = expected.mean(axis=0, dtype=np.float64)
     for shift in (0, centre):
-        a, b = ours - shift, theirs - shift
+        a, b = actual - shift, expected - shift
         assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() >= 0.9999
-    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1), rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=1), np.linalg.norm(expected, axis=1), rtol=1e-3)
 
 
 def check_parity(name: str, weights: str, library_name: str, pretrained: str | None, files: list[Path]) -> None:
@@ -117,7 +117,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_both_towers_equal_the_librarys_own_calls(kind: str, tmp_path: Path, files: list[Path]) -> None:
+def test_both_encoders_return_the_librarys_vectors(kind: str, tmp_path: Path, files: list[Path]) -> None:
     folder = write_clip(tmp_path / kind, MODELS[kind])
     check_parity(f"open_clip/local-dir:{folder}", "default", f"local-dir:{folder}", None, files)
 
@@ -132,7 +132,7 @@ def test_both_towers_equal_the_librarys_own_calls(kind: str, tmp_path: Path, fil
     ],
     ids=str,
 )
-def test_a_hugging_face_tokenizer_equals_the_librarys_own(
+def test_hugging_face_tokenizer_returns_the_librarys_tokens(
     changes: dict[str, Any], tmp_path: Path, files: list[Path]
 ) -> None:
     text = {"hf_tokenizer_name": "some/where", "pool_type": "last", "no_causal_mask": True, **changes}
@@ -152,7 +152,7 @@ def test_a_hugging_face_tokenizer_equals_the_librarys_own(
     assert set(backbone.spec.diff(changed)) == {"preprocessing.config_sha256"}
 
 
-def test_a_text_tower_of_hugging_face_equals_the_librarys_own(tmp_path: Path, files: list[Path]) -> None:
+def test_hugging_face_text_encoder_returns_the_librarys_vectors(tmp_path: Path, files: list[Path]) -> None:
     folder = tmp_path / "clip"
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -167,23 +167,23 @@ def test_a_text_tower_of_hugging_face_equals_the_librarys_own(tmp_path: Path, fi
     check_parity(f"open_clip/local-dir:{folder}", "default", f"local-dir:{folder}", None, files)
 
 
-def test_texts_are_cut_the_same_from_several_threads(tmp_path: Path) -> None:
+def test_tokens_are_the_same_from_several_threads(tmp_path: Path) -> None:
     text = {"hf_tokenizer_name": "some/where", "pool_type": "last", "no_causal_mask": True}
-    theirs = write_clip(tmp_path / "theirs", config(text=text, custom_text=True))
+    expected = write_clip(tmp_path / "theirs", config(text=text, custom_text=True))
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(tokenizer_folder() / name, theirs)
-    for folder in (theirs, write_clip(tmp_path / "own")):
+        shutil.copy(tokenizer_folder() / name, expected)
+    for folder in (expected, write_clip(tmp_path / "own")):
         backbone = load(f"open_clip/local-dir:{folder}", modality="text", chunk=True)
         texts = [f"{text} {i}" for i in range(30) for text in TEXTS]
         expected = [backbone.prepare(text).value.pieces for text in texts]
         with ThreadPoolExecutor(4) as pool:
-            found = [item.value.pieces for item in pool.map(backbone.prepare, texts)]
-        for one, other in zip(expected, found, strict=True):
-            np.testing.assert_array_equal(np.stack(one), np.stack(other))
+            vectors = [item.value.pieces for item in pool.map(backbone.prepare, texts)]
+        for first, other in zip(expected, vectors, strict=True):
+            np.testing.assert_array_equal(np.stack(first), np.stack(other))
 
 
 @pytest.mark.long
-def test_a_published_architecture_equals_the_librarys_own(tmp_path: Path, files: list[Path]) -> None:
+def test_published_architecture_returns_the_librarys_vectors(tmp_path: Path, files: list[Path]) -> None:
     torch.manual_seed(3)
     file = tmp_path / "rn50.pt"
     torch.save(open_clip.create_model("RN50-quickgelu").state_dict(), file)
@@ -202,7 +202,7 @@ RECIPES: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", RECIPES)
-def test_pixels_of_photos_equal_the_librarys_own(kind: str, tmp_path: Path) -> None:
+def test_pixels_of_photos_equal_the_librarys(kind: str, tmp_path: Path) -> None:
     photos = sorted(PHOTOS.glob("*.JPEG"))[::50]
     if not photos:
         pytest.skip(f"no photos in {PHOTOS}")
@@ -213,12 +213,12 @@ def test_pixels_of_photos_equal_the_librarys_own(kind: str, tmp_path: Path) -> N
     declared = backbone.spec.preprocessing
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (declared.mean, declared.std))
     for photo in photos:
-        theirs = transform(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
-        theirs = ((theirs * std + mean) * 255).permute(1, 2, 0).numpy()
-        assert np.abs(theirs - backbone.prepare(photo.read_bytes()).value).mean() < 0.02
+        expected = transform(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
+        expected = ((expected * std + mean) * 255).permute(1, 2, 0).numpy()
+        assert np.abs(expected - backbone.prepare(photo.read_bytes()).value).mean() < 0.02
 
 
-def test_the_same_weights_in_any_file_are_one_spec(known: str, tmp_path: Path) -> None:
+def test_spec_does_not_depend_on_the_weights_file_format(known: str, tmp_path: Path) -> None:
     folder = write_clip(tmp_path / "clip")
     state = load_file(folder / "open_clip_model.safetensors")
     torch.save(state, tmp_path / "plain.pt")
@@ -235,20 +235,20 @@ def test_the_same_weights_in_any_file_are_one_spec(known: str, tmp_path: Path) -
     assert (texts.preprocessing.max_tokens, len(texts.preprocessing.config_sha256)) == (12, 64)
 
 
-def test_random_weights_are_always_the_same(known: str) -> None:
-    one, two = (load(f"open_clip/{known}", "none", precision=precision).spec for precision in ("fp32", "bf16"))
-    assert (one.weights_sha256, one.pretrained) == (two.weights_sha256, False)
+def test_random_weights_are_reproducible(known: str) -> None:
+    first, two = (load(f"open_clip/{known}", "none", precision=precision).spec for precision in ("fp32", "bf16"))
+    assert (first.weights_sha256, first.pretrained) == (two.weights_sha256, False)
 
 
-def test_an_unknown_architecture_has_a_name_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
-    one = load(f"open_clip/local-dir:{write_clip(tmp_path / 'one', MODELS['quick'])}")
+def test_name_of_an_unknown_architecture_does_not_depend_on_its_folder(tmp_path: Path) -> None:
+    first = load(f"open_clip/local-dir:{write_clip(tmp_path / 'one', MODELS['quick'])}")
     two = load(f"open_clip/local-dir:{write_clip(tmp_path / 'two', MODELS['quick'])}")
-    assert one.spec == two.spec
-    assert "one" not in one.spec.name
-    again = load(f"open_clip/{one.spec.name}", str(tmp_path / "two"))
-    assert again.spec == one.spec
+    assert first.spec == two.spec
+    assert "one" not in first.spec.name
+    again = load(f"open_clip/{first.spec.name}", str(tmp_path / "two"))
+    assert again.spec == first.spec
     with pytest.raises(WeightsError, match=r"no open_clip_config\.json: pass the folder with --weights PATH"):
-        load(f"open_clip/{one.spec.name}")
+        load(f"open_clip/{first.spec.name}")
 
 
 @pytest.mark.parametrize(
@@ -264,13 +264,13 @@ def test_an_unknown_architecture_has_a_name_that_does_not_say_where_it_lies(tmp_
         ("MobileCLIP2-S0", "MobileCLIP2-S0", ("shortest", "bilinear", 0.0)),
     ],
 )
-def test_a_file_of_weights_gets_the_preprocessing_of_its_tag(spelling: str, name: str, recipe: tuple[Any, ...]) -> None:
+def test_weights_file_gets_the_preprocessing_of_its_tag(spelling: str, name: str, recipe: tuple[Any, ...]) -> None:
     model = find_model(open_clip, spelling, Path("downloaded.safetensors"))
     assert model.name == name
     assert (model.recipe["resize_mode"], model.recipe["interpolation"], model.recipe["mean"][0]) == recipe
 
 
-def test_every_layer_of_the_image_tower_can_be_taken(tmp_path: Path, files: list[Path]) -> None:
+def test_every_layer_of_the_image_encoder_can_be_captured(tmp_path: Path, files: list[Path]) -> None:
     name = f"open_clip/local-dir:{write_clip(tmp_path / 'clip', config({'layers': 5}))}"
     blocks = [f"visual.transformer.resblocks.{i}" for i in range(4)]
     taps = [stage.tap for stage in describe_layers(name)]
@@ -291,7 +291,7 @@ def test_every_layer_of_the_image_tower_can_be_taken(tmp_path: Path, files: list
         load(name, layer=("transformer.resblocks.0",))
 
 
-def test_layers_of_the_text_tower_are_pooled_over_the_words(tmp_path: Path) -> None:
+def test_layers_of_the_text_encoder_are_pooled_over_tokens(tmp_path: Path) -> None:
     name = f"open_clip/local-dir:{write_clip(tmp_path / 'clip')}"
     backbone = load(name, modality="text", layer=("ln_final",))
     assert (backbone.spec.layers[0].pooling, backbone.spec.layers[0].dim) == ("avg", 32)
@@ -300,16 +300,16 @@ def test_layers_of_the_text_tower_are_pooled_over_the_words(tmp_path: Path) -> N
     seen: list[torch.Tensor] = []
     with torch.inference_mode(), model.ln_final.register_forward_hook(lambda m, i, o: seen.append(o)):
         model.encode_text(tokens)
-    ours = backbone.forward([backbone.prepare("a cat").value])["embedding_ln_final"]
-    np.testing.assert_allclose(ours[0], seen[0][0, : int((tokens > 0).sum())].mean(0).numpy(), atol=1e-5)
+    actual = backbone.forward([backbone.prepare("a cat").value])["embedding_ln_final"]
+    np.testing.assert_allclose(actual[0], seen[0][0, : int((tokens > 0).sum())].mean(0).numpy(), atol=1e-5)
 
 
-def test_the_layers_of_a_published_name_are_listed_without_its_weights() -> None:
+def test_layers_are_listed_without_published_weights() -> None:
     stages = describe_layers("open_clip/RN50")
     assert [stage.name for stage in stages][-2:] == ["visual.layer4", "visual.attnpool"]
 
 
-def test_long_texts_are_cut_and_counted_or_read_in_pieces(tmp_path: Path) -> None:
+def test_long_texts_are_truncated_and_counted_or_split(tmp_path: Path) -> None:
     name = f"open_clip/local-dir:{write_clip(tmp_path / 'clip')}"
     cut, whole = load(name, modality="text"), load(name, modality="text", chunk=True)
     long, short = cut.prepare(TEXTS[3]), cut.prepare(TEXTS[0])
@@ -330,7 +330,7 @@ def test_long_texts_are_cut_and_counted_or_read_in_pieces(tmp_path: Path) -> Non
     )
 
 
-def test_texts_of_monstrous_words_or_length_take_no_monstrous_time(tmp_path: Path) -> None:
+def test_huge_words_and_texts_are_tokenised_in_bounded_time(tmp_path: Path) -> None:
     backbone = load(f"open_clip/local-dir:{write_clip(tmp_path / 'clip')}", modality="text")
     letters = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))
     monstrous = backbone.prepare(letters)

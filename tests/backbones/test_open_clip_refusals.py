@@ -1,4 +1,4 @@
-"""open_clip: what is refused, and what is said where files cannot be had."""
+"""open_clip: wrong names and weights, and the messages for missing files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def load(name: str, weights: str = "default", **options: Any) -> Any:
         ("local-dir:nowhere", "default", WeightsError, "'nowhere' must be the folder of an open_clip model"),
     ],
 )
-def test_what_is_refused(name: str, weights: str, error: type[Exception], message: str) -> None:
+def test_wrong_names_and_weights_are_refused(name: str, weights: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load(f"open_clip/{name}", weights)
 
 
-def test_weights_that_do_not_fit_or_would_run_code_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_or_need_code_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "small-clip.json"
     file.write_text(json.dumps(CONFIG))
     with known_to_the_library(file) as known:
@@ -74,7 +74,7 @@ def check_refusals(known: str, tmp_path: Path) -> None:
         ("ViTamin-S:datacomp1b", "'pytorch_model.safetensors' of the hub repository 'jienengchen/ViTamin-S'"),
     ],
 )
-def test_offline_the_error_names_the_file_and_the_repository(
+def test_offline_error_names_the_file_and_the_repository(
     name: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -82,7 +82,7 @@ def test_offline_the_error_names_the_file_and_the_repository(
         load(f"open_clip/{name}", offline=True)
 
 
-def test_without_its_tokenizer_a_network_embeds_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_without_its_tokenizer_embeds_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     file = tmp_path / "remote.json"
     file.write_text(json.dumps(config(text={"hf_tokenizer_name": "some/where"})))

@@ -1,4 +1,4 @@
-"""The registry, plug-ins by entry point, and networks of the user's own."""
+"""The registry, plug-ins by entry point, and networks of the user."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def install(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_plugin_is_listed_and_loaded(install):
+def test_plugin_is_listed_and_loaded(install):
     install("plugin_a", mine="plugin_a:Mine")
     assert "mine/mean" in list_backbones("mine/")
     backbone = load_backbone("mine/mean", device="cpu")
@@ -52,7 +52,7 @@ def test_a_plugin_is_listed_and_loaded(install):
     assert load_with_options(options_from_spec(backbone.spec), "cpu").spec == backbone.spec
 
 
-def test_a_plugin_never_replaces_a_part_of_embedpipe(install):
+def test_plugin_never_replaces_a_built_in_provider(install):
     install("plugin_b", timm="plugin_b:Mine", checkpoint="plugin_b:Mine")
     with pytest.warns(UserWarning, match="'(timm|checkpoint)' is embedpipe's own") as caught:
         names = list_backbones("timm/test_resnet")
@@ -60,7 +60,7 @@ def test_a_plugin_never_replaces_a_part_of_embedpipe(install):
     assert "timm/test_resnet" in names
 
 
-def test_two_plugins_of_one_name_are_refused_only_when_asked_for(install):
+def test_two_plugins_with_one_name_are_refused_when_used(install):
     install("plugin_c", twice="plugin_c:Mine", other="plugin_c:Mine")
     install("plugin_d", twice="plugin_d:Mine")
     with pytest.raises(BackboneError, match=r"plugin_[cd]:Mine and plugin_[cd]:Mine both register .* 'twice'"):
@@ -68,7 +68,7 @@ def test_two_plugins_of_one_name_are_refused_only_when_asked_for(install):
     assert load_backbone("other/mean", device="cpu").spec.provider == "other"
 
 
-def test_plugins_that_are_none_are_refused(install):
+def test_plugins_that_are_not_providers_are_refused(install):
     install("plugin_e", absent="no_such_module:Mine", broken="plugin_e:broken")
     with pytest.raises(BackboneError, match=r"'absent'.*cannot be imported"):
         load_backbone("absent/mean", device="cpu")
@@ -76,7 +76,7 @@ def test_plugins_that_are_none_are_refused(install):
         load_backbone("broken/mean", device="cpu")
 
 
-def test_names_are_split_and_the_nearest_right_one_is_told():
+def test_names_are_split_and_errors_suggest_a_name():
     assert split_name("timm/resnet50.a1_in1k") == ("timm", "resnet50.a1_in1k")
     assert split_name("checkpoint//data/a.pth") == ("checkpoint", "/data/a.pth")
     assert split_name("python:a.b:c") == ("python", "a.b:c")
@@ -86,7 +86,7 @@ def test_names_are_split_and_the_nearest_right_one_is_told():
         split_name("resnet50")
 
 
-def test_names_are_listed_by_part_and_by_pattern():
+def test_backbones_are_listed_by_substring_and_by_pattern():
     assert "timm/resnet50.a1_in1k" in list_backbones("resnet50")
     assert list_backbones("torchvision/vgg1?_bn") == [f"torchvision/vgg1{n}_bn" for n in (1, 3, 6, 9)]
     assert len(list_backbones()) > 1000
@@ -126,7 +126,7 @@ def factories(tmp_path, monkeypatch):
     sys.modules.pop("my_networks", None)
 
 
-def test_a_factory_in_the_working_folder_makes_a_backbone(factories):
+def test_factory_in_the_working_folder_makes_a_backbone(factories):
     spec = load_backbone("python:my_networks.attribute", device="cpu").spec
     assert (spec.provider, spec.name, spec.layers[0].dim) == ("python", "my_networks:attribute", 4)
     assert load_backbone("python:my_networks:attribute", device="cpu").spec == spec
@@ -134,7 +134,7 @@ def test_a_factory_in_the_working_folder_makes_a_backbone(factories):
     assert str(factories) not in sys.path
 
 
-def test_a_factory_takes_weights_from_a_file(factories):
+def test_factory_takes_weights_from_a_file(factories):
     import torch
 
     state = {"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}
@@ -159,12 +159,12 @@ def test_a_factory_takes_weights_from_a_file(factories):
         ("nothing", UnknownBackboneError, r"must be python:module\.factory"),
     ],
 )
-def test_wrong_factories_say_what_is_wrong(factories, name, error, message):
+def test_wrong_factories_are_refused(factories, name, error, message):
     with pytest.raises(error, match=message):
         load_backbone(f"python:{name}", device="cpu")
 
 
-def test_a_module_that_fails_to_import_is_named(factories):
+def test_error_names_a_module_that_fails_to_import(factories):
     (factories / "broken_networks.py").write_text("1 / 0")
     with pytest.raises(BackboneError, match="ZeroDivisionError"):
         load_backbone("python:broken_networks.make", device="cpu")
@@ -172,20 +172,20 @@ def test_a_module_that_fails_to_import_is_named(factories):
         load_backbone("python:my_networks.pair", weights="none", device="cpu")
 
 
-def test_a_stored_spec_runs_no_code_by_itself(factories):
+def test_stored_spec_runs_no_code_without_trust(factories):
     spec = load_backbone("python:my_networks.pair", device="cpu").spec
     with pytest.raises(BackboneError, match="trust"):
         options_from_spec(spec)
     assert load_with_options(options_from_spec(spec, trust=True), "cpu").spec == spec
 
 
-def test_the_package_imports_no_torch():
+def test_package_import_does_not_load_torch():
     script = "import sys, embedpipe.backbones as b; b.BackboneOptions(); b.LayerSpec; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_every_exported_name_is_there():
+def test_every_exported_name_exists():
     import embedpipe.backbones as backbones
 
     assert all(getattr(backbones, name) for name in backbones.__all__)

@@ -18,10 +18,10 @@ FEW = 12  # for the slow ones
 
 @pytest.fixture(scope="module")
 def paths():
-    found = sorted(CLOTHING.rglob("*.jpg"))
-    if len(found) < PHOTOS:
+    images = sorted(CLOTHING.rglob("*.jpg"))
+    if len(images) < PHOTOS:
         pytest.skip(f"no photos in {CLOTHING}")
-    return found[:: len(found) // PHOTOS][:PHOTOS]
+    return images[:: len(images) // PHOTOS][:PHOTOS]
 
 
 def timm_reference(backbone):
@@ -39,9 +39,9 @@ def torchvision_reference(backbone):
     return models.get_model_weights(name).DEFAULT.transforms(), model.eval(), model
 
 
-def centred_cosine(ours, theirs):
-    ours, theirs = (v.astype(np.float64) - theirs.mean(axis=0, dtype=np.float64) for v in (ours, theirs))
-    return (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+def centred_cosine(actual, expected):
+    actual, expected = (v.astype(np.float64) - expected.mean(axis=0, dtype=np.float64) for v in (actual, expected))
+    return (actual * expected).sum(1) / np.linalg.norm(actual, axis=1) / np.linalg.norm(expected, axis=1)
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def centred_cosine(ours, theirs):
         ("torchvision/vit_b_16", "none", FEW, 0.999, torchvision_reference),
     ],
 )
-def test_pixels_and_vectors_equal_the_librarys_own(name, weights, photos, lowest, reference, paths):
+def test_pixels_and_vectors_equal_the_librarys(name, weights, photos, lowest, reference, paths):
     backbone = load_backbone(name, weights=weights, device="cpu")
     transform, _, features = reference(backbone)
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in (backbone.spec.preprocessing.mean, backbone.spec.preprocessing.std)
     )
-    pixels, theirs, grey = [], [], []
+    pixels, expected, grey = [], [], []
     for path in paths[:photos]:
         tensor = transform(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
         with torch.inference_mode():
-            theirs.append(features(tensor[None]).numpy()[0])
+            expected.append(features(tensor[None]).numpy()[0])
         pixels.append(backbone.prepare(path.read_bytes()).value)
         grey.append(np.abs(((tensor * std + mean) * 255).permute(1, 2, 0).numpy() - pixels[-1]).mean())
     assert np.mean(grey) < 0.01
-    ours = backbone.forward(np.stack(pixels))["embedding"]
-    assert centred_cosine(ours, np.stack(theirs)).min() >= lowest
+    actual = backbone.forward(np.stack(pixels))["embedding"]
+    assert centred_cosine(actual, np.stack(expected)).min() >= lowest
 
 
 @pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/resnet18"])
@@ -82,7 +82,7 @@ def test_batch_size_does_not_change_the_vectors(name, paths):
         assert (error <= 1e-4 * np.linalg.norm(at_once, axis=1)).all()
 
 
-def test_the_default_backbone_is_really_pretrained_coffee_is_espresso():
+def test_default_backbone_classifies_a_photo_of_coffee_as_espresso():
     data = pytest.importorskip("skimage.data")
     espresso = 967
     backbone = load_backbone(device="cpu")

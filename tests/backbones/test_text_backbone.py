@@ -1,4 +1,4 @@
-"""What holds of every backbone of texts: batches, chunks, poolings, layers, and which options are for whom."""
+"""All backbones of texts: batches, chunks, poolings, layers, and options that do not apply."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def words(backbone, text):
 
 @settings(max_examples=30, deadline=None)
 @given(st.permutations(range(len(TEXTS))), st.integers(1, len(TEXTS)), st.booleans())
-def test_batches_and_order_change_no_vector(order, size, chunk):
+def test_vectors_do_not_depend_on_batch_and_order(order, size, chunk):
     backbone = tiny(chunk=chunk)
     alone = np.concatenate([embed(backbone, [text]) for text in TEXTS])
     parts = [embed(backbone, [TEXTS[i] for i in order[at : at + size]]) for at in range(0, len(order), size)]
     np.testing.assert_allclose(np.concatenate(parts), alone[list(order)], rtol=1e-5, atol=1e-6)
 
 
-def test_poolings_are_over_the_tokens_that_are_no_padding():
+def test_poolings_ignore_padding():
     for pooling, expected in {"avg": np.mean, "mean": np.mean, "max": np.max}.items():
         backbone = tiny(pooling=pooling)
         assert backbone.spec.layers[0].pooling == ("max" if pooling == "max" else "avg")
@@ -67,7 +67,7 @@ def test_poolings_that_do_not_apply_are_refused(pooling):
         tiny(pooling=pooling)
 
 
-def test_chunks_cover_all_of_a_text_and_truncation_is_counted():
+def test_chunks_cover_the_whole_text_and_truncation_is_counted():
     long = " ".join(f"word{i}" for i in range(2 * LIMIT + 1))
     cut, whole = tiny(), tiny(chunk=True)
     assert cut.prepare(long).counts == {"truncated texts": 1}
@@ -80,7 +80,7 @@ def test_chunks_cover_all_of_a_text_and_truncation_is_counted():
     assert cut.spec.fingerprint() != whole.spec.fingerprint()
 
 
-def test_a_text_of_a_hundred_chunks_is_their_mean():
+def test_text_of_a_hundred_chunks_is_their_mean():
     backbone = tiny(chunk=True)
     book = " ".join(f"word{i}" for i in range(LIMIT * 100))
     assert len(backbone.prepare(book).value.pieces) == 100
@@ -88,12 +88,12 @@ def test_a_text_of_a_hundred_chunks_is_their_mean():
 
 
 @pytest.mark.parametrize("payload", ["", "  \n\t", b"", b"\x00\x01\x02", 5, None])
-def test_what_is_no_text_is_refused(payload):
+def test_payload_that_is_not_a_text_is_refused(payload):
     with pytest.raises(DecodeError):
         tiny().prepare(payload)
 
 
-def test_a_spec_survives_json_and_loads_its_backbone_again():
+def test_spec_survives_json_and_loads_its_backbone():
     backbone = tiny(chunk=True)
     spec = BackboneSpec.from_json(backbone.spec.to_json())
     assert spec == backbone.spec
@@ -107,7 +107,7 @@ def test_a_spec_survives_json_and_loads_its_backbone_again():
         tiny().spec.require(spec, "differ", "here", "there", "")
 
 
-def test_options_that_are_not_for_a_backbone_are_refused():
+def test_options_that_do_not_apply_are_refused():
     with pytest.raises(UsageError, match=r"timm/resnet18 embeds images, not texts.*MiniLM"):
         load_backbone("timm/resnet18", modality="text")
     with pytest.raises(UsageError, match=r"embeds texts, not images.*efficientnet"):
@@ -134,7 +134,7 @@ def test_options_that_are_not_for_a_backbone_are_refused():
         ("open_clip/RN50", "open_clip", "clip"),
     ],
 )
-def test_a_missing_extra_is_named(backbone, module, extra, monkeypatch):
+def test_error_names_the_missing_extra(backbone, module, extra, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, module, None)  # as if it were not installed
     # Other weights than any test loads, lest the process's cache has the network.
     with pytest.raises(MissingExtraError, match=rf"pip install 'embedpipe\[{extra}\]'"):

@@ -42,7 +42,7 @@ def batch_for(backbone, n=1):
 
 
 @pytest.mark.parametrize(("name", "dim"), FAMILIES.items())
-def test_features_are_timms_own(name, dim):
+def test_features_equal_timms(name, dim):
     backbone = load_backbone(f"timm/{name}", weights="none", device="cpu")
     model = backbone.network.module
     batch = batch_for(backbone)
@@ -74,20 +74,20 @@ def test_networks_without_a_classifier_have_features(name):
         {"crop_mode": "center", "crop_pct": 1.15, "interpolation": "bilinear"},
     ],
 )
-def test_pixels_are_those_of_timms_evaluation_transform(monkeypatch, changes, size):
+def test_pixels_equal_those_of_timms_evaluation_transform(monkeypatch, changes, size):
     cfg = dataclasses.replace(timm.get_pretrained_cfg("resnet18"), **{"input_size": (3, 64, 64), **changes})
     model = timm.create_model("resnet18", pretrained=False, pretrained_cfg=cfg)
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: model)
     recipe = TimmProvider().load("resnet18", "none", offline=True).preprocessing
     config = timm.data.resolve_model_data_config(model)
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)).resize(size)
-    theirs = timm.data.create_transform(**config, is_training=False, normalize=False)(picture)
-    difference = np.abs(to_pixels(picture, recipe).astype(int) - theirs.permute(1, 2, 0).numpy())
+    expected = timm.data.create_transform(**config, is_training=False, normalize=False)(picture)
+    difference = np.abs(to_pixels(picture, recipe).astype(int) - expected.permute(1, 2, 0).numpy())
     assert difference.mean() < 0.4  # of noise, where Pillow may begin with the other side than torch
     assert (recipe.mean, recipe.std) == (tuple(config["mean"]), tuple(config["std"]))
 
 
-def test_a_name_with_and_without_its_default_tag_is_the_same_backbone():
+def test_default_tag_may_be_left_out_of_a_name():
     plain = load_backbone("timm/test_resnet", weights="none", device="cpu").spec
     tagged = load_backbone("timm/test_resnet.r160_in1k", weights="none", device="cpu").spec
     assert plain.fingerprint() == tagged.fingerprint()
@@ -95,7 +95,7 @@ def test_a_name_with_and_without_its_default_tag_is_the_same_backbone():
 
 
 @pytest.mark.parametrize("classes", [0, 1000, 3])
-def test_a_weights_file_brings_its_own_classes(tmp_path, classes):
+def test_number_of_classes_is_that_of_the_weights(tmp_path, classes):
     model = timm.create_model("test_resnet", num_classes=classes)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     backbone = load_backbone("timm/test_resnet", weights=str(tmp_path / "w.pth"), device="cpu")
@@ -107,7 +107,7 @@ def test_a_weights_file_brings_its_own_classes(tmp_path, classes):
     np.testing.assert_allclose(backbone.forward(batch)["embedding"], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_weights_that_timm_converts_load(tmp_path):
+def test_weights_in_formats_that_timm_converts_are_loaded(tmp_path):
     """Position embeddings of another picture size: timm's own filter resamples them."""
     small = timm.create_model("test_vit", img_size=96).state_dict()
     torch.save(small, tmp_path / "w.pth")
@@ -132,7 +132,7 @@ def test_unknown_names_and_tags_are_refused():
         load_backbone("timm/coatnet_0_224", device="cpu")
 
 
-def test_a_folder_with_timms_configuration_is_loaded_as_it_says(tmp_path):
+def test_folder_with_timms_configuration_is_loaded(tmp_path):
     from safetensors.torch import save_file
 
     model = timm.create_model("test_resnet", num_classes=4)

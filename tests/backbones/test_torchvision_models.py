@@ -42,7 +42,7 @@ def test_every_classification_model_builds_and_has_features(name, monkeypatch):
     ("name", "head"),
     [("resnet18", "fc"), ("googlenet", "fc"), ("mobilenet_v3_small", "classifier"), ("swin_t", "head")],
 )
-def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
+def test_classifier_on_the_features_returns_the_models_output(name, head):
     backbone = load_backbone(f"torchvision/{name}", weights="none", device="cpu")
     batch = np.random.default_rng(0).integers(0, 256, (2, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
     features = torch.from_numpy(backbone.forward(batch)["embedding"])
@@ -58,7 +58,7 @@ def test_the_classifier_on_the_features_gives_the_models_own_output(name, head):
         )
 
 
-def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
+def test_squeezenet_features_are_averaged_feature_maps():
     backbone = load_backbone("torchvision/squeezenet1_1", weights="none", device="cpu")
     batch = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_squeezenet_features_are_the_maps_before_its_convolution_averaged():
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "regnet_y_400mf", "mobilenet_v3_small"])
-def test_stored_weights_bring_their_own_classes(tmp_path, name):
+def test_number_of_classes_is_that_of_stored_weights(tmp_path, name):
     model = models.get_model(name, weights=None, num_classes=3)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     backbone = load_backbone(f"torchvision/{name}", weights=str(tmp_path / "w.pth"), device="cpu")
@@ -85,12 +85,12 @@ def test_stored_inception_weights_load_with_and_without_auxiliary_heads(tmp_path
     assert backbone.spec.pretrained
 
 
-def test_random_inception_is_the_plain_builders():
+def test_random_inception_equals_that_of_torchvisions_builder():
     module = load_backbone("torchvision/inception_v3", weights="none", device="cpu").network.module
     assert not module.transform_input
 
 
-def test_weights_without_a_classifier_load(tmp_path):
+def test_weights_without_a_classifier_are_loaded(tmp_path):
     state = models.resnet18(weights=None).state_dict()
     torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, tmp_path / "r.pth")
     backbone = load_backbone("torchvision/resnet18", weights=str(tmp_path / "r.pth"), device="cpu")
@@ -99,7 +99,7 @@ def test_weights_without_a_classifier_load(tmp_path):
     assert backbone.spec.layers[0].dim == 512
 
 
-def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
+def test_error_names_tensors_of_another_architecture(tmp_path):
     torch.save(models.resnet34(weights=None).state_dict(), tmp_path / "r.pth")
     with pytest.raises(WeightsError, match=r"layer1\.2\.conv1"):
         load_backbone("torchvision/resnet18", weights=str(tmp_path / "r.pth"), device="cpu")

@@ -1,4 +1,4 @@
-"""``transformers/``: poolings, layers and limits of encoders of several families, against the library itself."""
+"""``transformers/``: poolings, layers and limits of encoders of several families, against the library."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reference(folder, text, limit):
         ("gpt2", "left", 24, "h.0"),  # a decoder, whose tokenizer would shift the positions
     ],
 )
-def test_families_pooled_as_one_text_at_a_time(tmp_path, kind, side, limit, layer):
+def test_model_families_pool_batches_as_single_texts(tmp_path, kind, side, limit, layer):
     name = save(tmp_path / kind, kind, side=side)
     mean = load_backbone(name, device="cpu")
     assert mean.spec.preprocessing.max_tokens == limit
@@ -60,12 +60,12 @@ def test_families_pooled_as_one_text_at_a_time(tmp_path, kind, side, limit, laye
         np.testing.assert_allclose(embed(inner, TEXTS, column), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_minilm_is_the_same_with_and_without_its_own_library():
-    ours = load_backbone(MINILM, pooling="mean", device="cpu")
-    theirs = load_backbone(modality="text", device="cpu")
-    assert ours.spec.preprocessing.max_tokens == 512
+def test_minilm_has_the_same_vectors_by_both_providers():
+    by_transformers = load_backbone(MINILM, pooling="mean", device="cpu")
+    by_library = load_backbone(modality="text", device="cpu")
+    assert by_transformers.spec.preprocessing.max_tokens == 512
     texts = ["The cat sits outside.", "Grüße aus Köln 🙂", "x"]
-    a, b = embed(ours, texts), embed(theirs, texts)
+    a, b = embed(by_transformers, texts), embed(by_library, texts)
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1)).min() >= 0.999999
 
 
@@ -79,14 +79,14 @@ def test_stages_are_listed_and_left_out():
     assert earlier.spec.layers[0].dim == 384
 
 
-def test_random_weights_are_seeded_and_said(tmp_path):
+def test_random_weights_are_seeded_and_marked_as_random(tmp_path):
     name = save(tmp_path / "bert", "bert")
-    one = load_backbone(name, weights="none", device="cpu")
-    assert not one.spec.pretrained
-    assert one.spec.weights_sha256 != load_backbone(name, device="cpu").spec.weights_sha256
+    backbone = load_backbone(name, weights="none", device="cpu")
+    assert not backbone.spec.pretrained
+    assert backbone.spec.weights_sha256 != load_backbone(name, device="cpu").spec.weights_sha256
 
 
-def test_a_model_without_class_token_or_of_another_kind(tmp_path):
+def test_model_without_class_token_or_of_another_type_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"hub repository 'no/such'.*--weights PATH"):
         load_backbone("transformers/no/such", offline=True)
     name = save(tmp_path / "bert", "bert")
@@ -99,7 +99,7 @@ def test_a_model_without_class_token_or_of_another_kind(tmp_path):
         load_backbone(name)
 
 
-def test_no_code_of_a_folder_runs_or_is_asked_for(tmp_path, monkeypatch):
+def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch):
     ran = tmp_path / "ran"
     name = save(tmp_path / "evil", "bert")
     (tmp_path / "evil/evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
@@ -113,7 +113,7 @@ def test_no_code_of_a_folder_runs_or_is_asked_for(tmp_path, monkeypatch):
     assert not ran.exists()
 
 
-def test_a_place_that_a_stored_spec_names_needs_trust(tmp_path):
+def test_path_in_a_stored_spec_needs_trust(tmp_path):
     spec = load_backbone(save(tmp_path / "bert", "bert"), device="cpu").spec
     for place in ("/etc/model", "../model", "~/model", "local-dir:/tmp/model", "a/../../b"):
         with pytest.raises(BackboneError, match=r"(?s)names a path.*--weights PATH"):

@@ -1,4 +1,4 @@
-"""Files of word vectors: as gensim writes and reads them, with odd words, and damaged ones."""
+"""Files of word vectors: written and read by gensim, with unusual words, and damaged."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ WORDS = [
 
 @pytest.fixture
 def vectors() -> KeyedVectors:
-    made = KeyedVectors(7)
-    made.add_vectors(WORDS, np.random.default_rng(0).standard_normal((len(WORDS), 7)).astype(np.float32))
-    return made
+    content = KeyedVectors(7)
+    content.add_vectors(WORDS, np.random.default_rng(0).standard_normal((len(WORDS), 7)).astype(np.float32))
+    return content
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -50,18 +50,18 @@ def vectors() -> KeyedVectors:
         ("GloVe text", {"binary": False, "write_header": False}),
     ],
 )
-def test_reads_what_gensim_writes(
+def test_files_written_by_gensim_are_read(
     vectors: KeyedVectors, tmp_path: Path, kind: str, options: dict[str, bool], zipped: bool
 ) -> None:
     path = tmp_path / "misnamed.dat"
     vectors.save_word2vec_format(str(path), **options)
     if zipped:
         path.write_bytes(gzip.compress(path.read_bytes()))
-    found = read_vectors(path)
-    assert found.kind == kind
-    assert found.index == {word: row for row, word in enumerate(WORDS)}
-    assert found.matrix.dtype == np.float32
-    np.testing.assert_array_equal(found.matrix, vectors.vectors)
+    file = read_vectors(path)
+    assert file.kind == kind
+    assert file.index == {word: row for row, word in enumerate(WORDS)}
+    assert file.matrix.dtype == np.float32
+    np.testing.assert_array_equal(file.matrix, vectors.vectors)
 
 
 # What a format itself cannot hold: text's words end at a line feed or a number, binary's at a space.
@@ -71,7 +71,7 @@ NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(["binary", "word2vec", "GloVe", "fastText"]))
-def test_odd_words_come_back(data: st.DataObject, kind: str) -> None:
+def test_unusual_words_are_read(data: st.DataObject, kind: str) -> None:
     forbidden = re.compile(r"[ \n]" if kind == "binary" else r"[\x00-\x20]|^$")
     words = data.draw(st.lists(ANY_WORD.filter(lambda w: not forbidden.search(w)), min_size=3, max_size=9, unique=True))
     rows = st.lists(NUMBERS, min_size=3, max_size=3)
@@ -85,56 +85,58 @@ def test_odd_words_come_back(data: st.DataObject, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vectors")
         path.write_bytes(header + b"".join(lines))
-        found = read_vectors(path)
-    assert list(found.index) == words
-    np.testing.assert_array_equal(found.matrix, matrix)
+        file = read_vectors(path)
+    assert list(file.index) == words
+    np.testing.assert_array_equal(file.matrix, matrix)
 
 
-def test_words_with_spaces_are_told_from_the_right(tmp_path: Path) -> None:
+def test_words_with_spaces_are_read(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("the 1 2\n. . . 3 4\nat name@domain.com 5 6\r\nlast 7 8e-1\n\n")
-    found = read_vectors(path)
-    assert list(found.index) == ["the", ". . .", "at name@domain.com", "last"]
-    np.testing.assert_allclose(found.matrix, [[1, 2], [3, 4], [5, 6], [7, 0.8]])
+    file = read_vectors(path)
+    assert list(file.index) == ["the", ". . .", "at name@domain.com", "last"]
+    np.testing.assert_allclose(file.matrix, [[1, 2], [3, 4], [5, 6], [7, 0.8]])
 
 
-def test_odd_spellings_of_numbers_and_spaces_are_read(tmp_path: Path) -> None:
+def test_unusual_numbers_and_spaces_are_read(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("2 3\none  1   +2 3\ntwo\t4 5\t6")
     np.testing.assert_array_equal(read_vectors(path).matrix, [[1, 2, 3], [4, 5, 6]])
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_the_first_of_a_doubled_word_counts_as_in_gensim(tmp_path: Path, binary: bool) -> None:
+def test_first_vector_of_a_repeated_word_counts_as_in_gensim(tmp_path: Path, binary: bool) -> None:
     words, matrix = ["a", "b", "a", "c", "b"], np.arange(10, dtype=np.float32).reshape(5, 2)
     path = tmp_path / "vectors"
     values = [row.tobytes() if binary else " ".join(map(str, row)).encode() for row in matrix]
     path.write_bytes(b"5 2\n" + b"".join(w.encode() + b" " + v + b"\n" for w, v in zip(words, values, strict=True)))
-    found, theirs = read_vectors(path), KeyedVectors.load_word2vec_format(str(path), binary=binary)
-    assert found.index == theirs.key_to_index == {"a": 0, "b": 1, "c": 2}
-    np.testing.assert_array_equal(found.matrix, theirs.vectors[:3])
-    assert found.kind.endswith(", 2 repeated words left out")
+    file, expected = read_vectors(path), KeyedVectors.load_word2vec_format(str(path), binary=binary)
+    assert file.index == expected.key_to_index == {"a": 0, "b": 1, "c": 2}
+    np.testing.assert_array_equal(file.matrix, expected.vectors[:3])
+    assert file.kind.endswith(", 2 repeated words left out")
 
 
-def test_words_that_are_not_utf_8_are_kept_and_counted(tmp_path: Path) -> None:
+def test_words_that_are_not_utf_8_are_read_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_bytes(b"a 1 2\nb\xff\xfe 3 4\nc\xef\xbf\xbd 5 6\n")
-    found = read_vectors(path)
-    assert list(found.index) == ["a", "b\ufffd\ufffd", "c\ufffd"]
-    assert found.kind == "GloVe text, 1 words not in UTF-8"
+    file = read_vectors(path)
+    assert list(file.index) == ["a", "b\ufffd\ufffd", "c\ufffd"]
+    assert file.kind == "GloVe text, 1 words not in UTF-8"
 
 
 @pytest.mark.parametrize("options", [{"binary": True}, {"binary": False}, {"binary": False, "write_header": False}])
-def test_many_blocks_are_one_matrix(tmp_path: Path, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_many_blocks_are_read(
+    tmp_path: Path, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vector_files, "BLOCK", 1 << 14)
-    made = KeyedVectors(5)
+    content = KeyedVectors(5)
     matrix = np.random.default_rng(0).standard_normal((9000, 5)).astype(np.float32)
-    made.add_vectors([f"word{i}" for i in range(9000)], matrix)
+    content.add_vectors([f"word{i}" for i in range(9000)], matrix)
     path = tmp_path / "vectors"
-    made.save_word2vec_format(str(path), **options)
-    found = read_vectors(path)
-    assert list(found.index) == made.index_to_key
-    np.testing.assert_array_equal(found.matrix, matrix)
+    content.save_word2vec_format(str(path), **options)
+    file = read_vectors(path)
+    assert list(file.index) == content.index_to_key
+    np.testing.assert_array_equal(file.matrix, matrix)
     if not options["binary"]:
         lines = path.read_bytes().split(b"\n")
         lines[8000] = lines[8000].replace(b" ", b" x", 1)
@@ -176,7 +178,7 @@ BINARY = b"2 2\na " + np.array([1, 2], "<f4").tobytes() + b"\nb " + np.array([3,
         (b"\x1f\x8b\x08 no gzip at all", "cannot be read: "),
     ],
 )
-def test_a_damaged_file_is_refused_with_the_place(tmp_path: Path, content: bytes, message: str) -> None:
+def test_error_names_the_place_of_damage(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "vectors.txt"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:
@@ -202,7 +204,7 @@ def test_counts_are_read(tmp_path: Path) -> None:
         (b"\xff 1\n", "line 1: "),
     ],
 )
-def test_bad_lines_of_counts_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_error_names_the_wrong_line_of_counts(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "counts.txt"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message):

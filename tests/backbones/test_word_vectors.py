@@ -42,10 +42,10 @@ def glove() -> Backbone:
 def vectors(tmp_path: Path) -> Path:
     """A cased vocabulary, commonest word first."""
     words = ["the", "The", "apple", "Apple", "New_York", "don't", "."]
-    made = KeyedVectors(4)
-    made.add_vectors(words, np.arange(28, dtype=np.float32).reshape(7, 4) + 1)
+    vectors_file = KeyedVectors(4)
+    vectors_file.add_vectors(words, np.arange(28, dtype=np.float32).reshape(7, 4) + 1)
     path = tmp_path / "my-vectors.bin.gz"
-    made.save_word2vec_format(str(path), binary=True)
+    vectors_file.save_word2vec_format(str(path), binary=True)
     return path
 
 
@@ -71,7 +71,7 @@ def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (a * b).sum(1) / np.where(lengths > 0, lengths, 1) + (lengths == 0)
 
 
-def test_the_packaged_vectors_are_real(glove: Backbone) -> None:
+def test_packaged_vectors_have_sensible_neighbours(glove: Backbone) -> None:
     assert (glove.spec.provider, glove.spec.name, glove.spec.modality) == ("word-vectors", "glove-6b-50d", "text")
     assert (glove.spec.layers[0].pooling, glove.spec.layers[0].dim) == ("avg", 50)
     assert "400000 words" in glove.provenance["weights"]
@@ -89,7 +89,7 @@ def test_the_packaged_vectors_are_real(glove: Backbone) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["avg", "sif", "max"])
-def test_every_pooling_is_numpys_over_the_known_words(glove: Backbone, pooling: Any) -> None:
+def test_every_pooling_equals_numpys_over_known_words(glove: Backbone, pooling: Any) -> None:
     state = {name: tensor.numpy() for name, tensor in glove.network.module.state_dict().items()}
     splitter = splitter_of(glove)
     texts = ["The frog, it isn't green!", "Apples and pears"]
@@ -99,26 +99,26 @@ def test_every_pooling_is_numpys_over_the_known_words(glove: Backbone, pooling: 
         vectors = state["embedding.weight"][list(rows)]
         weighted = vectors * state["word_weights"][rows, None]
         expected.append({"avg": vectors.mean(0), "max": vectors.max(0), "sif": weighted.mean(0)}[pooling])
-    found = embed(load_backbone(GLOVE, pooling=pooling, device="cpu"), texts)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    vectors = embed(load_backbone(GLOVE, pooling=pooling, device="cpu"), texts)
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_vectors_are_the_mean_of_known_words_as_gensim_has_it(glove: Backbone) -> None:
+def test_vectors_equal_gensims_mean_of_known_words(glove: Backbone) -> None:
     matrix = glove.network.module.state_dict()["embedding.weight"].numpy()
     splitter = splitter_of(glove)
-    theirs = KeyedVectors(50)
-    theirs.add_vectors(list(splitter.index), matrix)
+    expected = KeyedVectors(50)
+    expected.add_vectors(list(splitter.index), matrix)
     texts = [text for text in TEXTS if words_of(glove, text)]
     if SMS.exists():
         texts += [line.split("\t", 1)[1] for line in SMS.read_text("utf-8").split("\n")[:300]]
-    expected = np.array([theirs.get_mean_vector(words_of(glove, text), pre_normalize=False) for text in texts])
-    found = embed(glove, texts)
-    assert cosine(found, expected).min() >= 0.999999
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    expected = np.array([expected.get_mean_vector(words_of(glove, text), pre_normalize=False) for text in texts])
+    vectors = embed(glove, texts)
+    assert cosine(vectors, expected).min() >= 0.999999
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "sif"])
-def test_a_vector_depends_on_no_other_row(pooling: Any) -> None:
+def test_vector_does_not_depend_on_other_rows(pooling: Any) -> None:
     backbone = load_backbone(GLOVE, pooling=pooling, device="cpu")
     together = embed(backbone, TEXTS)
     alone = np.concatenate([embed(backbone, [text]) for text in TEXTS])
@@ -128,18 +128,18 @@ def test_a_vector_depends_on_no_other_row(pooling: Any) -> None:
         assert cosine(together, other).min() >= 0.999999
 
 
-def test_sif_weighs_by_place_in_the_file(glove: Backbone) -> None:
+def test_sif_weights_follow_from_the_rank_in_the_file(glove: Backbone) -> None:
     matrix, index = glove.network.module.state_dict()["embedding.weight"].numpy(), words_of(glove, "the frog")
     assert index == ["the", "frog"]
     splitter = splitter_of(glove)
     rows = np.array([splitter.index[word] for word in index])
     p = 1 / (rows + 1) / (1 / np.arange(1, 400001)).sum()
     expected = ((1e-3 / (1e-3 + p))[:, None] * matrix[rows]).sum(0) / 2
-    found = embed(load_backbone(GLOVE, pooling="sif", device="cpu"), ["the frog"])[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    vectors = embed(load_backbone(GLOVE, pooling="sif", device="cpu"), ["the frog"])[0]
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_text_without_a_known_word_is_zeros_and_counted(glove: Backbone) -> None:
+def test_text_without_a_known_word_is_zero_and_counted(glove: Backbone) -> None:
     item = glove.prepare("qqzzqq xxyyxxyy")
     assert item.counts == {"words": 2, "unknown words": 2, "texts without a known word": 1}
     assert glove.forward([item.value])["embedding"].tolist() == [[0.0] * 50]
@@ -162,23 +162,23 @@ def test_a_text_without_a_known_word_is_zeros_and_counted(glove: Backbone) -> No
         ("\u00a0naïve\u2003café\n\ttab", "naïve café tab"),
     ],
 )
-def test_how_texts_become_words(glove: Backbone, text: str, words: str) -> None:
+def test_texts_are_split_into_words(glove: Backbone, text: str, words: str) -> None:
     assert words_of(glove, text) == words.split()
 
 
-def test_a_cased_vocabulary_is_asked_as_is_first(vectors: Path) -> None:
+def test_cased_vocabulary_is_looked_up_in_the_original_case_first(vectors: Path) -> None:
     backbone = load_backbone(f"word-vectors/{vectors}", device="cpu")
-    found = words_of(backbone, "The THE apple Apple APPLE New_York don't DON'T zzz")
-    assert found == ["The", "the", "apple", "Apple", "apple", "New_York", "don't", "don't"]
+    words = words_of(backbone, "The THE apple Apple APPLE New_York don't DON'T zzz")
+    assert words == ["The", "the", "apple", "Apple", "apple", "New_York", "don't", "don't"]
 
 
-def test_marks_of_scripts_without_spaces_stay_in_their_words() -> None:
+def test_vowel_signs_stay_in_their_words() -> None:
     splitter = WordSplitter({"हिन्दी": 0, ",": 1, "n't": 2, "do": 3})
     assert splitter.cut("हिन्दी,") == (0, 1)
     assert splitter.cut("DON'T".lower()) == (3, 2)
 
 
-def test_memory_is_bounded_whatever_the_texts() -> None:
+def test_memory_of_the_word_splitter_is_bounded() -> None:
     splitter = WordSplitter({"a": 0})
     for start in range(0, 2 * CACHED_STRINGS, 1000):
         splitter.split(" ".join(f"w{i}" for i in range(start, start + 1000)), whole=False)
@@ -190,7 +190,7 @@ def test_memory_is_bounded_whatever_the_texts() -> None:
     assert max(map(len, splitter._cuts)) < 50
 
 
-def test_a_file_is_the_same_backbone_wherever_it_lies(vectors: Path, tmp_path: Path) -> None:
+def test_spec_does_not_depend_on_where_the_file_is(vectors: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = tmp_path / "elsewhere" / vectors.name
     moved.write_bytes(vectors.read_bytes())
@@ -208,7 +208,7 @@ def test_a_file_is_the_same_backbone_wherever_it_lies(vectors: Path, tmp_path: P
     np.testing.assert_array_equal(embed(loaded[0], ["the apple zzz"]), [[5, 6, 7, 8]])
 
 
-def test_another_order_or_word_is_another_backbone(tmp_path: Path) -> None:
+def test_order_and_words_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     specs = []
     for name, content in (("a", "x 1 2\ny 3 4\n"), ("b", "y 3 4\nx 1 2\n"), ("c", "x 1 2\nz 3 4\n")):
         path = tmp_path / name / "vectors.txt"
@@ -219,18 +219,18 @@ def test_another_order_or_word_is_another_backbone(tmp_path: Path) -> None:
     assert specs[0].diff(specs[2]).keys() == {"preprocessing.config_sha256"}
 
 
-def test_frequencies_come_from_a_file(vectors: Path, tmp_path: Path) -> None:
+def test_frequencies_are_read_from_a_file(vectors: Path, tmp_path: Path) -> None:
     counts = tmp_path / "counts.tsv"
     counts.write_text("the\t700\nThe\t200\napple\t90\nunseen\t10\n")
     name = f"word-vectors/{vectors}"
     plain, sif = (load_backbone(name, pooling=pooling, device="cpu") for pooling in ("avg", "sif"))
-    own = load_backbone(name, pooling="sif", frequencies=str(counts), device="cpu")
-    weights = own.network.module.state_dict()["word_weights"].tolist()
+    by_file = load_backbone(name, pooling="sif", frequencies=str(counts), device="cpu")
+    weights = by_file.network.module.state_dict()["word_weights"].tolist()
     expected = [1e-3 / (1e-3 + p) for p in (0.7, 0.2, 0.09, 0.01, 0.01, 0.01, 0.01)]
     assert weights == pytest.approx(expected, rel=1e-6)
-    assert plain.spec.weights_sha256 == sif.spec.weights_sha256 != own.spec.weights_sha256
-    assert own.provenance["weights"].endswith("; word counts from counts.tsv")
-    np.testing.assert_allclose(embed(own, ["the"]), embed(plain, ["the"]) * expected[0], rtol=1e-6)
+    assert plain.spec.weights_sha256 == sif.spec.weights_sha256 != by_file.spec.weights_sha256
+    assert by_file.provenance["weights"].endswith("; word counts from counts.tsv")
+    np.testing.assert_allclose(embed(by_file, ["the"]), embed(plain, ["the"]) * expected[0], rtol=1e-6)
     # The matrix is there once.
     network = plain.network
     assert isinstance(network, TextNetwork)
@@ -239,7 +239,7 @@ def test_frequencies_come_from_a_file(vectors: Path, tmp_path: Path) -> None:
     assert again.data_ptr() == network.module.state_dict()["embedding.weight"].data_ptr()
 
 
-def test_counts_of_a_lower_case_vocabulary_are_added_up(tmp_path: Path) -> None:
+def test_counts_of_several_spellings_are_added_up(tmp_path: Path) -> None:
     (tmp_path / "vectors.txt").write_text("the 1 2\nof 3 4\n")
     counts = tmp_path / "counts.txt"
     counts.write_text("The 1\nthe 2\nof 1\n")
@@ -251,7 +251,7 @@ def test_counts_of_a_lower_case_vocabulary_are_added_up(tmp_path: Path) -> None:
         load_with_options(options, "cpu")
 
 
-def test_what_cannot_be_loaded_says_what_to_give(tmp_path: Path) -> None:
+def test_errors_of_loading_name_what_to_pass(tmp_path: Path) -> None:
     assert GLOVE in list_backbones("word-vectors/")
     with pytest.raises(UnknownBackboneError, match=r"did you mean 'glove-6b-50d'.*--weights PATH"):
         load_backbone("word-vectors/glove-6b-5d")
@@ -263,7 +263,7 @@ def test_what_cannot_be_loaded_says_what_to_give(tmp_path: Path) -> None:
         load_backbone(GLOVE, chunk=True)
 
 
-def test_a_missing_package_names_the_extra() -> None:
+def test_error_for_a_missing_package_names_the_extra() -> None:
     code = (
         "import sys; from importlib.machinery import PathFinder\n"
         "find = PathFinder.find_spec\n"
@@ -276,7 +276,7 @@ def test_a_missing_package_names_the_extra() -> None:
     assert "embedpipe[text]" in done.stderr
 
 
-def test_the_network_is_frozen_and_of_float32(glove: Backbone) -> None:
+def test_network_is_frozen_and_float32(glove: Backbone) -> None:
     assert isinstance(glove.network, TextNetwork)
     state = glove.network.module.state_dict()
     assert {name: tensor.dtype for name, tensor in state.items()} == {

@@ -47,11 +47,11 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     WeightsError
         If the folder does not exist and cannot be downloaded.
     """
-    given = weights if isinstance(weights, Path) else Path(name).expanduser()
-    if isinstance(weights, Path) or (given.is_dir() and _is_model(given)):
-        if not _is_model(given):
-            raise WeightsError(f"{str(given)!r} must be the folder of a model, with config.json or modules.json")
-        return given, given.resolve().name if given == Path(name).expanduser() else name, str(given)
+    folder = weights if isinstance(weights, Path) else Path(name).expanduser()
+    if isinstance(weights, Path) or (folder.is_dir() and _is_model(folder)):
+        if not _is_model(folder):
+            raise WeightsError(f"{str(folder)!r} must be the folder of a model, with config.json or modules.json")
+        return folder, folder.resolve().name if folder == Path(name).expanduser() else name, str(folder)
     if repository in PACKAGES:
         package, inside = PACKAGES[repository]
         return package_folder(package, "text") / inside, name, f"the package {package}"

@@ -167,7 +167,7 @@ class _Rows:
         self._matrix.resize((len(self.index), self.dim), refcheck=False)
         notes = {"repeated words left out": self.seen - len(self.index), "words not in UTF-8": self.undecodable}
         return VectorFile(
-            self.index, self._matrix, ", ".join([kind, *(f"{n} {what}" for what, n in notes.items() if n)])
+            self.index, self._matrix, ", ".join([kind, *(f"{n} {remark}" for remark, n in notes.items() if n)])
         )
 
     def error(self, place: str, problem: str) -> WeightsError:
