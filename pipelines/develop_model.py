@@ -94,30 +94,32 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     options = {option: getattr(arguments, option) for option in ("epochs", "learning_rate", "seed", "near_duplicates")}
     options["weights"] = name.removeprefix("checkpoint/") if name.startswith("checkpoint/") else "default"
     options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # none: no statistics to keep
-    found = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
-    print(f"\ntrained on {found.train_rows:,} photos of the source for {found.seconds:,.0f} s on {found.device}")
-    test, kept = found.test, f"epoch {found.best_epoch} of {len(found.epochs) - 1}"
+    result = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
+    print(f"\ntrained on {result.train_rows:,} photos of the source for {result.seconds:,.0f} s on {result.device}")
+    test, kept = result.test, f"epoch {result.best_epoch} of {len(result.epochs) - 1}"
     print(f"  accuracy on {test.rows:,} other photos: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
-    print(f"  kept: {kept}{'' if found.best_epoch else ', the plain backbone'}")
-    return found
+    print(f"  kept: {kept}{'' if result.best_epoch else ', the plain backbone'}")
+    return result
 
 
 def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dict[str, object]:
     """Print and return the accuracy of a head on each backbone on the target's test photos."""
-    found = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
-    test = pc.count_distinct(found.predictions["id"]).as_py()
-    print(f"\n{found.rows - test:,} labelled photos of {len(found.classes)} classes, {test:,} to measure on; accuracy:")
-    print(f"  {'commonest class':28}{found.baseline['accuracy']:7.1%}")
+    result = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
+    test = pc.count_distinct(result.predictions["id"]).as_py()
+    print(
+        f"\n{result.rows - test:,} labelled photos of {len(result.classes)} classes, {test:,} to measure on; accuracy:"
+    )
+    print(f"  {'commonest class':28}{result.baseline['accuracy']:7.1%}")
     for name, store in stores.items():
-        of = next(each for each in found.candidates if each.store == store.path).estimates["accuracy"]
+        of = next(each for each in result.candidates if each.store == store.path).estimates["accuracy"]
         print(f"  {f'head on {name} backbone':28}{of.value:7.1%}   ({of.low:.1%} to {of.high:.1%})")
-    second = found.candidates[1]  # its difference is to the best, whichever that is
+    second = result.candidates[1]  # its difference is to the best, whichever that is
     gap, sign = second.difference.estimate, 1 if second.store == stores["developed"].path else -1
     low, gain, high = sorted(100 * sign * end for end in (gap.low, gap.value, gap.high))
     print(f"  {'developed less plain':28}{gain:+7.1f} points ({low:+.1f} to {high:+.1f}; paired, 95 %)")
     better = "the developed backbone" if low > 0 else "the plain backbone" if high < 0 else "neither (may be chance)"
-    print(f"better: {better}, with these labelled photos; --seed draws others", *found.notes, sep="\n  note: ")
-    return {"gain": gain, "low": low, "high": high, "evaluation": found.to_dict()}
+    print(f"better: {better}, with these labelled photos; --seed draws others", *result.notes, sep="\n  note: ")
+    return {"gain": gain, "low": low, "high": high, "evaluation": result.to_dict()}
 
 
 def main() -> int:
@@ -133,12 +135,12 @@ def main() -> int:
     if copies := about.filter(pc.is_in(about["content_hash"], value_set=known.combine_chunks()))["id"].to_pylist():
         print(f"  left out of the source, because the target has them: {len(copies):,}")
         source.remove(copies)
-    found = develop(source, arguments)
+    run = develop(source, arguments)
     arch = arguments.backbone if arguments.backbone.startswith("python:") else None  # a checkpoint never names code
-    after = embed_rows(target, to / "target-developed.features", backbone=f"checkpoint/{found.backbone}", arch=arch)
+    after = embed_rows(target, to / "target-developed.features", backbone=f"checkpoint/{run.backbone}", arch=arch)
     compared = compare({"plain": before, "developed": after}, arguments.near_duplicates)
-    (to / "result.json").write_text(json.dumps({"training": found.to_dict(), **compared}, indent=2), encoding="utf-8")
-    print(f"\n{to / 'result.json'}; the backbone: checkpoint/{found.backbone}")
+    (to / "result.json").write_text(json.dumps({"training": run.to_dict(), **compared}, indent=2), encoding="utf-8")
+    print(f"\n{to / 'result.json'}; the backbone: checkpoint/{run.backbone}")
     return SOME_FAILED if any(store.summary.failed for store in (source, before, after)) else 0
 
 

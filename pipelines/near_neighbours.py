@@ -121,13 +121,13 @@ def main() -> int:
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int))]
     queries = arguments.query or index.ids.take(pa.array(sample)).to_pylist()
     # trust: a backbone of the user's own code was named by --backbone just now, and may run for the queries too.
-    found = embedpipe.search(index, queries, k=arguments.k, trust=arguments.backbone is not None)
-    columns = [name for name in COLUMNS if name in found.table.column_names]
-    csv.write_csv(found.table.select(columns), to / "neighbours.csv")
-    if len(found.failed) < len(found):
-        draw_neighbours(found, to / "neighbours.png", title=f"Nearest photos in {arguments.folder}")
+    neighbours = embedpipe.search(index, queries, k=arguments.k, trust=arguments.backbone is not None)
+    columns = [name for name in COLUMNS if name in neighbours.table.column_names]
+    csv.write_csv(neighbours.table.select(columns), to / "neighbours.csv")
+    if len(neighbours.failed) < len(neighbours):
+        draw_neighbours(neighbours, to / "neighbours.png", title=f"Nearest photos in {arguments.folder}")
         print(f"neighbours of each query: {to / 'neighbours.csv'} and neighbours.png")
-    for name, reason in found.failed:
+    for name, reason in neighbours.failed:
         print(f"  failed: {name}: {reason}", file=sys.stderr)
     if not arguments.query:
         copies = find_copies(index, arguments.copies)
@@ -137,7 +137,7 @@ def main() -> int:
         )
         for row in copies.slice(0, COPIES_SHOWN).to_pylist():
             print(f"  {row['score']:.4f}  {row['id']}  {row['copy_id']}{'  same bytes' if row['same_bytes'] else ''}")
-    return SOME_FAILED if store.summary.failed or found.failed else DONE
+    return SOME_FAILED if store.summary.failed or neighbours.failed else DONE
 
 
 if __name__ == "__main__":

@@ -93,9 +93,9 @@ def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
     rows = store.to_arrow(["id", "label"])
     defective = rows.column("id").filter(pc.equal(rows.column("label"), "defective"))
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
-    found = embedpipe.search(store, queries, k=8)
-    draw_neighbours(found, to, title="Defective cells and their nearest neighbours")
-    near, overall = (pc.mean(pc.equal(table.column("label"), "defective")).as_py() for table in (found.table, rows))
+    similar = embedpipe.search(store, queries, k=8)
+    draw_neighbours(similar, to, title="Defective cells and their nearest neighbours")
+    near, overall = (pc.mean(pc.equal(table["label"], "defective")).as_py() for table in (similar.table, rows))
     out.print(f"   {near:.0%} of their labelled neighbours are defective, {overall:.0%} of all labelled cells: {to}\n")
 
 

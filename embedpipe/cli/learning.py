@@ -141,20 +141,20 @@ def search(
     _check_picture(picture)
     if to is not None:
         check_table_name(to)
-    found = search(store, list(query), progress=not quiet, k=k, **options)
+    neighbours = search(store, list(query), progress=not quiet, k=k, **options)
     if to is not None:
-        write_table(found.table, to)
-    if picture is not None and len(found.failed) < len(found):
+        write_table(neighbours.table, to)
+    if picture is not None and len(neighbours.failed) < len(neighbours):
         from embedpipe.report.pictures.neighbours import draw_neighbours
 
-        draw_neighbours(found, picture)
+        draw_neighbours(neighbours, picture)
     if as_json:
-        show.json_value(found.to_pylist())
+        show.json_value(neighbours.to_pylist())
     elif not quiet:
-        show.neighbours(found)
-    for name, reason in found.failed:
+        show.neighbours(neighbours)
+    for name, reason in neighbours.failed:
         print(f"embedpipe: {name}: {reason}", file=sys.stderr)
-    return PARTLY_FAILED if found.failed else 0
+    return PARTLY_FAILED if neighbours.failed else 0
 
 
 def _check_picture(picture: Path | None) -> None:

@@ -327,11 +327,11 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
         print(f"... and {failed.num_rows - limit:,} more: column 'error' of {to}", file=file)
 
 
-def neighbours(found: Neighbours) -> None:
+def neighbours(result: Neighbours) -> None:
     """Print neighbours, by query and rank."""
-    more = [name for name in ("label", "text") if name in found.table.column_names]
+    more = [name for name in ("label", "text") if name in result.table.column_names]
     table = Table("query", "rank", "score", "id", *more, box=None)
-    for row in found.to_pylist():
+    for row in result.to_pylist():
         if not row["error"]:
             cells = [plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
             table.add_row(plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", plain(row["id"]), *cells)

@@ -44,10 +44,10 @@ class Neighbours:
     --------
     >>> import pyarrow as pa
     >>> table = pa.table({"query": ["a", "a"], "rank": [1, 2], "id": ["b", "c"], "error": pa.nulls(2, pa.string())})
-    >>> found = Neighbours(table, "photos.features", "features")
-    >>> found
+    >>> neighbours = Neighbours(table, "photos.features", "features")
+    >>> neighbours
     Neighbours(queries=1, rows=2, failed=0, layer='features', method='exact', store='photos.features')
-    >>> [row["id"] for row in found]
+    >>> [row["id"] for row in neighbours]
     ['b', 'c']
     """
 

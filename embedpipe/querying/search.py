@@ -69,8 +69,8 @@ def search(
 
     Examples
     --------
-    >>> found = embedpipe.search("photos.features", "new.jpg", k=5)  # doctest: +SKIP
-    >>> found.table["id"].to_pylist()  # doctest: +SKIP
+    >>> neighbours = embedpipe.search("photos.features", "new.jpg", k=5)  # doctest: +SKIP
+    >>> neighbours.table["id"].to_pylist()  # doctest: +SKIP
     >>> embedpipe.search("messages.features", "win a prize").to_pandas()  # doctest: +SKIP
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)

@@ -92,7 +92,7 @@ def map(
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     thumbnails = thumbnails if store.spec.modality == "image" else 0
     layers = store.select_layers(layer)
-    layer = "+".join(one.name for one in layers)
+    layer = "+".join(each.name for each in layers)
     if label == "label" and label not in store.data_columns:
         label = None
     _check(store, label, thumbnails, limit)

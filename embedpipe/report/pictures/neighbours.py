@@ -48,7 +48,7 @@ class HasTable(Protocol):
         """One row per neighbour."""
 
 
-def draw_neighbours(found: HasTable | pa.Table, to: str | Path, *, title: str = "") -> Path:
+def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: str = "") -> Path:
     """Draw queries and their nearest neighbours as a PNG file.
 
     Each query has one row: the query at the left, then its neighbours from left to right with score and label. If
@@ -58,7 +58,7 @@ def draw_neighbours(found: HasTable | pa.Table, to: str | Path, *, title: str = 
 
     Parameters
     ----------
-    found : Neighbours or pyarrow.Table
+    neighbours : Neighbours or pyarrow.Table
         What `embedpipe.search` returns, or a table with one row per neighbour, by query and rank. The table has the
         columns ``query`` (name), ``query_uri`` (null for a query without a picture), ``rank`` (from 1; null for a
         query without neighbours), ``score`` (cosine), ``id`` and ``uri``, and optionally ``query_label``,
@@ -80,11 +80,11 @@ def draw_neighbours(found: HasTable | pa.Table, to: str | Path, *, title: str = 
 
     Examples
     --------
-    >>> found = embedpipe.search("photos.features", ["a.jpg", "b.jpg"])  # doctest: +SKIP
-    >>> draw_neighbours(found, "similar.png")  # doctest: +SKIP
+    >>> neighbours = embedpipe.search("photos.features", ["a.jpg", "b.jpg"])  # doctest: +SKIP
+    >>> draw_neighbours(neighbours, "similar.png")  # doctest: +SKIP
     """
     to = check_png(to, "a picture of neighbours")
-    table = found if isinstance(found, pa.Table) else found.table
+    table = neighbours if isinstance(neighbours, pa.Table) else neighbours.table
     for column in COLUMNS:
         if column not in table.column_names:
             hint = nearest(column, table.column_names)
