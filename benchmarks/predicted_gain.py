@@ -3,10 +3,10 @@
     python benchmarks/predicted_gain.py STORE[:COLUMN]... --to FOLDER [--pilot 60 120] [--full 480] [--seeds 3]
                                         [--epochs 5] [--learning-rate 3e-4]
 
-For each store of images: a pilot (lp-ft beside linear-probe, at two sizes, every seed) and the verdict of
+For each store of images: a pilot (lp-ft and linear-probe, at two label counts, every seed) and the verdict of
 `judge` (finetuning/advice/verdict.py) from it alone, with the probe at ``--full`` labels as its ceiling; then
 the same two learners at that size, which the verdict has not seen. Predicted: the pilot's gain at its largest size, and
-that carried on by its trend. Realised: lp-ft less linear-probe, mean over seeds with its 95 % interval. A verdict is
+that carried on by its trend. Realised: lp-ft minus linear-probe, mean over seeds with its 95 % interval. A verdict is
 *right* where it says "worth it" and at least one point is gained, or "not worth it" and less is; *wrong* the other way
 round; *open* where it cannot tell yet.
 
@@ -34,12 +34,12 @@ MIN_GAIN = 0.01
 
 
 def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tuple[list[PilotRun], int]:
-    """Return the pairs of lp-ft and linear-probe at all sizes, and how many test rows there are."""
+    """Return the pairs of lp-ft and linear-probe at all label counts, and the number of test rows."""
     weights: dict[str, Any] = {}
     spec = embedpipe.FeatureStore(store).spec
     if spec.provider == "checkpoint":
         weights["weights"] = str(options.weights)
-    found = embedpipe.benchmark(
+    result = embedpipe.benchmark(
         store,
         to=folder,
         label=label,
@@ -53,7 +53,7 @@ def run(store: str, label: str, folder: Path, options: argparse.Namespace) -> tu
         progress=True,
         **weights,
     )
-    return pilot_runs(found), found.test_rows
+    return pilot_runs(result), result.test_rows
 
 
 def main() -> None:
@@ -73,10 +73,10 @@ def main() -> None:
         store, _, label = name.partition(":")
         label = label or "label"
         runs, count = run(store, label, options.to / f"{Path(store).stem}-{label}", options)
-        full = [one for one in runs if one.labels == options.full]
-        pilot = [one for one in runs if one.labels != options.full]
-        probe = float(np.mean([one.probe for one in full]))
-        said = judge(
+        full = [run for run in runs if run.labels == options.full]
+        pilot = [run for run in runs if run.labels != options.full]
+        probe = float(np.mean([run.probe for run in full]))
+        verdict = judge(
             pilot,
             probe_accuracy=Estimate(probe, *wilson(round(probe * count), count)[-2:]),
             total_labels=options.full,
@@ -84,18 +84,22 @@ def main() -> None:
             min_gain=MIN_GAIN,
         )
         realised = summarise_runs(full, options.full, count, count).gain.interval()
-        assert said.gain is not None
-        trend = said.trend.value * math.log2(options.full / max(options.pilot)) if said.trend else 0.0
-        worth = {"worth it": True, "not worth it": False}.get(said.decision)
+        assert verdict.gain is not None
+        trend = verdict.trend.value * math.log2(options.full / max(options.pilot)) if verdict.trend else 0.0
+        worth = {"worth it": True, "not worth it": False}.get(verdict.decision)
         judged = "open" if worth is None else "right" if worth == (realised.value >= MIN_GAIN) else "wrong"
-        gains = {"predicted": said.gain.value, "with its trend": said.gain.value + trend, "realised": realised.value}
-        rows.append({"data": Path(store).stem, "label": label, "verdict": said.decision, "judged": judged, **gains})
+        gains = {
+            "predicted": verdict.gain.value,
+            "with its trend": verdict.gain.value + trend,
+            "realised": realised.value,
+        }
+        rows.append({"data": Path(store).stem, "label": label, "verdict": verdict.decision, "judged": judged, **gains})
         if len(rows) == 1:
             print("| data, label | probe | predicted | with its trend | verdict | realised | |")
             print("| --- | ---: | ---: | ---: | --- | ---: | --- |")
         print(
-            f"| {Path(store).stem}, {label} | {100 * probe:.1f} % | {points(said.gain)} | "
-            f"{100 * (said.gain.value + trend):+.1f} | {said.decision} | {points(realised)} | {judged} |",
+            f"| {Path(store).stem}, {label} | {100 * probe:.1f} % | {points(verdict.gain)} | "
+            f"{100 * (verdict.gain.value + trend):+.1f} | {verdict.decision} | {points(realised)} | {judged} |",
             flush=True,
         )
     print(
@@ -104,9 +108,9 @@ def main() -> None:
     write_json(options, rows)
 
 
-def points(found: Estimate) -> str:
+def points(difference: Estimate) -> str:
     """Write a difference with its interval, in percentage points."""
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 EfficientNet-Lite0 at 128 pixels, on clothing (its own splits) and on elpv's solar cells (near-duplicates together): a
 head on frozen features, the network that begins with it, one with a random head, and one with random weights, at each
 number of labels, on the same draws and test rows, as they are and under three corruptions at severity 3 (last column:
-lp-ft less finetune there). Last, lp-ft less finetune over all data sets and numbers of labels: the mean of the draws'
+lp-ft minus finetune there). Last, lp-ft minus finetune over all data sets and numbers of labels: the mean of the draws'
 differences, with the interval of a t over the draws, each of them a mean over the cells.
 
 Everything is kept in FOLDER: a run that is stopped goes on. The last line has all numbers as JSON.
@@ -74,9 +74,13 @@ def measure(name: str, backbone: str, options: argparse.Namespace) -> embedpipe.
     )
 
 
-def points(found: Any) -> str:
+def points(difference: Any) -> str:
     """Write a difference with its interval, in percentage points."""
-    return "" if found is None else f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return (
+        ""
+        if difference is None
+        else f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    )
 
 
 def main() -> None:
@@ -96,26 +100,28 @@ def main() -> None:
     results = {}
     pooled: dict[str, list[Any]] = {"test rows": [], "corrupted": []}
     for name in options.data:
-        found = measure(name, backbone, options)
-        found.to_html(options.to / f"{name}.html")
-        results[name] = found.to_dict()
-        print(f"\n{name}: {found.test_rows:,} test rows, {options.seeds} draws, {found.seconds:,.0f} s\n")
+        result = measure(name, backbone, options)
+        result.to_html(options.to / f"{name}.html")
+        results[name] = result.to_dict()
+        print(f"\n{name}: {result.test_rows:,} test rows, {options.seeds} draws, {result.seconds:,.0f} s\n")
         headings = [
             "labels",
-            *(f"{one}, %" for one in LEARNERS),
-            "lp-ft less linear-probe",
-            "less finetune",
+            *(f"{learner}, %" for learner in LEARNERS),
+            "lp-ft minus linear-probe",
+            "minus finetune",
             "corrupted",
         ]
         print("| " + " | ".join(headings) + " |")
         print("| ---: |" + " ---: |" * (len(LEARNERS) + 3))
-        for labels in found.label_counts:
-            means = [f"{100 * mean(cell.accuracy for cell in found.cells_of(one, labels)):.1f}" for one in LEARNERS]
-            pairs = {(one.learner, one.reference): one for one in found.differences if one.labels == labels}
+        for labels in result.label_counts:
+            means = [
+                f"{100 * mean(cell.accuracy for cell in result.cells_of(learner, labels)):.1f}" for learner in LEARNERS
+            ]
+            pairs = {(each.learner, each.reference): each for each in result.differences if each.labels == labels}
             probe, plain = pairs["lp-ft", "linear-probe"], pairs["lp-ft", "finetune"]
             row = [f"{labels:,}", *means, points(probe.accuracy), points(plain.accuracy), points(plain.shifted)]
             print("| " + " | ".join(row) + " |", flush=True)
-            ours, theirs = found.cells_of("lp-ft", labels), found.cells_of("finetune", labels)
+            ours, theirs = result.cells_of("lp-ft", labels), result.cells_of("finetune", labels)
             pooled["test rows"].append([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])
             shifted = [[mean(mean(each) for each in one.shifted.values()) for one in side] for side in (ours, theirs)]
             pooled["corrupted"].append(np.subtract(*shifted).tolist())
@@ -124,7 +130,7 @@ def main() -> None:
         error = draws.std(ddof=1) / np.sqrt(len(draws))
         ends = draws.mean() + error * t.ppf([0.025, 0.975, 0.05], len(draws) - 1)
         low, high, least = 100 * ends
-        print(f"\nlp-ft less finetune, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+        print(f"\nlp-ft minus finetune, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
         print(f"one-sided 95 % bound: {least:+.2f}")
     write_json(options, results)
 

@@ -124,8 +124,8 @@ def pilots(setting: Setting, gain: float, simulations: int, rng: np.random.Gener
 
 
 def simulate(setting: Setting, gain: float, simulations: int, seed: int) -> dict[str, Any]:
-    """Return how often each verdict is said, and how often the interval of the gain is above or below it."""
-    said: Counter[str] = Counter()
+    """Return how often each decision is made, and how often the interval of the gain is above or below it."""
+    decisions: Counter[str] = Counter()
     above = below = 0
     for runs in pilots(setting, gain, simulations, np.random.default_rng(seed)):
         verdict = judge(
@@ -135,11 +135,11 @@ def simulate(setting: Setting, gain: float, simulations: int, seed: int) -> dict
             test_rows=setting.rows,
             min_gain=MIN_GAIN,
         )
-        said[verdict.decision] += 1
+        decisions[verdict.decision] += 1
         assert verdict.gain is not None
         above += verdict.gain.low > gain
         below += verdict.gain.high < gain
-    shares = {name: wilson(said[name], simulations) for name in ("worth it", "not worth it", "can't tell yet")}
+    shares = {name: wilson(decisions[name], simulations) for name in ("worth it", "not worth it", "can't tell yet")}
     return {**shares, "interval above": above / simulations, "interval below": below / simulations}
 
 
@@ -151,8 +151,8 @@ def false_ceiling(simulations: int, seed: int) -> float:
         share = 0
         for count, times in zip(*np.unique(wrong, return_counts=True), strict=True):
             probe = Estimate(*wilson(rows - int(count), rows))
-            said = judge([], probe_accuracy=probe, total_labels=16, test_rows=rows, min_gain=MIN_GAIN).decision
-            share += int(times) * (said == "not worth it")
+            decision = judge([], probe_accuracy=probe, total_labels=16, test_rows=rows, min_gain=MIN_GAIN).decision
+            share += int(times) * (decision == "not worth it")
         false = max(false, share)
     return false / simulations
 
@@ -194,7 +194,7 @@ def say(cell: list[dict[str, str]], spread: float) -> tuple[Verdict, float]:
 
 def count(cells: list[list[dict[str, str]]], spread: float) -> dict[str, int]:
     """Return how many verdicts are right, wrong, and abstentions where fine-tuning paid and where it did not."""
-    found = dict.fromkeys(
+    counts = dict.fromkeys(
         (
             "worth it, right",
             "worth it, wrong",
@@ -209,11 +209,11 @@ def count(cells: list[list[dict[str, str]]], spread: float) -> dict[str, int]:
         verdict, realised = say(cell, spread)
         pays = realised > MIN_GAIN
         if verdict.decision == "can't tell yet":
-            found["abstained, paid" if pays else "abstained, did not pay"] += 1
+            counts["abstained, paid" if pays else "abstained, did not pay"] += 1
         else:
             right = (verdict.decision == "worth it") == pays
-            found[f"{verdict.decision}, {'right' if right else 'wrong'}"] += 1
-    return found
+            counts[f"{verdict.decision}, {'right' if right else 'wrong'}"] += 1
+    return counts
 
 
 def shown(share: tuple[float, float, float]) -> str:
@@ -240,13 +240,14 @@ def main() -> int:
     print(f"{'':<46}{'worth it':<20}{'not worth it':<20}interval above, below the gain")
     worst = 0.0
     for setting in SETTINGS:
-        found = simulate(setting, MIN_GAIN, options.simulations, options.seed)
+        measured = simulate(setting, MIN_GAIN, options.simulations, options.seed)
         if setting.kind != "alone":
-            worst = max(worst, found["worth it"][0], found["not worth it"][0])
-        results.append({"question": "false", "gain": MIN_GAIN, **asdict(setting), **found})
-        sides = f"{100 * found['interval above']:.2f}, {100 * found['interval below']:.2f}"
+            worst = max(worst, measured["worth it"][0], measured["not worth it"][0])
+        results.append({"question": "false", "gain": MIN_GAIN, **asdict(setting), **measured})
+        sides = f"{100 * measured['interval above']:.2f}, {100 * measured['interval below']:.2f}"
         print(
-            f"{named(setting):<46}{shown(found['worth it']):<20}{shown(found['not worth it']):<20}{sides}", flush=True
+            f"{named(setting):<46}{shown(measured['worth it']):<20}{shown(measured['not worth it']):<20}{sides}",
+            flush=True,
         )
     ceiling = false_ceiling(options.simulations, options.seed)
     worst = max(worst, ceiling)

@@ -211,12 +211,13 @@ benchmark(sys.argv[1], to=sys.argv[2], **{KILLED})
 """
 
 
-def test_killed_run_gives_the_result_of_an_uninterrupted_one(store_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_killed_run_gives_the_result_of_an_uninterrupted_one(store_path: Path, tmp_path: Path, kills: int) -> None:
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
     rng = random.Random(0)
     with Forks(env) as forks:
-        for _ in range(3):
+        for _ in range(kills):
             # 36 images go through the network before training continues; the whole run takes about 500.
             code = f"import sys\nsys.argv = {['', str(store_path), str(killed)]}\n{RUN}"
             forks.kill(code, log, rng.randint(60, 150))
