@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from embedpipe.evaluation.metrics import Predictions
+from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.splits.make import Splits
 from embedpipe.statistics import (
     Difference,
@@ -72,7 +72,7 @@ def test_train_ratio(splits: Splits) -> float:
 
 
 def estimates(
-    values: dict[str, list[float]], splits: Splits, predictions: Sequence[Predictions]
+    values: dict[str, list[float]], splits: Splits, predictions: Sequence[PredictedRows]
 ) -> dict[str, Estimate]:
     """Return the mean and the 95 % interval of each metric.
 
@@ -118,7 +118,7 @@ def differences(
     margin: float,
     splits: Splits,
     values: Sequence[list[float]],
-    predictions: Sequence[Sequence[Predictions]],
+    predictions: Sequence[Sequence[PredictedRows]],
 ) -> list[Difference]:
     """Compare all candidates with the best, which is the first; return one difference for each of the others.
 
@@ -150,8 +150,8 @@ def _resampled_test(
     splits: Splits,
     best_values: list[float],
     other_values: list[float],
-    best: Sequence[Predictions],
-    other: Sequence[Predictions],
+    best: Sequence[PredictedRows],
+    other: Sequence[PredictedRows],
 ) -> TestAgainstBest:
     repeats = count_repeats(splits)
     disagreements = [first.correct != second.correct for first, second in zip(best, other, strict=True)]
@@ -170,7 +170,7 @@ def _least_error(events: Sequence[npt.NDArray[np.bool_]], repeats: int) -> float
 
 
 def _single_test_set(
-    metric: str, margin: float, splits: Splits, best: Predictions, other: Predictions
+    metric: str, margin: float, splits: Splits, best: PredictedRows, other: PredictedRows
 ) -> TestAgainstBest:
     if metric == "accuracy" and not _has_groups(splits):
         first, second = best.correct, other.correct

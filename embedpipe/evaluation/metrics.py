@@ -30,7 +30,7 @@ MIN_PROBABILITY = 1e-3
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictedRows:
     """True labels and predictions of some rows.
 
     Parameters

@@ -118,7 +118,7 @@ def test_saved_splits_must_keep_groups_together(tmp_path: Path) -> None:
 def test_false_findings_among_many_equal_heads_are_rare() -> None:
     """Among many equally good heads on one test set, the best is rarely called better than another."""
     from embedpipe.evaluation.differences import differences
-    from embedpipe.evaluation.metrics import Predictions
+    from embedpipe.evaluation.metrics import PredictedRows
     from embedpipe.splits.make import Resample, Splits
 
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_false_findings_among_many_equal_heads_are_rare() -> None:
     for _ in range(100):
         right = rng.random((heads, rows)) < 0.8
         order = np.argsort(-right.mean(axis=1), kind="stable")
-        answers = [[Predictions(np.ones(rows, np.int64), right[i].astype(np.int64), n_classes=2)] for i in order]
+        answers = [[PredictedRows(np.ones(rows, np.int64), right[i].astype(np.int64), n_classes=2)] for i in order]
         values = [[float(right[i].mean())] for i in order]
         found = differences("accuracy", True, 0.0, splits, values, answers)
         wrongly += any(each.verdict == "worse" for each in found)

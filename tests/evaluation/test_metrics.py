@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
-from embedpipe.evaluation.metrics import METRICS, MIN_PROBABILITY, Predictions
+from embedpipe.evaluation.metrics import METRICS, MIN_PROBABILITY, PredictedRows
 
 #: Metric -> scikit-learn's function, without weights.
-OFFICIAL: dict[str, Callable[[Predictions], float]] = {
+OFFICIAL: dict[str, Callable[[PredictedRows], float]] = {
     "accuracy": lambda a: metrics.accuracy_score(a.y, a.predicted),
     "balanced_accuracy": lambda a: metrics.recall_score(
         a.y, a.predicted, labels=np.unique(a.y), average="macro", zero_division=0
@@ -34,19 +34,19 @@ OFFICIAL: dict[str, Callable[[Predictions], float]] = {
 }
 
 
-def _given(answers: Predictions) -> npt.NDArray[np.float64]:
+def _given(answers: PredictedRows) -> npt.NDArray[np.float64]:
     given = answers.scores if answers.probabilities is None else answers.probabilities
     assert given is not None
     return given
 
 
-def _taken(answers: Predictions, rows: npt.NDArray[np.int64]) -> Predictions:
+def _taken(answers: PredictedRows, rows: npt.NDArray[np.int64]) -> PredictedRows:
     shares, scores = (None if part is None else part[rows] for part in (answers.probabilities, answers.scores))
-    return Predictions(answers.y[rows], answers.predicted[rows], shares, scores, answers.n_classes)
+    return PredictedRows(answers.y[rows], answers.predicted[rows], shares, scores, answers.n_classes)
 
 
 @st.composite
-def classified(draw: st.DrawFn) -> Predictions:
+def classified(draw: st.DrawFn) -> PredictedRows:
     """Predictions of two to four classes, not all of which have rows, with tied and with vanishing probabilities."""
     n_classes, n = draw(st.integers(2, 4)), draw(st.integers(2, 25))
     y, predicted = (draw(hnp.arrays(np.int64, n, elements=st.integers(0, n_classes - 1))) for _ in range(2))
@@ -54,21 +54,21 @@ def classified(draw: st.DrawFn) -> Predictions:
         scores = draw(hnp.arrays(np.int64, (n, n_classes), elements=st.integers(-3, 3))).astype(float)
         if n_classes == 2:  # as of one decision function
             scores[:, 0] = -scores[:, 1]
-        return Predictions(y, predicted, scores=scores, n_classes=n_classes)
+        return PredictedRows(y, predicted, scores=scores, n_classes=n_classes)
     votes = st.one_of(st.integers(1, 4).map(float), st.sampled_from([1e-30, 1e-20, 1e-9, 1e-4]))
     shares = draw(hnp.arrays(np.float64, (n, n_classes), elements=votes))
-    return Predictions(y, predicted, shares / shares.sum(axis=1, keepdims=True), n_classes=n_classes)
+    return PredictedRows(y, predicted, shares / shares.sum(axis=1, keepdims=True), n_classes=n_classes)
 
 
 @st.composite
-def predicted_numbers(draw: st.DrawFn) -> Predictions:
+def predicted_numbers(draw: st.DrawFn) -> PredictedRows:
     n, shift = draw(st.integers(2, 25)), draw(st.sampled_from([0.0, -40.0, 1.7e9]))
     values = st.floats(-10, 10).map(lambda value: round(value, 3))
     y, predicted = (draw(hnp.arrays(np.float64, n, elements=values)) + shift for _ in range(2))
-    return Predictions(y, predicted)
+    return PredictedRows(y, predicted)
 
 
-def _agree(found: dict[str, float], answers: Predictions) -> None:
+def _agree(found: dict[str, float], answers: PredictedRows) -> None:
     for name, value in found.items():
         if name == "r2" and not np.ptp(answers.y):
             assert math.isnan(value)  # where scikit-learn says 0 or 1
@@ -78,7 +78,7 @@ def _agree(found: dict[str, float], answers: Predictions) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(classified() | predicted_numbers())
-def test_metrics_agree_with_scikit_learn(answers: Predictions) -> None:
+def test_metrics_agree_with_scikit_learn(answers: PredictedRows) -> None:
     found = answers.metrics()
     assert set(found) <= {*METRICS["classification" if answers.n_classes else "regression"]}
     assert {"accuracy", "r2"} & set(found)
@@ -105,23 +105,23 @@ def test_weights_agree_with_repeated_rows(data: st.DataObject) -> None:
 def test_metric_names() -> None:
     y, shares = np.array([0, 1, 1]), np.full((3, 2), 0.5)
     plain = ["accuracy", "balanced_accuracy", "macro_f1"]
-    assert Predictions(y, y, n_classes=2).metric_names() == plain
-    assert Predictions(y, y, scores=shares, n_classes=2).metric_names() == [*plain, "roc_auc"]
-    assert Predictions(y, y, shares, n_classes=2).metric_names() == [*plain, "roc_auc", "log_loss", "brier"]
-    assert Predictions(y, y, np.full((3, 3), 1 / 3), n_classes=3).metric_names() == [*plain, "log_loss", "brier"]
+    assert PredictedRows(y, y, n_classes=2).metric_names() == plain
+    assert PredictedRows(y, y, scores=shares, n_classes=2).metric_names() == [*plain, "roc_auc"]
+    assert PredictedRows(y, y, shares, n_classes=2).metric_names() == [*plain, "roc_auc", "log_loss", "brier"]
+    assert PredictedRows(y, y, np.full((3, 3), 1 / 3), n_classes=3).metric_names() == [*plain, "log_loss", "brier"]
     ones = np.ones(3, int)
-    assert "roc_auc" not in Predictions(ones, ones, shares, n_classes=2).metrics()  # undefined for one class
-    assert list(Predictions(y / 2, y / 2).metrics()) == ["r2", "mae", "rmse"]
+    assert "roc_auc" not in PredictedRows(ones, ones, shares, n_classes=2).metrics()  # undefined for one class
+    assert list(PredictedRows(y / 2, y / 2).metrics()) == ["r2", "mae", "rmse"]
 
 
 def test_log_loss_agrees_with_scikit_learn_above_its_bound() -> None:
     rng = np.random.default_rng(0)
     shares, y = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50)
     shares = (shares + 0.01) / (shares + 0.01).sum(axis=1, keepdims=True)
-    found = Predictions(y, shares.argmax(axis=1), shares, n_classes=4).metrics()["log_loss"]
+    found = PredictedRows(y, shares.argmax(axis=1), shares, n_classes=4).metrics()["log_loss"]
     assert found == pytest.approx(metrics.log_loss(y, shares, labels=range(4)))
     never = np.array([[1.0, 0.0]])
-    assert Predictions(np.array([1]), np.array([0]), never, n_classes=2).metrics()["log_loss"] == -math.log(
+    assert PredictedRows(np.array([1]), np.array([0]), never, n_classes=2).metrics()["log_loss"] == -math.log(
         MIN_PROBABILITY
     )
 
@@ -129,21 +129,21 @@ def test_log_loss_agrees_with_scikit_learn_above_its_bound() -> None:
 @pytest.mark.parametrize("value", [0.1, 1e9 / 3])
 def test_r2_of_constant_numbers_is_nan(value: float) -> None:
     y = np.full(7, value)
-    assert math.isnan(Predictions(y, y + 1).metrics()["r2"])
-    assert math.isnan(Predictions(y, y).metrics()["r2"])
+    assert math.isnan(PredictedRows(y, y + 1).metrics()["r2"])
+    assert math.isnan(PredictedRows(y, y).metrics()["r2"])
 
 
 def test_probabilities_near_certainty_still_order_rows() -> None:
     shares = np.array([[1 - p, p] for p in (1e-30, 1e-20, 1e-25, 1e-18)])
-    answers = Predictions(np.array([0, 1, 0, 1]), np.zeros(4, int), shares, n_classes=2)
+    answers = PredictedRows(np.array([0, 1, 0, 1]), np.zeros(4, int), shares, n_classes=2)
     assert answers.metrics()["roc_auc"] == 1.0
 
 
 def test_direction_of_every_metric() -> None:
     right: dict[str, Any] = {}
     y = np.array([0, 1, 0, 1, 1])
-    right["classification"] = [Predictions(y, p, np.eye(2)[p], n_classes=2).metrics() for p in (y, 1 - y)]
-    right["regression"] = [Predictions(y + 0.5, p + 0.5).metrics() for p in (y, 1 - y)]
+    right["classification"] = [PredictedRows(y, p, np.eye(2)[p], n_classes=2).metrics() for p in (y, 1 - y)]
+    right["regression"] = [PredictedRows(y + 0.5, p + 0.5).metrics() for p in (y, 1 - y)]
     for task, figures in METRICS.items():
         good, bad = right[task]
         assert list(good) == list(figures)

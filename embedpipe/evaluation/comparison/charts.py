@@ -58,7 +58,7 @@ def draw_costs(evaluation: EvaluationData, cost: str) -> tuple[str, list[int]] |
     frontier = np.flatnonzero(~dominated.any(axis=0)).tolist()
     figure = make_chart(WIDTH, 300)
     panel = add_panel(figure, 48, 12, 14, 46)
-    unit, scale = ("seconds a fit", 1) if cost == "fit_seconds" else ("kB on disk", 1000)
+    unit, scale = ("seconds per fit", 1) if cost == "fit_seconds" else ("kB on disk", 1000)
     costs = costs / scale
     panel.set_xscale("log")
     panel.set_xlim(costs.min() / 1.6, costs.max() * 1.6)
@@ -156,7 +156,7 @@ def draw_risk(curves: Sequence[RiskCoverage], *, scaled: bool) -> str:
     panel.xaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
     panel.yaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
     panel.yaxis.set_major_locator(MaxNLocator(6))
-    name_axes(panel, "coverage: share of rows answered, most certain first", "error rate of those")
+    name_axes(panel, "coverage: share of rows answered, most certain first", "error rate")
     return to_svg(
         figure,
         "risk",

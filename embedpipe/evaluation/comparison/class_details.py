@@ -19,7 +19,7 @@ from embedpipe.evaluation.comparison.candidate_result import (
 )
 from embedpipe.evaluation.comparison.measuring import ResampleResult
 from embedpipe.evaluation.comparison.rows import EvaluationRows
-from embedpipe.evaluation.metrics import Predictions
+from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.neighbours import nearest_rows, normalised
 from embedpipe.statistics import calibration_errors, risk_coverage
 
@@ -115,7 +115,7 @@ def _reliability(probabilities: npt.NDArray[np.float64] | None, truth: npt.NDArr
     if probabilities is None:
         return None
     errors = calibration_errors(probabilities, truth)
-    predictions = Predictions(truth, probabilities.argmax(axis=1), probabilities, n_classes=probabilities.shape[1])
+    predictions = PredictedRows(truth, probabilities.argmax(axis=1), probabilities, n_classes=probabilities.shape[1])
     metrics = predictions.metrics()
     return Reliability(
         errors.confidence.tolist(),

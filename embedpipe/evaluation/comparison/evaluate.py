@@ -25,7 +25,7 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, read_rows
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
-from embedpipe.evaluation.metrics import METRICS, Predictions
+from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.splits import Splits
@@ -222,9 +222,9 @@ def _measure(
 
 def _predictions(
     rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, results: Sequence[ResampleResult]
-) -> list[Predictions]:
+) -> list[PredictedRows]:
     return [
-        Predictions(y[resample.test], result.predicted, result.probabilities, result.scores, n_classes)
+        PredictedRows(y[resample.test], result.predicted, result.probabilities, result.scores, n_classes)
         for result, resample in zip(results, rows.splits.resamples, strict=True)
     ]
 
@@ -276,9 +276,9 @@ def _baseline(rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int) -> dict
         train, test = y[resample.train], y[resample.test]
         if n_classes:
             shares = np.tile(np.bincount(train, minlength=n_classes) / len(train), (len(test), 1))
-            constant = Predictions(test, shares.argmax(axis=1), shares, n_classes=n_classes)
+            constant = PredictedRows(test, shares.argmax(axis=1), shares, n_classes=n_classes)
         else:
-            constant = Predictions(test, np.full(len(test), train.mean()))
+            constant = PredictedRows(test, np.full(len(test), train.mean()))
         for name, value in constant.metrics().items():
             values.setdefault(name, []).append(value)
     return {name: float(np.mean(per_resample)) for name, per_resample in values.items()}

@@ -22,7 +22,9 @@ class EvaluateOptions:
     )
     layer: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "The layers to compare, a+b for two joined; all of each store's where not given; repeat it."},
+        metadata={
+            "help": "Layers to compare, a+b for two joined; may be repeated. By default all layers of each store."
+        },
     )
     metric: str | None = field(
         default=None,
@@ -32,7 +34,8 @@ class EvaluateOptions:
         },
     )
     margin: float = field(
-        default=0.01, metadata={"help": "Half the width of the region of practical equivalence, in units of --metric."}
+        default=0.01,
+        metadata={"help": "Half the width of the region of practical equivalence, in units of the metric."},
     )
     folds: int = field(default=5, metadata={"help": "Folds of the cross-validation, for stores without a test split."})
     repeats: int = field(default=5, metadata={"help": "Repeats of the cross-validation, with new folds."})

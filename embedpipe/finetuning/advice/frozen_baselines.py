@@ -19,7 +19,7 @@ from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.evaluation import Evaluation, evaluate
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.differences import differences, estimates
-from embedpipe.evaluation.metrics import Predictions
+from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
@@ -189,9 +189,9 @@ def _correct_by_resample(evaluation: Evaluation, splits: Splits) -> list[list[np
     return [np.split(rows, ends) for rows in np.split(correct, len(evaluation.candidates))]
 
 
-def _as_predictions(correct: npt.NDArray[np.bool_]) -> Predictions:
+def _as_predictions(correct: npt.NDArray[np.bool_]) -> PredictedRows:
     """Return predictions of "is correct", whose accuracy is that of the rows."""
-    return Predictions(np.ones(len(correct), np.int64), correct.astype(np.int64))
+    return PredictedRows(np.ones(len(correct), np.int64), correct.astype(np.int64))
 
 
 def _selected_accuracy(
