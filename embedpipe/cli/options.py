@@ -83,7 +83,7 @@ def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
 
 
 def _number_or_word(text: Any) -> Any:
-    """Return a float, or the text as it is: the option dataclass checks which words are allowed."""
+    """Return a float, or the unchanged text. The option dataclass checks which words are allowed."""
     try:
         return float(text)
     except ValueError:

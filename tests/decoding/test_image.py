@@ -88,7 +88,7 @@ def pixel(payload: object, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa"])
 def test_transparency_becomes_white(mode: str) -> None:
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    # Pillow's way from LA to PA makes it opaque; the one through a palette of its own does not.
+    # Pillow converts LA to PA without transparency, so the conversion goes through a palette.
     step = {"PA": image.quantize(2), "La": image.convert("LA")}.get(mode, image)
     image = step.convert(mode)
     assert pixel(image) == (255, 255, 255)
@@ -161,7 +161,7 @@ def test_image_above_the_limit_is_refused_before_decoding(monkeypatch: pytest.Mo
 
 
 def test_large_image_below_the_limit_gives_no_warning() -> None:
-    # Above Pillow's warning limit of half that; the data is missing, so it fails for that reason alone.
+    # The size is above the warning limit of Pillow. Only the missing data makes decoding fail.
     with pytest.raises(DecodeError, match="truncated or damaged PNG"):
         decode_image(png(10_000, 9_000, b""))
 
@@ -208,7 +208,7 @@ def test_arrays_are_decoded(array: np.ndarray, mode: str) -> None:
 def test_other_payloads_are_refused(payload: object) -> None:
     with pytest.raises(DecodeError, match="must be"):
         decode_image(payload)
-    if not isinstance(payload, str):  # which is a text
+    if not isinstance(payload, str):  # a string is a text
         with pytest.raises(DecodeError, match="must be"):
             payload_hash(payload)
 

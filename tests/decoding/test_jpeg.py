@@ -35,18 +35,18 @@ def upright(picture: Picture) -> np.ndarray:
 
 
 def assert_same_picture(data: bytes) -> None:
-    """Decode by both roads, and expect the same pixels or the same refusal."""
+    """Decode with and without Pillow, and expect the same pixels or the same error."""
     expected = decoded_or_refused(data)
     if isinstance(expected, str):
         with pytest.raises(DecodeError) as raised:
             decode_pixels(data, FULL)
         assert str(raised.value) == expected
         return
-    found = decode_pixels(data, FULL)
-    assert found.pixels.flags.c_contiguous
-    assert found.pixels.flags.writeable
-    assert found.size == expected.shape[1::-1]
-    np.testing.assert_array_equal(upright(found), expected)
+    decoded = decode_pixels(data, FULL)
+    assert decoded.pixels.flags.c_contiguous
+    assert decoded.pixels.flags.writeable
+    assert decoded.size == expected.shape[1::-1]
+    np.testing.assert_array_equal(upright(decoded), expected)
 
 
 def decoded_or_refused(data: bytes) -> np.ndarray | str:
@@ -143,10 +143,10 @@ def test_photos_decode_exactly_as_pillow_does(clothing: list[Path]) -> None:
 def test_arrays_and_images_in_memory_are_decoded() -> None:
     array = np.asarray(picture())
     for payload in (array, array.copy(), array[:, ::-1], picture(), picture("L"), array[..., 0], picture("RGBA")):
-        found = decode_pixels(payload, FULL)
-        np.testing.assert_array_equal(found.pixels, np.asarray(decode_image(payload)))
-        assert found.pixels.flags.c_contiguous
-        assert found.pixels.flags.writeable
+        decoded = decode_pixels(payload, FULL)
+        np.testing.assert_array_equal(decoded.pixels, np.asarray(decode_image(payload)))
+        assert decoded.pixels.flags.c_contiguous
+        assert decoded.pixels.flags.writeable
     with pytest.raises(DecodeError, match="must be"):
         decode_pixels(array.astype(float), FULL)
 
@@ -166,24 +166,24 @@ def test_scaled_is_at_least_twice_the_resized_size(
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(picture(mode, size), "JPEG", exif=exif)
-    found = decode_pixels(data, recipe)
-    assert found.size == (size[::-1] if orientation == 6 else size)
-    assert found.reduction in (1, 2, 4, 8)
-    height, width = upright(found).shape[:2]
-    assert (width, height) == tuple(-(-length // found.reduction) for length in found.size)
-    scaled = recipe.scaled_size(found.size)
-    if found.reduction > 1:
+    decoded = decode_pixels(data, recipe)
+    assert decoded.size == (size[::-1] if orientation == 6 else size)
+    assert decoded.reduction in (1, 2, 4, 8)
+    height, width = upright(decoded).shape[:2]
+    assert (width, height) == tuple(-(-length // decoded.reduction) for length in decoded.size)
+    scaled = recipe.scaled_size(decoded.size)
+    if decoded.reduction > 1:
         assert min(width / scaled[0], height / scaled[1]) >= 2
-    else:  # nothing was to be gained
-        assert min(found.size[0] / scaled[0], found.size[1] / scaled[1]) < 4
-        np.testing.assert_array_equal(upright(found), np.asarray(decode_image(data)))
-    if found.reduction < 8:
-        assert min(a / b for a, b in zip(found.size, scaled, strict=True)) < 4 * found.reduction
-    assert to_pixels(found, recipe).shape == (28, 28, 3)
+    else:  # no smaller decoding was possible
+        assert min(decoded.size[0] / scaled[0], decoded.size[1] / scaled[1]) < 4
+        np.testing.assert_array_equal(upright(decoded), np.asarray(decode_image(data)))
+    if decoded.reduction < 8:
+        assert min(a / b for a, b in zip(decoded.size, scaled, strict=True)) < 4 * decoded.reduction
+    assert to_pixels(decoded, recipe).shape == (28, 28, 3)
 
 
 def smooth(size: tuple[int, int]) -> Image.Image:
-    """Return a picture with detail that is still there when it is small."""
+    """Return an image whose detail survives reduction."""
     return noisy().resize(size, Image.Resampling.BICUBIC)
 
 
@@ -200,7 +200,7 @@ def test_scaled_pixels_are_close_to_full_ones(interpolation: Any, orientation: i
     scaled = to_pixels(decoded, recipe).astype(int)
     full = dataclasses.replace(recipe, decode="full")
     assert np.abs(scaled - to_pixels(decode_pixels(data, full), full)).mean() < 1.5
-    if size == (967, 803):  # the last pixels, of which a part is outside the picture, are not taken for whole ones
+    if size == (967, 803):  # the last pixels cover the image only in part
         moved = to_pixels(decoded._replace(size=decoded.pixels.shape[1::-1], orientation=1, reduction=1), recipe)
         upright = decoded.upright(moved).astype(int)
         assert np.abs(scaled - upright).mean() > 0.2
@@ -209,9 +209,9 @@ def test_scaled_pixels_are_close_to_full_ones(interpolation: Any, orientation: i
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP"])
 def test_other_formats_are_never_scaled(format: str) -> None:
     data = encode(smooth((480, 400)), format)
-    found = decode_pixels(data, SCALED)
-    assert found.reduction == 1
-    np.testing.assert_array_equal(found.pixels, np.asarray(decode_image(data)))
+    decoded = decode_pixels(data, SCALED)
+    assert decoded.reduction == 1
+    np.testing.assert_array_equal(decoded.pixels, np.asarray(decode_image(data)))
 
 
 def test_odd_jpegs_are_never_scaled() -> None:
@@ -241,6 +241,6 @@ def test_scaled_decoding_hardly_moves_vectors(clothing: list[Path]) -> None:
 
 
 def test_available_decoders_names_libraries() -> None:
-    found = available_decoders()
-    assert [name.partition(" ")[0] for name in found] == ["simplejpeg", "Pillow", "pillow-heif"]
-    assert "PNG" in "".join(found.values())
+    decoded = available_decoders()
+    assert [name.partition(" ")[0] for name in decoded] == ["simplejpeg", "Pillow", "pillow-heif"]
+    assert "PNG" in "".join(decoded.values())

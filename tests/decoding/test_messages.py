@@ -165,8 +165,8 @@ def test_malformed_messages_are_read_as_far_as_possible() -> None:
     quoted = b"Content-Transfer-Encoding: quoted-printable"
     assert decode_text(by_hand(quoted, b"Hello =XY there=")).text.startswith("Hello =XY there")
     assert decode_text(EmailBytes(b"no headers at all\nbut text")).text == "no headers at all\nbut text"
-    torn = by_hand(b"Subject: s\nContent-Type: multipart/mixed; boundary=b", b"--b\n\npart one")
-    assert decode_text(torn).text == "s\n\npart one"
+    truncated = by_hand(b"Subject: s\nContent-Type: multipart/mixed; boundary=b", b"--b\n\npart one")
+    assert decode_text(truncated).text == "s\n\npart one"
     unbound = by_hand(b"Subject: s\nContent-Type: multipart/mixed", b"all of it")
     assert "all of it" in decode_text(unbound).text
     assert decode_text(EmailBytes(b"From someone Mon Jan 1\nSubject: s\n\nbody")).text == "s\n\nbody"
@@ -202,7 +202,7 @@ RICH = rich()
 
 
 def outcome(payload: bytes) -> str:
-    """Return the text or what the DecodeError says; anything else that is raised goes up."""
+    """Return the text, or the message of a DecodeError. Other errors are raised."""
     try:
         return decode_text(payload).text
     except DecodeError as error:
@@ -234,12 +234,12 @@ def test_any_bytes_as_a_message_are_decoded_or_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("first", ["From MAILER-DAEMON Mon Jan  1 00:00:00 2001\n", ""])
 def test_mailbox_is_refused(first: str) -> None:
-    one = "Subject: one\nX-Label: spam\n\nFrom here on it is quiet.\n"
-    box = f"{first}{one}\nFrom MAILER-DAEMON Mon Jan  1 00:00:00 2001\nSubject: two\n\nThe second.\n"
+    first_mail = "Subject: one\nX-Label: spam\n\nFrom here on it is quiet.\n"
+    box = f"{first}{first_mail}\nFrom MAILER-DAEMON Mon Jan  1 00:00:00 2001\nSubject: two\n\nThe second.\n"
     if first:
         with pytest.raises(DecodeError, match="a mailbox of several"):
             decode_text(EmailBytes(box.encode()))
-    assert "quiet" in decode_text(EmailBytes((first + one).encode())).text
+    assert "quiet" in decode_text(EmailBytes((first + first_mail).encode())).text
 
 
 @pytest.mark.parametrize(

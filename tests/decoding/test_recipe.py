@@ -67,7 +67,7 @@ TIMM = [
 
 
 def assert_same_pixels(image: Image.Image, recipe: Preprocessing, reference: Reference) -> None:
-    """Hold our pixels against those of Pillow's resize: torch's weights have 16 bits, Pillow's 32."""
+    """Compare pixels with those of the resize of Pillow: torch has 16-bit weights, Pillow 32-bit ones."""
     pixels = to_pixels(image, recipe)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
@@ -77,7 +77,7 @@ def assert_same_pixels(image: Image.Image, recipe: Preprocessing, reference: Ref
         assert difference.max() == 0
     elif goes_across_first(image, recipe):
         assert difference.max() <= 2
-        # Of few values, or of few that were scaled up, many may happen to be rounded the other way.
+        # In small or enlarged images, many values may be rounded differently by chance.
         if min(pixels.size, 3 * image.width * image.height) >= 3_000:
             assert difference.mean() < (0.02 if pixels.size > 50_000 else 0.1)
     else:
@@ -85,7 +85,7 @@ def assert_same_pixels(image: Image.Image, recipe: Preprocessing, reference: Ref
 
 
 def goes_across_first(image: Image.Image, recipe: Preprocessing) -> bool:
-    """Whether Pillow makes the rows shorter first, as torch does: it may begin with the columns of a tall picture."""
+    """Return whether Pillow shortens the rows first, as torch does. It may begin with the columns of a tall image."""
     width, height = recipe.scaled_size(image.size)
     filter = Image.Resampling[recipe.interpolation.upper()]
     across = image.resize((width, image.height), filter).resize((width, height), filter)
@@ -143,7 +143,7 @@ def test_any_size_agrees_with_torchvision(size: tuple[int, int], resize: int, cr
 def test_any_size_agrees_with_timm(size: tuple[int, int], mode: str, target: tuple[int, int]) -> None:
     recipe, reference = timm_reference(target, mode, 0.9)
     ratio = max(size) / min(size)
-    if ratio < 4:  # timm's border mode scales thinner ones to nothing, and fails
+    if ratio < 4:  # the border mode of timm scales thinner images to zero size and fails
         assert_same_pixels(picture(size=size), recipe, reference)
     assert to_pixels(picture(size=size), recipe).shape == (*target, 3)
 

@@ -158,7 +158,7 @@ def test_payload_hash_depends_on_content() -> None:
 
 
 def outcome(payload: bytes) -> str:
-    """Return the text or what the DecodeError says; anything else that is raised goes up."""
+    """Return the text, or the message of a DecodeError. Other errors are raised."""
     try:
         return decode_text(payload).text
     except DecodeError as error:

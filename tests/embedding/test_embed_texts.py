@@ -234,7 +234,7 @@ def test_text_column_needs_a_backbone_for_texts(frame: pd.DataFrame, tmp_path: P
         embedpipe.embed(frame, tmp_path / "store", text="body", backbone="timm/resnet18", weights="none")
 
 
-# Small commits and a slow network, so that a kill hits every step of the work.
+# Small commits and a slow network let kills hit every step.
 SLOW = f"""
 import sys, embedpipe
 from embedpipe.embedding import writer

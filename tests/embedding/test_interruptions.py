@@ -18,7 +18,7 @@ from forked import Forks
 
 import embedpipe
 
-# Small commits and a slow network, so that a kill hits every step of the work.
+# Small commits and a slow network let kills hit every step.
 SLOW = """
 import sys, embedpipe
 from embedpipe.embedding import writer

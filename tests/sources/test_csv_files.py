@@ -200,7 +200,7 @@ def test_strings_round_trip(strings: list[str], suffix: str) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text("ab\"\t,\n\r'"), min_size=1, max_size=8), st.sampled_from([",", "\t"]))
 def test_no_quote_is_lost_without_a_note(strings: list[str], delimiter: str) -> None:
-    """Whatever was written without quoting comes back as written, or is an error, or is remarked on."""
+    """A file written without quoting is read unchanged, is refused, or gets a note."""
     fields = ["".join(c for c in text if c not in f"\r\n{delimiter}") for text in strings]
     data = "".join(f"{row}{delimiter}{text}\n" for row, text in enumerate(fields))
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ Tree = Callable[..., Path]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """Return a function that makes files whose contents are their own relative names."""
+    """Return a function that creates files whose contents are their relative names."""
 
     def make(*names: str) -> Path:
         root = tmp_path / "photos"
@@ -108,21 +108,21 @@ def test_odd_files_are_listed_or_fail(tmp_path: Path) -> None:
     assert sum(stage is None for stage in expected.values()) >= 15
     assert sum(stage is not None for stage in expected.values()) >= 30
     listing = open_source(tmp_path / "odd")
-    found: dict[str, str | None] = {failure.id: failure.stage for failure in listing.failures}
+    outcomes: dict[str, str | None] = {failure.id: failure.stage for failure in listing.failures}
     for row, id in enumerate(listing.table["id"].to_pylist()):
         try:
             decode_image(listing.read(row))
-            found[id] = None
+            outcomes[id] = None
         except ItemError as error:
-            found[id] = error.stage
-    assert found == expected
+            outcomes[id] = error.stage
+    assert outcomes == expected
 
 
 def test_unreadable_folder_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree("good/a.jpg", "locked/b.jpg")
     scandir = os.scandir
 
-    # The tests may run as root, who may read any folder: let the system call itself refuse.
+    # The tests may run as root, which can read any folder, so the system call is patched to fail.
     def refuse(path: str) -> object:
         if path.endswith("locked"):
             raise PermissionError(13, "Permission denied", path)
@@ -139,13 +139,13 @@ def test_file_deleted_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest
     root = tree("a.jpg", "b.jpg")
     scandir = os.scandir
 
-    def scan_then_lose(path: str) -> object:
-        with scandir(path) as found:
-            entries = list(found)
+    def scan_then_delete(path: str) -> object:
+        with scandir(path) as iterator:
+            entries = list(iterator)
         (root / "a.jpg").unlink()
         return contextlib.nullcontext(entries)
 
-    monkeypatch.setattr(os, "scandir", scan_then_lose)
+    monkeypatch.setattr(os, "scandir", scan_then_delete)
     listing = open_source(root)
     assert column(listing, "id") == ["b.jpg"]
     (failure,) = listing.failures

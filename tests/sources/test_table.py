@@ -93,7 +93,7 @@ def test_frames_with_paths_are_listed(
 
 
 def hugging_face(folder: Path, rows: int = 25, group: int = 10) -> Path:
-    """Write a Parquet file of images as Hugging Face data sets write them."""
+    """Write a Parquet file of images as in Hugging Face data sets."""
     images = [{"bytes": f"image {i}".encode(), "path": f"{i}.png" if i % 2 else None} for i in range(rows)]
     path = folder / "train.parquet"
     pq.write_table(pa.table({"image": images, "label": list(range(rows))}), path, row_group_size=group)

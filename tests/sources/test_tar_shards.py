@@ -132,7 +132,7 @@ def test_truncated_shard_keeps_earlier_samples(shards: Path, keep: float) -> Non
     of_others = [id for id in listing.table.column("id").to_pylist() if not id.startswith("train-001")]
     assert len(of_others) == 8
     assert 8 < len(listing) <= 12
-    # All of what is listed can be read, or says that it is cut off.
+    # Every listed image can be read, or raises an error that says that the shard is truncated.
     for row in range(len(listing)):
         try:
             payload = listing.read(row)

@@ -48,7 +48,7 @@ ALL = {**FILES, "shards/s-000.tar": tar_bytes(), "shards/s-001.tar": tar_bytes()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """An S3 server with one bucket, ``data``; its address."""
+    """Start an S3 server with a bucket ``data``, and yield its address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -66,7 +66,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(params=["environment", "query", "memory"])
 def base(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
-    """What comes before and after a key in a URL."""
+    """Yield the parts of a URL before and after the key."""
     if request.param == "memory":
         memory = fsspec.filesystem("memory")
         for name, data in ALL.items():
