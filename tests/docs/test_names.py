@@ -81,3 +81,10 @@ def test_local_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_is_shown_in_a_command(verb: str) -> None:
     assert any(shown == verb for page in PAGES for shown, _ in commands(page))
+
+
+def test_changelog_names_options_as_they_are_now() -> None:
+    rows = re.findall(r"^  \|(.*)\|(.*)\|.*\|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    before, now = ({option for row in rows for option in re.findall(r"--[a-z][a-z-]*", row[i])} for i in (0, 1))
+    assert now <= ALL_OPTIONS
+    assert before & ALL_OPTIONS == {"--to"}
