@@ -2,11 +2,11 @@
 
     python pipelines/develop_model.py --source catalogue_photos --target my_photos --per-class 10
 
-Both are folders with one folder per class, or other images with labels; their classes may differ. The fine-tuned and
-the plain backbone both embed the target. A head on each is fitted on the same few labelled photos, and measured on the
-same other photos: those of the target's test split, if it has one. Photos that the target also has are left out of the
-source. --to gets the stores, the backbone and result.json; a second run continues. Exit codes: 0 done; 3 some photos
-failed; 2 bad usage (no such folder, too few photos); 1 any other error.
+Both are folders with one folder per class; their classes may differ. The fine-tuned and the plain backbone both embed
+the target. A head on each is fitted on the same few labelled photos, and measured on the same other photos: those of
+the target's test split, if it has one. Photos that the target also has are left out of the source. --to gets the
+stores, the backbone and result.json; a second run continues. Exit codes: 0 done; 3 some photos failed; 2 bad usage
+(no such folder, too few photos); 1 any other error.
 """
 
 from __future__ import annotations
@@ -96,19 +96,17 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # none: no statistics to keep
     result = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
     print(f"\ntrained on {result.train_rows:,} photos of the source for {result.seconds:,.0f} s on {result.device}")
-    test, kept = result.test, f"epoch {result.best_epoch} of {len(result.epochs) - 1}"
+    test, kept = result.test, "" if result.best_epoch else ", the plain backbone"
     print(f"  accuracy on {test.rows:,} other photos: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
-    print(f"  kept: {kept}{'' if result.best_epoch else ', the plain backbone'}")
+    print(f"  kept: epoch {result.best_epoch} of {len(result.epochs) - 1}{kept}")
     return result
 
 
 def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dict[str, object]:
     """Print and return the accuracy of a head on each backbone on the target's test photos."""
     result = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
-    test = pc.count_distinct(result.predictions["id"]).as_py()
-    print(
-        f"\n{result.rows - test:,} labelled photos of {len(result.classes)} classes, {test:,} to measure on; accuracy:"
-    )
+    test, classes = pc.count_distinct(result.predictions["id"]).as_py(), len(result.classes)
+    print(f"\n{result.rows - test:,} labelled photos of {classes} classes, {test:,} to measure on; accuracy:")
     print(f"  {'commonest class':28}{result.baseline['accuracy']:7.1%}")
     for name, store in stores.items():
         of = next(each for each in result.candidates if each.store == store.path).estimates["accuracy"]
