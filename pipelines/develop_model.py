@@ -5,8 +5,7 @@
 Both are folders with one folder per class; their classes may differ. The fine-tuned and the plain backbone both embed
 the target. A head on each is fitted on the same few labelled photos, and measured on the same other photos: those of
 the target's test split, if it has one. Photos that the target also has are left out of the source. --to gets the
-stores, the backbone and result.json; a second run continues. Exit codes: 0 done; 3 some photos failed; 2 bad usage
-(no such folder, too few photos); 1 any other error.
+stores, the backbone and result.json; a second run continues. Exit codes: 0; 3 photos failed; 2 bad usage; 1 other.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=10, metavar="N", help="labels a class (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, metavar="N", help="test photos (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and the training (default: 0)")
-    near = {"type": lambda text: text if text == "off" else float(text), "default": 0.95}
-    parser.add_argument("--near-duplicates", **near, help="as of `embedpipe evaluate` (default: %(default)s)")
+    cosine = {"type": lambda text: text if text == "off" else float(text), "help": "default: %(default)s"}
+    parser.add_argument("--near-duplicates", default=0.95, **cosine)
     arguments = parser.parse_args()
     if any(arguments.to.resolve().is_relative_to(Path(x).resolve()) for x in (arguments.source, arguments.target)):
         parser.error(f"--to must not be inside a folder of photos, got {arguments.to}")
@@ -108,9 +107,9 @@ def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dic
     test, classes = pc.count_distinct(result.predictions["id"]).as_py(), len(result.classes)
     print(f"\n{result.rows - test:,} labelled photos of {classes} classes, {test:,} to measure on; accuracy:")
     print(f"  {'commonest class':28}{result.baseline['accuracy']:7.1%}")
-    for name, store in stores.items():
-        of = next(each for each in result.candidates if each.store == store.path).estimates["accuracy"]
-        print(f"  {f'head on {name} backbone':28}{of.value:7.1%}   ({of.low:.1%} to {of.high:.1%})")
+    accuracies = {candidate.store: candidate.estimates["accuracy"] for candidate in result.candidates}
+    for name, each in ((name, accuracies[store.path]) for name, store in stores.items()):
+        print(f"  {f'head on {name} backbone':28}{each.value:7.1%}   ({each.low:.1%} to {each.high:.1%})")
     second = result.candidates[1]  # its difference is to the best, whichever that is
     gap, sign = second.difference.estimate, 1 if second.store == stores["developed"].path else -1
     low, gain, high = sorted(100 * sign * end for end in (gap.low, gap.value, gap.high))
