@@ -65,7 +65,7 @@ def test_names_of_the_package_exist(page: Path) -> None:
             value = getattr(value, name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "RESULTS.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for path in re.findall(r"\b((?:pipelines|tests|benchmarks|embedpipe|docs)/[\w./-]*\w/?)", text):
