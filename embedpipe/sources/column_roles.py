@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, value_type
-from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
 
 #: Default names of the column of images or texts. The first name that the table has is taken.
 PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
@@ -18,9 +18,6 @@ PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
 
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split")
-
-
-_ARTICLE: dict[Modality, str] = {"image": "an", "text": "a"}
 
 
 @dataclass
@@ -33,6 +30,11 @@ class ColumnRoles:
     split: str | None
     metadata: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether only the store may write a column of that name; names of Delta are not case-sensitive."""
+    return name.lower() in RESERVED or name.lower().startswith("embedding")
 
 
 def verbatim_columns(options: SourceOptions, modality: Modality) -> list[str]:
@@ -55,7 +57,7 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
         hint = ", or name all columns of a file without a header line (--header A,B,...)"
         hint = ". To embed texts, name their column (--text COLUMN)" if modality == "image" else hint
         raise SourceError(
-            f"{name!r} needs {_ARTICLE[modality]} {modality} column, and has {_shown(schema)}: "
+            f"{name!r} needs {WITH_ARTICLE[modality]} column, and has {_shown(schema)}: "
             f"name one (--{modality} COLUMN){hint}"
         )
     wanted = {modality: payload, "id": options.id, "label": options.label, "split": options.split}
@@ -73,15 +75,12 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"{role} column {column!r} of {name!r} must hold plain values, got {schema.field(column).type}"
             )
     roles = ColumnRoles(payload, chosen["id"], chosen["label"], chosen["split"])
-    reserved = RESERVED if modality == "image" else (*RESERVED, "text")
     for column in schema:
         if column.name in {payload, *chosen.values()}:
             continue
-        # Column names of Delta are not case-sensitive.
-        lower = column.name.lower()
-        if lower in reserved or lower.startswith("embedding"):
+        if is_reserved(column.name) or (modality == "text" and column.name.lower() == "text"):
             raise SourceError(f"column name {column.name!r} of {name!r} is reserved for the store: rename the column")
-        if same := [other for other in roles.metadata if other.lower() == lower]:
+        if same := [other for other in roles.metadata if other.lower() == column.name.lower()]:
             raise SourceError(
                 f"columns {same[0]!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
             )

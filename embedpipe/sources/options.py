@@ -7,6 +7,8 @@ from typing import Literal
 
 #: The kind of a payload. The backbone decides which kind a run takes.
 Modality = Literal["image", "text"]
+#: For messages.
+WITH_ARTICLE: dict[Modality, str] = {"image": "an image", "text": "a text"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,7 @@ from embedpipe.errors import SourceError
 from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
-from embedpipe.sources.options import Modality
-
-_A: dict[Modality, str] = {"image": "an image", "text": "a text"}
+from embedpipe.sources.options import WITH_ARTICLE, Modality
 
 
 def list_single_file(location: str, modality: Modality) -> Listing:
@@ -46,7 +44,7 @@ def list_file_list(location: str, modality: Modality) -> Listing:
     table = builder.finish()
     if not len(table):
         raise SourceError(
-            f"a file list must have one path or URL of {_A[modality]} per line, and {location!r} has none"
+            f"a file list must have one path or URL of {WITH_ARTICLE[modality]} per line, and {location!r} has none"
         )
     uris = table.column("uri")
     return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality))

@@ -24,9 +24,7 @@ from embedpipe.sources.file_types import (
 )
 from embedpipe.sources.listing import SPLITS, Listing, ListingBuilder
 from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
-from embedpipe.sources.options import Modality
-
-_A = {"image": "an image", "text": "a text"}
+from embedpipe.sources.options import WITH_ARTICLE, Modality
 
 #: (device, inode) of a folder and its parents, innermost first.
 Ancestors = tuple[tuple[int, int], ...]
@@ -130,7 +128,9 @@ class _Walk:
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
                 continue
             if not entries.names and is_payload_name(folder, self.modality):
-                yield _Item(folder, error=IsADirectoryError(f"an empty folder with the suffix of {_A[self.modality]}"))
+                yield _Item(
+                    folder, error=IsADirectoryError(f"an empty folder with the suffix of {WITH_ARTICLE[self.modality]}")
+                )
             below = []
             for name in entries.names:
                 relative = f"{folder}/{name}" if folder else name

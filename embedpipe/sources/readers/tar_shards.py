@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.column_roles import is_reserved
 from embedpipe.sources.file_types import is_image_name, suffix_of
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import (
@@ -37,7 +38,6 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _WILDCARD = re.compile(r"[*?\[]")
 _URI = re.compile(r"tar://(.*)::(.+)", re.DOTALL)
 _READ_AHEAD = 1 << 18
-_RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split")
 
 
 def list_shards(pattern: str) -> Listing:
@@ -141,7 +141,7 @@ class _Sample:
                 continue
             if name in ("label", "split") and value is not None:
                 setattr(self, name, getattr(self, name) or str(value))
-            elif name.lower() in _RESERVED or name.lower().startswith("embedding"):
+            elif is_reserved(name):
                 self.metadata[f"json_{name}"] = value
             else:
                 self.metadata.setdefault(name, value)
