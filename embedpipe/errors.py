@@ -176,3 +176,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the most similar known name, or ``""`` if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name: ``"; did you mean 'x'? Available: x, y"``."""
+    names = [*known]
+    return f"{nearest(name, names) or '.'} Available: {', '.join(names) or 'none'}"
+
+
+def require_one_of(name: str, value: object, known: Iterable[str | None]) -> None:
+    """Raise UsageError if the option ``name`` has none of the known values."""
+    values = [*known]
+    if value not in values:
+        words = [word for word in values if word is not None]
+        raise UsageError(f"{name} must be one of {', '.join(words)}, got {value!r}{nearest(str(value), words)}")

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise UsageError(f"unknown option {name!r}{nearest(name, known)}. Available: {', '.join(sorted(known))}")
+            raise UsageError(f"unknown option {name!r}{suggest(name, sorted(known))}")
     return tuple(
         cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
     )

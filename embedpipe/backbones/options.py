@@ -8,7 +8,7 @@ from typing import get_args
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.spec import Pooling
 from embedpipe.decoding.recipe import Decode
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, require_one_of
 from embedpipe.sources.options import Modality
 
 #: The backbones that are loaded by default; installed packages carry their weights.
@@ -102,9 +102,7 @@ class BackboneOptions:
             ("precision", self.precision, get_args(Precision)),
             ("decode", self.decode, get_args(Decode)),
         ):
-            if value not in known:
-                words = [word for word in known if word]
-                raise UsageError(f"{name} must be one of {', '.join(words)}, got {value!r}{nearest(str(value), words)}")
+            require_one_of(name, value, known)
         if self.drop_last < 0:
             raise UsageError(f"drop_last must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:

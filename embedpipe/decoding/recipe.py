@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, require_one_of
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Fit = Literal["squash", "cover", "border"]
@@ -65,8 +65,7 @@ class Preprocessing:
             ("fit", self.fit, get_args(Fit)),
             ("decode", self.decode, get_args(Decode)),
         ):
-            if word not in known:
-                raise UsageError(f"{name} must be one of {', '.join(known)}, got {word!r}{nearest(word, known)}")
+            require_one_of(name, word, known)
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return width and height after the resize, rounded as in torchvision and timm."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.errors import UsageError
+from embedpipe.errors import UsageError, require_one_of
 
 EngineChoice = Literal["auto", "torch"]
 
@@ -68,8 +68,7 @@ class ComputeOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be an integer >= 1, got {value!r}")
-        if self.engine not in get_args(EngineChoice):
-            raise UsageError(f"engine must be one of {', '.join(get_args(EngineChoice))}, got {self.engine!r}")
+        require_one_of("engine", self.engine, get_args(EngineChoice))
 
 
 @dataclass(frozen=True, slots=True)

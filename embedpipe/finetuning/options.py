@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, require_one_of
 from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 Optimizer = Literal["adamw", "sgd"]
@@ -88,9 +88,7 @@ class FineTuneOptions:
             ("batch_norm", self.batch_norm, get_args(BatchNorm)),
             ("train_precision", self.train_precision, (None, *get_args(TrainingPrecision))),
         ):
-            if value not in known:
-                names = [name for name in known if name]
-                raise UsageError(f"{name} must be one of {', '.join(names)}, got {value!r}{nearest(str(value), names)}")
+            require_one_of(name, value, known)
         for name, minimum in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or not minimum <= value < 1 << 31:

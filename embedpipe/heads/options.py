@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, require_one_of
 
 Task = Literal["classification", "regression", "multilabel"]
 ClassWeight = Literal["balanced"]
@@ -79,9 +79,9 @@ class FitOptions:
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
-        _one_of("task", self.task, (None, *get_args(Task)))
-        _one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
-        _one_of("reject_by", self.reject_by, get_args(RejectBy))
+        require_one_of("task", self.task, (None, *get_args(Task)))
+        require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
+        require_one_of("reject_by", self.reject_by, get_args(RejectBy))
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"folds must be >= 2, or 0 to fit without measuring, got {self.folds}")
         if self.remove_components < 0:
@@ -97,9 +97,3 @@ class FitOptions:
         for name, share, usual in shares:
             if share is not None and not 0 < share < 1:
                 raise UsageError(f"{name} must be between 0 and 1, such as {usual}, got {share}")
-
-
-def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known:
-        names = [word for word in known if word is not None]
-        raise UsageError(f"{name} must be one of {', '.join(names)}, got {value!r}{nearest(str(value), names)}")

@@ -8,7 +8,7 @@ from typing import Any
 from sklearn.base import clone, is_classifier, is_regressor
 
 from embedpipe._utils.importing import import_user_module
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, nearest, suggest
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.estimators.linear.centroid import CentroidClassifier
@@ -80,7 +80,7 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
         head = "ridge" if task == "regression" else "logreg"
     if isinstance(head, str):
         if head not in HEADS:
-            raise UsageError(f"unknown head {head!r}{nearest(head, HEADS)} (available: {', '.join([*HEADS, AUTO])})")
+            raise UsageError(f"unknown head {head!r}{suggest(head, [*HEADS, AUTO])}")
         if task not in HEADS[head]:
             able = " or ".join(name for name, factories in HEADS.items() if task in factories)
             raise UsageError(f"head {head!r} is not for {task}: choose {able} (--head), or {hint}")

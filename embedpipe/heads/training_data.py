@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import TrainingDataError, UsageError, nearest
+from embedpipe.errors import TrainingDataError
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
 from embedpipe.splits.inner import Split
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import label_array, read_layers
+from embedpipe.store.schema import require_column
 
 SEED = 0
 
@@ -161,9 +162,7 @@ def labelled_rows(
                 f"{store.path!r} has no labels: set them from a table with `embedpipe label {store.path} LABELS.csv`, "
                 f"or name another column (--label) of {store.data_columns}"
             )
-        raise UsageError(
-            f"{store.path!r} has no column {name!r}{nearest(name, store.data_columns)}: it has {store.data_columns}"
-        )
+        require_column(name, store.data_columns, store.path, "--label" if name == label else "--sample-weight")
     names = ["id", label, "split" if "split" in store.data_columns else None, options.sample_weight, *others]
     rows = store.to_arrow([*dict.fromkeys(name for name in names if name)])
     values = rows.column(label)

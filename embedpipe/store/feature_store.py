@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.html_repr import count_list, html_table
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import MissingExtraError, StoreError, UsageError, nearest
+from embedpipe.errors import MissingExtraError, StoreError, UsageError, suggest
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.scan import label_array, read_layers
-from embedpipe.store.schema import VECTOR, is_compressed, select_layers, spec_of, store_schema
+from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
 
 if TYPE_CHECKING:
@@ -228,9 +228,9 @@ class FeatureStore:
             return read_layers(self._table, layers)[1]
         rows = self._table.read(["id", *dict.fromkeys(wanted)])
         if split is not None:
-            splits = pc.unique(rows.column("split")).to_pylist()
+            splits = pc.unique(rows.column("split").drop_null()).to_pylist()
             if split not in splits:
-                raise UsageError(f"{self.path!r} has no split {split!r}. Available: {splits}")
+                raise UsageError(f"{self.path!r} has no split {split!r}{suggest(split, splits)}")
             rows = rows.filter(pc.equal(rows.column("split"), split))
         if label and (missing := rows.column(label).null_count):
             warnings.warn(f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2)
@@ -302,8 +302,7 @@ class FeatureStore:
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns, all by default, in id order as an Arrow table."""
         for name in columns or ():
-            if name not in self.schema.names:
-                raise UsageError(f"{self.path!r} has no column {name!r}{nearest(name, self.schema.names)}")
+            require_column(name, self.schema.names, self.path)
         return self._table.read(columns)
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -341,9 +340,7 @@ class FeatureStore:
         return select_layers(self.spec.layers, layer, self.path)
 
     def _data_column(self, name: str) -> str:
-        if name not in self.data_columns:
-            hint = nearest(name, self.data_columns) or "."
-            raise UsageError(f"{self.path!r} has no column {name!r}{hint} Available: {self.data_columns}")
+        require_column(name, self.data_columns, self.path)
         return name
 
     def write(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:

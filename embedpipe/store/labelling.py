@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.schema import refuse_column_name
 
@@ -30,7 +30,7 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
     """
     for name in (id, column):
         if name not in values.column_names:
-            raise UsageError(f"no column {name!r}{nearest(name, values.column_names)}: {values.column_names}")
+            raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
     refuse_column_name(into, table.schema)
     keys = values.column(id).cast(pa.string()).combine_chunks()
     if len(pc.unique(keys)) != len(keys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import StoreError, UsageError, nearest
+from embedpipe.errors import StoreError, UsageError, suggest
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
@@ -66,6 +66,12 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
         raise UsageError(
             f"column name {name!r} must not be empty or differ in letter case only from one of {schema.names}"
         )
+
+
+def require_column(name: str, known: Collection[str], path: str, option: str = "") -> None:
+    """Raise UsageError if a store has no such column; ``option`` is the command-line option that names it."""
+    if name not in known:
+        raise UsageError(f"{path!r} has no column {name!r}{option and f' ({option})'}{suggest(name, known)}")
 
 
 def is_compressed(field: pa.Field) -> bool:
@@ -190,8 +196,7 @@ def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> 
     names = [next(iter(known))] if layer is None else [name.strip() for name in layer.split("+")]
     for name in names:
         if name not in known:
-            hint = nearest(name, known)
-            raise UsageError(f"{path!r} has no layer {name!r} (--layer){hint}: it has {available}")
+            raise UsageError(f"{path!r} has no layer {name!r} (--layer){suggest(name, known)}")
     if len({*names}) < len(names):
         raise UsageError(f"layer={layer!r} names a layer twice (--layer): join different layers")
     return tuple(known[name] for name in names)

@@ -107,9 +107,9 @@ def test_published_protocol(store: Path) -> None:
     [
         (("--heads", "logrec"), "unknown head 'logrec'; did you mean 'logreg'"),
         (("--heads", "lda,lda"), "heads must be unique, got lda more than once"),
-        (("--label", "lable"), "no column 'lable'; did you mean 'label'"),
+        (("--label", "lable"), "no column 'lable' (--label); did you mean 'label'"),
         (("--layer", "feature"), "did you mean 'features'"),
-        (("--group", "patient"), "group must be a column of"),
+        (("--group", "patient"), "has no column 'patient' (--group)"),
         (("--metric", "r2"), "metric must be one of accuracy, balanced_accuracy"),
         (("--task", "multilabel"), "task must be classification or regression, got 'multilabel'"),
         (("--margin", "-1"), "margin must be >= 0, got -1.0"),

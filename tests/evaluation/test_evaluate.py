@@ -544,8 +544,8 @@ def test_split_column_can_be_the_label(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"layer": ("feature",)}, r"no layer 'feature'.*did you mean 'features'"),
-        ({"label": "lable"}, r"no column 'lable'; did you mean 'label'"),
-        ({"group": "patient"}, r"group must be a column of .*'patient'.*Available: "),
+        ({"label": "lable"}, r"no column 'lable' \(--label\); did you mean 'label'"),
+        ({"group": "patient"}, r"no column 'patient' \(--group\).*Available: "),
         ({"metric": "acuracy"}, r"metric must be one of .*got 'acuracy'; did you mean 'accuracy'"),
         ({"metric": "r2"}, r"metric must be one of accuracy, .* for classification, got 'r2'"),
         ({"metric": "roc_auc", "heads": ["centroid"]}, "metric 'roc_auc' needs 2 classes, got 3"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import Task
 from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
@@ -53,11 +53,7 @@ class EvaluateOptions:
             raise UsageError(
                 f"task must be {' or '.join(tasks)}, got {self.task!r}: `embedpipe fit` measures other tasks"
             )
-        known = [name for metrics in METRICS.values() for name in metrics]
-        if self.metric is not None and self.metric not in known:
-            raise UsageError(
-                f"metric must be one of {', '.join(known)}, got {self.metric!r}{nearest(self.metric, known)}"
-            )
+        require_one_of("metric", self.metric, [None, *(name for metrics in METRICS.values() for name in metrics)])
         if not self.margin >= 0:
             raise UsageError(f"margin must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy")
         check_near_duplicates(self.near_duplicates)

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import TrainingDataError, UsageError, nearest
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training_data import labelled_rows, labels_of, read_finite
 from embedpipe.splits.make import Splits, load_splits, make_splits
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
+from embedpipe.store.schema import require_column
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,8 @@ def read_rows(
     layers = _layers(stores, options)
     first = stores[0]
     fit_options = FitOptions(label=options.label, task=options.task, layer="+".join(layers[0].names))
-    if options.group and options.group not in first.data_columns:
-        hint = nearest(options.group, first.data_columns) or "."
-        raise UsageError(
-            f"group must be a column of {first.path!r}, got {options.group!r}{hint} "
-            f"Available: {', '.join(first.data_columns)}"
-        )
+    if options.group:
+        require_column(options.group, first.data_columns, first.path, "--group")
     text = ["text"] if "text" in first.data_columns else []
     rows, left_out = labelled_rows(first, fit_options, ["uri", *text, *([options.group] if options.group else [])])
     for store in stores[1:]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 from embedpipe.evaluation.protocols import clip_lp, dino_knn, few_shot, mteb_cls
 from embedpipe.evaluation.protocols.problem import Protocol, ProtocolResult, make_problem
 
@@ -53,8 +53,7 @@ PROTOCOLS: dict[str, Protocol] = {
 def find_protocol(name: str) -> Protocol:
     """Return a protocol by its name; raise UsageError if it is unknown."""
     if name not in PROTOCOLS:
-        hint = nearest(name, PROTOCOLS) or "."
-        raise UsageError(f"unknown protocol {name!r}{hint} Available: {', '.join(PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {name!r}{suggest(name, PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

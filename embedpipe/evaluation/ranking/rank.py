@@ -15,7 +15,7 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions, RunOptions
-from embedpipe.errors import BackboneError, UsageError, nearest
+from embedpipe.errors import BackboneError, UsageError
 from embedpipe.evaluation.ranking.backbones import embed_candidates, store_candidates
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.evaluation.ranking.probing import compare
@@ -24,6 +24,7 @@ from embedpipe.evaluation.ranking.sampling import draw_sample
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.store import FeatureStore
+from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import RankParameters
@@ -122,11 +123,7 @@ def _stores(data: Any) -> list[FeatureStore]:
 def _common_rows(stores: list[FeatureStore], label: str) -> pa.Table:
     """Return id, label and split (if there is one) of the first store, of the rows that all stores have."""
     first = stores[0]
-    if label not in first.data_columns:
-        hint = nearest(label, first.data_columns) or "."
-        raise UsageError(
-            f"label must be a column of {first.path!r}, got {label!r}{hint} Available: {', '.join(first.data_columns)}"
-        )
+    require_column(label, first.data_columns, first.path, "--label")
     table = first.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])])
     for other in stores[1:]:
         table = table.filter(pc.is_in(table.column("id"), value_set=other.to_arrow(["id"]).column("id")))

@@ -15,7 +15,7 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
 from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
@@ -144,9 +144,7 @@ def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
     given = [learners] if isinstance(learners, str) else list(learners)
     for learner in given:
         if learner not in LEARNERS:
-            raise UsageError(
-                f"unknown learner {learner!r}{nearest(learner, LEARNERS)}. Available: {', '.join(LEARNERS)}"
-            )
+            raise UsageError(f"unknown learner {learner!r}{suggest(learner, LEARNERS)}")
     if not given:
         raise UsageError(f"learners must be at least one of {', '.join(LEARNERS)}, got none")
     return [learner for learner in LEARNERS if learner in given]

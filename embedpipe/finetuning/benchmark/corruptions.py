@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import fft, ndimage, sparse
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -71,9 +71,7 @@ def corrupt(pixels: Pixels, name: str, severity: int, seed: int) -> Pixels:
     [153, 153, 153]
     """
     if name not in CORRUPTIONS:
-        raise UsageError(
-            f"unknown corruption {name!r}{nearest(name, CORRUPTIONS)}. Available: {', '.join(CORRUPTIONS)}"
-        )
+        raise UsageError(f"unknown corruption {name!r}{suggest(name, CORRUPTIONS)}")
     if not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
         raise UsageError(f"severity must be an integer from 1 to 5, got {severity!r}")
     if not isinstance(seed, int | np.integer) or seed < 0:

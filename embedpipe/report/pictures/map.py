@@ -20,13 +20,14 @@ from PIL import Image, UnidentifiedImageError
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, check_png, font_families, make_figure, save_figure
 from embedpipe.report.drawing.colours import Colouring, colour_labels
 from embedpipe.report.pictures.projection import project
 from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
+from embedpipe.store.schema import require_column
 
 #: Pixels of the whole picture, and of the panel with the points (left, bottom, width, height).
 WIDTH, HEIGHT = 1600, 1240
@@ -122,9 +123,8 @@ def map(
 def _check(store: FeatureStore, label: str | None, thumbnails: int, limit: int) -> None:
     if thumbnails < 0 or limit < 1:
         raise UsageError(f"thumbnails must be >= 0 and limit >= 1, got {thumbnails} and {limit}")
-    if label and label not in store.data_columns:
-        hint = nearest(label, store.data_columns)
-        raise UsageError(f"{store.path!r} has no column {label!r}{hint}: it has {store.data_columns}")
+    if label:
+        require_column(label, store.data_columns, store.path, "--label")
     if len(store) == 0:
         raise UsageError(f"{store.path!r} holds no rows: embed items before drawing a map")
 

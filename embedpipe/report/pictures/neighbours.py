@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageOps
 
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import UsageError, suggest
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, PALE, Sheet, check_png, fit_text, text_width, wrap_text
 from embedpipe.report.drawing.colours import PALETTE, Colour, colour_labels
 from embedpipe.report.pictures.thumbnails import read_small
@@ -87,8 +87,7 @@ def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: s
     table = neighbours if isinstance(neighbours, pa.Table) else neighbours.table
     for column in COLUMNS:
         if column not in table.column_names:
-            hint = nearest(column, table.column_names)
-            raise UsageError(f"the table of neighbours has no column {column!r}{hint}: it has {table.column_names}")
+            raise UsageError(f"the table of neighbours has no column {column!r}{suggest(column, table.column_names)}")
     if table["rank"].null_count == len(table):
         raise UsageError("the table of neighbours must have a row with a rank: no query has neighbours")
 
