@@ -1,203 +1,213 @@
-"""Is `auto` as good as the best single head on the best single layer, and better than a plain logistic regression?
+"""Is `auto` as good as the best single head on the best single layer, and better than a default logistic regression?
 
-    python benchmarks/auto_head.py [STORE...] [--label LABEL] [--near COSINE]
+    python benchmarks/auto_head.py [STORE...] [--label LABEL] [--near-duplicates COSINE|off] [--json FILE]
 
-On each store, by five folds with near-duplicates together: every single head (logreg, lda, ridge, centroid, and knn of
-20 and of 5 neighbours) on every layer; `auto`, which picks layer, normalisation and head inside the training rows of
-each fold; and logistic regression with scikit-learn's default C on standardised vectors of the last layer. A store's
-own split is not used, so that every row is tested once, by a head that did not see it: figures are of all rows pooled.
+Measured on each store, by five folds with near-duplicates together: every single head (logreg, lda, ridge, centroid,
+knn with 20 and with 5 neighbours) on every layer; `auto`, which chooses layer, normalisation and head inside the
+training rows of each fold; and logistic regression with scikit-learn's default C on standardised vectors of the last
+layer. A split column of the store is ignored, so that every row is tested once, by a head that was not fitted on it.
+Accuracies pool all rows.
 
-Differences are paired, with Newcombe's interval (1998, method 10), which takes rows as independent and predictions as
-they are: how other folds would move them is not in it. Near-duplicates are right or wrong together, so the difference
-is given by a bootstrap of whole groups too, for information; where it is much wider, few groups decide. `auto` should
-not be worse than the best single configuration by more than one point, at the lower end of the one-sided 95 % interval.
-That best one is found on the very rows that it is measured on, which flatters it, and not `auto`. Exits with 1 if a
-store misses the limit. The last line has all numbers as JSON.
+Differences are paired, with Newcombe's interval (1998, method 10). It treats rows as independent and predictions as
+fixed, so it does not contain the variation between other folds. Near-duplicates are correct or wrong together, so a
+bootstrap of whole groups is printed too, for information; where it is much wider, few groups decide. `auto` must not be
+worse than the best single configuration by more than one point, at the lower end of the one-sided 95 % interval. The
+best single configuration is chosen on the rows that measure it, which flatters it and not `auto`. The exit code is 1 if
+a store misses the limit.
 
-What was measured before is taken from embedpipe's cache folder (EMBEDPIPE_CACHE), and `calibration.py` takes it too. It
-does not know when the code of a head was changed: name an empty folder then.
+Earlier results are read from embedpipe's cache folder (EMBEDPIPE_CACHE), and `calibration.py` shares them. The cache
+does not notice a change in the code of a head: name an empty folder after one.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
-from common import make_parser, write_json
-from heads import elpv
-from leakage import labelled
+from common import elpv_store, labelled_rows, make_parser, markdown_table, write_json
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from embedpipe import FaissKNNClassifier, FeatureStore
+from embedpipe.errors import UsageError
 from embedpipe.evaluation import Evaluation, evaluate
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.splits import Splits, make_splits
 from embedpipe.statistics import paired_bootstrap, paired_interval
 
-Right = npt.NDArray[np.bool_]
+#: For each row, whether its prediction is correct.
+Correct = npt.NDArray[np.bool_]
 
-#: The network's last layer.
-LAST = "features"
+#: Name of the network's last layer.
+LAST_LAYER = "features"
 KNN_5 = FaissKNNClassifier(5, weights="softmax", metric="cosine")
-SINGLES = ("logreg", "lda", "ridge", "centroid", "knn", KNN_5)
+SINGLE_HEADS = ("logreg", "lda", "ridge", "centroid", "knn", KNN_5)
 DEFAULT = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-#: How much worse `auto` may be, as a share of the rows.
+#: By how much `auto` may be worse, as a share of the rows.
 MARGIN = 0.01
-#: What `auto` says of its choice.
-PICKED = ("layer", "normalisation", "head")
+#: What `auto` chooses.
+CHOICES = ("layer", "normalisation", "head")
 
 
-def divide(store: FeatureStore, label: str, near: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], Splits]:
-    """Return vectors of the last layer, labels, and folds over all rows that have one."""
-    ids, X, y = labelled(store, label, LAST)
-    return (
-        X,
-        y,
-        make_splits(
-            ids, y, task="classification", vectors=X, near_duplicates=near if near <= 1 else None, folds=5, repeats=1
-        ),
-    )
+def near_duplicates_option(text: str) -> NearDuplicates:
+    """Return the value of ``--near-duplicates``."""
+    try:
+        return check_near_duplicates(text if text == "off" else float(text))
+    except (UsageError, ValueError):
+        raise argparse.ArgumentTypeError(f"must be a cosine in (0, 1] or 'off', got {text!r}") from None
 
 
-def compare(store: FeatureStore, label: str, heads: tuple[Any, ...], splits: Splits) -> Evaluation:
-    """Evaluate heads on all layers of a store, on these splits instead of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "splits.parquet"
-        splits.save(path)
-        return evaluate(store, heads=heads, label=label, task="classification", splits=str(path))
+def make_folds(
+    store: FeatureStore, label: str, near_duplicates: NearDuplicates
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], Splits]:
+    """Return vectors of the last layer, labels, and five folds of all labelled rows."""
+    ids, X, y = labelled_rows(store, label, LAST_LAYER)
+    cosine = None if near_duplicates == "off" else near_duplicates
+    splits = make_splits(ids, y, task="classification", vectors=X, near_duplicates=cosine, folds=5, repeats=1)
+    return X, y, splits
 
 
-def right_rows(found: Evaluation) -> dict[str, Right]:
-    """Return which rows each candidate has right, in the order of ids."""
-    said = found.predictions.sort_by("id")
-    right, name = (column.to_numpy() for column in (pc.equal(said["actual"], said["predicted"]), said["candidate"]))
-    return {one.name: right[name == one.name] for one in found.candidates}
+def evaluate_heads(store: FeatureStore, label: str, heads: tuple[Any, ...], splits: Splits) -> Evaluation:
+    """Evaluate heads on all layers of a store, on the given splits."""
+    return evaluate(store, heads=heads, label=label, task="classification", splits=splits)
 
 
-def right_by_default(X: npt.NDArray[np.float32], y: npt.NDArray[Any], splits: Splits) -> Right:
-    """Return which rows the plain logistic regression has right, in the order of ids."""
-    right: Right = np.zeros(len(y), bool)
-    for one in splits.resamples:
-        predicted = clone(DEFAULT).fit(X[one.train], y[one.train]).predict(X[one.test])
-        right[one.test] = predicted == y[one.test]
-    return np.asarray(right[tested_rows(splits)], bool)
+def correct_rows(evaluation: Evaluation) -> dict[str, Correct]:
+    """Return which rows each candidate classifies correctly, in order of id."""
+    predictions = evaluation.predictions.sort_by("id")
+    correct = pc.equal(predictions["actual"], predictions["predicted"]).to_numpy()
+    names = predictions["candidate"].to_numpy()
+    return {candidate.name: correct[names == candidate.name] for candidate in evaluation.candidates}
+
+
+def correct_by_default(X: npt.NDArray[np.float32], y: npt.NDArray[Any], splits: Splits) -> Correct:
+    """Return which rows the default logistic regression classifies correctly, in order of id."""
+    correct = np.zeros(len(y), bool)
+    for resample in splits.resamples:
+        predicted = clone(DEFAULT).fit(X[resample.train], y[resample.train]).predict(X[resample.test])
+        correct[resample.test] = predicted == y[resample.test]
+    return np.asarray(correct[tested_rows(splits)], bool)
 
 
 def tested_rows(splits: Splits) -> npt.NDArray[np.int64]:
-    """Return the rows that take part, going up: those of rare classes do not."""
-    return np.sort(np.concatenate([one.test for one in splits.resamples]))
+    """Return the rows that are in a fold, ascending; rows of rare classes are in none."""
+    return np.sort(np.concatenate([resample.test for resample in splits.resamples]))
 
 
-def by_groups(second: Right, first: Right, splits: Splits) -> dict[str, float]:
-    """Return the difference with a bootstrap's 95 % interval, near-duplicates drawn together."""
+def group_difference(second: Correct, first: Correct, splits: Splits) -> dict[str, float]:
+    """Return the difference of accuracy with a bootstrap's 95 % interval; near-duplicates are drawn together."""
     groups = None if splits.groups is None else splits.groups[tested_rows(splits)]
-    found = paired_bootstrap(
-        lambda truth, right: float((right == truth).mean()), np.ones_like(first), first, second, groups=groups
+    result = paired_bootstrap(
+        lambda truth, correct: float((correct == truth).mean()), np.ones_like(first), first, second, groups=groups
     )
-    return {"difference": found.difference, "low": found.low, "high": found.high}
+    return {"difference": result.difference, "low": result.low, "high": result.high}
 
 
-def less(second: Right, first: Right, level: float) -> dict[str, float]:
-    """Return how much more often the second is right than the first, with its interval."""
-    both, one, other = int((first & second).sum()), int((first & ~second).sum()), int((second & ~first).sum())
-    low, high = paired_interval(both, one, other, len(first) - both - one - other, level)
+def row_difference(second: Correct, first: Correct, level: float) -> dict[str, float]:
+    """Return the difference of accuracy with Newcombe's interval."""
+    both, only_first = int((first & second).sum()), int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    low, high = paired_interval(both, only_first, only_second, len(first) - both - only_first - only_second, level)
     return {"difference": float(second.mean() - first.mean()), "low": low, "high": high}
 
 
-def measure(store: FeatureStore, label: str, near: float = NEAR_DUPLICATE_COSINE) -> dict[str, Any]:
-    """Measure `auto`, what it is held against, and what it picked."""
-    X, y, splits = divide(store, label, near)
-    found = compare(store, label, (*SINGLES, "auto"), splits)
-    right = right_rows(found)
-    own = right.pop("auto")
-    (auto,) = (one for one in found.candidates if one.name == "auto")
-    best = max(right, key=lambda name: int(right[name].sum()))
-    plain = right_by_default(X, y, splits)
-    against_best = less(own, right[best], level=0.90)  # its lower end is that of the one-sided 95 % interval
+def measure(store: FeatureStore, label: str, near_duplicates: NearDuplicates) -> dict[str, Any]:
+    """Return the accuracies of `auto` and of what it is compared with, and what `auto` chose."""
+    X, y, splits = make_folds(store, label, near_duplicates)
+    evaluation = evaluate_heads(store, label, (*SINGLE_HEADS, "auto"), splits)
+    correct = correct_rows(evaluation)
+    by_auto = correct.pop("auto")
+    (auto,) = (candidate for candidate in evaluation.candidates if candidate.name == "auto")
+    best = max(correct, key=lambda name: int(correct[name].sum()))
+    by_default = correct_by_default(X, y, splits)
+    from_best = row_difference(by_auto, correct[best], level=0.90)  # its lower end is the one-sided 95 % bound
     return {
-        "rows": found.rows,
-        "classes": len(found.classes),
-        "resampling": found.resampling,
-        "singles": {shown(name): float(each.mean()) for name, each in right.items()},
-        "best": shown(best),
-        "auto": float(own.mean()),
-        "default logreg": float(plain.mean()),
-        "auto less best, 90 %": against_best,
-        "auto less best by groups, 95 %": by_groups(own, right[best], splits),
-        "auto less default, 95 %": less(own, plain, level=0.95),
-        "met": against_best["low"] >= -MARGIN,
-        "picked": [" ".join(each) for each in zip(*(auto.chosen[name] for name in PICKED), strict=True)],
+        "rows": evaluation.rows,
+        "classes": len(evaluation.classes),
+        "resampling": evaluation.resampling,
+        "singles": {display_name(name): float(rows.mean()) for name, rows in correct.items()},
+        "best": display_name(best),
+        "auto": float(by_auto.mean()),
+        "default logreg": float(by_default.mean()),
+        "auto minus best, 90 %": from_best,
+        "auto minus best by groups, 95 %": group_difference(by_auto, correct[best], splits),
+        "auto minus default, 95 %": row_difference(by_auto, by_default, level=0.95),
+        "met": from_best["low"] >= -MARGIN,
+        "chosen": [" ".join(choice) for choice in zip(*(auto.chosen[name] for name in CHOICES), strict=True)],
     }
 
 
-def shown(name: str) -> str:
-    """Return a candidate's name as it is printed."""
-    return name.replace(type(KNN_5).__name__, "knn of 5")
+def display_name(candidate: str) -> str:
+    """Return the name of a candidate as it is printed."""
+    return candidate.replace(type(KNN_5).__name__, "knn of 5")
 
 
-def points(share: float) -> str:
-    """Write a difference in percentage points."""
+def in_points(share: float) -> str:
+    """Return a difference in percentage points."""
     return f"{100 * share:+.2f}"
 
 
-def between(found: dict[str, float]) -> str:
-    """Write a difference with its interval in percentage points."""
-    return f"{points(found['difference'])} ({points(found['low'])} to {points(found['high'])})"
+def with_interval(difference: dict[str, float]) -> str:
+    """Return a difference with its interval in percentage points."""
+    ends = (in_points(difference[end]) for end in ("difference", "low", "high"))
+    return "{} ({} to {})".format(*ends)
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """Lay out all stores as one Markdown table."""
-    headings = ("store", "rows", "best single head", "its accuracy, %", "`auto`, %", "points more", "at least, points")
-    rows = [[*headings, f"{points(-MARGIN)} or more", "default logreg, %", "`auto`: points more (95 %)"]]
-    rows.append(["---", "---:", "---", *["---:"] * 4, "---", "---:", "---:"])
-    for name, one in results.items():
-        best, default = one["auto less best, 90 %"], one["auto less default, 95 %"]
+    """Return one Markdown table of all stores."""
+    rows = [["store", "rows", "best single head", "its accuracy, %", "`auto`, %", "`auto` minus best, points"]]
+    rows[0] += ["lower end", f"lower end >= {in_points(-MARGIN)}", "default logreg, %", "`auto` minus default (95 %)"]
+    for name, result in results.items():
+        from_best = result["auto minus best, 90 %"]
         rows.append(
             [
                 name,
-                f"{one['rows']:,}",
-                one["best"],
-                f"{100 * one['singles'][one['best']]:.2f}",
-                f"{100 * one['auto']:.2f}",
-                points(best["difference"]),
-                points(best["low"]),
-                "yes" if one["met"] else "NO",
-                f"{100 * one['default logreg']:.2f}",
-                between(default),
+                f"{result['rows']:,}",
+                result["best"],
+                f"{100 * result['singles'][result['best']]:.2f}",
+                f"{100 * result['auto']:.2f}",
+                in_points(from_best["difference"]),
+                in_points(from_best["low"]),
+                "yes" if result["met"] else "NO",
+                f"{100 * result['default logreg']:.2f}",
+                with_interval(result["auto minus default, 95 %"]),
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(rows, left=(0, 2, 7))
 
 
 def main() -> int:
-    """Measure, print, and exit with 1 if the limit is missed."""
+    """Measure and print; return 1 if the limit is missed."""
     parser = make_parser(__doc__)
-    parser.add_argument("stores", type=Path, nargs="*", metavar="STORE", help="the solar cells where none is given")
-    parser.add_argument("--label", default="label")
+    parser.add_argument("stores", type=Path, nargs="*", metavar="STORE", help="stores; default: elpv's solar cells")
+    parser.add_argument("--label", default="label", help="column of the labels (default: label)")
     parser.add_argument(
-        "--near", type=float, default=NEAR_DUPLICATE_COSINE, help="centred cosine of near-duplicates; 1.01: plain folds"
+        "--near-duplicates",
+        type=near_duplicates_option,
+        default=NEAR_DUPLICATE_COSINE,
+        metavar="COSINE|off",
+        help="centred cosine from which rows are near-duplicates; off: plain folds (default: %(default)s)",
     )
     options = parser.parse_args()
-    options.stores = options.stores or [Path(elpv().path)]
+    options.stores = options.stores or [Path(elpv_store().path)]
     results: dict[str, dict[str, Any]] = {}
     for path in options.stores:
-        one = results[path.stem] = measure(FeatureStore(path), options.label, options.near)
-        print(f"{path.stem}: {one['protocol']}, {one['rows']:,} rows, {one['classes']} classes")
-        print("  " + ", ".join(f"{name} {100 * share:.2f}" for name, share in one["singles"].items()))
-        print(f"  auto picked, fold by fold: {', '.join(one['picked'])}")
-        grouped = one["auto less best by groups, 95 %"]
-        print(f"  points more than {one['best']}, near-duplicates together: {between(grouped)}", flush=True)
+        result = results[path.stem] = measure(FeatureStore(path), options.label, options.near_duplicates)
+        print(f"{path.stem}: {result['resampling']}, {result['rows']:,} rows, {result['classes']} classes")
+        print("  " + ", ".join(f"{name} {100 * share:.2f}" for name, share in result["singles"].items()))
+        print(f"  auto chose, fold by fold: {', '.join(result['chosen'])}")
+        by_groups = with_interval(result["auto minus best by groups, 95 %"])
+        print(f"  auto minus {result['best']}, bootstrap of near-duplicate groups: {by_groups} points", flush=True)
     print(markdown(results))
     write_json(options, results)
-    return 0 if all(one["met"] for one in results.values()) else 1
+    return 0 if all(result["met"] for result in results.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How fast are pictures decoded and resized, against Pillow, and how far does that move the vectors? Prints a table.
-
-Each way turns the same JPEGs into the pixels that the default backbone sees: Pillow's decode and resize, ours at full
-size, and ours scaled. The ways take turns within each round; a ratio is the median of the rounds' ratios.
+"""How fast are images decoded and resized compared with Pillow, and how far do the vectors move?
 
     python benchmarks/decode_speed.py [--photos FOLDER] [--limit 128] [--large 24] [--rounds 5] [--json FILE]
+
+Each method turns the same JPEG files into the pixels that the default backbone takes: decoding and resizing by Pillow,
+by embedpipe at full size, and by embedpipe with the scaled decoder. The methods take turns within each round; a ratio
+is the median of the ratios of the rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from common import PHOTOS, make_parser, write_json
+from common import PHOTOS, folder_exists, list_photos, make_parser, spread_out, write_json
 from PIL import Image, ImageOps
 
 from embedpipe import load_backbone
@@ -29,17 +30,17 @@ from embedpipe.backbones import Backbone
 from embedpipe.decoding import Preprocessing, decode_image, decode_pixels, to_pixels
 
 Pixels = npt.NDArray[np.uint8]
-Way = Callable[[bytes], Pixels]
+Method = Callable[[bytes], Pixels]
 
 LARGE = (3000, 2000)
 
 
 @dataclasses.dataclass
 class Speed:
-    """Images per second of one way, and how many times Pillow's that is; cosine distance of its vectors to Pillow's."""
+    """Images per second of a method, the ratio to Pillow's rate, and the cosine distance of its vectors to Pillow's."""
 
     photos: str
-    way: str
+    method: str
     threads: int
     rate: float
     ratio: float
@@ -49,8 +50,8 @@ class Speed:
     distance_max: float
 
 
-def by_pillow(recipe: Preprocessing) -> Way:
-    """Return Pillow's decode, turned upright, and its bicubic resize and centre crop."""
+def by_pillow(recipe: Preprocessing) -> Method:
+    """Return decoding by Pillow, turned upright, with its bicubic resize and centre crop."""
     crop_height, crop_width = recipe.crop
 
     def prepare(data: bytes) -> Pixels:
@@ -63,8 +64,8 @@ def by_pillow(recipe: Preprocessing) -> Way:
     return prepare
 
 
-def by_embedpipe(recipe: Preprocessing) -> Way:
-    """Return what a backbone with this recipe does."""
+def by_embedpipe(recipe: Preprocessing) -> Method:
+    """Return the preparation of a backbone with this recipe."""
     return lambda data: to_pixels(decode_pixels(data, recipe), recipe)
 
 
@@ -78,21 +79,21 @@ def enlarge(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def measure(ways: dict[str, Way], files: list[bytes], threads: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds that each way took for all files in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def measure(methods: dict[str, Method], files: list[bytes], threads: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each method for all files in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for number in range(rounds + 1):
-            for name, way in ways.items():
+            for name, method in methods.items():
                 start = time.perf_counter()
-                list(pool.map(way, files))
-                if number:  # the first is to warm up
+                list(pool.map(method, files))
+                if number:  # round 0 warms up
                     seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def distances(backbone: Backbone, a: list[Pixels], b: list[Pixels]) -> npt.NDArray[np.float64]:
-    """Return the cosine distance of each pair of pictures' vectors."""
+    """Return the cosine distance between the vectors of each pair of images."""
     u, v = (embed(backbone, pixels) for pixels in (a, b))
     distance: npt.NDArray[np.float64] = 1 - (u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)
     return distance
@@ -105,21 +106,21 @@ def embed(backbone: Backbone, pixels: list[Pixels]) -> npt.NDArray[np.float64]:
 
 
 def compare(photos: str, files: list[bytes], backbone: Backbone, rounds: int) -> list[Speed]:
-    """Measure all ways on these files, on one thread and on one for each core."""
+    """Measure all methods on these files, on one thread and on one thread per core."""
     full = backbone.spec.preprocessing
-    assert isinstance(full, Preprocessing), "the default backbone takes pictures"
-    ways = {
+    assert isinstance(full, Preprocessing), "the default backbone takes images"
+    methods = {
         "pillow": by_pillow(full),
         "full": by_embedpipe(full),
         "scaled": by_embedpipe(dataclasses.replace(full, decode="scaled")),
     }
-    pixels = {name: [way(data) for data in files] for name, way in ways.items()}
-    moved = {name: distances(backbone, pixels[name], pixels["pillow"]) for name in ways}
+    pixels = {name: [method(data) for data in files] for name, method in methods.items()}
+    moved = {name: distances(backbone, pixels[name], pixels["pillow"]) for name in methods}
     rows = []
     for threads in sorted({1, os.cpu_count() or 1}):
-        seconds = measure(ways, files, threads, rounds)
-        for name in ways:
-            ratios = [pillow / ours for pillow, ours in zip(seconds["pillow"], seconds[name], strict=True)]
+        seconds = measure(methods, files, threads, rounds)
+        for name in methods:
+            ratios = [pillow / other for pillow, other in zip(seconds["pillow"], seconds[name], strict=True)]
             row = Speed(
                 photos,
                 name,
@@ -133,7 +134,7 @@ def compare(photos: str, files: list[bytes], backbone: Backbone, rounds: int) ->
             )
             rows.append(row)
             print(
-                f"{row.photos:<10}{row.way:<8}{row.threads:>8}{row.rate:>11.1f}{row.ratio:>10.2f}"
+                f"{row.photos:<10}{row.method:<8}{row.threads:>8}{row.rate:>11.1f}{row.ratio:>10.2f}"
                 f"{row.lowest_ratio:>8.2f}{row.highest_ratio:>8.2f}{row.distance_median:>12.1e}{row.distance_max:>10.1e}",
                 flush=True,
             )
@@ -143,23 +144,23 @@ def compare(photos: str, files: list[bytes], backbone: Backbone, rounds: int) ->
 def main() -> int:
     """Measure ordinary photos and large ones."""
     parser = make_parser(__doc__)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG photos")
-    parser.add_argument("--limit", type=int, default=128, help="ordinary photos, spread over the folder")
-    parser.add_argument("--large", type=int, default=24, help="large photos, made of some of them")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG files (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, default=128, help="photos at their own size, spread over the folder (default: 128)"
+    )
+    parser.add_argument("--large", type=int, default=24, help="photos enlarged to 3000 x 2000 (default: 24)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     options = parser.parse_args()
-    if not options.photos.is_dir():
-        print(f"left out: no folder {options.photos}; name one with --photos")
+    if min(options.limit, options.large, options.rounds) < 1:
+        parser.error("--limit, --large and --rounds must be >= 1")
+    if not folder_exists(options.photos, "--photos"):
         return 0
-    paths = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not paths or min(options.limit, options.large, options.rounds) < 1:
-        parser.error(f"{len(paths)} JPEGs in {str(options.photos)!r}: give some, and numbers above 0")
-    files = [path.read_bytes() for path in paths[:: max(1, len(paths) // options.limit)][: options.limit]]
-    large = [enlarge(data) for data in files[:: max(1, len(files) // options.large)][: options.large]]
+    files = [path.read_bytes() for path in spread_out(list_photos(options.photos), options.limit)]
+    large = [enlarge(data) for data in spread_out(files, options.large)]
     backbone = load_backbone(device="cpu")
     print(
-        f"{'photos':<10}{'way':<8}{'threads':>8}{'images/s':>11}{'x Pillow':>10}{'lowest':>8}{'highest':>8}"
-        f"{'1 - cosine':>12}{'worst':>10}"
+        f"{'photos':<10}{'method':<8}{'threads':>8}{'images/s':>11}{'x Pillow':>10}{'lowest':>8}{'highest':>8}"
+        f"{'1 - cosine':>12}{'largest':>10}"
     )
     rows = compare("ordinary", files, backbone, options.rounds) + compare("large", large, backbone, options.rounds)
     write_json(options, [dataclasses.asdict(row) for row in rows])

@@ -1,15 +1,15 @@
-"""How near is embedding to what the machine allows? Prints a table, writes JSON and a plot.
+"""How close does embedding come to the speed of its parts? Prints a table, and draws a plot.
 
     python benchmarks/embed_throughput.py [--rounds 5] [--limit 256] [--network NAME ...] [--json FILE] [--plot FILE]
     python benchmarks/embed_throughput.py --device cuda --precision bf16 --limit 20000 --network resnet50
 
-Each stage alone, at full width on all cores: reading and hashing files, `prepare` (decode and resize) from bytes in
-memory, `forward` on pixels in memory for every engine there is, writing the same rows into a new store. Then end to end
-with `embedpipe.embed`, and a plain DataLoader loop beside it (peers/with_torch.py). In every round each has one turn.
+Each stage alone, on all cores: reading and hashing files, `prepare` (decode and resize) from bytes in memory, `forward`
+on pixels in memory for every available engine, and writing the same rows into a new store. Then end to end with
+`embedpipe.embed`, and beside it a DataLoader loop (peers/with_torch.py). Each has one turn in every round.
 
 The ideal takes the best time of each stage in that round. On a CPU the stages share the cores, so it is the sum of
-their times; beside a GPU they overlap, so it is the longer of `prepare` and `forward`. What counts is the median over
-the rounds of end to end over ideal within a round. With more photos than the folder has, copies are made.
+their times; beside a GPU they overlap, so it is the longer of `prepare` and `forward`. The result is the median over
+the rounds of end to end relative to ideal within a round. If the folder has fewer photos than --limit, copies are made.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import statistics
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import PHOTOS, make_parser, write_json
+from common import PHOTOS, folder_exists, list_photos, make_parser, seconds, write_json
 from matplotlib.figure import Figure
-from networks import NETWORKS, lay_out, list_photos, weights_of
-from peers import Runner
+from networks import NETWORKS, weights_of
+from peers import Runner, lay_out_folders, machine_name
 
 import embedpipe
 from embedpipe._utils.config import usable_cores
@@ -43,22 +43,15 @@ from embedpipe.backbones.engines.choice import MANY
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.layers.embedder import Embedder
+from embedpipe.decoding import Preprocessing
 
 DEFAULT_NETWORKS = [name for name in NETWORKS if name != "resnet18"]
-WARM_UP = 32
 STAGES = ("read", "prepare", "forward", "write")
 COLOURS = ("#9db4c0", "#5b8e7d", "#1b6ca8", "#bc6c25", "#e9ecef")
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Return how long it takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Do a piece of work for every item, in a thread a core, with torch's operators on one thread in each."""
+    """Call ``work`` for every item, in one thread per core, with torch's operators on one thread in each."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(usable_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -68,46 +61,47 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 
 def read_and_hash(path: Path) -> bytes:
-    """Return the bytes of a file, hashed on the way as `embed` does."""
+    """Return the bytes of a file, after hashing them as `embed` does."""
     payload = path.read_bytes()
     hashlib.sha256(payload).hexdigest()
     return payload
 
 
 def engines(backbone: Backbone) -> dict[str, Backbone]:
-    """Return the same backbone on every engine, by name; that which `embed` takes comes last.
+    """Return the same backbone on every engine, by name; the engine that `embed` chooses is last.
 
-    What people run is ``torch (n, c, h, w)``; what `embed` takes without the extra ``cpu`` is ``torch, folded``.
+    ``torch (n, c, h, w)`` is torch's default layout. Without the extra ``cpu``, `embed` uses ``torch, folded``.
     """
     if backbone.device.type != "cpu":
         return {"torch": backbone}
     network, layers, precision = backbone.network, backbone.spec.layers, backbone.spec.precision
 
-    def on(name: str, module: Any) -> Backbone:
+    def with_engine(name: str, module: Any) -> Backbone:
         engine = TorchEngine(module, precision, backbone.device, name=name)
         engine.names = ("pixels",)
         return dataclasses.replace(backbone, engine=engine)
 
-    plain = dataclasses.replace(
+    contiguous = dataclasses.replace(
         network,
         module=copy.deepcopy(network.module).to(memory_format=torch.contiguous_format),
         features=lambda module, pixels: network.features(module, pixels.contiguous()),
     )
     embedder = Embedder(network, layers, ("pixels",))
+    assert isinstance(network.preprocessing, Preprocessing)
     example = torch.zeros(2, *network.preprocessing.crop, 3, dtype=torch.uint8)
     graph = export(embedder, (example,)).module()
-    found = {
-        "torch (n, c, h, w)": on("torch (n, c, h, w)", Embedder(plain, layers, ("pixels",))),
-        "torch": on("torch", embedder),
+    result = {
+        "torch (n, c, h, w)": with_engine("torch (n, c, h, w)", Embedder(contiguous, layers, ("pixels",))),
+        "torch": with_engine("torch", embedder),
     }
     if fold_batch_norms(graph):
-        found["torch, folded"] = on("torch, folded", graph)
+        result["torch, folded"] = with_engine("torch, folded", graph)
     chosen = backbone.accelerated(MANY)
-    return {**found, chosen.engine_name: chosen}
+    return {**result, chosen.engine_name: chosen}
 
 
 class Bench:
-    """Everything that is timed for one network, on photos that are in memory already.
+    """All that is timed for one network, on photos that are already in memory.
 
     Parameters
     ----------
@@ -116,23 +110,23 @@ class Bench:
     folders : dict of str to Path
         ``warm`` and ``photos``.
     scratch : Path
-        Where stores go.
+        Folder of the stores.
     device, precision : str
     """
 
     def __init__(
         self, network: str, weights: Path, folders: dict[str, Path], scratch: Path, device: str, precision: str
     ) -> None:
-        self.what = {"backbone": f"timm/{network}", "weights": str(weights), "precision": precision}
+        self.options: dict[str, Any] = {"backbone": f"timm/{network}", "weights": str(weights), "precision": precision}
         self.device, self.scratch, self.folder = device, scratch, folders["photos"]
-        self.backbone = embedpipe.load_backbone(device=device, **self.what)
+        self.backbone = embedpipe.load_backbone(device=device, **self.options)
         self.engines = engines(self.backbone)
         self.paths = sorted(self.folder.iterdir())
         self.payloads = on_all_cores(Path.read_bytes, self.paths)
         self.pixels = np.stack(on_all_cores(self._prepare, self.payloads))
         self.embed(folders["warm"])
         for backbone in self.engines.values():
-            backbone.forward(self.pixels[: backbone.usual_batch])
+            backbone.forward(list(self.pixels[: backbone.usual_batch]))
         self.rows = self.embed(self.folder).to_arrow()
 
     def _prepare(self, payload: bytes) -> Any:
@@ -149,21 +143,22 @@ class Bench:
     def forward(self, backbone: Backbone) -> None:
         """Embed all pixels."""
         for start in range(0, len(self.pixels), backbone.usual_batch):
-            backbone.forward(self.pixels[start : start + backbone.usual_batch])
+            batch: Any = self.pixels[start : start + backbone.usual_batch]
+            backbone.forward(batch)
 
     def new_store(self) -> embedpipe.FeatureStore:
-        """Make an empty store."""
+        """Return a new empty store."""
         return embedpipe.FeatureStore.create(tempfile.mkdtemp(dir=self.scratch), self.backbone.spec)
 
     def embed(self, folder: Path) -> embedpipe.FeatureStore:
         """Embed a folder into a new store, and return it."""
-        return embedpipe.embed(folder, tempfile.mkdtemp(dir=self.scratch), device=self.device, **self.what)
+        return embedpipe.embed(folder, tempfile.mkdtemp(dir=self.scratch), device=self.device, **self.options)
 
     def turn(self, eager: Runner) -> dict[str, Any]:
-        """Return the seconds of everything, once each."""
-        forward = {name: seconds(lambda one=one: self.forward(one)) for name, one in self.engines.items()}
+        """Return the seconds of each stage, of end to end and of the loop, each run once."""
+        forward = {name: seconds(partial(self.forward, backbone)) for name, backbone in self.engines.items()}
         store = self.new_store()
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "read": seconds(self.read),
             "prepare": seconds(self.prepare),
             "forward": min(forward.values()),
@@ -172,21 +167,21 @@ class Bench:
         }
         with gpu_use(self.device) as use:
             summary = self.embed(self.folder).summary
-        found["end to end"] = summary.seconds
-        found["summary"] = summary.to_dict()
-        found["gpu_use"] = statistics.mean(use) if use else None
-        found["eager loop"] = eager.seconds()
-        alone = sum(found[stage] for stage in STAGES)
-        found["ideal"] = alone if self.device == "cpu" else max(found["prepare"], found["forward"])
-        return found
+        result["end to end"] = summary.seconds
+        result["summary"] = summary.to_dict()
+        result["gpu_use"] = statistics.mean(use) if use else None
+        result["eager loop"] = eager.seconds()
+        alone = sum(result[stage] for stage in STAGES)
+        result["ideal"] = alone if self.device == "cpu" else max(result["prepare"], result["forward"])
+        return result
 
 
 @contextlib.contextmanager
 def gpu_use(device: str) -> Iterator[list[float]]:
-    """Yield a list that gets how busy the GPU is, in percent, a few times a second; stays empty on a CPU."""
-    found: list[float] = []
+    """Yield a list that receives the GPU's utilisation in percent, five times a second; it stays empty on a CPU."""
+    use: list[float] = []
     if device == "cpu":
-        yield found
+        yield use
         return
     query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     query += ["-i", device.partition(":")[2] or "0"]
@@ -194,19 +189,19 @@ def gpu_use(device: str) -> Iterator[list[float]]:
 
     def watch() -> None:
         while not done.wait(0.2):
-            found.append(float(subprocess.check_output(query, text=True)))
+            use.append(float(subprocess.check_output(query, text=True)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield found
+        yield use
     finally:
         done.set()
         watcher.join()
 
 
 def measure(network: str, weights: Path, folders: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any]:
-    """Measure one network; return medians over the rounds, and all that they are of."""
+    """Return the medians of one network over the rounds, and the times of all rounds."""
     eager = Runner("torch", network, weights, folders, options.device, options.precision)
     try:
         bench = Bench(network, weights, folders, scratch, options.device, options.precision)
@@ -226,66 +221,64 @@ def measure(network: str, weights: Path, folders: dict[str, Path], scratch: Path
     }
 
 
-def show(network: str, found: dict[str, Any]) -> None:
-    """Print the row of one network, and the engines if there are several."""
-    rates = found["images_per_second"]
+def show(network: str, result: dict[str, Any]) -> None:
+    """Print the row of one network, and its engines."""
+    rates = result["images_per_second"]
     columns = "".join(f"{rate:>11.1f}" for rate in rates.values())
-    used = [use for use in found["gpu_use"] if use is not None]
+    used = [use for use in result["gpu_use"] if use is not None]
     gpu = f"  GPU {statistics.median(used):.0f} %" if used else ""
-    print(f"{NETWORKS[network]:<20}{columns}{found['of_ideal']:>9.2f}{found['of_eager']:>9.2f}x{gpu}", flush=True)
-    for name, rate in found["engines"].items():
+    print(f"{NETWORKS[network]:<20}{columns}{result['of_ideal']:>9.2f}{result['of_eager']:>9.2f}x{gpu}", flush=True)
+    for name, rate in result["engines"].items():
         print(f"  forward on {name}: {rate:.1f}/s", flush=True)
 
 
 def draw(results: dict[str, Any], title: str, path: Path) -> None:
-    """Draw the milliseconds an image takes: the stages on top of each other, end to end and the eager loop below."""
+    """Draw the milliseconds per image: the stages stacked in one bar, then end to end and the eager loop."""
     figure = Figure(figsize=(8, 1.2 + 1.3 * len(results)), layout="constrained")
     panels = figure.subplots(len(results), 1, squeeze=False)[:, 0]
-    for axes, (network, found) in zip(panels, results.items(), strict=True):
-        times = {name: 1000 / rate for name, rate in found["images_per_second"].items()}
+    for axes, (network, result) in zip(panels, results.items(), strict=True):
+        times = {name: 1000 / rate for name, rate in result["images_per_second"].items()}
         start = 0.0
         for stage, colour in zip(STAGES, COLOURS, strict=False):
             axes.barh("stages alone", times[stage], left=start, color=colour, label=stage)
             start += times[stage]
         bars = axes.barh(["embedpipe", "eager loop"], [times["end to end"], times["eager loop"]], color="#495057")
-        notes = [f"{found['of_ideal']:.2f} of ideal", f"{found['of_eager']:.1f}x the time"]
+        notes = [f"{result['of_ideal']:.2f} of ideal", f"{result['of_eager']:.1f}x the time"]
         axes.bar_label(bars, notes, padding=4)
         axes.set_title(NETWORKS[network], loc="left", fontsize=10, fontweight="bold")
         axes.invert_yaxis()
         axes.margins(x=0.2)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("milliseconds an image")
+    panels[-1].set_xlabel("milliseconds per image")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STAGES), frameon=False)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
-    """Run all."""
+    """Measure, print a table, and draw the plot."""
     parser = make_parser(__doc__)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder with JPEGs")
-    parser.add_argument("--limit", type=int, default=256, help="photos; copies are made where there are fewer")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=DEFAULT_NETWORKS)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
-    parser.add_argument("--plot", type=Path, help="draw them into this PNG")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG files (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, default=256, help="photos; copies are made if there are fewer (default: 256)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=DEFAULT_NETWORKS, help="timm networks")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="(default: fp32)")
+    parser.add_argument("--plot", type=Path, help="draw the times into this PNG file")
     options = parser.parse_args()
-    if not options.photos.is_dir():
-        print(f"left out: no folder {options.photos}; name one with --photos")
+    if not folder_exists(options.photos, "--photos"):
         return
     photos = list_photos(options.photos)
-    where = f"{os.cpu_count()} cores" if options.device == "cpu" else options.device
+    where = machine_name(options.device)
     print(f"{options.limit} photos, {options.rounds} rounds, {where}, {options.precision}; images per second")
     columns = "".join(f"{name:>11}" for name in (*STAGES, "ideal", "end to end", "eager loop"))
     print(f"{'network':<20}{columns}{'of ideal':>9}{'of eager':>10}")
     results = {}
     for network in options.network:
         with tempfile.TemporaryDirectory() as scratch:
-            folders = {
-                "warm": lay_out(photos, min(WARM_UP, options.limit), Path(scratch) / "warm"),
-                "photos": lay_out(photos, options.limit, Path(scratch) / "photos"),
-            }
+            folders = lay_out_folders(photos, options.limit, Path(scratch))
             weights = weights_of(network, photos)
             results[network] = measure(network, weights, folders, Path(scratch), options)
         show(network, results[network])

@@ -1,20 +1,19 @@
-"""How much memory does fitting take, as a multiple of the matrix? Linux only; exits with 1 if a bound is missed.
+"""How much memory does fitting take, as a multiple of the matrix? Linux only.
 
-    python benchmarks/fit_memory.py [--rows 100000] [--only logreg]
+    python benchmarks/fit_memory.py [--rows 100000] [--only logreg] [--json FILE]
 
 Each case runs in a process of its own, warmed up on a few rows. For an estimator: the matrix, plus the peak of
-resident memory during `.fit` less what was resident just before, over the matrix. For `embedpipe.fit` from a store of
-that many rows, with splits (80 % train, 10 % validation, 10 % test) and without (5 folds): the peak less what was
-resident before, over the matrix. Rows are float32 x 1,280, of ten overlapping classes. scikit-learn's own estimators
-get a fifth of the rows; liblinear, which takes long, stops after 50 iterations, which changes no
-memory.
+resident memory during `.fit` minus what was resident just before, divided by the matrix. For `embedpipe.fit` from a
+store of that many rows, with splits (80 % train, 10 % validation, 10 % test) and without (5 folds): the peak minus what
+was resident before, divided by the matrix. Rows are float32 x 1,280, of ten overlapping classes. scikit-learn's own
+estimators get a fifth of the rows; liblinear, which is slow, stops after 50 iterations, which does not change the
+memory. The exit code is 1 if a limit is exceeded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +21,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from common import make_parser, write_json
+from common import make_parser, process_memory, run_self, synthetic_store, write_json, write_vectors
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
@@ -37,22 +35,20 @@ from sklearn.svm import LinearSVC
 
 import embedpipe
 from embedpipe import estimators
-from embedpipe.backbones import LayerSpec
-from embedpipe.decoding import Preprocessing
 
 DIM, CLASSES, WARM_UP, BLOCK = 1280, 10, 500, 5000
-#: The bound, which is for this many rows and more: with few rows the blocks that are worked on weigh more.
+#: Upper limit, for at least this many rows: with few rows the temporary blocks are a larger part.
 LIMIT, LIMIT_ROWS = 3.0, 100_000
 
 
 @dataclass(frozen=True)
 class Case:
-    """An estimator, whether it must stay below the limit, its part of the rows, and its head's name in a store."""
+    """An estimator, whether the limit holds for it, its share of the rows, and the name of its head."""
 
     make: Callable[[], Any]
     limited: bool = False
     share: float = 1.0
-    task: str = "classification"
+    task: Literal["classification", "regression"] = "classification"
     head: str | None = None
 
 
@@ -65,17 +61,17 @@ CASES = {
     "ridge, regression": Case(estimators.TunedRidge, True, task="regression", head="ridge"),
     "knn, regression": Case(lambda: estimators.FaissKNNRegressor(**_KNN), True, task="regression", head="knn"),
     "lda": Case(estimators.ShrunkenLDA),
-    "plain RidgeClassifierCV": Case(RidgeClassifierCV, share=0.2),
-    "plain LinearSVC": Case(lambda: LinearSVC(max_iter=50), share=0.2),
-    "plain LinearDiscriminantAnalysis (svd)": Case(LinearDiscriminantAnalysis, share=0.2),
-    "plain StandardScaler + LogisticRegression": Case(
+    "scikit-learn RidgeClassifierCV": Case(RidgeClassifierCV, share=0.2),
+    "scikit-learn LinearSVC": Case(lambda: LinearSVC(max_iter=50), share=0.2),
+    "scikit-learn LinearDiscriminantAnalysis (svd)": Case(LinearDiscriminantAnalysis, share=0.2),
+    "scikit-learn StandardScaler + LogisticRegression": Case(
         lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)), share=0.2
     ),
 }
 
 
 def blocks(rows: int) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-    """Yield rows like a network's features: never negative, correlated, in classes that overlap."""
+    """Yield blocks of rows that resemble a network's features: not negative, correlated, with overlapping classes."""
     rng = np.random.default_rng(0)
     means = 0.1 * rng.standard_normal((CLASSES, DIM), dtype=np.float32)
     directions = 0.05 * rng.standard_normal((64, DIM), dtype=np.float32)
@@ -89,7 +85,7 @@ def blocks(rows: int) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDAr
 
 
 def matrix(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return all blocks in one array, without ever holding two."""
+    """Return all blocks in one array, without a second copy of it."""
     X, y = np.empty((rows, DIM), np.float32), np.empty(rows, np.int64)
     for part, features, labels in blocks(rows):
         X[part], y[part] = features, labels
@@ -97,45 +93,28 @@ def matrix(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
 
 
 def write_store(path: Path, rows: int, split: bool) -> embedpipe.FeatureStore:
-    """Write the rows into a store, with label, value and, if asked for, split."""
-    layers = (LayerSpec("features", "avg", DIM),)
-    spec = embedpipe.BackboneSpec("none", "synthetic", "0" * 64, False, layers, Preprocessing())
-    store = embedpipe.FeatureStore.create(path, spec)
-    vectors = store.schema.field("embedding").type
+    """Write the rows into a store, with label, value and, if ``split`` is set, split."""
+    store = synthetic_store(path, DIM)
+    split_names = ("test", "validation", *["train"] * 8)
     for part, X, y in blocks(rows):
-        ids = [f"{row:08d}" for row in range(part.start, part.stop)]
-        offsets = pa.array(np.arange(len(X) + 1, dtype=np.int32) * DIM)
-        columns = {
-            "id": ids,
-            "content_hash": ids,
-            "source_root": ["synthetic"] * len(X),
-            "label": [f"class {label}" for label in y],
-            "value": y.astype(np.float64),
-            "embedding": pa.ListArray.from_arrays(offsets, pa.array(X.ravel()), type=vectors),
-        }
+        numbers = range(part.start, part.stop)
+        columns: dict[str, Any] = {"label": [f"class {label}" for label in y], "value": y.astype(np.float64)}
         if split:
-            roles = ("test", "validation", *["train"] * 8)
-            columns["split"] = [roles[row % 10] for row in range(part.start, part.stop)]
-        store.write(pa.table(columns))
+            columns["split"] = [split_names[row % 10] for row in numbers]
+        write_vectors(store, [f"{row:08d}" for row in numbers], X, columns)
     return store
 
 
-def resident(name: str) -> int:
-    """Return a figure of this process's memory in bytes: VmRSS now, VmHWM its peak."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[name].split()[0]) * 1024
-
-
 def peak_of(work: Callable[[], Any]) -> int:
-    """Return by how much resident memory rises at most while working, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
+    """Return by how many bytes resident memory rises at most during a call."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = process_memory("VmRSS")
     work()
-    return resident("VmHWM") - before
+    return process_memory("VmHWM") - before
 
 
 def run_case(name: str, rows: int, store: Path | None) -> dict[str, Any]:
-    """Measure one case in this process; the first fit, of a few rows, is for imports and thread buffers."""
+    """Measure one case in this process, after a fit of a few rows, which loads modules and thread buffers."""
     case = CASES[name]
     warnings.simplefilter("ignore", ConvergenceWarning)
     X, y = matrix(WARM_UP if store else rows)
@@ -159,7 +138,7 @@ class Result:
     """One line of the table."""
 
     case: str
-    what: str
+    call: str
     rows: int
     ratio: float
     seconds: float
@@ -167,33 +146,26 @@ class Result:
 
 
 def measure(name: str, rows: int, store: Path | None) -> Result:
-    """Run a case in a process of its own, and print its line."""
+    """Measure a case in a process of its own, and print its line."""
     case = CASES[name]
     rows = rows if store else round(rows * case.share)
-    command = [
-        sys.executable,
-        __file__,
-        "--case",
-        name,
-        "--rows",
-        str(rows),
-        *(["--store", str(store)] if store else []),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    arguments = ["--case", name, "--rows", rows, *(["--store", store] if store else [])]
+    measured = run_self(__file__, *arguments)
     limited = case.limited and rows >= LIMIT_ROWS
-    ok = not limited or found["ratio"] < LIMIT
-    result = Result(name, f"fit, {store.stem}" if store else "estimator.fit", rows, **found, ok=ok)
-    verdict = "" if not limited else f"  under {LIMIT:g}: {'yes' if ok else 'NO'}"
-    print(f"{name:<44}{result.what:<15}{rows:>8}{result.ratio:>7.2f}x{result.seconds:>7.0f} s{verdict}", flush=True)
+    ok = not limited or measured["ratio"] < LIMIT
+    result = Result(name, f"fit, {store.stem}" if store else "estimator.fit", rows, **measured, ok=ok)
+    verdict = "" if not limited else f"  below {LIMIT:g}: {'yes' if ok else 'NO'}"
+    print(f"{name:<50}{result.call:<15}{rows:>8}{result.ratio:>7.2f}x{result.seconds:>7.0f} s{verdict}", flush=True)
     return result
 
 
 def main() -> int:
-    """Run all cases."""
+    """Measure all cases."""
     parser = make_parser(__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--only", choices=CASES, action="append", metavar="CASE", help="this case; may be repeated")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the matrix (default: 100,000)")
+    parser.add_argument(
+        "--only", choices=CASES, action="append", metavar="CASE", help="measure only this case; may be repeated"
+    )
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,7 +173,7 @@ def main() -> int:
         print(json.dumps(run_case(options.case, options.rows, options.store)))
         return 0
     if not Path("/proc/self/clear_refs").exists():
-        print("left out: it reads /proc, which only Linux has")
+        print("left out: needs /proc, which only Linux has")
         return 0
     names = options.only or list(CASES)
     results = [measure(name, options.rows, None) for name in names]

@@ -1,9 +1,10 @@
-"""Does embedpipe give the vectors that timm and torchvision give? Prints a table; exits with 1 if not.
+"""Does embedpipe give the same vectors as timm and torchvision?
 
-Each photo goes through the library's own Pillow transform and model, one at a time, and through embedpipe in
-batches. Vectors are centred on their mean before the cosine: uncentred, random networks hide a wrong resize.
+    python benchmarks/parity.py [--folder FOLDER] [--photos 200] [--json FILE]
 
-    python benchmarks/parity.py [--folder PHOTOS] [--photos 200] [--json FILE]
+Each photo goes through the library's own Pillow transform and model, one at a time, and through embedpipe in batches.
+Vectors are centred on their mean before the cosine: without centring, random networks hide a wrong resize. The exit
+code is 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from common import CLOTHING, make_parser, write_json
+from common import CLOTHING, folder_exists, list_photos, make_parser, spread_out, write_json
+from networks import timm_transform
 from PIL import Image, ImageOps
 from torchvision import models
 
 from embedpipe import load_backbone
 from embedpipe.backbones import Backbone
+from embedpipe.decoding import Preprocessing
 
 Vectors = npt.NDArray[np.float32]
 
-#: Backbone, weights, and the lowest cosine that counts as the same.
+#: Backbone, weights, and the lower limit of the cosine.
 CASES = (
     ("timm/tf_efficientnet_lite0", "default", 0.9999),
     ("torchvision/resnet18", "none", 0.999),
@@ -40,7 +43,7 @@ MAX_GREY, MAX_BATCH_ERROR = 0.01, 1e-4
 
 @dataclass
 class Parity:
-    """How far embedpipe is from the library: grey levels, cosine, and error over the vector's norm."""
+    """Differences between embedpipe and the library: grey levels, cosine, and error relative to the vector's norm."""
 
     backbone: str
     weights: str
@@ -54,15 +57,13 @@ class Parity:
 
 
 def reference(backbone: Backbone) -> tuple[Callable[[Image.Image], torch.Tensor], Callable[[torch.Tensor], Any]]:
-    """Return the library's own transform, and its own features of a batch of one."""
+    """Return the library's own transform, and a function from its output to the library's features."""
     name = backbone.spec.name
     if backbone.spec.provider == "timm":
         model: Any = timm.create_model(name, pretrained=False)
         model.load_state_dict(backbone.network.module.state_dict())
         model.eval()
-        config = timm.data.resolve_model_data_config(model)
-        transform = timm.data.create_transform(**config, is_training=False)
-        return transform, lambda x: model.forward_head(model.forward_features(x), pre_logits=True)
+        return timm_transform(model), lambda x: model.forward_head(model.forward_features(x), pre_logits=True)
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, **({"init_weights": True} if name == "inception_v3" else {}))
     model.eval()
@@ -73,24 +74,25 @@ def reference(backbone: Backbone) -> tuple[Callable[[Image.Image], torch.Tensor]
 
 
 def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity:
-    """Hold one backbone against its library on these photos."""
+    """Compare a backbone with its library on these photos."""
     backbone = load_backbone(name, weights=weights, device="cpu")
     transform, features = reference(backbone)
     recipe = backbone.spec.preprocessing
+    assert isinstance(recipe, Preprocessing)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    pixels, grey, theirs = [], [], []
+    pixels, grey, library_vectors = [], [], []
     for path in paths:
-        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        tensor = transform(picture)
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        tensor = transform(image)
         with torch.inference_mode():
-            theirs.append(features(tensor[None]).numpy()[0])
+            library_vectors.append(features(tensor[None]).numpy()[0])
         pixels.append(backbone.prepare(path.read_bytes()).value)
         levels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         grey.append(np.abs(levels - pixels[-1]))
-    ours = {size: embed(backbone, np.stack(pixels), size) for size in BATCHES}
-    cosine = centred_cosine(ours[BATCHES[-1]], np.stack(theirs))
-    norms = np.linalg.norm(ours[1], axis=1)
-    error = max(float((np.linalg.norm(ours[size] - ours[1], axis=1) / norms).max()) for size in BATCHES[1:])
+    vectors = {size: embed(backbone, pixels, size) for size in BATCHES}
+    cosine = centred_cosine(vectors[BATCHES[-1]], np.stack(library_vectors))
+    norms = np.linalg.norm(vectors[1], axis=1)
+    error = max(float((np.linalg.norm(vectors[size] - vectors[1], axis=1) / norms).max()) for size in BATCHES[1:])
     grey_mean = float(np.mean(grey))
     ok = grey_mean <= MAX_GREY and cosine.min() >= lowest and error <= MAX_BATCH_ERROR
     return Parity(
@@ -106,8 +108,8 @@ def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity
     )
 
 
-def embed(backbone: Backbone, pixels: npt.NDArray[np.uint8], size: int) -> Vectors:
-    """Embed pixels in batches of a size."""
+def embed(backbone: Backbone, pixels: list[npt.NDArray[np.uint8]], size: int) -> Vectors:
+    """Embed pixels in batches of ``size``."""
     parts = [backbone.forward(pixels[i : i + size])["embedding"] for i in range(0, len(pixels), size)]
     return np.concatenate(parts)
 
@@ -121,18 +123,16 @@ def centred_cosine(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
 
 
 def main() -> int:
-    """Run all cases."""
+    """Measure all cases; return 1 if a limit is missed."""
     parser = make_parser(__doc__)
-    parser.add_argument("--folder", type=Path, default=CLOTHING, help="JPEG photos")
-    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--folder", type=Path, default=CLOTHING, help="folder of JPEG files (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=200, help="photos, spread over the folder (default: 200)")
     options = parser.parse_args()
-    if not options.folder.is_dir():
-        print(f"left out: no folder {options.folder}; name one with --folder")
+    if options.photos < 2:
+        parser.error(f"--photos must be >= 2, got {options.photos}")
+    if not folder_exists(options.folder, "--folder"):
         return 0
-    paths = sorted(options.folder.rglob("*.jpg"))
-    paths = paths[:: max(1, len(paths) // options.photos)][: options.photos]
-    if len(paths) < 2:
-        parser.error(f"{str(options.folder)!r} has {len(paths)} .jpg files: give a folder with photos")
+    paths = spread_out(list_photos(options.folder, "--folder"), options.photos)
     print(f"{'backbone':<28}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'1 - cosine':>12}{'batch error':>13}  ok")
     results = []
     for name, weights, lowest in CASES:

@@ -1,14 +1,15 @@
-"""How far ahead of what people use today is `embedpipe embed`? Prints a table, writes JSON and a plot.
+"""How much faster than other libraries is `embedpipe embed`? Prints a table, and draws a plot.
 
     make peers                             # an environment for each other library, once (about 8 GB), then this script
-    python benchmarks/peers.py [--rounds 5] [--limit 128] [--network NAME ...] [--json FILE] [--plot FILE]
+    python benchmarks/peers.py [--rounds 5] [--limit 128] [--network NAME ...] [--peer NAME ...] [--device cuda]
+        [--precision fp16] [--json FILE] [--plot FILE]
 
-The same photos, from files to vectors, with the same weights (benchmarks/networks.py), each library in a process of
-its own that loads, warms up on a few photos, and then waits for its turn; see benchmarks/peers/with_NAME.py for what
-runs. In every round each has one turn. What counts is the median over the rounds of the ratio within a round.
+The same photos, from files to vectors, with the same weights (benchmarks/networks.py). Each library runs in a process
+of its own that loads, warms up on a few photos, and then waits for its turn; benchmarks/peers/with_NAME.py is its
+program. Each has one turn in every round. The result is the median over the rounds of the ratio within a round.
 
-1 - cosine holds a library's vectors against embedpipe's, photo by photo, both centred on the mean of embedpipe's: far
-from 0 where it has a preprocessing of its own. embedpipe's time includes the store that it writes; the others keep
+1 - cosine compares a library's vectors with embedpipe's, photo by photo, both centred on the mean of embedpipe's: far
+from 0 if the library has another preprocessing. embedpipe's time includes the store that it writes; the others keep
 their vectors in memory.
 """
 
@@ -30,9 +31,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from common import PHOTOS, make_parser, write_json
+from common import PHOTOS, folder_exists, list_photos, make_parser, write_json
 from matplotlib.figure import Figure
-from networks import NETWORKS, lay_out, list_photos, weights_of
+from networks import NETWORKS, lay_out, weights_of
 
 Vectors = npt.NDArray[np.float32]
 
@@ -44,52 +45,63 @@ RESNETS = ("resnet18", "resnet50")
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: what the table calls it, which networks it knows, and whether in less than fp32."""
+    """A library: title in the table, networks, whether it has fp16 and bf16, whether it needs an environment."""
 
-    words: str
+    title: str
     networks: tuple[str, ...] = tuple(NETWORKS)
-    halves: bool = False
+    half_precision: bool = False
     own_environment: bool = True
 
 
-#: By the name of its runner, ``peers/with_NAME.py``, and of its environment.
+#: Name of the program ``peers/with_NAME.py`` and of the environment -> library.
 PEERS = {
-    OURS: Peer("embedpipe", halves=True, own_environment=False),
-    "torch": Peer("DataLoader and timm", halves=True, own_environment=False),
-    "transformers": Peer("transformers' pipeline", halves=True),
+    OURS: Peer("embedpipe", half_precision=True, own_environment=False),
+    "torch": Peer("DataLoader and timm", half_precision=True, own_environment=False),
+    "transformers": Peer("transformers' pipeline", half_precision=True),
     "thingsvision": Peer("thingsvision"),
     "img2vec": Peer("img2vec-pytorch", networks=RESNETS),
     "embetter": Peer("embetter"),
 }
 
 
+def machine_name(device: str) -> str:
+    """Return what computes, for titles: the number of cores, or the name of the device."""
+    return f"{os.cpu_count()} cores" if device == "cpu" else device
+
+
+def lay_out_folders(photos: Sequence[Path], count: int, folder: Path) -> dict[str, Path]:
+    """Return the folders ``photos``, with ``count`` photos, and ``warm``, with a few for the warm-up."""
+    warm = lay_out(photos, min(WARM_UP, count), folder / "warm")
+    return {"warm": warm, "photos": lay_out(photos, count, folder / "photos")}
+
+
 def python_of(name: str) -> Path:
-    """Return the Python that runs a peer: of its own environment, or this one."""
+    """Return the Python of a peer: that of its environment, or the present one."""
     return HERE / ".peers" / name / "bin" / "python" if PEERS[name].own_environment else Path(sys.executable)
 
 
 def chosen_peers(names: Sequence[str], precision: str) -> list[str]:
-    """Return the peers that can take part, embedpipe first; say which cannot and why."""
-    found = []
+    """Return the peers that can be measured, embedpipe first; print which cannot and why."""
+    peers = []
     for name in dict.fromkeys([OURS, *names]):
-        if precision != "fp32" and not PEERS[name].halves:
-            print(f"{PEERS[name].words} is left out: it knows no {precision}")
+        if precision != "fp32" and not PEERS[name].half_precision:
+            print(f"{PEERS[name].title} is left out: it does not support {precision}")
         elif not python_of(name).is_file():
-            print(f"{PEERS[name].words} is left out: it has no environment yet; `make peers` makes it")
+            print(f"{PEERS[name].title} is left out: it has no environment. `make peers` makes one")
         else:
-            found.append(name)
-    return found
+            peers.append(name)
+    return peers
 
 
 class Runner:
-    """A library in a process of its own, loaded and warm, that embeds the photos each time it is told to.
+    """A library in a process of its own, loaded and warmed up, that embeds the photos on each request.
 
     Parameters
     ----------
     name : str
         The peer.
     network, weights
-        What it loads; see `networks.weights_of`.
+        Network and weights; see `networks.weights_of`.
     folders : dict of str to Path
         ``warm`` and ``photos``: folders of photos, as `networks.lay_out` makes them.
     device, precision : str
@@ -98,13 +110,14 @@ class Runner:
     def __init__(
         self, name: str, network: str, weights: Path, folders: dict[str, Path], device: str, precision: str
     ) -> None:
-        self.name = f"{PEERS[name].words}, {network}"
+        self.name = f"{PEERS[name].title}, {network}"
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        command = [python_of(name), HERE / "peers" / f"with_{name}.py", "--network", network, "--weights", weights]
-        command += ["--device", device, "--precision", precision, "--out", self.folder]
-        command += [word for key, folder in folders.items() for word in (f"--{key}", folder)]
+        program = HERE / "peers" / f"with_{name}.py"
+        command = [str(python_of(name)), str(program), "--network", network, "--weights", str(weights)]
+        command += ["--device", device, "--precision", precision, "--out", str(self.folder)]
+        command += [word for key, folder in folders.items() for word in (f"--{key}", str(folder))]
         with (self.folder / "log").open("w") as log:
-            # Offline, or some ask their hub for news before they take the files that they are given.
+            # Offline, as some libraries ask a model hub before they read local files.
             environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
@@ -121,19 +134,19 @@ class Runner:
         if not line:
             log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
             raise SystemExit(f"{self.name} failed:\n{log[-4000:]}")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def seconds(self) -> float:
-        """Embed all photos, and return how long it took."""
+        """Embed all photos, and return the seconds."""
         assert self.process.stdin is not None
         print(file=self.process.stdin, flush=True)
         return float(self._answer()["seconds"])
 
     def vectors(self) -> Vectors:
-        """Return the vectors of the last pass, in order of the photos' names."""
-        found: Vectors = np.load(self.folder / "vectors.npy")
-        return found
+        """Return the vectors of the last pass, in order of file name."""
+        vectors: Vectors = np.load(self.folder / "vectors.npy")
+        return vectors
 
     def close(self) -> None:
         """End the process and delete what it wrote."""
@@ -152,7 +165,7 @@ def cosine_distances(theirs: Vectors, ours: Vectors) -> npt.NDArray[np.float64]:
 def compare(
     network: str, peers: Sequence[str], folders: dict[str, Path], weights: Path, options: Any
 ) -> dict[str, Any]:
-    """Run all peers on one network, in turns; return for each its rate, embedpipe's over it, and its vectors' error."""
+    """Measure all peers on one network, in turns: rate, time relative to embedpipe's, and distance of the vectors."""
     with contextlib.ExitStack() as stack:
         runners = {}
         for name in peers:
@@ -163,11 +176,11 @@ def compare(
         for _ in range(options.rounds):
             for name, runner in runners.items():
                 times[name].append(runner.seconds())
-        ours = runners[OURS].vectors()
+        reference = runners[OURS].vectors()
         results = {}
         for name, runner in runners.items():
-            ratios = [theirs / own for theirs, own in zip(times[name], times[OURS], strict=True)]
-            distances = cosine_distances(runner.vectors(), ours)
+            ratios = [peer / ours for peer, ours in zip(times[name], times[OURS], strict=True)]
+            distances = cosine_distances(runner.vectors(), reference)
             results[name] = {
                 "images_per_second": options.limit / statistics.median(times[name]),
                 "ratio": statistics.median(ratios),
@@ -182,25 +195,25 @@ def compare(
 
 def show(network: str, results: dict[str, Any]) -> None:
     """Print the rows of one network."""
-    for name, found in results.items():
-        spread = f"{min(found['ratios']):.2f} to {max(found['ratios']):.2f}"
+    for name, result in results.items():
+        spread = f"{min(result['ratios']):.2f} to {max(result['ratios']):.2f}"
         print(
-            f"{NETWORKS[network]:<20}{PEERS[name].words:<24}{found['images_per_second']:>8.1f}/s{found['ratio']:>8.2f}x"
-            f"  {spread:<16}{found['cosine_distance_median']:>10.1e}{found['cosine_distance_max']:>10.1e}"
-            f"{found['torch_threads']:>9}",
+            f"{NETWORKS[network]:<20}{PEERS[name].title:<24}{result['images_per_second']:>8.1f}/s{result['ratio']:>8.2f}x"
+            f"  {spread:<16}{result['cosine_distance_median']:>10.1e}{result['cosine_distance_max']:>10.1e}"
+            f"{result['torch_threads']:>9}",
             flush=True,
         )
 
 
 def draw(results: dict[str, Any], title: str, path: Path) -> None:
-    """Draw images per second as bars, a panel a network, with the times of embedpipe that each takes."""
+    """Draw images per second as bars, a panel for each network, labelled with the time relative to embedpipe's."""
     counts = [len(rows) for rows in results.values()]
     figure = Figure(figsize=(8, 0.9 + sum(counts) * 0.34 + len(counts) * 0.35), layout="constrained")
     panels = figure.subplots(len(counts), 1, squeeze=False, height_ratios=counts)[:, 0]
     for axes, (network, rows) in zip(panels, results.items(), strict=True):
         rates = [row["images_per_second"] for row in rows.values()]
         colours = ["#1b6ca8" if name == OURS else "#b8c4ce" for name in rows]
-        labels = [PEERS[name].words for name in rows]
+        labels = [PEERS[name].title for name in rows]
         bars = axes.barh(labels, rates, color=colours)
         times = ["" if name == OURS else f" ({row['ratio']:.1f}x the time)" for name, row in rows.items()]
         axes.bar_label(bars, [f"{rate:.1f}{text}" for rate, text in zip(rates, times, strict=True)], padding=3)
@@ -214,34 +227,36 @@ def draw(results: dict[str, Any], title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run all."""
+    """Measure, print a table, and draw the plot."""
     parser = make_parser(__doc__)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder with JPEGs")
-    parser.add_argument("--limit", type=int, default=128, help="photos; copies are made where there are fewer")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS), help="beside embedpipe")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
-    parser.add_argument("--plot", type=Path, help="draw them into this PNG")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG files (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, default=128, help="photos; copies are made if there are fewer (default: 128)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
+    parser.add_argument(
+        "--network", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="timm networks (default: all)"
+    )
+    parser.add_argument(
+        "--peer", nargs="+", choices=PEERS, default=list(PEERS), help="libraries beside embedpipe (default: all)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="(default: fp32)")
+    parser.add_argument("--plot", type=Path, help="draw the rates into this PNG file")
     options = parser.parse_args()
-    if not options.photos.is_dir():
-        print(f"left out: no folder {options.photos}; name one with --photos")
+    if not folder_exists(options.photos, "--photos"):
         return
     photos = list_photos(options.photos)
     peers = chosen_peers(options.peer, options.precision)
-    where = f"{os.cpu_count()} cores" if options.device == "cpu" else options.device
+    where = machine_name(options.device)
     print(f"{options.limit} photos, {options.rounds} rounds, {where}, {options.precision}")
     print(
-        f"{'network':<20}{'library':<24}{'images':>10}{'time':>9}  {'over the rounds':<16}{'1 - cosine':>10}"
-        f"{'at worst':>10}{'threads':>9}"
+        f"{'network':<20}{'library':<24}{'images':>10}{'time':>9}  {'range':<16}{'1 - cosine':>10}"
+        f"{'largest':>10}{'threads':>9}"
     )
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {
-            "warm": lay_out(photos, min(WARM_UP, options.limit), Path(scratch) / "warm"),
-            "photos": lay_out(photos, options.limit, Path(scratch) / "photos"),
-        }
+        folders = lay_out_folders(photos, options.limit, Path(scratch))
         for network in options.network:
             weights = weights_of(network, photos)
             results[network] = compare(network, peers, folders, weights, options)

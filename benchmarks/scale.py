@@ -1,12 +1,12 @@
-"""What do time and memory do as the number of items grows? Linux and macOS; exits with 1 if a bound is missed.
+"""How do time and memory grow with the number of items? Linux and macOS.
 
     python benchmarks/scale.py [--rows 10000 100000 1000000] [--files 20000] [--json FILE] [--plot FILE.png]
 
 For each number of rows a Parquet table of short texts with ids and labels is listed, embedded into a new store by a
-network that does almost nothing, and embedded again, when there is nothing to do; then a late label is given to each
-row, which writes all rows anew. Each step runs in a process of its own, whose peak of resident memory is compared
-with that of the same step on the fewest rows. With `--files`, folders of a tenth as many, and as many, empty files are
-listed, too.
+network that computes almost nothing, and embedded again, when nothing has changed; then a label is added to each row,
+which writes all rows again. Each step runs in a process of its own, whose peak of resident memory is compared with that
+of the same step on the fewest rows. With `--files`, folders of a tenth as many, and of that many, empty files are
+listed too. The exit code is 1 if a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,39 +24,40 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from common import make_parser, write_json
+from common import make_parser, run_self, write_json
 from torch import nn
 
 import embedpipe
 from embedpipe.backbones import TextNetwork, TextPreprocessing, Tokens
 from embedpipe.sources import SourceOptions, open_source
 
-#: The most by which the peak may grow over that of the fewest rows, in MB; and the most seconds that a run with nothing
-#: to do may take, for so many rows.
-MOST_MEMORY, MOST_SECONDS, MOST_ROWS = 300.0, 10.0, 1_000_000
+#: Upper limit, in MB, of the growth of the peak from the fewest rows.
+MAX_GROWTH = 300.0
+#: Upper limit, in seconds, of a run in which nothing has changed, up to a number of rows.
+MAX_SECONDS, LIMITED_ROWS = 10.0, 1_000_000
 
 DIM, PART = 64, 50_000
 STEPS = ("list", "embed", "embed again", "label")
 
 
 class Lengths(nn.Module):
-    """A vector for each length of a text."""
+    """A table of one vector for each length of a text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(97, DIM)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Look the lengths up."""
-        found: torch.Tensor = self.table(batch["input_ids"])
-        return found
+        """Return the vectors of the lengths."""
+        vectors: torch.Tensor = self.table(batch["input_ids"])
+        return vectors
 
 
 class Splitter:
-    """Makes one token of a text, its length."""
+    """Makes a single token of a text, from its length."""
 
     def split(self, text: str, whole: bool) -> Tokens:
-        """Return the one token."""
+        """Return the token of a text."""
         return Tokens(([len(text) % 97],), (1,), {})
 
     def collate(self, pieces: Any) -> dict[str, torch.Tensor]:
@@ -67,11 +67,11 @@ class Splitter:
 
 
 def make() -> TextNetwork:
-    """Return the network, as ``python:scale.make``."""
+    """Return the network of the backbone ``python:scale.make``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = Lengths()
-    return TextNetwork("lengths", module, TextPreprocessing("0" * 64, 6), Splitter(), "made up", pretrained=True)
+    return TextNetwork("lengths", module, TextPreprocessing("0" * 64, 6), Splitter(), "synthetic", pretrained=True)
 
 
 def write_table(path: Path, rows: int) -> None:
@@ -91,87 +91,88 @@ def write_table(path: Path, rows: int) -> None:
 def write_files(folder: Path, count: int) -> None:
     """Make empty files, a thousand in each subfolder."""
     for start in range(0, count, 1000):
-        below = folder / f"class-{start // 1000:05d}"
-        below.mkdir(parents=True)
+        subfolder = folder / f"class-{start // 1000:05d}"
+        subfolder.mkdir(parents=True)
         for row in range(start, min(start + 1000, count)):
-            (below / f"{row:08d}.jpg").touch()
+            (subfolder / f"{row:08d}.jpg").touch()
 
 
 def run_step(step: str, source: str, to: str) -> dict[str, Any]:
-    """Do one step in this process; the peak is the process's, from its start."""
+    """Run one step in this process; the peak is counted from the start of the process."""
     start = time.perf_counter()
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if step == "list":
-        found["rows"] = len(open_source(source, SourceOptions(text="text"), "text"))
+        result["rows"] = len(open_source(source, SourceOptions(text="text"), "text"))
     elif step == "list files":
-        found["rows"] = len(open_source(source, SourceOptions(), "image"))
+        result["rows"] = len(open_source(source, SourceOptions(), "image"))
     elif step == "label":
         store = embedpipe.FeatureStore(to)
         ids = store.to_arrow(["id"])
-        found["rows"] = store.label(ids.append_column("label", pa.repeat("new", len(ids))), into="late").replaced
+        result["rows"] = store.label(ids.append_column("label", pa.repeat("new", len(ids))), into="late").replaced
     else:
         store = embedpipe.embed(source, to, backbone="python:scale.make", text="text", progress=False)
-        found |= {"rows": store.summary.seen, "embedded": store.summary.embedded}
-        found["bytes"], found["files"] = sum(one.size for one in store.table.files), len(store.table.files)
-    found["seconds"] = time.perf_counter() - start
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return found
+        result |= {"rows": store.summary.seen, "embedded": store.summary.embedded}
+        result["bytes"], result["files"] = sum(file.size for file in store.table.files), len(store.table.files)
+    result["seconds"] = time.perf_counter() - start
+    result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return result
 
 
 def measure(step: str, source: Path, to: Path) -> dict[str, Any]:
     """Run a step in a process of its own, and print its line."""
-    command = [sys.executable, __file__, "--step", step, "--source", str(source), "--to", str(to)]
-    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    found: dict[str, Any] = {"step": step} | json.loads(done.stdout.splitlines()[-1])
-    each = 1e6 * found["seconds"] / found["rows"]
-    line = f"{found['rows']:>10,}  {step:<12}{found['seconds']:>8.2f} s{each:>9.1f} us a row{found['peak']:>8,.0f} MB"
-    if "files" in found:
-        line += f"; the store has {found['bytes'] / 1e6:,.0f} MB in {found['files']} files"
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    arguments = ("--step", step, "--source", source, "--to", to)
+    result: dict[str, Any] = {"step": step} | run_self(__file__, *arguments, environment={"PYTHONPATH": path})
+    rows, time_per_row = result["rows"], 1e6 * result["seconds"] / result["rows"]
+    line = f"{rows:>10,}  {step:<12}{result['seconds']:>8.2f} s{time_per_row:>9.1f} us/row{result['peak']:>8,.0f} MB"
+    if "files" in result:
+        line += f"; the store has {result['bytes'] / 1e6:,.0f} MB in {result['files']} files"
     print(line, flush=True)
-    return found
+    return result
 
 
 def check(results: list[dict[str, Any]]) -> list[str]:
-    """Return the bounds that are missed, in words."""
+    """Print the growth of the peak in each step, and return the limits that are exceeded, as sentences."""
     missed = []
-    for step in dict.fromkeys(one["step"] for one in results):
-        lines = [one for one in results if one["step"] == step]
-        grown = max(one["peak"] for one in lines) - lines[0]["peak"]
-        print(f"{step}: the peak grows by {grown:,.0f} MB from {lines[0]['rows']:,} to {lines[-1]['rows']:,} rows")
-        if grown > MOST_MEMORY:
-            missed.append(f"{step}: memory grows by more than {MOST_MEMORY:,.0f} MB")
-    for one in results:
-        if one["step"] == "embed again" and one["rows"] <= MOST_ROWS and one["seconds"] > MOST_SECONDS:
-            missed.append(f"embed again: {one['rows']:,} rows take more than {MOST_SECONDS:g} s")
+    for step in dict.fromkeys(result["step"] for result in results):
+        runs = [result for result in results if result["step"] == step]
+        growth = max(run["peak"] for run in runs) - runs[0]["peak"]
+        print(f"{step}: the peak grows by {growth:,.0f} MB from {runs[0]['rows']:,} to {runs[-1]['rows']:,} rows")
+        if growth > MAX_GROWTH:
+            missed.append(f"{step}: memory grows by more than {MAX_GROWTH:,.0f} MB")
+    for result in results:
+        if result["step"] == "embed again" and result["rows"] <= LIMITED_ROWS and result["seconds"] > MAX_SECONDS:
+            missed.append(f"embed again: {result['rows']:,} rows take more than {MAX_SECONDS:g} s")
     return missed
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Draw time a row and the peak of memory against the number of rows."""
+    """Draw time per row and peak of memory against the number of rows."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, (times, memory) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for step in dict.fromkeys(one["step"] for one in results):
-        lines = [one for one in results if one["step"] == step]
-        rows = [one["rows"] for one in lines]
-        times.plot(rows, [1e6 * one["seconds"] / one["rows"] for one in lines], marker="o", label=step)
-        memory.plot(rows, [one["peak"] for one in lines], marker="o", label=step)
-    times.set(xscale="log", yscale="log", xlabel="rows", ylabel="microseconds a row")
+    for step in dict.fromkeys(result["step"] for result in results):
+        runs = [result for result in results if result["step"] == step]
+        rows = [run["rows"] for run in runs]
+        times.plot(rows, [1e6 * run["seconds"] / run["rows"] for run in runs], marker="o", label=step)
+        memory.plot(rows, [run["peak"] for run in runs], marker="o", label=step)
+    times.set(xscale="log", yscale="log", xlabel="rows", ylabel="microseconds per row")
     memory.set(xscale="log", xlabel="rows", ylabel="peak of resident memory, MB", ylim=(0, None))
     memory.legend()
     figure.savefig(path, dpi=150)
 
 
 def main() -> int:
-    """Run all steps."""
+    """Measure all steps; return 1 if a limit is exceeded."""
     parser = make_parser(__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--files", type=int, default=0, help="list folders of so many files, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 100_000], help="numbers of rows (10,000 and 100,000)"
+    )
+    parser.add_argument("--files", type=int, default=0, help="also list folders of this many files (default: none)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw time and memory into this file")
     for hidden in ("--step", "--source", "--to"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,7 +190,7 @@ def main() -> int:
             write_files(Path(name) / "files", count)
             results.append(measure("list files", Path(name) / "files", Path(name)))
     missed = check(results)
-    print("\n".join(missed) or "all within bounds")
+    print("\n".join(missed) or "all within the limits")
     write_json(options, results)
     if options.plot:
         plot(results, options.plot)

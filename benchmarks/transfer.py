@@ -1,15 +1,16 @@
-"""What does transfer give? Learning curves of four learners on real photos, small enough for a processor.
+"""What does fine-tuning give? Learning curves of four learners on real photos, small enough for a processor.
 
     python benchmarks/transfer.py --to FOLDER [--data clothing elpv] [--side 128] [--label-counts 100 400] [--seeds 5]
-                                  [--epochs 5] [--learning-rate 3e-4]
+                                  [--epochs 5] [--learning-rate 3e-4] [--json FILE]
 
 EfficientNet-Lite0 at 128 pixels, on clothing (its own splits) and on elpv's solar cells (near-duplicates together): a
-head on frozen features, the network that begins with it, one with a random head, and one with random weights, at each
-number of labels, on the same draws and test rows, as they are and under three corruptions at severity 3 (last column:
-lp-ft minus finetune there). Last, lp-ft minus finetune over all data sets and numbers of labels: the mean of the draws'
-differences, with the interval of a t over the draws, each of them a mean over the cells.
+linear probe on frozen features, LP-FT (the network starts from that probe), fine-tuning from a random head, and
+training from scratch, at each number of labels, on the same draws and test rows. The test images are measured as they
+are and under three corruptions at severity 3; the last column is lp-ft minus finetune on the corrupted images. At the
+end, lp-ft minus finetune over all data sets and numbers of labels: the mean over the draws, with the interval of a t
+over the draws; the value of a draw is its mean over the cells.
 
-Everything is kept in FOLDER: a run that is stopped goes on. The last line has all numbers as JSON.
+All results are kept in FOLDER, and an interrupted run continues there.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from common import CLOTHING, make_parser, write_json
-from heads import elpv
+from common import CLOTHING, elpv_table, make_parser, markdown_table, points, write_json
 from safetensors.torch import save_file
 from scipy.stats import t
 
 import embedpipe
+from embedpipe.decoding import Preprocessing
+from embedpipe.finetuning.benchmark.benchmark_data import Learner, LearnerDifference
+from embedpipe.statistics import Estimate
 
-LEARNERS = ("linear-probe", "lp-ft", "finetune", "scratch")
+LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog")
 
 
@@ -38,26 +41,28 @@ def small_backbone(side: int, folder: Path) -> str:
     path = folder / f"lite0-{side}.safetensors"
     if not path.exists():
         backbone = embedpipe.load_backbone()
-        recipe = dataclasses.replace(backbone.spec.preprocessing, resize=(round(side * 256 / 224),), crop=(side, side))
-        about = {
+        recipe = backbone.spec.preprocessing
+        assert isinstance(recipe, Preprocessing)
+        recipe = dataclasses.replace(recipe, resize=(round(side * 256 / 224),), crop=(side, side))
+        metadata = {
             "architecture": f"{backbone.spec.provider}/{backbone.spec.name}",
             "preprocessing": json.dumps(dataclasses.asdict(recipe)),
         }
         state = {name: tensor.contiguous() for name, tensor in backbone.network.module.state_dict().items()}
-        save_file(state, path, metadata=about)
+        save_file(state, path, metadata=metadata)
     return f"checkpoint/{path}"
 
 
 def photos_of(name: str, options: argparse.Namespace) -> Any:
-    """Return what is embedded: class folders, or the cells that experts were sure of."""
+    """Return the source of a data set: class folders, or the cells whose label is certain."""
     if name == "clothing":
         return options.clothing
-    table = elpv().to_arrow(["uri", "label"])
-    return table.filter(table["label"].is_valid()).rename_columns(["path", "label"])
+    table = elpv_table().select(["path", "label"])
+    return table.filter(table["label"].is_valid())
 
 
 def measure(name: str, backbone: str, options: argparse.Namespace) -> embedpipe.Benchmark:
-    """Run the grid of a data set."""
+    """Run the benchmark of a data set."""
     store = embedpipe.embed(photos_of(name, options), options.to / f"{name}.features", backbone=backbone)
     return embedpipe.benchmark(
         store,
@@ -74,64 +79,80 @@ def measure(name: str, backbone: str, options: argparse.Namespace) -> embedpipe.
     )
 
 
-def points(difference: Any) -> str:
-    """Write a difference with its interval, in percentage points."""
-    return (
-        ""
-        if difference is None
-        else f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-    )
+def in_points(difference: Estimate | None) -> str:
+    """Return a difference with its interval, in percentage points."""
+    return "" if difference is None else points(difference.value, difference.low, difference.high)
+
+
+def table_of(result: embedpipe.Benchmark) -> str:
+    """Return the table of a data set, with a row for each number of labels."""
+    rows = [["labels", *(f"{name}, %" for name in LEARNERS), "lp-ft minus linear-probe", "lp-ft minus finetune"]]
+    rows[0].append("the same, corrupted")
+    for labels in result.label_counts:
+        accuracies = [mean(cell.accuracy for cell in result.cells_of(learner, labels)) for learner in LEARNERS]
+        pairs: dict[tuple[str, str], LearnerDifference] = {
+            (pair.learner, pair.reference): pair for pair in result.differences if pair.labels == labels
+        }
+        from_probe, from_finetune = pairs["lp-ft", "linear-probe"], pairs["lp-ft", "finetune"]
+        differences = (from_probe.accuracy, from_finetune.accuracy, from_finetune.shifted_accuracy)
+        rows.append([f"{labels:,}", *(f"{100 * value:.1f}" for value in accuracies), *map(in_points, differences)])
+    return markdown_table(rows, left=())
+
+
+def draw_differences(result: embedpipe.Benchmark, labels: int) -> dict[str, list[float]]:
+    """Return lp-ft minus finetune of each draw, on the test images and on the corrupted ones."""
+    pairs = list(zip(result.cells_of("lp-ft", labels), result.cells_of("finetune", labels), strict=True))
+    clean = [a.accuracy - b.accuracy for a, b in pairs]
+    shifted = [mean_shifted(a) - mean_shifted(b) for a, b in pairs]
+    return {"test rows": clean, "corrupted": shifted}
+
+
+def mean_shifted(cell: Any) -> float:
+    """Return the mean accuracy of a cell over all corruptions and severities."""
+    return float(mean(mean(severities) for severities in cell.shifted.values()))
 
 
 def main() -> None:
-    """Run, and print tables."""
+    """Measure, and print the tables."""
     parser = make_parser(__doc__)
-    parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--data", nargs="+", default=["clothing", "elpv"], choices=["clothing", "elpv"])
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--label-counts", type=int, nargs="+", default=[100, 400])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--clothing", type=Path, default=CLOTHING)
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder of the results")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["clothing", "elpv"],
+        choices=["clothing", "elpv"],
+        help="data sets (default: both)",
+    )
+    parser.add_argument("--side", type=int, default=128, help="input size of the network in pixels (default: 128)")
+    parser.add_argument(
+        "--label-counts", type=int, nargs="+", default=[100, 400], help="numbers of training labels (100 and 400)"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the labels (default: 5)")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each training (default: 5)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="peak learning rate (default: 3e-4)")
+    parser.add_argument(
+        "--clothing", type=Path, default=CLOTHING, help="folder of clothing photos (default: %(default)s)"
+    )
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
     backbone = small_backbone(options.side, options.to)
     results = {}
-    pooled: dict[str, list[Any]] = {"test rows": [], "corrupted": []}
+    pooled: dict[str, list[list[float]]] = {"test rows": [], "corrupted": []}
     for name in options.data:
         result = measure(name, backbone, options)
         result.to_html(options.to / f"{name}.html")
         results[name] = result.to_dict()
         print(f"\n{name}: {result.test_rows:,} test rows, {options.seeds} draws, {result.seconds:,.0f} s\n")
-        headings = [
-            "labels",
-            *(f"{learner}, %" for learner in LEARNERS),
-            "lp-ft minus linear-probe",
-            "minus finetune",
-            "corrupted",
-        ]
-        print("| " + " | ".join(headings) + " |")
-        print("| ---: |" + " ---: |" * (len(LEARNERS) + 3))
+        print(table_of(result), flush=True)
         for labels in result.label_counts:
-            means = [
-                f"{100 * mean(cell.accuracy for cell in result.cells_of(learner, labels)):.1f}" for learner in LEARNERS
-            ]
-            pairs = {(each.learner, each.reference): each for each in result.differences if each.labels == labels}
-            probe, plain = pairs["lp-ft", "linear-probe"], pairs["lp-ft", "finetune"]
-            row = [f"{labels:,}", *means, points(probe.accuracy), points(plain.accuracy), points(plain.shifted)]
-            print("| " + " | ".join(row) + " |", flush=True)
-            ours, theirs = result.cells_of("lp-ft", labels), result.cells_of("finetune", labels)
-            pooled["test rows"].append([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])
-            shifted = [[mean(mean(each) for each in one.shifted.values()) for one in side] for side in (ours, theirs)]
-            pooled["corrupted"].append(np.subtract(*shifted).tolist())
-    for where, differences in pooled.items():
-        draws = np.mean(differences, axis=0)
+            for rows, differences in draw_differences(result, labels).items():
+                pooled[rows].append(differences)
+    for rows, cells in pooled.items():
+        draws = np.mean(cells, axis=0)
         error = draws.std(ddof=1) / np.sqrt(len(draws))
-        ends = draws.mean() + error * t.ppf([0.025, 0.975, 0.05], len(draws) - 1)
-        low, high, least = 100 * ends
-        print(f"\nlp-ft minus finetune, {where}, all together: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
-        print(f"one-sided 95 % bound: {least:+.2f}")
+        low, high, bound = 100 * (draws.mean() + error * t.ppf([0.025, 0.975, 0.05], len(draws) - 1))
+        print(f"\nlp-ft minus finetune, {rows}, all cells: {100 * draws.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+        print(f"one-sided 95 % bound: {bound:+.2f}")
     write_json(options, results)
 
 

@@ -1,22 +1,25 @@
-"""How often is the verdict on fine-tuning wrong, what does it see, and what does it say of others' published results?
+"""How often is the verdict on fine-tuning wrong, what does it detect, and does it agree with published results?
 
-    python benchmarks/verdict_rule.py [--simulations 10000] [--json FILE]
+    python benchmarks/verdict_rule.py [--simulations 10000] [--seed 0] [--json FILE]
 
-1. Pilots of two sizes, a quarter of the labels the larger, whose true gain is exactly the one asked for, 1 point, at
-both: each *worth it* is a false one. Held-out rows are drawn for each pilot and shared by its sizes and seeds; each run
-then moves by a normal amount of the given standard deviation ("spread"; "t3" has heavy tails, "grows" is three times as
-wide at the larger size, "shrinks" at the smaller). "interval" is how often the gain's lower bound alone is above the
-true gain: 2.5 % if the interval is right. "alone" is a spread that only the larger size has, which breaks
-what pooling rests on: it is shown, and not held to the limit. "full" is a pilot that reached all labels: *not worth it*
-is then false too, as a gain is only just out of reach. "ceiling" has no pilot and a probe that gets 1.01 % wrong.
+1. Pilots of two sizes, of which the larger has a quarter of the labels, and whose true gain is exactly the minimum
+gain, 1 point, at both: each *worth it* is then false. Held-out rows are drawn for each pilot and shared by its sizes
+and seeds; the accuracy of each run is then moved by a normal amount of the given standard deviation ("spread"; "t3" has
+heavy tails, "grows" is three times as wide at the larger size, "shrinks" at the smaller). "interval" is how often the
+gain's lower bound alone is above the true gain: 2.5 % if the interval is right. "alone" is a spread at the larger size
+only, which breaks the assumption behind pooling: it is printed, but the limit does not apply. "full" is a pilot that
+reached all labels: *not worth it* is then false too, as the minimum gain is still just possible. "ceiling" has no
+pilot, and a probe with an error of 1.01 %.
 
 2. The share of *worth it* where fine-tuning gains 2, 3 and 5 points, at both sizes.
 
-3. `data/probe_and_finetuned.csv`: accuracies that others published of linear probes and fine-tuned networks at 1, 10
-and 100 % of the labels (the column ``labels``). The rule sees 1 and 10 %, and the probe at 100 %. Its verdict is right
-if fine-tuning then gains more than 1 point at 100 % and it said *worth it*, or does not and it said *not worth it*.
-Where seeds' own gains are published (``gains``) they are taken; else two seeds are made up whose standard deviation is
-the one in the first column. Where held-out rows are not published, 1,000 are assumed.
+3. `data/probe_and_finetuned.csv`: published accuracies of linear probes and fine-tuned networks at 1, 10 and 100 % of
+the labels (the column ``labels``). The rule gets 1 and 10 %, and the probe at 100 %. Its verdict is right if
+fine-tuning gains more than 1 point at 100 % and the verdict is *worth it*, or it does not and the verdict is *not worth
+it*. Where the gains of the seeds are published (``gains``) they are used; otherwise two seeds are assumed whose
+standard deviation is in the first column. Where the number of held-out rows is not published, 1,000 are assumed.
+
+The exit code is 1 if a setting has more false verdicts than the limit.
 """
 
 from __future__ import annotations
@@ -40,16 +43,20 @@ from embedpipe.statistics import Estimate, wilson
 MIN_GAIN = 0.01
 PUBLISHED = Path(__file__).parent / "data" / "probe_and_finetuned.csv"
 UNKNOWN_ROWS = 1000
-#: Share of false verdicts that no setting may exceed.
+#: Upper limit of the share of false verdicts in a setting.
 LIMIT = 0.05
-#: How wide the spread is at either size.
+#: Factor of the spread at each of the two sizes.
 SCALES = {"grows": np.array([1 / 3, 1]), "shrinks": np.array([3, 1]), "alone": np.array([0, 1])}
 GAINS = (0.02, 0.03, 0.05)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Seeds a size, held-out rows, standard deviation of a run, its kind, the probe's accuracy, rows one has wrong."""
+    """A simulated pilot.
+
+    Seeds per size, held-out rows, standard deviation of a run and its kind, accuracy of the probe, share of the rows
+    that only one of the two classifies correctly, and whether the pilot reached all labels.
+    """
 
     seeds: int = 2
     rows: int = 1000
@@ -93,7 +100,7 @@ POWER = (
 
 
 def pilots(setting: Setting, gain: float, simulations: int, rng: np.random.Generator) -> Iterator[list[PilotRun]]:
-    """Yield pilots of 2 sizes; 16 labels are all there are, as only the ratio of sizes matters."""
+    """Yield pilots of two sizes. There are 16 labels in total, as only the ratio of the sizes matters."""
     sizes = (8, 16) if setting.full else (2, 4)
     only_probe, only_tuned = (setting.apart - gain) / 2, (setting.apart + gain) / 2
     both = setting.probe - only_probe
@@ -102,13 +109,17 @@ def pilots(setting: Setting, gain: float, simulations: int, rng: np.random.Gener
     moves = rng.standard_t(3, shape) / np.sqrt(3) if setting.kind == "t3" else rng.standard_normal(shape)
     scale = SCALES.get(setting.kind, np.ones(2))
     moved = np.rint(moves * setting.spread * scale[:, None] * setting.rows).astype(int)
-    # Rows that the tuned network wins come from those that neither had right, rows that it loses from its own.
+    # Rows that the network gains were wrong in both. Rows that it loses were right in it alone, then right in both.
     won = np.minimum(np.maximum(moved, 0), cells[:, 3, None, None])
     lost = np.maximum(-moved, 0)
-    own = np.minimum(lost, cells[:, 2, None, None])
-    a, b, c = cells[:, 0, None, None] - (lost - own), cells[:, 1, None, None] + (lost - own), cells[:, 2, None, None]
-    counts = np.stack([a, b, c + won - own, cells[:, 3, None, None] - won + own], axis=-1).tolist()
-    for each in counts:
+    lost_alone = np.minimum(lost, cells[:, 2, None, None])
+    a, b, c = (
+        cells[:, 0, None, None] - (lost - lost_alone),
+        cells[:, 1, None, None] + (lost - lost_alone),
+        cells[:, 2, None, None],
+    )
+    counts = np.stack([a, b, c + won - lost_alone, cells[:, 3, None, None] - won + lost_alone], axis=-1).tolist()
+    for pilot in counts:
         yield [
             PilotRun(
                 size,
@@ -118,13 +129,13 @@ def pilots(setting: Setting, gain: float, simulations: int, rng: np.random.Gener
                 60.0,
                 paired_counts=tuple(paired),
             )
-            for size, seeds in zip(sizes, each, strict=True)
+            for size, seeds in zip(sizes, pilot, strict=True)
             for seed, paired in enumerate(seeds)
         ]
 
 
 def simulate(setting: Setting, gain: float, simulations: int, seed: int) -> dict[str, Any]:
-    """Return how often each decision is made, and how often the interval of the gain is above or below it."""
+    """Return the share of each decision, and how often the interval of the gain is above or below the true gain."""
     decisions: Counter[str] = Counter()
     above = below = 0
     for runs in pilots(setting, gain, simulations, np.random.default_rng(seed)):
@@ -144,7 +155,7 @@ def simulate(setting: Setting, gain: float, simulations: int, seed: int) -> dict
 
 
 def false_ceiling(simulations: int, seed: int) -> float:
-    """Return how often the probe's upper bound calls a gain impossible that is only just possible."""
+    """Return how often the ceiling gives *not worth it* though the minimum gain is just possible."""
     false = 0
     for rows in (1000, 10_000):
         wrong = np.random.default_rng(seed).binomial(rows, MIN_GAIN + 0.0001, simulations)
@@ -158,7 +169,7 @@ def false_ceiling(simulations: int, seed: int) -> float:
 
 
 def published() -> list[list[dict[str, str]]]:
-    """Return the rows of the table, those of one backbone on one data set together."""
+    """Return the rows of the table, grouped by backbone and data set."""
     cells: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -167,19 +178,19 @@ def published() -> list[list[dict[str, str]]]:
 
 
 def published_runs(row: dict[str, str], spread: float) -> list[PilotRun]:
-    """Return the runs of one size: those published, or two whose gains have the given standard deviation."""
+    """Return the runs of one size: those published, or two whose gains have the given spread."""
     probe = float(row["probe"]) / 100
     gain = float(row["tuned"]) / 100 - probe
-    aside = spread / np.sqrt(2)
-    gains = [float(one) / 100 for one in row["gains"].split()] or [gain - aside, gain + aside]
+    deviation = spread / np.sqrt(2)
+    gains = [float(value) / 100 for value in row["gains"].split()] or [gain - deviation, gain + deviation]
     return [
-        PilotRun(int(row["labels"]), seed, probe, min(max(probe + one, 0.0), 1.0), 60.0)
-        for seed, one in enumerate(gains)
+        PilotRun(int(row["labels"]), seed, probe, min(max(probe + value, 0.0), 1.0), 60.0)
+        for seed, value in enumerate(gains)
     ]
 
 
-def say(cell: list[dict[str, str]], spread: float) -> tuple[Verdict, float]:
-    """Return the verdict on a cell from its smaller sizes, and the gain at the largest."""
+def judge_cell(cell: list[dict[str, str]], spread: float) -> tuple[Verdict, float]:
+    """Return the verdict on a cell from its smaller sizes, and the realised gain at the largest."""
     *pilot, full = sorted(cell, key=lambda row: int(row["labels"]))
     rows = int(full["test_rows"] or UNKNOWN_ROWS)
     verdict = judge(
@@ -192,47 +203,38 @@ def say(cell: list[dict[str, str]], spread: float) -> tuple[Verdict, float]:
     return verdict, round(float(full["tuned"]) - float(full["probe"]), 6) / 100
 
 
-def count(cells: list[list[dict[str, str]]], spread: float) -> dict[str, int]:
-    """Return how many verdicts are right, wrong, and abstentions where fine-tuning paid and where it did not."""
-    counts = dict.fromkeys(
-        (
-            "worth it, right",
-            "worth it, wrong",
-            "not worth it, right",
-            "not worth it, wrong",
-            "abstained, paid",
-            "abstained, did not pay",
-        ),
-        0,
-    )
+def count_verdicts(cells: list[list[dict[str, str]]], spread: float) -> dict[str, int]:
+    """Return the number of right, wrong and open verdicts, by whether fine-tuning paid."""
+    decided = [f"{decision}, {word}" for decision in ("worth it", "not worth it") for word in ("right", "wrong")]
+    counts = dict.fromkeys((*decided, "open, paid", "open, did not pay"), 0)
     for cell in cells:
-        verdict, realised = say(cell, spread)
+        verdict, realised = judge_cell(cell, spread)
         pays = realised > MIN_GAIN
         if verdict.decision == "can't tell yet":
-            counts["abstained, paid" if pays else "abstained, did not pay"] += 1
+            counts["open, paid" if pays else "open, did not pay"] += 1
         else:
             right = (verdict.decision == "worth it") == pays
             counts[f"{verdict.decision}, {'right' if right else 'wrong'}"] += 1
     return counts
 
 
-def shown(share: tuple[float, float, float]) -> str:
+def in_percent(share: tuple[float, float, float]) -> str:
     """Return a share with its interval, in percent."""
     return f"{100 * share[0]:.2f} ({100 * share[1]:.2f}-{100 * share[2]:.2f})"
 
 
-def named(setting: Setting) -> str:
-    """Return what is drawn, in short."""
+def name_of(setting: Setting) -> str:
+    """Return a short name of a setting."""
     name = f"{setting.seeds} seeds, {setting.rows:,} rows, spread {100 * setting.spread:g}"
     name += "" if setting.kind == "normal" else f" {setting.kind}"
     return name + (f", probe {setting.probe:g}" if setting.probe != 0.85 else "") + (", full" if setting.full else "")
 
 
 def main() -> int:
-    """Measure, print, and exit with 1 if a limit is missed."""
+    """Measure and print; return 1 if the limit is missed."""
     parser = make_parser(__doc__)
-    parser.add_argument("--simulations", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--simulations", type=int, default=10_000, help="pilots per setting (default: 10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: 0)")
     options = parser.parse_args()
     start = time.perf_counter()
     results: list[dict[str, Any]] = []
@@ -245,8 +247,9 @@ def main() -> int:
             worst = max(worst, measured["worth it"][0], measured["not worth it"][0])
         results.append({"question": "false", "gain": MIN_GAIN, **asdict(setting), **measured})
         sides = f"{100 * measured['interval above']:.2f}, {100 * measured['interval below']:.2f}"
+        decisions = "".join(f"{in_percent(measured[name]):<20}" for name in ("worth it", "not worth it"))
         print(
-            f"{named(setting):<46}{shown(measured['worth it']):<20}{shown(measured['not worth it']):<20}{sides}",
+            f"{name_of(setting):<46}{decisions}{sides}",
             flush=True,
         )
     ceiling = false_ceiling(options.simulations, options.seed)
@@ -261,16 +264,16 @@ def main() -> int:
             {"question": "power", "gain": gain, **asdict(setting), "worth it": share}
             for gain, share in zip(GAINS, shares, strict=True)
         ]
-        print(f"{named(setting):<46}" + "".join(f"{100 * share[0]:<12.1f}" for share in shares), flush=True)
+        print(f"{name_of(setting):<46}" + "".join(f"{100 * share[0]:<12.1f}" for share in shares), flush=True)
     cells = published()
-    pays = sum(say(cell, 0.01)[1] > MIN_GAIN for cell in cells)
+    pays = sum(judge_cell(cell, 0.01)[1] > MIN_GAIN for cell in cells)
     print(f"\npublished: {len(cells)} pairs of data set and backbone; fine-tuning gains over 1 point on {pays} of them")
     for spread in (0.0025, 0.005, 0.01, 0.02):
-        found_here = count(cells, spread)
-        results.append({"question": "published", "spread": spread, **found_here})
-        print(f"spread {100 * spread:g}: " + "; ".join(f"{name} {number}" for name, number in found_here.items()))
+        counts = count_verdicts(cells, spread)
+        results.append({"question": "published", "spread": spread, **counts})
+        print(f"spread {100 * spread:g}: " + "; ".join(f"{name} {number}" for name, number in counts.items()))
     for cell in cells:
-        verdict, realised = say(cell, 0.01)
+        verdict, realised = judge_cell(cell, 0.01)
         assert verdict.gain is not None
         assert verdict.trend is not None
         row = cell[0]
@@ -280,8 +283,8 @@ def main() -> int:
         )
     print(f"{'most false verdicts':<46}{100 * worst:.2f}, at most {100 * LIMIT:g}: {'yes' if worst <= LIMIT else 'NO'}")
     print(f"{time.perf_counter() - start:.0f} s")
-    about = {"simulations": options.simulations, "min_gain": MIN_GAIN, "false ceiling": ceiling, "results": results}
-    write_json(options, about)
+    summary = {"simulations": options.simulations, "min_gain": MIN_GAIN, "false ceiling": ceiling, "results": results}
+    write_json(options, summary)
     return 0 if worst <= LIMIT else 1
 
 

@@ -1,8 +1,8 @@
 """Make the virtual environment of a peer: `environment.py NAME` installs NAME.txt into benchmarks/.peers/NAME.
 
-PyTorch and what it needs of CUDA are several GB, so an environment sees those of the environment that runs this: links
-in benchmarks/.peers/torch, which a .pth file puts at the end of its path. pip counts them as installed, and a peer that
-pins another PyTorch gets its own, which goes before. Nothing else is shared.
+PyTorch and its CUDA libraries take several GB, so an environment shares those of the present environment: links in
+benchmarks/.peers/torch, which a .pth file appends to its path. pip counts them as installed. A peer that pins another
+PyTorch gets its own, which comes first on the path. Nothing else is shared.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SHARED = ("torch", "torch-*", "torchgen", "torchvision*", "functorch", "triton*"
 
 
 def python_of(name: str) -> Path:
-    """Return where a peer's Python is, or will be."""
+    """Return the path of a peer's Python, which may not exist yet."""
     return ENVIRONMENTS / name / "bin" / "python"
 
 
 def link_torch() -> Path:
-    """Return a folder of links to this environment's PyTorch."""
+    """Return a folder of links to the PyTorch of the present environment."""
     folder = ENVIRONMENTS / "torch"
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in SHARED:
@@ -36,15 +36,24 @@ def link_torch() -> Path:
 
 
 def make(name: str) -> None:
-    """Make the environment of a peer, and install what its file lists."""
+    """Make the environment of a peer, and install the requirements of its file."""
     requirements = HERE / f"{name}.txt"
     if not requirements.is_file():
         known = ", ".join(sorted(path.stem for path in HERE.glob("*.txt")))
-        raise SystemExit(f"there is no peer {name!r}: there are {known}")
+        raise SystemExit(f"unknown peer {name!r}. Available: {known}")
     venv.create(ENVIRONMENTS / name, with_pip=True)
     packages = sysconfig.get_path("purelib", vars={"base": str(ENVIRONMENTS / name)})
     (Path(packages) / "torch.pth").write_text(f"{link_torch()}\n", encoding="utf-8")
-    command = [python_of(name), "-m", "pip", "install", "--disable-pip-version-check", "-q", "-r", requirements]
+    command = [
+        str(python_of(name)),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "-q",
+        "-r",
+        str(requirements),
+    ]
     subprocess.run(command, check=True)
 
 

@@ -1,7 +1,8 @@
-"""What the runners share: they load a network, warm up, and embed a folder of photos against the clock when told to.
+"""What the programs of the peers share: they load a network, warm up, and embed a folder of photos on each request.
 
-Run by a peer's own Python, which may lack embedpipe. A line of JSON goes to standard output when all is ready, and one
-for each line of standard input: the seconds of a pass. The folder OUT gets its vectors.npy, in order of file name.
+A program runs in the peer's own Python, which may lack embedpipe. It prints a line of JSON when it is ready. For each
+line on standard input it embeds the photos, writes their vectors to vectors.npy in the folder OUT, in order of file
+name, and prints the seconds as a line of JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a runner: a network of timm, its weights (and beside them the folder of that model), where."""
+    """The task of a program: a timm network, its weights (with the folder of the model beside them), device, output."""
 
     network: str
     weights: Path
@@ -41,24 +42,24 @@ class Task:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision, as torch calls it."""
+        """The precision as a torch dtype."""
         return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
 
 
 Vectors = npt.NDArray[np.float32]
 
-#: Embeds the photos of a folder, and returns their vectors in order of name; or what reads them where they were put,
-#: which is not timed.
+#: Embeds the photos of a folder, and returns their vectors in order of file name, or a function that reads the vectors.
+#: That function is not timed.
 Embed = Callable[[Path], Vectors | Callable[[], Vectors]]
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """Return the photos of a folder in order of name."""
+    """Return the photos of a folder in order of file name."""
     return sorted(folder.iterdir())
 
 
 def run(load: Callable[[Task], Embed], packages: tuple[str, ...]) -> None:
-    """Do as the command line says: ``load`` returns what embeds a folder of photos."""
+    """Run the program. ``load`` returns the function that embeds a folder of photos."""
     parser = argparse.ArgumentParser()
     for name in ("warm", "photos", "weights", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -67,7 +68,7 @@ def run(load: Callable[[Task], Embed], packages: tuple[str, ...]) -> None:
     options = vars(parser.parse_args())
     warm, photos = options.pop("warm"), options.pop("photos")
     task = Task(**options)
-    # What a library prints goes to standard error, as the answers have standard output for themselves.
+    # Output of the library goes to standard error, so that standard output has only the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -86,7 +87,7 @@ def run(load: Callable[[Task], Embed], packages: tuple[str, ...]) -> None:
     )
     for _ in sys.stdin:
         start = time.perf_counter()
-        made = embed(photos)
+        result = embed(photos)
         seconds = time.perf_counter() - start
-        np.save(task.out / "vectors.npy", made() if callable(made) else made)
+        np.save(task.out / "vectors.npy", result() if callable(result) else result)
         answer(seconds=seconds)

@@ -10,9 +10,9 @@ from sklearn.pipeline import make_pipeline
 
 
 def load(task: Task) -> Embed:
-    """Return what embeds a folder."""
+    """Return a function that embeds a folder."""
     encoder = TimmEncoder(f"local-dir:{task.folder}")
-    encoder.model.eval()  # it is left in train mode, in which the vectors of a photo would depend on those before
+    encoder.model.eval()  # embetter leaves it in train mode, in which a vector depends on earlier photos
     steps = make_pipeline(ImageLoader(), encoder)
 
     def embed(folder: Path) -> Vectors:

@@ -1,4 +1,4 @@
-"""img2vec-pytorch on lists of PIL images. It knows torchvision's ResNets, and squashes all photos to squares."""
+"""img2vec-pytorch on lists of PIL images. It supports torchvision's ResNets, and resizes all photos to squares."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchvision.models import get_model_weights
 
 
 def load(task: Task) -> Embed:
-    """Return what embeds a folder."""
-    # It always loads published weights: ours, whose tensors have the same names, lie where they would be.
+    """Return a function that embeds a folder."""
+    # It always loads published weights, so the weights of the benchmark, with the same tensor names, take their place.
     torch.hub.set_dir(str(task.out))
-    place = task.out / "checkpoints" / Path(get_model_weights(task.network).DEFAULT.url).name
-    place.parent.mkdir()
-    place.symlink_to(task.weights.resolve())
+    target = task.out / "checkpoints" / Path(get_model_weights(task.network).DEFAULT.url).name
+    target.parent.mkdir()
+    target.symlink_to(task.weights.resolve())
     network = Img2Vec(cuda=task.device.startswith("cuda"), model=task.network)
 
     def embed(folder: Path) -> Vectors:

@@ -1,4 +1,4 @@
-"""thingsvision, as its documentation shows: an extractor, an `ImageDataset` and its `DataLoader`."""
+"""thingsvision, as in its documentation: an extractor, an `ImageDataset` and its `DataLoader`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from runner import BATCH, Embed, Task, Vectors, run
 from thingsvision import get_extractor
 from thingsvision.utils.data import DataLoader, ImageDataset
 
-#: The module whose output is what the network feeds its classifier.
+#: Network -> module whose output is the input of the classifier.
 MODULES = {"mobilenetv3_large_100": "flatten", "vit_base_patch16_224": "fc_norm"}
 
 
 def load(task: Task) -> Embed:
-    """Return what embeds a folder."""
+    """Return a function that embeds a folder."""
     extractor = get_extractor(task.network, False, task.device, source="timm", model_path=str(task.weights))
     module = MODULES.get(task.network, "global_pool")
 

@@ -1,4 +1,4 @@
-"""What a careful person writes today: a DataLoader with a worker a core, timm's transform and model, no gradients."""
+"""A careful PyTorch script: a DataLoader with a worker per core, timm's transform and model, no gradients."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import timm.data
 import torch
 from PIL import Image
 from runner import BATCH, Embed, Task, Vectors, photos_in, run
-from timm.data import create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader, Dataset
 
 
-class Photos(Dataset):
-    """Photos of a folder, transformed."""
+class Photos(Dataset[torch.Tensor]):
+    """Transformed photos of a folder."""
 
     def __init__(self, folder: Path, transform: Any) -> None:
         self.paths, self.transform = photos_in(folder), transform
@@ -24,17 +24,19 @@ class Photos(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Return one as the network takes it."""
+        """Return one photo as the input of the network."""
         with Image.open(self.paths[index]) as image:
-            return self.transform(image.convert("RGB"))
+            pixels: torch.Tensor = self.transform(image.convert("RGB"))
+        return pixels
 
 
 def load(task: Task) -> Embed:
-    """Return what embeds a folder."""
+    """Return a function that embeds a folder."""
     model: Any = timm.create_model(task.network)
     model.load_state_dict(torch.load(task.weights, weights_only=True))
     model.eval().to(task.device)
-    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    data: Any = timm.data
+    transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
     on_gpu = task.device.startswith("cuda")
     half = task.precision != "fp32"
 

@@ -1,7 +1,7 @@
 """The pipeline "image-feature-extraction" of Hugging Face transformers, with its pooled output, in batches.
 
-Its default is one photo at a time, which is slower still. Workers, which it has none of by default, slowed it on two
-cores; beside a GPU they help.
+By default it takes one photo at a time, which is slower. It has no workers by default; on two cores they made it
+slower, beside a GPU they make it faster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import pipeline
 
 
 def load(task: Task) -> Embed:
-    """Return what embeds a folder."""
+    """Return a function that embeds a folder."""
     extract = pipeline(
         "image-feature-extraction", model=str(task.folder), device=task.device, dtype=task.dtype, pool=True
     )
