@@ -88,7 +88,7 @@ def fit_head(store: embedpipe.FeatureStore, name: str, to: Path) -> embedpipe.He
 
 
 def print_metrics(head: embedpipe.Head) -> None:
-    """Print the metrics on photos that the head was not fitted on, beside always predicting the commonest class."""
+    """Print the metrics on photos that the head was not fitted on, beside always predicting the most frequent class."""
 
     def cell(values: list[float]) -> str:
         return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
@@ -99,7 +99,7 @@ def print_metrics(head: embedpipe.Head) -> None:
     if not report.metrics:
         print("  not measured: a class has a single photo; add photos to measure the head")
         return
-    print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'commonest class':>18}")
+    print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'most frequent class':>18}")
     for name, values in report.metrics.items():
         print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>18}")
 

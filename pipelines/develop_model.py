@@ -106,7 +106,7 @@ def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dic
     result = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
     test, classes = pc.count_distinct(result.predictions["id"]).as_py(), len(result.classes)
     print(f"\n{result.rows - test:,} labelled photos of {classes} classes, {test:,} to measure on; accuracy:")
-    print(f"  {'commonest class':28}{result.baseline['accuracy']:7.1%}")
+    print(f"  {'most frequent class':28}{result.baseline['accuracy']:7.1%}")
     accuracies = {candidate.store: candidate.estimates["accuracy"] for candidate in result.candidates}
     for name, each in ((name, accuracies[store.path]) for name, store in stores.items()):
         print(f"  {f'head on {name} backbone':28}{each.value:7.1%}   ({each.low:.1%} to {each.high:.1%})")

@@ -61,9 +61,9 @@ def fit_or_load(store: embedpipe.FeatureStore, folder: Path) -> embedpipe.Head:
 
 
 def metrics_table(report: FitReport) -> Table:
-    """Return mean and standard deviation over the folds, beside always predicting the commonest class."""
+    """Return mean and standard deviation over the folds, beside always predicting the most frequent class."""
     table = Table(title=f"Defective or not: {report.protocol}, {report.measured_rows:,} photos")
-    for heading in ("", "logistic regression", "commonest class"):
+    for heading in ("", "logistic regression", "most frequent class"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name in ("accuracy", "balanced_accuracy", "roc_auc"):
         cells = [f"{np.mean(m[name]):.3f} ± {np.std(m[name], ddof=1):.3f}" for m in (report.metrics, report.baseline)]

@@ -13,7 +13,6 @@ from rich.text import Text
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
-from embedpipe.cli.tables import check_table_name, write_table
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 
@@ -86,10 +85,10 @@ def evaluate(
 
         check_page(page)
     if predictions is not None:
-        check_table_name(predictions, (".parquet",))
+        show.check_table_name(predictions, (".parquet",))
     evaluation = run(store, heads=names, splits=splits, progress=not quiet, **options)
     if predictions is not None:
-        write_table(evaluation.predictions, predictions)
+        show.write_table(evaluation.predictions, predictions)
     if page is not None:
         evaluation.to_html(page)
     if as_json:
@@ -125,7 +124,7 @@ def print_evaluation(evaluation: Evaluation, verbose: bool) -> None:
         table.add_row(*_cells(candidate, metric, is_share, others))
     table.add_row(
         "baseline: most frequent class" if classes else "baseline: mean",
-        show.figure(evaluation.baseline[metric], is_share),
+        show.metric_value(evaluation.baseline[metric], is_share),
     )
     print()
     show.print_table(table)
@@ -173,7 +172,7 @@ def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
 
 def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:
     estimates = candidate.estimates
-    values = [show.figure(estimates[name].value, False) if name in estimates else "" for name in others]
+    values = [show.metric_value(estimates[name].value, False) if name in estimates else "" for name in others]
     errors = [f"{each.ece_debiased:.1%}" if each else "" for each in (candidate.calibration, candidate.calibrated)]
     difference = candidate.difference
     return [

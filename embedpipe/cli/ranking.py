@@ -14,7 +14,6 @@ from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
-from embedpipe.cli.tables import check_table_name, write_table
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.sources.options import SourceOptions
@@ -57,7 +56,7 @@ def rank(
     from embedpipe.store import FeatureStore
 
     if to is not None:
-        check_table_name(to)
+        show.check_table_name(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
     given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
     ranking = run(given, backbones=names, progress=not quiet, **options)
@@ -76,7 +75,7 @@ def write_ranking(ranking: Ranking, to: Path) -> None:
     """Write one row for each backbone as a table."""
     import pyarrow as pa
 
-    write_table(pa.Table.from_pylist(ranking.records()), to)
+    show.write_table(pa.Table.from_pylist(ranking.records()), to)
 
 
 def print_ranking(ranking: Ranking, verbose: bool) -> None:
@@ -126,17 +125,17 @@ def conclusion(ranking: Ranking) -> str:
     best = _name(ranking.best)
     if not [row for row in ranking.rows[1:] if not row.failed]:
         return f"best: {best}; no other backbone to compare with"
-    rest = [row for row in ranking.rows[1:] if row.verdict not in ("worse", "failed")]
-    if not rest:
+    rivals = [row for row in ranking.rows[1:] if row.verdict not in ("worse", "failed")]
+    if not rivals:
         return f"best: {best}; all others are significantly worse (95 %, corrected for all pairs)"
     text = f"best: {best}"
     for verdict, words in (
         ("equivalent", "practically equivalent"),
         ("undecided", "not distinguishable from it"),
     ):
-        if names := ", ".join(_name(row) for row in rest if row.verdict == verdict):
+        if names := ", ".join(_name(row) for row in rivals if row.verdict == verdict):
             text += f"; {words}: {names}"
-    costs = [row for row in (ranking.best, *rest) if row.cost is not None]
+    costs = [row for row in (ranking.best, *rivals) if row.cost is not None]
     cheapest = min(costs, key=lambda row: row.cost.seconds if row.cost else 0.0, default=None)
     if cheapest is not None and cheapest is not ranking.best:
         text += f"; the fastest of these is {_name(cheapest)}"

@@ -1,4 +1,4 @@
-"""What the command line prints, for people and as JSON."""
+"""What the command line prints, for people and as JSON, and the tables that it writes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
@@ -17,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe._utils.atomic import whole_file
 from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from embedpipe.backbones import Stage, TextPreprocessing
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Characters of a text that a table shows.
 LONGEST = 80
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def json_value(value: Any) -> None:
@@ -56,6 +60,22 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
+def check_table_name(to: Path, suffixes: tuple[str, ...] = TABLE_SUFFIXES) -> None:
+    """Raise UsageError for a name with an unknown suffix, or one that cannot be a file."""
+    if to.suffix.lower() not in suffixes:
+        raise UsageError(f"the name of the table must end in {' or '.join(suffixes)}, got {str(to)!r}")
+    if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
+        raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
+
+
+def write_table(table: pa.Table, to: Path) -> None:
+    """Write a table atomically, in the format of its suffix."""
+    from pyarrow import csv, parquet
+
+    with whole_file(to) as part:
+        (csv.write_csv if to.suffix.lower() == ".csv" else parquet.write_table)(table, part)
+
+
 def plain(value: str) -> Text:
     """Return text as it is: no markup, and control characters, as file names may have them, escaped."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in value))
@@ -71,14 +91,14 @@ def pairs(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def figure(value: float, share: bool, sign: str = "") -> str:
-    """Return a figure of an evaluation, a share in percent."""
+def metric_value(value: float, share: bool, sign: str = "") -> str:
+    """Return the value of a metric as text; a share in percent."""
     return f"{100 * value:{sign}.1f}" if share else f"{value:{sign}.3f}"
 
 
 def interval(estimate: Estimate, share: bool, sign: str = "") -> str:
-    """Return a figure with the ends of its interval."""
-    value, low, high = (figure(end, share, sign) for end in (estimate.value, estimate.low, estimate.high))
+    """Return the value of a metric with the ends of its interval, as text."""
+    value, low, high = (metric_value(end, share, sign) for end in (estimate.value, estimate.low, estimate.high))
     return f"{value} ({low} to {high})"
 
 
@@ -136,10 +156,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("splits", _counts(facts["splits"])),
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
-        (
-            "layers",
-            ", ".join(f"{one.name}: {one.dim} values{_pooling(one)}, column {one.column}" for one in spec.layers),
-        ),
+        ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
         ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
         ("weights", f"sha256 {spec.weights_sha256}"),
         ("preprocessing", _recipe(spec.preprocessing)),
@@ -190,8 +207,9 @@ def _failures(facts: dict[str, Any]) -> str:
     return f"{facts['failures']:,}{older}: embedpipe info {facts['store']} --failures"
 
 
-def _pooling(layer: LayerSpec) -> str:
-    return "" if layer.pooling == "none" else f", pooling {layer.pooling}"
+def _layer(layer: LayerSpec) -> str:
+    pooling = "" if layer.pooling == "none" else f", pooling {layer.pooling}"
+    return f"{layer.name}: {layer.dim} values{pooling}, column {layer.column}"
 
 
 def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
@@ -219,12 +237,12 @@ def layers(stages: Sequence[Stage], as_json: bool) -> None:
     print_table(table)
 
 
-def names(found: Sequence[str], as_json: bool) -> None:
+def names(matching: Sequence[str], as_json: bool) -> None:
     """Print the names of backbones."""
     if as_json:
-        json_value(list(found))
+        json_value(list(matching))
     else:
-        print("\n".join(found))
+        print("\n".join(matching))
 
 
 def fit_report(head: Head, to: Any, verbose: bool) -> None:
@@ -239,7 +257,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
     for reason, count in report.left_out.items():
         print(f"left out: {count:,} rows {reason}")
     if report.metrics:
-        baseline = {"classification": "commonest class", "multilabel": "commonest labels"}.get(report.task, "mean")
+        baselines = {"classification": "most frequent class", "multilabel": "most frequent labels"}
+        baseline = baselines.get(report.task, "mean")
         table = Table(
             f"{report.protocol}, {report.measured_rows:,} rows", head.name, f"always the {baseline}", box=None
         )
@@ -329,11 +348,11 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
 
 def neighbours(result: Neighbours) -> None:
     """Print neighbours, by query and rank."""
-    more = [name for name in ("label", "text") if name in result.table.column_names]
-    table = Table("query", "rank", "score", "id", *more, box=None)
+    columns = [name for name in ("label", "text") if name in result.table.column_names]
+    table = Table("query", "rank", "score", "id", *columns, box=None)
     for row in result.to_pylist():
         if not row["error"]:
-            cells = [plain("" if row[name] is None else _cut(str(row[name]))) for name in more]
+            cells = [plain("" if row[name] is None else _cut(str(row[name]))) for name in columns]
             table.add_row(plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", plain(row["id"]), *cells)
     print_table(table)
 

@@ -185,7 +185,7 @@ def _fit(estimator: Any, rows: npt.NDArray[np.int64], data: TrainingData, balanc
 
 
 def chosen_params(fitted: Any) -> dict[str, Any]:
-    """Return what a fitted estimator and its wrappers chose by themselves, such as ``C``."""
+    """Return the parameters that a fitted estimator and its wrappers chose, such as ``C``."""
     chosen: dict[str, Any] = {}
     level = fitted
     while level is not None:

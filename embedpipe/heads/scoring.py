@@ -1,4 +1,4 @@
-"""Metrics of a head on rows that it was not fitted on, beside a baseline: the commonest class, or the mean."""
+"""Metrics of a head on rows that it was not fitted on, beside a baseline: the most frequent class, or the mean."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class FitReport:
     left_out : dict
         Reason -> number of the store's rows that were neither fitted on nor measured on.
     metrics, baseline : dict
-        Metric -> one value per split: of the head, and of the commonest class or the mean.
+        Metric -> one value per split: of the head, and of the most frequent class or the mean.
     chosen : dict
-        What the head chose by itself, such as ``C``.
+        Parameters that the head chose, such as ``C``.
     trials : list of dict
         What ``auto`` tried on the rows that it was fitted on: see `embedpipe.AutoClassifier`.
     classes : list
@@ -119,12 +119,12 @@ def measure(
     classes = np.unique(y) if report.task == "classification" else np.empty(0)
     counted = report.task == "classification" and len(splits) > 0 and len(classes) <= MANY_CLASSES
     confusion = np.zeros((len(classes), len(classes)) if counted else (0, 0), np.int64)
-    commonest = _commonest(y, splits) if report.task == "classification" else None
+    majority = _majority_class(y, splits) if report.task == "classification" else None
     model = None
     for train, test in splits:
         model = None  # frees the memory of the last fit
         model = fit(clone(estimator), train)
-        scores, baseline, predicted = _score(model, X, y, (train, test), classes, commonest, report.task)
+        scores, baseline, predicted = _score(model, X, y, (train, test), classes, majority, report.task)
         if counted:
             confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
         for values, lists in ((scores, report.metrics), (baseline, report.baseline)):
@@ -172,7 +172,7 @@ def _score(
     y: npt.NDArray[Any],
     split: Split,
     classes: npt.NDArray[Any],
-    commonest: Any,
+    majority: Any,
     task: Task,
 ) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any]]:
     """Return the metrics of a model and of the baseline on a split's test rows, and the model's predictions."""
@@ -186,15 +186,15 @@ def _score(
         mean = DummyRegressor().fit(X[train, :1], y[train]).predict(one_column)
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
         return scores, _score_numbers(mean, truth), predicted
-    baseline = _score_class_baseline(y[train], truth, classes, commonest)
+    baseline = _score_class_baseline(y[train], truth, classes, majority)
     scores = _score_classes(model, held_out, predicted, truth, classes)
     return {**scores, **_score_rejection(model, held_out, predicted == truth)}, baseline, predicted
 
 
-def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
-    """Return the commonest label of all training rows.
+def _majority_class(y: npt.NDArray[Any], splits: list[Split]) -> Any:
+    """Return the most frequent class of all training rows.
 
-    The commonest of one fold's training rows would be, with even classes, the rarest of its test rows.
+    That of one fold's training rows would be, with even classes, the rarest of its test rows.
     """
     trained_on = np.unique(np.concatenate([train for train, _ in splits])) if splits else np.arange(len(y))
     labels, counts = np.unique(y[trained_on], return_counts=True)
@@ -202,11 +202,11 @@ def _commonest(y: npt.NDArray[Any], splits: list[Split]) -> Any:
 
 
 def _score_class_baseline(
-    y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any], commonest: Any
+    y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any], majority: Any
 ) -> dict[str, float]:
     """Return the metrics of always predicting one class; the log-loss is that of the training rows' class shares."""
     X_train, X = np.zeros((len(y_train), 1)), np.zeros((len(y), 1))
-    always = DummyClassifier(strategy="constant", constant=[commonest]).fit(X_train, y_train)
+    always = DummyClassifier(strategy="constant", constant=[majority]).fit(X_train, y_train)
     shares = DummyClassifier().fit(X_train, y_train)
     baseline = _score_classes(always, X, always.predict(X), y, classes)
     baseline["log_loss"] = _score_classes(shares, X, shares.predict(X), y, classes)["log_loss"]

@@ -40,7 +40,7 @@ def glove() -> Backbone:
 
 @pytest.fixture
 def vectors(tmp_path: Path) -> Path:
-    """A cased vocabulary, commonest word first."""
+    """A cased vocabulary, the most frequent word first."""
     words = ["the", "The", "apple", "Apple", "New_York", "don't", "."]
     vectors_file = KeyedVectors(4)
     vectors_file.add_vectors(words, np.arange(28, dtype=np.float32).reshape(7, 4) + 1)

@@ -28,7 +28,7 @@ def test_fit_prints_metrics_beside_the_baseline_and_draws(store: Path, tmp_path:
     assert shown.exit_code == 0, shown.output
     assert "ridge: classification of 'label', fitted on 45 rows, alpha = " in shown.stdout
     assert "5-fold cross-validation, 45 rows" in shown.stdout
-    for name in ("accuracy", "balanced accuracy", "macro f1", "always the commonest class"):
+    for name in ("accuracy", "balanced accuracy", "macro f1", "always the most frequent class"):
         assert f" {name}" in shown.stdout
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 300
@@ -190,7 +190,7 @@ def test_several_labels_per_item(labelled: Path, tmp_path: Path) -> None:
     fitted = run("fit", labelled, "--label", "tags", "--task", "multilabel", "--head", "lda", "--to", tmp_path / "m")
     assert fitted.exit_code == 0, fitted.output
     assert "mean average precision" in fitted.stdout
-    assert "always the commonest labels" in fitted.stdout
+    assert "always the most frequent labels" in fitted.stdout
     facts = json.loads(run("predict", tmp_path / "m", labelled, "--to", tmp_path / "m.csv", "--json").stdout)
     assert set(facts["labels"]) <= {"red", "round", "(none)"}
 

@@ -39,7 +39,12 @@ def test_first_run_embeds_measures_and_draws(
     before = {path: path.read_bytes() for root in (photos, new) for path in root.rglob("*.jpg")}
     first = classify(photos, new, to, "--head", "centroid")
     assert first.code == 0, first.err
-    for text in ("12 embedded, 0 reused", "4-fold cross-validation, 12 photos", "commonest class", "balanced accuracy"):
+    for text in (
+        "12 embedded, 0 reused",
+        "4-fold cross-validation, 12 photos",
+        "most frequent class",
+        "balanced accuracy",
+    ):
         assert text in first.out
     with Image.open(to / "confusion.png") as picture:
         assert picture.format == "PNG"
