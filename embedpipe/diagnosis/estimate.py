@@ -113,16 +113,16 @@ def estimate(
     if compute.engine == "auto":
         backbone.accelerated(max(sizes))  # chooses the engine for a job of that size; later runs use it
     progress.say(f"measuring {backbone.spec.provider}/{backbone.spec.name} for about {seconds:g} s")
-    source, whole = _source(backbone, listing)
+    source, items_listing = _source(backbone, listing)
     run = RunOptions(**{f.name: getattr(compute, f.name) for f in dataclasses.fields(ComputeOptions)})
     batch = run.batch_size or backbone.usual_batch
-    _embed(whole, batch, backbone, run)  # warm up
+    _embed(items_listing, batch, backbone, run)  # warm up
     loaded = time.perf_counter() - start
-    count, measured = batch, _embed(whole, batch, backbone, run)
+    count, measured = batch, _embed(items_listing, batch, backbone, run)
     # In a short run, planning and commits take much of the time.
     while measured.embedded and measured.seconds < seconds / 2:
         count = batch * max(2 * count // batch, round(0.75 * seconds / measured.seconds * count / batch))
-        measured = _embed(whole, count, backbone, run)
+        measured = _embed(items_listing, count, backbone, run)
     if not measured.embedded:
         raise BackboneError(
             f"none of {measured.seen} items could be embedded ({source}): run `embedpipe embed` to see why"

@@ -11,9 +11,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import platformdirs
 import psutil
 
+from embedpipe._utils.config import cache_folder
 from embedpipe.diagnosis.findings import Finding
 from embedpipe.diagnosis.limits import cpu_limit, memory_limit
 
@@ -67,7 +67,7 @@ def processor() -> Finding:
     """Find the processor's name, the cores that this process may use, and the instruction sets that networks use."""
     import torch
 
-    cores, limit = usable_cores(), cpu_limit()
+    cores, limit = _affinity_cores(), cpu_limit()
     name = _processor_name()
     instructions = _instructions()
     detail = f"{name}, {cores} of {os.cpu_count()} cores usable"
@@ -99,7 +99,7 @@ def processor() -> Finding:
     return Finding("cpu", f"{detail}; {', '.join(instructions) or capability}", values, tuple(warnings))
 
 
-def usable_cores() -> int:
+def _affinity_cores() -> int:
     """Return how many cores the CPU affinity of this process allows; containers' limits are reported separately."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -146,7 +146,7 @@ def disks() -> Finding:
 
     places = {
         "working folder": Path.cwd(),
-        "cache": Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")),
+        "cache": cache_folder(),
         "downloaded weights": Path(HF_HUB_CACHE),
         "temporary files": Path(tempfile.gettempdir()),
     }
@@ -170,7 +170,7 @@ def threads() -> Finding:
     """Find the settings that decide how many threads compute."""
     import torch
 
-    cores = usable_cores()
+    cores = _affinity_cores()
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {name: os.environ[name] for name in names if name in os.environ}
     count = torch.get_num_threads()

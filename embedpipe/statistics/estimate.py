@@ -13,6 +13,10 @@ class Estimate:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """Return ``0.9100 (0.8900 to 0.9300)``."""
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedpipe._utils.html_repr import html_records
-from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class Evaluation(EvaluationData):
         shown = [
             {
                 "candidate": candidate.name,
-                self.metric: _interval(candidate, self.metric),
+                self.metric: candidate.estimates[self.metric],
                 "difference": f"{candidate.difference.estimate.value:+.4f}" if candidate.difference else "",
                 "verdict": candidate.verdict,
                 "fit (s)": f"{candidate.fit_seconds:.2f}",
@@ -125,8 +124,3 @@ class Evaluation(EvaluationData):
             for candidate in self.candidates
         ]
         return html_records(title, shown)
-
-
-def _interval(candidate: CandidateResult, metric: str) -> str:
-    estimate = candidate.estimates[metric]
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"

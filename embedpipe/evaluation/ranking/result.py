@@ -192,16 +192,12 @@ class Ranking:
             {
                 "backbone": row.name,
                 "layer": row.layer,
-                self.metric: _interval(row.linear_probe),
+                self.metric: str(row.linear_probe or ""),
                 "difference": f"{row.difference.estimate.value:+.4f}" if row.difference else "",
                 "verdict": row.failed or row.verdict,
-                "kNN": _interval(row.knn),
+                "kNN": str(row.knn or ""),
                 "s per 1,000": f"{row.cost.seconds:.1f}" if row.cost else "",
             }
             for row in self.rows
         ]
         return html_records(f"Ranking for {self.label!r}: {self.sample:,} items, {self.resampling}", shown)
-
-
-def _interval(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})" if estimate else ""

@@ -115,8 +115,8 @@ class NextStep:
     def command(self) -> str:
         """The command line of this step."""
         words = ["embedpipe", self.verb, *self.sources]
-        for name, given in self.options.items():
-            values = given if isinstance(given, list | tuple) else [given]
+        for name, option in self.options.items():
+            values = option if isinstance(option, list | tuple) else [option]
             for value in [",".join(values)] if name == "learners" else values:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return shlex.join(words)
@@ -182,7 +182,7 @@ class Advice:
         accuracy = self.frozen_baselines.selected_accuracy.value
         gain = self.verdict.gain
         shown = "no pilot" if gain is None else f"gain {100 * gain.value:+.1f} points"
-        return f"<Advice: fine-tuning is {self.verdict.decision!r}, frozen features reach {accuracy:.1%}, {shown}>"
+        return f"Advice({self.verdict.decision!r}: frozen features reach {accuracy:.1%}, {shown})"
 
     def _repr_html_(self) -> str:
         best = self.frozen_baselines.best

@@ -114,8 +114,8 @@ class Benchmark(BenchmarkData):
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,}" for count in self.label_counts)
         return (
-            f"<Benchmark of {', '.join(self.learners)} on {counts} labels: {len(self.cells)} cells, "
-            f"{self.test_rows:,} test rows>"
+            f"Benchmark({', '.join(self.learners)} on {counts} labels: {len(self.cells)} cells, "
+            f"{self.test_rows:,} test rows)"
         )
 
     def _repr_html_(self) -> str:
