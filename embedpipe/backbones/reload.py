@@ -103,11 +103,11 @@ def reload_backbone(
     BackboneError
         If the backbone cannot be loaded; see `options_from_spec`.
     """
-    again = options_from_spec(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
-    again = dataclasses.replace(again, offline=options.offline)
+    load_options = options_from_spec(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
+    load_options = dataclasses.replace(load_options, offline=options.offline)
     if modality in (None, spec.modality):
         try:
-            backbone = load_with_options(again, device)
+            backbone = load_with_options(load_options, device)
         except (UnknownBackboneError, WeightsError) as error:
             if options.weights != "default":
                 raise
@@ -116,7 +116,7 @@ def reload_backbone(
             ) from error
         loaded = backbone.spec
     else:
-        backbone = load_with_options(_other_encoder(spec, again, modality), device)
+        backbone = load_with_options(_other_encoder(spec, load_options, modality), device)
         layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
         loaded = dataclasses.replace(
             backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality

@@ -56,9 +56,9 @@ def _measure(
 
 
 def _sentence(option: str, stage: str, gain: float, share: float, store: str) -> str:
-    whole = 1 / (1 - share + share / gain)
+    total_gain = 1 / (1 - share + share / gain)
     return (
-        f"{option}, in a new store, would be {whole:.1f} times as fast here ({stage} {gain:.1f} times, measured): "
+        f"{option}, in a new store, would be {total_gain:.1f} times as fast here ({stage} {gain:.1f} times, measured): "
         f"`embedpipe verify {store} {option}` measures how far it moves the vectors"
     )
 

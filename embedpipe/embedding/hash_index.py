@@ -32,9 +32,9 @@ class HashIndex:
             valid = pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
             keys.append(_packed(hashes.filter(valid)))
             ids.append(part_ids.filter(valid))
-        whole = np.concatenate(keys)
-        self._order = np.argsort(whole, kind="stable")
-        self._keys = whole[self._order]
+        all_keys = np.concatenate(keys)
+        self._order = np.argsort(all_keys, kind="stable")
+        self._keys = all_keys[self._order]
         self._ids = pa.chunked_array([chunk for part in ids for chunk in part.chunks], pa.string()).combine_chunks()
 
     def find(self, digest: str) -> str | None:

@@ -74,7 +74,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
     DuplicateIdError
         An id is stored from another root, and the source has not moved from there.
     """
-    known, fresh, changed = (np.zeros(len(listing), bool) for _ in range(3))
+    known, same_payload, changed = (np.zeros(len(listing), bool) for _ in range(3))
     other_roots: dict[str, list[RowNumbers]] = {}
     unlisted_parts: list[pa.Table] = []
     rows_of_root = 0
@@ -90,14 +90,14 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
         for root, mask in _other_roots(listed, stored, listing.root):
             other_roots.setdefault(root, []).append(rows[mask])
         _check_positions(listing, rows, listed, store)
-        fresh[rows] = not checksum and _is_fresh(listed, stored)
+        same_payload[rows] = not checksum and _is_fresh(listed, stored)
         changed[rows] = _metadata_changed(listed, stored, listing.root)
     moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in other_roots.items()}, store)
     unlisted = pa.concat_tables(unlisted_parts) if unlisted_parts else UNLISTED.empty_table()
     return EmbedPlan(
-        read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~fresh)]).astype(np.int64),
-        update=np.flatnonzero(fresh & changed).astype(np.int64),
-        unchanged=int((fresh & ~changed).sum()),
+        read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~same_payload)]).astype(np.int64),
+        update=np.flatnonzero(same_payload & changed).astype(np.int64),
+        unchanged=int((same_payload & ~changed).sum()),
         gone=unlisted.column("id").filter(gone_from(listing, unlisted)).to_pylist() if len(unlisted) else [],
         rows_of_root=rows_of_root,
         moved_from=moved_from,

@@ -67,8 +67,6 @@ def embed(
         Show progress on standard error. Default: only on a terminal.
     verbose : bool
         Show the slowest stage in the progress.
-    **options
-        Source, backbone and run options, listed below.
 
     Returns
     -------
@@ -236,9 +234,9 @@ def _drop_old_failures(listing: Listing, store: FeatureStore, failed: list[str],
         return
     repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
     gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
-    again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
+    failed_again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
     in_shard = pa.array(shard.marks(rows.column("id")))
-    resolved = pc.and_(pc.or_(pc.and_(repaired, in_shard), gone), pc.invert(again))
+    resolved = pc.and_(pc.or_(pc.and_(repaired, in_shard), gone), pc.invert(failed_again))
     store.failures_table.drop(rows.column("id").filter(resolved).combine_chunks())
 
 

@@ -118,9 +118,9 @@ def read_head(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
             return _read(folder, manifest, trust)
         except HeadError:
             # Another process may have replaced the head while it was read.
-            if (again := _read_manifest(folder)) == manifest:
+            if (newest := _read_manifest(folder)) == manifest:
                 raise
-            manifest = again
+            manifest = newest
     raise HeadError(f"{str(folder)!r} changed {READS} times while it was read: load it when no process saves to it")
 
 

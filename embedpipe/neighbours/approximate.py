@@ -122,8 +122,8 @@ def near_rows(
         candidates = _candidates(queries[part], rows, cells, by_cell, wanted, metric, n_jobs)
         costs, ordered = rank_candidates(queries[part], rows, candidates, metric)
         scores[part], positions[part] = costs_to_scores(costs[:, :k], metric), ordered[:, :k]
-    few = np.flatnonzero(positions[:, -1] < 0)
-    scores[few], positions[few] = nearest_rows(queries[few], rows, k, metric, n_jobs)
+    too_few = np.flatnonzero(positions[:, -1] < 0)
+    scores[too_few], positions[too_few] = nearest_rows(queries[too_few], rows, k, metric, n_jobs)
     return scores, positions
 
 

@@ -93,12 +93,12 @@ class SimilarityIndex:
     def check(self, queries: Any, name: str = "the query") -> npt.NDArray[np.float32]:
         """Return the queries scaled to length one, float32 (n_queries, dim). Raises UsageError as `search` does."""
         try:
-            given = np.asarray(queries)
+            array = np.asarray(queries)
         except ValueError as error:
             raise UsageError(f"{name} must be an array of numbers: {error}") from error
-        if given.dtype.kind not in "fiu":
-            raise UsageError(f"{name} must be an array of real numbers, got {given.dtype}")
-        vectors = np.atleast_2d(given.astype(np.float64))
+        if array.dtype.kind not in "fiu":
+            raise UsageError(f"{name} must be an array of real numbers, got {array.dtype}")
+        vectors = np.atleast_2d(array.astype(np.float64))
         dim = self.vectors.shape[1]
         if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise UsageError(

@@ -110,7 +110,7 @@ class ListingBuilder:
         for chunk in self._chunks:
             for column in chunk.schema:
                 types.setdefault(column.name, set()).add(column.type)
-        schema = pa.schema([(name, _common_type(seen)) for name, seen in types.items()])
+        schema = pa.schema([(name, _common_type(kinds)) for name, kinds in types.items()])
         chunks = [
             pa.table([_column_as(c, f) for f in schema], schema=schema) if c.schema != schema else c
             for c in self._chunks

@@ -98,12 +98,12 @@ def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
     """Return what a reader should know about the near-duplicates."""
     sizes = np.bincount(duplicates)
     several = sizes[sizes > 1]
-    by = f"centred cosine of at least {cosine:g}"
+    criterion = f"centred cosine of at least {cosine:g}"
     if not len(several):
-        return [f"no near-duplicates were found ({by})"]
+        return [f"no near-duplicates were found ({criterion})"]
     notes = [
-        f"{several.sum():,} rows ({several.sum() / len(duplicates):.1%}) are near-duplicates of others ({by}), in "
-        f"{len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the training and the test rows"
+        f"{several.sum():,} rows ({several.sum() / len(duplicates):.1%}) are near-duplicates of others ({criterion}), "
+        f"in {len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the training and the test rows"
     ]
     if several.max() > max(LARGE * len(duplicates), 2):
         notes.append(

@@ -182,14 +182,14 @@ def _without_rare(
 ) -> tuple[Rows, dict[str, Rows], list[str]]:
     """Return the rows of classes with at least as many groups as folds, the rows left out by reason, and notes."""
     unit, by = ("row", "") if groups.numbers is None else ("group", f" (by {groups.source})")
-    everything = np.arange(rows)
+    all_rows = np.arange(rows)
     if kinds is None:
-        if (count := groups.count(everything)) < folds:
+        if (count := groups.count(all_rows)) < folds:
             raise TrainingDataError(
                 f"folds must be at most the number of {unit}s{by}, got {folds} folds for {count} {unit}s: label more "
                 "rows, or use fewer folds"
             )
-        return everything, {}, []
+        return all_rows, {}, []
     order = np.argsort(kinds, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1)
     units = np.array([groups.count(each) for each in members])
@@ -197,7 +197,7 @@ def _without_rare(
         raise TrainingDataError(f"a classifier needs two classes or more, got {rows} rows of {_named(y, kinds, [0])}")
     rare = np.flatnonzero(units < folds)
     if not len(rare):
-        return everything, {}, []
+        return all_rows, {}, []
     excluded = np.isin(kinds, rare)
     classes, most = _named(y, kinds, rare), int(units[rare].max())
     has = "have at most" if len(rare) > 1 else "has"

@@ -81,10 +81,10 @@ def calibration_errors(probabilities: npt.ArrayLike, y: npt.ArrayLike, bins: int
     """
     p, classes = _checked(probabilities, y)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == classes
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    rows = np.bincount(which, minlength=bins)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = np.bincount(bin_of, minlength=bins)
     filled = rows > 0
-    mean_confidence, accuracy = (np.bincount(which, each, bins)[filled] / rows[filled] for each in (confidence, right))
+    mean_confidence, accuracy = (np.bincount(bin_of, each, bins)[filled] / rows[filled] for each in (confidence, right))
     mean_confidence = np.clip(mean_confidence, 0, 1)
     rows = rows[filled]
     share, gaps = rows / len(p), accuracy - mean_confidence

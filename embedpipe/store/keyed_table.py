@@ -218,11 +218,13 @@ class KeyedTable:
                     (file, pc.and_not(mask, pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))))
                 )
             adds, removes, replaced = self._without(stale)
-            fresh = incoming
+            changed = incoming
             if same:
-                fresh = fresh.filter(pc.invert(pc.is_in(fresh.column("id"), value_set=pa.array(same, pa.string()))))
-            adds += write_files(fresh, self._fs, self._base)
-            return adds, removes, Change(fresh.num_rows - replaced, replaced, len(same))
+                changed = changed.filter(
+                    pc.invert(pc.is_in(changed.column("id"), value_set=pa.array(same, pa.string())))
+                )
+            adds += write_files(changed, self._fs, self._base)
+            return adds, removes, Change(changed.num_rows - replaced, replaced, len(same))
 
         return self._commit(plan, note)
 
@@ -348,7 +350,7 @@ class KeyedTable:
             adds, removes, result = plan()
             if not adds and not removes:
                 return result
-            seen = self.version
+            read_version = self.version
             try:
                 self._delta.create_write_transaction(
                     [*adds, *removes],
@@ -363,7 +365,7 @@ class KeyedTable:
                 if not any(action.path in live for action in adds):
                     for action in adds:
                         self.delete_file(action.path)
-                    if self.version == seen:
+                    if self.version == read_version:
                         raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error
                     time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
                     continue

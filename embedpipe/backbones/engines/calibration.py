@@ -44,7 +44,7 @@ def crop_photographs(image: tuple[int, ...], count: int, part: Literal["fit", "c
     for i in range(count):
         photograph = photographs[i % len(photographs)]
         side = random.uniform(0.3, 1.0) * min(photograph.size)
-        left, top = (random.uniform(0, whole - side) for whole in photograph.size)
+        left, top = (random.uniform(0, length - side) for length in photograph.size)
         crop = photograph.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
         crops[i] = _vary(np.asarray(crop), i // len(photographs) % 6, random)
     return crops

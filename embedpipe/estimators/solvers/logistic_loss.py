@@ -132,10 +132,10 @@ class LogisticLoss:
         weights = np.zeros((len(self.sets), len(self.X)))
         for number, each in enumerate(self.sets):
             np.add.at(weights[number], each.rows, each.weights / each.total)
-        patterns, which = np.unique(weights > 0, axis=1, return_inverse=True)
+        patterns, pattern_of = np.unique(weights > 0, axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
             if pattern.any():
-                rows, members = np.flatnonzero(which == number), np.flatnonzero(pattern)
+                rows, members = np.flatnonzero(pattern_of == number), np.flatnonzero(pattern)
                 yield rows, members, weights[np.ix_(members, rows)].astype(self.X.dtype)
 
     @contextmanager

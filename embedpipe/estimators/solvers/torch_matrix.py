@@ -44,12 +44,12 @@ def set_device(estimator: Any, device: str | None) -> bool:
 
 def _with_device(value: Any) -> Iterator[Any]:
     """Yield embedpipe's estimators in ``value`` that have a parameter ``device``."""
-    held: Iterable[Any] = value if isinstance(value, list | tuple) else ()
+    values: Iterable[Any] = value if isinstance(value, list | tuple) else ()
     if isinstance(value, BaseEstimator):
-        held = vars(value).values()
+        values = vars(value).values()
         if type(value).__module__.startswith("embedpipe") and hasattr(value, "device"):
             yield value
-    for part in held:
+    for part in values:
         yield from _with_device(part)
 
 
@@ -140,10 +140,10 @@ class TorchMatrix:
         """
         import torch
 
-        mean, scale, by, targets = (self.to_device(values) for values in (columns.mean, columns.scale, roots, Y))
+        mean, scale, row_roots, targets = (self.to_device(values) for values in (columns.mean, columns.scale, roots, Y))
         gram, right = self._zeros(self.shape[1]), self._zeros(Y.shape[1])
         for part, Z in self._parts(rows):
-            Z = (Z - mean) / scale * by[part]
+            Z = (Z - mean) / scale * row_roots[part]
             gram += Z.T @ Z
             right += Z.T @ targets[part]
         squares, basis = torch.linalg.eigh(gram)
@@ -165,9 +165,9 @@ class TorchMatrix:
 
     def within_gram(self, rows: Rows, classes: Rows, means: Floats, roots: Floats) -> Floats:
         """Return B'B (n_features, n_features) for B = (X[rows] - means[classes]) * roots[classes]."""
-        index, centres, by = self.to_device(classes), self.to_device(means), self.to_device(roots)
+        index, centres, row_roots = self.to_device(classes), self.to_device(means), self.to_device(roots)
         total = self._zeros(self.shape[1])
         for part, Z in self._parts(rows):
-            B = (Z - centres[index[part]]) * by[index[part]][:, None]
+            B = (Z - centres[index[part]]) * row_roots[index[part]][:, None]
             total += B.T @ B
         return np.asarray(total.cpu().numpy())

@@ -176,7 +176,7 @@ class _IdentityClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
     """Return scikit-learn's temperature for logits (n, n_classes) and classes (n,), all of which occur."""
     n_classes = logits.shape[1]
-    everything = np.arange(len(y))
+    all_rows = np.arange(len(y))
     # None is above 0, or scikit-learn might take them for probabilities. For two classes it uses -x and x.
     scores = logits - logits.max(axis=1, keepdims=True)
     probe = np.zeros((1, n_classes))
@@ -184,7 +184,7 @@ def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> 
     if n_classes == 2:
         scores, probe = (scores[:, 1:] - scores[:, :1]) / 2, (probe[:, 1:] - probe[:, :1]) / 2
     model = CalibratedClassifierCV(
-        _IdentityClassifier(n_classes), method="temperature", ensemble=False, cv=[(everything, everything)]
+        _IdentityClassifier(n_classes), method="temperature", ensemble=False, cv=[(all_rows, all_rows)]
     )
     model.fit(scores, y, sample_weight=weights)
     first, second = model.predict_proba(probe)[0, :2]

@@ -137,8 +137,8 @@ def evaluate(
     if not candidates:
         raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
     summaries = [
-        _summary(candidate, rows, y, classes, own_results, distances[id(candidate.layer)])
-        for candidate, own_results in zip(candidates, results, strict=True)
+        _summary(candidate, rows, y, classes, candidate_results, distances[id(candidate.layer)])
+        for candidate, candidate_results in zip(candidates, results, strict=True)
     ]
     if lacking := [summary.name for summary in summaries if metric not in summary.metrics]:
         raise UsageError(
@@ -292,8 +292,8 @@ def _table(
 ) -> pa.Table:
     """Return a table of all predictions of all candidates, one row for each."""
     parts = []
-    for name, own_results in zip(names, results, strict=True):
-        for number, (result, resample) in enumerate(zip(own_results, rows.splits.resamples, strict=True)):
+    for name, candidate_results in zip(names, results, strict=True):
+        for number, (result, resample) in enumerate(zip(candidate_results, rows.splits.resamples, strict=True)):
             count = len(resample.test)
             columns = {
                 "candidate": pa.array([name] * count),

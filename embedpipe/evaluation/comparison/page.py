@@ -118,8 +118,8 @@ def _verdict_groups(evaluation: EvaluationData) -> Iterator[tuple[str, str, str]
     for verdict, meaning in meanings.items():
         names = [wording.clip(each.name) for each in evaluation.candidates[1:] if each.verdict == verdict]
         if names:
-            rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            yield verdict, meaning, ", ".join(names[:MAX_NAMES]) + rest
+            others = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            yield verdict, meaning, ", ".join(names[:MAX_NAMES]) + others
 
 
 def _costs(evaluation: EvaluationData) -> list[tuple[str, str, list[tuple[int, CandidateResult]]]]:

@@ -81,10 +81,10 @@ class EvaluationRows:
 
 def open_stores(stores: Any) -> list[FeatureStore]:
     """Open one or several stores; raise UsageError if there is none, or one is given twice."""
-    given = [stores] if isinstance(stores, str | Path | FeatureStore) else list(stores)
-    if not given:
+    opened_or_paths = [stores] if isinstance(stores, str | Path | FeatureStore) else list(stores)
+    if not opened_or_paths:
         raise UsageError("stores must name at least one feature store, got none")
-    opened = [store if isinstance(store, FeatureStore) else FeatureStore(store) for store in given]
+    opened = [store if isinstance(store, FeatureStore) else FeatureStore(store) for store in opened_or_paths]
     if len({store.table_id for store in opened}) < len(opened):
         raise UsageError(f"stores must be different, got one twice: {', '.join(store.path for store in opened)}")
     return opened
@@ -127,15 +127,15 @@ def read_rows(
     has_split = "split" in rows.column_names and options.label != "split"
     split_names = rows.column("split").to_pylist() if has_split else None
     groups = rows.column(options.group).to_pylist() if options.group else None
-    if (given := _given_splits(splits)) is not None:
-        used = given.for_ids(ids.to_pylist())
-        _check_groups(used, groups, options.group)
+    if (given_splits := _given_splits(splits)) is not None:
+        used_splits = given_splits.for_ids(ids.to_pylist())
+        _check_groups(used_splits, groups, options.group)
         source = "given" if isinstance(splits, Splits) else f"those of {splits}"
         note = f"splits are {source}: folds, repeats and near_duplicates are not used"
-        used = replace(used, notes=[*used.notes, note])
+        used_splits = replace(used_splits, notes=[*used_splits.notes, note])
     else:
         cosine = options.near_duplicates
-        used = make_splits(
+        used_splits = make_splits(
             ids.to_pylist(),
             y,
             task=task,
@@ -147,13 +147,13 @@ def read_rows(
             repeats=options.repeats,
         )
         if splits is not None and not isinstance(splits, Splits):
-            used.save(splits)
-    for reason, positions in used.left_out.items():
+            used_splits.save(splits)
+    for reason, positions in used_splits.left_out.items():
         left_out[reason] = len(positions)
     texts = rows.column("text").to_pylist() if text else [None] * len(ids)
     uris = rows.column("uri").to_pylist()
     validation = _validation_rows(split_names, len(ids))
-    return EvaluationRows(ids, uris, texts, y, task, used, validation, left_out, layers)
+    return EvaluationRows(ids, uris, texts, y, task, used_splits, validation, left_out, layers)
 
 
 def _given_splits(splits: str | Path | Splits | None) -> Splits | None:

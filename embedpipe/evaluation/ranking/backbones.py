@@ -177,10 +177,10 @@ def _embedded(
     store = FeatureStore.create(path, backbone.spec)
     cost = _best_measured(path.with_suffix(".json"), _cost(embed_listing(part, store, backbone, run, progress)))
     if cost is None:  # the run that embedded was killed before it saved its cost
-        few = _part(part, np.arange(min(len(part), COST_ITEMS)))
+        measured_part = _part(part, np.arange(min(len(part), COST_ITEMS)))
         with tempfile.TemporaryDirectory(prefix="embedpipe-rank-") as temporary_folder:
             temporary = FeatureStore.create(Path(temporary_folder) / "store", backbone.spec)
-            measured = _cost(embed_listing(few, temporary, backbone, run, Progress(False)))
+            measured = _cost(embed_listing(measured_part, temporary, backbone, run, Progress(False)))
         cost = _best_measured(path.with_suffix(".json"), measured)
     name = f"{backbone.spec.provider}/{backbone.spec.name}"
     imagenet = find_imagenet_accuracy(name) if options.weights == "default" else None

@@ -57,8 +57,8 @@ def _of_timm(name: str) -> ImageNetAccuracy | None:
     if config is None or not config.url:
         return None
     known = (weights for model in models.list_models(module=models) for weights in models.get_model_weights(model))
-    same = next((weights for weights in known if weights.url == config.url), None)
-    return None if same is None else _published(same)
+    torchvision_weights = next((weights for weights in known if weights.url == config.url), None)
+    return None if torchvision_weights is None else _published(torchvision_weights)
 
 
 def _published(weights: Any) -> ImageNetAccuracy | None:

@@ -103,19 +103,19 @@ def rank(
 
 def _stores(data: Any) -> list[FeatureStore]:
     """Return the feature stores in ``data``, if there are any. Strings in a list are items, not stores."""
-    given = data if isinstance(data, list | tuple) else [data]
+    items = data if isinstance(data, list | tuple) else [data]
     types = (FeatureStore, os.PathLike) if isinstance(data, list | tuple) else (FeatureStore, os.PathLike, str)
     stores = []
-    for item in given:
+    for item in items:
         if isinstance(item, FeatureStore):
             stores.append(item)
         elif isinstance(item, types) and FeatureStore.exists(path := str(item)):
             stores.append(FeatureStore(path))
         else:
             break
-    if stores and len(stores) < len(given):
+    if stores and len(stores) < len(items):
         raise UsageError(
-            f"data must be all feature stores or none, got the store {stores[0].path!r} and {given[len(stores)]!r:.100}"
+            f"data must be all feature stores or none, got the store {stores[0].path!r} and {items[len(stores)]!r:.100}"
         )
     return stores
 

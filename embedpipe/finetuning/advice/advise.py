@@ -75,8 +75,6 @@ def advise(
         Where to train; by default the fastest usable device.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
-    **options
-        Fields of `AdviseOptions`, `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -259,21 +257,21 @@ def _find_next_step(
     deciding = verdict.deciding_run
     if deciding is None:
         return None
-    given = {
+    chosen = {
         name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
     }
     if full_plan and (benchmark is None or list(full_plan.label_counts) != benchmark.label_counts):
         smaller, larger = full_plan.label_counts
-        seeds = given.get("seeds", AdviseOptions.seeds)
+        seeds = chosen.get("seeds", AdviseOptions.seeds)
         description = f"a pilot on {smaller:,} and {larger:,} labels with {seeds} seeds each"
-        return NextStep(description, "advise", stores, {**given, "pilot": True, "to": to}, full_plan.minutes)
+        return NextStep(description, "advise", stores, {**chosen, "pilot": True, "to": to}, full_plan.minutes)
     if benchmark and deciding.labels == benchmark.label_counts[-1] < labels:
         minutes = deciding.minutes and deciding.minutes * sum(benchmark.label_counts) / benchmark.label_counts[-1]
         plural = "s" if deciding.seeds > 1 else ""
         description = f"the pilot with {deciding.seeds} more seed{plural} at each label count"
         seeds = len(benchmark.seeds) + deciding.seeds
-        return NextStep(description, "advise", stores, {**given, "seeds": seeds, "pilot": True, "to": to}, minutes)
-    shared = {name: value for name, value in given.items() if name not in ADVISE_ONLY}
+        return NextStep(description, "advise", stores, {**chosen, "seeds": seeds, "pilot": True, "to": to}, minutes)
+    shared = {name: value for name, value in chosen.items() if name not in ADVISE_ONLY}
     options = {**shared, **CORRUPTIONS, "learners": LEARNERS, "label_counts": (labels,), "seeds": 2, "to": to}
     description = f"{' and '.join(LEARNERS)} on all {labels:,} labels with 2 seeds"
     return NextStep(description, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)

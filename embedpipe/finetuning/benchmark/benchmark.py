@@ -78,8 +78,6 @@ def benchmark(
         Where to train; by default the fastest usable device.
     progress : bool, optional
         Show progress on standard error; by default only on a terminal.
-    **options
-        Fields of `BenchmarkOptions`, `FineTuneOptions`, `SplitOptions` and `ReloadOptions`.
 
     Returns
     -------
@@ -141,13 +139,13 @@ def benchmark(
 
 def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
     """Return the learners in the order of `LEARNERS`."""
-    given = [learners] if isinstance(learners, str) else list(learners)
-    for learner in given:
+    requested = [learners] if isinstance(learners, str) else list(learners)
+    for learner in requested:
         if learner not in LEARNERS:
             raise UsageError(f"unknown learner {learner!r}{suggest(learner, LEARNERS)}")
-    if not given:
+    if not requested:
         raise UsageError(f"learners must be at least one of {', '.join(LEARNERS)}, got none")
-    return [learner for learner in LEARNERS if learner in given]
+    return [learner for learner in LEARNERS if learner in requested]
 
 
 def _run_key(

@@ -72,22 +72,22 @@ def pair_cells(
 
     ``reference_correct``, if given, replaces the test rows that ``reference`` classifies correctly.
     """
-    own = cell.correct_rows(rows)
-    other = reference.correct_rows(rows) if reference_correct is None else reference_correct
+    correct = cell.correct_rows(rows)
+    other_correct = reference.correct_rows(rows) if reference_correct is None else reference_correct
     by_row = np.subtract(cell.shifted_correct, reference.shifted_correct)
     return PilotRun(
         labels=cell.labels,
         seed=cell.seed,
-        probe=float(other.mean()),
+        probe=float(other_correct.mean()),
         finetuned=cell.accuracy,
         seconds=cell.seconds,
         shifted_probe=reference.shifted_accuracy,
         shifted_finetuned=cell.shifted_accuracy,
         paired_counts=(
-            int((own & other).sum()),
-            int((other & ~own).sum()),
-            int((own & ~other).sum()),
-            int((~own & ~other).sum()),
+            int((correct & other_correct).sum()),
+            int((other_correct & ~correct).sum()),
+            int((correct & ~other_correct).sum()),
+            int((~correct & ~other_correct).sum()),
         ),
         shifted_error=float(by_row.std(ddof=1) / np.sqrt(len(by_row))) if len(by_row) > 1 else None,
     )
@@ -192,7 +192,7 @@ def _relative_cost(reached: Sequence[tuple[float, bool] | None], reference_costs
     if len(costs) < max(len(reached), 2):
         return None
     pairs = zip(costs, reference_costs, strict=True)
-    logs = np.log([max(cost, 1e-9) / max(whole, 1e-9) for (cost, _), whole in pairs])
+    logs = np.log([max(cost, 1e-9) / max(reference_cost, 1e-9) for (cost, _), reference_cost in pairs])
     mean = float(logs.mean())
     half = float(stdtrit(len(logs) - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(len(logs)))
     # If the smallest number of labels is enough, fewer may be enough as well.

@@ -161,8 +161,8 @@ def _probe_sentence(benchmark: BenchmarkData, last: dict[Learner, Mean]) -> str:
 def _savings_sentence(benchmark: BenchmarkData, savings: Savings) -> str:
     """Return what a learner needs for the accuracy of its reference with the most labels."""
     needs = [
-        f"{_fraction(estimate.value)} of the {what} ({_fraction_interval(estimate)})"
-        for estimate, what in ((savings.labels, "labels"), (savings.seconds, "training time"))
+        f"{_fraction(estimate.value)} of the {resource} ({_fraction_interval(estimate)})"
+        for estimate, resource in ((savings.labels, "labels"), (savings.seconds, "training time"))
         if estimate
     ]
     last = _last_mean(benchmark, savings.reference)

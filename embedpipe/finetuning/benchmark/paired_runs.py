@@ -229,12 +229,12 @@ def check_runs(runs: Sequence[PilotRun], total_labels: int, test_rows: int) -> N
     """Raise a `UsageError` that names the first run with impossible values."""
     if len({run.shifted_probe is None for run in runs} | {run.shifted_finetuned is None for run in runs}) > 1:
         raise UsageError("shifted accuracies must be given for both learners of all runs, or for none")
-    seen = set()
+    earlier = set()
     for run in runs:
         name = f"the run on {run.labels} labels with seed {run.seed}"
-        if (run.labels, run.seed) in seen:
+        if (run.labels, run.seed) in earlier:
             raise UsageError(f"{name} is given twice: give each seed of a label count once")
-        seen.add((run.labels, run.seed))
+        earlier.add((run.labels, run.seed))
         if not 1 <= run.labels <= total_labels:
             raise UsageError(f"{name} must have 1 to total_labels={total_labels} labels")
         for accuracy in (run.probe, run.finetuned, run.shifted_probe, run.shifted_finetuned):
