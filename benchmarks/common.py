@@ -110,6 +110,13 @@ def spread_out(items: Sequence[Any], count: int) -> list[Any]:
     return list(items[:: max(1, len(items) // count)][:count])
 
 
+def centred_cosine(X: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the cosine of each pair of rows, both centred on the mean of ``reference``."""
+    centre = reference.mean(axis=0, dtype=np.float64)
+    a, b = X - centre, reference - centre
+    return np.asarray((a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)), np.float64)
+
+
 def elpv_table() -> pa.Table:
     """Return the elpv solar cells: label where the experts were certain, otherwise null; defect_probability for all."""
     data = Path(str(importlib.resources.files("elpv_dataset"))) / "data"

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from common import CLOTHING, folder_exists, list_photos, make_parser, spread_out, write_json
+from common import CLOTHING, centred_cosine, folder_exists, list_photos, make_parser, spread_out, write_json
 from networks import timm_transform
 from PIL import Image, ImageOps
 from torchvision import models
@@ -112,14 +112,6 @@ def embed(backbone: Backbone, pixels: list[npt.NDArray[np.uint8]], size: int) ->
     """Embed pixels in batches of ``size``."""
     parts = [backbone.forward(pixels[i : i + size])["embedding"] for i in range(0, len(pixels), size)]
     return np.concatenate(parts)
-
-
-def centred_cosine(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
-    """Return the cosine of each pair of rows, both centred on the mean of ``b``."""
-    centre = b.mean(axis=0, dtype=np.float64)
-    a64, b64 = a - centre, b - centre
-    cosine: npt.NDArray[np.float64] = (a64 * b64).sum(1) / (np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1))
-    return cosine
 
 
 def main() -> int:

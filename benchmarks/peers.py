@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from common import PHOTOS, folder_exists, list_photos, make_parser, write_json
+from common import PHOTOS, centred_cosine, folder_exists, list_photos, make_parser, write_json
 from matplotlib.figure import Figure
 from networks import NETWORKS, lay_out, weights_of
 
@@ -154,14 +154,6 @@ class Runner:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def cosine_distances(theirs: Vectors, ours: Vectors) -> npt.NDArray[np.float64]:
-    """Return 1 - cosine of each pair of rows, both centred on the mean of ``ours``."""
-    centre = ours.mean(axis=0, dtype=np.float64)
-    a, b = theirs - centre, ours - centre
-    distances: npt.NDArray[np.float64] = 1 - (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return distances
-
-
 def compare(
     network: str, peers: Sequence[str], folders: dict[str, Path], weights: Path, options: Any
 ) -> dict[str, Any]:
@@ -180,7 +172,7 @@ def compare(
         results = {}
         for name, runner in runners.items():
             ratios = [peer / ours for peer, ours in zip(times[name], times[OURS], strict=True)]
-            distances = cosine_distances(runner.vectors(), reference)
+            distances = 1 - centred_cosine(runner.vectors(), reference)
             results[name] = {
                 "images_per_second": options.limit / statistics.median(times[name]),
                 "ratio": statistics.median(ratios),
