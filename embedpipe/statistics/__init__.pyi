@@ -1,5 +1,4 @@
 from .calibration import CalibrationErrors as CalibrationErrors
-from .calibration import brier_score as brier_score
 from .calibration import calibration_errors as calibration_errors
 from .estimate import Difference as Difference
 from .estimate import Estimate as Estimate

@@ -1,4 +1,4 @@
-"""Calibration of predicted probabilities: expected calibration error, also debiased, and the Brier score."""
+"""Calibration of predicted probabilities: the expected calibration error, also debiased."""
 
 from __future__ import annotations
 
@@ -96,37 +96,6 @@ def calibration_errors(probabilities: npt.ArrayLike, y: npt.ArrayLike, bins: int
     by_chance = float(share @ _mean_distance(rows, mean_confidence, mean_confidence))
     debiased = min(max(ece - bias, 0.0), ece)
     return CalibrationErrors(mean_confidence, accuracy, rows, ece, by_chance, debiased)
-
-
-def brier_score(probabilities: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Return the Brier score: the mean squared distance between probabilities and true classes, from 0 to 2.
-
-    Parameters
-    ----------
-    probabilities : float array (n, n_classes)
-    y : int array (n,)
-        The true class, as a column number.
-
-    Raises
-    ------
-    ValueError
-        As `calibration_errors`.
-
-    Notes
-    -----
-    Brier, Monthly Weather Review 78 (1950) 1-3: summed over classes, so that two classes give twice the usual binary
-    score.
-
-    Examples
-    --------
-    >>> from embedpipe.statistics import brier_score
-    >>> brier_score([[0.5, 0.5], [0.0, 1.0]], [0, 1])
-    0.25
-    """
-    p, classes = _checked(probabilities, y)
-    truth = np.zeros_like(p)
-    truth[np.arange(len(p)), classes] = 1
-    return float(np.mean(np.sum((p - truth) ** 2, axis=1)))
 
 
 def _mean_distance(n: Integers, p: Floats, point: Floats) -> Floats:

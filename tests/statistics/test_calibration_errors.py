@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss
 
-from embedpipe.statistics import brier_score, calibration_errors
+from embedpipe.statistics import calibration_errors
 
 QUICK = settings(max_examples=40, deadline=None)
 
@@ -78,14 +77,12 @@ def test_errors_are_within_bounds(rows: int, classes: int, bins: int, seed: int)
     assert 0 <= result.by_chance <= 0.5 + 1e-9
     assert result.rows.sum() == rows
     assert result.rows @ result.accuracy == pytest.approx((p.argmax(axis=1) == y).sum())
-    assert 0 <= brier_score(p, y) <= 2
 
 
 @pytest.mark.parametrize(("y", "error"), [([0, 0, 0], 0), ([1, 1, 1], 1)])
 def test_certain_predictions(y: list[int], error: float) -> None:
     result = calibration_errors([[1, 0]] * 3, y)
     assert (result.ece, result.by_chance, result.debiased) == (error, 0, error)
-    assert brier_score([[1, 0]] * 3, y) == 2 * error
 
 
 def test_one_class_and_one_row() -> None:
@@ -98,12 +95,6 @@ def test_one_class_and_one_row() -> None:
 def test_float32_over_many_classes() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(1000), 20).astype(np.float32)
     assert calibration_errors(p, np.arange(20)).rows.sum() == 20
-
-
-def test_brier_score_is_twice_the_binary_one() -> None:
-    rng = np.random.default_rng(0)
-    p, y = two_classes(rng.random(50), rng.integers(2, size=50))
-    assert brier_score(p, y) == pytest.approx(2 * brier_score_loss(y, p[:, 1]))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +112,5 @@ def test_brier_score_is_twice_the_binary_one() -> None:
     ],
 )
 def test_invalid_predictions_are_refused(p: object, y: list[object], message: str) -> None:
-    for measure in (calibration_errors, brier_score):
-        with pytest.raises(ValueError, match=message):
-            measure(p, y)
+    with pytest.raises(ValueError, match=message):
+        calibration_errors(p, y)
