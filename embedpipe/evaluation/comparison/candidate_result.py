@@ -20,7 +20,7 @@ class Reliability:
     ece : float
         Expected calibration error over bins of equal width.
     ece_debiased : float
-        ``ece`` minus the value that a perfectly calibrated head with these confidences would have; at least 0.
+        ``ece`` minus its estimated bias, from 0 to ``ece``; see `embedpipe.statistics.calibration_errors`.
     brier, log_loss : float
     """
 
