@@ -62,9 +62,8 @@ class Head:
 
     Examples
     --------
-    >>> head = embedpipe.load_head("photos.head")  # doctest: +SKIP
-    >>> head.report.metrics["accuracy"], head.report.baseline["accuracy"]  # doctest: +SKIP
-    >>> head.predict("new_photos").to_pandas()  # doctest: +SKIP
+    >>> embedpipe.load_head("photos.head")  # doctest: +ELLIPSIS
+    Head(name='logreg', task='classification', label='label', layer='features', ..., accuracy=1.000)
     """
 
     name: str
@@ -178,8 +177,11 @@ class Head:
 
         Examples
         --------
-        >>> predicted = head.predict("new_photos")  # doctest: +SKIP
-        >>> predicted.filter(predicted["error"].is_valid())  # doctest: +SKIP
+        >>> table = embedpipe.load_head("photos.head").predict("new_photos")
+        >>> table.column_names
+        ['id', 'uri', 'label', 'probability_cat', 'probability_coffee', 'error']
+        >>> table.filter(table["error"].is_valid()).num_rows
+        0
         """
         source_options, reload_options, compute = build_options(OPTIONS, options)
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
@@ -282,7 +284,8 @@ def load_head(path: str | Path, *, trust: bool = False) -> Head:
 
     Examples
     --------
-    >>> head = embedpipe.load_head("photos.head")  # doctest: +SKIP
-    >>> head.predict("new_photos")["label"]  # doctest: +SKIP
+    >>> head = embedpipe.load_head("photos.head")
+    >>> head.predict("new_photos")["label"].to_pylist()
+    ['cat', 'coffee']
     """
     return Head(**read_head(path, trust=trust))

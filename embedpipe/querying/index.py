@@ -44,9 +44,10 @@ class SimilarityIndex:
 
     Examples
     --------
-    >>> index = embedpipe.SimilarityIndex("photos.features")  # doctest: +SKIP
-    >>> cosines, rows = index.search(index.vectors[:3], k=5)  # doctest: +SKIP
-    >>> index.ids.take(rows[0]).to_pylist()  # doctest: +SKIP
+    >>> index = embedpipe.SimilarityIndex("photos.features")
+    >>> cosines, rows = index.search(index.vectors[:3], k=2)
+    >>> index.ids.take(rows[0]).to_pylist()
+    ['cat/00.jpg', 'cat/01.jpg']
     """
 
     def __init__(self, store: FeatureStore | str | Path, layer: str | None = None) -> None:

@@ -69,9 +69,11 @@ def search(
 
     Examples
     --------
-    >>> neighbours = embedpipe.search("photos.features", "new.jpg", k=5)  # doctest: +SKIP
-    >>> neighbours.table["id"].to_pylist()  # doctest: +SKIP
-    >>> embedpipe.search("messages.features", "win a prize").to_pandas()  # doctest: +SKIP
+    >>> neighbours = embedpipe.search("photos.features", "new_photos/0.jpg", k=3)
+    >>> neighbours.table["id"].to_pylist()
+    ['cat/05.jpg', 'cat/09.jpg', 'cat/10.jpg']
+    >>> embedpipe.search("messages.features", "win a prize", k=1).table["text"].to_pylist()
+    ['You have won prize number 0, call now to claim 0 pounds!']
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)
     index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, search_options.layer)

@@ -112,9 +112,11 @@ def evaluate(
 
     Examples
     --------
-    >>> result = embedpipe.evaluate("photos.features", heads=["logreg", "knn"])  # doctest: +SKIP
-    >>> result.to_frame()[["candidate", "accuracy", "difference", "verdict"]]  # doctest: +SKIP
-    >>> embedpipe.evaluate("photos.features", protocol="clip-lp").records()  # doctest: +SKIP
+    >>> result = embedpipe.evaluate("photos.features", heads=["lda", "knn"], repeats=1)
+    >>> result.to_frame()[["candidate", "accuracy", "difference", "verdict"]]
+      candidate  accuracy  difference    verdict
+    0       lda       1.0         0.0       best
+    1       knn       1.0         0.0  undecided
     """
     (chosen,) = build_options((EvaluateOptions,), options)
     if protocol is not None:

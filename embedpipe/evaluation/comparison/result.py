@@ -57,11 +57,11 @@ class Evaluation(EvaluationData):
 
     Examples
     --------
-    >>> result = embedpipe.evaluate("photos.features", heads=["logreg", "knn"])  # doctest: +SKIP
-    >>> result.best.name  # doctest: +SKIP
-    'logreg'
-    >>> result.to_html("evaluation.html")  # doctest: +SKIP
-    PosixPath('evaluation.html')
+    >>> result = embedpipe.evaluate("photos.features", heads=["lda", "knn"], repeats=1)
+    >>> result.best.name
+    'lda'
+    >>> result.to_html("evaluation.html").name
+    'evaluation.html'
     """
 
     def to_frame(self) -> pd.DataFrame:

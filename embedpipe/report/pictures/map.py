@@ -86,8 +86,8 @@ def map(
 
     Examples
     --------
-    >>> embedpipe.map("photos.features", "map.png", label="species")  # doctest: +SKIP
-    PosixPath('map.png')
+    >>> embedpipe.map("photos.features", "map.png").name
+    'map.png'
     """
     to = check_png(to, "a map")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
