@@ -38,7 +38,7 @@ from sklearn.preprocessing import StandardScaler
 from embedpipe import FaissKNNClassifier, FeatureStore
 from embedpipe.errors import UsageError
 from embedpipe.evaluation import Evaluation, evaluate
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.splits import Splits, make_splits
 from embedpipe.statistics import paired_bootstrap, paired_interval
 

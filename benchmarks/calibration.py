@@ -24,7 +24,7 @@ from common import elpv_store, make_parser, markdown_table, write_json
 
 from embedpipe import FeatureStore
 from embedpipe.evaluation.comparison.candidate_result import Reliability
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 
 HEADS = ("logreg", "lda", "knn")
 #: Debiased ECE above which scaling must halve it.

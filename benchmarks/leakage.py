@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from embedpipe import FeatureStore
 from embedpipe.neighbours import nearest_rows
 from embedpipe.neighbours.duplicates import near_duplicate_groups
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits import make_splits
 
 Floats = npt.NDArray[np.float32]

@@ -2,10 +2,10 @@ from .comparison.candidate_result import CandidateResult as CandidateResult
 from .comparison.evaluate import evaluate as evaluate
 from .comparison.options import EvaluateOptions as EvaluateOptions
 from .comparison.result import Evaluation as Evaluation
-from .protocols import PROTOCOLS as PROTOCOLS
-from .protocols import ProtocolResult as ProtocolResult
-from .protocols import run_protocol as run_protocol
 from .protocols.measure import ProtocolEvaluation as ProtocolEvaluation
+from .protocols.problem import ProtocolResult as ProtocolResult
+from .protocols.registry import PROTOCOLS as PROTOCOLS
+from .protocols.registry import run_protocol as run_protocol
 from .ranking.options import RankOptions as RankOptions
 from .ranking.rank import rank as rank
 from .ranking.result import Ranking as Ranking

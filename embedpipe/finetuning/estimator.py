@@ -34,7 +34,7 @@ from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.neighbours.duplicates import near_duplicate_groups
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing
 from embedpipe.splits.grouped import fold_numbers

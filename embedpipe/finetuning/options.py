@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from embedpipe.errors import UsageError, require_one_of
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 Optimizer = Literal["adamw", "sgd"]
 Augment = Literal["auto", "none", "light", "strong"]

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.exact import BLOCK, Floats, Rows, normalised
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.neighbours.threads import faiss_alone
 
 #: Rows of a tile. If all pairs of two tiles are near-duplicates, joining them takes about 100 MB.

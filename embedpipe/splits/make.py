@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split

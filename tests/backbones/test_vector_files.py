@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.backbones.providers.word_vectors import files as vector_files
-from embedpipe.backbones.providers.word_vectors.files import read_counts, read_vectors
+from embedpipe.backbones.providers.word_vectors.files import read_counts, read_word_vectors
 from embedpipe.errors import WeightsError
 
 WORDS = [
@@ -57,7 +57,7 @@ def test_files_written_by_gensim_are_read(
     vectors.save_word2vec_format(str(path), **options)
     if zipped:
         path.write_bytes(gzip.compress(path.read_bytes()))
-    file = read_vectors(path)
+    file = read_word_vectors(path)
     assert file.kind == kind
     assert file.index == {word: row for row, word in enumerate(WORDS)}
     assert file.matrix.dtype == np.float32
@@ -85,7 +85,7 @@ def test_unusual_words_are_read(data: st.DataObject, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vectors")
         path.write_bytes(header + b"".join(lines))
-        file = read_vectors(path)
+        file = read_word_vectors(path)
     assert list(file.index) == words
     np.testing.assert_array_equal(file.matrix, matrix)
 
@@ -93,7 +93,7 @@ def test_unusual_words_are_read(data: st.DataObject, kind: str) -> None:
 def test_words_with_spaces_are_read(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("the 1 2\n. . . 3 4\nat name@domain.com 5 6\r\nlast 7 8e-1\n\n")
-    file = read_vectors(path)
+    file = read_word_vectors(path)
     assert list(file.index) == ["the", ". . .", "at name@domain.com", "last"]
     np.testing.assert_allclose(file.matrix, [[1, 2], [3, 4], [5, 6], [7, 0.8]])
 
@@ -101,7 +101,7 @@ def test_words_with_spaces_are_read(tmp_path: Path) -> None:
 def test_unusual_numbers_and_spaces_are_read(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("2 3\none  1   +2 3\ntwo\t4 5\t6")
-    np.testing.assert_array_equal(read_vectors(path).matrix, [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(read_word_vectors(path).matrix, [[1, 2, 3], [4, 5, 6]])
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -110,7 +110,7 @@ def test_first_vector_of_a_repeated_word_counts_as_in_gensim(tmp_path: Path, bin
     path = tmp_path / "vectors"
     values = [row.tobytes() if binary else " ".join(map(str, row)).encode() for row in matrix]
     path.write_bytes(b"5 2\n" + b"".join(w.encode() + b" " + v + b"\n" for w, v in zip(words, values, strict=True)))
-    file, expected = read_vectors(path), KeyedVectors.load_word2vec_format(str(path), binary=binary)
+    file, expected = read_word_vectors(path), KeyedVectors.load_word2vec_format(str(path), binary=binary)
     assert file.index == expected.key_to_index == {"a": 0, "b": 1, "c": 2}
     np.testing.assert_array_equal(file.matrix, expected.vectors[:3])
     assert file.kind.endswith(", 2 repeated words left out")
@@ -119,7 +119,7 @@ def test_first_vector_of_a_repeated_word_counts_as_in_gensim(tmp_path: Path, bin
 def test_words_that_are_not_utf_8_are_read_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_bytes(b"a 1 2\nb\xff\xfe 3 4\nc\xef\xbf\xbd 5 6\n")
-    file = read_vectors(path)
+    file = read_word_vectors(path)
     assert list(file.index) == ["a", "b\ufffd\ufffd", "c\ufffd"]
     assert file.kind == "GloVe text, 1 words not in UTF-8"
 
@@ -134,7 +134,7 @@ def test_files_of_many_blocks_are_read(
     content.add_vectors([f"word{i}" for i in range(9000)], matrix)
     path = tmp_path / "vectors"
     content.save_word2vec_format(str(path), **options)
-    file = read_vectors(path)
+    file = read_word_vectors(path)
     assert list(file.index) == content.index_to_key
     np.testing.assert_array_equal(file.matrix, matrix)
     if not options["binary"]:
@@ -142,7 +142,7 @@ def test_files_of_many_blocks_are_read(
         lines[8000] = lines[8000].replace(b" ", b" x", 1)
         path.write_bytes(b"\n".join(lines))
         with pytest.raises(WeightsError, match=r"line 8001: 'x.*' is not a number"):
-            read_vectors(path)
+            read_word_vectors(path)
 
 
 BINARY = b"2 2\na " + np.array([1, 2], "<f4").tobytes() + b"\nb " + np.array([3, np.nan], "<f4").tobytes()
@@ -182,7 +182,7 @@ def test_error_names_the_place_of_damage(tmp_path: Path, content: bytes, message
     path = tmp_path / "vectors.txt"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:
-        read_vectors(path)
+        read_word_vectors(path)
     assert str(path) in str(caught.value)
 
 

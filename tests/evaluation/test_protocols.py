@@ -16,9 +16,10 @@ from stored import clusters
 
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation import run_protocol
-from embedpipe.evaluation.protocols import PROTOCOLS, clip_lp, mteb_cls
+from embedpipe.evaluation.protocols import clip_lp, mteb_cls
 from embedpipe.evaluation.protocols.few_shot import crossed_interval
 from embedpipe.evaluation.protocols.problem import first_of_each_class
+from embedpipe.evaluation.protocols.registry import PROTOCOLS
 
 
 def problem(train: int = 240, test: int = 90, classes: int = 3, spread: float = 1.5, dim: int = 8) -> tuple[Any, ...]:
@@ -81,7 +82,7 @@ def test_clip_lp_agrees_with_scikit_learn_at_the_chosen_penalty() -> None:
     assert found.metrics["accuracy"] == plain.score(X_test, y_test)
     recalls = [(plain.predict(X_test[y_test == name]) == name).mean() for name in plain.classes_]
     assert found.metrics["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
-    ours = clip_lp.fit(X, np.unique(y, return_inverse=True)[1], found.metrics["C"])
+    ours = clip_lp.fit_logistic_regression(X, np.unique(y, return_inverse=True)[1], found.metrics["C"])
     np.testing.assert_allclose(ours.coef_, plain.coef_, rtol=1e-6)
     np.testing.assert_allclose(ours.intercept_, plain.intercept_, rtol=1e-5, atol=1e-6)
 

@@ -26,7 +26,7 @@ from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClass
 from embedpipe.finetuning import BenchmarkOptions, SplitOptions
 from embedpipe.finetuning.benchmark.benchmark import benchmark
 from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS
-from embedpipe.finetuning.benchmark.cell_files import RunFolder
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.benchmark.corruptions import corrupt
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.benchmark.learners import randomise_weights
@@ -337,11 +337,11 @@ def test_folder_with_other_files_is_refused(store_path: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match="holds other files: give another"):
         benchmark(store_path, to=tmp_path / "full", **FAST)
     with pytest.raises(UsageError, match="needs a local folder, got the URL"):
-        RunFolder("s3://bucket/run")
+        BenchmarkFolder("s3://bucket/run")
 
 
 def test_damaged_cell_is_refused(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = BenchmarkFolder(tmp_path / "run")
     folder.state("linear-probe", 24, 0).with_suffix(".json").write_text('{"cell": {}}')
     with pytest.raises(UsageError, match=r"linear-probe-24-0.json' is damaged: delete it"):
         folder.read("linear-probe", 24, 0)

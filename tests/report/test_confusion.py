@@ -14,7 +14,7 @@ from embedpipe.report import draw_confusion
 from embedpipe.report.drawing.canvas import fit_text, font_families, text_width
 from embedpipe.report.drawing.wording import percent
 from embedpipe.report.pictures.confusion import EDGE, SHADES
-from embedpipe.report.pictures.confusion_matrix import MOST_CONFUSED, Matrix, compact
+from embedpipe.report.pictures.confusion_matrix import MOST_CONFUSED, Matrix, short_number
 
 PAPER = (250, 250, 248)
 
@@ -97,7 +97,13 @@ def test_numbers_as_text() -> None:
         *("0\xa0%", "<1\xa0%", "<1\xa0%", "50\xa0%", ">99\xa0%", "100\xa0%", "—"),
     ]
     assert [percent(x) for x in (0.0001, 0.1234, 0.9999)] == ["<0.1\xa0%", "12.3\xa0%", ">99.9\xa0%"]
-    assert [compact(x) for x in (999, 1200, 45_600, 7 * 10**6, 3 * 10**9)] == ["999", "1.2k", "46k", "7.0M", "3.0G"]
+    assert [short_number(x) for x in (999, 1200, 45_600, 7 * 10**6, 3 * 10**9)] == [
+        "999",
+        "1.2k",
+        "46k",
+        "7.0M",
+        "3.0G",
+    ]
 
 
 def test_text_is_made_to_fit() -> None:

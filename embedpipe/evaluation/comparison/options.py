@@ -8,7 +8,7 @@ from typing import get_args
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import Task
-from embedpipe.neighbours.near import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def run(problem: Problem) -> Outcome:
             best = max(sorted(tried), key=lambda position: tried[position]["held_out_accuracy"])
             stride //= 2
             positions = [i for i in (best - stride, best + stride) if stride and 0 <= i < len(CS)]
-        model = fit(X, y, CS[best])
+        model = fit_logistic_regression(X, y, CS[best])
         predicted = model.predict(problem.X_test)
     metrics = {
         "accuracy": float((predicted == problem.y_test).mean()),
@@ -72,7 +72,7 @@ def run(problem: Problem) -> Outcome:
     return Outcome(metrics, settings, [tried[position] for position in sorted(tried)])
 
 
-def fit(X: Vectors, y: Rows, C: float) -> Any:
+def fit_logistic_regression(X: Vectors, y: Rows, C: float) -> Any:
     """Fit scikit-learn's logistic regression; the protocol accepts a fit that has not converged after `MAX_ITER`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -80,7 +80,7 @@ def fit(X: Vectors, y: Rows, C: float) -> Any:
 
 
 def _try(C: float, X: Vectors, y: Rows, train: Rows, held_out: Rows) -> dict[str, Any]:
-    model = fit(X[train], y[train], C)
+    model = fit_logistic_regression(X[train], y[train], C)
     iterations = int(model.n_iter_.max())
     accuracy = float((model.predict(X[held_out]) == y[held_out]).mean())
     return {"C": C, "held_out_accuracy": accuracy, "iterations": iterations, "converged": iterations < MAX_ITER}

@@ -14,7 +14,8 @@ from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
-from embedpipe.evaluation.protocols import ProtocolResult, find_protocol, run_protocol
+from embedpipe.evaluation.protocols.problem import ProtocolResult
+from embedpipe.evaluation.protocols.registry import find_protocol, run_protocol
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.splits import Splits
 

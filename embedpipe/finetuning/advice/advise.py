@@ -20,7 +20,7 @@ from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, PilotPlan, pilot_runs, plan_pilot, time_training
 from embedpipe.finetuning.advice.result import Advice, FrozenBaselines, NextStep
 from embedpipe.finetuning.advice.verdict import Verdict, judge
-from embedpipe.finetuning.benchmark.cell_files import RunFolder
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
@@ -115,7 +115,7 @@ def advise(
     if wants_pilot and to is None:
         raise UsageError("a pilot needs a folder for its runs: give one (--to)")
     if wants_pilot and to is not None:
-        RunFolder(to)  # refuse a folder of something else before any work
+        BenchmarkFolder(to)  # refuse a folder of something else before any work
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
     split = read_split_rows(first, label, split_options)
@@ -198,7 +198,7 @@ def _open_stores(
                 f"source must be a feature store, got {os.fspath(source)!r}: embed the images first, or give a folder "
                 "(--to)"
             )
-        store, label = open_images(source, RunFolder(to).features, label, backbone, device, progress, reload)
+        store, label = open_images(source, BenchmarkFolder(to).features, label, backbone, device, progress, reload)
         return [store], label
     stores = open_stores(source)
     if backbone:

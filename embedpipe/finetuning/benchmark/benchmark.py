@@ -17,7 +17,7 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError, suggest
 from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS, Learner
-from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
 from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
 from embedpipe.finetuning.benchmark.label_sampling import check_label_counts
@@ -103,7 +103,7 @@ def benchmark(
     require_one_process("benchmark")
     learners = _check_learners(learners)
     corruptions = corruption_grid(benchmark_options)
-    folder, show = RunFolder(to), Progress(progress)
+    folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
         split = read_split_rows(store, label, split_options)
@@ -160,7 +160,7 @@ def _run_key(
     return digest.hexdigest()
 
 
-def _failure_notes(folder: RunFolder, cells: Sequence[FinishedCell]) -> list[str]:
+def _failure_notes(folder: BenchmarkFolder, cells: Sequence[FinishedCell]) -> list[str]:
     """Return notes on the images that were left out."""
     notes = []
     training = {id: reason for finished in cells for id, reason in finished.failed.items()}

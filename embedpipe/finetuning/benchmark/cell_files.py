@@ -35,7 +35,7 @@ class FinishedCell:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-class RunFolder:
+class BenchmarkFolder:
     """The folder of a benchmark, which may hold an earlier run of it.
 
     Parameters

@@ -11,7 +11,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Learner
-from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels, label_count_ladders
 from embedpipe.finetuning.benchmark.learners import CellTrainer
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
@@ -42,7 +42,7 @@ class CellRunner:
     options : FineTuneOptions
     reload : ReloadOptions
     device : str, optional
-    folder : RunFolder
+    folder : BenchmarkFolder
     progress : Progress
     """
 
@@ -53,7 +53,7 @@ class CellRunner:
     options: FineTuneOptions
     reload: ReloadOptions
     device: str | None
-    folder: RunFolder
+    folder: BenchmarkFolder
     progress: Progress
 
     def cells(

@@ -20,7 +20,7 @@ from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.reload import options_from_spec
 from embedpipe.finetuning.benchmark.benchmark_data import Cell, Learner
-from embedpipe.finetuning.benchmark.cell_files import FinishedCell, RunFolder
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.label_sampling import LabelDraw
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, View, written
 from embedpipe.finetuning.linear_probe import fit_calibrated_logreg
@@ -59,7 +59,7 @@ class CellTrainer:
         Versions of the test images, the uncorrupted one first.
     embedding : float
         Seconds of embedding one image.
-    folder : RunFolder
+    folder : BenchmarkFolder
     """
 
     split: SplitRows
@@ -69,7 +69,7 @@ class CellTrainer:
     reload: ReloadOptions
     views: list[View]
     embedding: float
-    folder: RunFolder
+    folder: BenchmarkFolder
 
     def run(self, learner: Learner, draw: LabelDraw) -> FinishedCell:
         """Train a learner on a draw, from its saved state if it was interrupted, and measure it."""

@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from embedpipe.report.drawing.canvas import FAINT, INK, PALE, Sheet, check_png, fit_text, text_width
 from embedpipe.report.drawing.wording import percent
-from embedpipe.report.pictures.confusion_matrix import Counts, Matrix, Shares, compact
+from embedpipe.report.pictures.confusion_matrix import Counts, Matrix, Shares, short_number
 
 #: With more classes than this, the cells have no numbers.
 MAX_NUMBERS = 24
@@ -174,7 +174,7 @@ def _draw_margins(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
     for i, (recall, items) in enumerate(zip(matrix.recall, matrix.items, strict=True)):
         y = top + (i + 0.5) * cell
         sheet.write(right - 8, y, percent(recall), size, ha="right", va="center_baseline")
-        number = f"{items:,}" if items < 10**6 else compact(items)
+        number = f"{items:,}" if items < 10**6 else short_number(items)
         sheet.write(right + SIDE - 8, y, number, size, FAINT, ha="right", va="center_baseline")
     upright = text_width("100 %", size) > cell - 4
     middle = below + (22 if upright else 12)
@@ -205,7 +205,7 @@ def _draw_scale(sheet: Sheet, layout: _Layout) -> None:
 def _fitting(counts: Counts, cell: int) -> tuple[list[list[str]], float]:
     """Return the counts as text, with k and M if they must be short, and the font size."""
     room, size = cell - 8, min(16, 0.15 * cell + 3.5)
-    for write in (lambda count: f"{count:,}", compact):
+    for write in (lambda count: f"{count:,}", short_number):
         texts = [[write(int(count)) for count in row] for row in counts]
         longest = max((text for row in texts for text in row), key=len)
         fitting = size * min(1, room / text_width(longest, size, "bold"))

@@ -52,7 +52,7 @@ class Matrix:
         )
 
 
-def compact(count: int) -> str:
+def short_number(count: int) -> str:
     """Return a number as short text, with k, M or G."""
     for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= unit:

@@ -60,7 +60,7 @@ class VectorFile:
     kind: str
 
 
-def read_vectors(path: Path) -> VectorFile:
+def read_word_vectors(path: Path) -> VectorFile:
     """Read a file of word vectors, with little more memory than the matrix.
 
     Raises

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from embedpipe._utils.importing import package_folder
 from embedpipe.backbones.network import TextNetwork, Weights
-from embedpipe.backbones.providers.word_vectors.files import VectorFile, read_counts, read_vectors
+from embedpipe.backbones.providers.word_vectors.files import VectorFile, read_counts, read_word_vectors
 from embedpipe.backbones.providers.word_vectors.tokenizer import WordSplitter
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
@@ -72,7 +72,7 @@ class WordVectorsProvider:
             raise UsageError("weights='none' does not apply to word vectors: leave it out, or pass a file")
         path = weights if isinstance(weights, Path) else Path(name).expanduser()
         if path.is_file():
-            file, origin = read_vectors(path), f"the file {path.name}"
+            file, origin = read_word_vectors(path), f"the file {path.name}"
         elif path == weights:
             raise WeightsError(f"weights={str(path)!r} does not exist: pass a file of word vectors")
         elif name in PACKAGES:
