@@ -99,9 +99,9 @@ def print_metrics(head: embedpipe.Head) -> None:
     if not report.metrics:
         print("  not measured: a class has a single photo; add photos to measure the head")
         return
-    print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'most frequent class':>18}")
+    print(f"  {f'{report.protocol}, {report.measured_rows:,} photos':40}{'the head':>16}{'most frequent class':>22}")
     for name, values in report.metrics.items():
-        print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>18}")
+        print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>22}")
 
 
 def add_margins(predicted: pa.Table, head: embedpipe.Head) -> pa.Table:
