@@ -67,7 +67,9 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @exits_cleanly
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
-    source: Annotated[str, typer.Argument(help="Path or URL of a folder, file list, table or tar shards.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Path or URL of a folder, file list, table or tar shards.")
+    ],
     *,
     to: Annotated[str, typer.Option("--to", help="Folder or URL of the store, created if it does not exist.")],
     as_json: Json = False,
@@ -179,7 +181,7 @@ def verify(
 @exits_cleanly
 @with_options(BackboneOptions)
 def backbones(
-    name: Annotated[str, typer.Argument(help="A backbone, or a part of the names to list.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, or a part of the names to list.")] = "",
     *,
     layers: Annotated[
         bool, typer.Option("--layers", help="List the layers that --layer and --drop-last take.")
@@ -213,7 +215,9 @@ def backbones(
 @exits_cleanly
 def label(
     store: Store,
-    table: Annotated[str, typer.Argument(help="CSV, TSV, Parquet or JSONL table with ids and labels.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or JSONL table with ids and labels.")
+    ],
     *,
     id_column: Annotated[str, typer.Option("--id", help="Column of the table with ids.")] = "id",
     label_column: Annotated[str, typer.Option("--label", help="Column of the table with labels.")] = "label",

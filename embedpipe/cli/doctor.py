@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @with_options(SourceOptions, BackboneOptions, ComputeOptions)
 def doctor(
     source: Annotated[
-        str | None, typer.Argument(help="The data to embed; by default photographs or texts of scikit-learn.")
+        str | None,
+        typer.Argument(metavar="SOURCE", help="The data to embed; by default photographs or texts of scikit-learn."),
     ] = None,
     *,
     backbone: Annotated[

@@ -27,7 +27,9 @@ SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
 @exits_cleanly
 @with_options(EvaluateOptions)
 def evaluate(
-    store: Annotated[list[str], typer.Argument(help="Feature stores of the same items, paths or URLs.")],
+    store: Annotated[
+        list[str], typer.Argument(metavar="STORE", help="Feature stores of the same items, paths or URLs.")
+    ],
     *,
     heads: Annotated[
         str | None,

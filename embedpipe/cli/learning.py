@@ -73,7 +73,10 @@ def fit(
 def predict(
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
     source: Annotated[
-        list[str], typer.Argument(help="Images or texts, as `embed` takes them; a feature store; or several files.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Images or texts, as `embed` takes them; a feature store; or several files."
+        ),
     ],
     *,
     to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
@@ -115,7 +118,10 @@ def search(
     store: Store,
     query: Annotated[
         list[str],
-        typer.Argument(help="An id of the store, an image, a text file, a folder, a .npy file of vectors, or a text."),
+        typer.Argument(
+            metavar="QUERY",
+            help="An id of the store, an image, a text file, a folder, a .npy file of vectors, or a text.",
+        ),
     ],
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of neighbours per query.")] = SearchOptions().k,

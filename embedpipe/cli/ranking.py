@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @with_options(RankOptions, SourceOptions, BackboneOptions, ComputeOptions)
 def rank(
     data: Annotated[
-        list[str], typer.Argument(help="Labelled images or texts as in `embed`, or feature stores of the same items.")
+        list[str],
+        typer.Argument(
+            metavar="DATA", help="Labelled images or texts as in `embed`, or feature stores of the same items."
+        ),
     ],
     *,
     backbone: Annotated[
