@@ -30,7 +30,7 @@ from embedpipe.sources.file_types import (
 )
 from embedpipe.sources.listing import Listing, numbered
 from embedpipe.sources.locations import is_url, printable
-from embedpipe.sources.opening import open_source
+from embedpipe.sources.opening import TEXT_HINT, open_source
 from embedpipe.sources.options import Modality
 from embedpipe.sources.readers.memory import ROOT
 
@@ -139,7 +139,8 @@ def _interpret(index: SimilarityIndex, item: Any) -> list[Query] | _Source:
 
 def _unknown(index: SimilarityIndex, name: str, error: SourceError) -> str:
     hint = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
-    return f"{index.store.path!r} has no id {name!r}, and {error}{hint}"
+    missing = str(error).removesuffix(TEXT_HINT)  # a query may be a text that is in no list
+    return f"{index.store.path!r} has no id {name!r}, and {missing}{hint}"
 
 
 def _exists(name: str) -> bool:

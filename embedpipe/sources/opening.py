@@ -32,6 +32,8 @@ from embedpipe.sources.readers.table import list_frame, list_table
 from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
 
 _DEFAULTS = SourceOptions()
+#: End of the message for a missing file whose name has spaces. A text may have been meant.
+TEXT_HINT = "; in Python, a text to embed must be in a list"
 
 
 def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modality = "image") -> Listing:
@@ -148,7 +150,7 @@ def _missing(text: str, location: str) -> str:
     folder, name = split_location(location)
     is_listable = Path(folder).is_dir() and not is_url(location)
     names = [path.name for path in Path(folder).iterdir()] if is_listable else []
-    hint = nearest(name, names) or ("; to embed it as a text, put it in a list" if " " in text else "")
+    hint = nearest(name, names) or (TEXT_HINT if " " in text else "")
     return f"there is no file or folder {text!r}{hint}"
 
 

@@ -225,7 +225,7 @@ def test_texts_for_an_image_backbone_are_errors_with_a_hint(frame: pd.DataFrame,
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY)
     store = embedpipe.embed(["hello there"], tmp_path / "store", backbone=TINY)
     assert "pass modality='text'" in store.failures()["message"][0].as_py()
-    with pytest.raises(SourceError, match="put it in a list"):
+    with pytest.raises(SourceError, match="a text to embed must be in a list"):
         embed("hello there", tmp_path / "texts")
 
 

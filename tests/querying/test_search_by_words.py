@@ -189,7 +189,7 @@ def test_text_query_needs_a_backbone_with_a_text_tower(photos: Path, tmp_path: P
     store = embed(photos, tmp_path / "s", backbone=TINY)
     with pytest.raises(BackboneError, match=r"has no id 'a sad cat'[\s\S]*names Python code to run"):
         search(store, "a sad cat")
-    with pytest.raises(UsageError, match=r"has no id 'a sad cat'[\s\S]*has no encoder for texts"):
+    with pytest.raises(UsageError, match=r"has no id 'a sad cat', .* folder 'a sad cat'\n.*has no encoder for texts"):
         search(store, "a sad cat", trust=True)
     with pytest.raises(UsageError, match=r"has no id .*there is no file or folder 'x/y\.jpg'[^\n]*$"):
         search(store, "x/y.jpg", trust=True)
