@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 MANY_CLASSES = 500
 
 
-@dataclass
+@dataclass(repr=False)
 class FitReport:
     """How a head was measured, and its metrics beside those of a baseline.
 
@@ -89,6 +89,11 @@ class FitReport:
         if self.split_ignored:
             words += " (the split column does not name train and test)"
         return f"{words}, after fine-tuning" if self.fine_tuned else words
+
+    def __repr__(self) -> str:
+        """Return the task, the rows, and the mean of each metric on one line."""
+        means = "".join(f", {name}={np.mean(values):.4g}" for name, values in self.metrics.items())
+        return f"FitReport({self.task}, rows={self.rows}, measured by {self.protocol!r}{means})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the protocol as plain numbers, strings, lists and dicts."""

@@ -26,6 +26,13 @@ def test_repr_is_one_line_with_the_first_metric(head: Head) -> None:
     )
 
 
+def test_repr_of_a_report_is_one_line_with_the_mean_of_each_metric(head: Head) -> None:
+    shown = repr(head.report)
+    assert shown.startswith("FitReport(classification, rows=60, measured by '5-fold cross-validation', accuracy=")
+    assert f"log_loss={np.mean(head.report.metrics['log_loss']):.4g}" in shown
+    assert "\n" not in shown
+
+
 def test_repr_of_an_unmeasured_head_has_no_metric(tmp_path: Path) -> None:
     X, _ = clusters(30)
     numbers = fit(make_store(tmp_path / "store", X, label=X[:, 0]), folds=0)
