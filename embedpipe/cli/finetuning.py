@@ -111,10 +111,11 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     else:
         print(f"\n{test.rows:,} test rows, read once: linear probe {test.linear_probe:.2%}")
         print("the linear probe was kept, because no epoch was better on the validation rows")
-    weights, head = show.plain(result.backbone), show.plain(result.head)
-    splits = show.plain(str(Path(result.folder, "splits.parquet")))
-    print(f"to embed with it: embedpipe embed DATA --backbone checkpoint/{weights} --to NEW.features")
+    weights, head = show.argument(result.backbone), show.argument(result.head)
+    splits = show.argument(str(Path(result.folder, "splits.parquet")))
+    checkpoint = show.argument(f"checkpoint/{result.backbone}")
+    print(f"to embed with it: embedpipe embed DATA --backbone {checkpoint} --to NEW.features")
     print(f"to predict with it: embedpipe predict {head} DATA --weights {weights} --to predictions.csv")
-    print(f"to compare on its test rows: embedpipe evaluate {show.plain(store)} NEW.features --splits {splits}")
+    print(f"to compare on its test rows: embedpipe evaluate {show.argument(store)} NEW.features --splits {splits}")
     if verbose:
         print(f"splits {result.splits_id}")

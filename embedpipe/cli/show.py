@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -81,6 +82,11 @@ def plain(value: str) -> Text:
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in value))
 
 
+def argument(value: str) -> Text:
+    """Return a path as it is written in a shell command, in quotes where it has spaces."""
+    return plain(shlex.quote(value))
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> Table:
     """Return a table of names and values."""
     table = Table.grid(padding=(0, 2))
@@ -136,7 +142,7 @@ def failures(store: FeatureStore, limit: int | None = None, as_json: bool = Fals
         table.add_row(*(plain(row[name]) for name in ("id", "stage", "exception", "message")))
     print_table(table, file)
     if limit and len(rows) > limit:
-        print(f"... and {len(rows) - limit:,} more: embedpipe info {store.path} --failures", file=file)
+        print(f"... and {len(rows) - limit:,} more: embedpipe info {argument(store.path)} --failures", file=file)
     if not rows:
         print("no failures")
 
@@ -148,6 +154,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         json_value(facts)
         return
     spec = opened.spec
+    files = f"{facts['files']:,} file{'s' * (facts['files'] != 1)}"
     rows = [
         ("store", f"{opened.path}, version {opened.version}"),
         ("rows", f"{facts['rows']:,}"),
@@ -162,14 +169,14 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("preprocessing", _recipe(spec.preprocessing)),
         ("precision", spec.precision),
         ("fingerprint", facts["fingerprint"]),
-        ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {facts['files']:,} files{facts['compressed'] * ', compressed'}"),
+        ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {files}{facts['compressed'] * ', compressed'}"),
         ("last run", ", ".join(f"{k} {v}" for k, v in facts["last_run"].items()) or "none recorded"),
     ]
     if verbose:
         rows += [("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]]
     print_table(pairs(rows))
     if facts["files"] > 100:
-        print(f"the store has many small files: `embedpipe compact {opened.path}` merges them")
+        print(f"the store has many small files: `embedpipe compact {argument(opened.path)}` merges them")
 
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:
@@ -276,7 +283,7 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         from embedpipe.heads.estimator_files import types_to_trust
 
         trust = " --trust" if types_to_trust(to) else ""
-        print(f"saved in {to}: embedpipe predict {to} NEW --to predictions.csv{trust}")
+        print(f"saved in {to}: embedpipe predict {argument(str(to))} NEW --to predictions.csv{trust}")
     else:
         print("not saved: add --to FOLDER to save the head")
 

@@ -42,6 +42,12 @@ def test_fit_gives_the_report_as_json(store: Path) -> None:
     assert sum(map(sum, result["confusion"])) == 45
 
 
+def test_fit_quotes_a_folder_with_a_space_in_the_next_command(store: Path, tmp_path: Path) -> None:
+    shown = run("fit", store, "--head", "centroid", "--to", tmp_path / "my head")
+    command = shown.stdout.replace("\n", "").partition("saved in ")[2]
+    assert f"embedpipe predict '{tmp_path / 'my head'}' NEW" in command
+
+
 def test_fit_tells_that_the_head_is_not_saved_and_is_silent_if_quiet(store: Path) -> None:
     assert "not saved" in run("fit", store, "--head", "centroid").stdout
     assert run("fit", store, "--head", "centroid", "-q").output == ""
