@@ -53,7 +53,7 @@ def choose_device(requested: str | None = None) -> tuple[torch.device, str]:
 def _parse(requested: str) -> torch.device:
     try:
         return torch.device(requested)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"device must be 'cpu', 'cuda', 'cuda:1' or another name that torch knows, got {requested!r}"
         ) from error

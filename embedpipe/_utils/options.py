@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from embedpipe.errors import UsageError, suggest
 
@@ -21,15 +25,19 @@ _LATER = re.compile(r"^(Raises|Warns|See Also|Notes|References|Examples)\n-+$", 
 def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
     """Make option dataclasses from keyword arguments; each takes the arguments that it has fields for.
 
-    Raises UsageError, with the most similar name, for an argument that is a field of none.
+    Raises UsageError, with the most similar name, for an argument that is a field of none, and for a value of another
+    type than the field's.
     """
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
             raise UsageError(f"unknown option {name!r}{suggest(name, sorted(known))}")
-    return tuple(
-        cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}) for cls in classes
-    )
+    built = []
+    for cls in classes:
+        types_ = typing.get_type_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls) if field.name in values]
+        built.append(cls(**{name: _typed(name, values[name], types_[name]) for name in names}))
+    return tuple(built)
 
 
 def takes_options(*classes: type) -> Callable[[F], F]:
@@ -53,6 +61,60 @@ def takes_options(*classes: type) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+#: Types of options in the words of messages; a tuple is a list of texts or numbers.
+_TYPE_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "None",
+    tuple[str, ...]: "a text or a list of texts",
+    tuple[int, ...]: "an integer or a list of integers",
+}
+
+
+def _typed(name: str, value: Any, type_: Any) -> Any:
+    """Return the value of an option in the type of its field; raises UsageError where it has another type.
+
+    Numbers of NumPy count as numbers, a path counts as text, and one text as a list of one. The option dataclass checks
+    ranges and words.
+    """
+    parts = typing.get_args(type_) if typing.get_origin(type_) in (typing.Union, types.UnionType) else (type_,)
+    for part in parts:
+        if part is type(None):
+            if value is None:
+                return None
+        elif typing.get_origin(part) is tuple:
+            if isinstance(value, str):
+                return (value,)
+            item = typing.get_args(part)[0]
+            if isinstance(value, list | tuple | range | set | frozenset):
+                if item is not str or all(isinstance(each, str) for each in value):
+                    return tuple(value)
+            elif item is int and _is_number(value, int):
+                return (value,)
+        elif part in (int, float):
+            if _is_number(value, part):
+                return part(value)
+        elif part is bool:
+            if isinstance(value, bool | np.bool_):
+                return bool(value)
+        elif isinstance(value, str) or (part is str and _names_something(value)):
+            return value
+    kinds = [_TYPE_WORDS[part] for part in parts if part in _TYPE_WORDS]
+    words = [repr(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+    raise UsageError(f"{name} must be {' or '.join([*words, *kinds])}, got {value!r}")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+
+
+def _names_something(value: Any) -> bool:
+    """Return whether a value is a path, or a device of torch, which stand for their text."""
+    return isinstance(value, os.PathLike) or (type(value).__module__, type(value).__name__) == ("torch", "device")
 
 
 def describe_type(type_: Any) -> str:

@@ -47,7 +47,8 @@ def split_name(backbone: str) -> tuple[str, str]:
         )
     if provider not in known:
         raise UnknownBackboneError(
-            f"unknown provider {provider!r} in {backbone!r}{nearest(provider, known)}. Providers: {', '.join(known)}"
+            f"unknown provider {provider!r} in {backbone!r}{nearest(provider, known) or '.'} "
+            f"Providers: {', '.join(known)}"
         )
     return provider, name
 

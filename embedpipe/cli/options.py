@@ -104,6 +104,8 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:  # the reader of the output ended first, such as `head`: typer ends without a message
+            raise
         except OSError as error:
             if values.get("verbose"):
                 traceback.print_exc()

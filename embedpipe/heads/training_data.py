@@ -154,7 +154,7 @@ def labelled_rows(
     Raises UsageError or TrainingDataError if a column is missing, or holds no labels.
     """
     label = options.label
-    for name in (label, *([options.sample_weight] if options.sample_weight else [])):
+    for name in (label, *([] if options.sample_weight is None else [options.sample_weight])):
         if name in store.data_columns:
             continue
         if name == "label":

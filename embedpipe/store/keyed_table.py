@@ -294,6 +294,9 @@ class KeyedTable:
 
     def vacuum(self, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
         """Delete files that only old versions use, and return their paths."""
+        latest = self._delta.version()
+        if wrong := [version for version in keep_versions if not 0 <= version <= latest]:
+            raise UsageError(f"keep_versions must be versions from 0 to {latest}, got {wrong[0]}")
         unused = self._delta.vacuum(
             older_than_hours,
             dry_run=True,

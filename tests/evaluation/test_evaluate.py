@@ -565,6 +565,8 @@ def test_split_column_can_be_the_label(tmp_path: Path) -> None:
         ({"folds": 30}, "fewer than the 30 folds"),
         ({"near_duplicates": 1.01}, "near_duplicates must be .* got 1.01"),
         ({"near_duplicates": 0.0}, r"near_duplicates must be a cosine in \(0, 1\] or 'off', got 0\.0"),
+        ({"heads": None}, r"heads must be a head or a list of heads"),
+        ({"splits": 3}, r"splits must be a path or a Splits, got 3"),
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )

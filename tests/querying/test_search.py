@@ -134,7 +134,7 @@ def test_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
 def test_bad_k_empty_store_and_untrusted_backbone_are_refused(tmp_path: Path, photos: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0])
     for k in (0, -1, 1.5):
-        with pytest.raises(UsageError, match=f"k must be an integer >= 1, got {k}"):
+        with pytest.raises(UsageError, match=f"k must be an integer.*, got {k}"):
             search(store, "row-001", k=k)
     with pytest.raises(UsageError, match="holds no rows"):
         SimilarityIndex(FeatureStore.create(tmp_path / "empty", make_spec(4)))

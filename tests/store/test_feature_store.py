@@ -173,6 +173,12 @@ def test_vacuum_keeps_files_of_kept_versions(store: FeatureStore) -> None:
         FeatureStore(store.path, gone).to_numpy()
 
 
+@pytest.mark.parametrize("version", [-1, 99])
+def test_vacuum_refuses_versions_that_do_not_exist(store: FeatureStore, version: int) -> None:
+    with pytest.raises(UsageError, match=rf"keep_versions must be versions from 0 to \d+, got {version}"):
+        store.vacuum(keep_versions=[version])
+
+
 def test_vacuum_refuses_negative_hours(store: FeatureStore) -> None:
     with pytest.raises(UsageError, match="older_than_hours must be >= 0, got -1"):
         store.vacuum(older_than_hours=-1)

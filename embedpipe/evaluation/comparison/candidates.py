@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class HeadCandidate:
 def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCandidate]:
     """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows."""
     single = isinstance(heads, str) or hasattr(heads, "fit")
+    if not single and not isinstance(heads, Iterable):
+        raise UsageError(f"heads must be a head or a list of heads, such as ['logreg', 'knn'], got {heads!r}")
     heads = [heads] if single else list(heads) or list(DEFAULT_HEADS[rows.task])
     types = [type(head) for head in heads]
     smallest = min(len(resample.train) for resample in rows.splits.resamples) * 2 // 3

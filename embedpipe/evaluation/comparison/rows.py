@@ -160,6 +160,8 @@ def _given_splits(splits: str | Path | Splits | None) -> Splits | None:
     """Return splits that exist already; None for those that are to be made."""
     if splits is None or isinstance(splits, Splits):
         return splits
+    if not isinstance(splits, str | Path):
+        raise UsageError(f"splits must be a path or a Splits, got {splits!r}")
     return load_splits(splits) if Path(splits).exists() else None
 
 

@@ -79,8 +79,8 @@ class WordVectorsProvider:
             file, origin = _read_package(PACKAGES[name]), f"the package {PACKAGES[name]}"
         else:
             raise UnknownBackboneError(
-                f"word-vectors/{name}: no file {name!r}{nearest(name, PACKAGES)}. Use word-vectors/PATH, or pass the "
-                f"file with --weights PATH. Packages have word-vectors/{', '.join(PACKAGES)}"
+                f"word-vectors/{name}: no file {name!r}{nearest(name, PACKAGES) or '.'} Use word-vectors/PATH, or pass "
+                f"the file with --weights PATH. Packages have word-vectors/{', '.join(PACKAGES)}"
             )
         network, splitter = _build(_without_suffixes(Path(name).name), file, origin)
         return dataclasses.replace(network, with_frequencies=partial(_with_frequencies, network, splitter))
