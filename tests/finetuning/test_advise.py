@@ -363,7 +363,7 @@ def test_budget_too_small_for_a_pilot_is_noted(hard_store: Path, tmp_path: Path)
         ({"pilot": True}, "a pilot needs a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),
         ({"label": "species"}, "species"),
-        ({"backbone": TINY}, "is a store: leave it out"),
+        ({"backbone": TINY}, "leave it out"),
     ],
 )
 def test_bad_options_are_refused(hard_store: Path, options: dict[str, object], message: str) -> None:
