@@ -181,7 +181,7 @@ def verify(
 @exits_cleanly
 @with_options(BackboneOptions)
 def backbones(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, or a part of the names to list.")] = "",
+    backbone: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, or a part of the names to list.")] = "",
     *,
     layers: Annotated[
         bool, typer.Option("--layers", help="List the layers that --layer and --drop-last take.")
@@ -199,14 +199,13 @@ def backbones(
     from embedpipe.backbones.load import describe_layers
 
     if layers:
-        named = {"backbone": name} if name else {}
-        stages = describe_layers(**{**options, **named})
+        stages = describe_layers(backbone or None, **options)
         if not quiet:
             show.layers(stages, as_json)
         return
-    names = list_backbones(name)
+    names = list_backbones(backbone)
     if not names:
-        raise UsageError(f"no name of a backbone contains {name!r}{nearest(name, list_backbones())}")
+        raise UsageError(f"no name of a backbone contains {backbone!r}{nearest(backbone, list_backbones())}")
     if not quiet:
         show.names(names, as_json)
 
