@@ -118,6 +118,7 @@ print(backbone.spec.fingerprint(), backbone.spec.pretrained, backbone.provenance
 """
 
 
+@pytest.mark.long
 def test_timm_weights_come_from_the_hub_and_then_from_its_cache(served, tmp_path):
     folder, address = served
     repository = folder / "timm" / "test_resnet.r160_in1k" / "resolve" / "main"

@@ -121,6 +121,7 @@ def test_chosen_engine_is_reused(export_once, monkeypatch):
     assert accelerated.spec == backbone.spec
 
 
+@pytest.mark.long
 def test_exported_network_is_read_from_disk_for_few_items_as_well(monkeypatch):
     monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
     backbone = fresh()
@@ -264,6 +265,7 @@ def test_network_that_fails_on_the_trial_runs_by_torch(networks):
     assert "fails on the trial: ValueError: looks like noise" in accelerated.engine_reason
 
 
+@pytest.mark.long
 def test_cached_int8_network_is_checked_against_the_exact_one(cache, networks):
     options = BackboneOptions("python:networks_of_the_tests.small", precision="int8")
     backbone = load_with_options(options, "cpu")

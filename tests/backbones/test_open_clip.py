@@ -330,6 +330,7 @@ def test_long_texts_are_truncated_and_counted_or_split(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_huge_words_and_texts_are_tokenised_in_bounded_time(tmp_path: Path) -> None:
     backbone = load(f"open_clip/local-dir:{write_clip(tmp_path / 'clip')}", modality="text")
     letters = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))

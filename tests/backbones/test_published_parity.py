@@ -49,8 +49,8 @@ def centred_cosine(actual, expected):
     [
         ("timm/tf_efficientnet_lite0", "default", PHOTOS, 0.9999, timm_reference),
         ("torchvision/resnet18", "none", FEW, 0.999, torchvision_reference),
-        ("torchvision/inception_v3", "none", FEW, 0.999, torchvision_reference),
-        ("torchvision/vit_b_16", "none", FEW, 0.999, torchvision_reference),
+        pytest.param("torchvision/inception_v3", "none", FEW, 0.999, torchvision_reference, marks=pytest.mark.long),
+        pytest.param("torchvision/vit_b_16", "none", FEW, 0.999, torchvision_reference, marks=pytest.mark.long),
     ],
 )
 def test_pixels_and_vectors_equal_the_librarys(name, weights, photos, lowest, reference, paths):

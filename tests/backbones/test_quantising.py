@@ -88,6 +88,7 @@ def test_quantising_again_gives_the_same_network(plain: Any, quantised: Any) -> 
     np.testing.assert_array_equal(run(quantised, "int8", images), run(again, "int8", images))
 
 
+@pytest.mark.long
 def test_network_whose_vectors_move_too_far_is_refused() -> None:
     with pytest.raises(BackboneError, match=r"int8' is not available for this network: .* by \d+ % .*\. Use bf16"):
         quantise(network(Wide), IMAGE)

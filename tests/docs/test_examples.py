@@ -13,6 +13,9 @@ import pytest
 import embedpipe
 
 NAMES = [name for name in embedpipe.__all__ if not name.startswith("__")]
+#: `tests/estimators/test_examples.py` runs the examples of estimators and splits.
+ELSEWHERE = ("embedpipe.estimators", "embedpipe.splits")
+RUN_HERE = [name for name in NAMES if not getattr(embedpipe, name).__module__.startswith(ELSEWHERE)]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -35,7 +38,7 @@ def test_public_name_has_an_example(name: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN_HERE)
 def test_examples_give_what_they_show(name: str, open_folder: Callable[[list[str]], Path]) -> None:
     tests = [test for test in examples_of(name) if not all(doctest.SKIP in e.options for e in test.examples)]
     if not tests:

@@ -343,6 +343,7 @@ def test_numbers_as_text() -> None:
     assert visible("a\0\udcff\tb") == "a\ufffd\ufffd\tb"
 
 
+@pytest.mark.long
 def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items: list[WrongItem]) -> None:
     found = evaluation([f"{name} {i}" for i, name in enumerate(ODD * 3)])
     found.best.wrong, found.best.name = items, ODD[0]

@@ -268,6 +268,7 @@ def test_points_are_formatted_with_sign() -> None:
     assert points(0.00123, 2, sign=False) == "0.12"
 
 
+@pytest.mark.long
 def test_page_opens_in_a_browser_without_a_network(tmp_path: Path, browser: Browser) -> None:
     result = replace(sample_benchmark(), data=ODD[1], backbone=ODD[4], device=ODD[0], classes=ODD, notes=ODD)
     page = result.to_html(tmp_path / "page.html")

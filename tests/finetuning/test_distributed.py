@@ -69,6 +69,7 @@ def test_two_processes_train_the_weights_of_one(store: Path, tmp_path: Path) -> 
         assert second.report.metrics[name] == pytest.approx(values, abs=1e-3)
 
 
+@pytest.mark.long
 def test_error_in_two_processes_is_printed_once(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the extra finetune is not installed")
     nowhere = train(tmp_path / "nowhere", tmp_path / "run", TWO)

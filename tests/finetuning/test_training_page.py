@@ -155,6 +155,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         assert "\0" not in page.source
 
 
+@pytest.mark.long
 def test_page_in_a_browser_without_a_network(tmp_path: Path, browser: Browser) -> None:
     page = tmp_path / "page.html"
     shades = {}

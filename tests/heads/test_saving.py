@@ -310,6 +310,7 @@ while time.monotonic() < end:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="folders change places in one step on Linux only")
 def test_head_is_complete_at_any_moment_while_processes_save_it(store: FeatureStore, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
