@@ -101,6 +101,7 @@ def test_folding_batch_norms_keeps_the_vectors():
     assert largest_distance(expected, given) < 1e-5
 
 
+@pytest.mark.long
 def test_openvino_returns_torchs_vectors_for_texts_of_any_length_and_number(tmp_path):
     backbone = fresh(BackboneOptions(save_text_model(tmp_path / "bert", "bert")))
     trial = backbone._trial()

@@ -43,10 +43,15 @@ def test_every_id_belongs_to_one_shard():
     assert (marks.sum(1) > 80).all()
 
 
-@pytest.mark.parametrize("shard", ["0/4", "5/4", "a/b", "1", "1/0", "", 3])
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "a/b", "1", "1/0", ""])
 def test_invalid_shards_are_refused(shard, tmp_path):
     with pytest.raises(UsageError, match="shard must be I/N"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard=shard)
+
+
+def test_shard_of_another_type_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="shard must be text"):
+        embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY, shard=3)
 
 
 def test_prune_refuses_a_shard(tmp_path):
