@@ -32,12 +32,16 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
     for name in values:
         if name not in known:
             raise UsageError(f"unknown option {name!r}{suggest(name, sorted(known))}")
-    built = []
-    for cls in classes:
-        types_ = typing.get_type_hints(cls)
-        names = [field.name for field in dataclasses.fields(cls) if field.name in values]
-        built.append(cls(**{name: _typed(name, values[name], types_[name]) for name in names}))
-    return tuple(built)
+    return tuple(
+        cls(**{f.name: _typed(f.name, values[f.name], type_) for f, type_ in typed_fields(cls) if f.name in values})
+        for cls in classes
+    )
+
+
+def typed_fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Return the fields of an option dataclass, each with its type."""
+    types_ = typing.get_type_hints(cls)
+    return [(field, types_[field.name]) for field in dataclasses.fields(cls)]
 
 
 def takes_options(*classes: type) -> Callable[[F], F]:
@@ -51,9 +55,9 @@ def takes_options(*classes: type) -> Callable[[F], F]:
         declared = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
         options: dict[str, tuple[inspect.Parameter, str]] = {}
         for cls in classes:
-            for field in dataclasses.fields(cls):
+            for field, type_ in typed_fields(cls):
                 if field.name not in options and all(field.name != parameter.name for parameter in declared):
-                    options[field.name] = _parameter(cls, field), field.metadata["help"]
+                    options[field.name] = _parameter(field, type_), field.metadata["help"]
         shown = [parameter for parameter, _ in options.values()]
         function.__signature__ = inspect.signature(function).replace(parameters=[*declared, *shown])  # type: ignore[attr-defined]
         function.__option_classes__ = classes  # type: ignore[attr-defined]
@@ -127,8 +131,7 @@ def describe_type(type_: Any) -> str:
     return "None" if type_ is type(None) else inspect.formatannotation(type_)
 
 
-def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
-    type_ = typing.get_type_hints(cls)[field.name]
+def _parameter(field: dataclasses.Field[Any], type_: Any) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=type_)
 
 

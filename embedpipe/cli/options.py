@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
@@ -51,7 +52,9 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
         signature = inspect.signature(command, eval_str=True)
         declared = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {p.name for p in declared}
-        generated = [_parameter(cls, f) for cls in classes for f in dataclasses.fields(cls) if f.name not in names]
+        generated = [
+            _parameter(cls, f, type_) for cls in classes for f, type_ in typed_fields(cls) if f.name not in names
+        ]
 
         @wraps(command)
         def wrapper(**values: Any) -> Any:
@@ -65,8 +68,7 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
     return decorate
 
 
-def _parameter(cls: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
-    type_ = typing.get_type_hints(cls)[field.name]
+def _parameter(cls: type, field: dataclasses.Field[Any], type_: Any) -> inspect.Parameter:
     default = field.default
     words = [word for part in typing.get_args(type_) for word in typing.get_args(part)]
     parser = metavar = None

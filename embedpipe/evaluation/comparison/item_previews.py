@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from PIL import Image
 from embedpipe.decoding import decode_image, decode_text
 from embedpipe.errors import EmbedpipeError, ItemError
 from embedpipe.evaluation.comparison.candidate_result import WrongItem
+from embedpipe.report.pictures.thumbnails import jpeg_data_url
 from embedpipe.sources.opening import read_uri
 
-#: Longer side of a picture in pixels.
-SIDE = 176
+#: Longer side of a picture in pixels, and its JPEG quality.
+SIDE, QUALITY = 176, 80
 #: Characters of a text that are shown.
 MAX_CHARACTERS = 400
 READERS = 8
@@ -69,6 +68,4 @@ def _beginning(text: str) -> Preview:
 
 def _shrunk(picture: Image.Image) -> str:
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    written = io.BytesIO()
-    picture.save(written, "JPEG", quality=80, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}"
+    return jpeg_data_url(picture, QUALITY)

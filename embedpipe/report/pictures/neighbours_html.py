@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
-from embedpipe.report.pictures.thumbnails import read_small
+from embedpipe.report.pictures.thumbnails import jpeg_data_url, read_small
 
 MAX_QUERIES, MAX_NEIGHBOURS = 12, 5
 #: Longest side of a picture in pixels, and its JPEG quality.
@@ -39,7 +36,7 @@ def neighbours_html(table: pa.Table, title: str) -> str:
     uris = [row["query_uri"] for row, _ in shown if not row.get("query_text")]
     uris += [row["uri"] for _, neighbours in shown for row in neighbours if not row.get("text")]
     pictures = read_small({uri for uri in uris if uri}, SIDE)
-    sources = {uri: _data_url(picture) for uri, picture in pictures.items()}
+    sources = {uri: jpeg_data_url(picture, QUALITY) for uri, picture in pictures.items()}
     body = ""
     for row, neighbours in shown:
         text = row.get("query_text") or ("" if row["query_uri"] else row["query"])
@@ -82,12 +79,6 @@ def _cell(sources: Mapping[str, str], text: Any, uri: str | None, name: str, lab
     below = [score, _shortened(label, NAME_LENGTH) if has_label else "", "" if text == name else alt]
     lines = "".join(f"<br>{line}" for line in below if line)
     return f'<td style="{STYLE}">{content}{lines}</td>'
-
-
-def _data_url(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _shortened(value: Any, length: int) -> str:

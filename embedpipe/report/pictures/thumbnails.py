@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +53,13 @@ def _read_small(uri: str, side: int) -> Image.Image | None:
         return None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture
+
+
+def jpeg_data_url(picture: Image.Image, quality: int) -> str:
+    """Return a picture as a JPEG in a ``data:`` URL, for HTML that loads nothing."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def spread_out(points: Points) -> Iterator[int]:
