@@ -256,7 +256,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
     """Print a head's metrics beside those of the baseline."""
     report = head.report
     chosen = "".join(
-        f", {name} = {value if isinstance(value, str) else f'{value:g}'}" for name, value in report.chosen.items()
+        f", {name} = {f'{value:g}' if isinstance(value, int | float) else value}"
+        for name, value in report.chosen.items()
     )
     print(
         f"{head.name}: {report.task} of {head.label!r}, fitted on {report.rows:,} rows{chosen}, {report.seconds:.1f} s"

@@ -18,7 +18,8 @@ from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from embedpipe._utils.config import cache_folder, usable_cores
+from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
+from embedpipe._utils.config import usable_cores
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
@@ -34,6 +35,8 @@ from embedpipe.sources.readers.memory import is_missing_text
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix
 
+#: The part of the cache folder that holds the stores of vectors.
+PART = "transformer"
 _BACKBONE = BackboneOptions()
 _RUN = RunOptions()
 
@@ -190,9 +193,20 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         ids = [f"{i:09d}" for i in range(len(items))]
         listing = list_items(items, ids, modality=backbone.spec.modality)
         digests = self._digests(listing)
+        path = self._store_path(backbone)
+        try:
+            return self._embed_into(path, listing, digests, backbone)
+        except StoreError:
+            if path is None or self.store != "default":
+                raise
+            drop_entry(Path(path))  # damaged: the next call makes it again
+            return self._embed_into(None, listing, digests, backbone)
+
+    def _embed_into(
+        self, path: str | None, listing: Listing, digests: list[str], backbone: Backbone
+    ) -> npt.NDArray[np.float32]:
         unique = list(dict.fromkeys(digests))
         with contextlib.ExitStack() as stack:
-            path = self._store_path(backbone)
             if path is None:
                 path = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedpipe-"))
             elif "://" not in path:
@@ -213,6 +227,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 embed_listing(part, store, backbone, self._run_options(), Progress(False))
                 known = _ids_by_content(store, unique)
                 self._refuse_failures(store, listing, digests, known)
+                keep_limit()
             vectors = _vectors(store, [known[digest] for digest in unique])
         place = {digest: i for i, digest in enumerate(unique)}
         return vectors[[place[digest] for digest in digests]]
@@ -229,7 +244,10 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _store_path(self, backbone: Backbone) -> str | None:
         if self.store != "default":
             return None if self.store is None else str(self.store)
-        return str(cache_folder() / "transformer" / backbone.spec.fingerprint()[:16])
+        if (stores := open_cache(PART)) is None:
+            return None
+        mark_used(path := stores / backbone.spec.fingerprint()[:16])
+        return str(path)
 
     def _digests(self, listing: Listing) -> list[str]:
         def digest(row: int) -> str | ItemError:

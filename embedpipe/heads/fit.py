@@ -187,7 +187,7 @@ def _fit(estimator: Any, rows: npt.NDArray[np.int64], data: TrainingData, balanc
 
 
 def chosen_params(fitted: Any) -> dict[str, Any]:
-    """Return the parameters that a fitted estimator and its wrappers chose, such as ``C``."""
+    """Return the parameters that a fitted estimator and its wrappers chose, such as ``C``, as JSON has them."""
     chosen: dict[str, Any] = {}
     level = fitted
     while level is not None:
@@ -199,4 +199,10 @@ def chosen_params(fitted: Any) -> dict[str, Any]:
         chosen |= {name[:-1]: getattr(step, name) for name in names if hasattr(step, name)}
         if level is None and hasattr(step, "n_neighbors"):
             chosen["n_neighbors"] = step.n_neighbors
-    return chosen
+    return {name: _plain(value) for name, value in chosen.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or string of Python; an array of several values, such as one C for each class, as a string."""
+    values = np.ravel(value).tolist()
+    return values[0] if len(values) == 1 else ", ".join(map(str, values))

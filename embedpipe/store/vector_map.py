@@ -24,10 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.cache import find_cache, keep_limit, make_cache, mark_used, name_of
 from embedpipe._utils.config import cache_folder, usable_cores
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.reading import read_files
+
+#: The part of the cache folder that holds the maps.
+PART = "vectors"
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -98,9 +102,14 @@ class VectorMap:
 
 def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
     """Return the map of the current version of the table; None if it is missing or damaged."""
-    folder = _folder(table, column, dim)
+    if (maps := find_cache(PART)) is None:
+        return None
+    folder = maps / _name(table, column, dim)
     try:
-        return _open(folder) if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        mark_used(folder.parent)
+        return _open(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
         return None
 
@@ -111,10 +120,11 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
     Vectors are read directly into the mapped file, so the operating system can reclaim the memory. Raises StoreError
     if the store is damaged or the disk is full.
     """
-    folder = _folder(table, column, dim)
+    folder = cache_folder() / PART / _name(table, column, dim)
     unfinished = folder.with_name(f"unfinished-{uuid.uuid4().hex}")
     size = 4 * len(table) * dim
     try:
+        make_cache(PART)
         unfinished.mkdir(parents=True)
         try:
             _write(unfinished, table, column, dim)
@@ -125,7 +135,9 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
             _clean(folder)
-        return _open(folder)
+        opened = _open(folder)
+        keep_limit()
+        return opened
     except (OSError, ValueError) as error:
         if (finished := find_map(table, column, dim)) is not None:  # by another process
             return finished
@@ -141,11 +153,12 @@ def _open(folder: Path) -> VectorMap:
     return VectorMap(folder)
 
 
-def _folder(table: KeyedTable, column: str, dim: int) -> Path:
+def _name(table: KeyedTable, column: str, dim: int) -> str:
+    """Return the folder of a map below that of all maps."""
     # A copied store has the same id and may have other rows at the same version, so the file names decide.
     files = hashlib.sha256("\n".join(file.path for file in table.files).encode()).hexdigest()
     name = f"{hashlib.sha256(column.encode()).hexdigest()[:16]}-{dim}-{table.version}-{files[:32]}"
-    return cache_folder() / "vectors" / str(table.delta.metadata().id) / name
+    return f"{name_of(str(table.delta.metadata().id))}/{name}"
 
 
 def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:

@@ -21,7 +21,7 @@ from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.saved_model import SavedModel
 from embedpipe.decoding import Preprocessing
-from embedpipe.errors import BackboneError
+from embedpipe.errors import BackboneError, UsageError
 
 CNN = BackboneOptions("timm/test_resnet", "none", layer=("layer2", "features"))
 
@@ -193,8 +193,16 @@ def test_cache_that_cannot_be_written_is_ignored(tmp_path, export_once, monkeypa
     monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "file"))
     backbone = fresh()
     batch = images(backbone, 3)
-    vectors = backbone.accelerated(MANY).forward(batch)["embedding"]
-    np.testing.assert_allclose(vectors, backbone.forward(batch)["embedding"], rtol=1e-3)
+    with pytest.warns(UserWarning, match="nothing is cached"):
+        accelerated = backbone.accelerated(MANY)
+    np.testing.assert_allclose(accelerated.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
+
+
+def test_cache_that_others_can_write_is_refused(cache):
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(UsageError, match="others can write it"):
+        fresh().accelerated(MANY)
 
 
 def test_only_the_last_used_networks_stay_in_the_cache(cache, monkeypatch):

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import embedpipe
 from embedpipe import EmbeddingTransformer
+from embedpipe._utils.config import cache_folder
 from embedpipe.errors import BackboneError, UsageError
 
 
@@ -112,6 +113,23 @@ def test_given_store_is_looked_up_by_content(paths: list[str], photos: Path, tmp
     X = EmbeddingTransformer(TINY, store=store.path).fit(paths).transform(paths)
     assert forwarded.stat().st_size == done
     np.testing.assert_array_equal(X, store.to_numpy())
+
+
+def test_without_a_cache_or_with_a_damaged_one_features_are_the_same(
+    paths: list[str], tmp_path: Path, forwarded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = EmbeddingTransformer(TINY).fit(paths).transform(paths)
+    for file in cache_folder().glob("transformer/*/*.parquet"):
+        file.write_bytes(b"damaged")
+    for _ in range(2):  # the second run makes the cache again
+        np.testing.assert_array_equal(EmbeddingTransformer(TINY).fit(paths).transform(paths), first)
+    count = len(forwarded.read_bytes())
+    np.testing.assert_array_equal(EmbeddingTransformer(TINY).fit(paths).transform(paths), first)
+    assert len(forwarded.read_bytes()) == count
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="nothing is cached"):
+        np.testing.assert_array_equal(EmbeddingTransformer(TINY).fit(paths).transform(paths), first)
 
 
 def test_unreadable_items_are_named(paths: list[str], tmp_path: Path) -> None:

@@ -178,6 +178,23 @@ def test_lost_cost_is_measured_again(tmp_path: Path, log: Path) -> None:
     assert len(log.read_bytes()) == 80
 
 
+def test_without_a_cache_or_with_a_damaged_one_the_ranking_is_the_same(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = coloured_photos(tmp_path / "photos")
+    first = rank(photos, backbones=[TINY], **QUICK)
+    for file in cache_folder().glob("rank/*/*/*.parquet"):
+        file.write_bytes(b"damaged")
+    next(cache_folder().glob("rank/*/*.json")).write_text("{")
+    again = rank(photos, backbones=[TINY], **QUICK)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="nothing is cached"):
+        without = rank(photos, backbones=[TINY], **QUICK)
+    assert first.best.linear_probe == again.best.linear_probe == without.best.linear_probe
+    assert len(log.read_bytes()) == 120
+
+
 def test_items_in_memory_are_identified_by_content(log: Path) -> None:
     texts = [f"{'good fine' if i % 2 else 'bad poor'} {i} word{i % 7}" for i in range(40)]
     table = pa.table({"body": texts, "label": ["yes" if i % 2 else "no" for i in range(40)]})

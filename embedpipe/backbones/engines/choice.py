@@ -19,7 +19,7 @@ from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.saved_model import SavedModel
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import BackboneError
+from embedpipe.errors import BackboneError, UsageError
 
 #: For fewer items than this no other engine is tried.
 FEWEST = 16
@@ -94,6 +94,8 @@ def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
                 return engine
             if is_worth:
                 reasons.append("OpenVINO is not faster on this machine")
+        except UsageError:  # the cache folder is somebody else's
+            raise
         except Exception as error:  # exporters raise many types of errors
             reasons.append(f"OpenVINO cannot be used: {_brief(error)}")
     if not is_worth:

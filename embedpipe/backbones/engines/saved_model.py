@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 
+from embedpipe._utils.cache import find_cache, keep_limit, mark_used, open_cache
 from embedpipe._utils.config import cache_folder
 from embedpipe._utils.importing import import_without_telemetry
 from embedpipe.backbones.spec import BackboneSpec
 
+#: The part of the cache folder that holds exported networks.
+PART = "engines"
 #: Exported networks that stay in the cache folder: the last used ones.
 CACHED_MODELS = 8
 
@@ -40,7 +43,8 @@ class SavedModel:
             del declared["precision"]
         key = json.dumps([declared, versions], sort_keys=True)
         self._library = library
-        self.folder = cache_folder() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:32]
+        find_cache(PART)  # refuses a folder of somebody else
+        self.folder = cache_folder() / PART / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def read(self) -> Any | None:
         """Return the network, or None if it is missing or cannot be read."""
@@ -49,7 +53,7 @@ class SavedModel:
             return None
         try:
             model = self._library.Core().read_model(file)
-            self.folder.touch()
+            mark_used(self.folder)
         except (RuntimeError, OSError):
             self.drop()
             return None
@@ -61,17 +65,16 @@ class SavedModel:
 
     def write(self, model: Any) -> None:
         """Save a network atomically; the first of several writers wins. A folder that cannot be written is ignored."""
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix="new-", dir=self.folder.parent))
-        except OSError:
+        if (models := open_cache(PART)) is None:
             return
+        temporary = Path(tempfile.mkdtemp(prefix="new-", dir=models))
         try:
             self._library.save_model(model, temporary / "model.xml", compress_to_fp16=False)
             temporary.rename(self.folder)
         except (RuntimeError, OSError):
             shutil.rmtree(temporary, ignore_errors=True)
-        _delete_oldest(self.folder.parent)
+        _delete_oldest(models)
+        keep_limit()
 
     @property
     def speedups(self) -> dict[str, float]:

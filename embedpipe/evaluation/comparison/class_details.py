@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from embedpipe.evaluation.comparison.cached_results import ResampleResult
 from embedpipe.evaluation.comparison.candidate_result import (
     CandidateResult,
     ClassScores,
@@ -17,7 +18,6 @@ from embedpipe.evaluation.comparison.candidate_result import (
     RiskCoverage,
     WrongItem,
 )
-from embedpipe.evaluation.comparison.measuring import ResampleResult
 from embedpipe.evaluation.comparison.rows import EvaluationRows
 from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.neighbours import nearest_rows, normalised

@@ -17,10 +17,11 @@ import pyarrow as pa
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
+from embedpipe.evaluation.comparison.cached_results import ResampleResult
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.candidates import HeadCandidate, check_metric, make_candidates
 from embedpipe.evaluation.comparison.class_details import add_class_details, distances_to_training_rows, first_repeat
-from embedpipe.evaluation.comparison.measuring import ResampleResult, measure_all
+from embedpipe.evaluation.comparison.measuring import measure_all
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, read_rows
@@ -213,7 +214,7 @@ def _measure(
                     warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
                     try:
                         results[id(candidate)] = measure_all(
-                            candidate.estimator, X, y, resamples, n_classes, key, advance
+                            candidate.estimator, X, y, resamples, n_classes, store.table_id, key, advance
                         )
                     except EmbedpipeError:
                         raise

@@ -6,58 +6,34 @@ import contextlib
 import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Memory, Parallel, delayed
+from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
-from embedpipe._utils.config import cache_folder, usable_cores
+from embedpipe._utils.cache import keep_limit, open_cache
+from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Advance
 from embedpipe.errors import UsageError
 from embedpipe.estimators.auto import AutoClassifier
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.estimators.wrappers.calibration import calibrate_fitted
-from embedpipe.evaluation.comparison.cache_key import code_key, estimator_key, result_key
+from embedpipe.evaluation.comparison.cached_results import (
+    PART,
+    ResampleResult,
+    code_key,
+    estimator_key,
+    read_result,
+    result_file,
+    result_key,
+    write_result,
+)
 from embedpipe.heads.fit import chosen_params
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.make import Resample
-
-#: Largest size of the cached results of all evaluations, in bytes.
-CACHE_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class ResampleResult:
-    """Predictions of a candidate for the test rows of one resample, and its costs.
-
-    Attributes
-    ----------
-    predicted : array (n_test,)
-        Positions in the classes (int64), or numbers (float64).
-    probabilities : float64 array (n_test, n_classes), optional
-    scores : float64 array (n_test, n_classes), optional
-        Decision scores, for heads without probabilities.
-    calibrated : float64 array (n_test, n_classes), optional
-        Probabilities after temperature scaling inside the training rows.
-    chosen : dict
-        Hyperparameters that the head chose.
-    fit_seconds, predict_seconds : float
-        Of the fit, and of predicting 1,000 rows.
-    size_bytes : int
-    """
-
-    predicted: npt.NDArray[Any]
-    probabilities: npt.NDArray[np.float64] | None = None
-    scores: npt.NDArray[np.float64] | None = None
-    calibrated: npt.NDArray[np.float64] | None = None
-    chosen: dict[str, Any] = field(default_factory=dict)
-    fit_seconds: float = 0.0
-    predict_seconds: float = 0.0
-    size_bytes: int = 0
 
 
 def measure_all(
@@ -66,6 +42,7 @@ def measure_all(
     y: npt.NDArray[Any],
     resamples: Sequence[Resample],
     n_classes: int,
+    table_id: str,
     key: str,
     advance: Advance,
 ) -> list[ResampleResult]:
@@ -80,6 +57,8 @@ def measure_all(
         Positions in the classes, or numbers.
     n_classes : int
         0 for regression.
+    table_id : str
+        Of the store that holds the vectors.
     key : str
         Identifies the vectors.
 
@@ -88,8 +67,7 @@ def measure_all(
     UsageError
         If the estimator cannot be pickled.
     """
-    memory = Memory(cache_folder() / "evaluations", verbose=0)
-    cached = memory.cache(_measure, ignore=["estimator", "X", "y", "resample"])
+    folder = open_cache(PART)
     try:
         keys = (key, estimator_key(estimator), code_key())
     except pickle.PicklingError as error:
@@ -103,7 +81,14 @@ def measure_all(
     def measure(resample: Resample) -> ResampleResult:
         calibrate = n_classes > 0 and resample.seed == first and not isinstance(estimator, AutoClassifier)
         unfitted = with_jobs(clone(estimator), 1 if cores > 1 else None)
-        result: ResampleResult = cached(result_key(keys, y, resample), calibrate, unfitted, X, y, resample, n_classes)
+        result = file = None
+        if folder is not None:
+            file = result_file(folder, table_id, result_key((*keys, str((n_classes, calibrate))), y, resample))
+            result = read_result(file, len(resample.test), n_classes)
+        if result is None:
+            result = _measure(calibrate, unfitted, X, y, resample, n_classes)
+            if file is not None:
+                write_result(file, result)
         advance()
         return result
 
@@ -111,12 +96,11 @@ def measure_all(
         results: list[ResampleResult] = Parallel(cores, prefer="threads")(
             delayed(measure)(resample) for resample in resamples
         )
-    memory.reduce_size(bytes_limit=CACHE_BYTES)
+    keep_limit()
     return results
 
 
 def _measure(
-    key: str,
     calibrate: bool,
     estimator: Any,
     X: npt.NDArray[np.float32],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -14,18 +15,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.config import cache_folder
+from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.summary import EmbedSummary
-from embedpipe.errors import ItemError, SourceError
+from embedpipe.errors import ItemError, SourceError, StoreError
 from embedpipe.evaluation.ranking.imagenet_accuracy import ImageNetAccuracy, find_imagenet_accuracy
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_vectors
 
+#: The part of the cache folder that holds the stores.
+PART = "rank"
 #: Number of items to measure the cost on, if the sample is embedded already and its cost was not saved.
 COST_ITEMS = 64
 
@@ -104,19 +107,28 @@ def embed_candidates(
     """
     part = _part(listing, rows)
     candidates: list[BackboneCandidate] = []
-    for options in backbones:
-        progress.say(f"{options.backbone}{_random(options)}")
-        try:
-            candidates += _embedded(
-                part, cache_folder() / "rank" / _identity(part, source, options), options, run, progress
-            )
-        except SourceError:
-            raise
-        except Exception as error:  # a backbone may raise anything; the others are still ranked
-            name = options.backbone + _random(options)
-            candidates.append(
-                BackboneCandidate(name, failed=f"{type(error).__name__}: {error}", pretrained=_is_pretrained(options))
-            )
+    with contextlib.ExitStack() as stack:
+        folder = open_cache(PART)
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="embedpipe-")))
+        for options in backbones:
+            progress.say(f"{options.backbone}{_random(options)}")
+            try:
+                stores = folder / _identity(part, source, options)
+                try:
+                    measured = _embedded(part, stores, options, run, progress)
+                except StoreError:  # damaged: it is made again
+                    drop_entry(stores)
+                    measured = _embedded(part, stores, options, run, progress)
+                candidates += measured
+                mark_used(stores)
+            except SourceError:
+                raise
+            except Exception as error:  # a backbone may raise anything; the others are still ranked
+                name = options.backbone + _random(options)
+                reason = f"{type(error).__name__}: {error}"
+                candidates.append(BackboneCandidate(name, failed=reason, pretrained=_is_pretrained(options)))
+    keep_limit()
     return candidates
 
 
@@ -199,7 +211,10 @@ def _cost(summary: EmbedSummary) -> EmbeddingCost | None:
 
 def _best_measured(file: Path, measured: EmbeddingCost | None) -> EmbeddingCost | None:
     """Return and save the cost measured on most items, by this run or an earlier one."""
-    saved = EmbeddingCost(**json.loads(file.read_text())) if file.exists() else None
+    try:
+        saved = EmbeddingCost(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):  # missing or damaged
+        saved = None
     if measured is None or (saved is not None and saved.items > measured.items):
         return saved
     with whole_file(file) as part:
