@@ -1,8 +1,9 @@
-"""Files and folders that are written completely or not at all, also if the process is killed."""
+"""Files and folders that are written completely or not at all, also if the process is killed or the power fails."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import os
 import shutil
@@ -29,7 +30,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        sync(part)
         part.replace(path)
+        sync(path.parent)
     finally:
         with suppress(OSError):  # it was renamed, or never written
             part.unlink()
@@ -51,9 +54,37 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
+        for path in part.rglob("*"):
+            sync(path)
+        sync(part)
         _exchange(folder, part)
+        sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the contents of a file, or the names in a folder, are on the disk.
+
+    A file may be empty after a power cut unless it was synced, and its name missing unless its folder was.
+    """
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return  # a folder cannot be opened there
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        if sys.platform == "darwin":  # where fsync leaves the data in the cache of the disk
+            import fcntl
+
+            with suppress(OSError):  # a filesystem that has no such command
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network filesystems cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _exchange(folder: Path, part: Path) -> None:

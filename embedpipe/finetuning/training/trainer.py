@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -327,8 +326,6 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts; a kill at any moment leaves the old file or the new one."""
     with whole_file(path) as part, part.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _load_state(path: Path) -> dict[str, Any]:
