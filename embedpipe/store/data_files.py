@@ -1,12 +1,19 @@
-"""The Parquet files of a table: their entries in the Delta log, and writing them in bounded sizes."""
+"""The Parquet files of a table: their names and entries in the Delta log, and writing them in bounded sizes.
+
+A file is named ``part-RANDOM-CONTENTS-ENTRY.parquet``: the checksum of its bytes, and that of its rows, size, first and
+last id as they stand in the log. So damage of either is noticed, and no other file is needed to notice it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shlex
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,15 +21,17 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
+from embedpipe._utils.atomic import sync
+from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError
-from embedpipe.store.schema import VECTOR, is_compressed, rounded
+from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
 #: Bytes of vectors per file and per row group. A change rewrites whole files, so their size is bounded.
 FILE_BYTES = 64 << 20
 ROW_GROUP_BYTES = 8 << 20
 
-#: Names of the data files.
-DATA_FILE = re.compile(r"part-[0-9a-f]{32}\.parquet")
+#: Names of the data files: random, checksum of the contents, checksum of the entry in the log.
+DATA_FILE = re.compile(r"part-[0-9a-f]{8}-([0-9a-f]{32})-([0-9a-f]{8})\.parquet")
 
 #: Estimated bytes per row of all columns except the vectors.
 ROW_BYTES = 512
@@ -38,11 +47,22 @@ class DataFile:
     first: str
     last: str
 
+    @property
+    def is_own(self) -> bool:
+        """Whether `write_files` wrote it, and no other tool."""
+        return DATA_FILE.fullmatch(self.path) is not None
+
+    @property
+    def is_as_named(self) -> bool:
+        """Whether the entry in the log is as it was written, as far as the name tells."""
+        match = DATA_FILE.fullmatch(self.path)
+        return match is None or match[2] == _entry_checksum(self.rows, self.size, self.first, self.last)
+
 
 def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
     """Return the files of a table version from the flattened add actions of delta-rs.
 
-    Raises StoreError if another tool wrote files without the statistics that lookups need.
+    Raises StoreError if an entry is damaged, names a file elsewhere, or lacks the statistics that lookups need.
     """
     if actions.num_rows == 0:
         return ()
@@ -53,13 +73,20 @@ def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
             f"files of {path!r} lack {missing} in the log: another tool wrote them. Embed into a new store"
         )
     columns = [actions.column(name).to_pylist() for name in names]
-    return tuple(sorted((DataFile(*row) for row in zip(*columns, strict=True)), key=lambda file: file.path))
+    files = [DataFile(*row) for row in zip(*columns, strict=True)]
+    for file in files:
+        if not _is_below(file.path):
+            raise StoreError(f"files of a store lie in its folder, and the log of {path!r} names {file.path!r:.200}")
+        if not file.is_as_named:
+            raise damaged(path, f"the log of {path!r} is damaged where it names {file.path!r}")
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:
     """Write rows into new files below ``base``, to be referenced by the next commit.
 
-    Vectors are rounded and compressed if their field is marked (`is_compressed`). Raises StoreError if writing fails.
+    Files on a local disk are synced. Vectors are rounded and compressed if their field is marked (`is_compressed`).
+    Raises StoreError if writing fails.
     """
     vectors = [field.name for field in rows.schema if field.type == VECTOR]
     compressed = [field.name for field in rows.schema if is_compressed(field)]
@@ -70,36 +97,50 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
     if vectors and rows.num_rows:
         row_bytes += sum(len(rows.column(name)[0]) * 4 for name in vectors)
     per_file = max(1, FILE_BYTES // row_bytes)
-    actions = []
+    actions: list[AddAction] = []
     for start in range(0, rows.num_rows, per_file):
         part = rows.slice(start, per_file)
-        name = f"part-{uuid.uuid4().hex}.parquet"
-        try:
-            pq.write_table(
-                part,
-                f"{base}/{name}",
-                filesystem=fs,
-                row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-                # Mantissas of unrounded floats do not compress; the other columns do.
-                compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
-                | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
-                use_byte_stream_split=[f"{name}.list.element" for name in compressed],
-                use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
-                write_statistics=["id"],
-                write_page_checksum=True,
-            )
-            size = fs.get_file_info(f"{base}/{name}").size
-        except OSError as error:
-            raise StoreError(f"cannot write to {base!r}: {reason(error)}") from error
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            part,
+            sink,
+            row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+            # Mantissas of unrounded floats do not compress; the other columns do.
+            compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
+            | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
+            use_byte_stream_split=[f"{name}.list.element" for name in compressed],
+            use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
+            write_statistics=["id"],
+            write_page_checksum=True,
+        )
+        data = sink.getvalue()
         bounds = pc.min_max(part.column("id"))
+        first, last = bounds["min"].as_py(), bounds["max"].as_py()
+        entry = _entry_checksum(part.num_rows, data.size, first, last)
+        name = f"part-{uuid.uuid4().hex[:8]}-{checksum(memoryview(data))}-{entry}.parquet"
+        try:
+            with fs.open_output_stream(f"{base}/{name}") as stream:
+                stream.write(data)
+            if isinstance(fs, pafs.LocalFileSystem):
+                sync(Path(base) / name)
+        except OSError as error:
+            for path in [*(action.path for action in actions), name]:
+                with contextlib.suppress(OSError):
+                    fs.delete_file(f"{base}/{path}")
+            raise StoreError(f"cannot write to {base!r}: {reason(error)}") from error
         stats = {
             "numRecords": part.num_rows,
-            "minValues": {"id": bounds["min"].as_py()},
-            "maxValues": {"id": bounds["max"].as_py()},
+            "minValues": {"id": first},
+            "maxValues": {"id": last},
             "nullCount": {"id": 0},
         }
-        actions.append(AddAction(name, size, {}, _now(), data_change, json.dumps(stats)))
+        actions.append(AddAction(name, data.size, {}, _now(), data_change, json.dumps(stats)))
     return actions
+
+
+def read_ids(parquet: pq.ParquetFile) -> pa.Array:
+    """Return the ids of a data file; delta-rs writes them as string views."""
+    return parquet.read(columns=["id"], use_threads=False).column("id").cast(pa.string()).combine_chunks()
 
 
 def removal(file: DataFile, *, data_change: bool = True) -> RemoveAction:
@@ -107,9 +148,30 @@ def removal(file: DataFile, *, data_change: bool = True) -> RemoveAction:
     return RemoveAction(path=file.path, data_change=data_change, deletion_timestamp=_now(), size=file.size)
 
 
+def damaged(path: str, what: str) -> StoreError:
+    """Return the error that says what is damaged in the table at ``path``, and what to do."""
+    return StoreError(f"{what}: run `embedpipe repair {shlex.quote(path.removesuffix('/_failures'))}`")
+
+
+def refuse_repeats(ids: pa.Array | pa.ChunkedArray, path: str) -> None:
+    """Raise StoreError unless sorted ids are unique."""
+    if not is_ascending(ids):
+        raise damaged(path, f"ids of {path!r} must be unique, and one occurs twice")
+
+
 def reason(error: Exception) -> str:
-    """Return the message of an error of delta-rs without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
+    """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks."""
+    first = str(error).split("\n   0: ")[0]
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", first).split())[:500]
+
+
+def _is_below(path: str) -> bool:
+    """Return whether a relative path stays in its folder, and is no URL."""
+    return not re.search(r"[\\:]", path) and not {"", ".", ".."} & {*path.split("/")}
+
+
+def _entry_checksum(rows: int, size: int, first: str, last: str) -> str:
+    return checksum(json.dumps([rows, size, first, last]).encode())[:8]
 
 
 def _now() -> int:

@@ -20,6 +20,7 @@ from embedpipe.errors import MissingExtraError, StoreError, UsageError, suggest
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.labelling import set_column
+from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.scan import label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
@@ -377,16 +378,17 @@ class FeatureStore:
 
     def compact(self) -> int:
         """Merge small files and return how many were merged. Ids and vectors do not change."""
-        return self._table.compact()
+        return compact(self._table)
 
     def vacuum(self, *, older_than_hours: int = 168, keep_versions: Sequence[int] = ()) -> list[str]:
         """Delete files that only versions older than ``older_than_hours`` use, and return their paths.
 
-        Files of the versions in ``keep_versions`` are kept.
+        Files of the versions in ``keep_versions`` are kept, and so are files that no version uses and that are younger
+        than an hour: another process may be about to commit them.
         """
         if older_than_hours < 0:
             raise UsageError(f"older_than_hours must be >= 0, got {older_than_hours}")
-        return self._table.vacuum(older_than_hours, keep_versions)
+        return vacuum(self._table, older_than_hours, keep_versions)
 
 
 def _location(path: str | Path) -> str:

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Field, Schema
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, UsageError
+from embedpipe._utils.atomic import sync
+from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError
 from embedpipe.sources.locations import filesystem
-from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, read_log, reason, removal, write_files
+from embedpipe.store import delta_log
+from embedpipe.store.data_files import (
+    DataFile,
+    damaged,
+    read_ids,
+    read_log,
+    reason,
+    refuse_repeats,
+    removal,
+    write_files,
+)
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
@@ -32,6 +44,10 @@ from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 MAX_ATTEMPTS = 100
 
 T = TypeVar("T")
+
+#: A commit is never tried again by delta-rs, and a checkpoint is written when the commit is on the disk.
+ONCE = CommitProperties(max_commit_retries=0)
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 #: Files to add, files to remove, and the result to return after the commit.
 CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
@@ -66,17 +82,19 @@ class KeyedTable:
     def __init__(self, path: str, version: int | None = None) -> None:
         self.path = path
         self._pinned = version is not None
-        self._fs, self._base = filesystem(path)
+        self.fs, self.base = filesystem(path)
+        self.log = delta_log.LocalLog(Path(self.base)) if isinstance(self.fs, pafs.LocalFileSystem) else None
+        delta_log.refuse_forked()
         try:
-            self._delta = DeltaTable(_checked(path), version=version)
+            self._delta = DeltaTable(delta_log.refuse_misread(path), version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"there is no feature store at {path!r}: create one with `embedpipe embed`"
             ) from error
         except Exception as error:
-            if version is None:
-                raise StoreError(f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
-            newest = DeltaTable(path).version()
+            newest = -1 if version is None else KeyedTable(path).version
+            if version is None or 0 <= version <= newest:
+                raise damaged(path, f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
             raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
         self._load()
@@ -84,17 +102,22 @@ class KeyedTable:
     @classmethod
     def create(cls, path: str, schema: pa.Schema) -> KeyedTable:
         """Create an empty table, or open the one that another process created first."""
+        delta_log.refuse_forked()
         try:
-            DeltaTable.create(_checked(path), schema=schema, mode="ignore")
+            DeltaTable.create(delta_log.refuse_misread(path), schema=schema, mode="ignore")
+            table = cls(path)
+            if table.log:
+                table.log.sync_new()
         except (DeltaError, OSError) as error:
             raise StoreError(f"cannot create a feature store at {path!r}: {reason(error)}") from error
-        return cls(path)
+        return table
 
     @staticmethod
     def exists(path: str) -> bool:
         """Return whether there is a Delta table at ``path``."""
+        delta_log.refuse_forked()
         try:
-            return bool(DeltaTable.is_deltatable(_checked(path)))
+            return bool(DeltaTable.is_deltatable(delta_log.refuse_misread(path)))
         except (DeltaError, OSError) as error:
             raise StoreError(f"cannot look for a feature store at {path!r}: {reason(error)}") from error
 
@@ -112,6 +135,9 @@ class KeyedTable:
         return sum(file.rows for file in self.files)
 
     def _load(self) -> None:
+        if self.log:
+            self.log.check(self._delta.version())
+        delta_log.refuse_unreadable(self._delta, self.path)
         self._loaded = self._delta.version()
         self.schema: pa.Schema = pa.schema(self._delta.schema())
         self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path)
@@ -124,7 +150,11 @@ class KeyedTable:
             raise StoreError(
                 f"{self.path!r} is open read-only at version {self.version}: open it without a version to write"
             )
-        self._delta.update_incremental()
+        delta_log.refuse_forked()
+        try:
+            self._delta.update_incremental()
+        except (DeltaError, OSError) as error:
+            raise damaged(self.path, f"the log of {self.path!r} cannot be read: {reason(error)}") from error
         if self._delta.version() != self._loaded:
             self._load()
 
@@ -132,23 +162,32 @@ class KeyedTable:
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
         """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
         try:
-            with self._fs.open_input_file(f"{self._base}/{file.path}") as source:
+            with self.fs.open_input_file(f"{self.base}/{file.path}") as source:
                 yield source
         except (OSError, pa.ArrowException) as error:
-            hint = f" (vacuum deletes files of old versions such as {self.version})" if self._pinned else ""
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            raise StoreError(f"file {file.path!r} of {self.path!r} is missing or damaged: {why}{hint}") from error
+            raise self._damaged(file, why) from error
 
     @contextlib.contextmanager
     def open_file(self, file: DataFile) -> Iterator[pq.ParquetFile]:
         """Open a data file as Parquet and verify page checksums. Raises as `open_bytes` does."""
         with self.open_bytes(file) as source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            if parquet.metadata.num_rows != file.rows:
+                raise self._damaged(file, f"{parquet.metadata.num_rows:,} rows where the log says {file.rows:,}")
+            if unknown := {*parquet.schema_arrow.names} - {*self.schema.names}:
+                raise self._damaged(file, f"the store has no columns {sorted(unknown)}")
             yield parquet
+
+    def _damaged(self, file: DataFile, why: str) -> StoreError:
+        what = f"file {file.path!r} of {self.path!r} is missing or damaged: {why}"
+        if self._pinned:
+            return StoreError(f"{what} (vacuum deletes files of old versions such as {self.version})")
+        return damaged(self.path, what)
 
     def delete_file(self, path: str) -> bool:
         """Delete a file that no version needs. Return False if it was already deleted."""
         try:
-            self._fs.delete_file(f"{self._base}/{path}")
+            self.fs.delete_file(f"{self.base}/{path}")
         except FileNotFoundError:
             return False
         return True
@@ -162,25 +201,28 @@ class KeyedTable:
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns of all rows in id order (UTF-8 byte order)."""
-        names = list(columns or self.schema.names)
-        wanted = names if "id" in names else ["id", *names]
-        schema = pa.schema([self.schema.field(name) for name in wanted])
-        table = pa.concat_tables([schema.empty_table(), *(self.read_file(f, wanted) for f in self.files)])
-        return table.take(pc.sort_indices(table.column("id"))).select(names)
+        return self._in_order(columns, ((file, None) for file in self.files))
 
     def rows(self, ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows with these ids in id order. Unknown ids are left out."""
+        return self._in_order(columns, self._matches(ids))
+
+    def _in_order(self, columns: Sequence[str] | None, parts: Iterable[tuple[DataFile, pa.Array | None]]) -> pa.Table:
         names = list(columns or self.schema.names)
         wanted = names if "id" in names else ["id", *names]
-        schema = pa.schema([self.schema.field(name) for name in wanted])
-        parts = [self.read_file(file, wanted).filter(mask) for file, mask in self._matches(ids)]
-        table = pa.concat_tables([schema.empty_table(), *parts])
-        return table.take(pc.sort_indices(table.column("id"))).select(names)
+        tables = [pa.schema([self.schema.field(name) for name in wanted]).empty_table()]
+        for file, mask in parts:
+            table = self.read_file(file, wanted)
+            tables.append(table if mask is None else table.filter(mask))
+        rows = pa.concat_tables(tables)
+        rows = rows.take(pc.sort_indices(rows.column("id")))
+        refuse_repeats(rows.column("id"), self.path)
+        return rows.select(names)
 
     def _file_ids(self, file: DataFile) -> pa.Array:
         if file.path not in self._ids:
             with self.open_file(file) as parquet:
-                self._ids[file.path] = parquet.read(columns=["id"]).column("id").combine_chunks()
+                self._ids[file.path] = read_ids(parquet)
         return self._ids[file.path]
 
     def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
@@ -223,10 +265,10 @@ class KeyedTable:
                 changed = changed.filter(
                     pc.invert(pc.is_in(changed.column("id"), value_set=pa.array(same, pa.string())))
                 )
-            adds += write_files(changed, self._fs, self._base)
+            adds += write_files(changed, self.fs, self.base)
             return adds, removes, Change(changed.num_rows - replaced, replaced, len(same))
 
-        return self._commit(plan, note)
+        return self.commit(plan, note)
 
     def delete(self, ids: pa.Array) -> Change:
         """Drop the rows with these ids in one atomic commit."""
@@ -235,7 +277,7 @@ class KeyedTable:
             adds, removes, removed = self._without(self._matches(ids))
             return adds, removes, Change(removed=removed)
 
-        return self._commit(plan, {"embedpipe.operation": "delete"})
+        return self.commit(plan, {"embedpipe.operation": "delete"})
 
     def set_values(self, ids: pa.Array, name: str, values: pa.Array) -> Change:
         """Set one column of the rows with these ids in one atomic commit. Unknown ids are left out."""
@@ -262,50 +304,19 @@ class KeyedTable:
                 if changed:
                     removes.append(removal(file))
                     adds += write_files(
-                        table.set_column(index, self.schema.field(name), values_now), self._fs, self._base
+                        table.set_column(index, self.schema.field(name), values_now), self.fs, self.base
                     )
             return adds, removes, Change(replaced=replaced, unchanged=unchanged)
 
-        return self._commit(plan, {"embedpipe.operation": f"set {name}"})
+        return self.commit(plan, {"embedpipe.operation": f"set {name}"})
 
-    def compact(self) -> int:
-        """Merge small files in id order into files of about `FILE_BYTES`. Return how many were merged."""
-
-        def plan() -> CommitPlan[int]:
-            small = [file for file in self.files if file.size < FILE_BYTES // 2]
-            if len(small) < 2:
-                return [], [], 0
-            # Merging in id order up to the bound keeps memory at the size of one file.
-            groups: list[list[DataFile]] = [[]]
-            for file in sorted(small, key=lambda f: f.first):
-                if groups[-1] and sum(f.size for f in groups[-1]) + file.size > FILE_BYTES:
-                    groups.append([])
-                groups[-1].append(file)
-            groups = [group for group in groups if len(group) > 1]
-            adds = []
-            for group in groups:
-                table = pa.concat_tables([self.read_file(file) for file in group])
-                table = table.take(pc.sort_indices(table.column("id")))
-                adds += write_files(table, self._fs, self._base, data_change=False)
-            merged = [file for group in groups for file in group]
-            return adds, [removal(file, data_change=False) for file in merged], len(merged)
-
-        return self._commit(plan, {"embedpipe.operation": "compact"})
-
-    def vacuum(self, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
-        """Delete files that only old versions use, and return their paths."""
-        latest = self._delta.version()
-        if wrong := [version for version in keep_versions if not 0 <= version <= latest]:
-            raise UsageError(f"keep_versions must be versions from 0 to {latest}, got {wrong[0]}")
-        unused = self._delta.vacuum(
-            older_than_hours,
-            dry_run=True,
-            enforce_retention_duration=False,
-            full=True,
-            keep_versions=list(keep_versions) or None,
-        )
-        # The folder may hold files of other programs, and the list names files that are already deleted.
-        return [path for path in unused if DATA_FILE.fullmatch(path) and self.delete_file(path)]
+    def _sync(self) -> None:
+        """Make the last commit durable, and write a checkpoint if one is due."""
+        if self.log:
+            self.log.sync(self.version)
+        if self.version % delta_log.CHECKPOINT_INTERVAL == 0:
+            with contextlib.suppress(DeltaError, OSError):  # the next one is due soon
+                delta_log.make_checkpoint(self._delta, self.log)
 
     def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
         """Rewrite files without the marked rows. The result is the number of dropped rows."""
@@ -316,7 +327,7 @@ class KeyedTable:
             if count := int(pc.sum(mask).as_py()):
                 dropped += count
                 removes.append(removal(file))
-                adds += write_files(self.read_file(file).filter(pc.invert(mask)), self._fs, self._base)
+                adds += write_files(self.read_file(file).filter(pc.invert(mask)), self.fs, self.base)
         return adds, removes, dropped
 
     def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> pa.Array:
@@ -337,8 +348,9 @@ class KeyedTable:
                 return
             new = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in missing]))
             fields: list[Field] = list(new.fields)
+            delta_log.refuse_unwritable(self._delta, self.path)
             try:
-                self._delta.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
+                self._delta.alter.add_columns(fields, commit_properties=ONCE, post_commithook_properties=NO_HOOKS)
             except CommitFailedError:
                 continue
             except Exception as error:  # delta-rs raises a plain Exception for names that differ only in case
@@ -346,7 +358,7 @@ class KeyedTable:
                 raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
         raise ConcurrentWriteError(f"other writers changed {self.path!r} {MAX_ATTEMPTS} times in a row: try again")
 
-    def _commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
+    def commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
         """Compute the change for the newest version and commit to exactly that version, else start over."""
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
@@ -354,17 +366,22 @@ class KeyedTable:
             if not adds and not removes:
                 return result
             read_version = self.version
+            delta_log.refuse_unwritable(self._delta, self.path)
+            information = dict(note or {}) | {delta_log.ACTIONS_KEY: delta_log.actions_checksum([*adds, *removes])}
             try:
+                if self.log and adds:
+                    sync(self.log.table)  # the names of the new files
                 self._delta.create_write_transaction(
                     [*adds, *removes],
                     "append",
                     self._delta.schema(),
-                    commit_properties=CommitProperties(custom_metadata=dict(note or {}), max_commit_retries=0),
+                    commit_properties=CommitProperties(custom_metadata=information, max_commit_retries=0),
+                    post_commithook_properties=NO_HOOKS,
                 )
             except (DeltaError, OSError) as error:
                 self.refresh()
                 live = {file.path for file in self.files}
-                # If only the checkpoint after the commit failed, the new files are in use and must stay.
+                # If the commit succeeded all the same, the new files are in use and must stay.
                 if not any(action.path in live for action in adds):
                     for action in adds:
                         self.delete_file(action.path)
@@ -373,16 +390,8 @@ class KeyedTable:
                     time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
                     continue
             self.refresh()
+            self._sync()
             return result
         raise ConcurrentWriteError(
             f"other writers committed to {self.path!r} first, {MAX_ATTEMPTS} times in a row: try again"
         )
-
-
-def _checked(path: str) -> str:
-    """Raise UsageError for a path that delta-rs would misread, as it decodes percent signs twice."""
-    if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
-        raise UsageError(
-            f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
-        )
-    return path

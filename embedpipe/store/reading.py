@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.config import usable_cores
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.data_files import DataFile
+from embedpipe.store.data_files import DataFile, damaged, read_ids, refuse_repeats
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.pages import Chunk, UnusualLayoutError, find_chunk, read_chunk
 from embedpipe.store.schema import is_ascending, matrix
@@ -95,7 +95,7 @@ def _read_footer(table: KeyedTable, file: DataFile, column: str) -> _Footer:
         groups = range(parquet.num_row_groups)
         rows = [parquet.metadata.row_group(group).num_rows for group in groups]
         chunks = [find_chunk(parquet, group, column) for group in groups]
-        return _Footer(parquet.read(columns=["id"], use_threads=False).column("id").combine_chunks(), rows, chunks)
+        return _Footer(read_ids(parquet), rows, chunks)
 
 
 def _jobs(files: Sequence[DataFile], footers: Sequence[_Footer]) -> Iterator[_Job]:
@@ -114,13 +114,12 @@ def _places(ids: pa.Array, wanted: pa.Array | None, path: str) -> tuple[pa.Array
             order = np.asarray(pc.sort_indices(ids))
             ids = ids.take(pa.array(order))
             place[order] = np.arange(len(ids))
-            if not is_ascending(ids):
-                raise StoreError(f"ids of {path!r} must be unique, and one occurs twice: run `embedpipe verify`")
+            refuse_repeats(ids, path)
         return ids, place
     place = np.asarray(pc.fill_null(pc.index_in(ids, value_set=wanted), -1), np.int64)
     times = np.bincount(place[place >= 0], minlength=len(wanted))
     if (times > 1).any():
-        raise StoreError(f"ids of {path!r} must be unique, and one occurs twice: run `embedpipe verify`")
+        raise damaged(path, f"ids of {path!r} must be unique, and one occurs twice")
     refuse_unknown(wanted, times < 1, path)
     return wanted, place
 

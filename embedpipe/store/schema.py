@@ -9,11 +9,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.checksums import checksum
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, suggest
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
+
+#: Key of the checksum of that JSON.
+SPEC_CHECKSUM_KEY = b"embedpipe.spec.checksum"
 
 #: Key in the field metadata of a vector column whose vectors are rounded and compressed.
 COMPRESS_KEY = b"embedpipe.compress"
@@ -42,7 +46,8 @@ def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
 
     Columns for label, split and metadata are added with the first rows that have them, in the type of the data.
     """
-    metadata = {SPEC_KEY: spec.to_json().encode()}
+    json = spec.to_json().encode()
+    metadata = {SPEC_KEY: json, SPEC_CHECKSUM_KEY: checksum(json).encode()}
     if compress:
         metadata[COMPRESS_KEY] = b"fp16"
     vectors = [pa.field(layer.column, VECTOR, nullable=False, metadata=metadata) for layer in spec.layers]
@@ -50,11 +55,17 @@ def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
 
 
 def spec_of(schema: pa.Schema) -> BackboneSpec:
-    """Return the spec in the metadata of a schema. Raises StoreError if there is none."""
+    """Return the spec in the metadata of a schema. Raises StoreError if there is none, or it is damaged."""
     for field in schema:
         if field.metadata and SPEC_KEY in field.metadata:
-            return BackboneSpec.from_json(field.metadata[SPEC_KEY].decode())
-    raise StoreError("this Delta table is not a feature store: no column has an embedpipe spec")
+            json = field.metadata[SPEC_KEY]
+            if field.metadata.get(SPEC_CHECKSUM_KEY, b"").decode() != checksum(json):
+                raise StoreError("the spec in the log of this store is damaged: embed into a new store")
+            return BackboneSpec.from_json(json.decode())
+    raise StoreError(
+        "this Delta table is not a feature store: no column has an embedpipe spec. If another tool overwrote its "
+        "columns, open an earlier version"
+    )
 
 
 def refuse_column_name(name: str, schema: pa.Schema) -> None:
@@ -111,6 +122,8 @@ def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArr
     blocks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
     flat = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
     lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in chunks]
+    if any(chunk.flatten().null_count for chunk in chunks):
+        raise StoreError(f"column {name!r} holds vectors with missing values: run `embedpipe verify`")
     if flat.size != len(column) * dim or any((block != dim).any() for block in lengths):
         raise StoreError(f"column {name!r} holds vectors that are not {dim} long: run `embedpipe verify`")
     return flat.reshape(-1, dim).astype(np.float32, copy=False)

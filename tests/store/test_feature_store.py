@@ -17,7 +17,7 @@ from embedpipe.backbones import LayerSpec
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import Preprocessing
 from embedpipe.errors import StoreError, StoreNotFoundError, UsageError
-from embedpipe.store import FeatureStore
+from embedpipe.store import FeatureStore, keyed_table
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import conform, matrix, storable, vector_column
 
@@ -184,19 +184,37 @@ def test_vacuum_refuses_negative_hours(store: FeatureStore) -> None:
         store.vacuum(older_than_hours=-1)
 
 
-def test_vacuum_deletes_orphans_and_keeps_other_files(store: FeatureStore) -> None:
+def test_vacuum_deletes_old_orphans_and_keeps_other_files(store: FeatureStore) -> None:
     store.write(rows(["a"]))
-    orphan = Path(store.path) / f"part-{'0' * 32}.parquet"
-    orphan.write_bytes(b"from a killed run")
+    old, young = (Path(store.path) / f"part-{seed * 8}-{seed * 32}-{seed * 8}.parquet" for seed in "01")
     notes = Path(store.path) / "notes.txt"
-    notes.write_text("a file of the user")
-    os.utime(notes, (1, 1))
-    for path in Path(store.path).glob("*.parquet"):
-        os.utime(path, (time.time() - 1000,) * 2)
+    for path in (old, young, notes):
+        path.write_bytes(b"from a killed run, or of the user")
+    for path in (old, notes):
+        os.utime(path, (time.time() - 4000,) * 2)
     assert store.vacuum() == []
-    assert store.vacuum(older_than_hours=0) == [orphan.name]
-    assert not orphan.exists()
+    assert store.vacuum(older_than_hours=0) == [old.name]
+    assert not old.exists()
+    assert young.exists(), "another process may be about to commit it"
     assert notes.exists()
+
+
+def test_vacuum_between_write_and_commit_keeps_the_written_files(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(rows(["a"]))
+    other = FeatureStore(store.path)
+    write_files = keyed_table.write_files
+
+    def then_vacuum(*args: object, **options: bool) -> list:
+        actions = write_files(*args, **options)
+        other.vacuum(older_than_hours=0)
+        return actions
+
+    monkeypatch.setattr(keyed_table, "write_files", then_vacuum)
+    store.write(rows(["b"]))
+    store.label(pa.table({"id": ["a"], "label": ["x"]}))
+    assert FeatureStore(store.path).to_numpy().shape == (2, 4)
 
 
 def test_vacuum_keeps_failures(store: FeatureStore) -> None:

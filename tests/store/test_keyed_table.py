@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.store import data_files
 from embedpipe.store.keyed_table import Change, KeyedTable
+from embedpipe.store.maintenance import compact
 from embedpipe.store.schema import VECTOR, vector_column
 
 SCHEMA = pa.schema(
@@ -93,10 +94,10 @@ def test_compact_keeps_rows_and_merges_files(table: KeyedTable) -> None:
     for id in "gbdacfe":
         table.upsert(rows([id], content=id))
     before = table.read().to_pylist()
-    assert table.compact() == 7
+    assert compact(table) == 7
     assert len(table.files) == 1
     assert table.read().to_pylist() == before
-    assert table.compact() == 0
+    assert compact(table) == 0
 
 
 def test_file_size_is_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +143,7 @@ def test_table_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, ste
             table.delete(pa.array(sorted(ids), pa.string()))
             expected = {id: c for id, c in expected.items() if id not in ids}
         else:
-            table.compact()
+            compact(table)
     stored = KeyedTable(table.path).read(["id", "content_hash"])
     assert stored["id"].to_pylist() == sorted(expected)
     assert dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True)) == expected
@@ -152,6 +153,7 @@ WRITER = """
 import sys
 import pyarrow as pa
 from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.maintenance import compact
 from embedpipe.store.schema import vector_column
 import numpy as np
 
@@ -162,7 +164,7 @@ for i in range(start, start + 60, 6):
     vectors = vector_column(np.ones((9, 3), np.float32))
     table.upsert(pa.table({"id": ids, "content_hash": ["a"] * 9, "embedding": vectors}))
 table.delete(pa.array([f"{start:03d}"]))
-table.compact()
+compact(table)
 """
 
 

@@ -1,0 +1,202 @@
+"""The log of a Delta table: what is refused, entries that are damaged, and commits that survive a power cut.
+
+Delta-rs takes an empty entry of the log for one without changes, ignores reader features, and syncs nothing. Entries of
+local tables are therefore read here too, and synced after each commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction, RemoveAction
+
+from embedpipe._utils.atomic import sync
+from embedpipe._utils.checksums import checksum
+from embedpipe.errors import StoreError, UsageError
+from embedpipe.store.data_files import damaged
+
+#: Key in the information of a commit: the checksum of the files that it adds and removes.
+ACTIONS_KEY = "embedpipe.actions"
+
+#: Entries between two checkpoints, as Delta's default.
+CHECKPOINT_INTERVAL = 100
+
+#: Features of Delta that a reader need not know to read a store's rows, and a writer need not know to change them.
+READ_FEATURES = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+WRITE_FEATURES = READ_FEATURES | {"appendOnly", "domainMetadata", "invariants"}
+
+#: The process that first opened a store. The threads of delta-rs do not survive a fork.
+_first_process: list[int] = []
+
+
+def refuse_forked() -> None:
+    """Raise StoreError in a forked child of a process that has opened a store, where delta-rs would panic."""
+    _first_process[:] = _first_process or [os.getpid()]
+    if _first_process != [os.getpid()]:
+        raise StoreError(
+            "a process that was forked from one that had opened a store can read that store, but cannot open or "
+            "change one: start workers with multiprocessing.get_context('spawn'), or open stores in workers only"
+        )
+
+
+def refuse_unreadable(delta: DeltaTable, path: str) -> None:
+    """Raise StoreError if other tools gave the table at ``path`` a feature with which its rows would be misread."""
+    protocol, metadata = delta.protocol(), delta.metadata()
+    features = set(protocol.reader_features or ()) - READ_FEATURES
+    mapping = metadata.configuration.get("delta.columnMapping.mode", "none")
+    if mapping != "none":
+        features.add(f"columnMapping (mode {mapping})")
+    if protocol.min_reader_version > 3 or features:
+        what = f"the Delta features {sorted(features)}" if features else f"version {protocol.min_reader_version}"
+        raise StoreError(
+            f"another tool gave {path!r} {what}, which embedpipe cannot read: undo it there, or embed into a new store"
+        )
+    if metadata.partition_columns:
+        raise StoreError(
+            f"another tool partitioned {path!r} by {metadata.partition_columns}, and a store has no partitions: "
+            "embed into a new store"
+        )
+    if not str(metadata.id).replace("-", "").isalnum() or not str(metadata.id).isascii():
+        raise StoreError(f"the id of a Delta table must be letters, digits and hyphens, got {str(metadata.id)!r:.100}")
+
+
+def refuse_unwritable(delta: DeltaTable, path: str) -> None:
+    """Raise StoreError if the table needs a writer that does more than add and remove files."""
+    protocol = delta.protocol()
+    features = set(protocol.writer_features or ()) - WRITE_FEATURES
+    if protocol.min_writer_version > 7 or features:
+        what = f"the Delta features {sorted(features)}" if features else f"version {protocol.min_writer_version}"
+        raise StoreError(f"another tool gave {path!r} {what}, with which embedpipe cannot write: undo it there")
+
+
+def refuse_misread(path: str) -> str:
+    """Raise UsageError for a path that delta-rs would misread, as it decodes percent signs twice."""
+    if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
+        raise UsageError(
+            f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
+        )
+    return path
+
+
+def actions_checksum(actions: Iterable[AddAction | RemoveAction]) -> str:
+    """Return the checksum of the files that a commit adds and removes, which is kept in its information."""
+    return _checksum(
+        ["add", action.path, action.size, action.stats] if isinstance(action, AddAction) else ["remove", action.path]
+        for action in actions
+    )
+
+
+class Entry:
+    """An entry of the log.
+
+    Attributes
+    ----------
+    actions : list of dict
+        One action of Delta each. Lines that are no JSON are left out.
+    damage : str or None
+        What is wrong with the entry.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.actions: list[dict[str, Any]] = []
+        self.damage: str | None = None if data.strip() else "is empty"
+        for line in data.splitlines():
+            try:
+                action = json.loads(line)
+                if not isinstance(action, dict) or not all(isinstance(each, dict) for each in action.values()):
+                    raise ValueError("no action")
+                self.actions.append(action)
+            except ValueError:
+                self.damage = "is cut off or damaged"
+        expected = {info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info}
+        if self.damage is None and expected and expected != {self._checksum()}:
+            self.damage = "lacks files that its commit added or removed"
+
+    def named(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Yield the contents of the actions of a kind, such as ``add``."""
+        return (action[kind] for action in self.actions if kind in action)
+
+    def _checksum(self) -> str:
+        adds = [["add", _path(add), add.get("size"), add.get("stats")] for add in self.named("add")]
+        return _checksum([*adds, *(["remove", _path(remove)] for remove in self.named("remove"))])
+
+
+class LocalLog:
+    """The log of a table on a local disk.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the table.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.table = folder
+        self.folder = folder / "_delta_log"
+        self._checked = self._synced = -1
+
+    def entry(self, version: int) -> Path:
+        """Return the file of the entry that made a version."""
+        return self.folder / f"{version:020}.json"
+
+    def check(self, version: int) -> None:
+        """Raise StoreError if an entry between the checkpoint and ``version`` is damaged. Each is read once."""
+        checkpoint = self.checkpoint()
+        oldest = max(self._checked, version - CHECKPOINT_INTERVAL, checkpoint if checkpoint <= version else -1)
+        for number in range(version, oldest, -1):
+            try:
+                damage = Entry(self.entry(number).read_bytes()).damage
+            except FileNotFoundError:
+                continue  # a checkpoint holds what it said
+            if damage:
+                path = str(self.table)
+                raise damaged(path, f"{self.entry(number).name} in the log of {path!r} {damage}")
+        if self._synced < 0:
+            self._synced = version - 1  # the last entry may be one of a process that was killed before it synced
+        self._checked = max(self._checked, version)
+
+    def checkpoint(self) -> int:
+        """Return the version of the last checkpoint, -1 for none."""
+        try:
+            return int(json.loads((self.folder / "_last_checkpoint").read_bytes())["version"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return -1
+
+    def sync(self, version: int) -> None:
+        """Wait until the entries up to ``version`` are on the disk."""
+        for number in range(self._synced + 1, version + 1):
+            if self.entry(number).exists():
+                sync(self.entry(number))
+        sync(self.folder)
+        self._synced = version
+
+    def sync_new(self) -> None:
+        """Wait until a table that was just created is on the disk."""
+        for path in (self.entry(0), self.folder, self.table, self.table.parent):
+            if path.exists():
+                sync(path)
+
+
+def make_checkpoint(delta: DeltaTable, log: LocalLog | None) -> None:
+    """Write a checkpoint, and delete entries that have expired only when it is on the disk."""
+    delta.create_checkpoint()
+    if log:
+        written = log.folder.glob(f"{delta.version():020}.checkpoint*.parquet")
+        for path in (*written, log.folder / "_last_checkpoint", log.folder):
+            sync(path)
+    delta.cleanup_metadata()
+
+
+def _path(action: dict[str, Any]) -> str:
+    return urllib.parse.unquote(str(action.get("path")))
+
+
+def _checksum(actions: Iterable[list[Any]]) -> str:
+    return checksum(json.dumps(sorted(actions, key=str)).encode())

@@ -1,0 +1,75 @@
+"""Compaction of small files, and deletion of files that the newest version does not use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.errors import UsageError
+from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, refuse_repeats, removal, write_files
+from embedpipe.store.keyed_table import CommitPlan, KeyedTable
+
+#: A younger file that no version names may be one that another process is about to commit.
+YOUNGEST_ORPHAN = timedelta(hours=1)
+
+
+def compact(table: KeyedTable) -> int:
+    """Merge small files in id order into files of about `FILE_BYTES`, and write files of other tools anew.
+
+    Return how many files were merged or written anew.
+    """
+
+    def plan() -> CommitPlan[int]:
+        small = [file for file in table.files if file.size < FILE_BYTES // 2 or not file.is_own]
+        # Merging in id order up to the bound keeps memory at the size of one file.
+        groups: list[list[DataFile]] = [[]]
+        for file in sorted(small, key=lambda f: f.first):
+            if groups[-1] and sum(f.size for f in groups[-1]) + file.size > FILE_BYTES:
+                groups.append([])
+            groups[-1].append(file)
+        groups = [group for group in groups if len(group) > 1 or not all(file.is_own for file in group)]
+        adds = []
+        for group in groups:
+            rows = pa.concat_tables([table.read_file(file) for file in group])
+            rows = rows.take(pc.sort_indices(rows.column("id")))
+            refuse_repeats(rows.column("id"), table.path)
+            adds += write_files(rows, table.fs, table.base, data_change=False)
+        merged = [file for group in groups for file in group]
+        return adds, [removal(file, data_change=False) for file in merged], len(merged)
+
+    return table.commit(plan, {"embedpipe.operation": "compact"})
+
+
+def vacuum(table: KeyedTable, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
+    """Delete files that only old versions use, and files that no version uses. Return their paths.
+
+    A file that no version uses is kept for an hour, as another process may be about to commit it.
+    """
+    latest = table.version
+    if wrong := [version for version in keep_versions if not 0 <= version <= latest]:
+        raise UsageError(f"keep_versions must be versions from 0 to {latest}, got {wrong[0]}")
+
+    def unused(full: bool) -> list[str]:
+        return list(
+            table.delta.vacuum(
+                older_than_hours,
+                dry_run=True,
+                enforce_retention_duration=False,
+                full=full,
+                keep_versions=list(keep_versions) or None,
+            )
+        )
+
+    removed = set(unused(full=False))
+    youngest = datetime.now(UTC) - YOUNGEST_ORPHAN
+    deleted = []
+    for path in unused(full=True):
+        # The folder may hold files of other programs, and the list names files that are already deleted.
+        if DATA_FILE.fullmatch(path):
+            modified = table.fs.get_file_info(f"{table.base}/{path}").mtime
+            if (path in removed or (modified and modified < youngest)) and table.delete_file(path):
+                deleted.append(path)
+    return deleted
