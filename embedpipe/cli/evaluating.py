@@ -18,6 +18,7 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from embedpipe.evaluation import CandidateResult, Evaluation, ProtocolEvaluation
+    from embedpipe.evaluation.comparison.candidate_result import Reliability
 
 #: Metrics that are printed in percent.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
@@ -175,7 +176,7 @@ def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
 def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:
     estimates = candidate.estimates
     values = [show.metric_value(estimates[name].value, False) if name in estimates else "" for name in others]
-    errors = [f"{each.ece_debiased:.1%}" if each else "" for each in (candidate.calibration, candidate.calibrated)]
+    errors = [_calibration_error(each) if each else "" for each in (candidate.calibration, candidate.calibrated)]
     difference = candidate.difference
     return [
         show.plain(candidate.name),
@@ -187,6 +188,12 @@ def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list
         f"{candidate.fit_seconds:.2f} s",
         f"{candidate.predict_seconds * 1000:.1f} ms",
     ]
+
+
+def _calibration_error(calibration: Reliability) -> str:
+    """Return the debiased error in percent, or the smallest one that so many rows can show."""
+    least = calibration.smallest_error
+    return f"< {least:.1%}" if calibration.ece_debiased < least else f"{calibration.ece_debiased:.1%}"
 
 
 def _print_tests(evaluation: Evaluation) -> None:

@@ -272,7 +272,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         )
         for name, values in report.metrics.items():
             other = report.baseline.get(name)
-            table.add_row(name.replace("_", " "), _spread(values), _spread(other) if other else "")
+            value = f"{interval(report.accuracy, False)}" if name == "accuracy" and report.accuracy else _spread(values)
+            table.add_row(name.replace("_", " "), value, _spread(other) if other else "")
         print_table(table)
         if verbose:
             for trial in report.trials:
@@ -290,8 +291,10 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
 
 
 def _spread(values: Sequence[float]) -> str:
+    """Return the mean, and the standard deviation over folds if they differ: equal folds are no certainty."""
     mean = statistics.fmean(values)
-    return f"{mean:.3f} +- {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+    spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "0.000"
+    return f"{mean:.3f}" if spread == "0.000" else f"{mean:.3f} +- {spread}"
 
 
 def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool) -> dict[str, Any]:

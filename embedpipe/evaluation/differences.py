@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from embedpipe.evaluation.metrics import PredictedRows
+from embedpipe.evaluation.unseen import pooled, unseen_range
 from embedpipe.splits.make import Splits
 from embedpipe.statistics import (
     Difference,
@@ -21,7 +22,8 @@ from embedpipe.statistics import (
     holm,
     mcnemar,
     paired_interval,
-    wilson,
+    share_interval,
+    smallest_p,
 )
 
 #: Posterior probability from which candidates are equivalent; p-values below ``1 - LEVEL`` are significant.
@@ -36,6 +38,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
 #: Bootstrap draws of a single test set; for large test sets fewer, to bound the number of weights in memory.
 MAX_DRAWS, MIN_DRAWS = 2000, 400
 MAX_WEIGHTS = 1 << 24
+#: Up to so many test rows, values of folds may be equal by chance; draws that measure the error of their mean.
+FEW_ROWS, FEW_DRAWS = 2000, 200
+#: Half the width of a 95 % interval, in standard errors.
+Z95 = 1.959963984540054
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,26 +83,60 @@ def estimates(
     """Return the mean and the 95 % interval of each metric.
 
     For cross-validation this is the corrected resampled interval (`embedpipe.statistics.corrected_interval`). For a
-    single test set it is the score interval (Wilson, 1927) of the accuracy, and the percentile bootstrap over rows of
-    the other metrics. If the test set has groups, every metric is bootstrapped over groups.
+    single test set it is `embedpipe.statistics.share_interval` of the accuracy, and the percentile bootstrap over rows
+    of the other metrics. If the test set has groups, every metric is bootstrapped over groups. No interval is narrower
+    than what the test rows may leave unseen (`embedpipe.evaluation.unseen`).
     """
     result: dict[str, Estimate] = {}
-    if len(predictions) > 1:
-        ratio, repeats = test_train_ratio(splits), count_repeats(splits)
-        for name, per_resample in values.items():
-            least = _least_error([each.correct for each in predictions], repeats) if name == "accuracy" else 0.0
-            mean, low, high = corrected_interval(per_resample, ratio, repeats=repeats, min_standard_error=least)
-            lowest, highest = BOUNDS[name]
-            result[name] = Estimate(mean, max(low, lowest), min(high, highest))
-        return result
-    (test_set,), weights = predictions, _bootstrap_weights(splits)
-    for name, (value,) in values.items():
-        if name == "accuracy" and not _has_groups(splits):
-            result[name] = Estimate(*wilson(int(test_set.correct.sum()), len(test_set.y)))
+    tested, weights = _tested(splits, predictions), None if len(predictions) > 1 else _bootstrap_weights(splits)
+    for name, per_resample in values.items():
+        value = float(np.mean(per_resample))
+        within = _unseen(name, value, splits, tested)
+        if weights is None:
+            correct = [each.correct for each in predictions] if name == "accuracy" else None
+            least = _least_error(name, splits, tested, within, correct)
+            ratio, repeats = test_train_ratio(splits), count_repeats(splits)
+            value, low, high = corrected_interval(per_resample, ratio, repeats=repeats, min_standard_error=least)
+        elif name == "accuracy" and not _has_groups(splits):
+            value, low, high = share_interval(int(tested.correct.sum()), len(tested.y))
         else:
-            interval = from_draws(value, test_set.metric(name, weights))
-            result[name] = Estimate(value, interval.low, interval.high)
+            drawn = from_draws(value, tested.metric(name, weights), units=_units(splits), within=within)
+            low, high = drawn.low, drawn.high
+        lowest, highest = BOUNDS[name]
+        result[name] = Estimate(value, max(min(low, within[0]), lowest), min(max(high, within[1]), highest))
     return result
+
+
+def _tested(splits: Splits, predictions: Sequence[PredictedRows]) -> PredictedRows:
+    """Return the predictions of the first repeat, in which each row is tested once."""
+    return pooled(predictions[: len(_first_repeat(splits))])
+
+
+def _first_repeat(splits: Splits) -> list[npt.NDArray[np.int64]]:
+    """Return the test rows of the resamples of the first repeat, which come first."""
+    return [each.test for each in splits.resamples if each.seed == splits.resamples[0].seed]
+
+
+def _groups(splits: Splits) -> npt.NDArray[np.int64]:
+    """Return the group of each test row of the first repeat: rows of one group are not independent."""
+    rows = np.concatenate(_first_repeat(splits))
+    return rows if splits.groups is None else splits.groups[rows]
+
+
+def _units(splits: Splits) -> int:
+    """Return the number of independent test rows."""
+    return len(np.unique(_groups(splits)))
+
+
+def _unseen(
+    metric: str, value: float, splits: Splits, tested: PredictedRows, reference: PredictedRows | None = None
+) -> tuple[float, float]:
+    """Return the ends that an interval has at least; ``value`` is the mean over resamples."""
+    at = tested.metric(metric)[0] - (0.0 if reference is None else reference.metric(metric)[0])
+    low, high = unseen_range(metric, tested, _groups(splits), reference)
+    # the metric of all rows may differ from its mean over folds
+    ends = value + low - at, value + high - at
+    return (float(min(ends)), float(max(ends))) if np.isfinite(ends).all() else (value, value)
 
 
 def _has_groups(splits: Splits) -> bool:
@@ -134,14 +174,14 @@ def differences(
         else _single_test_set(metric, margin, splits, predictions[0][0], other[0])
         for other_values, other in zip(values[1:], predictions[1:], strict=True)
     ]
-    return differences_of(tests, higher_is_better)
+    return differences_of(tests, higher_is_better, margin)
 
 
-def differences_of(tests: Sequence[TestAgainstBest], higher_is_better: bool) -> list[Difference]:
+def differences_of(tests: Sequence[TestAgainstBest], higher_is_better: bool, margin: float) -> list[Difference]:
     """Correct the p-values of the tests, and add the verdicts."""
     # The best was chosen on the same rows, so the correction is for all pairs of candidates.
     adjusted = holm([test.p for test in tests], len(tests) * (len(tests) + 1) // 2)
-    return [_difference(test, float(p), higher_is_better) for test, p in zip(tests, adjusted, strict=True)]
+    return [_difference(test, float(p), higher_is_better, margin) for test, p in zip(tests, adjusted, strict=True)]
 
 
 def _resampled_test(
@@ -153,25 +193,53 @@ def _resampled_test(
     best: Sequence[PredictedRows],
     other: Sequence[PredictedRows],
 ) -> TestAgainstBest:
-    repeats = count_repeats(splits)
-    disagreements = [first.correct != second.correct for first, second in zip(best, other, strict=True)]
-    least = _least_error(disagreements, repeats) if metric == "accuracy" else 0.0
-    ratio = test_train_ratio(splits)
-    test = corrected_t(np.subtract(other_values, best_values), ratio, margin, repeats=repeats, min_standard_error=least)
-    estimate = Estimate(test.mean, test.low, test.high)
-    return TestAgainstBest(estimate, test.p, (test.worse, test.equal, test.better), "corrected resampled t-test")
+    repeats, ratio = count_repeats(splits), test_train_ratio(splits)
+    by_resample = np.subtract(other_values, best_values)
+    rows = _tested(splits, best), _tested(splits, other)
+    within = _unseen(metric, float(by_resample.mean()), splits, rows[1], rows[0])
+    differ = None
+    if metric == "accuracy":
+        differ = [first.correct != second.correct for first, second in zip(best, other, strict=True)]
+    least = _least_error(metric, splits, rows[1], within, differ, rows[0])
+    test = corrected_t(by_resample, ratio, margin, repeats=repeats, min_standard_error=least)
+    estimate = Estimate(test.mean, min(test.low, within[0]), max(test.high, within[1]))
+    posterior = (test.worse, test.equal, test.better)
+    if (estimate.low, estimate.high) != (test.low, test.high):
+        posterior = _normal_posterior(estimate, margin)
+    return TestAgainstBest(estimate, max(test.p, smallest_p(_units(splits))), posterior, "corrected resampled t-test")
 
 
-def _least_error(events: Sequence[npt.NDArray[np.bool_]], repeats: int) -> float:
-    """Return the standard error of an event's share due to the number of rows alone (Laplace's rule of succession)."""
-    rows = sum(len(each) for each in events) / repeats
-    share = (sum(int(each.sum()) for each in events) / repeats + 1) / (rows + 2)
-    return float(np.sqrt(share * (1 - share) / rows))
+def _least_error(
+    metric: str,
+    splits: Splits,
+    tested: PredictedRows,
+    within: tuple[float, float],
+    events: Sequence[npt.NDArray[np.bool_]] | None,
+    reference: PredictedRows | None = None,
+) -> float:
+    """Return the standard error of a mean over folds due to the number of test rows alone.
+
+    For a share of ``events`` it is that of Laplace's rule of succession; for every metric, and for rows in groups, that
+    of a bootstrap of few rows. If these have no spread, it is that of an interval as wide as ``within``.
+    """
+    least = 0.0
+    if events is not None:
+        rows = sum(len(each) for each in events) / count_repeats(splits)
+        share = (sum(int(each.sum()) for each in events) / count_repeats(splits) + 1) / (rows + 2)
+        least = float(np.sqrt(share * (1 - share) / rows))
+    if len(tested.y) <= FEW_ROWS and (events is None or splits.groups is not None):
+        weights = draw_counts(len(tested.y), FEW_DRAWS, groups=_groups(splits))
+        drawn = tested.metric(metric, weights) - (0.0 if reference is None else reference.metric(metric, weights))
+        drawn = drawn[np.isfinite(drawn)]
+        least = max(least, float(drawn.std()) if len(drawn) else 0.0)
+    return least or (within[1] - within[0]) / (2 * Z95)
 
 
 def _single_test_set(
     metric: str, margin: float, splits: Splits, best: PredictedRows, other: PredictedRows
 ) -> TestAgainstBest:
+    difference = float(other.metric(metric)[0] - best.metric(metric)[0])
+    within = _unseen(metric, difference, splits, other, best)
     if metric == "accuracy" and not _has_groups(splits):
         first, second = best.correct, other.correct
         low, high = paired_interval(
@@ -180,27 +248,28 @@ def _single_test_set(
             int((~first & second).sum()),
             int((~first & ~second).sum()),
         )
-        estimate = Estimate(float(second.mean() - first.mean()), low, high)
         p, name = mcnemar(first, second), "McNemar's exact test"
     else:
         weights = _bootstrap_weights(splits)
-        difference = float(other.metric(metric)[0] - best.metric(metric)[0])
-        paired = from_draws(difference, other.metric(metric, weights) - best.metric(metric, weights))
-        estimate = Estimate(paired.difference, paired.low, paired.high)
-        p, name = paired.p, "paired bootstrap"
-    spread = (estimate.high - estimate.low) / (2 * 1.96)
-    if spread:
-        middle = (estimate.high + estimate.low) / 2
-        below, above = float(ndtr((-margin - middle) / spread)), float(ndtr((middle - margin) / spread))
-    else:
-        below, above = float(estimate.value < -margin), float(estimate.value > margin)
-    return TestAgainstBest(estimate, p, (below, max(1 - below - above, 0.0), above), name)
+        drawn = other.metric(metric, weights) - best.metric(metric, weights)
+        paired = from_draws(difference, drawn, units=_units(splits), within=within)
+        low, high, p, name = paired.low, paired.high, paired.p, "paired bootstrap"
+    estimate = Estimate(difference, min(low, within[0]), max(high, within[1]))
+    return TestAgainstBest(estimate, p, _normal_posterior(estimate, margin), name)
 
 
-def _difference(test: TestAgainstBest, adjusted: float, higher_is_better: bool) -> Difference:
+def _normal_posterior(estimate: Estimate, margin: float) -> tuple[float, float, float]:
+    """Return the probabilities of a normal distribution with this interval: below -margin, within it, above it."""
+    spread = (estimate.high - estimate.low) / (2 * Z95)
+    middle = (estimate.high + estimate.low) / 2
+    below, above = float(ndtr((-margin - middle) / spread)), float(ndtr((middle - margin) / spread))
+    return below, max(1 - below - above, 0.0), above
+
+
+def _difference(test: TestAgainstBest, adjusted: float, higher_is_better: bool, margin: float) -> Difference:
     below, equal, above = test.posterior
     worse, better = (below, above) if higher_is_better else (above, below)
-    if equal >= LEVEL:
+    if equal >= LEVEL and -margin <= test.estimate.low and test.estimate.high <= margin:
         verdict = "equivalent"
     elif adjusted < 1 - LEVEL:
         verdict = "worse" if (test.estimate.value < 0) == higher_is_better else "better"

@@ -17,6 +17,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from embedpipe._utils.progress import Advance
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.splits.inner import Split, take_rows
+from embedpipe.statistics import Estimate, share_interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -89,6 +90,14 @@ class FitReport:
         if self.split_ignored:
             words += " (the split column does not name train and test)"
         return f"{words}, after fine-tuning" if self.fine_tuned else words
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """Accuracy over all measured rows with its 95 % interval; None without a confusion matrix."""
+        if not self.confusion:
+            return None
+        counts = np.asarray(self.confusion)
+        return Estimate(*share_interval(int(np.trace(counts)), int(counts.sum())))
 
     def __repr__(self) -> str:
         """Return the task, the rows, and the mean of each metric on one line."""

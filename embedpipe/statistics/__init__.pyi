@@ -9,9 +9,12 @@ from .paired import from_draws as from_draws
 from .paired import mcnemar as mcnemar
 from .paired import paired_bootstrap as paired_bootstrap
 from .paired import paired_interval as paired_interval
-from .paired import wilson as wilson
+from .paired import smallest_p as smallest_p
 from .rejection import RejectionCurve as RejectionCurve
 from .rejection import risk_coverage as risk_coverage
 from .resampled import ResampledTest as ResampledTest
 from .resampled import corrected_interval as corrected_interval
 from .resampled import corrected_t as corrected_t
+from .shares import share_interval as share_interval
+from .shares import unseen_share as unseen_share
+from .shares import wilson as wilson

@@ -35,7 +35,8 @@ class Difference:
         Posterior probabilities that the candidate is worse by more than the region of practical equivalence, within
         it, and better by more. They sum to 1.
     verdict : str
-        ``equivalent`` if ``equal`` >= 95 %; else ``worse`` or ``better`` if ``adjusted`` < 5 %; else ``undecided``.
+        ``equivalent`` if ``equal`` >= 95 % and the interval lies within the region of practical equivalence; else
+        ``worse`` or ``better`` if ``adjusted`` < 5 %; else ``undecided``.
     """
 
     estimate: Estimate

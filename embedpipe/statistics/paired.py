@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr
+
+from embedpipe.statistics.shares import LEVEL, unseen_share, wilson
 
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
-LEVEL = 0.95
 #: Default number of draws of the bootstrap.
 DRAWS = 2000
 
@@ -89,7 +90,8 @@ def paired_interval(both: int, first: int, second: int, neither: int, level: flo
 
     Notes
     -----
-    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10.
+    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10. It is nearly 0 wide if both models are right on the
+    same rows, so it is widened to what n rows may leave unseen (`unseen_share`): that one model only is right.
 
     Examples
     --------
@@ -108,34 +110,14 @@ def paired_interval(both: int, first: int, second: int, neither: int, level: flo
     phi = product / np.sqrt(marginals) if marginals else 0.0
     below = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
     above = (u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2
-    return float(p1 - p2 - np.sqrt(max(below, 0))), float(p1 - p2 + np.sqrt(max(above, 0)))
+    low, high = _unseen_difference(p1 - p2, n, level=level)
+    return min(low, float(p1 - p2 - np.sqrt(max(below, 0)))), max(high, float(p1 - p2 + np.sqrt(max(above, 0))))
 
 
-def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return the share ``right / n`` and the ends of its score interval.
-
-    Raises
-    ------
-    ValueError
-        If n is 0, or ``right`` is not in [0, n].
-
-    Notes
-    -----
-    Wilson, Journal of the American Statistical Association 22 (1927) 209-212.
-
-    Examples
-    --------
-    >>> from embedpipe.statistics import wilson
-    >>> [round(value, 3) for value in wilson(9, 10)]
-    [0.9, 0.596, 0.982]
-    """
-    if not 0 <= right <= n or not n:
-        raise ValueError(f"right must be in [0, n] and n >= 1, got right={right} and n={n}")
-    z = float(ndtri((1 + level) / 2))
-    p = right / n
-    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
-    return p, float(min(max(low, 0.0), p)), float(max(min(high, 1.0), p))
+def _unseen_difference(difference: float, n: int, largest: float = 1.0, level: float = LEVEL) -> tuple[float, float]:
+    """Return a difference as it is if the share of rows that n may leave unseen have the largest possible one."""
+    unseen = unseen_share(n, level)
+    return difference * (1 - unseen) - unseen * largest, difference * (1 - unseen) + unseen * largest
 
 
 def paired_bootstrap(
@@ -145,6 +127,7 @@ def paired_bootstrap(
     second: npt.ArrayLike,
     *,
     groups: npt.ArrayLike | None = None,
+    largest: float = 1.0,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> PairedTest:
@@ -161,6 +144,8 @@ def paired_bootstrap(
     groups : array (n,), optional
         Groups of rows that are drawn together, such as near-duplicates, or the predictions of a row in several repeats
         of a cross-validation. With fewer than about 20 groups, intervals are too narrow.
+    largest : float
+        The largest difference that rows can have: 1 for a share. It matters if rows are too few or too alike.
     draws, seed : int
         Number of draws, and the seed of the random numbers.
 
@@ -169,12 +154,12 @@ def paired_bootstrap(
     ValueError
         If there are no rows, the lengths differ, there is one group, or the metric is undefined in all draws.
 
-    Notes
-    -----
-    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13); p is the smallest
-    level whose interval excludes 0, with one added to each count (Davison and Hinkley, Bootstrap Methods and their
-    Application, 1997, section 4.2), so that it is never 0. The predictions are taken as given: the variance due to
-    training rows and folds is not included.
+    Notes ----- Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13); p is
+    the smallest level whose interval excludes 0, with one added to each count (Davison and Hinkley, Bootstrap Methods
+    and their Application, 1997, section 4.2), so that it is never 0. It is at least that of n equal signs, 2^(1 - n),
+    for n groups (the sign test). Rows that are all alike have draws without a spread, so the interval is widened to
+    what n groups may leave unseen (`unseen_share`), with ``largest`` as their difference. The predictions are taken as
+    given: the variance due to training rows and folds is not included.
 
     Examples
     --------
@@ -202,10 +187,13 @@ def paired_bootstrap(
         counts = sizes[drawn]
         rows = order[np.arange(counts.sum()) + np.repeat(starts[drawn] - (np.cumsum(counts) - counts), counts)]
         differences[draw] = metric(truth[rows], predicted_2[rows]) - metric(truth[rows], predicted_1[rows])
-    return from_draws(float(metric(truth, predicted_2) - metric(truth, predicted_1)), differences)
+    difference = float(metric(truth, predicted_2) - metric(truth, predicted_1))
+    return from_draws(
+        difference, differences, units=len(sizes), within=_unseen_difference(difference, len(sizes), largest)
+    )
 
 
-def from_draws(difference: float, drawn: npt.ArrayLike) -> PairedTest:
+def from_draws(difference: float, drawn: npt.ArrayLike, *, units: int, within: tuple[float, float]) -> PairedTest:
     """Return interval and p-value of a difference from its bootstrap draws.
 
     Parameters
@@ -214,6 +202,10 @@ def from_draws(difference: float, drawn: npt.ArrayLike) -> PairedTest:
         The difference on the rows themselves.
     drawn : float array (draws,)
         The difference on each draw; NaN if undefined.
+    units : int
+        Number of rows, or of groups of rows, that were drawn from.
+    within : tuple of 2 floats
+        What the interval contains at least: draws from rows that are all alike have no spread.
 
     Raises
     ------
@@ -226,7 +218,13 @@ def from_draws(difference: float, drawn: npt.ArrayLike) -> PairedTest:
         raise ValueError("the metric is undefined in all draws")
     low, high = np.quantile(differences, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()
     beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return PairedTest(difference, low, high, min(2 * (beyond + 1) / (len(differences) + 1), 1.0))
+    p = max(min(2 * (beyond + 1) / (len(differences) + 1), 1.0), smallest_p(units))
+    return PairedTest(difference, min(low, within[0]), max(high, within[1]), p)
+
+
+def smallest_p(units: int) -> float:
+    """Return the p-value of the sign test if all of so many independent rows have the same sign."""
+    return float(2.0 ** (1 - units))
 
 
 def draw_counts(rows: int, draws: int, *, groups: npt.ArrayLike | None = None, seed: int = 0) -> Floats:

@@ -59,7 +59,8 @@ def corrected_t(
     ------
     ValueError
         If there are fewer than 2 differences (for a single test set use `mcnemar` or `paired_bootstrap`), one is not
-        finite, ``ratio`` is not positive, ``margin`` is negative, or J is not a multiple of ``repeats``.
+        finite, ``ratio`` is not positive, ``margin`` is negative, J is not a multiple of ``repeats``, or all
+        differences are equal and ``min_standard_error`` is 0: then nothing says how uncertain they are.
 
     Notes
     -----
@@ -75,8 +76,6 @@ def corrected_t(
     Probabilities are those of the Bayesian correlated t-test (Benavoli, Corani, Demsar and Zaffalon, Journal of Machine
     Learning Research 18:77, 2017): the posterior is Student's t around the mean with that same variance.
 
-    If all differences are equal and ``min_standard_error`` is 0, the interval is that value; p is 1 if it is 0, else 0.
-
     Examples
     --------
     >>> from embedpipe.statistics import corrected_t
@@ -87,9 +86,6 @@ def corrected_t(
     if not margin >= 0:
         raise ValueError(f"margin must be >= 0, got {margin}")
     mean, scale, freedom = _spread(differences, ratio, repeats, min_standard_error)
-    if not scale:
-        worse, equal, better = mean < -margin, abs(mean) <= margin, mean > margin
-        return ResampledTest(mean, mean, mean, float(mean == 0), float(worse), float(equal), float(better))
     half = scale * float(stdtrit(freedom, (1 + LEVEL) / 2))
     p = min(2 * float(stdtr(freedom, -abs(mean) / scale)), 1.0)
     below = float(stdtr(freedom, (-margin - mean) / scale))
@@ -121,7 +117,7 @@ def corrected_interval(
     Notes
     -----
     The variance is that of `corrected_t`. The interval is symmetric, so that an end may lie outside the range of the
-    metric. Its width is 0 if all values are equal and ``min_standard_error`` is 0.
+    metric.
 
     Examples
     --------
@@ -147,12 +143,16 @@ def _spread(values: npt.ArrayLike, ratio: float, repeats: int, min_standard_erro
         raise ValueError(f"ratio (test rows / training rows) must be > 0 and finite, got {ratio}")
     if repeats < 1 or len(x) % repeats:
         raise ValueError(f"the number of resamples must be a multiple of repeats={repeats}, got {len(x)}")
-    if (x == x[0]).all():
-        return float(x[0]), min_standard_error, len(x) - 1  # exact: a mean would round
     published = x.var(ddof=1) * (1 / len(x) + ratio)
-    if repeats == 1:
-        return float(x.mean()), max(float(np.sqrt(published)), min_standard_error), len(x) - 1
-    once = x.var(ddof=1) * (repeats / len(x) + ratio)
-    between = x.reshape(repeats, -1).mean(axis=1).var(ddof=1)
-    variance = max(once - (1 - 1 / repeats) * between, published)
-    return float(x.mean()), max(float(np.sqrt(variance)), min_standard_error), len(x) - 1
+    variance = published
+    if repeats > 1:
+        once = x.var(ddof=1) * (repeats / len(x) + ratio)
+        between = x.reshape(repeats, -1).mean(axis=1).var(ddof=1)
+        variance = max(once - (1 - 1 / repeats) * between, published)
+    equal = (x == x[0]).all()
+    scale = max(0.0 if equal else float(np.sqrt(variance)), min_standard_error)
+    if not scale > 0:
+        raise ValueError(
+            f"values must differ or min_standard_error be > 0, got {x[0]} {len(x)} times: no spread is no certainty"
+        )
+    return float(x[0] if equal else x.mean()), scale, len(x) - 1  # a mean of equal values would round

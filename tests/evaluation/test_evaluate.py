@@ -226,10 +226,11 @@ def test_equal_heads_do_not_differ(tmp_path: Path, metric: str, split: bool) -> 
     difference = found.candidates[1].difference
     assert difference is not None
     assert (difference.estimate.value, difference.p, difference.adjusted) == (0, 1, 1)
-    assert difference.verdict in ("equivalent", "undecided")
-    if metric != "accuracy":  # few rows leave an accuracy uncertain, even if heads agree on all of them
-        assert difference.estimate.low == difference.estimate.high == 0
-        assert (difference.equal, difference.verdict) == (1, "equivalent")
+    # Heads that agree on few rows may differ on others.
+    assert difference.verdict == "undecided"
+    assert difference.estimate.high == pytest.approx(-difference.estimate.low)
+    assert difference.estimate.high > 0.03
+    assert difference.equal < 0.9
 
 
 def test_margin_decides_what_is_equivalent(tmp_path: Path) -> None:

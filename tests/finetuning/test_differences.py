@@ -58,7 +58,8 @@ def test_savings_are_interpolated_between_label_counts(result: Benchmark) -> Non
     assert savings.seconds is not None
     assert savings.labels.value == pytest.approx(100 * 2**0.5 / 400)
     assert savings.seconds.value == pytest.approx(savings.labels.value)
-    assert savings.labels.low == pytest.approx(savings.labels.high)
+    # All seeds agree: what is known is that 100 labels are too few, and 200 enough.
+    assert (savings.labels.low, savings.labels.high) == pytest.approx((100 / 400, 200 / 400))
     assert savings.is_informative
 
 

@@ -52,8 +52,9 @@ class HeadDrift:
     -----
     The interval of the accuracy is the score interval for paired proportions, method 10 of Newcombe (Statistics in
     Medicine 17, 1998, 2635-2650), which is valid if both heads err on the same items. The interval of R2 is the
-    percentile bootstrap over items (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Both
-    take the predictions as fixed, so they exclude the variance of the folds.
+    percentile bootstrap over items (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Both are
+    widened to what so many items may leave unseen (`embedpipe.statistics.unseen_share`), as equal predictions have no
+    spread. Both take the predictions as fixed, so they exclude the variance of the folds.
     """
 
     metric: Literal["accuracy", "r2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedpipe.statistics import Difference, Estimate
+from embedpipe.statistics import Difference, Estimate, unseen_share
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Reliability:
     ece_debiased: float
     brier: float
     log_loss: float
+
+    @property
+    def smallest_error(self) -> float:
+        """The smallest calibration error that so many rows can show; see `embedpipe.statistics.unseen_share`."""
+        return unseen_share(sum(self.rows))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from embedpipe.evaluation.comparison.item_previews import preview_items
 from embedpipe.report.drawing import wording
 from embedpipe.report.page import check_page, write_page
 from embedpipe.report.pictures.confusion_matrix import Counts
+from embedpipe.statistics import unseen_share
 
 #: Number of misclassified items that are shown.
 MAX_WRONG = 24
@@ -87,7 +88,11 @@ def _facts(evaluation: EvaluationData, pictures: bool) -> dict[str, Any]:
         ],
         "risk": charts.draw_risk(best.rejection, scaled=scaled) if best.rejection else None,
         "risks": [
-            (charts.signal_name(curve, scaled=scaled), curve, [_risk_at(curve, share) for share in COVERAGES])
+            (
+                charts.signal_name(curve, scaled=scaled),
+                curve,
+                [_risk_at(curve, share, counts.sum()) for share in COVERAGES],
+            )
             for curve in best.rejection
         ],
         "coverages": COVERAGES,
@@ -149,9 +154,10 @@ def _bins(candidate: CandidateResult) -> list[tuple[str, float, float, int]]:
     return [(when, *row) for when, at in both if at for row in zip(at.confidence, at.accuracy, at.rows, strict=True)]
 
 
-def _risk_at(curve: RiskCoverage, share: float) -> float:
-    """Return the error rate at a coverage."""
-    return float(np.interp(share, curve.coverage, curve.risk))
+def _risk_at(curve: RiskCoverage, share: float, rows: float) -> str:
+    """Return the error rate at a coverage; without errors, the smallest rate that so many rows can show."""
+    risk = float(np.interp(share, curve.coverage, curve.risk))
+    return wording.percent(risk) if risk else f"<\xa0{wording.percent(unseen_share(max(round(share * rows), 1)))}"
 
 
 def _matrix(counts: Counts, classes: list[str]) -> Iterator[tuple[str, list[tuple[int, float]]]]:

@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, first_of_each_class
 from embedpipe.splits.inner import FOLDS
+from embedpipe.statistics import unseen_share
 
 LABEL_COUNTS = (1, 2, 4, 8, 16)
 DRAWS = 5
@@ -75,7 +76,8 @@ def crossed_interval(correct: npt.NDArray[np.bool_], level: float = 0.95) -> tup
     The variance of the mean of a two-way table without replication is at most s2(row means) / J + s2(column means) / n,
     which counts the interaction twice (as the pigeonhole bootstrap does: Owen, Annals of Applied Statistics 1, 2007).
     Degrees of freedom are those of Satterthwaite (Biometrics Bulletin 2, 1946). Large draws from one training set share
-    rows, which this ignores: the interval holds for draws from these rows.
+    rows, which this ignores: the interval holds for draws from these rows. Answers that are all alike have no variance;
+    the interval then contains what so many test rows may leave unseen (`embedpipe.statistics.unseen_share`).
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def crossed_interval(correct: npt.NDArray[np.bool_], level: float = 0.95) -> tup
     Returns
     -------
     mean, low, high : float
-        ``low`` and ``high`` are within 0 and 1, and equal to the mean if nothing varies.
+        ``low`` and ``high`` are within 0 and 1.
     """
     draws, rows = correct.shape
     mean = float(correct.mean())
@@ -93,8 +95,10 @@ def crossed_interval(correct: npt.NDArray[np.bool_], level: float = 0.95) -> tup
     if rows > 1:
         parts.append((float(correct.mean(axis=0).var(ddof=1)) / rows, rows - 1))
     variance = sum(part for part, _ in parts)
-    if not variance:
-        return mean, mean, mean
-    freedom = variance**2 / sum(part**2 / count for part, count in parts)
-    half = float(student.ppf((1 + level) / 2, freedom)) * variance**0.5
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    half = 0.0
+    if variance:
+        freedom = variance**2 / sum(part**2 / count for part, count in parts)
+        half = float(student.ppf((1 + level) / 2, freedom)) * variance**0.5
+    unseen = unseen_share(rows, level)
+    low, high = min(mean - half, mean * (1 - unseen)), max(mean + half, mean * (1 - unseen) + unseen)
+    return mean, max(0.0, low), min(1.0, high)

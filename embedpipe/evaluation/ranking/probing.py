@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, r2_score
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import BackboneError, TrainingDataError
-from embedpipe.evaluation.differences import TestAgainstBest, count_repeats, differences_of, test_train_ratio
+from embedpipe.evaluation.differences import differences, estimates
+from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.evaluation.ranking.backbones import BackboneCandidate
 from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
 from embedpipe.evaluation.ranking.sampling import LabelledSample
@@ -22,7 +22,6 @@ from embedpipe.heads.registry import make_estimator
 from embedpipe.neighbours import normalised
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.make import Splits, make_splits
-from embedpipe.statistics import Estimate, corrected_interval, corrected_t
 
 FOLDS = 5
 REPEATS = 5
@@ -30,7 +29,8 @@ REPEATS = 5
 MARGIN = 0.01
 #: A backbone with vectors of less than this share of the items that another has is not compared.
 MIN_EMBEDDED_SHARE = 0.9
-TEST = "corrected resampled t-test (Nadeau and Bengio, 2003), Holm's correction"
+#: Metric by which backbones are compared.
+METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "r2"}
 
 
 def compare(
@@ -74,17 +74,21 @@ def compare(
     vectors = [_aligned(candidate, names) for candidate in usable]
     pretrained = [X for X, candidate in zip(vectors, usable, strict=True) if candidate.pretrained] or vectors
     splits = _splits(names, y, drawn.task, pretrained, seed)
-    rows = []
+    measured: list[tuple[RankedBackbone, list[PredictedRows]]] = []
     small = max(X.nbytes for X in vectors) < SMALL
     with one_blas_thread(small), progress.step("comparing", len(usable) * len(splits.resamples), "fits") as advance:
         for candidate, X in zip(usable, vectors, strict=True):
-            rows.append(_measure(candidate, X, y, drawn.task, splits, advance))
-    rows.sort(key=lambda row: -row.linear_probe.value if row.linear_probe else np.inf)
-    _set_differences(rows, splits)
+            measured.append(_measure(candidate, X, y, drawn.task, splits, advance))
+    measured.sort(key=lambda each: -each[0].linear_probe.value if each[0].linear_probe else np.inf)
+    rows, metric = [row for row, _ in measured], METRIC[drawn.task]
+    compared = differences(
+        metric, True, MARGIN, splits, [row.values for row in rows], [predictions for _, predictions in measured]
+    )
+    for row, difference in zip(rows[1:], compared, strict=True):
+        row.difference = difference
     left_out |= {reason: len(positions) for reason, positions in splits.left_out.items()}
     used = y[np.union1d(splits.resamples[0].train, splits.resamples[0].test)]
     counts = np.unique(used, return_counts=True)[1]
-    metric = "accuracy" if drawn.task == "classification" else "r2"
     return Ranking(
         label=label,
         task=drawn.task,
@@ -145,46 +149,34 @@ def _measure(
     task: Task,
     splits: Splits,
     advance: Advance,
-) -> RankedBackbone:
-    values: dict[str, list[float]] = {"linear_probe": [], "knn": []}
+) -> tuple[RankedBackbone, list[PredictedRows]]:
+    """Return the result of a candidate, and the predictions of its linear probe for each resample."""
+    metric, probes, neighbours = METRIC[task], list[PredictedRows](), list[PredictedRows]()
     linear = "logreg" if task == "classification" else "ridge"
     for resample in splits.resamples:
         train, test = resample.train, resample.test
-        for name, head in (("linear_probe", linear), ("knn", "knn")):
+        for predictions, head in ((probes, linear), (neighbours, "knn")):
             estimator = make_estimator(head, task, len(train))[1]
-            if name == "linear_probe" and resample.tune is not None:
+            if predictions is probes and resample.tune is not None:
                 estimator.set_params(cv=resample.tune)
             predicted = estimator.fit(take_rows(X, train), y[train]).predict(take_rows(X, test))
-            score = accuracy_score if task == "classification" else r2_score
-            values[name].append(float(score(y[test], predicted)))
+            predictions.append(PredictedRows(y[test], predicted))
         advance()
+    if not np.isfinite([each.metric(metric)[0] for each in probes]).all():
+        raise TrainingDataError(f"labels must vary in every fold, for {metric}, and do not: draw a larger --sample")
+    values = [float(each.metric(metric)[0]) for each in probes]
+    knn_values = [float(each.metric(metric)[0]) for each in neighbours]
     used = np.union1d(splits.resamples[0].train, splits.resamples[0].test)
-    return RankedBackbone(
+    row = RankedBackbone(
         name=candidate.name,
         layer=candidate.layer,
-        linear_probe=_estimate(values["linear_probe"], splits),
-        values=values["linear_probe"],
-        knn=_estimate(values["knn"], splits),
+        linear_probe=estimates({metric: values}, splits, probes)[metric],
+        values=values,
+        knn=estimates({metric: knn_values}, splits, neighbours)[metric],
         h_score=h_score(X[used], y[used]) if task == "classification" else None,
         log_me=log_me(X[used], y[used], task),
         imagenet=candidate.imagenet,
         dim=X.shape[1],
         cost=candidate.cost,
     )
-
-
-def _estimate(values: list[float], splits: Splits) -> Estimate:
-    mean, low, high = corrected_interval(values, test_train_ratio(splits), repeats=count_repeats(splits))
-    return Estimate(mean, low, min(high, 1.0))
-
-
-def _set_differences(rows: list[RankedBackbone], splits: Splits) -> None:
-    """Add the differences of all backbones from the first."""
-    ratio, repeats = test_train_ratio(splits), count_repeats(splits)
-    tests = [corrected_t(np.subtract(row.values, rows[0].values), ratio, MARGIN, repeats=repeats) for row in rows[1:]]
-    against_best = [
-        TestAgainstBest(Estimate(test.mean, test.low, test.high), test.p, (test.worse, test.equal, test.better), TEST)
-        for test in tests
-    ]
-    for row, difference in zip(rows[1:], differences_of(against_best, higher_is_better=True), strict=True):
-        row.difference = difference
+    return row, probes

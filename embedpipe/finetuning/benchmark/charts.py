@@ -38,8 +38,7 @@ from embedpipe.report.drawing.svg import (
     write,
 )
 from embedpipe.report.drawing.wording import percent
-from embedpipe.statistics import Estimate
-from embedpipe.statistics.paired import wilson
+from embedpipe.statistics import Estimate, share_interval
 
 Floats = npt.NDArray[np.float64]
 #: Ink, marker and line style of each learner, so that they differ by more than colour, and a description.
@@ -232,7 +231,7 @@ def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Path:
 def _interval(values: Floats, pooled: float, freedom: int, rows: int) -> Estimate | None:
     if len(values) < 2:
         return None
-    share, low, high = wilson(min(rows, round(float(values.mean()) * rows)), rows)
+    share, low, high = share_interval(min(rows, round(float(values.mean()) * rows)), rows)
     variance = max(pooled, float(values.var(ddof=1)))
     at = SeedMean(float(values.mean()), len(values), variance, freedom, share - low, high - share).interval()
     return Estimate(at.value, max(0.0, at.low), min(1.0, at.high))

@@ -11,8 +11,8 @@ from scipy.special import stdtrit
 from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Cell, Learner, LearnerDifference, Savings
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, summarise_runs
 from embedpipe.finetuning.split_rows import VALIDATION_FOLDS
-from embedpipe.statistics import Estimate
-from embedpipe.statistics.paired import LEVEL, wilson
+from embedpipe.statistics import Estimate, share_interval, unseen_share
+from embedpipe.statistics.shares import LEVEL
 
 #: Pairs of learner and reference that are compared.
 PAIRS: tuple[tuple[Learner, Learner], ...] = (
@@ -60,7 +60,7 @@ def _difference(cells: Sequence[Cell], reference_cells: Sequence[Cell], rows: in
         accuracy=pilot.gain.interval(),
         initial_accuracy=_initial_difference(pairs),
         after_one_epoch=_validation_difference(after_one_epoch, first.labels) if trained else None,
-        slope=_mean_over_seeds([_slope(cell) - _slope(other) for cell, other in pairs]) if trained else None,
+        slope=_slope_difference(pairs) if trained else None,
         shifted_accuracy=pilot.shift.interval() if pilot.shift else None,
     )
 
@@ -93,15 +93,27 @@ def pair_cells(
     )
 
 
+def _slope_difference(pairs: Sequence[tuple[Cell, Cell]]) -> Estimate:
+    """Compare the gains per epoch; seeds that agree say only what so many validation rows may leave unseen."""
+    epochs = max(cell.best_epoch for pair in pairs for cell in pair)
+    unseen = unseen_share(_validation_rows(pairs[0][0].labels, len(pairs))) / max(epochs, 1)
+    return _mean_over_seeds([_slope(cell) - _slope(other) for cell, other in pairs], unseen)
+
+
+def _validation_rows(labels: int, seeds: int) -> int:
+    return max(labels // VALIDATION_FOLDS, 1) * seeds
+
+
 def _initial_difference(pairs: Sequence[tuple[Cell, Cell]]) -> Estimate:
     """Compare learners before training.
 
-    LP-FT is the linear probe then, so that for this pair the choice of the validation rows adds no uncertainty.
+    LP-FT is the linear probe then: for this pair the validation rows add only what they may leave unseen.
     """
     cell, reference = pairs[0]
     accuracies = [(cell.initial_accuracy, reference.initial_accuracy) for cell, reference in pairs]
     if {cell.learner, reference.learner} == {"linear-probe", "lp-ft"}:
-        return _mean_over_seeds([first - second for first, second in accuracies])
+        unseen = unseen_share(_validation_rows(cell.labels, len(pairs)))
+        return _mean_over_seeds([first - second for first, second in accuracies], unseen)
     return _validation_difference(accuracies, cell.labels)
 
 
@@ -111,12 +123,12 @@ def _validation_difference(accuracies: Sequence[tuple[float, float]], labels: in
     The interval is that of the seeds, but not narrower than Newcombe's for so many validation rows with independent
     errors, as few seeds on few rows may agree by chance.
     """
-    by_seeds = _mean_over_seeds([first - second for first, second in accuracies])
+    by_seeds = _mean_over_seeds([first - second for first, second in accuracies], 0.0)
     runs = [
         PilotRun(labels, seed, probe=second, finetuned=first, seconds=0)
         for seed, (first, second) in enumerate(accuracies)
     ]
-    rows = max(labels // VALIDATION_FOLDS, 1) * len(runs)
+    rows = _validation_rows(labels, len(runs))
     gain = summarise_runs(runs, labels, rows, 1).gain
     low, high = min(by_seeds.low, gain.value - gain.below), max(by_seeds.high, gain.value + gain.above)
     return Estimate(by_seeds.value, max(low, -1.0), min(high, 1.0))
@@ -129,13 +141,13 @@ def _slope(cell: Cell) -> float:
     )
 
 
-def _mean_over_seeds(differences: Sequence[float]) -> Estimate:
-    """Return the mean of the seeds' differences with Student's t interval."""
+def _mean_over_seeds(differences: Sequence[float], least: float) -> Estimate:
+    """Return the mean of the seeds' differences with Student's t interval, at least ``least`` to each side."""
     values = np.array(differences)
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, -1.0, 1.0)
-    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = max(float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))), least)
     return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0))
 
 
@@ -147,7 +159,7 @@ def _savings(benchmark: BenchmarkData, learner: Learner, reference: Learner) -> 
     ends = benchmark.cells_of(reference, benchmark.label_counts[-1])
     accuracy = float(np.mean([end.accuracy for end in ends]))
     rows = benchmark.test_rows
-    if wilson(round(accuracy * rows), rows)[1] <= benchmark.majority_accuracy:
+    if share_interval(round(accuracy * rows), rows)[1] <= benchmark.majority_accuracy:
         return Savings(learner, reference, accuracy, None, None)
     labels, seconds = [], []
     for end in ends:
@@ -168,33 +180,41 @@ def _savings(benchmark: BenchmarkData, learner: Learner, reference: Learner) -> 
     )
 
 
-def _cost_to_reach(curve: Sequence[Cell], accuracy: float, costs: Sequence[float]) -> tuple[float, bool] | None:
-    """Return the cost of reaching an accuracy, and whether the first cell reaches it; None if no cell does.
+def _cost_to_reach(curve: Sequence[Cell], accuracy: float, costs: Sequence[float]) -> tuple[float, float, float] | None:
+    """Return the cost of reaching an accuracy, and the costs between which it lies; None if no cell reaches it.
 
-    Between two cells the logarithm of the cost is interpolated linearly.
+    Between two cells the logarithm of the cost is interpolated linearly. Before the first cell, the cost is above 0.
     """
     first = next((number for number, cell in enumerate(curve) if cell.accuracy >= accuracy), None)
     if first is None:
         return None
     if not first:
-        return costs[0], True
+        return costs[0], 0.0, costs[0]
     before, after = curve[first - 1].accuracy, curve[first].accuracy
-    logs: npt.NDArray[np.float64] = np.log(np.maximum([costs[first - 1], costs[first]], 1e-9))
-    return float(np.exp(logs[0] + (accuracy - before) / (after - before) * (logs[1] - logs[0]))), False
+    below, above = max(costs[first - 1], 1e-9), max(costs[first], 1e-9)
+    share = (accuracy - before) / (after - before)
+    return float(np.exp(np.log(below) + share * np.log(above / below))), min(below, above), max(below, above)
 
 
-def _relative_cost(reached: Sequence[tuple[float, bool] | None], reference_costs: Sequence[float]) -> Estimate | None:
-    """Return costs as a fraction of the reference's, the mean of logarithms over seeds.
+def _relative_cost(
+    reached: Sequence[tuple[float, float, float] | None], reference_costs: Sequence[float]
+) -> Estimate | None:
+    """Return costs as a fraction of the reference's, the mean of logarithms over seeds with Student's t interval.
 
+    If all seeds agree, the interval goes from the last label count below the accuracy to the first one that reaches it.
     None for one seed, or if a seed never reaches the accuracy.
     """
     costs = [cost for cost in reached if cost is not None]
     if len(costs) < max(len(reached), 2):
         return None
-    pairs = zip(costs, reference_costs, strict=True)
-    logs = np.log([max(cost, 1e-9) / max(reference_cost, 1e-9) for (cost, _), reference_cost in pairs])
+    references = np.maximum(reference_costs, 1e-9)
+    logs = np.log(np.maximum([cost for cost, _, _ in costs], 1e-9) / references)
     mean = float(logs.mean())
     half = float(stdtrit(len(logs) - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
+    if np.ptp(logs) < 1e-9:
+        low = min(low, *(below / reference for (_, below, _), reference in zip(costs, references, strict=True)))
+        high = max(high, *(above / reference for (_, _, above), reference in zip(costs, references, strict=True)))
     # If the smallest number of labels is enough, fewer may be enough as well.
-    low = 0.0 if any(by_first for _, by_first in costs) else float(np.exp(mean - half))
-    return Estimate(float(np.exp(mean)), low, float(np.exp(mean + half)))
+    low = 0.0 if any(not below for _, below, _ in costs) else low
+    return Estimate(float(np.exp(mean)), low, high)

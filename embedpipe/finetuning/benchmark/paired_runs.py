@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from embedpipe.errors import UsageError
-from embedpipe.statistics import Estimate
-from embedpipe.statistics.paired import LEVEL, paired_interval, wilson
+from embedpipe.statistics import Estimate, paired_interval, share_interval, unseen_share
+from embedpipe.statistics.shares import LEVEL
 
 Floats = npt.NDArray[np.float64]
 #: Half the width of a 95 % interval, in standard errors.
@@ -200,7 +200,8 @@ def _row_half_widths(group: Sequence[PilotRun], rows: int) -> tuple[float, float
 def _shifted_half_widths(group: Sequence[PilotRun], rows: int) -> tuple[float, float]:
     errors = [run.shifted_error for run in group if run.shifted_error is not None]
     if len(errors) == len(group):
-        half = Z95 * float(np.sqrt(np.mean(np.square(errors))))
+        # Rows that are all alike have no spread, and say only what so many rows may leave unseen.
+        half = max(Z95 * float(np.sqrt(np.mean(np.square(errors)))), unseen_share(rows))
         return half, half
     probe = float(np.mean([run.shifted_probe for run in group if run.shifted_probe is not None]))
     finetuned = float(np.mean([run.shifted_finetuned for run in group if run.shifted_finetuned is not None]))
@@ -209,8 +210,8 @@ def _shifted_half_widths(group: Sequence[PilotRun], rows: int) -> tuple[float, f
 
 def _independent_half_widths(probe: float, finetuned: float, rows: int) -> tuple[float, float]:
     """Return half-widths of Newcombe's interval (method 10) with no correlation between the learners' errors."""
-    first, first_low, first_high = wilson(_nearest_int(probe * rows), rows)
-    second, second_low, second_high = wilson(_nearest_int(finetuned * rows), rows)
+    first, first_low, first_high = share_interval(_nearest_int(probe * rows), rows)
+    second, second_low, second_high = share_interval(_nearest_int(finetuned * rows), rows)
     below = np.hypot(second - second_low, first_high - first)
     return float(below), float(np.hypot(second_high - second, first - first_low))
 
