@@ -231,10 +231,10 @@ def label(
 
     Example: `embedpipe label photos.features labels.csv --id file --label species`
     """
-    from embedpipe.sources import read_table
+    from embedpipe.sources import read_labels
     from embedpipe.store import FeatureStore
 
-    labels = read_table(table, text=(id_column,))
+    labels, notes = read_labels(table, id_column, label_column)
     change = FeatureStore(store).label(labels, id=id_column, label=label_column, into=into)
     known = change.replaced + change.unchanged
     counts = {
@@ -246,6 +246,8 @@ def label(
         show.json_value(counts)
     elif not quiet:
         print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+        for note in notes:
+            print(note)
 
 
 @app.command(rich_help_panel="Store")

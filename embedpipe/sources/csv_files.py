@@ -15,9 +15,9 @@ _MAX_BLOCK = 1 << 30
 
 
 def parse_csv(
-    data: bytes, delimiter: str, columns: Sequence[str] | None, text: Sequence[str], names: str | None
-) -> tuple[pa.Table, str | None]:
-    """Parse CSV or TSV in UTF-8. Return the table, and a remark on an unexpected delimiter or quotes.
+    data: bytes, delimiter: str, columns: Sequence[str] | None, names: str | None
+) -> tuple[pa.Table, str, list[str]]:
+    """Parse CSV or TSV in UTF-8. Return a table of strings, its delimiter, and remarks on delimiter and quotes.
 
     Parameters
     ----------
@@ -26,8 +26,6 @@ def parse_csv(
         One ASCII character. With a tab, quotes may be part of the text: see `_quotes`.
     columns : sequence of str, optional
         The columns to return. Default: all.
-    text : sequence of str
-        Columns to read as strings.
     names : str, optional
         Names of all columns, separated by commas, for a file without a header line.
 
@@ -43,10 +41,6 @@ def parse_csv(
     delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     header = None if names is None else [name.strip() for name in names.split(",")]
-    # Without a header line, pyarrow names the columns f0, f1...
-    called = {
-        name: name if header is None else f"f{header.index(name)}" for name in text if header is None or name in header
-    }
     wanted = None if columns is None or header is not None else list(columns)
     table = pa.csv.read_csv(
         pa.BufferReader(data),
@@ -54,9 +48,7 @@ def parse_csv(
         parse_options=pa.csv.ParseOptions(
             delimiter=delimiter, quote_char='"' if quoting else False, newlines_in_values=quoting
         ),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in called.values()}, include_columns=wanted
-        ),
+        convert_options=pa.csv.ConvertOptions(default_column_type=pa.string(), include_columns=wanted),
     )
     if header is not None:
         if table.num_columns != len(header):
@@ -66,7 +58,7 @@ def parse_csv(
             )
         table = table.rename_columns(header)
         table = table if columns is None else table.select(list(columns))
-    return table, "; ".join(part for part in (note, remark) if part) or None
+    return table, delimiter, [part for part in (note, remark) if part]
 
 
 def _delimiter(data: bytes, delimiter: str, names: str | None) -> tuple[str, str | None]:

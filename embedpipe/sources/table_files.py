@@ -16,7 +16,9 @@ from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
+from embedpipe.sources.labels import clean_labels
 from embedpipe.sources.locations import absolute, open_file, split_location
+from embedpipe.sources.number_columns import read_numbers
 
 #: Number of brackets in a line of JSON above which its depth is checked.
 _MANY_BRACKETS = 500
@@ -36,6 +38,16 @@ def read_table(path: str, columns: Sequence[str] | None = None, text: Sequence[s
     return load_table(path, columns, text).table
 
 
+def read_labels(path: str, id: str, label: str) -> Loaded:
+    """Read a table with the labels of items, for `FeatureStore.label`. ``id`` and ``label`` are its columns."""
+    table, notes = load_table(path, text=(id,))
+    if label in table.column_names:
+        column, remarks = clean_labels(table.column(label), label)
+        table = table.set_column(table.column_names.index(label), label, column)
+        notes += tuple(f"{split_location(path)[1]}: {remark}" for remark in remarks)
+    return Loaded(table, notes)
+
+
 def load_table(
     path: str, columns: Sequence[str] | None = None, text: Sequence[str] = ("id",), names: str | None = None
 ) -> Loaded:
@@ -48,16 +60,17 @@ def load_table(
     columns : sequence of str, optional
         The columns to read. A field of a struct in a Parquet file is ``"name.field"``.
     text : sequence of str
-        Columns of CSV, TSV and JSON lines that are read as strings, so that the id ``007`` keeps its zeros.
+        Columns of CSV and TSV that stay text, also if all values are numbers.
     names : str, optional
         The names of all columns of a CSV or TSV file without a header line, separated by commas.
 
     Returns
     -------
     Loaded
-        Columns keep their types. Empty cells of CSV and TSV are null, also in string columns. A CSV or TSV file
-        that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts is read
-        without quoting. Both are reported in the notes.
+        Columns of Parquet keep their types, and strings of JSON stay strings. Columns of CSV and TSV are text, or
+        numbers if all values are printed as they are written (`read_numbers`). Empty cells of CSV and TSV are null. A
+        file that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts
+        without quoting. All of this is reported in the notes.
 
     Raises
     ------
@@ -79,7 +92,7 @@ def load_table(
             elif suffix in _DELIMITERS:
                 loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
             else:
-                loaded = Loaded(_read_json(file.read(), columns, text))
+                loaded = Loaded(_read_json(file.read(), columns))
     except MissingExtraError as error:
         raise MissingExtraError(f"{path!r} is {error}") from error
     except (pa.ArrowException, OSError, ValueError, SourceError) as error:
@@ -106,29 +119,39 @@ def _read_csv(
     data: bytes, delimiter: str, name: str, columns: Sequence[str] | None, text: Sequence[str], names: str | None
 ) -> Loaded:
     data, encoding = to_utf8(data)
-    table, remark = parse_csv(data, delimiter, columns, text, names)
+    table, delimiter, remarks = parse_csv(data, delimiter, columns, names)
     for i, field in enumerate(table.schema):
-        if field.type == pa.string():
-            table = table.set_column(i, field, empty_to_null(table.column(i)))
-    notes = [f"{name}: read in the detected encoding {encoding}"] if encoding else []
-    return Loaded(table, (*notes, f"{name}: {remark}") if remark else tuple(notes))
+        table = table.set_column(i, field, empty_to_null(table.column(i)))
+    table, inferred = read_numbers(table, text, decimal_comma=delimiter == ";")
+    remarks = [f"read in the detected encoding {encoding}"] * bool(encoding) + remarks + inferred
+    return Loaded(table, tuple(f"{name}: {remark}" for remark in remarks))
 
 
-def _read_json(data: bytes, columns: Sequence[str] | None, text: Sequence[str]) -> pa.Table:
+def _read_json(data: bytes, columns: Sequence[str] | None) -> pa.Table:
     data.decode()
     _refuse_deep(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     read = pa.json.ReadOptions(block_size=block_size(len(data)))
     table = pa.json.read_json(pa.BufferReader(data), read)
     # pyarrow turns strings that look like dates into times, which changes how they are written.
-    dates = [
-        (name, pa.string())
-        for name in text
-        if name in table.column_names and pa.types.is_timestamp(table.schema.field(name).type)
-    ]
+    dates = [(field.name, pa.string()) for field in table.schema if pa.types.is_temporal(field.type)]
     if dates:
         table = pa.json.read_json(pa.BufferReader(data), read, pa.json.ParseOptions(explicit_schema=pa.schema(dates)))
+    table = _whole_integers(table, data)
     return table if columns is None else table.select(list(columns))
+
+
+def _whole_integers(table: pa.Table, data: bytes) -> pa.Table:
+    """Return integers that do not fit 64 bits, or are among decimals, as text: pyarrow rounds them to floats."""
+    for i, field in enumerate(table.schema):
+        if not pa.types.is_float64(field.type) or not pc.any(pc.greater(pc.abs(table.column(i)), 2.0**53)).as_py():
+            continue
+        rows = (json.loads(line, parse_int=str, parse_float=str) for line in data.splitlines() if line.strip())
+        values = [row.get(field.name) for row in rows]
+        integers = (value for value in values if value is not None and value.lstrip("-").isdigit())
+        if len(values) == len(table) and any(int(float(value)) != int(value) for value in integers):
+            table = table.set_column(i, field.name, pa.chunked_array([pa.array(values, pa.string())]))
+    return table
 
 
 def _refuse_deep(data: bytes) -> None:

@@ -48,7 +48,7 @@ def test_unicode_encodings_are_read_without_detection(tmp_path: Path, encoding: 
 def test_other_encodings_are_detected_and_noted(tmp_path: Path, encoding: str, text: str) -> None:
     path = tmp_path / "messages.tsv"
     listing = opened(path, f"n\ttext\n1\t{text.strip()}\n".encode(encoding))
-    assert listing.notes == (f"messages.tsv: read in the detected encoding {encoding}",)
+    assert listing.notes[0] == f"messages.tsv: read in the detected encoding {encoding}"
     assert texts_of(listing) == [text.strip()]
     assert read_uri(listing.table.column("uri")[0].as_py(), "text") == text.strip()
 

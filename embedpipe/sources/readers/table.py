@@ -17,6 +17,7 @@ from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_c
 from embedpipe.sources.column_roles import ColumnRoles, find_column_roles, verbatim_columns
 from embedpipe.sources.column_types import has_field, is_string, plain_column, value_type
 from embedpipe.sources.file_types import suffix_of
+from embedpipe.sources.labels import clean_labels
 from embedpipe.sources.listing import Listing, in_chunks, numbered
 from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
@@ -102,15 +103,20 @@ def _list(
     table: pa.Table, roles: ColumnRoles, payloads: _Payloads, name: str, root: str, notes: tuple[str, ...] = ()
 ) -> Listing:
     ids = empty_to_null(plain_column(table.column(roles.id)).cast(pa.string()) if roles.id else payloads.ids)
-    nulls = pa.nulls(len(ids), pa.string())
     columns = {
         "id": ids,
         "uri": payloads.uris,
         "source_size": payloads.sizes,
         "source_modified": payloads.times,
-        "label": plain_column(table.column(roles.label)) if roles.label else nulls,
-        "split": plain_column(table.column(roles.split)).cast(pa.string()) if roles.split else nulls,
+        "label": pa.nulls(len(ids), pa.string()),
+        "split": pa.nulls(len(ids), pa.string()),
     }
+    if roles.label:
+        columns["label"], remarks = clean_labels(table.column(roles.label), roles.label)
+        notes += tuple(f"{name}: {remark}" for remark in remarks)
+    if roles.split:
+        columns["split"], remarks = clean_labels(table.column(roles.split).cast(pa.string()), roles.split)
+        notes += tuple(f"{name}: {remark}" for remark in remarks)
     listed = pa.table(columns | {name: plain_column(table.column(name)) for name in roles.metadata})
     if not ids.null_count:
         return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
