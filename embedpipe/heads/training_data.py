@@ -24,6 +24,9 @@ from embedpipe.store.schema import require_column
 
 SEED = 0
 
+#: What separates the labels of an item in other tables, for a hint.
+_SEPARATORS = (",", "|", ";", "/", " ")
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -124,10 +127,29 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
     if y.dtype.kind == "U" and pc.any(pc.ends_with(rows.column(options.label), "\0")).as_py():
         raise TrainingDataError(f"labels must not end in a zero byte: clean column {options.label!r}")
     if task == "regression" and y.dtype.kind not in "iuf":
-        raise TrainingDataError(f"regression needs numbers, and column {options.label!r} holds {y.dtype} values")
+        y = _numbers_of(rows.column(options.label), options.label)
     if task == "multilabel":
         y, labels = label_sets(rows.column(options.label), options.label, options.label_separator)
     return y, task, labels
+
+
+def _numbers_of(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
+    """Return the numbers of a column of text, such as ``1.10``. Raises TrainingDataError for any other value."""
+    values = column.to_pylist()
+    other = [value for value in values if not _is_number(value)]
+    if other:
+        raise TrainingDataError(
+            f"regression needs numbers, and {len(other):,} values of column {name!r} ({column.type}) are none, such as "
+            f"{other[0]!r}: correct them (`embedpipe label`), or predict classes (--task classification)"
+        )
+    return np.array([float(value) for value in values])
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(np.isfinite(float(value)))
+    except ValueError:
+        return False
 
 
 def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
@@ -196,7 +218,8 @@ def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
     if fewest < options.folds:
         where = f"class {name!r} of {options.label!r}" if task == "classification" else "the store"
         fewer = f"measure with --folds {fewest}" if fewest > 1 else "fit without measuring (--folds 0)"
-        as_numbers = ", or predict it as a number (--task regression)" if y.dtype.kind in "iuf" else ""
+        numbers = y.dtype.kind in "iuf" or (y.dtype.kind == "U" and all(map(_is_number, y.tolist())))
+        as_numbers = ", or predict it as a number (--task regression)" if numbers else ""
         raise TrainingDataError(
             f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
             f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
@@ -218,7 +241,7 @@ def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:
 
 
 def label_sets(column: pa.ChunkedArray, name: str, separator: str) -> tuple[npt.NDArray[np.bool_], list[str]]:
-    """Read texts such as ``red;round`` as sets of labels. An empty text is an item without labels.
+    """Read texts such as ``red;round`` as sets of labels. A separator alone is an item without labels.
 
     Returns
     -------
@@ -229,14 +252,20 @@ def label_sets(column: pa.ChunkedArray, name: str, separator: str) -> tuple[npt.
     Raises
     ------
     TrainingDataError
-        If the column is not text, or has no label.
+        If the column is not text, has no label, or the separator occurs in no row.
     """
     if not pa.types.is_string(column.type):
         raise TrainingDataError(
             f"multilabel needs text such as 'red{separator}round' (--label-separator), and column {name!r} holds "
             f"{column.type} values"
         )
-    sets = [{part.strip() for part in text.split(separator)} - {""} for text in column.to_pylist()]
+    texts = column.to_pylist()
+    if not any(separator in text for text in texts):
+        raise TrainingDataError(
+            f"multilabel needs a separator of labels (--label-separator) that occurs, and {separator!r} occurs in "
+            f"no value of column {name!r}, such as {max(texts, key=len)!r}: {_other_separator(texts)}"
+        )
+    sets = [{part.strip() for part in text.split(separator)} - {""} for text in texts]
     labels = sorted(set().union(*sets))
     if not labels:
         raise TrainingDataError(f"column {name!r} must name a label in some row: all texts are empty")
@@ -245,6 +274,17 @@ def label_sets(column: pa.ChunkedArray, name: str, separator: str) -> tuple[npt.
     for row, names in enumerate(sets):
         Y[row, [position[label] for label in names]] = True
     return Y, labels
+
+
+def _other_separator(texts: list[str]) -> str:
+    """Return advice for labels among which the given separator does not occur."""
+    if all(text.startswith("[") for text in texts):
+        return "write lists as text such as red;round"
+    counts = {sign: sum(sign in text for text in texts) for sign in _SEPARATORS}
+    sign = max(counts, key=lambda sign: counts[sign])
+    if counts[sign]:
+        return f"{sign!r} occurs in {counts[sign]:,} of {len(texts):,}: give --label-separator {sign!r}"
+    return "one label an item is --task classification"
 
 
 def sample_weights(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:

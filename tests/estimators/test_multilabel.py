@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +21,7 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators import FaissKNNRegressor, TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
 from embedpipe.heads.registry import HEADS
+from embedpipe.heads.training_data import label_sets
 
 LABELS = ["big", "red", "round"]
 
@@ -120,3 +123,16 @@ def test_label_separator_and_non_text_labels(store: FeatureStore) -> None:
         fit(store, label="size", task="multilabel")
     with pytest.raises(UsageError, match="label_separator must not be empty"):
         fit(store, label="tags", task="multilabel", label_separator="")
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (["red,round", "round"], "',' occurs in 1 of 2: give --label-separator ','"),
+        (['["red","round"]', '["round"]'], "write lists as text such as red;round"),
+        (["red", "round"], "one label an item is --task classification"),
+    ],
+)
+def test_separator_that_never_occurs_is_refused(labels: list[str], advice: str) -> None:
+    with pytest.raises(TrainingDataError, match=re.escape(advice)):
+        label_sets(pa.chunked_array([labels]), "label", ";")

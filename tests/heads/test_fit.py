@@ -258,3 +258,14 @@ def test_fractions_are_refused_as_classes(tmp_path: Path) -> None:
 def test_labels_that_end_in_a_zero_byte_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="end in a zero byte"):
         fit(make_store(tmp_path / "s", clusters(12)[0], label=["a", "a\0"] * 6), folds=2)
+
+
+def test_numbers_written_as_text_are_learned_as_numbers_on_request(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    price = [f"{value:.2f}" for value in X[:, 0]]
+    store = make_store(tmp_path / "s", X, price=price, name_=["x", *price[1:]])
+    head = fit(store, head="ridge", task="regression", label="price", folds=2)
+    assert head.task == "regression"
+    assert np.mean(head.report.metrics["r2"]) > 0.9
+    with pytest.raises(TrainingDataError, match=r"1 values of column 'name_' .* such as 'x'"):
+        fit(store, head="ridge", task="regression", label="name_")
