@@ -24,7 +24,7 @@ from embedpipe.backbones.registry import get_provider, modalities_of, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
-from embedpipe.backbones.weights.tensors import hash_tensors
+from embedpipe.backbones.weights.tensors import hash_tensors, require_values
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
 
@@ -226,7 +226,9 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
         if key not in _cache:
             built_by, network = _build(options, provider, name)
             network.module.eval().requires_grad_(False)
-            sha256 = hash_tensors(network.module.state_dict())
+            gaps = network.gaps.names
+            require_values(network.module, gaps, network.origin)
+            sha256 = hash_tensors({k: v for k, v in network.module.state_dict().items() if k not in gaps})
             network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
             _cache[key] = _Loaded(built_by, network, sha256)
             if len(_cache) > CACHED_NETWORKS:

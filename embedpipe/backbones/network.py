@@ -75,6 +75,22 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """The tensors of a module that its weights lack. They hold NaN, so that no vector uses them unnoticed.
+
+    Parameters
+    ----------
+    names : frozenset of str
+        Left out of the hash of the weights.
+    description : str
+        How the weights differ from the network, for messages.
+    """
+
+    names: frozenset[str] = frozenset()
+    description: str = ""
+
+
+@dataclass(frozen=True)
 class TextNetwork:
     """A network for texts, as its provider built it on the CPU.
 
@@ -105,6 +121,8 @@ class TextNetwork:
         Whether it only looks up vectors, which more threads do not speed up.
     libraries : tuple of str
         The packages whose versions go into the provenance.
+    gaps : Gaps
+        Tensors that the weights lack, such as the pooler of a masked language model.
     """
 
     name: str
@@ -122,6 +140,7 @@ class TextNetwork:
     batch_size: int | None = None
     one_thread: bool = False
     libraries: tuple[str, ...] = ()
+    gaps: Gaps = Gaps()
 
 
 @dataclass(frozen=True)
@@ -153,6 +172,8 @@ class ImageNetwork:
         The text encoder whose vectors lie in the same space; it shares the module.
     libraries : tuple of str
         The packages whose versions go into the provenance.
+    gaps : Gaps
+        Tensors that the weights lack.
     """
 
     name: str
@@ -166,6 +187,7 @@ class ImageNetwork:
     channels_last: bool = False
     text: TextNetwork | None = None
     libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
+    gaps: Gaps = Gaps()
 
 
 @runtime_checkable

@@ -41,7 +41,8 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
     ----------
     counts : mapping of str to int
         Sums of `Item.counts`: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known word``,
-        and ``encoding NAME`` for each detected encoding.
+        ``unknown tokens``, ``texts with unknown tokens``, ``texts without a known token``, and ``encoding NAME`` for
+        each detected encoding.
     """
     sentences = []
     if truncated := counts.get("truncated texts", 0):
@@ -53,6 +54,16 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
         sentences.append(f"words without a vector: {unknown:,} of {words:,} ({unknown / words:.1%})")
     if empty := counts.get("texts without a known word", 0):
         sentences.append(f"texts without a known word, embedded as zeros: {empty:,}")
+    if unknown := counts.get("unknown tokens", 0):
+        texts = counts["texts with unknown tokens"]
+        sentences.append(
+            f"unknown words or signs, which the tokenizer replaces by one token: {unknown:,} in {texts:,} texts"
+        )
+    if empty := counts.get("texts without a known token", 0):
+        sentences.append(
+            f"texts of unknown words or signs only, whose vectors say nothing of their content: {empty:,} "
+            "(use a backbone of their language)"
+        )
     for name, count in counts.items():
         if name.startswith("encoding "):
             sentences.append(f"texts in the detected encoding {name.removeprefix('encoding ')}: {count:,}")

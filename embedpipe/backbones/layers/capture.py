@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from embedpipe.backbones.layers.pooling import Batch, default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
-from embedpipe.errors import BackboneError, UsageError, nearest
+from embedpipe.errors import BackboneError, UsageError, WeightsError, nearest
 
 #: Items in a trial run: two, so that an output that does not have one row per item is detected.
 TRIAL = 2
@@ -78,6 +78,8 @@ def plan_layers(
         If a layer does not exist, or the pooling does not apply to it.
     BackboneError
         If a layer's output cannot become one vector per item.
+    WeightsError
+        If a layer uses tensors that the weights lack.
     """
     pooling = "avg" if pooling == "mean" else pooling
     known = {FEATURES, *(name for name, _ in network.module.named_modules() if name)}
@@ -96,6 +98,13 @@ def plan_layers(
         return pool(network, output, chosen[name], name, batch)
 
     vectors = run_layers(network, names, batch, take)
+    for name in names:
+        if network.gaps.names and not vectors[name].isfinite().all():
+            raise WeightsError(
+                f"the weights of {network.origin} must have all tensors that the layer {name!r} uses, but they differ "
+                f"from the network of the configuration. Get complete weights, or choose another layer:\n"
+                f"{network.gaps.description}"
+            )
     if pooling not in (None, "none") and set(chosen.values()) == {"none"}:
         raise UsageError(f"pooling={pooling!r} does not apply: {', '.join(names)} return vectors already. Leave it out")
     layers = tuple(LayerSpec(name, chosen[name], vectors[name].shape[1]) for name in names)

@@ -26,6 +26,8 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_s
 #: Names of a folder's weights file, in order of preference.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -53,6 +55,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"the weights file {str(path)!r} does not exist: check the path")
+    refuse_pointer(path)
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
     else:
@@ -64,6 +67,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         _with_provider(arch) if isinstance(arch, str) else None,
         _preprocessing(recipe, path) if recipe else None,
     )
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise WeightsError for the small text file that Git LFS leaves in place of a file that it has not fetched."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise WeightsError(f"{str(path)!r} is a pointer of Git LFS, not the file itself: run `git lfs pull`")
 
 
 def _with_provider(arch: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,38 @@ def hash_tensors(state: Mapping[str, object]) -> str:
         raw: Any = flat.view(torch.uint8).numpy()  # raw bytes, for any dtype
         digest.update(raw)
     return digest.hexdigest()
+
+
+def require_values(module: nn.Module, gaps: frozenset[str], origin: str) -> None:
+    """Raise WeightsError for tensors without values, and for weights that are NaN or infinite, except for the gaps."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    bad: list[str] = []
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor) or name in gaps:
+            continue
+        if tensor.is_meta:
+            raise WeightsError(
+                f"the weights of {origin} must be loaded, but {name!r} is on the meta device, which holds no values: "
+                "load the network on the CPU"
+            )
+        low, high = _extremes(tensor)
+        # A buffer may be a mask of infinities.
+        if low != low or high != high or (name in parameters and not (math.isfinite(low) and math.isfinite(high))):
+            bad.append(name)
+    if bad:
+        raise WeightsError(
+            f"the weights of {origin} must be finite numbers, but {len(bad)} tensors hold NaN or infinite values, such "
+            f"as {bad[0]!r}: the training diverged or the file is damaged. Use other weights"
+        )
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    """Return the least and the largest value, which are NaN if any value is."""
+    if not tensor.is_floating_point() or tensor.is_quantized or tensor.layout != torch.strided or not tensor.numel():
+        return 0.0, 0.0
+    wide = tensor if tensor.itemsize > 1 else tensor.to(torch.float32)  # 8-bit floats have no such operator
+    low, high = torch.aminmax(wide)
+    return float(low), float(high)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedpipe._utils.importing import package_folder
 from embedpipe.backbones.network import Weights
+from embedpipe.backbones.weights.checkpoint import refuse_pointer
 from embedpipe.backbones.weights.download import fetch_repository
 from embedpipe.errors import WeightsError
 
@@ -51,6 +52,14 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     if isinstance(weights, Path) or (folder.is_dir() and _is_model(folder)):
         if not _is_model(folder):
             raise WeightsError(f"{str(folder)!r} must be the folder of a model, with config.json or modules.json")
+        for file in (*folder.glob("*.*"), *folder.glob("*/*.*")):
+            if file.is_file():
+                refuse_pointer(file)
+        if (folder / "adapter_config.json").is_file():
+            raise WeightsError(
+                f"{str(folder)!r} must be the folder of a whole model, but adapter_config.json says that it is an "
+                "adapter of another one: merge them (peft: merge_and_unload) and save the result"
+            )
         return folder, folder.resolve().name if folder == Path(name).expanduser() else name, str(folder)
     if repository in PACKAGES:
         package, inside = PACKAGES[repository]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
-from embedpipe.backbones.network import NO_COUNTS, TextNetwork, Tokens, Weights
+from embedpipe.backbones.network import TextNetwork, Tokens, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
-from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
+from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
+from embedpipe.backbones.providers.hugging_face.tokenizer import CHARACTERS, FastTokenizer, UnknownCounter
+from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
@@ -41,7 +43,7 @@ class SentenceTransformerProvider:
         repository = name if "/" in name else _PREFIX + name
         folder, spec_name, origin = find_folder(name, repository, weights, offline)
         try:
-            with quiet():
+            with quiet(), load_reports() as reports:
                 model = library.SentenceTransformer(
                     str(folder), device="cpu", local_files_only=True, trust_remote_code=False
                 )
@@ -49,6 +51,8 @@ class SentenceTransformerProvider:
             raise WeightsError(
                 f"sentence-transformers cannot load {origin}: {type(error).__name__}: {error}"
             ) from error
+        gaps = find_gaps(model, reports, origin)
+        _require_vocabulary(model[0], origin)
         prompt = model.prompts.get(model.default_prompt_name) or ""
         limit = model.max_seq_length
         limit = limit if isinstance(limit, int) and limit < 1 << 30 else None
@@ -64,12 +68,26 @@ class SentenceTransformerProvider:
             normalised=type(model[-1]).__name__ == "Normalize",
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
+            gaps=gaps,
         )
 
 
 def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
     vectors = module(dict(batch))["sentence_embedding"]
     return vectors[:, : getattr(module, "truncate_dim", None)]
+
+
+def _require_vocabulary(first: Any, origin: str) -> None:
+    tokenizer = first.tokenizer
+    if hasattr(tokenizer, "backend_tokenizer") and hasattr(first, "model"):
+        require_vocabulary(tokenizer, first.model, origin)
+    elif hasattr(tokenizer, "get_vocab") and hasattr(first, "embedding"):
+        rows, largest = len(first.embedding.weight), max(tokenizer.get_vocab().values(), default=0)
+        if largest >= rows:
+            raise WeightsError(
+                f"the tokenizer of {origin} must be the network's, but it numbers its tokens up to {largest} and the "
+                f"network has {rows} vectors of tokens: use the tokenizer.json of this model"
+            )
 
 
 def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _LibraryTokenizer:
@@ -85,7 +103,8 @@ def _tokenizer(model: Any, prompt: str, limit: int | None) -> FastTokenizer | _L
     )
     if not is_single_transformer or limit is None:
         return _LibraryTokenizer(model, prompt, limit)
-    return FastTokenizer(first.tokenizer, limit, prompt, bool(first.do_lower_case))
+    rows = count_embeddings(first.model)
+    return FastTokenizer(first.tokenizer, limit, prompt, bool(first.do_lower_case), rows)
 
 
 class _LibraryTokenizer:
@@ -94,18 +113,34 @@ class _LibraryTokenizer:
     def __init__(self, model: Any, prompt: str, limit: int | None) -> None:
         self._model, self._prompt, self._limit = model, prompt, limit
         self._lock = threading.Lock()  # every call changes the state of the tokenizer
+        own = model.tokenizer
+        core = own if type(own).__name__ == "Tokenizer" else getattr(own, "backend_tokenizer", None)
+        self._core = self._count = None
+        if core is not None:
+            self._core = type(core).from_str(core.to_str())
+            self._core.no_padding()
+            self._count = UnknownCounter(self._core, getattr(own, "unk_token_id", None), prompt)
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the text itself, which is tokenised with its batch; count it if it is known to be too long.
 
         The size is in characters.
         """
+        counts = self._unknown(text)
         # A token has at least one character.
-        if self._limit is None or len(self._prompt) + len(text) <= self._limit or not callable(self._model.tokenizer):
-            return Tokens((text,), (len(text),))
-        with self._lock, quiet():
-            ids = self._model.tokenizer(self._prompt + text, truncation=False)["input_ids"]
-        return Tokens((text,), (len(text),), {"truncated texts": 1} if len(ids) > self._limit else NO_COUNTS)
+        is_short = self._limit is None or len(self._prompt) + len(text) <= self._limit
+        if not is_short and callable(self._model.tokenizer):
+            with self._lock, quiet():
+                ids = self._model.tokenizer(self._prompt + text, truncation=False)["input_ids"]
+            counts |= {"truncated texts": 1} if len(ids) > (self._limit or 0) else {}
+        return Tokens((text,), (len(text),), counts)
+
+    def _unknown(self, text: str) -> dict[str, int]:
+        if self._core is not None and self._count is not None:
+            read = text if self._limit is None else text[: CHARACTERS * self._limit]
+            return self._count([self._core.encode(self._prompt + read).ids])
+        words = getattr(self._model.tokenizer, "tokenize", None)  # of a model of word vectors
+        return {"texts without a known token": 1} if words is not None and not words(text) else {}
 
     def collate(self, pieces: Sequence[str]) -> dict[str, Tensor]:
         """Return the library's input tensors for texts."""

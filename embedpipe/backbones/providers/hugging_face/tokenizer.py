@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from embedpipe.backbones.network import Tokens
-from embedpipe.errors import UsageError
+from embedpipe.errors import DecodeError, UsageError
 
 #: Nearly all tokens have at most this many characters, so only that many per token are read of a long text.
-_CHARACTERS = 32
+CHARACTERS = 32
 
 
 class FastTokenizer:
@@ -32,6 +32,8 @@ class FastTokenizer:
         Text that is put before every text.
     lower : bool
         Whether texts are converted to lower case first.
+    rows : int, optional
+        For how many tokens the network has a vector, if that is known.
 
     Raises
     ------
@@ -39,7 +41,9 @@ class FastTokenizer:
         If the tokenizer has no Rust core.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int, prompt: str = "", lower: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, max_tokens: int, prompt: str = "", lower: bool = False, rows: int | None = None
+    ) -> None:
         core = getattr(tokenizer, "backend_tokenizer", None)
         if core is None:
             raise UsageError(
@@ -53,8 +57,11 @@ class FastTokenizer:
         self._types = "token_type_ids" in tokenizer.model_input_names
         self._type_pad = getattr(tokenizer, "pad_token_type_id", 0)
         # If texts are truncated on the right, only their beginning is tokenised.
-        self._window = _CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
-        self._prompt, self._lower = prompt, lower
+        self._window = CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
+        self._prompt, self._lower, self._rows = prompt, lower, rows
+        self._count = UnknownCounter(self._core, tokenizer.unk_token_id, prompt.lower() if lower else prompt)
+        #: Whether the first token is a class token.
+        self.class_token = self._core.encode("").ids[:1] == [tokenizer.cls_token_id]
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the tokens of a text; see `Tokenizer.split`."""
@@ -70,12 +77,17 @@ class FastTokenizer:
             encodings = [first]
         pieces = [self._piece(encoding) for encoding in encodings]
         counts = {"truncated texts": 1} if first.overflowing and not whole else {}
+        counts |= self._count([encoding.ids for encoding in encodings])
         return Tokens(tuple(pieces), tuple(piece.shape[1] for piece in pieces), counts)
 
     def _piece(self, encoding: Any) -> npt.NDArray[np.int32]:
         """Return token ids, and token types if the network takes them, as (1 or 2, length)."""
         rows = [encoding.ids, encoding.type_ids] if self._types else [encoding.ids]
-        return np.array(rows, np.int32)
+        piece = np.array(rows, np.int32)
+        if self._rows is not None and piece[0].max(initial=0) >= self._rows:
+            token = encoding.tokens[int(piece[0].argmax())]
+            raise DecodeError(f"the text has the token {token!r}, for which the network has no vector: remove it")
+        return piece
 
     def collate(self, pieces: Sequence[npt.NDArray[np.int32]]) -> dict[str, Tensor]:
         """Return the batch of pieces; see `Tokenizer.collate`."""
@@ -92,3 +104,38 @@ class FastTokenizer:
         if self._types:
             batch["token_type_ids"] = torch.from_numpy(types)
         return batch
+
+
+class UnknownCounter:
+    """Counts tokens for unknown words, such as emoji or another script: texts of them only have nearly one vector.
+
+    Parameters
+    ----------
+    core : tokenizers.Tokenizer
+        A tokenizer that adds no padding.
+    unknown : int, optional
+        The id of the token for unknown words, if its model does not name it.
+    prompt : str
+        Text that is put before every text.
+    """
+
+    def __init__(self, core: Any, unknown: int | None = None, prompt: str = "") -> None:
+        named = getattr(core.model, "unk_token", None)
+        if type(core.model).__name__ != "Unigram":  # a tokenizer of bytes knows all texts
+            unknown = None if named is None else core.token_to_id(named)
+        # Sentencepiece puts a mark before a word, also before an unknown one.
+        self._without_meaning = [id for id in (unknown, core.token_to_id("\u2581")) if id is not None]
+        self._unknown = unknown
+        self._always = self._known(core.encode(prompt).ids)
+
+    def __call__(self, pieces: Sequence[Sequence[int]]) -> dict[str, int]:
+        """Return the counts of a text with these token ids; see `embedpipe.embedding.summary.remarks`."""
+        counts = {}
+        if unknown := sum(ids.count(self._unknown) for ids in pieces):
+            counts = {"unknown tokens": unknown, "texts with unknown tokens": 1}
+        if len(pieces) == 1 and self._known(pieces[0]) <= self._always:
+            counts["texts without a known token"] = 1
+        return counts
+
+    def _known(self, ids: Sequence[int]) -> int:
+        return len(ids) - sum(map(ids.count, self._without_meaning))

@@ -11,7 +11,9 @@ from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
+from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
+from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.tensors import seeded
 from embedpipe.errors import WeightsError
@@ -42,22 +44,26 @@ class TransformersProvider:
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
         try:
-            with quiet():
+            with quiet(), load_reports() as reports:
                 tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
                 module = _build(library, folder, random=weights == "none")
         except Exception as error:
             raise WeightsError(f"transformers cannot load {origin}: {type(error).__name__}: {error}") from error
+        gaps = find_gaps(module, reports, origin)
+        require_vocabulary(tokenizer, module, origin)
         limit = _limit(tokenizer, module)
+        fast = FastTokenizer(tokenizer, limit, rows=count_embeddings(module))
         return TextNetwork(
             name=spec_name,
             module=module,
             preprocessing=TextPreprocessing(hash_configuration(folder), limit),
-            tokenizer=FastTokenizer(tokenizer, limit),
+            tokenizer=fast,
             origin="random, seeded" if weights == "none" else origin,
             pretrained=weights != "none",
             features=_features,
-            class_token=tokenizer.cls_token_id is not None,
+            class_token=fast.class_token,
             libraries=("transformers", "tokenizers"),
+            gaps=gaps,
         )
 
 
