@@ -98,6 +98,7 @@ class RunFields(TypedDict, total=False):
     checksum: bool
     prune: bool
     force: bool
+    labels_from_source: bool
     compress: bool
     shard: str | None
 

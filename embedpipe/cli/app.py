@@ -227,7 +227,7 @@ def label(
 ) -> None:
     """Set labels or another column from a table, without embedding again.
 
-    A source with its own labels, such as class folders, sets them again with the next `embed`.
+    The next `embed` keeps them where the source has others, until `embed --labels-from-source`.
 
     Example: `embedpipe label photos.features labels.csv --id file --label species`
     """

@@ -1,13 +1,15 @@
-"""Lookup of stored items by content hash."""
+"""Lookup of stored items by content hash, and of the stored content of listed items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from embedpipe.store.id_index import IdIndex
 
 #: Characters of a content hash: SHA-256, as hexadecimal digits.
 DIGITS = 64
@@ -28,8 +30,7 @@ class HashIndex:
         keys = [np.empty(0, f"S{DIGITS // 2}")]
         ids = []
         for hashes, part_ids in parts:
-            # Other strings than SHA-256 digests match no content.
-            valid = pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
+            valid = _is_digest(hashes)
             keys.append(_packed(hashes.filter(valid)))
             ids.append(part_ids.filter(valid))
         all_keys = np.concatenate(keys)
@@ -39,14 +40,61 @@ class HashIndex:
 
     def find(self, digest: str) -> str | None:
         """Return the id of an item with this content, or None."""
+        return next(self.find_all(digest), None)
+
+    def find_all(self, digest: str) -> Iterator[str]:
+        """Yield the ids of all items with this content."""
         if not len(self._keys):
-            return None
+            return
         key = bytes.fromhex(digest)
         at = int(np.searchsorted(self._keys, np.bytes_(key)))
         # Compared as raw bytes, because NumPy strips trailing zeros from bytes scalars.
-        if self._keys[at : at + 1].tobytes() == key:
-            return str(self._ids[int(self._order[at])].as_py())
-        return None
+        while self._keys[at : at + 1].tobytes() == key:
+            yield str(self._ids[int(self._order[at])].as_py())
+            at += 1
+
+
+class Contents:
+    """The contents of a store as a run needs them: ids by content, and the stored content of each listed row.
+
+    Parameters
+    ----------
+    parts : iterable of (pyarrow.ChunkedArray of str, pyarrow.ChunkedArray of str)
+        Content hashes and ids of the store, in parts.
+    ids : pyarrow.ChunkedArray of str
+        The ids of the listing.
+    """
+
+    def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], ids: pa.ChunkedArray) -> None:
+        self._listed = ids
+        self._own = np.zeros((len(ids), DIGITS // 2), np.uint8)
+        self.index = HashIndex(self._with_own(parts, IdIndex(ids)))
+
+    def _with_own(
+        self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], listed: IdIndex
+    ) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+        for hashes, ids in parts:
+            rows = listed.find(ids.combine_chunks())
+            known = (rows >= 0) & np.asarray(_is_digest(hashes))
+            self._own[rows[known]] = _packed(hashes.filter(pa.array(known))).view(np.uint8).reshape(-1, DIGITS // 2)
+            yield hashes, ids
+
+    def is_stored(self, row: int) -> bool:
+        """Return whether the store has the id of a row."""
+        return bool(self._own[row].any())
+
+    def is_same(self, row: int, digest: str) -> bool:
+        """Return whether the store has the id of a row with this content."""
+        return bytes(self._own[row]) == bytes.fromhex(digest)
+
+    def find(self, row: int, digest: str) -> str | None:
+        """Return the id of a stored item with this content, of all the row's own, or None."""
+        return str(self._listed[row].as_py()) if self.is_same(row, digest) else self.index.find(digest)
+
+
+def _is_digest(hashes: pa.ChunkedArray) -> pa.ChunkedArray:
+    # Other strings than SHA-256 digests match no content.
+    return pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
 
 
 def _packed(hashes: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:

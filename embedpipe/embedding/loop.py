@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe.backbones.backbone import Backbone
-from embedpipe.embedding.hash_index import HashIndex
-from embedpipe.embedding.preparing import Prepared, Preparer, Window, failure_of, prepare_windows
+from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
@@ -80,7 +79,7 @@ def embed_rows(
     listing: Listing,
     rows: npt.NDArray[np.int64],
     forward: Forwarder,
-    index: HashIndex,
+    find: Find,
     threads: int,
     timer: StageTimer,
 ) -> Generator[Message, None, None]:
@@ -93,7 +92,7 @@ def embed_rows(
     """
     backbone = forward.backbone
     on_cpu = backbone.device.type == "cpu"
-    prepare = Preparer(listing, backbone, index.find, timer)
+    prepare = Preparer(listing, backbone, find, timer)
     window = max(forward.batch_size, backbone.sorted_items)
     alternate = on_cpu and not backbone.one_thread  # a one-thread backbone only looks vectors up
     windows = prepare_windows(rows, prepare, threads, window, timer, alternate=alternate)

@@ -84,6 +84,14 @@ class RunOptions(ComputeOptions):
         default=False, metadata={"help": "Prune even if that drops more than half of the rows of this source."}
     )
 
+    labels_from_source: bool = field(
+        default=False,
+        metadata={
+            "help": "Take labels, splits and metadata from the source where `embedpipe label` set another value. "
+            "Default: values set by hand are kept."
+        },
+    )
+
     compress: bool = field(
         default=False,
         metadata={

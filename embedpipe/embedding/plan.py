@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from embedpipe.sources import is_position, root_exists, same_root
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
-from embedpipe.store.schema import storable
+from embedpipe.store.labelling import as_text, read_marks
+from embedpipe.store.schema import BY_HAND, conform, differ, storable
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -47,6 +49,8 @@ class EmbedPlan:
         Number of stored rows of this root.
     moved_from : str, optional
         The earlier root of these items, if the whole source has moved.
+    conflicts : Counter
+        Number of values by column that were set by hand although the source has another, of the unchanged items.
     """
 
     read: RowNumbers
@@ -55,9 +59,12 @@ class EmbedPlan:
     gone: list[str]
     rows_of_root: int
     moved_from: str | None
+    conflicts: Counter[str]
 
 
-def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPlan:
+def make_plan(
+    listing: Listing, store: FeatureStore, checksum: bool = False, labels_from_source: bool = False
+) -> EmbedPlan:
     """Decide what to do with each item by size and time, mostly without reading payloads.
 
     The store is read a few files at a time in id order, so that memory is bounded by the listing.
@@ -68,6 +75,8 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
     store : FeatureStore
     checksum : bool
         Read every item, even if size and time are unchanged.
+    labels_from_source : bool
+        Take the values of the source in place of those that were set by hand.
 
     Raises
     ------
@@ -77,6 +86,8 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
     known, same_payload, changed = (np.zeros(len(listing), bool) for _ in range(3))
     other_roots: dict[str, list[RowNumbers]] = {}
     unlisted_parts: list[pa.Table] = []
+    conflicts: Counter[str] = Counter()
+    values = source_values(listing, store)
     rows_of_root = 0
     index = IdIndex(listing.table.column("id"))
     for stored in _stored(store):
@@ -91,7 +102,10 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
             other_roots.setdefault(root, []).append(rows[mask])
         _check_positions(listing, rows, listed, store)
         same_payload[rows] = not checksum and _is_fresh(listed, stored)
-        changed[rows] = _metadata_changed(listed, stored, listing.root)
+        listed = take_near(values, rows)
+        changed[rows], differing = _metadata_changed(listed, stored, listing.root, labels_from_source)
+        stay = same_payload[rows] & ~changed[rows]
+        conflicts.update({name: int((mask & stay).sum()) for name, mask in differing.items()})
     moved_from = _check_roots(listing, {root: np.concatenate(rows) for root, rows in other_roots.items()}, store)
     unlisted = pa.concat_tables(unlisted_parts) if unlisted_parts else UNLISTED.empty_table()
     return EmbedPlan(
@@ -101,6 +115,7 @@ def make_plan(listing: Listing, store: FeatureStore, checksum: bool) -> EmbedPla
         gone=unlisted.column("id").filter(gone_from(listing, unlisted)).to_pylist() if len(unlisted) else [],
         rows_of_root=rows_of_root,
         moved_from=moved_from,
+        conflicts=conflicts,
     )
 
 
@@ -114,8 +129,7 @@ def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
 
 def _stored(store: FeatureStore) -> Iterator[pa.Table]:
     """Yield the columns that the plan needs, about `PART_ROWS` rows at a time."""
-    excerpts = {"text"} if store.spec.modality == "text" else set()  # written by embedpipe, not by the source
-    names = [name for name in store.data_columns if name not in excerpts | {"content_hash"}]
+    names = [name for name in store.data_columns if name not in excerpt_columns(store) | {"content_hash"}]
     waiting: list[pa.Table] = []
     for file in sorted(store.table.files, key=lambda file: file.first):
         waiting.append(store.table.read_file(file, names))
@@ -224,21 +238,46 @@ def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str
     return dict(zip(rows_found["id"].to_pylist(), rows_found["content_hash"].to_pylist(), strict=True))
 
 
-def _metadata_changed(listed: pa.Table, stored: pa.Table, root: str) -> npt.NDArray[np.bool_]:
-    """Return the mask of rows whose metadata differs from the store. Null in the source leaves the stored value."""
+def excerpt_columns(store: FeatureStore) -> set[str]:
+    """Return the columns that embedpipe writes from the content of an item: the beginnings of texts."""
+    return {"text"} if store.spec.modality == "text" else set()
+
+
+def source_values(listing: Listing, store: FeatureStore) -> pa.Table:
+    """Return the columns of the listing in the types of the store, without columns of nulls only.
+
+    A label that is set later can then have any type. Raises StoreError before anything is embedded.
+    """
+    table = storable(listing.table)
+    empty = [name for name in table.column_names if name != "id" and table.column(name).null_count == table.num_rows]
+    table = table.drop_columns(empty)
+    fields = [store.schema.field(f.name) if f.name in store.schema.names else f for f in table.schema]
+    return conform(table, pa.schema(fields))
+
+
+def _metadata_changed(
+    values: pa.Table, stored: pa.Table, root: str, from_source: bool
+) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.bool_]]]:
+    """Return the mask of rows whose metadata differs from the store, and by column that of the conflicts.
+
+    Where a value was set by hand, what the source says now is compared with what it said before. It is a conflict if
+    the source has another value.
+    """
     changed = np.asarray(pc.not_equal(stored.column("source_root"), root)).copy()
-    listed = storable(listed)
-    for name in listed.column_names:
-        new = listed.column(name)
-        has_value = np.asarray(pc.is_valid(new))
+    marks = read_marks(stored.column(BY_HAND)) if BY_HAND in stored.column_names else {}
+    differing: dict[str, npt.NDArray[np.bool_]] = {}
+    for name in values.column_names:
+        new = values.column(name)
+        has_value = np.asarray(new.is_valid())
         if name not in stored.column_names:
             changed |= has_value
             continue
         old = stored.column(name)
-        if new.type != old.type:
-            new, old = new.cast(pa.string()), old.cast(pa.string())
-        equal = np.asarray(pc.fill_null(pc.equal(new, old), False))
-        if pa.types.is_floating(new.type):
-            equal |= np.asarray(pc.fill_null(pc.and_(pc.is_nan(new), pc.is_nan(old)), False))
-        changed |= has_value & ~equal
-    return changed
+        differs = np.asarray(differ(new, old))
+        if name in marks:
+            by_hand, source = marks[name]
+            differing[name] = by_hand & has_value & differs
+            said_before = np.asarray(differ(as_text(new.combine_chunks()), source))
+            differs = np.where(by_hand, has_value if from_source else said_before, differs)
+        changed |= differs
+    return changed, differing

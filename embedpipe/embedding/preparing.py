@@ -32,6 +32,9 @@ REMOTE_READERS = 16
 LARGEST_WAIT = 1 << 23
 
 
+Find = Callable[[int, str], str | None]
+
+
 class Prepared(NamedTuple):
     """An item that is ready for the backbone."""
 
@@ -73,13 +76,11 @@ class Preparer:
     listing : Listing
     backbone : Backbone
     find : callable
-        ``find(digest)`` returns the id of a stored item with that content, or None.
+        ``find(row, digest)`` returns the id of a stored item with that content, or None. The row's own id comes first.
     timer : StageTimer
     """
 
-    def __init__(
-        self, listing: Listing, backbone: Backbone, find: Callable[[str], str | None], timer: StageTimer
-    ) -> None:
+    def __init__(self, listing: Listing, backbone: Backbone, find: Find, timer: StageTimer) -> None:
         self._listing, self._find, self._timer = listing, find, timer
         self._steps = backbone.steps
         self._modality = backbone.spec.modality
@@ -103,7 +104,7 @@ class Preparer:
             except Exception as error:  # one bad item must not stop a run
                 fetched.others.append(failure_of(self._listing, row, error, "read"))
                 continue
-            if (known := self._find(digest)) is None:
+            if (known := self._find(row, digest)) is None:
                 fetched.payloads.append((row, digest, payload))
             else:
                 fetched.others.append(Reused(row, digest, known))

@@ -24,11 +24,12 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
-from embedpipe.embedding.hash_index import HashIndex
+from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
+from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, take_near
-from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks
+from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks, value_remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError, UsageError
 from embedpipe.sources.listing import Listing
@@ -123,8 +124,9 @@ def embed_listing(
     start = time.perf_counter()
     timer = StageTimer()
     with timer("plan"):
-        plan = make_plan(listing, store.refresh(), options.checksum)
-        index = HashIndex(_contents(store) if len(plan.read) else ())
+        plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
+        contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"))
+        moves = Moves(listing, contents, plan.gone, set_by_hand(store, listing.root) if len(plan.read) else ())
     pruning = options.prune and _may_prune(listing, plan, options.force)
     shard = Shard.parse(options.shard)
     plan, others = _share(listing, plan, shard)
@@ -138,7 +140,7 @@ def embed_listing(
         )
     forward = Forwarder(backbone, options.batch_size, timer)
     note = {"embedpipe.run": _provenance(listing, backbone)}
-    writer = RowWriter(store, listing, note, timer)
+    writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
     begin = time.perf_counter()
     try:
         for failure in listing.failures if shard.number == 1 else ():
@@ -152,12 +154,15 @@ def embed_listing(
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
-            messages = embed_rows(listing, plan.read, forward, index, threads, timer)
+            messages = embed_rows(listing, plan.read, forward, contents.find, threads, timer)
             with contextlib.closing(messages):
                 for message in messages:
                     with timer("stall"):
-                        writer.put(message)
+                        for routed in moves.route(message):
+                            writer.put(routed)
                     advance(len(message.rows) if isinstance(message, Embedded) else 1)
+            for message in moves.finish():
+                writer.put(message)
         wall = time.perf_counter() - begin
     finally:
         writer.close()
@@ -177,7 +182,10 @@ def embed_listing(
         batch_size=forward.batch_size,
         store=store.path,
     )
+    writer.outcome.conflicts.update(plan.conflicts)
+    summary.conflicts = dict(+writer.outcome.conflicts)
     summary.notes += [*listing.notes, *remarks(writer.counts)]
+    summary.notes += value_remarks(writer.outcome, moves.guessed, options.labels_from_source)
     if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
         raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")
     _drop_old_failures(listing, store, writer.failed_ids, shard)

@@ -11,7 +11,6 @@ import numpy as np
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.backbone import Backbone
-from embedpipe.embedding.hash_index import HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer, remarks
@@ -36,7 +35,7 @@ def stream_vectors(
     if options.engine == "auto":
         backbone = backbone.accelerated(len(rows))
     forward = Forwarder(backbone, options.batch_size, timer)
-    messages = embed_rows(listing, rows, forward, HashIndex(), options.threads or usable_cores(), timer)
+    messages = embed_rows(listing, rows, forward, lambda row, digest: None, options.threads or usable_cores(), timer)
     with progress.step("embedding", len(rows)) as advance, contextlib.closing(messages):
         for message in messages:
             if isinstance(message, Embedded | Failure):

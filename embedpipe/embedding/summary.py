@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embedpipe.embedding.bottleneck import Bottleneck
+from embedpipe.store.labelling import Outcome
 
 
 class StageTimer:
@@ -70,6 +71,24 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
     return sentences
 
 
+def value_remarks(outcome: Outcome, guessed: int, from_source: bool) -> list[str]:
+    """Return remarks on values that were set by hand, or that the source no longer has, as sentences."""
+    done = "replaced by the source's" if from_source else "kept (--labels-from-source takes the source's)"
+    sentences = [
+        f"{name}: {count:,} values set by hand differ from the source's and were {done}"
+        for name, count in outcome.conflicts.items()
+        if count
+    ]
+    sentences += [
+        f"{name}: {count:,} values were cleared, as the source no longer has them"
+        for name, count in outcome.cleared.items()
+        if count
+    ]
+    if guessed:
+        sentences.append(f"moved items whose values set by hand were matched by order, as contents repeat: {guessed:,}")
+    return sentences
+
+
 @dataclass(repr=False)
 class EmbedSummary:
     """Counts and timings of an `embedpipe.embed` run: ``seen == embedded + reused + failed + others``.
@@ -90,6 +109,9 @@ class EmbedSummary:
         Rows of this source whose items no longer exist; ``pruned`` of them were dropped.
     skipped : dict
         Number of files left out because of their type, by suffix.
+    conflicts : dict
+        Number of values by column that were set by hand although the source has another. They were kept, or with
+        ``labels_from_source`` replaced.
     counts : dict
         Counts of the preparation of texts; see `remarks`.
     seconds : float
@@ -111,6 +133,7 @@ class EmbedSummary:
     rate: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    conflicts: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     device: str = ""

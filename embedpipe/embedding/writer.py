@@ -8,20 +8,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.embedding.plan import take_near
+from embedpipe.embedding.plan import excerpt_columns, source_values, take_near
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.schema import KEY_FIELDS, conform, storable, vector_column
+from embedpipe.store.labelling import Outcome, forget_by_hand, keep_by_hand
+from embedpipe.store.schema import KEY_FIELDS, vector_column
 
 #: A commit is due after this many rows or seconds, with at least the pause between commits. A kill loses these rows,
 #: the rows that arrive during a commit, and the two batches in and before the backbone: under 2,048 rows for batches
@@ -56,11 +57,17 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Reused:
-    """A row of the listing that takes the stored vector of ``from_id``."""
+    """A row of the listing that takes the stored vector of ``from_id``.
+
+    ``takes`` says whose hand-set values it takes: those of the stored row with its own id, those of ``from_id`` from
+    which it moved, or none. If it ``leaves``, the row of ``from_id`` loses them in the same commit.
+    """
 
     row: int
     hash: str
     from_id: str
+    takes: Literal["own", "moved", "nothing"] = "own"
+    leaves: bool = False
 
 
 Message = Embedded | Reused | Failure
@@ -78,16 +85,23 @@ class RowWriter:
         listing: Listing,
         note: Mapping[str, Any],
         timer: StageTimer,
+        *,
+        labels_from_source: bool = False,
     ):
         self.embedded = self.reused = 0
+        #: Values of written rows that differ from the source's, or that the source no longer has.
+        self.outcome = Outcome()
+        self._from_source = labels_from_source
         self.counts: Counter[str] = Counter()
         self.failed_ids: list[str] = []
         self._store, self._listing, self._note, self._timer = store, listing, note, timer
         # Vectors are reused from the version of the plan, as this run may change ids of rows.
         self._planned = KeyedTable(store.path, store.version)
-        self._values = _source_values(listing, store)
+        self._values = source_values(listing, store)
+        self._of_content = {*store.dims, *excerpt_columns(store)}
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._pending: list[Message] = []
+        self._leaving = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="embedpipe-writer", daemon=True)
         self._thread.start()
@@ -117,25 +131,34 @@ class RowWriter:
             else:
                 closing = message is None
             if message is not None and self._error is None:
+                leaves = isinstance(message, Reused) and message.leaves
+                if leaves and not self._leaving:  # rows that are left may still be pending
+                    self._try_flush()
+                self._leaving |= leaves
                 self._pending.append(message)
                 count += len(message.rows) if isinstance(message, Embedded) else 1
             since = time.monotonic() - last
             due = count >= FLUSH_ROWS and (since >= FLUSH_PAUSE or count >= MOST_ROWS)
             if closing or due or since >= FLUSH_SECONDS:
-                if self._error is None:
-                    try:
-                        self._flush()
-                    except BaseException as error:  # raised again in the thread of the loop
-                        self._error = error
-                self._pending, last, count = [], time.monotonic(), 0
+                self._try_flush()
+                last, count = time.monotonic(), 0
+
+    def _try_flush(self) -> None:
+        if self._error is None:
+            try:
+                self._flush()
+            except BaseException as error:  # raised again in the thread of the loop
+                self._error = error
+        self._pending = []
 
     def _flush(self) -> None:
         embedded = [m for m in self._pending if isinstance(m, Embedded)]
         reused = [m for m in self._pending if isinstance(m, Reused)]
         failures = [m for m in self._pending if isinstance(m, Failure)]
         with self._timer("write"):
+            self._store.refresh()
             parts = [self._embedded_rows(embedded)] if embedded else []
-            parts += [self._reused_rows(reused)] if reused else []
+            parts += self._reused_rows(reused) if reused else []
             unchanged = 0
             if parts:
                 unchanged = self._store.write(pa.concat_tables(parts, promote_options="default"), self._note).unchanged
@@ -151,55 +174,45 @@ class RowWriter:
 
     def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
+        rows = self._keep(rows, rows.column("id"), self._store.table)
         if self._listing.excerpts and messages[0].texts[0] is not None:
             rows = rows.append_column("text", pa.array([text for m in messages for text in m.texts], pa.string()))
-        rows = self._fill(rows, rows.column("id"), self._store.table)
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
         return rows
 
-    def _reused_rows(self, messages: list[Reused]) -> pa.Table:
-        rows = self._source_rows([m.row for m in messages], [m.hash for m in messages])
-        from_ids = pa.array([m.from_id for m in messages])
-        # A label that was set later belongs to the content if that is known, else to the id.
-        same_id = pc.equal(from_ids, rows.column("id"))
-        rows = self._fill(rows, pc.if_else(same_id, from_ids, None), self._store.table)
-        rows = self._fill(rows, pc.if_else(same_id, None, from_ids), self._planned)
-        stored = self._planned.rows(pc.unique(from_ids), ["id", *self._store.dims])
-        place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
-        for name in self._store.dims:
-            rows = rows.append_column(self._store.schema.field(name), stored.column(name).take(place))
-        return rows
+    def _reused_rows(self, messages: list[Reused]) -> list[pa.Table]:
+        parts = []
+        for takes, table in (("own", self._store.table), ("moved", self._planned), ("nothing", self._planned)):
+            group = [message for message in messages if message.takes == takes]
+            if not group:
+                continue
+            rows = self._source_rows([m.row for m in group], [m.hash for m in group])
+            from_ids = pa.array([m.from_id for m in group])
+            late = {"own": rows.column("id"), "moved": from_ids, "nothing": pa.nulls(len(group), pa.string())}[takes]
+            rows = self._keep(rows, late, table)
+            names = [name for name in self._planned.schema.names if name in self._of_content]
+            stored = self._planned.rows(pc.unique(from_ids), ["id", *names])
+            place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
+            for name in names:
+                rows = rows.append_column(self._planned.schema.field(name), stored.column(name).take(place))
+            parts.append(rows)
+        if left := [message.from_id for message in messages if message.leaves]:
+            parts.append(forget_by_hand(self._store.table.rows(pa.array(left))))
+        return parts
 
     def _source_rows(self, rows: list[int], hashes: list[str]) -> pa.Table:
         table = take_near(self._values, np.array(rows, np.int64))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 
-    def _fill(self, rows: pa.Table, from_ids: pa.Array, table: KeyedTable) -> pa.Table:
-        """Keep the stored value where the source has none, such as a label set later or a column of another source."""
-        names = [name for name in table.schema.names if name not in KEY_COLUMNS and name not in self._store.dims]
-        stored = table.rows(pc.drop_null(pc.unique(from_ids)), ["id", *names])
+    def _keep(self, rows: pa.Table, ids: pa.Array, table: KeyedTable) -> pa.Table:
+        """Keep what was set by hand, and columns that the source lacks, from the stored rows of these ids."""
+        skipped = KEY_COLUMNS | self._of_content
+        names = [name for name in table.schema.names if name not in skipped]
+        stored = table.rows(pc.drop_null(pc.unique(ids)), ["id", *names])
         if stored.num_rows == 0:
             return rows
-        place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
-        for name in names:
-            kept = stored.column(name).take(place)
-            if name in rows.column_names:
-                index = rows.column_names.index(name)
-                rows = rows.set_column(index, name, pc.coalesce(rows.column(name), kept))
-            else:
-                rows = rows.append_column(name, kept)
-        return rows
-
-
-def _source_values(listing: Listing, store: FeatureStore) -> pa.Table:
-    """Return the columns of the listing in the types of the store, without columns of nulls only.
-
-    A label that is set later can then have any type. Raises StoreError before anything is embedded.
-    """
-    table = storable(listing.table)
-    empty = [name for name in table.column_names if name != "id" and table.column(name).null_count == table.num_rows]
-    table = table.drop_columns(empty)
-    fields = [store.schema.field(f.name) if f.name in store.schema.names else f for f in table.schema]
-    return conform(table, pa.schema(fields))
+        place = pc.index_in(ids, value_set=stored.column("id").combine_chunks())
+        own = np.asarray(pc.fill_null(pc.equal(ids, rows.column("id")), False))
+        return keep_by_hand(rows, stored.select(names).take(place), own, self.outcome, self._from_source)

@@ -17,7 +17,9 @@ PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
 }
 
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
-RESERVED = ("id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split")
+RESERVED = (
+    "id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split", "set_by_hand",
+)  # fmt: skip
 
 
 @dataclass

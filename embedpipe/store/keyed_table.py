@@ -97,6 +97,7 @@ class KeyedTable:
                 raise damaged(path, f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
             raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
+        self._uncommitted: list[AddAction] = []
         self._load()
 
     @classmethod
@@ -205,7 +206,7 @@ class KeyedTable:
 
     def rows(self, ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows with these ids in id order. Unknown ids are left out."""
-        return self._in_order(columns, self._matches(ids))
+        return self._in_order(columns, self.matches(ids))
 
     def _in_order(self, columns: Sequence[str] | None, parts: Iterable[tuple[DataFile, pa.Array | None]]) -> pa.Table:
         names = list(columns or self.schema.names)
@@ -225,7 +226,7 @@ class KeyedTable:
                 self._ids[file.path] = read_ids(parquet)
         return self._ids[file.path]
 
-    def _matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
+    def matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
         """Yield each file that holds any of these ids, with the mask of the matching rows."""
         if len(ids) == ids.null_count:
             return
@@ -245,7 +246,7 @@ class KeyedTable:
         of the commit. Raises StoreError if a value does not fit its column.
         """
         rows = storable(rows)
-        self._add_columns(rows.schema)
+        self.add_columns(rows.schema)
 
         def plan() -> CommitPlan[Change]:
             incoming = conform(rows, self.schema)
@@ -253,7 +254,7 @@ class KeyedTable:
                 incoming = incoming.take(pc.sort_indices(incoming.column("id")))
             same: list[str] = []
             stale: list[tuple[DataFile, pa.Array]] = []
-            for file, mask in self._matches(incoming.column("id").combine_chunks()):
+            for file, mask in self.matches(incoming.column("id").combine_chunks()):
                 equal = self._equal_ids(file, mask, incoming)
                 same += equal.to_pylist()
                 stale.append(
@@ -265,7 +266,7 @@ class KeyedTable:
                 changed = changed.filter(
                     pc.invert(pc.is_in(changed.column("id"), value_set=pa.array(same, pa.string())))
                 )
-            adds += write_files(changed, self.fs, self.base)
+            adds += self.write(changed)
             return adds, removes, Change(changed.num_rows - replaced, replaced, len(same))
 
         return self.commit(plan, note)
@@ -274,41 +275,10 @@ class KeyedTable:
         """Drop the rows with these ids in one atomic commit."""
 
         def plan() -> CommitPlan[Change]:
-            adds, removes, removed = self._without(self._matches(ids))
+            adds, removes, removed = self._without(self.matches(ids))
             return adds, removes, Change(removed=removed)
 
         return self.commit(plan, {"embedpipe.operation": "delete"})
-
-    def set_values(self, ids: pa.Array, name: str, values: pa.Array) -> Change:
-        """Set one column of the rows with these ids in one atomic commit. Unknown ids are left out."""
-        new = storable(pa.table({name: values}))
-        self._add_columns(new.schema)
-
-        def plan() -> CommitPlan[Change]:
-            incoming = conform(new, pa.schema([self.schema.field(name)])).column(name)
-            rows = IdIndex(ids)
-            adds: list[AddAction] = []
-            removes: list[RemoveAction] = []
-            replaced = unchanged = 0
-            for file, mask in self._matches(ids):
-                table = self.read_file(file)
-                index, old = table.schema.get_field_index(name), table.column(name)
-                positions = rows.find(table.column("id").combine_chunks())
-                values_now = pc.if_else(mask, incoming.take(pa.array(positions, mask=positions < 0)), old)
-                same = pc.or_(
-                    pc.fill_null(pc.equal(values_now, old), False), pc.and_(pc.is_null(values_now), pc.is_null(old))
-                )
-                changed = int(pc.sum(pc.invert(same)).as_py())
-                replaced += changed
-                unchanged += int(pc.sum(mask).as_py()) - changed
-                if changed:
-                    removes.append(removal(file))
-                    adds += write_files(
-                        table.set_column(index, self.schema.field(name), values_now), self.fs, self.base
-                    )
-            return adds, removes, Change(replaced=replaced, unchanged=unchanged)
-
-        return self.commit(plan, {"embedpipe.operation": f"set {name}"})
 
     def _sync(self) -> None:
         """Make the last commit durable, and write a checkpoint if one is due."""
@@ -317,6 +287,15 @@ class KeyedTable:
         if self.version % delta_log.CHECKPOINT_INTERVAL == 0:
             with contextlib.suppress(DeltaError, OSError):  # the next one is due soon
                 delta_log.make_checkpoint(self._delta, self.log)
+
+    def write(self, rows: pa.Table, *, data_change: bool = True) -> list[AddAction]:
+        """Write rows into new files, for a plan of `commit`, which deletes them again if it fails."""
+        self._uncommitted += (actions := write_files(rows, self.fs, self.base, data_change=data_change))
+        return actions
+
+    def _delete_uncommitted(self) -> None:
+        for action in self._uncommitted:
+            self.delete_file(action.path)
 
     def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
         """Rewrite files without the marked rows. The result is the number of dropped rows."""
@@ -327,7 +306,7 @@ class KeyedTable:
             if count := int(pc.sum(mask).as_py()):
                 dropped += count
                 removes.append(removal(file))
-                adds += write_files(self.read_file(file).filter(pc.invert(mask)), self.fs, self.base)
+                adds += self.write(self.read_file(file).filter(pc.invert(mask)))
         return adds, removes, dropped
 
     def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> pa.Array:
@@ -339,7 +318,7 @@ class KeyedTable:
         known = {row["id"]: repr(row) for row in stored.to_pylist()}
         return pa.array([row["id"] for row in candidates.to_pylist() if known[row["id"]] == repr(row)], pa.string())
 
-    def _add_columns(self, schema: pa.Schema) -> None:
+    def add_columns(self, schema: pa.Schema) -> None:
         """Add the columns that the table lacks, while other writers may add them too."""
         for _ in range(MAX_ATTEMPTS):
             self.refresh()
@@ -362,7 +341,12 @@ class KeyedTable:
         """Compute the change for the newest version and commit to exactly that version, else start over."""
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
-            adds, removes, result = plan()
+            self._uncommitted = []
+            try:
+                adds, removes, result = plan()
+            except BaseException:
+                self._delete_uncommitted()
+                raise
             if not adds and not removes:
                 return result
             read_version = self.version
@@ -383,8 +367,7 @@ class KeyedTable:
                 live = {file.path for file in self.files}
                 # If the commit succeeded all the same, the new files are in use and must stay.
                 if not any(action.path in live for action in adds):
-                    for action in adds:
-                        self.delete_file(action.path)
+                    self._delete_uncommitted()
                     if self.version == read_version:
                         raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error
                     time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))

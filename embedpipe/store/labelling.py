@@ -1,17 +1,37 @@
-"""Labels and other columns that are set from a table, without embedding again."""
+"""Values that are set by hand: written from a table, marked, and kept when the source says something else.
+
+The column `BY_HAND` of a row is null, or a JSON object with a key for each column of the row that was set by hand. The
+value of the key is what the source says, as text, null if it says nothing. The column itself holds the hand-set value.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.transaction import AddAction, RemoveAction
 
-from embedpipe.errors import UsageError, suggest
-from embedpipe.store.keyed_table import Change, KeyedTable
-from embedpipe.store.schema import refuse_column_name
+from embedpipe.errors import StoreError, UsageError, suggest
+from embedpipe.store.data_files import removal
+from embedpipe.store.id_index import IdIndex
+from embedpipe.store.keyed_table import Change, CommitPlan, KeyedTable
+from embedpipe.store.schema import BY_HAND, conform, differ, refuse_column_name, storable
+
+Mask = npt.NDArray[np.bool_]
+
+#: Of one column: the mask of the rows that were set by hand, and what their source says, as text.
+Marks = tuple[Mask, pa.Array]
 
 
 def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: str) -> Change:
     """Write a column of ``values`` into the column ``into`` of the rows with the same ids, in one commit.
+
+    The values are marked as set by hand, so that `keep_by_hand` keeps them.
 
     Parameters
     ----------
@@ -38,7 +58,156 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
     if len(keys) and not table.rows(keys, ["id"]).num_rows:
         known = f"whose ids are like {_first_id(table)!r}" if len(table) else "which is empty"
         raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {table.path!r}, {known}")
-    return table.set_values(keys, into, values.column(column).combine_chunks())
+    new = storable(pa.table({into: values.column(column).combine_chunks()}))
+    if not new.num_columns and into not in table.schema.names:  # a column of nulls only has no type
+        return Change(unchanged=table.rows(keys, ["id"]).num_rows)
+    field = new.schema.field(into) if new.num_columns else table.schema.field(into)
+
+    table.add_columns(pa.schema([field, pa.field(BY_HAND, pa.string())]))
+    rows = IdIndex(keys)
+
+    def plan() -> CommitPlan[Change]:
+        given = conform(new, pa.schema([table.schema.field(into)])).column(into) if new.num_columns else None
+        adds: list[AddAction] = []
+        removes: list[RemoveAction] = []
+        replaced = matched = 0
+        for file, mask in table.matches(keys):
+            old = table.read_file(file)
+            positions = rows.find(old.column("id").combine_chunks())
+            changed = _set_rows(old, into, given, pa.array(positions, mask=positions < 0))
+            differing = [differ(changed.column(name), old.column(name)) for name in (into, BY_HAND)]
+            matched += pc.sum(mask).as_py()
+            replaced += pc.sum(differing[0]).as_py()
+            if any(pc.any(each).as_py() for each in differing):
+                removes.append(removal(file))
+                adds += table.write(changed)
+        return adds, removes, Change(replaced=replaced, unchanged=matched - replaced)
+
+    return table.commit(plan, {"embedpipe.operation": f"set {into}"})
+
+
+def _set_rows(rows: pa.Table, name: str, given: pa.ChunkedArray | None, positions: pa.Array) -> pa.Table:
+    """Return rows with ``given`` values (None: nulls) at the positions that are not null, marked as set by hand."""
+    old = rows.column(name).combine_chunks()
+    hit = np.asarray(positions.is_valid())
+    values = pa.nulls(len(old), old.type) if given is None else given.take(positions).combine_chunks()
+    marks = read_marks(rows.column(BY_HAND))
+    mask, source = marks.get(name, (np.zeros(len(hit), bool), pa.nulls(len(hit), pa.string())))
+    marks[name] = mask | hit, pc.if_else(pa.array(hit & ~mask), as_text(old), source)
+    for column, new in ((name, pc.if_else(pa.array(hit), values, old)), (BY_HAND, write_marks(marks, len(hit)))):
+        rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), new)
+    return rows
+
+
+@dataclass
+class Outcome:
+    """What a run did with values by column.
+
+    Attributes
+    ----------
+    conflicts : Counter
+        Values that were set by hand although the source has another.
+    cleared : Counter
+        Values that the source no longer has.
+    """
+
+    conflicts: Counter[str] = field(default_factory=Counter)
+    cleared: Counter[str] = field(default_factory=Counter)
+
+
+def keep_by_hand(rows: pa.Table, stored: pa.Table, own: Mask, outcome: Outcome, from_source: bool) -> pa.Table:
+    """Return rows of a source with the values of stored rows that the source does not decide.
+
+    A column of the source decides, with its nulls too, except where a value was set by hand. A column that the source
+    lacks keeps the stored values.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        Rows of the source.
+    stored : pyarrow.Table
+        For each of the rows the stored values of the same item, nulls if there are none.
+    own : bool array
+        Rows whose stored values have the same id. Other rows moved, and take only what was set by hand.
+    outcome : Outcome
+        Counts are added to it.
+    from_source : bool
+        Take the values of the source where it has one.
+    """
+    marks = read_marks(stored.column(BY_HAND)) if BY_HAND in stored.column_names else {}
+    none = np.zeros(len(rows), bool), pa.nulls(len(rows), pa.string())
+    for name in stored.column_names:
+        if name == BY_HAND:
+            continue
+        kept = stored.column(name).combine_chunks()
+        mask = marks.get(name, none)[0]
+        if name not in rows.column_names:
+            rows = rows.append_column(stored.schema.field(name), pc.if_else(pa.array(mask | own), kept, None))
+            continue
+        new = conform(rows.select([name]), pa.schema([stored.schema.field(name)])).column(name).combine_chunks()
+        has_value = np.asarray(new.is_valid())
+        outcome.cleared[name] += int((own & ~mask & ~has_value & np.asarray(kept.is_valid())).sum())
+        if not mask.any():
+            continue
+        outcome.conflicts[name] += int((mask & has_value & np.asarray(differ(new, kept))).sum())
+        mask = mask & ~(from_source & has_value)
+        marks[name] = mask, pc.if_else(pa.array(mask), as_text(new), None)
+        at = rows.column_names.index(name)
+        rows = rows.set_column(at, stored.schema.field(name), pc.if_else(pa.array(mask), kept, new))
+    if BY_HAND in stored.column_names:
+        rows = rows.append_column(BY_HAND, write_marks(marks, len(rows)))
+    return rows
+
+
+def forget_by_hand(rows: pa.Table) -> pa.Table:
+    """Return stored rows with what their source says in place of what was set by hand."""
+    for name, (mask, source) in read_marks(rows.column(BY_HAND)).items():
+        at = rows.schema.get_field_index(name)
+        if at >= 0:
+            old = rows.column(at).combine_chunks()
+            rows = rows.set_column(at, rows.field(at), pc.if_else(pa.array(mask), _from_text(source, old.type), old))
+    at = rows.schema.get_field_index(BY_HAND)
+    return rows.set_column(at, rows.field(at), pa.nulls(len(rows), pa.string()))
+
+
+def read_marks(column: pa.ChunkedArray) -> dict[str, Marks]:
+    """Return the marks of each column that was set by hand. Raises StoreError if the JSON is damaged."""
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
+    try:
+        objects = [dict(json.loads(text)) for text in encoded.dictionary.to_pylist()]
+        names = {name: None for each in objects for name in each}
+        sources = {name: pa.array([each.get(name) for each in objects], pa.string()) for name in names}
+    except (ValueError, TypeError, RecursionError, pa.ArrowException) as error:
+        raise StoreError(f"column {BY_HAND!r} must hold JSON objects of texts: {error}") from error
+    places = pa.array(codes, mask=codes < 0)
+    return {
+        name: (np.array([name in each for each in objects] + [False])[codes], source.take(places))
+        for name, source in sources.items()
+    }
+
+
+def write_marks(marks: dict[str, Marks], count: int) -> pa.Array:
+    """Return the column of JSON objects of these marks."""
+    objects: list[dict[str, str | None] | None] = [None] * count
+    for name, (mask, source) in sorted(marks.items()):
+        for row, text in zip(np.flatnonzero(mask).tolist(), source.filter(pa.array(mask)).to_pylist(), strict=True):
+            objects[row] = (objects[row] or {}) | {name: text}
+    texts = [None if each is None else json.dumps(each, ensure_ascii=False) for each in objects]
+    return pa.array(texts, pa.string())
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Return values as text; bytes as hexadecimal digits."""
+    if pa.types.is_binary(column.type):
+        return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
+    return column.cast(pa.string())
+
+
+def _from_text(column: pa.Array, type: pa.DataType) -> pa.Array:
+    if pa.types.is_binary(type):
+        return pa.array([None if text is None else bytes.fromhex(text) for text in column.to_pylist()], type)
+    return column.cast(type)
 
 
 def _first_id(table: KeyedTable) -> str:

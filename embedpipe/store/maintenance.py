@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import UsageError
-from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, refuse_repeats, removal, write_files
+from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, refuse_repeats, removal
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 
 #: A younger file that no version names may be one that another process is about to commit.
@@ -36,7 +36,7 @@ def compact(table: KeyedTable) -> int:
             rows = pa.concat_tables([table.read_file(file) for file in group])
             rows = rows.take(pc.sort_indices(rows.column("id")))
             refuse_repeats(rows.column("id"), table.path)
-            adds += write_files(rows, table.fs, table.base, data_change=False)
+            adds += table.write(rows, data_change=False)
         merged = [file for group in groups for file in group]
         return adds, [removal(file, data_change=False) for file in merged], len(merged)
 

@@ -35,6 +35,9 @@ KEY_FIELDS = (
     pa.field("source_modified", pa.int64()),
 )
 
+#: Column of marks: which columns of a row were set by hand, and what the source says; added with the first of them.
+BY_HAND = "set_by_hand"
+
 #: Lists of non-null values read faster than nullable or fixed-size lists, and every tool can read them.
 VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
 
@@ -70,7 +73,7 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
 
 def refuse_column_name(name: str, schema: pa.Schema) -> None:
     """Raise UsageError for a column that only the store writes, or that differs from another in letter case only."""
-    reserved = {field.name for field in KEY_FIELDS}
+    reserved = {field.name for field in KEY_FIELDS} | {BY_HAND}
     if name.lower() in reserved or name.lower().startswith("embedding"):
         raise UsageError(f"column {name!r} is reserved for the store: choose another name")
     if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):
@@ -204,6 +207,13 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
             f"column {name!r} holds {column.type} values that do not fit the type {type_} of the store ({error}): "
             "rename the column, or convert its values"
         ) from error
+
+
+def differ(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the mask of the rows whose values differ. Null equals null, and NaN equals NaN."""
+    nan = {"nan_is_null": True} if pa.types.is_floating(new.type) else {}
+    same = pc.fill_null(pc.equal(new, old), False)
+    return pc.invert(pc.or_(same, pc.and_(pc.is_null(new, **nan), pc.is_null(old, **nan))))
 
 
 def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> tuple[LayerSpec, ...]:
