@@ -1,8 +1,8 @@
 """The files of a head's estimator: its state in skops' format, and the rows of kNN estimators in FAISS's format.
 
-skops stores arrays, numbers, strings and nested estimators, and names the type of each object. On loading it makes only
-types from two lists: its own (scikit-learn's estimators and NumPy's arrays) and `TRUSTED_CLASSES`. Nothing else of the
-file runs.
+skops stores arrays, numbers, strings and nested estimators, and names the type of each object. Only data and the types
+of `TRUSTED_CLASSES` and `SKLEARN_CLASSES` are made on loading, and their arrays are checked (`estimator_checks`). skops
+itself trusts all of scikit-learn, whose compiled estimators read beyond arrays that do not fit each other.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClass
 from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
+from embedpipe.heads.estimator_checks import SKLEARN_CLASSES, check_state, unknown_types
 from embedpipe.neighbours import read_flat, write_flat
 
 STATE = "head.skops"
 
-#: Classes that skops makes on loading, in addition to its own list: embedpipe's estimators, by their public path.
+#: Classes that are made on loading: embedpipe's estimators, by their public path.
 TRUSTED_CLASSES = (
     AutoClassifier,
     AutoRegressor,
@@ -54,6 +55,7 @@ TRUSTED_CLASSES = (
     VarianceFloorScaler,
 )
 TRUSTED = [f"{cls.__module__}.{cls.__name__}" for cls in TRUSTED_CLASSES]
+KNOWN = frozenset([*TRUSTED, *(f"{cls.__module__}.{cls.__name__}" for cls in SKLEARN_CLASSES)])
 
 
 def neighbours_file(number: int) -> str:
@@ -101,7 +103,7 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
     neighbours : list of dict
         What `write_estimator` returned.
     trust : bool
-        Also make types that are on neither list, which can run code.
+        Also make types that are on no list, which can run code or end the process.
 
     Raises
     ------
@@ -115,14 +117,16 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
         unknown = types_to_trust(folder)
         if unknown and not trust:
             raise HeadError(
-                f"{str(folder)!r} holds types that may run code: {', '.join(unknown)}; load it only if you trust where "
-                "it comes from (--trust, trust=True)"
+                f"{str(folder)!r} holds types that may run code or end the process: {', '.join(unknown)}; load it only "
+                "if you trust where it comes from (--trust, trust=True)"
             )
         with working_folder_importable() if trust else contextlib.nullcontext():
-            estimator = skops.io.load(state, trusted=[*TRUSTED, *unknown])
+            trusted = skops.io.get_untrusted_types(file=state) if trust else TRUSTED
+            estimator = skops.io.load(state, trusted=trusted)
         for number, (knn, rows) in enumerate(zip(_knn_estimators(estimator), neighbours, strict=True)):
             count, dim = rows["shape"]
             knn.rows_ = read_flat(folder / neighbours_file(number), (count, dim), knn.metric)
+        check_state(estimator, state)
     except HeadError:
         raise
     except ModuleNotFoundError as error:
@@ -139,10 +143,8 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
 
 
 def types_to_trust(folder: Path) -> list[str]:
-    """Return the types in a saved head that are only made with ``trust``: a user's own, and some of scikit-learn's."""
-    import skops.io
-
-    return [name for name in skops.io.get_untrusted_types(file=folder / STATE) if name not in TRUSTED]
+    """Return the types in a saved head that are only made with ``trust``: a user's own, and most of scikit-learn's."""
+    return unknown_types(folder / STATE, KNOWN)
 
 
 def _knn_estimators(value: Any) -> Iterator[Any]:

@@ -170,6 +170,9 @@ def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:
         for method in ("predict_proba", "decision_function"):
             if hasattr(estimator, method):
                 outputs.append(np.asarray(getattr(estimator, method)(row), np.float64))
+        classes = getattr(estimator, "classes_", None)
+        if classes is not None and hasattr(estimator, "predict_proba") and outputs[1].shape != (1, len(classes)):
+            raise ValueError(f"it gives {outputs[1].shape[1:]} probabilities for {len(classes)} classes")
         if not all(np.isfinite(output).all() for output in outputs if np.asarray(output).dtype.kind == "f"):
             raise ValueError("it gives NaN or infinite values")
     except Exception as error:

@@ -123,7 +123,7 @@ def test_estimator_from_the_working_folder(store: Path, tmp_path: Path, monkeypa
     fitted = run("fit", store, "--estimator", "my_own_heads:Mine", "--to", "head", "--folds", "2")
     assert fitted.exit_code == 0, fitted.output
     assert "--to predictions.csv --trust" in fitted.stdout
-    assert "types that may run code" in run("predict", "head", store, "--to", "x.csv").stderr
+    assert "types that may run code or end the process" in run("predict", "head", store, "--to", "x.csv").stderr
     assert run("predict", "head", store, "--to", "x.csv", "--trust").exit_code == 0
 
 
