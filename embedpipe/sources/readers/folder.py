@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, SourceError
@@ -26,15 +27,22 @@ from embedpipe.sources.listing import SPLITS, Listing, ListingBuilder
 from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
 from embedpipe.sources.options import WITH_ARTICLE, Modality
 
-#: (device, inode) of a folder and its parents, innermost first.
-Ancestors = tuple[tuple[int, int], ...]
+#: Folders that systems, network storage and tools keep beside data, in lower case. Hidden folders are left out too.
+SYSTEM_FOLDERS = frozenset((
+    "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "@sharebin", "@tmp",
+    "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__",
+))  # fmt: skip
+
+#: Mounts of the kernel, which hold no data and may have no end.
+KERNEL_MOUNTS = ("/proc", "/sys", "/dev")
 
 
 class _Folder(NamedTuple):
-    """The sorted names in a folder, the subset of folders, and for a remote folder sizes and times."""
+    """The sorted names in a folder, the subsets of folders and of links, and for a remote folder sizes and times."""
 
     names: list[str]
     folders: set[str]
+    links: set[str]
     sizes_and_times: dict[str, tuple[int | None, int | None]]
 
 
@@ -50,9 +58,10 @@ class _Item(NamedTuple):
 def list_folder(root: str, modality: Modality) -> Listing:
     """List the images or texts below a folder by suffix, in a fixed order.
 
-    Ids are paths relative to the folder. The first folder of the path is the label. If every top folder has the name
-    of a split (`SPLITS`), the first folder is the split and the second the label. Links to folders are followed,
-    except links to a parent folder.
+    Ids are paths relative to the folder. The first folder of the path is the label. If every top folder that holds
+    items has the name of a split (`SPLITS`), the first folder is the split and the second the label; also if two
+    different splits are among them and class folders below. Hidden and system folders, feature stores and heads are
+    left out. Links to folders are followed, but each folder is listed once.
 
     Parameters
     ----------
@@ -67,7 +76,7 @@ def list_folder(root: str, modality: Modality) -> Listing:
         The folder cannot be read or holds no items. The message lists the file types that it holds.
     """
     walk = _Walk(root, modality)
-    table = walk.build()
+    table, notes = walk.build()
     if not len(table) and not walk.failures:
         raise SourceError(f"no {modality}s in {printable(root)!r}: {_contents_of(walk.skipped, root, modality)}")
     uris = table.column("uri")
@@ -77,37 +86,39 @@ def list_folder(root: str, modality: Modality) -> Listing:
         lambda row: read_payload(uris[row].as_py(), modality),
         tuple(walk.failures),
         dict(walk.skipped),
+        notes,
     )
 
 
 class _Walk:
-    """Walks a folder, and collects failures and counts of skipped files."""
+    """Walks a folder, and collects failures and counts of what is left out."""
 
     def __init__(self, root: str, modality: Modality) -> None:
         self.root = root
         self.modality = modality
         self.failures: list[Failure] = []
         self.skipped: Counter[str] = Counter()
+        #: (device, inode) of each folder.
+        self._visited: set[tuple[int, int]] = set()
+        self._real_root = "" if is_url(root) else os.path.realpath(root)
+        self._kernel_devices = set() if is_url(root) else _devices(*KERNEL_MOUNTS) - _devices("/", root)
 
-    def build(self) -> pa.Table:
-        """Walk the folder and return the table of the listing."""
+    def build(self) -> tuple[pa.Table, tuple[str, ...]]:
+        """Walk the folder and return the table of the listing, and notes."""
         builder = ListingBuilder()
+        tops = _TopFolders()
         try:
             top = _scan(self.root)
         except Exception as error:
             raise SourceError(f"cannot list the folder {printable(self.root)!r}: {error}") from error
-        folders = [name for name in top.folders if not name.startswith(".")]
-        by_split = bool(folders) and all(name.lower() in SPLITS for name in folders)
         for item in self._items(top):
-            parts = item.relative.split("/")
-            split = SPLITS[parts[0].lower()] if by_split and len(parts) > 1 else None
-            label = printable(parts[by_split]) if len(parts) > 1 + by_split else None
+            tops.add(item.relative)
             id, uri = printable(item.relative), self._uri(item.relative)
             if item.error:
                 self.failures.append(Failure.of(id, uri, item.error, "read"))
             else:
-                builder.add(id, uri, item.size, item.modified, label, split)
-        return builder.finish()
+                builder.add(id, uri, item.size, item.modified)
+        return tops.with_labels(builder.finish()), tops.notes(self.root)
 
     def _uri(self, relative: str) -> str:
         # Not join(), as a file name may look like a URL or contain dots.
@@ -115,17 +126,19 @@ class _Walk:
 
     def _items(self, top: _Folder) -> Iterator[_Item]:
         """Yield each image or text, and anything else with such a name as an error."""
-        pending: list[tuple[str, _Folder | None, Ancestors]] = [("", top, ())]
+        pending: list[tuple[str, bool]] = [("", False)]
         while pending:
-            folder, entries, ancestors = pending.pop()
+            folder, is_link = pending.pop()
             try:
-                ancestors = self._enter(folder, ancestors)
-                if ancestors and ancestors[0] in ancestors[1:]:
-                    self.skipped["link to a parent folder"] += 1
+                if reason := self._reason_to_skip(folder, is_link):
+                    self.skipped[reason] += 1
                     continue
-                entries = entries or _scan(self._path(folder))
+                entries = _scan(self._path(folder)) if folder else top
             except Exception as error:
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
+                continue
+            if folder and (own := _written_by_embedpipe(entries)):
+                self.skipped[own] += 1
                 continue
             if not entries.names and is_payload_name(folder, self.modality):
                 yield _Item(
@@ -137,7 +150,10 @@ class _Walk:
                 if name.startswith("."):
                     self.skipped["hidden"] += 1
                 elif name in entries.folders:
-                    below.append((relative, None, ancestors))
+                    if name.lower() in SYSTEM_FOLDERS:
+                        self.skipped[f"folder {name}"] += 1
+                    else:
+                        below.append((relative, name in entries.links))
                 elif not is_payload_name(name, self.modality):
                     self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
                 elif is_url(self.root):
@@ -151,28 +167,130 @@ class _Walk:
             return join(self.root, folder)
         return f"{self.root.rstrip('/')}/{folder}" if folder else self.root
 
-    def _enter(self, folder: str, ancestors: Ancestors) -> Ancestors:
+    def _reason_to_skip(self, folder: str, is_link: bool) -> str | None:
+        """Return why a folder is not entered, such as a link to a folder that is listed anyway."""
         if is_url(self.root):
-            return ()
-        info = Path(self._path(folder)).stat()
-        return ((info.st_dev, info.st_ino), *ancestors)
+            return None
+        path = self._path(folder)
+        info = Path(path).stat()
+        if info.st_dev in self._kernel_devices:
+            return "folder of the kernel"
+        if is_link:
+            real = os.path.realpath(path)
+            if f"{self._real_root}/".startswith(f"{real.rstrip('/')}/"):
+                return "link to a parent folder"
+            inside = real.removeprefix(f"{self._real_root.rstrip('/')}/")
+            if inside != real and not any(map(_is_left_out, inside.split("/"))):
+                return "link to a listed folder"
+        if (info.st_dev, info.st_ino) in self._visited:
+            return "link to a listed folder"
+        self._visited.add((info.st_dev, info.st_ino))
+        return None
+
+
+class _TopFolders:
+    """The top folders that hold items: labels, or splits with labels below."""
+
+    def __init__(self) -> None:
+        #: Items in each top folder, and the number of them in a folder below.
+        self._items: Counter[str] = Counter()
+        self._deeper: Counter[str] = Counter()
+        self._flat = 0
+
+    def add(self, relative: str) -> None:
+        """Count an item."""
+        top, *below = relative.split("/", 2)
+        if not below:
+            self._flat += 1
+            return
+        self._items[top] += 1
+        self._deeper[top] += len(below) > 1
+
+    @property
+    def _splits(self) -> list[str]:
+        return sorted(name for name in self._items if name.lower() in SPLITS)
+
+    @property
+    def _others(self) -> list[str]:
+        return sorted(name for name in self._items if name.lower() not in SPLITS)
+
+    @property
+    def are_splits(self) -> bool:
+        """Whether the top folders are splits. Folders beside them are strays if splits have class folders."""
+        different = {SPLITS[name.lower()] for name in self._splits}
+        has_classes = any(self._deeper[name] for name in self._splits)
+        return bool(different) and (not self._others or (len(different) > 1 and has_classes))
+
+    def with_labels(self, table: pa.Table) -> pa.Table:
+        """Return a table of items with their labels and splits."""
+        ids = table.column("id")
+        depth = pc.count_substring(ids, "/")
+        parts = pc.split_pattern(pc.binary_join_element_wise(ids, "/", ""), "/", max_splits=2)
+        first, second = pc.list_element(parts, 0), pc.list_element(parts, 1)
+        null = pa.scalar(None, pa.string())
+        if self.are_splits:
+            place = pc.index_in(pc.utf8_lower(first), value_set=pa.array(SPLITS))
+            split = pa.chunked_array([pa.array(SPLITS.values()).take(chunk) for chunk in place.chunks], pa.string())
+            columns = {
+                "label": pc.if_else(pc.greater(depth, 1), second, null),
+                "split": pc.if_else(pc.greater(depth, 0), split, null),
+            }
+        else:
+            columns = {"label": pc.if_else(pc.greater(depth, 0), first, null)}
+        for name, column in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return table
+
+    def notes(self, root: str) -> tuple[str, ...]:
+        """Return what was guessed about the folders."""
+        splits, others = (", ".join(map(printable, names[:5])) for names in (self._splits, self._others))
+        if self.are_splits and others:
+            count = sum(self._items[name] for name in self._others)
+            return (f"top folders {splits} are splits; {count:,} items in other top folders have none: {others}",)
+        if not self.are_splits and splits:
+            return (f"top folders are labels, also {splits}, as there are other top folders: {others}",)
+        if len(self._items) == 1 and others and self._deeper[self._others[0]] and not self._flat:
+            return (
+                f"all items have the label {others!r}, the only top folder; for the folders in it embed "
+                f"{printable(join(root, self._others[0]))!r}",
+            )
+        return ()
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def _written_by_embedpipe(entries: _Folder) -> str | None:
+    if "_delta_log" in entries.folders:
+        return "feature store"
+    if {"manifest.json", "head.skops"} <= {*entries.names}:
+        return "head"
+    return None
+
+
+def _devices(*folders: str) -> set[int]:
+    return {Path(folder).stat().st_dev for folder in folders if Path(folder).exists()}
 
 
 def _scan(folder: str) -> _Folder:
     if not is_url(folder):
         with os.scandir(folder) as entries:
-            names, folders = [], set()
+            names, folders, links = [], set(), set()
             for entry in entries:  # names only, to save memory
                 names.append(entry.name)
                 if _is_folder(entry):
                     folders.add(entry.name)
-        return _Folder(sorted(names), folders, {})
+                    if entry.is_symlink():
+                        links.add(entry.name)
+        return _Folder(sorted(names), folders, links, {})
     remote, path = filesystem(folder)
     # Object stores represent folders as objects without a name.
     infos = [info for info in remote.get_file_info(pafs.FileSelector(path)) if info.base_name]
     return _Folder(
         sorted(info.base_name for info in infos),
         {info.base_name for info in infos if info.type == pafs.FileType.Directory},
+        set(),
         {info.base_name: (info.size, info.mtime_ns) for info in infos},
     )
 
