@@ -156,6 +156,10 @@ def conclusion(evaluation: Evaluation, is_share: bool) -> str:
 def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
     """Print a `ProtocolEvaluation` as a table."""
     print(f"{result.protocol}, {result.label!r}: {result.resampling}")
+    for reason, count in result.left_out.items():
+        print(f"left out: {count:,} rows {reason}")
+    for note in result.notes:
+        print(f"note: {note}")
     # Stores of one backbone are named by their paths.
     backbones, stores = ({getattr(each, kind) for each in result.layers} for kind in ("backbone", "store"))
     kind = "store" if len(stores) > len(backbones) else "backbone"

@@ -376,10 +376,31 @@ def test_stores_of_different_items_or_labels_are_refused(tmp_path: Path) -> None
     strange.write(pa.table(rows))
     with pytest.raises(UsageError, match="none of the ids of"):
         evaluate([store, strange.refresh()], **ONCE)
+    unlike = make_store(tmp_path / "unlike", X, "other", content_hash=[f"{i:064x}" for i in range(100, 160)])
+    message = r"60 of 60 items with the same id have another content in .*unlike.*, such as 'row-000'"
+    with pytest.raises(UsageError, match=message):
+        evaluate([store, unlike], **ONCE)
     with pytest.raises(UsageError, match="got one twice"):
         evaluate([store, tmp_path / "store"], **ONCE)
     with pytest.raises(UsageError, match="at least one feature store"):
         evaluate([], **ONCE)
+
+
+def test_items_that_changed_between_two_stores_are_left_out(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "store")
+    hashes = [f"{i + 1000 * (i < 7):064x}" for i in range(60)]
+    other = make_store(tmp_path / "other", clusters(60)[0], "other", content_hash=hashes)
+    found = evaluate([store, other], heads=["centroid"], **ONCE)
+    assert (found.rows, found.left_out) == (53, {f"with another content in {other.path}": 7})
+    assert not {f"row-{i:03d}" for i in range(7)} & {*found.predictions["id"].to_pylist()}
+
+
+def test_items_without_a_content_hash_are_noted(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "store")
+    other = make_store(tmp_path / "other", clusters(60)[0], "other", content_hash=[""] * 60)
+    found = evaluate([store, other], heads=["centroid"], **ONCE)
+    assert (found.rows, found.left_out) == (60, {})
+    assert any("60 rows of" in note and "have no content hash" in note for note in found.notes)
 
 
 def test_scikit_learn_estimators_as_heads(store: FeatureStore) -> None:
@@ -568,6 +589,10 @@ def test_split_column_can_be_the_label(tmp_path: Path) -> None:
         ({"near_duplicates": 0.0}, r"near_duplicates must be a cosine in \(0, 1\] or 'off', got 0\.0"),
         ({"heads": None}, r"heads must be a head or a list of heads"),
         ({"splits": 3}, r"splits must be a path or a Splits, got 3"),
+        ({"repeats": 5, "protocol": "clip-lp", "metric": "brier"}, "metric must be left out with protocol='clip-lp'"),
+        ({"repeats": 5, "protocol": "clip-lp", "margin": 0.2}, r"left out with .*, got margin=0\.2"),
+        ({"repeats": 2, "protocol": "clip-lp"}, "repeats must be left out with protocol"),
+        ({"seed": 3}, "seed is that of a protocol, got seed=3 without one"),
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )

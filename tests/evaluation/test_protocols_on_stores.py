@@ -39,7 +39,7 @@ def test_test_split_is_measured_once(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_without_a_split_each_fold_is_measured_once(tmp_path: Path, name: str) -> None:
     X, y = clusters(60, spread=1.5)
-    evaluation = measure(make_store(tmp_path / "store", X, label=y), name, folds=2, repeats=4)
+    evaluation = measure(make_store(tmp_path / "store", X, label=y), name, folds=2)
     assert evaluation.resampling.startswith("2-fold stratified cross-validation")
     (layer,) = evaluation.layers
     assert len(layer.results) == 2

@@ -115,6 +115,9 @@ def test_only_rows_of_all_stores_are_compared(tmp_path: Path) -> None:
     first, second = stores(tmp_path, 0.5, 0.5)
     second.remove([f"row-{i:03d}" for i in range(10)])
     assert rank([first, second.refresh()]).sample == 50
+    third = make_store(tmp_path / "third", clusters(60)[0], "c", content_hash=[f"{i:064x}" for i in range(7, 67)])
+    with pytest.raises(UsageError, match="60 of 60 items with the same id have another content in"):
+        rank([first, third])
     other = FeatureStore.create(tmp_path / "empty", first.spec)
     with pytest.raises(UsageError, match="has none of the ids"):
         rank([first, other])

@@ -99,7 +99,7 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
 
 
 def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
-    X, y = clusters(400, spread=0.05)
+    X, y = clusters(600, spread=0.05)
     store = make_store(tmp_path / "store", X, label=class_names(y))  # its backbone does not exist, so cannot be loaded
     advice = advise(store, **WITHOUT_TRAINING)
     assert advice.verdict.decision == "not worth it"
@@ -108,7 +108,7 @@ def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
     baselines = advice.frozen_baselines
     assert baselines.selected_accuracy.value == 1
     assert baselines.best is baselines.reference
-    assert baselines.rows == advice.labels == 400 - advice.test_rows
+    assert baselines.rows == advice.labels == 600 - advice.test_rows
     again = advise(store, pilot=True, to=tmp_path / "runs", time_budget="1h", **WITHOUT_TRAINING)
     assert (again.verdict, again.pilot) == (advice.verdict, None)
     assert again.notes == ["No pilot was run: it could not change the verdict."]
@@ -287,13 +287,13 @@ def test_better_baseline_replaces_the_probe_at_each_label_count(made_pilot: Benc
 def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Path) -> None:
     """The best head is on a store of another backbone, which is not trained."""
     store = FeatureStore(hard_store)
-    table = store.to_arrow(["id", "label"])
+    table = store.to_arrow(["id", "label", "content_hash"])
     y = np.array([label == "b" for label in table["label"].to_pylist()], np.int64)
     X = (y[:, None] + 0.4 * np.random.default_rng(0).standard_normal((len(y), 4))).astype(np.float32)
     X[::12] *= -1  # otherwise there is nothing to gain
     other = FeatureStore.create(tmp_path / "other", make_spec(4, "other"))
-    columns = {"content_hash": ["0" * 64] * len(y), "source_root": ["made up"] * len(y), "embedding": vector_column(X)}
-    other.write(pa.table({"id": table["id"], **columns}))
+    columns = {"source_root": ["made up"] * len(y), "embedding": vector_column(X)}
+    other.write(pa.table({"id": table["id"], "content_hash": table["content_hash"], **columns}))
     advice = advise([store, other.refresh()], to=tmp_path / "runs", pilot=True, seeds=2, **FAST)
     assert advice.pilot is not None
     assert advice.frozen_baselines.best.backbone == "timm/other"
@@ -378,7 +378,7 @@ def test_bad_stores_are_refused(hard_store: Path, tmp_path: Path) -> None:
         advise([hard_store, hard_store])
     X, y = clusters(60)
     other = make_store(tmp_path / "other", X, "other", label=class_names(y))
-    with pytest.raises(UsageError, match="has no id in common with"):
+    with pytest.raises(UsageError, match="has none of the ids of"):
         advise([hard_store, other], near_duplicates="off")
 
 

@@ -78,8 +78,8 @@ def evaluate(
     Parameters
     ----------
     stores : FeatureStore, path, or sequence of them
-        Stores of the same items, for example of different backbones. Only items in all stores are compared; labels,
-        groups and splits are those of the first store.
+        Stores of the same items, for example of different backbones. Only items in all stores, with the same content,
+        are compared; labels, groups and splits are those of the first store.
     heads : sequence of str or scikit-learn estimators, optional
         Heads as in `embedpipe.fit`, one or several; ``"auto"`` chooses a layer and a head by cross-validation.
         The default is ``logreg``, ``lda``, ``ridge`` and ``knn``, or for regression ``ridge`` and ``knn``.
@@ -87,7 +87,7 @@ def evaluate(
         Splits to use: a `Splits`, or a ``.parquet`` file of them. A file that does not exist is written.
     protocol : str, optional
         Measure every layer by a published protocol instead: ``clip-lp``, ``dino-knn``, ``mteb-cls`` or ``few-shot``.
-        A protocol has its own heads and metrics, so ``heads``, ``metric``, ``margin`` and ``repeats`` do not apply.
+        A protocol has its own heads and metrics: ``heads``, ``metric``, ``margin`` and ``repeats`` must be left out.
         Its metrics are comparable with a paper only on the paper's test split; a store without a test split is
         divided into folds, each of which is measured once.
     seed : int, default 0
@@ -103,7 +103,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        If an argument is wrong, or the stores have no items in common.
+        If an argument is wrong, the stores have no items in common, or most items of the same id differ in content.
     TrainingDataError
         If the labels or vectors cannot be learned.
 
@@ -123,7 +123,15 @@ def evaluate(
     if protocol is not None:
         if heads if isinstance(heads, list | tuple) else [heads]:
             raise UsageError(f"heads must be left out with protocol={protocol!r}, which has its own heads")
+        usual = EvaluateOptions()
+        for name in ("metric", "margin", "repeats"):
+            if (value := getattr(chosen, name)) != getattr(usual, name):
+                raise UsageError(
+                    f"{name} must be left out with protocol={protocol!r}, which has its own rules, got {name}={value!r}"
+                )
         return measure_protocol(stores, protocol, chosen, splits=splits, seed=seed, progress=Progress(progress))
+    if seed:
+        raise UsageError(f"seed is that of a protocol, got seed={seed} without one: give splits of your own instead")
     start = time.perf_counter()
     rows = read_rows(open_stores(stores), chosen, splits)
     metric = chosen.metric or next(iter(METRICS[rows.task]))

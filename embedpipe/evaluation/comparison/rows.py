@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
+from embedpipe.evaluation.shared_rows import check_labels, shared_rows
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training_data import labelled_rows, labels_of, read_finite
 from embedpipe.splits.make import Splits, load_splits, make_splits
@@ -118,10 +118,9 @@ def read_rows(
         require_column(options.group, first.data_columns, first.path, "--group")
     text = ["text"] if "text" in first.data_columns else []
     rows, left_out = labelled_rows(first, fit_options, ["uri", *text, *([options.group] if options.group else [])])
-    for store in stores[1:]:
-        rows, missing = _common_rows(rows, store, options.label, first)
-        if missing:
-            left_out[f"not in {store.path}"] = missing
+    shared = shared_rows(rows.column("id").combine_chunks(), first, stores[1:])
+    rows, left_out = rows.filter(pa.array(shared.kept)), left_out | shared.left_out
+    check_labels(rows, options.label, first, stores[1:])
     y, task, _ = labels_of(rows, fit_options)
     ids = rows.column("id").combine_chunks()
     has_split = "split" in rows.column_names and options.label != "split"
@@ -148,6 +147,7 @@ def read_rows(
         )
         if splits is not None and not isinstance(splits, Splits):
             used_splits.save(splits)
+    used_splits = replace(used_splits, notes=[*used_splits.notes, *shared.notes])
     for reason, positions in used_splits.left_out.items():
         left_out[reason] = len(positions)
     texts = rows.column("text").to_pylist() if text else [None] * len(ids)
@@ -193,23 +193,3 @@ def _layers(stores: Sequence[FeatureStore], options: EvaluateOptions) -> list[La
         # For a layer that no store has, the first store raises the error and lists its layers.
         layers += [Layer(store, store.select_layers(name)) for store in having or stores[:1]]
     return layers
-
-
-def _common_rows(rows: pa.Table, store: FeatureStore, label: str, first: FeatureStore) -> tuple[pa.Table, int]:
-    """Return the rows that another store has too, and the number of the others."""
-    names = ["id", label] if label in store.data_columns else ["id"]
-    table = store.to_arrow(names)
-    positions = pc.index_in(rows.column("id"), value_set=table.column("id").combine_chunks())
-    common = rows.filter(pc.is_valid(positions))
-    if not common.num_rows:
-        raise UsageError(f"stores must hold the same items, and {store.path!r} has none of the ids of {first.path!r}")
-    if label in names:
-        labels = common.column(label).to_pylist()
-        other_labels = table.column(label).take(positions.drop_null()).to_pylist()
-        triples = zip(common.column("id").to_pylist(), labels, other_labels, strict=True)
-        if differing := [id for id, a, b in triples if b is not None and a != b]:
-            raise TrainingDataError(
-                f"stores must agree on {label!r}, and {len(differing)} items differ between {first.path!r} and "
-                f"{store.path!r}, such as {differing[0]!r}: set both from one table with `embedpipe label`"
-            )
-    return common, rows.num_rows - common.num_rows

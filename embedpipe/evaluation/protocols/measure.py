@@ -68,6 +68,8 @@ class ProtocolEvaluation:
         Rows with a label in all stores.
     left_out : dict
         Reason -> number of rows of the first store that took no part.
+    notes : list of str
+        Remarks on the data.
     layers : list of LayerProtocolResult
         In the order of the stores and their layers.
     seconds : float
@@ -86,6 +88,7 @@ class ProtocolEvaluation:
     splits_id: str
     rows: int
     left_out: dict[str, int]
+    notes: list[str]
     layers: list[LayerProtocolResult]
     seconds: float
 
@@ -134,7 +137,7 @@ def measure_protocol(
     protocol : str
         A name in `PROTOCOLS`.
     options : EvaluateOptions
-        ``metric`` and ``margin`` are not used, and ``repeats`` is 1.
+        ``repeats`` is 1.
     splits : path or Splits, optional
     seed : int, default 0
         Seed of what the protocol draws.
@@ -172,6 +175,7 @@ def measure_protocol(
         splits_id=rows.splits.identity,
         rows=len(rows.ids),
         left_out=rows.left_out,
+        notes=rows.splits.notes,
         layers=layers,
         seconds=time.perf_counter() - start,
     )

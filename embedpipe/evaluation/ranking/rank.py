@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
@@ -21,6 +20,7 @@ from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.evaluation.ranking.probing import compare
 from embedpipe.evaluation.ranking.result import Ranking
 from embedpipe.evaluation.ranking.sampling import draw_sample
+from embedpipe.evaluation.shared_rows import SharedRows, check_labels, shared_rows
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.store import FeatureStore
@@ -87,8 +87,9 @@ def rank(
             raise UsageError(
                 "backbones must be left out for feature stores, which hold vectors already: or give the data instead"
             )
-        table = _common_rows(stores, label)
+        table, shared = _common_rows(stores, label)
         drawn = draw_sample(table, label, rank_options)
+        drawn = replace(drawn, left_out=shared.left_out | drawn.left_out, notes=[*shared.notes, *drawn.notes])
         ids = table.column("id").take(pa.array(drawn.rows)).combine_chunks()
         candidates = store_candidates(stores, ids)
     else:
@@ -120,18 +121,15 @@ def _stores(data: Any) -> list[FeatureStore]:
     return stores
 
 
-def _common_rows(stores: list[FeatureStore], label: str) -> pa.Table:
+def _common_rows(stores: list[FeatureStore], label: str) -> tuple[pa.Table, SharedRows]:
     """Return id, label and split (if there is one) of the first store, of the rows that all stores have."""
     first = stores[0]
     require_column(label, first.data_columns, first.path, "--label")
     table = first.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])])
-    for other in stores[1:]:
-        table = table.filter(pc.is_in(table.column("id"), value_set=other.to_arrow(["id"]).column("id")))
-        if not table.num_rows:
-            raise UsageError(
-                f"stores must hold the same items, and {other.path!r} has none of the ids of {first.path!r}"
-            )
-    return table
+    shared = shared_rows(table.column("id").combine_chunks(), first, stores[1:])
+    table = table.filter(pa.array(shared.kept))
+    check_labels(table, label, first, stores[1:])
+    return table, shared
 
 
 def _wanted(

@@ -20,6 +20,7 @@ from embedpipe.evaluation import Evaluation, evaluate
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import PredictedRows
+from embedpipe.evaluation.shared_rows import shared_rows
 from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
@@ -91,8 +92,7 @@ def refit_best(baselines: FrozenBaselines, stores: Sequence[FeatureStore], split
     """
     best = baselines.best
     store = next(store for store in stores if store.path == best.store)
-    present = pc.is_in(split.ids, value_set=store.to_arrow(["id"])["id"].combine_chunks())
-    if best is baselines.reference or not pc.all(present).as_py():
+    if best is baselines.reference or not shared_rows(split.ids, stores[0], [store]).kept.all():
         return None
     X = read_finite(store, store.select_layers("+".join(best.layers)), split.ids)
     pool = np.sort(np.concatenate([split.train, split.validation]))
@@ -119,18 +119,10 @@ def _heads() -> dict[str, Any]:
 
 def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return the training and validation rows that all stores have, and notes on the others."""
-    rows, notes = np.sort(np.concatenate([split.train, split.validation])), []
-    for store in stores[1:]:
-        present = pc.is_in(split.ids.take(pa.array(rows)), value_set=store.to_arrow(["id"])["id"].combine_chunks())
-        kept = present.to_numpy(zero_copy_only=False)
-        if not kept.any():
-            raise UsageError(
-                f"stores must hold the same items, and {store.path!r} has no id in common with {stores[0].path!r}"
-            )
-        if not kept.all():
-            notes.append(f"{int((~kept).sum()):,} rows are not in {store.path}, and no baseline is measured on them")
-        rows = rows[kept]
-    return rows, notes
+    rows = np.sort(np.concatenate([split.train, split.validation]))
+    shared = shared_rows(split.ids.take(pa.array(rows)), stores[0], stores[1:])
+    reasons = (f"{count:,} rows {reason}: no baseline is measured on them" for reason, count in shared.left_out.items())
+    return rows[shared.kept], [*reasons, *shared.notes]
 
 
 def _layers(store: FeatureStore) -> list[str]:
