@@ -1,0 +1,464 @@
+"""What is fuzzed: how an input is read, small real files to start from, and what must come out.
+
+A target gives a result, or an EmbedpipeError. Files with checksums must give the result of the undamaged file, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from damage.specimens import SPECIMENS, make, observe
+from fuzzing.mutators import with_png_checksums, with_tar_checksums
+from oddities import encode, oriented, picture
+
+from embedpipe.errors import EmbedpipeError
+
+MB = 1 << 20
+
+#: The least memory that a target may take beyond what the process has, in bytes: a picture of the most pixels that are
+#: accepted has 0.5 GB in RGB, 0.7 GB in RGBA.
+MEMORY = 512 * MB
+PICTURE_MEMORY = 3072 * MB
+
+
+class SilentDifferenceError(Exception):
+    """A damaged file gave another result, and no error."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One way into the package.
+
+    Parameters
+    ----------
+    seeds : callable
+        Returns small real files, as bytes.
+    read : callable
+        Reads an input in an empty folder. An EmbedpipeError is right, another exception is a fault.
+    tokens : sequence of bytes
+        Pieces of the format.
+    repair : callable, optional
+        Makes the checksums of the format right again, for half of the inputs.
+    memory : int
+        Bytes.
+    """
+
+    seeds: Callable[[], list[bytes]]
+    read: Callable[[bytes, Path], Any]
+    tokens: Sequence[bytes] = ()
+    repair: Callable[[bytes], bytes] | None = None
+    memory: int = MEMORY
+
+
+@functools.cache
+def _backbone() -> Any:
+    from embedpipe.backbones import load_backbone
+
+    return load_backbone("python:tiny_backbone.make")
+
+
+def _read_picture(data: bytes, folder: Path) -> str:
+    from embedpipe.decoding import decode_image
+
+    value = _backbone().prepare(data).value
+    assert value.shape == (32, 32, 3), value.shape
+    assert value.dtype == np.uint8, value.dtype
+    image = decode_image(data)
+    assert image.mode == "RGB", image.mode
+    return "decoded"
+
+
+def _jpegs() -> list[bytes]:
+    return [
+        encode(picture(), "JPEG"),
+        encode(picture(), "JPEG", progressive=True),
+        encode(picture("L"), "JPEG", optimize=True),
+        encode(picture("CMYK"), "JPEG"),
+        encode(picture(), "MPO", save_all=True, append_images=[picture()]),
+        oriented(6),
+    ]
+
+
+def _pngs() -> list[bytes]:
+    deep = np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) * 34
+    from PIL import Image
+
+    return [
+        *(encode(picture(mode), "PNG") for mode in ("RGB", "P", "L", "RGBA", "LA", "1")),
+        encode(picture("P"), "PNG", transparency=3),
+        encode(Image.fromarray(deep), "PNG"),
+        encode(picture(), "PNG", save_all=True, append_images=[picture()]),
+    ]
+
+
+def _tiffs() -> list[bytes]:
+    packings = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_adobe_deflate")
+    return [
+        *(encode(picture(), "TIFF", compression=name) for name in packings),
+        *(encode(picture(mode), "TIFF") for mode in ("1", "L", "P", "CMYK", "RGBA", "I", "F")),
+        encode(picture(), "TIFF", save_all=True, append_images=[picture("L")]),
+    ]
+
+
+def _other_pictures() -> list[bytes]:
+    frames = [picture("P"), picture("P").rotate(90)]
+    kinds = [("BMP", {}), ("PPM", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("JPEG2000", {}), ("AVIF", {})]
+    files = [encode(picture(), kind, **options) for kind, options in kinds]
+    files += [encode(picture("RGBA"), kind) for kind in ("WEBP", "JPEG2000", "AVIF", "BMP")]
+    files += [encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), encode(picture("1"), "BMP")]
+    return [*files, encode(picture("L"), "PPM"), encode(picture("P"), "BMP")]
+
+
+def _read_text(data: bytes, folder: Path) -> str:
+    from embedpipe.decoding import decode_text
+
+    assert decode_text(data).text
+    return "decoded"
+
+
+def _read_email(data: bytes, folder: Path) -> str:
+    from embedpipe.decoding import decode_text
+    from embedpipe.sources.file_types import EmailBytes
+
+    assert decode_text(EmailBytes(data)).text
+    return "decoded"
+
+
+_PAGE = b"<html><head><title>A &amp; B</title><style>p{}</style><meta charset=utf-8></head><body><p>one<br>two</p><!-- c --><script>x</script><a href='x'>link</a><table><tr><td>1</table></body></html>"
+_PARTS = b"--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nPlain t=E9xt\r\n--b\r\n"
+
+
+def _emails() -> list[bytes]:
+    head = b"From: a@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= =?iso-8859-1?b?4uU=?=\r\nMIME-Version: 1.0\r\n"
+    inner = head + b"Content-Type: text/html; charset=utf-8\r\n\r\n" + _PAGE
+    return [
+        head + b"\r\nplain text\r\n",
+        inner,
+        head
+        + b'Content-Type: multipart/alternative; boundary="b"\r\n\r\n'
+        + _PARTS
+        + b"Content-Type: text/html\r\n\r\n"
+        + _PAGE
+        + b"\r\n--b--\r\n",
+        head
+        + b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
+        + _PARTS
+        + b"Content-Type: message/rfc822\r\n\r\n"
+        + inner
+        + b"\r\n--b--\r\n",
+        head + b"Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+aGVsbG88L2I+PGEgPGEgPGE=\r\n",
+    ]
+
+
+_HTML_TOKENS = (
+    b"<a ",
+    b"<a <",
+    b"<!--",
+    b"-->",
+    b"<meta ",
+    b"<?",
+    b"<![CDATA[",
+    b"]]>",
+    b"&#",
+    b"&amp",
+    b"</",
+    b"<script>",
+    b"<style>",
+    b"<div>",
+    b"='",
+    b'="',
+    b"<td>",
+)
+_MAIL_TOKENS = (
+    *_HTML_TOKENS,
+    b"--b\r\n",
+    b"\r\n\r\n",
+    b"=?utf-8?q?",
+    b"=?utf-8?b?",
+    b"?=",
+    b"Content-Type: text/html\r\n",
+    b"Content-Type: message/rfc822\r\n\r\n",
+    b"; charset=",
+    b"; a*0=x",
+    b"=\r\n",
+    b"(",
+    b"From ",
+    b"boundary=",
+)
+
+
+def _read_table(suffix: str) -> Callable[[bytes, Path], str]:
+    def read(data: bytes, folder: Path) -> str:
+        from embedpipe.sources import SourceOptions, open_source
+        from embedpipe.sources.table_files import read_table
+
+        path = folder / f"table{suffix}"
+        path.write_bytes(data)
+        outcomes = []
+        for modality, options in (
+            ("text", SourceOptions(text="text", id="id")),
+            ("image", SourceOptions(image="path")),
+        ):
+            try:
+                listing = open_source(path, options, modality)
+                for row in range(min(3, len(listing))):
+                    try:
+                        listing.read(row)
+                    except EmbedpipeError:
+                        outcomes.append("unread")
+                outcomes.append("listed")
+            except EmbedpipeError as error:
+                outcomes.append(type(error).__name__)
+        read_table(str(path))
+        return " ".join(dict.fromkeys(outcomes))
+
+    return read
+
+
+_ROWS = {
+    "id": ["a", "b", "007"],
+    "path": ["a.jpg", "b c.jpg", "ü.jpg"],
+    "text": ["one", "two, three", '"4"'],
+    "label": ["x", "y", "x"],
+    "n": [1, 2, 3],
+}
+
+
+def _delimited(delimiter: str) -> list[bytes]:
+    rows = [[str(column[i]).replace('"', '""') for column in _ROWS.values()] for i in range(3)]
+    lines = [delimiter.join(_ROWS), *(delimiter.join(f'"{cell}"' for cell in row) for row in rows)]
+    text = "\n".join(lines) + "\n"
+    return [
+        text.encode(),
+        text.encode("utf-16"),
+        text.encode("latin-1"),
+        b"\xef\xbb\xbf" + text.encode(),
+        b"path" + delimiter.encode() + b"label\na.jpg,1\n",
+    ]
+
+
+def _json_lines() -> list[bytes]:
+    table = pa.table(_ROWS).to_pylist()
+    nested = [{**row, "meta": {"a": [1, {"b": None}]}, "when": "2024-01-01"} for row in table]
+    return ["\n".join(json.dumps(row) for row in rows).encode() for rows in (table, nested)]
+
+
+def _parquets() -> list[bytes]:
+    files = []
+    picture_bytes = [encode(picture(), "JPEG")] * 3
+    images = pa.array([{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(picture_bytes)])
+    tables = [
+        pa.table(_ROWS),
+        pa.table({**_ROWS, "image": images}),
+        pa.table({**_ROWS, "d": pa.array(["p", "q", "p"]).dictionary_encode()}),
+    ]
+    for table in tables:
+        for options in ({}, {"write_page_checksum": True, "compression": "none"}, {"compression": "zstd"}):
+            sink = io.BytesIO()
+            pq.write_table(table, sink, **options)
+            files.append(sink.getvalue())
+    return files
+
+
+def _read_tar(data: bytes, folder: Path) -> str:
+    from embedpipe.sources import open_source
+
+    path = folder / "shard.tar"
+    path.write_bytes(data)
+    listing = open_source(path)
+    for row in range(min(5, len(listing))):
+        try:
+            listing.read(row)
+        except EmbedpipeError:
+            return "unread"
+    return "listed"
+
+
+def _tars() -> list[bytes]:
+    files = {
+        "a.jpg": encode(picture(), "JPEG"),
+        "a.cls": b"1",
+        "a.json": b'{"width": 3, "label": "x"}',
+        "a.txt": b"words",
+        "b/c.d.png": b"png",
+        "b/c.cls": b"2",
+        "x" * 150 + ".jpg": b"long",
+    }
+    archives = []
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w", format=format) as tar:
+            for name, content in files.items():
+                if format == tarfile.USTAR_FORMAT and len(name) > 100:
+                    continue
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                info.pax_headers = {"comment": "ü"} if format == tarfile.PAX_FORMAT else {}
+                tar.addfile(info, io.BytesIO(content))
+        archives.append(sink.getvalue())
+    return archives
+
+
+def _read_list(data: bytes, folder: Path) -> str:
+    from embedpipe.sources import open_source
+
+    path = folder / "files.lst"
+    path.write_bytes(data)
+    listing = open_source(path)
+    for row in range(min(3, len(listing))):
+        try:
+            listing.read(row)
+        except EmbedpipeError:
+            return "unread"
+    return "listed"
+
+
+def _read_checkpoint(suffix: str) -> Callable[[bytes, Path], str]:
+    def read(data: bytes, folder: Path) -> str:
+        from embedpipe.backbones.weights.checkpoint import read_checkpoint
+
+        path = folder / f"weights{suffix}"
+        path.write_bytes(data)
+        assert read_checkpoint(path).weights.state
+        return "read"
+
+    return read
+
+
+def _checkpoints(suffix: str) -> list[bytes]:
+    import torch
+    from safetensors.torch import save
+
+    state = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}
+    recipe = json.dumps({"resize": [32], "crop": [32, 32], "interpolation": "bilinear"})
+    if suffix == ".safetensors":
+        return [save(state), save(state, {"architecture": "timm/resnet18", "preprocessing": recipe})]
+    files = []
+    for content in (state, {"state_dict": state, "arch": "resnet18"}):
+        sink = io.BytesIO()
+        torch.save(content, sink)
+        files.append(sink.getvalue())
+    return files
+
+
+def _read_spec(data: bytes, folder: Path) -> str:
+    from embedpipe import BackboneSpec
+
+    spec = BackboneSpec.from_json(data.decode("utf-8", "surrogateescape"))
+    spec.fingerprint()
+    assert BackboneSpec.from_json(spec.to_json()) == spec
+    return "read"
+
+
+def _specs() -> list[bytes]:
+    from stored import make_spec
+
+    return [make_spec(8).to_json().encode(), _backbone().spec.to_json().encode()]
+
+
+# Files of embedpipe's own: a specimen of which one file is the input.
+
+
+@functools.cache
+def _specimen(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="specimen-")) / "work"
+    make(name, str(folder))
+    shutil.copytree(folder, folder.with_suffix(".pristine"))
+    return folder
+
+
+@functools.cache
+def _expected(name: str) -> dict[str, list[str]]:
+    return observe(name, str(_specimen(name)))
+
+
+def _file(name: str, kind: str) -> Path:
+    return next(path for path in sorted(_specimen(name).glob(SPECIMENS[name].kinds[kind]), reverse=True))
+
+
+def _own(name: str, kind: str, *, checked: bool) -> Target:
+    """Return the target of a kind of file; ``checked``: the file has a checksum, so nothing may differ in silence."""
+
+    def read(data: bytes, folder: Path) -> str:
+        work, expected = _specimen(name), _expected(name)
+        shutil.rmtree(work)
+        shutil.copytree(work.with_suffix(".pristine"), work)
+        _file(name, kind).write_bytes(data)
+        outcomes = observe(name, str(work))
+        for step, (outcome, value) in outcomes.items():
+            if outcome == "raised":
+                raise RuntimeError(f"{step}: {value}")
+            if checked and outcome == "is" and [outcome, value] != expected[step]:
+                raise SilentDifferenceError(step)
+        return " ".join(dict.fromkeys(outcome for outcome, _ in outcomes.values()))
+
+    return Target(lambda: [_file(name, kind).read_bytes()], read)
+
+
+def _text_files() -> list[bytes]:
+    return ["Ein Text mit Ümläuten.\n".encode(code) for code in ("utf-8", "utf-16", "latin-1", "utf-32")] + [_PAGE]
+
+
+_CSV_TOKENS = (
+    b",",
+    b'"',
+    b"\n",
+    b"\r",
+    b";",
+    b"\t",
+    b'""',
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\0",
+    b"id,",
+    b"1e5,",
+    b"12:30,",
+)
+
+TARGETS: dict[str, Target] = {
+    "jpeg": Target(
+        _jpegs, _read_picture, (b"\xff\xd8", b"\xff\xda", b"\xff\xc2", b"\xff\xe1Exif\0\0"), None, PICTURE_MEMORY
+    ),
+    "png": Target(
+        _pngs, _read_picture, (b"IDAT", b"tRNS", b"PLTE", b"iCCP", b"eXIf"), with_png_checksums, PICTURE_MEMORY
+    ),
+    "tiff": Target(_tiffs, _read_picture, (b"II*\0", b"MM\0*"), None, PICTURE_MEMORY),
+    "pictures": Target(_other_pictures, _read_picture, (b"VP8X", b"ALPH", b"GIF89a", b"ANMF"), None, PICTURE_MEMORY),
+    "text": Target(_text_files, _read_text, (b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\x1b$B")),
+    "email": Target(_emails, _read_email, _MAIL_TOKENS),
+    "csv": Target(lambda: _delimited(","), _read_table(".csv"), _CSV_TOKENS),
+    "tsv": Target(lambda: _delimited("\t"), _read_table(".tsv"), _CSV_TOKENS),
+    "jsonl": Target(_json_lines, _read_table(".jsonl"), (b"{", b"[", b'{"a":', b'"id":', b"\\ud800", b"null", b"}\n{")),
+    "parquet": Target(_parquets, _read_table(".parquet"), (b"PAR1",)),
+    "tar": Target(_tars, _read_tar, (b"ustar", b"\0" * 512, b"30 mtime=1\n", b"GNU.sparse.size=9"), with_tar_checksums),
+    "list": Target(
+        lambda: [b"a.jpg\nb.jpg\n", "ü.jpg\r\n#x\n".encode("utf-16")],
+        _read_list,
+        (b"\n", b"../", b"s3://", b"\0", b"file://"),
+    ),
+    "safetensors": Target(lambda: _checkpoints(".safetensors"), _read_checkpoint(".safetensors")),
+    "pth": Target(lambda: _checkpoints(".pth"), _read_checkpoint(".pth"), (b"cos\nsystem\n", b"\x80\x02", b"ctorch\n")),
+    "spec": Target(_specs, _read_spec, (b"{", b"[", b"null", b'"layers":')),
+    "data file": _own("store", "data", checked=True),
+    "log": _own("store", "log", checked=False),
+    "checkpoint": _own("store", "checkpoint", checked=False),
+    "last checkpoint": _own("store", "last checkpoint", checked=False),
+    "manifest": _own("head", "manifest", checked=False),
+    "head": _own("head", "estimator", checked=True),
+    "neighbours": _own("head", "neighbours", checked=True),
+    "map vectors": _own("map", "map vectors", checked=True),
+    "map ids": _own("map", "map ids", checked=True),
+    "map description": _own("map", "map description", checked=False),
+}
