@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,8 @@ from typing import Any, Self
 # process in compiled code too; Python's stacks are printed just before.
 PARENT = """
 import faulthandler, importlib, json, os, resource, signal, sys, traceback
-import deltalake, joblib, pandas, psutil, safetensors.torch, skops.io, torchvision
-import embedpipe, embedpipe.backbones.load, embedpipe.embedding.run, embedpipe.finetuning.finetune
-import embedpipe.finetuning.benchmark.benchmark, embedpipe.evaluation, embedpipe.heads.fit, embedpipe.cli.app
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -54,6 +53,20 @@ for line in sys.stdin:
 """
 
 
+#: What reads stores and sources; what learns as well.
+READING = ("deltalake", "embedpipe.backbones.load", "embedpipe.sources", "embedpipe.store")
+LEARNING = (
+    *READING,
+    "joblib",
+    "pandas",
+    "skops.io",
+    "safetensors.torch",
+    "embedpipe.heads.fit",
+    "embedpipe.evaluation",
+)
+TRAINING = (*LEARNING, "embedpipe.finetuning.finetune", "embedpipe.finetuning.benchmark.benchmark", "embedpipe.cli.app")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a call returned, as JSON holds it; or how its process ended, and what it printed."""
@@ -68,17 +81,19 @@ class Isolated:
 
     Parameters
     ----------
+    imports : sequence of str
+        The modules that calls find imported.
     environment : mapping of str to str, optional
         Variables for all calls.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, imports: Sequence[str] = READING, environment: Mapping[str, str] | None = None) -> None:
         tests = str(Path(__file__).parent)
         path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH", "")]))
         variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(environment or {})}
         self._folder = tempfile.TemporaryDirectory(prefix="isolated-")
         pipe = subprocess.PIPE
-        command = [sys.executable, "-W", "ignore", "-c", PARENT]
+        command = [sys.executable, "-W", "ignore", "-c", PARENT, *imports]
         self._parent = subprocess.Popen(command, env=variables, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
     def __enter__(self) -> Self:

@@ -138,7 +138,7 @@ class BackboneSpec:
                 if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
                     raise ValueError(f"{layer} is not a layer")
             return cls(**data)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise StoreError(
                 f"not a backbone spec that this version of embedpipe can read ({error}): {text[:200]!r}. "
                 "Upgrade embedpipe, or embed again into a new store"

@@ -37,7 +37,7 @@ def local_path(location: str) -> str | None:
     scheme, _, rest = location.partition("://")
     if scheme.lower() != "file":
         return None
-    return os.fsdecode(urllib.parse.unquote_to_bytes(rest.removeprefix("localhost")))
+    return os.fsdecode(urllib.parse.unquote_to_bytes(os.fsencode(rest.removeprefix("localhost"))))
 
 
 def printable(text: str) -> str:

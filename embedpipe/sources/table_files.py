@@ -129,7 +129,7 @@ def _read_csv(
 
 def _read_json(data: bytes, columns: Sequence[str] | None) -> pa.Table:
     data.decode()
-    _refuse_deep(data)
+    _refuse_crashing(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     read = pa.json.ReadOptions(block_size=block_size(len(data)))
     table = pa.json.read_json(pa.BufferReader(data), read)
@@ -154,9 +154,11 @@ def _whole_integers(table: pa.Table, data: bytes) -> pa.Table:
     return table
 
 
-def _refuse_deep(data: bytes) -> None:
-    """Raise SourceError for a line nested so deeply that the parser of pyarrow would overflow the stack."""
+def _refuse_crashing(data: bytes) -> None:
+    """Raise SourceError for a line that ends pyarrow's parser, and the process: ``null``, or one nested too deeply."""
     for number, line in enumerate(io.BytesIO(data), 1):
+        if line.lstrip().startswith(b"null"):
+            raise SourceError(f"line {number} must be a JSON object, got null: delete the line")
         if line.count(b"[") + line.count(b"{") > _MANY_BRACKETS:
             try:
                 json.loads(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from damage.harness import RIGHT, Bench, all_kinds, table
 from damage.specimens import SPECIMENS
-from isolated import Isolated
+from isolated import TRAINING, Isolated
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], choices=list(SPECIMENS), help="only these specimens")
     arguments = parser.parse_args()
     start, trials = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="damage-") as folder, Isolated() as isolated:
+    with tempfile.TemporaryDirectory(prefix="damage-") as folder, Isolated(TRAINING) as isolated:
         for trial in Bench(Path(folder), isolated).trials(all_kinds(arguments.only), arguments.count, arguments.seed):
             trials.append(trial)
             if trial.verdict not in RIGHT:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuzzing.runner import Round, fuzz
 from fuzzing.targets import MB, TARGETS
+from isolated import LEARNING, Isolated
 
 
 def main() -> int:
@@ -20,11 +21,12 @@ def main() -> int:
     arguments = parser.parse_args()
     rounds: dict[str, Round] = {}
     start = time.monotonic()
-    for done in fuzz(arguments.only, arguments.minutes * 60, arguments.seed, arguments.to):
-        for words, file in done.faults.items():
-            if done.target not in rounds or words not in rounds[done.target].faults:
-                print(f"{done.target}: {words}\n    {file}", flush=True)
-        rounds[done.target] = rounds[done.target] + done if done.target in rounds else done
+    with Isolated(LEARNING) as isolated:
+        for done in fuzz(isolated, arguments.only, arguments.minutes * 60, arguments.seed, arguments.to):
+            for words, file in done.faults.items():
+                if done.target not in rounds or words not in rounds[done.target].faults:
+                    print(f"{done.target}: {words}\n    {file}", flush=True)
+            rounds[done.target] = rounds[done.target] + done if done.target in rounds else done
     print(f"{'':16}{'inputs':>10}{'refused':>10}{'longest (s)':>13}{'memory (MB)':>13}{'faults':>8}")
     for each in rounds.values():
         print(

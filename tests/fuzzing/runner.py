@@ -38,7 +38,9 @@ class Round:
         )
 
 
-def fuzz(targets: Sequence[str], seconds: float, seed: str, to: Path, each: float = SLICE) -> Iterator[Round]:
+def fuzz(
+    isolated: Isolated, targets: Sequence[str], seconds: float, seed: str, to: Path, each: float = SLICE
+) -> Iterator[Round]:
     """Yield rounds of the targets in turn for so many seconds.
 
     Parameters
@@ -49,7 +51,7 @@ def fuzz(targets: Sequence[str], seconds: float, seed: str, to: Path, each: floa
         Seconds of a round.
     """
     end, number = time.monotonic() + seconds, 0
-    with tempfile.TemporaryDirectory(prefix="fuzzing-") as temporary, Isolated() as isolated:
+    with tempfile.TemporaryDirectory(prefix="fuzzing-") as temporary:
         while number < len(targets) or time.monotonic() < end:
             for target in targets:
                 number += 1

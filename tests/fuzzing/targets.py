@@ -136,8 +136,14 @@ def _read_email(data: bytes, folder: Path) -> str:
     return "decoded"
 
 
-_PAGE = b"<html><head><title>A &amp; B</title><style>p{}</style><meta charset=utf-8></head><body><p>one<br>two</p><!-- c --><script>x</script><a href='x'>link</a><table><tr><td>1</table></body></html>"
-_PARTS = b"--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nPlain t=E9xt\r\n--b\r\n"
+_PAGE = (
+    b"<html><head><title>A &amp; B</title><style>p{}</style><meta charset=utf-8></head><body><p>one<br>two</p>"
+    b"<!-- c --><script>x</script><a href='x'>link</a><table><tr><td>1</table></body></html>"
+)
+_PARTS = (
+    b"--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    b"Plain t=E9xt\r\n--b\r\n"
+)
 
 
 def _emails() -> list[bytes]:
@@ -371,28 +377,27 @@ def _specs() -> list[bytes]:
 # Files of embedpipe's own: a specimen of which one file is the input.
 
 
-@functools.cache
 def _specimen(name: str) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="specimen-")) / "work"
-    make(name, str(folder))
-    shutil.copytree(folder, folder.with_suffix(".pristine"))
+    """Return the folder of a specimen, which the first process makes for all."""
+    folder = Path(tempfile.gettempdir()) / f"specimen-{name}" / "work"
+    if not folder.with_suffix(".pristine").exists():
+        make(name, str(folder))
+        shutil.copytree(folder, folder.with_suffix(".pristine"))
+        folder.with_suffix(".json").write_text(json.dumps(observe(name, str(folder))))
     return folder
 
 
-@functools.cache
-def _expected(name: str) -> dict[str, list[str]]:
-    return observe(name, str(_specimen(name)))
-
-
 def _file(name: str, kind: str) -> Path:
-    return next(path for path in sorted(_specimen(name).glob(SPECIMENS[name].kinds[kind]), reverse=True))
+    pristine = _specimen(name).with_suffix(".pristine")
+    return _specimen(name) / sorted(pristine.glob(SPECIMENS[name].kinds[kind]))[-1].relative_to(pristine)
 
 
 def _own(name: str, kind: str, *, checked: bool) -> Target:
     """Return the target of a kind of file; ``checked``: the file has a checksum, so nothing may differ in silence."""
 
     def read(data: bytes, folder: Path) -> str:
-        work, expected = _specimen(name), _expected(name)
+        work = _specimen(name)
+        expected = json.loads(work.with_suffix(".json").read_text())
         shutil.rmtree(work)
         shutil.copytree(work.with_suffix(".pristine"), work)
         _file(name, kind).write_bytes(data)
@@ -404,7 +409,11 @@ def _own(name: str, kind: str, *, checked: bool) -> Target:
                 raise SilentDifferenceError(step)
         return " ".join(dict.fromkeys(outcome for outcome, _ in outcomes.values()))
 
-    return Target(lambda: [_file(name, kind).read_bytes()], read)
+    def seeds() -> list[bytes]:
+        pristine = _specimen(name).with_suffix(".pristine")
+        return [path.read_bytes() for path in sorted(pristine.glob(SPECIMENS[name].kinds[kind]))]
+
+    return Target(seeds, read)
 
 
 def _text_files() -> list[bytes]:

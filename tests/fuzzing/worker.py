@@ -46,8 +46,6 @@ def run(name: str, folder: str, seed: str, seconds: float) -> dict[str, Any]:
     faults: dict[str, str] = {}
     inputs = refused = most = 0
     longest, end = 0.0, time.monotonic() + seconds
-    for data in target.seeds():
-        _timed(name, data, place)
     while time.monotonic() < end or not inputs:
         data = mutated(rng.choice(corpus), rng, corpus, target.tokens)
         if target.repair and rng.random() < 0.5:

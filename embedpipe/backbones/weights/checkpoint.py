@@ -91,7 +91,7 @@ def _read_folder(folder: Path) -> Checkpoint:
         )
     try:
         arch = json.loads(config.read_text(encoding="utf-8"))["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{str(config)!r} must be a timm configuration with 'architecture'") from error
     weights = read_checkpoint(files[0]).weights
     return Checkpoint(StoredWeights(weights.state, weights.origin, folder), f"timm/{arch}")
@@ -119,7 +119,7 @@ def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
                 "save its state_dict as .safetensors (safetensors.torch.save_file) and use that"
             ) from error
         raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or is damaged: {error}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on invalid bytes torch raises many types, also IndexError and RecursionError
         raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or is damaged: {error}") from error
     state = content
     if isinstance(content, Mapping):
@@ -143,7 +143,7 @@ def _strip(state: StateDict) -> StateDict:
 def _preprocessing(recipe: Any, path: Path) -> Preprocessing:
     try:
         return read_recipe(json.loads(recipe) if isinstance(recipe, str) else recipe)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"the 'preprocessing' of {str(path)!r} is not a recipe of embedpipe ({error}). "
             'Write it like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], '
