@@ -76,6 +76,14 @@ def refuse_unwritable(delta: DeltaTable, path: str) -> None:
         raise StoreError(f"another tool gave {path!r} {what}, with which embedpipe cannot write: undo it there")
 
 
+def table_path(path: str | Path) -> str:
+    """Return the path of a store as text without trailing slash. Raises UsageError if it is none."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str) or not text.rstrip("/"):
+        raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
+    return text.rstrip("/")
+
+
 def refuse_misread(path: str) -> str:
     """Raise UsageError for a path that delta-rs would misread, as it decodes percent signs twice."""
     if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -17,10 +16,12 @@ import pyarrow.compute as pc
 from embedpipe._utils.html_repr import count_list, html_table
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import MissingExtraError, StoreError, UsageError, suggest
+from embedpipe.store.delta_log import table_path
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
+from embedpipe.store.mapped_vectors import MappedVectors
 from embedpipe.store.scan import label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
@@ -73,7 +74,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | Path, version: int | None = None) -> None:
-        self.path = _location(path)
+        self.path = table_path(path)
         self._table = KeyedTable(self.path, version)
         self.spec: BackboneSpec = spec_of(self._table.schema)
         if missing := [layer.column for layer in self.spec.layers if layer.column not in self._table.schema.names]:
@@ -102,7 +103,7 @@ class FeatureStore:
         UsageError
             The path holds something else, or ``compress`` is true and the existing store is not compressed.
         """
-        path = _location(path)
+        path = table_path(path)
         if "://" not in path and Path(path).is_file():
             raise UsageError(f"the feature store must be a folder, and {path!r} is a file: give a new or empty folder")
         if not KeyedTable.exists(path):
@@ -121,7 +122,7 @@ class FeatureStore:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Return whether there is a Delta table at ``path``."""
-        path = _location(path)
+        path = table_path(path)
         return not Path(path).is_file() and KeyedTable.exists(path)
 
     def require(self, spec: BackboneSpec) -> None:
@@ -239,7 +240,7 @@ class FeatureStore:
         _, X = read_layers(self._table, layers, rows.column("id").combine_chunks())
         return (X, label_array(rows.column(label))) if label else X
 
-    def mapped(self, layer: str | None = None) -> npt.NDArray[np.float32]:
+    def mapped(self, layer: str | None = None) -> MappedVectors:
         """Return all vectors in id order as a read-only memory map, which needs no memory of the process.
 
         The first call writes the map to the cache folder (``EMBEDPIPE_CACHE``, else the user's cache folder), with
@@ -253,14 +254,16 @@ class FeatureStore:
 
         Returns
         -------
-        X : float32 array (n_samples, dim)
+        X : MappedVectors (n_samples, dim)
+            Can be used as a float32 array. Blocks of 1 MB are compared with their checksums when they are first read.
 
         Raises
         ------
         UsageError
             The layer does not exist, or several are named.
         StoreError
-            The store is damaged, or the disk of the cache folder is full.
+            The store is damaged, or the disk of the cache folder is full. If the map is found to be damaged when it is
+            read, it is deleted.
         """
         chosen, *others = self.select_layers(layer)
         if others:
@@ -389,10 +392,3 @@ class FeatureStore:
         if older_than_hours < 0:
             raise UsageError(f"older_than_hours must be >= 0, got {older_than_hours}")
         return vacuum(self._table, older_than_hours, keep_versions)
-
-
-def _location(path: str | Path) -> str:
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
-    if not isinstance(text, str) or not text.rstrip("/"):
-        raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
-    return text.rstrip("/")

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.mapped_vectors import DamagedMapError
 from embedpipe.store.reading import read_files, refuse_unknown
-from embedpipe.store.vector_map import find_map
+from embedpipe.store.vector_map import find_map, warn_damaged
 
 #: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096
@@ -46,11 +47,15 @@ def read_vectors(
     vector_map = find_map(table, column, dim)
     if vector_map is None:
         return read_files(table, column, dim, wanted)
-    if wanted is None:
-        return vector_map.ids, vector_map.copy()
-    rows = vector_map.rows(wanted)
-    refuse_unknown(wanted, rows < 0, table.path)
-    return wanted, vector_map.vectors[rows]
+    try:
+        if wanted is None:
+            return vector_map.ids, vector_map.vectors.copy()
+        rows = vector_map.rows(wanted)
+        refuse_unknown(wanted, rows < 0, table.path)
+        return wanted, vector_map.vectors[rows]
+    except DamagedMapError as error:
+        warn_damaged(error.what)
+        return read_files(table, column, dim, wanted)
 
 
 def read_layers(
@@ -90,8 +95,12 @@ def read_layers(
             continue
         rows = vector_map.rows(wanted)
         refuse_unknown(wanted, rows < 0, table.path)
-        for first in range(0, len(rows), SLAB):
-            part[first : first + SLAB] = vector_map.vectors[rows[first : first + SLAB]]
+        try:
+            for first in range(0, len(rows), SLAB):
+                part[first : first + SLAB] = vector_map.vectors[rows[first : first + SLAB]]
+        except DamagedMapError as error:
+            warn_damaged(error.what)
+            read_files(table, layer.column, layer.dim, wanted, part)
     return wanted, X
 
 

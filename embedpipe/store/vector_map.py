@@ -1,7 +1,8 @@
 """The memory map of a store: its vectors in id order as one file in the cache folder.
 
 A map belongs to one set of data files, which never change. Another version of the store has another map, so a map is
-never stale. It is a folder with ``vectors.npy``, ``ids.arrow``, and ``about.json`` with sizes and checksums.
+never stale. It is a folder with ``vectors.npy``, ``ids.arrow``, and ``about.json`` with sizes and checksums. Ids are
+checked when the map is opened, and blocks of vectors when they are first read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import os
 import shutil
 import time
 import uuid
-import zlib
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.cache import find_cache, keep_limit, make_cache, mark_used, name_of
-from embedpipe._utils.config import cache_folder, usable_cores
+from embedpipe._utils.atomic import sync
+from embedpipe._utils.cache import drop_entry, find_cache, keep_limit, make_cache, mark_used, name_of
+from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_checksum
+from embedpipe._utils.config import cache_folder
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.mapped_vectors import MappedVectors
 from embedpipe.store.reading import read_files
 
 #: The part of the cache folder that holds the maps.
 PART = "vectors"
 
 FloatArray = npt.NDArray[np.float32]
-
-#: Bytes per checksum, and the number of such blocks that are verified when a map is opened.
-BLOCK = 1 << 18
-VERIFIED_BLOCKS = 16
 
 #: One of so many ids is kept in memory to locate the others.
 STRIDE = 64
@@ -52,32 +51,32 @@ class VectorMap:
     Attributes
     ----------
     ids : pyarrow.Array of str, length n
-    vectors : float32 array (n, dim), read-only
+    vectors : MappedVectors (n, dim)
+
+    Raises
+    ------
+    ValueError
+        A file is damaged; other errors if one cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         about = json.loads((folder / "about.json").read_text())
-        for name, size in about["sizes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"the size of {name} has changed")
-        # A plain array, as the subclass np.memmap slows down small operations.
-        self.vectors: FloatArray = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
+        rows, dim = about["rows"], about["dim"]
+        path = folder / "vectors.npy"
+        octets = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        header = len(octets) - 4 * rows * dim
+        if header <= 0 or checksum(octets[:header]) != about["header"]:
+            raise ValueError(f"the size or the header of {path.name} has changed")
+        if file_checksum(folder / "ids.arrow") != about["ids"]:
+            raise ValueError("ids.arrow has changed")
         with pa.memory_map(str(folder / "ids.arrow")) as source:
             self.ids: pa.Array = pa.ipc.open_file(source).read_all().column("id").combine_chunks()
-        if self.vectors.dtype != np.float32 or self.vectors.shape != (about["rows"], about["dim"]):
-            raise ValueError("the header of vectors.npy has changed")
-        blocks = _blocks(self.vectors)
-        verified = np.unique(np.linspace(0, len(blocks) - 1, VERIFIED_BLOCKS).astype(int)) if blocks else ()
-        damaged = [i for i in verified if zlib.crc32(blocks[i]) != about["checksums"][i]]
-        if damaged or len(self.ids) != len(self.vectors) or _checksum(self.ids) != about["ids"]:
-            raise ValueError("the contents have changed")
-
-    def copy(self) -> FloatArray:
-        """Return all vectors in memory, float32 (n, dim)."""
-        X = np.empty(self.vectors.shape, np.float32)
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            list(pool.map(lambda pair: np.copyto(*pair), zip(_slabs(X), _slabs(self.vectors), strict=True)))
-        return X
+        blocks = -(-4 * rows * dim // BLOCK)
+        if len(self.ids) != rows or len(about["blocks"]) != blocks:
+            raise ValueError("about.json has changed")
+        # A plain array, as the subclass np.memmap slows down small operations.
+        vectors = octets[header:].view(np.float32).reshape(rows, dim)
+        self.vectors = MappedVectors(vectors, about["blocks"], path, lambda: drop_map(folder))
 
     def rows(self, ids: pa.Array) -> npt.NDArray[np.int64]:
         """Return the rows of ids without repeats, int64 (n,), -1 for unknown ids."""
@@ -101,7 +100,7 @@ class VectorMap:
 
 
 def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
-    """Return the map of the current version of the table; None if it is missing or damaged."""
+    """Return the map of the current version of the table, None if it is missing. A damaged one is deleted, and said."""
     if (maps := find_cache(PART)) is None:
         return None
     folder = maps / _name(table, column, dim)
@@ -110,8 +109,23 @@ def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
             return None
         mark_used(folder.parent)
         return _open(folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
+    except FileNotFoundError:  # another process deletes it
         return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        drop_map(folder)
+        warn_damaged(f"the memory map {str(folder)!r} was damaged ({error}) and has been deleted")
+        return None
+
+
+def warn_damaged(what: str) -> None:
+    """Warn that a map was damaged, and that vectors come from the files of the store instead."""
+    warnings.warn(f"{what}. The vectors are read from the store", stacklevel=4)
+
+
+def drop_map(folder: Path) -> None:
+    """Delete a map. Processes that have it open keep it."""
+    _open.cache_clear()
+    drop_entry(folder)
 
 
 def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
@@ -128,9 +142,7 @@ def build_map(table: KeyedTable, column: str, dim: int) -> VectorMap:
         unfinished.mkdir(parents=True)
         try:
             _write(unfinished, table, column, dim)
-            shutil.rmtree(folder, ignore_errors=True)  # an earlier map that is damaged
-            if folder.is_file():
-                folder.unlink()
+            drop_map(folder)  # an earlier one that is incomplete
             unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -167,12 +179,13 @@ def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
     _reserve(vectors)
     try:
         names, X = read_files(table, column, dim, to=mapped)
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            checksums = list(pool.map(zlib.crc32, _blocks(X)))
+        blocks = block_checksums(X)
     finally:
         mapped.flush()
     with pa.OSFile(str(ids), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("id", pa.string())])) as writer:
         writer.write_table(pa.table({"id": names}))
+    with vectors.open("rb") as file:
+        header = checksum(file.read(vectors.stat().st_size - X.nbytes))
     about: dict[str, Any] = {
         "store": table.path,
         "table": str(table.delta.metadata().id),
@@ -180,14 +193,13 @@ def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
         "column": column,
         "rows": len(names),
         "dim": dim,
-        "sizes": {path.name: path.stat().st_size for path in (vectors, ids)},
-        "ids": _checksum(names),
-        "checksums": checksums,
+        "header": header,
+        "ids": file_checksum(ids),
+        "blocks": blocks,
     }
     (folder / "about.json").write_text(json.dumps(about))
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
 def _reserve(path: Path) -> None:
@@ -208,21 +220,3 @@ def _clean(folder: Path) -> None:
         abandoned = other.name.startswith("unfinished-") and other.stat().st_mtime < time.time() - ABANDONED_SECONDS
         if old or abandoned:
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _slabs(X: FloatArray) -> list[FloatArray]:
-    """Split rows into parts of about 8 MB."""
-    step = max(1, (8 << 20) // max(1, 4 * X.shape[1]))
-    return [X[start : start + step] for start in range(0, len(X), step)]
-
-
-def _blocks(X: FloatArray) -> list[npt.NDArray[np.uint8]]:
-    flat = np.asarray(X).reshape(-1).view(np.uint8)
-    return [flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK)]
-
-
-def _checksum(ids: pa.Array) -> int:
-    checksum = 0
-    for buffer in ids.buffers()[1:]:
-        checksum = zlib.crc32(buffer, checksum)
-    return checksum

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from stored import make_store
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.store import vector_map
+from embedpipe.store.mapped_vectors import DamagedMapError
+from embedpipe.store.scan import read_layers
 from embedpipe.store.vector_map import find_map
 
 X = np.random.default_rng(0).standard_normal((700, 6)).astype(np.float32)
@@ -99,12 +103,108 @@ def test_damaged_map_is_written_again(store: FeatureStore, cache: Path, name: st
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.unlink()  # the open map keeps the old file
-    if how != "gone":
+    if how == "gone":
+        assert not has_map(store)
+    else:
         file.write_bytes(data if how == "other bytes" else data[:-8])
-    assert not has_map(store)
+        with pytest.warns(UserWarning, match="memory map .* was damaged .* are read from the store"):
+            np.testing.assert_array_equal(store.to_numpy(), X)
+        assert not maps(cache)
     np.testing.assert_array_equal(store.to_numpy(), X)
     np.testing.assert_array_equal(store.mapped(), X)
     assert has_map(store)
+
+
+@pytest.fixture
+def wide(tmp_path: Path, cache: Path) -> tuple[FeatureStore, np.ndarray, Path]:
+    """A store of 5.5 blocks, whose rows do not end where blocks do; its vectors and the file of its map."""
+    vectors = np.random.default_rng(1).random((700, 2063), np.float32)
+    made = make_store(tmp_path / "wide", vectors)
+    made.mapped()
+    vector_map._open.cache_clear()
+    (folder,) = maps(cache)
+    return made, vectors, folder / "vectors.npy"
+
+
+def flip(file: Path, row: int, dim: int = 2063) -> None:
+    """Flip one bit in a row of the map."""
+    data = bytearray(file.read_bytes())
+    data[len(data) - 4 * dim * (700 - row)] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("row", [0, 127, 128, 350, 699])
+def test_every_read_of_a_damaged_block_is_noticed(wide: tuple[FeatureStore, np.ndarray, Path], row: int) -> None:
+    _, vectors, file = wide
+    reads = [
+        lambda X: X[row],
+        lambda X: X[row - 700],
+        lambda X: X[max(0, row - 1) : row + 1],
+        lambda X: X[::-1][699 - row],
+        lambda X: X[row::-7],
+        lambda X: X[[5, row]],
+        lambda X: X[np.arange(700) == row],
+        lambda X: X[row, :3],
+        lambda X: X[..., 0],
+        lambda X: X[np.array([[row]])],
+        np.asarray,
+        lambda X: X @ np.ones(2063, np.float32),
+        lambda X: np.maximum(1, X),
+        np.mean,
+        lambda X: X.mean(axis=0),
+        lambda X: X.T,
+        lambda X: list(X),
+        lambda X: X.copy(),
+        lambda X: np.array(X, np.float64),
+        pickle.dumps,
+    ]
+    flip(file, row)
+    for read in reads:
+        mapped = vector_map.VectorMap(file.parent).vectors
+        mapped._drop = lambda: None
+        with pytest.raises(DamagedMapError, match=rf"{file}' was damaged at byte [\d,]+ of its .* run this again"):
+            read(mapped)
+    elsewhere = (row + 300) % 700
+    np.testing.assert_array_equal(mapped[elsewhere], vectors[elsewhere])
+
+
+def test_mapped_vectors_are_used_as_an_array(wide: tuple[FeatureStore, np.ndarray, Path]) -> None:
+    store, vectors, _ = wide
+    X = store.mapped()
+    assert (X.shape, X.dtype, X.ndim, X.nbytes, len(X)) == ((700, 2063), np.float32, 2, vectors.nbytes, 700)
+    assert not X[3].flags.writeable
+    for key in (3, -1, slice(2, 5), slice(None, None, -3), [7, 7, -700], np.arange(700) % 2 == 0, (4, slice(3)), ...):
+        np.testing.assert_array_equal(X[key], vectors[key])
+    np.testing.assert_array_equal(X[:0], vectors[:0])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(X)), vectors)
+    np.testing.assert_array_equal(2 * X - vectors, vectors)
+    with pytest.raises(IndexError):
+        X[700]
+
+
+@pytest.mark.parametrize("read", ["all rows", "some rows", "joined"])
+def test_reads_around_a_damaged_map_are_right_and_said(wide: tuple[FeatureStore, np.ndarray, Path], read: str) -> None:
+    store, vectors, file = wide
+    flip(file, 350)
+    layers = store.spec.layers if read != "joined" else (*store.spec.layers, *store.spec.layers)
+    rows = np.arange(700) if read == "all rows" else np.array([3, 350])
+    with pytest.warns(UserWarning, match=r"damaged at byte 2,097,152 of its .* The vectors are read from the store"):
+        _, got = read_layers(store.table, layers, pa.array([f"row-{i:03d}" for i in rows]))
+    np.testing.assert_array_equal(got, np.hstack([vectors[rows]] * len(layers)))
+    assert not file.exists()
+    np.testing.assert_array_equal(store.mapped(), vectors)
+
+
+def test_undamaged_blocks_of_a_damaged_map_are_read_from_many_threads(
+    wide: tuple[FeatureStore, np.ndarray, Path],
+) -> None:
+    store, vectors, file = wide
+    flip(file, 650)
+    X = store.mapped()
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda row: X[row : row + 50], range(0, 500, 50)))
+    np.testing.assert_array_equal(np.concatenate(parts), vectors[:500])
+    assert file.exists()
 
 
 def test_unusable_cache_folder_is_an_error(store: FeatureStore, cache: Path) -> None:
@@ -140,15 +240,15 @@ def test_map_finds_ids_of_any_characters(tmp_path: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "null", "5", "{", '{"sizes": []}', '{"sizes": null}', '{"rows": 700, "dim": 6, "checksums": null}']
+    "text", ["[]", "null", "5", "{", '{"sizes": []}', '{"sizes": null}', '{"rows": 700, "dim": 6, "blocks": null}']
 )
 def test_map_with_invalid_metadata_is_written_again(store: FeatureStore, cache: Path, text: str) -> None:
     store.mapped()
     (folder,) = maps(cache)
     (folder / "about.json").write_text(text)
     vector_map._open.cache_clear()
-    assert not has_map(store)
-    np.testing.assert_array_equal(store.mapped(), X)
+    with pytest.warns(UserWarning, match="was damaged"):
+        np.testing.assert_array_equal(store.mapped(), X)
     assert has_map(store)
 
 
@@ -159,7 +259,8 @@ def test_map_of_another_dtype_is_refused(store: FeatureStore, cache: Path, type:
     file = folder / "vectors.npy"
     file.write_bytes(file.read_bytes().replace(b"'<f4'", type, 1))
     vector_map._open.cache_clear()
-    assert not has_map(store)
+    with pytest.warns(UserWarning, match=r"was damaged \(the size or the header of vectors.npy has changed\)"):
+        assert not has_map(store)
 
 
 def test_file_in_place_of_the_map_is_replaced(store: FeatureStore, cache: Path) -> None:
