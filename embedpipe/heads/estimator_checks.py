@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
@@ -28,8 +29,8 @@ from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
 from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
 
-#: scikit-learn's types that embedpipe's heads are made of. They predict by NumPy alone.
-SKLEARN_CLASSES = (Normalizer, Pipeline, StandardScaler)
+#: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy alone.
+SKLEARN_CLASSES = (LogisticRegression, Normalizer, Pipeline, StandardScaler)
 #: skops' nodes for what is no estimator, and the names of the types that each may hold.
 PLAIN_NODES: dict[str, frozenset[str]] = {
     "DictNode": frozenset({"builtins.dict"}),
@@ -49,6 +50,7 @@ CELLS = {"rows_": "nd", "centroids_": "cd", "cells_": "n"}
 SHAPES: dict[type, dict[str, str]] = {
     CentroidClassifier: {"mean_": "d", "coef_": "kd", "intercept_": "k"},
     CommonComponentRemover: {"components_": "cd"},
+    LogisticRegression: LINEAR,
     FaissKNNClassifier: {**CELLS, "labels_": "n"},
     FaissKNNRegressor: {**CELLS, "values_": "n*"},
     ShrunkenLDA: {**LINEAR, "priors_": "k"},
