@@ -148,6 +148,58 @@ def test_damaged_file_in_the_cache_is_written_again(cache, export_once):
     assert saved.read() is not None
 
 
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "manifest.json"])
+def test_every_damage_of_a_cached_network_is_noticed_and_its_file_named(cache, name):
+    """A changed value of a weight gives another vector, mostly one that the few images of the trial do not show."""
+    spec, random = fresh().spec, np.random.default_rng(0)
+    SavedModel(spec).write(exported())
+    (folder,) = (cache / "engines").iterdir()
+    whole = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for trial in range(50):
+        damaged = bytearray(whole[name])
+        place = int(random.integers(len(damaged)))
+        match trial % 3:
+            case 0:
+                damaged[place] ^= 1 << int(random.integers(8))
+            case 1:
+                damaged[place : place + 4096] = bytes(b ^ 255 for b in damaged[place : place + 4096])
+            case _:
+                del damaged[place:]
+        folder.mkdir(exist_ok=True)
+        for file, content in whole.items():
+            (folder / file).write_bytes(damaged if file == name else content)
+        saved = SavedModel(spec)
+        assert saved.read() is None
+        assert name in saved.damage or name == "manifest.json"
+        assert not folder.exists()
+    SavedModel(spec).write(exported())
+    assert SavedModel(spec).read() is not None
+
+
+def test_cached_network_of_another_backbone_is_refused(cache):
+    one, other = fresh().spec, dataclasses.replace(fresh().spec, name="other")
+    SavedModel(one).write(exported())
+    SavedModel(one).folder.rename(SavedModel(other).folder)
+    assert SavedModel(other).read() is None
+
+
+@pytest.mark.parametrize("items", [50, MANY])
+def test_damage_is_said_and_no_vector_is_made_by_a_damaged_network(cache, export_once, monkeypatch, items):
+    monkeypatch.setattr("embedpipe.backbones.engines.choice.WORTH", 3600.0)
+    monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
+    backbone = fresh()
+    SavedModel(backbone.spec).write(exported())
+    (file,) = cache.glob("engines/*/model.bin")
+    content = bytearray(file.read_bytes())
+    content[100:4196] = bytes(4096)
+    file.write_bytes(content)
+    accelerated = backbone.accelerated(items)
+    assert accelerated.engine_name.startswith("torch" if items == 50 else "OpenVINO")
+    assert "cache was deleted, as model.bin was damaged" in accelerated.engine_reason
+    batch = images(backbone, 3)
+    np.testing.assert_allclose(accelerated.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
+
+
 @pytest.mark.parametrize("items", [50, MANY])
 def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_once, items, monkeypatch):
     """The code of a network may have changed since its export, or the file may be damaged."""

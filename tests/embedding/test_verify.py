@@ -38,6 +38,16 @@ def test_intact_store_passes(store: embedpipe.FeatureStore) -> None:
     assert report.to_dict()["ok"] is True
 
 
+def test_sample_is_embedded_by_torch_whatever_engine_is_in_the_cache(
+    store: embedpipe.FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices: list[object] = []
+    monkeypatch.setattr("embedpipe.backbones.backbone.choose_engine", lambda *args: choices.append(args))
+    monkeypatch.setattr("embedpipe.backbones.backbone.FEWEST", 1)
+    assert embedpipe.verify(store, trust=True).compared == 12
+    assert not choices
+
+
 def test_python_backbone_needs_trust(store: embedpipe.FeatureStore) -> None:
     with pytest.raises(BackboneError, match="trust"):
         embedpipe.verify(store)

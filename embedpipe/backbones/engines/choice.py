@@ -90,7 +90,11 @@ def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
         reasons.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
     else:
         try:
-            if (engine := _openvino(trial, plain, is_worth)) is not None:
+            saved = SavedModel(trial.spec)
+            engine = _openvino(saved, trial, plain, is_worth)
+            reasons += [saved.damage] if saved.damage else []
+            if engine is not None:
+                engine.reason = "; ".join([engine.reason, *reasons])
                 return engine
             if is_worth:
                 reasons.append("OpenVINO is not faster on this machine")
@@ -122,7 +126,7 @@ def quantised_engine(trial: Trial) -> Engine:
     saved = SavedModel(trial.spec)
     model = saved.read()
     if model is not None and not is_quantised_form(model, trial.embedder, trial.image):
-        saved.drop()  # the file is damaged, or the network's code has changed
+        saved.drop("it is not the quantised form of this network")  # its code has changed
         model = None
     if model is None:
         try:
@@ -134,22 +138,21 @@ def quantised_engine(trial: Trial) -> Engine:
         model = quantise(plain, trial.image)
         saved.write(model)
     engine = OpenVinoEngine(model, "int8", cores(), trial.image)
-    engine.reason = "the only engine for int8"
+    engine.reason = "; ".join(filter(None, ["the only engine for int8", saved.damage]))
     return engine
 
 
-def _openvino(trial: Trial, plain: TorchEngine, is_worth: bool) -> Engine | None:
+def _openvino(saved: SavedModel, trial: Trial, plain: TorchEngine, is_worth: bool) -> Engine | None:
     """Return OpenVINO's engine, or None if it is not faster, or not exported yet and not worth exporting.
 
     Raises whatever the exporters raise, and BackboneError if its vectors differ from torch's.
     """
-    saved = SavedModel(trial.spec)
     model = saved.read()
     if model is not None:
         try:
             engine = _compiled(model, trial)
-        except Exception:  # the file is damaged, or the network's code has changed: it is made again
-            saved.drop()
+        except Exception as error:  # the network's code has changed: it is made again
+            saved.drop(f"it cannot be used: {_brief(error)}")
             model = None
     if model is None:
         if not is_worth:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from embedpipe._utils.cache import find_cache, keep_limit, mark_used, open_cache
+from embedpipe._utils.checksums import file_checksum
 from embedpipe._utils.config import cache_folder
 from embedpipe._utils.importing import import_without_telemetry
 from embedpipe.backbones.spec import BackboneSpec
@@ -21,6 +22,9 @@ from embedpipe.backbones.spec import BackboneSpec
 PART = "engines"
 #: Exported networks that stay in the cache folder: the last used ones.
 CACHED_MODELS = 8
+
+#: The files of an exported network, and the file with their checksums.
+_FILES, _MANIFEST = ("model.xml", "model.bin"), "manifest.json"
 
 
 class SavedModel:
@@ -42,25 +46,45 @@ class SavedModel:
         else:
             del declared["precision"]
         key = json.dumps([declared, versions], sort_keys=True)
-        self._library = library
+        self._library, self._key = library, hashlib.sha256(key.encode()).hexdigest()
+        #: What was wrong with the network in the cache, for the user; empty if nothing was.
+        self.damage = ""
         find_cache(PART)  # refuses a folder of somebody else
-        self.folder = cache_folder() / PART / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.folder = cache_folder() / PART / self._key[:32]
 
     def read(self) -> Any | None:
-        """Return the network, or None if it is missing or cannot be read."""
-        file = self.folder / "model.xml"
-        if not file.exists():
+        """Return the network, or None if it is missing; a damaged one is deleted."""
+        if not self.folder.exists():
             return None
         try:
-            model = self._library.Core().read_model(file)
+            if (damaged := self._damaged_file()) is not None:
+                self.drop(f"{damaged} was damaged")
+                return None
+            model = self._library.Core().read_model(self.folder / _FILES[0])
             mark_used(self.folder)
-        except (RuntimeError, OSError):
-            self.drop()
+        except (RuntimeError, OSError) as error:
+            self.drop(f"it could not be read: {error}")
             return None
         return model
 
-    def drop(self) -> None:
-        """Delete the network."""
+    def _damaged_file(self) -> str | None:
+        """Return the name of a file that is not as it was written, as OpenVINO runs any values that it finds."""
+        try:
+            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+            written, key = [manifest["files"][name] for name in _FILES], manifest["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return _MANIFEST
+        if key != self._key:
+            return _MANIFEST
+        for name, expected in zip(_FILES, written, strict=True):
+            file = self.folder / name
+            if not file.is_file() or file_checksum(file) != expected:
+                return name
+        return None
+
+    def drop(self, damage: str) -> None:
+        """Delete the network, and note why."""
+        self.damage = f"the exported network in the cache was deleted, as {damage}"
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, model: Any) -> None:
@@ -69,7 +93,9 @@ class SavedModel:
             return
         temporary = Path(tempfile.mkdtemp(prefix="new-", dir=models))
         try:
-            self._library.save_model(model, temporary / "model.xml", compress_to_fp16=False)
+            self._library.save_model(model, temporary / _FILES[0], compress_to_fp16=False)
+            manifest = {"key": self._key, "files": {name: file_checksum(temporary / name) for name in _FILES}}
+            (temporary / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
             temporary.rename(self.folder)
         except (RuntimeError, OSError):
             shutil.rmtree(temporary, ignore_errors=True)

@@ -45,7 +45,10 @@ class Sample:
 
 
 def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance) -> Sample:
-    """Embed the items of rows of a store batch by batch. Threads read and prepare, then each backbone embeds.
+    """Embed the items of rows of a store batch by batch. Threads read and prepare, then each backbone embeds by torch.
+
+    No faster engine is chosen, as a check must not rely on the network in the cache that made the vectors. Only int8
+    has no other engine.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ def embed_sample(rows: pa.Table, backbones: Sequence[Backbone], advance: Advance
     backbones : sequence of Backbone
         Backbones with the same preprocessing share the prepared values.
     """
-    forwards = [Forwarder(backbone.accelerated(rows.num_rows)) for backbone in backbones]
+    forwards = [Forwarder(backbone) for backbone in backbones]
     preparers = {backbone.spec.preprocessing: backbone for backbone in backbones}
     counts = {"changed": 0, "unreadable": 0}
     kept: list[int] = []
