@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -40,6 +40,11 @@ class Progress:
         """Write one line, unless nothing is to be shown."""
         if self.bars or self.lines:
             print(message, file=sys.stderr, flush=True)
+
+    def say_all(self, messages: Iterable[str]) -> None:
+        """Write each message on a line."""
+        for message in messages:
+            self.say(message)
 
     @contextmanager
     def step(

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -169,6 +169,12 @@ class BackboneSpec:
         mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
+
+
+def random_notes(specs: Iterable[BackboneSpec]) -> list[str]:
+    """Return a note if backbones have random weights, to be said wherever their vectors are used."""
+    names = dict.fromkeys(f"{spec.provider}/{spec.name}" for spec in specs if not spec.pretrained)
+    return [f"RANDOM weights (weights='none'), which have learned nothing: {', '.join(names)}"] if names else []
 
 
 def read_recipe(values: Mapping[str, Any]) -> Preprocessing:

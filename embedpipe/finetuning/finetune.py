@@ -17,6 +17,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
@@ -219,7 +220,7 @@ def _train(
         precision=trainer.precision,
         augmentation=trainer.augmentation,
         failed=failed,
-        notes=list(split.splits.notes),
+        notes=[*random_notes([store.spec]), *split.splits.notes],
     )
 
 

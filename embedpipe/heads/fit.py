@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.preprocessing.component_remover import last_step
@@ -95,6 +96,8 @@ def fit(
         usable_device(fit_options.gpu)
     start = time.perf_counter()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    show = Progress(progress)
+    show.say_all(random_notes([store.spec]))
     automatic = isinstance(head, str) and head == AUTO
     if automatic and fit_options.layer is None:
         fit_options = replace(fit_options, layer="+".join(store.layers))
@@ -114,7 +117,7 @@ def fit(
         split_ignored=data.split_ignored,
         left_out=data.left_out,
     )
-    fitted = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, Progress(progress))
+    fitted = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
     report.chosen = chosen_params(fitted)
     names = list(layers)
     if isinstance(fitted, AutoClassifier | AutoRegressor):

@@ -18,7 +18,7 @@ from embedpipe._utils.html_repr import html_table
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
-from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.backbones.spec import BackboneSpec, random_notes
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, UsageError
 from embedpipe.heads.options import Task
@@ -184,6 +184,8 @@ class Head:
         0
         """
         source_options, reload_options, compute = build_options(OPTIONS, options)
+        show = Progress(progress)
+        show.say_all(random_notes([self.spec]))
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
@@ -200,7 +202,7 @@ class Head:
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
         predictions = Predictions(self.estimator, self.task, len(listing), self.label_separator)
         failures: list[Failure] = []
-        messages = stream_vectors(listing, backbone, compute, Progress(progress))
+        messages = stream_vectors(listing, backbone, compute, show)
         with contextlib.closing(messages):
             for message in messages:
                 if isinstance(message, Failure):

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.querying.index import SimilarityIndex
 from embedpipe.querying.neighbours import Neighbours
@@ -77,7 +78,9 @@ def search(
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)
     index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, search_options.layer)
-    queries = resolve_queries(index, query, reload_options, compute, Progress(progress))
+    show = Progress(progress)
+    show.say_all(random_notes([index.store.spec]))
+    queries = resolve_queries(index, query, reload_options, compute, show)
     return Neighbours(_find_neighbours(index, queries, search_options.k), index.store.path, index.layer)
 
 

@@ -16,6 +16,7 @@ from embedpipe._utils.precision import Precision
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, reload_backbone
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.verification.drift import Drift, drifts, measure_drift, reference_of, with_precision
 from embedpipe.embedding.verification.head_drift import Labelled
@@ -174,6 +175,7 @@ def verify(
     report = VerifyReport(store.path, store.version, len(store))
     checks = report.checks
     show = Progress(progress)
+    show.say_all(random_notes([store.spec]))
     checks.append(_check_files(store))
     if not checks[-1].ok:
         return report

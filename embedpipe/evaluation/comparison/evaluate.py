@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.cached_results import ResampleResult
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
@@ -178,7 +179,11 @@ def evaluate(
         baseline=_baseline(rows, y, len(classes)),
         margin=chosen.margin,
         left_out=rows.left_out,
-        notes=[*rows.splits.notes, *(f"{name} could not be measured: {why}" for name, why in failed.items())],
+        notes=[
+            *random_notes(layer.store.spec for layer in rows.layers),
+            *rows.splits.notes,
+            *(f"{name} could not be measured: {why}" for name, why in failed.items()),
+        ],
         candidates=[summaries[i] for i in order],
         predictions=_table([candidates[i].name for i in order], rows, [results[i] for i in order], classes),
         failed=failed,

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedpipe._utils.html_repr import html_records
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
@@ -151,6 +152,7 @@ def measure_protocol(
     find_protocol(protocol)
     start = time.perf_counter()
     rows = read_rows(open_stores(stores), replace(options, repeats=1), splits)
+    progress.say_all(random_notes(layer.store.spec for layer in rows.layers))
     if rows.task != "classification":
         raise UsageError(f"protocols need classes, and column {options.label!r} holds numbers: choose another --label")
     layers = []

@@ -13,6 +13,7 @@ import pyarrow as pa
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import BackboneError, UsageError
 from embedpipe.evaluation.ranking.backbones import embed_candidates, store_candidates
@@ -99,7 +100,9 @@ def rank(
         ids = listing.table.column("id").take(pa.array(drawn.rows)).combine_chunks()
         run = RunOptions(**asdict(compute))
         candidates = embed_candidates(listing, drawn.rows, source, wanted, run, progress_shown)
-    return compare(label, ids.to_pylist(), drawn, candidates, rank_options.seed, progress_shown)
+    ranking = compare(label, ids.to_pylist(), drawn, candidates, rank_options.seed, progress_shown)
+    # The name of a backbone that was embedded here says that its weights are random.
+    return replace(ranking, notes=[*random_notes(store.spec for store in stores), *ranking.notes])
 
 
 def _stores(data: Any) -> list[FeatureStore]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
 from embedpipe.finetuning.advice.frozen_baselines import measure_frozen_baselines, refit_best
@@ -129,7 +130,7 @@ def advise(
         shift_margin=advise_options.shift_margin,
         pilot_possible=plan_pilot(split, advise_options.seeds, None) is not None,
     )
-    notes = [*split.splits.notes, *baselines.notes]
+    notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
     verdict, benchmark, cost = decide([], test_rows=len(split.test)), None, None
     if verdict.decision == "can't tell yet":
         Progress(progress).say("timing a few steps of training")

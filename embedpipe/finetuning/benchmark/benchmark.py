@@ -15,6 +15,7 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError, suggest
 from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
@@ -130,7 +131,7 @@ def benchmark(
             differences=[],
             savings=[],
             splits_id=split.splits.identity,
-            notes=[*split.splits.notes, *notes, *_failure_notes(folder, cells)],
+            notes=[*random_notes([store.spec]), *split.splits.notes, *notes, *_failure_notes(folder, cells)],
             seconds=sum(finished.cell.seconds + finished.measuring for finished in cells),
             majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
         )

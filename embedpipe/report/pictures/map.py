@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
-from embedpipe.backbones.spec import LayerSpec
+from embedpipe.backbones.spec import LayerSpec, random_notes
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, check_png, font_families, make_figure, save_figure
 from embedpipe.report.drawing.colours import Colouring, colour_labels
@@ -98,6 +98,7 @@ def map(
         label = None
     _check(store, label, thumbnails, limit)
     show = Progress(progress)
+    show.say_all(random_notes([store.spec]))
     drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
         show.say(f"{to} is up to date: same rows, same options")
