@@ -113,6 +113,7 @@ class SourceFields(TypedDict, total=False):
     id: str | None
     label: str | None
     split: str | None
+    allow_root: tuple[str, ...]
     header: str | None
 
 class SplitFields(TypedDict, total=False):

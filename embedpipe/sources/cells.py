@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpipe.errors import ReadError
+from embedpipe.sources.access.roots import Access, access_of, access_of_store, read_allowed
 from embedpipe.sources.listing import numbered
-from embedpipe.sources.locations import join, modified, open_file, read_bytes, split_location
+from embedpipe.sources.locations import join, modified, open_file, split_location
 from embedpipe.sources.options import Modality
 from embedpipe.sources.table_files import load_table
 
@@ -46,6 +47,7 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
     """Read the image or text in a cell of a table file. Raises ReadError."""
     if match := _PARQUET_URI.fullmatch(uri):
         column, row, location = match.groups()
+        access_of_store().check_file(location)
         try:
             cells = _cells(location, column, modality, modified(location))
         except Exception as error:
@@ -57,21 +59,22 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
             f"a uri of a cell must be parquet://<column>/<row>::<file> or table://<column>/<row>::<file>, got {uri!r}"
         )
     names, column, row, location = match.groups()
+    access_of_store().check_file(location)
     try:
         names = None if names is None else urllib.parse.unquote(names)
         cell = _column(location, urllib.parse.unquote(column), names, modified(location))[int(row)].as_py()
     except Exception as error:
         raise ReadError(f"cannot read row {row} of {location}: {error}") from error
-    return payload_of(cell, split_location(location)[0], modality)
+    return payload_of(cell, split_location(location)[0], modality, access_of(split_location(location)[0]))
 
 
-def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
+def payload_of(cell: Any, folder: str, modality: Modality, access: Access) -> Any:
     """Return the payload of a cell.
 
     A text is the string or bytes in the cell. An image is the bytes in the cell, the file at a path relative to
     ``folder``, or a struct of either as in Hugging Face data sets.
 
-    Raises ReadError if the cell is null, a text is empty, or the file of an image cannot be read.
+    Raises ReadError if the cell is null, a text is empty, or the file of an image cannot or must not be read.
     """
     if modality == "text":
         if not cell:
@@ -81,7 +84,7 @@ def payload_of(cell: Any, folder: str, modality: Modality) -> Any:
         cell = cell.get("bytes") or cell.get("path")
     if cell is None:
         raise ReadError("the row has no image: the cell is null")
-    return read_bytes(join(folder, cell)) if isinstance(cell, str) else bytes(cell)
+    return read_allowed(join(folder, cell), access) if isinstance(cell, str) else bytes(cell)
 
 
 class ParquetCells:
@@ -90,8 +93,9 @@ class ParquetCells:
     ``listed`` is the modification time of the file at the time of the listing. A changed file is refused.
     """
 
-    def __init__(self, location: str, column: str, modality: Modality, listed: int | None) -> None:
+    def __init__(self, location: str, column: str, modality: Modality, listed: int | None, access: Access) -> None:
         self._location = location
+        self._access = access
         self._listed = listed
         self._folder = split_location(location)[0]
         self._column = column
@@ -109,7 +113,7 @@ class ParquetCells:
             cell = group[row - start].as_py()
         except Exception as error:
             raise ReadError(f"cannot read row {row} of {self._location}: {error}") from error
-        return payload_of(cell, self._folder, self._modality)
+        return payload_of(cell, self._folder, self._modality, self._access)
 
     def _group(self, row: int) -> tuple[pa.ChunkedArray, int]:
         if self._file is None:
@@ -134,7 +138,7 @@ class ParquetCells:
 @functools.lru_cache(maxsize=4)
 def _cells(location: str, column: str, modality: Modality, time: int | None) -> ParquetCells:
     """Keep a few files open. A new ``time`` opens a changed file again."""
-    return ParquetCells(location, column, modality, time)
+    return ParquetCells(location, column, modality, time, access_of(split_location(location)[0]))
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
+from embedpipe.sources.access.roots import Access, read_allowed
 from embedpipe.sources.locations import read_bytes, split_location
 from embedpipe.sources.options import Modality
 
@@ -42,7 +43,10 @@ class EmailBytes(bytes):
     """The bytes of an e-mail message (RFC 822): headers, a blank line, the body."""
 
 
-def read_payload(location: str, modality: Modality) -> bytes:
-    """Read the bytes of an image, text or e-mail, by suffix and modality. Raises ReadError."""
-    data = read_bytes(location)
+def read_payload(location: str, modality: Modality, access: Access | None = None) -> bytes:
+    """Read the bytes of an image, text or e-mail, by suffix and modality.
+
+    Raises ReadError, also if ``access`` is given and does not include the location.
+    """
+    data = read_allowed(location, access) if access else read_bytes(location)
     return EmailBytes(data) if modality == "text" and suffix_of(split_location(location)[1]) == EMAIL_SUFFIX else data

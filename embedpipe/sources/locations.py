@@ -8,6 +8,7 @@ import re
 import stat
 import urllib.parse
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import fsspec
 import pyarrow.fs as pafs
 
 from embedpipe.errors import ReadError, SourceError
+from embedpipe.sources.access.web import SCHEMES, host_of, read_url
 
 #: Schemes read by pyarrow, with options in the query of the URL: ``?endpoint_override=...&scheme=http``.
 PYARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
@@ -56,7 +58,7 @@ def absolute(location: str) -> str:
     if path is not None:
         # After a symbolic link, ".." is the parent of the target of the link.
         return os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(Path(path).absolute())
-    body, query = _split_query(location)
+    body, query = split_query(location)
     return body.rstrip("/") + query
 
 
@@ -66,14 +68,14 @@ def join(folder: str, name: str) -> str:
         path = local_path(name)
         return name if path is None else local_uri(absolute(path))
     if is_url(folder):
-        body, query = _split_query(folder)
+        body, query = split_query(folder)
         return f"{body.rstrip('/')}/{name.removeprefix('./')}{query}"
     return local_uri(os.path.normpath(name if name.startswith("/") else f"{folder}/{name}"))
 
 
 def split_location(location: str) -> tuple[str, str]:
     """Return the folder and the file name of an absolute location."""
-    body, query = _split_query(location)
+    body, query = split_query(location)
     folder, _, name = body.rpartition("/")
     return (folder or "/") + query, name
 
@@ -94,10 +96,12 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), absolute(path)
     scheme = location.partition("://")[0].lower()
     try:
+        if "::" in location:
+            raise ValueError("a URL must not be chained (::)")
         if scheme not in PYARROW_SCHEMES:
             remote, inner = fsspec.core.url_to_fs(location)
             return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), inner
-        body, query = _split_query(location)
+        body, query = split_query(location)
         bucket, _, inner = body.partition("://")[2].partition("/")
         known, base = _pyarrow_filesystem(scheme, bucket, query)
         return known, f"{base.rstrip('/')}/{inner}".rstrip("/")
@@ -111,9 +115,14 @@ def open_file(location: str) -> Any:
     return remote.open_input_file(path)
 
 
-def read_bytes(location: str) -> bytes:
-    """Return the contents of a file. Raises ReadError with the reason if it cannot be read."""
+def read_bytes(location: str, private: Collection[str] | None = None) -> bytes:
+    """Return the contents of a file. Raises ReadError with the reason if it cannot be read.
+
+    ``private`` are the web servers whose address may be private (`read_url`). Default: that of ``location``.
+    """
     path = local_path(location)
+    if path is None and location.partition("://")[0].lower() in SCHEMES:
+        return read_url(location, {host_of(location)} if private is None else private)
     try:
         if path is not None:
             return _read_local(path)
@@ -179,7 +188,7 @@ def _pyarrow_filesystem(scheme: str, bucket: str, query: str) -> tuple[pafs.File
     return known
 
 
-def _split_query(location: str) -> tuple[str, str]:
+def split_query(location: str) -> tuple[str, str]:
     """Split off the options of pyarrow. In other URLs, ``?`` belongs to the name."""
     scheme = location.partition("://")[0].lower()
     match = _QUERY.search(location) if scheme in PYARROW_SCHEMES else None

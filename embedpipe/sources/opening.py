@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import EmbedpipeError, SourceError, nearest
+from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
+from embedpipe.sources.access.roots import access_of_store
 from embedpipe.sources.cells import read_cell_uri
 from embedpipe.sources.file_types import (
     COMPRESSED_TAR_SUFFIXES,
@@ -69,16 +70,26 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
 
 
 def read_uri(uri: str, modality: Modality = "image") -> Any:
-    """Read the payload of a ``uri`` of a listing: bytes, or a string for a text in a table. Raises ReadError."""
+    """Read the payload of a ``uri`` of a store: bytes, or a string for a text in a table.
+
+    Raises ReadError, also for a uri that a store may not name (`access_of_store`).
+    """
+    access = access_of_store()
     if uri.startswith("tar://"):
+        if "::" in uri:
+            access.check_file(uri.rpartition("::")[2])
         return read_member_uri(uri)
     if uri.startswith(("parquet://", "table://")):
         return read_cell_uri(uri, modality)
-    return read_payload(uri, modality)
+    return read_payload(uri, modality, access)
 
 
 def root_exists(root: str) -> bool:
-    """Return whether the root of a listing still exists. True if that cannot be determined."""
+    """Return whether the root of a stored row still exists. True if that cannot be determined."""
+    try:
+        access_of_store().check_file(root)
+    except ReadError:
+        return True
     if root == ROOT or exists(root):
         return True
     if suffix_of(split_location(root)[1]) != TAR_SUFFIX:
@@ -111,7 +122,7 @@ def _list(source: Any, options: SourceOptions, modality: Modality) -> Listing:
     is_column = isinstance(source, pa.ChunkedArray) or hasattr(type(source), "dtype")
     if hasattr(source, "__arrow_c_stream__") and not is_column:
         return list_frame(source, options, modality)
-    return list_items(source, modality=modality)
+    return list_items(source, modality=modality, allow_root=options.allow_root)
 
 
 def _list_location(text: str, options: SourceOptions, modality: Modality) -> Listing:
@@ -134,7 +145,7 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     if suffix in TABLE_SUFFIXES:
         return list_table(location, options, modality)
     if suffix in list_suffixes(modality):
-        return list_file_list(location, modality)
+        return list_file_list(location, options, modality)
     if is_payload_name(name, modality):
         return list_single_file(location, modality)
     if path is None:

@@ -26,6 +26,13 @@ class SourceOptions:
     id: str | None = field(default=None, metadata={"help": "Table column with a unique id. Default: the path."})
     label: str | None = field(default=None, metadata={"help": "Table column to store as label."})
     split: str | None = field(default=None, metadata={"help": "Table column to store as split."})
+    allow_root: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Folder or URL below which a table or list may name files, besides its own folder (repeatable). "
+            "s3:// or https:// allows every bucket or public server."
+        },
+    )
     header: str | None = field(
         default=None,
         metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},

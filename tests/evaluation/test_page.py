@@ -23,6 +23,7 @@ from embedpipe.evaluation.comparison.candidate_result import (
     RiskCoverage,
     WrongItem,
 )
+from embedpipe.evaluation.comparison.item_previews import preview_items
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
 from embedpipe.statistics import Difference, Estimate
@@ -358,3 +359,12 @@ def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items:
         assert picture.std() > 15
         shades[scheme] = np.median(picture)
     assert shades["dark"] < 60 < 240 < shades["light"]
+
+
+def test_text_of_a_file_without_the_suffix_of_a_text_is_not_shown(tmp_path: Path) -> None:
+    for name in ("id_rsa", "note.txt"):
+        (tmp_path / name).write_text("a secret")
+    items = [WrongItem(name, str(tmp_path / name), "a", "b", 0.9) for name in ("id_rsa", "note.txt")]
+    first, second = preview_items(items)
+    assert (first.text, second.text) == ("", "a secret")
+    assert first.reason.startswith("cannot be shown")

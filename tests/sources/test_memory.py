@@ -12,7 +12,7 @@ import pytest
 from oddities import picture
 
 from embedpipe.errors import DuplicateIdError, ReadError, SourceError
-from embedpipe.sources import list_items, open_source
+from embedpipe.sources import SourceOptions, list_items, open_source
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_file_list_is_read(tmp_path: Path, suffix: str) -> None:
     path = folder / f"names{suffix}"
     lines = ["a b.jpg", "", "./sub/c.jpg", "   ", str(other), other.as_uri()]
     path.write_bytes("\r\n".join(["\ufeff" + lines[0], *lines[1:]]).encode())
-    listing = open_source(path)
+    listing = open_source(path, SourceOptions(allow_root=(str(tmp_path),)))
     assert listing.table.column("id").to_pylist() == [lines[i] for i in (0, 2, 4, 5)]
     assert listing.root == str(path)
     assert [listing.read(i) for i in range(4)] == [b"a b.jpg", b"sub/c.jpg", b"other", b"other"]

@@ -84,7 +84,9 @@ def base(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield "s3://data/", ""
     else:
         address = urllib.parse.quote(endpoint.partition("://")[2], safe="")
-        yield "s3://data/", f"?endpoint_override={address}&scheme=http&region=us-east-1"
+        query = f"?endpoint_override={address}&scheme=http&region=us-east-1"
+        monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", f"s3://data{query}")  # for the uris of stores
+        yield "s3://data/", query
 
 
 def test_remote_folder_is_listed(base: tuple[str, str]) -> None:

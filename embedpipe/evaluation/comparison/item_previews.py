@@ -12,6 +12,7 @@ from embedpipe.decoding import decode_image, decode_text
 from embedpipe.errors import EmbedpipeError, ItemError
 from embedpipe.evaluation.comparison.candidate_result import WrongItem
 from embedpipe.report.pictures.thumbnails import jpeg_data_url
+from embedpipe.sources.file_types import is_payload_name
 from embedpipe.sources.opening import read_uri
 
 #: Longer side of a picture in pixels, and its JPEG quality.
@@ -55,6 +56,8 @@ def _preview(item: WrongItem) -> Preview:
         return Preview(picture=_shrunk(decode_image(read_uri(uri))))
     except ItemError as error:
         reason = str(error)
+    if not (is_payload_name(uri, "text") or uri.startswith(("table://", "parquet://"))):  # a store may name any file
+        return Preview(reason=f"cannot be shown: {reason}")
     try:
         text = decode_text(read_uri(uri, "text")).text
     except EmbedpipeError:  # not a text either, or a text whose encoding is unknown

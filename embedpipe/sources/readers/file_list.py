@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 from embedpipe.errors import SourceError
+from embedpipe.sources.access.roots import access_of, refuse_foreign
 from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
-from embedpipe.sources.options import WITH_ARTICLE, Modality
+from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
 
 
 def list_single_file(location: str, modality: Modality) -> Listing:
@@ -19,7 +20,7 @@ def list_single_file(location: str, modality: Modality) -> Listing:
     return Listing(builder.finish(), printable(location), lambda row: read_payload(uri, modality))
 
 
-def list_file_list(location: str, modality: Modality) -> Listing:
+def list_file_list(location: str, options: SourceOptions, modality: Modality) -> Listing:
     """List the files named by a file, with one path or URL per line.
 
     Paths are relative to the folder of the list. The lines are the ids. Blank lines are ignored.
@@ -30,6 +31,7 @@ def list_file_list(location: str, modality: Modality) -> Listing:
         The file cannot be read or names no file.
     """
     folder = split_location(location)[0]
+    access = access_of(folder, options.allow_root)
     builder = ListingBuilder()
     try:
         data = read_bytes(location)
@@ -47,4 +49,5 @@ def list_file_list(location: str, modality: Modality) -> Listing:
             f"a file list must have one path or URL of {WITH_ARTICLE[modality]} per line, and {location!r} has none"
         )
     uris = table.column("uri")
-    return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality))
+    refuse_foreign(uris, access, location)
+    return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality, access))

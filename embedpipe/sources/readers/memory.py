@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from embedpipe.errors import ReadError, SourceError
+from embedpipe.sources.access.roots import access_of_memory
 from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
@@ -22,7 +23,9 @@ from embedpipe.sources.options import Modality
 ROOT = "memory"
 
 
-def list_items(items: Any, ids: Sequence[str] | None = None, modality: Modality = "image") -> Listing:
+def list_items(
+    items: Any, ids: Sequence[str] | None = None, modality: Modality = "image", allow_root: Sequence[str] = ()
+) -> Listing:
     """List a sequence of items, which may have different types.
 
     Parameters
@@ -36,6 +39,8 @@ def list_items(items: Any, ids: Sequence[str] | None = None, modality: Modality 
         Default: the path, or for other items the position as ``"00000012"``.
     modality : str
         ``"image"`` or ``"text"``.
+    allow_root : sequence of str
+        See `SourceOptions`.
 
     Raises
     ------
@@ -46,6 +51,7 @@ def list_items(items: Any, ids: Sequence[str] | None = None, modality: Modality 
     if ids is not None and len(ids) != len(items):
         raise SourceError(f"ids must have one id per item, got {len(ids)} ids for {len(items)} items")
     folder = str(Path.cwd())
+    access = access_of_memory(allow_root)
     path_of, is_missing = (_image_path, _is_none) if modality == "image" else (_text_path, is_missing_text)
 
     def read(row: int) -> Any:
@@ -53,7 +59,7 @@ def list_items(items: Any, ids: Sequence[str] | None = None, modality: Modality 
         if is_missing(item):
             raise ReadError(f"item {row} is missing: {item}")
         path = path_of(item)
-        return item if path is None else read_payload(join(folder, path), modality)
+        return item if path is None else read_payload(join(folder, path), modality, access)
 
     if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):
         return Listing(_table_of_loaded(len(items), ids), ROOT, read)

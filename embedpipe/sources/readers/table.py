@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.access.roots import Access, access_of, access_of_memory, read_allowed, refuse_foreign
 from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
 from embedpipe.sources.column_roles import ColumnRoles, find_column_roles, verbatim_columns
 from embedpipe.sources.column_types import has_field, is_string, plain_column, value_type
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.labels import clean_labels
 from embedpipe.sources.listing import Listing, in_chunks, numbered
-from embedpipe.sources.locations import join, modified, open_file, read_bytes, size_and_time, split_location
+from embedpipe.sources.locations import join, modified, open_file, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.table_files import empty_to_null, load_table, refuse_doubled_names
 
@@ -37,7 +38,8 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     SourceError
         The file cannot be read, a column is missing, or a column name is reserved for the store.
     """
-    name = split_location(location)[1]
+    folder, name = split_location(location)
+    access = access_of(folder, options.allow_root)
     time = modified(location)  # taken before reading, so that a later change is noticed
     if suffix_of(name) != ".parquet":
         table, notes = load_table(location, text=verbatim_columns(options, modality), names=options.header)
@@ -46,7 +48,7 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
         if modality == "text":
             payloads = _texts(column, table_cell_uris(roles.payload, len(column), location, options.header), time)
         else:
-            payloads = _images(column, split_location(location)[0])
+            payloads = _images(column, folder, access, name)
         return _list(table, roles, payloads, name, location, notes)
     if options.header is not None:
         raise SourceError(f"header (--header) is for CSV and TSV files, and the columns of {name!r} have names")
@@ -62,12 +64,12 @@ def list_table(location: str, options: SourceOptions, modality: Modality) -> Lis
     if modality == "image" and is_string(type):
         table = load_table(location, [*wanted, roles.payload]).table
         return _list(
-            table, roles, _paths(plain_column(table.column(roles.payload)), split_location(location)[0]), name, location
+            table, roles, _paths(plain_column(table.column(roles.payload)), folder, access, name), name, location
         )
     paths = modality == "image" and has_field(type, "path")
     table = load_table(location, [*wanted, f"{roles.payload}.path"] if paths else wanted).table
     payloads = _stored_cells(
-        table.column(roles.payload) if paths else None, table.num_rows, roles.payload, location, modality, time
+        table.column(roles.payload) if paths else None, table.num_rows, roles.payload, location, modality, time, access
     )
     return _list(table, roles, payloads, name, location)
 
@@ -84,7 +86,8 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
     refuse_doubled_names(table.schema, name)
     roles = find_column_roles(table.schema, options, name, modality)
     column = table.column(roles.payload)
-    payloads = _texts(column) if modality == "text" else _images(column, str(Path.cwd()))
+    access = access_of_memory(options.allow_root)
+    payloads = _texts(column) if modality == "text" else _images(column, str(Path.cwd()), access, name)
     return _list(table, roles, payloads, name, "memory")
 
 
@@ -129,12 +132,14 @@ def _list(
     return Listing(kept_rows, root, lambda row: payloads.read(int(kept[row])), failures, roles.left_out, notes)
 
 
-def _images(column: pa.ChunkedArray, folder: str) -> _Payloads:
+def _images(column: pa.ChunkedArray, folder: str, access: Access, name: str) -> _Payloads:
     """Images as paths or in the cells of a table in memory."""
-    return _paths(plain_column(column), folder) if is_string(value_type(column.type)) else _loaded_cells(column, folder)
+    if is_string(value_type(column.type)):
+        return _paths(plain_column(column), folder, access, name)
+    return _loaded_cells(column, folder, access)
 
 
-def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
+def _paths(paths: pa.ChunkedArray, folder: str, access: Access, name: str) -> _Payloads:
     """Images as paths in a table."""
     count = len(paths)
 
@@ -144,26 +149,33 @@ def _paths(paths: pa.ChunkedArray, folder: str) -> _Payloads:
 
     def read(row: int) -> bytes:
         if uri := uris[row].as_py():
-            return read_bytes(uri)
+            return read_allowed(uri, access)
         raise ReadError("the row has no image: its path is empty")
 
     uris = in_chunks(count, lambda row: _joined(folder, paths[row].as_py()), pa.string())
+    refuse_foreign(uris, access, name)
     stats = in_chunks(count, size_and_time_of, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
     return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read)
 
 
 def _stored_cells(
-    paths: pa.ChunkedArray | None, count: int, name: str, location: str, modality: Modality, time: int | None
+    paths: pa.ChunkedArray | None,
+    count: int,
+    name: str,
+    location: str,
+    modality: Modality,
+    time: int | None,
+    access: Access,
 ) -> _Payloads:
     """Images or texts in the cells of a Parquet file. ``paths`` are structs with the paths of images."""
     times = pa.repeat(pa.scalar(time, pa.int64()), count)
-    cells = ParquetCells(location, name, modality, time)
+    cells = ParquetCells(location, name, modality, time, access)
     return _Payloads(
         _cell_ids(paths, count), cell_uris(name, count, location), pa.nulls(count, pa.int64()), times, cells
     )
 
 
-def _loaded_cells(column: pa.ChunkedArray, folder: str) -> _Payloads:
+def _loaded_cells(column: pa.ChunkedArray, folder: str, access: Access) -> _Payloads:
     """Images in the cells of a table in memory."""
     count = len(column)
     unknown = pa.nulls(count, pa.int64())
@@ -172,7 +184,7 @@ def _loaded_cells(column: pa.ChunkedArray, folder: str) -> _Payloads:
         pa.nulls(count, pa.string()),
         unknown,
         unknown,
-        lambda row: payload_of(column[row].as_py(), folder, "image"),
+        lambda row: payload_of(column[row].as_py(), folder, "image", access),
     )
 
 
@@ -186,7 +198,7 @@ def _texts(column: pa.ChunkedArray, uris: pa.ChunkedArray | None = None, time: i
         pa.nulls(count, pa.string()) if uris is None else uris,
         unknown if uris is None else pc.binary_length(column.cast(pa.large_string())),
         pa.repeat(pa.scalar(time, pa.int64()), count),
-        lambda row: payload_of(column[row].as_py(), "", "text"),
+        lambda row: payload_of(column[row].as_py(), "", "text", access_of_memory()),
     )
 
 

@@ -1,0 +1,1 @@
+"""What tables, lists and stores may name, and reading files of web servers."""
