@@ -99,7 +99,7 @@ GOOD: dict[str, Maker] = {
     "one-bit.png": lambda: encode(picture("1"), "PNG"),
     "sixteen-bits.png": lambda: encode(_sixteen_bits(), "PNG"),
     "sixteen-bits.tif": lambda: encode(_sixteen_bits(), "TIFF"),
-    "float.tif": lambda: encode(picture("F"), "TIFF"),
+    "float.tif": lambda: encode(Image.fromarray(np.asarray(picture("F")) / 255), "TIFF"),
     "lab.tif": lambda: encode(Image.new("LAB", (48, 40), (120, 140, 110)), "TIFF"),
     "pages.tiff": lambda: encode(_frames()[0], "TIFF", save_all=True, append_images=_frames()[1:]),
     "animated.gif": lambda: encode(_frames()[0], "GIF", save_all=True, append_images=_frames()[1:]),
@@ -200,6 +200,7 @@ BROKEN: dict[str, Maker] = {
     "no-frame.jpg": _jpeg_without_frame,
     "jpeg-start-only.jpg": lambda: b"\xff\xd8\xff\xe0",
     "not-a-number.tif": _not_a_number,
+    "float-of-no-range.tif": lambda: encode(picture("F"), "TIFF"),
     "video.heic": lambda: b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(64),
 }
 

@@ -20,6 +20,8 @@ class BackboneFields(TypedDict, total=False):
     frequencies: str | None
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     decode: Literal["full", "scaled"]
+    range: str | None
+    channels: str | None
     offline: bool
 
 class BenchmarkFields(TypedDict, total=False):
@@ -143,4 +145,6 @@ class LoadBackboneParameters(TypedDict, total=False):
     frequencies: str | None
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     decode: Literal["full", "scaled"]
+    range: str | None
+    channels: str | None
     offline: bool

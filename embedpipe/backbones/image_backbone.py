@@ -59,7 +59,7 @@ class ImageBackbone(Backbone):
         return decode_pixels(payload, self._recipe)
 
     def _resize(self, picture: Picture) -> Item:
-        return Item(to_pixels(picture, self._recipe))
+        return Item(to_pixels(picture, self._recipe), counts=picture.counts)
 
     def forward(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
         """Embed images of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""

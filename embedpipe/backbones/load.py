@@ -25,6 +25,7 @@ from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.tensors import hash_tensors, require_values
+from embedpipe.decoding.recipe import parse_channels, parse_range
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
 
@@ -71,6 +72,8 @@ def resolve_options(options: BackboneOptions) -> BackboneOptions:
         ("chunk", options.chunk, "text"),
         ("frequencies", options.frequencies is not None, "text"),
         ("decode", options.decode != "full", "image"),
+        ("range", options.range not in (None, "auto"), "image"),
+        ("channels", options.channels not in (None, "auto"), "image"),
     ):
         if is_set and modality != takes:
             raise UsageError(f"{name} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
@@ -186,10 +189,14 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
             raise UsageError(
                 f"{options.backbone} embeds texts: set modality='text' (--modality text), or name a text column"
             )
-        if options.decode == network.preprocessing.decode:
-            return network
-        recipe = dataclasses.replace(network.preprocessing, decode=options.decode)
-        return dataclasses.replace(network, preprocessing=recipe)
+        recipe = network.preprocessing
+        recipe = dataclasses.replace(
+            recipe,
+            decode=options.decode,
+            range=recipe.range if options.range is None else parse_range(options.range),
+            channels=recipe.channels if options.channels is None else parse_channels(options.channels),
+        )
+        return network if recipe == network.preprocessing else dataclasses.replace(network, preprocessing=recipe)
     encoder = network if isinstance(network, TextNetwork) else network.text
     if encoder is None:
         raise UsageError(f"{options.backbone} has no encoder for texts")

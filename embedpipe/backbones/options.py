@@ -7,7 +7,7 @@ from typing import get_args
 
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.spec import Pooling
-from embedpipe.decoding.recipe import Decode
+from embedpipe.decoding.recipe import Decode, parse_channels, parse_range
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.sources.options import Modality
 
@@ -91,6 +91,21 @@ class BackboneOptions:
             "help": "full, or scaled: JPEGs may be decoded at a smaller size, at least twice the network's input."
         },
     )
+    range: str | None = field(
+        default=None,
+        metadata={
+            "help": "LOW:HIGH: the values that become black and white in images of more than 8 bits, such as 0:4095. "
+            "auto (the default): the smallest depth of 8, 10, 12, 14, 16, 24 or 32 bits that holds an image's "
+            "values; 0:1 for floats."
+        },
+    )
+    channels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Channels of the images to take, counted from 1: one for gray, or three such as 4,3,2 for red, "
+            "green and blue. auto (the default): those that the file declares as colours."
+        },
+    )
     offline: bool = field(default=False, metadata={"help": "Use local files only; never download weights."})
 
     def __post_init__(self) -> None:
@@ -103,6 +118,8 @@ class BackboneOptions:
             ("decode", self.decode, get_args(Decode)),
         ):
             require_one_of(name, value, known)
+        parse_range(self.range or "auto")
+        parse_channels(self.channels or "auto")
         if self.drop_last < 0:
             raise UsageError(f"drop_last must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:

@@ -13,6 +13,7 @@ from embedpipe.backbones.load import load_with_options
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import modalities_of
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, TextPreprocessing
+from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
 
@@ -69,7 +70,7 @@ def options_from_spec(
         pooling=poolings.pop() if len(poolings) == 1 else None,
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
-        decode="full" if isinstance(spec.preprocessing, TextPreprocessing) else spec.preprocessing.decode,
+        **(spec.preprocessing.options() if isinstance(spec.preprocessing, Preprocessing) else {}),
         frequencies=frequencies,
         precision=spec.precision,
     )
@@ -139,5 +140,6 @@ def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modal
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)
         raise UsageError(f"{items} cannot be searched by {queries} with layer {names}: only 'features' share a space")
-    defaults: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None, "decode": "full"}
+    defaults: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None}
+    defaults |= {"decode": "full", "range": None, "channels": None}
     return dataclasses.replace(options, modality=modality, **defaults)

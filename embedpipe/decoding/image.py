@@ -9,17 +9,24 @@ import importlib.util
 import io
 import re
 import warnings
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from embedpipe.decoding.pixels import to_rgb
+from embedpipe.decoding.pixels import samples_to_rgb, to_rgb
+from embedpipe.decoding.png import has_16_bits, read_samples
+from embedpipe.decoding.samples import Range
 from embedpipe.decoding.signatures import describe_bytes
+from embedpipe.decoding.tiff import TiffPage, is_tiff, page_places
 from embedpipe.errors import DecodeError
 
 #: Largest image in pixels, checked before decoding. It is the limit of Pillow.
 PIXEL_LIMIT = 178_956_970
+
+#: Most scans of a JPEG. Progressive files have about ten.
+SCAN_LIMIT = 100
 
 # Formats of Pillow that are tried. EPS would run Ghostscript on untrusted files, and TGA accepts nearly any bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
@@ -38,16 +45,29 @@ _UPRIGHT = {
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
-def decode_image(payload: Any) -> Image.Image:
+class Decoded(NamedTuple):
+    """An upright image of mode RGB, and what was left out or inferred: see `embedpipe.embedding.summary.remarks`."""
+
+    image: Image.Image
+    counts: Counter[str]
+
+
+def decode_image(payload: Any, *, range: Range | None = None, channels: tuple[int, ...] = ()) -> Image.Image:
     """Decode one image.
 
     The result is the first frame of an animation or multi-page file, rotated upright by its EXIF orientation, with
-    transparency composited on white and 16-bit values scaled to 8 bits with rounding.
+    transparency composited on white. A colour profile whose colours are far from sRGB is converted to it.
 
     Parameters
     ----------
     payload : bytes, PIL.Image.Image or ndarray
         An encoded file, an image, or uint8 pixels of shape (height, width) or (height, width, 3 or 4).
+    range : (float, float), optional
+        The values that become 0 and 255 if the image has more than 8 bits. By default they are inferred: the smallest
+        of 8, 10, 12, 14, 16, 24 and 32 bits that holds all values, and 0..1 for floats.
+    channels : tuple of int
+        Channels to take, counted from 1: one for gray, three for RGB. By default those that the file declares as
+        colours.
 
     Returns
     -------
@@ -57,15 +77,22 @@ def decode_image(payload: Any) -> Image.Image:
     Raises
     ------
     DecodeError
-        The payload is empty, damaged, not an image, or has more than `PIXEL_LIMIT` pixels.
+        The payload is empty, damaged, not an image, or has more than `PIXEL_LIMIT` pixels; or the range or the colours
+        of its channels are not clear.
     """
+    return decode_counted(payload, range, channels).image
+
+
+def decode_counted(payload: Any, range: Range | None, channels: tuple[int, ...]) -> Decoded:
+    """Decode one image as `decode_image` does, and count what is left out or inferred."""
     silence_pillow()
+    counts: Counter[str] = Counter()
     if isinstance(payload, bytes | bytearray | memoryview):
-        return _decode_bytes(bytes(payload))
+        return Decoded(_decode_bytes(bytes(payload), range, channels, counts), counts)
     image = _as_image(payload)
     try:
         _refuse_bomb(image)
-        return to_rgb(_upright(image))
+        return Decoded(to_rgb(_upright(image), range, channels, counts), counts)
     except DecodeError:
         raise
     except Exception as error:
@@ -99,18 +126,36 @@ def picture_hash(picture: Any) -> str:
         raise DecodeError(f"cannot load a {image.mode} image of {image.width} x {image.height}: {error}") from error
 
 
-def _decode_bytes(data: bytes) -> Image.Image:
+def _decode_bytes(data: bytes, range: Range | None, channels: tuple[int, ...], counts: Counter[str]) -> Image.Image:
     if not data:
         raise DecodeError("an image must not be empty, got 0 bytes")
+    if data[:2] == b"\xff\xd8":
+        refuse_many_scans(data)
+    page = TiffPage(data) if is_tiff(data) else None
     format = "image"
     try:
+        if page is not None:
+            format = "TIFF"
+            count_pages(data, counts)
+            if not page.is_for_pillow or (channels and page.is_readable):
+                _refuse_size(page.width, page.height)
+                image = samples_to_rgb(page.read(), page.profile, range, channels, counts)
+                return _turned(image, page.orientation)
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             format = image.format or format
             _refuse_bomb(image)
-            return to_rgb(_upright(image))
+            if page is None:
+                count_frames(image, counts)
+            if has_16_bits(data):
+                image.load()  # for an orientation after the pixels
+                rgb = samples_to_rgb(read_samples(data, image), image.info.get("icc_profile"), range, channels, counts)
+                return _turned(rgb, orientation_of(image))
+            return to_rgb(_upright(image), range, channels, counts)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
+        if page is not None:
+            raise page.unsupported() from error
         raise DecodeError(f"not an image in a known format: {describe_bytes(data)}") from error
     except Image.DecompressionBombError as error:
         raise DecodeError(f"too large to decode safely: {error}") from error
@@ -118,6 +163,34 @@ def _decode_bytes(data: bytes) -> Image.Image:
         raise DecodeError(
             f"truncated or damaged {format} of {len(data)} bytes: {error or type(error).__name__}"
         ) from error
+
+
+def refuse_many_scans(data: bytes) -> None:
+    """Raise DecodeError for a JPEG of many scans: each takes the time of a whole image."""
+    if (scans := data.count(b"\xff\xda")) > SCAN_LIMIT:
+        raise DecodeError(f"a JPEG must have at most {SCAN_LIMIT} scans, got {scans}: save it again")
+
+
+def count_pages(data: bytes, counts: Counter[str]) -> None:
+    """Count the pages of a TIFF after the first."""
+    try:
+        left_out = len(page_places(data)) - 1
+    except DecodeError:  # the pages after the first are truncated
+        left_out = 1
+    if left_out:
+        counts["files of several pages"] += 1
+        counts["pages left out"] += left_out
+
+
+def count_frames(image: Image.Image, counts: Counter[str]) -> None:
+    """Count the frames of an animation after the first, and the other views of a stereo image or panorama."""
+    left_out = getattr(image, "n_frames", 1) - 1
+    if image.format == "MPO":  # others are previews and maps of brightness
+        entries = getattr(image, "mpinfo", {}).get(0xB002, ())
+        left_out = sum("Multi-Frame" in entry["Attribute"]["MPType"] for entry in entries[1:])
+    if left_out > 0:
+        counts["files of several frames"] += 1
+        counts["frames left out"] += left_out
 
 
 def _as_image(payload: Any) -> Image.Image:
@@ -135,24 +208,32 @@ def _as_image(payload: Any) -> Image.Image:
 
 
 def _refuse_bomb(image: Image.Image) -> None:
-    pixels = image.width * image.height
+    _refuse_size(image.width, image.height)
+
+
+def _refuse_size(width: int, height: int) -> None:
+    pixels = width * height
     if pixels > PIXEL_LIMIT:
         raise DecodeError(
             f"too large to decode safely: an image must have at most {PIXEL_LIMIT} pixels, "
-            f"got {image.width} x {image.height} = {pixels}: scale the file down"
+            f"got {width} x {height} = {pixels}: scale the file down"
         )
     if not pixels:
-        raise DecodeError(f"an image must have pixels, got {image.width} x {image.height}")
+        raise DecodeError(f"an image must have pixels, got {width} x {height}")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # before reading the orientation: PNG may have it after the pixels, and TIFF rotates on load
-    method = _UPRIGHT.get(orientation_of(image))
+    return _turned(image, orientation_of(image))
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    method = _UPRIGHT.get(orientation)
     if method is None:
         return image
-    info, image = image.info, image.transpose(method)
-    image.info = info  # keeps the colour key
-    return image
+    info, turned = image.info, image.transpose(method)
+    turned.info, turned.format = info, image.format  # keeps the colour key
+    return turned
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -12,22 +12,26 @@ from PIL import Image
 
 from embedpipe.decoding.image import orientation_of, silence_pillow
 
-_START_OF_SCAN, _APP1 = 0xDA, 0xE1
+_START_OF_SCAN, _APP1, _APP2 = 0xDA, 0xE1, 0xE2
 #: Baseline, extended and progressive frames with Huffman coding.
 _FRAMES = (0xC0, 0xC1, 0xC2)
 #: Segments of tables, restart interval, application data and comments.
 _OTHERS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_PROFILE, _PARTS = b"ICC_PROFILE\0", b"MPF\0"
 
 
 class JpegHeader(NamedTuple):
-    """Header of a plain JPEG: size and metadata."""
+    """Header of a plain JPEG: size, metadata, the colour profile, and whether other images follow in the file."""
 
     width: int
     height: int
+    is_gray: bool = False
     exif: bytes = b""
     xmp: bytes = b""
+    profile: bytes = b""
+    has_parts: bool = False
 
     def orientation(self) -> int:
         """Return the EXIF orientation, 1 to 8, as Pillow reads it."""
@@ -48,18 +52,18 @@ def read_header(data: bytes) -> JpegHeader | None:
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    size, exif, xmp = None, b"", b""
+    size, exif, xmp, profile, has_parts = None, b"", b"", b"", False
     place = 2
     while place + 10 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         length = data[place + 2] << 8 | data[place + 3]
         if marker == _START_OF_SCAN:
-            return JpegHeader(*size, exif, xmp) if size else None
+            return JpegHeader(*size, exif, xmp, profile, has_parts) if size else None
         if marker in _FRAMES:
             bits, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
             if size or bits != 8 or components not in (1, 3) or not width * height:
                 return None
-            size = width, height
+            size = width, height, components == 1
         elif marker not in _OTHERS or length < 2:
             return None
         elif marker == _APP1:
@@ -68,6 +72,11 @@ def read_header(data: bytes) -> JpegHeader | None:
                 exif += segment[len(_EXIF) :] if exif else segment
             elif segment.startswith(_XMP):
                 xmp = segment[len(_XMP) :]
+        elif marker == _APP2:
+            if data.startswith(_PROFILE, place + 4):  # in parts, after their number and count
+                profile += data[place + 18 : place + 2 + length]
+            elif data.startswith(_PARTS, place + 4):
+                has_parts = True
         place += 2 + length
     return None
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from embedpipe.decoding.image import PIXEL_LIMIT, decode_image
+from embedpipe.decoding.colours import Profile, read_profile
+from embedpipe.decoding.image import PIXEL_LIMIT, count_frames, decode_counted, refuse_many_scans
 from embedpipe.decoding.jpeg import decode_jpeg, read_header
 from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.decoding.samples import pick
+
+_NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
 
 class Picture(NamedTuple):
@@ -25,12 +34,18 @@ class Picture(NamedTuple):
         EXIF orientation, 1 to 8. 1 is upright.
     reduction : int
         Factor by which the image was decoded smaller.
+    profile : Profile, optional
+        Colour profile of the pixels, as conversion to sRGB is cheaper after the resize. None is sRGB.
+    counts : mapping of str to int
+        What was left out or inferred: see `embedpipe.embedding.summary.remarks`.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
     orientation: int = 1
     reduction: int = 1
+    profile: Profile | None = None
+    counts: Mapping[str, int] = _NO_COUNTS
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -68,7 +83,8 @@ def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
     Returns
     -------
     Picture
-        Turned upright, its pixels equal those of `decode_image`, except for a JPEG decoded at reduced size.
+        Turned upright, its pixels equal those of `decode_image`, except for a JPEG decoded at reduced size, or with a
+        colour profile, which is applied after the resize.
 
     Raises
     ------
@@ -85,22 +101,36 @@ def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
         picture = _from_jpeg(payload, preprocessing)
         if picture is not None:
             return picture
-    elif isinstance(payload, np.ndarray) and _is_rgb(payload):
+    elif isinstance(payload, np.ndarray) and _is_rgb(payload) and not preprocessing.channels:
         height, width, _ = payload.shape
         return Picture(np.require(payload, requirements=["C", "W"]), (width, height))
-    image = decode_image(payload)
-    return Picture(np.array(image), image.size)
+    image, counts = decode_counted(payload, preprocessing.range, preprocessing.channels)
+    return Picture(np.array(image), image.size, counts=counts)
 
 
 def _from_jpeg(data: bytes, preprocessing: Preprocessing) -> Picture | None:
     header = read_header(data)
-    if header is None or header.width * header.height > PIXEL_LIMIT:
+    if header is None or header.width * header.height > PIXEL_LIMIT or (header.is_gray and header.profile):
+        return None
+    refuse_many_scans(data)
+    profile = read_profile(header.profile, "RGB") if header.profile else None
+    if profile is not None and not profile.is_readable:
         return None
     orientation = header.orientation()
     size = (header.height, header.width) if orientation >= 5 else (header.width, header.height)
     reduction = preprocessing.reduction(size)
     pixels = decode_jpeg(data, header, reduction)
-    return None if pixels is None else Picture(pixels, size, orientation, reduction)
+    if pixels is None:
+        return None
+    if preprocessing.channels:
+        pixels = np.broadcast_to(pick(pixels, preprocessing.channels), pixels.shape).copy()
+        profile = None
+    counts: Counter[str] = Counter()
+    if header.has_parts:
+        with Image.open(io.BytesIO(data)) as image:
+            count_frames(image, counts)
+    far = profile if profile is not None and profile.transform is not None else None
+    return Picture(pixels, size, orientation, reduction, far, counts or _NO_COUNTS)
 
 
 def _is_rgb(array: NDArray[Any]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from embedpipe.errors import UsageError, require_one_of
 
@@ -41,11 +42,17 @@ class Preprocessing:
     decode : str
         ``full`` decodes at full size. ``scaled`` decodes a plain JPEG at 1/8, 1/4 or 1/2 of its size, if that is at
         least twice the size after the resize. Other payloads (another format, damaged, CMYK) are decoded at full size.
+    range : (float, float), optional
+        The values that become black and white in images of more than 8 bits. None infers them for each image, as
+        `embedpipe.decoding.decode_image` describes.
+    channels : tuple of int
+        Channels to take, counted from 1: one for gray, three for RGB. Empty takes those declared as colours.
 
     Raises
     ------
     UsageError
-        A size is not positive, or interpolation, fit or decode is unknown.
+        A size is not positive, interpolation, fit or decode is unknown, the range is empty, or there are not one or
+        three channels.
     """
 
     resize: tuple[int, ...] = (256,)
@@ -55,6 +62,8 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     fit: Fit = "squash"
     decode: Decode = "full"
+    range: tuple[float, float] | None = None
+    channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, lengths in (("resize", self.resize, (1, 2)), ("crop", self.crop, (2,))):
@@ -66,6 +75,20 @@ class Preprocessing:
             ("decode", self.decode, get_args(Decode)),
         ):
             require_one_of(name, word, known)
+        if self.range is not None and not (
+            len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf
+        ):
+            raise UsageError(f"range must be two values LOW < HIGH, got {self.range!r}")
+        if len(self.channels) not in (0, 1, 3) or min(self.channels, default=1) < 1:
+            raise UsageError(f"channels must be one or three numbers >= 1, got {self.channels!r}")
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of a backbone that choose the decoding of this recipe."""
+        return {
+            "decode": self.decode,
+            "range": "auto" if self.range is None else "{!r}:{!r}".format(*self.range),
+            "channels": ",".join(map(str, self.channels)) or "auto",
+        }
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return width and height after the resize, rounded as in torchvision and timm."""
@@ -87,3 +110,26 @@ class Preprocessing:
             return 1
         room = min(length // (_MARGIN * scaled) for length, scaled in zip(size, self.scaled_size(size), strict=True))
         return next((by for by in _REDUCTIONS if by <= room), 1)
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """Parse ``LOW:HIGH``; None for ``auto``. Raises UsageError for anything else."""
+    if text == "auto":
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UsageError(f"range must be auto or LOW:HIGH with LOW < HIGH, such as 0:4095, got {text!r}")
+    return low, high
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """Parse one or three numbers >= 1, with commas; empty for ``auto``. Raises UsageError for anything else."""
+    if text == "auto":
+        return ()
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if len(numbers) not in (1, 3) or min(numbers) < 1:
+        raise UsageError(f"channels must be auto, one number >= 1, or three with commas such as 1,3,5, got {text!r}")
+    return tuple(numbers)

@@ -71,6 +71,8 @@ def to_pixels(image: Image.Image | Picture, preprocessing: Preprocessing) -> NDA
         scaled = _by_torch(picture, down, across, preprocessing.interpolation)
     else:
         scaled = _by_pillow(picture, down, across, preprocessing.interpolation, is_huge)
+    if picture.profile is not None:
+        scaled = picture.profile.pixels_to_srgb(np.ascontiguousarray(scaled))
     scaled = picture.upright(scaled)
     if scaled.shape[:2] == preprocessing.crop:
         return np.ascontiguousarray(scaled)

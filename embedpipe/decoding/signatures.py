@@ -14,6 +14,15 @@ _SIGNATURES = (
     (b"\x1f\x8b", "a gzip file"),
     (b"mz", "a Windows program"),
     (b"\x7felf", "a Linux program"),
+    (b"\0\0\1\0", "an icon; convert it to PNG"),
+    (b"8bps", "a Photoshop document; convert it to PNG"),
+    (b"\xff\x0a", "a JPEG XL image; convert it to PNG"),
+    (b"\0\0\0\x0cjxl ", "a JPEG XL image; convert it to PNG"),
+    (b"v/1\x01", "an OpenEXR image; convert it to TIFF"),
+    (b"#?radiance", "a Radiance HDR image; convert it to TIFF"),
+    (b"simple  =", "a FITS file; convert it to TIFF"),
+    (b"dds ", "a DDS texture; convert it to PNG"),
+    (b"fujifilmccd-raw", "a raw photo; convert it to JPEG or TIFF"),
 )
 _PICTURES = (
     (b"\xff\xd8", "JPEG"),
@@ -33,6 +42,10 @@ def describe_bytes(data: bytes) -> str:
     for signature, words in _SIGNATURES:
         if start.startswith(signature):
             return words
+    if data[128:132] == b"DICM":
+        return "a DICOM file; convert it to TIFF or PNG"
+    if kind := _kind_of_jpeg(data):
+        return kind
     for signature, name in _PICTURES:
         if start.startswith(signature):
             return f"it begins as {name} but is truncated or damaged ({len(data)} bytes)"
@@ -44,6 +57,21 @@ def describe_bytes(data: bytes) -> str:
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:40]):
         return f"text that begins with {data[:40].decode('ascii')!r}"
     return f"{len(data)} bytes of an unknown type that begin with {data[:8].hex(' ')}"
+
+
+def _kind_of_jpeg(data: bytes) -> str:
+    """Return the kind of a JPEG that cannot be read, empty for another file."""
+    place = 2
+    while data[:2] == b"\xff\xd8" and data[place : place + 1] == b"\xff" and place + 5 < len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in (0xC3, 0xC7, 0xCB, 0xCF, 0xF7):
+            return "a lossless JPEG; convert it to PNG"
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return "" if (bits := data[place + 4]) == 8 else f"a JPEG of {bits} bits; convert it to TIFF or PNG"
+        if length < 2:
+            break
+        place += 2 + length
+    return ""
 
 
 def describe_binary(data: bytes) -> str:

@@ -35,17 +35,41 @@ class StageTimer:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
+#: Key of what was left out of pictures or inferred, with the number of pictures -> the remark, and the key of the
+#: number of things.
+_PICTURES = {
+    "files of several pages": ("embedded as their first page (--tiff-pages all embeds each)", "pages left out"),
+    "files of several frames": ("embedded as their first frame", "frames left out"),
+    "images with channels left out": ("embedded by their colours (--channels picks others)", "channels left out"),
+    "images with values beyond the range": ("clipped", ""),
+    "images with transparency": ("composited on white", ""),
+    "CMYK images without a profile": ("converted by formula", ""),
+    "unreadable colour profiles": ("taken for sRGB", ""),
+}
+
+
 def remarks(counts: Mapping[str, int]) -> list[str]:
-    """Return remarks on the texts of a run, as sentences.
+    """Return remarks on the pictures or texts of a run or store, as sentences.
 
     Parameters
     ----------
     counts : mapping of str to int
-        Sums of `Item.counts`: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known word``,
-        ``unknown tokens``, ``texts with unknown tokens``, ``texts without a known token``, and ``encoding NAME`` for
-        each detected encoding.
+        Sums of `Item.counts`. For texts: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known
+        word``, ``unknown tokens``, ``texts with unknown tokens``, ``texts without a known token``, and ``encoding
+        NAME`` for each detected encoding. For pictures: the keys of `_PICTURES`, and ``range LOW:HIGH`` for each
+        inferred range.
     """
     sentences = []
+    for name, (remark, things) in _PICTURES.items():
+        if count := counts.get(name, 0):
+            more = f", {counts[things]:,} {things}" if things else ""
+            sentences.append(f"{name}, {remark}: {count:,}{more}")
+    for name, count in counts.items():
+        if name.startswith("range "):
+            bounds = name.removeprefix("range ")
+            sentences.append(
+                f"images of more than 8 bits taken as {bounds} by their largest value (--range): {count:,}"
+            )
     if truncated := counts.get("truncated texts", 0):
         sentences.append(
             f"texts cut to the length that the backbone reads (--chunk reads all of a text): {truncated:,}"

@@ -50,7 +50,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Parameters
     ----------
-    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, decode, offline
+    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, decode, range, \
+channels, offline
         As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone selects the default
         backbone for texts.
     device, batch_size, threads
@@ -104,6 +105,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
         decode: str = _BACKBONE.decode,
+        range: str | None = _BACKBONE.range,
+        channels: str | None = _BACKBONE.channels,
         offline: bool = _BACKBONE.offline,
         device: str | None = _RUN.device,
         batch_size: int | None = _RUN.batch_size,
@@ -121,6 +124,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.frequencies = frequencies
         self.precision = precision
         self.decode = decode
+        self.range = range
+        self.channels = channels
         self.offline = offline
         self.device = device
         self.batch_size = batch_size

@@ -111,6 +111,7 @@ def test_transparent_palette_and_colour_key_become_white() -> None:
 def test_16_bit_values_are_scaled_with_rounding(value: int) -> None:
     expected = round(value * 255 / 65535)
     array = np.full((2, 2), value, np.uint16)
+    array[0, 1] = 65535  # or the range would be that of the values
     assert pixel(encode(Image.fromarray(array), "PNG")) == (expected,) * 3
     assert pixel(encode(Image.fromarray(array), "TIFF")) == (expected,) * 3
     assert pixel(Image.frombytes("I;16B", (2, 2), array.astype(">u2").tobytes())) == (expected,) * 3
@@ -119,12 +120,22 @@ def test_16_bit_values_are_scaled_with_rounding(value: int) -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.4, 300.0], [0, 100, 255]), ([-5.0, 0.4, 1.0], [0, 0, 1])],
-    ids=["unit range", "grey levels", "beyond"],
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100, 255.0], [0, 100, 255]), ([0, 1023, 4095.0], [0, 64, 255])],
+    ids=["unit range", "grey levels", "12 bits"],
 )
-def test_floats_are_scaled_and_clipped(values: list[float], expected: list[int]) -> None:
+def test_floats_are_scaled(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], np.float32))
     assert [pixel(image, (x, 0))[0] for x in range(3)] == expected
+
+
+@pytest.mark.parametrize("values", [[0.0, 100.4, 200.0], [-5.0, 0.4, 1.0], [0.0, 1.5, 12.25], [-1, 0, 1]])
+def test_floats_without_a_clear_range_are_refused_unless_it_is_given(values: list[float]) -> None:
+    image = Image.fromarray(np.array([values], np.float32))
+    with pytest.raises(DecodeError, match=r"--range LOW:HIGH"):
+        decode_image(image)
+    low, high = values[0], values[2]
+    expected = np.floor((np.array(values, np.float32).astype(float) - low) * 255 / (high - low) + 0.5)
+    assert np.asarray(decode_image(image, range=(low, high)))[0, :, 0].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

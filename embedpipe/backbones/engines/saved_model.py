@@ -39,7 +39,8 @@ class SavedModel:
     def __init__(self, spec: BackboneSpec) -> None:
         library = import_without_telemetry("openvino")
         declared = spec.to_dict()
-        declared["preprocessing"].pop("decode", None)
+        for name in ("decode", "range", "channels"):
+            declared["preprocessing"].pop(name, None)
         versions = [library.__version__, torch.__version__]
         if spec.precision == "int8":
             versions.append(importlib.metadata.version("nncf"))
