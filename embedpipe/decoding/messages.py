@@ -34,6 +34,16 @@ _META = re.compile(rb"<meta[^>]{0,200}?charset=[\"' ]*([\w.:-]+)", re.IGNORECASE
 #: Longest subject in characters. Decoding takes quadratic time in the number of words.
 _LONGEST_SUBJECT = 10_000
 
+#: Longest value of a header in characters. The parser of parameters takes quadratic time.
+_LONGEST_HEADER = 2_000
+
+#: Largest product of the lines and the boundaries of a message: the parser compares each line with the boundaries of
+#: all parts around it.
+_MOST_COMPARISONS = 20_000_000
+
+#: Bytes of an HTML page in which its encoding is looked for.
+_META_BYTES = 1 << 16
+
 #: A header with its continuation lines.
 _HEADER = re.compile(r"^[!-9;-~]+:.*(?:\r?\n[ \t].*)*(?:\r?\n|\Z)", re.MULTILINE)
 
@@ -59,16 +69,27 @@ def message_text(data: bytes) -> tuple[str, str | None]:
         raise DecodeError(
             "an e-mail file must hold one e-mail, got a mailbox of several: split it (Python module mailbox)"
         )
+    lines, boundaries = data.count(b"\n"), len(re.findall(rb"boundary", data, re.IGNORECASE))
+    if lines * boundaries > _MOST_COMPARISONS:
+        raise DecodeError(f"an e-mail of {lines} lines and {boundaries} boundaries takes too long to read: split it")
     detected: dict[str, None] = {}
     try:
         # The newer policies of the email module raise on malformed headers.
-        message = email.message_from_bytes(_from_its_headers(data))
+        message = email.message_from_bytes(_from_its_headers(data), _class=_Message)
         text = "\n\n".join(piece for piece in _pieces(message, detected) if piece.strip())
     except EmbedpipeError:
         raise
     except Exception as error:  # on invalid bytes the parsers raise many types, also RecursionError
         raise DecodeError(f"the e-mail cannot be parsed: {error or type(error).__name__}") from error
     return text, ", ".join(detected) or None
+
+
+class _Message(Message):
+    """A message whose headers are cut, except the subject."""
+
+    def set_raw(self, name: str, value: str) -> None:
+        """Add a header as it was read."""
+        super().set_raw(name, value if name.lower() == "subject" else value[:_LONGEST_HEADER])
 
 
 def _from_its_headers(data: bytes) -> bytes:
@@ -123,7 +144,7 @@ def _text(part: Message, detected: dict[str, None]) -> str:
     if not isinstance(data, bytes):
         return ""
     html = part.get_content_subtype() == "html"
-    meta = _META.search(data) if html else None
+    meta = _META.search(data, 0, _META_BYTES) if html else None
     declared = part.get_content_charset() or (meta[1].decode() if meta else None)
     text = _characters(data, declared, detected)
     if html:

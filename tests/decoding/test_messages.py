@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import time
 from email.headerregistry import Address
 from email.message import EmailMessage
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.decoding import DecodedText, decode_text
+from embedpipe.decoding.html_pages import html_text
 from embedpipe.errors import DecodeError
 from embedpipe.sources import EmailBytes
 
@@ -285,6 +288,78 @@ def test_email_of_one_named_text_is_read(header: str) -> None:
 def test_html_text_is_the_visible_text(page: str, expected: str) -> None:
     data = b"Subject: s\nContent-Type: text/html; charset=utf-8\n\n" + page.encode()
     assert decode_text(EmailBytes(data)).text == f"s\n\n{expected}"
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("one<!-- a > b --!>two<!--> three <!--->four", "onetwo three four"),
+        ("<a title='x > y' href=\"a'b>c\">link</a>", "link"),
+        ("a < b and <3 but </> and <?php x ?> <!doctype html>", "a < b and <3 but and"),
+        ("<p>first<p>second<script>if (a</b) x = '<p>'</script>third", "first\nsecondthird"),
+        ("<STYLE>p > a</STYLE ><Title>no</title >yes", "yes"),
+        (
+            "x &amp; y &#65; &notit; &#99999999999999999; &#x110000;",
+            "x & y A \N{NOT SIGN}it; \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}",
+        ),
+        ("text <a href='never closed", "text"),
+        ("<p/>a<br/>b<div class=x/y>c", "a\nb\nc"),
+        ("<a href=it's>d</a><a b = 'c>d' e>f", "df"),
+    ],
+)
+def test_markup_ends_where_browsers_end_it(page: str, expected: str) -> None:
+    assert html_text(page) == expected
+
+
+HOSTILE = [
+    "<a ",
+    "<!--",
+    "<meta ",
+    "<?",
+    "<!",
+    "</",
+    "</a ",
+    "<a b='",
+    "<a b=\"'",
+    "<script>",
+    "<style></s",
+    "&#9",
+    "&",
+    "<a =",
+    "-->",
+    "<b>",
+    "<p",
+    "<![CDATA[",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("before", ["", '<a b="', "<title>"])
+def test_time_of_html_is_linear(piece: str, before: str) -> None:
+    data = (before + piece * (2_000_000 // len(piece))).encode()
+    start = time.process_time()
+    with contextlib.suppress(DecodeError):
+        decode_text(EmailBytes(b"Subject: s\nContent-Type: text/html\n\n" + data))
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Type: text/plain" + b";" * 1_000_000,
+        b"Content-Type: text/plain" + b'; a="' * 200_000,
+        b"Content-Type: multipart/mixed; boundary=b\n" * 20_000,
+        b"Subject: " + b"=?utf-8?q?a?= " * 100_000,
+        b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (i, i) for i in range(80))
+        + b"\n" * 1_000_000,
+    ],
+    ids=["semicolons", "quotes", "repeated", "words", "nested"],
+)
+def test_time_of_headers_is_bounded(headers: bytes) -> None:
+    start = time.process_time()
+    with contextlib.suppress(DecodeError):
+        decode_text(EmailBytes(headers + b"\n\nbody"))
+    assert time.process_time() - start < 10
 
 
 def test_encoding_declared_in_html_is_used() -> None:
