@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from embedpipe.decoding.formats.png import has_16_bits, read_samples
+from embedpipe.decoding.formats.tiff import TiffPage, is_tiff, page_places
 from embedpipe.decoding.pixels import samples_to_rgb, to_rgb
-from embedpipe.decoding.png import has_16_bits, read_samples
 from embedpipe.decoding.samples import Range
 from embedpipe.decoding.signatures import describe_bytes
-from embedpipe.decoding.tiff import TiffPage, is_tiff, page_places
 from embedpipe.errors import DecodeError
 
 #: Largest image in pixels, checked before decoding. It is the limit of Pillow.

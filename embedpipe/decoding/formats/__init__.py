@@ -1,0 +1,1 @@
+"""Files whose samples are read as they are stored."""
