@@ -74,7 +74,9 @@ class Progress:
             rich.TimeRemainingColumn(),
             rich.TextColumn("{task.fields[detail]}"),
         )
-        with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        # The command line escapes control characters of others; those of the bar are its own.
+        console = Console(file=getattr(sys.stderr, "terminal", sys.stderr))
+        with rich.Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(name, total=total, rate="", detail="")
 
             def advance(count: int = 1) -> None:

@@ -6,9 +6,12 @@ Exit codes: 0 done, 1 failed (for `verify`: a check failed), 2 invalid usage, 3 
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +23,7 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.plain_text import plain_output
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.options import RunOptions
 from embedpipe.errors import UsageError, nearest
@@ -327,4 +331,8 @@ def main() -> None:
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    warnings.showwarning = lambda message, *_: print(f"embedpipe: warning: {message}", file=sys.stderr)
+    # Messages on arguments are printed before a verb begins. On a terminal, the help has colours of its own.
+    plain = not (sys.stdout.isatty() or sys.stderr.isatty() or os.environ.get("FORCE_COLOR"))
+    with plain_output() if plain else contextlib.nullcontext():
+        app()

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from embedpipe.cli import show
+from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.errors import UsageError
@@ -88,10 +88,10 @@ def evaluate(
 
         check_page(page)
     if predictions is not None:
-        show.check_table_name(predictions, (".parquet",))
+        tables.check_table_name(predictions, (".parquet",))
     evaluation = run(store, heads=names, splits=splits, progress=not quiet, **options)
     if predictions is not None:
-        show.write_table(evaluation.predictions, predictions)
+        tables.write_table(evaluation.predictions, predictions)
     if page is not None:
         evaluation.to_html(page)
     if as_json:

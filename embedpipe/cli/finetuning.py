@@ -13,6 +13,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def finetune(
     elif not quiet:
         print_finetune(result, source if FeatureStore.exists(source) else str(to / "features"), verbose)
     for id, reason in result.failed.items():
-        print(f"embedpipe: left out: {id}: {reason}", file=sys.stderr)
+        print(f"embedpipe: left out: {escaped(id)}: {escaped(reason)}", file=sys.stderr)
     # A launcher takes any exit code but 0 for a crash.
     return PARTLY_FAILED if result.failed and launched_processes() == 1 else 0
 

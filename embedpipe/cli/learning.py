@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from embedpipe.backbones.options import ReloadOptions
-from embedpipe.cli import show
+from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.plain_text import escaped
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions
@@ -92,14 +93,14 @@ def predict(
     from embedpipe.heads import load_head
     from embedpipe.store import FeatureStore
 
-    show.check_table_name(to)
+    tables.check_table_name(to)
     loaded = load_head(head, trust=options["trust"])
     # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
     if isinstance(items, str) and FeatureStore.exists(items):
         items = FeatureStore(items)
     table = loaded.predict(items, progress=not quiet, **options)
-    show.write_table(table, to)
+    tables.write_table(table, to)
     fitted_on_it = isinstance(items, FeatureStore) and items.table_id == loaded.store_id
     summary = show.prediction_summary(loaded, table, to, fitted_on_it)
     if as_json:
@@ -145,10 +146,10 @@ def search(
 
     _check_picture(picture)
     if to is not None:
-        show.check_table_name(to)
+        tables.check_table_name(to)
     neighbours = search(store, list(query), progress=not quiet, k=k, **options)
     if to is not None:
-        show.write_table(neighbours.table, to)
+        tables.write_table(neighbours.table, to)
     if picture is not None and len(neighbours.failed) < len(neighbours):
         from embedpipe.report.pictures.neighbours import draw_neighbours
 
@@ -158,7 +159,7 @@ def search(
     elif not quiet:
         show.neighbours(neighbours)
     for name, reason in neighbours.failed:
-        print(f"embedpipe: {name}: {reason}", file=sys.stderr)
+        print(f"embedpipe: {escaped(name)}: {escaped(reason)}", file=sys.stderr)
     return PARTLY_FAILED if neighbours.failed else 0
 
 

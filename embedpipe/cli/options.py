@@ -15,6 +15,7 @@ import typer
 
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.cli.plain_text import plain_output
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError
 from embedpipe.finetuning.advice.options import AdviseOptions
@@ -97,6 +98,10 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapper(**values: Any) -> None:
+        with plain_output():
+            run(values)
+
+    def run(values: dict[str, Any]) -> None:
         try:
             code = command(**values)
         except EmbedpipeError as error:

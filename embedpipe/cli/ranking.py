@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.cli import show
+from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.embedding.options import ComputeOptions
@@ -59,7 +59,7 @@ def rank(
     from embedpipe.store import FeatureStore
 
     if to is not None:
-        show.check_table_name(to)
+        tables.check_table_name(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
     given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
     ranking = run(given, backbones=names, progress=not quiet, **options)
@@ -78,7 +78,7 @@ def write_ranking(ranking: Ranking, to: Path) -> None:
     """Write one row for each backbone as a table."""
     import pyarrow as pa
 
-    show.write_table(pa.Table.from_pylist(ranking.records()), to)
+    tables.write_table(pa.Table.from_pylist(ranking.records()), to)
 
 
 def print_ranking(ranking: Ranking, verbose: bool) -> None:
@@ -110,7 +110,7 @@ def _cells(row: RankedBackbone, several: bool, regression: bool) -> list[str | T
     against = row.difference
     return [
         show.plain(row.name),
-        *[row.layer] * several,
+        *[show.plain(row.layer)] * several,
         "" if row.linear_probe is None else show.interval(row.linear_probe, not regression),
         "" if against is None else show.interval(against.estimate, not regression, "+"),
         row.verdict,

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
@@ -19,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embedpipe._utils.atomic import whole_file
+from embedpipe.cli.plain_text import escaped
 from embedpipe.decoding.recipe import Preprocessing
-from embedpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from embedpipe.backbones import Stage, TextPreprocessing
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 #: Characters of a text that a table shows.
 LONGEST = 80
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def json_value(value: Any) -> None:
@@ -55,31 +52,21 @@ def _without_nan(value: Any) -> Any:
 def print_table(table: Table, file: TextIO | None = None) -> None:
     """Print a table; off a terminal lines are never folded, so that programs can read them."""
     file = file or sys.stdout
-    console = Console(file=file, width=None if file.isatty() else 10_000, highlight=False)
+    if file.isatty():  # the table has colours of its own; what is in it is escaped by `plain`
+        file = getattr(file, "terminal", file)
+    width = None if file.isatty() else 10_000
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    for column in table.columns:
+        if isinstance(column.header, str):
+            column.header = plain(column.header)
     with console.capture() as capture:
         console.print(table)
     file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
-def check_table_name(to: Path, suffixes: tuple[str, ...] = TABLE_SUFFIXES) -> None:
-    """Raise UsageError for a name with an unknown suffix, or one that cannot be a file."""
-    if to.suffix.lower() not in suffixes:
-        raise UsageError(f"the name of the table must end in {' or '.join(suffixes)}, got {str(to)!r}")
-    if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
-        raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
-
-
-def write_table(table: pa.Table, to: Path) -> None:
-    """Write a table atomically, in the format of its suffix."""
-    from pyarrow import csv, parquet
-
-    with whole_file(to) as part:
-        (csv.write_csv if to.suffix.lower() == ".csv" else parquet.write_table)(table, part)
-
-
 def plain(value: str) -> Text:
     """Return text as it is: no markup, and control characters, as file names may have them, escaped."""
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in value))
+    return Text(escaped(value))
 
 
 def argument(value: str) -> Text:
@@ -229,7 +216,7 @@ def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
 def _counts(counts: dict[str, int], limit: int = 20) -> str:
     if not counts:
         return "none"
-    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:limit])
+    shown = ", ".join(f"{escaped(name)} {count:,}" for name, count in list(counts.items())[:limit])
     return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
 
 
