@@ -6,7 +6,10 @@ import concurrent.futures
 import io
 import json
 import os
+import shutil
+import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -99,7 +102,12 @@ def test_member_names_are_kept(tmp_path: Path) -> None:
     assert listing.table.column("id").to_pylist() == ["s/a/x", "s/b/x", "s/bad", "s/é ü"]
     assert [listing.read(i) for i in range(4)] == [b"image", b"other", b"bad", b"accents"]
     assert [read_uri(u) for u in listing.table.column("uri").to_pylist()] == [b"image", b"other", b"bad", b"accents"]
-    assert listing.skipped == {".md5": 1, "sample without an image": 1, "unreadable .json": 1}
+    assert listing.skipped == {
+        ".md5": 1,
+        "sample without an image": 1,
+        "unreadable .json": 1,
+        "further image of a sample": 1,
+    }
 
 
 def test_json_names_that_differ_in_case_are_merged(tmp_path: Path) -> None:
@@ -183,3 +191,134 @@ def test_uris_of_changed_shards_fail(shards: Path) -> None:
         read_uri(f"tar://x.jpg::{shards}/gone.tar")
     with pytest.raises(ReadError, match="a uri of a"):
         read_uri("tar://x.jpg")
+
+
+def test_parts_of_digits_belong_to_the_name(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for i in range(3):
+        files |= {f"scan.00{i}.jpg": b"%d" % i, f"scan.00{i}.txt": b"caption %d" % i, f"scan.00{i}.cls": b"class%d" % i}
+    files |= {"scan.jpg": b"all", "v1.2.10.PNG": b"version", "scan.000.mask.png": b"mask"}
+    listing = open_source(write_tar(tmp_path / "t.tar", files))
+    table = listing.table
+    assert table.column("id").to_pylist() == ["t/scan.000", "t/scan.001", "t/scan.002", "t/scan", "t/v1.2.10"]
+    assert table.column("label").to_pylist() == ["class0", "class1", "class2", None, None]
+    assert table.column("text").to_pylist() == ["caption 0", "caption 1", "caption 2", None, None]
+    assert [listing.read(i) for i in range(5)] == [b"0", b"1", b"2", b"all", b"version"]
+    assert listing.skipped == {"further image of a sample": 1}
+
+
+def test_several_images_of_a_sample_are_items_that_share_its_sidecar(tmp_path: Path) -> None:
+    files = {
+        "7.left.png": b"l",
+        "7.right.png": b"r",
+        "7.cls": b"cat",
+        "7.right.txt": b"right",
+        "8.0.jpg": b"8",
+        "8.cls": b"dog",
+    }
+    listing = open_source(write_tar(tmp_path / "t.tar", files))
+    assert listing.table.column("id").to_pylist() == ["t/7.left", "t/7.right", "t/8.0"]
+    assert listing.table.column("label").to_pylist() == ["cat", "cat", "dog"]
+    assert listing.table.column("text").to_pylist() == [None, "right", None]
+    assert [listing.read(i) for i in range(3)] == [b"l", b"r", b"8"]
+    assert listing.skipped == {}
+
+
+def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (
+            ("a.jpg", b"old"),
+            ("a.jpg", b"new"),
+            ("a.png", b"png"),
+            ("a.json", b'{"tags": [1], "box": {}}'),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, kind, target in (("b.jpg", tarfile.LNKTYPE, "a.jpg"), ("c.jpg", tarfile.SYMTYPE, "a.jpg")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    listing = open_source(path)
+    assert listing.table.column("id").to_pylist() == ["t/a", "t/b"]
+    assert [listing.read(i) for i in range(2)] == [b"new", b"new"]
+    assert [read_uri(uri) for uri in listing.table.column("uri").to_pylist()] == [b"new", b"new"]
+    assert listing.skipped == {
+        "replaced by a later file of its name": 1,
+        "further image of a sample": 1,
+        "list or object in .json": 2,
+        "link or device": 1,
+    }
+
+
+def test_lone_surrogates_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    files = {
+        "0.jpg": b"x",
+        "0.json": b'{"caption": "\\ud83d", "\\udc00": "key", "label": "\\ud83d"}',
+        "1.jpg": b"x",
+        "1.txt": b"\xff",
+    }
+    table = open_source(write_tar(tmp_path / "t.tar", files)).table
+    assert table.column("caption").to_pylist() == ["\\ud83d", None]
+    assert table.column("\\udc00").to_pylist() == ["key", None]
+    assert table.column("label").to_pylist() == ["\\ud83d", None]
+    assert table.column("text").to_pylist() == [None, "\\xff"]
+
+
+@pytest.mark.parametrize("kind", ["GNU", "PAX"])
+def test_sparse_files_are_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "sparse.jpg").write_bytes(b"")
+    with (tmp_path / "sparse.jpg").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"image")
+    (tmp_path / "plain.jpg").write_bytes(b"plain")
+    (tmp_path / "plain.json").write_bytes(b"")
+    os.truncate(tmp_path / "plain.json", 1 << 34)
+    tar = shutil.which("tar")
+    if tar is None:
+        pytest.skip("needs GNU tar")
+    formats = {"GNU": ["--format=gnu"], "PAX": ["--format=pax", "--sparse-version=1.0"]}
+    names = ["sparse.jpg", "plain.jpg", "plain.json"]
+    done = subprocess.run([tar, "-S", *formats[kind], "-cf", "t.tar", *names], cwd=tmp_path, capture_output=True)
+    if done.returncode:
+        pytest.skip("needs GNU tar")
+    listing = open_source(tmp_path / "t.tar")
+    assert listing.table.column("id").to_pylist() == ["t/plain"]
+    (failure,) = listing.failures
+    assert (failure.id, failure.stage) == ("t/sparse.jpg", "read")
+    assert "sparse" in failure.message
+    assert listing.skipped == {"sparse or too large .json": 1}
+    with pytest.raises(ReadError):
+        read_uri(f"tar://sparse.jpg::{tmp_path}/t.tar")
+
+
+def _header(type: bytes, size: bytes, name: bytes = b"x.jpg") -> bytes:
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[100:108] = block[108:116] = block[116:124] = b"0000644\0"
+    block[124:136], block[136:148], block[156:157] = size, b"00000000000\0", type
+    block[257:265], block[148:156] = b"ustar\x0000", b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _header(b"x", b"%011o\0" % (1 << 21)) + b"9" * (1 << 21),
+        _header(b"x", b"%011o\0" % (1 << 30)) + b"9" * 1024,
+        _header(b"0", b"\xff" * 11 + b"\0"),
+        _header(b"x", b"%011o\0" % 13) + b"13 size=-512\n" + bytes(499) + _header(b"0", b"00000000000\0"),
+        _header(b"L", b"\xff" * 12) + bytes(1024),
+    ],
+    ids=["digits", "huge header", "negative size", "negative size in header", "negative name"],
+)
+def test_hostile_headers_end_quickly(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.tar").write_bytes(data + bytes(1024))
+    start = time.process_time()
+    listing = open_source(tmp_path / "t.tar")
+    assert time.process_time() - start < 5
+    assert len(listing.failures) == 1
+    with pytest.raises(ReadError):
+        read_uri(f"tar://x.jpg::{tmp_path}/t.tar")
