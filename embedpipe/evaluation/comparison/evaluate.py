@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.cache import keep_limit
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
@@ -233,6 +234,7 @@ def _measure(
                         raise
                     except Exception as error:  # an estimator may raise anything; the others are still measured
                         failed[candidate.name] = f"{type(error).__name__}: {error}"
+    keep_limit()
     return [results[id(candidate)] for candidate in candidates if id(candidate) in results], distances, failed
 
 

@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
-from embedpipe._utils.cache import keep_limit, open_cache
+from embedpipe._utils.cache import open_cache
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Advance
 from embedpipe.errors import UsageError
@@ -96,7 +96,6 @@ def measure_all(
         results: list[ResampleResult] = Parallel(cores, prefer="threads")(
             delayed(measure)(resample) for resample in resamples
         )
-    keep_limit()
     return results
 
 
