@@ -22,7 +22,7 @@ from embedpipe._utils.precision import Precision
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import BROKEN_PIPE, Json, Quiet, Verbose, exits_cleanly, reader_is_gone, with_options
 from embedpipe.cli.plain_text import plain_output
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.options import RunOptions
@@ -334,5 +334,14 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"embedpipe: warning: {message}", file=sys.stderr)
     # Messages on arguments are printed before a verb begins. On a terminal, the help has colours of its own.
     plain = not (sys.stdout.isatty() or sys.stderr.isatty() or os.environ.get("FORCE_COLOR"))
-    with plain_output() if plain else contextlib.nullcontext():
-        app()
+    out = sys.stdout
+    try:
+        with plain_output() if plain else contextlib.nullcontext():
+            app()
+    except SystemExit as ended:
+        # If the reader of the output is gone, typer replaces it, and rich, which prints the help, ends with code 1.
+        noticed = sys.stdout is not out or isinstance(ended.__context__, BrokenPipeError)
+        sys.stdout = out
+        if reader_is_gone() or noticed:
+            sys.exit(BROKEN_PIPE)
+        raise ended

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import os
+import select
 import sys
 import traceback
 import typing
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +29,8 @@ from embedpipe.finetuning.training.launcher import is_first_process
 from embedpipe.sources.options import SourceOptions
 
 INTERRUPTED = 130
+#: Exit code of a process whose output nobody reads any more: 128 + SIGPIPE, as of any other command in a pipe.
+BROKEN_PIPE = 141
 #: Heading in the help for the options of a class. Options of other classes are listed with those of the verb.
 PANELS: dict[type, str] = {
     SourceOptions: "Source",
@@ -93,6 +99,26 @@ def _number_or_word(text: Any) -> Any:
         return text
 
 
+def reader_is_gone() -> bool:
+    """Return whether the reader of the output has ended first, such as `head`; what is buffered is then thrown away."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file has no reader that could end
+            if _has_no_reader(stream.fileno()):
+                gone = True
+                with Path(os.devnull).open("wb") as nothing:
+                    os.dup2(nothing.fileno(), stream.fileno())
+    return gone
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows, where pipes of a shell do not end early
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
     """Turn the result or error of a command into an exit code, and an error into one message."""
 
@@ -111,9 +137,9 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:  # the reader of the output ended first, such as `head`: typer ends without a message
-            raise
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and reader_is_gone():  # `main` ends without a message
+                raise
             if values.get("verbose"):
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)
