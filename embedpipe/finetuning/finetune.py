@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +16,13 @@ from embedpipe.backbones import load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.spec import random_notes
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
 from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, open_probe, refit_probe
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
+from embedpipe.finetuning.run_settings import digest, require_same, run_settings
 from embedpipe.finetuning.source import load_frozen, open_image_set, open_images
 from embedpipe.finetuning.split_rows import Rows, SplitRows, read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
@@ -139,20 +138,21 @@ def finetune(
         split = read_split_rows(store, given_head.label if given_head else label, split_options)
         probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
         initial = align_classes(fold_head(probe), split.classes)
-        key = _run_key(store, initial, split, training)
+        head_weights = digest(initial.weight, initial.bias)
+        settings = run_settings(store, split, training, head=head_weights)
         finished = workers.from_first(lambda: run_folder.read_result(folder))
         if finished is None:
             frozen = load_frozen(probe.spec, reload_options, workers.device or device)
             show = Progress(progress if workers.first else False, detail=True)
-            result = _train(probe, initial, frozen, split, store, folder, training, key, workers, show, on_epoch)
+            result = _train(probe, initial, frozen, split, store, folder, training, settings, workers, show, on_epoch)
             result.notes += _leakage_notes(given_head, store)
             if workers.first:
-                run_folder.write_result({"key": key, **result.to_dict()}, folder)
+                run_folder.write_result({"settings": settings, **result.to_dict()}, folder)
                 (folder / run_folder.STATE).unlink(missing_ok=True)
             workers.wait()  # the other processes may read the files that the first has written
             return result
-    if finished.pop("key") != key:
-        raise UsageError(f"{str(folder)!r} holds a run on other data or options: give another folder (--to)")
+    remedy = "give the same, or another folder (--to)"
+    require_same(finished.pop("settings"), settings, f"the finished run in {str(folder)!r}", remedy)
     return run_folder.load_result(finished, folder)
 
 
@@ -164,7 +164,7 @@ def _train(
     store: FeatureStore,
     folder: Path,
     options: FineTuneOptions,
-    key: str,
+    settings: dict[str, Any],
     workers: Workers,
     progress: Progress,
     on_epoch: OnEpoch | None,
@@ -184,7 +184,7 @@ def _train(
         split.validation,
         options,
         state=folder / run_folder.STATE,
-        key=key,
+        settings=settings,
         softening=SOFTENING,
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
@@ -232,15 +232,6 @@ def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
         "the penalty and temperature of the given head may have been chosen on test rows. Leave out --head to choose "
         "them on training and validation rows"
     ]
-
-
-def _run_key(store: FeatureStore, initial: LinearHead, split: SplitRows, options: FineTuneOptions) -> str:
-    """Return a digest of data, labels, split, head and options: runs with the same key give the same result."""
-    digest = hashlib.sha256(json.dumps([store.spec.fingerprint(), dataclasses.asdict(options)]).encode())
-    digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
-    for values in (split.y, split.train, split.validation, split.test, initial.weight, initial.bias):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def _check_initial_network(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,9 @@ def check_folder(to: str | Path) -> Path:
     """
     if "://" in os.fspath(to):
         raise UsageError(f"to must be a local folder, got the URL {os.fspath(to)!r}")
-    folder = Path(to).resolve()
+    folder = Path(to)  # as given, so that results and messages name it so
     has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST))
-    if any(path.is_file() for path in (folder, *folder.parents)) or (
+    if any(path.is_file() for path in (folder, *folder.absolute().parents)) or (
         folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run
     ):
         raise UsageError(
@@ -80,8 +81,11 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
     if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
         metadata["architecture"] = arch
     with whole_file(path) as part:
+        part.touch()
+        mode = stat.S_IMODE(part.stat().st_mode)
         # safetensors refuses tensors that share memory, hence the clones.
         save_file({name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}, part, metadata=metadata)
+        part.chmod(mode)  # safetensors puts a file in this place that only its owner can read
 
 
 def write_result(values: Mapping[str, Any], folder: Path) -> None:
@@ -97,7 +101,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {**values, "key": values["key"]}
+        return {**values, "settings": values["settings"]}
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise _damaged(path) from error
 
@@ -111,7 +115,9 @@ def load_result(values: dict[str, Any], folder: Path) -> FineTuneResult:
             "again"
         )
     try:
-        return FineTuneResult.from_dict(values)
+        # The folder may have moved, and is named as it is given now.
+        places = {"folder": str(folder), "backbone": str(folder / BEST), "head": str(folder / HEAD)}
+        return FineTuneResult.from_dict({**values, **places})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path) from error
 

@@ -19,6 +19,7 @@ from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
 from embedpipe.errors import EmbedpipeError, ReadError, UsageError
+from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.images import ImageSet
 from embedpipe.sources.opening import read_uri
@@ -70,11 +71,16 @@ def check_images(store: FeatureStore) -> None:
 
 def _claim_folder(features: Path, source: dict[str, str]) -> None:
     """Note which source the folder of a run is for. Raises UsageError if it is for another source."""
-    path, text = _claim_file(features), json.dumps(source)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{str(features.parent)!r} holds a run on other data: give another folder (--to)")
+    path = _claim_file(features)
+    if path.exists():
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            earlier = None
+        remedy = "give the same, or another folder (--to)"
+        require_same(earlier, source, f"the run in {str(features.parent)!r}", remedy)
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(json.dumps(source), encoding="utf-8")
 
 
 def _claim_file(features: Path) -> Path:

@@ -128,9 +128,9 @@ def test_best_layer_is_found(layered: Advice) -> None:
 
 def test_all_heads_are_measured_on_all_layers(layered: Advice) -> None:
     baselines = layered.frozen_baselines.baselines
-    assert {baseline.head for baseline in baselines} == {"logreg", "NormalizedLogreg", "lda", "knn"}
+    assert {baseline.head for baseline in baselines} == {"logreg", "normalised logreg", "lda", "knn"}
     assert len(baselines) == 12  # two layers, and both joined
-    assert "NormalizedLogreg on blocks.1+features" in [baseline.name for baseline in baselines]
+    assert "normalised logreg on blocks.1+features" in [baseline.name for baseline in baselines]
     assert layered.frozen_baselines.resampling == "2 x 5-fold stratified cross-validation"
 
 

@@ -90,15 +90,27 @@ def test_result_survives_a_round_trip_through_json(run: FineTuneResult) -> None:
     assert FineTuneResult.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
-def test_finished_run_is_loaded_and_other_options_are_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_finished_run_is_loaded_and_other_options_are_refused(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, head = made
     first = embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tuned").iterdir()}
     assert sorted(before) == [
         ".lock.part", "backbone.safetensors", "head", "last.safetensors", "result.json", "splits.parquet"]  # fmt: skip
     assert embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST) == first
+    # safetensors makes files that only their owner can read
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert {*modes.values()} == {usual.stat().st_mode & 0o777}, modes
+    assert first.folder == str(tmp_path / "tuned")
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tuned").iterdir()}
-    with pytest.raises(UsageError, match="holds a run on other data or options"):
+    moved = (tmp_path / "tuned").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert embedpipe.finetune(store, head, to="moved", **FAST).backbone == str(Path("moved", "backbone.safetensors"))
+    moved.rename(tmp_path / "tuned")
+    with pytest.raises(UsageError, match=r"finished run in .* was made with other settings \(epochs 2 then, 3 now\)"):
         embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST | {"epochs": 3})
 
 
@@ -331,7 +343,7 @@ def test_damaged_result_is_refused_until_it_is_deleted(made: tuple[Path, Path], 
     first = embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST)
     path = tmp_path / "tuned" / "result.json"
     if damage == "result":
-        path.write_text(path.read_text().replace('"epochs"', '"others"'))
+        path.write_text(path.read_text().replace('"epochs": [', '"others": ['))
     else:
         (tmp_path / "tuned" / damage).unlink()
     with pytest.raises(UsageError, match=r"delete .* to train again"):

@@ -31,7 +31,7 @@ from embedpipe.splits.splits import Splits
 from embedpipe.statistics import Estimate
 from embedpipe.store import FeatureStore
 
-REFERENCE_HEAD = "logreg"
+REFERENCE_HEAD, NORMALISED = "logreg", "normalised logreg"
 #: From a number of labels and a seed to the test rows that are classified correctly.
 CorrectRows = Callable[[int, int], npt.NDArray[np.bool_]]
 FOLDS, REPEATS = 5, 2
@@ -80,7 +80,7 @@ def measure_frozen_baselines(
     )
     notes += [
         *splits.notes,
-        *(f"{name} could not be measured: {reason}" for name, reason in evaluation.failed.items()),
+        *(f"{_named(name)} could not be measured: {reason}" for name, reason in evaluation.failed.items()),
     ]
     return _compare(evaluation, splits, stores[0], margin, notes)
 
@@ -114,7 +114,12 @@ def refit_best(baselines: FrozenBaselines, stores: Sequence[FeatureStore], split
 def _heads() -> dict[str, Any]:
     """Return the heads by name. Each chooses its parameters inside the rows that it is fitted on."""
     normalized = NormalizedLogreg([("normalizer", Normalizer()), ("logreg", TunedLogisticRegression())])
-    return {REFERENCE_HEAD: REFERENCE_HEAD, NormalizedLogreg.__name__: normalized, "lda": "lda", "knn": "knn"}
+    return {REFERENCE_HEAD: REFERENCE_HEAD, NORMALISED: normalized, "lda": "lda", "knn": "knn"}
+
+
+def _named(text: str) -> str:
+    """Return the name of a candidate or head with the head's own name in place of its class's."""
+    return text.replace(NormalizedLogreg.__name__, NORMALISED)
 
 
 def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -144,11 +149,11 @@ def _compare(
     compared = [None, *differences("accuracy", True, margin, splits, accuracies.tolist(), predictions)]
     baselines = [
         FrozenBaseline(
-            name=candidate.name,
+            name=_named(candidate.name),
             store=candidate.store,
             backbone=candidate.backbone,
             layers=list(candidate.layers),
-            head=candidate.head,
+            head=_named(candidate.head),
             accuracy=candidate.estimates["accuracy"],
             difference=difference.estimate if difference else None,
             adjusted=difference.adjusted if difference else None,

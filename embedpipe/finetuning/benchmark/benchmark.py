@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corruption_grid
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
+from embedpipe.finetuning.run_settings import run_settings
 from embedpipe.finetuning.source import open_images
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
@@ -111,7 +110,7 @@ def benchmark(
         pool = np.sort(np.concatenate([split.train, split.validation]))
         check_label_counts(benchmark_options.label_counts, split.y, pool)
         corruptions = [] if len(split.shifted) else corruptions
-        folder.claim(_run_key(store, split, corruptions, training))
+        folder.claim(_settings(store, split, corruptions, training))
         runner = CellRunner(store, split, pool, corruptions, training, reload_options, device, folder, show)
         label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
         cells = runner.cells(label_counts, seeds, learners)
@@ -149,16 +148,13 @@ def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
     return [learner for learner in LEARNERS if learner in requested]
 
 
-def _run_key(
+def _settings(
     store: FeatureStore, split: SplitRows, corruptions: list[tuple[str, int]], options: FineTuneOptions
-) -> str:
-    """Return a digest of all that cells depend on but learner, labels and seed: code, data, labels, split, options."""
-    settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps([__version__, store.spec.fingerprint(), settings, corruptions]).encode())
-    digest.update(json.dumps([split.ids.to_pylist(), split.hashes, split.classes.tolist()]).encode())
-    for values in (split.y, split.train, split.validation, split.test, split.shifted):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
+) -> dict[str, Any]:
+    """Return what cells depend on but learner, labels and seed."""
+    names = [f"{name} {severity}" for name, severity in corruptions]
+    settings = run_settings(store, split, options, corruptions=", ".join(names) or "none", embedpipe=__version__)
+    return {name: value for name, value in settings.items() if name != "seed"}
 
 
 def _failure_notes(folder: BenchmarkFolder, cells: Sequence[FinishedCell]) -> list[str]:

@@ -12,6 +12,7 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES
+from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.epochs import Epoch
 
 RUN, CELLS, PIXELS = "run.json", "cells", "pixels"
@@ -51,9 +52,9 @@ class BenchmarkFolder:
     def __init__(self, to: str | Path) -> None:
         if "://" in os.fspath(to):
             raise UsageError(f"a benchmark needs a local folder, got the URL {os.fspath(to)!r}")
-        self.path = Path(to).resolve()
+        self.path = Path(to)  # as given, so that messages name it so
         is_run = any((self.path / name).exists() for name in (RUN, CELLS, FEATURES))
-        if any(place.is_file() for place in (self.path, *self.path.parents)) or (
+        if any(place.is_file() for place in (self.path, *self.path.absolute().parents)) or (
             self.path.is_dir() and any(self.path.iterdir()) and not is_run
         ):
             raise UsageError(
@@ -77,16 +78,13 @@ class BenchmarkFolder:
         """Folder of the decoded test images, which `clear` empties."""
         return self.path / PIXELS
 
-    def claim(self, key: str) -> None:
-        """Take the folder for a run, and read its facts. Raises UsageError if it holds a run with another key."""
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Take the folder for a run, and read its facts. Raises UsageError if it holds a run with other settings."""
         if (self.path / RUN).exists():
             self.facts = _read(self.path / RUN)
-            if self.facts.get("key") != key:
-                raise UsageError(
-                    f"{str(self.path)!r} holds a benchmark of other data or options, or by another version of "
-                    "embedpipe: give another folder (--to), or delete it"
-                )
-        self.note(key=key)
+            remedy = "give the same, or another folder (--to), or delete it"
+            require_same(self.facts.get("settings"), settings, f"the benchmark in {str(self.path)!r}", remedy)
+        self.note(settings=settings)
 
     def note(self, **facts: Any) -> None:
         """Save facts for later runs in this folder."""
@@ -104,10 +102,8 @@ class BenchmarkFolder:
             return None
         try:
             values = _read(path)
-            if values["key"] != self.facts["key"]:
-                raise UsageError(
-                    f"{str(path)!r} is a cell of other data or options: delete it, or give another folder (--to)"
-                )
+            remedy = "delete it, or give another folder (--to)"
+            require_same(values["settings"], self.facts["settings"], f"the cell {str(path)!r}", remedy)
             fields = values["cell"]
             epochs = [Epoch(**epoch) for epoch in fields.pop("epochs")]
             cell = Cell(epochs=epochs, **fields)
@@ -124,7 +120,7 @@ class BenchmarkFolder:
         """Save a finished cell, and delete its training state."""
         cell = finished.cell
         state = self.state(cell.learner, cell.labels, cell.seed)
-        _write({"key": self.facts["key"], **asdict(finished)}, state.with_suffix(".json"))
+        _write({"settings": self.facts["settings"], **asdict(finished)}, state.with_suffix(".json"))
         state.unlink(missing_ok=True)
 
     def clear(self) -> None:

@@ -123,7 +123,7 @@ class CellTrainer:
             draw.validation,
             options,
             state=state,
-            key=f"{self.folder.facts['key']} {state.stem}",
+            settings={**self.folder.facts["settings"], "cell": state.stem},
             last_layer_rate=RANDOM_HEAD_RATE if learner == "finetune" else 1.0,
             softening=SOFTENING if learner == "lp-ft" else 1.0,
         )

@@ -6,7 +6,7 @@ import contextlib
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.epochs import Epoch, Run
@@ -36,7 +37,7 @@ LOSS_CHECK_STEPS = 16
 #: Norm to which longer gradients are cut.
 MAX_GRADIENT_NORM = 1.0
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_STATE_KEYS = {"key", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
+_STATE_KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
 
 
 class Trainer:
@@ -54,8 +55,8 @@ class Trainer:
     options : FineTuneOptions
     state : path, optional
         File for the state of the run, from which `fit` continues if it exists.
-    key : str
-        Digest of data and options: a state with another key is refused.
+    settings : dict
+        What the run depends on; a state with others is refused.
     last_layer_rate : float
         Learning rate of the last layer, as a multiple of the others'.
     softening : float
@@ -76,7 +77,7 @@ class Trainer:
         options: FineTuneOptions,
         *,
         state: Path | None = None,
-        key: str = "",
+        settings: Mapping[str, Any] | None = None,
         last_layer_rate: float = 1.0,
         softening: float = 1.0,
         workers: Workers | None = None,
@@ -85,7 +86,7 @@ class Trainer:
         self.network, self.images, self.options = network, images, options
         self.workers, self._on_epoch, self._softening = workers or Workers(), on_epoch, softening
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
-        self._state, self._key = state, key
+        self._state, self._settings = state, dict(settings or {})
         self.device = network.last.weight.device
         self.augmentation = options.augmentation(len(train))
         self.precision = options.train_precision or _default_precision(self.device)
@@ -282,7 +283,7 @@ class Trainer:
         if not self.workers.first:
             return
         state = {
-            "key": self._key,
+            "settings": self._settings,
             "run": asdict(self.run),
             "network": self.network.state_dict(),
             "candidate_weights": self._candidate_weights,
@@ -296,11 +297,8 @@ class Trainer:
         if self._state is None or not self._state.exists():
             return
         state = _load_state(self._state)
-        if state["key"] != self._key:
-            raise UsageError(
-                f"{str(self._state.parent)!r} holds a run on other data or options: give another folder (--to), or "
-                "delete it"
-            )
+        remedy = "continue it with the same, give another folder (--to), or delete it"
+        require_same(state["settings"], self._settings, f"the run in {str(self._state.parent)!r}", remedy)
         if len(state["random"]) != self.workers.count:
             raise UsageError(
                 f"the run in {str(self._state.parent)!r} must continue with its {len(state['random'])} processes, "
