@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -269,6 +270,25 @@ def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbos
         show.json_value({"merged": merged, "files": len(opened.table.files), "version": opened.version})
     elif not quiet:
         print(f"{merged:,} files merged; the store now has {len(opened.table.files):,} files")
+
+
+@app.command(rich_help_panel="Store")
+@exits_cleanly
+def repair(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Go back to what is whole in a store that a power cut, a disk or another program damaged.
+
+    Run it while nothing else writes to the store. What was lost is embedded again by the next `embed`.
+
+    Example: `embedpipe repair photos.features`
+    """
+    from embedpipe.cli.checks import print_repair
+    from embedpipe.store import FeatureStore
+
+    report = FeatureStore.repair(store)
+    if as_json:
+        show.json_value(asdict(report))
+    elif not quiet:
+        print_repair(report)
 
 
 @app.command(rich_help_panel="Store")

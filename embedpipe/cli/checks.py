@@ -1,4 +1,4 @@
-"""Printing the report of `verify`: the checks, and the drift of a cheaper precision or decoding."""
+"""Printing the reports of `verify` (checks, and the drift of a cheaper precision or decoding) and `repair`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from embedpipe.cli.show import pairs, print_table
 
 if TYPE_CHECKING:
     from embedpipe.embedding import Drift, HeadDrift, LayerDrift, VerifyReport
+    from embedpipe.store import RepairReport
 
 
 def checks(report: VerifyReport) -> None:
@@ -62,3 +63,17 @@ def _head(head: HeadDrift) -> list[tuple[str, str]]:
         items = f"{head.rows:,} items"
     left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in head.left_out.items())
     return [("head", f"{change} ({interval}; cross-validated on {items}{left_out})")]
+
+
+def print_repair(report: RepairReport) -> None:
+    """Print what `repair` did, what was lost, and what to do next."""
+    for sentence in report.done:
+        print(sentence)
+    if report.restored:
+        print(f"{report.restored:,} rows were restored from the files that the damaged ones had replaced")
+    if report.lost:
+        print(f"{report.lost:,} rows were lost: the next `embedpipe embed` embeds them again; set their labels again")
+    if not report.done:
+        print(f"nothing is damaged: {report.rows:,} rows at version {report.version}")
+    elif report.version >= 0:
+        print(f"the store is whole again: {report.rows:,} rows at version {report.version}")

@@ -1,1 +1,3 @@
 from .feature_store import FeatureStore as FeatureStore
+from .repairing.repair import RepairReport as RepairReport
+from .repairing.repair import repair as repair

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -24,6 +25,9 @@ from embedpipe.store.data_files import damaged
 
 #: Key in the information of a commit: the checksum of the files that it adds and removes.
 ACTIONS_KEY = "embedpipe.actions"
+
+#: Key of the checksum of the columns that the table had when it was committed to.
+SCHEMA_KEY = "embedpipe.schema"
 
 #: Entries between two checkpoints, as Delta's default.
 CHECKPOINT_INTERVAL = 100
@@ -101,6 +105,13 @@ def actions_checksum(actions: Iterable[AddAction | RemoveAction]) -> str:
     )
 
 
+def schema_checksum(schema: pa.Schema) -> str:
+    """Return the checksum of names, types and metadata of the columns of a table."""
+    return checksum(
+        json.dumps([[str(field), sorted(map(str, (field.metadata or {}).items()))] for field in schema]).encode()
+    )
+
+
 class Entry:
     """An entry of the log.
 
@@ -108,12 +119,15 @@ class Entry:
     ----------
     actions : list of dict
         One action of Delta each. Lines that are no JSON are left out.
+    unreadable : list of bytes
+        Those lines.
     damage : str or None
         What is wrong with the entry.
     """
 
     def __init__(self, data: bytes) -> None:
         self.actions: list[dict[str, Any]] = []
+        self.unreadable: list[bytes] = []
         self.damage: str | None = None if data.strip() else "is empty"
         for line in data.splitlines():
             try:
@@ -122,18 +136,24 @@ class Entry:
                     raise ValueError("no action")
                 self.actions.append(action)
             except ValueError:
+                self.unreadable.append(line)
                 self.damage = "is cut off or damaged"
         expected = {info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info}
-        if self.damage is None and expected and expected != {self._checksum()}:
+        if self.damage is None and expected and expected != {entry_checksum(self)}:
             self.damage = "lacks files that its commit added or removed"
+        added = any(info.get("operation") == "ADD COLUMN" for info in self.named("commitInfo"))
+        if self.damage is None and added and not any(self.named("metaData")):
+            self.damage = "lacks the columns that its commit added"
 
     def named(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the contents of the actions of a kind, such as ``add``."""
         return (action[kind] for action in self.actions if kind in action)
 
-    def _checksum(self) -> str:
-        adds = [["add", _path(add), add.get("size"), add.get("stats")] for add in self.named("add")]
-        return _checksum([*adds, *(["remove", _path(remove)] for remove in self.named("remove"))])
+
+def entry_checksum(entry: Entry) -> str:
+    """Return the checksum of the files that an entry adds and removes, as `actions_checksum` of its commit."""
+    adds = [["add", _path(add), add.get("size"), add.get("stats")] for add in entry.named("add")]
+    return _checksum([*adds, *(["remove", _path(remove)] for remove in entry.named("remove"))])
 
 
 class LocalLog:
@@ -149,23 +169,29 @@ class LocalLog:
         self.table = folder
         self.folder = folder / "_delta_log"
         self._checked = self._synced = -1
+        self._schema: str | None = None
 
     def entry(self, version: int) -> Path:
         """Return the file of the entry that made a version."""
         return self.folder / f"{version:020}.json"
 
-    def check(self, version: int) -> None:
+    def check(self, version: int, schema: pa.Schema) -> None:
         """Raise StoreError if an entry between the checkpoint and ``version`` is damaged. Each is read once."""
         checkpoint = self.checkpoint()
         oldest = max(self._checked, version - CHECKPOINT_INTERVAL, checkpoint if checkpoint <= version else -1)
-        for number in range(version, oldest, -1):
+        path = str(self.table)
+        for number in range(oldest + 1, version + 1):
             try:
-                damage = Entry(self.entry(number).read_bytes()).damage
+                entry = Entry(self.entry(number).read_bytes())
             except FileNotFoundError:
                 continue  # a checkpoint holds what it said
-            if damage:
-                path = str(self.table)
-                raise damaged(path, f"{self.entry(number).name} in the log of {path!r} {damage}")
+            if entry.damage:
+                raise damaged(path, f"{self.entry(number).name} in the log of {path!r} {entry.damage}")
+            self._schema = None if any(entry.named("metaData")) else self._schema
+            for information in entry.named("commitInfo"):
+                self._schema = information.get(SCHEMA_KEY, self._schema)
+        if self._schema not in (None, schema_checksum(schema)):
+            raise damaged(path, f"the columns in the log of {path!r} are not those of its last commit")
         if self._synced < 0:
             self._synced = version - 1  # the last entry may be one of a process that was killed before it synced
         self._checked = max(self._checked, version)

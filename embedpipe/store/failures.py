@@ -30,12 +30,13 @@ class FailuresTable:
         # Readers and vacuum of Delta ignore folders that begin with an underscore.
         self.path = f"{store_path}/_failures"
 
-    def _open(self) -> KeyedTable | None:
+    def open(self) -> KeyedTable | None:
+        """Return the table, None if nothing has failed yet."""
         return KeyedTable(self.path) if KeyedTable.exists(self.path) else None
 
     def read(self) -> pa.Table:
         """Return all failures in id order, with the columns of `SCHEMA`."""
-        table = self._open()
+        table = self.open()
         return table.read() if table else SCHEMA.empty_table()
 
     def record(self, failures: Sequence[Failure], root: str) -> None:
@@ -46,7 +47,7 @@ class FailuresTable:
             f.id: {"uri": f.uri, "stage": f.stage, "exception": f.exception, "message": f.message} for f in failures
         }
         now = datetime.now(UTC)
-        table = self._open() or KeyedTable.create(self.path, SCHEMA)
+        table = self.open() or KeyedTable.create(self.path, SCHEMA)
         table.upsert(
             pa.Table.from_pylist(
                 [{"id": id, "source_root": root, "when": now, **row} for id, row in rows.items()],
@@ -56,5 +57,5 @@ class FailuresTable:
 
     def drop(self, ids: pa.Array) -> None:
         """Drop the failures of these ids."""
-        if len(ids) and (table := self._open()):
+        if len(ids) and (table := self.open()):
             table.delete(ids)

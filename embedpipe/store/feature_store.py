@@ -22,6 +22,7 @@ from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapped_vectors import MappedVectors
+from embedpipe.store.repairing.repair import RepairReport, repair
 from embedpipe.store.scan import label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
@@ -124,6 +125,11 @@ class FeatureStore:
         """Return whether there is a Delta table at ``path``."""
         path = table_path(path)
         return not Path(path).is_file() and KeyedTable.exists(path)
+
+    @staticmethod
+    def repair(path: str | Path) -> RepairReport:
+        """Go back to what is whole in a damaged store: see `embedpipe.repair`."""
+        return repair(path)
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""

@@ -136,11 +136,11 @@ class KeyedTable:
         return sum(file.rows for file in self.files)
 
     def _load(self) -> None:
+        self.schema: pa.Schema = pa.schema(self._delta.schema())
         if self.log:
-            self.log.check(self._delta.version())
+            self.log.check(self._delta.version(), self.schema)
         delta_log.refuse_unreadable(self._delta, self.path)
         self._loaded = self._delta.version()
-        self.schema: pa.Schema = pa.schema(self._delta.schema())
         self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
@@ -220,7 +220,8 @@ class KeyedTable:
         refuse_repeats(rows.column("id"), self.path)
         return rows.select(names)
 
-    def _file_ids(self, file: DataFile) -> pa.Array:
+    def file_ids(self, file: DataFile) -> pa.Array:
+        """Return the ids of a data file in file order."""
         if file.path not in self._ids:
             with self.open_file(file) as parquet:
                 self._ids[file.path] = read_ids(parquet)
@@ -235,7 +236,7 @@ class KeyedTable:
         index = IdIndex(ids)
         for file in self.files:
             if file.first <= last and first <= file.last:
-                mask = index.find(self._file_ids(file)) >= 0
+                mask = index.find(self.file_ids(file)) >= 0
                 if mask.any():
                     yield file, pa.array(mask)
 
@@ -258,9 +259,9 @@ class KeyedTable:
                 equal = self._equal_ids(file, mask, incoming)
                 same += equal.to_pylist()
                 stale.append(
-                    (file, pc.and_not(mask, pc.is_in(self._file_ids(file), value_set=pa.array(equal, pa.string()))))
+                    (file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=pa.array(equal, pa.string()))))
                 )
-            adds, removes, replaced = self._without(stale)
+            adds, removes, replaced = self.without(stale)
             changed = incoming
             if same:
                 changed = changed.filter(
@@ -275,7 +276,7 @@ class KeyedTable:
         """Drop the rows with these ids in one atomic commit."""
 
         def plan() -> CommitPlan[Change]:
-            adds, removes, removed = self._without(self.matches(ids))
+            adds, removes, removed = self.without(self.matches(ids))
             return adds, removes, Change(removed=removed)
 
         return self.commit(plan, {"embedpipe.operation": "delete"})
@@ -297,7 +298,7 @@ class KeyedTable:
         for action in self._uncommitted:
             self.delete_file(action.path)
 
-    def _without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
+    def without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
         """Rewrite files without the marked rows. The result is the number of dropped rows."""
         adds: list[AddAction] = []
         removes: list[RemoveAction] = []
@@ -351,7 +352,10 @@ class KeyedTable:
                 return result
             read_version = self.version
             delta_log.refuse_unwritable(self._delta, self.path)
-            information = dict(note or {}) | {delta_log.ACTIONS_KEY: delta_log.actions_checksum([*adds, *removes])}
+            information = dict(note or {}) | {
+                delta_log.ACTIONS_KEY: delta_log.actions_checksum([*adds, *removes]),
+                delta_log.SCHEMA_KEY: delta_log.schema_checksum(self.schema),
+            }
             try:
                 if self.log and adds:
                     sync(self.log.table)  # the names of the new files

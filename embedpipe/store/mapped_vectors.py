@@ -20,10 +20,10 @@ FEW_BLOCKS = 8
 
 
 class DamagedMapError(StoreError):
-    """A block of a memory map has another checksum than when it was written."""
+    """A memory map is not as it was written."""
 
-    def __init__(self, path: Path, at: int) -> None:
-        self.what = f"the memory map {str(path)!r} was damaged at byte {at:,} of its vectors and has been deleted"
+    def __init__(self, path: Path, why: str) -> None:
+        self.what = f"the memory map {str(path)!r} was damaged ({why}) and has been deleted"
         super().__init__(f"{self.what}: run this again, and it is made anew")
 
 
@@ -139,5 +139,5 @@ class MappedVectors(NDArrayOperatorsMixin):
         if self._unchecked[block]:
             if checksum(self._octets[block * BLOCK : (block + 1) * BLOCK]) != self._checksums[block]:
                 self._drop()
-                raise DamagedMapError(self._path, block * BLOCK)
+                raise DamagedMapError(self._path, f"byte {block * BLOCK:,} of its vectors")
             self._unchecked[block] = False

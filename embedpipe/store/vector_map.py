@@ -30,7 +30,7 @@ from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_ch
 from embedpipe._utils.config import cache_folder
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.mapped_vectors import MappedVectors
+from embedpipe.store.mapped_vectors import DamagedMapError, MappedVectors
 from embedpipe.store.reading import read_files
 
 #: The part of the cache folder that holds the maps.
@@ -101,6 +101,15 @@ class VectorMap:
 
 def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
     """Return the map of the current version of the table, None if it is missing. A damaged one is deleted, and said."""
+    try:
+        return open_map(table, column, dim)
+    except DamagedMapError as error:
+        warn_damaged(error.what)
+        return None
+
+
+def open_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
+    """Return the map of the current version of the table, None if it is missing. Raises DamagedMapError."""
     if (maps := find_cache(PART)) is None:
         return None
     folder = maps / _name(table, column, dim)
@@ -113,8 +122,7 @@ def find_map(table: KeyedTable, column: str, dim: int) -> VectorMap | None:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         drop_map(folder)
-        warn_damaged(f"the memory map {str(folder)!r} was damaged ({error}) and has been deleted")
-        return None
+        raise DamagedMapError(folder, str(error)) from error
 
 
 def warn_damaged(what: str) -> None:

@@ -21,9 +21,13 @@ from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.verification.drift import Drift, drifts, measure_drift, reference_of, with_precision
 from embedpipe.embedding.verification.head_drift import Labelled
 from embedpipe.embedding.verification.sampling import Sample, embed_sample
-from embedpipe.errors import EmbedpipeError, StoreError, UsageError
+from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.store import FeatureStore
+from embedpipe.store.data_files import damaged
+from embedpipe.store.mapped_vectors import DamagedMapError
+from embedpipe.store.repairing.damage import find_damage
 from embedpipe.store.schema import matrix
+from embedpipe.store.vector_map import open_map
 
 #: Lowest cosine of a stored and a new vector that count as equal, by precision. Integer kernels differ between
 #: processors, and one step of rounding is 1/127 of the range of a layer.
@@ -179,10 +183,10 @@ def verify(
     checks.append(_check_files(store))
     if not checks[-1].ok:
         return report
-    ids = store.table.read(["id"]).column("id")
+    ids = pa.chunked_array([store.table.file_ids(file) for file in store.table.files], pa.string())
     doubled = len(ids) - len(pc.unique(ids))
     checks.append(Check("ids", not doubled, f"{doubled} ids occur twice" if doubled else f"{len(ids):,} unique ids"))
-    checks.append(_check_vectors(store, show))
+    checks += [_check_vectors(store, show), *_check_maps(store)]
     count = sample if sample is not None else DRIFT_SAMPLE if cheaper else SAMPLE
     if count and len(store) and report.ok:
         specs = dict.fromkeys([store.spec] if cheaper is None else [store.spec, reference_of(store.spec), cheaper])
@@ -223,17 +227,26 @@ def _cheaper(
 
 
 def _check_files(store: FeatureStore) -> Check:
-    rows = 0
-    for file in store.table.files:
+    """Compare all bytes of the data files with their checksums, and their ids and columns with log and schema."""
+    failures = store.failures_table.open()
+    for table in (store.table, *([failures] if failures else [])):
+        for file, why in find_damage(table):
+            if why:
+                return Check("files", False, str(damaged(store.path, f"{file.path!r}: {why}")))
+    return Check("files", True, f"{len(store.table.files)} files, {len(store):,} rows")
+
+
+def _check_maps(store: FeatureStore) -> list[Check]:
+    """Compare all bytes of the memory maps of this version with their checksums. There may be none."""
+    checks = []
+    for column, dim in store.dims.items():
         try:
-            with store.table.open_file(file) as parquet:
-                count = parquet.metadata.num_rows
-        except StoreError as error:
-            return Check("files", False, str(error))
-        if count != file.rows:
-            return Check("files", False, f"{file.path!r} has {count:,} rows, but the log says {file.rows:,}")
-        rows += count
-    return Check("files", True, f"{len(store.table.files)} files, {rows:,} rows")
+            if vector_map := open_map(store.table, column, dim):
+                vector_map.vectors.check()
+                checks.append(Check("memory map", True, f"{column}: {vector_map.vectors.nbytes:,} bytes as written"))
+        except DamagedMapError as error:
+            checks.append(Check("memory map", False, str(error)))
+    return checks
 
 
 def _check_vectors(store: FeatureStore, show: Progress) -> Check:
