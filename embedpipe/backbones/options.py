@@ -109,8 +109,8 @@ class BackboneOptions:
     offline: bool = field(default=False, metadata={"help": "Use local files only; never download weights."})
 
     def __post_init__(self) -> None:
-        if isinstance(self.layer, str):
-            object.__setattr__(self, "layer", (self.layer,))
+        layers = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        object.__setattr__(self, "layer", layers)
         for name, value, known in (
             ("modality", self.modality, (None, *get_args(Modality))),
             ("pooling", self.pooling, (None, *get_args(Pooling))),

@@ -16,6 +16,9 @@ PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
     "text": ("text", "body", "message", "content", "sentence", "document", "review"),
 }
 
+#: A store has a Parquet column and statistics for each column, and time grows with the square of their number.
+MOST_COLUMNS = 2_000
+
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = (
     "id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split", "set_by_hand",
@@ -45,6 +48,14 @@ def verbatim_columns(options: SourceOptions, modality: Modality) -> list[str]:
     return [name for name in (options.id or "id", chosen, *PAYLOAD_COLUMNS[modality]) if name]
 
 
+def refuse_wide(count: int, name: str) -> None:
+    """Raise SourceError for more columns than `MOST_COLUMNS`."""
+    if count > MOST_COLUMNS:
+        raise SourceError(
+            f"a table must have at most {MOST_COLUMNS:,} columns, and {name!r} has {count:,}: leave some out"
+        )
+
+
 def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, modality: Modality) -> ColumnRoles:
     """Return the role of each column of a table. Error messages call the table ``name``.
 
@@ -54,9 +65,15 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
         A column is missing, has a wrong type for its role, or a reserved name.
     """
     payload = options.image if modality == "image" else options.text
-    payload = payload or next((column for column in PAYLOAD_COLUMNS[modality] if column in schema.names), None)
+    refuse_wide(len(schema), name)
+    in_any_case: dict[str, str] = {}
+    for column in schema.names:
+        in_any_case.setdefault(column.strip().lower(), column)
+    in_any_case.update({column: column for column in schema.names})
+    payload = payload or next((in_any_case[known] for known in PAYLOAD_COLUMNS[modality] if known in in_any_case), None)
     if payload is None:
-        hint = ", or name all columns of a file without a header line (--header A,B,...)"
+        is_csv = name.lower().endswith((".csv", ".tsv"))
+        hint = ", or name all columns of a file without a header line (--header A,B,...)" if is_csv else ""
         hint = ". To embed texts, name their column (--text COLUMN)" if modality == "image" else hint
         raise SourceError(
             f"{name!r} needs {WITH_ARTICLE[modality]} column, and has {_shown(schema)}: "
@@ -69,7 +86,7 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"{name!r} has no column {column!r} (--{role}){nearest(column, schema.names) or '.'} "
                 f"Available: {_shown(schema)}"
             )
-    chosen = {role: wanted[role] or (role if role in schema.names else None) for role in ("id", "label", "split")}
+    chosen = {role: wanted[role] or in_any_case.get(role) for role in ("id", "label", "split")}
     _check_payload(schema.field(payload), name, modality)
     for role, column in chosen.items():
         if column and not is_storable(schema.field(column).type):
@@ -77,14 +94,15 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"{role} column {column!r} of {name!r} must hold plain values, got {schema.field(column).type}"
             )
     roles = ColumnRoles(payload, chosen["id"], chosen["label"], chosen["split"])
+    lower: dict[str, str] = {}
     for column in schema:
         if column.name in {payload, *chosen.values()}:
             continue
         if is_reserved(column.name) or (modality == "text" and column.name.lower() == "text"):
             raise SourceError(f"column name {column.name!r} of {name!r} is reserved for the store: rename the column")
-        if same := [other for other in roles.metadata if other.lower() == column.name.lower()]:
+        if (same := lower.setdefault(column.name.lower(), column.name)) != column.name:
             raise SourceError(
-                f"columns {same[0]!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
+                f"columns {same!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
             )
         if is_storable(column.type):
             roles.metadata.append(column.name)
@@ -107,4 +125,5 @@ def _check_payload(column: pa.Field, name: str, modality: Modality) -> None:
 
 def _shown(schema: pa.Schema) -> list[str]:
     """Return the column names, shortened, as a file without a header line has texts in their place."""
-    return [name if len(name) <= 40 else f"{name[:40]}..." for name in schema.names]
+    names = [name if len(name) <= 40 else f"{name[:40]}..." for name in schema.names]
+    return names if len(names) <= 40 else [*names[:40], f"and {len(names) - 40} more"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+#: Extension types whose storage means the same.
+_AS_THEIR_STORAGE = ("arrow.bool8", "arrow.json")
+
 
 def value_type(type: pa.DataType) -> pa.DataType:
-    """Return the value type of a dictionary type, and any other type unchanged."""
-    return type.value_type if pa.types.is_dictionary(type) else type
+    """Return the type of the values of a dictionary or of runs, and any other type unchanged."""
+    return type.value_type if pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type) else type
 
 
 def is_string(type: pa.DataType) -> bool:
@@ -28,13 +31,16 @@ def has_field(type: pa.DataType, name: str) -> bool:
 
 def is_storable(type: pa.DataType) -> bool:
     """Return whether a store can hold a column of this type as metadata."""
-    type = value_type(type)
+    type = stored_type(type)
     refused = (pa.types.is_nested, pa.types.is_duration, pa.types.is_interval, pa.types.is_decimal256, is_bytes)
-    return not any(test(type) for test in refused)
+    return not isinstance(type, pa.BaseExtensionType) and not any(test(type) for test in refused)
 
 
-def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without dictionary encoding, with strings as `pyarrow.string`, also if all are null."""
-    wanted = value_type(column.type)
-    wanted = pa.string() if is_string(wanted) or pa.types.is_null(wanted) else wanted
-    return column if column.type == wanted else column.cast(wanted)
+def stored_type(type: pa.DataType) -> pa.DataType:
+    """Return the type in which a column is stored: without dictionary, extension or unsigned integers."""
+    type = value_type(type)
+    if is_string(type) or pa.types.is_null(type) or isinstance(type, pa.UuidType):
+        return pa.string()
+    if isinstance(type, pa.BaseExtensionType) and type.extension_name in _AS_THEIR_STORAGE:
+        return pa.bool_() if type.extension_name == "arrow.bool8" else stored_type(type.storage_type)
+    return pa.int64() if pa.types.is_uint64(type) else type

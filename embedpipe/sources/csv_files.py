@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from embedpipe.errors import SourceError
+from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 
 _MAX_BLOCK = 1 << 30
 
@@ -41,7 +42,12 @@ def parse_csv(
     delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     header = None if names is None else [name.strip() for name in names.split(",")]
-    wanted = None if columns is None or header is not None else list(columns)
+    first = data.partition(b"\n")[0]
+    if first.count(delimiter.encode()) >= MOST_COLUMNS:  # pyarrow may run out of memory and end the process
+        outside = re.sub(rb'"(?:[^"]|"")*+"?', b"", first)
+        refuse_wide(outside.count(delimiter.encode()) + 1, "the file")
+    spaced = header is None and any(name != name.strip() for name in first.decode(errors="replace").split(delimiter))
+    wanted = None if columns is None or header is not None or spaced else list(columns)
     table = pa.csv.read_csv(
         pa.BufferReader(data),
         read_options=pa.csv.ReadOptions(block_size=block_size(len(data)), autogenerate_column_names=header is not None),
@@ -57,7 +63,10 @@ def parse_csv(
                 f"got {len(header)}: {', '.join(header)}"
             )
         table = table.rename_columns(header)
-        table = table if columns is None else table.select(list(columns))
+    elif spaced:
+        table = table.rename_columns([name.strip() for name in table.column_names])
+    if columns is not None and wanted is None:
+        table = table.select(list(columns))
     return table, delimiter, [part for part in (note, remark) if part]
 
 

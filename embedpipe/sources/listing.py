@@ -149,8 +149,8 @@ def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.Chu
     return pa.chunked_array(chunks, pa.string())
 
 
-def check_unique(table: pa.Table, root: str) -> None:
-    """Raise DuplicateIdError, naming up to three ids, if an id occurs twice."""
+def check_unique(table: pa.Table, root: str, advice: str = "drop the repeated items") -> None:
+    """Raise DuplicateIdError, naming up to three ids and with ``advice``, if an id occurs twice."""
     ids = table.column("id")
     if pc.all(pc.less(ids[:-1], ids[1:])).as_py():  # sorted, as files mostly are
         return
@@ -161,7 +161,7 @@ def check_unique(table: pa.Table, root: str) -> None:
     names = ", ".join(repr(id) for id in pc.struct_field(twice, "values")[:3].to_pylist())
     raise DuplicateIdError(
         f"ids of {root!r} must be unique, and {len(twice)} occur more than once: "
-        f"{names}{', ...' if len(twice) > 3 else ''}; drop the repeated items, or name a column with unique ids (--id)"
+        f"{names}{', ...' if len(twice) > 3 else ''}; {advice}"
     )
 
 

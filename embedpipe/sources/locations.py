@@ -132,9 +132,7 @@ def read_bytes(location: str, private: Collection[str] | None = None) -> bytes:
     except ReadError:
         raise
     except Exception as error:
-        may_be_text = " " in location and isinstance(error, FileNotFoundError)
-        hint = "; if it is a text and not a path, pass modality='text'" if may_be_text else ""
-        raise ReadError(f"cannot read {printable(location)}: {_reason(error)}{hint}") from error
+        raise ReadError(f"cannot read {printable(location)}: {_reason(error)}") from error
 
 
 def read_range(location: str, offset: int, size: int) -> bytes:

@@ -29,7 +29,7 @@ from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
 from embedpipe.sources.readers.memory import ROOT, list_items
-from embedpipe.sources.readers.table import list_frame, list_table
+from embedpipe.sources.readers.table import list_frame, list_table, list_tables
 from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
 
 _DEFAULTS = SourceOptions()
@@ -65,7 +65,11 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
     if not listing.table.num_rows and not listing.failures:
         raise SourceError(f"a source must have at least one item, and {listing.root!r} has none")
-    check_unique(listing.table, listing.root)
+    has_columns = suffix_of(listing.root) in TABLE_SUFFIXES or hasattr(source, "__arrow_c_stream__")
+    advice = "drop the repeated items"
+    check_unique(
+        listing.table, listing.root, f"{advice}, or name a column with unique ids (--id)" if has_columns else advice
+    )
     return listing
 
 
@@ -92,7 +96,7 @@ def root_exists(root: str) -> bool:
         return True
     if root == ROOT or exists(root):
         return True
-    if suffix_of(split_location(root)[1]) != TAR_SUFFIX:
+    if suffix_of(split_location(root)[1]) not in (TAR_SUFFIX, *TABLE_SUFFIXES):
         return False
     try:
         return bool(expand(root))
@@ -130,6 +134,8 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     path = local_path(location)
     name = split_location(location)[1].lower()
     if path is not None and Path(path).is_dir():
+        if tables := _tables_of(Path(path), modality):
+            return list_tables(location, tables, options, modality)
         return list_folder(location, modality)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
         raise SourceError(
@@ -140,6 +146,8 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     suffix = suffix_of(name)
     if suffix == TAR_SUFFIX:
         return list_shards(text)
+    if suffix in TABLE_SUFFIXES and _has_wildcard(location):
+        return list_tables(location, expand(location), options, modality)
     if not exists(location):
         raise SourceError(_missing(text, location))
     if suffix in TABLE_SUFFIXES:
@@ -155,13 +163,29 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     raise SourceError(f"a source must be {kinds} with a suffix in {', '.join(known)}, got {text!r}")
 
 
+def _tables_of(folder: Path, modality: Modality) -> list[str]:
+    """Return the Parquet files of a folder that holds them and no items, as Hugging Face writes data sets."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    tables = sorted(str(entry) for entry in entries if entry.suffix == ".parquet")
+    others = (entry for entry in entries if entry.suffix != ".parquet" and entry.name.lower() != "readme.md")
+    if any(e.is_dir() or e.suffix == TAR_SUFFIX or is_payload_name(e.name, modality) for e in others):
+        return []
+    return tables
+
+
+def _has_wildcard(location: str) -> bool:
+    """Return whether a location is a pattern of several files, and not the name of one."""
+    signs = "*{" if is_url(location) else "*{?["
+    return any(sign in location for sign in signs) and not (not is_url(location) and Path(location).exists())
+
+
 def _missing(text: str, location: str) -> str:
     if any(sign in text for sign in "*{"):
-        return f"patterns are for .tar shards only, got {text!r}: give the folder"
+        return f"patterns are for .tar shards and tables only, got {text!r}: give the folder"
     folder, name = split_location(location)
     is_listable = Path(folder).is_dir() and not is_url(location)
     names = [path.name for path in Path(folder).iterdir()] if is_listable else []
-    hint = nearest(name, names) or (TEXT_HINT if " " in text else "")
+    hint = nearest(name, names, cutoff=0.8) or (TEXT_HINT if " " in text else "")
     return f"there is no file or folder {text!r}{hint}"
 
 

@@ -37,3 +37,7 @@ class SourceOptions:
         default=None,
         metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},
     )
+
+    def __post_init__(self) -> None:
+        roots = (self.allow_root,) if isinstance(self.allow_root, str) else tuple(self.allow_root)
+        object.__setattr__(self, "allow_root", roots)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -13,12 +15,16 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from embedpipe.errors import MissingExtraError, SourceError
+from embedpipe.sources.column_roles import refuse_wide
+from embedpipe.sources.columns.labels import clean_labels
+from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
-from embedpipe.sources.labels import clean_labels
 from embedpipe.sources.locations import absolute, open_file, split_location
-from embedpipe.sources.number_columns import read_numbers
+
+#: Strings of JSON: the group is a key, or empty for other strings.
+_KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"(?=\s*+:))|"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 #: Number of brackets in a line of JSON above which its depth is checked.
 _MANY_BRACKETS = 500
@@ -88,7 +94,9 @@ def load_table(
     try:
         with open_file(location) as file:
             if suffix == ".parquet":
-                loaded = Loaded(pq.ParquetFile(file).read(columns))
+                parquet = pq.ParquetFile(file)
+                refuse_wide(len(parquet.schema_arrow), path)
+                loaded = Loaded(parquet.read(columns))
             elif suffix in _DELIMITERS:
                 loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
             else:
@@ -103,8 +111,7 @@ def load_table(
 
 def refuse_doubled_names(schema: pa.Schema, name: str) -> None:
     """Raise SourceError if two columns have the same name."""
-    names = schema.names
-    if doubled := sorted({column for column in names if names.count(column) > 1}):
+    if doubled := sorted(column for column, count in Counter(schema.names).items() if count > 1):
         raise SourceError(
             f"column names of {name!r} must be unique, and {doubled[0]!r} occurs more than once: rename it"
         )
@@ -148,7 +155,7 @@ def _whole_integers(table: pa.Table, data: bytes) -> pa.Table:
             continue
         rows = (json.loads(line, parse_int=str, parse_float=str) for line in data.splitlines() if line.strip())
         values = [row.get(field.name) for row in rows]
-        integers = (value for value in values if value is not None and value.lstrip("-").isdigit())
+        integers = (value for value in values if isinstance(value, str) and value.lstrip("-").isdigit())
         if len(values) == len(table) and any(int(float(value)) != int(value) for value in integers):
             table = table.set_column(i, field.name, pa.chunked_array([pa.array(values, pa.string())]))
     return table
@@ -166,3 +173,16 @@ def _refuse_crashing(data: bytes) -> None:
                 raise SourceError(f"line {number} is nested too deeply") from error
             except ValueError:
                 pass  # pyarrow reports it
+    keys: set[bytes] = set()
+    for block in _blocks(data):  # pyarrow has a value of every key in every row
+        keys.update(_KEY.findall(block))
+        refuse_wide(len(keys) - 1, "the file")  # other strings are b""
+
+
+def _blocks(data: bytes) -> Iterator[bytes]:
+    """Yield JSON lines in blocks of about 1 MB."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + (1 << 20)) + 1 or len(data)
+        yield data[start:end]
+        start = end

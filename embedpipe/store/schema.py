@@ -193,12 +193,13 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray:
     try:
         if pa.types.is_timestamp(type_) and column.type.tz is None:
-            column = column.cast(pa.timestamp("us"), safe=False)
+            column = column.cast(pa.timestamp("us"), safe=column.type.unit != "ns")
         if type_ == pa.string() and pa.types.is_floating(column.type):  # Arrow writes 1.0 as 1
             texts = [None if value is None else repr(value) for value in column.to_pylist()]
             return pa.chunked_array([pa.array(texts, type_)])
         # The time of day of a date, and nanoseconds, are dropped on purpose.
-        new = column.cast(type_, safe=not pa.types.is_temporal(column.type))
+        dropped = pa.types.is_date64(column.type) or getattr(column.type, "unit", "") == "ns"
+        new = column.cast(type_, safe=not dropped)
         if column.type == pa.string() and not pc.all(pc.equal(new.cast(pa.string()), column)).as_py():
             raise pa.ArrowInvalid("such as 01, which is another text than 1")
         return new

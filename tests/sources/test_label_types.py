@@ -19,7 +19,7 @@ from stored import make_store
 
 from embedpipe.errors import StoreError
 from embedpipe.sources import Listing, open_source, read_labels
-from embedpipe.sources.number_columns import MISSING
+from embedpipe.sources.columns.numbers import MISSING
 
 
 def written(path: Path, labels: list[Any], delimiter: str = ",") -> Path:

@@ -233,7 +233,7 @@ def test_columns_that_no_store_can_hold_are_left_out(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["uri", "content_hash", "source_root", "source_size", "embedding", "embedding_x", "Label", "ID"]
+    "name", ["uri", "content_hash", "source_root", "source_size", "embedding", "embedding_x", "Uri"]
 )
 def test_reserved_column_names_are_refused(name: str) -> None:
     with pytest.raises(SourceError, match=rf"column name '{name}' .* is reserved"):

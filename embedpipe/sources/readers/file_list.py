@@ -6,6 +6,7 @@ import io
 
 from embedpipe.errors import SourceError
 from embedpipe.sources.access.roots import access_of, refuse_foreign
+from embedpipe.sources.encodings import has_mark, to_utf8
 from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
@@ -37,7 +38,12 @@ def list_file_list(location: str, options: SourceOptions, modality: Modality) ->
         data = read_bytes(location)
     except Exception as error:
         raise SourceError(str(error)) from error
-    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="surrogateescape") as lines:
+    if has_mark(data):  # also UTF-16, as PowerShell writes it
+        try:
+            data = to_utf8(data)[0]
+        except UnicodeError as error:
+            raise SourceError(f"cannot read the list {location!r}: {error}") from error
+    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             name = line.rstrip("\n")
             if name.strip():

@@ -321,9 +321,9 @@ def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
     types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
         return f"found {types}; to embed texts, give --modality text"
+    if TAR_SUFFIX in skipped and modality == "image":  # the tables beside shards list what is in them
+        return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
     for suffix in skipped:
-        if suffix == TAR_SUFFIX and modality == "image":
-            return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
         if suffix in TABLE_SUFFIXES + list_suffixes(modality):
             return f"found {types}; pass the {suffix} file itself if it lists the {modality}s"
     return f"found {types}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.roots import access_of_memory
-from embedpipe.sources.file_types import read_payload
+from embedpipe.sources.file_types import is_image_name, read_payload
 from embedpipe.sources.listing import SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality
@@ -59,7 +59,14 @@ def list_items(
         if is_missing(item):
             raise ReadError(f"item {row} is missing: {item}")
         path = path_of(item)
-        return item if path is None else read_payload(join(folder, path), modality, access)
+        if path is None:
+            return item
+        try:
+            return read_payload(join(folder, path), modality, access)
+        except ReadError as error:
+            if " " in path and not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
+                raise ReadError(f"{error}; if it is a text and not a path, pass modality='text'") from error.__cause__
+            raise
 
     if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):
         return Listing(_table_of_loaded(len(items), ids), ROOT, read)

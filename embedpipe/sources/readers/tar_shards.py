@@ -132,7 +132,7 @@ def expand(pattern: str) -> list[str]:
     named = [pattern] if _is_file(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
     if not any(exists(shard) for shard in named):
         raise SourceError(
-            f"no shard matches {pattern!r}: give .tar files such as 'DIR/*.tar' or 'DIR/x-{{000..012}}.tar'"
+            f"no shard matches {pattern!r}: give files such as 'DIR/*.tar', 'DIR/x-{{000..012}}.tar' or 'DIR/*.parquet'"
         )
     return list(dict.fromkeys(named))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.sources.column_types import plain_column
+from embedpipe.sources.columns.conversion import plain_column
 
 #: Distinct labels up to which letter case is compared. More are names of items rather than classes.
 _MOST_CLASSES = 10_000
@@ -17,7 +17,7 @@ def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, l
     Text loses the spaces around it, and text that is empty then is null, in every kind of table. Other types are
     returned as they are.
     """
-    column = plain_column(column)
+    column = plain_column(column, name)
     if column.type != pa.string():
         return column, []
     trimmed = pc.utf8_trim_whitespace(column)

@@ -42,8 +42,9 @@ def read_numbers(table: pa.Table, text: Collection[str], decimal_comma: bool = F
     commas: list[str] = []
     kept: list[str] = []
     remarks: list[str] = []
+    lower = {name.lower() for name in text}
     for i, name in enumerate(table.column_names):
-        if name in text:
+        if name.lower() in lower:
             continue
         column = _numbers(table.column(i))
         if decimal_comma and column == _Column():

@@ -1,0 +1,1 @@
+"""Columns of tables: frames in memory, conversions, numbers and labels."""
