@@ -31,6 +31,9 @@ SCAN_LIMIT = 100
 # Formats of Pillow that are tried. EPS would run Ghostscript on untrusted files, and TGA accepts nearly any bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
 
+#: What Pillow says of whole files that it does not read.
+_UNSUPPORTED = re.compile(r"unsupported|not supported|not available|unknown (pixel|raw|compression)", re.IGNORECASE)
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -160,9 +163,8 @@ def _decode_bytes(data: bytes, range: Range | None, channels: tuple[int, ...], c
     except Image.DecompressionBombError as error:
         raise DecodeError(f"too large to decode safely: {error}") from error
     except Exception as error:  # on invalid bytes Pillow raises many types, also MemoryError and KeyError
-        raise DecodeError(
-            f"truncated or damaged {format} of {len(data)} bytes: {error or type(error).__name__}"
-        ) from error
+        kind = "unsupported kind of" if _UNSUPPORTED.search(str(error)) else "truncated or damaged"
+        raise DecodeError(f"{kind} {format} of {len(data)} bytes: {error or type(error).__name__}") from error
 
 
 def refuse_many_scans(data: bytes) -> None:

@@ -47,7 +47,7 @@ def describe_bytes(data: bytes) -> str:
     if kind := _kind_of_jpeg(data):
         return kind
     for signature, name in _PICTURES:
-        if start.startswith(signature):
+        if start.startswith(signature) and _may_be(name, data):
             return f"it begins as {name} but is truncated or damaged ({len(data)} bytes)"
     if data[4:8] == b"ftyp":
         heif = data[8:12] in _HEIF_BRANDS
@@ -74,11 +74,16 @@ def _kind_of_jpeg(data: bytes) -> str:
     return ""
 
 
+def _may_be(name: str, data: bytes) -> bool:
+    """Return whether the next bytes are those of the picture format too, as RIFF is also sound, and BM two letters."""
+    return {"WebP": data[8:12] == b"WEBP" or len(data) < 12, "BMP": data[6:10] == bytes(4)}.get(name, True)
+
+
 def describe_binary(data: bytes) -> str:
     """Return a description of ``data`` that is not text, by its first bytes."""
     start = _start(data)
     for signature, words in (*_PICTURES, *_SIGNATURES):
-        if start.startswith(signature):
+        if start.startswith(signature) and _may_be(words, data):
             return f"it looks like a {words} image" if (signature, words) in _PICTURES else words.partition(";")[0]
     zero = data.find(b"\0")
     if zero >= 0 and any(data):
