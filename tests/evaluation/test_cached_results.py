@@ -148,8 +148,8 @@ def test_damaged_result_is_measured_again(saved: list[Path], count_fits: Callabl
     before = count_fits()
     data = bytearray(saved[0].read_bytes())
     if damage == "other shape":
-        result = cached_results.read_result(saved[0], 20, 3)
-        assert result is not None
+        # near-duplicates stay together, so folds are of about 20 rows; which of them is first depends on the code
+        result = next(filter(None, (cached_results.read_result(saved[0], rows, 3) for rows in range(15, 26))))
         cached_results.write_result(saved[0], replace(result, predicted=result.predicted[:-1]))
     else:
         data[len(data) // 2] ^= 1
