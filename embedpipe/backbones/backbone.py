@@ -21,7 +21,7 @@ from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
 from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import NO_COUNTS, ImageNetwork, TextNetwork
-from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.backbones.spec import BackboneSpec, random_notes
 from embedpipe.errors import BackboneError, UsageError
 
 Vectors = dict[str, npt.NDArray[np.float32]]
@@ -85,6 +85,11 @@ class Backbone(ABC):
         packages = ("embedpipe", "torch", *self.network.libraries)
         versions = {name: importlib.metadata.version(name) for name in packages}
         return {"weights": self.network.origin, "engine": self.engine_name, **versions}
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the weights for the user: that they are random, or what was adapted in loading them."""
+        return [*random_notes([self.spec]), *self.network.notes]
 
     @property
     def engine_name(self) -> str:

@@ -24,7 +24,7 @@ from embedpipe.backbones.registry import get_provider, modalities_of, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
-from embedpipe.backbones.weights.tensors import hash_tensors, require_values
+from embedpipe.backbones.weights.tensors import hash_tensors, require_values, zero_notes
 from embedpipe.decoding.recipe import parse_channels, parse_range
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
@@ -227,7 +227,8 @@ def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
 def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
     """Return a network from the cache of this process, or build it."""
     provider, name = split_name(options.backbone)
-    files = [Path(file) for file in (name, options.weights, options.frequencies) if file]
+    paths = (name.removeprefix("local-dir:"), options.weights, options.frequencies)
+    files = [Path(path) for path in paths if path]
     key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
     with _lock:
         if key not in _cache:
@@ -235,6 +236,8 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
             network.module.eval().requires_grad_(False)
             gaps = network.gaps.names
             require_values(network.module, gaps, network.origin)
+            if network.pretrained:
+                network = _with_notes(network, zero_notes(network.module, network.origin))
             sha256 = hash_tensors({k: v for k, v in network.module.state_dict().items() if k not in gaps})
             network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
             _cache[key] = _Loaded(built_by, network, sha256)
@@ -244,11 +247,19 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
         return _cache[key]
 
 
+def _with_notes(network: ImageNetwork | TextNetwork, notes: list[str]) -> ImageNetwork | TextNetwork:
+    """Return a network, and its text encoder, with more notes."""
+    changed = dataclasses.replace(network, notes=(*network.notes, *notes))
+    if isinstance(changed, ImageNetwork) and changed.text is not None:
+        return dataclasses.replace(changed, text=dataclasses.replace(changed.text, notes=changed.notes))
+    return changed
+
+
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return the size and time of a file, or of all files of a folder, so that changed files are read again."""
+    """Return the size and time of a file, or of the files of a model's folder, so that changed files are read again."""
     with contextlib.suppress(RuntimeError):  # ~user without such a user
         path = path.expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted((*path.glob("*"), *path.glob("*/*"))) if path.is_dir() else [path]
     return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files if file.exists())
 
 

@@ -30,12 +30,14 @@ Features = Callable[[nn.Module, Any], Any]
 class StoredWeights:
     """Weights that were read from a file: tensors by name, and their origin in words.
 
-    ``folder`` is set if the file is in a folder with timm's ``config.json``.
+    ``folder`` is set if the file is in a folder with timm's ``config.json``. ``notes`` say what was changed or chosen
+    in reading them.
     """
 
     state: StateDict
     origin: str
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 #: The weights that a provider is to load: its published ones, random ones, or the user's. A provider with
@@ -123,6 +125,8 @@ class TextNetwork:
         The packages whose versions go into the provenance.
     gaps : Gaps
         Tensors that the weights lack, such as the pooler of a masked language model.
+    notes : tuple of str
+        What was chosen or adapted in loading the weights, for the user.
     """
 
     name: str
@@ -141,6 +145,7 @@ class TextNetwork:
     one_thread: bool = False
     libraries: tuple[str, ...] = ()
     gaps: Gaps = Gaps()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class ImageNetwork:
         The packages whose versions go into the provenance.
     gaps : Gaps
         Tensors that the weights lack.
+    notes : tuple of str
+        What was chosen or adapted in loading the weights, for the user.
     """
 
     name: str
@@ -188,6 +195,7 @@ class ImageNetwork:
     text: TextNetwork | None = None
     libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
     gaps: Gaps = Gaps()
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

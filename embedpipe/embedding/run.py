@@ -22,7 +22,6 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones import load_with_options, resolve_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.backbones.spec import random_notes
 from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.gains import find_gains
 from embedpipe.embedding.hash_index import Contents
@@ -185,7 +184,7 @@ def embed_listing(
     )
     writer.outcome.conflicts.update(plan.conflicts)
     summary.conflicts = dict(+writer.outcome.conflicts)
-    summary.notes += [*random_notes([backbone.spec]), *listing.notes, *remarks(writer.counts)]
+    summary.notes += [*backbone.notes, *listing.notes, *remarks(writer.counts)]
     summary.notes += value_remarks(writer.outcome, moves.guessed, options.labels_from_source)
     if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
         raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")

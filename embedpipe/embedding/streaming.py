@@ -26,8 +26,7 @@ def stream_vectors(
 
     Failures of the listing come first. Memory holds a few batches.
     """
-    for note in listing.notes:
-        progress.say(note)
+    progress.say_all([*backbone.network.notes, *listing.notes])
     yield from listing.failures
     counts: Counter[str] = Counter()
     rows = np.arange(len(listing))
@@ -42,5 +41,4 @@ def stream_vectors(
                 yield message
                 advance(len(message.rows) if isinstance(message, Embedded) else 1)
                 counts.update(message.counts if isinstance(message, Embedded) else ())
-    for note in remarks(counts):
-        progress.say(note)
+    progress.say_all(remarks(counts))

@@ -79,6 +79,11 @@ WEIGHTS: dict[str, tuple[Callable[[State], State], str]] = {
         lambda state: state | {"encoder.layer.0.attention.self.query.lora_A.weight": torch.ones(2, 16)},
         r"no place for, such as encoder\.layer\.0\.attention\.self\.query\.lora_A\.weight.*merge adapters",
     ),
+    "integers": (
+        lambda state: {name: tensor.mul(100).to(torch.int8) for name, tensor in state.items()},
+        r"floating-point numbers, but .* holds torch\.int8: save the model before it is quantised",
+    ),
+    "zeros": (lambda state: {name: torch.zeros_like(t) for name, t in state.items()}, "are all zero"),
     "nan": (with_value("encoder.layer.1.output.dense.weight", np.nan), "1 tensors hold NaN or infinite values"),
     "infinite": (with_value("encoder.layer.1.output.dense.weight", np.inf), r"layer\.1\.output\.dense\.weight"),
 }
@@ -259,3 +264,35 @@ def test_unknown_tokens_are_counted(whole, provider):
     }
     only = {"unknown tokens": 1, "texts with unknown tokens": 1, "texts without a known token": 1}
     assert dict(backbone.prepare("\u0e2a\u0e27\u0e31\u0e2a").counts) == only
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_model_of_one_file_of_pickles_is_compared_as_well(folder, provider):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    load(folder, provider)
+    torch.save({name: tensor.to(torch.uint8) for name, tensor in state.items()}, folder / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"holds torch\.uint8"):
+        load(folder, provider)
+
+
+def test_pooling_that_is_guessed_is_said(whole):
+    (note,) = load(whole, "sentence-transformers").notes
+    assert "no modules.json" in note
+    assert load(whole).notes == []
+
+
+def test_some_layers_of_zeros_are_said(folder):
+    rewrite(folder, lambda state: {name: t * ("layer.1.output" not in name) for name, t in state.items()})
+    assert load(folder).notes == ["1 of 13 layers have weights of zeros only, such as encoder.layer.1.output.dense"]
+
+
+def test_encoder_of_an_encoder_decoder_needs_no_decoder(tmp_path):
+    save(tmp_path / "t5", "t5")
+    before = load(tmp_path / "t5").spec
+    rewrite(tmp_path / "t5", without("decoder."))
+    assert load(tmp_path / "t5").spec == before
+    rewrite(tmp_path / "t5", without("encoder.final_layer_norm"))
+    with pytest.raises(WeightsError, match=r"1 missing: encoder\.final_layer_norm\.weight$"):
+        load(tmp_path / "t5")

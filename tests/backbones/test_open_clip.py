@@ -135,7 +135,8 @@ def test_both_encoders_return_the_librarys_vectors(kind: str, tmp_path: Path, fi
 def test_hugging_face_tokenizer_returns_the_librarys_tokens(
     changes: dict[str, Any], tmp_path: Path, files: list[Path]
 ) -> None:
-    text = {"hf_tokenizer_name": "some/where", "pool_type": "last", "no_causal_mask": True, **changes}
+    hugging_face = {"hf_tokenizer_name": "some/where", "vocab_size": 30522}
+    text = {**hugging_face, "pool_type": "last", "no_causal_mask": True, **changes}
     folder = write_clip(tmp_path / "hf", config(text=text, custom_text=True))
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         shutil.copy(tokenizer_folder() / name, folder)
@@ -168,7 +169,7 @@ def test_hugging_face_text_encoder_returns_the_librarys_vectors(tmp_path: Path, 
 
 
 def test_tokens_are_the_same_from_several_threads(tmp_path: Path) -> None:
-    text = {"hf_tokenizer_name": "some/where", "pool_type": "last", "no_causal_mask": True}
+    text = {"hf_tokenizer_name": "some/where", "vocab_size": 30522, "pool_type": "last", "no_causal_mask": True}
     expected = write_clip(tmp_path / "theirs", config(text=text, custom_text=True))
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(tokenizer_folder() / name, expected)

@@ -65,6 +65,7 @@ class PythonProvider:
             network = ImageNetwork(name, module, preprocessing, origin, pretrained=True)
         if isinstance(weights, StoredWeights):
             load_strictly(network.module, weights.state, weights.origin)
+            network = dataclasses.replace(network, notes=weights.notes)
         return network
 
 

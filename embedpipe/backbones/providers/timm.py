@@ -20,7 +20,7 @@ from torch import Tensor
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
-from embedpipe.backbones.weights.tensors import misfit, seeded
+from embedpipe.backbones.weights.tensors import misfit, require_floats, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
 
@@ -47,8 +47,14 @@ class TimmProvider:
         if weights == "default":
             weights = _published(name, config, offline)
         model: Any
+        notes: tuple[str, ...] = ()
         if isinstance(weights, StoredWeights):
+            state = dict(weights.state)
             model, origin = _with_weights(name, weights), weights.origin
+            require_floats(model, state, origin)
+            classifiers = model.pretrained_cfg.get("classifier") or ()
+            classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+            notes = (*weights.notes, *resize_notes(model, state, classifiers))
         else:
             with seeded():
                 model = timm.create_model(name, pretrained=False)
@@ -63,6 +69,7 @@ class TimmProvider:
             prefix_tokens=getattr(model, "num_prefix_tokens", 0),
             class_token=getattr(model, "cls_token", None) is not None,
             channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+            notes=notes,
         )
 
     def _check(self, name: str) -> None:

@@ -66,6 +66,7 @@ class TorchvisionProvider:
             features=input_of(classifier),
             prefix_tokens=int(hasattr(module, "class_token")),
             class_token=hasattr(module, "class_token"),
+            notes=weights.notes if isinstance(weights, StoredWeights) else (),
         )
 
 

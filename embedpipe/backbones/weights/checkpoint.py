@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pickle
 import warnings
@@ -56,14 +57,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise WeightsError(f"the weights file {str(path)!r} does not exist: check the path")
     refuse_pointer(path)
-    if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
-    else:
-        state, metadata = _read_pickle(path)
+    state, metadata, notes = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state, prefix = _strip(state)
+    if prefix:
+        notes = (*notes, f"the prefix {prefix!r} of the training was removed from the names of the weights")
     arch = metadata.get("arch") or metadata.get("architecture")
     recipe = metadata.get("preprocessing")
     return Checkpoint(
-        StoredWeights(state, str(path)),
+        StoredWeights(state, str(path), notes=notes),
         _with_provider(arch) if isinstance(arch, str) else None,
         _preprocessing(recipe, path) if recipe else None,
     )
@@ -94,19 +95,22 @@ def _read_folder(folder: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{str(config)!r} must be a timm configuration with 'architecture'") from error
     weights = read_checkpoint(files[0]).weights
-    return Checkpoint(StoredWeights(weights.state, weights.origin, folder), f"timm/{arch}")
+    return Checkpoint(dataclasses.replace(weights, folder=folder), f"timm/{arch}")
 
 
-def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
+_Content = tuple[StateDict, Mapping[str, Any], tuple[str, ...]]
+
+
+def _read_safetensors(path: Path) -> _Content:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            return _strip({name: file.get_tensor(name) for name in names}), file.metadata() or {}
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}, ()
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{str(path)!r} is not a safetensors file, or is damaged: {error}") from error
 
 
-def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
+def _read_pickle(path: Path) -> _Content:
     try:
         # timm's training script saves its command line as an argparse.Namespace, which holds no code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -122,22 +126,26 @@ def _read_pickle(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     except Exception as error:  # on invalid bytes torch raises many types, also IndexError and RecursionError
         raise WeightsError(f"{str(path)!r} is not a torch checkpoint, or is damaged: {error}") from error
     state = content
-    if isinstance(content, Mapping):
-        state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    notes: tuple[str, ...] = ()
+    if isinstance(content, Mapping) and (entries := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]):
+        state = content[entries[0]]
+        if len(entries) > 1:
+            notes = (f"of the weights in {path.name} ({', '.join(entries)}) those of {entries[0]!r} are used",)
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise WeightsError(
             f"{str(path)!r} must hold tensors by name, got {type(content).__name__}: save a model's state_dict()"
         )
-    return _strip(tensors), content
+    return tensors, content, notes
 
 
-def _strip(state: StateDict) -> StateDict:
-    """Remove the prefix that data-parallel or compiled training adds to every name."""
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+def _strip(state: StateDict) -> tuple[StateDict, str]:
+    """Remove the prefix that data-parallel or compiled training adds to every name; also return the prefix."""
+    removed = ""
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if state and all(name.startswith(prefix) for name in state):
+            state, removed = {name.removeprefix(prefix): tensor for name, tensor in state.items()}, removed + prefix
+    return state, removed
 
 
 def _preprocessing(recipe: Any, path: Path) -> Preprocessing:

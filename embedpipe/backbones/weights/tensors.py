@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe.errors import WeightsError
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def hash_tensors(state: Mapping[str, object]) -> str:
@@ -56,6 +58,46 @@ def require_values(module: nn.Module, gaps: frozenset[str], origin: str) -> None
         )
 
 
+def zero_notes(module: nn.Module, origin: str) -> list[str]:
+    """Return a note if some layers have weights of zeros only, as in a file that was not downloaded to its end.
+
+    Raises WeightsError if all have.
+    """
+    layers = {name: part.weight for name, part in module.named_modules() if isinstance(part, _LAYERS)}
+    zero = [name for name, weight in layers.items() if isinstance(weight, Tensor) and not weight.any()]
+    if zero and len(zero) == len(layers):
+        raise WeightsError(f"the weights of {origin} are all zero: the file is not complete. Get it again")
+    return [f"{len(zero)} of {len(layers)} layers have weights of zeros only, such as {zero[0]}"] if zero else []
+
+
+def resize_notes(module: nn.Module, state: Mapping[str, Tensor], classifiers: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return notes on tensors that a library resized to fit its network, such as position embeddings.
+
+    ``classifiers`` are the names of layers that may have another number of classes.
+    """
+    notes = []
+    for name, own in module.state_dict().items():
+        given = state.get(name)
+        if given is None or given.numel() == own.numel() or name.rpartition(".")[0] in classifiers:
+            continue
+        notes.append(
+            f"{name} of the weights has shape {tuple(given.shape)} and was interpolated to {tuple(own.shape)}, as the "
+            "library does: an architecture with the input size of the weights needs none of that"
+        )
+    return tuple(notes)
+
+
+def require_floats(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise WeightsError for integers in place of weights, as quantised models have: their scales would be lost."""
+    for name, own in module.state_dict().items():
+        given = state.get(name)
+        if isinstance(own, Tensor) and own.is_floating_point() and given is not None and not given.is_floating_point():
+            raise WeightsError(
+                f"the weights of {origin} must be floating-point numbers, but {name!r} holds {given.dtype}: save the "
+                "model before it is quantised"
+            )
+
+
 def _extremes(tensor: Tensor) -> tuple[float, float]:
     """Return the least and the largest value, which are NaN if any value is."""
     if not tensor.is_floating_point() or tensor.is_quantized or tensor.layout != torch.strided or not tensor.numel():
@@ -75,6 +117,7 @@ def seeded() -> Iterator[None]:
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load ``state`` into ``module``, with equal names and shapes. Raises WeightsError with some of the differences."""
+    require_floats(module, state, origin)
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -6,11 +6,13 @@ By itself the library fills such tensors with random values, other ones in each 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from embedpipe._utils.importing import import_extra
@@ -36,9 +38,20 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 
-    def __str__(self) -> str:
+    def gaps_in(self, own: Mapping[str, Any]) -> set[str]:
+        """Return which tensors of a module the weights lack; it contains the loaded module, or a part of it."""
+        tensors = self.module.state_dict(keep_vars=True)
+        lacking = (*self.missing, *(name for name, _, _ in self.mismatched))
+        gaps = {id(tensors[name]) for name in lacking if name in tensors}
+        return {name for name, tensor in own.items() if id(tensor) in gaps}
+
+    def describe(self, own: Mapping[str, Any]) -> str:
+        """Return the differences that concern a module with these tensors, one kind on a line."""
+        tensors = self.module.state_dict(keep_vars=True)
+        inside = {id(tensor) for tensor in own.values()}
+        missing = [name for name in self.missing if name in tensors and id(tensors[name]) in inside]
         shapes = [f"{name} {shape} instead of {built}" for name, shape, built in self.mismatched]
-        parts = (("missing", self.missing), ("of another shape", shapes), ("not in the network", self.unexpected))
+        parts = (("missing", missing), ("of another shape", shapes), ("not in the network", self.unexpected))
         lines = [f"  {len(names)} {what}: {_some(names)}" for what, names in parts if names]
         if self.unexpected and all(name.startswith("module.") for name in self.unexpected):
             lines.append("  data-parallel training adds 'module.' to the names: save model.module instead of model")
@@ -87,24 +100,23 @@ def find_gaps(module: nn.Module, reports: Sequence[LoadReport], origin: str) -> 
         If the weights have tensors for a part of the network that its configuration leaves out, or the configuration
         names two architectures.
     """
-    empty: set[int] = set()
+    own = module.state_dict(keep_vars=True)
+    names: set[str] = set()
     for report in reports:
         _check_architecture(report, origin)
+        _check_types(report, origin)
         if left_out := [name for name in report.unexpected if _is_inside(report.module, name)]:
             raise WeightsError(
                 f"the weights of {origin} have {len(left_out)} tensors that the network of config.json has no place "
                 f"for, such as {_some(left_out)}: use the config.json with which the weights were saved, or merge "
                 "adapters into the model"
             )
-        tensors = report.module.state_dict(keep_vars=True)
-        lacking = (*report.missing, *(name for name, _, _ in report.mismatched))
-        empty |= {id(tensors[name]) for name in lacking if name in tensors}
-    names = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if id(tensor) in empty}
+        names |= report.gaps_in(own)
     with torch.no_grad():
-        for tensor in names.values():
-            if tensor.is_floating_point():
-                tensor.fill_(torch.nan)
-    return Gaps(frozenset(names), "\n".join(str(report) for report in reports if str(report)))
+        for name in names:
+            if own[name].is_floating_point():
+                own[name].fill_(torch.nan)
+    return Gaps(frozenset(names), "\n".join(text for report in reports if (text := report.describe(own))))
 
 
 def _is_inside(module: nn.Module, name: str) -> bool:
@@ -115,6 +127,33 @@ def _is_inside(module: nn.Module, name: str) -> bool:
     if first == getattr(module, "base_model_prefix", "") and not hasattr(module, first):
         first = rest.partition(".")[0]
     return isinstance(getattr(module, first, None), nn.Module)
+
+
+def _check_types(report: LoadReport, origin: str) -> None:
+    """Refuse 8-bit integers without a configuration of their scales: the library takes them for the weights."""
+    config = report.module.config
+    if getattr(config, "quantization_config", None) is not None:
+        return
+    for file in sorted(Path(config.name_or_path).glob("*model*")):
+        for name, dtype in _types(file).items():
+            if dtype in (torch.int8, torch.uint8):
+                raise WeightsError(
+                    f"the weights of {origin} must be floating-point numbers, but {name!r} holds {dtype}: save the "
+                    "model before it is quantised"
+                )
+
+
+def _types(file: Path) -> dict[str, torch.dtype]:
+    """Return the types of the tensors of a weights file, without reading their values."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            integers = {"I8": torch.int8, "U8": torch.uint8}
+            types = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+            return {name: integers.get(dtype, torch.float32) for name, dtype in types.items()}
+    if file.suffix == ".bin":
+        state = torch.load(file, map_location="meta", weights_only=True)
+        return {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+    return {}
 
 
 def _check_architecture(report: LoadReport, origin: str) -> None:

@@ -20,6 +20,11 @@ from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UsageError, WeightsError
 from embedpipe.sources.options import Modality
 
+_GUESSED = (
+    "the folder has no modules.json, which says how tokens become a vector: they are averaged, as "
+    "sentence-transformers does then"
+)
+
 _PREFIX = "sentence-transformers/"
 
 
@@ -69,6 +74,7 @@ class SentenceTransformerProvider:
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
             gaps=gaps,
+            notes=() if (folder / "modules.json").is_file() else (_GUESSED,),
         )
 
 
@@ -80,7 +86,7 @@ def _features(module: nn.Module, batch: dict[str, Tensor]) -> Any:
 def _require_vocabulary(first: Any, origin: str) -> None:
     tokenizer = first.tokenizer
     if hasattr(tokenizer, "backend_tokenizer") and hasattr(first, "model"):
-        require_vocabulary(tokenizer, first.model, origin)
+        require_vocabulary(tokenizer, count_embeddings(first.model), origin)
     elif hasattr(tokenizer, "get_vocab") and hasattr(first, "embedding"):
         rows, largest = len(first.embedding.weight), max(tokenizer.get_vocab().values(), default=0)
         if largest >= rows:
@@ -119,7 +125,7 @@ class _LibraryTokenizer:
         if core is not None:
             self._core = type(core).from_str(core.to_str())
             self._core.no_padding()
-            self._count = UnknownCounter(self._core, getattr(own, "unk_token_id", None), prompt)
+            self._count = UnknownCounter(self._core, getattr(own, "unk_token_id", None), self._core.encode(prompt).ids)
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the text itself, which is tokenised with its batch; count it if it is known to be too long.

@@ -59,7 +59,8 @@ class FastTokenizer:
         # If texts are truncated on the right, only their beginning is tokenised.
         self._window = CHARACTERS * max_tokens if tokenizer.truncation_side == "right" else None
         self._prompt, self._lower, self._rows = prompt, lower, rows
-        self._count = UnknownCounter(self._core, tokenizer.unk_token_id, prompt.lower() if lower else prompt)
+        start = self._core.encode(prompt.lower() if lower else prompt).ids
+        self._count = UnknownCounter(self._core, tokenizer.unk_token_id, start)
         #: Whether the first token is a class token.
         self.class_token = self._core.encode("").ids[:1] == [tokenizer.cls_token_id]
 
@@ -115,18 +116,18 @@ class UnknownCounter:
         A tokenizer that adds no padding.
     unknown : int, optional
         The id of the token for unknown words, if its model does not name it.
-    prompt : str
-        Text that is put before every text.
+    always : sequence of int
+        The tokens of an empty text: special ones, and those of a prompt.
     """
 
-    def __init__(self, core: Any, unknown: int | None = None, prompt: str = "") -> None:
+    def __init__(self, core: Any, unknown: int | None, always: Sequence[int]) -> None:
         named = getattr(core.model, "unk_token", None)
         if type(core.model).__name__ != "Unigram":  # a tokenizer of bytes knows all texts
             unknown = None if named is None else core.token_to_id(named)
         # Sentencepiece puts a mark before a word, also before an unknown one.
         self._without_meaning = [id for id in (unknown, core.token_to_id("\u2581")) if id is not None]
         self._unknown = unknown
-        self._always = self._known(core.encode(prompt).ids)
+        self._always = self._known(always)
 
     def __call__(self, pieces: Sequence[Sequence[int]]) -> dict[str, int]:
         """Return the counts of a text with these token ids; see `embedpipe.embedding.summary.remarks`."""

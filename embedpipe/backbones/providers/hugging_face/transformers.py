@@ -50,9 +50,10 @@ class TransformersProvider:
         except Exception as error:
             raise WeightsError(f"transformers cannot load {origin}: {type(error).__name__}: {error}") from error
         gaps = find_gaps(module, reports, origin)
-        require_vocabulary(tokenizer, module, origin)
+        rows = count_embeddings(module)
+        require_vocabulary(tokenizer, rows, origin)
         limit = _limit(tokenizer, module)
-        fast = FastTokenizer(tokenizer, limit, rows=count_embeddings(module))
+        fast = FastTokenizer(tokenizer, limit, rows=rows)
         return TextNetwork(
             name=spec_name,
             module=module,

@@ -29,13 +29,14 @@ def count_embeddings(module: nn.Module) -> int | None:
     return len(weight) if weight is not None and weight.ndim == 2 else None
 
 
-def require_vocabulary(tokenizer: Any, module: nn.Module, origin: str) -> None:
+def require_vocabulary(tokenizer: Any, rows: int | None, origin: str) -> None:
     """Raise WeightsError unless a fast tokenizer has words, and those of the network.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-    module : torch.nn.Module
+    rows : int, optional
+        For how many tokens the network has a vector, if that is known.
     origin : str
         The origin of the weights, for messages.
     """
@@ -50,12 +51,11 @@ def require_vocabulary(tokenizer: Any, module: nn.Module, origin: str) -> None:
             f"the tokenizer of {origin} must know words, but its vocabulary of {len(vocabulary)} has special tokens "
             f"only, so that all texts have one vector: {_ADVICE}"
         )
-    rows = count_embeddings(module)
     if rows is None:
         return
     added = set(tokenizer.get_added_vocab())  # some tokens are never in a text, such as <image_soft_token>
     used = [id for word, id in vocabulary.items() if word not in added]
-    used += [id for id in (tokenizer.pad_token_id, *tokenizer.backend_tokenizer.encode("").ids) if id is not None]
+    used += [id for id in (tokenizer.pad_token_id, *tokenizer("")["input_ids"]) if id is not None]
     if used and max(used) >= rows:
         raise WeightsError(
             f"the tokenizer of {origin} must be the network's, but it numbers its tokens up to {max(used)} and the "

@@ -23,7 +23,7 @@ from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
-from embedpipe.backbones.weights.tensors import load_strictly, seeded
+from embedpipe.backbones.weights.tensors import load_strictly, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
 from embedpipe.sources.options import Modality
@@ -55,8 +55,10 @@ class OpenClipProvider:
         model = find_model(library, name, weights)
         stored = _weights(library, model, weights, offline)
         module = _build(library, model, offline)
+        notes: tuple[str, ...] = ()
         if stored is not None:
             load_strictly(module, _converted(library, module, stored.state), stored.origin)
+            notes = (*stored.notes, *resize_notes(module, stored.state))
         origin = "random, seeded" if stored is None else stored.origin
         pretrained = stored is not None
         text = model.config["text_cfg"]
@@ -84,8 +86,10 @@ class OpenClipProvider:
                 features=_encode_text,
                 normalised=isinstance(module, library.CoCa),
                 libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
+                notes=notes,
             ),
             libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
+            notes=notes,
         )
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import Tokenizer, Tokens
 from embedpipe.backbones.providers.hugging_face.library import no_remote_code
+from embedpipe.backbones.providers.hugging_face.tokenizer import UnknownCounter
+from embedpipe.backbones.providers.hugging_face.vocabulary import require_vocabulary
 from embedpipe.backbones.weights.download import fetch_from_hub
 from embedpipe.errors import BackboneError, WeightsError
 
@@ -31,6 +33,9 @@ _FILES = (
     ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"),
     ("tokenizer_config.json",),
 )
+
+#: The library's default number of tokens for which a network has a vector.
+_VOCABULARY = 49408
 
 #: The number of words whose tokens are cached.
 _CACHED_WORDS = 100_000
@@ -76,6 +81,8 @@ def make_tokenizer(config: Mapping[str, Any], folder: Path | None, offline: bool
             tokenizer = library.tokenizer.HFTokenizer(
                 str(folder), context_length=length, tokenizer_mode=config.get("tokenizer_mode"), **kwargs
             )
+        rows = None if "hf_model_name" in config else int(config.get("vocab_size", _VOCABULARY))
+        require_vocabulary(tokenizer.tokenizer, rows, str(folder))
     except Exception as error:  # the libraries raise many types of errors
         return _MissingTokenizer(name, str(error)), "", length
     for file in _vocabulary(folder):
@@ -101,8 +108,14 @@ def _vocabulary(folder: Path) -> list[Path]:
     return [folder / name for name in (*_FILES[0], "vocab.json", "merges.txt") if (folder / name).is_file()]
 
 
+def _without_padding(piece: Piece) -> list[int]:
+    return [int(id) for id in piece[0][piece[1] == 1]]
+
+
 class _FixedLengthTokenizer(ABC):
     """A tokenizer whose pieces are all padded to one length."""
+
+    _count: UnknownCounter | None = None
 
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the tokens of a text; see `Tokenizer.split`."""
@@ -111,6 +124,8 @@ class _FixedLengthTokenizer(ABC):
             pieces = self._cut(text)  # its tokens are longer than expected
         kept = tuple(pieces if whole else pieces[:1])
         counts = {"truncated texts": 1} if len(kept) < len(pieces) else {}
+        if self._count is not None:
+            counts |= self._count([_without_padding(piece) for piece in kept])
         return Tokens(kept, tuple(int(piece[1].sum()) for piece in kept), counts)
 
     @abstractmethod
@@ -154,6 +169,10 @@ class _HuggingFaceTokenizer(_FixedLengthTokenizer):
         self._tokenizer = tokenizer
         self._length = length
         self._lock = threading.Lock()  # every call changes the limits of the tokenizer
+        core = getattr(tokenizer.tokenizer, "backend_tokenizer", None)
+        if core is not None:
+            (empty,) = self._cut("")
+            self._count = UnknownCounter(core, tokenizer.tokenizer.unk_token_id, _without_padding(empty))
 
     def _cut(self, text: str) -> list[Piece]:
         text = self._tokenizer.clean_fn(text)
