@@ -156,12 +156,19 @@ class RowWriter:
         reused = [m for m in self._pending if isinstance(m, Reused)]
         failures = [m for m in self._pending if isinstance(m, Failure)]
         with self._timer("write"):
-            self._store.refresh()
-            parts = [self._embedded_rows(embedded)] if embedded else []
-            parts += self._reused_rows(reused) if reused else []
             unchanged = 0
-            if parts:
-                unchanged = self._store.write(pa.concat_tables(parts, promote_options="default"), self._note).unchanged
+            if embedded or reused:
+                outcome = Outcome()
+
+                def make_rows() -> pa.Table:  # anew if another writer, such as `label`, commits first
+                    nonlocal outcome
+                    outcome = Outcome()
+                    parts = [self._embedded_rows(embedded, outcome)] if embedded else []
+                    parts += self._reused_rows(reused, outcome) if reused else []
+                    return pa.concat_tables(parts, promote_options="default")
+
+                unchanged = self._store.write(make_rows, self._note).unchanged
+                self.outcome.add(outcome)
             self._store.failures_table.record(failures, self._listing.root)
         count = sum(len(m.rows) for m in embedded)
         # Unchanged rows beyond the reused ones were committed by another writer meanwhile, so they count as reused.
@@ -172,16 +179,16 @@ class RowWriter:
         for message in embedded:
             self.counts.update(message.counts)
 
-    def _embedded_rows(self, messages: list[Embedded]) -> pa.Table:
+    def _embedded_rows(self, messages: list[Embedded], outcome: Outcome) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
-        rows = self._keep(rows, rows.column("id"), self._store.table)
+        rows = self._keep(rows, rows.column("id"), self._store.table, outcome)
         if self._listing.excerpts and messages[0].texts[0] is not None:
             rows = rows.append_column("text", pa.array([text for m in messages for text in m.texts], pa.string()))
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
         return rows
 
-    def _reused_rows(self, messages: list[Reused]) -> list[pa.Table]:
+    def _reused_rows(self, messages: list[Reused], outcome: Outcome) -> list[pa.Table]:
         parts = []
         for takes, table in (("own", self._store.table), ("moved", self._planned), ("nothing", self._planned)):
             group = [message for message in messages if message.takes == takes]
@@ -190,7 +197,7 @@ class RowWriter:
             rows = self._source_rows([m.row for m in group], [m.hash for m in group])
             from_ids = pa.array([m.from_id for m in group])
             late = {"own": rows.column("id"), "moved": from_ids, "nothing": pa.nulls(len(group), pa.string())}[takes]
-            rows = self._keep(rows, late, table)
+            rows = self._keep(rows, late, table, outcome)
             names = [name for name in self._planned.schema.names if name in self._of_content]
             stored = self._planned.rows(pc.unique(from_ids), ["id", *names])
             place = pc.index_in(from_ids, value_set=stored.column("id").combine_chunks())
@@ -206,7 +213,7 @@ class RowWriter:
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._listing.root] * len(rows), pa.string()))
 
-    def _keep(self, rows: pa.Table, ids: pa.Array, table: KeyedTable) -> pa.Table:
+    def _keep(self, rows: pa.Table, ids: pa.Array, table: KeyedTable, outcome: Outcome) -> pa.Table:
         """Keep what was set by hand, and columns that the source lacks, from the stored rows of these ids."""
         skipped = KEY_COLUMNS | self._of_content
         names = [name for name in table.schema.names if name not in skipped]
@@ -215,4 +222,4 @@ class RowWriter:
             return rows
         place = pc.index_in(ids, value_set=stored.column("id").combine_chunks())
         own = np.asarray(pc.fill_null(pc.equal(ids, rows.column("id")), False))
-        return keep_by_hand(rows, stored.select(names).take(place), own, self.outcome, self._from_source)
+        return keep_by_hand(rows, stored.select(names).take(place), own, outcome, self._from_source)

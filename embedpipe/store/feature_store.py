@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -353,8 +353,11 @@ class FeatureStore:
         require_column(name, self.data_columns, self.path)
         return name
 
-    def write(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:
-        """Commit rows atomically. A row with a known id replaces the stored row."""
+    def write(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
+        """Commit rows atomically. A row with a known id replaces the stored row.
+
+        A function that makes the rows is called again if another writer commits first.
+        """
         return self._table.upsert(rows, note)
 
     def remove(self, ids: Iterable[str]) -> Change:

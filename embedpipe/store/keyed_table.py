@@ -240,17 +240,22 @@ class KeyedTable:
                 if mask.any():
                     yield file, pa.array(mask)
 
-    def upsert(self, rows: pa.Table, note: Mapping[str, Any] | None = None) -> Change:
+    def upsert(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
         """Commit rows atomically: add new ids, and replace the rows of known ids.
 
-        A row is left unchanged if every column except the vectors equals the stored row. ``note`` becomes metadata
-        of the commit. Raises StoreError if a value does not fit its column.
+        Rows that depend on stored values are given as a function, which is called again for a newer version. A row is
+        left unchanged if every column except the vectors equals the stored row. ``note`` becomes metadata of the
+        commit. Raises StoreError if a value does not fit its column.
         """
-        rows = storable(rows)
-        self.add_columns(rows.schema)
+        self.refresh()
+        made_for, made = self.version, storable(rows() if callable(rows) else rows)
+        self.add_columns(made.schema)
 
         def plan() -> CommitPlan[Change]:
-            incoming = conform(rows, self.schema)
+            nonlocal made_for, made
+            if callable(rows) and made_for != self.version:
+                made_for, made = self.version, storable(rows())
+            incoming = conform(made, self.schema)
             if not is_ascending(incoming.column("id")):
                 incoming = incoming.take(pc.sort_indices(incoming.column("id")))
             same: list[str] = []

@@ -20,7 +20,7 @@ from embedpipe.errors import StoreError, UsageError, suggest
 from embedpipe.store.data_files import removal
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.keyed_table import Change, CommitPlan, KeyedTable
-from embedpipe.store.schema import BY_HAND, conform, differ, refuse_column_name, storable
+from embedpipe.store.schema import BY_HAND, KEY_FIELDS, conform, differ, refuse_column_name, spec_of, storable
 
 Mask = npt.NDArray[np.bool_]
 
@@ -52,6 +52,8 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
         if name not in values.column_names:
             raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
     refuse_column_name(into, table.schema)
+    if into.lower() == "text" and spec_of(table.schema).modality == "text":
+        raise UsageError(f"column {into!r} holds the beginnings of the texts: choose another name")
     keys = values.column(id).cast(pa.string()).combine_chunks()
     if len(pc.unique(keys)) != len(keys):
         raise UsageError(f"ids in column {id!r} must be unique: give each item one row")
@@ -113,6 +115,11 @@ class Outcome:
 
     conflicts: Counter[str] = field(default_factory=Counter)
     cleared: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Outcome) -> None:
+        """Add the counts of another part of the run."""
+        self.conflicts.update(other.conflicts)
+        self.cleared.update(other.cleared)
 
 
 def keep_by_hand(rows: pa.Table, stored: pa.Table, own: Mask, outcome: Outcome, from_source: bool) -> pa.Table:
@@ -177,6 +184,8 @@ def read_marks(column: pa.ChunkedArray) -> dict[str, Marks]:
     try:
         objects = [dict(json.loads(text)) for text in encoded.dictionary.to_pylist()]
         names = {name: None for each in objects for name in each}
+        if reserved := {key.name for key in KEY_FIELDS} & {*names}:
+            raise ValueError(f"{sorted(reserved)} cannot be set by hand")
         sources = {name: pa.array([each.get(name) for each in objects], pa.string()) for name in names}
     except (ValueError, TypeError, RecursionError, pa.ArrowException) as error:
         raise StoreError(f"column {BY_HAND!r} must hold JSON objects of texts: {error}") from error

@@ -14,7 +14,7 @@ from tiny_text_backbone import TINY_TEXT
 
 import embedpipe
 from embedpipe.embedding import EmbedSummary
-from embedpipe.errors import UsageError
+from embedpipe.errors import StoreError, UsageError
 
 Values = dict[str, tuple[object, ...]]
 
@@ -254,7 +254,7 @@ def test_failed_label_leaves_no_file_behind(
     before = sorted(to.rglob("*.parquet"))
     broken = max(store.table.files, key=lambda file: file.path)
     (to / broken.path).write_bytes(b"damaged")
-    with pytest.raises(embedpipe.errors.StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="damaged"):
         store.label(
             pa.table(
                 {
@@ -264,3 +264,44 @@ def test_failed_label_leaves_no_file_behind(
             )
         )
     assert sorted(to.rglob("*.parquet")) == before
+
+
+def test_label_set_while_a_run_commits_is_kept(flat: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(flat, to)
+    os.utime(flat / "c.jpg", ns=(1, 1))
+    write = embedpipe.FeatureStore.write
+
+    def label_first(store: embedpipe.FeatureStore, rows: Callable[[], pa.Table], note: object) -> object:
+        made = [rows()]  # made before the label is set
+
+        def rows_again() -> pa.Table:
+            if made:
+                label(to, c_jpg="owl")
+                return made.pop()
+            return rows()
+
+        return write(store, rows_again, note)
+
+    monkeypatch.setattr(embedpipe.FeatureStore, "write", label_first)
+    embed(flat, to)
+    assert values(to)["c.jpg"] == ("owl",)
+
+
+def test_excerpts_of_texts_cannot_be_set_by_hand(tmp_path: Path, to: Path) -> None:
+    (tmp_path / "texts.csv").write_text("id,text\na,one\nb,two\n")
+    embed(tmp_path / "texts.csv", to, backbone=TINY_TEXT, text="text")
+    with pytest.raises(UsageError, match="beginnings of the texts"):
+        label(to, "text", a="other")
+
+
+@pytest.mark.parametrize("marks", ['["label"]', '{"label": 1}', '{"id": "b"}', "{", "[" * 5000])
+def test_damaged_marks_are_refused(flat: Path, to: Path, marks: str) -> None:
+    embed(flat, to)
+    label(to, c_jpg="owl")
+    store = embedpipe.FeatureStore(to)
+    rows = store.to_arrow()
+    at = rows.schema.get_field_index("set_by_hand")
+    store.write(rows.set_column(at, "set_by_hand", pa.array([None, None, marks])))
+    os.utime(flat / "c.jpg", ns=(1, 1))
+    with pytest.raises(StoreError, match="'set_by_hand' must hold JSON objects of texts"):
+        embed(flat, to)
