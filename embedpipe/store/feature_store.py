@@ -354,10 +354,7 @@ class FeatureStore:
         return name
 
     def write(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
-        """Commit rows atomically. A row with a known id replaces the stored row.
-
-        A function that makes the rows is called again if another writer commits first.
-        """
+        """Commit rows atomically, those of a function for the newest version. Known ids replace stored rows."""
         return self._table.upsert(rows, note)
 
     def remove(self, ids: Iterable[str]) -> Change:
