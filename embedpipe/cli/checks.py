@@ -69,8 +69,6 @@ def print_repair(report: RepairReport) -> None:
     """Print what `repair` did, what was lost, and what to do next."""
     for sentence in report.done:
         print(sentence)
-    if report.restored:
-        print(f"{report.restored:,} rows were restored from the files that the damaged ones had replaced")
     if report.lost:
         print(f"{report.lost:,} rows were lost: the next `embedpipe embed` embeds them again; set their labels again")
     if not report.done:

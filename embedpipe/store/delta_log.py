@@ -112,6 +112,15 @@ def schema_checksum(schema: pa.Schema) -> str:
     )
 
 
+#: Fields without which Delta cannot read an action.
+REQUIRED = {
+    "add": {"path", "partitionValues", "size", "modificationTime", "dataChange"},
+    "remove": {"path", "dataChange"},
+    "metaData": {"id", "format", "schemaString", "partitionColumns", "configuration"},
+    "protocol": {"minReaderVersion", "minWriterVersion"},
+}
+
+
 class Entry:
     """An entry of the log.
 
@@ -132,10 +141,11 @@ class Entry:
         for line in data.splitlines():
             try:
                 action = json.loads(line)
-                if not isinstance(action, dict) or not all(isinstance(each, dict) for each in action.values()):
-                    raise ValueError("no action")
+                for kind, content in action.items():
+                    if not REQUIRED.get(kind, set()) <= content.keys():
+                        raise ValueError(f"no {kind} action")
                 self.actions.append(action)
-            except ValueError:
+            except (ValueError, AttributeError):
                 self.unreadable.append(line)
                 self.damage = "is cut off or damaged"
         expected = {info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def mend_log(log: LocalLog, aside: Path) -> list[str]:
     Raises
     ------
     BrokenLogError
-        The first entry is damaged and no checkpoint holds what it said.
+        The first entry is damaged, and neither a checkpoint nor a data file tells the columns.
     """
     done = _drop_leftovers(log) + _drop_checkpoints(log, aside)
     versions = sorted(int(path.stem) for path in log.folder.glob("*.json") if path.stem.isdigit())
@@ -45,9 +46,7 @@ def mend_log(log: LocalLog, aside: Path) -> list[str]:
     first = next((n for n, entry in entries.items() if entry.damage), None)
     if first is None:
         return done
-    if first == 0:
-        if newest > 0:
-            raise BrokenLogError(f"{log.entry(0).name} {entries[0].damage}, and no checkpoint holds what it said")
+    if newest == 0:
         log.entry(0).unlink()
         log.folder.rmdir()
         return [*done, f"{log.entry(0).name} {entries[0].damage}: the store was being made, and nothing was in it"]
@@ -102,7 +101,9 @@ def keep_aside(path: Path, aside: Path, *, copy: bool = False) -> None:
 
 def _sum(log: LocalLog, first: int, entries: dict[int, Entry]) -> str:
     """Return an entry with the effect of the entries from ``first``, as far as they can be read."""
-    before = set(pa.table(DeltaTable(str(log.table), version=first - 1).get_add_actions())["path"].to_pylist())
+    before: set[str] = set()
+    if first > 0:
+        before.update(pa.table(DeltaTable(str(log.table), version=first - 1).get_add_actions())["path"].to_pylist())
     live = dict.fromkeys(before)
     others: dict[str, dict[str, Any]] = {}
     for number, entry in sorted(entries.items()):
@@ -122,12 +123,51 @@ def _sum(log: LocalLog, first: int, entries: dict[int, Entry]) -> str:
                     live.pop(match[0], None)
                 else:
                     live[match[0]] = None
+        if entry.damage and number + 1 in entries:
+            live |= dict.fromkeys(_written_between(log.table, entries, number))
     adds = [add for path in live if path not in before and (add := _add(log.table, path))]
     removes = [
         {"remove": {"path": path, "dataChange": True, "deletionTimestamp": int(time.time() * 1000)}}
         for path in sorted(before - {*live})
     ]
+    if first == 0 and "metaData" not in others:
+        others["metaData"] = _metadata(log.table, [add["add"]["path"] for add in adds])
+    if first == 0 and "protocol" not in others:
+        others["protocol"] = {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}
     return _lines([*others.values(), *adds, *removes])
+
+
+def _written_between(folder: Path, entries: dict[int, Entry], number: int) -> list[str]:
+    """Return data files that no entry names and that were written between the entries around a damaged one."""
+    named = {
+        str(each.get("path")) for entry in entries.values() for kind in ("add", "remove") for each in entry.named(kind)
+    }
+    times = [
+        max((information.get("timestamp", 0) for information in entries[each].named("commitInfo")), default=0)
+        for each in (number - 1, number + 1)
+        if each in entries
+    ]
+    after, before = times if len(times) == 2 else (0, times[-1])
+    files = [path for path in folder.glob("*.parquet") if DATA_FILE.fullmatch(path.name) and path.name not in named]
+    return [path.name for path in files if after <= path.stat().st_mtime * 1000 <= before]
+
+
+def _metadata(folder: Path, paths: Sequence[str]) -> dict[str, Any]:
+    """Return the action that sets the columns, as the newest data file tells them. The table gets a new id."""
+    if not paths:
+        raise BrokenLogError("the first entry of the log is damaged, and no data file tells the columns")
+    newest = max(paths, key=lambda path: (folder / path).stat().st_mtime)
+    schema = pq.read_schema(folder / newest).remove_metadata()
+    return {
+        "metaData": {
+            "id": str(uuid.uuid4()),
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": Schema.from_arrow(schema).to_json(),
+            "partitionColumns": [],
+            "createdTime": int(time.time() * 1000),
+            "configuration": {},
+        }
+    }
 
 
 def _add(folder: Path, path: str) -> dict[str, Any] | None:

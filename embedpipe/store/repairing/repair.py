@@ -140,6 +140,10 @@ def _mend_files(table: KeyedTable) -> tuple[int, int, list[str]]:
 
     restored = table.commit(plan, {"embedpipe.operation": "repair"})
     words = [f"file {file.path!r} is dropped: {why}" for file, why in damaged.items()]
+    if restored:
+        words.append(
+            f"{restored:,} rows are as in the files that these had replaced: label or remove again what was since"
+        )
     return sum(file.rows for file in damaged) - restored, restored, words
 
 
