@@ -44,3 +44,4 @@ from .splits import load_splits as load_splits
 from .splits import make_splits as make_splits
 from .store import FeatureStore as FeatureStore
 from .store import repair as repair
+from .store.erasing.forgetting import forget as forget

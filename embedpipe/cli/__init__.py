@@ -2,6 +2,7 @@
 
 from embedpipe.cli import advising as advising  # registers its verbs
 from embedpipe.cli import doctor as doctor  # registers its verb
+from embedpipe.cli import erasing as erasing  # registers its verbs
 from embedpipe.cli import evaluating as evaluating  # registers its verb
 from embedpipe.cli import finetuning as finetuning  # registers its verb
 from embedpipe.cli import learning as learning  # registers its verbs

@@ -1,0 +1,1 @@
+"""Erasing items: the flow, and the search for traces."""

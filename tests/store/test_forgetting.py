@@ -1,0 +1,216 @@
+"""`forget` leaves no trace of an item in the store, its old versions, failures and the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stored import clusters, make_store
+
+import embedpipe
+from embedpipe import FeatureStore
+from embedpipe._utils.config import cache_folder
+from embedpipe.errors import Failure, StoreError, UsageError
+from embedpipe.evaluation import evaluate
+from embedpipe.store.delta_log import Entry
+from embedpipe.store.erasing.traces import Traces
+
+IDS = [f'person {i:02d} "quoted" ünïcode.jpg' for i in range(40)]
+PERSON = IDS[7]
+#: Content hashes; the made-up spec has one of zeros.
+HASHES = [f"{i + 100:064x}" for i in range(40)]
+HASH = HASHES[7]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """A store with several versions, failures, a memory map and a cached evaluation."""
+    X, y = clusters(40)
+    uris = [f"/photos/{id}" for id in IDS]
+    labels = np.array(["a", "b", "c"])[y].tolist()
+    made = make_store(tmp_path / "store", X, id=IDS, content_hash=HASHES, uri=uris, label=labels)
+    made.label(pa.table({"id": [PERSON], "label": ["c"]}))
+    made.failures_table.record(
+        [Failure(PERSON, f"/photos/{PERSON}", "decode", "ValueError", f"bad {PERSON}")], "/photos"
+    )
+    made.failures_table.record([Failure("other.jpg", None, "decode", "ValueError", "bad")], "/photos")
+    made.refresh()
+    return made
+
+
+def texts_in(folder: Path) -> str:
+    """Return all that files hold as text, with decoded tables and unescaped JSON."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            found.append(path.name)
+            if path.suffix == ".parquet":
+                found.append(repr(pq.read_table(path).to_pydict()))
+                found.append(repr(pq.ParquetFile(path).metadata.to_dict()))
+            for line in data.decode("latin-1").splitlines():
+                found.append(line)
+            try:
+                found += [repr(Entry(data).actions).replace("\\", "")]
+            except ValueError:
+                continue
+    return "\n".join(found)
+
+
+def test_no_trace_is_left(store: FeatureStore) -> None:
+    folder = Path(store.path)
+    store.mapped()
+    evaluate(store, heads=["centroid"], folds=2, repeats=1, progress=False)
+    store.label(pa.table({"id": [PERSON], "label": ["a"]}))
+    before = store.refresh().to_arrow(["id", "label", "content_hash"])
+    vectors = store.to_numpy()
+    assert HASH in texts_in(folder)
+    assert "person 07" in texts_in(folder)
+    assert any(cache_folder().rglob("ids.arrow"))
+
+    result = embedpipe.forget(store, [PERSON])
+    assert (result.rows, result.failures) == (1, 1)
+    assert result.files >= 3
+    assert result.cached >= 2
+    assert result.searched > 5
+    assert HASH not in texts_in(folder)
+    assert "person 07" not in texts_in(folder)
+    assert not any(cache_folder().rglob("ids.arrow"))
+    assert not [*cache_folder().glob("evaluations/*")]
+
+    again = FeatureStore(folder)
+    kept = [i for i, id in enumerate(before.column("id").to_pylist()) if id != PERSON]
+    assert again.to_arrow(["id", "label", "content_hash"]).equals(before.take(kept))
+    np.testing.assert_array_equal(again.to_numpy(), vectors[kept])
+    assert again.failures().column("id").to_pylist() == ["other.jpg"]
+    assert len(again.history()) > 3
+    again.label(pa.table({"id": [IDS[0]], "label": ["b"]}))  # the log is whole, and can be written
+    assert len(FeatureStore(folder)) == 39
+
+
+def test_checkpoints_hold_no_trace(store: FeatureStore) -> None:
+    store.table.delta.create_checkpoint()
+    store.label(pa.table({"id": IDS[:3], "label": ["a"] * 3}))
+    store.table.delta.create_checkpoint()
+    first = IDS[0]  # the smallest id: statistics name it
+    embedpipe.forget(store, [first])
+    folder = Path(store.path)
+    assert "person 00" not in texts_in(folder)
+    assert FeatureStore(folder).ids() == IDS[1:]
+
+
+def test_first_and_last_ids_leave_the_statistics_of_the_log(store: FeatureStore) -> None:
+    embedpipe.forget(store, [IDS[0], IDS[-1]])
+    assert "person 00" not in texts_in(Path(store.path))
+    assert "person 39" not in texts_in(Path(store.path))
+    assert FeatureStore(store.path).ids() == IDS[1:-1]
+
+
+def test_content_of_an_item_that_stays_is_kept(tmp_path: Path) -> None:
+    """Two items with the same bytes: the hash belongs to the other one too."""
+    X, _ = clusters(4)
+    hashes = [f"{9:064x}"] * 2 + [f"{i:064x}" for i in (1, 2)]
+    store = make_store(tmp_path / "store", X, id=["copy-1.jpg", "copy-2.jpg", "c.jpg", "d.jpg"], content_hash=hashes)
+    embedpipe.forget(store, ["copy-1.jpg"])
+    assert store.refresh().ids() == ["c.jpg", "copy-2.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize("ids", [["1", "2", "12", "21"], ["a.jpg", "aa.jpg", "b/a.jpg", "a.jpg.bak"]])
+def test_ids_that_are_parts_of_others_are_no_traces(tmp_path: Path, ids: list[str]) -> None:
+    X, _ = clusters(4)
+    columns = {"id": ids, "content_hash": HASHES[:4], "note": ["room 1", "1", "12", "1"]}
+    store = make_store(tmp_path / "store", X, uri=[f"/x/{id}" for id in ids], **columns)
+    embedpipe.forget(store, ids[:1])
+    assert store.refresh().ids() == sorted(ids[1:])
+    assert not Traces(ids[:1]).in_file(next(Path(store.path).glob("*.parquet")))
+
+
+def test_id_of_an_old_version_is_erased(store: FeatureStore) -> None:
+    store.remove([PERSON])
+    assert "person 07" in texts_in(Path(store.path))
+    assert embedpipe.forget(store.path, [PERSON]).rows == 0
+    assert "person 07" not in texts_in(Path(store.path))
+
+
+def test_what_cannot_be_erased_is_refused(store: FeatureStore) -> None:
+    with pytest.raises(UsageError, match=r"no version of .* holds the id 'nobody.jpg': nothing was erased"):
+        embedpipe.forget(store, [PERSON, "nobody.jpg"])
+    for wrong in ([], [""], [5]):
+        with pytest.raises(UsageError, match="ids must be strings that are not empty"):
+            embedpipe.forget(store, wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a store on a local disk, got 's3://bucket/store'"):
+        embedpipe.forget("s3://bucket/store", [PERSON])
+    assert len(store.refresh()) == 40
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "export.json", "utf16.txt", "hash.bin"])
+def test_trace_in_another_file_of_the_folder_is_named(store: FeatureStore, name: str) -> None:
+    data = {
+        "notes.txt": f"call {PERSON}".encode(),
+        "export.json": json.dumps({"rows": [{"id": PERSON}]}).encode(),
+        "utf16.txt": PERSON.encode("utf-16"),
+        "hash.bin": b"\x00" * 5 + bytes.fromhex(HASH),
+    }
+    (Path(store.path) / name).write_bytes(data[name])
+    with pytest.raises(StoreError, match=rf"{name}' still holds"):
+        embedpipe.forget(store, [PERSON])
+
+
+def test_file_that_another_process_may_commit_is_not_deleted(store: FeatureStore) -> None:
+    (live,) = (Path(store.path) / file.path for file in store.table.files)
+    orphan = live.with_name("part-00000000-" + "0" * 32 + "-00000000.parquet")
+    orphan.write_bytes(live.read_bytes())
+    with pytest.raises(StoreError, match="another process may be about to commit it"):
+        embedpipe.forget(store, [PERSON])
+    assert orphan.exists()
+
+
+def test_heads_of_the_store_are_named(store: FeatureStore, tmp_path: Path) -> None:
+    for name in ("knn", "centroid"):
+        embedpipe.fit(store, name, to=tmp_path / name, folds=0)
+    result = embedpipe.forget(store, [PERSON])
+    assert result.heads == [str(tmp_path / "knn")]
+    assert result.fitted == [str(tmp_path / "centroid")]
+
+
+def test_other_stores_of_the_cache_with_the_content_are_dropped(store: FeatureStore) -> None:
+    X, _ = clusters(2)
+    kept = make_store(cache_folder() / "rank" / "other", X, content_hash=[f"{i:064x}" for i in (1, 2)])
+    make_store(cache_folder() / "transformer" / "same", X, id=[HASH, "x"], content_hash=[HASH, f"{3:064x}"])
+    for folder in (cache_folder(), *cache_folder().iterdir()):
+        folder.chmod(0o700)
+    embedpipe.forget(store, [PERSON])
+    assert not (cache_folder() / "transformer" / "same").exists()
+    assert len(kept.refresh()) == 2
+
+
+@pytest.mark.parametrize("step", ["drop_entry", "Path.unlink", "whole_file"])
+def test_killed_run_is_finished_by_the_next(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def kill(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    store.table.delta.create_checkpoint()
+    store.mapped()
+    make_store(cache_folder() / "transformer" / "same", clusters(1)[0], id=[HASH], content_hash=[HASH])
+    (cache_folder() / "transformer").chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"embedpipe.store.erasing.forgetting.{step}", kill)
+        with pytest.raises(KeyboardInterrupt):
+            embedpipe.forget(store, [PERSON])
+    embedpipe.forget(store.path, [PERSON])
+    for folder in (Path(store.path), cache_folder()):
+        assert "person 07" not in texts_in(folder)
+        assert HASH not in texts_in(folder)
+    assert FeatureStore(store.path).ids() == [id for id in IDS if id != PERSON]
+
+
+def test_failure_of_an_old_version_is_erased(store: FeatureStore) -> None:
+    store.failures_table.drop(pa.array([PERSON, "other.jpg"]))
+    assert len(store.failures()) == 0
+    embedpipe.forget(store, [PERSON])
+    assert "person 07" not in texts_in(Path(store.path))
