@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_transformer import save
 
 from embedpipe.backbones import ReloadOptions, load_backbone, reload_backbone
 from embedpipe.errors import UsageError, WeightsError
@@ -158,6 +159,74 @@ def test_static_model_uses_the_librarys_tokenizer(tmp_path):
     assert static.spec.layers[0].dim == 5
     assert cosines(embed(static, TEXTS[:4]), model.encode(TEXTS[:4])).min() >= 0.999999
     np.testing.assert_allclose(embed(static, TEXTS[:4])[::-1], embed(static, TEXTS[:4][::-1]), atol=1e-6)
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """A folder of a tiny BERT, a pooling and a dense layer."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    save(tmp_path / "bert", "bert")
+    modules = [Transformer(str(tmp_path / "bert")), Pooling(16), Dense(16, 4)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "dense"))
+    return tmp_path / "dense"
+
+
+def test_function_that_is_not_run_is_refused_and_not_replaced(dense):
+    assert load_backbone(f"sentence-transformers/{dense}", device="cpu").spec.layers[0].dim == 4
+    file = dense / "2_Dense/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "activation_function": "os.getcwd"}))
+    with pytest.raises(WeightsError, match=r"outside of torch, which is never run.*os\.getcwd"):
+        load_backbone(f"sentence-transformers/{dense}", device="cpu")
+
+
+def test_dense_layer_without_its_weights_is_refused(dense):
+    from safetensors.torch import load_file, save_file
+
+    file = dense / "2_Dense/model.safetensors"
+    save_file({name: t for name, t in load_file(file).items() if "bias" not in name}, file)
+    with pytest.raises(WeightsError, match=r"Missing key.*linear\.bias"):
+        load_backbone(f"sentence-transformers/{dense}", device="cpu")
+
+
+def test_ignored_settings_of_a_module_are_said(dense):
+    file = dense / "2_Dense/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "squash": 3}))
+    (note,) = load_backbone(f"sentence-transformers/{dense}", device="cpu").notes
+    assert "squash" in note
+
+
+def test_module_of_the_folders_own_code_is_refused(dense, tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    (dense / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.chdir(dense)
+    for type_name in ("evil.Evil", "subprocess.Popen", "os.system"):
+        modules = json.loads((dense / "modules.json").read_text())
+        modules[2]["type"] = type_name
+        (dense / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(WeightsError, match="sentence-transformers cannot load"):
+            load_backbone(f"sentence-transformers/{dense}", device="cpu")
+    assert not ran.exists()
+
+
+def test_unknown_words_of_a_static_model_are_counted(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "cat": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    weights = np.eye(3, dtype=np.float32)
+    for rows in (3, 2):
+        model = SentenceTransformer(
+            modules=[StaticEmbedding(tokenizer, embedding_weights=weights[:rows])], device="cpu"
+        )
+        model.save(str(tmp_path / str(rows)))
+    counts = load_backbone(f"sentence-transformers/{tmp_path / '3'}", device="cpu").prepare("the dog").counts
+    assert dict(counts) == {"unknown tokens": 1, "texts with unknown tokens": 1}
+    with pytest.raises(WeightsError, match="numbers its tokens up to 2 and the network has 2 vectors"):
+        load_backbone(f"sentence-transformers/{tmp_path / '2'}", device="cpu")
 
 
 def test_inner_layers_are_captured_in_the_same_pass(backbone):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -12,17 +13,33 @@ from embedpipe._utils.importing import import_extra
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress progress bars and warnings of transformers, and code from a model's folder."""
-    logging = import_extra("transformers.utils.logging", "text")
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    settings = import_extra("transformers.utils.logging", "text")
+    shown, level = settings.is_progress_bar_enabled(), settings.get_verbosity()
+    settings.disable_progress_bar()
+    settings.set_verbosity_error()
     try:
         with no_remote_code():
             yield
     finally:
-        logging.set_verbosity(level)
+        settings.set_verbosity(level)
         if shown:
-            logging.enable_progress_bar()
+            settings.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def logged_warnings(name: str) -> Iterator[list[str]]:
+    """Collect the warnings that a library logs inside the block, instead of showing them."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    logger = logging.getLogger(name)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import TextNetwork, Tokens, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
-from embedpipe.backbones.providers.hugging_face.library import quiet
+from embedpipe.backbones.providers.hugging_face.library import logged_warnings, quiet
 from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
 from embedpipe.backbones.providers.hugging_face.tokenizer import CHARACTERS, FastTokenizer, UnknownCounter
 from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
@@ -48,7 +48,7 @@ class SentenceTransformerProvider:
         repository = name if "/" in name else _PREFIX + name
         folder, spec_name, origin = find_folder(name, repository, weights, offline)
         try:
-            with quiet(), load_reports() as reports:
+            with quiet(), load_reports() as reports, logged_warnings("sentence_transformers") as warnings:
                 model = library.SentenceTransformer(
                     str(folder), device="cpu", local_files_only=True, trust_remote_code=False
                 )
@@ -56,6 +56,11 @@ class SentenceTransformerProvider:
             raise WeightsError(
                 f"sentence-transformers cannot load {origin}: {type(error).__name__}: {error}"
             ) from error
+        if untrusted := [warning for warning in warnings if "is not trusted" in warning]:
+            raise WeightsError(
+                f"the folder of {origin} names a function outside of torch, which is never run, and without it the "
+                f"vectors would be others: {untrusted[0]}"
+            )
         gaps = find_gaps(model, reports, origin)
         _require_vocabulary(model[0], origin)
         prompt = model.prompts.get(model.default_prompt_name) or ""
@@ -74,7 +79,7 @@ class SentenceTransformerProvider:
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
             gaps=gaps,
-            notes=() if (folder / "modules.json").is_file() else (_GUESSED,),
+            notes=tuple(warnings) if (folder / "modules.json").is_file() else (_GUESSED,),
         )
 
 
