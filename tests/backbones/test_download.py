@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from embedpipe.backbones import load_backbone
-from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, fetch_repository
 from embedpipe.errors import WeightsError
 
 CLOSED = "http://127.0.0.1:9"
@@ -107,6 +107,33 @@ def test_file_is_downloaded_once_and_checked_by_its_hash(served):
     with pytest.raises(WeightsError, match="absent"):
         fetch_from_url(f"{address}/absent.pth", offline=False)
     assert not list(path.parent.glob("bad*"))
+
+
+def test_damaged_files_in_the_caches_are_refused(tmp_path):
+    content = bytearray(b"some weights")
+    digest = hashlib.sha256(content).hexdigest()
+    in_torch = tmp_path / f"torch/hub/checkpoints/good-{digest[:8]}.pth"
+    model = tmp_path / "hub/models--some--model"
+    blob, snapshot = model / "blobs" / digest, model / "snapshots" / ("a" * 40)
+    for file in (in_torch, blob, snapshot / "model.safetensors", model / "refs/main"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    (model / "refs/main").write_text("a" * 40)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    readers = (
+        lambda: fetch_from_url(f"{CLOSED}/{in_torch.name}", offline=True),
+        lambda: fetch_from_hub("some/model", ["model.safetensors"], offline=True),
+        lambda: fetch_repository("some/model", offline=True),
+    )
+    for file in (in_torch, blob):
+        file.write_bytes(content)
+    for read in readers:
+        assert read().exists()
+    content[3] ^= 1
+    for file in (in_torch, blob):
+        file.write_bytes(content)
+    for read in readers:
+        with pytest.raises(WeightsError, match=r"must have the SHA-256 \w+.*Delete it"):
+            read()
 
 
 SCRIPT = """

@@ -5,6 +5,7 @@ Without a network connection the error comes within seconds and names the file t
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 from collections.abc import Sequence
@@ -36,13 +37,13 @@ def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path
     wanted = f"the file {names[0]!r} of the hub repository {repository!r}"
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name, local_files_only=True))
+            return _whole(Path(hf_hub_download(repository, name, local_files_only=True)))
         except LocalEntryNotFoundError:
             continue
     _require_connection(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name))
+            return _whole(Path(hf_hub_download(repository, name)))
         except LocalEntryNotFoundError as error:  # the hub did not answer
             raise _unreachable(wanted, str(error)) from error
         except EntryNotFoundError:
@@ -67,20 +68,20 @@ def fetch_repository(repository: str, offline: bool) -> Path:
 
     wanted = f"the folder of the hub repository {repository!r}"
     try:
-        return Path(snapshot_download(repository, local_files_only=True, ignore_patterns=_OTHER_FORMATS))
+        return _whole_folder(Path(snapshot_download(repository, local_files_only=True, ignore_patterns=_OTHER_FORMATS)))
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
         raise _unreachable(wanted, f"no such folder, and not a valid name of a repository: {error}") from error
     _require_connection(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
     try:
-        return Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS))
+        return _whole_folder(Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _unreachable(wanted, str(error)) from error
 
 
 def fetch_from_url(url: str, offline: bool) -> Path:
-    """Return a published file from the cache folder of torch's hub; a download is checked against the hash in its name.
+    """Return a published file from the cache folder of torch's hub, checked against the hash in its name.
 
     Raises
     ------
@@ -89,17 +90,46 @@ def fetch_from_url(url: str, offline: bool) -> Path:
     """
     name = urlsplit(url).path.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    digest = re.search(r"-([0-9a-f]{8,})\.", name)
     if path.is_file():
+        if digest:
+            _require_digest(path, digest.group(1))
         return path
     wanted = f"the file {name!r}"
     _require_connection(wanted, offline, url)
-    digest = re.search(r"-([0-9a-f]{8,})\.", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
     except (OSError, RuntimeError) as error:
         raise _unreachable(wanted, str(error)) from error
     return path
+
+
+def _whole_folder(folder: Path) -> Path:
+    """Return a folder of the hub's cache after checking its files."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _whole(file)
+    return folder
+
+
+def _whole(path: Path) -> Path:
+    """Return a file of the hub's cache after checking it: large files are named by their SHA-256."""
+    digest = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", digest):
+        _require_digest(path, digest)
+    return path
+
+
+def _require_digest(path: Path, digest: str) -> None:
+    """Raise WeightsError unless the SHA-256 of a file begins with a digest."""
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if not actual.startswith(digest):
+        raise WeightsError(
+            f"the cached file {str(path)!r} must have the SHA-256 {digest}, with which it was published, got {actual}: "
+            "it is damaged or was changed. Delete it, so that it is downloaded again"
+        )
 
 
 def _require_connection(wanted: str, offline: bool, url: str) -> None:
