@@ -42,7 +42,7 @@ def parse_csv(
     delimiter, note = _delimiter(data, delimiter, names)
     quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     header = None if names is None else [name.strip() for name in names.split(",")]
-    first = data.partition(b"\n")[0]
+    first = _first_line(data)
     if first.count(delimiter.encode()) >= MOST_COLUMNS:  # pyarrow may run out of memory and end the process
         outside = re.sub(rb'"(?:[^"]|"")*+"?', b"", first)
         refuse_wide(outside.count(delimiter.encode()) + 1, "the file")
@@ -75,13 +75,17 @@ def _delimiter(data: bytes, delimiter: str, names: str | None) -> tuple[str, str
 
     Spreadsheets write CSV with semicolons where the decimal sign is a comma, and some programs write tabs.
     """
-    first = data.partition(b"\n")[0]
+    first = _first_line(data)
     if delimiter != "," or (b"," in first and names is None):
         return delimiter, None
     for other, word in ((";", "semicolons"), ("\t", "tabs")):
         if other.encode() in first and (names is None or first.count(other.encode()) == names.count(",")):
             return other, f"columns are separated by {word}"
     return delimiter, None
+
+
+def _first_line(data: bytes) -> bytes:
+    return data[: data.find(b"\n")]  # which parse_csv adds at the end
 
 
 def block_size(size: int) -> int:

@@ -15,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from embedpipe.errors import MissingExtraError, SourceError
-from embedpipe.sources.column_roles import refuse_wide
+from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.csv_files import block_size, parse_csv
@@ -25,6 +25,9 @@ from embedpipe.sources.locations import absolute, open_file, split_location
 
 #: Strings of JSON: the group is a key, or empty for other strings.
 _KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"(?=\s*+:))|"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+#: Number of keys up to which it is faster to count each.
+_FEW_KEYS = 60
 
 #: Number of brackets in a line of JSON above which its depth is checked.
 _MANY_BRACKETS = 500
@@ -119,7 +122,8 @@ def refuse_doubled_names(schema: pa.Schema, name: str) -> None:
 
 def empty_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a string column with null in place of empty strings."""
-    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    empty = pc.equal(column, "")
+    return pc.if_else(empty, pa.scalar(None, pa.string()), column) if pc.any(empty).as_py() else column
 
 
 def _read_csv(
@@ -173,8 +177,22 @@ def _refuse_crashing(data: bytes) -> None:
                 raise SourceError(f"line {number} is nested too deeply") from error
             except ValueError:
                 pass  # pyarrow reports it
+    _refuse_many_keys(data)
+
+
+def _refuse_many_keys(data: bytes) -> None:
+    """Raise SourceError for more keys than a table has columns: pyarrow has a value of every key in every row.
+
+    Most files have few keys, which are in the first lines: the others are counted without parsing.
+    """
+    first = set(_KEY.findall(data[: data.find(b"\n", 1 << 14) + 1 or len(data)]))
+    spaces = any(data.count(sign) for sign in (b" :", b"\t:", b"\r:"))
+    if not spaces and len(first) < _FEW_KEYS:
+        others = data.count(b'":') - sum(data.count(key + b":") for key in first if key)
+        if others + len(first) <= MOST_COLUMNS:
+            return
     keys: set[bytes] = set()
-    for block in _blocks(data):  # pyarrow has a value of every key in every row
+    for block in _blocks(data):
         keys.update(_KEY.findall(block))
         refuse_wide(len(keys) - 1, "the file")  # other strings are b""
 

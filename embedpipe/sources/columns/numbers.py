@@ -74,7 +74,7 @@ def _numbers(column: pa.ChunkedArray) -> _Column:
         return _Column()  # a column of text is not scanned
     trimmed = pc.utf8_trim_whitespace(column)
     is_missing = pc.is_in(trimmed, value_set=pa.array(["", *MISSING]))
-    values = pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed)
+    values = pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed) if pc.any(is_missing).as_py() else trimmed
     if values.null_count == len(values):
         return _Column()
     try:
@@ -101,15 +101,17 @@ def _exact(values: pa.ChunkedArray, floats: pa.ChunkedArray) -> tuple[pa.Chunked
         other = values.filter(differs)
         return (None, other[0].as_py()) if len(other) else (integers, None)
     # Python prints 1.0 and 1e-05, Arrow 1 and 0.00001. All of these are numbers as programs write them.
-    written = pc.replace_substring_regex(values, r"\.0$", "")
+    zeros = pc.ends_with(values, ".0")
+    has_zeros = pc.any(zeros).as_py()
+    written = pc.replace_substring_regex(values, r"\.0$", "") if has_zeros else values
     other = values.filter(pc.not_equal(floats.cast(pa.string()), written))
     for value in pc.unique(other).to_pylist():
         if repr(float(value)) != value:
             return None, value
-    if pc.count_distinct(values).as_py() != pc.count_distinct(floats).as_py():  # 1 and 1.0 in one column
-        counts = pc.value_counts(values)
-        whole = next((text for text in counts.field(0).to_pylist() if text is not None and text.endswith(".0")), None)
-        return None, whole or values[0].as_py()
+    # One number must not be written in two ways, such as 1 and 1.0.
+    twice = values.filter(pc.and_(pc.equal(pc.floor(floats), floats), pc.invert(zeros))) if has_zeros else other
+    if len(twice) and pc.count_distinct(values).as_py() != pc.count_distinct(floats).as_py():
+        return None, (values.filter(zeros) if has_zeros else twice)[0].as_py()
     return floats, None
 
 
