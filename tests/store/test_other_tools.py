@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +172,20 @@ def test_table_id_that_is_a_path_is_refused(path: str, id: str) -> None:
     edit_log(path, "metaData", "id", id)
     with pytest.raises(StoreError, match="the id of a Delta table must be letters, digits and hyphens"):
         FeatureStore(path).mapped()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("use", ["open", "change", "exists"])
+def test_forked_child_of_a_process_that_opened_a_store_is_told(path: str, use: str) -> None:
+    store = FeatureStore(path)
+    actions = {"open": lambda: FeatureStore(path), "change": store.refresh, "exists": lambda: FeatureStore.exists(path)}
+    child = os.fork()
+    if not child:
+        try:
+            actions[use]()
+        except StoreError as error:
+            os._exit(42 if "forked from one that had opened a store" in str(error) else 1)
+        except BaseException:
+            os._exit(2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42

@@ -63,7 +63,9 @@ def mend_log(log: LocalLog, aside: Path) -> list[str]:
         with whole_file(log.entry(number)) as part:
             part.write_text(lines, encoding="utf-8")
     if first < newest:
-        done.append(f"what versions {first + 1} to {newest} committed was kept")
+        done.append(
+            f"what versions {first + 1} to {newest} committed was kept, and rows that a damaged one removed may be back"
+        )
     return done
 
 
