@@ -144,6 +144,11 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
                 traceback.print_exc()
             print(f"embedpipe: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
+        except MemoryError as error:
+            if values.get("verbose"):
+                traceback.print_exc()
+            print(f"embedpipe: not enough memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise")
             kept = "finished work is saved: run the same command to continue" if resumes else "no result"

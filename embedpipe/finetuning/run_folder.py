@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -84,7 +85,11 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
         part.touch()
         mode = stat.S_IMODE(part.stat().st_mode)
         # safetensors refuses tensors that share memory, hence the clones.
-        save_file({name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}, part, metadata=metadata)
+        tensors = {name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(f"cannot write {str(path)!r}: {error}") from error
         part.chmod(mode)  # safetensors puts a file in this place that only its owner can read
 
 

@@ -171,6 +171,8 @@ def _measure_and_fit(
             if not once:
                 fitted = fit_rows(estimator, data.fit_rows)
                 advance()
+        except (OSError, MemoryError):  # nothing that the rows could change
+            raise
         except Exception as error:  # any estimator may raise anything
             raise TrainingDataError(
                 f"{type(innermost_estimator(estimator)).__name__} cannot learn from these rows: {error}"

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
+from embedpipe._utils.folder_kinds import but_is
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
 from embedpipe.heads.estimator_files import STATE, neighbours_file, read_estimator, write_estimator
@@ -188,8 +189,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except OSError as error:
-        store = " (it is a feature store)" if (folder / "_delta_log").is_dir() else ""
-        raise HeadError(f"{str(folder)!r} is not a head{store}: it has no {MANIFEST} ({error})") from error
+        reason = "" if isinstance(error, FileNotFoundError) else f" ({error})"
+        raise HeadError(
+            f"{str(folder)!r} is not a head{but_is(folder)}: it has no {MANIFEST}{reason}. Give a folder that "
+            "`embedpipe fit STORE --to FOLDER` made"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None

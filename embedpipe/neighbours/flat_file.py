@@ -27,7 +27,10 @@ def write_flat(path: str | Path, rows: npt.NDArray[np.float32], metric: Metric) 
     with faiss_alone() as faiss:
         index = (faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2)(rows.shape[1])
         index.add(np.ascontiguousarray(rows, np.float32))
-        faiss.write_index(index, str(path))
+        try:
+            faiss.write_index(index, str(path))
+        except RuntimeError as error:  # FAISS's words for a full disk
+            raise OSError(f"cannot write {str(path)!r}: {error}") from error
 
 
 def read_flat(path: str | Path, shape: tuple[int, int], metric: Metric) -> npt.NDArray[np.float32]:

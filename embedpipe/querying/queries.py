@@ -29,7 +29,7 @@ from embedpipe.sources.file_types import (
     suffix_of,
 )
 from embedpipe.sources.listing import Listing, numbered
-from embedpipe.sources.locations import is_url, printable
+from embedpipe.sources.locations import is_url, local_path, printable
 from embedpipe.sources.opening import TEXT_HINT, open_source
 from embedpipe.sources.options import Modality
 from embedpipe.sources.readers.memory import ROOT
@@ -78,6 +78,8 @@ def resolve_queries(
     """
     items = [_interpret(index, item) for item in _as_list(query)]
     for item in items:
+        if isinstance(item, list) and item and item[0].row is not None and _is_another_file(item[0]):
+            show.say(f"{item[0].name!r} is an id, and another file here: searching by id; for the file, begin with ./")
         if isinstance(item, _Source) and item.text is not None and not any(map(str.isspace, item.text)):
             show.say(f"{item.text!r} is neither an id nor a file: searching for it as text")
     embedded: dict[int, list[Query]] = {}
@@ -141,6 +143,13 @@ def _unknown(index: SimilarityIndex, name: str, error: SourceError) -> str:
     hint = nearest(name, index.ids.to_pylist()) if len(index.ids) <= MANY_IDS else ""
     missing = str(error).removesuffix(TEXT_HINT)  # a query may be a text that is in no list
     return f"{index.store.path!r} has no id {name!r}, and {missing}{hint}"
+
+
+def _is_another_file(query: Query) -> bool:
+    """Return whether an id is also the name of a file in the working folder, which is not the item itself."""
+    own = None if query.uri is None else local_path(query.uri)
+    path = Path(query.name)
+    return _exists(query.name) and not (own is not None and os.path.realpath(path) == os.path.realpath(own))
 
 
 def _exists(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.folder_kinds import folder_kind
 from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
 from embedpipe.sources.access.roots import access_of_store
 from embedpipe.sources.cells import read_cell_uri
@@ -60,6 +61,11 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         Two items have the same id.
     """
     _refuse_the_other_modality(options, modality)
+    if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise SourceError("a source must not be an empty string: '.' is the working folder")
+        if kind := folder_kind(source):
+            raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)
     if options.prefix:
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")

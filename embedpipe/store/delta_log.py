@@ -89,7 +89,9 @@ def table_path(path: str | Path) -> str:
 
 
 def refuse_misread(path: str) -> str:
-    """Raise UsageError for a path that delta-rs would misread, as it decodes percent signs twice."""
+    """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes."""
+    if "://" not in path and "\\" in path and os.sep == "/":
+        raise UsageError(f"the path of a store must not hold a backslash, got {path!r}: give another folder")
     if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
         raise UsageError(
             f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"

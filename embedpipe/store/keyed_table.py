@@ -24,6 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
+from embedpipe._utils.folder_kinds import but_is
 from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError
 from embedpipe.sources.locations import filesystem
 from embedpipe.store import delta_log
@@ -89,7 +90,7 @@ class KeyedTable:
             self._delta = DeltaTable(delta_log.refuse_misread(path), version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
-                f"there is no feature store at {path!r}: create one with `embedpipe embed`"
+                f"there is no feature store at {path!r}{but_is(path)}: create one with `embedpipe embed`"
             ) from error
         except Exception as error:
             newest = -1 if version is None else KeyedTable(path).version

@@ -230,7 +230,7 @@ def _measure(
                         results[id(candidate)] = measure_all(
                             candidate.estimator, X, y, resamples, n_classes, store.table_id, key, advance
                         )
-                    except EmbedpipeError:
+                    except (EmbedpipeError, OSError, MemoryError):  # nothing that the rows could change
                         raise
                     except Exception as error:  # an estimator may raise anything; the others are still measured
                         failed[candidate.name] = f"{type(error).__name__}: {error}"

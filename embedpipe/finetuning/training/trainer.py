@@ -322,8 +322,11 @@ def _default_precision(device: torch.device) -> str:
 
 def _save_state(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts; a kill at any moment leaves the old file or the new one."""
-    with whole_file(path) as part, part.open("wb") as file:
-        torch.save(state, file)
+    try:
+        with whole_file(path) as part, part.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's words for a full disk
+        raise OSError(f"cannot write {str(path)!r}: {error}") from error
 
 
 def _load_state(path: Path) -> dict[str, Any]:

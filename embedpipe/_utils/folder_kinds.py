@@ -1,0 +1,29 @@
+"""What a folder is that embedpipe made, for messages: one kind is easily given for another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: Names that a folder of a kind has, and the kind.
+KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("_delta_log",), "a feature store"),
+    (("head.skops", "manifest.json"), "a head"),
+    (("run.json", "cells"), "the folder of a benchmark"),
+    (("backbone.safetensors", "result.json"), "the folder of a fine-tuning run"),
+)
+
+
+def folder_kind(path: str | os.PathLike[str]) -> str:
+    """Return what a local folder is, such as ``a head``; empty if embedpipe did not make it."""
+    if "://" in os.fspath(path):
+        return ""
+    return next((kind for names, kind in KINDS if all(Path(path, name).exists() for name in names)), "")
+
+
+def but_is(path: str | os.PathLike[str]) -> str:
+    """Return what a path is instead, such as ``, but a head``; empty if nothing is there."""
+    kind = folder_kind(path)
+    if not kind and "://" not in os.fspath(path):
+        kind = "a folder of other files" if Path(path).is_dir() else "a file" if Path(path).is_file() else ""
+    return f", but {kind}" if kind else ""
