@@ -148,6 +148,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("failures", _failures(facts)),
         ("labels", _counts(facts["labels"])),
         ("splits", _counts(facts["splits"])),
+        ("set by hand", _counts(facts["set_by_hand"])),
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
@@ -167,6 +168,8 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
 
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:
+    from embedpipe.store.labelling import count_by_hand
+
     def counts(name: str) -> dict[str, int]:
         return opened.counts(name) if name in opened.data_columns else {}
 
@@ -181,6 +184,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "failures_with_an_older_vector": opened.table.rows(failed.column("id").combine_chunks(), ["id"]).num_rows,
         "labels": counts("label"),
         "splits": counts("split"),
+        "set_by_hand": count_by_hand(opened.table),
         "sources": counts("source_root"),
         "columns": opened.data_columns,
         "spec": opened.spec.to_dict(),

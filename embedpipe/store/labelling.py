@@ -166,6 +166,14 @@ def keep_by_hand(rows: pa.Table, stored: pa.Table, own: Mask, outcome: Outcome, 
     return rows
 
 
+def count_by_hand(table: KeyedTable) -> dict[str, int]:
+    """Return the number of values by column that were set by hand."""
+    if BY_HAND not in table.schema.names:
+        return {}
+    marks = read_marks(table.read([BY_HAND]).column(BY_HAND))
+    return {name: int(mask.sum()) for name, (mask, _) in sorted(marks.items())}
+
+
 def forget_by_hand(rows: pa.Table) -> pa.Table:
     """Return stored rows with what their source says in place of what was set by hand."""
     for name, (mask, source) in read_marks(rows.column(BY_HAND)).items():

@@ -122,7 +122,9 @@ def test_label_compact_and_vacuum(store: Path, tmp_path: Path) -> None:
     table.write_text("file,kind\ncat/0000.jpg,lion\nowl/0002.jpg,owl\nnowhere.jpg,ant\n")
     result = run("label", store, table, "--id", "file", "--label", "kind", "--json")
     assert json.loads(result.stdout) == {"labelled": 1, "unchanged": 1, "unknown_ids": 1}
-    assert "lion 1" in run("info", store).stdout
+    shown = run("info", store).stdout
+    assert "lion 1" in shown
+    assert "set by hand    label 2" in shown
     assert json.loads(run("compact", store, "--json").stdout)["files"] == 1
     assert json.loads(run("vacuum", store, "--older-than", "0", "--json").stdout)["deleted"]
     assert run("verify", store, "--trust", "-q").output == ""

@@ -206,7 +206,9 @@ RUN: Step = ("embed", False, False, False)
 @example([RUN, ("label", "a.png", "label", "x"), ("copy", "a.png", "x/a.png"), ("delete", "a.png"), RUN])
 @example([("write", "x/a.png", 1), RUN, ("label", "x/a.png", "label", "y"), ("touch", "x/a.png"), RUN])
 @given(steps())
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_store_equals_the_model_after_any_steps(backbone: Backbone, steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run(steps, backbone, Path(folder))
@@ -214,7 +216,9 @@ def test_store_equals_the_model_after_any_steps(backbone: Backbone, steps: list[
 
 @pytest.mark.long
 @given(steps())
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_store_equals_the_model_after_long_random_sequences(backbone: Backbone, steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run(steps, backbone, Path(folder))

@@ -109,6 +109,55 @@ def test_photo_that_overwrites_another_brings_its_label(flat: Path, to: Path) ->
     assert values(to) == {"a.jpg": ("owl",), "b.jpg": (None,)}
 
 
+def test_photo_overwritten_by_a_copy_keeps_its_own_label(flat: Path, to: Path) -> None:
+    embed(flat, to)
+    label(to, a_jpg="cat", c_jpg="owl")
+    shutil.copy(flat / "c.jpg", flat / "a.jpg")
+    assert embed(flat, to, checksum=True).embedded == 0
+    assert values(to) == {"a.jpg": ("cat",), "b.jpg": (None,), "c.jpg": ("owl",)}
+
+
+def test_copy_in_another_source_keeps_its_own_values(flat: Path, to: Path, tmp_path: Path) -> None:
+    shutil.copytree(flat, tmp_path / "other")
+    embed(flat, to)
+    embed(tmp_path / "other", to, prefix="other")
+    label(to, c_jpg="owl")
+    os.utime(tmp_path / "other/c.jpg", ns=(1, 1))
+    embed(tmp_path / "other", to, prefix="other")
+    (flat / "c.jpg").unlink()  # gone from its own source only
+    shutil.copy(tmp_path / "other/c.jpg", tmp_path / "other/d.jpg")
+    embed(tmp_path / "other", to, prefix="other")
+    assert values(to)["other/c.jpg"] == values(to)["other/d.jpg"] == (None,)
+
+
+def test_identical_texts_keep_their_own_labels(tmp_path: Path, to: Path) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("id,text\na,ok\nb,ok\n")
+    embed(table, to, backbone=TINY_TEXT, text="text")
+    label(to, a="spam", b="ham")
+    os.utime(table, ns=(1, 1))
+    embed(table, to, backbone=TINY_TEXT, text="text", checksum=True)
+    assert values(to) == {"a": ("spam",), "b": ("ham",)}
+
+
+def test_source_that_was_renamed_keeps_what_was_set_by_hand(flat: Path, to: Path, tmp_path: Path) -> None:
+    embed(flat, to)
+    label(to, a_jpg="cat", b_jpg="dog")
+    embed(flat.rename(tmp_path / "renamed"), to)
+    assert values(to) == {"a.jpg": ("cat",), "b.jpg": ("dog",), "c.jpg": (None,)}
+
+
+def test_shards_keep_what_was_set_by_hand(flat: Path, to: Path) -> None:
+    embed(flat, to)
+    label(to, a_jpg="cat", b_jpg="dog", c_jpg="owl")
+    (flat / "b.jpg").rename(flat / "z.jpg")
+    for name in ("a.jpg", "c.jpg"):
+        os.utime(flat / name, ns=(1, 1))
+    for shard in ("1/2", "2/2"):
+        embed(flat, to, shard=shard)
+    assert values(to) == {"a.jpg": ("cat",), "b.jpg": (None,), "c.jpg": ("owl",), "z.jpg": ("dog",)}
+
+
 def test_photos_that_swap_names_swap_labels(flat: Path, to: Path) -> None:
     embed(flat, to)
     label(to, a_jpg="cat", c_jpg="owl")
