@@ -51,6 +51,7 @@ def train(store: Path, to: Path, launcher: list[str]) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.long
 def test_two_processes_train_the_weights_of_one(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the extra finetune is not installed")
     alone = train(store, tmp_path / "one", [])
