@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -28,6 +29,7 @@ from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.linear_head import fold_head
+from embedpipe.finetuning.training.trainer import _load_state
 from embedpipe.heads.training_data import read_finite
 
 #: The images are near-duplicates for the small network.
@@ -268,6 +270,23 @@ def test_damaged_state_is_refused(made: tuple[Path, Path], tmp_path: Path) -> No
     (tmp_path / "tuned" / "state.pt").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="delete it to start again"):
         embedpipe.finetune(store, head, to=tmp_path / "tuned", **FAST)
+
+
+class Exploit:
+    """Runs code when a pickle of it is loaded."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("exploited"),)
+
+
+def test_pickle_in_the_state_of_a_run_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": Exploit()}, "state.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Exploit(), 2))
+    for name in ("state.pt", "plain.pt"):
+        with pytest.raises(UsageError, match="delete it to start again"):
+            _load_state(Path(name))
+    assert not Path("exploited").exists()
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from embedpipe import FeatureStore, fit
 from embedpipe.errors import HeadError, TrainingDataError, UsageError
 from embedpipe.estimators import TunedLogisticRegression
+from embedpipe.heads.fit import chosen_params
 from embedpipe.heads.registry import HEADS
 
 NAMES = np.array(["cat", "dog", "owl"])
@@ -269,3 +270,10 @@ def test_numbers_written_as_text_are_learned_as_numbers_on_request(tmp_path: Pat
     assert np.mean(head.report.metrics["r2"]) > 0.9
     with pytest.raises(TrainingDataError, match=r"1 values of column 'name_' .* such as 'x'"):
         fit(store, head="ridge", task="regression", label="name_")
+
+
+def test_chosen_arrays_are_read_as_numbers_and_text() -> None:
+    """LogisticRegressionCV has a C for each class: reports, JSON and pages hold numbers and strings."""
+    model = GaussianNB()
+    model.C_, model.alpha_ = np.array([0.5]), np.array([0.1, 1.0])
+    assert chosen_params(model) == {"C": 0.5, "alpha": "0.1, 1.0"}
