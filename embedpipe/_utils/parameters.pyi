@@ -116,6 +116,7 @@ class SourceFields(TypedDict, total=False):
     label: str | None
     split: str | None
     allow_root: tuple[str, ...]
+    tiff_pages: Literal["first", "all"]
     header: str | None
 
 class SplitFields(TypedDict, total=False):

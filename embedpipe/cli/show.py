@@ -160,6 +160,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("size", f"{facts['bytes'] / 1e6:,.1f} MB in {files}{facts['compressed'] * ', compressed'}"),
         ("last run", ", ".join(f"{k} {v}" for k, v in facts["last_run"].items()) or "none recorded"),
     ]
+    rows += [("note", note) for note in facts["notes"]]
     if verbose:
         rows += [("commit", f"{c['version']}: {c['operation']} at {c['timestamp']}") for c in facts["history"]]
     print_table(pairs(rows))
@@ -168,11 +169,16 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
 
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:
+    from embedpipe.embedding.summary import remarks
     from embedpipe.store.labelling import count_by_hand
+    from embedpipe.store.schema import PICTURE_COUNTS
 
     def counts(name: str) -> dict[str, int]:
         return opened.counts(name) if name in opened.data_columns else {}
 
+    pictures: Counter[str] = Counter()
+    for text, rows in counts(PICTURE_COUNTS).items():
+        pictures.update({name: count * rows for name, count in json.loads(text).items()} if text != "(none)" else {})
     history = opened.history()
     failed = opened.failures()
     runs = [commit["embedpipe.run"] for commit in history if "embedpipe.run" in commit]
@@ -187,6 +193,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "set_by_hand": count_by_hand(opened.table),
         "sources": counts("source_root"),
         "columns": opened.data_columns,
+        "notes": remarks(pictures),
         "spec": opened.spec.to_dict(),
         "fingerprint": opened.spec.fingerprint(),
         "files": len(opened.table.files),

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from embedpipe.decoding.formats.png import has_16_bits, read_samples
-from embedpipe.decoding.formats.tiff import TiffPage, is_tiff, page_places
+from embedpipe.decoding.formats.tiff import TiffPage
 from embedpipe.decoding.pixels import samples_to_rgb, to_rgb
 from embedpipe.decoding.samples import Range
 from embedpipe.decoding.signatures import describe_bytes
 from embedpipe.errors import DecodeError
+from embedpipe.sources.tiff_pages import is_tiff, page_places
 
 #: Largest image in pixels, checked before decoding. It is the limit of Pillow.
 PIXEL_LIMIT = 178_956_970

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -155,16 +155,12 @@ def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTim
     ]
     kept = [each for each, good in zip(batch, finite, strict=True) if good]
     if kept:
-        counts: Counter[str] = Counter()
-        for each in kept:
-            for name, count in each.item.counts.items():
-                counts[name] += count
         messages.append(
             Embedded(
                 [each.row for each in kept],
                 [each.hash for each in kept],
                 vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
-                counts,
+                [each.item.counts for each in kept],
                 [each.item.text for each in kept],
             )
         )

@@ -20,7 +20,7 @@ from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.labelling import as_text, read_marks
-from embedpipe.store.schema import BY_HAND, conform, differ, storable
+from embedpipe.store.schema import BY_HAND, PICTURE_COUNTS, conform, differ, storable
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -129,7 +129,7 @@ def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
 
 def _stored(store: FeatureStore) -> Iterator[pa.Table]:
     """Yield the columns that the plan needs, about `PART_ROWS` rows at a time."""
-    names = [name for name in store.data_columns if name not in excerpt_columns(store) | {"content_hash"}]
+    names = [name for name in store.data_columns if name not in content_columns(store) | {"content_hash"}]
     waiting: list[pa.Table] = []
     for file in sorted(store.table.files, key=lambda file: file.first):
         waiting.append(store.table.read_file(file, names))
@@ -238,9 +238,9 @@ def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str
     return dict(zip(rows_found["id"].to_pylist(), rows_found["content_hash"].to_pylist(), strict=True))
 
 
-def excerpt_columns(store: FeatureStore) -> set[str]:
-    """Return the columns that embedpipe writes from the content of an item: the beginnings of texts."""
-    return {"text"} if store.spec.modality == "text" else set()
+def content_columns(store: FeatureStore) -> set[str]:
+    """Return the columns that embedpipe writes from the content of an item: beginnings of texts, counts of pictures."""
+    return {"text"} if store.spec.modality == "text" else {PICTURE_COUNTS}
 
 
 def source_values(listing: Listing, store: FeatureStore) -> pa.Table:

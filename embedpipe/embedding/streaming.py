@@ -40,5 +40,6 @@ def stream_vectors(
             if isinstance(message, Embedded | Failure):
                 yield message
                 advance(len(message.rows) if isinstance(message, Embedded) else 1)
-                counts.update(message.counts if isinstance(message, Embedded) else ())
+                for item in message.counts if isinstance(message, Embedded) else ():
+                    counts.update(item)
     progress.say_all(remarks(counts))

@@ -137,7 +137,7 @@ class EmbedSummary:
         Number of values by column that were set by hand although the source has another. They were kept, or with
         ``labels_from_source`` replaced.
     counts : dict
-        Counts of the preparation of texts; see `remarks`.
+        Counts of the preparation of pictures or texts; see `remarks`.
     seconds : float
         Wall time. ``stages`` has the seconds by stage, summed over threads.
     engine : str

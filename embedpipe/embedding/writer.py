@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -15,14 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.embedding.plan import excerpt_columns, source_values, take_near
+from embedpipe.embedding.plan import content_columns, source_values, take_near
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import Outcome, forget_by_hand, keep_by_hand
-from embedpipe.store.schema import KEY_FIELDS, vector_column
+from embedpipe.store.schema import KEY_FIELDS, PICTURE_COUNTS, vector_column
 
 #: A commit is due after this many rows or seconds, with at least the pause between commits. A kill loses these rows,
 #: the rows that arrive during a commit, and the two batches in and before the backbone: under 2,048 rows for batches
@@ -45,13 +46,13 @@ KEY_COLUMNS = {field.name for field in KEY_FIELDS}
 class Embedded:
     """Rows of the listing with new vectors: column -> float32 (n, dim).
 
-    ``counts`` are the summed counts of the items. ``texts`` are the beginnings of the texts, None for images.
+    ``counts`` are those of each item. ``texts`` are the beginnings of the texts, None for images.
     """
 
     rows: list[int]
     hashes: list[str]
     vectors: dict[str, npt.NDArray[np.float32]]
-    counts: Counter[str]
+    counts: list[Mapping[str, int]]
     texts: list[str | None]
 
 
@@ -98,7 +99,7 @@ class RowWriter:
         # Vectors are reused from the version of the plan, as this run may change ids of rows.
         self._planned = KeyedTable(store.path, store.version)
         self._values = source_values(listing, store)
-        self._of_content = {*store.dims, *excerpt_columns(store)}
+        self._of_content = {*store.dims, *content_columns(store)}
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._pending: list[Message] = []
         self._leaving = False
@@ -177,13 +178,18 @@ class RowWriter:
         self.reused += len(reused) + already
         self.failed_ids += [failure.id for failure in failures]
         for message in embedded:
-            self.counts.update(message.counts)
+            for counts in filter(None, message.counts):
+                self.counts.update(counts)
 
     def _embedded_rows(self, messages: list[Embedded], outcome: Outcome) -> pa.Table:
         rows = self._source_rows([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
         rows = self._keep(rows, rows.column("id"), self._store.table, outcome)
         if self._listing.excerpts and messages[0].texts[0] is not None:
             rows = rows.append_column("text", pa.array([text for m in messages for text in m.texts], pa.string()))
+        if self._store.spec.modality == "image":
+            counts = [json.dumps(counts) if counts else None for m in messages for counts in m.counts]
+            if any(counts) or PICTURE_COUNTS in self._store.schema.names:
+                rows = rows.append_column(PICTURE_COUNTS, pa.array(counts, pa.string()))
         for column in messages[0].vectors:
             rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
         return rows

@@ -22,6 +22,7 @@ MOST_COLUMNS = 2_000
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = (
     "id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split", "set_by_hand",
+    "picture_counts",
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from embedpipe.sources.readers.folder import list_folder
 from embedpipe.sources.readers.memory import ROOT, list_items
 from embedpipe.sources.readers.table import list_frame, list_table, list_tables
 from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
+from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
 
 _DEFAULTS = SourceOptions()
 #: End of the message for a missing file whose name has spaces. A text may have been meant.
@@ -67,6 +68,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         if kind := folder_kind(source):
             raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)
+    if options.tiff_pages == "all":
+        listing = with_pages(listing)
     if options.prefix:
         listing = _with_prefix(listing, options.prefix.rstrip("/") + "/")
     if not listing.table.num_rows and not listing.failures:
@@ -84,6 +87,9 @@ def read_uri(uri: str, modality: Modality = "image") -> Any:
 
     Raises ReadError, also for a uri that a store may not name (`access_of_store`).
     """
+    uri, page = split_page(uri) if modality == "image" else (uri, None)
+    if page is not None:
+        return read_page(read_uri(uri), page)
     access = access_of_store()
     if uri.startswith("tar://"):
         if "::" in uri:
@@ -117,6 +123,8 @@ def same_root(first: str, second: str) -> bool:
 
 
 def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
+    if options.tiff_pages != "first" and modality == "text":
+        raise SourceError(f"tiff_pages applies to images, and this backbone takes {modality}s: leave it out")
     other: Modality = "text" if modality == "image" else "image"
     if column := getattr(options, other):
         raise SourceError(

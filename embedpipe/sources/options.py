@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from embedpipe.errors import require_one_of
 
 #: The kind of a payload. The backbone decides which kind a run takes.
 Modality = Literal["image", "text"]
+TiffPages = Literal["first", "all"]
 #: For messages.
 WITH_ARTICLE: dict[Modality, str] = {"image": "an image", "text": "a text"}
 
@@ -33,6 +36,13 @@ class SourceOptions:
             "s3:// or https:// allows every bucket or public server."
         },
     )
+    tiff_pages: TiffPages = field(
+        default="first",
+        metadata={
+            "help": "all: each page of a TIFF is an item, with the id x.tif#page=2 and so on; first: only the first, "
+            "and the others are counted."
+        },
+    )
     header: str | None = field(
         default=None,
         metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},
@@ -41,3 +51,4 @@ class SourceOptions:
     def __post_init__(self) -> None:
         roots = (self.allow_root,) if isinstance(self.allow_root, str) else tuple(self.allow_root)
         object.__setattr__(self, "allow_root", roots)
+        require_one_of("tiff_pages", self.tiff_pages, get_args(TiffPages))

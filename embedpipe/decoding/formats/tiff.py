@@ -1,10 +1,10 @@
-"""TIFF files: their pages, and the samples of those that Pillow reads with other values or not at all."""
+"""The samples of TIFF files that Pillow reads with other values or not at all."""
 
 from __future__ import annotations
 
 import io
 import struct
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,7 @@ from PIL import Image, TiffImagePlugin
 from embedpipe.decoding.samples import Opacity, Samples
 from embedpipe.errors import DecodeError
 
-#: Most pages of a file that are listed.
-MOST_PAGES = 100_000
-
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _SIZES, _PLANAR, _PREDICTOR = (
     266,
     273,
@@ -47,91 +44,13 @@ _OPACITY: dict[int, Opacity] = {1: "premultiplied", 2: "straight"}
 BYTES_LIMIT = 1 << 30
 
 
-def is_tiff(data: bytes) -> bool:
-    """Return whether a file begins as TIFF or BigTIFF."""
-    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-class _Layout(NamedTuple):
-    """Byte order, and the formats of the numbers in a file."""
-
-    order: str
-    big: bool
-
-    @classmethod
-    def of(cls, data: bytes) -> _Layout:
-        return cls("<" if data[:2] == b"II" else ">", 43 in data[2:4])
-
-    def number(self, data: bytes, place: int) -> int:
-        """Return the offset at a place."""
-        return int(struct.unpack_from(self.order + ("Q" if self.big else "I"), data, place)[0])
-
-    def directory(self, data: bytes, place: int) -> tuple[int, int, int]:
-        """Return the place of the first entry of a directory, their number, and the place of the next offset."""
-        (count,) = struct.unpack_from(self.order + ("Q" if self.big else "H"), data, place)
-        first = place + (8 if self.big else 2)
-        return first, count, first + count * (20 if self.big else 12)
-
-
-def page_places(data: bytes) -> list[int]:
-    """Return the places of the directories of all pages. Smaller copies and masks of a page are no pages.
-
-    Raises
-    ------
-    DecodeError
-        The chain of directories leads out of the file, or there are more than `MOST_PAGES`.
-    """
-    layout = _Layout.of(data)
-    places: list[int] = []
-    seen: set[int] = set()
-    try:
-        place = layout.number(data, 8 if layout.big else 4)
-        while place and place not in seen:
-            seen.add(place)
-            if len(seen) > MOST_PAGES:
-                raise DecodeError(f"a TIFF must have at most {MOST_PAGES} pages: split it")
-            first, count, after = layout.directory(data, place)
-            following = layout.number(data, after)
-            if not places or not _is_copy(data, layout, first, count):
-                places.append(place)
-            place = following
-    except struct.error as error:
-        raise DecodeError(f"truncated or damaged TIFF: page {len(places) + 1} is missing") from error
-    return places
-
-
-def only_page(data: bytes, place: int) -> bytes:
-    """Return the file with one page: its directory is the first and the last."""
-    layout = _Layout.of(data)
-    _, _, after = layout.directory(data, place)
-    number = layout.order + ("Q" if layout.big else "I")
-    changed = bytearray(data)
-    struct.pack_into(number, changed, 8 if layout.big else 4, place)
-    struct.pack_into(number, changed, after, 0)
-    return bytes(changed)
-
-
-def _is_copy(data: bytes, layout: _Layout, first: int, count: int) -> bool:
-    """Return whether a directory declares a smaller copy or a mask of another page."""
-    step = 20 if layout.big else 12
-    for entry in range(first, first + min(count, 4096) * step, step):
-        tag, kind = struct.unpack_from(layout.order + "HH", data, entry)
-        if tag == _SUBFILE:
-            at = entry + (12 if layout.big else 8)
-            (value,) = struct.unpack_from(layout.order + ("H" if kind == 3 else "I"), data, at)
-            return bool(value & 0b101)
-        if tag > _SUBFILE:
-            break
-    return False
-
-
 class TiffPage:
     """The tags of the first page of a file. Raises DecodeError if they cannot be read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         try:
-            header = data[:16] if _Layout.of(data).big else data[:8]
+            header = data[:16] if 43 in data[2:4] else data[:8]
             self._tags = TiffImagePlugin.ImageFileDirectory_v2(header)
             file = io.BytesIO(data)
             file.seek(self._tags.next)

@@ -1,0 +1,186 @@
+"""Pages of TIFF files: where they are, and a listing in which each is an item."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+import threading
+from array import array
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from embedpipe.errors import DecodeError, Failure, ReadError
+from embedpipe.sources.file_types import suffix_of
+from embedpipe.sources.listing import Listing
+
+#: Most pages of a file that are listed.
+MOST_PAGES = 100_000
+
+#: Files whose bytes stay in memory, as their pages are read one after another.
+_KEPT_FILES = 4
+
+_SUBFILE = 254
+_PAGE = re.compile(r"(.+)#page=([1-9][0-9]{0,5})", re.DOTALL)
+
+
+def is_tiff(data: Any) -> bool:
+    """Return whether a payload is a file that begins as TIFF or BigTIFF."""
+    return isinstance(data, bytes) and data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class _Layout(NamedTuple):
+    """Byte order, and the formats of the numbers in a file."""
+
+    order: str
+    big: bool
+
+    @classmethod
+    def of(cls, data: bytes) -> _Layout:
+        return cls("<" if data[:2] == b"II" else ">", 43 in data[2:4])
+
+    def number(self, data: bytes, place: int) -> int:
+        """Return the offset at a place."""
+        return int(struct.unpack_from(self.order + ("Q" if self.big else "I"), data, place)[0])
+
+    def directory(self, data: bytes, place: int) -> tuple[int, int, int]:
+        """Return the place of the first entry of a directory, their number, and the place of the next offset."""
+        (count,) = struct.unpack_from(self.order + ("Q" if self.big else "H"), data, place)
+        first = place + (8 if self.big else 2)
+        return first, count, first + count * (20 if self.big else 12)
+
+
+def page_places(data: bytes) -> list[int]:
+    """Return the places of the directories of all pages. Smaller copies and masks of a page are no pages.
+
+    Raises
+    ------
+    DecodeError
+        The chain of directories leads out of the file, or there are more than `MOST_PAGES`.
+    """
+    layout = _Layout.of(data)
+    places: list[int] = []
+    seen: set[int] = set()
+    try:
+        place = layout.number(data, 8 if layout.big else 4)
+        while place and place not in seen:
+            seen.add(place)
+            if len(seen) > MOST_PAGES:
+                raise DecodeError(f"a TIFF must have at most {MOST_PAGES} pages: split it")
+            first, count, after = layout.directory(data, place)
+            following = layout.number(data, after)
+            if not places or not _is_copy(data, layout, first, count):
+                places.append(place)
+            place = following
+    except struct.error as error:
+        raise DecodeError(f"truncated or damaged TIFF: page {len(places) + 1} is missing") from error
+    return places
+
+
+def only_page(data: bytes, place: int) -> bytes:
+    """Return the file with one page: its directory is the first and the last."""
+    layout = _Layout.of(data)
+    _, _, after = layout.directory(data, place)
+    number = layout.order + ("Q" if layout.big else "I")
+    changed = bytearray(data)
+    struct.pack_into(number, changed, 8 if layout.big else 4, place)
+    struct.pack_into(number, changed, after, 0)
+    return bytes(changed)
+
+
+def _is_copy(data: bytes, layout: _Layout, first: int, count: int) -> bool:
+    """Return whether a directory declares a smaller copy or a mask of another page."""
+    step = 20 if layout.big else 12
+    for entry in range(first, first + min(count, 4096) * step, step):
+        tag, kind = struct.unpack_from(layout.order + "HH", data, entry)
+        if tag == _SUBFILE:
+            at = entry + (12 if layout.big else 8)
+            (value,) = struct.unpack_from(layout.order + ("H" if kind == 3 else "I"), data, at)
+            return bool(value & 0b101)
+        if tag > _SUBFILE:
+            break
+    return False
+
+
+def split_page(uri: str) -> tuple[str, int | None]:
+    """Return the uri of a file and the number of its page, None for a uri without one."""
+    match = _PAGE.fullmatch(uri)
+    return (match[1], int(match[2])) if match else (uri, None)
+
+
+def read_page(data: Any, page: int) -> bytes:
+    """Return the file with this page only, counted from 1. Raises ReadError if it has no such page."""
+    try:
+        return only_page(data, page_places(data)[page - 1])
+    except (IndexError, DecodeError) as error:
+        raise ReadError(f"the file has no page {page}: it has changed") from error
+
+
+def with_pages(listing: Listing) -> Listing:
+    """Return the listing with each page of each TIFF as an item, with the ids ``x.tif#page=1`` and so on.
+
+    Files of one page stay as they are. Those whose pages cannot be found become failures.
+    """
+    rows, pages, failures = array("q"), array("q"), list(listing.failures)
+    uris, ids = listing.table.column("uri"), listing.table.column("id")
+    for row in range(len(listing)):
+        uri = uris[row].as_py()
+        try:
+            count = len(page_places(data)) if _may_be_tiff(uri) and is_tiff(data := listing.read(row)) else 1
+        except ReadError:
+            count = 1  # fails again when it is read
+        except DecodeError as error:
+            failures.append(Failure.of(ids[row].as_py(), uri, error, "read"))
+            continue
+        rows.extend([row] * count)
+        pages.extend(range(1, count + 1) if count > 1 else [0])
+    if len(rows) == len(listing) and not any(pages):
+        return listing
+    numbers = np.frombuffer(pages, np.int64)
+    table = listing.table.take(pa.array(np.frombuffer(rows, np.int64)))
+    for name in ("id", "uri"):
+        values = [
+            value if page == 0 or value is None else f"{value}#page={page}"
+            for value, page in zip(table.column(name).to_pylist(), numbers.tolist(), strict=True)
+        ]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    reader = _PageReader(listing)
+
+    def read(row: int) -> Any:
+        return reader.read(rows[row], pages[row])
+
+    return dataclasses.replace(listing, table=table, read=read, failures=tuple(failures))
+
+
+def _may_be_tiff(uri: str | None) -> bool:
+    """Return whether an item may be a TIFF: by the name of its file, if it has one."""
+    if uri is None or uri.startswith(("parquet://", "table://")):
+        return True
+    name = uri.removeprefix("tar://").partition("::")[0] if uri.startswith("tar://") else uri
+    return suffix_of(name) in (".tif", ".tiff")
+
+
+class _PageReader:
+    """Reads pages, and keeps the last files in memory. Safe to use from several threads."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, row: int, page: int) -> Any:
+        """Return the payload of a row of the listing, or a page of it, counted from 1."""
+        if page == 0:
+            return self._listing.read(row)
+        with self._lock:
+            data = self._kept.get(row)
+        if data is None:
+            data = self._listing.read(row)
+            with self._lock:
+                self._kept[row] = data
+                while len(self._kept) > _KEPT_FILES:
+                    self._kept.popitem(last=False)
+        return read_page(data, page)

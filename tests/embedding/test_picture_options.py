@@ -1,0 +1,114 @@
+"""Range, channels and pages of pictures: counted, kept with the store, and the same in every verb that reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from command import run
+from oddities import encode
+from PIL import Image
+
+import embedpipe
+from embedpipe.errors import SpecMismatchError
+
+BACKBONE = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "engine": "torch", "progress": False}
+
+
+def bands(seed: int) -> bytes:
+    """Return a TIFF of five channels of 12 bits in 16."""
+    values = np.random.default_rng(seed).integers(0, 4096, (8, 8, 5)).repeat(6, 0).repeat(6, 1).astype(np.uint16)
+    values[0, 0] = 4095
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric="minisblack", planarconfig="contig", metadata=None)
+    return file.getvalue()
+
+
+def as_rgb(data: bytes) -> Image.Image:
+    values = tifffile.imread(io.BytesIO(data))[..., [4, 0, 2]].astype(float)
+    return Image.fromarray(np.floor(values * 255 / 4095 + 0.5).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four pictures with five channels."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(8):
+        path = folder / "ab"[i % 2] / f"{i}.tif"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bands(i))
+    return folder
+
+
+def test_range_and_channels_travel_with_the_spec(photos: Path, tmp_path: Path) -> None:
+    store = embedpipe.embed(photos, tmp_path / "s", channels="5,1,3", range="0:4095", **BACKBONE)
+    assert store.summary.embedded == 8
+    assert store.summary.notes == [note for note in store.summary.notes if "bits" not in note]
+    assert store.spec.preprocessing.channels == (5, 1, 3)
+    expected = embedpipe.load_backbone("timm/test_resnet", weights="none", device="cpu")
+    item = expected.prepare(as_rgb(bands(0)))
+    (vector,) = expected.forward([item.value])["embedding"]
+    np.testing.assert_allclose(store.to_numpy()[0], vector, rtol=1e-4, atol=1e-5)
+    head = embedpipe.fit(store, "knn", folds=0)
+    head.save(tmp_path / "head")
+    head = embedpipe.load_head(tmp_path / "head")
+    predicted = head.predict(photos, device="cpu", progress=False)
+    assert predicted.column("label").to_pylist() == head.predict(store).column("label").to_pylist()
+    assert predicted.column("error").to_pylist() == [None] * 8
+    assert embedpipe.verify(store.path, device="cpu", progress=False).ok
+    with pytest.raises(SpecMismatchError, match="channels"):
+        embedpipe.embed(photos, tmp_path / "s", channels="1,2,3", range="0:4095", **BACKBONE)
+
+
+def test_pictures_without_declared_colours_fail_with_the_option(photos: Path, tmp_path: Path) -> None:
+    store = embedpipe.embed(photos, tmp_path / "s", **BACKBONE)
+    assert store.summary.failed == 8
+    assert "--channels" in store.failures().column("message")[0].as_py()
+
+
+def test_what_is_left_out_is_counted_in_the_run_and_in_info(tmp_path: Path) -> None:
+    folder, to = tmp_path / "photos", tmp_path / "s"
+    folder.mkdir()
+    pages = [Image.new("RGB", (32, 32), colour) for colour in ("black", "red", "green")]
+    (folder / "pages.tif").write_bytes(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    (folder / "copy.tif").write_bytes((folder / "pages.tif").read_bytes())
+    (folder / "deep.png").write_bytes(encode(Image.fromarray(np.full((32, 32), 4095, np.uint16)), "PNG"))
+    (folder / "plain.png").write_bytes(encode(pages[1], "PNG"))
+    store = embedpipe.embed(folder, to, **BACKBONE)
+    notes = "\n".join(store.summary.notes)
+    assert (
+        "files of several pages, embedded as their first page (--tiff-pages all embeds each): 2, 4 pages left" in notes
+    )
+    assert "0:4095" in notes
+    facts = json.loads(run("info", to, "--json").stdout)
+    assert facts["notes"] == [note for note in store.summary.notes if "pages" in note or "0:4095" in note]
+    (folder / "pages.tif").write_bytes(encode(pages[2], "TIFF"))
+    (folder / "deep.png").unlink()
+    embedpipe.embed(folder, to, prune=True, **BACKBONE)
+    (note,) = json.loads(run("info", to, "--json").stdout)["notes"]
+    assert note.endswith(": 1, 2 pages left out")
+
+
+def test_pages_are_items(tmp_path: Path) -> None:
+    folder, to = tmp_path / "photos", tmp_path / "s"
+    folder.mkdir()
+    colours = [np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 200)]
+    tifffile.imwrite(folder / "x.tif", np.stack(colours), photometric="rgb", metadata=None)
+    tifffile.imwrite(folder / "one.tif", colours[1], photometric="rgb")
+    (folder / "plain.png").write_bytes(encode(Image.fromarray(colours[2]), "PNG"))
+    (folder / "cut.tif").write_bytes((folder / "x.tif").read_bytes()[:4000])
+    store = embedpipe.embed(folder, to, tiff_pages="all", **BACKBONE)
+    ids = ["one.tif", "plain.png", "x.tif#page=1", "x.tif#page=2", "x.tif#page=3"]
+    assert store.to_arrow(["id"]).column("id").to_pylist() == ids
+    assert store.failures().column("id").to_pylist() == ["cut.tif"]
+    vectors = dict(zip(ids, store.to_numpy(), strict=True))
+    np.testing.assert_allclose(vectors["x.tif#page=2"], vectors["one.tif"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(vectors["x.tif#page=3"], vectors["plain.png"], rtol=1e-4, atol=1e-5)
+    assert store.summary.notes == [note for note in store.summary.notes if "page" not in note]
+    assert embedpipe.verify(store.path, device="cpu", progress=False).ok
+    again = embedpipe.embed(folder, to, tiff_pages="all", **BACKBONE)
+    assert again.summary.reused == 5
