@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib.metadata
@@ -130,6 +131,10 @@ class Backbone(ABC):
         DecodeError
             If the payload cannot be decoded.
         """
+
+    def room(self, payload: Any) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which there is memory to prepare a payload."""
+        return contextlib.nullcontext()
 
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import ImageNetwork
 from embedpipe.decoding import Picture, decode_pixels, to_pixels
+from embedpipe.decoding.memory import room
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
@@ -48,7 +50,12 @@ class ImageBackbone(Backbone):
         DecodeError
             If the payload is not an image that can be decoded.
         """
-        return self._resize(self._decode(payload))
+        with self.room(payload):
+            return self._resize(self._decode(payload))
+
+    def room(self, payload: Any) -> contextlib.AbstractContextManager[None]:
+        """Wait until other threads leave enough memory to decode an image."""
+        return room(payload)
 
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:

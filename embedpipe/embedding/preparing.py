@@ -82,7 +82,7 @@ class Preparer:
 
     def __init__(self, listing: Listing, backbone: Backbone, find: Find, timer: StageTimer) -> None:
         self._listing, self._find, self._timer = listing, find, timer
-        self._steps = backbone.steps
+        self._steps, self._room = backbone.steps, backbone.room
         self._modality = backbone.spec.modality
         #: Cleared while nothing may be prepared.
         self.gate = threading.Event()
@@ -124,13 +124,15 @@ class Preparer:
                 self.gate.wait()
                 start = time.perf_counter()
             try:
-                for stage, step in earlier:
-                    begin = time.perf_counter()
-                    value = step(value)
-                    between = time.perf_counter()
-                    spent[stage] += between - begin
-                    spent[last] -= between - begin
-                done.prepared.append(Prepared(row, digest, finish(value)))
+                with self._room(value):
+                    for stage, step in earlier:
+                        begin = time.perf_counter()
+                        value = step(value)
+                        between = time.perf_counter()
+                        spent[stage] += between - begin
+                        spent[last] -= between - begin
+                    done.prepared.append(Prepared(row, digest, finish(value)))
+                    value = None  # frees the pixels
             except Exception as error:
                 done.others.append(failure_of(self._listing, row, error, "decode"))
         spent[last] += time.perf_counter() - start

@@ -169,7 +169,8 @@ class TiffPage:
         if predictor == 3 and dtype.kind == "f":
             return _undo_float_predictor(data, shape, dtype)
         if bits == dtype.itemsize * 8:
-            values = np.frombuffer(data, dtype.newbyteorder(order), rows * columns * depth).reshape(shape).astype(dtype)
+            values = np.frombuffer(data, dtype.newbyteorder(order), rows * columns * depth)
+            values = values.reshape(shape).astype(dtype, copy=False)
         else:
             ones = np.unpackbits(np.frombuffer(data, np.uint8, rows * row).reshape(rows, row), axis=1)
             ones = ones[:, : columns * depth * bits].reshape(rows, columns * depth, bits)
@@ -178,7 +179,7 @@ class TiffPage:
                 values = values << dtype.type(1) | ones[..., bit]
             values = values.reshape(shape)
         if predictor == 2:
-            np.add.accumulate(values, axis=1, out=values)
+            values = np.add.accumulate(values, axis=1, dtype=dtype)
         elif predictor != 1:
             raise self.unsupported()
         return values
