@@ -170,7 +170,10 @@ def _decode_bytes(data: bytes, range: Range | None, channels: tuple[int, ...], c
 
 def refuse_many_scans(data: bytes) -> None:
     """Raise DecodeError for a JPEG of many scans: each takes the time of a whole image."""
-    if (scans := data.count(b"\xff\xda")) > SCAN_LIMIT:
+    halves = (
+        np.frombuffer(data, "<u2", (len(data) - start) // 2, start) for start in (0, 1)
+    )  # faster than bytes.count
+    if (scans := sum(int(np.count_nonzero(half == 0xDAFF)) for half in halves)) > SCAN_LIMIT:
         raise DecodeError(f"a JPEG must have at most {SCAN_LIMIT} scans, got {scans}: save it again")
 
 
