@@ -290,8 +290,8 @@ def _score_intervals(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> di
 
 def _score_numbers(predicted: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
     scores = {"mae": metrics.mean_absolute_error(y, predicted)}
-    # R2 is not defined for a single row.
-    return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 else scores
+    # R2 is not defined for a single row, nor for equal numbers, for which scikit-learn gives 1 or 0.
+    return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 and np.ptp(y) > 0 else scores
 
 
 def _score_labels(model: Any, X: npt.NDArray[Any], predicted: Bools, y: Bools) -> dict[str, float]:

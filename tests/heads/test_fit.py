@@ -277,3 +277,9 @@ def test_chosen_arrays_are_read_as_numbers_and_text() -> None:
     model = GaussianNB()
     model.C_, model.alpha_ = np.array([0.5]), np.array([0.1, 1.0])
     assert chosen_params(model) == {"C": 0.5, "alpha": "0.1, 1.0"}
+
+
+def test_equal_numbers_have_no_r2(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", clusters(30)[0], label=[3.5] * 30)
+    report = fit(store, task="regression", progress=False).report
+    assert [*report.metrics] == ["mae"]
