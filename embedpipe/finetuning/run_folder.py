@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.checked_json import read_json, write_json
 from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.result import FineTuneResult
 
@@ -81,6 +83,7 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
     if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
         metadata["architecture"] = arch
+    metadata[CHECKSUM] = weights_checksum(state, metadata)
     with whole_file(path) as part:
         part.touch()
         mode = stat.S_IMODE(part.stat().st_mode)
@@ -95,8 +98,7 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
 
 def write_result(values: Mapping[str, Any], folder: Path) -> None:
     """Write the result of a run; this file marks the run as finished."""
-    with whole_file(folder / RESULT) as part:
-        part.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    write_json(values, folder / RESULT, indent=2)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -105,9 +107,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         return {**values, "settings": values["settings"]}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise _damaged(path) from error
 
 

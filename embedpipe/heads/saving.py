@@ -4,7 +4,7 @@
 File                  Holds
 ====================  =================================================================================================
 ``manifest.json``     `FORMAT`, the fields of `Head` but the estimator, the spec's fingerprint, library versions, the
-                      SHA-256 of every other file: see `write_head`
+                      SHA-256 of every other file, and a checksum of all this: see `write_head`
 ``head.skops``        the estimator without the rows of kNN estimators: see `estimator_files`
 ``neighbours.faiss``  the rows of a kNN estimator; those of further ones in ``neighbours-1.faiss`` and so on
 ====================  =================================================================================================
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
+from embedpipe._utils.checked_json import with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -103,7 +104,7 @@ def write_head(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path.name: _sha256(path) for path in sorted(part.iterdir())},
         }
-        text = json.dumps(manifest, indent=2)
+        text = json.dumps(with_checksum(manifest), indent=2)
         # A list of numbers stays on one line: a confusion matrix has many.
         text = re.sub(r"\[[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
         (part / MANIFEST).write_text(text + "\n")
@@ -199,10 +200,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise HeadError(
-            f"{str(folder)!r} has format {version!r}, and this version of embedpipe reads format {FORMAT}: upgrade "
-            "embedpipe, or fit the head again"
+            f"{str(folder / MANIFEST)!r} has format {version!r}, and this version of embedpipe reads format {FORMAT}: "
+            "upgrade embedpipe, or fit the head again"
         )
-    return dict(manifest)
+    try:
+        return without_checksum(manifest)
+    except ValueError as error:
+        raise HeadError(
+            f"{str(folder / MANIFEST)!r} is damaged or was edited ({error}): copy the head again, or fit it again"
+        ) from error
 
 
 def _sha256(path: Path) -> str:

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from stored import clusters, make_store
 
 from embedpipe import FaissKNNClassifier, FeatureStore, Head, fit, load_head
+from embedpipe._utils.checked_json import with_checksum
 from embedpipe.errors import HeadError, SpecMismatchError, UsageError
 from embedpipe.heads.registry import HEADS
 
@@ -125,7 +126,13 @@ def edit(folder: Path, **changes: Any) -> None:
     for name in manifest["files"]:
         if (folder / name).exists():
             manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["checksum"]
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
+
+
+def edit_by_hand(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"label": "label"', '"label": "other"'))
 
 
 class Exploit:
@@ -183,6 +190,7 @@ def other_kind(folder: Path) -> None:
         (lambda f: cut(f / "manifest.json"), "manifest.json' is damaged"),
         (lambda f: (f / "manifest.json").write_text("[]"), "has format None"),
         (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json' is damaged"),
+        (edit_by_hand, "manifest.json' is damaged or was edited"),
         (lambda f: edit(f, format=2), "has format 2, and this version of embedpipe reads format 1"),
         (lambda f: edit(f, fingerprint="0" * 64), "its parts do not agree"),
         (lambda f: edit(f, spec={}), "not a backbone spec"),

@@ -16,13 +16,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from embedpipe._utils.checksums import checksum
 from embedpipe.backbones.network import StateDict, StoredWeights
 from embedpipe.backbones.spec import read_recipe
+from embedpipe.backbones.weights.tensors import hash_tensors
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import WeightsError
 
 #: Keys under which training scripts save the weights, in order of preference: averaged ones first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_state_dict", "model")
+
+#: Key of the checksum in the metadata of the safetensors files of fine-tuned networks.
+CHECKSUM = "embedpipe.checksum"
 
 #: Names of a folder's weights file, in order of preference.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -104,10 +109,22 @@ _Content = tuple[StateDict, Mapping[str, Any], tuple[str, ...]]
 def _read_safetensors(path: Path) -> _Content:
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}, ()
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{str(path)!r} is not a safetensors file, or is damaged: {error}") from error
+    if CHECKSUM in metadata and metadata[CHECKSUM] != weights_checksum(state, metadata):
+        raise WeightsError(
+            f"{str(path)!r} is damaged or was changed, as its weights do not have the checksum that it holds: copy it "
+            "again, or train again"
+        )
+    return state, metadata, ()
+
+
+def weights_checksum(state: StateDict, metadata: Mapping[str, str]) -> str:
+    """Return the checksum of the weights and metadata of a safetensors file, without the one among the metadata."""
+    rest = sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)
+    return checksum(json.dumps([hash_tensors(state), rest]).encode())
 
 
 def _read_pickle(path: Path) -> _Content:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.checked_json import read_json, write_json
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES
@@ -89,7 +88,7 @@ class BenchmarkFolder:
     def note(self, **facts: Any) -> None:
         """Save facts for later runs in this folder."""
         self.facts |= facts
-        _write(self.facts, self.path / RUN)
+        write_json(self.facts, self.path / RUN)
 
     def state(self, learner: str, labels: int, seed: int) -> Path:
         """Return the file of the training state of an unfinished cell."""
@@ -120,7 +119,7 @@ class BenchmarkFolder:
         """Save a finished cell, and delete its training state."""
         cell = finished.cell
         state = self.state(cell.learner, cell.labels, cell.seed)
-        _write({"settings": self.facts["settings"], **asdict(finished)}, state.with_suffix(".json"))
+        write_json({"settings": self.facts["settings"], **asdict(finished)}, state.with_suffix(".json"))
         state.unlink(missing_ok=True)
 
     def clear(self) -> None:
@@ -131,13 +130,6 @@ class BenchmarkFolder:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return {**json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError, OSError) as error:
+        return read_json(path)
+    except (ValueError, OSError) as error:
         raise UsageError(f"{str(path)!r} is damaged: delete it, and its content is made again") from error
-
-
-def _write(values: dict[str, Any], path: Path) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
-        json.dump(values, file)
-        file.flush()
-        os.fsync(file.fileno())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
@@ -28,6 +26,7 @@ from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.epochs import Epoch, Run
 from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
+from embedpipe.finetuning.training.state_file import load_state, save_state
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
 #: Seconds between two states on disk within an epoch, and so the most work that a kill loses.
@@ -37,7 +36,6 @@ LOSS_CHECK_STEPS = 16
 #: Norm to which longer gradients are cut.
 MAX_GRADIENT_NORM = 1.0
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_STATE_KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
 
 
 class Trainer:
@@ -291,12 +289,12 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
             "random": random,
         }
-        _save_state(state, self._state)
+        save_state(state, self._state)
 
     def _resume(self) -> None:
         if self._state is None or not self._state.exists():
             return
-        state = _load_state(self._state)
+        state = load_state(self._state)
         remedy = "continue it with the same, give another folder (--to), or delete it"
         require_same(state["settings"], self._settings, f"the run in {str(self._state.parent)!r}", remedy)
         if len(state["random"]) != self.workers.count:
@@ -318,29 +316,3 @@ class Trainer:
 
 def _default_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def _save_state(state: dict[str, Any], path: Path) -> None:
-    """Write tensors, numbers, strings, lists and dicts; a kill at any moment leaves the old file or the new one."""
-    try:
-        with whole_file(path) as part, part.open("wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:  # torch's words for a full disk
-        raise OSError(f"cannot write {str(path)!r}: {error}") from error
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    """Read the state of a run without running code. Raises UsageError if the file is damaged or of another kind."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = _STATE_KEYS - state.keys()
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise UsageError(
-            f"{str(path)!r} must be the state of a run, and is damaged: delete it to start again"
-        ) from error
-    if missing:
-        raise UsageError(
-            f"{str(path)!r} must hold the state of a run of this version of embedpipe, and lacks "
-            f"{', '.join(sorted(missing))}: delete it to start again"
-        )
-    return state
