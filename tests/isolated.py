@@ -107,7 +107,7 @@ class Isolated:
         self,
         function: str,
         *arguments: Any,
-        seconds: float = 60.0,
+        seconds: float = 300.0,
         memory: int = 0,
         environment: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -142,5 +142,5 @@ class Isolated:
         died = f"exit code {code}"
         if code < 0:
             name = signal.Signals(-code).name
-            died = f"not done after {seconds:g} s" if name == "SIGALRM" else f"ended by {name}"
+            died = "took too long" if name in ("SIGALRM", "SIGPROF") else f"ended by {name}"
         return Answer(None, died, printed)

@@ -44,11 +44,14 @@ class Specimen:
         Takes the folder, and returns steps by name: functions whose results are compared.
     kinds : mapping of str to str
         Kind of file -> pattern of the files to damage, relative to the folder.
+    slow : bool
+        Whether it takes seconds to observe.
     """
 
     make: Callable[[Path], None]
     observe: Callable[[Path], Steps]
     kinds: Mapping[str, str]
+    slow: bool = True
 
 
 def make(name: str, folder: str) -> None:
@@ -364,11 +367,13 @@ SPECIMENS: dict[str, Specimen] = {
             "failures data": "store/_failures/*.parquet",
             "failures log": "store/_failures/_delta_log/*.json",
         },
+        slow=False,
     ),
     "head": Specimen(
         _make_heads,
         _observe_heads,
         {"manifest": "*/manifest.json", "estimator": "*/head.skops", "neighbours": "*/neighbours.faiss"},
+        slow=False,
     ),
     "finished run": Specimen(
         _make_finished_run,
@@ -394,6 +399,7 @@ SPECIMENS: dict[str, Specimen] = {
             "map ids": "cache/vectors/*/*/ids*",
             "map description": "cache/vectors/*/*/about*",
         },
+        slow=False,
     ),
     "engine": Specimen(
         _make_engine,

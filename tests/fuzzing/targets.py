@@ -251,13 +251,13 @@ def _delimited(delimiter: str) -> list[bytes]:
         text.encode("utf-16"),
         text.encode("latin-1"),
         b"\xef\xbb\xbf" + text.encode(),
-        b"path" + delimiter.encode() + b"label\na.jpg,1\n",
+        b"path" + delimiter.encode() + b"label\na.jpg" + delimiter.encode() + b"1\n",
     ]
 
 
 def _json_lines() -> list[bytes]:
     table = pa.table(_ROWS).to_pylist()
-    nested = [{**row, "meta": {"a": [1, {"b": None}]}, "when": "2024-01-01"} for row in table]
+    nested = [{**row, "meta": {"a": [1, 2], "b": {"c": None}}, "when": "2024-01-01"} for row in table]
     return ["\n".join(json.dumps(row) for row in rows).encode() for rows in (table, nested)]
 
 
@@ -453,7 +453,7 @@ TARGETS: dict[str, Target] = {
     "parquet": Target(_parquets, _read_table(".parquet"), (b"PAR1",)),
     "tar": Target(_tars, _read_tar, (b"ustar", b"\0" * 512, b"30 mtime=1\n", b"GNU.sparse.size=9"), with_tar_checksums),
     "list": Target(
-        lambda: [b"a.jpg\nb.jpg\n", "ü.jpg\r\n#x\n".encode("utf-16")],
+        lambda: [b"a.jpg\nb.jpg\n", "ü.jpg\r\n#x\n".encode()],
         _read_list,
         (b"\n", b"../", b"s3://", b"\0", b"file://"),
     ),

@@ -34,6 +34,7 @@ def _pickle_of(opcodes: bytes) -> Callable[[Path], bytes]:
 FAULTS: dict[str, tuple[str, bytes | Callable[[Path], bytes], str]] = {
     "a row of null": ("jsonl", b'null\n{"id": "a", "text": "one"}\n', "refused: SourceError"),
     "a URL that is no text": ("list", b"file:///\x80.jpg\n", "refused: SourceError"),
+    "a list that is no text": ("list", b"a.jpg\n../\0.jpg\n", "refused: SourceError"),
     "a stack that is empty": ("pth", _pickle_of(b"\x80\x020."), "refused: WeightsError"),
     "a spec nested deeply": ("spec", b'{"layers":' + b"[" * 60_000, "refused: StoreError"),
 }

@@ -18,8 +18,10 @@ from fuzzing.targets import MB, TARGETS
 
 from embedpipe.errors import EmbedpipeError
 
-#: The longest time that one input may take, in seconds. The process ends then.
+#: The longest time that one input may take, in seconds of computing, and in seconds: others may use the machine. The
+#: process ends then.
 LIMIT = 10.0
+WAIT = 120.0
 
 
 def run(name: str, folder: str, seed: str, seconds: float) -> dict[str, Any]:
@@ -35,19 +37,20 @@ def run(name: str, folder: str, seed: str, seconds: float) -> dict[str, Any]:
     Returns
     -------
     dict
-        The number of inputs that were read, and of those that were refused; the longest time of one in seconds, and
+        The number of inputs that were read, and of those that were refused; the longest computing time of one, and
         the most memory in bytes; ``faults``: what was wrong -> file under ``folder``.
     """
     target, place, rng = TARGETS[name], Path(folder), random.Random(seed)
     corpus_folder = place / "corpus"
     corpus_folder.mkdir(parents=True, exist_ok=True)
-    corpus = target.seeds() + [path.read_bytes() for path in sorted(corpus_folder.iterdir())]
+    seeds = target.seeds()
+    corpus = seeds + [path.read_bytes() for path in sorted(corpus_folder.iterdir())]
     known = {path.stem for path in corpus_folder.iterdir()}
     faults: dict[str, str] = {}
     inputs = refused = most = 0
     longest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end or not inputs:
-        data = mutated(rng.choice(corpus), rng, corpus, target.tokens)
+        data = mutated(rng.choice(seeds if rng.random() < 0.5 else corpus), rng, corpus, target.tokens)
         if target.repair and rng.random() < 0.5:
             data = target.repair(data)
         outcome, took, memory = _timed(name, data, place)
@@ -78,9 +81,10 @@ def _timed(name: str, data: bytes, place: Path) -> tuple[str, float, int]:
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    faulthandler.dump_traceback_later(LIMIT - 0.5, file=sys.__stderr__)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    before, start = _reset_peak(), time.perf_counter()
+    faulthandler.register(signal.SIGPROF, file=sys.__stderr__, chain=True)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, WAIT)
+    before, start = _reset_peak(), time.process_time()
     try:
         outcome = f"right: {TARGETS[name].read(data, work)}"
     except EmbedpipeError as error:
@@ -88,9 +92,9 @@ def _timed(name: str, data: bytes, place: Path) -> tuple[str, float, int]:
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         outcome = f"fault: {type(error).__name__} in {where.filename}:{where.lineno}: {str(error)[:300]}"
-    took = time.perf_counter() - start
+    took = time.process_time() - start
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    faulthandler.cancel_dump_traceback_later()
     return outcome, took, _status("VmHWM") - before
 
 

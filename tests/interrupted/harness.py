@@ -93,6 +93,27 @@ class Workshop:
             return Outcome(verb, call, f"the message names no file: {message}", message)
         return Outcome(verb, call, self._inspect(verb), message)
 
+    def grow(self, verb: str, disk: Path) -> tuple[list[str], int]:
+        """Run a verb on a small file system that is doubled until there is room, and return messages and size in KB.
+
+        The file system is mounted at ``disk``. What is stored at the end must be that of a disk with room.
+        """
+        self.calls(verb)
+        size, messages = 64, []
+        work = disk / "work"
+        shutil.copytree(self._work(verb).with_suffix(".pristine"), work)
+        while True:
+            answer = self._isolated.call("interrupted.verbs:run_full", verb, str(work), 1 << 60)
+            assert not answer.died, answer.output
+            if not answer.value:
+                break
+            messages.append(answer.value)
+            size *= 2
+            subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
+        now, expected = self._call("state", verb, str(work)), self._after[verb]
+        assert now.keys() == expected.keys()
+        return messages, size
+
     def _inspect(self, verb: str) -> str:
         """Compare what is stored with before and after, run the verb again, and compare with after."""
         work, before, after = str(self._work(verb)), self._before[verb], self._after[verb]

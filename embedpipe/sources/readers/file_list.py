@@ -43,6 +43,8 @@ def list_file_list(location: str, options: SourceOptions, modality: Modality) ->
             data = to_utf8(data)[0]
         except UnicodeError as error:
             raise SourceError(f"cannot read the list {location!r}: {error}") from error
+    if b"\0" in data:
+        raise SourceError(f"a list of files must be a text, and {location!r} holds NUL characters: give a text file")
     with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             name = line.rstrip("\n")
