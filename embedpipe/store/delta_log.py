@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.data_files import damaged
+from embedpipe.store.data_files import damaged, reason
 
 #: Key in the information of a commit: the checksum of the files that it adds and removes.
 ACTIONS_KEY = "embedpipe.actions"
@@ -99,6 +100,29 @@ def refuse_misread(path: str) -> str:
     return path
 
 
+def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
+    """Return the error for a log that delta-rs cannot read, with the name of the file that is damaged."""
+    name = log.damaged_file() if log else ""
+    what = f"{name} in the log of {path!r} is damaged" if name else f"the log of {path!r} cannot be read"
+    return damaged(path, f"{what}: {reason(error)}")
+
+
+def read_history(delta: DeltaTable, path: str, log: LocalLog | None, limit: int | None) -> list[dict[str, Any]]:
+    """Return the commits of a table, newest first. Raises StoreError if the log is damaged."""
+    try:
+        return list(delta.history(limit))
+    except Exception as error:
+        raise unreadable(error, path, log) from error
+
+
+def is_newest(delta: DeltaTable, path: str) -> bool:
+    """Return whether no other process has committed since a table was opened. True if that cannot be told."""
+    try:
+        return bool(DeltaTable(path).version() == delta.version())
+    except Exception:
+        return True
+
+
 def actions_checksum(actions: Iterable[AddAction | RemoveAction]) -> str:
     """Return the checksum of the files that a commit adds and removes, which is kept in its information."""
     return _checksum(
@@ -147,7 +171,7 @@ class Entry:
                     if not REQUIRED.get(kind, set()) <= content.keys():
                         raise ValueError(f"no {kind} action")
                 self.actions.append(action)
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 self.unreadable.append(line)
                 self.damage = "is cut off or damaged"
         expected = {info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info}
@@ -207,6 +231,20 @@ class LocalLog:
         if self._synced < 0:
             self._synced = version - 1  # the last entry may be one of a process that was killed before it synced
         self._checked = max(self._checked, version)
+
+    def damaged_file(self) -> str:
+        """Return the name of the first file that cannot be read, or an empty string."""
+        for path in sorted(self.folder.glob("*")):
+            try:
+                if path.suffix == ".json" and Entry(path.read_bytes()).damage:
+                    return path.name
+                if path.suffix == ".parquet":
+                    pq.read_table(path, page_checksum_verification=True)
+                if path.name == "_last_checkpoint":
+                    json.loads(path.read_bytes())
+            except (OSError, ValueError, RecursionError, pa.ArrowException):
+                return path.name
+        return ""
 
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint, -1 for none."""

@@ -339,7 +339,7 @@ class FeatureStore:
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Return the commits of the table, newest first, with the provenance that each run recorded."""
-        return list(self._table.delta.history(limit))
+        return self._table.history(limit)
 
     def select_layers(self, layer: str | None = None) -> tuple[LayerSpec, ...]:
         """Return the layers of a name in order: ``"layer3"``, or ``"layer3+features"`` for both joined.

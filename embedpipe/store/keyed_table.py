@@ -95,7 +95,7 @@ class KeyedTable:
         except Exception as error:
             newest = -1 if version is None else KeyedTable(path).version
             if version is None or 0 <= version <= newest:
-                raise damaged(path, f"the Delta table at {path!r} cannot be opened: {reason(error)}") from error
+                raise delta_log.unreadable(error, path, self.log) from error
             raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
         self._uncommitted: list[AddAction] = []
@@ -133,6 +133,10 @@ class KeyedTable:
         """The underlying `deltalake.DeltaTable`."""
         return self._delta
 
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return the commits, newest first. Raises StoreError if the log is damaged."""
+        return delta_log.read_history(self._delta, self.path, self.log, limit)
+
     def __len__(self) -> int:
         return sum(file.rows for file in self.files)
 
@@ -156,7 +160,7 @@ class KeyedTable:
         try:
             self._delta.update_incremental()
         except (DeltaError, OSError) as error:
-            raise damaged(self.path, f"the log of {self.path!r} cannot be read: {reason(error)}") from error
+            raise delta_log.unreadable(error, self.path, self.log) from error
         if self._delta.version() != self._loaded:
             self._load()
 
@@ -182,8 +186,8 @@ class KeyedTable:
 
     def _damaged(self, file: DataFile, why: str) -> StoreError:
         what = f"file {file.path!r} of {self.path!r} is missing or damaged: {why}"
-        if self._pinned:
-            return StoreError(f"{what} (vacuum deletes files of old versions such as {self.version})")
+        if self._pinned or not delta_log.is_newest(self._delta, self.path):
+            return StoreError(f"{what} (vacuum deletes files of old versions such as {self.version}): open the newest")
         return damaged(self.path, what)
 
     def delete_file(self, path: str) -> bool:
@@ -349,14 +353,17 @@ class KeyedTable:
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
             self._uncommitted = []
+            read_version = self.version
             try:
                 adds, removes, result = plan()
-            except BaseException:
+            except BaseException as error:
                 self._delete_uncommitted()
+                # Another writer may have replaced a file meanwhile, and vacuum deleted it.
+                if isinstance(error, StoreError) and not delta_log.is_newest(self._delta, self.path):
+                    continue
                 raise
             if not adds and not removes:
                 return result
-            read_version = self.version
             delta_log.refuse_unwritable(self._delta, self.path)
             information = dict(note or {}) | {
                 delta_log.ACTIONS_KEY: delta_log.actions_checksum([*adds, *removes]),

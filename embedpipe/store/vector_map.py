@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.cache import drop_entry, find_cache, keep_limit, make_cache, mark_used, name_of
+from embedpipe._utils.checked_json import read_json, with_checksum
 from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_checksum
 from embedpipe._utils.config import cache_folder
 from embedpipe.errors import StoreError
@@ -60,7 +61,7 @@ class VectorMap:
     """
 
     def __init__(self, folder: Path) -> None:
-        about = json.loads((folder / "about.json").read_text())
+        about = read_json(folder / "about.json")
         rows, dim = about["rows"], about["dim"]
         path = folder / "vectors.npy"
         octets = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -205,7 +206,7 @@ def _write(folder: Path, table: KeyedTable, column: str, dim: int) -> None:
         "ids": file_checksum(ids),
         "blocks": blocks,
     }
-    (folder / "about.json").write_text(json.dumps(about))
+    (folder / "about.json").write_text(json.dumps(with_checksum(about)))
     for path in (*folder.iterdir(), folder):
         sync(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -21,10 +22,12 @@ def main() -> int:
     arguments = parser.parse_args()
     start, trials = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="damage-") as folder, Isolated(TRAINING) as isolated:
-        for trial in Bench(Path(folder), isolated).trials(all_kinds(arguments.only), arguments.count, arguments.seed):
-            trials.append(trial)
-            if trial.verdict not in RIGHT:
-                print(f"{trial.verdict}: {trial.file}, {trial.damage}: {trial.detail}", flush=True)
+        bench = Bench(Path(folder), isolated)
+        with contextlib.suppress(KeyboardInterrupt):
+            for trial in bench.trials(all_kinds(arguments.only), arguments.count, arguments.seed):
+                trials.append(trial)
+                if trial.verdict not in RIGHT:
+                    print(f"{trial.verdict}: {trial.file}, {trial.damage}: {trial.detail}", flush=True)
     print(table(trials))
     print(f"{len(trials)} damages in {time.monotonic() - start:.0f} s")
     return int(any(trial.verdict not in RIGHT for trial in trials))

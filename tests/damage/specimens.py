@@ -166,7 +166,10 @@ def _observe_store(folder: Path) -> Steps:
         "take": lambda: embedpipe.FeatureStore(path).take(["row-003", "row-013", "row-023"]),
         "spec": lambda: embedpipe.FeatureStore(path).spec.to_dict(),
         "failures": lambda: embedpipe.FeatureStore(path).failures(),
-        "history": lambda: embedpipe.FeatureStore(path).history(),
+        "history": lambda: [
+            {key: value for key, value in commit.items() if key.startswith("embedpipe.")}  # the rest is delta-rs's
+            for commit in embedpipe.FeatureStore(path).history()
+        ],
         "write again": write_again,
     }
 
