@@ -88,7 +88,8 @@ def _pieces(value: Any) -> Iterator[bytes]:
         yield f"{value.dtype}{value.shape}".encode()
         yield repr(value.tolist()).encode() if value.dtype == object else np.ascontiguousarray(value).tobytes()
     elif isinstance(value, pa.Table):
-        yield repr(value.schema.remove_metadata()).encode() + repr(value.to_pylist()).encode()
+        yield repr([(field.name, str(field.type)) for field in value.schema]).encode()
+        yield repr(value.to_pylist()).encode()
     elif isinstance(value, Mapping):
         for key in sorted(value, key=repr):
             yield repr(key).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.embedding import writer
-from embedpipe.errors import EmbedpipeError, StoreNotFoundError
+from embedpipe.errors import EmbedpipeError, StoreError, StoreNotFoundError, UsageError
 
 State = dict[str, str]
 
@@ -124,6 +125,27 @@ def _in_files(folder: Path) -> None:
         store.write(rows.set_column(0, "id", pa.array([f"new-{i}"])))
 
 
+def _forget(folder: Path) -> None:
+    with contextlib.suppress(UsageError):  # nothing is left to forget
+        embedpipe.forget(folder / "store", ["row-003", "new-2"])
+
+
+def _damaged(folder: Path) -> None:
+    """Cut off the last entry of the log, as a power cut does."""
+    _in_files(folder)
+    entry = max((folder / "store" / "_delta_log").glob("*.json"))
+    entry.write_bytes(entry.read_bytes()[:-40])
+
+
+def _readable(folder: Path) -> State:
+    try:
+        return _store(folder)
+    except StoreError as error:
+        if "embedpipe repair" not in str(error):
+            raise
+        return {}
+
+
 def _photos(folder: Path) -> Path:
     colours(folder / "photos", 30)
     (folder / "photos" / "broken.png").write_bytes(b"no picture")
@@ -227,6 +249,8 @@ VERBS: dict[str, Verb] = {
     "vacuum": Verb(
         _in_files, lambda folder: embedpipe.FeatureStore(folder / "store").vacuum(older_than_hours=0), _store
     ),
+    "forget": Verb(_in_files, _forget, _store),
+    "repair": Verb(_damaged, lambda folder: embedpipe.repair(folder / "store"), _readable),
     "fit": Verb(_fitted, _fit("logreg"), _head),
     "fit knn": Verb(_fitted, _fit("knn"), _head),
     "finetune": Verb(_embedded, _finetune, _run),

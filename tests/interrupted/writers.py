@@ -144,6 +144,9 @@ def _prune(folder: Path, number: int, chance: random.Random) -> Steps:
                     return
                 except ConcurrentWriteError:
                     continue
+                except StoreError as error:
+                    if "vacuum deletes files" not in str(error):
+                        raise
 
         yield embed
 

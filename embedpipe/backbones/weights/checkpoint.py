@@ -121,7 +121,7 @@ def _read_safetensors(path: Path) -> _Content:
     return state, metadata, ()
 
 
-def weights_checksum(state: StateDict, metadata: Mapping[str, str]) -> str:
+def weights_checksum(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the checksum of the weights and metadata of a safetensors file, without the one among the metadata."""
     rest = sorted((key, value) for key, value in metadata.items() if key != CHECKSUM)
     return checksum(json.dumps([hash_tensors(state), rest]).encode())

@@ -112,7 +112,12 @@ def forget(store: Any, ids: Iterable[str]) -> Forgotten:
     # First, as the content hashes, by which entries are found, are known as long as the rows are there.
     cached = _erase_cached(name_of(str(table.delta.metadata().id)), traces)
     rows, failed = (each.delete(keys).removed if each is not None else 0 for each in (table, failed_items))
-    files = sum(_erase(each, traces) for each in tables)
+    try:
+        files = sum(_erase(each, traces) for each in tables)
+    except OSError as error:
+        raise StoreError(
+            f"traces of the items are still in {path!r}, as a file cannot be written ({error}): run it again"
+        ) from error
     searched = 0
     for file in _files(folder, *(entry.path for entry in _with_items())):
         searched += 1
