@@ -66,7 +66,7 @@ def join(folder: str, name: str) -> str:
     """Return the URI of ``name``, relative to an absolute ``folder`` unless it is absolute or a URL."""
     if is_url(name):
         path = local_path(name)
-        return name if path is None else local_uri(absolute(path))
+        return printable(name) if path is None else local_uri(absolute(path))
     if is_url(folder):
         body, query = split_query(folder)
         return f"{body.rstrip('/')}/{name.removeprefix('./')}{query}"
