@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.checked_json import read_json, write_json
+from embedpipe._utils.checksums import read_json, write_json
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
 from embedpipe.errors import UsageError

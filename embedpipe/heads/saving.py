@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
-from embedpipe._utils.checked_json import with_checksum, without_checksum
+from embedpipe._utils.checksums import with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError

@@ -26,8 +26,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.cache import drop_entry, find_cache, keep_limit, make_cache, mark_used, name_of
-from embedpipe._utils.checked_json import read_json, with_checksum
-from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_checksum
+from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_checksum, read_json, with_checksum
 from embedpipe._utils.config import cache_folder
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from stored import clusters, make_store
 
 from embedpipe import FaissKNNClassifier, FeatureStore, Head, fit, load_head
-from embedpipe._utils.checked_json import with_checksum
+from embedpipe._utils.checksums import with_checksum
 from embedpipe.errors import HeadError, SpecMismatchError, UsageError
 from embedpipe.heads.registry import HEADS
 

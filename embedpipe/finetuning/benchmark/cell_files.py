@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedpipe._utils.checked_json import read_json, write_json
+from embedpipe._utils.checksums import read_json, write_json
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES
