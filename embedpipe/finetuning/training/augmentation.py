@@ -53,7 +53,7 @@ def augment(picture: Picture, recipe: Preprocessing, strength: Strength, rng: np
     left, top, right, bottom = _crop_box((whole.shape[1], whole.shape[0]), CROP_SHARES[strength], rng)
     part = np.ascontiguousarray(whole[top:bottom, left:right])
     scaled = dataclasses.replace(recipe, resize=recipe.crop, fit="squash")
-    pixels = to_pixels(Picture(part, (right - left, bottom - top)), scaled)
+    pixels = to_pixels(Picture(part, (right - left, bottom - top), profile=picture.profile), scaled)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if strength == "strong":
