@@ -13,8 +13,10 @@ from page import Browser, open_browser
 from PIL import Image
 
 # The same examples in each run: what is drawn anew is drawn with --hypothesis-profile=random.
-hypothesis.settings.register_profile("random", derandomize=False)
-hypothesis.settings.register_profile("same", derandomize=True)
+# How fast examples are drawn depends on what else the machine does.
+QUIET = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("random", derandomize=False, deadline=None, suppress_health_check=QUIET)
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=QUIET)
 hypothesis.settings.load_profile("same")
 
 TINY = "python:tiny_backbone.make"
