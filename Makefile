@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint docs bench peers clean
+.PHONY: help install demo test test-all attack lint docs bench peers clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,11 @@ test: $(STAMP) ## Run the tests, two at a time, with coverage (8 minutes on two 
 
 test-all: $(STAMP) ## Run all tests, the long ones too
 	$(PYTEST) --cov=embedpipe --cov-fail-under=95 --cov-report=term:skip-covered
+
+attack: $(STAMP) ## Random inputs for 10 minutes, 1,000 damaged files, 100 kills, 100 full disks
+	PYTHONPATH=tests $(VENV)/bin/python -m fuzzing --minutes 10
+	PYTHONPATH=tests $(VENV)/bin/python -m damage --count 1000
+	PYTHONPATH=tests $(VENV)/bin/python -m interrupted --kills 100 --full 100
 
 lint: $(STAMP) ## Check style, formatting, types and documentation
 	$(VENV)/bin/ruff check .
