@@ -14,6 +14,7 @@ The number is the exit code of the command line::
     ├── BackboneError               2   a network cannot be built or run
     │   ├── UnknownBackboneError    2   no provider or network has that name
     │   └── WeightsError            2   the weights are missing, cannot be downloaded or do not fit
+    ├── WriteError                  1   a file cannot be written, such as on a full disk (also an OSError)
     ├── StoreError                  1   a feature store cannot be read or written
     │   ├── StoreNotFoundError      2   the path holds no feature store
     │   ├── SpecMismatchError       2   the store or head was made by a backbone with another spec
@@ -111,6 +112,10 @@ class UnknownBackboneError(BackboneError):
 
 class WeightsError(BackboneError):
     """The weights are missing, cannot be downloaded or do not fit the architecture."""
+
+
+class WriteError(EmbedpipeError, OSError):
+    """A file or folder cannot be written, such as on a full disk."""
 
 
 class StoreError(EmbedpipeError):

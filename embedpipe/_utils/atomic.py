@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from embedpipe.errors import EmbedpipeError, WriteError
+
 #: Arguments of Linux's `renameat2`: paths relative to the working folder, and the flag that exchanges two paths.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 #: Seconds after which a leftover ``.part`` folder is taken for one of a killed process, and deleted.
@@ -24,15 +26,16 @@ STALE = 3600
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write, and rename it to ``path`` at the end.
 
-    Missing parent folders are created. If the block raises, ``path`` keeps its old content.
+    Missing parent folders are created. If the block raises, ``path`` keeps its old content. Raises WriteError.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        sync(part)
-        part.replace(path)
-        sync(path.parent)
+        with names_file(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            sync(part)
+            part.replace(path)
+            sync(path.parent)
     finally:
         with suppress(OSError):  # it was renamed, or never written
             part.unlink()
@@ -43,24 +46,39 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, and rename it to ``folder`` at the end, which it replaces.
 
     On Linux the two folders are exchanged in one system call, so a complete folder exists at any moment, also when
-    several processes save there or one is killed. On other systems the folder is missing for an instant.
+    several processes save there or one is killed. On other systems the folder is missing for an instant. Raises
+    WriteError.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > STALE:
-                shutil.rmtree(leftover)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir()
     try:
-        yield part
-        for path in part.rglob("*"):
-            sync(path)
-        sync(part)
-        _exchange(folder, part)
-        sync(folder.parent)
+        with names_file(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+                with suppress(OSError):
+                    if time.time() - leftover.stat().st_mtime > STALE:
+                        shutil.rmtree(leftover)
+            part.mkdir()
+            yield part
+            for path in part.rglob("*"):
+                sync(path)
+            sync(part)
+            _exchange(folder, part)
+            sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Raise WriteError with the name of the file or folder if the block cannot write it: the disk may be full."""
+    try:
+        yield
+    except EmbedpipeError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {os.fspath(path)!r}: {error}. Make room, or choose another place, and run this again"
+        ) from error
 
 
 def sync(path: Path) -> None:

@@ -92,7 +92,7 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
         try:
             save_file(tensors, part, metadata=metadata)
         except SafetensorError as error:  # such as a full disk
-            raise OSError(f"cannot write {str(path)!r}: {error}") from error
+            raise OSError(str(error)) from error
         part.chmod(mode)  # safetensors puts a file in this place that only its owner can read
 
 

@@ -86,6 +86,8 @@ def write_estimator(estimator: Any, folder: Path) -> list[dict[str, Any]]:
 
     try:
         skops.io.dump(copy.deepcopy(estimator, in_files) if in_files else estimator, folder / STATE)
+    except OSError:  # such as a full disk
+        raise
     except Exception as error:
         raise HeadError(
             f"skops cannot store this {type(estimator).__name__} ({type(error).__name__}: {error}): use an "

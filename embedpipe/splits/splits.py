@@ -153,7 +153,7 @@ class Splits:
             with whole_file(path) as part:
                 pq.write_table(table, part, compression="zstd")
         except OSError as error:
-            raise UsageError(f"cannot write {str(path)!r}: {error}") from error
+            raise UsageError(str(error)) from error
 
     def for_ids(self, ids: Sequence[str]) -> Splits:
         """Return the same splits for other ids, such as those of another store of the same items.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
@@ -19,7 +21,7 @@ from stored import make_store
 
 import embedpipe
 from embedpipe import FeatureStore
-from embedpipe.errors import DecodeError, Failure, StoreError, StoreNotFoundError
+from embedpipe.errors import DecodeError, Failure, StoreError, StoreNotFoundError, WriteError
 
 X = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)
 
@@ -272,3 +274,20 @@ def test_command_says_what_was_done(path: Path) -> None:
     assert result.output.endswith("is empty: version 5 is undone\nthe store is whole again: 12 rows at version 5\n")
     assert run("repair", path).output == "nothing is damaged: 12 rows at version 5\n"
     assert json.loads(run("repair", path, "--json").output)["lost"] == 0
+
+
+def test_repair_on_a_full_disk_names_the_file_and_works_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halved(entry(path))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    def full(*_: Any, **__: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("write_bytes", "write_text", "mkdir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, name, full)
+            with pytest.raises(WriteError, match=rf"cannot write '{path}.*No space left on device.*Make room"):
+                embedpipe.repair(path)
+        assert {file: file.read_bytes() for file in before} == before
+    embedpipe.repair(path)
+    np.testing.assert_array_equal(FeatureStore(path).to_numpy(), X)

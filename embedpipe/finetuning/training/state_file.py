@@ -11,7 +11,7 @@ import xxhash
 from torch import Tensor
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe.errors import UsageError
+from embedpipe.errors import UsageError, WriteError
 
 _KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
 _CHECKSUM = "checksum"
@@ -23,7 +23,7 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
         with whole_file(path) as part:
             torch.save({**state, _CHECKSUM: _checksum(state)}, part)
     except RuntimeError as error:  # torch's words for a full disk
-        raise OSError(f"cannot write {str(path)!r}: {error}") from error
+        raise WriteError(f"cannot write {str(path)!r}: {error}. Make room, and run this again") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:

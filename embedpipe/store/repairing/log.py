@@ -96,7 +96,8 @@ def keep_aside(path: Path, aside: Path, *, copy: bool = False) -> None:
     aside.mkdir(exist_ok=True)
     to = aside / f"{time.time_ns()}-{path.name}"
     if copy:
-        to.write_bytes(path.read_bytes())
+        with whole_file(to) as part:
+            part.write_bytes(path.read_bytes())
     else:
         path.rename(to)
 

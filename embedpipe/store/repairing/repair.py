@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedpipe.errors import StoreError, StoreNotFoundError, UsageError
+from embedpipe._utils.atomic import names_file
+from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
 from embedpipe.store.data_files import DATA_FILE, DataFile, removal, write_files
 from embedpipe.store.delta_log import Entry, LocalLog, table_path
@@ -71,6 +72,8 @@ def repair(store: str | Path) -> RepairReport:
         There is no store at the path.
     StoreError
         No version is whole.
+    WriteError
+        A file cannot be written, such as on a full disk. Nothing that is whole is lost: run it again with room.
 
     Examples
     --------
@@ -86,24 +89,23 @@ def repair(store: str | Path) -> RepairReport:
     folder = local_path(path)
     if folder is not None and not Path(folder, "_delta_log").is_dir():
         raise StoreNotFoundError(f"there is no feature store at {path!r}: create one with `embedpipe embed`")
-    done: list[str] = []
-    try:
-        if folder is not None:
-            done += mend_log(LocalLog(Path(folder)), Path(folder, ASIDE))
-            if not Path(folder, "_delta_log").is_dir():
-                return RepairReport(path, -1, 0, 0, 0, tuple(done))
-        table = KeyedTable(path)
+    with names_file(Path(path)):
+        done: list[str] = []
+        try:
+            if folder is not None:
+                done += mend_log(LocalLog(Path(folder)), Path(folder, ASIDE))
+                if not Path(folder, "_delta_log").is_dir():
+                    return RepairReport(path, -1, 0, 0, 0, tuple(done))
+            table = KeyedTable(path)
+        except StoreError as error:
+            why = str(error).split(": run `embedpipe repair")[0]
+            raise StoreError(f"{path!r} cannot be repaired: {why}. Embed into a new store") from error
         done += _add_lost_columns(table)
         lost, restored, words = _mend_files(table)
         done += words + _drop_repeats(table)
-    except UsageError:
-        raise
-    except StoreError as error:
-        why = str(error).split(": run `embedpipe repair")[0]
-        raise StoreError(f"{path!r} cannot be repaired: {why}. Embed into a new store") from error
-    if folder is not None:
-        done += _mend_failures(Path(folder))
-    return RepairReport(path, table.version, len(table), lost, restored, tuple(done))
+        if folder is not None:
+            done += _mend_failures(Path(folder))
+        return RepairReport(path, table.version, len(table), lost, restored, tuple(done))
 
 
 def _add_lost_columns(table: KeyedTable) -> list[str]:
@@ -193,11 +195,11 @@ def _mend_failures(folder: Path) -> list[str]:
         return []
     try:
         done = mend_log(LocalLog(failures), folder / ASIDE)
-        if (failures / "_delta_log").is_dir():
-            table = KeyedTable(str(failures))
-            _, _, words = _mend_files(table)
-            done += words + _drop_repeats(table)
-        return [f"failures: {each}" for each in done]
+        table = KeyedTable(str(failures)) if (failures / "_delta_log").is_dir() else None
     except StoreError:
         keep_aside(failures, folder / ASIDE)
         return ["failures: cannot be repaired and were put aside; the next `embed` records them again"]
+    if table is not None:
+        _, _, words = _mend_files(table)
+        done += words + _drop_repeats(table)
+    return [f"failures: {each}" for each in done]
