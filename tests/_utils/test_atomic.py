@@ -18,9 +18,8 @@ from embedpipe.errors import EmbedpipeError, UsageError, WriteError
 def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path, whole: Callable[[Path], Any]) -> None:
     with pytest.raises(
         WriteError, match=r"cannot write '.*/new/place': .*No space left on device.* Make room"
-    ) as caught:
-        with whole(tmp_path / "new" / "place"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    ) as caught, whole(tmp_path / "new" / "place"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert isinstance(caught.value, EmbedpipeError)
     assert isinstance(caught.value, OSError)
     assert not [*(tmp_path / "new").iterdir()]
@@ -34,5 +33,5 @@ def test_place_that_no_folder_can_be_is_an_error_that_names_it(tmp_path: Path, w
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^wrong$"), whole_file(tmp_path / "place"):
+    with pytest.raises(UsageError, match=rr"^wrong$"), whole_file(tmp_path / "place"):
         raise UsageError("wrong")
