@@ -16,9 +16,12 @@ from embedpipe.errors import EmbedpipeError, UsageError, WriteError
 
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])
 def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path, whole: Callable[[Path], Any]) -> None:
-    with pytest.raises(
-        WriteError, match=r"cannot write '.*/new/place': .*No space left on device.* Make room"
-    ) as caught, whole(tmp_path / "new" / "place"):
+    with (
+        pytest.raises(
+            WriteError, match=r"cannot write '.*/new/place': .*No space left on device.* Make room"
+        ) as caught,
+        whole(tmp_path / "new" / "place"),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert isinstance(caught.value, EmbedpipeError)
     assert isinstance(caught.value, OSError)
@@ -33,5 +36,5 @@ def test_place_that_no_folder_can_be_is_an_error_that_names_it(tmp_path: Path, w
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=rr"^wrong$"), whole_file(tmp_path / "place"):
+    with pytest.raises(UsageError, match=r"^wrong$"), whole_file(tmp_path / "place"):
         raise UsageError("wrong")
