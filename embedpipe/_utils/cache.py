@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 import warnings
@@ -18,6 +19,11 @@ from pathlib import Path
 
 from embedpipe._utils.config import cache_folder, cache_limit
 from embedpipe.errors import UsageError
+
+#: The parts of the cache, and how the names of entries in them begin. The folder may hold other files, as the user
+#: chooses it: nothing else is listed, searched or deleted.
+PARTS = ("engines", "evaluations", "rank", "transformer", "vectors")
+_ENTRY = re.compile(r"[0-9a-f]{16}|new-|\.[0-9a-f]{16}")
 
 #: Seconds for which an entry is not deleted for want of room after it was used, as another process may use it.
 IN_USE = 3600.0
@@ -109,9 +115,9 @@ def mark_used(entry: Path) -> None:
 def cache_entries() -> list[CacheEntry]:
     """Return all entries, the last used first. Raises as `find_cache` does."""
     entries = []
-    for part in sorted(_list(cache_folder())):
-        if find_cache(part.name) is not None:
-            entries += [_entry(path) for path in _list(part)]
+    for part in PARTS:
+        if (folder := find_cache(part)) is not None:
+            entries += [_entry(path) for path in _list(folder) if _ENTRY.match(path.name)]
     return sorted(entries, key=lambda entry: (-entry.used, entry.name))
 
 

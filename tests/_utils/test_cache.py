@@ -27,7 +27,7 @@ def fill(part: str, name: str, size: int, hours_ago: float) -> Path:
     """Write an entry that was last used some hours ago."""
     opened = open_cache(part)
     assert opened is not None
-    path = opened / name
+    path = opened / (name * 32)
     path.write_bytes(b"x" * size)
     os.utime(path, (time.time() - 3600 * hours_ago,) * 2)
     return path
@@ -87,9 +87,9 @@ def test_folder_that_cannot_be_written_is_said_once(
 def test_least_recently_used_entries_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDPIPE_CACHE_GB", "0.000001")  # 1,000 bytes
     old, newer, newest = (fill("evaluations", f"{hours}", 400, hours) for hours in (9, 5, 2))
-    in_use = fill("vectors", "map", 5_000, 0)
-    assert [entry.name for entry in cache_entries()] == [
-        "vectors/map",
+    in_use = fill("vectors", "a", 5_000, 0)
+    assert [entry.name[:-31] for entry in cache_entries()] == [
+        "vectors/a",
         "evaluations/2",
         "evaluations/5",
         "evaluations/9",
@@ -100,6 +100,23 @@ def test_least_recently_used_entries_go_first(folder: Path, monkeypatch: pytest.
     in_use.unlink()
     keep_limit()
     assert newer.exists()
+
+
+def test_files_of_others_in_the_folder_are_neither_listed_nor_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDPIPE_CACHE_GB", "0")
+    mine = fill("vectors", "a", 5_000, 9)
+    others = [folder / "photos" / "cat.jpg", folder / "vectors" / "mine.npy", folder / "engines" / "diesel" / "a.txt"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not of the cache")
+        for each in (path, path.parent):
+            os.utime(each, (time.time() - 9 * 3600,) * 2)
+    assert [entry.path for entry in cache_entries()] == [mine]
+    keep_limit()
+    assert not mine.exists()
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("value", ["much", "-1", "nan", "inf"])

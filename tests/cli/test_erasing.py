@@ -47,10 +47,11 @@ def test_cache_is_listed_and_cleared(store: Path) -> None:
     FeatureStore(store).mapped()
     folder = open_cache("evaluations")
     assert folder is not None
-    (folder / "old").write_bytes(b"x" * 2_000_000)
-    os.utime(folder / "old", (time.time() - 50 * 3600,) * 2)
+    old = folder / ("0" * 32)
+    old.write_bytes(b"x" * 2_000_000)
+    os.utime(old, (time.time() - 50 * 3600,) * 2)
     shown = run("cache", "--list").stdout
-    assert "evaluations/old" in shown
+    assert "evaluations/0000" in shown
     assert "2.0" in shown
     assert "50.0 h ago" in shown
     assert "2 entries" in shown

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from embedpipe._utils.cache import find_cache, keep_limit, mark_used, open_cache
+from embedpipe._utils.cache import cache_entries, drop_entry, find_cache, keep_limit, mark_used, open_cache
 from embedpipe._utils.checksums import file_checksum
 from embedpipe._utils.config import cache_folder
 from embedpipe._utils.importing import import_without_telemetry
@@ -100,7 +100,7 @@ class SavedModel:
             temporary.rename(self.folder)
         except (RuntimeError, OSError):
             shutil.rmtree(temporary, ignore_errors=True)
-        _delete_oldest(models)
+        _delete_oldest()
         keep_limit()
 
     @property
@@ -120,10 +120,7 @@ class SavedModel:
             return
 
 
-def _delete_oldest(folder: Path) -> None:
-    try:
-        oldest = sorted(folder.iterdir(), key=lambda path: -path.stat().st_mtime)[CACHED_MODELS:]
-    except OSError:
-        return
-    for old in oldest:
-        shutil.rmtree(old, ignore_errors=True)
+def _delete_oldest() -> None:
+    networks = [entry for entry in cache_entries() if entry.path.parent.name == PART]
+    for entry in networks[CACHED_MODELS:]:
+        drop_entry(entry.path)
