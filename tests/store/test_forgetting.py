@@ -120,7 +120,15 @@ def test_content_of_an_item_that_stays_is_kept(tmp_path: Path) -> None:
     assert store.refresh().ids() == ["c.jpg", "copy-2.jpg", "d.jpg"]
 
 
-@pytest.mark.parametrize("ids", [["1", "2", "12", "21"], ["a.jpg", "aa.jpg", "b/a.jpg", "a.jpg.bak"]])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["1", "2", "12", "21"],
+        ["a.jpg", "aa.jpg", "b/a.jpg", "a.jpg.bak"],
+        ["IMG 1.jpg", "Copy of IMG 1.jpg", "IMG 1.jpg (2).jpg", "IMG 1.jpg#page=2"],
+        ["photo.jpg", "Üphoto.jpg", "photo.jpgé", "写photo.jpg"],
+    ],
+)
 def test_ids_that_are_parts_of_others_are_no_traces(tmp_path: Path, ids: list[str]) -> None:
     X, _ = clusters(4)
     columns = {"id": ids, "content_hash": HASHES[:4], "note": ["room 1", "1", "12", "1"]}
@@ -180,12 +188,12 @@ def test_heads_of_the_store_are_named(store: FeatureStore, tmp_path: Path) -> No
 
 def test_other_stores_of_the_cache_with_the_content_are_dropped(store: FeatureStore) -> None:
     X, _ = clusters(2)
-    kept = make_store(cache_folder() / "rank" / "other", X, content_hash=[f"{i:064x}" for i in (1, 2)])
-    make_store(cache_folder() / "transformer" / "same", X, id=[HASH, "x"], content_hash=[HASH, f"{3:064x}"])
+    kept = make_store(cache_folder() / "rank" / ("6" * 16), X, content_hash=[f"{i:064x}" for i in (1, 2)])
+    make_store(cache_folder() / "transformer" / ("5" * 16), X, id=[HASH, "x"], content_hash=[HASH, f"{3:064x}"])
     for folder in (cache_folder(), *cache_folder().iterdir()):
         folder.chmod(0o700)
     embedpipe.forget(store, [PERSON])
-    assert not (cache_folder() / "transformer" / "same").exists()
+    assert not (cache_folder() / "transformer" / ("5" * 16)).exists()
     assert len(kept.refresh()) == 2
 
 
@@ -196,7 +204,7 @@ def test_killed_run_is_finished_by_the_next(store: FeatureStore, monkeypatch: py
 
     store.table.delta.create_checkpoint()
     store.mapped()
-    make_store(cache_folder() / "transformer" / "same", clusters(1)[0], id=[HASH], content_hash=[HASH])
+    make_store(cache_folder() / "transformer" / ("5" * 16), clusters(1)[0], id=[HASH], content_hash=[HASH])
     (cache_folder() / "transformer").chmod(0o700)
     with monkeypatch.context() as patch:
         patch.setattr(f"embedpipe.store.erasing.forgetting.{step}", kill)
@@ -214,3 +222,16 @@ def test_failure_of_an_old_version_is_erased(store: FeatureStore) -> None:
     assert len(store.failures()) == 0
     embedpipe.forget(store, [PERSON])
     assert "person 07" not in texts_in(Path(store.path))
+
+
+def test_damaged_file_of_an_old_version_is_deleted(store: FeatureStore) -> None:
+    """`repair` drops a damaged file from the newest version, and leaves it in the folder."""
+    (live,) = (Path(store.path) / file.path for file in store.table.files)
+    data = bytearray(live.read_bytes())
+    data[-20] ^= 0xFF  # in the footer, so that it cannot be decoded
+    live.write_bytes(data)
+    embedpipe.repair(store.path)
+    assert live.exists()
+    assert embedpipe.forget(store.path, [PERSON]).rows == 1
+    assert not live.exists()
+    assert len(FeatureStore(store.path)) == 39

@@ -162,8 +162,8 @@ def _erase(table: KeyedTable, traces: Traces) -> int:
     entries = [Entry(path.read_bytes()) for path in log.glob("*.json")]
     named = {action["path"] for entry in entries for kind in ("add", "remove") for action in entry.named(kind)}
     for path in folder.glob("*.parquet"):
-        if path.name not in live and traces.in_file(path):
-            if path.name not in named and time.time() - path.stat().st_mtime < YOUNGEST_ORPHAN.total_seconds():
+        if path.name not in live and _may_hold(path, traces):
+            if path.name not in named and abs(time.time() - path.stat().st_mtime) < YOUNGEST_ORPHAN.total_seconds():
                 raise StoreError(
                     f"{str(path)!r} holds an item to forget, and another process may be about to commit it: wait for "
                     "that process, or an hour, and run forget again"
@@ -224,6 +224,14 @@ def _holds(file: Path, traces: Traces) -> bool:
         return traces.in_value(file.name) or traces.in_file(file)
     except FileNotFoundError:  # another process deleted it
         return False
+
+
+def _may_hold(file: Path, traces: Traces) -> bool:
+    """Return whether a file of old versions holds a trace, or cannot be decoded, as no version can be read from it."""
+    try:
+        return traces.in_file(file)
+    except StoreError:
+        return True
 
 
 def _heads(folder: Path, table_id: str) -> tuple[list[str], list[str]]:

@@ -1,7 +1,9 @@
 """Search of files for traces of an item: its id, content hash and address, in every form in which they are stored.
 
 Parquet and Arrow pages are compressed, so tables are decoded and every cell of text is compared. JSON is read, with the
-JSON inside its strings. Other files are searched for the bytes, as UTF-8, UTF-16 and as JSON escapes them.
+JSON inside its strings. Cells that hold an id, an address or a hash are compared whole, as ``Copy of cat.jpg`` is not
+``cat.jpg``; in other texts a word may stand anywhere. Other files are searched for the bytes, as UTF-8, UTF-16 and as
+JSON escapes them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ NUMBERS = ("vectors.npy", "model.bin")
 #: What may not stand next to a trace: ``a.jpg`` is not in ``aa.jpg``, ``b/a.jpg`` or ``a.jpg2``.
 BEFORE = r"(^|[^0-9A-Za-z_./\\-])"
 AFTER = r"($|[^0-9A-Za-z_./\\-]|\.($|[^0-9A-Za-z]))"
-#: Shorter words, such as ``12``, stand in other texts too: they are looked for where ids stand.
+#: Columns, and keys of JSON, whose values are compared whole.
+WHOLE = ("id", "uri", "content_hash")
+#: Shorter words, such as ``12``, stand in other texts too: they are looked for in these columns only.
 SHORTEST = 6
 
 
@@ -37,7 +41,7 @@ class Traces:
     """
 
     def __init__(self, words: Collection[str]) -> None:
-        self._short = frozenset(word for word in words if 0 < len(word) < SHORTEST)
+        self._words = frozenset(word for word in words if word)
         self._long = sorted({word for word in words if len(word) >= SHORTEST})
         self._pattern = BEFORE + "(" + "|".join(map(re.escape, self._long)) + ")" + AFTER
         self._text = re.compile(self._pattern)
@@ -45,23 +49,22 @@ class Traces:
 
     def in_text(self, text: str) -> bool:
         """Return whether a word stands in a text, also in the strings of JSON in it."""
-        if self._long and self._text.search(text):
-            return True
         if text[:1] in ("{", "[", '"'):
             try:
                 return self.in_value(json.loads(text))
             except (ValueError, RecursionError):
-                return False
-        return False
+                pass  # no JSON
+        return bool(self._long) and self._text.search(text) is not None
 
     def in_value(self, value: Any) -> bool:
         """Return whether a word stands in a string of a JSON value, keys included."""
         if isinstance(value, str):
             return self.in_text(value)
         if isinstance(value, dict):
-            if isinstance(value.get("id"), str) and value["id"] in self._short:
+            whole = [name for name in WHOLE if isinstance(value.get(name), str)]
+            if any(value[name] in self._words for name in whole):
                 return True
-            return any(self.in_value(each) for pair in value.items() for each in pair)
+            return any(self.in_text(key) or (key not in whole and self.in_value(value[key])) for key in value)
         return isinstance(value, list | tuple) and any(map(self.in_value, value))
 
     def in_file(self, path: Path) -> bool:
@@ -82,7 +85,11 @@ class Traces:
         data = path.read_bytes()
         if path.suffix in (".json", ".jsonl") or path.name == "_last_checkpoint":
             try:
-                return any(self.in_text(line) for line in data.decode().splitlines()) or self.in_text(data.decode())
+                return self.in_value(json.loads(data))
+            except (ValueError, RecursionError):
+                pass  # not one JSON value
+            try:
+                return any(self.in_text(line) for line in data.decode().splitlines())
             except UnicodeDecodeError:
                 pass  # no JSON: its bytes are searched
         return bool(self._long) and self._bytes.search(data) is not None
@@ -90,19 +97,19 @@ class Traces:
     def _in_table(self, table: pa.Table) -> bool:
         for name, column in zip(table.column_names, table.columns, strict=True):
             kind = column.type
-            if name == "id" and self._short:
-                short = pa.array(sorted(self._short), pa.string())
-                if pc.any(pc.is_in(column.cast(pa.string()), value_set=short)).as_py():
+            if name in WHOLE and _is_text(kind):
+                if pc.any(pc.is_in(column.cast(pa.string()), value_set=pa.array(self._words, pa.string()))).as_py():
                     return True
-            if pa.types.is_nested(kind) and not pa.types.is_floating(getattr(kind, "value_type", kind)):
+            elif pa.types.is_nested(kind) and not pa.types.is_floating(getattr(kind, "value_type", kind)):
                 if self.in_value(_plain(column.to_pylist())):
                     return True
-            elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            elif _is_text(kind):
                 values = pc.unique(column.cast(pa.large_string()))
-                if self._long and pc.any(pc.match_substring_regex(values, self._pattern)).as_py():
+                nested = pc.fill_null(pc.match_substring_regex(values, r'^[{\["]'), False)
+                if any(self.in_text(text) for text in values.filter(nested).to_pylist()):
                     return True
-                nested = values.filter(pc.fill_null(pc.match_substring_regex(values, r'^[{\["]'), False))
-                if any(self.in_text(text) for text in nested.to_pylist()):
+                plain = values.filter(pc.invert(nested))
+                if self._long and pc.any(pc.match_substring_regex(plain, self._pattern)).as_py():
                     return True
         return False
 
@@ -117,6 +124,10 @@ def _byte_forms(word: str) -> Iterator[bytes]:
         yield json.dumps(escaped)[1:-1].encode()
     if re.fullmatch(r"[0-9a-f]{64}", word):
         yield bytes.fromhex(word)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _begins(path: Path, with_bytes: bytes) -> bool:
