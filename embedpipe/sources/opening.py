@@ -25,7 +25,7 @@ from embedpipe.sources.file_types import (
     suffix_of,
 )
 from embedpipe.sources.listing import Listing, check_unique
-from embedpipe.sources.locations import absolute, exists, is_url, local_path, split_location
+from embedpipe.sources.locations import absolute, exists, is_url, local_path, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
@@ -87,9 +87,13 @@ def read_uri(uri: str, modality: Modality = "image") -> Any:
 
     Raises ReadError, also for a uri that a store may not name (`access_of_store`).
     """
-    uri, page = split_page(uri) if modality == "image" else (uri, None)
-    if page is not None:
-        return read_page(read_uri(uri), page)
+    file, page = split_page(uri) if modality == "image" else (uri, None)
+    if page is not None and size_and_time(uri)[0] is None:  # no file has this very name
+        return read_page(_read_uri(file, modality), page)
+    return _read_uri(uri, modality)
+
+
+def _read_uri(uri: str, modality: Modality) -> Any:
     access = access_of_store()
     if uri.startswith("tar://"):
         if "::" in uri:

@@ -14,7 +14,8 @@ from oddities import encode
 from PIL import Image
 
 import embedpipe
-from embedpipe.errors import SpecMismatchError
+from embedpipe.errors import ReadError, SpecMismatchError
+from embedpipe.sources import read_uri
 
 BACKBONE = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "engine": "torch", "progress": False}
 
@@ -112,3 +113,16 @@ def test_pages_are_items(tmp_path: Path) -> None:
     assert embedpipe.verify(store.path, device="cpu", progress=False).ok
     again = embedpipe.embed(folder, to, tiff_pages="all", **BACKBONE)
     assert again.summary.reused == 5
+
+
+def test_uris_that_look_like_pages(tmp_path: Path) -> None:
+    """A file may have the name of a page, and the uri of a page may end in any number of them."""
+    pages = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 200)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    uri = f"{tmp_path}/a.tif#page=2"
+    with Image.open(io.BytesIO(read_uri(uri))) as image:
+        assert image.getpixel((0, 0)) == (200, 0, 0)
+    Path(uri).write_bytes(b"a file of this name")
+    assert read_uri(uri) == b"a file of this name"
+    with pytest.raises(ReadError, match="cannot read"):
+        read_uri(f"{tmp_path}/b.tif" + "#page=1" * 5_000)
