@@ -160,7 +160,8 @@ def _entry(path: Path) -> CacheEntry:
         with suppress(OSError):  # another process deleted it
             info = each.lstat()
             size, used = size + (0 if each.is_dir() else info.st_size), max(used, info.st_mtime)
-    return CacheEntry(path, size, used)
+    # A time in the future is one of a clock that was wrong: it says nothing about the last use.
+    return CacheEntry(path, size, used if used < time.time() + IN_USE else 0.0)
 
 
 def _list(folder: Path) -> list[Path]:

@@ -87,15 +87,18 @@ def test_folder_that_cannot_be_written_is_said_once(
 def test_least_recently_used_entries_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDPIPE_CACHE_GB", "0.000001")  # 1,000 bytes
     old, newer, newest = (fill("evaluations", f"{hours}", 400, hours) for hours in (9, 5, 2))
+    of_a_wrong_clock = fill("evaluations", "f", 400, -90_000)
     in_use = fill("vectors", "a", 5_000, 0)
     assert [entry.name[:-31] for entry in cache_entries()] == [
         "vectors/a",
         "evaluations/2",
         "evaluations/5",
         "evaluations/9",
+        "evaluations/f",
     ]
     keep_limit()
     assert [path.exists() for path in (in_use, newest, newer, old)] == [True, False, False, False]
+    assert not of_a_wrong_clock.exists()
     newer = fill("evaluations", "5", 400, 5)
     in_use.unlink()
     keep_limit()
