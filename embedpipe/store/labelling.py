@@ -48,6 +48,7 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
     UsageError
         A column is missing, an id occurs twice, no id is in the table, or ``into`` is reserved.
     """
+    table.refresh()  # another process may have committed the rows since the table was opened
     for name in (id, column):
         if name not in values.column_names:
             raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
