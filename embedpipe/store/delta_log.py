@@ -10,7 +10,7 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.data_files import damaged, reason
+from embedpipe.store.data_files import DATA_FILE, damaged, reason
 
-#: Key in the information of a commit: the checksum of the files that it adds and removes.
+#: What the keys of embedpipe's begin with in the information of a commit.
+OWN_KEYS = "embedpipe."
+
+#: Key in the information of a commit: the checksum of the files that it adds and removes, and of our other keys.
 ACTIONS_KEY = "embedpipe.actions"
 
 #: Key of the checksum of the columns that the table had when it was committed to.
@@ -110,9 +113,15 @@ def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
 def read_history(delta: DeltaTable, path: str, log: LocalLog | None, limit: int | None) -> list[dict[str, Any]]:
     """Return the commits of a table, newest first. Raises StoreError if the log is damaged."""
     try:
-        return list(delta.history(limit))
+        commits = list(delta.history(limit))
     except Exception as error:
         raise unreadable(error, path, log) from error
+    if log:
+        versions = sorted((number for number in log.versions() if number <= delta.version()), reverse=True)
+        log.refuse_damaged(versions[: len(commits)])
+        # Delta-rs counts back from the newest, also where an entry is missing.
+        commits = [commit | {"version": version} for commit, version in zip(commits, versions, strict=False)]
+    return commits
 
 
 def is_newest(delta: DeltaTable, path: str) -> bool:
@@ -123,12 +132,20 @@ def is_newest(delta: DeltaTable, path: str) -> bool:
         return True
 
 
-def actions_checksum(actions: Iterable[AddAction | RemoveAction]) -> str:
-    """Return the checksum of the files that a commit adds and removes, which is kept in its information."""
-    return _checksum(
+def commit_information(
+    note: Mapping[str, Any] | None, actions: Iterable[AddAction | RemoveAction], schema: pa.Schema
+) -> dict[str, str]:
+    """Return the information of a commit: a note, and the checksums of columns, of files and of the note.
+
+    What is no text in the note becomes JSON, as delta-rs changes the last digits of numbers.
+    """
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (note or {}).items()}
+    information = texts | {SCHEMA_KEY: schema_checksum(schema)}
+    files = [
         ["add", action.path, action.size, action.stats] if isinstance(action, AddAction) else ["remove", action.path]
         for action in actions
-    )
+    ]
+    return information | {ACTIONS_KEY: _checksum(files, information)}
 
 
 def schema_checksum(schema: pa.Schema) -> str:
@@ -174,9 +191,9 @@ class Entry:
             except (ValueError, AttributeError, RecursionError):
                 self.unreadable.append(line)
                 self.damage = "is cut off or damaged"
-        expected = {info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info}
-        if self.damage is None and expected and expected != {entry_checksum(self)}:
-            self.damage = "lacks files that its commit added or removed"
+        expected = [info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info]
+        if self.damage is None and (expected or self._needs_checksum()) and expected != [entry_checksum(self)]:
+            self.damage = "does not have the checksum of its commit"
         added = any(info.get("operation") == "ADD COLUMN" for info in self.named("commitInfo"))
         if self.damage is None and added and not any(self.named("metaData")):
             self.damage = "lacks the columns that its commit added"
@@ -185,11 +202,18 @@ class Entry:
         """Yield the contents of the actions of a kind, such as ``add``."""
         return (action[kind] for action in self.actions if kind in action)
 
+    def _needs_checksum(self) -> bool:
+        """Return whether embedpipe committed files of whose names a checksum is a part."""
+        own = any(key.startswith(OWN_KEYS) for information in self.named("commitInfo") for key in information)
+        files = (_path(action) for kind in ("add", "remove") for action in self.named(kind))
+        return own and any(DATA_FILE.fullmatch(path) for path in files)
+
 
 def entry_checksum(entry: Entry) -> str:
-    """Return the checksum of the files that an entry adds and removes, as `actions_checksum` of its commit."""
+    """Return the checksum of what an entry adds, removes and notes, as `commit_information` gives it."""
     adds = [["add", _path(add), add.get("size"), add.get("stats")] for add in entry.named("add")]
-    return _checksum([*adds, *(["remove", _path(remove)] for remove in entry.named("remove"))])
+    removes = [["remove", _path(remove)] for remove in entry.named("remove")]
+    return _checksum([*adds, *removes], {key: info[key] for info in entry.named("commitInfo") for key in info})
 
 
 class LocalLog:
@@ -206,6 +230,7 @@ class LocalLog:
         self.folder = folder / "_delta_log"
         self._checked = self._synced = -1
         self._schema: str | None = None
+        self._columns_from = ""
 
     def entry(self, version: int) -> Path:
         """Return the file of the entry that made a version."""
@@ -213,24 +238,36 @@ class LocalLog:
 
     def check(self, version: int, schema: pa.Schema) -> None:
         """Raise StoreError if an entry between the checkpoint and ``version`` is damaged. Each is read once."""
-        checkpoint = self.checkpoint()
-        oldest = max(self._checked, version - CHECKPOINT_INTERVAL, checkpoint if checkpoint <= version else -1)
-        path = str(self.table)
-        for number in range(oldest + 1, version + 1):
-            try:
-                entry = Entry(self.entry(number).read_bytes())
-            except FileNotFoundError:
+        checkpoint = self.checkpoint() if self.checkpoint() <= version else -1
+        if self._checked < checkpoint:
+            self._columns_from = next(iter(self._checkpoints(checkpoint)), "")
+        for number in range(max(self._checked + 1, version - CHECKPOINT_INTERVAL + 1, checkpoint), version + 1):
+            entry = self._entry(number)
+            if entry is None or (entry.damage and number == checkpoint):
                 continue  # a checkpoint holds what it said
             if entry.damage:
-                raise damaged(path, f"{self.entry(number).name} in the log of {path!r} {entry.damage}")
-            self._schema = None if any(entry.named("metaData")) else self._schema
+                raise self._damaged(f"{self.entry(number).name} in the log of {str(self.table)!r} {entry.damage}")
+            if any(entry.named("metaData")):
+                self._schema = None
+                self._columns_from = self._columns_from if number == checkpoint else self.entry(number).name
             for information in entry.named("commitInfo"):
                 self._schema = information.get(SCHEMA_KEY, self._schema)
         if self._schema not in (None, schema_checksum(schema)):
-            raise damaged(path, f"the columns in the log of {path!r} are not those of its last commit")
+            where = f"{self._columns_from} in the log" if self._columns_from else "the log"
+            raise self._damaged(f"{where} of {str(self.table)!r} names other columns than its last commit")
         if self._synced < 0:
             self._synced = version - 1  # the last entry may be one of a process that was killed before it synced
         self._checked = max(self._checked, version)
+
+    def versions(self) -> list[int]:
+        """Return the versions whose entries are there, in order."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+
+    def refuse_damaged(self, versions: Iterable[int]) -> None:
+        """Raise StoreError if the entry of one of these versions is damaged."""
+        for number in versions:
+            if (entry := self._entry(number)) and entry.damage:
+                raise self._damaged(f"{self.entry(number).name} in the log of {str(self.table)!r} {entry.damage}")
 
     def damaged_file(self) -> str:
         """Return the name of the first file that cannot be read, or an empty string."""
@@ -244,7 +281,26 @@ class LocalLog:
                     json.loads(path.read_bytes())
             except (OSError, ValueError, RecursionError, pa.ArrowException):
                 return path.name
+        checkpoint = self.checkpoint()
+        for version in (each for each in self.versions() if each >= checkpoint):
+            try:
+                pa.schema(DeltaTable(str(self.table), version=version).schema())
+            except Exception:  # delta-rs raises many types
+                files = [*self._checkpoints(version), self.entry(version).name]
+                return files[0]
         return ""
+
+    def _entry(self, version: int) -> Entry | None:
+        try:
+            return Entry(self.entry(version).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _checkpoints(self, version: int) -> list[str]:
+        return sorted(path.name for path in self.folder.glob(f"{version:020}.checkpoint*.parquet"))
+
+    def _damaged(self, what: str) -> StoreError:
+        return damaged(str(self.table), what)
 
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint, -1 for none."""
@@ -282,5 +338,6 @@ def _path(action: dict[str, Any]) -> str:
     return urllib.parse.unquote(str(action.get("path")))
 
 
-def _checksum(actions: Iterable[list[Any]]) -> str:
-    return checksum(json.dumps(sorted(actions, key=str)).encode())
+def _checksum(files: Iterable[list[Any]], information: Mapping[str, Any]) -> str:
+    note = {key: value for key, value in information.items() if key.startswith(OWN_KEYS) and key != ACTIONS_KEY}
+    return checksum(json.dumps([sorted(files, key=str), note], sort_keys=True).encode())

@@ -180,8 +180,12 @@ class KeyedTable:
         with self.open_bytes(file) as source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             if parquet.metadata.num_rows != file.rows:
                 raise self._damaged(file, f"{parquet.metadata.num_rows:,} rows where the log says {file.rows:,}")
-            if unknown := {*parquet.schema_arrow.names} - {*self.schema.names}:
+            columns = parquet.schema_arrow
+            if unknown := {*columns.names} - {*self.schema.names}:
                 raise self._damaged(file, f"the store has no columns {sorted(unknown)}")
+            other = [each.name for each in columns if file.is_own and each.type != self.schema.field(each.name).type]
+            if other:
+                raise self._damaged(file, f"the store has columns {sorted(other)} of another type")
             yield parquet
 
     def _damaged(self, file: DataFile, why: str) -> StoreError:
@@ -250,7 +254,7 @@ class KeyedTable:
 
         Rows that depend on stored values are given as a function, which is called again for a newer version. A row is
         left unchanged if every column except the vectors equals the stored row. ``note`` becomes metadata of the
-        commit. Raises StoreError if a value does not fit its column.
+        commit, as JSON where it is no text. Raises StoreError if a value does not fit its column.
         """
         self.refresh()
         made_for, made = self.version, storable(rows() if callable(rows) else rows)
@@ -365,10 +369,7 @@ class KeyedTable:
             if not adds and not removes:
                 return result
             delta_log.refuse_unwritable(self._delta, self.path)
-            information = dict(note or {}) | {
-                delta_log.ACTIONS_KEY: delta_log.actions_checksum([*adds, *removes]),
-                delta_log.SCHEMA_KEY: delta_log.schema_checksum(self.schema),
-            }
+            information = delta_log.commit_information(note, [*adds, *removes], self.schema)
             try:
                 if self.log and adds:
                     sync(self.log.table)  # the names of the new files

@@ -65,6 +65,11 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
     for field in schema:
         if field.metadata and SPEC_KEY in field.metadata:
             json = field.metadata[SPEC_KEY]
+            if not {*field.metadata} - {SPEC_KEY, COMPRESS_KEY}:
+                raise StoreError(
+                    "another version of embedpipe wrote this store, without checksums: read it with that version, or "
+                    "embed into a new store"
+                )
             if field.metadata.get(SPEC_CHECKSUM_KEY, b"").decode() != checksum(json):
                 raise StoreError("the spec in the log of this store is damaged: embed into a new store")
             return BackboneSpec.from_json(json.decode())
@@ -195,7 +200,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray:
     try:
-        if pa.types.is_timestamp(type_) and column.type.tz is None:
+        if pa.types.is_timestamp(type_) and pa.types.is_integer(column.type):
+            raise pa.ArrowInvalid("a number is no time")
+        if pa.types.is_timestamp(type_) and pa.types.is_timestamp(column.type) and column.type.tz is None:
             column = column.cast(pa.timestamp("us"), safe=column.type.unit != "ns")
         if type_ == pa.string() and pa.types.is_floating(column.type):  # Arrow writes 1.0 as 1
             texts = [None if value is None else repr(value) for value in column.to_pylist()]

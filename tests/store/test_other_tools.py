@@ -17,6 +17,7 @@ from stored import make_store
 
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError
+from embedpipe.store.schema import matrix
 
 X = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
 IDS = [f"row-{i:03d}" for i in range(9)]
@@ -111,8 +112,11 @@ def test_vectors_with_missing_values_are_refused(path: str) -> None:
     rows = pq.read_table(file, partitioning=None)
     holes = [None if i else 1.0 for i in range(4)]
     at = rows.schema.get_field_index("embedding")
-    pq.write_table(rows.set_column(at, "embedding", pa.array([holes] * 9, pa.list_(pa.float32()))), file)
+    column = pa.array([holes] * 9, pa.list_(pa.float32()))
     with pytest.raises(StoreError, match="vectors with missing values"):
+        matrix(column, 4, "embedding")
+    pq.write_table(rows.set_column(at, "embedding", column), file)
+    with pytest.raises(StoreError, match=rf"{file.name}.* columns \['embedding'\] of another type"):
         FeatureStore(path).to_numpy()
 
 
@@ -154,7 +158,9 @@ def edit_log(path: str, kind: str, key: str, value: object) -> None:
     for entry in Path(path, "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in entry.read_text().splitlines()]
         for action in actions:
-            action.get("commitInfo", {}).pop("embedpipe.actions", None)
+            information = action.get("commitInfo", {})
+            for own in [name for name in information if name.startswith("embedpipe.")]:
+                del information[own]
             if kind in action:
                 action[kind][key] = value
         entry.write_text("".join(json.dumps(action) + "\n" for action in actions))

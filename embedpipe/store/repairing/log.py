@@ -39,8 +39,12 @@ def mend_log(log: LocalLog, aside: Path) -> list[str]:
         The first entry is damaged, and neither a checkpoint nor a data file tells the columns.
     """
     done = _drop_leftovers(log) + _drop_checkpoints(log, aside)
-    versions = sorted(int(path.stem) for path in log.folder.glob("*.json") if path.stem.isdigit())
+    versions = log.versions()
     newest, base = max(versions, default=-1), max(_checkpoints(log), default=-1)
+    for number in versions:
+        if number <= base and (damage := Entry(_read(log.entry(number))).damage):
+            keep_aside(log.entry(number), aside)
+            done.append(f"{log.entry(number).name} {damage}: put aside, as a later checkpoint holds what it said")
     entries = {n: Entry(_read(log.entry(n))) for n in range(base + 1, newest + 1)}
     _blame_columns(entries)
     first = next((n for n, entry in entries.items() if entry.damage), None)
@@ -186,9 +190,13 @@ def _add(folder: Path, path: str) -> dict[str, Any] | None:
 def _lines(actions: Sequence[dict[str, Any]]) -> str:
     """Return an entry of the log with these actions, one a line."""
     information = {"timestamp": int(time.time() * 1000), "operation": "REPAIR", "embedpipe.operation": "repair"}
-    lines = "".join(json.dumps(action) + "\n" for action in actions)
-    information[ACTIONS_KEY] = entry_checksum(Entry(lines.encode()))
-    return json.dumps({"commitInfo": information}) + "\n" + lines
+    every = [{"commitInfo": information}, *actions]
+    information[ACTIONS_KEY] = entry_checksum(Entry(_text(every).encode()))
+    return _text(every)
+
+
+def _text(actions: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(action) + "\n" for action in actions)
 
 
 def _read(path: Path) -> bytes:
