@@ -17,6 +17,18 @@ TEXT_SUFFIXES = (".txt", ".text", ".md", EMAIL_SUFFIX)
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 TAR_SUFFIX = ".tar"
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"(\xb5/\xfd": "zstd",
+    b"PK\3\4": "zip",
+}
+
+
+def compression(start: bytes) -> str:
+    """Return the kind of a compressed file by its first bytes, empty for another file."""
+    return next((kind for signature, kind in _COMPRESSIONS.items() if start.startswith(signature)), "")
 
 
 def suffix_of(name: str) -> str:

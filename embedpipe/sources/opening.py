@@ -31,7 +31,7 @@ from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
 from embedpipe.sources.readers.memory import ROOT, list_items
 from embedpipe.sources.readers.table import list_frame, list_table, list_tables
-from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member_uri
+from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member, split_member_uri
 from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
 
 _DEFAULTS = SourceOptions()
@@ -96,9 +96,9 @@ def read_uri(uri: str, modality: Modality = "image") -> Any:
 def _read_uri(uri: str, modality: Modality) -> Any:
     access = access_of_store()
     if uri.startswith("tar://"):
-        if "::" in uri:
-            access.check_file(uri.rpartition("::")[2])
-        return read_member_uri(uri)
+        member, shard = split_member_uri(uri)
+        access.check_file(shard)
+        return read_member(member, shard)
     if uri.startswith(("parquet://", "table://")):
         return read_cell_uri(uri, modality)
     return read_payload(uri, modality, access)

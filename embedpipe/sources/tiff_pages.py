@@ -16,6 +16,7 @@ import pyarrow as pa
 from embedpipe.errors import DecodeError, Failure, ReadError
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.readers.tar_shards import split_member_uri
 
 #: Most pages of a file that are listed.
 MOST_PAGES = 100_000
@@ -159,7 +160,7 @@ def _may_be_tiff(uri: str | None) -> bool:
     """Return whether an item may be a TIFF: by the name of its file, if it has one."""
     if uri is None or uri.startswith(("parquet://", "table://")):
         return True
-    name = uri.removeprefix("tar://").partition("::")[0] if uri.startswith("tar://") else uri
+    name = split_member_uri(uri)[0] if uri.startswith("tar://") else uri
     return suffix_of(name) in (".tif", ".tiff")
 
 

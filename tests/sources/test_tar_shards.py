@@ -149,6 +149,26 @@ def test_truncated_shard_keeps_earlier_samples(shards: Path, keep: float) -> Non
         assert payload.startswith(b"image") or b"is truncated" in payload
 
 
+def test_names_with_two_colons_are_read(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x::y.tar", {"a::b.jpg": b"image", "c.jpg": b"other"})
+    listing = open_source(path)
+    assert listing.table.column("id").to_pylist() == ["x::y/a::b", "x::y/c"]
+    assert [listing.read(row) for row in range(2)] == [b"image", b"other"]
+    assert [read_uri(uri) for uri in listing.table.column("uri").to_pylist()] == [b"image", b"other"]
+
+
+def test_folder_that_ends_in_two_colons_is_refused(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x::" / "y.tar", {"a.jpg": b"image"})
+    with pytest.raises(SourceError, match="must not hold '::/'"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_compressed_shard_named_tar_is_said(tmp_path: Path, mode: str, kind: str) -> None:
+    (failure,) = open_source(write_tar(tmp_path / "s.tar", {"a.jpg": b"image"}, mode)).failures
+    assert failure.message == f"tar files must not be compressed, and this is {kind}: decompress it"
+
+
 def test_shard_cut_between_files_is_a_failure(shards: Path) -> None:
     path = shards / "train-002.tar"
     with tarfile.open(path) as tar:

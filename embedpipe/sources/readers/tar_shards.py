@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.column_roles import is_reserved
-from embedpipe.sources.file_types import is_image_name, suffix_of
+from embedpipe.sources.file_types import compression, is_image_name, suffix_of
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import (
     absolute,
@@ -36,7 +36,8 @@ from embedpipe.sources.locations import (
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _WILDCARD = re.compile(r"[*?\[]")
-_URI = re.compile(r"tar://(.*)::(.+)", re.DOTALL)
+#: The shard is an absolute path or a URL, so a "::" in a name is not taken for the one between member and shard.
+_URI = re.compile(r"tar://(.*)::((?:/|[A-Za-z][A-Za-z0-9+.-]+://).*)", re.DOTALL)
 _READ_AHEAD = 1 << 18
 
 #: A name up to its first dot, and parts of digits such as ``.001`` in ``scan.001.jpg``.
@@ -74,6 +75,8 @@ def list_shards(pattern: str) -> Listing:
     root = absolute(pattern)
     builder, offsets, failures, skipped = ListingBuilder(), array("q"), list[Failure](), Counter[str]()
     shards = expand(root)
+    if "::/" in root:
+        raise SourceError(f"the path of a shard must not hold '::/', got {root!r}: rename the folder")
     names: dict[str, str] = {}  # column names of Delta are not case-sensitive
     for shard in shards:
         before = len(offsets)
@@ -94,7 +97,7 @@ def list_shards(pattern: str) -> Listing:
                 offsets.append(image.offset_data)
         except Exception as error:
             count = len(offsets) - before
-            problem = SourceError(f"truncated or unreadable shard, with {count} images before that: {error}")
+            problem = _unreadable(shard, count, error)
             failures.append(
                 Failure(printable(split_location(shard)[1]), shard, "list", type(error).__name__, str(problem))
             )
@@ -107,14 +110,13 @@ def list_shards(pattern: str) -> Listing:
     uris, sizes = table.column("uri"), table.column("source_size")
 
     def read(row: int) -> bytes:
-        return read_range(_parse(uris[row].as_py())[1], offsets[row], sizes[row].as_py())
+        return read_range(split_member_uri(uris[row].as_py())[1], offsets[row], sizes[row].as_py())
 
     return Listing(table, root, read, tuple(failures), dict(skipped))
 
 
-def read_member_uri(uri: str) -> bytes:
-    """Read ``tar://<member>::<shard>``. Raises ReadError."""
-    member, shard = _parse(uri)
+def read_member(member: str, shard: str) -> bytes:
+    """Read a file of a shard, as `split_member_uri` returns them. Raises ReadError."""
     try:
         index = _index(shard, modified(shard))
     except Exception as error:
@@ -122,6 +124,14 @@ def read_member_uri(uri: str) -> bytes:
     if member not in index:
         raise ReadError(f"{shard} has no file {member!r}: the shard has changed")
     return read_range(shard, *index[member])
+
+
+def split_member_uri(uri: str) -> tuple[str, str]:
+    """Return member and shard of ``tar://<member>::<shard>``. Raises ReadError."""
+    match = _URI.fullmatch(uri)
+    if not match:
+        raise ReadError(f"a uri of a file in a shard must be tar://<member>::<shard>, got {uri!r}")
+    return match.group(1), match.group(2)
 
 
 def expand(pattern: str) -> list[str]:
@@ -341,15 +351,16 @@ def _index(shard: str, time: int | None) -> dict[str, tuple[int, int]]:
             if member.isreg() and not member.issparse():
                 places[printable(member.name)] = (member.offset_data, member.size)
     except tarfile.ReadError:
-        pass  # the files before the end of a truncated shard can be read
+        if not places:  # the files before the end of a truncated shard can be read
+            raise
     return places
 
 
-def _parse(uri: str) -> tuple[str, str]:
-    match = _URI.fullmatch(uri)
-    if not match:
-        raise ReadError(f"a uri of a file in a shard must be tar://<member>::<shard>, got {uri!r}")
-    return match.group(1), match.group(2)
+def _unreadable(shard: str, count: int, error: Exception) -> SourceError:
+    """Return the error of a shard, raised after ``count`` images."""
+    if isinstance(error, tarfile.ReadError) and not count and (kind := compression(open_file(shard).read_at(8, 0))):
+        return SourceError(f"tar files must not be compressed, and this is {kind}: decompress it")
+    return SourceError(f"truncated or unreadable shard, with {count} images before that: {error}")
 
 
 def _is_file(pattern: str) -> bool:
