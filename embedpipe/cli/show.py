@@ -219,8 +219,10 @@ def _layer(layer: LayerSpec) -> str:
 
 def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
     fields = asdict(recipe)
-    if isinstance(recipe, Preprocessing) and len(recipe.resize) != 2:
-        del fields["fit"]  # matters only for a size of two sides
+    if isinstance(recipe, Preprocessing):
+        fields |= recipe.options()  # as they are given: auto, and not None
+        if len(recipe.resize) != 2:
+            del fields["fit"]  # matters only for a size of two sides
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 

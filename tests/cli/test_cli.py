@@ -95,6 +95,7 @@ def test_info_for_people_and_programs(store: Path) -> None:
         "12",
         "cat 4, dog 4, owl 4",
         "features: 12 values, column embedding",
+        "range auto, channels auto",
         "fingerprint",
         "commit",
     ):
