@@ -55,7 +55,7 @@ def forget(
 @exits_cleanly
 def cache(
     *,
-    list_: Annotated[bool, typer.Option("--list", help="List what is cached, the last used first (default).")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List its parts, with -v its entries (default).")] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Delete it; it is made again when needed.")] = False,
     older_than: Annotated[
         float | None, typer.Option("--older-than", help="Only what was not used for this many hours.")
@@ -73,7 +73,7 @@ def cache(
     """
     from rich.table import Table
 
-    from embedpipe._utils.cache import cache_entries, drop_entry
+    from embedpipe._utils.cache import CacheEntry, cache_entries, drop_entry
     from embedpipe._utils.config import cache_folder, cache_limit
 
     if list_ and clear:
@@ -94,12 +94,16 @@ def cache(
     if quiet:
         return
     if not clear and entries:
-        table = Table("entry", "MB", "last used", box=None)
+        table = Table("entry" if verbose else "part", "entries", "MB", "last used", box=None)
+        groups: dict[str, list[CacheEntry]] = {}
         for entry in entries:
-            hours = (now - entry.used) / 3600
-            table.add_row(show.plain(entry.name), f"{entry.size / 1e6:,.1f}", f"{hours:,.1f} h ago")
+            groups.setdefault(entry.name if verbose else entry.path.parent.name, []).append(entry)
+        for name, group in groups.items():
+            hours, megabytes = (now - group[0].used) / 3600, sum(entry.size for entry in group) / 1e6
+            table.add_row(show.plain(name), f"{len(group):,}", f"{megabytes:,.1f}", f"{hours:,.1f} h ago")
         show.print_table(table)
     print(
-        f"{len(entries):,} entries, {size / 1e6:,.1f} MB{', deleted from' if clear else ' in'} "
+        f"{len(entries):,} {'entry' if len(entries) == 1 else 'entries'}, {size / 1e6:,.1f} MB"
+        f"{', deleted from' if clear else ' in'} "
         f"{escaped(str(cache_folder()))} (limit {cache_limit() / 1e9:g} GB)"
     )

@@ -50,15 +50,18 @@ def test_cache_is_listed_and_cleared(store: Path) -> None:
     old = folder / ("0" * 32)
     old.write_bytes(b"x" * 2_000_000)
     os.utime(old, (time.time() - 50 * 3600,) * 2)
-    shown = run("cache", "--list").stdout
+    (folder / ("1" * 32)).write_bytes(b"x" * 1_000_000)
+    os.utime(folder / ("1" * 32), (time.time() - 3600,) * 2)
+    parts = [line.split() for line in run("cache", "--list").stdout.splitlines()]
+    assert parts[2] == ["evaluations", "2", "3.0", "1.0", "h", "ago"]
+    shown = run("cache", "--list", "-v").stdout
     assert "evaluations/0000" in shown
-    assert "2.0" in shown
     assert "50.0 h ago" in shown
-    assert "2 entries" in shown
+    assert "3 entries" in shown
     assert "limit 50 GB" in shown
-    assert "1 entries, 2.0 MB, deleted from" in run("cache", "--clear", "--older-than", "24").stdout
+    assert "1 entry, 2.0 MB, deleted from" in run("cache", "--clear", "--older-than", "24").stdout
     facts = json.loads(run("cache", "--json").stdout)
-    assert [entry["name"].partition("/")[0] for entry in facts["entries"]] == ["vectors"]
+    assert [entry["name"].partition("/")[0] for entry in facts["entries"]] == ["vectors", "evaluations"]
     run("cache", "--clear", "-q")
     assert json.loads(run("cache", "--list", "--json").stdout)["entries"] == []
 
