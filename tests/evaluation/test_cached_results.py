@@ -6,12 +6,14 @@ import errno
 import io
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.neighbors import NearestCentroid
 from stored import clusters, make_store
@@ -21,6 +23,7 @@ from embedpipe._utils.checksums import checksum
 from embedpipe.estimators import FaissKNNClassifier
 from embedpipe.evaluation import evaluate
 from embedpipe.evaluation.comparison import cached_results
+from embedpipe.store.schema import vector_column
 
 #: Files and folders of embedpipe whose code decides the result of a head.
 DECIDING = ["estimators", "neighbours", "splits", "heads", "measuring.py"]
@@ -65,6 +68,28 @@ def count_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 def test_unchanged_code_is_not_measured_again(count_fits: Callable[[], int]) -> None:
     assert count_fits() == count_fits()
+
+
+def test_same_version_of_a_restored_store_is_measured_again(tmp_path: Path) -> None:
+    """A backup that is put back, or a repaired store, has other vectors in a version that was measured before."""
+    X, y = clusters(60)
+    path, backup = tmp_path / "store", tmp_path / "backup"
+    store = make_store(path, X, label=y)
+    shutil.copytree(path, backup)
+    accuracy, versions = [], []
+    for vectors in (np.random.default_rng(0).normal(size=X.shape).astype(np.float32), X * 2):
+        rows = store.to_arrow(["id", "source_root", "label"])
+        hashes = pa.array([f"{i + 60:064x}" for i in range(60)])  # other contents than before
+        rows = rows.append_column("content_hash", hashes)
+        store.write(rows.append_column("embedding", vector_column(vectors)))
+        found = evaluate(path, heads=["centroid"], folds=3, repeats=1, near_duplicates="off", progress=False)
+        accuracy.append(found.to_dict()["candidates"][0]["metrics"]["accuracy"])
+        versions.append(FeatureStore(path).version)
+        shutil.rmtree(path)
+        shutil.copytree(backup, path)
+        store = FeatureStore(path)
+    assert versions[0] == versions[1]
+    assert accuracy[0] != accuracy[1]
 
 
 @pytest.mark.parametrize("part", DECIDING)

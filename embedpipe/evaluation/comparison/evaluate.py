@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 import warnings
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe._utils.cache import keep_limit
+from embedpipe._utils.checksums import checksum
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
@@ -111,7 +111,7 @@ def evaluate(
 
     Notes
     -----
-    Results are cached: a candidate is not measured again on the same rows of the same version of a store.
+    Results are cached: a candidate is not measured again on the same vectors and labels of a store.
 
     Examples
     --------
@@ -213,13 +213,12 @@ def _measure(
     by_layer: dict[tuple[str, tuple[str, ...]], list[HeadCandidate]] = {}
     for candidate in candidates:
         by_layer.setdefault((candidate.layer.store.path, candidate.layer.names), []).append(candidate)
-    # Splits hold positions: the ids say which rows these are.
-    items = hashlib.sha256("\0".join(rows.ids.to_pylist()).encode()).hexdigest()
     with progress.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
-        for (path, names), group in by_layer.items():
+        for group in by_layer.values():
             store = group[0].layer.store
             X = read_finite(store, group[0].layer.specs, rows.ids)
-            key = repr((path, store.table_id, store.version, names, items))
+            # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
+            key = checksum(np.ascontiguousarray(X))
             layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []
             for candidate in group:
                 distances[id(candidate.layer)] = layer_distances
