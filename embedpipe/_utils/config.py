@@ -19,7 +19,7 @@ def cache_folder() -> Path:
 
     Read and write through `embedpipe._utils.cache`, which checks whose folder it is.
     """
-    return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe"))
+    return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")).expanduser()
 
 
 def cache_limit() -> int:
