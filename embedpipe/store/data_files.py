@@ -77,7 +77,7 @@ def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
     for file in files:
         if not _is_below(file.path):
             raise StoreError(f"files of a store lie in its folder, and the log of {path!r} names {file.path!r:.200}")
-        if not file.is_as_named:
+        if not file.is_as_named or file.rows < 0 or file.first > file.last:
             raise damaged(path, f"the log of {path!r} is damaged where it names {file.path!r}")
     return tuple(sorted(files, key=lambda file: file.path))
 

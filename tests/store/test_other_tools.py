@@ -195,3 +195,15 @@ def test_forked_child_of_a_process_that_opened_a_store_is_told(path: str, use: s
             os._exit(2)
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+
+@pytest.mark.parametrize(
+    "stats", [{"numRecords": -5}, {"minValues": {"id": "z"}, "maxValues": {"id": "a"}}], ids=["count", "order"]
+)
+def test_statistics_that_cannot_be_are_refused(path: str, stats: dict[str, object]) -> None:
+    (file,) = FeatureStore(path).table.files
+    found = {"numRecords": file.rows, "minValues": {"id": file.first}, "maxValues": {"id": file.last}, **stats}
+    edit_log(path, "add", "path", "x.parquet")  # a name that holds no checksum, as those of other tools
+    edit_log(path, "add", "stats", json.dumps(found | {"nullCount": {"id": 0}}))
+    with pytest.raises(StoreError, match=r"the log of .* is damaged where it names 'x.parquet'"):
+        FeatureStore(path)
