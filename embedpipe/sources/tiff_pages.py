@@ -114,9 +114,21 @@ def split_page(uri: str) -> tuple[str, int | None]:
 
 def read_page(data: Any, page: int) -> bytes:
     """Return the file with this page only, counted from 1. Raises ReadError if it has no such page."""
+    return _read_page(data, _places(data), page)
+
+
+def _places(data: Any) -> list[int]:
+    """Return the places of pages as `page_places`, none if the file has changed into another kind."""
     try:
-        return only_page(data, page_places(data)[page - 1])
-    except (IndexError, DecodeError) as error:
+        return page_places(data) if is_tiff(data) else []
+    except DecodeError:
+        return []
+
+
+def _read_page(data: Any, places: list[int], page: int) -> bytes:
+    try:
+        return only_page(data, places[page - 1])
+    except IndexError as error:
         raise ReadError(f"the file has no page {page}: it has changed") from error
 
 
@@ -165,11 +177,11 @@ def _may_be_tiff(uri: str | None) -> bool:
 
 
 class _PageReader:
-    """Reads pages, and keeps the last files in memory. Safe to use from several threads."""
+    """Reads pages, and keeps the last files and the places of their pages. Safe to use from several threads."""
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[Any, list[int]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, row: int, page: int) -> Any:
@@ -177,11 +189,12 @@ class _PageReader:
         if page == 0:
             return self._listing.read(row)
         with self._lock:
-            data = self._kept.get(row)
-        if data is None:
+            kept = self._kept.get(row)
+        if kept is None:
             data = self._listing.read(row)
+            kept = data, _places(data)
             with self._lock:
-                self._kept[row] = data
+                self._kept[row] = kept
                 while len(self._kept) > _KEPT_FILES:
                     self._kept.popitem(last=False)
-        return read_page(data, page)
+        return _read_page(*kept, page)

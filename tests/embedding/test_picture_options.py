@@ -15,7 +15,8 @@ from PIL import Image
 
 import embedpipe
 from embedpipe.errors import ReadError, SpecMismatchError
-from embedpipe.sources import read_uri
+from embedpipe.sources import SourceOptions, open_source, read_uri, tiff_pages
+from embedpipe.sources.tiff_pages import page_places
 
 BACKBONE = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "engine": "torch", "progress": False}
 
@@ -126,3 +127,20 @@ def test_uris_that_look_like_pages(tmp_path: Path) -> None:
     assert read_uri(uri) == b"a file of this name"
     with pytest.raises(ReadError, match="cannot read"):
         read_uri(f"{tmp_path}/b.tif" + "#page=1" * 5_000)
+
+
+def test_pages_of_a_file_are_looked_for_twice_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to list them and once to read them: the time of a file of many pages must not grow with their square."""
+    pages = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in range(20)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    calls: list[int] = []
+
+    def counted(data: bytes) -> list[int]:
+        calls.append(len(data))
+        return page_places(data)
+
+    monkeypatch.setattr(tiff_pages, "page_places", counted)
+    listing = open_source(tmp_path, SourceOptions(tiff_pages="all"))
+    levels = [Image.open(io.BytesIO(listing.read(row))).getpixel((0, 0))[0] for row in range(len(listing))]
+    assert sorted(levels) == list(range(20))
+    assert len(calls) == 2
