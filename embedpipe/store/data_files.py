@@ -1,7 +1,7 @@
 """The Parquet files of a table: their names and entries in the Delta log, and writing them in bounded sizes.
 
-A file is named ``part-RANDOM-CONTENTS-ENTRY.parquet``: the checksum of its bytes, and that of its rows, size, first and
-last id as they stand in the log. So damage of either is noticed, and no other file is needed to notice it.
+A file is named ``part-RANDOM-CONTENTS-ENTRY.parquet``: the checksum of its bytes, and that of the name so far and of
+its rows, size, first and last id as they stand in the log. So damage of either is noticed without another file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shlex
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +57,15 @@ class DataFile:
     def is_as_named(self) -> bool:
         """Whether the entry in the log is as it was written, as far as the name tells."""
         match = DATA_FILE.fullmatch(self.path)
-        return match is None or match[2] == _entry_checksum(self.rows, self.size, self.first, self.last)
+        return match is None or match[2] == _entry_checksum(
+            self.path.rpartition("-")[0], self.rows, self.size, self.first, self.last
+        )
 
 
-def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
+def read_log(actions: pa.Table, path: str, where: Callable[[str], str]) -> tuple[DataFile, ...]:
     """Return the files of a table version from the flattened add actions of delta-rs.
+
+    ``where`` returns the part of the log that names a file, for the message.
 
     Raises StoreError if an entry is damaged, names a file elsewhere, or lacks the statistics that lookups need.
     """
@@ -78,7 +83,7 @@ def read_log(actions: pa.Table, path: str) -> tuple[DataFile, ...]:
         if not _is_below(file.path):
             raise StoreError(f"files of a store lie in its folder, and the log of {path!r} names {file.path!r:.200}")
         if not file.is_as_named or file.rows < 0 or file.first > file.last:
-            raise damaged(path, f"the log of {path!r} is damaged where it names {file.path!r}")
+            raise damaged(path, f"{where(file.path)} of {path!r} is damaged where it names {file.path!r}")
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -116,8 +121,8 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
         data = sink.getvalue()
         bounds = pc.min_max(part.column("id"))
         first, last = bounds["min"].as_py(), bounds["max"].as_py()
-        entry = _entry_checksum(part.num_rows, data.size, first, last)
-        name = f"part-{uuid.uuid4().hex[:8]}-{checksum(memoryview(data))}-{entry}.parquet"
+        stem = f"part-{uuid.uuid4().hex[:8]}-{checksum(memoryview(data))}"
+        name = f"{stem}-{_entry_checksum(stem, part.num_rows, data.size, first, last)}.parquet"
         try:
             with fs.open_output_stream(f"{base}/{name}") as stream:
                 stream.write(data)
@@ -170,8 +175,8 @@ def _is_below(path: str) -> bool:
     return not re.search(r"[\\:]", path) and not {"", ".", ".."} & {*path.split("/")}
 
 
-def _entry_checksum(rows: int, size: int, first: str, last: str) -> str:
-    return checksum(json.dumps([rows, size, first, last]).encode())[:8]
+def _entry_checksum(stem: str, rows: int, size: int, first: str, last: str) -> str:
+    return checksum(json.dumps([stem, rows, size, first, last]).encode())[:8]
 
 
 def _now() -> int:

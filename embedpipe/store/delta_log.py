@@ -163,6 +163,9 @@ REQUIRED = {
     "protocol": {"minReaderVersion", "minWriterVersion"},
 }
 
+#: Actions that Delta knows.
+KINDS = {*REQUIRED, "cdc", "checkpointMetadata", "commitInfo", "domainMetadata", "sidecar", "txn"}
+
 
 class Entry:
     """An entry of the log.
@@ -185,7 +188,7 @@ class Entry:
             try:
                 action = json.loads(line)
                 for kind, content in action.items():
-                    if not REQUIRED.get(kind, set()) <= content.keys():
+                    if kind not in KINDS or not REQUIRED.get(kind, set()) <= content.keys():
                         raise ValueError(f"no {kind} action")
                 self.actions.append(action)
             except (ValueError, AttributeError, RecursionError):
@@ -289,6 +292,13 @@ class LocalLog:
                 files = [*self._checkpoints(version), self.entry(version).name]
                 return files[0]
         return ""
+
+    def where_named(self, name: str) -> str:
+        """Return the part of the log that names a data file, for a message."""
+        entries = (self.entry(version) for version in self.versions())
+        found = [path.name for path in entries if name.encode() in path.read_bytes()]
+        found += self._checkpoints(self.checkpoint())
+        return f"{found[0]} in the log" if found else "the log"
 
     def _entry(self, version: int) -> Entry | None:
         try:

@@ -146,7 +146,8 @@ class KeyedTable:
             self.log.check(self._delta.version(), self.schema)
         delta_log.refuse_unreadable(self._delta, self.path)
         self._loaded = self._delta.version()
-        self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path)
+        where = self.log.where_named if self.log else lambda name: "the log"
+        self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path, where)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 

@@ -94,6 +94,29 @@ def test_checkpoint_with_other_columns_is_named(path: Path) -> None:
         FeatureStore(path)
 
 
+@pytest.mark.parametrize("place", [7, 20])
+def test_checkpoint_that_names_another_file_is_named(path: Path, place: int) -> None:
+    file = next((path / "_delta_log").glob("*.checkpoint.parquet"))
+    rows = pq.read_table(file, partitioning=None)
+    adds = rows.column("add").to_pylist()
+    for each in filter(None, adds):
+        old = each["path"]
+        each["path"] = old[:place] + ("0" if old[place] != "0" else "1") + old[place + 1 :]
+        each["partitionValues"] = []
+    at = rows.schema.get_field_index("add")
+    pq.write_table(rows.set_column(at, rows.field(at), pa.array(adds, rows.field(at).type)), file)
+    entry(path, 3).unlink()
+    entry(path, 4).unlink()
+    with pytest.raises(StoreError, match=rf"{file.name} in the log of .* is damaged where it names 'part-"):
+        FeatureStore(path)
+
+
+def test_action_of_an_unknown_kind_is_named(path: Path) -> None:
+    change(entry(path, 4), b'"commitInfo"', b'"commItInfo"')
+    with pytest.raises(StoreError, match=rf"{entry(path, 4).name} in the log"):
+        FeatureStore(path).history()
+
+
 def test_entry_with_columns_that_are_no_schema_is_named(path: Path) -> None:
     change(entry(path / "_failures", 0), rb"{\"name\":\"message\"", rb"{\"nome\":\"message\"")
     with pytest.raises(StoreError, match=rf"{entry(path, 0).name} in the log of .*_failures"):
