@@ -99,7 +99,7 @@ class Workshop:
         The file system is mounted at ``disk``. What is stored at the end must be that of a disk with room.
         """
         self.calls(verb)
-        size, messages = 64, []
+        size, messages = 160, []
         work = disk / "work"
         shutil.copytree(self._work(verb).with_suffix(".pristine"), work)
         while True:

@@ -45,13 +45,11 @@ def run_all(folder: Path, seconds: float) -> list[str]:
     """Run all roles at once, and return what was wrong at the end."""
     start(folder)
     command = [sys.executable, "-W", "ignore", "-m", "interrupted.writers"]
-    processes = {
-        (role, number): subprocess.Popen(
-            [*command, role, str(number), str(folder), str(seconds)], stderr=(folder / f"{role}{number}.err").open("w")
-        )
-        for role, count in ROLES.items()
-        for number in range(count)
-    }
+    processes = {}
+    for role, number in ((role, number) for role, count in ROLES.items() for number in range(count)):
+        with (folder / f"{role}{number}.err").open("w") as errors:
+            arguments = [*command, role, str(number), str(folder), str(seconds)]
+            processes[role, number] = subprocess.Popen(arguments, stderr=errors)
     codes = {key: process.wait(seconds + 300) for key, process in processes.items()}
     wrong = [
         f"{role} {number}: {(folder / f'{role}{number}.err').read_text()[-800:]}"
