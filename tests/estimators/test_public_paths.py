@@ -61,4 +61,4 @@ def predicted(estimator: Any, X: Any) -> list[int]:
 def test_joblib_sends_estimators_to_other_processes() -> None:
     fitted = FaissKNNClassifier(1).fit([[0.0], [1.0]], [0, 1])
     jobs = [joblib.delayed(predicted)(copy, [[0.9]]) for copy in (fitted, clone(fitted).fit([[0.0], [1.0]], [1, 0]))]
-    assert joblib.Parallel(2, backend="multiprocessing")(jobs) == [[1], [0]]
+    assert joblib.Parallel(2, backend="loky")(jobs) == [[1], [0]]

@@ -29,7 +29,7 @@ from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.linear_head import fold_head
-from embedpipe.finetuning.training.trainer import _load_state
+from embedpipe.finetuning.training.state_file import load_state
 from embedpipe.heads.training_data import read_finite
 
 #: The images are near-duplicates for the small network.
@@ -285,7 +285,7 @@ def test_pickle_in_the_state_of_a_run_is_not_run(tmp_path: Path, monkeypatch: py
     Path("plain.pt").write_bytes(pickle.dumps(Exploit(), 2))
     for name in ("state.pt", "plain.pt"):
         with pytest.raises(UsageError, match="delete it to start again"):
-            _load_state(Path(name))
+            load_state(Path(name))
     assert not Path("exploited").exists()
 
 
