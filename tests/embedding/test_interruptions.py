@@ -58,7 +58,7 @@ def test_kills_lose_no_rows(make_photos: Callable[..., Path], tmp_path: Path, ki
     assert log.stat().st_size <= 500 + kills * (8 + 3 * 4)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_interrupt_commits_finished_rows(
     make_photos: Callable[..., Path], tmp_path: Path, stop: signal.Signals
 ) -> None:

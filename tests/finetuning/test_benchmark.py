@@ -218,7 +218,8 @@ benchmark(sys.argv[1], to=sys.argv[2], **{KILLED})
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [4])
 def test_killed_run_gives_the_result_of_an_uninterrupted_one(store_path: Path, tmp_path: Path, kills: int) -> None:
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
