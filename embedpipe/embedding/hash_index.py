@@ -79,10 +79,6 @@ class Contents:
             self._own[rows[known]] = _packed(hashes.filter(pa.array(known))).view(np.uint8).reshape(-1, DIGITS // 2)
             yield hashes, ids
 
-    def is_stored(self, row: int) -> bool:
-        """Return whether the store has the id of a row."""
-        return bool(self._own[row].any())
-
     def is_same(self, row: int, digest: str) -> bool:
         """Return whether the store has the id of a row with this content."""
         return bytes(self._own[row]) == bytes.fromhex(digest)

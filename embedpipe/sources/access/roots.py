@@ -97,7 +97,7 @@ def access_of_store() -> Access:
         "is stored as the place of an item, and is no path or URL of an object store or public web server: if you "
         f"trust the store, set the environment variable {VARIABLE} to a folder or URL above it"
     )
-    return Access((*access_of_memory().roots,), advice)
+    return Access(access_of_memory().roots, advice)
 
 
 def _roots(allowed: Iterable[str]) -> tuple[str, ...]:
