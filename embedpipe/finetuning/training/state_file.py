@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.checksums import CHECKSUM, checksum_of_pieces
 from embedpipe.errors import UsageError, WriteError
 
 _KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
-_CHECKSUM = "checksum"
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts; a kill at any moment leaves the old file or the new one."""
     try:
         with whole_file(path) as part:
-            torch.save({**state, _CHECKSUM: _checksum(state)}, part)
+            torch.save({**state, CHECKSUM: _checksum(state)}, part)
     except RuntimeError as error:  # torch's words for a full disk
         raise WriteError(f"cannot write {str(path)!r}: {error}. Make room, and run this again") from error
 
@@ -32,7 +31,7 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = _KEYS - state.keys()
         # torch does not look at the checksums of its format.
-        whole = bool(missing) or state.pop(_CHECKSUM, None) == _checksum(state)
+        whole = bool(missing) or state.pop(CHECKSUM, None) == _checksum(state)
     except Exception as error:  # on invalid bytes torch raises many types
         raise UsageError(
             f"{str(path)!r} must be the state of a run, and is damaged: delete it to start again"
@@ -50,10 +49,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _checksum(state: Mapping[str, Any]) -> str:
-    digest = xxhash.xxh3_128()
-    for piece in _pieces(state):
-        digest.update(piece)
-    return digest.hexdigest()
+    return checksum_of_pieces(_pieces(state))
 
 
 def _pieces(value: Any) -> Iterator[bytes | memoryview]:
