@@ -278,18 +278,22 @@ def _parquets() -> list[bytes]:
     return files
 
 
-def _read_tar(data: bytes, folder: Path) -> str:
-    from embedpipe.sources import open_source
+def _read_source(name: str, most: int) -> Callable[[bytes, Path], str]:
+    """Return a target that lists a file of this name and reads its first items."""
 
-    path = folder / "shard.tar"
-    path.write_bytes(data)
-    listing = open_source(path)
-    for row in range(min(5, len(listing))):
-        try:
-            listing.read(row)
-        except EmbedpipeError:
-            return "unread"
-    return "listed"
+    def read(data: bytes, folder: Path) -> str:
+        from embedpipe.sources import open_source
+
+        (folder / name).write_bytes(data)
+        listing = open_source(folder / name)
+        for row in range(min(most, len(listing))):
+            try:
+                listing.read(row)
+            except EmbedpipeError:
+                return "unread"
+        return "listed"
+
+    return read
 
 
 def _tars() -> list[bytes]:
@@ -315,20 +319,6 @@ def _tars() -> list[bytes]:
                 tar.addfile(info, io.BytesIO(content))
         archives.append(sink.getvalue())
     return archives
-
-
-def _read_list(data: bytes, folder: Path) -> str:
-    from embedpipe.sources import open_source
-
-    path = folder / "files.lst"
-    path.write_bytes(data)
-    listing = open_source(path)
-    for row in range(min(3, len(listing))):
-        try:
-            listing.read(row)
-        except EmbedpipeError:
-            return "unread"
-    return "listed"
 
 
 def _read_checkpoint(suffix: str) -> Callable[[bytes, Path], str]:
@@ -451,10 +441,15 @@ TARGETS: dict[str, Target] = {
     "tsv": Target(lambda: _delimited("\t"), _read_table(".tsv"), _CSV_TOKENS),
     "jsonl": Target(_json_lines, _read_table(".jsonl"), (b"{", b"[", b'{"a":', b'"id":', b"\\ud800", b"null", b"}\n{")),
     "parquet": Target(_parquets, _read_table(".parquet"), (b"PAR1",)),
-    "tar": Target(_tars, _read_tar, (b"ustar", b"\0" * 512, b"30 mtime=1\n", b"GNU.sparse.size=9"), with_tar_checksums),
+    "tar": Target(
+        _tars,
+        _read_source("shard.tar", 5),
+        (b"ustar", b"\0" * 512, b"30 mtime=1\n", b"GNU.sparse.size=9"),
+        with_tar_checksums,
+    ),
     "list": Target(
         lambda: [b"a.jpg\nb.jpg\n", "ü.jpg\r\n#x\n".encode()],
-        _read_list,
+        _read_source("files.lst", 3),
         (b"\n", b"../", b"s3://", b"\0", b"file://"),
     ),
     "safetensors": Target(lambda: _checkpoints(".safetensors"), _read_checkpoint(".safetensors")),

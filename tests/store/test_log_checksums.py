@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,35 +79,38 @@ def test_history_before_a_checkpoint_is_compared_with_its_checksums(path: Path) 
     assert store.history(1)[0]["embedpipe.operation"] == "set label"
 
 
-def test_checkpoint_with_other_columns_is_named(path: Path) -> None:
-    file = next((path / "_delta_log").glob("*.checkpoint.parquet"))
+def edit_checkpoint(folder: Path, kind: str, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """Edit the actions of a kind in the checkpoint, without the entries after it; return its file."""
+    file = next((folder / "_delta_log").glob("*.checkpoint.parquet"))
     rows = pq.read_table(file, partitioning=None)
-    metadata = rows.column("metaData").to_pylist()
-    for each in metadata:
-        if each is not None:
-            each["schemaString"] = each["schemaString"].replace('"label"', '"lacel"')
-            each["configuration"] = []
-    at = rows.schema.get_field_index("metaData")
-    pq.write_table(rows.set_column(at, rows.field(at), pa.array(metadata, rows.field(at).type)), file)
-    entry(path, 3).unlink()
-    entry(path, 4).unlink()
+    actions = rows.column(kind).to_pylist()
+    for each in filter(None, actions):
+        edit(each)
+    at = rows.schema.get_field_index(kind)
+    pq.write_table(rows.set_column(at, rows.field(at), pa.array(actions, rows.field(at).type)), file)
+    entry(folder, 3).unlink()
+    entry(folder, 4).unlink()
+    return file
+
+
+def test_checkpoint_with_other_columns_is_named(path: Path) -> None:
+    def edit(metadata: dict[str, Any]) -> None:
+        metadata["schemaString"] = metadata["schemaString"].replace('"label"', '"lacel"')
+        metadata["configuration"] = []
+
+    file = edit_checkpoint(path, "metaData", edit)
     with pytest.raises(StoreError, match=rf"{file.name} in the log of .* names other columns than its last commit"):
         FeatureStore(path)
 
 
 @pytest.mark.parametrize("place", [7, 20])
 def test_checkpoint_that_names_another_file_is_named(path: Path, place: int) -> None:
-    file = next((path / "_delta_log").glob("*.checkpoint.parquet"))
-    rows = pq.read_table(file, partitioning=None)
-    adds = rows.column("add").to_pylist()
-    for each in filter(None, adds):
-        old = each["path"]
-        each["path"] = old[:place] + ("0" if old[place] != "0" else "1") + old[place + 1 :]
-        each["partitionValues"] = []
-    at = rows.schema.get_field_index("add")
-    pq.write_table(rows.set_column(at, rows.field(at), pa.array(adds, rows.field(at).type)), file)
-    entry(path, 3).unlink()
-    entry(path, 4).unlink()
+    def edit(add: dict[str, Any]) -> None:
+        old = add["path"]
+        add["path"] = old[:place] + ("0" if old[place] != "0" else "1") + old[place + 1 :]
+        add["partitionValues"] = []
+
+    file = edit_checkpoint(path, "add", edit)
     with pytest.raises(StoreError, match=rf"{file.name} in the log of .* is damaged where it names 'part-"):
         FeatureStore(path)
 
