@@ -56,7 +56,7 @@ def evaluate(
         Path | None, typer.Option("--page", help="An .html file to write, with all results and charts.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="A .parquet file to write, with every prediction.")
+        Path | None, typer.Option("--predictions", help=f"A table to write, with every prediction: {tables.FORMATS}.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -88,7 +88,7 @@ def evaluate(
 
         check_page(page)
     if predictions is not None:
-        tables.check_table_name(predictions, (".parquet",))
+        tables.check_table(predictions)
     evaluation = run(store, heads=names, splits=splits, progress=not quiet, **options)
     if predictions is not None:
         tables.write_table(evaluation.predictions, predictions)

@@ -13,6 +13,7 @@ from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
 from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions
@@ -80,7 +81,7 @@ def predict(
         ),
     ],
     *,
-    to: Annotated[Path, typer.Option("--to", help="The .csv or .parquet file to write.")],
+    to: Annotated[Path, typer.Option("--to", help=f"The table to write: {FORMATS}.")],
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -93,7 +94,7 @@ def predict(
     from embedpipe.heads import load_head
     from embedpipe.store import FeatureStore
 
-    tables.check_table_name(to)
+    tables.check_table(to)
     loaded = load_head(head, trust=options["trust"])
     # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
@@ -126,9 +127,7 @@ def search(
     ],
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of neighbours per query.")] = SearchOptions().k,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Also write the neighbours to this .csv or .parquet file.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help=f"Also write the neighbours as a table: {FORMATS}.")] = None,
     picture: Picture = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -146,7 +145,7 @@ def search(
 
     _check_picture(picture)
     if to is not None:
-        tables.check_table_name(to)
+        tables.check_table(to)
     neighbours = search(store, list(query), progress=not quiet, k=k, **options)
     if to is not None:
         tables.write_table(neighbours.table, to)

@@ -40,7 +40,7 @@ def rank(
         ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="A .csv or .parquet file to write, one row for each backbone.")
+        Path | None, typer.Option("--to", help=f"A table to write, one row for each backbone: {tables.FORMATS}.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,7 +59,7 @@ def rank(
     from embedpipe.store import FeatureStore
 
     if to is not None:
-        tables.check_table_name(to)
+        tables.check_table(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
     given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
     ranking = run(given, backbones=names, progress=not quiet, **options)

@@ -1,4 +1,4 @@
-"""Pictures and pages: drawing, the template of pages, the map of a store, confusions, neighbours.
+"""Pictures, pages and tables: drawing, the template of pages, the map of a store, confusions, neighbours.
 
 Names are imported on first use; `__init__.pyi` lists them.
 """

@@ -117,7 +117,7 @@ def test_published_protocol(store: Path) -> None:
         (("--near-duplicates", "1.01"), "near_duplicates must be a cosine in (0, 1] or 'off', got 1.01"),
         (("--near-duplicates", "of"), "near_duplicates must be a cosine in (0, 1] or 'off', got 'of'"),
         (("--page", "page.pdf"), "must end in .html"),
-        (("--predictions", "table.csv"), "must end in .parquet"),
+        (("--predictions", "table.txt"), "must end in .csv, .tsv, .parquet, .jsonl or .xlsx"),
         (("--splits", "splits.csv"), "must end in .parquet"),
         (("--protocol", "clip"), "unknown protocol 'clip'; did you mean 'clip-lp'? Available: "),
         (

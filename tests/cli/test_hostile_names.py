@@ -143,7 +143,7 @@ def test_formulas_get_an_apostrophe_in_csv_and_are_counted(
         {"id": pa.array(texts, type_), "=n": pa.array(range(-1, len(texts) - 1)), "x": [-0.5] * len(texts)}
     )
     tables.write_table(table, tmp_path / "t.csv")
-    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8-sig") as file:
         header, *rows = csv.reader(file)
     assert [row[0] for row in rows] == [*(f"'{text}" for text in FORMULAS), *NO_FORMULAS, ""]
     assert [row[1:] for row in rows[:2]] == [["-1", "-0.5"], ["0", "-0.5"]]
