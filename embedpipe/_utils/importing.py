@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedpipe.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 #: The module by which OpenVINO and NNCF report to their makers how they are used.
 _TELEMETRY = "openvino_telemetry"
@@ -44,6 +48,15 @@ def import_extra(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise _missing(error.name, extra) from error
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a pandas DataFrame. Raises MissingExtraError if pandas is not installed."""
+    try:
+        frame: pd.DataFrame = table.to_pandas()
+    except ImportError as error:
+        raise MissingExtraError("to_pandas needs pandas: pip install pandas") from error
+    return frame
 
 
 def import_without_telemetry(name: str, extra: str = "cpu") -> Any:

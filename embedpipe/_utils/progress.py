@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar with rate and time left on a terminal, otherwise a line every ten seconds."""
+"""Progress of long steps: a bar on a terminal or in a notebook, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from embedpipe._utils.notebook.progress_bar import CellOutput, notebook_shell
 
 
 class Advance(Protocol):
@@ -17,13 +19,13 @@ class Advance(Protocol):
 
 
 class Progress:
-    """Shows named steps on standard error.
+    """Shows named steps on standard error, or below the cell of a notebook.
 
     Parameters
     ----------
     show : bool, optional
-        None shows a bar if standard error is a terminal, and nothing otherwise. True shows plain lines, at most one
-        every `LINE_SECONDS`, if it is no terminal. False shows nothing.
+        None shows a bar in a notebook or if standard error is a terminal, and nothing otherwise. True shows plain
+        lines, at most one every `LINE_SECONDS`, if it is no terminal. False shows nothing.
     detail : bool
         Show the details that steps report about themselves.
     """
@@ -32,13 +34,17 @@ class Progress:
 
     def __init__(self, show: bool | None = None, *, detail: bool = False) -> None:
         self.detail = detail
+        shell = None if show is False else notebook_shell()
         terminal = sys.stderr.isatty()
+        self.cell = CellOutput.of(shell) if shell else None
         self.bars = terminal and show is not False
         self.lines = not terminal and show is True
 
     def say(self, message: str) -> None:
         """Write one line, unless nothing is to be shown."""
-        if self.bars or self.lines:
+        if self.cell:
+            self.cell.say(message)
+        elif self.bars or self.lines:
             print(message, file=sys.stderr, flush=True)
 
     def say_all(self, messages: Iterable[str]) -> None:
@@ -52,7 +58,10 @@ class Progress:
     ) -> Iterator[Advance]:
         """Show a step of ``total`` items; the block calls the `Advance` that it gets as items are finished."""
         detail = detail if self.detail else None
-        if self.bars:
+        if self.cell:
+            with self.cell.step(name, total, unit, detail) as advance:
+                yield advance
+        elif self.bars:
             with self._bar(name, total, unit, detail) as advance:
                 yield advance
         elif self.lines:

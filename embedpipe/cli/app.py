@@ -284,9 +284,9 @@ def repair(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose
     Example: `embedpipe repair photos.features`
     """
     from embedpipe.cli.checks import print_repair
-    from embedpipe.store import FeatureStore
+    from embedpipe.store import repair as run
 
-    report = FeatureStore.repair(store)
+    report = run(store)
     if as_json:
         show.json_value(asdict(report))
     elif not quiet:

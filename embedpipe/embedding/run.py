@@ -65,7 +65,7 @@ def embed(
     to : str or path-like
         Folder or URL of the store, created if it does not exist.
     progress : bool, optional
-        Show progress on standard error. Default: only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
     verbose : bool
         Show the slowest stage in the progress.
 

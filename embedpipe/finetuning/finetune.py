@@ -86,7 +86,7 @@ def finetune(
     device : str, optional
         ``cpu``, ``cuda`` or ``cuda:1``; by default the fastest device that works.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
     on_epoch : callable, optional
         Called after each epoch with the list of all epochs so far.
 

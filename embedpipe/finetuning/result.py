@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.training.epochs import Epoch
 
 

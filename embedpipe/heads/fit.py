@@ -62,7 +62,7 @@ def fit(
     to : str or path-like, optional
         A folder to save the head in.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------

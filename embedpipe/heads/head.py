@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -24,7 +24,7 @@ from embedpipe.errors import Failure, UsageError
 from embedpipe.heads.options import Task
 from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
-from embedpipe.heads.scoring import FitReport
+from embedpipe.heads.scoring import FitReport, score_values
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
@@ -152,7 +152,7 @@ class Head:
             Images or texts, as the head was fitted on, in any form that `embedpipe.embed` takes; a list of ``str`` is
             a list of texts for a head of texts. Or a feature store of the same backbone.
         progress : bool, optional
-            Show progress on standard error; by default only on a terminal.
+            Show progress; by default in a notebook and on a terminal (standard error).
 
         Returns
         -------
@@ -214,6 +214,52 @@ class Head:
         # The source's label is the head's label if both are named "label", or if the user names a column.
         same_label = self.label == "label" or source_options.label is not None
         return self._table(predictions, listing.table, failures, "label" if same_label else None)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the accuracy of a classifier, or R2, as ``score`` of scikit-learn's estimators.
+
+        Parameters
+        ----------
+        X : float array (n_samples, dim), FeatureStore, or a source
+            Vectors as the store holds them; or a store or source as `predict` takes them. Items that fail are left out.
+        y : sequence (n_samples,), optional
+            The true labels. By default those of the store or source; rows without one are left out.
+
+        Returns
+        -------
+        float
+            Share of items whose class, or whose whole set of labels, is right; R2 for regression.
+
+        Raises
+        ------
+        UsageError
+            There are no labels, or another number of them than of items.
+        EmbedpipeError
+            As `predict`.
+
+        Examples
+        --------
+        >>> head = embedpipe.load_head("photos.head")
+        >>> head.score("photos.features")
+        1.0
+        """
+        if isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim == 2:
+            predictions = Predictions(self.estimator, self.task, len(X), self.label_separator)
+            predictions.add(np.arange(len(X)), X)
+            predicted, truth = predictions.labels().to_pylist(), None
+        else:
+            table = self.predict(X)
+            predicted = table.column(2).to_pylist()
+            truth = table.column("actual").to_pylist() if "actual" in table.column_names else None
+        truth = truth if y is None else list(y)
+        if truth is None:
+            raise UsageError(f"score needs true labels, and there is no {self.label!r}: give y")
+        if len(truth) != len(predicted):
+            raise UsageError(f"y must have one value for each item, got {len(truth):,} for {len(predicted):,} items")
+        known = [pair for pair in zip(truth, predicted, strict=True) if None not in pair]
+        if not known:
+            raise UsageError("score needs at least one item with a label and a prediction, got none")
+        return score_values(self.task, known, self.label_separator)
 
     def _predict_store(self, store: FeatureStore) -> pa.Table:
         advice = "Fit a head on this store, or embed the items with the head's backbone."

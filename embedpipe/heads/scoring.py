@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn import metrics
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
+from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.splits.inner import Split, take_rows
@@ -104,9 +105,44 @@ class FitReport:
         means = "".join(f", {name}={np.mean(values):.4g}" for name, values in self.metrics.items())
         return f"FitReport({self.task}, rows={self.rows}, measured by {self.protocol!r}{means})"
 
+    def _repr_html_(self) -> str:
+        title = f"FitReport: {self.task}, {self.rows:,} rows, measured by {self.protocol}"
+        if not self.metrics:
+            return html_table(title, {"rows": f"{self.rows:,}"})
+        shown = [
+            {
+                "metric": name.replace("_", " "),
+                "head": f"{np.mean(values):.3f}",
+                "baseline": f"{np.mean(self.baseline[name]):.3f}" if name in self.baseline else "",
+            }
+            for name, values in self.metrics.items()
+        ]
+        return html_records(title, shown)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the protocol as plain numbers, strings, lists and dicts."""
         return {"protocol": self.protocol, **asdict(self)}
+
+
+def score_values(task: Task, pairs: Sequence[tuple[Any, Any]], separator: str) -> float:
+    """Return the share of pairs with equal classes or equal sets of labels, or R2, as ``score`` of scikit-learn.
+
+    Parameters
+    ----------
+    pairs : sequence of (true value, predicted value)
+        Several labels are joined by ``separator``, or a collection.
+    """
+    if task == "regression":
+        return float(metrics.r2_score(*np.asarray(pairs, float).T))
+    if task == "multilabel":
+        pairs = [(_label_set(truth, separator), _label_set(predicted, separator)) for truth, predicted in pairs]
+        return float(np.mean([truth == predicted for truth, predicted in pairs]))
+    return float(np.mean([str(truth) == str(predicted) for truth, predicted in pairs]))
+
+
+def _label_set(value: Any, separator: str) -> set[str]:
+    names = str(value).split(separator) if isinstance(value, str) else [str(each) for each in value]
+    return {name.strip() for name in names} - {""}
 
 
 def measure(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import MissingExtraError
+from embedpipe._utils.importing import to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,11 +78,7 @@ class Neighbours:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame. Raises MissingExtraError if pandas is not installed."""
-        try:
-            frame: pd.DataFrame = self.table.to_pandas()
-        except ImportError as error:
-            raise MissingExtraError("to_pandas needs pandas: pip install pandas") from error
-        return frame
+        return to_pandas(self.table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -48,7 +48,7 @@ def search(
         search for, in a store of texts or in a store of images whose backbone also embeds texts. An array of floats
         is one vector, or one per row. An item of the store, given by id or by path, is not its own neighbour.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.errors import UsageError
 from embedpipe.splits.inner import Split
 

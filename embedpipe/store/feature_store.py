@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.html_repr import count_list, html_table
+from embedpipe._utils.importing import to_pandas
+from embedpipe._utils.notebook.html_tables import count_list, html_table
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import MissingExtraError, StoreError, UsageError, suggest
+from embedpipe.errors import StoreError, UsageError, suggest
 from embedpipe.store.delta_log import table_path
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import Change, KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapped_vectors import MappedVectors
-from embedpipe.store.repairing.repair import RepairReport, repair
 from embedpipe.store.scan import label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
@@ -126,11 +126,6 @@ class FeatureStore:
         path = table_path(path)
         return not Path(path).is_file() and KeyedTable.exists(path)
 
-    @staticmethod
-    def repair(path: str | Path) -> RepairReport:
-        """Go back to what is whole in a damaged store: see `embedpipe.repair`."""
-        return repair(path)
-
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""
         advice = "Use the backbone and options of the store, or embed into a new store."
@@ -148,8 +143,7 @@ class FeatureStore:
     def _repr_html_(self) -> str:
         spec = self.spec
         counts = {name: self.counts(name) for name in ("label", "split") if name in self.data_columns}
-        rows = {
-            "path": self.path,
+        facts = {"path": self.path} | {
             "version": self.version,
             "rows": f"{len(self):,}",
             "layers": ", ".join(f"{layer.name} ({layer.dim})" for layer in spec.layers),
@@ -158,7 +152,7 @@ class FeatureStore:
             "failures": f"{self.failures().num_rows:,}",
             "backbone": f"{spec.provider}/{spec.name}, {spec.precision}",
         }
-        return html_table("FeatureStore", rows)
+        return html_table("FeatureStore", facts)
 
     @property
     def version(self) -> int:
@@ -184,6 +178,11 @@ class FeatureStore:
     def compressed(self) -> bool:
         """Whether vectors are rounded to 16-bit precision and compressed."""
         return any(is_compressed(field) for field in self.schema)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return list(self.schema.names)
 
     @property
     def data_columns(self) -> list[str]:
@@ -317,11 +316,14 @@ class FeatureStore:
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read columns in id order as a pandas DataFrame. Raises MissingExtraError without pandas."""
-        try:
-            frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
-        except ImportError as error:
-            raise MissingExtraError("to_pandas needs pandas: pip install pandas") from error
-        return frame
+        return to_pandas(self.to_arrow(columns))
+
+    def head(self, n: int = 5) -> pd.DataFrame:
+        """Read the first ``n`` rows in id order as a pandas DataFrame, from the files that hold them."""
+        if n < 0:
+            raise UsageError(f"n must be >= 0, got {n}")
+        ids = self._table.read(["id"]).column("id").slice(0, n).combine_chunks()
+        return to_pandas(self._table.rows(ids))
 
     def to_dataset(self) -> ds.Dataset:
         """Return the files of the table as a `pyarrow.dataset.Dataset`, which DuckDB can query."""
@@ -395,6 +397,4 @@ class FeatureStore:
         Files of the versions in ``keep_versions`` are kept, and so are files that no version uses and that are younger
         than an hour: another process may be about to commit them.
         """
-        if older_than_hours < 0:
-            raise UsageError(f"older_than_hours must be >= 0, got {older_than_hours}")
         return vacuum(self._table, older_than_hours, keep_versions)

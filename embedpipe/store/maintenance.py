@@ -48,6 +48,8 @@ def vacuum(table: KeyedTable, older_than_hours: int, keep_versions: Sequence[int
 
     A file that no version uses is kept for an hour, as another process may be about to commit it.
     """
+    if older_than_hours < 0:
+        raise UsageError(f"older_than_hours must be >= 0, got {older_than_hours}")
     latest = table.version
     if wrong := [version for version in keep_versions if not 0 <= version <= latest]:
         raise UsageError(f"keep_versions must be versions from 0 to {latest}, got {wrong[0]}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from embedpipe._utils.html_repr import html_records, html_table
+from embedpipe._utils.notebook.html_tables import MAX_LENGTH, html_records, html_table
+
+LEFT = ' style="text-align:left"'
 
 
 def test_html_table_shows_keys_and_values_in_order() -> None:
-    expected = "<table><caption>Head</caption><tr><th>b</th><td>1</td></tr><tr><th>a</th><td>x</td></tr></table>"
+    rows = f"<tr><th>b</th><td{LEFT}>1</td></tr><tr><th>a</th><td{LEFT}>x</td></tr>"
+    expected = f"<table><caption>Head</caption>{rows}</table>"
     assert html_table("Head", {"b": 1, "a": "x"}) == expected
     assert html_table("Head", [("b", 1), ("a", "x")]) == expected
 
@@ -27,9 +30,10 @@ def test_html_table_shortens_long_values() -> None:
 
 
 def test_html_records_has_one_row_for_each_record() -> None:
-    expected = "<table><caption>Heads</caption><tr><th>name</th><th>f1</th></tr><tr><td>a</td><td>1</td></tr></table>"
+    rows = f"<tr><th{LEFT}>name</th><th>f1</th></tr><tr><td{LEFT}>a</td><td>1</td></tr>"
+    expected = f"<table><caption>Heads</caption>{rows}</table>"
     assert html_records("Heads", [{"name": "a", "f1": 1}]) == expected
-    assert html_records("Heads", []) == "<table><caption>Heads</caption><tr></tr></table>"
+    assert html_records("Heads", []) == "<table><caption>Heads</caption></table>"
 
 
 def test_html_records_escapes_titles_names_and_values() -> None:
@@ -37,3 +41,14 @@ def test_html_records_escapes_titles_names_and_values() -> None:
     assert "<i>" not in html
     assert "<b>" not in html
     assert "a &amp; b" in html
+
+
+@pytest.mark.parametrize("value", ["a long sentence " * 60, '"<&>"' * 200, 1])
+@pytest.mark.parametrize("count", [3, 21, 5000])
+def test_tables_are_bounded_and_count_what_they_leave_out(value: object, count: int) -> None:
+    records = [{f"{value}{column}": value for column in range(40)}] * count
+    tables = (html_records("All", records), html_table("All", [(str(value), value)] * count))
+    for table in tables:
+        assert len(table) <= MAX_LENGTH
+        shown = table.count("<tr>") - (1 if table is tables[0] else 0)
+        assert shown == count or f"and {count - shown + 1:,} more" in table

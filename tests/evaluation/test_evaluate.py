@@ -639,4 +639,4 @@ def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
     assert repr(found).startswith("Evaluation(label='label', best='")
     assert repr(found).endswith("2 candidates, 60 rows, 3-fold stratified cross-validation)")
     assert repr(found.best).endswith("verdict='best')")
-    assert "<td>&lt;b&gt;</td>" in found._repr_html_()
+    assert ">&lt;b&gt;</td>" in found._repr_html_()

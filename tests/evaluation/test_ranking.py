@@ -333,5 +333,5 @@ def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
     assert repr(ranking).startswith("Ranking(label='label', best='timm/spread0.5', accuracy=")
     assert repr(ranking).endswith("2 backbones, 60 items, 5-fold stratified cross-validation)")
     html = ranking._repr_html_()
-    assert "<td>timm/spread0.5</td>" in html
-    assert "<td>&lt;b&gt;</td>" in html
+    assert ">timm/spread0.5</td>" in html
+    assert ">&lt;b&gt;</td>" in html

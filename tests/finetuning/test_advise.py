@@ -213,7 +213,7 @@ def test_advice_shows_itself_in_one_line_and_as_html(without_pilot: Advice) -> N
     assert repr(without_pilot) == expected
     shown = without_pilot._repr_html_()
     assert "<caption>Advice</caption>" in shown
-    assert "<th>next step</th><td>embedpipe advise" in shown
+    assert ">embedpipe advise" in shown
 
 
 def test_pilot_has_the_planned_cells(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:

@@ -46,7 +46,7 @@ def test_margins_are_empty(tmp_path: Path, n: int) -> None:
     assert picture.shape[1] - columns[-1] >= EDGE - 12
     assert picture.shape[0] < 1700
     assert picture.shape[1] < 1700
-    assert sorted(path.name for path in to.parent.iterdir()) == ["m.png"]
+    assert sorted(path.name for path in to.path.parent.iterdir()) == ["m.png"]
 
 
 def test_colours_show_shares_of_the_rows(tmp_path: Path) -> None:
@@ -62,10 +62,10 @@ def test_colours_show_shares_of_the_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [2, 30, 100])
 def test_picture_depends_only_on_the_counts(tmp_path: Path, n: int) -> None:
     counts = some_counts(n)
-    first, again = (draw_confusion(counts, range(n), tmp_path / f"{name}.png").read_bytes() for name in ("a", "b"))
+    first, again = (draw_confusion(counts, range(n), tmp_path / f"{name}.png").path.read_bytes() for name in ("a", "b"))
     counts[0, 1] += 40
     assert first == again
-    assert draw_confusion(counts, range(n), tmp_path / "c.png").read_bytes() != first
+    assert draw_confusion(counts, range(n), tmp_path / "c.png").path.read_bytes() != first
 
 
 def test_odd_names_and_classes_without_items(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp
     assert pixels(with_pictures).shape[1] == 1600
     assert (pixels(with_pictures) != pixels(without)).any(axis=2).mean() > 0.02
     assert all(has_colour(with_pictures, colour) for colour in ("#0077BB", "#EE7733", "#009988"))
-    assert sorted(path.name for path in with_pictures.parent.iterdir()) == ["with.png"]
+    assert sorted(path.name for path in with_pictures.path.parent.iterdir()) == ["with.png"]
 
 
 def test_same_map_is_not_drawn_twice(
@@ -62,15 +62,15 @@ def test_same_map_is_not_drawn_twice(
 ) -> None:
     store = make_store(12)
     to = tmp_path / "map.png"
-    first = embedpipe.map(store, to).stat().st_mtime_ns
+    first = embedpipe.map(store, to).path.stat().st_mtime_ns
     with Image.open(to) as picture:
         assert json.loads(picture.info["embedpipe.map"])["version"] == store.version
-    assert embedpipe.map(store, to, progress=True).stat().st_mtime_ns == first
+    assert embedpipe.map(store, to, progress=True).path.stat().st_mtime_ns == first
     assert "up to date" in capsys.readouterr().err
-    assert embedpipe.map(store, to, label=None).stat().st_mtime_ns != first
-    second = embedpipe.map(store, to).stat().st_mtime_ns
+    assert embedpipe.map(store, to, label=None).path.stat().st_mtime_ns != first
+    second = embedpipe.map(store, to).path.stat().st_mtime_ns
     store.remove(store.ids()[:2])
-    assert embedpipe.map(store.refresh(), to).stat().st_mtime_ns != second
+    assert embedpipe.map(store.refresh(), to).path.stat().st_mtime_ns != second
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])

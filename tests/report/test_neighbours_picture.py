@@ -72,7 +72,7 @@ def test_margins_are_empty(tmp_path: Path, make_found: Callable[..., Any], queri
     assert picture.shape[0] - rows[-1] >= EDGE
     assert picture.shape[1] - columns[-1] >= EDGE
     assert picture.shape[1] < 2000
-    assert sorted(path.name for path in to.parent.iterdir()) == ["n.png"]
+    assert sorted(path.name for path in to.path.parent.iterdir()) == ["n.png"]
 
 
 def test_pictures_keep_their_shape(tmp_path: Path, make_found: Callable[..., Any]) -> None:

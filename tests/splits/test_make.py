@@ -47,7 +47,7 @@ def test_identity_depends_on_the_seed_only(three_classes: Splits) -> None:
 
 def test_repr_shows_rows_resamples_and_description(three_classes: Splits) -> None:
     assert repr(three_classes) == "Splits(75 rows, 15 resamples: 3 x 5-fold stratified cross-validation)"
-    assert "<td>3 x 5-fold stratified cross-validation</td>" in three_classes._repr_html_()
+    assert ">3 x 5-fold stratified cross-validation</td>" in three_classes._repr_html_()
 
 
 # ---------------------------------------------------------------- groups and near-duplicates

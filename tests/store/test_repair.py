@@ -122,7 +122,7 @@ def test_commits_after_a_damaged_entry_are_kept(path: Path, damage: Callable[[Pa
     damage(entry(path, back))
     with pytest.raises(StoreError, match="run `embedpipe repair"):
         FeatureStore(path)
-    report = FeatureStore.repair(path)
+    report = embedpipe.repair(path)
     store = FeatureStore(path)
     assert report.lost == 0
     np.testing.assert_array_equal(store.to_numpy(), X)

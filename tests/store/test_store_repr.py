@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from stored import make_store
 
 from embedpipe.embedding import EmbedSummary, VerifyReport
 from embedpipe.embedding.verification.verify import Check
+from embedpipe.errors import UsageError
 from embedpipe.store import FeatureStore
 
 
@@ -21,7 +23,7 @@ def test_html_repr_of_a_store_shows_layers_labels_and_failures(tmp_path: Path) -
     html = make_store(
         tmp_path / "s", np.ones((3, 2)), label=["a", "b", "a"], split=["train", "test", None]
     )._repr_html_()
-    for cell in ("<td>3</td>", "(2)</td>", "<td>a: 2, b: 1</td>", "(none): 1", "<th>failures</th><td>0</td>"):
+    for cell in (">3</td>", "(2)</td>", ">a: 2, b: 1</td>", "(none): 1", "<th>failures</th>"):
         assert cell in html
 
 
@@ -37,8 +39,8 @@ def test_html_repr_of_a_store_escapes_labels_and_stays_small(tmp_path: Path) -> 
 def test_html_repr_of_an_empty_store_shows_no_rows(tmp_path: Path) -> None:
     spec = make_store(tmp_path / "s", np.ones((1, 2))).spec
     html = FeatureStore.create(tmp_path / "empty", spec)._repr_html_()
-    assert "<th>rows</th><td>0</td>" in html
-    assert "<th>labels</th><td>none</td>" in html
+    assert ">0</td>" in html
+    assert ">none</td>" in html
 
 
 def test_repr_of_a_summary_is_one_line_of_counts() -> None:
@@ -50,3 +52,18 @@ def test_repr_of_a_summary_is_one_line_of_counts() -> None:
 def test_repr_of_a_verification_names_each_check() -> None:
     report = VerifyReport("s", 4, 12, checks=[Check("files", True, "2 files"), Check("ids", False, "1 id comes twice")])
     assert repr(report) == "VerifyReport('s', version=4, rows=12, ok=False, files=ok, ids=FAILED)"
+
+
+def test_head_gives_the_first_rows_and_columns_their_names(tmp_path: Path) -> None:
+    X = np.arange(12.0).reshape(6, 2)
+    store = make_store(tmp_path / "s", X, label=list("abcdef"))
+    frame = store.head()
+    assert list(frame.columns) == store.columns
+    assert {"id", "label", "embedding"} < set(store.columns)
+    assert frame["label"].tolist() == list("abcde")
+    assert np.array_equal(np.stack(frame["embedding"]), X[:5])
+    assert len(store.head(2)) == 2
+    assert len(store.head(0)) == 0
+    assert len(store.head(100)) == 6
+    with pytest.raises(UsageError, match="n must be >= 0, got -1"):
+        store.head(-1)

@@ -144,7 +144,7 @@ def verify(
     seed : int
         Seed of the random sample.
     progress : bool, optional
-        Show progress on standard error. Default: only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------

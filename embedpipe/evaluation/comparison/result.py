@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedpipe._utils.html_repr import html_records
+from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 
 if TYPE_CHECKING:
@@ -113,14 +113,16 @@ class Evaluation(EvaluationData):
 
     def _repr_html_(self) -> str:
         title = f"Evaluation of {self.label!r}: {self.rows:,} rows, {self.resampling}"
+        names = ("candidate", self.metric, "difference", "verdict", "fit (s)")
         shown = [
-            {
-                "candidate": candidate.name,
-                self.metric: candidate.estimates[self.metric],
-                "difference": f"{candidate.difference.estimate.value:+.4f}" if candidate.difference else "",
-                "verdict": candidate.verdict,
-                "fit (s)": f"{candidate.fit_seconds:.2f}",
-            }
-            for candidate in self.candidates
+            (
+                each.name,
+                each.estimates[self.metric],
+                f"{each.difference.estimate.value:+.4f}" if each.difference else "",
+                each.verdict,
+                f"{each.fit_seconds:.2f}",
+            )
+            for each in self.candidates
         ]
-        return html_records(title, shown)
+        failed = [(name, "", "", f"failed: {reason}", "") for name, reason in self.failed.items()]
+        return html_records(title, [dict(zip(names, row, strict=True)) for row in [*shown, *failed]])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedpipe._utils.html_repr import html_records
+from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from embedpipe._utils.html_repr import html_records
+from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.ranking.backbones import EmbeddingCost
 from embedpipe.evaluation.ranking.imagenet_accuracy import ImageNetAccuracy
 from embedpipe.heads.options import Task

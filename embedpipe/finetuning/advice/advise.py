@@ -75,7 +75,7 @@ def advise(
     device : str, optional
         Where to train; by default the fastest usable device.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.statistics import Estimate

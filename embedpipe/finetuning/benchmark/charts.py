@@ -21,6 +21,7 @@ from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.report.drawing import canvas
 from embedpipe.report.drawing.colours import PALETTE
+from embedpipe.report.drawing.picture import Picture
 from embedpipe.report.drawing.svg import (
     BLUE,
     FAINT,
@@ -198,7 +199,7 @@ def severity_curves(cells: Iterable[Cell]) -> Floats:
     return np.array(curves, float)
 
 
-def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Path:
+def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Picture:
     """Draw the learning curves as a PNG file; see `Benchmark.plot`."""
     path = canvas.check_png(path, "a picture of learning curves")
     if not benchmark.cells:

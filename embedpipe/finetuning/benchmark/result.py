@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
-from embedpipe._utils.html_repr import html_table
+from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData
+
+if TYPE_CHECKING:
+    from embedpipe.report.drawing.picture import Picture
 
 
 @dataclass(repr=False)
@@ -82,7 +86,7 @@ class Benchmark(BenchmarkData):
 
         return write_benchmark_page(self, path)
 
-    def plot(self, path: str | Path) -> Path:
+    def plot(self, path: str | Path) -> Picture:
         """Draw the learning curves as a PNG file, 1,120 pixels wide.
 
         One line for each learner over the number of labels, with means, 95 % intervals and a small mark for each seed.
@@ -94,8 +98,8 @@ class Benchmark(BenchmarkData):
 
         Returns
         -------
-        pathlib.Path
-            ``path``.
+        Picture
+            Shows itself in a notebook, and stands for its path: ``path``.
 
         Raises
         ------
@@ -105,7 +109,7 @@ class Benchmark(BenchmarkData):
         Examples
         --------
         >>> result.plot("curves.png")  # doctest: +SKIP
-        PosixPath('curves.png')
+        Picture(path=PosixPath('curves.png'))
         """
         from embedpipe.finetuning.benchmark.charts import draw_curves
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
+from embedpipe.report.drawing.picture import Picture
 
 DPI = 100
 INK, FAINT, PALE, PAPER = "#22262B", "#6B7075", "#D9D9D4", "#FAFAF8"
@@ -67,11 +68,11 @@ def make_figure(width: int, height: int) -> Figure:
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
 
 
-def save_figure(figure: Figure, to: Path, metadata: Mapping[str, str] | None = None) -> Path:
+def save_figure(figure: Figure, to: Path, metadata: Mapping[str, str] | None = None) -> Picture:
     """Write a figure as a PNG file, atomically, folders on the way included."""
     with whole_file(to) as part, _without_font_warnings():
         figure.savefig(part, format="png", metadata=dict(metadata or {}))
-    return to
+    return Picture(to)
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:
@@ -162,7 +163,7 @@ class Sheet:
         image.set(data=np.asarray(picture), zorder=Rectangle.zorder)
         self.axes.add_artist(image)
 
-    def save(self, to: Path) -> Path:
+    def save(self, to: Path) -> Picture:
         """Write the picture."""
         return save_figure(self.figure, to)
 

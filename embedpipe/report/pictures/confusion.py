@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from embedpipe.report.drawing.canvas import FAINT, INK, PALE, Sheet, check_png, fit_text, text_width
+from embedpipe.report.drawing.picture import Picture
 from embedpipe.report.drawing.wording import percent
 from embedpipe.report.pictures.confusion_matrix import Counts, Matrix, Shares, short_number
 
@@ -35,7 +36,7 @@ def draw_confusion(
     *,
     title: str = "Confusion matrix",
     subtitle: str = "",
-) -> Path:
+) -> Picture:
     """Draw a confusion matrix as a PNG file.
 
     The colour of a cell is its share of the row, the true class. Up to 24 classes have their counts in the cells. Of
@@ -54,8 +55,8 @@ def draw_confusion(
 
     Returns
     -------
-    pathlib.Path
-        ``to``.
+    Picture
+        Shows itself in a notebook, and stands for its path: ``to``.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def draw_confusion(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     draw_confusion([[8, 2], [1, 9]], ["cat", "dog"], f"{folder}/confusion.png").name
+    ...     draw_confusion([[8, 2], [1, 9]], ["cat", "dog"], f"{folder}/confusion.png").path.name
     'confusion.png'
     """
     to = check_png(to, "a confusion matrix")

@@ -23,6 +23,7 @@ from embedpipe.backbones.spec import LayerSpec, random_notes
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, check_png, font_families, make_figure, save_figure
 from embedpipe.report.drawing.colours import Colouring, colour_labels
+from embedpipe.report.drawing.picture import Picture
 from embedpipe.report.pictures.projection import project
 from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails
 from embedpipe.store import FeatureStore
@@ -48,7 +49,7 @@ def map(
     limit: int = 5000,
     seed: int = 0,
     progress: bool | None = None,
-) -> Path:
+) -> Picture:
     """Draw a 2-D map of a store by t-SNE, as a PNG file 1,600 pixels wide.
 
     A file that was already drawn from the same rows with the same options is left as it is.
@@ -70,12 +71,12 @@ def map(
     seed : int
         Seed of the sample and of t-SNE.
     progress : bool, optional
-        Show progress on standard error; by default only on a terminal.
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------
-    pathlib.Path
-        ``to``.
+    Picture
+        Shows itself in a notebook, and stands for its path: ``to``.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def map(
 
     Examples
     --------
-    >>> embedpipe.map("photos.features", "map.png").name
+    >>> embedpipe.map("photos.features", "map.png").path.name
     'map.png'
     """
     to = check_png(to, "a map")
@@ -102,7 +103,7 @@ def map(
     drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, limit=limit, seed=seed)
     if _read_drawn_from(to) == drawn_from:
         show.say(f"{to} is up to date: same rows, same options")
-        return to
+        return Picture(to)
 
     rows = store.to_arrow(["id", "uri", *([label] if label else [])])
     if len(rows) > limit:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from embedpipe.errors import UsageError, suggest
 from embedpipe.report.drawing.canvas import DPI, FAINT, INK, PALE, Sheet, check_png, fit_text, text_width, wrap_text
 from embedpipe.report.drawing.colours import PALETTE, Colour, colour_labels
+from embedpipe.report.drawing.picture import Picture
 from embedpipe.report.pictures.thumbnails import read_small
 
 COLUMNS = ("query", "query_uri", "rank", "score", "id", "uri")
@@ -48,7 +49,7 @@ class HasTable(Protocol):
         """One row per neighbour."""
 
 
-def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: str = "") -> Path:
+def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: str = "") -> Picture:
     """Draw queries and their nearest neighbours as a PNG file.
 
     Each query has one row: the query at the left, then its neighbours from left to right with score and label. If
@@ -70,8 +71,8 @@ def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: s
 
     Returns
     -------
-    pathlib.Path
-        ``to``.
+    Picture
+        Shows itself in a notebook, and stands for its path: ``to``.
 
     Raises
     ------

@@ -1,0 +1,1 @@
+"""What a notebook shows: progress as one output that changes, results as HTML, pictures inline."""
