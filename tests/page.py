@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -43,6 +44,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.tags: list[str] = []
         self.targets: list[str] = []
+        self.links: list[str] = []
         self.text: list[str] = []
         self.feed(self.source)
         self.close()
@@ -50,6 +52,7 @@ class Page(HTMLParser):
         assert len(set(self.ids)) == len(self.ids)
         assert {one[1:] for one in self.targets if one.startswith("#")} <= set(self.ids)
         assert all(one.startswith(("#", "data:")) for one in self.targets)
+        assert {urllib.parse.urlsplit(one).scheme for one in self.links} <= {"", "file", "http", "https"}
         assert not {"script", "iframe", "object", "embed", "form"} & set(self.tags)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -63,6 +66,9 @@ class Page(HTMLParser):
             assert not name.startswith("on"), f"<{tag} {name}={value!r}>"
             if name == "id":
                 self.ids.append(value or "")
+            elif tag == "a" and name == "href" and not (value or "").startswith("#"):
+                self.links.append(value or "")  # nothing is loaded from where a reader may go
+                assert ("rel", "noreferrer") in attrs
             elif name in ("src", "href", "srcset", "data", "action", "xlink:href"):
                 self.targets.append(value or "")
             elif name in ("style", "clip-path"):

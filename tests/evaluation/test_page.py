@@ -21,11 +21,12 @@ from embedpipe.evaluation.comparison.candidate_result import (
     ClassScores,
     Reliability,
     RiskCoverage,
-    WrongItem,
 )
-from embedpipe.evaluation.comparison.item_previews import preview_items
 from embedpipe.evaluation.comparison.result import Evaluation
+from embedpipe.report import wrong_items
 from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
+from embedpipe.report.item_previews import preview_items
+from embedpipe.report.wrong_items import WrongItem, link_to
 from embedpipe.statistics import Difference, Estimate
 
 
@@ -120,7 +121,7 @@ def photo(path: Path, side: int = 400) -> Path:
 
 @pytest.fixture
 def items(tmp_path: Path) -> list[WrongItem]:
-    """24 items: noise, the least compressible picture, but for a text, a broken file, one away and one nowhere."""
+    """26 items: noise, the least compressible picture, but for a text, a broken file, one away and one nowhere."""
     where: list[str | None] = [str(photo(tmp_path / "noise.png"))] * 26
     (tmp_path / "message.txt").write_text("You have <b>WON</b> a prize " * 40)
     (tmp_path / "broken.png").write_bytes((tmp_path / "noise.png").read_bytes()[:1000])
@@ -195,10 +196,10 @@ def test_page_of_many_classes_and_pictures_is_small(tmp_path: Path, items: list[
     assert to.stat().st_size < 3_000_000
     assert "The other 970 classes" in page.words
     assert "The most confused pairs of 1,000 classes" in page.words
-    assert page.tags.count("img") == 20
+    assert page.tags.count("img") == 22
     for source in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page.source):
         with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
-            assert max(picture.size) <= 200
+            assert max(picture.size) == wrong_items.LARGE
 
 
 def test_items_are_shown_or_a_reason(tmp_path: Path, items: list[WrongItem]) -> None:
@@ -212,8 +213,52 @@ def test_items_are_shown_or_a_reason(tmp_path: Path, items: list[WrongItem]) -> 
     assert ">99.9 %" in words
     without = Page(found.to_html(tmp_path / "page.html", pictures=False))
     assert "cannot be shown" not in without.words
-    assert "Most confident errors" in without.words
+    assert "Mistakes" in without.words
+    assert "By name item" in without.words
     assert "img" not in without.tags
+
+
+def test_mistakes_come_first_and_are_linked_to_their_files(tmp_path: Path, items: list[WrongItem]) -> None:
+    found = evaluation(["cat", "dog"])
+    found.best.wrong = [*items, WrongItem("web", "https://example.org/a b.jpg", "a", "b", None, "text")]
+    found.best.wrong.append(WrongItem("bucket", "s3://bucket/a.jpg", "a", "b", None, "text"))
+    found.best.wrong.append(WrongItem("script", "javascript:alert(1)", "a", "b", None, "text"))
+    page = Page(found.to_html(tmp_path / "page.html"))
+    assert page.source.index('<section id="wrong">') < page.source.index('<section id="candidates">')
+    assert set(page.links) == {"message.txt", "broken.png", "away.png", "noise.png", "https://example.org/a b.jpg"}
+    elsewhere = Page(found.to_html(tmp_path / "reports/page.html"))
+    assert (tmp_path / "noise.png").as_uri() in elsewhere.links
+
+
+def test_a_full_page_lists_the_others_by_name_and_says_so(
+    tmp_path: Path, items: list[WrongItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wrong_items, "MAX_CHARACTERS", 20_000)
+    monkeypatch.setattr(wrong_items, "CHUNK", 5)
+    monkeypatch.setattr(wrong_items, "MAX_LISTED", 20)
+    found = evaluation(["cat", "dog"])
+    found.best.wrong = items
+    page = Page(found.to_html(tmp_path / "page.html"))
+    assert page.source.count('class="frame"') == 5
+    assert "15 more, by name Pictures and texts of more items would make this page larger than 20 MB" in page.words
+    assert "6 more are not listed, to keep this page below 20 MB" in page.words
+
+
+@pytest.mark.parametrize(
+    ("uri", "link"),
+    [
+        ("/data/ä b.jpg", "file:///data/%C3%A4%20b.jpg"),
+        ("file:///data/%FF.jpg", "file:///data/%FF.jpg"),
+        ("/pages/photos/1#2.jpg", "photos/1%232.jpg"),
+        ("/pages/javascript:x", "javascript%3Ax"),
+        ("tar:///data/a.tar#x.jpg", ""),
+        ("table://0123/4", ""),
+        ("relative.jpg", ""),
+        (None, ""),
+    ],
+)
+def test_links_lead_to_local_files_and_the_web_only(uri: str | None, link: str) -> None:
+    assert link_to(uri, Path("/pages/page.html")) == link
 
 
 def test_page_of_a_regression(tmp_path: Path) -> None:
@@ -250,10 +295,10 @@ def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
     assert "logreg has no probabilities. Those shown are made from its scores" in words
     assert "log-loss after scaling 2.0 % < 1.8 % 0.210 0.400" in words
     assert "knn : no probabilities; these are after scaling" in words
-    assert "its probability after temperature scaling" in words
+    assert "and the probability of the predicted one after temperature scaling" in words
     found.candidates[0] = replace(found.best, calibration=reliability(0.1), calibrated=None)
     words = Page(found.to_html(tmp_path / "page.html")).words
-    assert "its probability. Look" in words
+    assert "and the probability of the predicted one. The most confident come first" in words
     assert "error rate, by probability 10.0 %" in words
 
 
@@ -352,7 +397,7 @@ def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items:
     shades = {}
     for width, scheme in ((1280, "light"), (390, "dark")):
         wide = browser.open_alone(page, width, scheme)
-        assert browser.ask("[...document.images].filter(one => one.complete && one.naturalWidth > 90).length") == 20
+        assert browser.ask("[...document.images].filter(one => one.complete && one.naturalWidth > 300).length") == 22
         assert min(wide) > 300
         picture = np.asarray(browser.picture())
         assert picture.shape == (800, width, 3)
@@ -365,6 +410,6 @@ def test_text_of_a_file_without_the_suffix_of_a_text_is_not_shown(tmp_path: Path
     for name in ("id_rsa", "note.txt"):
         (tmp_path / name).write_text("a secret")
     items = [WrongItem(name, str(tmp_path / name), "a", "b", 0.9) for name in ("id_rsa", "note.txt")]
-    first, second = preview_items(items)
+    first, second = preview_items([(item.uri, None) for item in items], 100)
     assert (first.text, second.text) == ("", "a secret")
     assert first.reason.startswith("cannot be shown")

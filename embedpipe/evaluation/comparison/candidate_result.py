@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedpipe.report.wrong_items import WrongItem
 from embedpipe.statistics import Difference, Estimate, unseen_share
 
 
@@ -69,18 +70,6 @@ class ClassScores:
     f1: float
 
 
-@dataclass(frozen=True)
-class WrongItem:
-    """A misclassified row, the probability of the predicted class, and the text of the item if the store has it."""
-
-    id: str
-    uri: str | None
-    actual: str
-    predicted: str
-    probability: float
-    text: str | None = None
-
-
 @dataclass(repr=False)
 class CandidateResult:
     """Result of one candidate: a head on the vectors of one or several layers of a store.
@@ -116,7 +105,7 @@ class CandidateResult:
     confusion : list of list of int
         Rows are true classes, columns predicted classes; empty for regression.
     wrong : list of WrongItem
-        Misclassified rows, the most confident first.
+        Misclassified rows, the most confident first; at most 10,000.
     chosen : dict
         Hyperparameter that the head chose (``C``, ``layer``...) -> list of values, one for each resample.
     fit_seconds, predict_seconds : float

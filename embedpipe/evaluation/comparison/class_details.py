@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from embedpipe.evaluation.comparison.cached_results import ResampleResult
@@ -16,17 +15,17 @@ from embedpipe.evaluation.comparison.candidate_result import (
     ClassScores,
     Reliability,
     RiskCoverage,
-    WrongItem,
 )
 from embedpipe.evaluation.comparison.rows import EvaluationRows
 from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.report.wrong_items import WrongItem
 from embedpipe.statistics import calibration_errors, risk_coverage
 
 #: Number of nearest training rows whose mean distance is the rejection signal ``distance``.
 NEIGHBOURS = 5
 #: Number of misclassified rows that are kept for each candidate.
-MAX_WRONG = 24
+MAX_WRONG = 10_000
 #: Number of points that are kept of a risk-coverage curve.
 CURVE_POINTS = 200
 
@@ -85,19 +84,21 @@ def add_class_details(
     if best_probabilities is not None:
         certainty = best_probabilities[np.arange(len(tested)), predicted]
         signals = {"probability": certainty, **signals}
-        wrong = np.flatnonzero(~correct)
-        ids = rows.ids.take(pa.array(tested))
-        result.wrong = [
-            WrongItem(
-                ids[int(i)].as_py(),
-                rows.uris[tested[i]],
-                names[truth[i]],
-                names[predicted[i]],
-                float(certainty[i]),
-                rows.texts[tested[i]],
-            )
-            for i in wrong[np.argsort(-certainty[wrong], kind="stable")][:MAX_WRONG]
-        ]
+    scores_of_all = best_probabilities if best_probabilities is not None else _pooled([each.scores for each in results])
+    order = np.flatnonzero(~correct)
+    if scores_of_all is not None:
+        order = order[np.argsort(-scores_of_all[order, predicted[order]], kind="stable")]
+    result.wrong = [
+        WrongItem(
+            rows.ids[int(tested[i])].as_py(),
+            rows.uris[tested[i]],
+            names[truth[i]],
+            names[predicted[i]],
+            None if best_probabilities is None else float(best_probabilities[i, predicted[i]]),
+            rows.texts[tested[i]],
+        )
+        for i in order[:MAX_WRONG]
+    ]
     for signal, confidence in signals.items():
         curve = risk_coverage(confidence, correct)
         kept = np.unique(np.linspace(0, len(curve.coverage) - 1, CURVE_POINTS).round().astype(int))

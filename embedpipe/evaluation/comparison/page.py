@@ -16,14 +16,12 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison import charts, interval_charts
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult, RiskCoverage
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
-from embedpipe.evaluation.comparison.item_previews import preview_items
 from embedpipe.report.drawing import wording
 from embedpipe.report.page import check_page, write_page
 from embedpipe.report.pictures.confusion_matrix import Counts
+from embedpipe.report.wrong_items import show_wrong_items
 from embedpipe.statistics import unseen_share
 
-#: Number of misclassified items that are shown.
-MAX_WRONG = 24
 #: Number of classes that are shown unfolded, those of the lowest F1.
 WORST_CLASSES = 30
 #: Largest number of classes for which the confusion matrix is shown.
@@ -43,7 +41,7 @@ def write_evaluation_page(evaluation: EvaluationData, path: str | Path, *, pictu
     path = check_page(path)
     if not evaluation.candidates:
         raise UsageError("an evaluation needs at least one candidate to be written as a page, got none")
-    return write_page("evaluation.html", _facts(evaluation, pictures), path)
+    return write_page("evaluation.html", _facts(evaluation, path, pictures), path)
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,10 @@ class ConfusedPair:
     share: float
 
 
-def _facts(evaluation: EvaluationData, pictures: bool) -> dict[str, Any]:
+def _facts(evaluation: EvaluationData, path: Path, pictures: bool) -> dict[str, Any]:
     """Return the variables of the template."""
     best = evaluation.best
     several = len(evaluation.candidates) > 1
-    wrong = best.wrong[:MAX_WRONG]
     classes = sorted(best.per_class, key=lambda scores: (scores.f1, -scores.rows))
     counts = np.array(best.confusion, np.int64).reshape((len(best.confusion),) * 2)
     small = 0 < len(counts) <= MAX_MATRIX
@@ -100,8 +97,8 @@ def _facts(evaluation: EvaluationData, pictures: bool) -> dict[str, Any]:
         "other_classes": classes[WORST_CLASSES:],
         "matrix": list(_matrix(counts, evaluation.classes)) if small else [],
         "confused": [] if small else _confused(counts, evaluation.classes),
-        "wrong": wrong,
-        "previews": preview_items(wrong) if pictures else [],
+        "wrong": show_wrong_items(best.wrong, path, pictures=pictures),
+        "wrong_rows": int(counts.sum() - np.trace(counts)),
         "version": __version__,
         "pairs": math.comb(len(evaluation.candidates), 2),
         "pooled": _pooled(evaluation),

@@ -76,15 +76,15 @@ class Evaluation(EvaluationData):
         return pd.DataFrame([candidate.record() for candidate in self.candidates])
 
     def to_html(self, path: str | Path, *, pictures: bool = True) -> Path:
-        """Write the evaluation as one HTML page of less than 3 MB, which needs no network.
+        """Write the evaluation as one HTML page of less than 20 MB, which needs no network.
 
         Parameters
         ----------
         path : str or path-like
             The page to write; the name must end in ``.html``. Missing folders are created.
         pictures : bool, default True
-            Show the items that were most confidently misclassified: small JPEGs of images, beginnings of texts.
-            Otherwise only their ids are shown.
+            Show the misclassified items: small JPEGs of images, beginnings of texts. Otherwise only their ids are
+            listed. Either way they are linked to their files.
 
         Returns
         -------

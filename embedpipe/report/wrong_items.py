@@ -1,0 +1,115 @@
+"""Wrongly predicted items on a page: what each looks like, and a link to its file, within a bound on size."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedpipe.report.item_previews import Preview, preview_items
+from embedpipe.sources.locations import is_url, local_path
+from embedpipe.sources.tiff_pages import split_page
+
+#: Longer side of a picture in pixels, of up to `MAX_LARGE` items and of more.
+LARGE, SMALL, MAX_LARGE = 320, 176, 300
+#: Characters of all pictures and texts on a page, and of items that are listed by name.
+MAX_CHARACTERS, MAX_LISTED = 12_000_000, 10_000
+#: Items that are read at once.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class WrongItem:
+    """A wrongly predicted row.
+
+    Attributes
+    ----------
+    id : str
+    uri : str or None
+        As the store holds it.
+    actual, predicted : str
+    probability : float or None
+        That of the predicted class; None if the head has none.
+    text : str or None
+        The text of the item, if the store has it.
+    """
+
+    id: str
+    uri: str | None
+    actual: str
+    predicted: str
+    probability: float | None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """An item on a page: its preview, and a link to its file or ``""``."""
+
+    item: WrongItem
+    link: str
+    preview: Preview
+
+
+@dataclass(frozen=True)
+class ShownItems:
+    """Items on a page: those with a preview, and the others, which are listed by name.
+
+    Attributes
+    ----------
+    cards, listed : list of Card
+    left_out : int
+        Number of items that are neither shown nor listed.
+    megabytes : int
+        The bound on the size of the page.
+    """
+
+    cards: list[Card]
+    listed: list[Card]
+    left_out: int
+    megabytes: int = 20
+
+
+def show_wrong_items(items: Sequence[WrongItem], page: Path, *, pictures: bool = True) -> ShownItems:
+    """Return what a page shows of items, in their order: previews until the page is full, then names.
+
+    Parameters
+    ----------
+    items : sequence of WrongItem
+    page : pathlib.Path
+        The page; files in its folder are linked relative to it, so that both can be moved.
+    pictures : bool, default True
+        Show pictures and texts.
+    """
+    side = LARGE if len(items) <= MAX_LARGE else SMALL
+    cards: list[Card] = []
+    size, first = 0, 0
+    while pictures and first < len(items) and size < MAX_CHARACTERS:
+        chunk = items[first : first + CHUNK]
+        for item, preview in zip(chunk, preview_items([(item.uri, item.text) for item in chunk], side), strict=True):
+            size += len(preview.picture) + len(preview.text)
+            cards.append(Card(item, link_to(item.uri, page), preview))
+        first += CHUNK
+    listed = [Card(item, link_to(item.uri, page), Preview()) for item in items[len(cards) : MAX_LISTED]]
+    return ShownItems(cards, listed, len(items) - len(cards) - len(listed))
+
+
+def link_to(uri: str | None, page: Path) -> str:
+    """Return the address of an item's file, for a link on a page; ``""`` for what no browser opens.
+
+    Only local files and the web are linked: a store may name anything.
+    """
+    if uri is None:
+        return ""
+    file = split_page(uri)[0]
+    if is_url(file) and file.partition("://")[0].lower() in ("http", "https"):
+        return file
+    path = local_path(file)
+    if path is None or not Path(path).is_absolute():
+        return ""
+    folder = page.absolute().parent
+    if Path(path).is_relative_to(folder):
+        return urllib.parse.quote(os.fsencode(Path(path).relative_to(folder).as_posix()))
+    return Path(path).as_uri()
