@@ -14,11 +14,14 @@ The number is the exit code of the command line::
     ├── BackboneError               2   a network cannot be built or run
     │   ├── UnknownBackboneError    2   no provider or network has that name
     │   └── WeightsError            2   the weights are missing, cannot be downloaded or do not fit
+    ├── TemporaryError              75  the same call may work later
+    │   ├── UnreachableError        75  a storage or server does not answer, or is too busy
+    │   └── BusyError               75  another process uses the folder
     ├── WriteError                  1   a file cannot be written, such as on a full disk (also an OSError)
     ├── StoreError                  1   a feature store cannot be read or written
     │   ├── StoreNotFoundError      2   the path holds no feature store
     │   ├── SpecMismatchError       2   the store or head was made by a backbone with another spec
-    │   ├── ConcurrentWriteError    1   other writers kept committing first
+    │   ├── ConcurrentWriteError    75  other writers kept committing first (also a TemporaryError)
     │   └── PruneRefusedError       2   pruning would delete more than half of the rows of a root
     └── HeadError                   2   a head cannot be fitted, saved or loaded
         └── TrainingDataError       2   the stored labels or vectors are not usable for fitting (also a ValueError)
@@ -31,6 +34,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command line returns. ``TRY_AGAIN`` is ``EX_TEMPFAIL`` of sysexits.h."""
+
+    DONE = 0
+    FAILED = 1
+    REFUSED = 2
+    PARTLY_FAILED = 3
+    TRY_AGAIN = 75
+    INTERRUPTED = 130
+
+    @property
+    def status(self) -> str:
+        """The code in words: ``done``, ``failed``, ``refused``, ``partly failed``, ``try again``, ``interrupted``."""
+        return self.name.lower().replace("_", " ")
 
 
 class EmbedpipeError(Exception):
@@ -51,25 +71,25 @@ class EmbedpipeError(Exception):
     UsageError 2
     """
 
-    exit_code = 1
+    exit_code: int = ExitCode.FAILED
 
 
 class UsageError(EmbedpipeError, ValueError):
     """An option or argument is wrong."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class MissingExtraError(EmbedpipeError, ImportError):
     """An optional dependency is not installed."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class SourceError(EmbedpipeError):
     """A folder, list, table or archive cannot be listed."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class DuplicateIdError(SourceError):
@@ -103,7 +123,7 @@ class ForwardError(ItemError):
 class BackboneError(EmbedpipeError):
     """A network cannot be built or run."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class UnknownBackboneError(BackboneError):
@@ -112,6 +132,20 @@ class UnknownBackboneError(BackboneError):
 
 class WeightsError(BackboneError):
     """The weights are missing, cannot be downloaded or do not fit the architecture."""
+
+
+class TemporaryError(EmbedpipeError):
+    """The same call may work later."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class UnreachableError(TemporaryError):
+    """A storage or server does not answer, or is too busy."""
+
+
+class BusyError(TemporaryError):
+    """Another process uses the folder."""
 
 
 class WriteError(EmbedpipeError, OSError):
@@ -125,29 +159,31 @@ class StoreError(EmbedpipeError):
 class StoreNotFoundError(StoreError):
     """The path holds no feature store."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class SpecMismatchError(StoreError):
     """The store or head was made by a backbone with another spec."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
-class ConcurrentWriteError(StoreError):
+class ConcurrentWriteError(StoreError, TemporaryError):
     """Other writers kept committing first."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class PruneRefusedError(StoreError):
     """Pruning would delete more than half of the rows of a root."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class HeadError(EmbedpipeError):
     """A head cannot be fitted, saved or loaded."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
 
 class TrainingDataError(HeadError, ValueError):
@@ -156,13 +192,17 @@ class TrainingDataError(HeadError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One item that could not be embedded, and why: a row of the store's failures table."""
+    """One item that could not be embedded, and why: a row of the store's failures table.
+
+    ``temporary`` says that its storage did not answer; it is not stored.
+    """
 
     id: str
     uri: str | None
     stage: str
     exception: str
     message: str
+    temporary: bool = False
 
     @classmethod
     def of(cls, id: str, uri: str | None, error: BaseException, stage: str = "item") -> Failure:

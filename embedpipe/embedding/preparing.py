@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import threading
 import time
@@ -20,6 +21,7 @@ from embedpipe.decoding import payload_hash
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Reused
 from embedpipe.errors import Failure
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.listing import Listing
 
 #: Most rows per task of a thread. Cheap rows need large tasks to outweigh the cost of a task.
@@ -144,7 +146,8 @@ class Preparer:
 def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
     """Return the Failure of a row of a listing."""
     table = listing.table
-    return Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
+    failure = Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
+    return dataclasses.replace(failure, temporary=is_outage(error))
 
 
 def prepare_windows(

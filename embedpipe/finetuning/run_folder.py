@@ -20,7 +20,7 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
-from embedpipe.errors import UsageError
+from embedpipe.errors import BusyError, UsageError
 from embedpipe.finetuning.result import FineTuneResult
 
 BEST, LAST = "backbone.safetensors", "last.safetensors"
@@ -54,13 +54,13 @@ def check_folder(to: str | Path) -> Path:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; the lock ends with the block or the process.
 
-    Raises UsageError if another process holds the lock.
+    Raises BusyError if another process holds the lock.
     """
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UsageError(
+        raise BusyError(
             f"another process is using {str(folder)!r}: wait until it ends, or give another folder (--to)"
         ) from error
     except OSError as error:

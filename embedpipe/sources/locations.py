@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow.fs as pafs
@@ -103,7 +103,7 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
             return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), inner
         body, query = split_query(location)
         bucket, _, inner = body.partition("://")[2].partition("/")
-        known, base = _pyarrow_filesystem(scheme, bucket, query)
+        known, base = _pyarrow_filesystem(scheme, bucket, query, s3_server() if scheme == "s3" else None)
         return known, f"{base.rstrip('/')}/{inner}".rstrip("/")
     except Exception as error:
         raise SourceError(f"cannot open {location!r}: {error}; check the URL, or install its filesystem") from error
@@ -180,9 +180,35 @@ def exists(location: str) -> bool:
         return True
 
 
+class S3Server(NamedTuple):
+    """An S3 server other than Amazon's: its URL, ``http://`` or ``https://``, and its region."""
+
+    url: str
+    region: str
+
+
+def s3_server() -> S3Server | None:
+    """Return the S3 server that the user set in the environment, None for Amazon's.
+
+    ``AWS_ENDPOINT_URL_S3`` goes before ``AWS_ENDPOINT_URL``. Servers such as MinIO take any region.
+    """
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        return None
+    url = url if "://" in url else f"https://{url}"
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return S3Server(url.rstrip("/"), region)
+
+
 @functools.lru_cache(maxsize=64)
-def _pyarrow_filesystem(scheme: str, bucket: str, query: str) -> tuple[pafs.FileSystem, str]:
-    known: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(f"{scheme}://{bucket}{query}")
+def _pyarrow_filesystem(scheme: str, bucket: str, query: str, server: S3Server | None) -> tuple[pafs.FileSystem, str]:
+    known: tuple[pafs.FileSystem, str]
+    if server is not None and "endpoint_override=" not in query:
+        kind, _, host = server.url.partition("://")
+        options = {"endpoint_override": host, "scheme": kind}
+        options |= {} if "region=" in query else {"region": server.region}
+        query += ("&" if query else "?") + urllib.parse.urlencode(options)
+    known = pafs.FileSystem.from_uri(f"{scheme}://{bucket}{query}")
     return known
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.folder_kinds import folder_kind
 from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.access.roots import access_of_store
 from embedpipe.sources.cells import read_cell_uri
 from embedpipe.sources.file_types import (
@@ -39,6 +40,7 @@ _DEFAULTS = SourceOptions()
 TEXT_HINT = "; in Python, a text to embed must be in a list"
 
 
+@outages_raised()
 def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modality = "image") -> Listing:
     """List the images or texts of a source without reading them.
 
@@ -60,6 +62,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         The source does not exist or cannot be listed.
     DuplicateIdError
         Two items have the same id.
+    UnreachableError
+        The storage or server does not answer.
     """
     _refuse_the_other_modality(options, modality)
     if isinstance(source, str | os.PathLike):

@@ -11,6 +11,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
+from embedpipe.sources.access.outage import outages_raised
+from embedpipe.sources.locations import s3_server
 from embedpipe.store.data_files import DATA_FILE, damaged, reason
 
 #: What the keys of embedpipe's begin with in the information of a commit.
@@ -42,6 +45,16 @@ WRITE_FEATURES = READ_FEATURES | {"appendOnly", "domainMetadata", "invariants"}
 
 #: The process that first opened a store. The threads of delta-rs do not survive a fork.
 _first_process: list[int] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Counts of a commit: rows added, replaced, left unchanged and removed."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
 
 
 def refuse_forked() -> None:
@@ -84,6 +97,47 @@ def refuse_unwritable(delta: DeltaTable, path: str) -> None:
         raise StoreError(f"another tool gave {path!r} {what}, with which embedpipe cannot write: undo it there")
 
 
+def storage_options(path: str) -> dict[str, str] | None:
+    """Return what delta-rs needs to know of an S3 server, which else refuses ``http://`` and asks for a region."""
+    server = s3_server() if path.startswith(("s3://", "s3a://")) else None
+    if server is None:
+        return None
+    return {
+        "aws_endpoint": server.url,
+        "aws_region": server.region,
+        "aws_allow_http": str(server.url.startswith("http://")).lower(),
+    }
+
+
+@outages_raised()
+def open_delta(path: str, version: int | None = None) -> DeltaTable:
+    """Open a Delta table. Raises UnreachableError, UsageError for a path that is misread, and delta-rs' errors."""
+    refuse_forked()
+    return DeltaTable(refuse_misread(path), version=version, storage_options=storage_options(path))
+
+
+@outages_raised()
+def create_delta(path: str, schema: pa.Schema) -> None:
+    """Create an empty Delta table, unless there is one. Raises as `open_delta`."""
+    refuse_forked()
+    DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=storage_options(path))
+
+
+@outages_raised()
+def is_delta(path: str) -> bool:
+    """Return whether there is a Delta table. Raises as `open_delta`."""
+    refuse_forked()
+    return bool(DeltaTable.is_deltatable(refuse_misread(path), storage_options=storage_options(path)))
+
+
+def is_newest(delta: DeltaTable, path: str) -> bool:
+    """Return whether no other process has committed since a table was opened. True if that cannot be told."""
+    try:
+        return bool(open_delta(path).version() == delta.version())
+    except Exception:
+        return True
+
+
 def table_path(path: str | Path) -> str:
     """Return the path of a store as text without trailing slash. Raises UsageError if it is none."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
@@ -122,14 +176,6 @@ def read_history(delta: DeltaTable, path: str, log: LocalLog | None, limit: int 
         # Delta-rs counts back from the newest, also where an entry is missing.
         commits = [commit | {"version": version} for commit, version in zip(commits, versions, strict=False)]
     return commits
-
-
-def is_newest(delta: DeltaTable, path: str) -> bool:
-    """Return whether no other process has committed since a table was opened. True if that cannot be told."""
-    try:
-        return bool(DeltaTable(path).version() == delta.version())
-    except Exception:
-        return True
 
 
 def commit_information(

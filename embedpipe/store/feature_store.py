@@ -17,9 +17,9 @@ from embedpipe._utils.importing import to_pandas
 from embedpipe._utils.notebook.html_tables import count_list, html_table
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, suggest
-from embedpipe.store.delta_log import table_path
+from embedpipe.store.delta_log import Change, table_path
 from embedpipe.store.failures import FailuresTable
-from embedpipe.store.keyed_table import Change, KeyedTable
+from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapped_vectors import MappedVectors

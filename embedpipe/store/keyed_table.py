@@ -11,7 +11,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +24,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.folder_kinds import but_is
-from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError
+from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, TemporaryError
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import filesystem
 from embedpipe.store import delta_log
 from embedpipe.store.data_files import (
@@ -38,6 +38,7 @@ from embedpipe.store.data_files import (
     removal,
     write_files,
 )
+from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
@@ -52,16 +53,6 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 
 #: Files to add, files to remove, and the result to return after the commit.
 CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Counts of a commit: rows added, replaced, left unchanged and removed."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    removed: int = 0
 
 
 class KeyedTable:
@@ -85,9 +76,10 @@ class KeyedTable:
         self._pinned = version is not None
         self.fs, self.base = filesystem(path)
         self.log = delta_log.LocalLog(Path(self.base)) if isinstance(self.fs, pafs.LocalFileSystem) else None
-        delta_log.refuse_forked()
         try:
-            self._delta = DeltaTable(delta_log.refuse_misread(path), version=version)
+            self._delta = open_delta(path, version)
+        except TemporaryError:
+            raise
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"there is no feature store at {path!r}{but_is(path)}: create one with `embedpipe embed`"
@@ -104,9 +96,8 @@ class KeyedTable:
     @classmethod
     def create(cls, path: str, schema: pa.Schema) -> KeyedTable:
         """Create an empty table, or open the one that another process created first."""
-        delta_log.refuse_forked()
         try:
-            DeltaTable.create(delta_log.refuse_misread(path), schema=schema, mode="ignore")
+            create_delta(path, schema)
             table = cls(path)
             if table.log:
                 table.log.sync_new()
@@ -117,9 +108,8 @@ class KeyedTable:
     @staticmethod
     def exists(path: str) -> bool:
         """Return whether there is a Delta table at ``path``."""
-        delta_log.refuse_forked()
         try:
-            return bool(DeltaTable.is_deltatable(delta_log.refuse_misread(path)))
+            return is_delta(path)
         except (DeltaError, OSError) as error:
             raise StoreError(f"cannot look for a feature store at {path!r}: {reason(error)}") from error
 
@@ -159,7 +149,8 @@ class KeyedTable:
             )
         delta_log.refuse_forked()
         try:
-            self._delta.update_incremental()
+            with outages_raised():
+                self._delta.update_incremental()
         except (DeltaError, OSError) as error:
             raise delta_log.unreadable(error, self.path, self.log) from error
         if self._delta.version() != self._loaded:
@@ -169,7 +160,7 @@ class KeyedTable:
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
         """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
         try:
-            with self.fs.open_input_file(f"{self.base}/{file.path}") as source:
+            with outages_raised(), self.fs.open_input_file(f"{self.base}/{file.path}") as source:
                 yield source
         except (OSError, pa.ArrowException) as error:
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
@@ -191,10 +182,11 @@ class KeyedTable:
 
     def _damaged(self, file: DataFile, why: str) -> StoreError:
         what = f"file {file.path!r} of {self.path!r} is missing or damaged: {why}"
-        if self._pinned or not delta_log.is_newest(self._delta, self.path):
+        if self._pinned or not is_newest(self._delta, self.path):
             return StoreError(f"{what} (vacuum deletes files of old versions such as {self.version}): open the newest")
         return damaged(self.path, what)
 
+    @outages_raised()
     def delete_file(self, path: str) -> bool:
         """Delete a file that no version needs. Return False if it was already deleted."""
         try:
@@ -311,7 +303,8 @@ class KeyedTable:
 
     def _delete_uncommitted(self) -> None:
         for action in self._uncommitted:
-            self.delete_file(action.path)
+            with contextlib.suppress(OSError, TemporaryError):  # `vacuum` deletes what is left
+                self.delete_file(action.path)
 
     def without(self, stale: Iterable[tuple[DataFile, pa.Array]]) -> CommitPlan[int]:
         """Rewrite files without the marked rows. The result is the number of dropped rows."""
@@ -353,6 +346,7 @@ class KeyedTable:
                 raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
         raise ConcurrentWriteError(f"other writers changed {self.path!r} {MAX_ATTEMPTS} times in a row: try again")
 
+    @outages_raised()
     def commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
         """Compute the change for the newest version and commit to exactly that version, else start over."""
         for attempt in range(MAX_ATTEMPTS):
@@ -364,7 +358,7 @@ class KeyedTable:
             except BaseException as error:
                 self._delete_uncommitted()
                 # Another writer may have replaced a file meanwhile, and vacuum deleted it.
-                if isinstance(error, StoreError) and not delta_log.is_newest(self._delta, self.path):
+                if isinstance(error, StoreError) and not is_newest(self._delta, self.path):
                     continue
                 raise
             if not adds and not removes:

@@ -18,8 +18,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe.errors import StoreError, UsageError, suggest
 from embedpipe.store.data_files import removal
+from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
-from embedpipe.store.keyed_table import Change, CommitPlan, KeyedTable
+from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 from embedpipe.store.schema import BY_HAND, KEY_FIELDS, conform, differ, refuse_column_name, spec_of, storable
 
 Mask = npt.NDArray[np.bool_]

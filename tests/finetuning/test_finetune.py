@@ -21,7 +21,7 @@ from forked import Forks
 from safetensors.torch import load_file
 
 import embedpipe
-from embedpipe.errors import SpecMismatchError, TrainingDataError, UsageError
+from embedpipe.errors import BusyError, SpecMismatchError, TrainingDataError, UsageError
 from embedpipe.finetuning.linear_probe import refit_probe
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.result import FineTuneResult
@@ -353,7 +353,7 @@ def test_saved_splits_compare_backbones_on_the_test_rows(
 
 
 def test_second_process_in_a_folder_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    with lock_folder(tmp_path), pytest.raises(UsageError, match="another process is using"):
+    with lock_folder(tmp_path), pytest.raises(BusyError, match="another process is using"):
         embedpipe.finetune(*made, to=tmp_path, **FAST)
 
 

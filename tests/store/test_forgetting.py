@@ -15,7 +15,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe import FeatureStore
 from embedpipe._utils.config import cache_folder
-from embedpipe.errors import Failure, StoreError, UsageError
+from embedpipe.errors import BusyError, Failure, StoreError, UsageError
 from embedpipe.evaluation import evaluate
 from embedpipe.store.delta_log import Entry
 from embedpipe.store.erasing.traces import Traces
@@ -173,7 +173,7 @@ def test_file_that_another_process_may_commit_is_not_deleted(store: FeatureStore
     (live,) = (Path(store.path) / file.path for file in store.table.files)
     orphan = live.with_name("part-00000000-" + "0" * 32 + "-00000000.parquet")
     orphan.write_bytes(live.read_bytes())
-    with pytest.raises(StoreError, match="another process may be about to commit it"):
+    with pytest.raises(BusyError, match="another process may be about to commit it"):
         embedpipe.forget(store, [PERSON])
     assert orphan.exists()
 

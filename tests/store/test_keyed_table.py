@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.store import data_files
-from embedpipe.store.keyed_table import Change, KeyedTable
+from embedpipe.store.delta_log import Change
+from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import compact
 from embedpipe.store.schema import VECTOR, vector_column
 

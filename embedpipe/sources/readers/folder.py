@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, SourceError
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.file_types import (
     TABLE_SUFFIXES,
     TAR_SUFFIX,
@@ -135,6 +136,8 @@ class _Walk:
                     continue
                 entries = _scan(self._path(folder)) if folder else top
             except Exception as error:
+                if is_outage(error):  # half a listing would make the other half look deleted
+                    raise SourceError(f"cannot list the folder {printable(self._path(folder))!r}: {error}") from error
                 self.failures.append(Failure.of(printable(folder), self._uri(folder), error, "list"))
                 continue
             if folder and (own := _written_by_embedpipe(entries)):

@@ -18,6 +18,7 @@ from typing import Any, Self
 import pyarrow.fs as pafs
 
 from embedpipe.errors import Failure, ReadError, SourceError
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.column_roles import is_reserved
 from embedpipe.sources.file_types import compression, is_image_name, suffix_of
 from embedpipe.sources.listing import Listing, ListingBuilder
@@ -96,6 +97,8 @@ def list_shards(pattern: str) -> Listing:
                 )
                 offsets.append(image.offset_data)
         except Exception as error:
+            if is_outage(error):
+                raise SourceError(f"cannot read the shard {shard!r}: {error}") from error
             count = len(offsets) - before
             problem = _unreadable(shard, count, error)
             failures.append(

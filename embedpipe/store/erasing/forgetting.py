@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import CacheEntry, cache_entries, drop_entry, name_of
-from embedpipe.errors import StoreError, UsageError
+from embedpipe.errors import BusyError, StoreError, UsageError
 from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint, table_path
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
@@ -164,7 +164,7 @@ def _erase(table: KeyedTable, traces: Traces) -> int:
     for path in folder.glob("*.parquet"):
         if path.name not in live and _may_hold(path, traces):
             if path.name not in named and abs(time.time() - path.stat().st_mtime) < YOUNGEST_ORPHAN.total_seconds():
-                raise StoreError(
+                raise BusyError(
                     f"{str(path)!r} holds an item to forget, and another process may be about to commit it: wait for "
                     "that process, or an hour, and run forget again"
                 )
