@@ -13,7 +13,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import app
 from embedpipe.cli.finetuning import Backbone, Device, Label, Source
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
@@ -64,7 +64,7 @@ def benchmark(
         check_page(page)
     names: Any = tuple(name.strip() for name in learners.split(",") if name.strip())
     arguments: dict[str, Any] = {"learners": names, "label": label, "backbone": backbone, "device": device}
-    result = run(source, to=to, progress=not quiet, **arguments, **options)
+    result = run(source, to=to, progress=shows_progress(quiet, as_json), **arguments, **options)
     if page is not None:
         result.to_html(page)
     if as_json:
@@ -145,7 +145,7 @@ def advise(
 
     sources: Any = source[0] if len(source) == 1 else source
     arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "pilot": pilot, "device": device}
-    result = run(sources, progress=not quiet, **arguments, **options)
+    result = run(sources, progress=shows_progress(quiet, as_json), **arguments, **options)
     if as_json:
         show.json_value(result.to_dict())
     elif not quiet:

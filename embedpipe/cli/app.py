@@ -1,7 +1,7 @@
 """The ``embedpipe`` command and the verbs of stores: parse, call, print.
 
-Exit codes: 0 done, 1 failed (for `verify`: a check failed), 2 invalid usage, 3 finished with some rows failed,
-130 interrupted.
+Exit codes: 0 done, 1 failed (for `verify`: a check failed), 2 bad usage, 3 finished with some rows failed, 75 try again
+later, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,51 +14,55 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from embedpipe._utils.precision import Precision
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
-from embedpipe.cli.options import BROKEN_PIPE, Json, Quiet, Verbose, exits_cleanly, reader_is_gone, with_options
+from embedpipe.cli.options import (
+    BROKEN_PIPE,
+    Json,
+    MaxFailed,
+    Quiet,
+    Verbose,
+    exits_cleanly,
+    reader_is_gone,
+    shows_progress,
+    with_options,
+)
 from embedpipe.cli.plain_text import plain_output
+from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode
+from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import RunOptions
-from embedpipe.errors import UsageError, nearest
+from embedpipe.errors import ExitCode, UsageError, nearest
 from embedpipe.sources.options import SourceOptions
 
-PARTLY_FAILED = 3
+if TYPE_CHECKING:
+    from embedpipe.embedding import EmbedSummary
 
-#: The order of the groups in `embedpipe --help`.
-VERB_GROUPS = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
-
-
-class _GroupedVerbs(TyperGroup):
-    """Lists the verbs by group, independent of the import order of their modules."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        verbs: dict[str, Any] = dict(self.commands)
-        return sorted(verbs, key=lambda name: VERB_GROUPS.index(verbs[name].rich_help_panel))
-
+PARTLY_FAILED = ExitCode.PARTLY_FAILED
 
 app = typer.Typer(
-    cls=_GroupedVerbs,
-    no_args_is_help=True,
+    cls=Verbs,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
-    "Exit codes: 0 done, 1 failed, 2 invalid usage, 3 finished with some rows failed, 130 interrupted.",
+    "Exit codes: 0 done, 1 failed, 2 bad usage, 3 finished with some rows failed, 75 try again later, 130 interrupted.",
 )
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a feature store.")]
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _top(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     # A stop by a scheduler acts as Ctrl-C: finished rows are committed.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -66,6 +70,8 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
     if version:
         print(__version__)
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(START)
 
 
 @app.command(rich_help_panel="Store")
@@ -77,6 +83,7 @@ def embed(
     ],
     *,
     to: Annotated[str, typer.Option("--to", help="Folder or URL of the store, created if it does not exist.")],
+    max_failed: MaxFailed = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -89,15 +96,16 @@ def embed(
     """
     from embedpipe.embedding import embed as run
 
-    store = run(source, to, progress=not quiet, verbose=verbose, **options)
-    summary = store.summary
+    limit = None if max_failed is None else FailureLimit.parse(max_failed)
+    store = run(source, to, progress=shows_progress(quiet, as_json), verbose=verbose, **options)
+    summary: EmbedSummary = store.summary
     if as_json:
         show.json_value(summary.to_dict())
-    elif not quiet:
-        show.summary(summary, verbose)
-    if summary.failed and not as_json:
-        show.failures(store, limit=3, file=sys.stderr)
-    return PARTLY_FAILED if summary.failed else 0
+    else:
+        if not quiet:
+            show.summary(summary, verbose)
+        show.new_failures(summary)
+    return summary.exit_code(limit)
 
 
 @app.command(rich_help_panel="Store")
@@ -173,7 +181,7 @@ def verify(
         weights=weights,
         device=device,
         trust=trust,
-        progress=not quiet,
+        progress=shows_progress(quiet, as_json),
     )
     if as_json:
         show.json_value(report.to_dict())
@@ -338,7 +346,7 @@ def map_(
     """
     from embedpipe.report.pictures.map import map as draw
 
-    written = draw(store, to, label=label, layer=layer, progress=not quiet)
+    written = draw(store, to, label=label, layer=layer, progress=shows_progress(quiet, as_json))
     if as_json:
         show.json_value({"map": str(written)})
     elif not quiet:

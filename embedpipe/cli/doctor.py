@@ -9,7 +9,7 @@ import typer
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.sources.options import SourceOptions
 
@@ -48,7 +48,14 @@ def doctor(
     """
     from embedpipe.diagnosis.doctor import doctor
 
-    diagnosis = doctor(source, backbones=backbone or (), items=items, seconds=seconds, progress=not quiet, **options)
+    diagnosis = doctor(
+        source,
+        backbones=backbone or (),
+        items=items,
+        seconds=seconds,
+        progress=shows_progress(quiet, as_json),
+        **options,
+    )
     if as_json:
         show.json_value(diagnosis.to_dict())
     elif not quiet or not diagnosis.ok:

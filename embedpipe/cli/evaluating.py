@@ -12,7 +12,7 @@ from rich.text import Text
 
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 
@@ -51,6 +51,7 @@ def evaluate(
             help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot.",
         ),
     ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what a protocol draws.")] = 0,
     page: Annotated[
         Path | None, typer.Option("--page", help="An .html file to write, with all results and charts.")
     ] = None,
@@ -76,7 +77,9 @@ def evaluate(
     if protocol is not None:
         if names or page or predictions:
             raise UsageError(f"--heads, --page and --predictions must be left out with --protocol {protocol}")
-        result = run(store, protocol=protocol, splits=splits, progress=not quiet, **options)
+        result = run(
+            store, protocol=protocol, seed=seed, splits=splits, progress=shows_progress(quiet, as_json), **options
+        )
         if as_json:
             show.json_value(result.to_dict())
         elif not quiet:
@@ -88,7 +91,7 @@ def evaluate(
         check_page(page)
     if predictions is not None:
         tables.check_table(predictions)
-    evaluation = run(store, heads=names, splits=splits, progress=not quiet, **options)
+    evaluation = run(store, heads=names, splits=splits, progress=shows_progress(quiet, as_json), **options)
     if predictions is not None:
         tables.write_table(evaluation.predictions, predictions)
     if page is not None:

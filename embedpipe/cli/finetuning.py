@@ -12,7 +12,7 @@ from rich.table import Table
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.cli.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 
@@ -65,7 +65,7 @@ def finetune(
 
         on_epoch = page_writer(page, options["epochs"], to.resolve().name)
     arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
-    result = run(source, head, progress=not quiet, on_epoch=on_epoch, **arguments)
+    result = run(source, head, progress=shows_progress(quiet, as_json), on_epoch=on_epoch, **arguments)
     if not is_first_process():
         return 0
     if page is not None:

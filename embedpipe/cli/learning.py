@@ -11,9 +11,10 @@ import typer
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.tables import FORMATS
+from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions
@@ -59,7 +60,13 @@ def fit(
     if estimator and head:
         raise UsageError(f"--head and --estimator exclude each other, got {head} and {estimator}: give one of them")
     _check_picture(picture)
-    fitted = run(store, load_estimator(estimator) if estimator else head, to=to, progress=not quiet, **options)
+    fitted = run(
+        store,
+        load_estimator(estimator) if estimator else head,
+        to=to,
+        progress=shows_progress(quiet, as_json),
+        **options,
+    )
     if as_json:
         facts = {"head": fitted.name, "label": fitted.label, "store": fitted.store, "folder": str(to) if to else None}
         show.json_value({**facts, **fitted.report.to_dict()})
@@ -82,6 +89,10 @@ def predict(
     ],
     *,
     to: Annotated[Path, typer.Option("--to", help=f"The table to write: {FORMATS}.")],
+    max_failed: Annotated[
+        str | None,
+        typer.Option("--max-failed", metavar="N|N%", help="Exit code 3 only if more items failed. Default: 0."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -95,12 +106,13 @@ def predict(
     from embedpipe.store import FeatureStore
 
     tables.check_table(to)
+    limit = FailureLimit.parse(max_failed or "0")
     loaded = load_head(head, trust=options["trust"])
     # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
     if isinstance(items, str) and FeatureStore.exists(items):
         items = FeatureStore(items)
-    table = loaded.predict(items, progress=not quiet, **options)
+    table = loaded.predict(items, progress=shows_progress(quiet, as_json), **options)
     tables.write_table(table, to)
     fitted_on_it = isinstance(items, FeatureStore) and items.table_id == loaded.store_id
     summary = show.prediction_summary(loaded, table, to, fitted_on_it)
@@ -110,7 +122,7 @@ def predict(
         show.predictions(summary)
     if summary["failed"] and not as_json:
         show.failed_rows(table, to, file=sys.stderr)
-    return PARTLY_FAILED if summary["failed"] else 0
+    return PARTLY_FAILED if limit.is_exceeded(summary["failed"], summary["rows"]) else 0
 
 
 @app.command(rich_help_panel="Learn")
@@ -146,7 +158,7 @@ def search(
     _check_picture(picture)
     if to is not None:
         tables.check_table(to)
-    neighbours = search(store, list(query), progress=not quiet, k=k, **options)
+    neighbours = search(store, list(query), progress=shows_progress(quiet, as_json), k=k, **options)
     if to is not None:
         tables.write_table(neighbours.table, to)
     if picture is not None and len(neighbours.failed) < len(neighbours):
@@ -154,7 +166,7 @@ def search(
 
         draw_neighbours(neighbours, picture)
     if as_json:
-        show.json_value(neighbours.to_pylist())
+        show.json_value({"neighbours": neighbours.to_pylist()})
     elif not quiet:
         show.neighbours(neighbours)
     for name, reason in neighbours.failed:

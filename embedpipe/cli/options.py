@@ -20,15 +20,16 @@ import typer
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.cli.plain_text import plain_output
+from embedpipe.cli.running.json_object import json_object
 from embedpipe.embedding.options import ComputeOptions, RunOptions
-from embedpipe.errors import EmbedpipeError
+from embedpipe.errors import EmbedpipeError, ExitCode
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.training.launcher import is_first_process
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.options import SourceOptions
 
-INTERRUPTED = 130
 #: Exit code of a process whose output nobody reads any more: 128 + SIGPIPE, as of any other command in a pipe.
 BROKEN_PIPE = 141
 #: Heading in the help for the options of a class. Options of other classes are listed with those of the verb.
@@ -46,7 +47,20 @@ PANELS: dict[type, str] = {
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+MaxFailed = Annotated[
+    str | None,
+    typer.Option(
+        "--max-failed",
+        metavar="N|N%",
+        help="Exit code 3 only if more items failed, whether new or not. Default: if any failed that had not before.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more details, and the traceback of an error.")]
+
+
+def shows_progress(quiet: bool, as_json: bool) -> bool | None:
+    """Return what `Progress` takes: with ``--json`` and no terminal, nothing is written but errors."""
+    return False if quiet else None if as_json else True
 
 
 def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -120,40 +134,55 @@ def _has_no_reader(descriptor: int) -> bool:
 
 
 def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn the result or error of a command into an exit code, and an error into one message."""
+    """Turn the result or error of a command into an exit code, and an error into one message or JSON object."""
 
     @wraps(command)
     def wrapper(**values: Any) -> None:
         with plain_output():
-            run(values)
-
-    def run(values: dict[str, Any]) -> None:
-        try:
-            code = command(**values)
-        except EmbedpipeError as error:
-            if command.__name__ == "finetune" and not is_first_process():  # the first process prints it
-                raise typer.Exit(error.exit_code) from error
-            if values.get("verbose"):
-                traceback.print_exc()
-            print(f"embedpipe: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) and reader_is_gone():  # `main` ends without a message
-                raise
-            if values.get("verbose"):
-                traceback.print_exc()
-            print(f"embedpipe: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except MemoryError as error:
-            if values.get("verbose"):
-                traceback.print_exc()
-            print(f"embedpipe: not enough memory{f': {error}' if str(error) else ''}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise")
-            kept = "finished work is saved: run the same command to continue" if resumes else "no result"
-            print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from error
-        raise typer.Exit(code or 0)
+            run = _outcome_as_json if values.get("as_json") else _outcome
+            code, _ = run(command, values)
+        raise typer.Exit(code)
 
     return wrapper
+
+
+def _outcome_as_json(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:
+    """Run a command as `_outcome` does, and print its JSON object, also after an error that nothing foresaw."""
+    name = command.__name__.strip("_")
+    unexpected = None
+    with json_object(name) as result:
+        try:
+            code, error = _outcome(command, values)
+        except BrokenPipeError:
+            raise
+        except Exception as reason:
+            code, error, unexpected = ExitCode.FAILED, reason, reason
+    if name != "finetune" or is_first_process():
+        result.print(code, error)
+    if unexpected is not None:
+        raise unexpected
+    return code, error
+
+
+def _outcome(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:
+    """Run a command. Return its exit code, and the error that ended it, whose message is printed."""
+    try:
+        with outages_raised():
+            return command(**values) or ExitCode.DONE, None
+    except KeyboardInterrupt as error:
+        resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise")
+        kept = "finished work is saved: run the same command to continue" if resumes else "no result"
+        print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
+        return ExitCode.INTERRUPTED, error
+    except (EmbedpipeError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():  # `main` ends without a message
+            raise
+        code = error.exit_code if isinstance(error, EmbedpipeError) else ExitCode.FAILED
+        if command.__name__ == "finetune" and not is_first_process():  # the first process prints it
+            return code, error
+        if values.get("verbose"):
+            traceback.print_exc()
+        memory = isinstance(error, MemoryError)
+        message = f"not enough memory{f': {error}' * bool(str(error))}" if memory else str(error)
+        print(f"embedpipe: {message}", file=sys.stderr)
+        return code, error

@@ -13,7 +13,7 @@ from rich.text import Text
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.sources.options import SourceOptions
@@ -62,7 +62,7 @@ def rank(
         tables.check_table(to)
     names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
     given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
-    ranking = run(given, backbones=names, progress=not quiet, **options)
+    ranking = run(given, backbones=names, progress=shows_progress(quiet, as_json), **options)
     if to is not None:
         write_ranking(ranking, to)
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import statistics
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.decoding.recipe import Preprocessing
 
 if TYPE_CHECKING:
@@ -33,20 +33,6 @@ if TYPE_CHECKING:
 
 #: Characters of a text that a table shows.
 LONGEST = 80
-
-
-def json_value(value: Any) -> None:
-    """Print a value as JSON."""
-    print(json.dumps(_without_nan(value), indent=2, default=str))
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with null for what JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
@@ -98,6 +84,8 @@ def interval(estimate: Estimate, share: bool, sign: str = "") -> str:
 def summary(result: EmbedSummary, verbose: bool) -> None:
     """Print the summary of a run."""
     counts = f"{result.embedded:,} embedded, {result.reused:,} reused, {result.failed:,} failed"
+    if result.failed != result.failed_new:
+        counts += f" ({result.failed_new:,} new)"
     if result.others:
         counts += f", {result.others:,} left to the other shards"
     print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s ({result.rate:,.1f} embedded/s)")
@@ -118,20 +106,33 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
     print_table(pairs(rows if verbose else [row for row in rows if row[0] not in ("device", "stages")]))
 
 
-def failures(store: FeatureStore, limit: int | None = None, as_json: bool = False, file: TextIO | None = None) -> None:
-    """Print all failed items, or the first ``limit``."""
+def failures(store: FeatureStore, as_json: bool = False) -> None:
+    """Print all failed items."""
     rows = store.failures().to_pylist()
     if as_json:
-        json_value(rows)
+        json_value({"store": store.path, "version": store.version, "failures": rows})
         return
+    if rows:
+        _failure_table(rows)
+    else:
+        print("no failures")
+
+
+def new_failures(result: EmbedSummary, limit: int = 3) -> None:
+    """Print the first items that failed in a run and had not failed before, on standard error."""
+    rows = [row for row in result.failures if row["new"]]
+    if rows:
+        _failure_table(rows[:limit], sys.stderr)
+    if result.failed_new > limit:
+        more = f"... and {result.failed_new - limit:,} more: embedpipe info {argument(result.store)} --failures"
+        print(more, file=sys.stderr)
+
+
+def _failure_table(rows: list[dict[str, Any]], file: TextIO | None = None) -> None:
     table = Table("id", "stage", "exception", "message", box=None)
-    for row in rows[:limit]:
+    for row in rows:
         table.add_row(*(plain(row[name]) for name in ("id", "stage", "exception", "message")))
     print_table(table, file)
-    if limit and len(rows) > limit:
-        print(f"... and {len(rows) - limit:,} more: embedpipe info {argument(store.path)} --failures", file=file)
-    if not rows:
-        print("no failures")
 
 
 def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
@@ -236,7 +237,7 @@ def _counts(counts: dict[str, int], limit: int = 20) -> str:
 def layers(stages: Sequence[Stage], as_json: bool) -> None:
     """Print the stages of a backbone."""
     if as_json:
-        json_value([asdict(stage) for stage in stages])
+        json_value({"layers": [asdict(stage) for stage in stages]})
         return
     table = Table("--drop-last", "--layer", "output shape", "dim", "parameters", box=None)
     for dropped, stage in zip(reversed(range(len(stages))), stages, strict=True):
@@ -247,7 +248,7 @@ def layers(stages: Sequence[Stage], as_json: bool) -> None:
 def names(matching: Sequence[str], as_json: bool) -> None:
     """Print the names of backbones."""
     if as_json:
-        json_value(list(matching))
+        json_value({"backbones": list(matching)})
     else:
         print("\n".join(matching))
 

@@ -1,3 +1,4 @@
+from .failure_limit import FailureLimit as FailureLimit
 from .options import ComputeOptions as ComputeOptions
 from .options import RunOptions as RunOptions
 from .run import embed as embed

@@ -29,9 +29,10 @@ from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, take_near
-from embedpipe.embedding.summary import EmbedSummary, StageTimer, remarks, value_remarks
+from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writer import Embedded, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError, UsageError
+from embedpipe.sources.access.outage import OutageWatch, outages_raised
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
@@ -44,6 +45,7 @@ OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
 
 @takes_options(*OPTIONS)
+@outages_raised()
 def embed(
     source: Any,
     to: str | Path,
@@ -77,6 +79,8 @@ def embed(
 
     Raises
     ------
+    UnreachableError
+        The storage or server of the source or store does not answer for now. What was finished is in the store.
     EmbedpipeError
         The source cannot be listed, the backbone cannot be loaded, or the store has another spec.
 
@@ -123,7 +127,9 @@ def embed_listing(
     """Update a store from a listing. Raises StoreError if the counts of the summary do not add up."""
     start = time.perf_counter()
     timer = StageTimer()
+    watch = OutageWatch()
     with timer("plan"):
+        known = store.failures().column("id")
         plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
         contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"))
         moves = Moves(listing, contents, plan.gone, set_by_hand(store, listing.root) if len(plan.read) else ())
@@ -157,6 +163,7 @@ def embed_listing(
             messages = embed_rows(listing, plan.read, forward, contents.find, threads, timer)
             with contextlib.closing(messages):
                 for message in messages:
+                    watch(message)
                     with timer("stall"):
                         for routed in moves.route(message):
                             writer.put(routed)
@@ -173,6 +180,9 @@ def embed_listing(
         embedded=writer.embedded,
         reused=writer.reused + plan.unchanged,
         failed=len(writer.failed_ids),
+        failed_new=len(set(writer.failed_ids).difference(known.to_pylist())),
+        unreachable=watch.count,
+        failures=failed_items(store.failures(), writer.failed_ids, known) if writer.failed_ids else [],
         gone=len(plan.gone),
         skipped=dict(listing.skipped),
         counts=dict(writer.counts),

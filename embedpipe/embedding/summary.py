@@ -9,8 +9,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from embedpipe.embedding.bottleneck import Bottleneck
+from embedpipe.embedding.failure_limit import FailureLimit
+from embedpipe.errors import ExitCode
 from embedpipe.store.labelling import Outcome
+
+#: Failed items in a summary.
+FAILURES_SHOWN = 100
 
 
 class StageTimer:
@@ -126,7 +134,11 @@ class EmbedSummary:
     reused : int
         Items whose stored vector is still valid: unchanged, moved, renamed, or committed by another writer.
     failed : int
-        Items in the failures table.
+        Items that could not be embedded, which are in the failures table. ``failed_new`` of them were not in it before
+        this run, and ``unreachable`` failed because a storage or server did not answer.
+    failures : list of dict
+        The first `FAILURES_SHOWN` failed items, the new ones first: ``id``, ``uri``, ``stage``, ``exception``,
+        ``message`` and whether it is ``new``.
     others : int
         Items left to other processes (``shard``); 0 without shards.
     gone : int
@@ -150,6 +162,8 @@ class EmbedSummary:
     embedded: int = 0
     reused: int = 0
     failed: int = 0
+    failed_new: int = 0
+    unreachable: int = 0
     others: int = 0
     gone: int = 0
     pruned: int = 0
@@ -159,6 +173,7 @@ class EmbedSummary:
     skipped: dict[str, int] = field(default_factory=dict)
     conflicts: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     device: str = ""
     device_reason: str = ""
@@ -174,6 +189,37 @@ class EmbedSummary:
         counts = ", ".join(f"{name}={getattr(self, name):,}" for name in ("seen", "embedded", "reused", "failed"))
         return f"EmbedSummary({counts}, seconds={self.seconds:.1f}, store={self.store!r}, version={self.version})"
 
+    def exit_code(self, limit: FailureLimit | None = None) -> ExitCode:
+        """Return what the command line returns after this run.
+
+        ``TRY_AGAIN`` if a storage or server did not answer for an item; ``PARTLY_FAILED`` if more items failed, old and
+        new, than the limit allows, and without a limit if items failed that had not failed before; else ``DONE``.
+        """
+        if self.unreachable:
+            return ExitCode.TRY_AGAIN
+        too_many = self.failed_new > 0 if limit is None else limit.is_exceeded(self.failed, self.seen)
+        return ExitCode.PARTLY_FAILED if too_many else ExitCode.DONE
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""
         return asdict(self)
+
+
+def failed_items(rows: pa.Table, failed: list[str], known: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """Return the first `FAILURES_SHOWN` failed items of a run, the new ones first.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        The failures table.
+    failed : list of str
+        Ids of the items that failed in this run.
+    known : pyarrow.ChunkedArray
+        Ids of the items that had failed before.
+    """
+    rows = rows.filter(pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string())))
+    is_new = pc.invert(pc.is_in(rows.column("id"), value_set=known))
+    rows = rows.select(["id", "uri", "stage", "exception", "message"]).append_column("new", is_new)
+    rows = rows.sort_by([("new", "descending"), ("id", "ascending")]).slice(0, FAILURES_SHOWN)
+    shown: list[dict[str, Any]] = rows.to_pylist()
+    return shown

@@ -92,7 +92,7 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     both = run("search", store, new, tmp_path / "bad.jpg", "-k", "1", "--trust", "--json")
     assert both.exit_code == 3
-    rows = json.loads(both.stdout)
+    rows = json.loads(both.stdout)["neighbours"]
     assert [(row["query"], row["id"]) for row in rows] == [("new.jpg", "owl/0020.jpg"), ("bad.jpg", None)]
     assert "bad.jpg: " in both.stderr
 

@@ -211,7 +211,7 @@ def test_command_line_works_with_texts(frame: pd.DataFrame, tmp_path: Path) -> N
         Path(file).write_text(text)
     run("predict", head, *files, "--to", str(tmp_path / "files.csv"), "--trust")
     assert pd.read_csv(tmp_path / "files.csv")["label"].tolist() == ["bank", "pet"]
-    neighbours = json.loads(run("search", store, "about money", "-k", "2", "--json", "--trust"))
+    neighbours = json.loads(run("search", store, "about money", "-k", "2", "--json", "--trust"))["neighbours"]
     assert {row["query"] for row in neighbours} == {"about money"}
     assert all("money" in row["text"] for row in neighbours)
     assert "money" in run("search", store, "about money", "-k", "2", "--trust")
