@@ -2,8 +2,9 @@
 
     python pipelines/nightly_embedding.py /mnt/photos /data/photos.features --summary photos.json --lock
 
-Exit codes: 0 done; 3 done, but some rows failed; 2 bad usage (the source is missing, the store has another
-backbone, pruning was refused); 1 any other error. The summary holds the exit code and the reason.
+Exit codes: 0 done, even if old broken items failed again; 3 done, but items failed that had not failed before, or more
+than --max-failed; 75 the storage does not answer: try again later; 2 refused (no source, a store of another backbone,
+pruning more than half of the rows); 1 any other error, such as a full disk; 130 interrupted.
 
 Two runs into one store at the same time neither corrupt it nor duplicate a row: every commit is atomic and checked
 against the stored ids. But both embed the items that neither has committed yet. With --lock, the later run does
@@ -28,17 +29,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import embedpipe
+from embedpipe.embedding import FailureLimit
+from embedpipe.errors import EmbedpipeError, ExitCode
 
-DONE, CRASHED, SOME_FAILED = 0, 1, 3
-#: With more files than this, they are merged: many small files make reads slow.
-MANY_FILES = 16
-KEEP_HOURS = 7 * 24
-FAILURES_SHOWN = 20
-COUNTS = ("seen", "embedded", "reused", "failed", "gone", "pruned", "skipped")
-FAILURE = ("id", "uri", "stage", "exception", "message")
+#: With more files than this, they are merged: many small files make reads slow. Old files are kept for a week.
+MANY_FILES, KEEP_HOURS = 16, 7 * 24
+COUNTS = ("seen", "embedded", "reused", "failed", "failed_new", "unreachable", "gone", "pruned", "skipped", "failures")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     text, _, epilog = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -49,9 +48,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", help="default: that of `embedpipe embed`")
     on_or_off = argparse.BooleanOptionalAction
     parser.add_argument("--prune", action=on_or_off, default=True, help="remove rows whose items were deleted")
+    parser.add_argument("--force", action="store_true", help="prune even if that drops more than half of the rows")
+    parser.add_argument("--max-failed", metavar="N|N%", help="exit with 3 only if more items failed, new or not")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="also write the JSON to this file, atomically")
     parser.add_argument("--lock", action="store_true", help="do nothing while an earlier run is active")
-    return parser.parse_args()
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(arguments)
 
 
 def run_lock(store: str) -> FileLock:
@@ -64,43 +66,47 @@ def run_lock(store: str) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
 
-def embed_and_tidy(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
+def embed_and_tidy(arguments: argparse.Namespace) -> dict[str, Any]:
     """Update and tidy the store, and return the counts."""
-    options = {"backbone": arguments.backbone} if arguments.backbone else {}
-    store = embedpipe.embed(arguments.source, to=arguments.store, prune=arguments.prune, **options)
+    limit = FailureLimit.parse(arguments.max_failed) if arguments.max_failed is not None else None
+    options: dict[str, Any] = {"backbone": arguments.backbone} if arguments.backbone else {}
+    options |= {"prune": arguments.prune, "force": arguments.force}
+    store = embedpipe.embed(arguments.source, to=arguments.store, **options)
     merged = store.compact() if len(store.table.files) > MANY_FILES else 0
     deleted = store.vacuum(older_than_hours=KEEP_HOURS)
-    failed = [row for row in store.failures().to_pylist() if row["when"] >= started]
-    summary = store.summary.to_dict()
-    counts = {name: summary[name] for name in COUNTS}
+    counts = store.summary.to_dict()
+    code = store.summary.exit_code(limit)
     return {
-        "status": "some rows failed" if counts["failed"] else "done",
-        "exit_code": SOME_FAILED if counts["failed"] else DONE,
-        **counts,
-        "failures": [{name: row[name] for name in FAILURE} for row in failed[:FAILURES_SHOWN]],
+        "status": code.status,
+        "exit_code": code,
+        **{name: counts[name] for name in COUNTS},
         "rows": len(store),
         "version": store.version,
-        "rate": round(summary["rate"], 2),
+        "rate": round(counts["rate"], 2),
         "files_merged": merged,
         "files_deleted": len(deleted),
-        "notes": summary["notes"],
+        "notes": counts["notes"],
     }
 
 
-def run(arguments: argparse.Namespace, started: datetime) -> dict[str, Any]:
-    """Run the job, and return the report; errors become part of it."""
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the job, and return the report; errors become part of it, and one line on standard error."""
     try:
         with run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
-            return embed_and_tidy(arguments, started)
+            return embed_and_tidy(arguments)
     except Timeout:
-        return {"status": "already running", "exit_code": DONE}
+        return {"status": "already running", "exit_code": ExitCode.DONE}
     except (Exception, KeyboardInterrupt) as error:
-        traceback.print_exc()
-        code = error.exit_code if isinstance(error, embedpipe.EmbedpipeError) else CRASHED
+        other = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.FAILED
+        code = ExitCode(error.exit_code) if isinstance(error, EmbedpipeError) else other
+        if arguments.verbose:
+            traceback.print_exc()
+        message = str(error) or code.status
+        print(f"nightly_embedding: {message}", file=sys.stderr)
         return {
-            "status": "refused" if code == 2 else "crashed",
+            "status": code.status,
             "exit_code": code,
-            "error": {"type": type(error).__name__, "message": str(error)},
+            "error": {"type": type(error).__name__, "message": message, "exit_code": code},
         }
 
 
@@ -112,23 +118,30 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def main() -> int:
+def main(given: list[str] | None = None) -> int:
     """Run, report, and return the exit code."""
-    arguments = parse_arguments()
+    arguments = parse_arguments(given)
     started = datetime.now(UTC)
-    result = run(arguments, started)
+    result = run(arguments)
+    ended = datetime.now(UTC)
     report = {
         "source": arguments.source,
         "store": arguments.store,
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - started).total_seconds(), 2),
+        "versions": {"embedpipe": embedpipe.__version__, "store": result.get("version")},
         "error": None,
         **result,
     }
     text = json.dumps(report, indent=2) + "\n"
     sys.stdout.write(text)
-    if arguments.summary:
-        write_atomically(arguments.summary, text)
+    try:
+        if arguments.summary:
+            write_atomically(arguments.summary, text)
+    except OSError as error:
+        print(f"nightly_embedding: cannot write the summary: {error}", file=sys.stderr)
+        return int(report["exit_code"] or ExitCode.FAILED)
     return int(report["exit_code"])
 
 

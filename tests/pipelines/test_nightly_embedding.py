@@ -1,18 +1,19 @@
-"""The nightly job as a process: exit codes and JSON."""
+"""The nightly job: exit codes and JSON."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY
 from filelock import FileLock
+from script import run_script
 
 import embedpipe
 
@@ -20,14 +21,22 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "nightly_embedding.py"
 
 
-def night(source: Path, store: Path, *options: str) -> tuple[int, dict[str, Any], str]:
-    command = [sys.executable, str(SCRIPT), str(source), str(store), "--backbone", TINY, *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+Night = Callable[..., tuple[int, dict[str, Any], str]]
 
 
-def test_first_night_embeds_everything_and_writes_the_summary(photos: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def night(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Night:
+    """Return a function that runs one night, and gives the exit code, the report and standard error."""
+
+    def run(source: Path | str, store: Path | str, *options: str) -> tuple[int, dict[str, Any], str]:
+        words = [str(source), str(store), "--backbone", TINY, *options]
+        done = run_script(SCRIPT, words, monkeypatch, capsys)
+        return done.code, json.loads(done.out) if done.out else {}, done.err
+
+    return run
+
+
+def test_first_night_embeds_everything_and_writes_the_summary(night: Night, photos: Path, tmp_path: Path) -> None:
     store, summary = tmp_path / "photos.features", tmp_path / "logs" / "summary.json"
     code, first, _ = night(photos, store, "--summary", str(summary), "--lock")
     assert (code, first["exit_code"], first["status"]) == (0, 0, "done")
@@ -39,14 +48,14 @@ def test_first_night_embeds_everything_and_writes_the_summary(photos: Path, tmp_
     assert first["error"] is None
 
 
-def test_later_nights_embed_changes_and_prune_deleted_items(photos: Path, tmp_path: Path) -> None:
+def test_later_nights_embed_changes_and_prune_deleted_items(night: Night, photos: Path, tmp_path: Path) -> None:
     store, summary = tmp_path / "photos.features", tmp_path / "logs" / "summary.json"
     night(photos, store)
     gone, *_, broken = sorted(photos.rglob("*.jpg"))
     gone.unlink()
     broken.write_bytes(b"not a photo")
     code, second, _ = night(photos, store, "--summary", str(summary), "--lock")
-    assert (code, second["exit_code"], second["status"]) == (3, 3, "some rows failed")
+    assert (code, second["exit_code"], second["status"]) == (3, 3, "partly failed")
     assert (second["embedded"], second["reused"], second["failed"], second["pruned"]) == (0, 10, 1, 1)
     [failure] = second["failures"]
     assert failure["id"] == broken.relative_to(photos).as_posix()
@@ -55,25 +64,32 @@ def test_later_nights_embed_changes_and_prune_deleted_items(photos: Path, tmp_pa
     assert json.loads(summary.read_text()) == second
     assert gone.relative_to(photos).as_posix() not in embedpipe.FeatureStore(store).ids()
 
+    code, again, _ = night(photos, store)
+    assert (code, again["status"], again["failed"], again["failed_new"]) == (0, "done", 1, 0)
+    assert not again["failures"][0]["new"]
+    assert night(photos, store, "--max-failed", "0")[0] == 3
+    assert night(photos, store, "--max-failed", "10%")[0] == 0
+
     broken.unlink()
     code, third, _ = night(photos, store, "--no-prune")
     assert (code, third["gone"], third["pruned"]) == (0, 1, 0)
 
 
-def test_bad_usage_gives_exit_code_2_and_the_reason(photos: Path, tmp_path: Path) -> None:
+def test_bad_usage_gives_exit_code_2_and_the_reason(night: Night, photos: Path, tmp_path: Path) -> None:
     store, summary = tmp_path / "photos.features", tmp_path / "summary.json"
     code, report, errors = night(tmp_path / "nowhere", store, "--summary", str(summary))
     assert (code, report["exit_code"], report["status"]) == (2, 2, "refused")
     assert "nowhere" in report["error"]["message"]
     assert json.loads(summary.read_text()) == report
-    assert "Traceback" in errors
+    assert "Traceback" not in errors
+    assert errors.count("\n") == 1
 
     embedpipe.embed(photos, to=store, backbone="python:tiny_backbone.make", layer=("conv1",))
     code, report, _ = night(photos, store)
     assert (code, report["error"]["type"]) == (2, "SpecMismatchError")
 
 
-def test_an_empty_mount_prunes_nothing(photos: Path, tmp_path: Path) -> None:
+def test_an_empty_mount_prunes_nothing(night: Night, photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "photos.features"
     embedpipe.embed(photos, to=store, backbone=TINY)
     photos.rename(tmp_path / "elsewhere")
@@ -84,17 +100,31 @@ def test_an_empty_mount_prunes_nothing(photos: Path, tmp_path: Path) -> None:
     assert len(embedpipe.FeatureStore(store)) == 12
 
 
-def test_a_crash_is_exit_code_1_with_the_error_in_the_summary(photos: Path, tmp_path: Path) -> None:
+def test_large_prune_is_refused_until_it_is_forced_as_the_message_says(
+    night: Night, photos: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "photos.features"
+    embedpipe.embed(photos, to=store, backbone=TINY)
+    for path in sorted(photos.rglob("*.jpg"))[3:]:
+        path.unlink()
+    code, report, errors = night(photos, store)
+    assert (code, report["error"]["type"]) == (2, "PruneRefusedError")
+    assert "--force" in errors
+    code, report, _ = night(photos, store, "--force")
+    assert (code, report["pruned"], report["rows"]) == (0, 9, 3)
+
+
+def test_a_crash_is_exit_code_1_with_the_error_in_the_summary(night: Night, photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "photos.features"
     embedpipe.embed(photos, to=store, backbone=TINY)
     for file in store.glob("*.parquet"):
         file.write_bytes(b"torn")
     code, report, _ = night(photos, store)
-    assert (code, report["status"]) == (1, "crashed")
+    assert (code, report["status"]) == (1, "failed")
     assert "damaged" in report["error"]["message"]
 
 
-def test_night_does_nothing_while_the_previous_one_is_active(photos: Path, tmp_path: Path) -> None:
+def test_night_does_nothing_while_the_previous_one_is_active(night: Night, photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "photos.features"
     with FileLock(tmp_path / "photos.features.lock"):
         code, report, _ = night(photos, store, "--lock")
@@ -102,7 +132,7 @@ def test_night_does_nothing_while_the_previous_one_is_active(photos: Path, tmp_p
     assert not store.exists()
 
 
-def test_many_small_files_are_merged(photos: Path, tmp_path: Path) -> None:
+def test_many_small_files_are_merged(night: Night, photos: Path, tmp_path: Path) -> None:
     store = embedpipe.embed(photos, to=tmp_path / "photos.features", backbone=TINY)
     rows = store.to_arrow()
     for i in range(20):
