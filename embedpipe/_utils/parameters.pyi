@@ -45,6 +45,7 @@ class EvaluateFields(TypedDict, total=False):
     margin: float
     folds: int
     repeats: int
+    seed: int
     group: str | None
     near_duplicates: float | Literal["off"]
 
@@ -71,6 +72,7 @@ class FitFields(TypedDict, total=False):
     task: Literal["classification", "regression", "multilabel"] | None
     label_separator: str
     folds: int
+    seed: int
     remove_components: int
     class_weight: Literal["balanced"] | None
     sample_weight: str | None

@@ -51,7 +51,6 @@ def evaluate(
             help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what a protocol draws.")] = 0,
     page: Annotated[
         Path | None, typer.Option("--page", help="An .html file to write, with all results and charts.")
     ] = None,
@@ -77,9 +76,7 @@ def evaluate(
     if protocol is not None:
         if names or page or predictions:
             raise UsageError(f"--heads, --page and --predictions must be left out with --protocol {protocol}")
-        result = run(
-            store, protocol=protocol, seed=seed, splits=splits, progress=shows_progress(quiet, as_json), **options
-        )
+        result = run(store, protocol=protocol, splits=splits, progress=shows_progress(quiet, as_json), **options)
         if as_json:
             show.json_value(result.to_dict())
         elif not quiet:

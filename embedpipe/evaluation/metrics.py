@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe.statistics import log_losses
+
 Floats = npt.NDArray[np.float64]
 
 #: Task -> metric -> whether higher is better. The first metric orders the candidates by default.
@@ -25,8 +27,6 @@ METRICS: dict[str, dict[str, bool]] = {
     },
     "regression": {"r2": True, "mae": False, "rmse": False},
 }
-#: Lower bound on probabilities in the log-loss: among k neighbours a class may be missing.
-MIN_PROBABILITY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class PredictedRows:
 
     def _log_loss(self, weights: Floats) -> Floats:
         assert self.probabilities is not None
-        return _mean(-np.log(np.maximum(self.probabilities[np.arange(len(self.y)), self.y], MIN_PROBABILITY)), weights)
+        return _mean(log_losses(self.probabilities, self.y), weights)
 
     def _brier(self, weights: Floats) -> Floats:
         assert self.probabilities is not None

@@ -40,6 +40,7 @@ class FitOptions:
         default=5,
         metadata={"help": "Folds of the cross-validation if the store has no splits; 0 fits without measuring."},
     )
+    seed: int = field(default=0, metadata={"help": "Seed of the folds."})
     remove_components: int = field(
         default=0,
         metadata={
@@ -84,6 +85,8 @@ class FitOptions:
         require_one_of("reject_by", self.reject_by, get_args(RejectBy))
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"folds must be >= 2, or 0 to fit without measuring, got {self.folds}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be >= 0, got {self.seed}")
         if self.remove_components < 0:
             raise UsageError(f"remove_components must be >= 0, got {self.remove_components}: 1 is usual")
         if not self.label_separator:

@@ -18,7 +18,7 @@ from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.splits.inner import Split, take_rows
-from embedpipe.statistics import Estimate, share_interval
+from embedpipe.statistics import Estimate, log_losses, share_interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -277,9 +277,7 @@ def _score_classes(
         # A class that was not in the training rows has probability 0.
         probabilities = np.zeros((len(X), len(classes)))
         probabilities[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
-        probabilities /= probabilities.sum(
-            axis=1, keepdims=True
-        )  # float32 values do not sum to 1 closely enough for scikit-learn
+        probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 values do not sum to 1 exactly
         if len(model.classes_) == 2 and margin is None:
             margin = probabilities[:, 1]
     return _class_metrics(y, predicted, classes, probabilities, margin)
@@ -301,7 +299,7 @@ def _class_metrics(
             "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
         }
     if probabilities is not None:
-        scores["log_loss"] = metrics.log_loss(y, probabilities, labels=classes)
+        scores["log_loss"] = float(log_losses(probabilities, np.searchsorted(classes, y)).mean())
     if margin is not None and len(classes) == len(np.unique(y)) == 2:
         scores["roc_auc"] = metrics.roc_auc_score(y, margin)
     return scores

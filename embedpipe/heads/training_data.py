@@ -22,8 +22,6 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.scan import label_array, read_layers
 from embedpipe.store.schema import require_column
 
-SEED = 0
-
 #: What separates the labels of an item in other tables, for a hint.
 _SEPARATORS = (",", "|", ";", "/", " ")
 
@@ -225,7 +223,7 @@ def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
             f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
         )
     kind: Any = StratifiedKFold if task == "classification" else KFold
-    return list(kind(options.folds, shuffle=True, random_state=SEED).split(y[:, None], y))
+    return list(kind(options.folds, shuffle=True, random_state=options.seed).split(y[:, None], y))
 
 
 def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:

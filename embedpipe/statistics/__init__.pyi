@@ -2,6 +2,7 @@ from .calibration import CalibrationErrors as CalibrationErrors
 from .calibration import calibration_errors as calibration_errors
 from .estimate import Difference as Difference
 from .estimate import Estimate as Estimate
+from .losses import log_losses as log_losses
 from .multiple import holm as holm
 from .paired import PairedTest as PairedTest
 from .paired import draw_counts as draw_counts

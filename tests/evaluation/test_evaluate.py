@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from stored import clusters, make_spec, make_store
 
-from embedpipe import FeatureStore
+from embedpipe import FeatureStore, fit
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import HeadError, TrainingDataError, UsageError
 from embedpipe.evaluation import Evaluation, evaluate
@@ -172,6 +172,15 @@ def test_probabilities_are_null_for_heads_without(two_repeats: Evaluation) -> No
     values = np.array(probabilities.drop_null().to_pylist())
     assert values.shape == (2 * 2 * 61, 3)
     np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_seed_draws_other_folds(store: FeatureStore) -> None:
+    seeds = (0, 1, 1)
+    evaluations = [evaluate(store, heads=["centroid"], seed=seed, **ONCE) for seed in seeds]
+    first, second, third = (evaluation.splits_id for evaluation in evaluations)
+    assert first != second == third
+    heads = [fit(store, head="centroid", seed=seed, progress=False).report.metrics for seed in seeds]
+    assert heads[0] != heads[1] == heads[2]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss"])
@@ -594,7 +603,7 @@ def test_split_column_can_be_the_label(tmp_path: Path) -> None:
         ({"repeats": 5, "protocol": "clip-lp", "metric": "brier"}, "metric must be left out with protocol='clip-lp'"),
         ({"repeats": 5, "protocol": "clip-lp", "margin": 0.2}, r"left out with .*, got margin=0\.2"),
         ({"repeats": 2, "protocol": "clip-lp"}, "repeats must be left out with protocol"),
-        ({"seed": 3}, "seed is that of a protocol, got seed=3 without one"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )

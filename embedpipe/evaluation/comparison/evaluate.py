@@ -55,7 +55,6 @@ def evaluate(
     *,
     splits: str | Path | Splits | None = None,
     protocol: str,
-    seed: int = 0,
     progress: bool | None = None,
     **options: Unpack[EvaluateParameters],
 ) -> ProtocolEvaluation: ...
@@ -68,7 +67,6 @@ def evaluate(
     heads: Sequence[Any] = (),
     splits: str | Path | Splits | None = None,
     protocol: str | None = None,
-    seed: int = 0,
     progress: bool | None = None,
     **options: Unpack[EvaluateParameters],
 ) -> Evaluation | ProtocolEvaluation:
@@ -92,8 +90,6 @@ def evaluate(
         A protocol has its own heads and metrics: ``heads``, ``metric``, ``margin`` and ``repeats`` must be left out.
         Its metrics are comparable with a paper only on the paper's test split; a store without a test split is
         divided into folds, each of which is measured once.
-    seed : int, default 0
-        Seed of what a protocol draws.
     progress : bool, optional
         Show progress on standard error; by default only in a terminal.
 
@@ -131,9 +127,7 @@ def evaluate(
                 raise UsageError(
                     f"{name} must be left out with protocol={protocol!r}, which has its own rules, got {name}={value!r}"
                 )
-        return measure_protocol(stores, protocol, chosen, splits=splits, seed=seed, progress=Progress(progress))
-    if seed:
-        raise UsageError(f"seed is that of a protocol, got seed={seed} without one: give splits of your own instead")
+        return measure_protocol(stores, protocol, chosen, splits=splits, progress=Progress(progress))
     start = time.perf_counter()
     rows = read_rows(open_stores(stores), chosen, splits)
     metric = chosen.metric or next(iter(METRICS[rows.task]))

@@ -39,6 +39,7 @@ class EvaluateOptions:
     )
     folds: int = field(default=5, metadata={"help": "Folds of the cross-validation, for stores without a test split."})
     repeats: int = field(default=5, metadata={"help": "Repeats of the cross-validation, with new folds."})
+    seed: int = field(default=0, metadata={"help": "Seed of the folds, and of what a protocol draws."})
     group: str | None = field(
         default=None, metadata={"help": "Column of groups: rows with the same value stay in one fold (a patient)."}
     )
@@ -56,4 +57,6 @@ class EvaluateOptions:
         require_one_of("metric", self.metric, [None, *(name for metrics in METRICS.values() for name in metrics)])
         if not self.margin >= 0:
             raise UsageError(f"margin must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy")
+        if self.seed < 0:
+            raise UsageError(f"seed must be >= 0, got {self.seed}")
         check_near_duplicates(self.near_duplicates)

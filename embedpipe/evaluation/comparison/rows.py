@@ -144,6 +144,7 @@ def read_rows(
             near_duplicates=None if cosine == "off" else cosine,
             folds=options.folds,
             repeats=options.repeats,
+            seed=options.seed,
         )
         if splits is not None and not isinstance(splits, Splits):
             used_splits.save(splits)

@@ -127,7 +127,6 @@ def measure_protocol(
     options: EvaluateOptions,
     *,
     splits: str | Path | Splits | None = None,
-    seed: int = 0,
     progress: Progress,
 ) -> ProtocolEvaluation:
     """Measure the layers of one or more stores by a published protocol; see `embedpipe.evaluate`.
@@ -140,8 +139,6 @@ def measure_protocol(
     options : EvaluateOptions
         ``repeats`` is 1.
     splits : path or Splits, optional
-    seed : int, default 0
-        Seed of what the protocol draws.
     progress : Progress
 
     Raises
@@ -164,7 +161,9 @@ def measure_protocol(
                 train, test = resample.train, resample.test
                 held_out = np.flatnonzero(rows.validation[train]) if rows.validation.any() else None
                 results.append(
-                    run_protocol(protocol, X[train], rows.y[train], X[test], rows.y[test], held_out=held_out, seed=seed)
+                    run_protocol(
+                        protocol, X[train], rows.y[train], X[test], rows.y[test], held_out=held_out, seed=options.seed
+                    )
                 )
                 advance()
             spec = layer.store.spec

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_softmax
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from embedpipe._utils.progress import Progress
@@ -31,6 +31,7 @@ from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTEN
 from embedpipe.finetuning.training.images import Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
+from embedpipe.statistics import log_losses
 
 Floats = npt.NDArray[np.float64]
 #: From a view to logits, float64 (n, n_classes).
@@ -160,7 +161,7 @@ class CellTrainer:
             correct = logits.argmax(axis=1) == y
             if view.name == CLEAN:
                 fields["accuracy"] = float(correct.mean())
-                fields["log_loss"] = float(-log_softmax(logits, axis=1)[np.arange(len(y)), y].mean())
+                fields["log_loss"] = float(log_losses(softmax(logits, axis=1), y).mean())
                 fields["correct"] = np.packbits(correct).tobytes().hex()
             else:
                 fields["shifted"].setdefault(view.name, []).append(float(correct.mean()))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -27,6 +28,7 @@ from embedpipe.finetuning.training.epochs import Epoch, Run
 from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.state_file import load_state, save_state
+from embedpipe.statistics import log_losses
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
 #: Seconds between two states on disk within an epoch, and so the most work that a kill loses.
@@ -251,7 +253,7 @@ class Trainer:
             self.images.require(run.images, len(self._train), "training")
         y = self._y[rows]
         accuracy = float((logits.argmax(axis=1) == y.numpy()).mean())
-        loss = float(cross_entropy(torch.from_numpy(logits), y))
+        loss = float(log_losses(softmax(logits.astype(np.float64), axis=1), y.numpy()).mean())
         seconds = run.seconds + time.monotonic() - start
         epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.images, seconds)
         run.add(epoch, len(rows))
