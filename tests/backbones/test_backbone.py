@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -212,6 +212,7 @@ specs = st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(specs, specs)
 def test_spec_survives_json_and_fingerprints_differ_between_specs(spec, other):
     again = BackboneSpec.from_json(spec.to_json())
@@ -230,6 +231,7 @@ arrays = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4), elemen
 states = st.dictionaries(st.text("abc.", min_size=1, max_size=5), arrays.map(torch.from_numpy), max_size=4)
 
 
+@settings(max_examples=30)
 @given(states, st.randoms())
 def test_tensor_hash_covers_names_shapes_dtypes_and_values(state, random):
     shuffled = list(state.items())

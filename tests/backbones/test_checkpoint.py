@@ -40,6 +40,7 @@ def test_pth_and_safetensors_have_the_same_fingerprint(model, tmp_path):
     assert (specs[0].provider, specs[0].name, specs[0].pretrained) == ("checkpoint", "timm/test_resnet", True)
 
 
+@pytest.mark.long
 def test_fingerprint_is_the_same_in_another_process(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "timm/test_resnet"})
     script = (

@@ -200,6 +200,7 @@ def test_damage_is_said_and_no_vector_is_made_by_a_damaged_network(cache, export
     np.testing.assert_allclose(accelerated.forward(batch)["embedding"], backbone.forward(batch)["embedding"], rtol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("items", [50, MANY])
 def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_once, items, monkeypatch):
     """The code of a network may have changed since its export, or the file may be damaged."""

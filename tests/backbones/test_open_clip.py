@@ -219,6 +219,7 @@ def test_pixels_of_photos_equal_the_librarys(kind: str, tmp_path: Path) -> None:
         assert np.abs(expected - backbone.prepare(photo.read_bytes()).value).mean() < 0.02
 
 
+@pytest.mark.long
 def test_spec_does_not_depend_on_the_weights_file_format(known: str, tmp_path: Path) -> None:
     folder = write_clip(tmp_path / "clip")
     state = load_file(folder / "open_clip_model.safetensors")
@@ -305,6 +306,7 @@ def test_layers_of_the_text_encoder_are_pooled_over_tokens(tmp_path: Path) -> No
     np.testing.assert_allclose(actual[0], seen[0][0, : int((tokens > 0).sum())].mean(0).numpy(), atol=1e-5)
 
 
+@pytest.mark.long
 def test_layers_are_listed_without_published_weights() -> None:
     stages = describe_layers("open_clip/RN50")
     assert [stage.name for stage in stages][-2:] == ["visual.layer4", "visual.attnpool"]

@@ -71,6 +71,7 @@ def test_pixels_and_vectors_equal_the_librarys(name, weights, photos, lowest, re
     assert centred_cosine(actual, np.stack(expected)).min() >= lowest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/resnet18"])
 def test_batch_size_does_not_change_the_vectors(name, paths):
     backbone = load_backbone(name, weights="none", device="cpu")

@@ -20,6 +20,7 @@ from embedpipe.errors import BackboneError
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.long
 
 IMAGE = (32, 32, 3)
 

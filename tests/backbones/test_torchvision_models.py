@@ -19,7 +19,13 @@ def normalised(backbone, batch):
     return normalise(torch.from_numpy(batch), backbone.network.preprocessing)
 
 
-@pytest.mark.parametrize("name", ALL)
+def first_of_family(name: str) -> bool:
+    return next(other for other in ALL if other[:6] == name[:6]) == name
+
+
+@pytest.mark.parametrize(
+    "name", [name if first_of_family(name) else pytest.param(name, marks=pytest.mark.long) for name in ALL]
+)
 def test_every_classification_model_builds_and_has_features(name, monkeypatch):
     """On the meta device: shapes without arithmetic. RegNets read tensors to build themselves, so move later."""
     for fill in FILLS:

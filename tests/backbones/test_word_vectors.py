@@ -263,6 +263,7 @@ def test_errors_of_loading_name_what_to_pass(tmp_path: Path) -> None:
         load_backbone(GLOVE, chunk=True)
 
 
+@pytest.mark.long
 def test_error_for_a_missing_package_names_the_extra() -> None:
     code = (
         "import sys; from importlib.machinery import PathFinder\n"

@@ -106,6 +106,7 @@ def test_advise_prints_the_verdict_and_the_next_step(store: Path) -> None:
     assert command.startswith(f"embedpipe benchmark {store}")
 
 
+@pytest.mark.long
 def test_advise_prints_json(store: Path) -> None:
     values = json.loads(run("advise", store, *FAST, "--min-gain", "0.9", "--json").stdout)
     assert values["verdict"]["decision"] == "not worth it"

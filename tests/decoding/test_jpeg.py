@@ -219,6 +219,7 @@ def test_odd_jpegs_are_never_scaled() -> None:
     assert decode_pixels(data, SCALED).pixels.shape == (400, 480, 3)
 
 
+@pytest.mark.long
 def test_scaled_decoding_hardly_moves_vectors(clothing: list[Path]) -> None:
     backbone = load_backbone(device="cpu")
     recipe = backbone.spec.preprocessing

@@ -336,11 +336,11 @@ HOSTILE = [
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("before", ["", '<a b="', "<title>"])
 def test_time_of_html_is_linear(piece: str, before: str) -> None:
-    data = (before + piece * (2_000_000 // len(piece))).encode()
+    data = (before + piece * (400_000 // len(piece))).encode()
     start = time.process_time()
     with contextlib.suppress(DecodeError):
         decode_text(EmailBytes(b"Subject: s\nContent-Type: text/html\n\n" + data))
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,17 @@ def test_blocks_are_of_known_languages(page: Path) -> None:
     assert {language for language in languages if not language.startswith("{")} <= RUN | NOT_RUN
 
 
+#: Pages whose blocks measure this machine, fine-tune, or fit many heads.
+LONG = {f"docs/how-to/{name}.md" for name in ("calibrate-and-reject", "compare-and-choose", "fine-tune", "speed")}
+
+
+def mark_long(page: Path) -> Any:
+    name = name_of(page)
+    return pytest.param(page, id=name, marks=[pytest.mark.long] if name in LONG else [])
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+@pytest.mark.parametrize("page", [mark_long(page) for page in RUNNING])
 def test_blocks_run_in_order(page: Path, run_page: Callable[[Path], dict[str, Any]]) -> None:
     names = run_page(page)
     if check := CHECKS.get(name_of(page)):

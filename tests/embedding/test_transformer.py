@@ -52,7 +52,7 @@ def test_features_equal_those_of_embed(paths: list[str], photos: Path, tmp_path:
     np.testing.assert_allclose(twice, X[[3, 0, 3]], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.long)])
 def test_cross_validation_embeds_each_photo_once(
     paths: list[str], y: list[str], forwarded: Path, n_jobs: int | None
 ) -> None:

@@ -40,11 +40,17 @@ def expected_failures(estimator: Any) -> dict[str, str]:
         TunedRidgeClassifier(),
         TunedRidge(),
         TunedLogisticRegression(),
-        AutoClassifier(cv=2),
     ],
     expected_failed_checks=expected_failures,
 )
 def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([AutoClassifier(cv=2)])
+def test_auto_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 

@@ -26,7 +26,7 @@ def training_set(rows: npt.NDArray[np.int64]) -> TrainingSet:
     return TrainingSet(rows, np.ones(len(rows)))
 
 
-@pytest.mark.parametrize("classes", [2, 3, 40])
+@pytest.mark.parametrize("classes", [2, 3, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_folds_and_penalties_equal_scikit_learn(classes: int, dtype: type) -> None:
     X, y = clusters(400, classes, dim=12, spread=2.0)

@@ -58,6 +58,7 @@ def predicted(estimator: Any, X: Any) -> list[int]:
     return labels
 
 
+@pytest.mark.long
 def test_joblib_sends_estimators_to_other_processes() -> None:
     fitted = FaissKNNClassifier(1).fit([[0.0], [1.0]], [0, 1])
     jobs = [joblib.delayed(predicted)(copy, [[0.9]]) for copy in (fitted, clone(fitted).fit([[0.0], [1.0]], [1, 0]))]

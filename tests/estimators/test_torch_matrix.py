@@ -76,7 +76,7 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 @on_each_device
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("classes", [2, 5, 100])
+@pytest.mark.parametrize("classes", [2, 5, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", LINEAR)
 def test_models_on_device_equal_cpu(kind: Any, classes: int, dtype: type, device: str) -> None:
     X, y = rows_of(classes, dtype)
@@ -188,6 +188,7 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", AROUND.values(), ids=AROUND)
 def test_head_fitted_on_device_is_saved_without_device(tmp_path: Path, options: dict[str, Any]) -> None:
     X, y = clusters(150, spread=1.0)

@@ -74,7 +74,7 @@ def _agree(found: dict[str, float], answers: PredictedRows) -> None:
             assert value == pytest.approx(OFFICIAL[name](answers), rel=1e-6, abs=1e-9), name
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(classified() | predicted_numbers())
 def test_metrics_agree_with_scikit_learn(answers: PredictedRows) -> None:
     found = answers.metrics()
@@ -83,7 +83,7 @@ def test_metrics_agree_with_scikit_learn(answers: PredictedRows) -> None:
     _agree(found, answers)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_weights_agree_with_repeated_rows(data: st.DataObject) -> None:
     answers = data.draw(classified() | predicted_numbers())

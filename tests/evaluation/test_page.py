@@ -188,6 +188,7 @@ def test_names_are_escaped(tmp_path: Path, items: list[WrongItem]) -> None:
     assert "\0" not in page.source
 
 
+@pytest.mark.long
 def test_page_of_many_classes_and_pictures_is_small(tmp_path: Path, items: list[WrongItem]) -> None:
     found = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
     found.best.wrong = items
@@ -286,6 +287,7 @@ def test_heads_without_probabilities(tmp_path: Path) -> None:
     assert "Rejection of uncertain rows" not in words
 
 
+@pytest.mark.long
 def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
     found = evaluation(["a", "b"])
     found.candidates[0] = replace(found.best, calibration=None)

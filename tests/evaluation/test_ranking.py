@@ -317,6 +317,7 @@ def test_ranking_is_plain_data(tmp_path: Path) -> None:
     assert found.to_dict()["rows"][1]["difference"]["verdict"] == frame["verdict"][1]
 
 
+@pytest.mark.long
 def test_ranking_stores_needs_no_torch(tmp_path: Path) -> None:
     paths = [store.path for store in stores(tmp_path, 0.5, 1.5)]
     script = (

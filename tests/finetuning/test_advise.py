@@ -140,6 +140,7 @@ def test_unknown_training_time_is_noted(layered: Advice) -> None:
     assert layered.next_step.minutes is None
 
 
+@pytest.mark.long
 def test_store_of_another_backbone_is_compared(tmp_path: Path) -> None:
     X, y = clusters(240, spread=0.2)
     noise = np.random.default_rng(1).standard_normal((240, 6)).astype(np.float32)
@@ -154,6 +155,7 @@ def test_store_of_another_backbone_is_compared(tmp_path: Path) -> None:
     assert advice.next_step.sources == [poor.path, good.path]
 
 
+@pytest.mark.long
 def test_selected_accuracy_is_not_optimistic(tmp_path: Path) -> None:
     """The best of several useless baselines is above chance on the rows that select it, and not on others."""
     rng = np.random.default_rng(0)
@@ -164,6 +166,7 @@ def test_selected_accuracy_is_not_optimistic(tmp_path: Path) -> None:
     assert baselines.selected_accuracy.low < 0.5 < baselines.selected_accuracy.high
 
 
+@pytest.mark.long
 def test_test_rows_do_not_influence_baselines(tmp_path: Path) -> None:
     X, y = clusters(200, spread=0.8)
     split = ["train", "train", "train", "validation", "test"] * 40
@@ -244,6 +247,7 @@ def test_verdict_of_a_pilot_agrees_with_its_cells(
     assert verdict.shift.value == pytest.approx(np.mean(shifts))
 
 
+@pytest.mark.long
 def test_finished_pilot_is_read(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:
     advice, sources, options = with_pilot
     again = advise(*sources, **options, progress=False)
@@ -284,6 +288,7 @@ def test_better_baseline_replaces_the_probe_at_each_label_count(made_pilot: Benc
     assert runs[2].shifted_probe == 0.5
 
 
+@pytest.mark.long
 def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Path) -> None:
     """The best head is on a store of another backbone, which is not trained."""
     store = FeatureStore(hard_store)
@@ -304,6 +309,7 @@ def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Pa
     assert any("of timm/other" in note and "on corrupted images" in note for note in advice.notes)
 
 
+@pytest.mark.long
 def test_images_are_embedded_first(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 60, 0)
     advice = advise(photos, to=tmp_path / "runs", backbone=TINY, **FAST)
@@ -343,6 +349,7 @@ def test_pilot_plan_includes_measuring_and_may_have_no_time(split: SplitRows) ->
     assert plan == PilotPlan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))
 
 
+@pytest.mark.long
 def test_budget_too_small_for_a_pilot_is_noted(hard_store: Path, tmp_path: Path) -> None:
     advice = advise(hard_store, to=tmp_path / "runs", time_budget="0.01s", **FAST)
     assert advice.pilot is None

@@ -243,6 +243,7 @@ def test_killed_run_gives_the_result_of_an_uninterrupted_one(store_path: Path, t
     assert sorted(path.suffix for path in (killed / "cells").iterdir()) == [".json"] * 6
 
 
+@pytest.mark.long
 def test_time_budget_drops_the_largest_label_counts(store_path: Path, tmp_path: Path) -> None:
     options = {**FAST, "corruptions": "none", "learners": ["linear-probe", "finetune"]}
     counts = (12, 24, 72)
@@ -274,6 +275,7 @@ def test_unreadable_images_are_left_out_for_all_learners(tmp_path: Path) -> None
         benchmark(store, to=tmp_path / "run", label_counts=(24, 48), **options)
 
 
+@pytest.mark.long
 def test_shifted_rows_of_the_user_replace_corruptions(tmp_path: Path) -> None:
     photos = colours(tmp_path / "photos", 72)
     with (tmp_path / "list.csv").open("w", newline="") as file:
@@ -379,6 +381,7 @@ def test_cells_of_other_options_and_edited_cells_are_refused(store_path: Path, t
             benchmark(store_path, to=tmp_path, seeds=1, **options)
 
 
+@pytest.mark.long
 def test_store_of_several_layers_is_trained_on_its_last(store_path: Path, tmp_path: Path) -> None:
     photos = store_path.parent / "photos"
     several = embedpipe.embed(photos, tmp_path / "several", backbone=TINY, layer=("conv1", "conv2"))

@@ -166,6 +166,7 @@ def test_odd_names_are_escaped(tmp_path: Path) -> None:
         assert picture.size == (1120, 760)
 
 
+@pytest.mark.long
 def test_page_of_many_cells_is_below_3_mb(tmp_path: Path) -> None:
     result = sample_benchmark(label_counts=[100 * 2**i for i in range(8)], seeds=20, severities=[1, 2, 3, 4, 5])
     path = result.to_html(tmp_path / "page.html")

@@ -90,6 +90,7 @@ def test_pickles_hold_the_trained_weights() -> None:
     np.testing.assert_array_equal(twice.predict_proba(X), shares)
 
 
+@pytest.mark.long
 def test_pickles_of_timm_networks_need_no_weights_file() -> None:
     X, y = stripes(20)
     classifier = FineTunedClassifier("timm/test_resnet", weights="none", **FAST | {"epochs": 1}).fit(X, y)

@@ -190,6 +190,7 @@ def test_auto_classifier_is_folded_over_all_layers(head: Head, classes: int) -> 
             np.testing.assert_allclose(shares, chosen.predict_proba(NEW), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.long
 def test_auto_inside_a_rejecting_head_is_folded(stores: dict[int, FeatureStore]) -> None:
     head = fitted(stores[2], "auto", layer=None, reject_share=0.1)
     assert isinstance(head.estimator.estimator_, AutoClassifier)

@@ -53,7 +53,7 @@ def test_inputs_that_were_faults_are_refused(isolated: Isolated, tmp_path: Path,
 FAST = ("jpeg", "png", "tiff", "pictures", "text", "email", "csv", "jsonl", "parquet", "tar", "list", "pth", "log")
 
 
-@pytest.mark.parametrize(("targets", "each"), [(FAST, 0.2), pytest.param((*TARGETS,), 4.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("targets", "each"), [(FAST, 0.05), pytest.param((*TARGETS,), 4.0, marks=pytest.mark.long)])
 def test_random_inputs_are_read_or_refused(
     isolated: Isolated, tmp_path: Path, targets: tuple[str, ...], each: float
 ) -> None:

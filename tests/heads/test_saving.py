@@ -46,6 +46,7 @@ for folder in Path(sys.argv[1]).iterdir():
 """
 
 
+@pytest.mark.long
 def test_heads_predict_the_same_in_a_new_process_and_folder(store: FeatureStore, tmp_path: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), FaissKNNClassifier(3, metric="cosine", weights="softmax"))
     made: dict[str, Any] = {name: (name, "label") for name in [*HEADS, "auto"]}
@@ -73,7 +74,11 @@ def test_heads_predict_the_same_in_a_new_process_and_folder(store: FeatureStore,
 
 
 @pytest.mark.parametrize(
-    "options", [{"reject_share": 0.1}, {"label": "weight", "interval_coverage": 0.9}], ids=["reject", "interval"]
+    "options",
+    [
+        pytest.param({"reject_share": 0.1}, marks=pytest.mark.long, id="reject"),
+        pytest.param({"label": "weight", "interval_coverage": 0.9}, id="interval"),
+    ],
 )
 def test_wrapped_auto_head_loads_without_trust(store: FeatureStore, tmp_path: Path, options: dict[str, Any]) -> None:
     head = fit(store, "auto", to=tmp_path / "head", folds=0, **options)

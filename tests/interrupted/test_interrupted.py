@@ -28,6 +28,7 @@ def wrong(outcomes: list[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.wrong]
 
 
+@pytest.mark.long
 def test_label_is_killed_and_finds_the_disk_full(workshop: Workshop) -> None:
     calls = workshop.calls("label")
     assert calls >= 10

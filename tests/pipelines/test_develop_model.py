@@ -52,7 +52,7 @@ def target(tmp_path: Path) -> Path:
     return striped(tmp_path / "target", "xy", 40, seed=1)
 
 
-@pytest.mark.parametrize("backbone", [TINY, "timm/test_resnet"])
+@pytest.mark.parametrize("backbone", [TINY, pytest.param("timm/test_resnet", marks=pytest.mark.long)])
 def test_both_backbones_are_compared_on_the_same_photos(
     develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path, backbone: str
 ) -> None:

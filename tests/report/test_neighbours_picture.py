@@ -56,7 +56,7 @@ def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
     return make
 
 
-@pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), (14, 15)])
+@pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), pytest.param(14, 15, marks=pytest.mark.long)])
 def test_margins_are_empty(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
     found = make_found(
         queries,
@@ -124,6 +124,7 @@ def test_unreadable_picture_is_an_empty_frame(tmp_path: Path, make_found: Callab
     assert (pixels(tmp_path / "v.png")[QUERY] == 255).all(axis=2).any()
 
 
+@pytest.mark.long
 def test_at_most_12_queries_and_neighbours_are_drawn(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     many, twelve = (pixels(draw_neighbours(make_found(n, n), tmp_path / f"{n}.png", title="found")) for n in (15, 12))
     assert many.shape == twelve.shape
