@@ -330,7 +330,7 @@ def vacuum(
 def map_(
     store: Store,
     *,
-    to: Annotated[Path, typer.Option("--to", help="PNG file to write.")],
+    to: Annotated[Path, typer.Option("--to", help="The .png or .html file to write; the page shows items on hover.")],
     label: Annotated[str, typer.Option("--label", help="Column to colour by.")] = "label",
     layer: Annotated[
         str | None,
@@ -340,9 +340,9 @@ def map_(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a 2-D map of a store as an image, coloured by label, with thumbnails.
+    """Draw a 2-D map of a store, coloured by label, as a picture or as a page; likely wrong labels are ringed.
 
-    Example: `embedpipe map photos.features --to map.png`
+    Example: `embedpipe map photos.features --to map.html`
     """
     from embedpipe.report.pictures.map import map as draw
 

@@ -1,4 +1,4 @@
-"""HTML pages as single files without scripts, which need no network."""
+"""HTML pages as single files, which need no network and, but for the map, no script."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def write_page(template: str, variables: Mapping[str, Any], to: Path) -> Path:
     with whole_file(to) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return to
+
+
+def read_template(name: str) -> str:
+    """Return a template as it is, such as a script."""
+    environment = _environment()
+    assert environment.loader
+    return environment.loader.get_source(environment, name)[0]
 
 
 @cache

@@ -17,8 +17,8 @@ from PIL import Image
 import embedpipe
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreNotFoundError, UsageError
-from embedpipe.report.drawing.colours import GREY, MAX_CLASSES, PLAIN, colour_labels
-from embedpipe.report.pictures.map import OPACITY
+from embedpipe.report.drawing.colours import GREY, MAX_CLASSES, PALETTE, PLAIN, colour_labels
+from embedpipe.report.pictures.map_png import OPACITY
 from embedpipe.report.pictures.projection import project
 from embedpipe.report.pictures.thumbnails import Layout, spread_out
 
@@ -53,7 +53,7 @@ def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp
     without = embedpipe.map(store.path, tmp_path / "without.png", thumbnails=0)
     assert pixels(with_pictures).shape[1] == 1600
     assert (pixels(with_pictures) != pixels(without)).any(axis=2).mean() > 0.02
-    assert all(has_colour(with_pictures, colour) for colour in ("#0077BB", "#EE7733", "#009988"))
+    assert all(has_colour(with_pictures, colour) for colour in PALETTE[:3])
     assert sorted(path.name for path in with_pictures.path.parent.iterdir()) == ["with.png"]
 
 
@@ -120,7 +120,7 @@ def test_bad_arguments_are_refused(make_store: Callable[..., Any], tmp_path: Pat
     store = make_store(3)
     to = tmp_path / "map.png"
     for options, message in (
-        ({"to": tmp_path / "map.pdf"}, r"must end in \.png"),
+        ({"to": tmp_path / "map.pdf"}, r"must end in \.png or \.html"),
         ({"label": "labels"}, "did you mean 'label'"),
         ({"layer": "feature"}, "did you mean 'features'"),
         ({"limit": 0}, "limit >= 1, got 60 and 0"),
@@ -178,7 +178,7 @@ def test_output_of_other_code_passes_through(capsys: pytest.CaptureFixture[str])
 
 
 def test_classes_beyond_the_palette_share_a_colour() -> None:
-    names = [f"class {i:02d}" for i in range(MAX_CLASSES + 2) for _ in range(20 - i)] + [None, None]
+    names = [f"class {i:02d}" for i in range(MAX_CLASSES + 2) for _ in range(30 - i)] + [None, None]
     colouring = colour_labels(pa.chunked_array([names]), len(names))
     drawn = {(e.colour, e.marker) for e in colouring.legend[:MAX_CLASSES]}
     assert len(drawn) == MAX_CLASSES
@@ -203,7 +203,7 @@ def test_few_numbers_get_steps_and_many_a_scale() -> None:
 
 def test_booleans_are_classes() -> None:
     colouring = colour_labels(pa.chunked_array([[True, False, True]]), 3)
-    assert [(entry.name, entry.count) for entry in colouring.legend] == [("True", 2), ("False", 1)]
+    assert [(entry.name, entry.count) for entry in colouring.legend] == [("False", 1), ("True", 2)]
 
 
 def test_thumbnails_are_spread_out_and_do_not_overlap() -> None:
@@ -214,7 +214,7 @@ def test_thumbnails_are_spread_out_and_do_not_overlap() -> None:
     first = points[order[:20]]
     gaps = np.linalg.norm(first[:, None] - first[None], axis=2)[np.triu_indices(20, 1)]
     assert gaps.min() > 80
-    layout = Layout(points, size, 60)
+    layout = Layout(points, size, (60, 60))
     centres = np.array([centre for row in order[:60] if (centre := layout.place(points[row])) is not None])
     assert len(centres) > 40
     apart = np.abs(centres[:, None] - centres[None]).max(axis=2)

@@ -13,8 +13,23 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 
-#: Paul Tol's "vibrant" scheme, used twice: classes 7 to 12 have triangles as markers.
-PALETTE = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")
+from embedpipe.report.drawing.wording import natural_key
+
+#: Ten hues that differ by at least 8 in OKLab (times 100) from each other, from grey and from white, also as readers
+#: with protanopia, deuteranopia or tritanopia see them (Machado et al., IEEE TVCG 15, 2009); used twice, the second
+#: time with triangles as markers. Of published sets of ten, Petroff's (arXiv:2107.02270) has 6, and two greys.
+PALETTE = (
+    "#0077BB",  # blue
+    "#EE7733",  # orange
+    "#57761A",  # green
+    "#EC0E44",  # red
+    "#3AAADD",  # sky
+    "#6515B7",  # violet
+    "#F1AD16",  # gold
+    "#A03C7A",  # plum
+    "#8D2103",  # brown
+    "#BF7B8D",  # rose
+)
 MARKERS = ("o", "^")
 MAX_CLASSES = len(PALETTE) * len(MARKERS)
 #: Largest number of distinct numbers that have legend entries; more have a colour bar.
@@ -47,6 +62,8 @@ class Colouring:
     markers : str array (n,)
     named : bool array (n,)
         False for rows without a label and for rows of the classes under "other", which are drawn below all others.
+    names : list of str or None, length n
+        The labels as text; None for a row without one.
     legend : tuple of Entry
     scale : matplotlib ScalarMappable, optional
         Scale of the colour bar.
@@ -55,6 +72,7 @@ class Colouring:
     colours: npt.NDArray[np.float64]
     markers: npt.NDArray[np.str_]
     named: npt.NDArray[np.bool_]
+    names: list[str | None]
     legend: tuple[Entry, ...] = ()
     scale: ScalarMappable | None = None
 
@@ -79,20 +97,30 @@ def colour_labels(labels: pa.ChunkedArray | None, count: int) -> Colouring:
             looks = {value: Entry("", 0, _rgba(scale.to_rgba(value))) for value in steps}
             return _assemble(values, looks, GREY, tail, scale)
         entries = {
-            value: Entry(f"{value:.4g}", counts[value], _rgba(cmap(shade)))
+            value: Entry(label_text(value), counts[value], _rgba(cmap(shade)))
             for value, shade in zip(steps, np.linspace(0, 1, len(steps)), strict=True)
         }
         return _assemble(values, entries, GREY, (*entries.values(), *tail))
 
-    # Ties are ordered by name, so that the colours of the same rows are always the same.
-    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    # The most frequent classes have colours. Ties are ordered by name, so that the same rows always look the same.
+    ranked = sorted(counts, key=lambda name: (-counts[name], natural_key(name)))
     entries = {
         name: Entry(name, counts[name], PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE)])
-        for i, name in enumerate(ranked[:MAX_CLASSES])
+        for i, name in enumerate(sorted(ranked[:MAX_CLASSES], key=natural_key))
     }
     if rest := ranked[MAX_CLASSES:]:
-        tail = (Entry(f"other ({len(rest)} classes)", sum(counts[name] for name in rest), GREY), *tail)
+        tail = (
+            Entry(
+                f"other ({len(rest)} class{'' if len(rest) == 1 else 'es'})", sum(counts[name] for name in rest), GREY
+            ),
+            *tail,
+        )
     return _assemble(values, entries, GREY, (*entries.values(), *tail))
+
+
+def label_text(value: Any) -> str:
+    """Return a label as text: of a float, four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _clean(value: Any) -> Any:
@@ -122,6 +150,7 @@ def _assemble(
         colours=np.array([to_rgba(entry.colour) for entry in drawn]).reshape(-1, 4),
         markers=np.array([entry.marker for entry in drawn], dtype=str),
         named=np.array([entry is not default for entry in drawn], dtype=bool),
+        names=[None if value is None else label_text(value) for value in values],
         legend=legend,
         scale=scale,
     )

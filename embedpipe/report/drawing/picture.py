@@ -1,4 +1,4 @@
-"""`Picture`: a PNG file that was drawn, which a notebook shows."""
+"""`Picture`: a file that was drawn, which a notebook shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    r"""A PNG file on disk. A notebook shows the picture; `open`, Pillow and `os` take it as a path.
+    r"""A PNG file or a page on disk. A notebook shows a PNG file; `open`, Pillow and `os` take it as a path.
 
     Attributes
     ----------
@@ -34,6 +34,8 @@ class Picture:
         return str(self.path)
 
     def _repr_png_(self) -> bytes | None:
+        if self.path.suffix.lower() != ".png":
+            return None
         try:
             return self.path.read_bytes()
         except OSError:  # it was deleted or moved: the notebook shows its path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 METRICS = {
     "macro_f1": "macro F1",
@@ -86,6 +87,13 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
     return f"{count} B" if count else "—"
+
+
+def natural_key(text: str) -> tuple[tuple[int, str], ...]:
+    """Return a key that orders names as readers do: ``img2`` before ``img10``, and ``b`` after ``A``."""
+    # Every second part is digits: numbers without leading zeros are ordered by their length first.
+    parts = [part.lstrip("0") if i % 2 else part.casefold() for i, part in enumerate(re.split(r"([0-9]+)", text))]
+    return (*((len(part) if i % 2 else 0, part) for i, part in enumerate(parts)), (0, text))
 
 
 def clip(text: str, most: int = 80) -> str:

@@ -42,11 +42,12 @@ def read_small(uris: Iterable[str], side: int) -> dict[str, Image.Image]:
     """
     known = sorted(set(uris))
     with ThreadPoolExecutor(READERS) as pool:
-        pictures = pool.map(lambda uri: _read_small(uri, side), known)
+        pictures = pool.map(lambda uri: read_one(uri, side), known)
         return {uri: picture for uri, picture in zip(known, pictures, strict=True) if picture is not None}
 
 
-def _read_small(uri: str, side: int) -> Image.Image | None:
+def read_one(uri: str, side: int) -> Image.Image | None:
+    """Read one picture and reduce it to at most ``side`` pixels; return None if it cannot be read."""
     try:
         picture = decode_image(read_uri(uri))
     except EmbedpipeError:
@@ -79,7 +80,7 @@ def spread_out(points: Points) -> Iterator[int]:
 
 
 class Layout:
-    """Finds places for square pictures beside their points, where they cover few other points.
+    """Finds places for boxes of one size beside their points, where they cover few other points.
 
     Parameters
     ----------
@@ -87,62 +88,66 @@ class Layout:
         All points of the map, in pixels from the panel's lower left corner.
     size : float64 array (2,)
         Width and height of the panel in pixels.
-    side : int
-        Side of a picture in pixels.
+    box : (int, int)
+        Width and height of a box in pixels.
     """
 
     CELL = 8
 
-    def __init__(self, points: Points, size: Points, side: int) -> None:
-        self.side = side
+    def __init__(self, points: Points, size: Points, box: tuple[int, int]) -> None:
+        self.box = np.array(box, float)
         self._size = size
-        self._taken = np.empty((0, 2))
+        self._taken = np.empty((0, 2, 2))
         across, up = (np.arange(0, length + self.CELL, self.CELL) for length in size.tolist())
         counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[across, up])
         self._below = np.pad(counts.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        self._usual = len(points) * side**2 / size.prod()
+        self._usual = len(points) * self.box.prod() / size.prod()
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        radii = side * np.arange(0.8, 2.6, 0.2)
+        apart = self.box.min() * np.arange(0.3, 2.1, 0.2)
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        self._offsets = (radii[:, None, None] * circle).reshape(-1, 2)
+        self._offsets = ((self.box / 2 + apart[:, None])[:, None] * circle).reshape(-1, 2)
+
+    def reserve(self, centre: Points, size: Points) -> None:
+        """Keep a rectangle free of boxes."""
+        self._taken = np.concatenate([self._taken, np.stack([centre, size / 2])[None]])
 
     def place(self, point: Points) -> Points | None:
-        """Return the centre for a point's picture, and reserve that place; None if no place is free."""
+        """Return the centre for a point's box, and reserve that place; None if no place is free."""
         centres = point + self._offsets
-        edge = self.side / 2 + GAP
+        edge = self.box / 2 + GAP
         free = ((centres > edge) & (centres < self._size - edge)).all(axis=1)
-        apart = np.abs(centres[:, None] - self._taken[None]) > self.side + GAP
+        apart = np.abs(centres[:, None] - self._taken[None, :, 0]) > self.box / 2 + self._taken[None, :, 1] + GAP
         free &= apart.any(axis=2).all(axis=1)
         if not free.any():
             return None
         centres = centres[free]
-        far = np.linalg.norm(centres - point, axis=1) / self.side
+        far = np.linalg.norm((centres - point) / self.box, axis=1)
         best: Points = centres[np.argmin(far + 2 * self._covered(centres) / self._usual)]
-        self._taken = np.vstack([self._taken, best])
+        self.reserve(best, self.box)
         return best
 
     def _covered(self, centres: Points) -> Points:
         """Count the points under each place, from cumulative sums of the cells."""
-        (x0, y0), (x1, y1) = (((centres + d * self.side / 2) / self.CELL).round().astype(int).T for d in (-1, 1))
+        (x0, y0), (x1, y1) = (((centres + d * self.box / 2) / self.CELL).round().astype(int).T for d in (-1, 1))
         covered: Points = self._below[x1, y1] - self._below[x0, y1] - self._below[x1, y0] + self._below[x0, y0]
         return covered
 
 
 def read_thumbnails(
-    uris: Sequence[str | None], points: Points, layout: Layout, count: int
+    uris: Sequence[str | None], points: Points, layout: Layout, count: int, first: Sequence[int] = ()
 ) -> Iterator[tuple[int, Points, npt.NDArray[np.uint8]]]:
-    """Yield up to ``count`` items: row, centre of the picture, picture as uint8 (h, w, 3).
+    """Yield up to ``count`` items, the rows of ``first`` before others: row, centre of the picture, uint8 (h, w, 3).
 
     Items without a picture, or whose picture cannot be read, are skipped.
     """
     unreadable = 0
-    for row in spread_out(points):
+    for row in (*first, *(row for row in spread_out(points) if row not in first)):
         if count <= 0 or unreadable >= MAX_UNREADABLE:
             return
         uri = uris[row]
         if uri is None:
             continue
-        picture = _read_small(uri, layout.side)
+        picture = read_one(uri, int(layout.box.min()))
         if picture is None:
             unreadable += 1
             continue
