@@ -1,10 +1,11 @@
-"""Importing modules that may be missing: those of optional extras, and the user's own."""
+"""Importing modules that may be missing, or that take long: those of extras, the user's own, and torch's compiler."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +18,71 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+#: torch's compiler, which takes as long to import as torch itself.
+_COMPILER = "torch._dynamo"
+
 #: The module by which OpenVINO and NNCF report to their makers how they are used.
 _TELEMETRY = "openvino_telemetry"
+
+
+class _Deferred(ModuleType):
+    """Stands for a module until something of it is used."""
+
+    def __init__(self, name: str, stand_ins: dict[str, ModuleType]) -> None:
+        super().__init__(name)
+        self._stand_ins = stand_ins
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and (name != "__path__" or self.__name__ != _COMPILER):
+            raise AttributeError(name)
+        _remove(self._stand_ins)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def compiler_deferred() -> Iterator[None]:
+    """Import libraries inside the block without torch's compiler, which is imported when something of it is used.
+
+    torchvision imports it for a function that regions of interest need on a GPU, timm for ``torch.compiler.disable``.
+    Stand-ins call these two later. Anything else that is asked of a stand-in imports the compiler at once, so that
+    other versions of the libraries take longer and do not fail.
+    """
+    if _COMPILER in sys.modules:
+        yield
+        return
+    stand_ins: dict[str, ModuleType] = {}
+    compiler, utils = (_Deferred(name, stand_ins) for name in (_COMPILER, f"{_COMPILER}.utils"))
+
+    def is_compile_supported(device: Any) -> Any:
+        return importlib.import_module(utils.__name__).is_compile_supported(device)
+
+    vars(utils)["is_compile_supported"] = is_compile_supported
+    vars(compiler)["disable"] = _disable_later
+    stand_ins |= {module.__name__: module for module in (compiler, utils)}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        _remove(stand_ins)
+
+
+def _disable_later(function: Any = None, *args: Any, **options: Any) -> Any:
+    """Return what ``torch._dynamo.disable`` returns, for a function without the compiler before its first call."""
+    if not callable(function):
+        return importlib.import_module(_COMPILER).disable(function, *args, **options)
+
+    @functools.wraps(function)
+    def run(*values: Any, **named: Any) -> Any:
+        return importlib.import_module(_COMPILER).disable(function, *args, **options)(*values, **named)
+
+    return run
+
+
+def _remove(modules: Mapping[str, ModuleType]) -> None:
+    """Remove modules from those that are imported; others of the same name stay."""
+    for name, module in modules.items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -45,7 +109,8 @@ def import_user_module(name: str) -> ModuleType:
 def import_extra(name: str, extra: str) -> Any:
     """Import a module of an optional extra. Raises MissingExtraError, naming the extra, if it is not installed."""
     try:
-        return importlib.import_module(name)
+        with compiler_deferred():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise _missing(error.name, extra) from error
 

@@ -4,7 +4,6 @@ from .layers.stages import Stage as Stage
 from .load import describe_layers as describe_layers
 from .load import load_backbone as load_backbone
 from .load import load_with_options as load_with_options
-from .load import resolve_options as resolve_options
 from .network import ImageNetwork as ImageNetwork
 from .network import Provider as Provider
 from .network import TextNetwork as TextNetwork
@@ -14,6 +13,7 @@ from .network import input_of as input_of
 from .options import BackboneOptions as BackboneOptions
 from .options import ReloadOptions as ReloadOptions
 from .registry import list_backbones as list_backbones
+from .registry import resolve_options as resolve_options
 from .reload import options_from_spec as options_from_spec
 from .reload import reload_backbone as reload_backbone
 from .spec import BackboneSpec as BackboneSpec

@@ -69,6 +69,8 @@ class Backbone(ABC):
         Runs the network; None runs it by torch, operator by operator.
     engines : dict of str to Engine
         Engines that were chosen before, by fingerprint of the spec.
+    loading : float
+        When loading it began, in seconds of the epoch; 0 if that is unknown.
     """
 
     spec: BackboneSpec
@@ -76,6 +78,7 @@ class Backbone(ABC):
     device: torch.device
     engine: Engine | None = dataclasses.field(default=None, repr=False)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    loading: float = dataclasses.field(default=0.0, repr=False, compare=False)
 
     #: So many items are sorted by size together, so that items of similar sizes share a batch.
     sorted_items: ClassVar[int] = 1

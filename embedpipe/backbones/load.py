@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -19,15 +20,14 @@ from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.stages import Stage, find_stages
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
-from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
-from embedpipe.backbones.registry import get_provider, modalities_of, split_name
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.registry import get_provider, resolve_options, split_name
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, LayerSpec
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.tensors import hash_tensors, require_values, zero_notes
 from embedpipe.decoding.recipe import parse_channels, parse_range
 from embedpipe.errors import UsageError, WeightsError
-from embedpipe.sources.options import Modality
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import LoadBackboneParameters
@@ -41,6 +41,8 @@ class _Loaded:
     provider: str
     network: ImageNetwork | TextNetwork
     weights_sha256: str
+    #: When building it began, in seconds of the epoch.
+    loading: float
     #: Planned layers by options, as each plan costs a forward pass.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict)
@@ -48,36 +50,6 @@ class _Loaded:
 
 _cache: OrderedDict[tuple[object, ...], _Loaded] = OrderedDict()
 _lock = threading.Lock()
-
-
-def resolve_options(options: BackboneOptions) -> BackboneOptions:
-    """Return options with the backbone and the modality filled in if they were left open.
-
-    Raises
-    ------
-    UsageError
-        If the backbone does not embed the modality, or an option does not apply to it.
-    UnknownBackboneError
-        If no provider has that name.
-    """
-    backbone = options.backbone or DEFAULT_BACKBONES[options.modality or "image"]
-    known = modalities_of(backbone)
-    modality: Modality = options.modality or known[0]
-    if modality not in known:
-        raise UsageError(
-            f"{backbone} embeds {known[0]}s, not {modality}s: use a backbone of {modality}s, such as "
-            f"{DEFAULT_BACKBONES[modality]}"
-        )
-    for name, is_set, takes in (
-        ("chunk", options.chunk, "text"),
-        ("frequencies", options.frequencies is not None, "text"),
-        ("decode", options.decode != "full", "image"),
-        ("range", options.range not in (None, "auto"), "image"),
-        ("channels", options.channels not in (None, "auto"), "image"),
-    ):
-        if is_set and modality != takes:
-            raise UsageError(f"{name} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
-    return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 
 @takes_options(BackboneOptions)
@@ -153,8 +125,8 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
         modality="text" if isinstance(network, TextNetwork) else "image",
     )
     if isinstance(network, TextNetwork):
-        return TextBackbone(spec, network, target, engines=loaded.engines).ready()
-    return ImageBackbone(spec, network, target, engines=loaded.engines).ready()
+        return TextBackbone(spec, network, target, engines=loaded.engines, loading=loaded.loading).ready()
+    return ImageBackbone(spec, network, target, engines=loaded.engines, loading=loaded.loading).ready()
 
 
 @takes_options(BackboneOptions)
@@ -232,6 +204,7 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
     key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
     with _lock:
         if key not in _cache:
+            loading = time.time()
             built_by, network = _build(options, provider, name)
             network.module.eval().requires_grad_(False)
             gaps = network.gaps.names
@@ -240,7 +213,7 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
                 network = _with_notes(network, zero_notes(network.module, network.origin))
             sha256 = hash_tensors({k: v for k, v in network.module.state_dict().items() if k not in gaps})
             network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
-            _cache[key] = _Loaded(built_by, network, sha256)
+            _cache[key] = _Loaded(built_by, network, sha256, loading)
             if len(_cache) > CACHED_NETWORKS:
                 _cache.popitem(last=False)
         _cache.move_to_end(key)

@@ -31,13 +31,14 @@ class StoredWeights:
     """Weights that were read from a file: tensors by name, and their origin in words.
 
     ``folder`` is set if the file is in a folder with timm's ``config.json``. ``notes`` say what was changed or chosen
-    in reading them.
+    in reading them. ``files`` are the files that were read.
     """
 
     state: StateDict
     origin: str
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 #: The weights that a provider is to load: its published ones, random ones, or the user's. A provider with
@@ -127,6 +128,9 @@ class TextNetwork:
         Tensors that the weights lack, such as the pooler of a masked language model.
     notes : tuple of str
         What was chosen or adapted in loading the weights, for the user.
+    files : tuple of Path, optional
+        The files and folders that decide it beside the libraries: while they are the same, a run without new items
+        does not load it. None if they are unknown.
     """
 
     name: str
@@ -146,6 +150,7 @@ class TextNetwork:
     libraries: tuple[str, ...] = ()
     gaps: Gaps = Gaps()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,8 @@ class ImageNetwork:
         Tensors that the weights lack.
     notes : tuple of str
         What was chosen or adapted in loading the weights, for the user.
+    files : tuple of Path, optional
+        As in `TextNetwork`.
     """
 
     name: str
@@ -196,6 +203,7 @@ class ImageNetwork:
     libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
     gaps: Gaps = Gaps()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] | None = None
 
 
 @runtime_checkable

@@ -1,14 +1,22 @@
-"""The providers: the built-in ones, and plug-ins with the entry point group ``embedpipe.backbones``."""
+"""The providers: the built-in ones, and plug-ins with the entry point group ``embedpipe.backbones``.
+
+Names and modalities of the built-in ones are known here without importing them, which takes seconds.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import warnings
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from embedpipe.backbones.network import Provider
-from embedpipe.errors import BackboneError, UnknownBackboneError, nearest
+from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
+from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
 from embedpipe.sources.options import Modality
+
+if TYPE_CHECKING:
+    from embedpipe.backbones.network import Provider
 
 GROUP = "embedpipe.backbones"
 
@@ -23,6 +31,15 @@ _CLASSES = {
     "word-vectors": "word_vectors.provider:WordVectorsProvider",
 }
 BUILT_IN = {name: EntryPoint(name, f"embedpipe.backbones.providers.{where}", GROUP) for name, where in _CLASSES.items()}
+
+#: What the built-in providers embed, the default first; the others embed images.
+_MODALITIES: dict[str, tuple[Modality, ...]] = {
+    "python": ("image", "text"),
+    "open_clip": ("image", "text"),
+    "sentence-transformers": ("text",),
+    "transformers": ("text",),
+    "word-vectors": ("text",),
+}
 
 #: Names that no plug-in may take.
 RESERVED = (*BUILT_IN, "checkpoint")
@@ -61,6 +78,8 @@ def get_provider(name: str) -> Provider:
     BackboneError
         If two plug-ins have that name, or the plug-in cannot be imported or is not a provider.
     """
+    from embedpipe.backbones.network import Provider  # needs torch
+
     entries = [BUILT_IN[name]] if name in BUILT_IN else _plugins()[name]
     if len(entries) > 1:
         values = " and ".join(entry.value for entry in entries)
@@ -83,10 +102,40 @@ def get_provider(name: str) -> Provider:
 def modalities_of(backbone: str) -> tuple[Modality, ...]:
     """Return the modalities that a backbone embeds, the default first. Raises as `split_name` and `get_provider` do."""
     provider = split_name(backbone)[0]
-    if provider == "checkpoint":
-        return ("image",)
+    if provider in RESERVED:
+        return _MODALITIES.get(provider, ("image",))
     known: tuple[Modality, ...] = getattr(get_provider(provider), "modalities", ("image",))
     return known
+
+
+def resolve_options(options: BackboneOptions) -> BackboneOptions:
+    """Return options with the backbone and the modality filled in if they were left open.
+
+    Raises
+    ------
+    UsageError
+        If the backbone does not embed the modality, or an option does not apply to it.
+    UnknownBackboneError
+        If no provider has that name.
+    """
+    backbone = options.backbone or DEFAULT_BACKBONES[options.modality or "image"]
+    known = modalities_of(backbone)
+    modality: Modality = options.modality or known[0]
+    if modality not in known:
+        raise UsageError(
+            f"{backbone} embeds {known[0]}s, not {modality}s: use a backbone of {modality}s, such as "
+            f"{DEFAULT_BACKBONES[modality]}"
+        )
+    for name, is_set, takes in (
+        ("chunk", options.chunk, "text"),
+        ("frequencies", options.frequencies is not None, "text"),
+        ("decode", options.decode != "full", "image"),
+        ("range", options.range not in (None, "auto"), "image"),
+        ("channels", options.channels not in (None, "auto"), "image"),
+    ):
+        if is_set and modality != takes:
+            raise UsageError(f"{name} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
+    return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 
 def list_backbones(pattern: str = "") -> list[str]:

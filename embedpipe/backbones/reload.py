@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from embedpipe.backbones.backbone import Backbone
-from embedpipe.backbones.load import load_with_options
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import modalities_of
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, TextPreprocessing
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedpipe.backbones.backbone import Backbone
 
 
 def options_from_spec(
@@ -104,9 +105,14 @@ def reload_backbone(
     BackboneError
         If the backbone cannot be loaded; see `options_from_spec`.
     """
+    other = modality not in (None, spec.modality)
     load_options = options_from_spec(spec, options.weights, frequencies=options.frequencies, trust=options.trust)
     load_options = dataclasses.replace(load_options, offline=options.offline)
-    if modality in (None, spec.modality):
+    if other:
+        load_options = _other_encoder(spec, load_options, modality)
+    from embedpipe.backbones.load import load_with_options  # needs torch, which refusing a query does not
+
+    if not other:
         try:
             backbone = load_with_options(load_options, device)
         except (UnknownBackboneError, WeightsError) as error:
@@ -117,7 +123,7 @@ def reload_backbone(
             ) from error
         loaded = backbone.spec
     else:
-        backbone = load_with_options(_other_encoder(spec, load_options, modality), device)
+        backbone = load_with_options(load_options, device)
         layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
         loaded = dataclasses.replace(
             backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality

@@ -8,17 +8,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
 from embedpipe.sources.listing import Listing
+
+if TYPE_CHECKING:
+    from embedpipe.backbones.backbone import Backbone
 
 LayerVectors = dict[str, npt.NDArray[np.float32]]
 

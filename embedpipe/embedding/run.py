@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,22 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.config import usable_cores
-from embedpipe._utils.device import choose_device
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
-from embedpipe.backbones import load_with_options, resolve_options
-from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.pending import PendingBackbone, recall_backbone, remember_backbone
 from embedpipe.embedding.bottleneck import find_bottleneck
-from embedpipe.embedding.gains import find_gains
 from embedpipe.embedding.hash_index import Contents
-from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, take_near
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
-from embedpipe.embedding.writer import Embedded, Reused, RowWriter
+from embedpipe.embedding.writer import Embedded, Message, Reused, RowWriter
 from embedpipe.errors import PruneRefusedError, StoreError, UsageError
 from embedpipe.sources.access.outage import OutageWatch, outages_raised
 from embedpipe.sources.listing import Listing
@@ -40,6 +38,8 @@ from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EmbedParameters
+    from embedpipe.backbones.backbone import Backbone
+    from embedpipe.embedding.loop import Forwarder
 
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
@@ -57,7 +57,8 @@ def embed(
     """Embed the new and changed items of a source into a feature store.
 
     The backbone decides whether images or texts are embedded. ``text="body"`` and ``modality="text"`` select the
-    default backbone for texts. After a ``KeyboardInterrupt``, the finished items are committed.
+    default backbone for texts. Where nothing is new, a backbone that was loaded before is not loaded. After a
+    ``KeyboardInterrupt``, the finished items are committed.
 
     Parameters
     ----------
@@ -102,29 +103,53 @@ def embed(
     >>> again.summary.reused
     3
     """
+    start = time.perf_counter()
     source_options, backbone_options, run_options = build_options(OPTIONS, options)
     show = Progress(progress, detail=verbose)
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
     backbone_options = resolve_options(backbone_options)
     listing = open_source(source, source_options, backbone_options.modality or "image")
-    device, reason = choose_device(run_options.device)
-    if backbone_options.precision == "int8":
-        if run_options.engine != "auto":
-            raise UsageError(f"precision='int8' needs engine='auto', got engine={run_options.engine!r}")
-        show.say("int8: the first run of a network quantises it, which takes about half a minute")
-    backbone = load_with_options(backbone_options, device)
-    show.say(f"device: {reason}")
+    if backbone_options.precision == "int8" and run_options.engine != "auto":
+        raise UsageError(f"precision='int8' needs engine='auto', got engine={run_options.engine!r}")
+    reasons: list[str] = []
+    load = functools.partial(_load, backbone_options, run_options.device, show, reasons)
+    known = recall_backbone(backbone_options, load) if FeatureStore.exists(to) else None
+    backbone = known or load()
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
     store.summary = embed_listing(listing, store, backbone, run_options, show)
-    store.summary.device_reason = reason
+    store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
+    store.summary.seconds = time.perf_counter() - start
     return store
 
 
+def _load(options: BackboneOptions, requested: str | None, show: Progress, reasons: list[str]) -> Backbone:
+    """Load a backbone, and add to ``reasons`` why its device was chosen."""
+    from embedpipe._utils.device import choose_device  # needs torch
+    from embedpipe.backbones.load import load_with_options
+
+    device, reason = choose_device(requested)
+    if options.precision == "int8":
+        show.say("int8: the first run of a network quantises it, which takes about half a minute")
+    backbone = load_with_options(options, device)
+    remember_backbone(options, backbone)
+    show.say(f"device: {reason}")
+    reasons.append(reason)
+    return backbone
+
+
 def embed_listing(
-    listing: Listing, store: FeatureStore, backbone: Backbone, options: RunOptions, progress: Progress
+    listing: Listing,
+    store: FeatureStore,
+    backbone: Backbone | PendingBackbone,
+    options: RunOptions,
+    progress: Progress,
 ) -> EmbedSummary:
-    """Update a store from a listing. Raises StoreError if the counts of the summary do not add up."""
+    """Update a store from a listing. A pending backbone is loaded if something is to be embedded.
+
+    Raises StoreError if the counts of the summary do not add up, and SpecMismatchError if the backbone that loads is
+    not the one of the store.
+    """
     start = time.perf_counter()
     timer = StageTimer()
     watch = OutageWatch()
@@ -138,13 +163,10 @@ def embed_listing(
     plan, others = _share(listing, plan, shard)
 
     threads = options.threads or usable_cores()
-    if options.engine == "auto" and len(plan.read):
-        with timer("engine"):
-            backbone = backbone.accelerated(len(plan.read))
-        progress.say(
-            f"engine: {backbone.engine_name}" + (f" ({backbone.engine_reason})" if backbone.engine_reason else "")
-        )
-    forward = Forwarder(backbone, options.batch_size, timer)
+    forward: Forwarder | None = None
+    if len(plan.read):
+        forward = _forwarder(backbone, store, len(plan.read), options, timer, progress)
+        backbone = forward.backbone
     note = {"embedpipe.run": _provenance(listing, backbone)}
     writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
     begin = time.perf_counter()
@@ -153,14 +175,15 @@ def embed_listing(
             writer.put(failure)
 
         def detail() -> str:
-            bottleneck = find_bottleneck(timer.seconds, time.perf_counter() - begin, forward.done, threads)
+            done = 0 if forward is None else forward.done
+            bottleneck = find_bottleneck(timer.seconds, time.perf_counter() - begin, done, threads)
             return str(bottleneck) if bottleneck else ""
 
         with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
-            messages = embed_rows(listing, plan.read, forward, contents.find, threads, timer)
+            messages = _messages(listing, plan, forward, contents, threads, timer)
             with contextlib.closing(messages):
                 for message in messages:
                     watch(message)
@@ -189,7 +212,7 @@ def embed_listing(
         device=str(backbone.device),
         engine=backbone.engine_name,
         engine_reason=backbone.engine_reason,
-        batch_size=forward.batch_size,
+        batch_size=0 if forward is None else forward.batch_size,
         store=store.path,
     )
     writer.outcome.conflicts.update(plan.conflicts)
@@ -209,13 +232,70 @@ def embed_listing(
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
-    if (bottleneck := find_bottleneck(timer.seconds, wall, forward.done, threads)) is not None:
-        summary.bottleneck, summary.advice = bottleneck, bottleneck.advice(backbone.spec, backbone.device.type)
-        if options.engine == "auto":
-            summary.notes += find_gains(backbone, listing, plan.read, bottleneck, wall, store.path)
+    if forward is not None:
+        _add_bottleneck(summary, forward, listing, plan, options, timer, wall)
     if (choosing := timer.seconds.get("engine", 0.0)) > 1:
         summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")
     return summary
+
+
+def _forwarder(
+    backbone: Backbone | PendingBackbone,
+    store: FeatureStore,
+    items: int,
+    options: RunOptions,
+    timer: StageTimer,
+    progress: Progress,
+) -> Forwarder:
+    """Return what runs the backbone, loaded and on the engine for so many items."""
+    from embedpipe.embedding.loop import Forwarder  # needs torch
+
+    if isinstance(backbone, PendingBackbone):
+        with timer("load"):
+            backbone = backbone.load()
+        store.require(backbone.spec)
+    if options.engine == "auto":
+        with timer("engine"):
+            backbone = backbone.accelerated(items)
+        progress.say(
+            f"engine: {backbone.engine_name}" + (f" ({backbone.engine_reason})" if backbone.engine_reason else "")
+        )
+    return Forwarder(backbone, options.batch_size, timer)
+
+
+def _messages(
+    listing: Listing,
+    plan: EmbedPlan,
+    forward: Forwarder | None,
+    contents: Contents,
+    threads: int,
+    timer: StageTimer,
+) -> Generator[Message, None, None]:
+    if forward is not None:
+        from embedpipe.embedding.loop import embed_rows
+
+        yield from embed_rows(listing, plan.read, forward, contents.find, threads, timer)
+
+
+def _add_bottleneck(
+    summary: EmbedSummary,
+    forward: Forwarder,
+    listing: Listing,
+    plan: EmbedPlan,
+    options: RunOptions,
+    timer: StageTimer,
+    wall: float,
+) -> None:
+    """Add the slowest stage to the summary, and what would speed it up."""
+    from embedpipe.embedding.gains import find_gains
+
+    backbone = forward.backbone
+    bottleneck = find_bottleneck(timer.seconds, wall, forward.done, options.threads or usable_cores())
+    if bottleneck is None:
+        return
+    summary.bottleneck, summary.advice = bottleneck, bottleneck.advice(backbone.spec, backbone.device.type)
+    if options.engine == "auto":
+        summary.notes += find_gains(backbone, listing, plan.read, bottleneck, wall, summary.store)
 
 
 def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, int]:
@@ -268,7 +348,7 @@ def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
     return not any(failure.stage == "list" for failure in listing.failures)
 
 
-def _provenance(listing: Listing, backbone: Backbone) -> str:
+def _provenance(listing: Listing, backbone: Backbone | PendingBackbone) -> str:
     return json.dumps(
         {
             "embedpipe": __version__,

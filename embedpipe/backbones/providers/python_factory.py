@@ -13,7 +13,6 @@ from embedpipe.backbones.network import ImageNetwork, StoredWeights, TextNetwork
 from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
-from embedpipe.sources.options import Modality
 
 _SHAPE = (
     "it must return a torch.nn.Module with an attribute 'preprocessing', or a pair (module, "
@@ -23,8 +22,6 @@ _SHAPE = (
 
 class PythonProvider:
     """Networks built by the user's functions. The name is typed by the user, so its code is run."""
-
-    modalities: tuple[Modality, ...] = ("image", "text")
 
     def names(self) -> list[str]:
         """Return an empty list, as the user's functions cannot be listed."""

@@ -11,18 +11,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.data.config import resolve_model_data_config
-from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, split_model_name_tag
 from torch import Tensor
 
+from embedpipe._utils.importing import compiler_deferred
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
-from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
 from embedpipe.backbones.weights.tensors import misfit, require_floats, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import UnknownBackboneError, WeightsError, nearest
+
+with compiler_deferred():
+    import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, split_model_name_tag
 
 #: Networks whose published weights are in a Python package: name -> package.
 PACKAGES = {
@@ -48,9 +51,10 @@ class TimmProvider:
             weights = _published(name, config, offline)
         model: Any
         notes: tuple[str, ...] = ()
+        files: tuple[Path, ...] = ()
         if isinstance(weights, StoredWeights):
             state = dict(weights.state)
-            model, origin = _with_weights(name, weights), weights.origin
+            model, origin, files = _with_weights(name, weights), weights.origin, weights.files
             require_floats(model, state, origin)
             classifiers = model.pretrained_cfg.get("classifier") or ()
             classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
@@ -70,6 +74,7 @@ class TimmProvider:
             class_token=getattr(model, "cls_token", None) is not None,
             channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
             notes=notes,
+            files=files,
         )
 
     def _check(self, name: str) -> None:
@@ -122,14 +127,14 @@ def _published(name: str, config: PretrainedCfg | None, offline: bool) -> Stored
         )
     if file := _packaged(name):
         state = _from_lite_names(read_checkpoint(file).weights.state, name)
-        return StoredWeights(state, f"the package {PACKAGES[name]}, {file.name}")
+        return StoredWeights(state, f"the package {PACKAGES[name]}, {file.name}", files=(file,))
     if config.hf_hub_id:
         names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         file, origin = fetch_from_hub(config.hf_hub_id, names, offline), f"the hub, {config.hf_hub_id}"
     else:
         file = fetch_from_url(str(config.url), offline)
         origin = f"timm's download, {file.name}"
-    return StoredWeights(read_checkpoint(file).weights.state, origin)
+    return StoredWeights(read_checkpoint(file).weights.state, origin, files=with_revision(file))
 
 
 def _with_weights(name: str, weights: StoredWeights) -> Any:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torchvision
 from torch import nn
-from torchvision import models
 
+from embedpipe._utils.importing import compiler_deferred
 from embedpipe.backbones.network import ImageNetwork, StoredWeights, Weights, input_of
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_url
 from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import UnknownBackboneError, nearest
+
+with compiler_deferred():
+    import torchvision
+    from torchvision import models
 
 #: Networks with auxiliary classifiers for training -> the prefixes of these classifiers' tensors.
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -42,7 +45,8 @@ class TorchvisionProvider:
         crop = transforms.crop_size[0]
         if weights == "default":
             file = fetch_from_url(published.url, offline)
-            weights = StoredWeights(read_checkpoint(file).weights.state, f"torchvision's {published}, {file.name}")
+            state = read_checkpoint(file).weights.state
+            weights = StoredWeights(state, f"torchvision's {published}, {file.name}", files=(file,))
         if isinstance(weights, StoredWeights):
             module, classifier = _with_weights(name, crop, weights)
             origin = weights.origin
@@ -67,6 +71,7 @@ class TorchvisionProvider:
             prefix_tokens=int(hasattr(module, "class_token")),
             class_token=hasattr(module, "class_token"),
             notes=weights.notes if isinstance(weights, StoredWeights) else (),
+            files=weights.files if isinstance(weights, StoredWeights) else (),
         )
 
 

@@ -69,7 +69,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     arch = metadata.get("arch") or metadata.get("architecture")
     recipe = metadata.get("preprocessing")
     return Checkpoint(
-        StoredWeights(state, str(path), notes=notes),
+        StoredWeights(state, str(path), notes=notes, files=(path,)),
         _with_provider(arch) if isinstance(arch, str) else None,
         _preprocessing(recipe, path) if recipe else None,
     )
@@ -100,7 +100,8 @@ def _read_folder(folder: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{str(config)!r} must be a timm configuration with 'architecture'") from error
     weights = read_checkpoint(files[0]).weights
-    return Checkpoint(dataclasses.replace(weights, folder=folder), f"timm/{arch}")
+    weights = dataclasses.replace(weights, folder=folder, files=(*weights.files, config))
+    return Checkpoint(weights, f"timm/{arch}")
 
 
 _Content = tuple[StateDict, Mapping[str, Any], tuple[str, ...]]

@@ -105,6 +105,13 @@ def fetch_from_url(url: str, offline: bool) -> Path:
     return path
 
 
+def with_revision(path: Path) -> tuple[Path, ...]:
+    """Return a file or folder of the hub's cache, and the file that says which revision of the repository it is."""
+    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
+    revision = None if snapshots is None else snapshots.parent / "refs" / "main"
+    return (path,) if revision is None or not revision.is_file() else (path, revision)
+
+
 def _whole_folder(folder: Path) -> Path:
     """Return a folder of the hub's cache after checking its files."""
     for file in folder.rglob("*"):

@@ -17,8 +17,8 @@ from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_r
 from embedpipe.backbones.providers.hugging_face.tokenizer import CHARACTERS, FastTokenizer, UnknownCounter
 from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
 from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.backbones.weights.download import with_revision
 from embedpipe.errors import UsageError, WeightsError
-from embedpipe.sources.options import Modality
 
 _GUESSED = (
     "the folder has no modules.json, which says how tokens become a vector: they are averaged, as "
@@ -31,7 +31,6 @@ _PREFIX = "sentence-transformers/"
 class SentenceTransformerProvider:
     """Provider of the models of sentence-transformers, from a folder, the hub or an installed package."""
 
-    modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
@@ -79,6 +78,7 @@ class SentenceTransformerProvider:
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
             gaps=gaps,
+            files=with_revision(folder),
             notes=tuple(warnings) if (folder / "modules.json").is_file() else (_GUESSED,),
         )
 

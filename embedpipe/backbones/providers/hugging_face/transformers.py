@@ -15,9 +15,9 @@ from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_r
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
 from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
 from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.backbones.weights.download import with_revision
 from embedpipe.backbones.weights.tensors import seeded
 from embedpipe.errors import WeightsError
-from embedpipe.sources.options import Modality
 
 #: The limit of tokens if neither the tokenizer nor the network has one.
 DEFAULT_TOKENS = 512
@@ -32,7 +32,6 @@ class TransformersProvider:
     Of encoder-decoder models such as T5 the encoder is used.
     """
 
-    modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
@@ -65,6 +64,7 @@ class TransformersProvider:
             class_token=fast.class_token,
             libraries=("transformers", "tokenizers"),
             gaps=gaps,
+            files=with_revision(folder),
         )
 
 

