@@ -45,6 +45,14 @@ def fit(
         str | None, typer.Option("--estimator", metavar="MODULE:CLASS", help="Your own scikit-learn estimator instead.")
     ] = None,
     picture: Picture = None,
+    mistakes: Annotated[
+        Path | None,
+        typer.Option(
+            "--mistakes",
+            help="Also write the held-out rows that the head gets wrong: a .html page with pictures or texts, linked "
+            f"to the files, or a table: {FORMATS}.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -52,14 +60,18 @@ def fit(
 ) -> None:
     """Fit a head on a store's labels, and measure it on rows that it was not fitted on.
 
-    Example: `embedpipe fit photos.features --head logreg --to photos.head --picture confusion.png`
+    Examples: `embedpipe fit photos.features --to photos.head --mistakes mistakes.html`,
+    `embedpipe fit photos.features --head ridge --picture confusion.png`
     """
     from embedpipe.heads.fit import fit as run
+    from embedpipe.heads.mistakes import check_mistakes
     from embedpipe.heads.registry import load_estimator
 
     if estimator and head:
         raise UsageError(f"--head and --estimator exclude each other, got {head} and {estimator}: give one of them")
     _check_picture(picture)
+    if mistakes is not None:
+        check_mistakes(mistakes)
     fitted = run(
         store,
         load_estimator(estimator) if estimator else head,
@@ -74,6 +86,12 @@ def fit(
         show.fit_report(fitted, to, verbose)
     if picture is not None:
         _draw_confusion(fitted, picture)
+    if mistakes is not None:
+        wrong = fitted.mistakes()
+        tables.print_notes(mistakes, wrong.save(mistakes))
+        if not quiet and not as_json:
+            kind = "errors" if wrong.task == "regression" else "mistakes"
+            print(f"{len(wrong):,} {kind} on {wrong.rows:,} held-out rows: {mistakes}")
 
 
 @app.command(rich_help_panel="Learn")
@@ -89,6 +107,10 @@ def predict(
     ],
     *,
     to: Annotated[Path, typer.Option("--to", help=f"The table to write: {FORMATS}.")],
+    least_confident_first: Annotated[
+        bool,
+        typer.Option("--least-confident-first", help="Sort the table: what a person should look at first comes first."),
+    ] = False,
     max_failed: Annotated[
         str | None,
         typer.Option("--max-failed", metavar="N|N%", help="Exit code 3 only if more items failed. Default: 0."),
@@ -112,14 +134,15 @@ def predict(
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
     if isinstance(items, str) and FeatureStore.exists(items):
         items = FeatureStore(items)
-    table = loaded.predict(items, progress=shows_progress(quiet, as_json), **options)
+    table = loaded.predict(
+        items, least_confident_first=least_confident_first, progress=shows_progress(quiet, as_json), **options
+    )
     tables.write_table(table, to)
-    fitted_on_it = isinstance(items, FeatureStore) and items.table_id == loaded.store_id
-    summary = show.prediction_summary(loaded, table, to, fitted_on_it)
+    summary = show.prediction_summary(loaded, table, to)
     if as_json:
         show.json_value(summary)
     elif not quiet:
-        show.predictions(summary)
+        show.predictions(summary, loaded)
     if summary["failed"] and not as_json:
         show.failed_rows(table, to, file=sys.stderr)
     return PARTLY_FAILED if limit.is_exceeded(summary["failed"], summary["rows"]) else 0

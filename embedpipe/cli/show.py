@@ -298,11 +298,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.3f}" if spread == "0.000" else f"{mean:.3f} +- {spread}"
 
 
-def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool) -> dict[str, Any]:
-    """Return counts of the predictions, and the accuracy if the source has labels.
-
-    ``fitted_on_it`` says whether the head was fitted on the store that was predicted.
-    """
+def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
+    """Return counts of the predictions, and the accuracy if the source has labels: on rows not fitted on only."""
     good = table.filter(pc.is_null(table.column("error")))
     predicted = good.column(table.column_names[2])
     facts: dict[str, Any] = {
@@ -310,7 +307,6 @@ def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool)
         "predicted": good.num_rows,
         "failed": table.num_rows - good.num_rows,
         "to": str(to),
-        "fitted_on_this_store": fitted_on_it,
     }
     if head.task == "multilabel":
         sets = (text.split(head.label_separator) if text else ["(none)"] for text in predicted.to_pylist())
@@ -320,6 +316,11 @@ def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool)
     if head.task == "classification":
         counts = pc.value_counts(predicted).to_pylist()
         facts["labels"] = {str(pair["values"]): pair["counts"] for pair in sorted(counts, key=lambda p: -p["counts"])}
+    if "fitted_on" in table.column_names:
+        fitted_on = good.column("fitted_on")
+        facts["fitted_on"] = pc.sum(fitted_on).as_py() or 0
+        good = good.filter(pc.invert(fitted_on))
+        predicted = good.column(table.column_names[2])
     if head.task == "classification" and "actual" in table.column_names:
         actual = good.column("actual").cast(pa.string())
         right = pc.equal(actual, predicted.cast(pa.string()))
@@ -332,7 +333,7 @@ def prediction_summary(head: Head, table: pa.Table, to: Any, fitted_on_it: bool)
     return facts
 
 
-def predictions(facts: dict[str, Any]) -> None:
+def predictions(facts: dict[str, Any], head: Head) -> None:
     """Print what `prediction_summary` returned."""
     print(f"{facts['rows']:,} items: {facts['predicted']:,} predicted, {facts['failed']:,} failed; see {facts['to']}")
     if facts.get("labels"):
@@ -340,11 +341,25 @@ def predictions(facts: dict[str, Any]) -> None:
     if "rejected" in facts:
         print(f"{facts['rejected']:,} rejected: do not rely on their predictions")
     if "accuracy" in facts:
-        print(f"accuracy {facts['accuracy']:.3f} on the {facts['labelled']:,} items that have a label")
+        others = ", and that the head was not fitted on" if facts.get("fitted_on") else ""
+        print(f"accuracy {facts['accuracy']:.3f} on the {facts['labelled']:,} items that have a label{others}")
         if "accuracy_of_the_rest" in facts:
             print(f"accuracy {facts['accuracy_of_the_rest']:.3f} on those that are not rejected")
-        if facts["fitted_on_this_store"]:
-            print("the head was fitted on rows of this store, so this accuracy is too high: see the metrics of `fit`")
+    if facts.get("fitted_on"):
+        print(
+            f"WARNING: the head was fitted on {facts['fitted_on']:,} of these rows (column fitted_on), so it knows "
+            f"their labels: that it predicts them well says nothing about new items.{_held_out(head)} "
+            "`fit` with --mistakes mistakes.html shows those that it gets wrong."
+        )
+
+
+def _held_out(head: Head) -> str:
+    """Return what `fit` measured on held-out rows, as a sentence."""
+    measured = next(iter(head.report.metrics.items()), None)
+    if measured is None:
+        return ""
+    name, values = measured
+    return f" On held-out rows, `fit` measured {name} {statistics.fmean(values):.3f} ({head.report.protocol})."
 
 
 def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:

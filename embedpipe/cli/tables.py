@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,5 +18,10 @@ FORMATS = ".csv, .tsv, .parquet, .jsonl or .xlsx"
 
 def write_table(table: pa.Table, to: Path) -> None:
     """Write a table in the format of its suffix, and say on standard error which cells were changed."""
-    for note in tables.write_table(table, to):
+    print_notes(to, tables.write_table(table, to))
+
+
+def print_notes(to: Path, notes: Sequence[str]) -> None:
+    """Print remarks on a written file on standard error."""
+    for note in notes:
         print(f"embedpipe: {escaped(str(to))}: {note}", file=sys.stderr)

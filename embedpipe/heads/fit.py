@@ -23,6 +23,7 @@ from embedpipe.estimators.preprocessing.component_remover import last_step
 from embedpipe.estimators.solvers.torch_matrix import set_device, usable_device
 from embedpipe.estimators.wrappers.base import WrappedEstimator, fit_on, innermost_estimator
 from embedpipe.heads.head import Head
+from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.heads.saving import check_target
@@ -67,7 +68,8 @@ def fit(
     Returns
     -------
     Head
-        With the metrics in ``report``.
+        With the metrics in ``report``, the predictions of the held-out rows in ``held_out``, and the wrong ones among
+        them in ``mistakes()``.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def fit(
         split_ignored=data.split_ignored,
         left_out=data.left_out,
     )
-    fitted = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
+    fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
     report.chosen = chosen_params(fitted)
     names = list(layers)
     if isinstance(fitted, AutoClassifier | AutoRegressor):
@@ -142,6 +144,7 @@ def fit(
         store_version=store.version,
         report=report,
         label_separator=fit_options.label_separator,
+        held_out=held_out.table(data.ids, data.y, data.labels, fit_options.label_separator),
     )
     if to is not None:
         result.save(to)
@@ -158,8 +161,8 @@ def _fewest_rows(data: TrainingData, options: FitOptions) -> int:
 
 def _measure_and_fit(
     name: str, estimator: Any, data: TrainingData, report: FitReport, balanced: bool, show: Progress
-) -> Any:
-    """Measure the estimator on the splits, and return it fitted on ``data.fit_rows``."""
+) -> tuple[Any, HeldOut]:
+    """Measure the estimator on the splits; return it fitted on ``data.fit_rows``, and its held-out predictions."""
     fit_rows = partial(_fit, data=data, balanced=balanced)
     # With one split whose training rows are those of the final fit, the measured estimator is the result.
     once = len(data.splits) == 1 and np.array_equal(data.splits[0][0], data.fit_rows)
@@ -167,7 +170,7 @@ def _measure_and_fit(
         # The metrics show when classes have few rows each.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         try:
-            fitted = measure(estimator, data.X, data.y, data.splits, report, fit_rows, advance)
+            fitted, held_out = measure(estimator, data.X, data.y, data.splits, report, fit_rows, advance)
             if not once:
                 fitted = fit_rows(estimator, data.fit_rows)
                 advance()
@@ -177,7 +180,7 @@ def _measure_and_fit(
             raise TrainingDataError(
                 f"{type(innermost_estimator(estimator)).__name__} cannot learn from these rows: {error}"
             ) from error
-    return fitted
+    return fitted, held_out
 
 
 def _fit(estimator: Any, rows: npt.NDArray[np.int64], data: TrainingData, balanced: bool) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -21,10 +21,13 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec, random_notes
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, UsageError
+from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
+from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
 from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
+from embedpipe.heads.training_data import fitted_ids
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
@@ -59,6 +62,10 @@ class Head:
         Metrics and how they were measured.
     label_separator : str
         Separator between the labels of an item, for the multilabel task.
+    held_out : pyarrow.Table or None
+        The predictions of the rows that measured the head, each by a fit without that row: ``id``, ``actual``,
+        ``predicted``, and for classes ``confidence``, ``second`` and ``margin``, as in `mistakes`. It is not saved:
+        None in a head from disk.
 
     Examples
     --------
@@ -75,6 +82,7 @@ class Head:
     store_version: int
     report: FitReport
     label_separator: str = ";"
+    held_out: pa.Table | None = field(default=None, compare=False)
 
     @property
     def task(self) -> Task:
@@ -136,10 +144,31 @@ class Head:
         HeadError
             If skops cannot store the estimator.
         """
-        return write_head(to, classes=self.classes, **{part.name: getattr(self, part.name) for part in fields(self)})
+        saved = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "held_out"}
+        return write_head(to, classes=self.classes, **saved)
+
+    def mistakes(self) -> Mistakes:
+        """Return the held-out rows that the head predicts wrongly, with the texts and locations of the items.
+
+        Raises
+        ------
+        UsageError
+            If the head was read from disk, or was not measured.
+        StoreError
+            If the store of the rows cannot be read any more.
+        """
+        facts = {"head": self.name, "label": self.label, "protocol": self.report.protocol}
+        return find_mistakes(self.held_out, self.store, self.store_version, task=self.task, **facts)
 
     @takes_options(*OPTIONS)
-    def predict(self, source: Any, *, progress: bool | None = None, **options: Unpack[PredictParameters]) -> pa.Table:
+    def predict(
+        self,
+        source: Any,
+        *,
+        least_confident_first: bool = False,
+        progress: bool | None = None,
+        **options: Unpack[PredictParameters],
+    ) -> pa.Table:
         """Predict every item of a source, or every row of a store.
 
         The backbone and preprocessing of the head's vectors are loaded from its spec. An item that fails has a row
@@ -151,6 +180,9 @@ class Head:
         source : str, path-like, FeatureStore or in-memory data
             Images or texts, as the head was fitted on, in any form that `embedpipe.embed` takes; a list of ``str`` is
             a list of texts for a head of texts. Or a feature store of the same backbone.
+        least_confident_first : bool, default False
+            Sort by ``confidence``, or by ``margin`` of a head without probabilities, the items that a person should
+            look at first; numbers with intervals by the width of the interval. By default in the order of the source.
         progress : bool, optional
             Show progress; by default in a notebook and on a terminal (standard error).
 
@@ -161,11 +193,16 @@ class Head:
 
             - ``id``, ``uri``
             - the prediction, in a column with the name of the label; several labels are joined by the separator
+            - ``confidence``: the probability of the predicted class; ``second``: the most probable other class, and
+              ``margin``: the difference of the two probabilities, or of the scores of a head without probabilities
+            - ``text``: the text, or its beginning as a store keeps it, of texts
             - ``<label>_low``, ``<label>_high``: the interval, of a head with intervals
             - ``probability_<class>`` for each class, or ``score_<class>`` from an estimator without probabilities
               (one score, of the second class, for two classes)
             - ``rejected``, ``reject_score``: of a head that rejects; a rejected row keeps its prediction
             - ``actual``: the true label, if the source has labels (of a store: the column that was learned)
+            - ``fitted_on``, of the store that the head was fitted on: whether it was fitted on this very row. Its
+              prediction then says nothing about new items: ``held_out`` and `mistakes` are honest about such rows
             - ``error``: why the item failed
 
         Raises
@@ -179,7 +216,7 @@ class Head:
         --------
         >>> table = embedpipe.load_head("photos.head").predict("new_photos")
         >>> table.column_names
-        ['id', 'uri', 'label', 'probability_cat', 'probability_coffee', 'error']
+        ['id', 'uri', 'label', 'confidence', 'second', 'margin', 'probability_cat', 'probability_coffee', 'error']
         >>> table.filter(table["error"].is_valid()).num_rows
         0
         """
@@ -189,7 +226,8 @@ class Head:
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
-            return self._predict_store(source)
+            table = self._predict_store(source)
+            return sort_by_doubt(table) if least_confident_first else table
         from embedpipe.backbones import reload_backbone  # needs torch, which predicting a store does not
         from embedpipe.embedding import stream_vectors
 
@@ -202,18 +240,25 @@ class Head:
         backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
         predictions = Predictions(self.estimator, self.task, len(listing), self.label_separator)
         failures: list[Failure] = []
+        texts: list[str | None] = [None] * len(listing)
         messages = stream_vectors(listing, backbone, compute, show)
         with contextlib.closing(messages):
             for message in messages:
                 if isinstance(message, Failure):
                     failures.append(message)
                 else:
+                    for row, text in zip(message.rows, message.texts, strict=True):
+                        texts[row] = text
                     predictions.add(
                         message.rows, np.hstack([message.vectors[layer.column] for layer in self.spec.layers])
                     )
         # The source's label is the head's label if both are named "label", or if the user names a column.
         same_label = self.label == "label" or source_options.label is not None
-        return self._table(predictions, listing.table, failures, "label" if same_label else None)
+        rows = listing.table.select(["id", "uri", *(["label"] if same_label else [])])
+        if self.spec.modality == "text":
+            rows = rows.append_column("text", pa.array(texts, pa.string()))
+        table = self._table(predictions, rows, failures, "label" if same_label else None)
+        return sort_by_doubt(table) if least_confident_first else table
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the accuracy of a classifier, or R2, as ``score`` of scikit-learn's estimators.
@@ -272,7 +317,8 @@ class Head:
         )
         names = ["id", "uri", "stage", "exception", "message"]
         failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
-        rows = store.to_arrow(["id", "uri", *([self.label] if self.label in store.data_columns else [])])
+        others = [self.label, *(["text"] if self.spec.modality == "text" else [])]
+        rows = store.to_arrow(["id", "uri", *dict.fromkeys(name for name in others if name in store.data_columns)])
         ids = rows.column("id").combine_chunks()
         _, X = read_layers(store.table, self.spec.layers, ids)
         # An item that failed in a later run still has the vector of its earlier version.
@@ -280,7 +326,12 @@ class Head:
         good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
         predictions = Predictions(self.estimator, self.task, len(X), self.label_separator)
         predictions.add(good, X if len(good) == len(X) else X[good])
-        return self._table(predictions, rows, failures, self.label)
+        table = self._table(predictions, rows, failures, self.label)
+        if store.table_id != self.store_id:
+            return table
+        fitted = fitted_ids(store, self.store_version, self.label, self.report.measured_on)
+        where = table.column_names.index("error")
+        return table.add_column(where, "fitted_on", pc.is_in(table["id"], value_set=fitted))
 
     def _table(self, predictions: Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
         """Join predictions and failures to the columns of the items, one row each."""
@@ -288,10 +339,12 @@ class Head:
         ids = rows.column("id").to_pylist()
         columns: dict[str, Any] = {"id": rows.column("id"), "uri": rows.column("uri")}
         scores, rejection = predictions.scores(), predictions.rejection()
-        other_names = ("id", "uri", "error", "actual", *scores, *rejection)
-        name = "prediction" if self.label in other_names else self.label
+        doubt = predictions.doubt()
+        text = {"text": rows.column("text")} if "text" in rows.column_names and self.label != "text" else {}
+        others = ("id", "uri", "error", "actual", "fitted_on", "text", *doubt, *scores, *rejection)
+        name = "prediction" if self.label in others else self.label
         columns[name] = predictions.labels()
-        columns.update({**predictions.interval(name), **scores, **rejection})
+        columns.update({**doubt, **text, **predictions.interval(name), **scores, **rejection})
         if actual in rows.column_names and rows.column(actual).null_count < len(ids):
             columns["actual"] = rows.column(actual)
         columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe.heads.doubt import measure_doubt
 from embedpipe.heads.options import Task
 
 REJECTION = ("rejected", "reject_score")
@@ -70,6 +71,20 @@ class Predictions:
         ends = () if interval is None else zip(("low", "high"), interval.T, strict=True)
         return {f"{name}_{end}": self._column(values) for end, values in ends}
 
+    def doubt(self) -> dict[str, pa.Array]:
+        """Return columns ``confidence`` (of a head with probabilities), ``second`` and ``margin``, for classes."""
+        classes, predicted = self._classes, self._outputs.get("predict")
+        scores = self._outputs.get(self._score_method or "")
+        if classes is None or scores is None or predicted is None or predicted.ndim == 2:
+            return {}
+        if scores.shape[1] not in (1, len(classes)):
+            return {}
+        rows = np.flatnonzero(self._filled)
+        found = measure_doubt(scores[rows], np.searchsorted(classes, predicted[rows]))
+        columns: dict[str, Any] = {"confidence": found.confidence} if self._score_method == "predict_proba" else {}
+        columns |= {"second": classes[found.second], "margin": found.margin}
+        return {name: self._spread(values, rows) for name, values in columns.items()}
+
     def scores(self) -> dict[str, pa.Array]:
         """Return a column of probabilities or scores for each class that has one."""
         classes, scores = self._classes, self._outputs.get(self._score_method or "")
@@ -82,6 +97,12 @@ class Predictions:
     def rejection(self) -> dict[str, pa.Array]:
         """Return columns ``rejected`` and ``reject_score``, if the estimator rejects rows."""
         return {name: self._column(self._outputs[name]) for name in REJECTION if name in self._outputs}
+
+    def _spread(self, values: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> pa.Array:
+        """Return a column of all rows with values of the filled ones."""
+        full = np.zeros(len(self._filled), values.dtype)
+        full[rows] = values
+        return self._column(full)
 
     def _column(self, values: npt.NDArray[Any]) -> pa.Array:
         return pa.array(values, mask=~self._filled)

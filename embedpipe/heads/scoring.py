@@ -16,6 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
+from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.splits.inner import Split, take_rows
 from embedpipe.statistics import Estimate, log_losses, share_interval
@@ -153,10 +154,10 @@ def measure(
     report: FitReport,
     fit: Callable[[Any, npt.NDArray[np.int64]], Any],
     advance: Advance,
-) -> Any:
+) -> tuple[Any, HeldOut]:
     """Fit a clone on each split's training rows, score it on the test rows, and return the last clone.
 
-    The metrics, classes and confusion matrix go into ``report``.
+    The metrics, classes and confusion matrix go into ``report``; the predictions of the test rows are returned too.
 
     Parameters
     ----------
@@ -170,11 +171,12 @@ def measure(
     counted = report.task == "classification" and len(splits) > 0 and len(classes) <= MANY_CLASSES
     confusion = np.zeros((len(classes), len(classes)) if counted else (0, 0), np.int64)
     majority = _majority_class(y, splits) if report.task == "classification" else None
-    model = None
+    model, held_out = None, HeldOut(report.task, classes)
     for train, test in splits:
         model = None  # frees the memory of the last fit
         model = fit(clone(estimator), train)
-        scores, baseline, predicted = _score(model, X, y, (train, test), classes, majority, report.task)
+        scores, baseline, predicted, outputs = _score(model, X, y, (train, test), classes, majority, report.task)
+        held_out.add(test, predicted, outputs, hasattr(model, "predict_proba"))
         if counted:
             confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
         for values, lists in ((scores, report.metrics), (baseline, report.baseline)):
@@ -185,7 +187,7 @@ def measure(
     if report.task == "classification":
         report.classes = classes.tolist()
         report.confusion = confusion.tolist()
-    return model
+    return model, held_out
 
 
 def measure_logits(
@@ -224,21 +226,26 @@ def _score(
     classes: npt.NDArray[Any],
     majority: Any,
     task: Task,
-) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any]]:
-    """Return the metrics of a model and of the baseline on a split's test rows, and the model's predictions."""
+) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any], Floats | None]:
+    """Return the metrics of a model and of the baseline on a split's test rows, the predictions and their scores.
+
+    The scores are those of `_class_scores`, for classes only.
+    """
     train, test = split
     held_out, truth = take_rows(X, test), y[test]
     one_column = held_out[:, :1]  # a baseline uses no feature
     predicted = model.predict(held_out)
     if task == "multilabel":
-        return _score_labels(model, held_out, predicted, truth), _score_label_baseline(y[train], truth), predicted
+        scores = _score_labels(model, held_out, predicted, truth)
+        return scores, _score_label_baseline(y[train], truth), predicted, None
     if task == "regression":
         mean = DummyRegressor().fit(X[train, :1], y[train]).predict(one_column)
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
-        return scores, _score_numbers(mean, truth), predicted
+        return scores, _score_numbers(mean, truth), predicted, None
     baseline = _score_class_baseline(y[train], truth, classes, majority)
-    scores = _score_classes(model, held_out, predicted, truth, classes)
-    return {**scores, **_score_rejection(model, held_out, predicted == truth)}, baseline, predicted
+    outputs = _class_scores(model, held_out, classes)
+    scores = _score_classes(model, held_out, outputs, predicted, truth, classes)
+    return {**scores, **_score_rejection(model, held_out, predicted == truth)}, baseline, predicted, outputs
 
 
 def _majority_class(y: npt.NDArray[Any], splits: list[Split]) -> Any:
@@ -258,28 +265,50 @@ def _score_class_baseline(
     X_train, X = np.zeros((len(y_train), 1)), np.zeros((len(y), 1))
     always = DummyClassifier(strategy="constant", constant=[majority]).fit(X_train, y_train)
     shares = DummyClassifier().fit(X_train, y_train)
-    baseline = _score_classes(always, X, always.predict(X), y, classes)
-    baseline["log_loss"] = _score_classes(shares, X, shares.predict(X), y, classes)["log_loss"]
+    baseline = _score_classes(always, X, _class_scores(always, X, classes), always.predict(X), y, classes)
+    outputs = _class_scores(shares, X, classes)
+    baseline["log_loss"] = _score_classes(shares, X, outputs, shares.predict(X), y, classes)["log_loss"]
     return baseline
+
+
+def _class_scores(model: Any, X: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Floats | None:
+    """Return the probabilities or decision scores of classes, float64 (n_samples, n_classes); None if there are none.
+
+    A class that was not in the training rows has probability 0, or the score minus infinity.
+    """
+    known = np.searchsorted(classes, model.classes_)
+    if hasattr(model, "predict_proba"):
+        probabilities = np.zeros((len(X), len(classes)))
+        probabilities[:, known] = model.predict_proba(X)
+        normalised: Floats = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32 sums are not exactly 1
+        return normalised
+    if not hasattr(model, "decision_function"):
+        return None
+    values = np.asarray(model.decision_function(X), np.float64).reshape(len(X), -1)
+    if len(known) == 2 and values.shape[1] == 1:
+        values = np.hstack([np.zeros_like(values), values])
+    if values.shape[1] != len(known):
+        return None
+    scores = np.full((len(X), len(classes)), -np.inf)
+    scores[:, known] = values
+    return scores
 
 
 def _score_classes(
     model: Any,
     X: npt.NDArray[Any],
+    outputs: Floats | None,
     predicted: npt.NDArray[Any],
     y: npt.NDArray[Any],
     classes: npt.NDArray[Any],
 ) -> dict[str, float]:
-    probabilities, margin = None, None
+    """Return the metrics of predictions whose scores are ``outputs``, as `_class_scores` returns them."""
+    probabilities = outputs if hasattr(model, "predict_proba") else None
+    margin = None
     if len(model.classes_) == 2 and hasattr(model, "decision_function"):
         margin = model.decision_function(X)
-    if hasattr(model, "predict_proba"):
-        # A class that was not in the training rows has probability 0.
-        probabilities = np.zeros((len(X), len(classes)))
-        probabilities[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 values do not sum to 1 exactly
-        if len(model.classes_) == 2 and margin is None:
-            margin = probabilities[:, 1]
+    elif len(model.classes_) == 2 and probabilities is not None:
+        margin = probabilities[:, np.searchsorted(classes, model.classes_)[1]]
     return _class_metrics(y, predicted, classes, probabilities, margin)
 
 

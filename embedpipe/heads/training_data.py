@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import TrainingDataError
+from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
 from embedpipe.splits.inner import Split
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
@@ -32,6 +32,7 @@ class TrainingData:
 
     Parameters
     ----------
+    ids : pyarrow.Array of str
     X : float32 array (n_samples, dim)
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     task : str
@@ -53,6 +54,7 @@ class TrainingData:
         Weight of each row in fitting.
     """
 
+    ids: pa.Array
     X: npt.NDArray[np.float32]
     y: npt.NDArray[Any]
     task: Task
@@ -105,8 +107,24 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
     _check(y[fit_rows], task, options.label)
     weights = None if options.sample_weight is None else sample_weights(rows, options.sample_weight)
     return TrainingData(
-        X, y, task, fit_rows, splits, tune_splits, measured_on, named and names is None, left_out, labels, weights
+        ids, X, y, task, fit_rows, splits, tune_splits, measured_on, named and names is None, left_out, labels, weights
     )
+
+
+def fitted_ids(store: FeatureStore, version: int, label: str, measured_on: MeasuredOn) -> pa.Array:
+    """Return the ids of the rows of a store that a head was fitted on.
+
+    They are those of the version that it was fitted on; where its files are deleted, those that a fit would take now.
+    """
+    try:
+        rows, _ = labelled_rows(FeatureStore(store.path, version), FitOptions(label=label))
+    except StoreError:
+        rows, _ = labelled_rows(store, FitOptions(label=label))
+    names = parse_split_names(rows.column("split").to_pylist()) if "split" in rows.column_names else None
+    if names is not None and measured_on in ("test", "validation"):
+        fitted_on = ["train", "validation"] if measured_on == "test" else ["train"]
+        rows = rows.filter(pa.array(np.isin(names, fitted_on)))
+    return rows.column("id").combine_chunks()
 
 
 def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Task, list[str] | None]:

@@ -65,7 +65,8 @@ def test_predict_writes_one_row_per_input(store: Path, tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "broken.jpg"]
-    assert list(rows[0]) == ["id", "uri", "label", "probability_cat", "probability_dog", "probability_owl", "error"]
+    probabilities = ["probability_cat", "probability_dog", "probability_owl"]
+    assert list(rows[0]) == ["id", "uri", "label", "confidence", "second", "margin", *probabilities, "error"]
     assert [bool(row["label"]) for row in rows] == [True] * 4 + [False]
     assert rows[4]["error"].startswith("decode: ")
 
@@ -75,9 +76,14 @@ def test_predict_of_a_store_needs_no_trust_and_gives_the_accuracy(store: Path, t
     done = run("predict", tmp_path / "head", store, "--to", tmp_path / "all.parquet", "--json")
     assert done.exit_code == 0
     facts = json.loads(done.stdout)
-    assert (facts["rows"], facts["failed"], facts["labelled"]) == (45, 0, 45)
+    assert (facts["rows"], facts["failed"], facts["fitted_on"]) == (45, 0, 45)
+    assert not facts.keys() & {"accuracy", "labelled"}
+    other = tmp_path / "other"
+    assert run("embed", store.parent / "photos", "--to", other, "--backbone", TINY, "-q").exit_code == 0
+    facts = json.loads(run("predict", tmp_path / "head", other, "--to", tmp_path / "all.parquet", "--json").stdout)
     table = pq.read_table(tmp_path / "all.parquet")
     right = [a == b for a, b in zip(table["label"].to_pylist(), table["actual"].to_pylist(), strict=True)]
+    assert facts["labelled"] == 45
     assert facts["accuracy"] == pytest.approx(sum(right) / 45)
 
 
@@ -164,7 +170,7 @@ def test_unwritable_file_gives_one_line(store: Path, tmp_path: Path) -> None:
 def test_accuracy_on_the_rows_of_the_fit_is_called_too_high(store: Path, tmp_path: Path) -> None:
     assert run("fit", store, "--head", "centroid", "--to", tmp_path / "head", "-q").exit_code == 0
     shown = run("predict", tmp_path / "head", store, "--to", tmp_path / "p.csv")
-    assert "so this accuracy is too high" in shown.stdout
+    assert "WARNING: the head was fitted on" in shown.stdout
 
 
 @pytest.fixture
@@ -185,7 +191,9 @@ def test_calibrated_head_that_rejects(store: Path, tmp_path: Path) -> None:
     assert ", temperature = " in fitted.stdout
     for name in ("log loss", "rejected", "accuracy of the rest"):
         assert f" {name} " in fitted.stdout
-    shown = run("predict", tmp_path / "h", store, "--to", tmp_path / "p.csv")
+    other = tmp_path / "other"
+    assert run("embed", store.parent / "photos", "--to", other, "--backbone", TINY, "-q").exit_code == 0
+    shown = run("predict", tmp_path / "h", other, "--to", tmp_path / "p.csv")
     assert " rejected: do not rely on their predictions" in shown.stdout
     assert "on those that are not rejected" in shown.stdout
     with (tmp_path / "p.csv").open() as file:

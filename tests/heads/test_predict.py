@@ -89,7 +89,17 @@ def test_scores_equal_those_of_the_estimator(photos: Path, tmp_path: Path) -> No
     store.label(pa.table({"id": [i for i, _ in pairs], "kind": [k for _, k in pairs]}), label="kind", into="kind")
     two = fit(store, SVC(), label="kind", folds=0)
     table = two.predict(store)
-    assert table.column_names == ["id", "uri", "kind", "score_other", "actual", "error"]
+    assert table.column_names == [
+        "id",
+        "uri",
+        "kind",
+        "second",
+        "margin",
+        "score_other",
+        "actual",
+        "fitted_on",
+        "error",
+    ]
     np.testing.assert_allclose(table["score_other"].to_numpy(), two.estimator.decision_function(X))
 
 
@@ -185,8 +195,9 @@ def test_label_column_with_the_name_of_a_score_becomes_prediction(tmp_path: Path
         "id",
         "uri",
         "prediction",
+        *("confidence", "second", "margin"),
         *(f"probability_{name}" for name in "abc"),
-        "actual",
+        *("actual", "fitted_on"),
         "error",
     ]
     assert table["prediction"].to_pylist() == table["actual"].to_pylist()

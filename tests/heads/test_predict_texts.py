@@ -54,6 +54,7 @@ def test_every_kind_of_source(head: Head, vectors: Path, tmp_path: Path) -> None
     for source in sources:
         table = head.predict(source, weights=str(vectors))
         assert table["label"].to_pylist() == EXPECTED, source
+        assert [NEW[row] in text for row, text in enumerate(table["text"].to_pylist())] == [True] * len(NEW), source
         assert set(table["error"].to_pylist()) == {None}
     single = head.predict(folder / "a.txt", weights=str(vectors)).to_pylist()
     assert [(row["id"], row["label"]) for row in single] == [("a.txt", "weather")]
@@ -64,6 +65,7 @@ def test_columns_of_a_table_are_named_by_options(head: Head, vectors: Path) -> N
     table = head.predict(frame, text="body", label="truth", id="number", weights=str(vectors))
     assert table["id"].to_pylist() == ["x", "y", "z"]
     assert table["actual"].to_pylist() == table["label"].to_pylist() == EXPECTED
+    assert table["text"].to_pylist() == NEW
 
 
 def test_unreadable_text_has_a_row_with_an_error(head: Head, vectors: Path, tmp_path: Path) -> None:
