@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -99,6 +100,9 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     for column in schema:
         if column.name in {payload, *chosen.values()}:
             continue
+        if _is_row_index(column):
+            roles.left_out[f"index without a name (column {column.name!r})"] = 1
+            continue
         if is_reserved(column.name) or (modality == "text" and column.name.lower() == "text"):
             raise SourceError(f"column name {column.name!r} of {name!r} is reserved for the store: rename the column")
         if (same := lower.setdefault(column.name.lower(), column.name)) != column.name:
@@ -110,6 +114,14 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
         else:
             roles.left_out[f"column {column.name!r} ({column.type})"] = 1
     return roles
+
+
+def _is_row_index(column: pa.Field) -> bool:
+    """Return whether a column is an index that pandas wrote without a name: the numbers of rows are no metadata."""
+    if re.fullmatch(r"__index_level_\d+__", column.name):  # of a Parquet file, or of a frame in memory
+        return True
+    # of a CSV file, and of one that was read and written again
+    return pa.types.is_integer(column.type) and bool(re.fullmatch(r"|Unnamed: \d+", column.name))
 
 
 def _check_payload(column: pa.Field, name: str, modality: Modality) -> None:

@@ -101,6 +101,34 @@ def test_types_that_no_store_holds_are_left_out_and_counted() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv", "csv of csv"])
+def test_an_index_of_pandas_without_a_name_is_no_column(kind: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["t", "u", "v"], "stars": [1, 2, 3]}).iloc[[2, 0, 1]]
+    source: Any = frame
+    if kind == "parquet":
+        frame.to_parquet(source := tmp_path / "t.parquet")
+    if kind.startswith("csv"):
+        frame.to_csv(source := tmp_path / "t.csv")
+    if kind == "csv of csv":
+        pd.read_csv(source).to_csv(source, index=False)
+    listing = open_source(source, modality="text")
+    assert listing.table["stars"].to_pylist() == [3, 1, 2]
+    assert not [name for name in listing.table.column_names if "ndex" in name or "Unnamed" in name or not name]
+    (left_out,) = listing.skipped.items()
+    assert left_out[0].startswith("index without a name (column '")
+    assert left_out[1] == 1
+
+
+def test_an_index_with_a_name_is_a_column_and_may_be_the_id(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["t", "u"], "id": ["b", "a"], "day": [4, 9]})
+    assert stored(frame.set_index("id"))["id"] == ["b", "a"]
+    assert stored(frame.drop(columns="id").set_index("day"))["day"] == [4, 9]
+    frame.set_index("id").to_parquet(tmp_path / "t.parquet")
+    assert open_source(tmp_path / "t.parquet", modality="text").table["id"].to_pylist() == ["b", "a"]
+    (tmp_path / "names.csv").write_text(",text\nfirst,t\nsecond,u\n")
+    assert stored(tmp_path / "names.csv")[""] == ["first", "second"]
+
+
 def test_text_of_a_file_that_is_not_utf_8_is_refused_with_column_and_row(tmp_path: Path) -> None:
     broken = pa.array([b"ok", b"\xff"]).view(pa.string())
     pq.write_table(pa.table({"text": ["t", "u"], "label": broken}), tmp_path / "t.parquet")

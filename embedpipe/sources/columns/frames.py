@@ -22,6 +22,9 @@ def arrow_table(frame: Any) -> pa.Table:
     SourceError
         A column has no type of Arrow: mixed types, text with half of a surrogate pair, or objects.
     """
+    # pandas keeps an index of evenly spaced integers as a range, which it does not hand over; a name makes it a column.
+    if type(getattr(frame, "index", None)).__name__ == "RangeIndex" and frame.index.name not in (None, *frame.columns):
+        frame = frame.reset_index()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pandas, on names of columns that are no text
