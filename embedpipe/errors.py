@@ -36,6 +36,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from embedpipe._utils.option_names import command_line as command_line
+from embedpipe._utils.option_names import option
+
 
 class ExitCode(IntEnum):
     """What the command line returns. ``TRY_AGAIN`` is ``EX_TEMPFAIL`` of sysexits.h."""
@@ -234,4 +237,4 @@ def require_one_of(name: str, value: object, known: Iterable[str | None]) -> Non
     values = [*known]
     if value not in values:
         words = [word for word in values if word is not None]
-        raise UsageError(f"{name} must be one of {', '.join(words)}, got {value!r}{nearest(str(value), words)}")
+        raise UsageError(f"{option(name)} must be one of {', '.join(words)}, got {value!r}{nearest(str(value), words)}")

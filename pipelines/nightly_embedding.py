@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 import embedpipe
 from embedpipe.embedding import FailureLimit
-from embedpipe.errors import EmbedpipeError, ExitCode
+from embedpipe.errors import EmbedpipeError, ExitCode, command_line
 
 #: With more files than this, they are merged: many small files make reads slow. Old files are kept for a week.
 MANY_FILES, KEEP_HOURS = 16, 7 * 24
@@ -92,7 +92,7 @@ def embed_and_tidy(arguments: argparse.Namespace) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the job, and return the report; errors become part of it, and one line on standard error."""
     try:
-        with run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
+        with command_line(), run_lock(arguments.store) if arguments.lock else contextlib.nullcontext():
             return embed_and_tidy(arguments)
     except Timeout:
         return {"status": "already running", "exit_code": ExitCode.DONE}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.errors import UsageError
 
@@ -55,7 +56,7 @@ def _parse(requested: str) -> torch.device:
         return torch.device(requested)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
-            f"device must be 'cpu', 'cuda', 'cuda:1' or another name that torch knows, got {requested!r}"
+            f"{option('device')} must be 'cpu', 'cuda', 'cuda:1' or another name that torch knows, got {requested!r}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,7 +110,7 @@ def _typed(name: str, value: Any, type_: Any) -> Any:
             return value
     kinds = [_TYPE_WORDS[part] for part in parts if part in _TYPE_WORDS]
     words = [repr(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
-    raise UsageError(f"{name} must be {' or '.join([*words, *kinds])}, got {value!r}")
+    raise UsageError(f"{option(name)} must be {' or '.join([*words, *kinds])}, got {value!r}")
 
 
 def _is_number(value: Any, kind: type) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from embedpipe._utils.device import choose_device, cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engine, quantised_engine, speedup
 from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
@@ -120,7 +121,8 @@ class Backbone(ABC):
             return self
         if self.spec.precision == "int8":
             raise UsageError(
-                "precision='int8' runs on the CPU only: load the backbone with precision='bf16' for another device"
+                f"{option('precision', 'int8')} runs on the CPU only: load the backbone with "
+                f"{option('precision', 'bf16')} for another device"
             )
         network = dataclasses.replace(self.network, module=copy.deepcopy(self.network.module).to(target))
         return dataclasses.replace(self, network=network, device=target, engine=None, engines={})

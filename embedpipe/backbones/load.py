@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 
 from embedpipe._utils.device import choose_device
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.engines.engine import Engine
@@ -159,7 +160,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
     if options.modality == "image":
         if isinstance(network, TextNetwork):
             raise UsageError(
-                f"{options.backbone} embeds texts: set modality='text' (--modality text), or name a text column"
+                f"{options.backbone} embeds texts: set {option('modality', 'text')}, or name a text column"
             )
         recipe = network.preprocessing
         recipe = dataclasses.replace(
@@ -175,7 +176,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
     if options.chunk and not encoder.chunks:
         reads_all = encoder.preprocessing.max_tokens is None
         why = "reads whole texts" if reads_all else "is tokenised by its own library, which does not split texts"
-        raise UsageError(f"chunk does not apply: {options.backbone} {why}. Leave it out")
+        raise UsageError(f"{option('chunk')} does not apply: {options.backbone} {why}. Leave it out")
     return dataclasses.replace(encoder, preprocessing=dataclasses.replace(encoder.preprocessing, chunk=options.chunk))
 
 
@@ -191,7 +192,7 @@ def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tupl
 def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
     if dropped >= len(stages):
         raise UsageError(
-            f"drop_last must be <= {len(stages) - 1}, as {backbone} has {len(stages)} stages, got {dropped}"
+            f"{option('drop_last')} must be <= {len(stages) - 1}, as {backbone} has {len(stages)} stages, got {dropped}"
         )
     return stages[-1 - dropped]
 
@@ -242,7 +243,8 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
         return provider, _build_checkpoint(options, name)
     if options.arch is not None:
         raise UsageError(
-            f"arch applies to checkpoint/PATH, but {options.backbone} names its architecture, got arch={options.arch!r}"
+            f"{option('arch')} applies to checkpoint/PATH, but {options.backbone} names its architecture, got "
+            f"{option('arch', options.arch)}"
         )
     source = get_provider(provider)
     weights: Weights
@@ -257,7 +259,8 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
     if options.frequencies is not None:
         if isinstance(network, ImageNetwork) or network.with_frequencies is None:
             raise UsageError(
-                f"frequencies applies to word-vectors/ only, not to {options.backbone}, got {options.frequencies!r}"
+                f"{option('frequencies')} applies to word-vectors/ only, not to {options.backbone}, got "
+                f"{options.frequencies!r}"
             )
         network = network.with_frequencies(Path(options.frequencies).expanduser())
     return provider, network
@@ -265,28 +268,27 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
 
 def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
     if options.weights != "default":
-        raise UsageError(
-            f"{options.backbone} is a weights file itself: leave weights out, got weights={options.weights!r}"
-        )
+        raise UsageError(f"{options.backbone} is a weights file itself: leave out {option('weights', options.weights)}")
     checkpoint = read_checkpoint(path)
     arch = options.arch or checkpoint.arch
     if arch is None:
         raise WeightsError(
-            f"{path!r} does not name its architecture: set arch='timm/NAME' (--arch timm/NAME) or 'torchvision/NAME'"
+            f"{path!r} does not name its architecture: set {option('arch', 'timm/NAME')} or "
+            f"{option('arch', 'torchvision/NAME')}"
         )
     if "/" not in arch and ":" not in arch:
         arch = f"timm/{arch}"
     provider, name = split_name(arch)
     if provider == "checkpoint" or (provider == "python" and options.arch is None):
         raise WeightsError(
-            f"{path!r} names {arch!r} as its architecture, which a file must not: set arch (--arch) yourself"
+            f"{path!r} names {arch!r} as its architecture, which a file must not: set {option('arch')} yourself"
         )
     if checkpoint.weights.folder and checkpoint.arch != arch:
-        raise UsageError(f"the folder {path!r} holds {checkpoint.arch!r}, but arch={arch!r}: leave arch out")
+        raise UsageError(f"the folder {path!r} holds {checkpoint.arch!r}, but got {option('arch', arch)}: leave it out")
     network = get_provider(provider).load(name, checkpoint.weights, options.offline)
     if not isinstance(network, ImageNetwork):
         raise UsageError(
-            f"checkpoint/ is for images, but {arch} embeds texts: use {arch} as the backbone, with weights (--weights)"
+            f"checkpoint/ is for images, but {arch} embeds texts: use {arch} as the backbone, with {option('weights')}"
         )
     return dataclasses.replace(
         network,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.spec import Pooling
 from embedpipe.decoding.recipe import Decode, parse_channels, parse_range
@@ -121,15 +122,18 @@ class BackboneOptions:
         parse_range(self.range or "auto")
         parse_channels(self.channels or "auto")
         if self.drop_last < 0:
-            raise UsageError(f"drop_last must be >= 0, got {self.drop_last}")
+            raise UsageError(f"{option('drop_last')} must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:
             raise UsageError(
-                f"drop_last and layer must not both be set, got drop_last={self.drop_last} and layer={list(self.layer)}"
+                f"{option('drop_last', self.drop_last)} and {option('layer', list(self.layer))} must not both be set"
             )
         if len(set(self.layer)) < len(self.layer):
-            raise UsageError(f"layer must name each layer once, got {list(self.layer)}")
+            raise UsageError(f"{option('layer')} must name each layer once, got {list(self.layer)}")
         if self.frequencies is not None and self.pooling != "sif":
-            raise UsageError(f"frequencies needs pooling='sif' (--pooling sif), got frequencies={self.frequencies!r}")
+            raise UsageError(
+                f"{option('frequencies')} needs {option('pooling', 'sif')}, got "
+                f"{option('frequencies', self.frequencies)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

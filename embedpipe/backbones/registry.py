@@ -11,6 +11,7 @@ import warnings
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
 from embedpipe.sources.options import Modality
@@ -134,7 +135,7 @@ def resolve_options(options: BackboneOptions) -> BackboneOptions:
         ("channels", options.channels not in (None, "auto"), "image"),
     ):
         if is_set and modality != takes:
-            raise UsageError(f"{name} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
+            raise UsageError(f"{option(name)} applies to {takes}s, but {backbone} embeds {modality}s: leave it out")
     return dataclasses.replace(options, backbone=backbone, modality=modality)
 
 

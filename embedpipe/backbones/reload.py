@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import modalities_of
 from embedpipe.backbones.spec import FEATURES, BackboneSpec, TextPreprocessing
@@ -45,7 +46,7 @@ def options_from_spec(
     if spec.provider == "checkpoint":
         if weights == "default":
             raise WeightsError(
-                f"the vectors were made by a checkpoint of {spec.name}: pass its file with weights=... (--weights FILE)"
+                f"the vectors were made by a checkpoint of {spec.name}: pass its file with {option('weights', 'FILE')}"
             )
         backbone, arch, weights = f"checkpoint/{weights}", spec.name, "default"
     elif spec.provider == "python":
@@ -54,12 +55,12 @@ def options_from_spec(
         weights = "none"
     if not trust and re.match(r"local-dir:|[/~.]|.*\.\.", spec.name) and weights in ("default", "none"):
         raise BackboneError(
-            f"the stored spec names a path on this machine, {spec.name!r}: pass the model with weights=... (--weights "
-            "PATH), or trust=True (--trust) if you trust the spec"
+            f"the stored spec names a path on this machine, {spec.name!r}: pass the model with "
+            f"{option('weights', ...)}, or {option('trust', True)} if you trust the spec"
         )
     if "python:" in (backbone[:7], (arch or "")[:7]) and not trust:
         raise BackboneError(
-            f"the stored spec names Python code to run, {spec.name!r}: pass trust=True (--trust) if you trust it"
+            f"the stored spec names Python code to run, {spec.name!r}: pass {option('trust', True)} if you trust it"
         )
     poolings = {layer.pooling for layer in spec.layers} - {"none"}
     return BackboneOptions(
@@ -119,7 +120,8 @@ def reload_backbone(
             if options.weights != "default":
                 raise
             raise type(error)(
-                f"{error}. If the vectors of {holder} were made by a model of your own, pass --weights PATH"
+                f"{error}. If the vectors of {holder} were made by a model of your own, pass "
+                f"{option('weights', 'PATH')}"
             ) from error
         loaded = backbone.spec
     else:
@@ -129,7 +131,11 @@ def reload_backbone(
             backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
         )
     has_counts = any(layer.pooling == "sif" for layer in spec.layers)
-    files = "--weights PATH, and --frequencies FILE if one was used" if has_counts else "--weights PATH"
+    files = (
+        f"{option('weights', 'PATH')}, and {option('frequencies', 'FILE')} if one was used"
+        if has_counts
+        else option("weights", "PATH")
+    )
     advice = f"Pass the weights that made the vectors ({files})."
     spec.require(loaded, f"the backbone that loads is not the one of {holder}", f"in {holder}", "loaded", advice)
     return backbone

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
@@ -174,7 +175,8 @@ class BackboneSpec:
 def random_notes(specs: Iterable[BackboneSpec]) -> list[str]:
     """Return a note if backbones have random weights, to be said wherever their vectors are used."""
     names = dict.fromkeys(f"{spec.provider}/{spec.name}" for spec in specs if not spec.pretrained)
-    return [f"RANDOM weights (weights='none'), which have learned nothing: {', '.join(names)}"] if names else []
+    random = f"RANDOM weights ({option('weights', 'none')}), which have learned nothing"
+    return [f"{random}: {', '.join(names)}"] if names else []
 
 
 def read_recipe(values: Mapping[str, Any]) -> Preprocessing:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from embedpipe._utils.option_names import command_line
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.cli.plain_text import plain_output
@@ -138,7 +139,7 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapper(**values: Any) -> None:
-        with plain_output():
+        with plain_output(), command_line():
             run = _outcome_as_json if values.get("as_json") else _outcome
             code, _ = run(command, values)
         raise typer.Exit(code)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -68,7 +69,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, value, lengths in (("resize", self.resize, (1, 2)), ("crop", self.crop, (2,))):
             if len(value) not in lengths or min(value) < 1:
-                raise UsageError(f"{name} must be {' or '.join(map(str, lengths))} sizes >= 1, got {value!r}")
+                raise UsageError(f"{option(name)} must be {' or '.join(map(str, lengths))} sizes >= 1, got {value!r}")
         for name, word, known in (
             ("interpolation", self.interpolation, get_args(Interpolation)),
             ("fit", self.fit, get_args(Fit)),
@@ -78,9 +79,9 @@ class Preprocessing:
         if self.range is not None and not (
             len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf
         ):
-            raise UsageError(f"range must be two values LOW < HIGH, got {self.range!r}")
+            raise UsageError(f"{option('range')} must be two values LOW < HIGH, got {self.range!r}")
         if len(self.channels) not in (0, 1, 3) or min(self.channels, default=1) < 1:
-            raise UsageError(f"channels must be one or three numbers >= 1, got {self.channels!r}")
+            raise UsageError(f"{option('channels')} must be one or three numbers >= 1, got {self.channels!r}")
 
     def options(self) -> dict[str, Any]:
         """Return the options of a backbone that choose the decoding of this recipe."""
@@ -121,7 +122,7 @@ def parse_range(text: str) -> tuple[float, float] | None:
     except ValueError:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
-        raise UsageError(f"range must be auto or LOW:HIGH with LOW < HIGH, such as 0:4095, got {text!r}")
+        raise UsageError(f"{option('range')} must be auto or LOW:HIGH with LOW < HIGH, such as 0:4095, got {text!r}")
     return low, high
 
 
@@ -131,5 +132,7 @@ def parse_channels(text: str) -> tuple[int, ...]:
         return ()
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     if len(numbers) not in (1, 3) or min(numbers) < 1:
-        raise UsageError(f"channels must be auto, one number >= 1, or three with commas such as 1,3,5, got {text!r}")
+        raise UsageError(
+            f"{option('channels')} must be auto, one number >= 1, or three with commas such as 1,3,5, got {text!r}"
+        )
     return tuple(numbers)

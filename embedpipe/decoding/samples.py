@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import DecodeError
 
 #: Depths, in bits, that are tried for integers in a type of more bits than they use.
@@ -111,7 +112,7 @@ def _colours(samples: Samples) -> int:
     if not samples.colours and colours not in (1, 3):
         raise DecodeError(
             f"the image has {count} channels and does not declare which are red, green and blue: name one or three of "
-            "them (--channels 1,2,3)"
+            f"them ({option('channels', [1, 2, 3])})"
         )
     return colours
 
@@ -139,7 +140,8 @@ def infer_range(values: NDArray[Any], bits: int, exact: bool, counts: Counter[st
         or not (bits or all((values[r] == np.floor(values[r])).all() for r in _slabs(values)))
     ):
         raise DecodeError(
-            f"values from {low:g} to {high:g} do not say which are black and white: give their range (--range LOW:HIGH)"
+            f"values from {low:g} to {high:g} do not say which are black and white: give their range "
+            f"({option('range', 'LOW:HIGH')})"
         )
     if exact or high == 0:
         return 0.0, 2.0**bits - 1

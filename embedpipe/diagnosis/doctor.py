@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
@@ -141,7 +142,7 @@ def doctor(
     ('timm/test_resnet.r160_in1k', [10])
     """
     if not 0 <= seconds < float("inf") or (items is not None and items < 1):
-        raise UsageError(f"seconds must be >= 0 and items >= 1, got seconds={seconds} and items={items}")
+        raise UsageError(f"{option('seconds')} must be >= 0 and {option('items')} >= 1, got {seconds} and {items}")
     source_options, backbone_options, compute = build_options(OPTIONS, options)
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = replace(backbone_options, modality="text")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from embedpipe._utils.config import cache_folder
+from embedpipe._utils.option_names import option
 from embedpipe.diagnosis.findings import Finding
 from embedpipe.diagnosis.limits import cpu_limit, memory_limit
 
@@ -44,7 +45,7 @@ def devices() -> Finding:
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     parts = [reason, *(f"cuda:{i}: {gpu.name}, {gpu.total_memory / GB:.0f} GB" for i, gpu in enumerate(gpus))]
     if mps := torch.backends.mps.is_available():
-        parts.append("Apple's GPU works with --device mps")
+        parts.append(f"Apple's GPU works with {option('device', 'mps')}")
     warnings = []
     if device.type == "cpu" and NVIDIA_DRIVER.exists():
         warnings.append(
@@ -78,7 +79,7 @@ def processor() -> Finding:
             most = max(1, int(limit))
             warnings.append(
                 f"a container limits this process to {limit:g} of the {cores} cores that it sees, so threads wait for "
-                f"each other: set OMP_NUM_THREADS={most}, and pass --threads {most}"
+                f"each other: set OMP_NUM_THREADS={most}, and pass {option('threads', most)}"
             )
     busy = psutil.cpu_percent(LOOK_SECONDS)
     if busy > BUSY:

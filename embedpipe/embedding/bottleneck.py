@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones import BackboneSpec
-
-#: Advice by stage, for any backbone and device.
-ADVICE = {
-    "read": "move the source to a local disk or into larger files, or use more --threads",
-    "decode": "more cores",
-    "resize": "smaller photos, or more cores",
-    "copy": "a larger --batch-size",
-    "forward": "a smaller backbone",
-    "write": "a store on a faster disk",
-    "waiting": "close other programs, as no stage of this run was active",
-}
 
 
 @dataclass(frozen=True)
@@ -50,10 +40,10 @@ class Bottleneck:
         """Return what would speed up this stage for a spec on a device."""
         options = []
         if self.stage == "forward":
-            options += ["a lower --precision"] * (spec.precision == "fp32") + ["a GPU"] * (device == "cpu")
+            options += [f"a lower {option('precision')}"] * (spec.precision == "fp32") + ["a GPU"] * (device == "cpu")
         if self.stage == "decode" and getattr(spec.preprocessing, "decode", "") == "full":
-            options.append("--decode scaled for large photos")
-        return ", or ".join([ADVICE[self.stage], *options])
+            options.append(f"{option('decode', 'scaled')} for large photos")
+        return ", or ".join([stage_advice()[self.stage], *options])
 
 
 def find_bottleneck(seconds: Mapping[str, float], wall: float, items: int, threads: int) -> Bottleneck | None:
@@ -85,3 +75,16 @@ def find_bottleneck(seconds: Mapping[str, float], wall: float, items: int, threa
     stage = max(shares, key=lambda name: shares[name])
     busy = {**ahead, **alone}.get(stage, 0.0)
     return Bottleneck(shares, stage, items / wall, items / busy if busy else 0.0)
+
+
+def stage_advice() -> dict[str, str]:
+    """Return advice by stage, for any backbone and device."""
+    return {
+        "read": f"move the source to a local disk or into larger files, or use more {option('threads')}",
+        "decode": "more cores",
+        "resize": "smaller photos, or more cores",
+        "copy": f"a larger {option('batch_size')}",
+        "forward": "a smaller backbone",
+        "write": "a store on a faster disk",
+        "waiting": "close other programs, as no stage of this run was active",
+    }

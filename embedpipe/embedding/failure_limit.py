@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 
@@ -28,7 +29,9 @@ class FailureLimit:
         """Parse ``10`` or ``5%``. Raises UsageError for anything else."""
         match = re.fullmatch(r"(\d{1,12}|\d{1,3}(?:\.\d+)?(?=%))(%?)", text.strip())
         if match is None or (match[2] and float(match[1]) > 100):
-            raise UsageError(f"max_failed must be a number of items such as 10, or a share such as 5%, got {text!r}")
+            raise UsageError(
+                f"{option('max_failed')} must be a number of items such as 10, or a share such as 5%, got {text!r}"
+            )
         return cls(float(match[1]), bool(match[2]))
 
     def is_exceeded(self, failed: int, items: int) -> bool:

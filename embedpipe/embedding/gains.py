@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones import ImageNetwork
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.bottleneck import Bottleneck
@@ -47,11 +48,13 @@ def _measure(
     if shares["forward"] >= LEAST_SHARE and backbone.spec.precision == "fp32":
         gain = backbone.gain("bf16")
         if gain >= LEAST_GAIN:
-            sentences.append(_sentence("--precision bf16", "forward pass", gain, shares["forward"], store))
+            sentences.append(_sentence(option("precision", "bf16"), "forward pass", gain, shares["forward"], store))
     if shares["decode"] + shares["resize"] >= LEAST_SHARE and isinstance(backbone.network, ImageNetwork):
         gain = _decoding_gain(backbone, backbone.network, listing, rows)
         if gain >= LEAST_GAIN:
-            sentences.append(_sentence("--decode scaled", "decoding", gain, shares["decode"] + shares["resize"], store))
+            sentences.append(
+                _sentence(option("decode", "scaled"), "decoding", gain, shares["decode"] + shares["resize"], store)
+            )
     return sentences
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, failure_of, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
@@ -57,7 +58,7 @@ class Forwarder:
             if len(batch) == 1:
                 raise BackboneError(
                     f"one item does not fit into the memory of {self.backbone.device}: "
-                    "use a smaller backbone, or device='cpu'"
+                    f"use a smaller backbone, or {option('device', 'cpu')}"
                 ) from error
             self.batch_size = len(batch) // 2
         _free_memory()

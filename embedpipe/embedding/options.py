@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 
 EngineChoice = Literal["auto", "torch"]
@@ -32,7 +33,9 @@ class Shard(NamedTuple):
             return cls()
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text) if isinstance(text, str) else None
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"shard must be I/N with 1 <= I <= N, such as 1/4 to 4/4 for four processes, got {text!r}")
+            raise UsageError(
+                f"{option('shard')} must be I/N with 1 <= I <= N, such as 1/4 to 4/4 for four processes, got {text!r}"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def marks(self, ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
@@ -67,7 +70,7 @@ class ComputeOptions:
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be an integer >= 1, got {value!r}")
+                raise UsageError(f"{option(name)} must be an integer >= 1, got {value!r}")
         require_one_of("engine", self.engine, get_args(EngineChoice))
 
 
@@ -110,6 +113,11 @@ class RunOptions(ComputeOptions):
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
         if Shard.parse(self.shard).total > 1 and self.prune:
-            raise UsageError("prune needs the whole source: run again without shard (--shard) when all shards are done")
+            raise UsageError(
+                f"{option('prune')} needs the whole source: run again without {option('shard', ...)} when all shards "
+                "are done"
+            )
         if self.force and not self.prune:
-            raise UsageError("force needs prune (--prune), got force without prune")
+            raise UsageError(
+                f"{option('force', True)} needs {option('prune', True)} as well: add it, or leave both out"
+            )

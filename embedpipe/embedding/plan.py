@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe.decoding import payload_hash
 from embedpipe.errors import DuplicateIdError, ReadError
 from embedpipe.sources import is_position, root_exists, same_root
@@ -197,7 +198,7 @@ def _check_roots(listing: Listing, other_roots: Mapping[str, RowNumbers], store:
             raise DuplicateIdError(
                 f"{len(rows)} ids of {listing.root!r}, such as {_id(listing, rows[0])!r}, are already in "
                 f"{store.path!r} from {other!r}{why}: "
-                "give this source a prefix (--prefix), or embed it into another store"
+                f"give this source a {option('prefix')}, or embed it into another store"
             )
         moved_from = other
     return moved_from

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
@@ -111,7 +112,10 @@ def embed(
     backbone_options = resolve_options(backbone_options)
     listing = open_source(source, source_options, backbone_options.modality or "image")
     if backbone_options.precision == "int8" and run_options.engine != "auto":
-        raise UsageError(f"precision='int8' needs engine='auto', got engine={run_options.engine!r}")
+        raise UsageError(
+            f"{option('precision', 'int8')} needs {option('engine', 'auto')}, got "
+            f"{option('engine', run_options.engine)}"
+        )
     reasons: list[str] = []
     load = functools.partial(_load, backbone_options, run_options.device, show, reasons)
     known = recall_backbone(backbone_options, load) if FeatureStore.exists(to) else None
@@ -343,7 +347,7 @@ def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
     if len(plan.gone) > plan.rows_of_root / 2 and not force:
         raise PruneRefusedError(
             f"pruning would drop {len(plan.gone):,} of the {plan.rows_of_root:,} rows of {listing.root!r}: "
-            "check that the folder is mounted and complete, then pass --force (force=True)"
+            f"check that the folder is mounted and complete, then pass {option('force', True)}"
         )
     return not any(failure.stage == "list" for failure in listing.failures)
 

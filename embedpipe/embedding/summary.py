@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.errors import ExitCode
@@ -43,17 +44,21 @@ class StageTimer:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-#: Key of what was left out of pictures or inferred, with the number of pictures -> the remark, and the key of the
-#: number of things.
-_PICTURES = {
-    "files of several pages": ("embedded as their first page (--tiff-pages all embeds each)", "pages left out"),
-    "files of several frames": ("embedded as their first frame", "frames left out"),
-    "images with channels left out": ("embedded by their colours (--channels picks others)", "channels left out"),
-    "images with values beyond the range": ("clipped", ""),
-    "images with transparency": ("composited on white", ""),
-    "CMYK images without a profile": ("converted by formula", ""),
-    "unreadable colour profiles": ("taken for sRGB", ""),
-}
+def _picture_remarks() -> dict[str, tuple[str, str]]:
+    """Return remarks on what was left out of pictures or inferred.
+
+    The key counts the pictures; the value is the remark, and the key that counts the things.
+    """
+    pages, channels = option("tiff_pages", "all"), option("channels")
+    return {
+        "files of several pages": (f"embedded as their first page ({pages} embeds each)", "pages left out"),
+        "files of several frames": ("embedded as their first frame", "frames left out"),
+        "images with channels left out": (f"embedded by their colours ({channels} picks others)", "channels left out"),
+        "images with values beyond the range": ("clipped", ""),
+        "images with transparency": ("composited on white", ""),
+        "CMYK images without a profile": ("converted by formula", ""),
+        "unreadable colour profiles": ("taken for sRGB", ""),
+    }
 
 
 def remarks(counts: Mapping[str, int]) -> list[str]:
@@ -64,11 +69,11 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
     counts : mapping of str to int
         Sums of `Item.counts`. For texts: ``truncated texts``, ``words``, ``unknown words``, ``texts without a known
         word``, ``unknown tokens``, ``texts with unknown tokens``, ``texts without a known token``, and ``encoding
-        NAME`` for each detected encoding. For pictures: the keys of `_PICTURES`, and ``range LOW:HIGH`` for each
+        NAME`` for each detected encoding. For pictures: the keys of `_picture_remarks`, and ``range LOW:HIGH`` for each
         inferred range.
     """
     sentences = []
-    for name, (remark, things) in _PICTURES.items():
+    for name, (remark, things) in _picture_remarks().items():
         if count := counts.get(name, 0):
             more = f", {counts[things]:,} {things}" if things else ""
             sentences.append(f"{name}, {remark}: {count:,}{more}")
@@ -76,11 +81,13 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
         if name.startswith("range "):
             bounds = name.removeprefix("range ")
             sentences.append(
-                f"images of more than 8 bits taken as {bounds} by their largest value (--range): {count:,}"
+                f"images of more than 8 bits taken as {bounds} by their largest value ({option('range', ...)}): "
+                f"{count:,}"
             )
     if truncated := counts.get("truncated texts", 0):
         sentences.append(
-            f"texts cut to the length that the backbone reads (--chunk reads all of a text): {truncated:,}"
+            f"texts cut to the length that the backbone reads ({option('chunk', True)} reads all of a text): "
+            f"{truncated:,}"
         )
     if unknown := counts.get("unknown words", 0):
         words = counts["words"]
@@ -105,7 +112,9 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
 
 def value_remarks(outcome: Outcome, guessed: int, from_source: bool) -> list[str]:
     """Return remarks on values that were set by hand, or that the source no longer has, as sentences."""
-    done = "replaced by the source's" if from_source else "kept (--labels-from-source takes the source's)"
+    done = (
+        "replaced by the source's" if from_source else f"kept ({option('labels_from_source', True)} takes the source's)"
+    )
     sentences = [
         f"{name}: {count:,} values set by hand differ from the source's and were {done}"
         for name, count in outcome.conflicts.items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
@@ -151,7 +152,7 @@ def finetune(
                 (folder / run_folder.STATE).unlink(missing_ok=True)
             workers.wait()  # the other processes may read the files that the first has written
             return result
-    remedy = "give the same, or another folder (--to)"
+    remedy = f"give the same, or another folder ({option('to', ...)})"
     require_same(finished.pop("settings"), settings, f"the finished run in {str(folder)!r}", remedy)
     return run_folder.load_result(finished, folder)
 
@@ -229,7 +230,8 @@ def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
     if head is None or (head.is_of(store) and head.report.measured_on == "test" and not head.report.fine_tuned):
         return []
     return [
-        "the penalty and temperature of the given head may have been chosen on test rows. Leave out --head to choose "
+        "the penalty and temperature of the given head may have been chosen on test rows. Leave out the "
+        f"{option('head')} to choose "
         "them on training and validation rows"
     ]
 
@@ -250,7 +252,7 @@ def _check_initial_network(
         raise TrainingDataError(
             f"before training, the network must be as accurate as the head on stored features: on {len(rows)} "
             f"validation rows the network has {network_accuracy:.1%} and the head {head_accuracy:.1%}. Check "
-            "--weights; if images or embedpipe have changed, embed again"
+            f"{option('weights', ...)}; if images or embedpipe have changed, embed again"
         )
     return InitialCheck(head_accuracy, network_accuracy, float(differences.max()), len(rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
@@ -92,30 +93,40 @@ class FineTuneOptions:
         for name, minimum in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or not minimum <= value < 1 << 31:
-                raise UsageError(f"{name} must be an integer >= {minimum}, got {value!r}")
+                raise UsageError(f"{option(name)} must be an integer >= {minimum}, got {value!r}")
         if self.lora is not None and (not isinstance(self.lora, int) or not 1 <= self.lora <= 4096):
-            raise UsageError(f"lora must be a rank from 1 to 4096, got {self.lora!r}: 8 is usual")
+            raise UsageError(f"{option('lora')} must be a rank from 1 to 4096, got {self.lora!r}: 8 is usual")
         if self.lora is not None and self.freeze_until is not None:
             raise UsageError(
-                f"freeze_until cannot be combined with lora={self.lora}, which freezes the network: leave one out"
+                f"{option('freeze_until')} cannot be combined with {option('lora', self.lora)}, which freezes the "
+                "network: leave one out"
             )
         if self.accumulate > self.batch_size:
-            raise UsageError(f"accumulate must be at most batch_size={self.batch_size}, got {self.accumulate}")
+            raise UsageError(
+                f"{option('accumulate')} must be at most {option('batch_size', self.batch_size)}, got {self.accumulate}"
+            )
         if self.batch_size == 1 and self.batch_norm == "trained":
             raise UsageError(
-                "batch_size must be >= 2 with batch_norm='trained', got 1: one image has no batch statistics"
+                f"{option('batch_size')} must be >= 2 with {option('batch_norm', 'trained')}, got 1: one image has "
+                "no batch statistics"
             )
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
             raise UsageError(
-                f"learning_rate must be above 0 and below 10, got {self.learning_rate}: "
+                f"{option('learning_rate')} must be above 0 and below 10, got {self.learning_rate}: "
                 f"{LEARNING_RATES['adamw']:g} is usual"
             )
         if not 0 <= self.weight_decay < 1:
-            raise UsageError(f"weight_decay must be >= 0 and below 1, got {self.weight_decay}: 0.01 is usual")
+            raise UsageError(
+                f"{option('weight_decay')} must be >= 0 and below 1, got {self.weight_decay}: 0.01 is usual"
+            )
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UsageError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}: 1 turns it off")
+            raise UsageError(
+                f"{option('layer_decay')} must be above 0 and at most 1, got {self.layer_decay}: 1 turns it off"
+            )
         if not 0 <= self.warmup <= 1:
-            raise UsageError(f"warmup must be a share of the steps from 0 to 1, got {self.warmup}: 0.1 is usual")
+            raise UsageError(
+                f"{option('warmup')} must be a share of the steps from 0 to 1, got {self.warmup}: 0.1 is usual"
+            )
 
     @property
     def peak_rate(self) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
 from embedpipe.errors import BusyError, UsageError
@@ -34,14 +35,15 @@ def check_folder(to: str | Path) -> Path:
     Raises UsageError if it holds anything else.
     """
     if "://" in os.fspath(to):
-        raise UsageError(f"to must be a local folder, got the URL {os.fspath(to)!r}")
+        raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to)  # as given, so that results and messages name it so
     has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST))
     if any(path.is_file() for path in (folder, *folder.absolute().parents)) or (
         folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run
     ):
         raise UsageError(
-            f"to must be a new folder, an empty one or one of an earlier `finetune` run, got {str(folder)!r}"
+            f"{option('to')} must be a new folder, an empty one or one of an earlier `finetune` run, got "
+            f"{str(folder)!r}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise BusyError(
-            f"another process is using {str(folder)!r}: wait until it ends, or give another folder (--to)"
+            f"another process is using {str(folder)!r}: wait until it ends, or give another folder "
+            f"({option('to', ...)})"
         ) from error
     except OSError as error:
         raise UsageError(f"cannot write in {str(folder)!r}: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.reload import reload_backbone
@@ -44,7 +45,7 @@ def open_images(
     elif FeatureStore.exists(os.fspath(source)):
         if backbone:
             raise UsageError(
-                f"backbone is only for images that are not in a store, got backbone={backbone!r} with the store "
+                f"{option('backbone')} is only for images that are not in a store, got {backbone!r} with the store "
                 f"{os.fspath(source)!r}: leave it out"
             )
         store = FeatureStore(source)
@@ -77,7 +78,7 @@ def _claim_folder(features: Path, source: dict[str, str]) -> None:
             earlier = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             earlier = None
-        remedy = "give the same, or another folder (--to)"
+        remedy = f"give the same, or another folder ({option('to', ...)})"
         require_same(earlier, source, f"the run in {str(features.parent)!r}", remedy)
     with whole_file(path) as part:
         part.write_text(json.dumps(source), encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import FEATURES, LayerSpec
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
@@ -101,7 +102,7 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
     if not len(train) or not len(validation):
         raise TrainingDataError(
             f"{len(resample.train)} rows are too few for training and validation rows: label more, or raise "
-            "--near-duplicates"
+            f"{option('near_duplicates')}"
         )
     hashes = _column(store, "content_hash", rows.ids)
     train, validation, test = (part[~is_shifted[part]] for part in (train, validation, resample.test))

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from embedpipe._utils.importing import working_folder_importable
+from embedpipe._utils.option_names import option
 from embedpipe.errors import HeadError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
@@ -120,7 +121,7 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
         if unknown and not trust:
             raise HeadError(
                 f"{str(folder)!r} holds types that may run code or end the process: {', '.join(unknown)}; load it only "
-                "if you trust where it comes from (--trust, trust=True)"
+                f"if you trust where it comes from ({option('trust', True)})"
             )
         with working_folder_importable() if trust else contextlib.nullcontext():
             trusted = skops.io.get_untrusted_types(file=state) if trust else TRUSTED

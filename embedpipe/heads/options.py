@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 
 Task = Literal["classification", "regression", "multilabel"]
@@ -84,19 +85,21 @@ class FitOptions:
         require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
         require_one_of("reject_by", self.reject_by, get_args(RejectBy))
         if self.folds < 0 or self.folds == 1:
-            raise UsageError(f"folds must be >= 2, or 0 to fit without measuring, got {self.folds}")
+            raise UsageError(f"{option('folds')} must be >= 2, or 0 to fit without measuring, got {self.folds}")
         if self.seed < 0:
-            raise UsageError(f"seed must be >= 0, got {self.seed}")
+            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")
         if self.remove_components < 0:
-            raise UsageError(f"remove_components must be >= 0, got {self.remove_components}: 1 is usual")
+            raise UsageError(f"{option('remove_components')} must be >= 0, got {self.remove_components}: 1 is usual")
         if not self.label_separator:
-            raise UsageError("label_separator must not be empty: give the text between two labels, such as ;")
+            raise UsageError(
+                f"{option('label_separator')} must not be empty: give the text between two labels, such as ;"
+            )
         if self.reject_share is None and self.reject_by != "probability":
             raise UsageError(
-                f"reject_by={self.reject_by!r} needs a share of rows to reject: add reject_share=0.1 "
-                "(--reject-share 0.1)"
+                f"{option('reject_by', self.reject_by)} needs a share of rows to reject: add "
+                f"{option('reject_share', 0.1)}"
             )
         shares = (("interval_coverage", self.interval_coverage, 0.9), ("reject_share", self.reject_share, 0.1))
         for name, share, usual in shares:
             if share is not None and not 0 < share < 1:
-                raise UsageError(f"{name} must be between 0 and 1, such as {usual}, got {share}")
+                raise UsageError(f"{option(name)} must be between 0 and 1, such as {usual}, got {share}")

@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.base import clone, is_classifier, is_regressor
 
 from embedpipe._utils.importing import import_user_module
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, nearest, suggest
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
@@ -75,7 +76,7 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
         plural = "s" * (remove_components > 1)
         return f"{name} without {remove_components} component{plural}", without_components(estimator, remove_components)
     other = "classification" if task == "regression" else "regression"
-    hint = f"another task (--task {other})"
+    hint = f"another task ({option('task', other)})"
     if head is None:
         head = "ridge" if task == "regression" else "logreg"
     if isinstance(head, str):
@@ -83,10 +84,12 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
             raise UsageError(f"unknown head {head!r}{suggest(head, [*HEADS, AUTO])}")
         if task not in HEADS[head]:
             able = " or ".join(name for name, factories in HEADS.items() if task in factories)
-            raise UsageError(f"head {head!r} is not for {task}: choose {able} (--head), or {hint}")
+            raise UsageError(f"head {head!r} is not for {task}: choose {able} ({option('head', ...)}), or {hint}")
         return head, HEADS[head][task](rows)
     if isinstance(head, type) or not hasattr(head, "fit") or not hasattr(head, "get_params"):
-        raise UsageError(f"head must be a name or an instance of a scikit-learn estimator, got {head!r:.100}")
+        raise UsageError(
+            f"{option('head')} must be a name or an instance of a scikit-learn estimator, got {head!r:.100}"
+        )
     fits = is_regressor(head) if task == "regression" else is_classifier(head)
     if not fits:
         raise UsageError(f"{type(head).__name__} is not for {task}: choose another estimator, or {hint}")
@@ -107,10 +110,13 @@ def make_auto(task: Task, layers: Mapping[str, int], options: FitOptions) -> Any
         If ``auto`` is not for this task, or an option is not for ``auto``.
     """
     if task == "multilabel":
-        raise UsageError("auto is for classification and regression, not for multilabel: choose another head (--head)")
+        raise UsageError(
+            f"auto is for classification and regression, not for multilabel: choose another {option('head')}"
+        )
     if options.remove_components:
         raise UsageError(
-            "auto tries its own normalisations: leave remove_components out, or choose another head (--head)"
+            f"auto tries its own normalisations: leave {option('remove_components')} out, or choose another "
+            f"{option('head')}"
         )
     if options.calibrate:
         raise UsageError("auto calibrates the estimator that it chooses: leave calibrate out")
@@ -124,22 +130,22 @@ def load_estimator(name: str) -> Any:
     """
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
-        raise UsageError(f"estimator must be module:Class, such as sklearn.svm:SVC, got {name!r}")
+        raise UsageError(f"{option('estimator')} must be module:Class, such as sklearn.svm:SVC, got {name!r}")
     try:
         module = import_user_module(module_name)
     except Exception as error:
         raise UsageError(
-            f"estimator={name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+            f"{option('estimator', name)}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
     kind = getattr(module, class_name, None)
     if not callable(kind):
         raise UsageError(
-            f"estimator={name!r}: {module_name!r} has no {class_name!r}{nearest(class_name, vars(module))}"
+            f"{option('estimator', name)}: {module_name!r} has no {class_name!r}{nearest(class_name, vars(module))}"
         )
     try:
         return kind()
     except Exception as error:
         raise UsageError(
-            f"estimator={name!r}: {class_name}() failed: {type(error).__name__}: {error}; from Python, "
+            f"{option('estimator', name)}: {class_name}() failed: {type(error).__name__}: {error}; from Python, "
             "embedpipe.fit takes an estimator with any parameters"
         ) from error

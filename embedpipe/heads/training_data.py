@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
@@ -138,7 +139,7 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
         raise TrainingDataError(
             f"classes must be text or integers, and column {options.label!r} holds fractions such as "
             f"{y[y != np.round(y)][0].item()!r}: write them as text (`embedpipe label`), or predict numbers "
-            "(--task regression)"
+            f"({option('task', 'regression')})"
         )
     if y.dtype.kind == "U" and pc.any(pc.ends_with(rows.column(options.label), "\0")).as_py():
         raise TrainingDataError(f"labels must not end in a zero byte: clean column {options.label!r}")
@@ -156,7 +157,7 @@ def _numbers_of(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
     if other:
         raise TrainingDataError(
             f"regression needs numbers, and {len(other):,} values of column {name!r} ({column.type}) are none, such as "
-            f"{other[0]!r}: correct them (`embedpipe label`), or predict classes (--task classification)"
+            f"{other[0]!r}: correct them (`embedpipe label`), or predict classes ({option('task', 'classification')})"
         )
     return np.array([float(value) for value in values])
 
@@ -198,9 +199,14 @@ def labelled_rows(
         if name == "label":
             raise TrainingDataError(
                 f"{store.path!r} has no labels: set them from a table with `embedpipe label {store.path} LABELS.csv`, "
-                f"or name another column (--label) of {store.data_columns}"
+                f"or name another column ({option('label', ...)}) of {store.data_columns}"
             )
-        require_column(name, store.data_columns, store.path, "--label" if name == label else "--sample-weight")
+        require_column(
+            name,
+            store.data_columns,
+            store.path,
+            "label" if name == label else "sample_weight",
+        )
     names = ["id", label, "split" if "split" in store.data_columns else None, options.sample_weight, *others]
     rows = store.to_arrow([*dict.fromkeys(name for name in names if name)])
     values = rows.column(label)
@@ -233,9 +239,11 @@ def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
         name, fewest = min(Counter(y.tolist()).items(), key=lambda pair: pair[1])
     if fewest < options.folds:
         where = f"class {name!r} of {options.label!r}" if task == "classification" else "the store"
-        fewer = f"measure with --folds {fewest}" if fewest > 1 else "fit without measuring (--folds 0)"
+        fewer = (
+            f"measure with {option('folds', fewest)}" if fewest > 1 else f"fit without measuring ({option('folds', 0)})"
+        )
         numbers = y.dtype.kind in "iuf" or (y.dtype.kind == "U" and all(map(_is_number, y.tolist())))
-        as_numbers = ", or predict it as a number (--task regression)" if numbers else ""
+        as_numbers = f", or predict it as a number ({option('task', 'regression')})" if numbers else ""
         raise TrainingDataError(
             f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
             f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
@@ -272,13 +280,15 @@ def label_sets(column: pa.ChunkedArray, name: str, separator: str) -> tuple[npt.
     """
     if not pa.types.is_string(column.type):
         raise TrainingDataError(
-            f"multilabel needs text such as 'red{separator}round' (--label-separator), and column {name!r} holds "
+            f"multilabel needs text such as 'red{separator}round' ({option('label_separator', ...)}), and column "
+            f"{name!r} holds "
             f"{column.type} values"
         )
     texts = column.to_pylist()
     if not any(separator in text for text in texts):
         raise TrainingDataError(
-            f"multilabel needs a separator of labels (--label-separator) that occurs, and {separator!r} occurs in "
+            f"multilabel needs a separator of labels ({option('label_separator', ...)}) that occurs, and "
+            f"{separator!r} occurs in "
             f"no value of column {name!r}, such as {max(texts, key=len)!r}: {_other_separator(texts)}"
         )
     sets = [{part.strip() for part in text.split(separator)} - {""} for text in texts]
@@ -299,8 +309,8 @@ def _other_separator(texts: list[str]) -> str:
     counts = {sign: sum(sign in text for text in texts) for sign in _SEPARATORS}
     sign = max(counts, key=lambda sign: counts[sign])
     if counts[sign]:
-        return f"{sign!r} occurs in {counts[sign]:,} of {len(texts):,}: give --label-separator {sign!r}"
-    return "one label an item is --task classification"
+        return f"{sign!r} occurs in {counts[sign]:,} of {len(texts):,}: give {option('label_separator', sign)}"
+    return f"one label an item is {option('task', 'classification')}"
 
 
 def sample_weights(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:

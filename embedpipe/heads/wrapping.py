@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import is_regressor
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.estimators.solvers.torch_matrix import set_device
 from embedpipe.estimators.wrappers.base import takes_weights
@@ -41,15 +42,17 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
     if options.calibrate:
         if is_regressor(estimator):
             able = ", ".join(_heads_for(task, classifiers_only=True))
-            raise UsageError(f"{name} learns all labels at once and cannot be calibrated: choose {able} (--head)")
+            raise UsageError(
+                f"{name} learns all labels at once and cannot be calibrated: choose {able} ({option('head', ...)})"
+            )
         estimator = TemperatureCalibratedClassifier(estimator)
     if options.interval_coverage is not None:
         estimator = CrossConformalRegressor(estimator, coverage=options.interval_coverage)
     if options.reject_share is not None:
         if options.reject_by == "probability" and not hasattr(estimator, "predict_proba"):
             raise UsageError(
-                f"{name} gives no probabilities to reject by: add --calibrate, or reject by distance "
-                "(--reject-by distance)"
+                f"{name} gives no probabilities to reject by: add {option('calibrate', True)}, or reject by distance "
+                f"({option('reject_by', 'distance')})"
             )
         estimator = RejectingClassifier(estimator, share=options.reject_share, by=options.reject_by)
     if task == "multilabel":
@@ -57,7 +60,8 @@ def wrap_estimator(name: str, estimator: Any, task: Task, options: FitOptions, l
     if options.gpu and not set_device(estimator, options.gpu):
         able = " or ".join(head for head in _heads_for(task) if hasattr(HEADS[head][task](2), "device"))
         raise UsageError(
-            f"{name} is fitted on the CPU only: leave device={options.device!r} out, or choose {able} (--head)"
+            f"{name} is fitted on the CPU only: leave {option('device', options.device)} out, or choose {able} "
+            f"({option('head', ...)})"
         )
     return estimator
 
@@ -69,19 +73,23 @@ def _check_task(task: Task, options: FitOptions) -> None:
         ("calibrate", options.calibrate or None, ("classification", "multilabel")),
         ("class_weight", options.class_weight, ("classification", "multilabel")),
     )
-    for option, value, tasks in tasks_of:
+    for name, value, tasks in tasks_of:
         if value is not None and task not in tasks:
-            raise UsageError(f"{option}={value} is for {' and '.join(tasks)}, and the task is {task}: leave it out")
+            raise UsageError(
+                f"{option(name, value)} is for {' and '.join(tasks)}, and the task is {task}: leave it out"
+            )
 
 
 def _check_weights(name: str, estimator: Any, task: Task, options: FitOptions) -> None:
-    given = [option for option in ("class_weight", "sample_weight") if getattr(options, option) is not None]
+    given = [option(each) for each in ("class_weight", "sample_weight") if getattr(options, each) is not None]
     # A regressor learns all labels at once, so that no label can have weights of its own.
     unweighted = task == "multilabel" and is_regressor(estimator) and options.class_weight is not None
     if given and (unweighted or not takes_weights(estimator)):
         heads = _heads_for(task, classifiers_only=unweighted)
         able = " or ".join(head for head in heads if takes_weights(HEADS[head][task](2)))
-        raise UsageError(f"{name} takes no {' or '.join(given)}: choose {able} (--head), or leave it out")
+        raise UsageError(
+            f"{name} takes no {' or '.join(given)}: choose {able} ({option('head', ...)}), or leave it out"
+        )
 
 
 def _heads_for(task: Task, classifiers_only: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ are in groups with others, and few of these are copies (12 % with 0.97).
 
 from typing import Any, Literal
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 NEAR_DUPLICATE_COSINE = 0.95
@@ -22,5 +23,7 @@ def check_near_duplicates(value: Any) -> NearDuplicates:
         return "off"
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         default = NEAR_DUPLICATE_COSINE
-        raise UsageError(f"near_duplicates must be a cosine in (0, 1] or 'off', got {value!r} (default {default})")
+        raise UsageError(
+            f"{option('near_duplicates')} must be a cosine in (0, 1] or 'off', got {value!r} (default {default})"
+        )
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 
@@ -22,4 +23,4 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
-            raise UsageError(f"k must be an integer >= 1, got {self.k!r}")
+            raise UsageError(f"{option('k')} must be an integer >= 1, got {self.k!r}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, value_type
 from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
@@ -75,17 +76,17 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     payload = payload or next((in_any_case[known] for known in PAYLOAD_COLUMNS[modality] if known in in_any_case), None)
     if payload is None:
         is_csv = name.lower().endswith((".csv", ".tsv"))
-        hint = ", or name all columns of a file without a header line (--header A,B,...)" if is_csv else ""
-        hint = ". To embed texts, name their column (--text COLUMN)" if modality == "image" else hint
+        hint = f", or name all columns of a file without a header line ({option('header', 'A,B')})" if is_csv else ""
+        hint = f". To embed texts, name their column ({option('text', 'COLUMN')})" if modality == "image" else hint
         raise SourceError(
             f"{name!r} needs {WITH_ARTICLE[modality]} column, and has {_shown(schema)}: "
-            f"name one (--{modality} COLUMN){hint}"
+            f"name one ({option(modality, 'COLUMN')}){hint}"
         )
     wanted = {modality: payload, "id": options.id, "label": options.label, "split": options.split}
     for role, column in wanted.items():
         if column and column not in schema.names:
             raise SourceError(
-                f"{name!r} has no column {column!r} (--{role}){nearest(column, schema.names) or '.'} "
+                f"{name!r} has no column {column!r} ({option(role, ...)}){nearest(column, schema.names) or '.'} "
                 f"Available: {_shown(schema)}"
             )
     chosen = {role: wanted[role] or in_any_case.get(role) for role in ("id", "label", "split")}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.csv
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError
 from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 
@@ -59,7 +60,7 @@ def parse_csv(
     if header is not None:
         if table.num_columns != len(header):
             raise SourceError(
-                f"header must name all {table.num_columns} columns of the file (--header), "
+                f"{option('header')} must name all {table.num_columns} columns of the file, "
                 f"got {len(header)}: {', '.join(header)}"
             )
         table = table.rename_columns(header)

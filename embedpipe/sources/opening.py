@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.folder_kinds import folder_kind
+from embedpipe._utils.option_names import option
 from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.access.roots import access_of_store
@@ -81,7 +82,9 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
     has_columns = suffix_of(listing.root) in TABLE_SUFFIXES or hasattr(source, "__arrow_c_stream__")
     advice = "drop the repeated items"
     check_unique(
-        listing.table, listing.root, f"{advice}, or name a column with unique ids (--id)" if has_columns else advice
+        listing.table,
+        listing.root,
+        f"{advice}, or name a column with unique ids ({option('id', ...)})" if has_columns else advice,
     )
     return listing
 
@@ -132,12 +135,14 @@ def same_root(first: str, second: str) -> bool:
 
 def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
     if options.tiff_pages != "first" and modality == "text":
-        raise SourceError(f"tiff_pages applies to images, and this backbone takes {modality}s: leave it out")
+        raise SourceError(
+            f"{option('tiff_pages')} applies to images, and this backbone takes {modality}s: leave it out"
+        )
     other: Modality = "text" if modality == "image" else "image"
     if column := getattr(options, other):
         raise SourceError(
-            f"{other}={column!r} (--{other}) needs a backbone for {other}s, and this backbone takes {modality}s: "
-            f"give --{modality}, or another backbone"
+            f"{option(other, column)} needs a backbone for {other}s, and this backbone takes {modality}s: "
+            f"give {option(modality, ...)}, or another backbone"
         )
 
 

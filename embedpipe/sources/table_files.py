@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 from embedpipe.sources.columns.labels import clean_labels
@@ -93,7 +94,7 @@ def load_table(
     if suffix not in TABLE_SUFFIXES:
         raise SourceError(f"the suffix of a table must be one of {', '.join(TABLE_SUFFIXES)}, got {path!r}")
     if names is not None and suffix not in _DELIMITERS:
-        raise SourceError(f"header (--header) is for CSV and TSV files, and the columns of {path!r} have names")
+        raise SourceError(f"{option('header')} is for CSV and TSV files, and the columns of {path!r} have names")
     try:
         with open_file(location) as file:
             if suffix == ".parquet":

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 
@@ -108,7 +109,7 @@ def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
     if several.max() > max(LARGE * len(duplicates), 2):
         notes.append(
             f"one group of near-duplicates holds {several.max():,} rows ({several.max() / len(duplicates):.0%}), "
-            "probably a chain of merely similar rows. It makes folds uneven and metrics too low: raise near_duplicates "
-            f"from {cosine:g}, for instance to {(1 + cosine) / 2:.3g}"
+            "probably a chain of merely similar rows. It makes folds uneven and metrics too low: raise "
+            f"{option('near_duplicates')} from {cosine:g}, for instance to {(1 + cosine) / 2:.3g}"
         )
     return notes

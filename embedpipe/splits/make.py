@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.grouped import fold_numbers
@@ -96,7 +97,7 @@ def make_splits(
     """
     ids = list(ids)
     if folds < 2 or repeats < 1:
-        raise UsageError(f"folds must be >= 2 and repeats >= 1, got folds={folds!r} and repeats={repeats!r}")
+        raise UsageError(f"{option('folds')} must be >= 2 and {option('repeats')} >= 1, got {folds!r} and {repeats!r}")
     if len({*ids}) < len(ids) or len(y) != len(ids):
         raise UsageError(
             f"ids must be unique, one per row, got {len(ids)} ids, {len({*ids})} of them distinct, for {len(y)} rows"
@@ -138,7 +139,7 @@ def _by_split_column(
         left = "the training rows left have fewer than two classes" if len(train) else "no training row is left"
         raise TrainingDataError(
             f"{left} beside the {protocol}{_brackets(notes)}: "
-            "label more rows, correct the split column, or raise near_duplicates"
+            f"label more rows, correct the split column, or raise {option('near_duplicates')}"
         )
     if kinds is not None and len(lost := np.setdiff1d(kinds[test], kinds[train])):
         notes.append(f"test rows of {_named(y, kinds, lost)} count as wrong: no training row of that class is left")
@@ -186,7 +187,8 @@ def _without_rare(
     if kinds is None:
         if (count := groups.count(all_rows)) < folds:
             raise TrainingDataError(
-                f"folds must be at most the number of {unit}s{by}, got {folds} folds for {count} {unit}s: label more "
+                f"{option('folds')} must be at most the number of {unit}s{by}, got {folds} folds for {count} "
+                f"{unit}s: label more "
                 "rows, or use fewer folds"
             )
         return all_rows, {}, []
@@ -203,10 +205,10 @@ def _without_rare(
     has = "have at most" if len(rare) > 1 else "has"
     few = f"{has} {most} {unit}{'s' * (most > 1)}{by}, fewer than the {folds} folds"
     fix = "label more rows, or declare train and test rows in a column `split`"
-    loosen = "; or raise near_duplicates (`--near-duplicates 0.99`, or off)" * ("near-duplicates" in groups.source)
+    loosen = f"; or raise {option('near_duplicates')} (0.99, or off)" * ("near-duplicates" in groups.source)
     if len(units) - len(rare) < 2:
         fewest = np.sort(units)[-2]
-        fewer = f", or use fewer folds (`evaluate --folds {fewest}`)" if fewest > 1 else ""
+        fewer = f", or use fewer folds ({option('folds', fewest)})" if fewest > 1 else ""
         raise TrainingDataError(f"{classes} {few}, and fewer than two classes are left without: {fix}{fewer}{loosen}")
     count = int(excluded.sum())
     they, them = ("they", "them") if len(rare) > 1 else ("it", "it")

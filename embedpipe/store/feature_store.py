@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.importing import to_pandas
 from embedpipe._utils.notebook.html_tables import count_list, html_table
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, suggest
 from embedpipe.store.delta_log import Change, table_path
@@ -116,7 +117,7 @@ class FeatureStore:
         if compress and not store.compressed:
             raise UsageError(
                 f"{path!r} is not compressed, and a store cannot be compressed later: "
-                "leave --compress out, or embed into a new store"
+                f"leave {option('compress', True)} out, or embed into a new store"
             )
         return store
 
@@ -272,7 +273,7 @@ class FeatureStore:
         """
         chosen, *others = self.select_layers(layer)
         if others:
-            raise UsageError(f"a memory map holds one layer, got layer={layer!r}: map each layer by itself")
+            raise UsageError(f"a memory map holds one layer, got {option('layer', layer)}: map each layer by itself")
         vector_map = find_map(self._table, chosen.column, chosen.dim)
         return (vector_map or build_map(self._table, chosen.column, chosen.dim)).vectors
 
@@ -322,8 +323,7 @@ class FeatureStore:
         """Read the first ``n`` rows in id order as a pandas DataFrame, from the files that hold them."""
         if n < 0:
             raise UsageError(f"n must be >= 0, got {n}")
-        ids = self._table.read(["id"]).column("id").slice(0, n).combine_chunks()
-        return to_pandas(self._table.rows(ids))
+        return to_pandas(self._table.rows(self._table.read(["id"]).column("id").slice(0, n).combine_chunks()))
 
     def to_dataset(self) -> ds.Dataset:
         """Return the files of the table as a `pyarrow.dataset.Dataset`, which DuckDB can query."""

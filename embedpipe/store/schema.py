@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, suggest
 
@@ -90,10 +91,12 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
         )
 
 
-def require_column(name: str, known: Collection[str], path: str, option: str = "") -> None:
-    """Raise UsageError if a store has no such column; ``option`` is the command-line option that names it."""
+def require_column(name: str, known: Collection[str], path: str, parameter: str = "") -> None:
+    """Raise UsageError if a store has no such column; ``parameter`` is the option that names it."""
     if name not in known:
-        raise UsageError(f"{path!r} has no column {name!r}{option and f' ({option})'}{suggest(name, known)}")
+        raise UsageError(
+            f"{path!r} has no column {name!r}{parameter and f' ({option(parameter, ...)})'}{suggest(name, known)}"
+        )
 
 
 def is_compressed(field: pa.Field) -> bool:
@@ -232,11 +235,13 @@ def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> 
     known = {each.name: each for each in layers}
     available = ", ".join(known)
     if layer is None and len(known) > 1:
-        raise UsageError(f"{path!r} holds several layers: give one of {available}, or several joined by + (--layer)")
+        raise UsageError(
+            f"{path!r} holds several layers: give one of {available}, or several joined by + ({option('layer', ...)})"
+        )
     names = [next(iter(known))] if layer is None else [name.strip() for name in layer.split("+")]
     for name in names:
         if name not in known:
-            raise UsageError(f"{path!r} has no layer {name!r} (--layer){suggest(name, known)}")
+            raise UsageError(f"{path!r} has no layer {name!r} ({option('layer', ...)}){suggest(name, known)}")
     if len({*names}) < len(names):
-        raise UsageError(f"layer={layer!r} names a layer twice (--layer): join different layers")
+        raise UsageError(f"{option('layer', layer)} names a layer twice: join different layers")
     return tuple(known[name] for name in names)

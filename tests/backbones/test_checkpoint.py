@@ -57,7 +57,7 @@ def test_spec_loads_from_a_moved_file(model, tmp_path):
     spec = load(tmp_path / "a.pth", layer=("layer3",), pooling="max").spec
     (tmp_path / "a.pth").rename(tmp_path / "moved.pth")
     assert load_with_options(options_from_spec(spec, str(tmp_path / "moved.pth")), "cpu").spec == spec
-    with pytest.raises(WeightsError, match="--weights FILE"):
+    with pytest.raises(WeightsError, match="weights='FILE'"):
         options_from_spec(spec)
 
 
@@ -149,7 +149,7 @@ def test_error_names_missing_files_folders_and_tensors(tmp_path):
 
 def test_checkpoint_needs_an_architecture_without_code(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="--arch"):
+    with pytest.raises(WeightsError, match="or arch:"):
         load(tmp_path / "a.safetensors")
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "python:os.getcwd"})
     with pytest.raises(WeightsError, match="must not"):

@@ -76,7 +76,7 @@ def test_without_a_connection_the_error_comes_soon_and_names_the_file(monkeypatc
     with pytest.raises(WeightsError, match=wanted) as caught:
         load_backbone(name, offline=offline, device="cpu")
     assert time.perf_counter() - start < 10
-    assert "--weights PATH" in str(caught.value)
+    assert "weights='PATH'" in str(caught.value)
     assert ("offline" if offline else "no network") in str(caught.value)
     assert "http" not in str(caught.value)
 

@@ -249,7 +249,7 @@ def test_name_of_an_unknown_architecture_does_not_depend_on_its_folder(tmp_path:
     assert "one" not in first.spec.name
     again = load(f"open_clip/{first.spec.name}", str(tmp_path / "two"))
     assert again.spec == first.spec
-    with pytest.raises(WeightsError, match=r"no open_clip_config\.json: pass the folder with --weights PATH"):
+    with pytest.raises(WeightsError, match=r"no open_clip_config\.json: pass the folder with weights='PATH'"):
         load(f"open_clip/{first.spec.name}")
 
 

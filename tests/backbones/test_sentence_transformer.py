@@ -240,7 +240,7 @@ def test_inner_layers_are_captured_in_the_same_pass(backbone):
 
 
 def test_missing_models_are_errors_with_advice(tmp_path):
-    with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*--weights PATH"):
+    with pytest.raises(WeightsError, match=r"sentence-transformers/no-such-model.*weights='PATH'"):
         load_backbone("sentence-transformers/no-such-model", offline=True)
     with pytest.raises(WeightsError, match="must be the folder of a model"):
         load_backbone(MINILM, weights=str(tmp_path))

@@ -87,7 +87,7 @@ def test_random_weights_are_seeded_and_marked_as_random(tmp_path):
 
 
 def test_model_without_class_token_or_of_another_type_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match=r"hub repository 'no/such'.*--weights PATH"):
+    with pytest.raises(WeightsError, match=r"hub repository 'no/such'.*weights='PATH'"):
         load_backbone("transformers/no/such", offline=True)
     name = save(tmp_path / "bert", "bert")
     with pytest.raises(UsageError, match="pooling='sif'"):
@@ -116,7 +116,7 @@ def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch):
 def test_path_in_a_stored_spec_needs_trust(tmp_path):
     spec = load_backbone(save(tmp_path / "bert", "bert"), device="cpu").spec
     for place in ("/etc/model", "../model", "~/model", "local-dir:/tmp/model", "a/../../b"):
-        with pytest.raises(BackboneError, match=r"(?s)names a path.*--weights PATH"):
+        with pytest.raises(BackboneError, match=r"(?s)names a path.*weights='PATH'"):
             options_from_spec(dataclasses.replace(spec, name=place))
         assert options_from_spec(dataclasses.replace(spec, name=place), trust=True).backbone == f"transformers/{place}"
 

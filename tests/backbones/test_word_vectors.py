@@ -253,7 +253,7 @@ def test_counts_of_several_spellings_are_added_up(tmp_path: Path) -> None:
 
 def test_errors_of_loading_name_what_to_pass(tmp_path: Path) -> None:
     assert GLOVE in list_backbones("word-vectors/")
-    with pytest.raises(UnknownBackboneError, match=r"did you mean 'glove-6b-50d'.*--weights PATH"):
+    with pytest.raises(UnknownBackboneError, match=r"did you mean 'glove-6b-50d'.*weights='PATH'"):
         load_backbone("word-vectors/glove-6b-5d")
     with pytest.raises(WeightsError, match="does not exist"):
         load_backbone("word-vectors/mine", weights=str(tmp_path / "gone.txt"))

@@ -71,7 +71,7 @@ def test_names_are_shown_as_they_are(photos: Path, tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["embed", "nowhere", "--to", "s"], "nowhere"),
-        (["embed", ".", "--to", "s", "--batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["embed", ".", "--to", "s", "--batch-size", "0"], "--batch-size must be an integer >= 1"),
         (["info", "nowhere"], "there is no feature store"),
         (["verify", "nowhere"], "there is no feature store"),
         (["embed", "."], "--to"),

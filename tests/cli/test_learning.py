@@ -109,12 +109,12 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
         (("fit", "STORE", "--head", "logref"), "did you mean 'logreg'"),
         (("fit", "STORE", "--label", "lable"), "did you mean 'label'"),
         (("fit", "STORE", "--head", "knn", "--estimator", "sklearn.svm:SVC"), "give one of them"),
-        (("fit", "STORE", "--estimator", "sklearn.svm"), "estimator must be module:Class"),
+        (("fit", "STORE", "--estimator", "sklearn.svm"), "--estimator must be module:Class"),
         (("fit", "STORE", "--picture", "c.jpg"), "must end in .png"),
         (("predict", "nowhere", "STORE", "--to", "x.csv"), "is not a head"),
         (("predict", "nowhere", "STORE", "--to", "x.txt"), "must end in .csv, .tsv, .parquet, .jsonl or .xlsx"),
         (("search", "STORE", "cat/003.jpg"), "has no id 'cat/003.jpg'"),
-        (("search", "STORE", "cat/0003.jpg", "-k", "0"), "k must be an integer >= 1, got 0"),
+        (("search", "STORE", "cat/0003.jpg", "-k", "0"), "--k must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_usage_gives_exit_code_2_and_the_reason(store: Path, arguments: tuple[str, ...], message: str) -> None:

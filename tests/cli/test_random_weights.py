@@ -8,7 +8,7 @@ import pytest
 from command import run
 from conftest import TINY, write_photo
 
-NOTE = "RANDOM weights (weights='none'), which have learned nothing: timm/test_resnet"
+NOTE = "RANDOM weights (--weights none), which have learned nothing: timm/test_resnet"
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_json_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_options_have_exit_code_2(tinted: Path, tmp_path: Path) -> None:
-    assert "backbones must name at least one" in run("rank", tinted).stderr
+    assert "--backbones must name at least one" in run("rank", tinted).stderr
     for options in (["--to", "ranking.png"], ["--backbones", TINY, "--sample", "1"], ["--backbones", "timm/x"]):
         assert run("rank", tinted, *options).exit_code == 2
     assert run("rank", tinted, tmp_path / "nowhere").exit_code == 2

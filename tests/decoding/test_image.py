@@ -131,7 +131,7 @@ def test_floats_are_scaled(values: list[float], expected: list[int]) -> None:
 @pytest.mark.parametrize("values", [[0.0, 100.4, 200.0], [-5.0, 0.4, 1.0], [0.0, 1.5, 12.25], [-1, 0, 1]])
 def test_floats_without_a_clear_range_are_refused_unless_it_is_given(values: list[float]) -> None:
     image = Image.fromarray(np.array([values], np.float32))
-    with pytest.raises(DecodeError, match=r"--range LOW:HIGH"):
+    with pytest.raises(DecodeError, match=r"range='LOW:HIGH'"):
         decode_image(image)
     low, high = values[0], values[2]
     expected = np.floor((np.array(values, np.float32).astype(float) - low) * 255 / (high - low) + 0.5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedpipe.backbones import BackboneSpec, LayerSpec, TextPreprocessing
 from embedpipe.decoding import Preprocessing
-from embedpipe.embedding.bottleneck import ADVICE, Bottleneck, find_bottleneck
+from embedpipe.embedding.bottleneck import Bottleneck, find_bottleneck, stage_advice
 
 SPEC = BackboneSpec("timm", "a", "", True, (LayerSpec("features", "none", 2),), Preprocessing())
 SECONDS = st.floats(0, 1e4, allow_nan=False)
@@ -34,7 +34,7 @@ def test_idle_time_is_waiting():
     assert bottleneck.stage == "waiting"
     assert bottleneck.shares["waiting"] == pytest.approx(0.8)
     assert bottleneck.limit == 0
-    assert bottleneck.advice(SPEC, "cpu") == ADVICE["waiting"]
+    assert bottleneck.advice(SPEC, "cpu") == stage_advice()["waiting"]
 
 
 def test_run_without_items_has_no_bottleneck():
@@ -52,7 +52,7 @@ def test_shares_add_up_to_one(seconds, forward, wall, threads):
     bottleneck = find_bottleneck({**seconds, "forward": forward}, wall, 10, threads)
     assert sum(bottleneck.shares.values()) == pytest.approx(1)
     assert min(bottleneck.shares.values()) >= 0
-    assert bottleneck.stage in ADVICE
+    assert bottleneck.stage in stage_advice()
 
 
 @pytest.mark.parametrize(

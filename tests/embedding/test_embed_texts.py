@@ -218,10 +218,10 @@ def test_command_line_works_with_texts(frame: pd.DataFrame, tmp_path: Path) -> N
 
 
 def test_texts_for_an_image_backbone_are_errors_with_a_hint(frame: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="--text COLUMN"):
+    with pytest.raises(SourceError, match="text='COLUMN'"):
         embedpipe.embed(frame[["body"]].rename(columns={"body": "words"}), tmp_path / "store", backbone=TINY)
     (tmp_path / "a.txt").write_text("a text")
-    with pytest.raises(SourceError, match="--modality text"):
+    with pytest.raises(SourceError, match="modality='text'"):
         embedpipe.embed(tmp_path, tmp_path / "store", backbone=TINY)
     store = embedpipe.embed(["hello there"], tmp_path / "store", backbone=TINY)
     assert "pass modality='text'" in store.failures()["message"][0].as_py()

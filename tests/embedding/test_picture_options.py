@@ -69,7 +69,7 @@ def test_range_and_channels_travel_with_the_spec(photos: Path, tmp_path: Path) -
 def test_pictures_without_declared_colours_fail_with_the_option(photos: Path, tmp_path: Path) -> None:
     store = embedpipe.embed(photos, tmp_path / "s", **BACKBONE)
     assert store.summary.failed == 8
-    assert "--channels" in store.failures().column("message")[0].as_py()
+    assert "channels=[1, 2, 3]" in store.failures().column("message")[0].as_py()
 
 
 def test_what_is_left_out_is_counted_in_the_run_and_in_info(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_in_the_run_and_in_info(tmp_path: Path) -> N
     store = embedpipe.embed(folder, to, **BACKBONE)
     notes = "\n".join(store.summary.notes)
     assert (
-        "files of several pages, embedded as their first page (--tiff-pages all embeds each): 2, 4 pages left" in notes
+        "files of several pages, embedded as their first page (tiff_pages='all' embeds each): 2, 4 pages left" in notes
     )
     assert "0:4095" in notes
     facts = json.loads(run("info", to, "--json").stdout)

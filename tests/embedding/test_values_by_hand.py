@@ -234,7 +234,7 @@ def test_labels_set_by_hand_win_until_labels_from_source(photos: Path, to: Path)
         assert (summary.embedded, summary.reused, summary.conflicts) == (0, 12, {"label": 2})
         assert (
             "label: 2 values set by hand differ from the source's and were kept "
-            "(--labels-from-source takes the source's)"
+            "(labels_from_source=True takes the source's)"
         ) in summary.notes
         assert values(to, "label", "split")["cat/0000.jpg"] == ("lion", "train")
         assert values(to, "label")["dog/0001.jpg"] == ("wolf",)

@@ -123,7 +123,7 @@ def test_only_rows_of_all_stores_are_compared(tmp_path: Path) -> None:
         rank([first, other])
     with pytest.raises(UsageError, match="backbones must be left out"):
         rank(first, backbones=["timm/resnet18"])
-    with pytest.raises(UsageError, match=r"no column 'lable' \(--label\); did you mean 'label'"):
+    with pytest.raises(UsageError, match=r"no column 'lable' \(label=\.\.\.\); did you mean 'label'"):
         rank(first, label="lable")
 
 

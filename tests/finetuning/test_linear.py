@@ -181,7 +181,7 @@ def test_auto_classifier_is_folded_over_all_layers(head: Head, classes: int) -> 
             chosen = auto(normalisation, layer, part, make_pipeline(*steps, LinearDiscriminantAnalysis()), X, NAMES[y])
             changed = dataclasses.replace(head, estimator=chosen)
             if normalisation == "unit" and layer != joined:
-                with pytest.raises(UsageError, match=rf"scales layer '{layer}' alone.* --layer {layer}$"):
+                with pytest.raises(UsageError, match=rf"scales layer '{layer}' alone.* layer='{layer}'$"):
                     fold_head(changed)
                 continue
             linear = fold_head(changed)
@@ -230,7 +230,7 @@ def test_estimator_that_is_not_affine_is_refused(stores: dict[int, FeatureStore]
 def test_regression_and_multilabel_heads_are_refused(tmp_path: Path) -> None:
     X, y = clusters(60)
     numbers = fit(make_store(tmp_path / "n", X, label=y + 0.5), "ridge", folds=0)
-    with pytest.raises(UsageError, match=r"head 'ridge' is for regression\. Fit one with --task classification"):
+    with pytest.raises(UsageError, match=r"head 'ridge' is for regression\. Fit one with task='classification'"):
         fold_head(numbers)
     sets = [";".join(["a"] * (k != 1) + ["b"] * (k > 0)) for k in y.tolist()]
     several = fit(make_store(tmp_path / "s", X, label=sets), "logreg", task="multilabel", folds=0)

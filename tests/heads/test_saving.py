@@ -244,7 +244,7 @@ def test_estimator_of_the_user_needs_trust(
 
     head = fit(store, load_estimator("my_heads:Mine"), to=tmp_path / "head", folds=0)
     assert head.name == "Mine"
-    with pytest.raises(HeadError, match=r"types that may run code or end the process: my_heads.Mine; .*--trust"):
+    with pytest.raises(HeadError, match=r"types that may run code or end the process: my_heads.Mine; .*trust=True"):
         load_head(tmp_path / "head")
     trusted = load_head(tmp_path / "head", trust=True)
     assert trusted.predict(store).equals(head.predict(store))

@@ -124,7 +124,7 @@ def test_a_name_with_colons_is_a_file(folder: Path) -> None:
 
 def test_a_table_that_names_nothing_below_its_folder_is_refused_with_the_option(folder: Path) -> None:
     (folder / "t.csv").write_text(f"file\n{folder.parent}/secret.jpg\n")
-    with pytest.raises(SourceError, match=r"none of the files that 't\.csv' names may be read: .*--allow-root"):
+    with pytest.raises(SourceError, match=r"none of the files that 't\.csv' names may be read: .*allow_root=\.\.\."):
         open_source(folder / "t.csv")
     listing = open_source(folder / "t.csv", SourceOptions(allow_root=(str(folder.parent),)))
     assert listing.read(0) == SECRET

@@ -164,7 +164,7 @@ def test_header_works_for_images(tmp_path: Path) -> None:
 
 
 def test_missing_header_line_is_suggested(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"\['ham', 'Go.{38}\.\.\.'\].*--header"):
+    with pytest.raises(SourceError, match=r"\['ham', 'Go.{38}\.\.\.'\].*header='A,B'"):
         opened(tmp_path / "t.tsv", b"ham\tGo" + b"o" * 100 + b"\nspam\tx\n")
 
 

@@ -164,7 +164,7 @@ def test_hints_are_for_what_was_given(tmp_path: Path) -> None:
     (folder / "l.txt").write_text("a.jpg\na.jpg\n")
     with pytest.raises(DuplicateIdError) as doubled:
         open_source(folder / "l.txt")
-    assert "--id" not in str(doubled.value)
+    assert "id=" not in str(doubled.value)
     with pytest.raises(SourceError) as wrong:
         open_source(folder / "b.lst")
     assert "did you mean" not in str(wrong.value)

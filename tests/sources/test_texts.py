@@ -157,7 +157,7 @@ def test_wrong_columns_for_texts_are_refused(columns: dict[str, Any], options: d
 
 
 def test_text_option_is_refused_for_images() -> None:
-    with pytest.raises(SourceError, match=r"text='body' .* needs a backbone for texts.*give --image"):
+    with pytest.raises(SourceError, match=r"text='body' needs a backbone for texts.*give image=..."):
         open_source(pa.table({"file": ["a.jpg"], "body": ["x"]}), SourceOptions(text="body"))
 
 

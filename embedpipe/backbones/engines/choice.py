@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from embedpipe._utils.device import cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
@@ -120,9 +121,11 @@ def quantised_engine(trial: Trial) -> Engine:
     from embedpipe.backbones.engines.quantising import is_quantised_form, quantise  # nncf belongs to an extra
 
     if trial.image is None:
-        raise BackboneError("precision='int8' applies to images only: use bf16")
+        raise BackboneError(f"{option('precision', 'int8')} applies to images only: use bf16")
     if trial.device.type != "cpu":
-        raise BackboneError(f"precision='int8' does not run on {trial.device}: use bf16, or device='cpu'")
+        raise BackboneError(
+            f"{option('precision', 'int8')} does not run on {trial.device}: use bf16, or {option('device', 'cpu')}"
+        )
     saved = SavedModel(trial.spec)
     model = saved.read()
     if model is not None and not is_quantised_form(model, trial.embedder, trial.image):
@@ -133,7 +136,8 @@ def quantised_engine(trial: Trial) -> Engine:
             plain = convert(trial.embedder, trial.check)
         except Exception as error:
             raise BackboneError(
-                f"precision='int8' is not available: OpenVINO cannot read this network ({_brief(error)}). Use bf16"
+                f"{option('precision', 'int8')} is not available: OpenVINO cannot read this network "
+                f"({_brief(error)}). Use bf16"
             ) from error
         model = quantise(plain, trial.image)
         saved.write(model)

@@ -20,6 +20,7 @@ import torch
 
 from embedpipe._utils.device import cores
 from embedpipe._utils.importing import import_without_telemetry
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.calibration import Images, crop_photographs
 from embedpipe.backbones.engines.engine import Outputs, TorchEngine
@@ -72,7 +73,8 @@ def quantise(model: Any, image: tuple[int, ...]) -> Any:
         if moved <= LARGEST_MOVEMENT:
             return quantised
     raise BackboneError(
-        f"precision='int8' is not available for this network: its vectors would move by {100 * moved:.0f} % of their "
+        f"{option('precision', 'int8')} is not available for this network: its vectors would move by "
+        f"{100 * moved:.0f} % of their "
         f"spread, more than the limit of {100 * LARGEST_MOVEMENT:.0f} %. Use bf16"
     )
 

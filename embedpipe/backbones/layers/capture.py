@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.layers.pooling import Batch, default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
@@ -106,7 +107,9 @@ def plan_layers(
                 f"{network.gaps.description}"
             )
     if pooling not in (None, "none") and set(chosen.values()) == {"none"}:
-        raise UsageError(f"pooling={pooling!r} does not apply: {', '.join(names)} return vectors already. Leave it out")
+        raise UsageError(
+            f"{option('pooling', pooling)} does not apply: {', '.join(names)} return vectors already. Leave it out"
+        )
     layers = tuple(LayerSpec(name, chosen[name], vectors[name].shape[1]) for name in names)
     if len({layer.column for layer in layers}) < len(layers):
         raise UsageError(

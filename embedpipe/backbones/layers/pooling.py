@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import Pooling
 from embedpipe.errors import UsageError
@@ -46,19 +47,21 @@ def pool(
     if isinstance(network, TextNetwork):
         return pool_tokens(network, output, batch if isinstance(batch, dict) else {}, pooling, name)
     if pooling == "sif":
-        raise UsageError("pooling='sif' applies to word-vectors/ only: use avg, max or cls")
+        raise UsageError(f"{option('pooling', 'sif')} applies to word-vectors/ only: use avg, max or cls")
     shape = tuple(output.shape)
     output = output.to(torch.float32, copy=True)
     if pooling == "flatten" or output.ndim == 2:
         return output.flatten(1)
     if pooling == "none":
         raise UsageError(
-            f"pooling='none' needs vectors, but the layer {name!r} returns {shape}: use avg, max or flatten"
+            f"{option('pooling', 'none')} needs vectors, but the layer {name!r} returns {shape}: use avg, max or "
+            "flatten"
         )
     if pooling == "cls":
         if output.ndim != 3 or not network.class_token or not _prefix(network, output):
             raise UsageError(
-                f"pooling='cls' needs a class token, but the layer {name!r} returns {shape} without one: use avg or max"
+                f"{option('pooling', 'cls')} needs a class token, but the layer {name!r} returns {shape} without "
+                "one: use avg or max"
             )
         return output[:, 0]
     if output.ndim == 3:
@@ -67,7 +70,8 @@ def pool(
         positions = [1, 2] if _is_channels_last(network, output) else [2, 3]
     else:
         raise UsageError(
-            f"pooling={pooling!r} needs a feature map or tokens, but the layer {name!r} returns {shape}: use flatten"
+            f"{option('pooling', pooling)} needs a feature map or tokens, but the layer {name!r} returns {shape}: "
+            "use flatten"
         )
     return output.mean(positions) if pooling == "avg" else output.amax(positions)
 
@@ -119,13 +123,16 @@ def pool_tokens(network: TextNetwork, output: Tensor, batch: dict[str, Tensor], 
         case "cls" if network.class_token:
             return output[:, 0].clone()
         case "cls":
-            raise UsageError(f"pooling='cls' needs a class token, but {network.name} has none: use avg or max")
-    raise UsageError(f"pooling={pooling!r} does not apply to texts: use avg, cls, max or sif")
+            raise UsageError(
+                f"{option('pooling', 'cls')} needs a class token, but {network.name} has none: use avg or max"
+            )
+    raise UsageError(f"{option('pooling', pooling)} does not apply to texts: use avg, cls, max or sif")
 
 
 def _weights(network: TextNetwork, batch: dict[str, Tensor]) -> Any:
     if network.token_weights is None:
         raise UsageError(
-            f"pooling='sif' needs word frequencies, which only word-vectors/ have, not {network.name}: use avg"
+            f"{option('pooling', 'sif')} needs word frequencies, which only word-vectors/ have, not {network.name}: "
+            "use avg"
         )
     return network.token_weights(network.module, batch)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from embedpipe._utils.importing import import_user_module
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.weights.tensors import load_strictly, seeded
 from embedpipe.decoding.recipe import Preprocessing
@@ -41,7 +42,8 @@ class PythonProvider:
         """
         if weights == "none":
             raise UsageError(
-                "weights='none' does not apply to python: backbones, which initialise themselves: leave weights out"
+                f"{option('weights', 'none')} does not apply to python: backbones, which initialise themselves: "
+                "leave it out"
             )
         module_name, _, factory_name = name.replace(":", ".").rpartition(".")
         if not module_name or not factory_name:

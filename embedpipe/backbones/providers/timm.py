@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from embedpipe._utils.importing import compiler_deferred
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
@@ -122,8 +123,9 @@ def _published(name: str, config: PretrainedCfg | None, offline: bool) -> Stored
     """Return the published weights of a name with its tag."""
     if config is None or not config.has_weights:
         raise WeightsError(
-            f"timm publishes no weights for {name!r}: pass a file with --weights FILE, or use random weights with "
-            "--weights none"
+            f"timm publishes no weights for {name!r}: pass a file with {option('weights', 'FILE')}, or use random "
+            "weights with "
+            f"{option('weights', 'none')}"
         )
     if file := _packaged(name):
         state = _from_lite_names(read_checkpoint(file).weights.state, name)

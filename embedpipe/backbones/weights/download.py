@@ -15,6 +15,7 @@ from urllib.request import getproxies
 
 import torch
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import WeightsError
 
 #: Seconds to wait for a connection; the hub's own client retries for minutes.
@@ -141,7 +142,7 @@ def _require_digest(path: Path, digest: str) -> None:
 
 def _require_connection(wanted: str, offline: bool, url: str) -> None:
     if offline:
-        raise _unreachable(wanted, "offline=True (--offline) forbids downloads")
+        raise _unreachable(wanted, f"{option('offline', True)} forbids downloads")
     site = urlsplit(url)
     if site.scheme in getproxies():
         return
@@ -159,5 +160,6 @@ _OTHER_FORMATS = ["*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*",
 def _unreachable(wanted: str, why: str) -> WeightsError:
     return WeightsError(
         f"the published weights are not on this machine and cannot be downloaded: {why}. "
-        f"Get {wanted} and pass it with --weights PATH, or use random weights with --weights none"
+        f"Get {wanted} and pass it with {option('weights', 'PATH')}, or use random weights with "
+        f"{option('weights', 'none')}"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import WeightsError
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -130,6 +131,6 @@ def misfit(error: Exception | None, origin: str) -> WeightsError:
     shown = [line if len(line) < 200 else line[:200] + " ..." for line in lines[:4]]
     more = [f"and {len(lines) - 4} more lines like this"] if len(lines) > 4 else []
     return WeightsError(
-        f"the weights of {origin} do not fit the architecture. Check the name of the backbone, or --arch:\n  "
+        f"the weights of {origin} do not fit the architecture. Check the name of the backbone, or {option('arch')}:\n  "
         + "\n  ".join(shown + more)
     )

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from embedpipe._utils.option_names import option
 from embedpipe.statistics import paired_bootstrap, paired_interval
 
 Floats = npt.NDArray[np.float64]
@@ -115,7 +116,7 @@ class Labelled:
             if usable.sum() < FEWEST_NUMBERS or len(np.unique(y[usable])) < 2:
                 return (
                     f"comparing heads needs {FEWEST_NUMBERS} numbers in {self.name!r}, got {int(usable.sum())}: "
-                    "use a larger --sample"
+                    f"use a larger {option('sample')}"
                 )
             return Labelled(self.name, y, usable, True, left_out)
         names, counts = np.unique(y[usable], return_counts=True)
@@ -125,7 +126,7 @@ class Labelled:
         if (classes := int((counts >= FOLDS).sum())) < 2:
             return (
                 f"comparing heads needs two classes in {self.name!r} with {FOLDS} items, got "
-                f"{classes} of {len(names)}: use a larger --sample"
+                f"{classes} of {len(names)}: use a larger {option('sample')}"
             )
         return Labelled(self.name, y, common, False, left_out)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, reload_backbone
@@ -173,7 +174,7 @@ def verify(
     True
     """
     if sample is not None and sample < 0:
-        raise UsageError(f"sample must be >= 0, got {sample}")
+        raise UsageError(f"{option('sample')} must be >= 0, got {sample}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     cheaper = _cheaper(store, sample, precision, decode, label)
     report = VerifyReport(store.path, store.version, len(store))
@@ -209,18 +210,20 @@ def _cheaper(
     """Return the spec whose drift is measured, if any: the given one, else that of the store."""
     if decode is not None and store.spec.modality == "text":
         raise UsageError(
-            f"decode is for stores of images, and {store.path!r} holds texts: leave it out, got {decode!r}"
+            f"{option('decode')} is for stores of images, and {store.path!r} holds texts: leave it out, got {decode!r}"
         )
     cheaper = with_precision(store.spec, precision, decode)
-    choices = "give precision bf16, fp16 or int8, or for images decode='scaled'"
+    choices = f"give precision bf16, fp16 or int8, or for images {option('decode', 'scaled')}"
     if cheaper == reference_of(store.spec):
         if precision is not None or decode is not None:
-            raise UsageError(f"precision='fp32' with full decoding is the reference of the drift: {choices}")
+            raise UsageError(
+                f"{option('precision', 'fp32')} with full decoding is the reference of the drift: {choices}"
+            )
         if label is not None:
-            raise UsageError(f"label={label!r} needs a cheaper setting to compare heads on: {choices}")
+            raise UsageError(f"{option('label', label)} needs a cheaper setting to compare heads on: {choices}")
         return None
     if sample == 0 and (precision or decode or label):
-        raise UsageError("sample must be >= 1 to measure a drift, got 0")
+        raise UsageError(f"{option('sample')} must be >= 1 to measure a drift, got 0")
     if label is not None:
         store.to_arrow(["id", label])  # raises if the column does not exist
     return cheaper
@@ -280,7 +283,7 @@ def _choose(store: FeatureStore, label: str | None, count: int, seed: int) -> pa
 
 def _labels(rows: pa.Table, embedded: Sample, label: str | None) -> Labelled | str:
     if (name := label or "label") not in rows.column_names:
-        return "the store has no labels: give a column with --label"
+        return f"the store has no labels: name a column ({option('label', ...)})"
     return Labelled.of(rows.column(name).take(pa.array(embedded.rows)), name)
 
 

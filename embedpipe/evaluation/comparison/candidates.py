@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.rows import EvaluationRows, Layer
 from embedpipe.evaluation.metrics import METRICS
@@ -40,7 +41,9 @@ def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCand
     """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows."""
     single = isinstance(heads, str) or hasattr(heads, "fit")
     if not single and not isinstance(heads, Iterable):
-        raise UsageError(f"heads must be a head or a list of heads, such as ['logreg', 'knn'], got {heads!r}")
+        raise UsageError(
+            f"{option('heads')} must be a head or a list of heads, such as ['logreg', 'knn'], got {heads!r}"
+        )
     heads = [heads] if single else list(heads) or list(DEFAULT_HEADS[rows.task])
     types = [type(head) for head in heads]
     smallest = min(len(resample.train) for resample in rows.splits.resamples) * 2 // 3
@@ -68,14 +71,14 @@ def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCand
             candidates.append(HeadCandidate(f"{name}{on_layer}{of_store}", name, layer, estimator))
     names = [candidate.name for candidate in candidates]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"heads must be unique, got {', '.join(sorted(repeated))} more than once")
+        raise UsageError(f"{option('heads')} must be unique, got {', '.join(sorted(repeated))} more than once")
     return candidates
 
 
 def check_metric(metric: str, task: Task, classes: int, candidates: Sequence[HeadCandidate]) -> None:
     """Raise UsageError if a metric is not defined for this task, these classes or one of the heads."""
     if metric not in METRICS[task]:
-        raise UsageError(f"metric must be one of {', '.join(METRICS[task])} for {task}, got {metric!r}")
+        raise UsageError(f"{option('metric')} must be one of {', '.join(METRICS[task])} for {task}, got {metric!r}")
     if metric == "roc_auc" and classes != 2:
         raise UsageError(f"metric 'roc_auc' needs 2 classes, got {classes}: choose another metric")
     methods = REQUIRED_METHODS.get(metric)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from embedpipe._utils.cache import keep_limit
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
@@ -120,12 +121,15 @@ def evaluate(
     (chosen,) = build_options((EvaluateOptions,), options)
     if protocol is not None:
         if heads if isinstance(heads, list | tuple) else [heads]:
-            raise UsageError(f"heads must be left out with protocol={protocol!r}, which has its own heads")
+            raise UsageError(
+                f"{option('heads')} must be left out with {option('protocol', protocol)}, which has its own heads"
+            )
         usual = EvaluateOptions()
         for name in ("metric", "margin", "repeats"):
             if (value := getattr(chosen, name)) != getattr(usual, name):
                 raise UsageError(
-                    f"{name} must be left out with protocol={protocol!r}, which has its own rules, got {name}={value!r}"
+                    f"{option(name, value)} must be left out with {option('protocol', protocol)}, which has its own "
+                    "rules"
                 )
         return measure_protocol(stores, protocol, chosen, splits=splits, progress=Progress(progress))
     start = time.perf_counter()

@@ -16,6 +16,7 @@ from sklearn.base import clone, is_classifier
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.cache import open_cache
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance
 from embedpipe.errors import UsageError
 from embedpipe.estimators.auto import AutoClassifier
@@ -72,7 +73,8 @@ def measure_all(
         keys = (key, estimator_key(estimator), code_key())
     except pickle.PicklingError as error:
         raise UsageError(
-            f"heads must be picklable, and {type(estimator).__name__} is not: replace lambdas and local functions by "
+            f"{option('heads')} must be picklable, and {type(estimator).__name__} is not: replace lambdas and local "
+            "functions by "
             f"functions of a module ({error.args[0]})"
         ) from error
     cores = usable_cores() if X.nbytes < SMALL else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import Task
@@ -52,11 +53,14 @@ class EvaluateOptions:
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:
             raise UsageError(
-                f"task must be {' or '.join(tasks)}, got {self.task!r}: `embedpipe fit` measures other tasks"
+                f"{option('task')} must be {' or '.join(tasks)}, got {self.task!r}: `embedpipe fit` measures other "
+                "tasks"
             )
         require_one_of("metric", self.metric, [None, *(name for metrics in METRICS.values() for name in metrics)])
         if not self.margin >= 0:
-            raise UsageError(f"margin must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy")
+            raise UsageError(
+                f"{option('margin')} must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy"
+            )
         if self.seed < 0:
-            raise UsageError(f"seed must be >= 0, got {self.seed}")
+            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")
         check_near_duplicates(self.near_duplicates)

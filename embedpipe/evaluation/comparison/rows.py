@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
@@ -115,7 +116,7 @@ def read_rows(
     first = stores[0]
     fit_options = FitOptions(label=options.label, task=options.task, layer="+".join(layers[0].names))
     if options.group:
-        require_column(options.group, first.data_columns, first.path, "--group")
+        require_column(options.group, first.data_columns, first.path, "group")
     text = ["text"] if "text" in first.data_columns else []
     rows, left_out = labelled_rows(first, fit_options, ["uri", *text, *([options.group] if options.group else [])])
     shared = shared_rows(rows.column("id").combine_chunks(), first, stores[1:])
@@ -130,7 +131,9 @@ def read_rows(
         used_splits = given_splits.for_ids(ids.to_pylist())
         _check_groups(used_splits, groups, options.group)
         source = "given" if isinstance(splits, Splits) else f"those of {splits}"
-        note = f"splits are {source}: folds, repeats and near_duplicates are not used"
+        note = (
+            f"splits are {source}: {option('folds')}, {option('repeats')} and {option('near_duplicates')} are not used"
+        )
         used_splits = replace(used_splits, notes=[*used_splits.notes, note])
     else:
         cosine = options.near_duplicates
@@ -162,7 +165,7 @@ def _given_splits(splits: str | Path | Splits | None) -> Splits | None:
     if splits is None or isinstance(splits, Splits):
         return splits
     if not isinstance(splits, str | Path):
-        raise UsageError(f"splits must be a path or a Splits, got {splits!r}")
+        raise UsageError(f"{option('splits')} must be a path or a Splits, got {splits!r}")
     return load_splits(splits) if Path(splits).exists() else None
 
 
@@ -174,7 +177,8 @@ def _check_groups(splits: Splits, groups: Sequence[Any] | None, name: str | None
         train, test = ({groups[row] for row in rows.tolist()} - {None} for rows in (resample.train, resample.test))
         if shared := train & test:
             raise UsageError(
-                f"splits must keep rows of one {name!r} together, and {len(shared)} values are both in training and "
+                f"{option('splits')} must keep rows of one {name!r} together, and {len(shared)} values are both in "
+                "training and "
                 f"in test, such as {next(iter(shared))!r}: make new splits, with a new file name"
             )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedpipe._utils.notebook.html_tables import html_records
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError
@@ -151,7 +152,9 @@ def measure_protocol(
     rows = read_rows(open_stores(stores), replace(options, repeats=1), splits)
     progress.say_all(random_notes(layer.store.spec for layer in rows.layers))
     if rows.task != "classification":
-        raise UsageError(f"protocols need classes, and column {options.label!r} holds numbers: choose another --label")
+        raise UsageError(
+            f"protocols need classes, and column {options.label!r} holds numbers: choose another {option('label')}"
+        )
     layers = []
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:

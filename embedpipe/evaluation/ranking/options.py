@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions, Task
 
@@ -34,6 +35,6 @@ class RankOptions:
     def __post_init__(self) -> None:
         FitOptions(task=self.task)  # raises UsageError for an unknown task
         if self.sample < 2 * MIN_ROWS:
-            raise UsageError(f"sample must be >= {2 * MIN_ROWS}, got {self.sample}")
+            raise UsageError(f"{option('sample')} must be >= {2 * MIN_ROWS}, got {self.sample}")
         if self.seed < 0:
-            raise UsageError(f"seed must be >= 0, got {self.seed}")
+            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")

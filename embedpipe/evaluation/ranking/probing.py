@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import BackboneError, TrainingDataError
 from embedpipe.evaluation.differences import differences, estimates
@@ -163,7 +164,9 @@ def _measure(
             predictions.append(PredictedRows(y[test], predicted))
         advance()
     if not np.isfinite([each.metric(metric)[0] for each in probes]).all():
-        raise TrainingDataError(f"labels must vary in every fold, for {metric}, and do not: draw a larger --sample")
+        raise TrainingDataError(
+            f"labels must vary in every fold, for {metric}, and do not: draw a larger {option('sample')}"
+        )
     values = [float(each.metric(metric)[0]) for each in probes]
     knn_values = [float(each.metric(metric)[0]) for each in neighbours]
     used = np.union1d(splits.resamples[0].train, splits.resamples[0].test)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
@@ -86,7 +87,8 @@ def rank(
     if stores := _stores(data):
         if backbones or common != BackboneOptions():
             raise UsageError(
-                "backbones must be left out for feature stores, which hold vectors already: or give the data instead"
+                f"{option('backbones')} must be left out for feature stores, which hold vectors already: or give the "
+                "data instead"
             )
         table, shared = _common_rows(stores, label)
         drawn = draw_sample(table, label, rank_options)
@@ -127,7 +129,7 @@ def _stores(data: Any) -> list[FeatureStore]:
 def _common_rows(stores: list[FeatureStore], label: str) -> tuple[pa.Table, SharedRows]:
     """Return id, label and split (if there is one) of the first store, of the rows that all stores have."""
     first = stores[0]
-    require_column(label, first.data_columns, first.path, "--label")
+    require_column(label, first.data_columns, first.path, "label")
     table = first.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])])
     shared = shared_rows(table.column("id").combine_chunks(), first, stores[1:])
     table = table.filter(pa.array(shared.kept))
@@ -141,12 +143,14 @@ def _wanted(
     """Return the options of each backbone, all with one modality."""
     if common.backbone or isinstance(backbones, str):
         raise UsageError(
-            f"backbones must be a list of names, got {common.backbone or backbones!r}: write backbones=[...]"
+            f"{option('backbones')} must be a list of names, got {common.backbone or backbones!r}: write "
+            f"{option('backbones', ['A', 'B'])}"
         )
     wanted = [name if isinstance(name, BackboneOptions) else replace(common, backbone=name) for name in backbones]
     if not wanted:
         raise UsageError(
-            "backbones must name at least one backbone, got none: --backbones timm/resnet50,timm/vit_small_patch16_224"
+            f"{option('backbones')} must name at least one backbone, got none, such as "
+            f"{option('backbones', ['timm/resnet50', 'timm/vit_small_patch16_224'])}"
         )
     if random:
         wanted.append(replace(wanted[0], weights="none"))

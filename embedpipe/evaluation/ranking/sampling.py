@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.ranking.options import MIN_ROWS, RankOptions
 from embedpipe.heads.options import Task
@@ -65,7 +66,8 @@ def draw_sample(table: pa.Table, label: str, options: RankOptions) -> LabelledSa
     drawable = np.asarray(pc.is_valid(labels))
     if not drawable.any():
         raise TrainingDataError(
-            f"backbones are ranked on labelled rows, and no row has a {label!r}: name the column of labels (--label)"
+            f"backbones are ranked on labelled rows, and no row has a {label!r}: name the column of labels "
+            f"({option('label', ...)})"
         )
     if missing := int((~drawable).sum()):
         left_out[f"without a {label}"] = missing
@@ -90,7 +92,7 @@ def draw_sample(table: pa.Table, label: str, options: RankOptions) -> LabelledSa
         if fractions:
             raise TrainingDataError(
                 f"classes must not be fractions, and column {label!r} holds some: write classes as strings, or use "
-                "task='regression'"
+                f"{option('task', 'regression')}"
             )
         positions = _stratified(y, options.sample, rng, left_out, notes)
     if len(np.unique(y[positions])) < 2:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -114,7 +115,7 @@ def advise(
     require_one_process("advise")
     wants_pilot = pilot or advise_options.time_budget is not None
     if wants_pilot and to is None:
-        raise UsageError("a pilot needs a folder for its runs: give one (--to)")
+        raise UsageError(f"a pilot needs a folder for its runs: give one ({option('to', ...)})")
     if wants_pilot and to is not None:
         BenchmarkFolder(to)  # refuse a folder of something else before any work
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
@@ -197,14 +198,14 @@ def _open_stores(
         if to is None:
             raise UsageError(
                 f"source must be a feature store, got {os.fspath(source)!r}: embed the images first, or give a folder "
-                "(--to)"
+                f"({option('to', ...)})"
             )
         store, label = open_images(source, BenchmarkFolder(to).features, label, backbone, device, progress, reload)
         return [store], label
     stores = open_stores(source)
     if backbone:
         raise UsageError(
-            f"backbone is only for images that are not in a store, got backbone={backbone!r} with the store "
+            f"backbone is only for images that are not in a store, got {option('backbone', backbone)} with the store "
             f"{stores[0].path!r}: leave it out"
         )
     for store in stores:

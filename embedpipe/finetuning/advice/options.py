@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.options import parse_time_budget
 
@@ -32,9 +33,13 @@ class AdviseOptions:
     def __post_init__(self) -> None:
         for name in ("min_gain", "shift_margin"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}: 0.01 is one percentage point")
+                raise UsageError(
+                    f"{option(name)} must be in [0, 1), got {getattr(self, name)}: 0.01 is one percentage point"
+                )
         if self.seeds < 2:
-            raise UsageError(f"seeds must be >= 2, got {self.seeds}: one seed does not show how much seeds differ")
+            raise UsageError(
+                f"{option('seeds')} must be >= 2, got {self.seeds}: one seed does not show how much seeds differ"
+            )
         _ = self.budget_seconds
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
 from embedpipe.statistics import Estimate
@@ -148,7 +149,7 @@ def judge(
             raise UsageError(f"{name} must be >= 1, got {count}")
     for name, fraction in (("min_gain", min_gain), ("shift_margin", shift_margin)):
         if not 0 <= fraction < 1:
-            raise UsageError(f"{name} must be in [0, 1), got {fraction}: 0.01 is one percentage point")
+            raise UsageError(f"{option(name)} must be in [0, 1), got {fraction}: 0.01 is one percentage point")
     if not 0 <= probe_accuracy.low <= probe_accuracy.value <= probe_accuracy.high <= 1:
         raise UsageError(f"probe_accuracy must be in [0, 1] and within its interval, got {probe_accuracy}")
     check_runs(runs, total_labels, test_rows)

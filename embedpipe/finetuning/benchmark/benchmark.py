@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
@@ -144,7 +145,7 @@ def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
         if learner not in LEARNERS:
             raise UsageError(f"unknown learner {learner!r}{suggest(learner, LEARNERS)}")
     if not requested:
-        raise UsageError(f"learners must be at least one of {', '.join(LEARNERS)}, got none")
+        raise UsageError(f"{option('learners')} must be at least one of {', '.join(LEARNERS)}, got none")
     return [learner for learner in LEARNERS if learner in requested]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.statistics import Estimate
 
@@ -165,7 +166,7 @@ class BenchmarkData:
         problem = (
             "One seed gives no intervals" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds give wide intervals"
         )
-        return f"{problem}: run it again with more (--seeds 5), finished cells are kept."
+        return f"{problem}: run it again with more ({option('seeds', 5)}), finished cells are kept."
 
     def cells_of(self, learner: Learner, labels: int) -> list[Cell]:
         """Return the cells of a learner at a number of labels, in the order of the seeds."""

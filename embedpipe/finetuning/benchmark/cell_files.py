@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.checksums import read_json, write_json
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES
@@ -58,7 +59,7 @@ class BenchmarkFolder:
         ):
             raise UsageError(
                 f"the folder must be new, empty or that of an earlier benchmark, and {str(self.path)!r} holds other "
-                "files: give another (--to)"
+                f"files: give another ({option('to', ...)})"
             )
         try:
             for folder in (self.path / CELLS, self.path / PIXELS):
@@ -81,7 +82,7 @@ class BenchmarkFolder:
         """Take the folder for a run, and read its facts. Raises UsageError if it holds a run with other settings."""
         if (self.path / RUN).exists():
             self.facts = _read(self.path / RUN)
-            remedy = "give the same, or another folder (--to), or delete it"
+            remedy = f"give the same, or another folder ({option('to', ...)}), or delete it"
             require_same(self.facts.get("settings"), settings, f"the benchmark in {str(self.path)!r}", remedy)
         self.note(settings=settings)
 
@@ -101,7 +102,7 @@ class BenchmarkFolder:
             return None
         try:
             values = _read(path)
-            remedy = "delete it, or give another folder (--to)"
+            remedy = f"delete it, or give another folder ({option('to', ...)})"
             require_same(values["settings"], self.facts["settings"], f"the cell {str(path)!r}", remedy)
             fields = values["cell"]
             epochs = [Epoch(**epoch) for epoch in fields.pop("epochs")]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.errors import UsageError
@@ -117,7 +118,7 @@ class CellRunner:
             raise UsageError(
                 f"all cells must be measured on the same {name} images, and {len(changed)} of them, such as "
                 f"{changed[0]!r}, became readable or unreadable since the first cell: restore them, or give another "
-                "folder (--to)"
+                f"folder ({option('to', ...)})"
             )
 
 

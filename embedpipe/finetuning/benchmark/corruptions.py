@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import fft, ndimage, sparse
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, suggest
 
 Pixels = npt.NDArray[np.uint8]
@@ -75,7 +76,7 @@ def corrupt(pixels: Pixels, name: str, severity: int, seed: int) -> Pixels:
     if not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
         raise UsageError(f"severity must be an integer from 1 to 5, got {severity!r}")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UsageError(f"seed must be an integer >= 0, got {seed!r}")
+        raise UsageError(f"{option('seed')} must be an integer >= 0, got {seed!r}")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UsageError(f"pixels must be a uint8 RGB array (h, w, 3), got {pixels.dtype} of shape {pixels.shape}")
     levels = CORRUPTIONS[name](pixels, int(severity), np.random.default_rng(int(seed)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.split_rows import VALIDATION_FOLDS, Rows
 from embedpipe.splits.grouped import fold_numbers
@@ -75,7 +76,7 @@ def draw_labels(y: Rows, groups: Rows | None, pool: Rows, labels: int, seed: int
     if not is_validation.any() or len(np.unique(y[rows[~is_validation]])) < 2:
         raise TrainingDataError(
             f"{labels} labels (seed {seed}) cannot be divided into training and validation rows, because their groups "
-            "are too large: give larger --label-counts, or a higher --near-duplicates"
+            f"are too large: give larger {option('label_counts')}, or a higher {option('near_duplicates')}"
         )
     return LabelDraw(labels, seed, rows[~is_validation], rows[is_validation])
 
@@ -96,7 +97,8 @@ def check_label_counts(label_counts: tuple[int, ...], y: Rows, pool: Rows) -> No
     for labels in label_counts:
         if not smallest <= labels <= len(pool):
             raise UsageError(
-                f"label_counts must be from {smallest} ({MIN_ROWS} rows of each class for training and for validation) "
+                f"{option('label_counts')} must be from {smallest} ({MIN_ROWS} rows of each class for training and "
+                "for validation) "
                 f"to {len(pool)} (all rows but the test rows), got {labels}"
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 #: Seconds of each unit of a time budget.
@@ -26,7 +27,7 @@ class BenchmarkOptions:
     label_counts: tuple[int, ...] = field(
         default=(), metadata={"help": "Numbers of labels to learn from; by default about four, up to all labels."}
     )
-    seeds: int = field(default=5, metadata={"help": "Draws of labels at each label count, counted up from --seed."})
+    seeds: int = field(default=5, metadata={"help": "Draws of labels at each label count, counted up from the seed."})
     corruptions: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -46,11 +47,11 @@ class BenchmarkOptions:
         names = (self.corruptions,) if isinstance(self.corruptions, str) else self.corruptions
         object.__setattr__(self, "corruptions", tuple(dict.fromkeys(names)))
         if self.label_counts and self.label_counts[0] < 1:
-            raise UsageError(f"label_counts must be >= 1, got {list(self.label_counts)}")
+            raise UsageError(f"{option('label_counts')} must be >= 1, got {list(self.label_counts)}")
         if not self.severities or self.severities[0] < 1 or self.severities[-1] > 5:
-            raise UsageError(f"severities must be at least one of 1 to 5, got {list(self.severities)}")
+            raise UsageError(f"{option('severities')} must be at least one of 1 to 5, got {list(self.severities)}")
         if self.seeds < 1:
-            raise UsageError(f"seeds must be >= 1, got {self.seeds}: 5 give useful intervals")
+            raise UsageError(f"{option('seeds')} must be >= 1, got {self.seeds}: 5 give useful intervals")
         _ = self.budget_seconds
 
     @property
@@ -63,7 +64,7 @@ def parse_time_budget(text: str) -> float:
     """Return the seconds of a time budget such as ``90s``, ``10min`` or ``2h``. Raises UsageError for other texts."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(text))
     if match is None or not float(match[1]):
-        raise UsageError(f"time_budget must be a time such as 90s, 10min or 2h, got {text!r}")
+        raise UsageError(f"{option('time_budget')} must be a time such as 90s, 10min or 2h, got {text!r}")
     return float(match[1]) * UNITS[match[2]]
 
 
@@ -73,4 +74,4 @@ def _sorted_ints(name: str, given: Any) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(str(value)) for value in values}))
     except ValueError as error:
-        raise UsageError(f"{name} must be integers, got {given!r}") from error
+        raise UsageError(f"{option(name)} must be integers, got {given!r}") from error

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.corruptions import CORRUPTIONS, corrupt
@@ -117,8 +118,9 @@ def corrupt_images(clean: View, kinds: list[tuple[str, int]], ids: list[str], pr
     if size > MAX_DISK * free:
         raise UsageError(
             f"corrupted copies of {len(clean.rows)} test images take {size / 1e9:.1f} GB, more than half of the "
-            f"{free / 1e9:.1f} GB that are free in {str(folder)!r}: measure fewer (--severities 3) or none "
-            "(--corruptions none)"
+            f"{free / 1e9:.1f} GB that are free in {str(folder)!r}: measure fewer ({option('severities', [3])}) or "
+            "none "
+            f"({option('corruptions', 'none')})"
         )
     seeds = [seed_of(ids[row]) for row in clean.rows.tolist()]
     with (

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.image_backbone import NAMES, ImageBackbone
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.errors import UsageError, nearest
@@ -101,7 +102,8 @@ class ClassifierNetwork(nn.Module):
         names = [name for name, _ in self.network.module.named_modules() if name]
         if stage not in names:
             raise UsageError(
-                f"freeze_until must be a stage of {self.network.name}, got {stage!r}{nearest(stage, names)}: "
+                f"{option('freeze_until')} must be a stage of {self.network.name}, got "
+                f"{stage!r}{nearest(stage, names)}: "
                 "`embedpipe backbones NAME --layers` lists the stages"
             )
         for name, part in self.network.module.named_modules():

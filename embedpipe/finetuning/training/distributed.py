@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.option_names import option
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.finetuning.training.launcher import launched_processes
 
@@ -50,7 +51,8 @@ class Workers:
             return cls()
         if device is not None and ":" in device:
             raise UsageError(
-                f"device must have no number if {launched_processes()} processes train, got {device!r}: each takes its "
+                f"{option('device')} must have no number if {launched_processes()} processes train, got {device!r}: "
+                "each takes its "
                 "own GPU"
             )
         accelerate = import_extra("accelerate", "finetune")

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler, normalize
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.estimators.auto import AutoClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
@@ -95,7 +96,7 @@ def fold_head(head: Head) -> LinearHead:
     if head.task != "classification":
         raise UsageError(
             f"only a classifier can become the last layer of a network: head {head.name!r} is for {head.task}. Fit one "
-            "with --task classification"
+            f"with {option('task', 'classification')}"
         )
     return fold_estimator(head.estimator, head.name)
 
@@ -183,7 +184,7 @@ def _fold_auto(auto: AutoClassifier) -> LinearHead:
     if linear.unit and linear.weight.shape[1] < dim:
         raise _NotAffineError(
             f"it scales layer {auto.layer_!r} alone to length one, and was fitted on several. Fit it with "
-            f"--layer {auto.layer_}"
+            f"{option('layer', auto.layer_)}"
         )
     weight = np.zeros((len(linear.weight), dim))
     weight[:, auto.start_ : auto.stop_] = linear.weight

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 
@@ -45,7 +46,9 @@ def add_lora(module: nn.Module, rank: int, name: str, seed: int) -> None:
         if type(part) is nn.Linear and part.weight.requires_grad and shared[id(part.weight)] == 1
     ]
     if not targets:
-        raise UsageError(f"lora needs linear layers, as transformers have, and {name} has none: leave it out")
+        raise UsageError(
+            f"{option('lora')} needs linear layers, as transformers have, and {name} has none: leave it out"
+        )
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

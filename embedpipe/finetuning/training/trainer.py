@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
@@ -94,7 +95,8 @@ class Trainer:
             network.freeze_before(options.freeze_until)
         if options.batch_norm == "trained" and self.workers.count > 1:
             raise UsageError(
-                f"batch_norm must be 'frozen' if several processes train, got 'trained' and {self.workers.count} "
+                f"{option('batch_norm')} must be 'frozen' if several processes train, got 'trained' and "
+                f"{self.workers.count} "
                 "processes: each would use the statistics of its own images"
             )
         self._model = self.workers.wrap(network)
@@ -148,7 +150,7 @@ class Trainer:
         except torch.OutOfMemoryError as error:
             raise BackboneError(
                 f"{self.device} has too little memory for {options.batch_size} images in {options.accumulate} "
-                f"part{'s' * (options.accumulate > 1)}: split batches into more parts (--accumulate)"
+                f"part{'s' * (options.accumulate > 1)}: split batches into more parts ({option('accumulate', ...)})"
             ) from error
         finally:
             torch.set_flush_denormal(False)
@@ -239,7 +241,8 @@ class Trainer:
             if not math.isfinite(loss):
                 raise TrainingDataError(
                     f"the loss must be finite, got {loss} in epoch {len(self.run.epochs)}: use a smaller learning rate "
-                    f"(--learning-rate {self.options.peak_rate / 10:g}) or --train-precision fp32"
+                    f"({option('learning_rate', float(f'{self.options.peak_rate / 10:g}'))}) or "
+                    f"{option('train_precision', 'fp32')}"
                 )
             self.run.loss += loss
         self._losses.clear()
@@ -297,12 +300,12 @@ class Trainer:
         if self._state is None or not self._state.exists():
             return
         state = load_state(self._state)
-        remedy = "continue it with the same, give another folder (--to), or delete it"
+        remedy = f"continue it with the same, give another folder ({option('to', ...)}), or delete it"
         require_same(state["settings"], self._settings, f"the run in {str(self._state.parent)!r}", remedy)
         if len(state["random"]) != self.workers.count:
             raise UsageError(
                 f"the run in {str(self._state.parent)!r} must continue with its {len(state['random'])} processes, "
-                f"got {self.workers.count}: launch as many, or give another folder (--to)"
+                f"got {self.workers.count}: launch as many, or give another folder ({option('to', ...)})"
             )
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -110,7 +110,7 @@ def _check(store: FeatureStore, label: str | None, thumbnails: int, limit: int) 
     if thumbnails < 0 or limit < 1:
         raise UsageError(f"thumbnails must be >= 0 and limit >= 1, got {thumbnails} and {limit}")
     if label:
-        require_column(label, store.data_columns, store.path, "--label")
+        require_column(label, store.data_columns, store.path, "label")
     if len(store) == 0:
         raise UsageError(f"{store.path!r} holds no rows: embed items before drawing a map")
 

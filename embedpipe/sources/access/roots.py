@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.web import SCHEMES, host_of
 from embedpipe.sources.locations import absolute, is_url, local_path, read_bytes, split_query
@@ -80,7 +81,7 @@ def access_of(folder: str, allowed: Iterable[str] = ()) -> Access:
     """Return what the cells of a table or the lines of a list in ``folder`` may name."""
     advice = (
         f"is outside of {folder!r}, where the table or list is, and nothing else is read: if you trust it, allow a "
-        "folder or URL above it (--allow-root)"
+        f"folder or URL above it ({option('allow_root', ...)})"
     )
     return Access((folder, *_roots(allowed)), advice)
 
@@ -88,7 +89,10 @@ def access_of(folder: str, allowed: Iterable[str] = ()) -> Access:
 def access_of_memory(allowed: Iterable[str] = ()) -> Access:
     """Return what paths in memory may name: they come from the program of the user."""
     roots = ("/", *_BUCKETS, *(f"{scheme}://" for scheme in SCHEMES), *_roots(allowed))
-    return Access(roots, "must be a path, or a URL of an object store or web server, unless allowed (--allow-root)")
+    return Access(
+        roots,
+        f"must be a path, or a URL of an object store or web server, unless allowed ({option('allow_root', ...)})",
+    )
 
 
 def access_of_store() -> Access:

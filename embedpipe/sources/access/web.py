@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Collection
 from typing import Any
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__
 from embedpipe.errors import ReadError
 
@@ -114,7 +115,7 @@ def _addresses(host: str, port: int, allowed: Collection[str]) -> list[Any]:
         if f"{host.lower()}:{port}" not in allowed and not is_public(str(address[0])):
             raise ReadError(
                 f"{host} has the private address {address[0]}, which a table or store may not name: if you trust "
-                f"it, give --allow-root http://{host}:{port}/"
+                f"it, give {option('allow_root', f'http://{host}:{port}/')}"
             )
     return found
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import Failure, SourceError
 from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.file_types import (
@@ -323,7 +324,7 @@ def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
         return "the folder is empty"
     types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
-        return f"found {types}; to embed texts, give --modality text"
+        return f"found {types}; to embed texts, give {option('modality', 'text')}"
     if TAR_SUFFIX in skipped and modality == "image":  # the tables beside shards list what is in them
         return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
     for suffix in skipped:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.roots import access_of_memory
 from embedpipe.sources.file_types import is_image_name, read_payload
@@ -65,7 +66,9 @@ def list_items(
             return read_payload(join(folder, path), modality, access)
         except ReadError as error:
             if " " in path and not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
-                raise ReadError(f"{error}; if it is a text and not a path, pass modality='text'") from error.__cause__
+                raise ReadError(
+                    f"{error}; if it is a text and not a path, pass {option('modality', 'text')}"
+                ) from error.__cause__
             raise
 
     if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.access.roots import Access, access_of, access_of_memory, read_allowed, refuse_foreign
 from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
@@ -89,7 +90,7 @@ def list_table(location: str, options: SourceOptions, modality: Modality, in_sha
             payloads = _images(column, folder, access, name)
         return _list(table, roles, payloads, name, location, notes, prefix)
     if options.header is not None:
-        raise SourceError(f"header (--header) is for CSV and TSV files, and the columns of {name!r} have names")
+        raise SourceError(f"{option('header')} is for CSV and TSV files, and the columns of {name!r} have names")
     try:
         with open_file(location) as file:
             schema = pq.ParquetFile(file).schema_arrow
@@ -122,7 +123,9 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
     Paths are relative to the working folder. Everything else is as in `list_table`.
     """
     if options.header is not None:
-        raise SourceError("header is for CSV and TSV files, and the columns of a table in memory have names")
+        raise SourceError(
+            f"{option('header')} is for CSV and TSV files, and the columns of a table in memory have names"
+        )
     name = "the table"
     table = arrow_table(frame)
     refuse_doubled_names(table.schema, name)

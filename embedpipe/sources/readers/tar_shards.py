@@ -105,7 +105,7 @@ def list_shards(pattern: str) -> Listing:
                 Failure(printable(split_location(shard)[1]), shard, "list", type(error).__name__, str(problem))
             )
         for name in refused:
-            problem = SourceError("a sparse file, which cannot be read: pack the shard again without --sparse")
+            problem = SourceError("a sparse file, which cannot be read: pack the shard again by tar without -S")
             failures.append(Failure.of(f"{stem}/{name}", f"tar://{name}::{shard}", problem, "read"))
     table = builder.finish()
     if not len(table) and not failures:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import TextNetwork, Tokens, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import logged_warnings, quiet
@@ -41,7 +42,8 @@ class SentenceTransformerProvider:
         """Load a model; see `Provider.load`. Features are the vectors of its ``encode``, with its prompt."""
         if weights == "none":
             raise UsageError(
-                "weights='none' does not apply to sentence-transformers/: use transformers/ for random weights"
+                f"{option('weights', 'none')} does not apply to sentence-transformers/: use transformers/ for random "
+                "weights"
             )
         library = import_extra("sentence_transformers", "text")
         repository = name if "/" in name else _PREFIX + name

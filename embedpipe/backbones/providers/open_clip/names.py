@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import Weights
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 
@@ -56,7 +57,7 @@ def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
     if weights == "default":
         raise WeightsError(
             f"open_clip/{architecture} needs the tag of its weights, as in open_clip/{architecture}:TAG ({available}). "
-            "Or pass your own with --weights PATH, or use random weights with --weights none"
+            f"Or pass your own with {option('weights', 'PATH')}, or use random weights with {option('weights', 'none')}"
         )
     if isinstance(weights, Path) and weights.is_dir():
         model = _in_folder(library, weights)
@@ -100,7 +101,7 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
     except FileNotFoundError as error:
         raise WeightsError(
             f"{str(folder)!r} must be the folder of an open_clip model, but has no open_clip_config.json: "
-            "pass the folder with --weights PATH"
+            f"pass the folder with {option('weights', 'PATH')}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(

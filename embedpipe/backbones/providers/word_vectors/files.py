@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.providers.word_vectors.lines import (
     BadLineError,
     Matrix,
@@ -192,7 +193,8 @@ def _sampled_dim(path: Path, head: bytes) -> int:
     last = lines[0].split()[-1:]
     if dim == 1:
         raise WeightsError(
-            f"{str(path)!r} has one value per word. Pass a file of vectors, and counts with --frequencies"
+            f"{str(path)!r} has one value per word. Pass a file of vectors, and counts with "
+            f"{option('frequencies', ...)}"
         )
     if not 0 < dim <= WIDEST or as_number(last[0]) is None:
         raise WeightsError(

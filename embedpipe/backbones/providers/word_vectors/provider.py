@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import package_folder
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import TextNetwork, Weights
 from embedpipe.backbones.providers.word_vectors.files import VectorFile, read_counts, read_word_vectors
 from embedpipe.backbones.providers.word_vectors.tokenizer import WordSplitter
@@ -67,19 +68,21 @@ class WordVectorsProvider:
     def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
         """Build a network; see `Provider.load`. Raises UsageError for random weights."""
         if weights == "none":
-            raise UsageError("weights='none' does not apply to word vectors: leave it out, or pass a file")
+            raise UsageError(
+                f"{option('weights', 'none')} does not apply to word vectors: leave it out, or pass a file"
+            )
         path = weights if isinstance(weights, Path) else Path(name).expanduser()
         if path.is_file():
             file, origin, place = read_word_vectors(path), f"the file {path.name}", path
         elif path == weights:
-            raise WeightsError(f"weights={str(path)!r} does not exist: pass a file of word vectors")
+            raise WeightsError(f"{option('weights', str(path))} does not exist: pass a file of word vectors")
         elif name in PACKAGES:
             file, origin = _read_package(PACKAGES[name]), f"the package {PACKAGES[name]}"
             place = package_folder(PACKAGES[name], "text") / "data"
         else:
             raise UnknownBackboneError(
                 f"word-vectors/{name}: no file {name!r}{nearest(name, PACKAGES) or '.'} Use word-vectors/PATH, or pass "
-                f"the file with --weights PATH. Packages have word-vectors/{', '.join(PACKAGES)}"
+                f"the file with {option('weights', 'PATH')}. Packages have word-vectors/{', '.join(PACKAGES)}"
             )
         network, splitter = _build(_without_suffixes(Path(name).name), file, origin)
         network = dataclasses.replace(network, files=(place,))

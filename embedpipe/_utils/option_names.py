@@ -1,0 +1,54 @@
+"""Names of options in messages: ``weights='none'`` in Python, ``--weights none`` on the command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_on_command_line = False
+_NO_VALUE = object()
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Let messages of the block name options as the command line does."""
+    global _on_command_line
+    before, _on_command_line = _on_command_line, True
+    try:
+        yield
+    finally:
+        _on_command_line = before
+
+
+def option(name: str, value: object = _NO_VALUE) -> str:
+    """Return an option, with a value if one is given, as the reader of a message writes it.
+
+    Parameters
+    ----------
+    name : str
+        The name of the parameter in Python; that of the command line follows from it.
+    value : object, optional
+        A value to give, or that was given. ``...`` stands for any value.
+
+    Returns
+    -------
+    str
+        In Python ``weights``, ``weights=...``, ``weights='none'``, ``trust=True``, ``channels=[1, 2, 3]``; on the
+        command line ``--weights``, ``--weights``, ``--weights none``, ``--trust``, ``--channels 1,2,3``.
+
+    Examples
+    --------
+    >>> option("weights", "none")
+    "weights='none'"
+    >>> with command_line():
+    ...     option("weights", "none")
+    '--weights none'
+    """
+    if not _on_command_line:
+        return name if value is _NO_VALUE else f"{name}={'...' if value is ... else repr(value)}"
+    flag = f"--{name.replace('_', '-')}"
+    if value is _NO_VALUE or value is ... or value is True:
+        return flag
+    words = [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
+    return f"{flag} {shlex.quote(','.join(words))}"
