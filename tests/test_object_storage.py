@@ -1,67 +1,37 @@
-"""Photos and store on an S3 server (moto's, on loopback, in a process of its own): the same results."""
+"""Photos and store on an S3 server on loopback: the same results, and an outage is no damage."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.fs as pafs
+import pyarrow as pa
 import pytest
 from conftest import TINY
+from object_server import ObjectServer, object_server
 
 import embedpipe
+from embedpipe.errors import UnreachableError
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[pafs.FileSystem]:
-    """An S3 bucket named ``bucket``, as a filesystem."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "id",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+    """A server with a bucket named ``bucket``, reached with the three variables that a user sets."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ALLOW_HTTP", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    with object_server() as server:
+        for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < deadline, "the S3 server did not start"
-            time.sleep(0.1)
-        filesystem = pafs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True, region="us-east-1"
-        )
-        filesystem.create_dir("bucket")
-        yield filesystem
-    finally:
-        server.kill()
-        server.wait()
+        server.files.create_dir("bucket")
+        yield server
 
 
-def put(filesystem: pafs.FileSystem, key: str, payload: bytes) -> None:
-    with filesystem.open_output_stream(f"bucket/{key}") as stream:
-        stream.write(payload)
-
-
-def test_photos_and_store_in_a_bucket(bucket: pafs.FileSystem, photos: Path, tmp_path: Path) -> None:
+def test_photos_and_store_in_a_bucket(server: ObjectServer, photos: Path, tmp_path: Path) -> None:
     local = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
     for path in photos.rglob("*.jpg"):
-        put(bucket, f"photos/{path.relative_to(photos)}", path.read_bytes())
-    put(bucket, "photos/cat/broken.jpg", b"no image")
+        server.put(f"bucket/photos/{path.relative_to(photos)}", path.read_bytes())
+    server.put("bucket/photos/cat/broken.jpg", b"no image")
 
     store = embedpipe.embed("s3://bucket/photos", "s3://bucket/store", backbone=TINY)
     assert (store.summary.embedded, store.summary.failed) == (12, 1)
@@ -70,10 +40,36 @@ def test_photos_and_store_in_a_bucket(bucket: pafs.FileSystem, photos: Path, tmp
     assert store.to_arrow(["label"]) == local.to_arrow(["label"])
     assert store.failures()["id"].to_pylist() == ["cat/broken.jpg"]
 
-    bucket.delete_file("bucket/photos/cat/broken.jpg")
-    bucket.delete_file("bucket/photos/dog/0001.jpg")
+    server.say("down")
+    for reach in (
+        lambda: embedpipe.embed("s3://bucket/photos", tmp_path / "other", backbone=TINY),
+        lambda: embedpipe.FeatureStore("s3://bucket/store"),
+        store.refresh,
+        lambda: store.label(pa.table({"id": ["cat/0000.jpg"], "label": ["lion"]})),
+    ):
+        with pytest.raises(UnreachableError, match=r"s3://bucket/(photos|store).*try again later") as raised:
+            reach()
+        assert "damaged" not in str(raised.value)
+        assert "\x1b" not in str(raised.value)
+    server.say("up")
+
+    server.files.delete_file("bucket/photos/cat/broken.jpg")
+    server.files.delete_file("bucket/photos/dog/0001.jpg")
     again = embedpipe.embed("s3://bucket/photos", "s3://bucket/store", backbone=TINY, prune=True)
     assert (again.summary.embedded, again.summary.reused, again.summary.pruned) == (0, 11, 1)
     assert again.failures().num_rows == 0
     again.compact()
     assert embedpipe.verify("s3://bucket/store", trust=True).ok
+
+
+def test_items_of_a_busy_server_are_read_by_the_next_run(server: ObjectServer, photos: Path, tmp_path: Path) -> None:
+    for path in photos.rglob("*.jpg"):
+        server.put(f"bucket/photos/{path.relative_to(photos)}", path.read_bytes())
+    server.say("busy 5")
+    store = embedpipe.embed("s3://bucket/photos", tmp_path / "store", backbone=TINY)
+    summary = store.summary
+    assert (summary.embedded, summary.failed, summary.unreachable) == (5, 7, 7)
+    assert summary.exit_code() == 75
+    server.say("up")
+    again = embedpipe.embed("s3://bucket/photos", tmp_path / "store", backbone=TINY).summary
+    assert (again.embedded, again.reused, again.failed, again.exit_code()) == (7, 5, 0, 0)

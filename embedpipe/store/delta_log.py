@@ -109,25 +109,25 @@ def storage_options(path: str) -> dict[str, str] | None:
     }
 
 
-@outages_raised()
 def open_delta(path: str, version: int | None = None) -> DeltaTable:
     """Open a Delta table. Raises UnreachableError, UsageError for a path that is misread, and delta-rs' errors."""
     refuse_forked()
-    return DeltaTable(refuse_misread(path), version=version, storage_options=storage_options(path))
+    with outages_raised(path):
+        return DeltaTable(refuse_misread(path), version=version, storage_options=storage_options(path))
 
 
-@outages_raised()
 def create_delta(path: str, schema: pa.Schema) -> None:
     """Create an empty Delta table, unless there is one. Raises as `open_delta`."""
     refuse_forked()
-    DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=storage_options(path))
+    with outages_raised(path):
+        DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=storage_options(path))
 
 
-@outages_raised()
 def is_delta(path: str) -> bool:
     """Return whether there is a Delta table. Raises as `open_delta`."""
     refuse_forked()
-    return bool(DeltaTable.is_deltatable(refuse_misread(path), storage_options=storage_options(path)))
+    with outages_raised(path):
+        return bool(DeltaTable.is_deltatable(refuse_misread(path), storage_options=storage_options(path)))
 
 
 def is_newest(delta: DeltaTable, path: str) -> bool:

@@ -149,7 +149,7 @@ class KeyedTable:
             )
         delta_log.refuse_forked()
         try:
-            with outages_raised():
+            with outages_raised(self.path):
                 self._delta.update_incremental()
         except (DeltaError, OSError) as error:
             raise delta_log.unreadable(error, self.path, self.log) from error
@@ -160,7 +160,7 @@ class KeyedTable:
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
         """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
         try:
-            with outages_raised(), self.fs.open_input_file(f"{self.base}/{file.path}") as source:
+            with outages_raised(self.path), self.fs.open_input_file(f"{self.base}/{file.path}") as source:
                 yield source
         except (OSError, pa.ArrowException) as error:
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)

@@ -55,6 +55,7 @@ def test_outages_are_known_also_as_a_cause(error: OSError) -> None:
         BrokenPipeError(errno.EPIPE, "Broken pipe"),
         OSError(AWS.format("ACCESS_DENIED")),
         OSError(AWS.format("NO_SUCH_BUCKET")),
+        OSError("Error performing PUT http://169.254.169.254/latest/api/token - HTTP error - client error (Connect)"),
         OSError(DELTA.format("builder error\n ↳ URL scheme is not allowed")),
         ValueError("operation timed out"),
     ],

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 
 from embedpipe.errors import BackboneError, EmbedpipeError, Failure, TemporaryError, UnreachableError
 
+#: Where libraries ask for credentials last: that it does not answer means that there are none.
+METADATA_SERVER = "169.254.169.254"
+
 #: Codes of HTTP with which a server asks to come back later.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -67,13 +70,15 @@ def _is_one(error: BaseException) -> bool:
         return error.errno in _NETWORK
     if not isinstance(error, OSError) and all(kind.__name__ != "DeltaError" for kind in type(error).__mro__):
         return False
-    return bool(_MESSAGES.search(" ".join(str(error).split())))
+    text = " ".join(str(error).split())
+    return METADATA_SERVER not in text and bool(_MESSAGES.search(text))
 
 
 @contextlib.contextmanager
-def outages_raised() -> Iterator[None]:
+def outages_raised(place: str = "") -> Iterator[None]:
     """Raise UnreachableError in place of an error of the block that `is_outage`; also a decorator.
 
+    The message names ``place``, for errors that do not.
     Weights that cannot be downloaded stay a WeightsError, as the machine may have no network on purpose.
     """
     try:
@@ -83,7 +88,8 @@ def outages_raised() -> Iterator[None]:
     except (EmbedpipeError, OSError) as error:
         if not is_outage(error):
             raise
-        text = " ".join(str(error).split())
+        text = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
+        text = f"cannot reach {place!r}: {text}" if place else text
         raise UnreachableError(f"{text}: the storage or server does not answer for now, so try again later") from error
 
 

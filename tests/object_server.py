@@ -1,0 +1,106 @@
+"""An S3 server on loopback (moto's, in a process of its own) that can go away, be busy, and come back with its data."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pyarrow.fs as pafs
+
+#: Reads commands: ``up``, ``down``, and ``busy N``, which answers 503 after N more photos were read.
+SERVER = """
+import sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+application, left, server = DomainDispatcherApplication(create_backend_app), None, None
+
+def answer(environ, start):
+    global left
+    if left is not None:
+        left -= environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".jpg")
+        if left < 0:
+            body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+            start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            return [body]
+    return application(environ, start)
+
+for line in sys.stdin:
+    command, _, number = line.strip().partition(" ")
+    if server is not None and command == "down":
+        server.shutdown()
+        server.server_close()
+        server = None
+    elif command == "up":
+        left = None
+        if server is None:
+            server = make_server("127.0.0.1", int(sys.argv[1]), answer, threaded=True)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+    elif command == "busy":
+        left = int(number)
+    print("ok", flush=True)
+"""
+
+
+class ObjectServer:
+    """A running server.
+
+    Attributes
+    ----------
+    environment : dict of str to str
+        What a user sets to use it.
+    files : pyarrow.fs.S3FileSystem
+        Its files.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self._process = process
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "id",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+        self.say("up")
+        self.files = pafs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}",
+            scheme="http",
+            access_key="id",
+            secret_key="secret",
+            region="us-east-1",
+            allow_bucket_creation=True,
+        )
+
+    def say(self, command: str) -> None:
+        """Give a command and wait until it is done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(command, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "ok\n"
+
+    def put(self, key: str, payload: bytes) -> None:
+        """Write an object."""
+        with self.files.open_output_stream(key) as stream:
+            stream.write(payload)
+
+
+@contextlib.contextmanager
+def object_server() -> Iterator[ObjectServer]:
+    """Run a server for the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            yield ObjectServer(process, port)
+        finally:
+            process.kill()
