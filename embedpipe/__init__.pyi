@@ -25,6 +25,8 @@ from .estimators import VarianceFloorScaler as VarianceFloorScaler
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Ranking as Ranking
 from .evaluation import evaluate as evaluate
+from .evaluation import evaluate_datasets as evaluate_datasets
+from .evaluation import load_evaluation as load_evaluation
 from .evaluation import rank as rank
 from .finetuning import Advice as Advice
 from .finetuning import Benchmark as Benchmark

@@ -137,6 +137,43 @@ class PredictParameters(SourceFields, ReloadFields, ComputeFields, total=False):
 class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, total=False): ...
 class SearchParameters(SearchFields, ReloadFields, ComputeFields, total=False): ...
 
+class EvaluateDatasetsParameters(TypedDict, total=False):
+    label: str
+    task: Literal["classification", "regression", "multilabel"] | None
+    layer: tuple[str, ...]
+    metric: str | None
+    margin: float
+    folds: int
+    repeats: int
+    seed: int
+    group: str | None
+    near_duplicates: float | Literal["off"]
+    prefix: str
+    image: str | None
+    text: str | None
+    id: str | None
+    split: str | None
+    allow_root: tuple[str, ...]
+    tiff_pages: Literal["first", "all"]
+    header: str | None
+    backbone: str
+    weights: str
+    arch: str | None
+    drop_last: int
+    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    modality: Literal["image", "text"] | None
+    chunk: bool
+    frequencies: str | None
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    decode: Literal["full", "scaled"]
+    range: str | None
+    channels: str | None
+    offline: bool
+    device: str | None
+    batch_size: int | None
+    threads: int | None
+    engine: Literal["auto", "torch"]
+
 class LoadBackboneParameters(TypedDict, total=False):
     weights: str
     arch: str | None

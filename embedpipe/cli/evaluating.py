@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,26 +12,36 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
+from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
+from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
-    from embedpipe.evaluation import CandidateResult, Evaluation, ProtocolEvaluation
+    from embedpipe.evaluation import CandidateResult, Evaluation, EvaluationGrid, ProtocolEvaluation
     from embedpipe.evaluation.comparison.candidate_result import Reliability
 
 #: Metrics that are printed in percent.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
+#: The first class that has an option of a name is the one that is shown.
+OPTIONS = (EvaluateOptions, SourceOptions, BackboneOptions, ComputeOptions)
 
 
 @app.command(rich_help_panel="Compare")
 @exits_cleanly
-@with_options(EvaluateOptions)
+@with_options(*OPTIONS)
 def evaluate(
-    store: Annotated[
-        list[str], typer.Argument(metavar="STORE", help="Feature stores of the same items, paths or URLs.")
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA",
+            help="Feature stores, paths or URLs; those of the same items are one dataset. With --backbones: labelled "
+            "images or texts as in `embed`. Or .json files of results, to write them again.",
+        ),
     ],
     *,
     heads: Annotated[
@@ -38,6 +50,13 @@ def evaluate(
             "--heads",
             help="Heads as in `fit --head`, separated by commas. By default logreg,lda,ridge,knn; for regression "
             "ridge,knn.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbones",
+            help="Backbones PROVIDER/NAME that embed all of DATA, separated by commas; the vectors are cached.",
         ),
     ] = None,
     splits: Annotated[
@@ -51,11 +70,21 @@ def evaluate(
             help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot.",
         ),
     ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A .json file to write, with all results: `load_evaluation` reads it.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", help=f"A table for a paper to write: .tex (booktabs) or .md; as data {tables.FORMATS}."
+        ),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--page", help="An .html file to write, with all results and charts.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", help=f"A table to write, with every prediction: {tables.FORMATS}.")
+        Path | None,
+        typer.Option("--predictions", help=f"A table to write, {tables.FORMATS}, with every prediction."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,44 +93,171 @@ def evaluate(
 ) -> int:
     """Compare heads, layers and backbones on the same rows and splits, with tests of the differences.
 
-    A store with a test split is measured there, any other store by repeated cross-validation. Near-duplicates and
+    A dataset with a test split is measured there, any other by repeated cross-validation. Near-duplicates and
     groups stay on one side. Results are cached in the cache folder.
 
     Examples: `embedpipe evaluate photos.features --page report.html`,
-    `embedpipe evaluate small.features large.features --heads logreg,auto`
+    `embedpipe evaluate small.features large.features --heads logreg,auto`,
+    `embedpipe evaluate photos drawings --backbones timm/resnet50,torchvision/resnet18 --table results.tex`
     """
-    from embedpipe.evaluation import evaluate as run
+    from embedpipe.evaluation import Evaluation
 
-    names = [name.strip() for name in (heads or "").split(",") if name.strip()]
-    if protocol is not None:
-        if names or page or predictions:
-            raise UsageError(f"--heads, --page and --predictions must be left out with --protocol {protocol}")
-        result = run(store, protocol=protocol, splits=splits, progress=shows_progress(quiet, as_json), **options)
-        if as_json:
-            show.json_value(result.to_dict())
-        elif not quiet:
-            print_protocol(result, verbose)
-        return 0
+    _check_files(to, table, page, predictions)
+    names, backbones = (
+        [name.strip() for name in text.split(",") if name.strip()] for text in (heads or "", ",".join(backbone or ()))
+    )
+    progress = shows_progress(quiet, as_json)
+    result: Evaluation | EvaluationGrid | ProtocolEvaluation
+    if all(Path(path).suffix.lower() == ".json" for path in data):
+        if names or backbones or splits or protocol or any(options[name] != value for name, value in _usual().items()):
+            raise UsageError("saved results are measured already: only --to, --table, --page and --predictions apply")
+        result = _loaded(data)
+    elif protocol is not None:
+        result = _by_protocol(data, protocol, names, backbones, splits, progress, options)
+    else:
+        from embedpipe.evaluation import evaluate_datasets
+
+        grid = evaluate_datasets(data, backbones=backbones, heads=names, splits=splits, progress=progress, **options)
+        result = grid if len(grid.datasets) > 1 else next(iter(grid.datasets.values()))
+        if grid.failed and isinstance(result, Evaluation):
+            result.failed = {**result.failed, **grid.failed}
+    return _report(result, to, table, page, predictions, as_json, quiet, verbose)
+
+
+def _check_files(to: Path | None, table: Path | None, page: Path | None, predictions: Path | None) -> None:
+    """Refuse names of files before anything is measured."""
+    if to is not None:
+        from embedpipe.evaluation.saving import check_results
+
+        check_results(to)
+    if table is not None:
+        from embedpipe.evaluation.paper_table import SUFFIXES
+
+        tables.check_table(table, SUFFIXES)
     if page is not None:
         from embedpipe.report.page import check_page
 
         check_page(page)
     if predictions is not None:
         tables.check_table(predictions)
-    evaluation = run(store, heads=names, splits=splits, progress=shows_progress(quiet, as_json), **options)
+
+
+def _usual() -> dict[str, Any]:
+    """Return the options that no measurement has been asked for."""
+    classes: tuple[Any, ...] = OPTIONS[::-1]
+    return {name: value for cls in classes for name, value in dataclasses.asdict(cls()).items() if name != "backbone"}
+
+
+def _loaded(paths: Sequence[str]) -> Evaluation | EvaluationGrid | ProtocolEvaluation:
+    """Return saved results; several evaluations become one of several datasets, named after their files."""
+    from embedpipe.evaluation import Evaluation, EvaluationGrid, load_evaluation
+
+    results = {Path(path).stem: load_evaluation(path) for path in paths}
+    if len(paths) == 1:
+        return next(iter(results.values()))
+    if len(results) < len(paths):
+        raise UsageError(
+            f"the names of files of results must differ, as they name the datasets, got {', '.join(paths)}"
+        )
+    datasets: dict[str, Evaluation] = {}
+    for name, result in results.items():
+        if isinstance(result, EvaluationGrid):
+            datasets |= result.datasets
+        elif isinstance(result, Evaluation):
+            datasets[name] = result
+        else:
+            raise UsageError(f"results of protocols cannot be joined, got {name}.json: give it alone")
+    return EvaluationGrid(datasets)
+
+
+def _by_protocol(
+    data: Sequence[str],
+    protocol: str,
+    heads: Sequence[str],
+    backbones: Sequence[str],
+    splits: str | None,
+    progress: bool | None,
+    options: dict[str, Any],
+) -> ProtocolEvaluation:
+    from embedpipe.evaluation import evaluate as run
+
+    if heads or backbones:
+        raise UsageError(f"--heads and --backbones must be left out with --protocol {protocol}, which measures stores")
+    fields = {field.name for field in dataclasses.fields(EvaluateOptions)}
+    own = {name: value for name, value in options.items() if name in fields}
+    return run(data, protocol=protocol, splits=splits, progress=progress, **own)
+
+
+def _report(
+    result: Evaluation | EvaluationGrid | ProtocolEvaluation,
+    to: Path | None,
+    table: Path | None,
+    page: Path | None,
+    predictions: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Write the files that were asked for, print, and return the exit code."""
+    from embedpipe.evaluation import Evaluation, EvaluationGrid
+
+    notes: list[tuple[Path, str]] = []
+    if to is not None:
+        notes += [(to, note) for note in result.save(to)]
+    if table is not None:
+        notes += [(table, note) for note in result.to_table(table)]
     if predictions is not None:
-        tables.write_table(evaluation.predictions, predictions)
+        tables.write_table(result.predictions, predictions)
     if page is not None:
-        evaluation.to_html(page)
+        result.to_html(page)
     if as_json:
-        show.json_value(evaluation.to_dict())
+        show.json_value(result.to_dict())
     elif not quiet:
-        print_evaluation(evaluation, verbose)
-        if page is not None:
-            print(f"page: {page}")
-    for name, reason in evaluation.failed.items():
+        if isinstance(result, Evaluation):
+            print_evaluation(result, verbose)
+        elif isinstance(result, EvaluationGrid):
+            print_grid(result, verbose)
+        else:
+            print_protocol(result, verbose)
+        for name, file in (("results", to), ("table", table), ("page", page), ("predictions", predictions)):
+            if file is not None:
+                print(f"{name}: {file}")
+    for file, note in notes:
+        print(f"embedpipe: {file}: {note}", file=sys.stderr)
+    failed: dict[str, str] = getattr(result, "failed", {})
+    for name, reason in failed.items():
         print(f"embedpipe: {name}: {reason}", file=sys.stderr)
-    return PARTLY_FAILED if evaluation.failed else 0
+    return PARTLY_FAILED if failed else 0
+
+
+def print_grid(grid: EvaluationGrid, verbose: bool) -> None:
+    """Print an `EvaluationGrid` as one table; verbosely, also each dataset."""
+    from embedpipe.report.drawing.wording import metric_name
+
+    for name, evaluation in grid.datasets.items():
+        classes = f", {len(evaluation.classes):,} classes" if evaluation.classes else ""
+        print(f"{name}: {evaluation.label!r}, {evaluation.rows:,} rows{classes}: {evaluation.resampling}")
+        for note in evaluation.notes:
+            print(f"{name}: note: {note}")
+    paper = grid.table()
+    shown = Table(*paper.names, box=None)
+    for column in paper.columns:
+        shown.add_column(
+            f"{column.title}, {metric_name(column.metric)}" if column.metric else column.title, justify="right"
+        )
+    for texts, cells in paper.rows:
+        row: list[str | Text] = [show.plain(text) for text in texts]
+        for column, cell in zip(paper.columns, cells, strict=True):
+            value, *ends = [""] if cell is None else column.numbers(cell, "-")
+            row.append(f"{value}{'*' * (cell is not None and cell.bold)}" + (f" ({' to '.join(ends)})" if ends else ""))
+        shown.add_row(*row)
+    print()
+    show.print_table(shown)
+    print("\n* the best of a dataset, and those that are not significantly worse (95 %, corrected for all pairs)")
+    if verbose:
+        for name, evaluation in grid.datasets.items():
+            print(f"\n{name}")
+            print_evaluation(evaluation, verbose)
 
 
 def print_evaluation(evaluation: Evaluation, verbose: bool) -> None:

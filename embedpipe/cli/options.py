@@ -74,15 +74,17 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
         signature = inspect.signature(command, eval_str=True)
         declared = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {p.name for p in declared}
-        generated = [
-            _parameter(cls, f, type_) for cls in classes for f, type_ in typed_fields(cls) if f.name not in names
-        ]
+        generated: dict[str, inspect.Parameter] = {}  # of two classes with an option of one name, that of the first
+        for cls in classes:
+            for f, type_ in typed_fields(cls):
+                if f.name not in names and f.name not in generated:
+                    generated[f.name] = _parameter(cls, f, type_)
 
         @wraps(command)
         def wrapper(**values: Any) -> Any:
             return command(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-        parameters = sorted([*declared, *generated], key=lambda p: p.kind)
+        parameters = sorted([*declared, *generated.values()], key=lambda p: p.kind)
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapper

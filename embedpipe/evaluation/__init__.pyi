@@ -2,6 +2,9 @@ from .comparison.candidate_result import CandidateResult as CandidateResult
 from .comparison.evaluate import evaluate as evaluate
 from .comparison.options import EvaluateOptions as EvaluateOptions
 from .comparison.result import Evaluation as Evaluation
+from .datasets import evaluate_datasets as evaluate_datasets
+from .grid import EvaluationGrid as EvaluationGrid
+from .loading import load_evaluation as load_evaluation
 from .protocols.measure import ProtocolEvaluation as ProtocolEvaluation
 from .protocols.problem import ProtocolResult as ProtocolResult
 from .protocols.registry import PROTOCOLS as PROTOCOLS

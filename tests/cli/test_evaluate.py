@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,12 @@ def test_published_protocol(store: Path) -> None:
         (("--protocol", "clip"), "unknown protocol 'clip'; did you mean 'clip-lp'? Available: "),
         (
             ("--protocol", "clip-lp", "--heads", "lda"),
-            "--heads, --page and --predictions must be left out with --protocol clip-lp",
+            "--heads and --backbones must be left out with --protocol clip-lp",
         ),
-        (
-            ("--protocol", "clip-lp", "--page", "page.html"),
-            "--heads, --page and --predictions must be left out with --protocol clip-lp",
-        ),
+        (("--to", "results.txt"), "must end in .json"),
+        (("--table", "table.doc"), "must end in .tex, .md, .csv, .tsv, .parquet, .jsonl or .xlsx"),
+        (("--backbones", "timm/resnet18"), "backbones must be left out for feature stores"),
+        (("--weights", "none"), "options of sources and backbones need backbones to embed with (--backbones)"),
         (("--protocol", "clip-lp", "--label", "number"), "protocols need classes"),
     ],
 )
@@ -149,3 +150,76 @@ def test_missing_and_repeated_stores_are_refused(store: Path, tmp_path: Path) ->
     assert done.exit_code == 2
     assert "nowhere" in done.stderr
     assert "got one twice" in run("evaluate", store, store).stderr
+
+
+def test_protocol_writes_page_predictions_table_and_results(store: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("page.html", "predictions.csv", "table.md", "results.json")]
+    options = [
+        part for pair in zip(("--page", "--predictions", "--table", "--to"), files, strict=True) for part in pair
+    ]
+    done = run("evaluate", store, "--protocol", "few-shot", "--folds", "3", "--repeats", "5", *options)
+    assert done.exit_code == 0, done.output
+    page, predictions, table, _ = (file.read_text() for file in files)
+    assert "few-shot/1" in page
+    assert "labels per class" in page
+    assert predictions.splitlines()[0].replace('"', "") == ("store,backbone,layer,setting,resample,id,actual,predicted")
+    assert "1 labels per class, draw 5" in predictions
+    assert "| timm/made\\_up |" in table
+    again = run("evaluate", files[-1], "--table", tmp_path / "again.md")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again.md").read_text() == table
+
+
+def test_saved_results_are_shown_again_and_joined(store: Path, tmp_path: Path) -> None:
+    first, second, table = tmp_path / "photos.json", tmp_path / "drawings_2.json", tmp_path / "table.tex"
+    shown = run("evaluate", store, *QUICK, "--to", first, "--table", table)
+    assert shown.exit_code == 0, shown.output
+    assert table.read_text().count("\\textbf{") == 2
+    again = run("evaluate", first, "--table", tmp_path / "again.tex")
+    assert (tmp_path / "again.tex").read_text() == table.read_text()
+    assert shown.stdout.split("\n\n")[1] == again.stdout.split("\n\n")[1]
+    assert run("evaluate", store, *QUICK, "--seed", "1", "--to", second, "-q").exit_code == 0
+    joined = run("evaluate", first, second, "--table", tmp_path / "joined.tex", "--page", tmp_path / "page.html")
+    assert joined.exit_code == 0, joined.output
+    text = (tmp_path / "joined.tex").read_text()
+    assert "Backbone & Head & photos (\\%) & drawings\\_2 (\\%) & Average rank" in text
+    assert "photos" in joined.stdout
+    assert 'href="page-drawings_2.html"' in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page-photos.html").exists()
+    refused = run("evaluate", first, "--heads", "lda")
+    assert (refused.exit_code, "are measured already" in refused.stderr) == (2, True)
+    assert run("evaluate", tmp_path / "none.json").exit_code == 2
+
+
+def test_stores_of_several_datasets_are_columns(store: Path, tmp_path: Path) -> None:
+    X, y = clusters(45, spread=2.0, seed=3)
+    make_store(
+        tmp_path / "other",
+        X,
+        label=NAMES[y].tolist(),
+        content_hash=[f"{i + 900:064x}" for i in range(45)],
+        source_root=["elsewhere/drawings"] * 45,
+    )
+    done = run("evaluate", store, tmp_path / "other", *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [evaluation["rows"] for evaluation in found["datasets"].values()] == [59, 45]
+    assert [*found["datasets"]] == ["made up", "drawings"]
+    assert len(found["average_ranks"]) == 2
+    shown = run("evaluate", store, tmp_path / "other", *QUICK)
+    assert "Average rank" in shown.stdout
+
+
+def test_backbones_embed_sources(tmp_path: Path, make_photos: Callable[..., Path]) -> None:
+    sources = [make_photos(18, name=name) for name in ("photos", "drawings")]
+    backbones = "python:tiny_backbone.make,timm/nothing"
+    command = ("evaluate", *sources, "--backbones", backbones, "--table", tmp_path / "table.csv", *QUICK, "-q")
+    done = run(*command)
+    assert done.exit_code == 3, done.output
+    assert "drawings, timm/nothing: timm" in done.stderr
+    table = (tmp_path / "table.csv").read_text()
+    assert table.splitlines()[0].replace('"', "").startswith("backbone,head,photos,photos_low,photos_high,")
+    (sources[0] / "cat" / "0000.jpg").unlink()
+    assert run(*command).exit_code == 3
+    rows = (tmp_path / "table.csv").read_text().replace('"', "").splitlines()
+    assert [line.split(",")[rows[0].split(",").index("photos_n")] for line in rows[1:]] == ["17", "17"]

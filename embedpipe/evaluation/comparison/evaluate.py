@@ -185,6 +185,7 @@ def evaluate(
         ],
         candidates=[summaries[i] for i in order],
         predictions=_table([candidates[i].name for i in order], rows, [results[i] for i in order], classes),
+        test_rows=len(np.unique(np.concatenate([resample.test for resample in rows.splits.resamples]))),
         failed=failed,
         seconds=time.perf_counter() - start,
     )

@@ -31,6 +31,7 @@ class EvaluationData:
     notes: list[str]
     candidates: list[CandidateResult]
     predictions: pa.Table
+    test_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
+from embedpipe.evaluation.saving import save_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,8 @@ class Evaluation(EvaluationData):
     predictions : pyarrow.Table
         One row for each prediction: ``candidate``, ``resample`` (int), ``id``, ``actual``, ``predicted``, and for
         classification ``probabilities`` (list of float, in the order of ``classes``; null if the head has none).
+    test_rows : int
+        Rows that were tested.
     failed : dict
         Candidate that could not be measured -> reason.
     seconds : float
@@ -100,6 +103,55 @@ class Evaluation(EvaluationData):
         from embedpipe.evaluation.comparison.page import write_evaluation_page
 
         return write_evaluation_page(self, path, pictures=pictures)
+
+    def to_table(self, path: str | Path) -> list[str]:
+        """Write the table that a paper prints: backbone, head, the metric with its interval, and the test rows.
+
+        The best candidate is bold, and so are those that are not significantly worse.
+
+        Parameters
+        ----------
+        path : str or path-like
+            ``.tex`` (booktabs) or ``.md`` for people; the same columns as data in ``.csv``, ``.tsv``, ``.parquet``,
+            ``.jsonl`` or ``.xlsx``.
+
+        Returns
+        -------
+        list of str
+            Remarks for people, as of `embedpipe.report.write_table`.
+
+        Raises
+        ------
+        UsageError
+            If the name has another suffix.
+        WriteError
+            If the file cannot be written.
+        """
+        from embedpipe.evaluation.tables import evaluation_table
+
+        return evaluation_table(self).write(path)
+
+    def save(self, path: str | Path) -> list[str]:
+        """Write everything as one JSON file, which `embedpipe.load_evaluation` reads.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, whose name ends in ``.json``; it is replaced.
+
+        Returns
+        -------
+        list of str
+            Remarks for people: more than 5,000,000 predicted values (rows times classes) are left out.
+
+        Raises
+        ------
+        UsageError
+            If the name does not end in ``.json``.
+        WriteError
+            If the file cannot be written.
+        """
+        return save_results("evaluation", self, path)
 
     def __repr__(self) -> str:
         """Return label, best candidate and number of rows on one line."""

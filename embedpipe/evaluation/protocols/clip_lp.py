@@ -69,7 +69,7 @@ def run(problem: Problem) -> Outcome:
         "training rows": len(y),
         "seed": problem.seed,
     }
-    return Outcome(metrics, settings, [tried[position] for position in sorted(tried)])
+    return Outcome(metrics, settings, [tried[position] for position in sorted(tried)], {f"C = {CS[best]:g}": predicted})
 
 
 def fit_logistic_regression(X: Vectors, y: Rows, C: float) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedpipe.errors import TrainingDataError
-from embedpipe.evaluation.protocols.problem import Outcome, Problem
+from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows
 from embedpipe.neighbours import nearest_rows, normalised
 
 KS = (10, 20, 100, 200)
@@ -36,10 +36,12 @@ def run(problem: Problem) -> Outcome:
     votes = np.zeros((len(queries), len(problem.classes)))
     query_rows = np.arange(len(queries))
     details: list[dict[str, Any]] = []
+    predicted: dict[str, Rows] = {}
     for rank in range(max(ks)):
         votes[query_rows, labels[:, rank]] += weights[:, rank]
         if rank + 1 in ks:
             best = np.argsort(-votes, axis=1, kind="stable")[:, :TOP]
+            predicted[f"k = {rank + 1}"] = best[:, 0]
             correct = best == problem.y_test[:, None]
             details.append(
                 {"k": rank + 1, "top1": float(correct[:, 0].mean()), "top5": float(correct.any(axis=1).mean())}
@@ -58,4 +60,4 @@ def run(problem: Problem) -> Outcome:
         "temperature": TEMPERATURE,
         "training rows": len(rows),
     }
-    return Outcome(metrics, settings, details)
+    return Outcome(metrics, settings, details, predicted)

@@ -34,6 +34,7 @@ def run(problem: Problem) -> Outcome:
     largest = int(np.bincount(y).max())
     counts = [count for count in LABEL_COUNTS if count < largest] + [largest]
     correct = np.zeros((len(counts), DRAWS, len(problem.y_test)), bool)
+    predicted: dict[str, Rows] = {}
     rows = np.zeros((len(counts), DRAWS), np.int64)
     chosen: list[list[float]] = [[] for _ in counts]
     for draw in range(DRAWS):
@@ -42,7 +43,10 @@ def run(problem: Problem) -> Outcome:
         for i, count in enumerate(counts):
             drawn = first_of_each_class(order, y, count)
             head = _head(y[drawn], seed).fit(problem.X_train[drawn], y[drawn])
-            correct[i, draw] = head.predict(problem.X_test) == problem.y_test
+            labels = "all" if count == largest else count
+            predictions = head.predict(problem.X_test)
+            predicted[f"{labels} labels per class, draw {draw + 1}"] = predictions
+            correct[i, draw] = predictions == problem.y_test
             rows[i, draw] = len(drawn)
             chosen[i].append(head.C_)
     details: list[dict[str, Any]] = []
@@ -58,7 +62,7 @@ def run(problem: Problem) -> Outcome:
         "seeds": [problem.seed * DRAWS + draw for draw in range(DRAWS)],
         "interval": "95 %, for other draws and other test rows",
     }
-    return Outcome(metrics, settings, details)
+    return Outcome(metrics, settings, details, predicted)
 
 
 def _head(y: Rows, seed: int) -> TunedLogisticRegression:

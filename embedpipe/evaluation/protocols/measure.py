@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe._utils.option_names import option
@@ -16,8 +17,11 @@ from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
+from embedpipe.evaluation.paper_table import PaperTable
 from embedpipe.evaluation.protocols.problem import ProtocolResult
-from embedpipe.evaluation.protocols.registry import find_protocol, run_protocol
+from embedpipe.evaluation.protocols.registry import find_protocol, predict_by_protocol
+from embedpipe.evaluation.saving import save_results
+from embedpipe.evaluation.tables import protocol_table
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.splits import Splits
 
@@ -74,6 +78,11 @@ class ProtocolEvaluation:
         Remarks on the data.
     layers : list of LayerProtocolResult
         In the order of the stores and their layers.
+    predictions : pyarrow.Table
+        One row for each prediction: ``store``, ``backbone``, ``layer``, ``setting`` (such as ``k = 20``, or the number
+        of labels and the draw), ``resample`` (int), ``id``, ``actual`` and ``predicted``.
+    test_rows : int
+        Rows that were tested.
     seconds : float
         Wall time of the whole evaluation.
 
@@ -92,6 +101,8 @@ class ProtocolEvaluation:
     left_out: dict[str, int]
     notes: list[str]
     layers: list[LayerProtocolResult]
+    predictions: pa.Table
+    test_rows: int
     seconds: float
 
     def records(self) -> list[dict[str, Any]]:
@@ -108,8 +119,43 @@ class ProtocolEvaluation:
         return pd.DataFrame(self.records())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, strings, lists and dicts."""
-        return asdict(self) | {"layers": [{**asdict(each), "metrics": each.metrics} for each in self.layers]}
+        """Return everything but ``predictions`` as plain numbers, strings, lists and dicts."""
+        plain = {key: value for key, value in vars(self).items() if key != "predictions"}
+        return plain | {"layers": [{**asdict(each), "metrics": each.metrics} for each in self.layers]}
+
+    def to_table(self, path: str | Path) -> list[str]:
+        """Write the table that a paper prints: backbone and the metrics of the protocol; see `Evaluation.to_table`."""
+        return self._table().write(path)
+
+    def _table(self) -> PaperTable:
+        remark = f"{self.protocol} of {self.label}; {self.resampling}; splits {self.splits_id}."
+        return protocol_table(self.records(), self.test_rows, remark)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the results, with every k, C or number of labels, as one HTML page; see `Evaluation.to_html`."""
+        from embedpipe.evaluation.table_page import Section, as_text, write_table_page
+
+        settings = self.layers[0].results[0].settings
+        sections: list[Section] = []
+        for record, layer in zip(self.records(), self.layers, strict=True):
+            for number, result in enumerate(layer.results):
+                fold = f", resample {number + 1} of {len(layer.results)}" if len(layer.results) > 1 else ""
+                columns = list(dict.fromkeys(name for row in result.details for name in row))
+                rows = [[as_text(row.get(name, "")) for name in columns] for row in result.details]
+                title = f"{record['backbone']}, {record['layer']}{fold}"
+                sections.append((title, [name.replace("_", " ") for name in columns], rows))
+        facts = [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
+        facts += [(name, as_text(value)) for name, value in settings.items()]
+        facts += [("Left out", f"{count:,} rows {reason}") for reason, count in self.left_out.items()]
+        table = self._table()
+        title = f"Predicting “{self.label}” by {self.protocol}"
+        return write_table_page(
+            table, path, kicker="Published protocol", title=title, facts=facts, notes=self.notes, sections=sections
+        )
+
+    def save(self, path: str | Path) -> list[str]:
+        """Write everything as one JSON file, which `embedpipe.load_evaluation` reads; see `Evaluation.save`."""
+        return save_results("protocol", self, path)
 
     def __repr__(self) -> str:
         """Return protocol, label and number of layers on one line."""
@@ -155,22 +201,33 @@ def measure_protocol(
         raise UsageError(
             f"protocols need classes, and column {options.label!r} holds numbers: choose another {option('label')}"
         )
-    layers = []
+    layers, predictions = [], []
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
             X = read_finite(layer.store, layer.specs, rows.ids)
-            results = []
+            backbone, results = f"{layer.store.spec.provider}/{layer.store.spec.name}", list[ProtocolResult]()
             for resample in rows.splits.resamples:
                 train, test = resample.train, resample.test
                 held_out = np.flatnonzero(rows.validation[train]) if rows.validation.any() else None
-                results.append(
-                    run_protocol(
-                        protocol, X[train], rows.y[train], X[test], rows.y[test], held_out=held_out, seed=options.seed
-                    )
+                result, predicted = predict_by_protocol(
+                    protocol,
+                    X[train],
+                    rows.y[train],
+                    X[test],
+                    rows.y[test],
+                    held_out=held_out,
+                    seed=options.seed,
                 )
+                tested = {"id": rows.ids.take(pa.array(test)), "actual": pa.array(rows.y[test])}
+                for setting, labels in predicted.items():
+                    place = {"store": layer.store.path, "backbone": backbone, "layer": "+".join(layer.names)}
+                    names = {
+                        key: pa.array([value] * len(test)) for key, value in (place | {"setting": setting}).items()
+                    }
+                    number = {"resample": pa.array(np.full(len(test), len(results), np.int32))}
+                    predictions.append(pa.table({**names, **number, **tested, "predicted": pa.array(labels)}))
+                results.append(result)
                 advance()
-            spec = layer.store.spec
-            backbone = f"{spec.provider}/{spec.name}"
             layers.append(LayerProtocolResult(layer.store.path, backbone, layer.names, results))
     return ProtocolEvaluation(
         protocol=layers[0].results[0].protocol,
@@ -181,5 +238,7 @@ def measure_protocol(
         left_out=rows.left_out,
         notes=rows.splits.notes,
         layers=layers,
+        predictions=pa.concat_tables(predictions),
+        test_rows=len(np.unique(np.concatenate([resample.test for resample in rows.splits.resamples]))),
         seconds=time.perf_counter() - start,
     )

@@ -34,11 +34,14 @@ def run(problem: Problem) -> Outcome:
     """Fit and score ten draws of each size."""
     seed = SEED + problem.seed
     details: list[dict[str, Any]] = []
+    predicted: dict[str, Rows] = {}
     with one_blas_thread():
         for size in SIZES:
             for experiment, rows in enumerate(draws(problem.y_train, size, seed)):
                 settings_row = {"samples_per_label": size, "experiment": experiment, "training_rows": len(rows)}
-                details.append(settings_row | _experiment(problem, rows, seed))
+                scores, predictions = _experiment(problem, rows, seed)
+                details.append(settings_row | scores)
+                predicted[f"{size} rows per class, draw {experiment + 1}"] = predictions
     names = [name for name in ("accuracy", "f1", "f1_weighted", "ap", "ap_weighted") if name in details[0]]
     metrics = {
         f"{name}{'' if size == SIZES[0] else f'_{size}'}": float(
@@ -55,7 +58,7 @@ def run(problem: Problem) -> Outcome:
         "random_state": seed,
         "training rows": len(problem.y_train),
     }
-    return Outcome(metrics, settings, details)
+    return Outcome(metrics, settings, details, predicted)
 
 
 def draws(y: Rows, size: int, seed: int) -> list[Rows]:
@@ -68,7 +71,7 @@ def draws(y: Rows, size: int, seed: int) -> list[Rows]:
     return drawn
 
 
-def _experiment(problem: Problem, rows: Rows, seed: int) -> dict[str, Any]:
+def _experiment(problem: Problem, rows: Rows, seed: int) -> tuple[dict[str, Any], Rows]:
     model = LogisticRegression(max_iter=MAX_ITER, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # mteb stops there as well
@@ -85,4 +88,4 @@ def _experiment(problem: Problem, rows: Rows, seed: int) -> dict[str, Any]:
             "ap": float(average_precision_score(actual, predicted, average="macro")),
             "ap_weighted": float(average_precision_score(actual, predicted, average="weighted")),
         }
-    return scores
+    return scores, predicted

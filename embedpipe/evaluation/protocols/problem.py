@@ -47,6 +47,8 @@ class Outcome:
     metrics: dict[str, float]
     settings: dict[str, Any]
     details: list[dict[str, Any]]
+    #: Setting, such as ``k = 20`` -> positions of the predicted classes of the test rows.
+    predicted: dict[str, Rows]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy.typing as npt
+
 from embedpipe.errors import UsageError, suggest
 from embedpipe.evaluation.protocols import clip_lp, dino_knn, few_shot, mteb_cls
 from embedpipe.evaluation.protocols.problem import Protocol, ProtocolResult, make_problem
@@ -94,13 +96,23 @@ def run_protocol(
     >>> run_protocol("clip-lp", X[:40], y[:40], X[40:], y[40:]).metrics["accuracy"]
     1.0
     """
+    return predict_by_protocol(name, X_train, y_train, X_test, y_test, held_out=held_out, seed=seed)[0]
+
+
+def predict_by_protocol(
+    name: str, X_train: Any, y_train: Any, X_test: Any, y_test: Any, *, held_out: Any = None, seed: int = 0
+) -> tuple[ProtocolResult, dict[str, npt.NDArray[Any]]]:
+    """Return what `run_protocol` returns, and the predicted labels of the test rows in each setting."""
     protocol = find_protocol(name)
     start = time.perf_counter()
-    outcome = protocol.run(make_problem(X_train, y_train, X_test, y_test, held_out, seed))
-    return ProtocolResult(
+    problem = make_problem(X_train, y_train, X_test, y_test, held_out, seed)
+    outcome = protocol.run(problem)
+    predicted = {setting: problem.classes[positions] for setting, positions in outcome.predicted.items()}
+    result = ProtocolResult(
         f"{protocol.name}/{protocol.version}",
         outcome.metrics,
         outcome.settings,
         outcome.details,
         time.perf_counter() - start,
     )
+    return result, predicted
