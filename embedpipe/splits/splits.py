@@ -231,7 +231,7 @@ def load_splits(path: str | Path) -> Splits:
     """
     try:
         table = pq.read_table(Path(path), memory_map=False)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UsageError(f"cannot read splits from {str(path)!r}: {error}") from error
     try:
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[KEY])

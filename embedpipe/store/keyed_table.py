@@ -162,7 +162,7 @@ class KeyedTable:
         try:
             with outages_raised(self.path), self.fs.open_input_file(f"{self.base}/{file.path}") as source:
                 yield source
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a name in the file may be no text
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise self._damaged(file, why) from error
 

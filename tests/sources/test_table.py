@@ -130,6 +130,14 @@ def test_cell_of_a_changed_file_is_read_again(folder: Path) -> None:
         read_uri("parquet://image")
 
 
+def test_parquet_whose_column_name_is_no_text_is_refused(folder: Path) -> None:
+    path = folder / "t.parquet"
+    pq.write_table(pa.table({"id": ["a"], "caption": ["one"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"caption", b"\xff\xfeption"))
+    with pytest.raises(SourceError, match=r"cannot read the table .*t\.parquet"):
+        open_source(path, modality="text")
+
+
 def test_listing_a_parquet_file_reads_no_images(folder: Path) -> None:
     path = folder / "big.parquet"
     table = pa.table({"image": [bytes(1000)] * 50, "mask": [bytes(9)] * 50, "id": list(range(50))})

@@ -118,6 +118,17 @@ def test_damaged_page_raises_store_error(store: FeatureStore) -> None:
         FeatureStore(store.path).to_arrow()
 
 
+def test_damaged_name_of_a_column_raises_store_error(store: FeatureStore) -> None:
+    """Arrow decodes names of columns when a file is opened."""
+    store.write(rows(["a", "b"]))
+    file = Path(store.path) / store.table.files[0].path
+    file.write_bytes(file.read_bytes().replace(b"element", b"elem\xff\xfet"))
+    with pytest.raises(StoreError, match=file.name):
+        FeatureStore(store.path).to_arrow()
+    with pytest.raises(StoreError, match=file.name):
+        FeatureStore(store.path).to_numpy()
+
+
 def test_polars_reads_a_store(store: FeatureStore) -> None:
     import polars as pl
 

@@ -94,7 +94,7 @@ def list_table(location: str, options: SourceOptions, modality: Modality, in_sha
     try:
         with open_file(location) as file:
             schema = pq.ParquetFile(file).schema_arrow
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot read the table {location!r}: {error}") from error
     refuse_doubled_names(schema, name)
     roles = find_column_roles(schema, options, name, modality)

@@ -77,7 +77,7 @@ class Traces:
             if path.suffix == ".arrow":
                 with pa.memory_map(str(path)) as source:
                     return self._in_table(pa.ipc.open_file(source).read_all())
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise StoreError(
                 f"cannot search {str(path)!r} for what is to be forgotten ({error}): delete the file if it is not "
                 "needed, and run forget again"

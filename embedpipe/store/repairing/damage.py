@@ -23,7 +23,7 @@ def find_damage(table: KeyedTable, files: Iterable[DataFile] | None = None) -> I
     for file in table.files if files is None else files:
         try:
             yield file, _damage(table, file)
-        except (StoreError, OSError, pa.ArrowException) as error:
+        except (StoreError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
             yield file, str(error.__cause__ or error)
 
 
@@ -59,6 +59,6 @@ def as_on_disk(folder: Path, name: str) -> DataFile | None:
             ids = read_ids(parquet)
         bounds = pc.min_max(ids)
         file = DataFile(name, len(ids), path.stat().st_size, bounds["min"].as_py(), bounds["max"].as_py())
-    except (OSError, pa.ArrowException, LookupError):
+    except (OSError, UnicodeDecodeError, pa.ArrowException, LookupError):
         return None
     return file if file.is_as_named else None
