@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import sys
 import types
 
@@ -14,7 +15,7 @@ from tiny_transformer import save as save_text_model
 from torch import nn
 
 from embedpipe.backbones import BackboneOptions, load_backbone, load_with_options
-from embedpipe.backbones.engines import choice, saved_model
+from embedpipe.backbones.engines import choice, exporting, saved_model
 from embedpipe.backbones.engines.choice import MANY, choose_engine, largest_distance
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
@@ -50,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 def export_once(monkeypatch):
     """Let the choice of an engine for `CNN` use the exports that the tests share."""
     monkeypatch.setattr(choice, "convert", lambda embedder, example: exported())
-    monkeypatch.setattr(choice, "export", lambda embedder, example: exported_graph())
+    monkeypatch.setattr(exporting, "export", lambda embedder, example: exported_graph())
 
 
 def fresh(options=CNN):
@@ -128,6 +129,7 @@ def test_exported_network_is_read_from_disk_for_few_items_as_well(monkeypatch):
     backbone = fresh()
     accelerated = backbone.accelerated(MANY)  # a real export
     monkeypatch.setattr(choice, "convert", fail)
+    monkeypatch.setattr(choice, "WORTH_READING", 0.0)
     again = fresh().accelerated(20)
     assert again.engine_name == accelerated.engine_name
     np.testing.assert_allclose(
@@ -183,9 +185,18 @@ def test_cached_network_of_another_backbone_is_refused(cache):
     assert SavedModel(other).read() is None
 
 
+def test_few_items_are_embedded_by_torch_without_reading_or_exporting_a_network(cache, monkeypatch):
+    monkeypatch.setattr(choice, "SavedModel", fail)
+    monkeypatch.setattr(choice, "convert", fail)
+    accelerated = fresh().accelerated(17)
+    assert accelerated.engine_name == "torch"
+    assert re.match("17 items take about 0.. s, which is too few", accelerated.engine_reason)
+
+
 @pytest.mark.parametrize("items", [50, MANY])
 def test_damage_is_said_and_no_vector_is_made_by_a_damaged_network(cache, export_once, monkeypatch, items):
-    monkeypatch.setattr("embedpipe.backbones.engines.choice.WORTH", 3600.0)
+    monkeypatch.setattr(choice, "WORTH", 3600.0)
+    monkeypatch.setattr(choice, "WORTH_READING", 0.0)
     monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
     backbone = fresh()
     SavedModel(backbone.spec).write(exported())
@@ -205,7 +216,8 @@ def test_damage_is_said_and_no_vector_is_made_by_a_damaged_network(cache, export
 def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_once, items, monkeypatch):
     """The code of a network may have changed since its export, or the file may be damaged."""
     # 50 items repay no export, however slow the machine is at this moment.
-    monkeypatch.setattr("embedpipe.backbones.engines.choice.WORTH", 3600.0)
+    monkeypatch.setattr(choice, "WORTH", 3600.0)
+    monkeypatch.setattr(choice, "WORTH_READING", 0.0)
     backbone = fresh()
     SavedModel(backbone.spec).write(exported(("layer1", "features")))
     accelerated = backbone.accelerated(items)
@@ -217,7 +229,7 @@ def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_
 
 def test_network_that_cannot_be_exported_runs_by_torch_with_the_reason(monkeypatch):
     monkeypatch.setattr(choice, "convert", fail)
-    monkeypatch.setattr(choice, "export", fail)
+    monkeypatch.setattr(exporting, "export", fail)
     accelerated = fresh().accelerated(MANY)
     assert accelerated.engine_name == "torch"
     assert "OpenVINO cannot be used: RuntimeError: not on this machine" in accelerated.engine_reason

@@ -15,7 +15,6 @@ from embedpipe._utils.device import cores
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
-from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.saved_model import SavedModel
 from embedpipe.backbones.layers.embedder import Embedder
@@ -30,6 +29,9 @@ MANY = 1 << 30
 
 #: Exporting a network takes a few seconds; it is done if torch would take more seconds than this.
 WORTH = 20.0
+
+#: The same for an exported network, which is read, compiled and compared with torch in a second or two.
+WORTH_READING = 3.0
 
 #: The largest accepted distance of an engine's vectors from torch's in fp32, relative to their length, on the batches
 #: of the trial. It depends on the rounding of the precision; in fp32 only the order of additions differs.
@@ -77,16 +79,20 @@ class Trial:
 def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
     """Return the engine that embeds ``items`` items soonest, with its reason in words.
 
-    A network that was exported before is read from the cache folder. Otherwise it is exported only if that saves time.
-    An engine whose vectors differ from torch's is never chosen.
+    A network that was exported before is read from the cache folder. Otherwise it is exported. Both are done only if
+    that saves time. An engine whose vectors differ from torch's is never chosen.
     """
     reasons = []
-    try:  # the first pass warms up
-        seconds = min(_seconds(plain, [trial.check]) for _ in range(2)) / len(trial.check[0])
+    try:
+        seconds = items * _seconds_per_item(trial)
     except Exception as error:  # the network may be the user's own code, which may refuse the trial's input
         plain.reason = f"no other engine was tried, as the network fails on the trial: {_brief(error)}"
         return plain
-    is_worth = items * seconds >= WORTH
+    is_worth = seconds >= WORTH
+    too_few = f"{items:,} items take about {seconds:.1f} s, which is too few to try other engines"
+    if seconds < WORTH_READING:
+        plain.final, plain.reason = False, too_few
+        return plain
     if importlib.util.find_spec("openvino") is None:
         reasons.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
     else:
@@ -104,7 +110,7 @@ def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
         except Exception as error:  # exporters raise many types of errors
             reasons.append(f"OpenVINO cannot be used: {_brief(error)}")
     if not is_worth:
-        reasons.append(f"{items:,} items take about {items * seconds:.0f} s, which is too few to try other engines")
+        reasons.append(too_few)
         plain.final, plain.reason = False, "; ".join(reasons)
         return plain
     try:
@@ -185,6 +191,8 @@ def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
 
     Raises whatever the exporter raises, and BackboneError if its vectors differ from torch's.
     """
+    from embedpipe.backbones.engines.exporting import export, fold_batch_norms  # torch's exporter takes long to import
+
     graph = export(trial.embedder, trial.check).module()
     folded = fold_batch_norms(graph)
     if not folded:
@@ -219,6 +227,21 @@ def speedup(engine: Engine, other: Engine, batches: Sequence[Inputs]) -> float:
     """Return how many times as fast an engine is as another, measured in alternation."""
     times = [(_seconds(other, batches), _seconds(engine, batches)) for _ in range(ROUNDS)]
     return min(before for before, _ in times) / min(after for _, after in times)
+
+
+def _seconds_per_item(trial: Trial) -> float:
+    """Return about how long torch takes for an item on all cores, in seconds.
+
+    The processor time of one thread is measured, as other programs do not change it. Threads that wait for each other
+    while the machine is busy take a hundred times as long.
+    """
+    engine = TorchEngine(trial.embedder, trial.precision, trial.device, threads=1)
+    seconds = []
+    for _ in range(2):  # the first pass warms up
+        start = time.thread_time()
+        engine.run([trial.check])
+        seconds.append((time.thread_time() - start) / len(trial.check[0]) / cores())
+    return min(seconds)
 
 
 def _seconds(engine: Engine, batches: Sequence[Inputs]) -> float:

@@ -14,7 +14,6 @@ import numpy as np
 from embedpipe._utils.importing import import_without_telemetry
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs
-from embedpipe.backbones.engines.exporting import export, quiet
 from embedpipe.backbones.layers.embedder import Embedder
 
 #: Images in one pass of a stream. A fixed number, as OpenVINO optimises fixed shapes better.
@@ -89,6 +88,8 @@ def _store_result(request: Any, target: tuple[list[Outputs], int]) -> None:
 
 def convert(embedder: Embedder, example: Inputs) -> Any:
     """Convert a network to OpenVINO's format. Raises whatever torch or OpenVINO raise for what they cannot convert."""
+    from embedpipe.backbones.engines.exporting import export, quiet  # torch's exporter takes long to import
+
     library = import_without_telemetry("openvino")
     with quiet():
         return library.convert_model(export(embedder, example))

