@@ -55,7 +55,10 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         name: getattr(wording, name)
-        for name in ("metric_name", "number", "p_value", "percent", "duration", "size", "clip")
+        for name in (
+            *("metric_name", "metric_value", "metric_interval", "metric_difference", "difference_unit"),
+            *("number", "p_value", "percent", "duration", "size", "clip"),
+        )
     }
     environment.filters |= {
         "sign": lambda verdict: VERDICT_LOOKS[verdict][2],

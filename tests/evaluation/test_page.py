@@ -141,9 +141,9 @@ def test_page_is_one_file_in_a_new_folder(tmp_path: Path) -> None:
 
 
 def test_summary_has_best_candidate_verdicts_and_notes(words: str) -> None:
-    best = "logreg has the highest accuracy: 0.900 (95 % interval 0.880 to 0.920; always predicting the most frequent"
+    best = "logreg has the highest accuracy: 90.0 % (95 % interval 88.0 to 92.0 %; always predicting the most frequent"
     assert best in words
-    assert "Practically equivalent: within 0.010 with a probability of at least 95 %: lda" in words
+    assert "Practically equivalent: within 1.0 points with a probability of at least 95 %: lda" in words
     assert "Significantly worse: knn" in words
     assert "3: no label" in words
     assert "near-duplicates were kept together" in words
@@ -152,7 +152,7 @@ def test_summary_has_best_candidate_verdicts_and_notes(words: str) -> None:
 
 def test_table_has_metrics_tests_costs_and_choices(words: str) -> None:
     assert "p-values (corrected t-test) are corrected for all 3 pairs of candidates (Holm)" in words
-    knn = "0.800 0.780 to 0.820 ▼ worse P(equivalent) 10.0 % -0.100 -0.120 to -0.080 0.032 0.500 0.400"
+    knn = "80.0 % 78.0 to 82.0 % ▼ worse P(equivalent) 10.0 % -10.0 -12.0 to -8.0 0.032 0.500 0.400"
     assert knn in words.replace("\N{MINUS SIGN}", "-")
     assert "C 0.100 (4 of 5), 1.000 (1 of 5)" in words
     assert "250 ms 10 ms 51.2 kB" in words
@@ -160,7 +160,7 @@ def test_table_has_metrics_tests_costs_and_choices(words: str) -> None:
 
 def test_calibration_and_rejection_are_tables_too(words: str) -> None:
     assert "unscaled 10.0 % 5.0 % 0.210 0.400 after scaling 2.0 % < 1.8 % 0.210 0.400" in words
-    assert "error rate, by probability after scaling 10.0 % 8.4 % 6.8 % 2.0 % 0.0310" in words
+    assert "Error rate by probability after scaling 100 % 10.0 % 90 % 8.4 % 80 % 6.8 % 50 % 2.0 % AURC 0.0310" in words
     assert words.count("cat") >= 2
 
 
@@ -273,7 +273,7 @@ def test_page_of_a_regression(tmp_path: Path) -> None:
 
 def test_page_of_one_candidate_has_no_comparison(tmp_path: Path) -> None:
     words = Page(evaluation(["a", "b"], ("logreg", 0.9, "best")).to_html(tmp_path / "page.HTM")).words
-    assert "The accuracy of logreg is 0.900 (95 % interval 0.880 to 0.920" in words
+    assert "The accuracy of logreg is 90.0 % (95 % interval 88.0 to 92.0 %" in words
     for of_several in ("Holm", "Verdict", "Costs", "Practical equivalence"):
         assert of_several not in words
 
@@ -301,7 +301,7 @@ def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
     found.candidates[0] = replace(found.best, calibration=reliability(0.1), calibrated=None)
     words = Page(found.to_html(tmp_path / "page.html")).words
     assert "and the probability of the predicted one. The most confident come first" in words
-    assert "error rate, by probability 10.0 %" in words
+    assert "Error rate by probability 100 % 10.0 %" in words
 
 
 def test_page_names_the_repeat_whose_rows_are_counted(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_pareto_frontier_of_costs() -> None:
     drawn = charts.draw_costs(found, "fit_seconds")
     assert drawn
     assert drawn[1] == [0, 2]
-    assert "3 head 2: 0.700 at 1.000" in drawn[0]
+    assert "3 head 2: 70.0\xa0% at 1.000" in drawn[0]
     assert "head 4" not in drawn[0]
     found.higher_is_better = False
     drawn = charts.draw_costs(found, "fit_seconds")
@@ -375,7 +375,7 @@ def test_missing_and_constant_metrics(tmp_path: Path) -> None:
         if one.difference:
             one.difference = replace(one.difference, estimate=nothing, adjusted=float("nan"))
     words = Page(found.to_html(tmp_path / "page.html")).words
-    assert "0.000 (95 % interval — to —)" in words
+    assert "0.0 % (95 % interval — to —)" in words
     assert "Costs" not in words
 
 

@@ -280,3 +280,12 @@ def test_page_opens_in_a_browser_without_a_network(tmp_path: Path, browser: Brow
         assert min(wide) > 300
         shades[scheme] = np.median(np.asarray(browser.picture()))
     assert shades["dark"] < 60 < 240 < shades["light"]
+
+
+def test_two_seeds_show_no_intervals(tmp_path: Path) -> None:
+    result = sample_benchmark(["linear-probe", "lp-ft"], [100, 1000], 2)
+    words = words_of(result.to_html(tmp_path / "page.html"))
+    assert "(2 seeds, so no interval)" in words
+    assert "points above linear-probe, without an interval: it may be chance" in words
+    assert "95 % interval" not in words.partition("How to read this page")[0]
+    assert all(mean.interval is None for mean in mean_curve(result, "lp-ft"))

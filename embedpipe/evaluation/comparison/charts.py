@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from embedpipe.evaluation.comparison.candidate_result import Reliability, RiskCoverage
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
@@ -20,12 +19,15 @@ from embedpipe.report.drawing.svg import (
     PAPER,
     WIDTH,
     add_panel,
+    as_percent,
+    log_ticks,
     make_chart,
     name_axes,
+    round_ticks,
     to_svg,
     write,
 )
-from embedpipe.report.drawing.wording import metric_name, number, percent
+from embedpipe.report.drawing.wording import SHARES, metric_name, metric_value, number, percent
 
 #: Largest number of points of a curve; more would not be visible.
 MAX_POINTS = 300
@@ -63,13 +65,13 @@ def draw_costs(evaluation: EvaluationData, cost: str) -> tuple[str, list[int]] |
     panel.set_xscale("log")
     panel.set_xlim(costs.min() / 1.6, costs.max() * 1.6)
     panel.minorticks_off()
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    panel.xaxis.set_major_locator(LogLocator(numticks=6))
-    if costs.max() < 10 * costs.min():  # less than a decade may contain no power of ten
-        panel.set_xticks([float(f"{value:.1g}") for value in np.geomspace(costs.min(), costs.max() * 1.01, 3)])
+    ticks = log_ticks(costs.min() / 1.6, costs.max() * 1.6)
+    panel.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     room = 0.12 * (values.max() - values.min()) or 0.05 * abs(values.max()) or 1.0
     panel.set_ylim(values.min() - room, values.max() + room)
-    panel.yaxis.set_major_locator(MaxNLocator(6))
+    round_ticks(panel.yaxis)
+    if evaluation.metric in SHARES:
+        panel.yaxis.set_major_formatter(as_percent)
     steps = sorted(frontier, key=lambda i: costs[i])
     panel.step(costs[steps], values[steps], where="post", color=BLUE, linewidth=1.2, alpha=0.6)
     for i in reversed(range(len(known))):
@@ -77,8 +79,9 @@ def draw_costs(evaluation: EvaluationData, cost: str) -> tuple[str, list[int]] |
         panel.plot(costs[i], values[i], "o", markersize=17, color=face, markeredgecolor=edge)
         write(panel, costs[i], values[i], str(known[i] + 1), ink, 11, ha="center", va="center_baseline")
     name_axes(panel, unit, metric_name(evaluation.metric, evaluation.higher_is_better))
-    title = f"{metric_name(evaluation.metric)} against {unit}: " + "; ".join(
-        f"{i + 1} {evaluation.candidates[i].name[:80]}: {number(float(value))} at {number(float(at))}"
+    name = evaluation.metric
+    title = f"{metric_name(name)} against {unit}: " + "; ".join(
+        f"{i + 1} {evaluation.candidates[i].name[:80]}: {metric_value(float(value), name)} at {number(float(at))}"
         for i, value, at in list(zip(known, values, costs, strict=True))[:10]
     )
     return to_svg(figure, f"costs-{cost}", title), known[frontier].tolist()
@@ -119,11 +122,11 @@ def draw_reliability(before: Reliability | None, after: Reliability | None, name
         captions.append(label)
     for axes in (panel, counts):
         axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
+        axes.xaxis.set_major_formatter(as_percent)
     panel.set_ylim(0, 1)
-    panel.yaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
+    panel.yaxis.set_major_formatter(as_percent)
     panel.tick_params(labelbottom=False)
-    counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    round_ticks(counts.yaxis, 3, integer=True)
     counts.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     name_axes(counts, "probability of the predicted class", "")
     write(panel, 0.99, 0.02, "accuracy", FAINT, 11, ha="right", transform=panel.transAxes)
@@ -153,9 +156,9 @@ def draw_risk(curves: Sequence[RiskCoverage], *, scaled: bool) -> str:
         write(panel, 0.12, y, label, INK, 11.5, va="center_baseline", transform=panel.transAxes)
     panel.set_xlim(0, 1)
     panel.set_ylim(0, 1.45 * most)
-    panel.xaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
-    panel.yaxis.set_major_formatter(PercentFormatter(1, symbol="\xa0%"))
-    panel.yaxis.set_major_locator(MaxNLocator(6))
+    panel.xaxis.set_major_formatter(as_percent)
+    panel.yaxis.set_major_formatter(as_percent)
+    round_ticks(panel.yaxis)
     name_axes(panel, "coverage: share of rows answered, most certain first", "error rate")
     return to_svg(
         figure,
@@ -182,7 +185,7 @@ def draw_numbers(evaluation: EvaluationData) -> str | None:
     panel.plot(ends, ends, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     panel.plot(actual, predicted, "o", color=BLUE, markersize=4, alpha=0.45, markeredgewidth=0)
     for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_locator(MaxNLocator(6))
+        round_ticks(axis)
     name_axes(panel, f"actual {evaluation.label}", "predicted")
     title = f"Predicted against actual numbers of {len(shown):,} rows; on the diagonal both are equal."
     return to_svg(figure, "numbers", title)

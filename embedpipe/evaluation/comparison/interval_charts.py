@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 from embedpipe.report.drawing.canvas import fit_text
@@ -21,12 +20,22 @@ from embedpipe.report.drawing.svg import (
     VERDICT_LOOKS,
     WIDTH,
     add_panel,
+    as_percent,
     make_chart,
     name_axes,
+    round_ticks,
     to_svg,
     write,
 )
-from embedpipe.report.drawing.wording import metric_name, number, p_value
+from embedpipe.report.drawing.wording import (
+    SHARES,
+    difference_unit,
+    metric_difference,
+    metric_interval,
+    metric_name,
+    metric_value,
+    p_value,
+)
 from embedpipe.statistics import Estimate
 
 #: Height of a row in pixels, and of the name at its top; the interval is below the name.
@@ -46,7 +55,7 @@ def draw_scores(evaluation: EvaluationData) -> str:
     low, high = _ends(estimates)
     margin = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
     wide = [low - margin, high + margin]
-    words = f"baseline {number(baseline, high)}"
+    words = f"baseline {metric_value(baseline, metric, high)}"
     if math.isfinite(baseline):
         if max(high, baseline) - min(low, baseline) < 2.5 * (high - low):  # otherwise intervals would shrink to dots
             wide = [min(wide[0], baseline - margin), max(wide[1], baseline + margin)]
@@ -58,13 +67,16 @@ def draw_scores(evaluation: EvaluationData) -> str:
         x, side = (0.0, "left") if left else (1.0, "right")
         write(panel, x, -8, words, FAINT, 11, ha=side, transform=panel.get_yaxis_transform())
     panel.set_xlim(*wide)
+    if metric in SHARES:
+        panel.xaxis.set_major_formatter(as_percent)
     for i, (candidate, estimate) in enumerate(zip(shown, estimates, strict=True)):
-        text, verdict = _interval(estimate), candidate.verdict
+        text, verdict = _interval(estimate, metric), candidate.verdict
         _row(panel, i, f"{i + 1}  {candidate.name}", 6.6 * len(text) + 16, estimate, verdict)
         write(panel, 1, i * ROW + 15, text, FAINT, 11, ha="right", transform=panel.get_yaxis_transform(), zorder=3)
+    first = zip(shown[:5], estimates, strict=False)
     title = (
         f"{metric_name(metric)} of {len(shown)} candidates with 95 % intervals, the best first; {words}: "
-        f"{'; '.join(f'{each.name[:80]} {_interval(at)}' for each, at in zip(shown[:5], estimates, strict=False))}"
+        f"{'; '.join(f'{each.name[:80]} {_interval(at, metric)}' for each, at in first)}"
     )
     return to_svg(figure, "scores", title)
 
@@ -72,8 +84,11 @@ def draw_scores(evaluation: EvaluationData) -> str:
 def draw_differences(evaluation: EvaluationData) -> str:
     """Draw the paired difference of each candidate from the best, and the region of practical equivalence."""
     shown = [(i, each, each.difference) for i, each in enumerate(evaluation.candidates[:MAX_ROWS]) if each.difference]
-    metric = metric_name(evaluation.metric)
-    figure, panel = _rows(len(shown), f"difference from the best in {metric}", VERDICTS)
+    metric, unit = metric_name(evaluation.metric), difference_unit(evaluation.metric)
+    in_points = f" ({unit})" if unit != metric else ""
+    figure, panel = _rows(len(shown), f"difference from the best in {metric}{in_points}", VERDICTS)
+    if evaluation.metric in SHARES:
+        panel.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}".replace("-", "\N{MINUS SIGN}"))
     margin = evaluation.margin
     low, high = _ends([difference.estimate for _, _, difference in shown])
     low, high = min(low, -1.5 * margin, 0), max(high, 1.5 * margin, 0)
@@ -92,9 +107,11 @@ def draw_differences(evaluation: EvaluationData) -> str:
             write(panel, 1.05, row * ROW + y, text, FAINT, 11, transform=panel.get_yaxis_transform())
     title = (
         f"Paired differences in {metric} from {evaluation.best.name[:80]} with 95 % intervals; practically equivalent "
-        f"between {number(-margin)} and {number(margin)}: "
+        f"between {metric_difference(-margin, evaluation.metric)} and {metric_difference(margin, evaluation.metric)}"
+        f"{in_points}: "
         + "; ".join(
-            f"{each.name[:80]} {_interval(against.estimate)}, {against.verdict}" for _, each, against in shown[:5]
+            f"{each.name[:80]} {_difference(against.estimate, evaluation.metric)}, {against.verdict}"
+            for _, each, against in shown[:5]
         )
     )
     return to_svg(figure, "differences", title)
@@ -106,7 +123,7 @@ def _rows(count: int, name: str, right: int = 0) -> tuple[Figure, Axes]:
     panel = add_panel(figure, 6, 26, 6 + right, 48)
     panel.set_ylim(count * ROW, 0)
     panel.set_yticks([])
-    panel.xaxis.set_major_locator(MaxNLocator(4 if right else 6))
+    round_ticks(panel.xaxis, 4 if right else 6)
     name_axes(panel, name, "")
     return figure, panel
 
@@ -136,8 +153,13 @@ def _ends(estimates: Sequence[Estimate]) -> tuple[float, float]:
     return (float(ends.min()), float(ends.max())) if ends.size else (0.0, 1.0)
 
 
-def _interval(at: Estimate) -> str:
-    return f"{number(at.value)} [{number(at.low, at.value)}, {number(at.high, at.value)}]"
+def _interval(at: Estimate, metric: str) -> str:
+    return f"{metric_value(at.value, metric)} [{metric_interval(at.low, at.high, metric, at.value)}]"
+
+
+def _difference(at: Estimate, metric: str) -> str:
+    value, low, high = (metric_difference(end, metric, at.value) for end in (at.value, at.low, at.high))
+    return f"{value} [{low} to {high}]"
 
 
 def _relation(p: float) -> str:

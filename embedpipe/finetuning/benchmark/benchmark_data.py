@@ -17,6 +17,8 @@ Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch"]
 LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
 #: Up to so many seeds, Student's t has a quantile above 4.
 FEW_SEEDS = 2
+#: Of fewer seeds, pages and pictures show no intervals: those of two seeds cover nearly everything.
+SEEDS_FOR_INTERVALS = 3
 
 
 @dataclass(frozen=True)

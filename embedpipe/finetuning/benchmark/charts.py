@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Cell, Learner
+from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS, BenchmarkData, Cell, Learner
 from embedpipe.finetuning.benchmark.paired_runs import SeedMean
 from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.finetuning.training.epochs import Epoch
@@ -32,8 +31,11 @@ from embedpipe.report.drawing.svg import (
     WIDTH,
     add_panel,
     add_strip,
+    browser_width,
+    log_ticks,
     make_chart,
     name_axes,
+    round_ticks,
     scale_shares,
     to_svg,
     write,
@@ -67,7 +69,7 @@ PNG_SIZE = (1120, 760)
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean accuracy of a learner at one number of labels; ``interval`` is None for one seed."""
+    """Mean accuracy of a learner at one number of labels; ``interval`` is None below three seeds."""
 
     labels: int
     cells: list[Cell]
@@ -157,7 +159,7 @@ def draw_training(benchmark: BenchmarkData, labels: int) -> str:
             height = float(np.mean([cell.initial_accuracy for cell in cells]))
             panel.axhline(height, color=ON_PAGE[ink], linestyle=line, linewidth=1.6)
             shown[learner] = f"{learner} {percent(height)}"
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    round_ticks(panel.xaxis, integer=True)
     scale_shares(panel)
     _write_legend(figure, shown, ON_PAGE)
     name_axes(panel, "epoch (0: before training)", "")
@@ -215,7 +217,8 @@ def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Picture:
     seeds, legend = "1 seed", "Accuracy on test rows. One seed: no intervals."
     if len(benchmark.seeds) > 1:
         seeds = f"{len(benchmark.seeds)} seeds"
-        legend = "Accuracy on test rows. Marks: means over the seeds, with 95 % intervals. Dashes: seeds."
+        intervals = ", with 95 % intervals" if len(benchmark.seeds) >= SEEDS_FOR_INTERVALS else ""
+        legend = f"Accuracy on test rows. Marks: means over the seeds{intervals}. Dashes: seeds."
     facts = (benchmark.backbone, benchmark.device, seeds, f"{benchmark.test_rows:,} test rows")
     for y, text, size, ink in (
         (34, f"Accuracy over labels: {Path(benchmark.data).name or benchmark.data}", 16, "ink"),
@@ -230,7 +233,7 @@ def draw_curves(benchmark: BenchmarkData, path: str | Path) -> Picture:
 
 
 def _interval(values: Floats, pooled: float, freedom: int, rows: int) -> Estimate | None:
-    if len(values) < 2:
+    if len(values) < SEEDS_FOR_INTERVALS:
         return None
     share, low, high = share_interval(min(rows, round(float(values.mean()) * rows)), rows)
     variance = max(pooled, float(values.var(ddof=1)))
@@ -267,7 +270,7 @@ def _plot_curves(
     room = math.exp(0.06 * span)
     panel.set_xlim(min(places) / room, max(places) * room)
     ticks = sorted(set(places)) if over == "labels" else [t for t in TIMES if min(places) <= t <= max(places)]
-    ticks = _thin_out(ticks or [min(places), max(places)], span)
+    ticks = _thin_out(ticks or log_ticks(min(places) / room, max(places) * room), span)
     panel.set_xticks(ticks, [f"{tick:,.0f}" if over == "labels" else _time(tick) for tick in ticks])
     scale_shares(panel)
     return shown
@@ -296,15 +299,23 @@ def _time(seconds: float) -> str:
 
 
 def _write_legend(
-    figure: Figure, learners: Iterable[Learner], inks: Mapping[str, str], *, below: float = 14, described: bool = False
+    figure: Figure,
+    learners: Collection[Learner],
+    inks: Mapping[str, str],
+    *,
+    below: float = 14,
+    described: bool = False,
 ) -> None:
     """Write the learners in a row ``below`` points under the top, each with its marker and line."""
     strip = add_strip(figure)
     wide = float(strip.get_xlim()[1])
-    left, slot = (30.0, (wide - 40) / len(LOOKS)) if described else (12.0, (wide - 16) / len(LOOKS))
-    for i, learner in enumerate(learners):
+    places = [30 + i * (wide - 40) / len(LOOKS) for i in range(len(LOOKS))]
+    if not described:  # as wide as the names are
+        widths = [36 + browser_width(learner, 12) for learner in learners]
+        apart = min(30.0, (wide - 20 - sum(widths)) / max(1, len(widths) - 1))
+        places = [12 + sum(widths[:i]) + i * apart for i in range(len(widths))]
+    for x, learner in zip(places, learners, strict=False):
         ink, marker, line, description = LOOKS[learner]
-        x = left + i * slot
         strip.plot([x, x + 30], [below, below], color=inks[ink], linestyle=line, linewidth=1.8)
         strip.plot(x + 15, below, marker, color=inks[ink], markersize=7, markeredgecolor=inks["paper"])
         write(strip, x + 36, below, learner, inks["ink"], 12, va="center_baseline")

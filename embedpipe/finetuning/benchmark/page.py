@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark import charts
-from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Cell, Learner, Savings
+from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS, BenchmarkData, Cell, Learner, Savings
 from embedpipe.finetuning.benchmark.charts import LOOKS, Mean, kept_epoch, largest_label_count, mean_curve
 from embedpipe.finetuning.split_rows import SHIFTED
 from embedpipe.report.drawing.wording import duration, percent, points
@@ -52,6 +53,8 @@ def verdict_of(difference: Estimate) -> str:
 
 def _context(benchmark: BenchmarkData) -> dict[str, Any]:
     """Return the variables of the templates."""
+    if len(benchmark.seeds) < SEEDS_FOR_INTERVALS:
+        benchmark = _without_intervals(benchmark)
     curves = {learner: curve for learner in benchmark.learners if (curve := mean_curve(benchmark, learner))}
     trained = largest_label_count(benchmark, lambda cell: cell.epochs)
     corrupted = largest_label_count(benchmark, lambda cell: set(cell.shifted) - {SHIFTED})
@@ -96,6 +99,7 @@ def _context(benchmark: BenchmarkData) -> dict[str, Any]:
         "max_cells": MAX_CELLS,
         "points": points,
         "has_interval": has_interval,
+        "no_intervals": "" if len(benchmark.seeds) >= SEEDS_FOR_INTERVALS else _no_intervals(benchmark),
         "verdict_of": verdict_of,
         "fraction": _fraction,
         "fraction_interval": _fraction_interval,
@@ -104,6 +108,33 @@ def _context(benchmark: BenchmarkData) -> dict[str, Any]:
         "version": __version__,
         "now": datetime.now().astimezone(),
     }
+
+
+def _no_intervals(benchmark: BenchmarkData) -> str:
+    return "one seed, so no interval" if len(benchmark.seeds) == 1 else f"{len(benchmark.seeds)} seeds, so no interval"
+
+
+def _without_intervals(benchmark: BenchmarkData) -> BenchmarkData:
+    """Return the benchmark with estimates that have no ends."""
+
+    def bare(estimate: Estimate | None) -> Estimate | None:
+        return estimate and Estimate(estimate.value, math.nan, math.nan)
+
+    return replace(
+        benchmark,
+        differences=[
+            replace(
+                each,
+                accuracy=Estimate(each.accuracy.value, math.nan, math.nan),
+                initial_accuracy=Estimate(each.initial_accuracy.value, math.nan, math.nan),
+                after_one_epoch=bare(each.after_one_epoch),
+                slope=bare(each.slope),
+                shifted_accuracy=bare(each.shifted_accuracy),
+            )
+            for each in benchmark.differences
+        ],
+        savings=[replace(each, labels=bare(each.labels), seconds=bare(each.seconds)) for each in benchmark.savings],
+    )
 
 
 def _difference(benchmark: BenchmarkData, learner: Learner, reference: Learner, labels: int) -> Estimate | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.report.drawing.svg import (
@@ -20,6 +19,7 @@ from embedpipe.report.drawing.svg import (
     add_strip,
     make_chart,
     name_axes,
+    round_ticks,
     scale_shares,
     to_svg,
     write,
@@ -41,7 +41,7 @@ def draw_losses(epochs: Sequence[Epoch]) -> str:
     _plot(panel, [epoch.number for epoch in trained], losses, ORANGE, triangle, DASHES)
     _plot(panel, [epoch.number for epoch in epochs], [epoch.validation_log_loss for epoch in epochs], BLUE, disc, "-")
     panel.margins(y=0.1)
-    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    round_ticks(panel.yaxis)
     _write_legend(figure, [("validation log-loss", BLUE, disc, "-"), ("training loss", ORANGE, triangle, DASHES)])
     last = epochs[-1]
     training = "" if last.training_loss is None else f", training loss {number(last.training_loss)}"
@@ -85,7 +85,7 @@ def _make_panel(epochs: Sequence[Epoch]) -> tuple[Figure, Axes]:
     panel = add_panel(figure, 48, 34, 14, 46)
     last = max(epochs[-1].number, 1)
     panel.set_xlim(-0.04 * last, 1.04 * last)
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    round_ticks(panel.xaxis, integer=True)
     name_axes(panel, "epoch (0: before training)", "")
     return figure, panel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from typing import Any
@@ -10,11 +11,12 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from embedpipe.report.drawing.canvas import fit_text
-from embedpipe.report.drawing.wording import visible
+from embedpipe.report.drawing.canvas import DPI, fit_text, text_width
+from embedpipe.report.drawing.wording import PERCENT, visible
 
 #: Placeholders for the colours of the page: they are replaced by ``var(--ink)`` and so on.
 INK, FAINT, PALE, PAPER, BLUE, ORANGE = (f"#0{i}0{i}0{i}" for i in range(1, 7))
@@ -73,13 +75,45 @@ def scale_shares(panel: Axes) -> None:
     low, high = panel.dataLim.y0, panel.dataLim.y1
     room = 0.08 * (high - low) or 0.05
     panel.set_ylim(max(low - 1.6 * room, -0.02), min(high + room, 1.02))
-    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}\xa0%")
+    round_ticks(panel.yaxis)
+    panel.yaxis.set_major_formatter(as_percent)
+
+
+def as_percent(value: float, _: object = None) -> str:
+    """Return a share as a tick label."""
+    return f"{100 * value:.4g}{PERCENT}"
+
+
+def round_ticks(axis: Axis, most: int = 6, *, integer: bool = False) -> None:
+    """Place ticks at multiples of 1, 2 or 5 times a power of ten."""
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=integer))
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round ticks of a logarithmic axis: powers of ten, with 2 and 5 times these if there is room.
+
+    Of a range that holds none, the ends are returned with two digits.
+    """
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    within: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{step}e{power}") for power in decades for step in steps]
+        within = [tick for tick in ticks if low <= tick <= high]
+        if len(within) <= most:
+            break
+    if len(within) < 2:
+        return sorted({float(f"{end:.2g}") for end in (low, *within, high)})
+    return within[:: math.ceil(len(within) / most)]
 
 
 def write(panel: Axes, x: float, y: float, text: str, colour: str = INK, size: float = 12, **options: Any) -> None:
     """Write one line of text without math or markup; ``options`` are those of Matplotlib."""
     panel.text(x, y, visible(text), color=colour, fontsize=size, parse_math=False, **options)
+
+
+def browser_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of a text on the page in pixels, or a little more: few fonts are wider than DejaVu Sans."""
+    return text_width(text, size, weight) * _UNITS / DPI
 
 
 def name_axes(panel: Axes, x: str, y: str) -> None:

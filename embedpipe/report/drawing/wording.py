@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import re
 
+#: Metrics that are shares: they are written in percent, and their differences in percentage points.
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "roc_auc")
+PERCENT = "\xa0%"
 METRICS = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
@@ -41,6 +44,29 @@ def number(value: float | None, like: float | None = None, *, sign: bool = False
     return ("" if zero else "\N{MINUS SIGN}" if value < 0 else "+" if sign else "") + text
 
 
+def metric_value(value: float | None, metric: str, like: float | None = None) -> str:
+    """Return the value of a metric: a share in percent, others as `number` writes them."""
+    if metric in SHARES:
+        return percent(value if value is not None and math.isfinite(value) else math.nan)
+    return number(value, like)
+
+
+def metric_interval(low: float, high: float, metric: str, like: float | None = None) -> str:
+    """Return the ends of an interval, with the unit once."""
+    ends = [metric_value(end, metric, like) for end in (low, high)]
+    return f"{ends[0].removesuffix(PERCENT)} to {ends[1]}"
+
+
+def metric_difference(value: float | None, metric: str, like: float | None = None, *, sign: bool = True) -> str:
+    """Return a difference of values of a metric, without its unit, which `difference_unit` returns."""
+    return points(value, sign=sign) if metric in SHARES else number(value, like, sign=sign)
+
+
+def difference_unit(metric: str) -> str:
+    """Return the unit of differences: points for shares, else the metric itself."""
+    return "points" if metric in SHARES else metric_name(metric)
+
+
 def p_value(value: float) -> str:
     """Return a p-value with three decimals, or ``< 0.001``."""
     if not math.isfinite(value):
@@ -49,15 +75,15 @@ def p_value(value: float) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share in percent; shares above 0 are never rounded to 0 %, nor shares below 1 to 100 %."""
+    """Return a share in percent: above 0 but below the last digit is ``<``, and below 1 is never rounded to 100 %."""
     if math.isnan(share):
         return "—"
     least = 10.0**-digits
-    if 0 < 100 * share < least / 2:
-        return f"<{least:.{digits}f}\xa0%"
+    if 0 < 100 * share < least:
+        return f"<{least:.{digits}f}{PERCENT}"
     if 100 - least / 2 <= 100 * share < 100:
-        return f">{100 - least:.{digits}f}\xa0%"
-    return f"{100 * share:.{digits}f}\xa0%"
+        return f">{100 - least:.{digits}f}{PERCENT}"
+    return f"{100 * share:.{digits}f}{PERCENT}"
 
 
 def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
