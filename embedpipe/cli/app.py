@@ -228,7 +228,7 @@ def backbones(
 def label(
     store: Store,
     table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or JSONL table with ids and labels.")
+        str, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet, JSONL or .xlsx table with ids and labels.")
     ],
     *,
     id_column: Annotated[str, typer.Option("--id", help="Column of the table with ids.")] = "id",

@@ -21,6 +21,8 @@ from embedpipe.heads.options import FitOptions
 from embedpipe.querying.options import SearchOptions
 from embedpipe.sources.options import SourceOptions
 
+#: The table of `predict` where no name is given.
+PREDICTIONS = "predictions.csv"
 Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw the result as a PNG file.")]
 
 
@@ -89,6 +91,8 @@ def fit(
     if mistakes is not None:
         wrong = fitted.mistakes()
         tables.print_notes(mistakes, wrong.save(mistakes))
+        if as_json:
+            show.json_value({"mistakes": {"rows": len(wrong), "held_out": wrong.rows, "to": str(mistakes)}})
         if not quiet and not as_json:
             kind = "errors" if wrong.task == "regression" else "mistakes"
             print(f"{len(wrong):,} {kind} on {wrong.rows:,} held-out rows: {mistakes}")
@@ -106,7 +110,10 @@ def predict(
         ),
     ],
     *,
-    to: Annotated[Path, typer.Option("--to", help=f"The table to write: {FORMATS}.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help=f"The table to write: {FORMATS}. Default: a new file {PREDICTIONS}."),
+    ] = None,
     least_confident_first: Annotated[
         bool,
         typer.Option("--least-confident-first", help="Sort the table: what a person should look at first comes first."),
@@ -122,11 +129,12 @@ def predict(
 ) -> int:
     """Predict every item of SOURCE. The table has one row per item; items that failed have the reason.
 
-    Example: `embedpipe predict photos.head new_photos --to predictions.csv`
+    Example: `embedpipe predict photos.head new_photos --to predictions.xlsx`
     """
     from embedpipe.heads import load_head
     from embedpipe.store import FeatureStore
 
+    to = tables.new_table(PREDICTIONS) if to is None else to
     tables.check_table(to)
     limit = FailureLimit.parse(max_failed or "0")
     loaded = load_head(head, trust=options["trust"])

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
@@ -288,7 +289,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         trust = " --trust" if types_to_trust(to) else ""
         print(f"saved in {to}: embedpipe predict {argument(str(to))} NEW --to predictions.csv{trust}")
     else:
-        print("not saved: add --to FOLDER to save the head")
+        name = PurePosixPath(head.store.rstrip("/")).stem
+        print(f"not saved: add --to {argument(f'{name}.head')} to save the head")
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -9,11 +9,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedpipe.cli.plain_text import escaped
+from embedpipe.errors import UsageError
 from embedpipe.report import tables
 from embedpipe.report.tables import check_table as check_table
 
 #: For the help of options that name a table.
 FORMATS = ".csv, .tsv, .parquet, .jsonl or .xlsx"
+
+
+def new_table(name: str) -> Path:
+    """Return the name of a table that nobody named. Raises UsageError if the file exists: it is not overwritten."""
+    if Path(name).exists():
+        raise UsageError(f"{name} exists and is overwritten only if it is named: give --to {name}, or another name")
+    return Path(name)
 
 
 def write_table(table: pa.Table, to: Path) -> None:

@@ -10,9 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.importing import import_extra
+from embedpipe.report.links import link_to
 
 #: Most rows of a sheet, below its header, and most characters of a cell.
 MAX_ROWS, MAX_CHARACTERS = 1_048_575, 32_767
+#: The column whose cells are linked to the files that they name, and most links of a sheet.
+LINKED, MAX_LINKS = "uri", 65_000
+#: Most characters of a link.
+MAX_LINK = 2_000
 #: Integers beyond it lose digits in a workbook.
 LARGEST_INTEGER = 2**53
 #: Characters that a column is wide, at least and at most.
@@ -47,8 +52,12 @@ def write_workbook(table: pa.Table, to: Path) -> list[str]:
         for position, width in enumerate(_widths(rows), 1):
             sheet.column_dimensions[openpyxl.utils.get_column_letter(position)].width = width
         sheet.append([_bold(openpyxl, sheet, name) for name in rows.column_names])
-        for row in _rows(rows):
-            sheet.append([_cell(openpyxl, sheet, value) for value in row])
+        links = {i for i, name in enumerate(rows.column_names) if name == LINKED}
+        for number, row in enumerate(_rows(rows)):
+            cells = [_cell(openpyxl, sheet, value) for value in row]
+            for i in links if number < MAX_LINKS else ():
+                cells[i] = _linked(openpyxl, sheet, row[i])
+            sheet.append(cells)
     book.save(to)
     return notes
 
@@ -93,6 +102,17 @@ def _cell(openpyxl: Any, sheet: Any, value: Any) -> Any:
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return str(value)
     return str(value) if isinstance(value, int) and abs(value) > LARGEST_INTEGER else value
+
+
+def _linked(openpyxl: Any, sheet: Any, uri: Any) -> Any:
+    """Return a cell with a link to the file of an item, where it is a local one or on the web."""
+    link = link_to(uri) if isinstance(uri, str) else ""
+    if not link or len(link) > MAX_LINK:
+        return _cell(openpyxl, sheet, uri)
+    cell = _text(openpyxl, sheet, uri)
+    cell.hyperlink = link
+    cell.font = openpyxl.styles.Font(color="0563C1", underline="single")
+    return cell
 
 
 def _text(openpyxl: Any, sheet: Any, text: str) -> Any:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedpipe.report.item_previews import Preview, preview_items
-from embedpipe.sources.locations import is_url, local_path
-from embedpipe.sources.tiff_pages import split_page
+from embedpipe.report.links import link_to
 
 #: Longer side of a picture in pixels, of up to `MAX_LARGE` items and of more.
 LARGE, SMALL, MAX_LARGE = 320, 176, 300
@@ -90,26 +87,9 @@ def show_wrong_items(items: Sequence[WrongItem], page: Path, *, pictures: bool =
         chunk = items[first : first + CHUNK]
         for item, preview in zip(chunk, preview_items([(item.uri, item.text) for item in chunk], side), strict=True):
             size += len(preview.picture) + len(preview.text)
-            cards.append(Card(item, link_to(item.uri, page), preview))
+            cards.append(Card(item, link_to(item.uri, page.absolute().parent), preview))
         first += CHUNK
-    listed = [Card(item, link_to(item.uri, page), Preview()) for item in items[len(cards) : MAX_LISTED]]
+    listed = [
+        Card(item, link_to(item.uri, page.absolute().parent), Preview()) for item in items[len(cards) : MAX_LISTED]
+    ]
     return ShownItems(cards, listed, len(items) - len(cards) - len(listed))
-
-
-def link_to(uri: str | None, page: Path) -> str:
-    """Return the address of an item's file, for a link on a page; ``""`` for what no browser opens.
-
-    Only local files and the web are linked: a store may name anything.
-    """
-    if uri is None:
-        return ""
-    file = split_page(uri)[0]
-    if is_url(file) and file.partition("://")[0].lower() in ("http", "https"):
-        return file
-    path = local_path(file)
-    if path is None or not Path(path).is_absolute():
-        return ""
-    folder = page.absolute().parent
-    if Path(path).is_relative_to(folder):
-        return urllib.parse.quote(os.fsencode(Path(path).relative_to(folder).as_posix()))
-    return Path(path).as_uri()

@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 EMAIL_SUFFIX = ".eml"
 TEXT_SUFFIXES = (".txt", ".text", ".md", EMAIL_SUFFIX)
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx")
 TAR_SUFFIX = ".tar"
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _COMPRESSIONS = {

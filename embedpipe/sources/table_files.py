@@ -1,4 +1,4 @@
-"""Reading CSV, TSV, Parquet and JSON-lines files as Arrow tables, local or remote."""
+"""Reading CSV, TSV, Parquet, JSON-lines and .xlsx files as Arrow tables, local or remote."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ def load_table(
     Returns
     -------
     Loaded
-        Columns of Parquet keep their types, and strings of JSON stay strings. Columns of CSV and TSV are text, or
-        numbers if all values are printed as they are written (`read_numbers`). Empty cells of CSV and TSV are null. A
-        file that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts
-        without quoting. All of this is reported in the notes.
+        Columns of Parquet keep their types, and strings of JSON stay strings. Columns of CSV, TSV and .xlsx are text,
+        or numbers if all values are printed as they are written (`read_numbers`). Their empty cells are null. A file
+        that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts without
+        quoting. All of this is reported in the notes.
 
     Raises
     ------
     SourceError
         The file cannot be read, a quote is not closed, or two columns have the same name.
     MissingExtraError
-        A CSV or TSV file is not UTF-8, and charset-normalizer is not installed.
+        A CSV or TSV file is not UTF-8, and charset-normalizer is not installed; or openpyxl, for .xlsx.
     """
     location = absolute(path)
     suffix = suffix_of(split_location(location)[1])
@@ -103,6 +103,8 @@ def load_table(
                 loaded = Loaded(parquet.read(columns))
             elif suffix in _DELIMITERS:
                 loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
+            elif suffix == ".xlsx":
+                loaded = _read_workbook(file.read(), split_location(location)[1], columns, text)
             else:
                 loaded = Loaded(_read_json(file.read(), columns))
     except MissingExtraError as error:
@@ -137,6 +139,16 @@ def _read_csv(
     table, inferred = read_numbers(table, text, decimal_comma=delimiter == ";")
     remarks = [f"read in the detected encoding {encoding}"] * bool(encoding) + remarks + inferred
     return Loaded(table, tuple(f"{name}: {remark}" for remark in remarks))
+
+
+def _read_workbook(data: bytes, name: str, columns: Sequence[str] | None, text: Sequence[str]) -> Loaded:
+    from embedpipe.sources.workbooks import read_workbook
+
+    table, remarks = read_workbook(data)
+    if columns is not None:
+        table = table.select(list(columns))
+    table, inferred = read_numbers(table, text, decimal_comma=False)
+    return Loaded(table, tuple(f"{name}: {remark}" for remark in remarks + inferred))
 
 
 def _read_json(data: bytes, columns: Sequence[str] | None) -> pa.Table:

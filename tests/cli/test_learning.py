@@ -87,6 +87,19 @@ def test_predict_of_a_store_needs_no_trust_and_gives_the_accuracy(store: Path, t
     assert facts["accuracy"] == pytest.approx(sum(right) / 45)
 
 
+def test_predictions_have_a_name_that_is_not_overwritten(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "add --to store.head" in run("fit", store, "--head", "centroid").stdout
+    assert run("fit", store, "--head", "centroid", "--folds", "0", "--to", tmp_path / "head", "-q").exit_code == 0
+    assert "see predictions.csv" in run("predict", tmp_path / "head", store).stdout
+    again = run("predict", tmp_path / "head", store)
+    assert again.exit_code == 2
+    assert "predictions.csv exists and is overwritten only if it is named" in again.stderr
+    assert run("predict", tmp_path / "head", store, "--to", "predictions.csv").exit_code == 0
+
+
 def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
     found = run("search", store, "cat/0003.jpg", "-k", "4", "--picture", tmp_path / "n.png", "--to", tmp_path / "n.csv")
     assert found.exit_code == 0, found.output

@@ -26,7 +26,8 @@ from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.report import wrong_items
 from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
 from embedpipe.report.item_previews import preview_items
-from embedpipe.report.wrong_items import WrongItem, link_to
+from embedpipe.report.links import link_to
+from embedpipe.report.wrong_items import WrongItem
 from embedpipe.statistics import Difference, Estimate
 
 
@@ -259,7 +260,7 @@ def test_a_full_page_lists_the_others_by_name_and_says_so(
     ],
 )
 def test_links_lead_to_local_files_and_the_web_only(uri: str | None, link: str) -> None:
-    assert link_to(uri, Path("/pages/page.html")) == link
+    assert link_to(uri, Path("/pages")) == link
 
 
 def test_page_of_a_regression(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import shutil
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +262,23 @@ def _json_lines() -> list[bytes]:
     return ["\n".join(json.dumps(row) for row in rows).encode() for rows in (table, nested)]
 
 
+def _workbooks() -> list[bytes]:
+    import openpyxl
+
+    samples = []
+    for stored in (True, False):  # without compression, random changes reach the cells
+        book = openpyxl.Workbook()
+        for row in (["id", "label", "n"], ["a", "x", 1], ["ü", None, 0.5], ["=1+1", True, None]):
+            book.active.append(row)
+        packed, sink = io.BytesIO(), io.BytesIO()
+        book.save(packed)
+        with zipfile.ZipFile(packed) as old, zipfile.ZipFile(sink, "w", 0 if stored else zipfile.ZIP_DEFLATED) as new:
+            for part in old.infolist():
+                new.writestr(part.filename, old.read(part))
+        samples.append(sink.getvalue())
+    return samples
+
+
 def _parquets() -> list[bytes]:
     files = []
     picture_bytes = [encode(picture(), "JPEG")] * 3
@@ -441,6 +459,7 @@ TARGETS: dict[str, Target] = {
     "tsv": Target(lambda: _delimited("\t"), _read_table(".tsv"), _CSV_TOKENS),
     "jsonl": Target(_json_lines, _read_table(".jsonl"), (b"{", b"[", b'{"a":', b'"id":', b"\\ud800", b"null", b"}\n{")),
     "parquet": Target(_parquets, _read_table(".parquet"), (b"PAR1",)),
+    "xlsx": Target(_workbooks, _read_table(".xlsx"), (b"PK\3\4", b'r="9999999"', b"<row", b"<c t=", b"&lt;")),
     "tar": Target(
         _tars,
         _read_source("shard.tar", 5),

@@ -150,3 +150,12 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'embedpipe\[xlsx\]'"):
         tables.check_table("t.xlsx")
+
+
+def test_a_workbook_links_local_files_and_the_web(tmp_path: Path) -> None:
+    uris = ["/data/ä.jpg", "https://example.org/b.jpg", "s3://bucket/c.jpg", "javascript:alert(1)", "=cmd|x", None]
+    write_table(pa.table({"uri": uris}), tmp_path / "t.xlsx")
+    sheet = openpyxl.load_workbook(tmp_path / "t.xlsx").active
+    links = [cell.hyperlink and cell.hyperlink.target for cell in sheet["A"][1:]]
+    assert links == ["file:///data/%C3%A4.jpg", "https://example.org/b.jpg", None, None, None]
+    assert [cell.value for cell in sheet["A"][1:]] == [*uris[:4], "'=cmd|x"]

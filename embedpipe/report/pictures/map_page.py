@@ -21,12 +21,12 @@ from embedpipe._utils.version import __version__
 from embedpipe.report.drawing.canvas import text_width
 from embedpipe.report.drawing.colours import Entry
 from embedpipe.report.drawing.wording import clip, visible
+from embedpipe.report.links import link_to
 from embedpipe.report.page import read_template, write_page
 from embedpipe.report.pictures.label_votes import MEANING
 from embedpipe.report.pictures.map_data import MapData
 from embedpipe.report.pictures.map_names import place_names
 from embedpipe.report.pictures.thumbnails import READERS, jpeg_data_url, read_one, read_small
-from embedpipe.report.wrong_items import link_to
 
 #: Units of the drawing: width, least and largest height, margin.
 WIDTH, LEAST, MOST, MARGIN = 1000, 420, 860, 30
@@ -81,7 +81,8 @@ def write_map_page(data: MapData, drawn_from: str, pictures: int, to: Path, show
         "ringed": [doubt.row for doubt in data.doubts],
         "meaning": MEANING,
         "listed": [
-            (doubt, larger.get(data.uris[doubt.row] or ""), link_to(data.uris[doubt.row], to)) for doubt in listed
+            (doubt, larger.get(data.uris[doubt.row] or ""), link_to(data.uris[doubt.row], to.absolute().parent))
+            for doubt in listed
         ],
         "sprite": sprite,
         # A "<" could end the element that holds the data.

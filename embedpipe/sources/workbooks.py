@@ -1,0 +1,99 @@
+"""Reading the table of an ``.xlsx`` workbook, by openpyxl: of formulas the values that they had; nothing runs."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import warnings
+import zipfile
+from typing import Any
+
+import pyarrow as pa
+
+from embedpipe._utils.importing import import_extra
+from embedpipe.errors import MissingExtraError, SourceError
+from embedpipe.sources.column_roles import refuse_wide
+
+#: Most bytes that a workbook may unpack to, and most rows of a sheet.
+MAX_BYTES, MAX_ROWS = 1 << 30, 1 << 20
+
+
+def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
+    """Read the first sheet, and those after it with the same header, as a table of text.
+
+    Returns
+    -------
+    table : pyarrow.Table
+        Numbers and dates are written as text, as in a CSV file; empty cells are null, and empty rows are left out.
+    notes : list of str
+        The sheets that were not read.
+
+    Raises
+    ------
+    MissingExtraError
+        If openpyxl is not installed.
+    SourceError
+        If the bytes are not a workbook, or are too many once unpacked.
+    """
+    try:
+        openpyxl = import_extra("openpyxl", "xlsx")
+    except MissingExtraError as error:
+        raise MissingExtraError(f"a workbook: {error}") from error
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > MAX_BYTES:
+            raise SourceError(f"a workbook must unpack to at most {MAX_BYTES:,} bytes, got {size:,}: write a .csv")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and other parts that hold no values
+            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+            sheets = [(sheet.title, _rows(sheet)) for sheet in book.worksheets]
+        book.close()
+    except (SourceError, MemoryError):
+        raise
+    except Exception as error:  # damaged files raise anything
+        raise SourceError(f"it is not a workbook that openpyxl reads ({type(error).__name__}: {error})") from error
+    if not sheets or not sheets[0][1]:
+        raise SourceError("its first sheet must have a header and rows, and is empty")
+    header = _header(sheets[0][1][0])
+    rows, others = [], []
+    for title, (first, *rest) in ((title, found or [[]]) for title, found in sheets):
+        if _header(first) == header:
+            rows += rest
+        else:
+            others.append(title)
+    if long := next((row for row in rows if len(row) > len(header)), None):
+        raise SourceError(f"rows must have at most {len(header)} cells, as the header, got {len(long)}: {long[:3]}...")
+    columns = [[row[i] if i < len(row) else None for row in rows] for i in range(len(header))]
+    table = pa.table([pa.array(column, pa.string()) for column in columns], names=header)
+    return table, [f"sheets with another header than the first were not read: {', '.join(others)}"] * bool(others)
+
+
+def _rows(sheet: Any) -> list[list[str | None]]:
+    """Return the rows that are not empty, without empty cells at their ends."""
+    sheet.reset_dimensions()  # a file may declare any size
+    rows = []
+    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+        if number > MAX_ROWS:
+            raise SourceError(f"a sheet must have at most {MAX_ROWS:,} rows")
+        row = [_as_text(cell) for cell in cells]
+        while row and row[-1] is None:
+            row.pop()
+        if row:
+            rows.append(row)
+    return rows
+
+
+def _header(row: Any) -> list[str]:
+    refuse_wide(len(row), "the file")
+    return [f"column {number}" if name is None else name for number, name in enumerate(row, 1)]
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ") if value.time() != datetime.time() else value.date().isoformat()
+    return str(value)
