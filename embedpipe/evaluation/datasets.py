@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
 
 from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
@@ -79,7 +80,7 @@ def evaluate_datasets(
     --------
     >>> grid = embedpipe.evaluate_datasets({"photos": "photos.features"}, heads=["lda", "knn"], repeats=1)
     >>> grid
-    EvaluationGrid(1 datasets, best photos: 'lda')
+    EvaluationGrid(1 dataset, best photos: 'lda')
     """
     chosen, source, backbone, compute = build_options(OPTIONS, options)
     failed: dict[str, str] = {}
@@ -91,7 +92,9 @@ def evaluate_datasets(
         else:
             for given, usual in ((source, SourceOptions(label=source.label)), (backbone, BackboneOptions())):
                 if given != usual and given != BackboneOptions(layer=chosen.layer):
-                    raise UsageError("options of sources and backbones need backbones to embed with (--backbones)")
+                    raise UsageError(
+                        f"options of sources and backbones need backbones to embed with ({option('backbones')})"
+                    )
             datasets = _store_groups(data)
         if splits is not None and len(datasets) > 1:
             raise UsageError(f"splits are those of one dataset, got {len(datasets)}: {', '.join(datasets)}")
@@ -180,7 +183,9 @@ def _stores_folder() -> Iterator[Path]:
 
 def _names(backbones: Sequence[str], common: BackboneOptions) -> list[str]:
     if isinstance(backbones, str) or common.backbone:
-        raise UsageError(f"backbones must be a list of names, got {backbones!r}: write backbones=[...]")
+        raise UsageError(
+            f"backbones must be a list of names, got {backbones or common.backbone!r}: write backbones=[...]"
+        )
     return [*dict.fromkeys(backbones)]
 
 

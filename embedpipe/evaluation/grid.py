@@ -13,9 +13,7 @@ from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.paper_table import PaperTable
 from embedpipe.evaluation.saving import save_results
-from embedpipe.evaluation.table_page import write_table_page
 from embedpipe.evaluation.tables import average_ranks, datasets_table
-from embedpipe.report.page import check_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +63,10 @@ class EvaluationGrid:
 
     def to_html(self, path: str | Path, *, pictures: bool = True) -> Path:
         """Write the table as one HTML page, and the page of each dataset beside it, such as ``page-photos.html``."""
+        # Matplotlib and Jinja are loaded only when a page is written.
+        from embedpipe.evaluation.table_page import write_table_page
+        from embedpipe.report.page import check_page
+
         path, links, used = check_page(path), [], set[str]()
         for name, evaluation in self.datasets.items():
             slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "dataset"
@@ -76,7 +78,7 @@ class EvaluationGrid:
             links.append((name, file.name))
         facts = [(name, f"{each.label}, {each.rows:,} rows; {each.resampling}") for name, each in self.datasets.items()]
         notes = [f"{name} could not be measured: {reason}" for name, reason in self.failed.items()]
-        title = f"{len(self.table().rows)} candidates on {len(self.datasets)} datasets"
+        title = f"{len(self.table().rows)} candidates on {_count(self)}"
         return write_table_page(
             self.table(), path, kicker="Evaluation", title=title, facts=facts, notes=notes, links=links
         )
@@ -108,7 +110,7 @@ class EvaluationGrid:
     def __repr__(self) -> str:
         """Return the best candidate of each dataset on one line."""
         best = ", ".join(f"{name}: {evaluation.best.name!r}" for name, evaluation in self.datasets.items())
-        return f"EvaluationGrid({len(self.datasets)} datasets, best {best})"
+        return f"EvaluationGrid({_count(self)}, best {best})"
 
     def _repr_html_(self) -> str:
         table = self.table()
@@ -120,4 +122,8 @@ class EvaluationGrid:
             }
             for texts, cells in table.rows
         ]
-        return html_records(f"Evaluation on {len(self.datasets)} datasets", shown)
+        return html_records(f"Evaluation on {_count(self)}", shown)
+
+
+def _count(grid: EvaluationGrid) -> str:
+    return f"{len(grid.datasets)} dataset{'s' * (len(grid.datasets) != 1)}"

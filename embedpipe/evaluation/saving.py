@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedpipe._utils.checksums import write_json
+from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.records import to_record
@@ -51,7 +52,9 @@ def save_results(kind: str, results: Any, to: str | Path) -> list[str]:
     predictions = getattr(results, "predictions", None)
     if predictions is not None and count_values(predictions) > MOST_VALUES:
         results = dataclasses.replace(results, predictions=pa.table({}))
-        notes.append(f"the {predictions.num_rows:,} predictions are left out: write them as a table (--predictions)")
+        notes.append(
+            f"the {predictions.num_rows:,} predictions are left out: write them as a table ({option('predictions')})"
+        )
     write_json({"format": FORMAT, "embedpipe": __version__, "kind": kind, "results": to_record(results)}, to)
     return notes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,11 +66,19 @@ def write_table_page(
     return write_page("table.html", variables, check_page(path))
 
 
-def as_text(value: Any) -> str:
-    """Return a value of a detail as text: numbers with four significant digits, lists without brackets."""
+def as_text(value: Any, *, share: bool = False) -> str:
+    """Return a value as text: shares in percent, other fractions with four digits, lists without brackets."""
     if isinstance(value, float):
-        return f"{value:.4g}"
-    return ", ".join(map(as_text, value)) if isinstance(value, list | tuple) else str(value)
+        return f"{100 * value:.1f}" if share else f"{value:.4g}"
+    return ", ".join(as_text(item, share=share) for item in value) if isinstance(value, list | tuple) else str(value)
+
+
+def is_share(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a detail of a protocol is a share: fractions are, but for the hyperparameter C."""
+    values = (row[name] for row in rows if name in row)
+    return name != "C" and any(
+        isinstance(each[0] if isinstance(each, list) and each else each, float) for each in values
+    )
 
 
 def _shown(table: PaperTable, i: int, cells: Sequence[Any]) -> _Shown:

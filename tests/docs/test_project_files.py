@@ -62,3 +62,16 @@ def test_readme_is_short_and_its_picture_is_small() -> None:
     assert README.stat().st_size < 8_000
     for picture in (ROOT / "docs" / "images").iterdir():
         assert picture.stat().st_size < 300_000
+
+
+def test_citation_has_what_its_format_wants() -> None:
+    """See https://github.com/citation-file-format, version 1.2.0."""
+    citation = load(ROOT / "CITATION.cff")
+    assert citation["cff-version"] == "1.2.0"
+    assert {"title", "message", "authors", "type", "license", "abstract", "keywords"} <= citation.keys()
+    assert citation["type"] == "software"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["title"], citation["license"]) == (project["name"], project["license"])
+    for author in citation["authors"]:
+        assert author.keys() in ({"name"}, {"family-names", "given-names"})
+    assert not {"doi", "identifiers"} & citation.keys(), "no release has a DOI yet"

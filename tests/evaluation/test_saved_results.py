@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from page import Browser, Page
 from stored import clusters, make_store
 
 from embedpipe import FeatureStore, load_evaluation
@@ -75,7 +76,7 @@ def test_many_predictions_are_left_out_and_said_so(
 ) -> None:
     monkeypatch.setattr(saving, "MOST_VALUES", 100)
     (note,) = evaluation.save(tmp_path / "results.json")
-    assert note == "the 180 predictions are left out: write them as a table (--predictions)"
+    assert note == "the 180 predictions are left out: write them as a table (predictions)"
     loaded = load_evaluation(tmp_path / "results.json")
     assert loaded == dataclasses.replace(evaluation, predictions=pa.table({}))
 
@@ -139,6 +140,39 @@ def test_values_that_do_not_fit_are_refused(
     with pytest.raises(UsageError, match=r"results\.json") as error:
         load_evaluation(path)
     assert message in str(error.value)
+
+
+def test_pages_of_loaded_results_link_to_nothing_but_files_and_the_web(evaluation: Evaluation, tmp_path: Path) -> None:
+    hostile = "javascript:alert(1)//<script>"
+    worst = next(candidate for candidate in evaluation.candidates if candidate.wrong)
+    wrong = [dataclasses.replace(item, uri=hostile, id=hostile, text=None) for item in worst.wrong]
+    changed = dataclasses.replace(
+        evaluation,
+        candidates=[dataclasses.replace(worst, wrong=wrong, difference=None)],
+        label=hostile,
+        predictions=pa.table({}),
+    )
+    EvaluationGrid({hostile: changed, "b": changed}).save(tmp_path / "results.json")
+    grid = load_evaluation(tmp_path / "results.json")
+    grid.to_html(tmp_path / "page.html")
+    grid.to_table(tmp_path / "table.tex")
+    pages = sorted(tmp_path.glob("*.html"))
+    assert len(pages) == 3
+    for page in pages:
+        Page(page)
+    assert "\\textless{}script\\textgreater{}" in (tmp_path / "table.tex").read_text()
+
+
+def test_pages_of_protocols_are_well_formed(store: FeatureStore, tmp_path: Path) -> None:
+    page = evaluate(store, protocol="dino-knn", folds=2, progress=False).to_html(tmp_path / "page.html")
+    assert "reported k 20" in Page(page).words
+
+
+@pytest.mark.long
+def test_pages_of_protocols_fit_the_screen(store: FeatureStore, tmp_path: Path, browser: Browser) -> None:
+    page = evaluate(store, protocol="few-shot", folds=2, progress=False).to_html(tmp_path / "page.html")
+    for width in (1280, 390):
+        browser.open_alone(page, width, "light")
 
 
 def test_names_of_files_are_checked(evaluation: Evaluation, tmp_path: Path) -> None:

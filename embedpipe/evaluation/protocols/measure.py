@@ -133,7 +133,7 @@ class ProtocolEvaluation:
 
     def to_html(self, path: str | Path) -> Path:
         """Write the results, with every k, C or number of labels, as one HTML page; see `Evaluation.to_html`."""
-        from embedpipe.evaluation.table_page import Section, as_text, write_table_page
+        from embedpipe.evaluation.table_page import Section, as_text, is_share, write_table_page
 
         settings = self.layers[0].results[0].settings
         sections: list[Section] = []
@@ -141,9 +141,16 @@ class ProtocolEvaluation:
             for number, result in enumerate(layer.results):
                 fold = f", resample {number + 1} of {len(layer.results)}" if len(layer.results) > 1 else ""
                 columns = list(dict.fromkeys(name for row in result.details for name in row))
-                rows = [[as_text(row.get(name, "")) for name in columns] for row in result.details]
+                shares = [is_share(name, result.details) for name in columns]
+                rows = [
+                    [as_text(row.get(name, ""), share=share) for name, share in zip(columns, shares, strict=True)]
+                    for row in result.details
+                ]
+                heads = [
+                    f"{name.replace('_', ' ')}{' (%)' * share}" for name, share in zip(columns, shares, strict=True)
+                ]
                 title = f"{record['backbone']}, {record['layer']}{fold}"
-                sections.append((title, [name.replace("_", " ") for name in columns], rows))
+                sections.append((title, heads, rows))
         facts = [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
         facts += [(name, as_text(value)) for name, value in settings.items()]
         facts += [("Left out", f"{count:,} rows {reason}") for reason, count in self.left_out.items()]
