@@ -15,14 +15,12 @@ import pyarrow as pa
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.version import __version__
-from embedpipe.report.drawing.wording import metric_name, visible
+from embedpipe.report.drawing.wording import SHARES, metric_name, visible
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
 
 #: Formats for people, beside those of data.
 TEXT_SUFFIXES = (".tex", ".md")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES)
-#: Metrics that are printed in percent.
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
 
 _LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
