@@ -19,14 +19,13 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_pro
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
+from embedpipe.report.drawing.wording import SHARES
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from embedpipe.evaluation import CandidateResult, Evaluation, EvaluationGrid, ProtocolEvaluation
     from embedpipe.evaluation.comparison.candidate_result import Reliability
 
-#: Metrics that are printed in percent.
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
 #: The first class that has an option of a name is the one that is shown.
 OPTIONS = (EvaluateOptions, SourceOptions, BackboneOptions, ComputeOptions)
 
