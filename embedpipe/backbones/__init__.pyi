@@ -1,5 +1,7 @@
 from .backbone import Backbone as Backbone
 from .backbone import Item as Item
+from .catalogue import BackboneFacts as BackboneFacts
+from .catalogue import describe_backbones as describe_backbones
 from .layers.stages import Stage as Stage
 from .load import describe_layers as describe_layers
 from .load import load_backbone as load_backbone

@@ -1,6 +1,7 @@
 """The ``embedpipe`` command."""
 
 from embedpipe.cli import advising as advising  # registers its verbs
+from embedpipe.cli import backbones as backbones  # registers its verb
 from embedpipe.cli import doctor as doctor  # registers its verb
 from embedpipe.cli import erasing as erasing  # registers its verbs
 from embedpipe.cli import evaluating as evaluating  # registers its verb

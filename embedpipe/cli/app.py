@@ -38,7 +38,7 @@ from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import RunOptions
-from embedpipe.errors import ExitCode, UsageError, nearest
+from embedpipe.errors import ExitCode
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -188,39 +188,6 @@ def verify(
     elif not quiet or not report.ok:
         checks(report)
     return 0 if report.ok else 1
-
-
-@app.command(rich_help_panel="Machine")
-@exits_cleanly
-@with_options(BackboneOptions)
-def backbones(
-    backbone: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, or a part of the names to list.")] = "",
-    *,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="List the layers that --layer and --drop-last take.")
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    **options: Any,
-) -> None:
-    """List the available backbones, or the layers of one.
-
-    Example: `embedpipe backbones timm/resnet50 --layers --weights none`
-    """
-    from embedpipe.backbones import list_backbones
-    from embedpipe.backbones.load import describe_layers
-
-    if layers:
-        stages = describe_layers(backbone or None, **options)
-        if not quiet:
-            show.layers(stages, as_json)
-        return
-    names = list_backbones(backbone)
-    if not names:
-        raise UsageError(f"no name of a backbone contains {backbone!r}{nearest(backbone, list_backbones())}")
-    if not quiet:
-        show.names(names, as_json)
 
 
 @app.command(rich_help_panel="Store")

@@ -23,7 +23,7 @@ from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.decoding.recipe import Preprocessing
 
 if TYPE_CHECKING:
-    from embedpipe.backbones import Stage, TextPreprocessing
+    from embedpipe.backbones import TextPreprocessing
     from embedpipe.backbones.spec import LayerSpec
     from embedpipe.embedding.summary import EmbedSummary
     from embedpipe.heads import Head
@@ -233,25 +233,6 @@ def _counts(counts: dict[str, int], limit: int = 20) -> str:
         return "none"
     shown = ", ".join(f"{escaped(name)} {count:,}" for name, count in list(counts.items())[:limit])
     return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
-
-
-def layers(stages: Sequence[Stage], as_json: bool) -> None:
-    """Print the stages of a backbone."""
-    if as_json:
-        json_value({"layers": [asdict(stage) for stage in stages]})
-        return
-    table = Table("--drop-last", "--layer", "output shape", "dim", "parameters", box=None)
-    for dropped, stage in zip(reversed(range(len(stages))), stages, strict=True):
-        table.add_row(str(dropped), stage.tap, str(stage.shape), str(stage.dim), f"{stage.parameters:,}")
-    print_table(table)
-
-
-def names(matching: Sequence[str], as_json: bool) -> None:
-    """Print the names of backbones."""
-    if as_json:
-        json_value({"backbones": list(matching)})
-    else:
-        print("\n".join(matching))
 
 
 def fit_report(head: Head, to: Any, verbose: bool) -> None:

@@ -142,6 +142,31 @@ def test_backbones_are_listed_with_their_layers() -> None:
     assert layers[-1]["dim"] == 512
 
 
+def test_backbones_are_a_table_of_what_is_known_without_a_network() -> None:
+    rows = json.loads(run("backbones", "torchvision/resnet?0", "--json").stdout)["backbones"]
+    assert rows == [
+        {
+            "name": "torchvision/resnet50",
+            "weights": rows[0]["weights"],
+            "megabytes": pytest.approx(102.5, abs=0.1),
+            "dim": 2048,
+            "input_size": 224,
+            "imagenet_accuracy": pytest.approx(0.80858),
+        }
+    ]
+    shown = run("backbones", "timm/resnet18").stdout.splitlines()
+    assert shown[0].split() == ["backbone", "weights", "MB", "dimensions", "input", "ImageNet,", "%"]
+    assert next(line for line in shown if "resnet18.tv_in1k" in line).split()[2:] == ["47", "512", "224", "69.8"]
+
+
+def test_backbones_that_are_here_need_no_download() -> None:
+    rows = json.loads(run("backbones", "lite", "--here", "--json").stdout)["backbones"]
+    assert {row["weights"] for row in rows} <= {"here"}
+    assert "timm/tf_efficientnet_lite0" in [row["name"] for row in rows]
+    result = run("backbones", "torchvision/vit_h_14", "--here")
+    assert (result.exit_code, "omit --here" in result.stderr) == (2, True)
+
+
 def test_every_verb_has_help_with_an_example() -> None:
     top = run("--help").stdout
     for command in app.registered_commands:

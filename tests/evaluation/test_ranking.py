@@ -20,10 +20,10 @@ from tiny_text_backbone import TINY_TEXT
 from embedpipe import FeatureStore
 from embedpipe._utils.config import cache_folder
 from embedpipe.backbones import BackboneOptions
+from embedpipe.backbones.imagenet_accuracy import find_imagenet_accuracy
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.evaluation import RankOptions
 from embedpipe.evaluation.ranking import probing
-from embedpipe.evaluation.ranking.imagenet_accuracy import find_imagenet_accuracy
 from embedpipe.evaluation.ranking.rank import rank
 from embedpipe.evaluation.ranking.result import Ranking
 from embedpipe.evaluation.ranking.sampling import draw_sample

@@ -126,7 +126,7 @@ def _published(name: str, config: PretrainedCfg | None, offline: bool) -> Stored
             "weights with "
             f"{option('weights', 'none')}"
         )
-    if file := _packaged(name):
+    if file := packaged_weights(name):
         state = _from_lite_names(read_checkpoint(file).weights.state, name)
         return StoredWeights(state, f"the package {PACKAGES[name]}, {file.name}", files=(file,))
     if config.hf_hub_id:
@@ -171,7 +171,7 @@ def _classifiers(config: PretrainedCfg | None, state: StateDict) -> list[dict[st
     return [{"num_classes": len(classifier), "label_offset": 0}]
 
 
-def _packaged(name: str) -> Path | None:
+def packaged_weights(name: str) -> Path | None:
     """Return the weights file of an installed package, without importing the package."""
     spec = find_spec(PACKAGES[name]) if name in PACKAGES else None
     folders = spec.submodule_search_locations if spec else None

@@ -75,6 +75,13 @@ class TorchvisionProvider:
         )
 
 
+def build_torchvision(name: str, crop: int) -> tuple[nn.Module, int]:
+    """Return a network, and the number of its features."""
+    module = _build(name, crop)
+    last: Any = module.get_submodule(_classifier(module))
+    return module, int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
+
+
 def _build(name: str, crop: int, **changes: Any) -> nn.Module:
     if name in AUXILIARY:
         changes.setdefault("init_weights", True)

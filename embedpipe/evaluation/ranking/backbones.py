@@ -17,11 +17,11 @@ import pyarrow as pa
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.imagenet_accuracy import ImageNetAccuracy, find_imagenet_accuracy
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.summary import EmbedSummary
 from embedpipe.errors import ItemError, SourceError, StoreError
-from embedpipe.evaluation.ranking.imagenet_accuracy import ImageNetAccuracy, find_imagenet_accuracy
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore

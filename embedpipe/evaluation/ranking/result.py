@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from embedpipe._utils.notebook.html_tables import html_records
+from embedpipe.backbones.imagenet_accuracy import ImageNetAccuracy
 from embedpipe.evaluation.ranking.backbones import EmbeddingCost
-from embedpipe.evaluation.ranking.imagenet_accuracy import ImageNetAccuracy
 from embedpipe.heads.options import Task
 from embedpipe.statistics import Difference, Estimate
 

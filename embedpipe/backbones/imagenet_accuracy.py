@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,17 +49,22 @@ def _of_torchvision(name: str) -> ImageNetAccuracy | None:
 
 def _of_timm(name: str) -> ImageNetAccuracy | None:
     from timm.models import get_pretrained_cfg
-    from torchvision import models
 
     try:
         config = get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag
         return None
-    if config is None or not config.url:
-        return None
+    weights = _torchvision_weights().get(config.url) if config is not None and config.url else None
+    return None if weights is None else _published(weights)
+
+
+@functools.cache
+def _torchvision_weights() -> dict[Any, Any]:
+    """Return the weights of torchvision by URL."""
+    from torchvision import models
+
     known = (weights for model in models.list_models(module=models) for weights in models.get_model_weights(model))
-    torchvision_weights = next((weights for weights in known if weights.url == config.url), None)
-    return None if torchvision_weights is None else _published(torchvision_weights)
+    return {weights.url: weights for weights in known}
 
 
 def _published(weights: Any) -> ImageNetAccuracy | None:
