@@ -14,12 +14,17 @@ from scipy.optimize import check_grad
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
 from stored import clusters
 
 from embedpipe.estimators import TunedLogisticRegression, VarianceFloorScaler
+from embedpipe.estimators.solvers.column_stats import ColumnStats
 from embedpipe.estimators.solvers.lbfgs import solve_path
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss, TrainingSet
+from embedpipe.estimators.solvers.principal_rows import PrincipalRows
+
+
+def principal_rows(X: npt.NDArray[Any]) -> PrincipalRows:
+    return PrincipalRows(X, ColumnStats.measure(X, np.arange(len(X))))
 
 
 def training_set(rows: npt.NDArray[np.int64]) -> TrainingSet:
@@ -32,15 +37,16 @@ def test_all_folds_and_penalties_equal_scikit_learn(classes: int, dtype: type) -
     X, y = clusters(400, classes, dim=12, spread=2.0)
     X = (X @ np.random.default_rng(1).standard_normal((12, 30)) + [100.0] * 30).astype(dtype)  # correlated, off centre
     folds = [train for train, _ in StratifiedKFold(4).split(X, y)]
-    loss = LogisticLoss(X, y, classes, [training_set(train) for train in folds])
+    rows = principal_rows(X)
+    loss = LogisticLoss(rows, y, classes, [training_set(train) for train in folds])
+    Z = rows.columns.standardised(X.astype(np.float64), np.arange(len(X)))
     Cs = [0.01, 0.3, 10.0]
-    for C, result in zip(Cs, solve_path(loss, Cs, tol=1e-6 if dtype == np.float32 else 1e-9), strict=True):
+    for C, result in zip(Cs, solve_path(loss, Cs, tol=1e-9 if dtype == np.float32 else 1e-14), strict=True):
         assert result.converged.all()
-        for columns, train, coef, intercept in zip(loss.columns, folds, result.coef, result.intercept, strict=True):
-            theirs = make_pipeline(VarianceFloorScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=10_000))
-            theirs.fit(X[train].astype(np.float64), y[train])
-            scores = columns.standardised(X.astype(np.float64), np.arange(len(X))) @ coef.T + intercept
-            wanted = theirs.decision_function(X.astype(np.float64)).reshape(len(X), -1)
+        for train, coef, intercept in zip(folds, result.coef, result.intercept, strict=True):
+            theirs = LogisticRegression(C=C, tol=1e-8, max_iter=10_000).fit(Z[train], y[train])
+            scores = Z @ rows.to_features(coef).T + intercept
+            wanted = theirs.decision_function(Z).reshape(len(X), -1)
             assert np.abs(scores - wanted).max() <= (2e-3 if dtype == np.float32 else 1e-4) * np.abs(wanted).max()
 
 
@@ -49,7 +55,7 @@ def test_gradients_equal_finite_differences(classes: int) -> None:
     X, y = clusters(60, classes, dim=5)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(60, 45, replace=False))
-    loss = LogisticLoss(X.astype(np.float64), y, classes, [TrainingSet(rows, rng.uniform(0.1, 3, 45))])
+    loss = LogisticLoss(principal_rows(X.astype(np.float64)), y, classes, [TrainingSet(rows, rng.uniform(0.1, 3, 45))])
     shape = (1, loss.n_scores, 6)
 
     def value(flat: npt.NDArray[np.float64]) -> float:
@@ -78,13 +84,14 @@ def test_solutions_for_all_shapes_and_scales(rows: int, dim: int, classes: int, 
     X[:, 0] = scale  # constant
     y = np.arange(rows) % classes
     sets = [training_set(np.arange(rows)), training_set(np.arange(rows)[: rows // 2])]
-    loss = LogisticLoss(X, y, classes, sets)
-    (result,) = solve_path(loss, [1.0], tol=1e-4)
+    principal = principal_rows(X)
+    loss = LogisticLoss(principal, y, classes, sets)
+    (result,) = solve_path(loss, [1.0], tol=1e-8)
     assert result.converged.all()
     _, slopes, _ = loss(result.coef, result.intercept)
     penalty = np.array([1 / each.total for each in sets])[:, None, None] * result.coef
     assert np.abs(slopes + penalty).max() <= 1e-3
-    np.testing.assert_allclose(result.coef[:, :, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(principal.to_features(result.coef)[:, :, 0], 0, atol=1e-5)
 
 
 def test_threads_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +100,25 @@ def test_threads_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> 
     each, three = (TunedLogisticRegression(n_jobs=n).fit(X, y) for n in (1, 3))
     assert each.C_ == three.C_
     np.testing.assert_allclose(each.coef_, three.coef_, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [40, 400])
+def test_rounding_of_the_features_hardly_moves_probabilities(rows: int) -> None:
+    X, y = clusters(rows, 5, dim=120, spread=3.0)
+    moved = X + np.random.default_rng(0).uniform(-6e-6, 6e-6, X.shape).astype(np.float32)
+    first, second = (TunedLogisticRegression().fit(features, y) for features in (X, moved))
+    assert first.C_ == second.C_
+    assert np.abs(first.predict_proba(X) - second.predict_proba(moved)).max() < 1e-3
+    assert (TunedLogisticRegression().fit(X, y).coef_ == first.coef_).all()
+
+
+def test_loose_solutions_choose_the_penalty_of_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    problems = [(X, (X[:, 2] > 0).astype(int)), (X, rng.integers(0, 2, 60)), clusters(90, 3, dim=60, spread=2.0)]
+    loose = [TunedLogisticRegression().fit(*problem).C_ for problem in problems]
+    monkeypatch.setattr("embedpipe.estimators.linear.logistic_regression.CHOICE_TOL", 1e-12)
+    assert loose == [TunedLogisticRegression().fit(*problem).C_ for problem in problems]
 
 
 def test_warns_if_steps_run_out() -> None:
@@ -123,7 +149,7 @@ def test_dual_solutions_equal_primal_solutions(classes: int, dtype: type) -> Non
     X = (X * np.linspace(0.1, 5, 130) + 20).astype(dtype)
     weights = np.random.default_rng(0).uniform(0.2, 2, 50)
     for C in (0.01, 1.0):
-        ours = TunedLogisticRegression(Cs=[C], tol=1e-9).fit(X, y, sample_weight=weights)
+        ours = TunedLogisticRegression(Cs=[C], tol=1e-14).fit(X, y, sample_weight=weights)
         Z = standardised(X, weights)
         theirs = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(Z, y, sample_weight=weights)
         wanted = theirs.decision_function(Z)

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import entr
 
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.config import usable_cores
-from embedpipe.estimators.solvers.backend import NumpyBackend
-from embedpipe.estimators.solvers.column_stats import ColumnStats
-
-if TYPE_CHECKING:
-    from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
+from embedpipe.estimators.solvers.principal_rows import PrincipalRows
+from embedpipe.splits.inner import take_rows
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -31,8 +29,6 @@ Rows = npt.NDArray[np.int64]
 BLOCK = 1 << 20
 #: Scores are raised to the largest one plus this: their probability is negligible, and denormal numbers are slow.
 MIN_SCORE = -60.0
-#: A standardised copy is kept of matrices of at most this many bytes.
-MAX_COPY = 1 << 26
 #: Several threads pay off from this many multiplications per pass.
 PARALLEL_WORK = 1 << 25
 #: Below this many, setting the number of BLAS threads takes longer than the products.
@@ -59,7 +55,7 @@ class TrainingSet:
         return float(self.weights.sum())
 
 
-#: Rows, the numbers of the sets that hold them, their weights (n_sets, n_rows), and the standardised rows if kept.
+#: Rows, the numbers of the sets that hold them, their weights (n_sets, n_rows), and their coordinates if kept.
 _Block = tuple[Rows, Rows, npt.NDArray[Any], npt.NDArray[Any] | None]
 
 
@@ -68,60 +64,41 @@ class LogisticLoss:
 
     Parameters
     ----------
-    X : float array (n_samples, n_features)
-        Not changed.
+    rows : PrincipalRows
+        The rows that the training sets share, and the axes that coefficients belong to.
     y : int64 array (n_samples,)
         Classes, 0 to ``n_classes`` - 1.
     n_classes : int
     sets : sequence of TrainingSet
     n_jobs : int, optional
         Number of threads; None: all usable cores.
-    columns : sequence of ColumnStats, optional
-        Means and scales to standardise each set's rows with; by default those of the set itself.
 
     Attributes
     ----------
-    backend : NumpyBackend
-        Array operations on coefficients and gradients.
-    columns : list of ColumnStats
     n_scores : int
         Scores of a model for a row: 1 for two classes, else ``n_classes``.
     present : bool array (n_sets, n_classes)
         Which classes occur in each set.
     """
 
-    backend = NumpyBackend()
-
     def __init__(
-        self,
-        X: npt.NDArray[Any] | TorchMatrix,
-        y: Rows,
-        n_classes: int,
-        sets: Sequence[TrainingSet],
-        n_jobs: int | None = None,
-        columns: Sequence[ColumnStats] | None = None,
+        self, rows: PrincipalRows, y: Rows, n_classes: int, sets: Sequence[TrainingSet], n_jobs: int | None = None
     ) -> None:
-        self.X: Any = X
+        self.rows = rows
         self.y = y
         self.sets = list(sets)
         self.n_scores = 1 if n_classes == 2 else n_classes
-        self.columns = list(columns or (ColumnStats.measure(X, each.rows, each.weights) for each in self.sets))
         # Classes that do not occur in a set get probability 0.
         self.present = np.stack([np.bincount(y[each.rows], each.weights, n_classes) > 0 for each in self.sets])
-        # All sets share one centre and scale, to which their coefficients are converted: the products stay the same.
-        self._shared_mean = np.mean([columns.mean for columns in self.columns], axis=0).astype(X.dtype)
-        self._shared_inverse_scale = (1 / np.mean([columns.scale for columns in self.columns], axis=0)).astype(X.dtype)
-        self._ratio = np.stack([1 / (self._shared_inverse_scale * columns.scale) for columns in self.columns])
-        self._offset = np.stack([(self._shared_mean - columns.mean) / columns.scale for columns in self.columns])
         self._prepare(n_jobs)
 
     def _prepare(self, n_jobs: int | None) -> None:
         """Compute what every call needs."""
         self._parts = list(self._rows_by_sets())
-        # A small matrix is standardised once, a large one block by block in every pass.
-        small = self.X.nbytes <= MAX_COPY
-        self._copies = [self._standardised(rows) if small else None for rows, _, _ in self._parts]
-        work = sum(len(rows) * len(members) for rows, members, _ in self._parts) * self.X.shape[1] * self.n_scores
+        values = self.rows.values
+        self._copies = [None if values is None else take_rows(values, rows) for rows, _, _ in self._parts]
+        self._width = self.rows.X.shape[1] if values is None else values.shape[1]
+        work = sum(len(rows) * len(members) for rows, members, _ in self._parts) * self._width * self.n_scores
         cores = usable_cores() if n_jobs is None or n_jobs < 1 else n_jobs
         self._threads = cores if work > PARALLEL_WORK else 1
         self._tiny = work < TINY_WORK
@@ -129,14 +106,19 @@ class LogisticLoss:
 
     def _rows_by_sets(self) -> Iterator[tuple[Rows, Rows, npt.NDArray[Any]]]:
         """Yield rows that are in the same sets, the numbers of these sets, and the weights (n_sets, n_rows)."""
-        weights = np.zeros((len(self.sets), len(self.X)))
+        weights = np.zeros((len(self.sets), len(self.rows)))
         for number, each in enumerate(self.sets):
             np.add.at(weights[number], each.rows, each.weights / each.total)
         patterns, pattern_of = np.unique(weights > 0, axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
             if pattern.any():
                 rows, members = np.flatnonzero(pattern_of == number), np.flatnonzero(pattern)
-                yield rows, members, weights[np.ix_(members, rows)].astype(self.X.dtype)
+                yield rows, members, weights[np.ix_(members, rows)].astype(self.rows.dtype)
+
+    def null_losses(self) -> list[float]:
+        """Return the least loss of each set without coefficients: the entropy of its classes."""
+        counts = [np.bincount(self.y[each.rows], each.weights) / each.total for each in self.sets]
+        return [float(entr(shares).sum()) for shares in counts]
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -150,30 +132,11 @@ class LogisticLoss:
                 self._pool = None
 
     def _blocks(self, width: int) -> Iterator[_Block]:
-        step = max(16, BLOCK // (4 * max(width, self.X.shape[1])))
+        step = max(16, BLOCK // (4 * max(width, self._width)))
         for (rows, members, weights), copy in zip(self._parts, self._copies, strict=True):
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
                 yield rows[part], members, weights[:, part], None if copy is None else copy[part]
-
-    def _standardised(self, rows: Rows) -> npt.NDArray[Any]:
-        Z: npt.NDArray[Any] = self.X[rows]  # a copy, by fancy indexing
-        Z -= self._shared_mean
-        Z *= self._shared_inverse_scale
-        return Z
-
-    def correlations(self) -> Any:
-        """Return the mean product of standardised columns, (dim, dim), over all rows that are in any set."""
-        dim = self.X.shape[1]
-        total, count, step = np.zeros((dim, dim), self.X.dtype), 0, max(dim, 8 * BLOCK // (4 * dim))
-        for (rows, _, _), copy in zip(self._parts, self._copies, strict=True):
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                Z = self._standardised(rows[part]) if copy is None else copy[part]
-                total += Z.T @ Z
-            count += len(rows)
-        total /= count
-        return total
 
     def _run_parallel(self, part: Callable[[Sequence[Any]], Any], width: int) -> list[Any]:
         """Call ``part`` on an equal share of the blocks in each thread."""
@@ -188,8 +151,8 @@ class LogisticLoss:
 
         Parameters
         ----------
-        coef : float64 array (n_sets, n_scores, dim)
-            For rows standardised by ``columns``.
+        coef : float64 array (n_sets, n_scores, n_axes)
+            Along the axes of ``rows``.
         intercept : float64 array (n_sets, n_scores)
 
         Returns
@@ -198,18 +161,20 @@ class LogisticLoss:
         d_coef, d_intercept : float64 arrays
             Of the shapes of ``coef`` and ``intercept``.
         """
+        kept = self.rows.values is not None
         # Scores have axes (score, set, row), so that sums over classes vectorise along rows.
-        raw = (coef * self._ratio[:, None]).transpose(1, 0, 2).astype(self.X.dtype)
-        constant = (intercept + np.einsum("fkd,fd->fk", coef, self._offset)).T.astype(self.X.dtype)
+        raw = (coef if kept else self.rows.to_features(coef)).transpose(1, 0, 2).astype(self.rows.dtype)
+        constant = intercept.T.astype(self.rows.dtype)
         if self.n_scores > 1:
             constant[~self.present.T] = -np.inf
 
-        def part(blocks: Sequence[Any]) -> tuple[Floats, Floats, Floats]:
-            losses, total = np.zeros(coef.shape[0]), np.zeros((self.n_scores, *coef.shape[::2]))
+        def part(blocks: Sequence[_Block]) -> tuple[Floats, Floats, Floats]:
+            losses, total = np.zeros(raw.shape[1]), np.zeros(raw.shape)
             sums = np.zeros(constant.shape)
             for rows, members, weights, copy in blocks:
-                Z = self._standardised(rows) if copy is None else copy
-                W = raw[:, members].reshape(-1, Z.shape[1])
+                Z = self.rows.standardised(rows) if copy is None else copy
+                everywhere = len(members) == raw.shape[1]
+                W = (raw if everywhere else raw[:, members]).reshape(-1, Z.shape[1])
                 scores = (W @ Z.T).reshape(self.n_scores, len(members), len(rows))
                 scores += constant[:, members, None]
                 losses[members] += _losses_and_gradients(scores, self.y[rows], weights)
@@ -219,10 +184,8 @@ class LogisticLoss:
 
         results = self._run_parallel(part, raw.shape[0] * raw.shape[1])
         losses, total, sums = (sum(parts) for parts in zip(*results, strict=True))
-        d_intercept = np.asarray(sums).T
-        d_coef = np.asarray(total).transpose(1, 0, 2) * self._ratio[:, None]
-        d_coef += d_intercept[:, :, None] * self._offset[:, None]
-        return np.asarray(losses), d_coef, d_intercept
+        d_coef = np.asarray(total).transpose(1, 0, 2)
+        return np.asarray(losses), d_coef if kept else self.rows.to_axes(d_coef), np.asarray(sums).T
 
 
 def _losses_and_gradients(scores: npt.NDArray[Any], y: Rows, weights: npt.NDArray[Any]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embedpipe.estimators.solvers.backend import NumpyBackend
 from embedpipe.estimators.solvers.logistic_loss import MIN_SCORE, Floats, LogisticLoss
+from embedpipe.estimators.solvers.principal_rows import MAX_FEATURES, PrincipalRows
 from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
 
@@ -35,12 +36,36 @@ class TorchBackend(NumpyBackend):
         """Return a copy in another dtype."""
         return values.to(getattr(self.xp, dtype.name), copy=True)
 
-    def inverse(self, gram: Any, factor: float, ridge: float) -> Callable[[Any], Any]:
-        """Return the function that `NumpyBackend.inverse` returns, on the device."""
-        matrix = factor * gram.double()
-        matrix.diagonal().add_(ridge)
-        inverse = self.xp.cholesky_inverse(self.xp.linalg.cholesky(matrix))
-        return lambda rows: rows @ inverse
+    def dot(self, a: Any, b: Any) -> float:
+        """Return the sum of the products of all values."""
+        return float((a * b).sum())
+
+
+class TorchRows(PrincipalRows):
+    """`PrincipalRows` on a device. Coefficients are rotated, so that the matrix is there once."""
+
+    X: TorchMatrix
+
+    def _prepare(self) -> None:
+        self.backend = TorchBackend(self.X)
+        self._mean = self.X.to_device(self.columns.mean.astype(self.dtype))
+        self._inverse_scale = self.X.to_device((1 / self.columns.scale).astype(self.dtype))
+        if self.X.shape[1] > MAX_FEATURES:
+            self.squares = np.where(self.columns.varies, 1.0, 0.0)
+            return
+        import torch
+
+        squares, self._axes = torch.linalg.eigh(self._correlations().double())
+        self.squares = np.maximum(self.backend.to_numpy(squares), 0)
+
+    def parts_of(self, width: int) -> Iterator[tuple[slice, Any]]:
+        """Yield slices of the rows, and the standardised rows of each."""
+        for part in self.X.blocks(len(self.X), width):
+            yield part, (self.X.values[part] - self._mean) * self._inverse_scale
+
+    def _correlations(self) -> Any:
+        with _exact(self.X.device):
+            return sum(Z.T @ Z for _, Z in self.parts_of(1)) / len(self.X)
 
 
 class TorchLogisticLoss(LogisticLoss):
@@ -49,56 +74,38 @@ class TorchLogisticLoss(LogisticLoss):
     Rows that are not in a training set have weight 0 in it, which costs less than sorting rows by training set.
     """
 
-    X: TorchMatrix
+    rows: TorchRows
 
     def _prepare(self, n_jobs: int | None) -> None:
-        self.backend = TorchBackend(self.X)
-        weights = np.zeros((len(self.X), len(self.sets)), self.X.dtype)
+        weights = np.zeros((len(self.rows), len(self.sets)), self.rows.dtype)
         for number, each in enumerate(self.sets):
             np.add.at(weights[:, number], each.rows, each.weights / each.total)
-        to_device = self.X.to_device
+        to_device = self.rows.X.to_device
         self._weights, self._classes, self._absent = to_device(weights), to_device(self.y), to_device(~self.present)
-        self._centre, self._inverse_scale = to_device(self._shared_mean), to_device(self._shared_inverse_scale)
-        self._ratios, self._offsets = to_device(self._ratio), to_device(self._offset)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
         """Do nothing: the device schedules its own threads."""
         yield
 
-    def _parts_of(self, width: int) -> Iterator[tuple[slice, Any]]:
-        """Yield slices of the rows, and the standardised rows of each."""
-        for part in self.X.blocks(len(self.X), width):
-            yield part, (self.X.values[part] - self._centre) * self._inverse_scale
-
-    def correlations(self) -> Any:
-        """Return the mean product of standardised columns over all rows that any set trains on, (dim, dim)."""
-        used = (self._weights > 0).any(1)
-        total = 0
-        with _exact(self.X.device):
-            for part, Z in self._parts_of(1):
-                Z *= used[part, None]
-                total = total + Z.T @ Z
-        return total / used.sum()
-
     def __call__(self, coef: Any, intercept: Any) -> tuple[Floats, Any, Any]:
         """Return the losses and, on the device, the gradients; see `LogisticLoss.__call__`."""
-        sets, n_scores, dim = coef.shape
-        dtype = self.X.values.dtype
-        raw = (coef * self._ratios[:, None]).to(dtype).reshape(-1, dim)
-        constant = (intercept + (coef * self._offsets[:, None]).sum(2)).to(dtype)
+        X, (sets, n_scores, _) = self.rows.X, coef.shape
+        dtype = X.values.dtype
+        raw = self.rows.to_features(coef).to(dtype).reshape(sets * n_scores, -1)
+        constant = intercept.to(dtype)
         if n_scores > 1:
-            constant[self._absent] = -np.inf
-        losses = sums = total = self.backend.to_device(np.zeros(1))
-        with _exact(self.X.device):
-            for part, Z in self._parts_of(2 * len(raw)):
+            constant = constant.masked_fill(self._absent, -np.inf)
+        losses = sums = total = self.rows.backend.to_device(np.zeros(1))
+        with _exact(X.device):
+            for part, Z in self.rows.parts_of(2 * len(raw)):
                 scores = (Z @ raw.T).reshape(-1, sets, n_scores)
                 scores += constant
                 losses = losses + _losses_and_gradients(scores, self._classes[part], self._weights[part])
                 total = total + (scores.reshape(-1, len(raw)).T @ Z).double()
                 sums = sums + scores.sum(0, dtype=coef.dtype)
-        d_coef = total.reshape(coef.shape) * self._ratios[:, None] + sums[:, :, None] * self._offsets[:, None]
-        return self.backend.to_numpy(losses), d_coef, sums
+        d_coef = self.rows.to_axes(total.reshape(sets, n_scores, -1))
+        return self.rows.backend.to_numpy(losses), d_coef, sums
 
 
 def _exact(device: Any) -> Any:
