@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -285,7 +286,7 @@ class Head:
         Examples
         --------
         >>> head = embedpipe.load_head("photos.head")
-        >>> head.score("photos.features")
+        >>> head.score("new_photos", ["cat", "coffee"])
         1.0
         """
         if isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim == 2:
@@ -294,6 +295,9 @@ class Head:
             predicted, truth = predictions.labels().to_pylist(), None
         else:
             table = self.predict(X)
+            if "fitted_on" in table.column_names and (count := pc.sum(table["fitted_on"]).as_py()):
+                reason = f"the head was fitted on {count:,} of these {len(table):,} items: see head.report"
+                warnings.warn(f"this score is too high, as {reason}", stacklevel=2)
             predicted = table.column(2).to_pylist()
             truth = table.column("actual").to_pylist() if "actual" in table.column_names else None
         truth = truth if y is None else list(y)

@@ -95,4 +95,5 @@ class Neighbours:
     def _repr_html_(self) -> str:
         from embedpipe.report.pictures.neighbours_html import neighbours_html  # needs Pillow
 
-        return neighbours_html(self.table, repr(self))
+        title = f"{self.n_queries:,} quer{'y' if self.n_queries == 1 else 'ies'} in {self.store}, layer {self.layer}"
+        return neighbours_html(self.table, title)

@@ -26,13 +26,16 @@ def head(store: FeatureStore) -> Head:
     return fit(store, "lda", folds=3)
 
 
-def test_score_of_vectors_and_of_a_store_is_the_accuracy(store: FeatureStore, head: Head) -> None:
+def test_score_of_vectors_and_of_a_store_is_the_accuracy(store: FeatureStore, head: Head, tmp_path: Path) -> None:
     X, y = store.to_numpy("label")
     accuracy = float((head.estimator.predict(X) == y).mean())
     assert 0.5 < accuracy < 1
     assert head.score(X, y) == head.score(X, y.tolist()) == accuracy
-    assert head.score(store) == head.score(store.path) == accuracy
-    assert head.score(store, ["cat"] * len(y)) == (head.estimator.predict(X) == "cat").mean()
+    other = make_store(tmp_path / "other", X, label=y.tolist())
+    assert head.score(other) == head.score(other.path) == accuracy
+    assert head.score(other, ["cat"] * len(y)) == (head.estimator.predict(X) == "cat").mean()
+    with pytest.warns(UserWarning, match="too high, as the head was fitted on 60 of these 60 items: see head.report"):
+        assert head.score(store) == accuracy
 
 
 def test_score_of_numbers_is_r2(store: FeatureStore) -> None:

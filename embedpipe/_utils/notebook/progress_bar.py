@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import Any
 
@@ -36,6 +38,10 @@ class CellOutput:
         self._messages: list[str] = []
         self._status = self._bar = ""
         self._handle: Any = None
+        with warnings.catch_warnings(), suppress(ImportError):
+            # Libraries that download show bars of tqdm, which asks for widgets when it is imported in a notebook.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            importlib.import_module("tqdm.auto")
 
     @classmethod
     def of(cls, shell: Any) -> CellOutput:

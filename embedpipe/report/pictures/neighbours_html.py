@@ -49,7 +49,9 @@ def neighbours_html(table: pa.Table, title: str) -> str:
             cells.append(f"<td>{_shortened(row['error'] or 'no neighbours', TEXT_LENGTH)}</td>")
         body += f"<tr>{''.join(cells)}</tr>"
     more = f"<tr><td>and {total - len(shown):,} more queries</td></tr>" if total > len(shown) else ""
-    head = '<tr><th>query</th><th colspan="5">neighbours, nearest first</th></tr>'
+    head = (
+        f'<tr><th>query</th><th colspan="{MAX_NEIGHBOURS}" style="text-align:left">neighbours, nearest first</th></tr>'
+    )
     return f"<table><caption>{escape(title)}</caption>{head}{body}{more}</table>"
 
 
