@@ -12,6 +12,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 import api_pages  # noqa: E402
 import command_line  # noqa: E402
+import notebooks  # noqa: E402
 import result_plots  # noqa: E402
 
 import embedpipe  # noqa: E402
@@ -51,6 +52,7 @@ GENERATED = DOCS / "_generated"
 GENERATED.mkdir(exist_ok=True)
 command_line.write(GENERATED / "command-line.md")
 api_pages.write(GENERATED)
+notebooks.write(DOCS / "tutorials" / "notebook.ipynb", GENERATED)
 result_plots.write(DOCS.parent / "benchmarks" / "RESULTS.md", GENERATED)
 
 
