@@ -232,5 +232,5 @@ def test_option_that_a_head_cannot_take_is_refused(store: Path) -> None:
     refused = run("fit", store, "--head", "knn", "--class-weight", "balanced")
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
         2,
-        "embedpipe: knn takes no class_weight: choose logreg or ridge (--head), or leave it out",
+        "embedpipe: knn takes no --class-weight: choose logreg or ridge (--head), or leave it out",
     )

@@ -264,7 +264,7 @@ def test_reserved_column_without_a_role_is_refused() -> None:
     [
         ({"picture": ["a"]}, {}, r"an image column, and has \['picture'\]"),
         ({"file": ["a"]}, {"image": "fiel"}, "did you mean 'file'"),
-        ({"file": ["a"], "species": ["b"]}, {"label": "specie"}, r"--label.*did you mean 'species'"),
+        ({"file": ["a"], "species": ["b"]}, {"label": "specie"}, r"label=.*did you mean 'species'"),
         ({"file": [1]}, {}, "got int64"),
         ({"file": ["a"], "label": [["b"]]}, {}, "label column"),
     ],

@@ -143,11 +143,11 @@ def test_reserved_column_names_for_texts_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"words": ["a"]}, {}, r"a text column, and has \['words'\]: name one \(--text"),
-        ({"text": ["a"]}, {"text": "texts"}, r"--text.*did you mean 'text'"),
+        ({"words": ["a"]}, {}, r"a text column, and has \['words'\]: name one \(text="),
+        ({"text": ["a"]}, {"text": "texts"}, r"text=.*did you mean 'text'"),
         ({"text": [1]}, {}, "text column 'text' of 'the table' must hold strings or bytes, got int64"),
         ({"text": [["a"]]}, {}, "got list"),
-        ({"text": ["a"]}, {"image": "text"}, "image='text' .* needs a backbone for images.*give --text"),
+        ({"text": ["a"]}, {"image": "text"}, "image='text' needs a backbone for images.*give text="),
         ({"text": ["a"]}, {"header": "a"}, "is for CSV and TSV files"),
     ],
 )
