@@ -280,11 +280,18 @@ def test_regression_orders_candidates_by_r2(tmp_path: Path) -> None:
     check_consistency(found)
 
 
+def worst_row(predictions: pa.Table) -> str:
+    error = np.abs(predictions["actual"].to_numpy() - predictions["predicted"].to_numpy())
+    return str(predictions["id"][int(error.argmax())])
+
+
 def test_regression_has_no_class_details(tmp_path: Path) -> None:
     found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn"], **ONCE)
     assert "probabilities" not in found.predictions.column_names
     best = found.best
-    assert [best.per_class, best.confusion, best.wrong, best.rejection] == [[], [], [], []]
+    assert [best.per_class, best.confusion, best.rejection] == [[], [], []]
+    assert best.wrong[0].id == worst_row(found.predictions)
+    assert 0 < len(best.wrong) <= 100
 
 
 def test_regression_by_an_error_orders_candidates_ascending(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class CandidateResult:
     confusion : list of list of int
         Rows are true classes, columns predicted classes; empty for regression.
     wrong : list of WrongItem
-        Misclassified rows, the most confident first; at most 10,000.
+        Misclassified rows, the most confident first, at most 10,000; of numbers the 100 rows of the largest errors.
     chosen : dict
         Hyperparameter that the head chose (``C``, ``layer``...) -> list of values, one for each resample.
     fit_seconds, predict_seconds : float

@@ -1,4 +1,4 @@
-"""Details of a classification result: calibration, confusions, rejection curves, the most confident errors."""
+"""Details of a result: calibration, confusions, rejection curves, and the errors: the surest, or the largest."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from embedpipe.evaluation.comparison.candidate_result import (
 from embedpipe.evaluation.comparison.rows import EvaluationRows
 from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.report.drawing.wording import number
 from embedpipe.report.wrong_items import WrongItem
 from embedpipe.statistics import calibration_errors, risk_coverage
 
@@ -26,6 +27,8 @@ from embedpipe.statistics import calibration_errors, risk_coverage
 NEIGHBOURS = 5
 #: Number of misclassified rows that are kept for each candidate.
 MAX_WRONG = 10_000
+#: Number of rows with the largest errors that are kept of numbers.
+MAX_ERRORS = 100
 #: Number of points that are kept of a risk-coverage curve.
 CURVE_POINTS = 200
 
@@ -105,6 +108,27 @@ def add_class_details(
         result.rejection.append(
             RiskCoverage(signal, curve.coverage[kept].tolist(), curve.risk[kept].tolist(), curve.area)
         )
+
+
+def largest_errors(
+    rows: EvaluationRows, y: npt.NDArray[np.float64], results: Sequence[ResampleResult]
+) -> list[WrongItem]:
+    """Return the rows whose numbers are predicted worst, of the first repeat, whose results are given."""
+    tested = np.concatenate([rows.splits.resamples[i].test for i in first_repeat(rows)])
+    truth, predicted = y[tested], np.concatenate([each.predicted for each in results])
+    errors = np.abs(predicted - truth)
+    return [
+        WrongItem(
+            rows.ids[int(tested[i])].as_py(),
+            rows.uris[tested[i]],
+            number(float(truth[i])),
+            number(float(predicted[i])),
+            None,
+            rows.texts[tested[i]],
+        )
+        for i in np.argsort(-errors, kind="stable")[:MAX_ERRORS]
+        if errors[i] > 0
+    ]
 
 
 def _pooled(parts: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:

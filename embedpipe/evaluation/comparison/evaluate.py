@@ -23,7 +23,12 @@ from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.cached_results import ResampleResult
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.candidates import HeadCandidate, check_metric, make_candidates
-from embedpipe.evaluation.comparison.class_details import add_class_details, distances_to_training_rows, first_repeat
+from embedpipe.evaluation.comparison.class_details import (
+    add_class_details,
+    distances_to_training_rows,
+    first_repeat,
+    largest_errors,
+)
 from embedpipe.evaluation.comparison.measuring import measure_all
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
@@ -282,6 +287,8 @@ def _summary(
     )
     if len(classes):
         add_class_details(summary, rows, y, classes, [results[i] for i in first_repeat(rows)], distances)
+    else:
+        summary.wrong = largest_errors(rows, y, [results[i] for i in first_repeat(rows)])
     return summary
 
 
