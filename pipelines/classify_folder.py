@@ -23,10 +23,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 import embedpipe
-from embedpipe.report import draw_confusion
+from embedpipe.report import draw_confusion, write_table
 
 DONE, SOME_FAILED = 0, 3
 FOLDS = 5
@@ -136,7 +135,7 @@ def main() -> int:
         print("\nleast certain, check these first:")
         for row in good.sort_by("margin").slice(0, UNCERTAIN_SHOWN).to_pylist():
             print(f"  {row['id']}: {row['label']}, or {row['second']} ({row['margin']:.3f} behind)")
-    csv.write_csv(predicted, to / "predictions.csv")
+    write_table(predicted, to / "predictions.csv")
     print(f"\n{good.num_rows:,} predicted, {predicted.num_rows - good.num_rows:,} failed: {to / 'predictions.csv'}")
     return SOME_FAILED if labelled.summary.failed or new.summary.failed else DONE
 

@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 
 import embedpipe
-from embedpipe.report import draw_neighbours
+from embedpipe.report import draw_neighbours, write_table
 
 DONE, SOME_FAILED = 0, 3
 #: Number of photos that are queries where none is given.
@@ -123,7 +122,7 @@ def main() -> int:
     # trust: a backbone of the user's own code was named by --backbone just now, and may run for the queries too.
     neighbours = embedpipe.search(index, queries, k=arguments.k, trust=arguments.backbone is not None)
     columns = [name for name in COLUMNS if name in neighbours.table.column_names]
-    csv.write_csv(neighbours.table.select(columns), to / "neighbours.csv")
+    write_table(neighbours.table.select(columns), to / "neighbours.csv")
     if len(neighbours.failed) < len(neighbours):
         draw_neighbours(neighbours, to / "neighbours.png", title=f"Nearest photos in {arguments.folder}")
         print(f"neighbours of each query: {to / 'neighbours.csv'} and neighbours.png")
@@ -131,7 +130,7 @@ def main() -> int:
         print(f"  failed: {name}: {reason}", file=sys.stderr)
     if not arguments.query:
         copies = find_copies(index, arguments.copies)
-        csv.write_csv(copies, to / "copies.csv")
+        write_table(copies, to / "copies.csv")
         print(
             f"pairs of likely copies, cosine of at least {arguments.copies}: {copies.num_rows:,} in {to / 'copies.csv'}"
         )

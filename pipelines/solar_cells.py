@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 from rich.console import Console
 from rich.table import Table
 
 import embedpipe
 from embedpipe.heads import FitReport
-from embedpipe.report import draw_confusion, draw_neighbours
+from embedpipe.report import draw_confusion, draw_neighbours, write_table
 
 LABELS = {0.0: "intact", 1.0: "defective"}
 out = Console(highlight=False, soft_wrap=True)
@@ -78,7 +77,7 @@ def show_undecided(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path
     chance = predicted.column("probability_defective").to_numpy()
     undecided = np.asarray(pc.is_null(rows.column("label")))
     by_experts = rows.column("defect_probability").to_numpy()
-    csv.write_csv(predicted.filter(pa.array(undecided)), to)
+    write_table(predicted.filter(pa.array(undecided)), to)
     for probability in np.unique(by_experts[undecided]):
         cells = undecided & (by_experts == probability)
         out.print(

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 from scipy.stats import beta, binomtest
 
 import embedpipe
+from embedpipe.report import write_table
 
 SOME_FAILED, SHOWN, KIND = 3, 5, "spam_or_ham"
 
@@ -136,7 +136,7 @@ def main() -> int:
         failed += new.summary.failed
         predicted, to = head.predict(new), arguments.to / "decisions.csv"
         decision = pc.if_else(pc.greater(predicted["probability_spam"], threshold), "spam", "ham")
-        csv.write_csv(predicted.select(["id", "probability_spam", "error"]).append_column("decision", decision), to)
+        write_table(predicted.select(["id", "probability_spam", "error"]).append_column("decision", decision), to)
         print(f"{pc.sum(pc.equal(decision, 'spam')).as_py() or 0:,} of {len(predicted):,} are spam: {to}")
     return SOME_FAILED if failed else 0
 
