@@ -45,7 +45,7 @@ class HeldOut:
         """
         columns = {"predicted": np.asarray(predicted)}
         if scores is not None:
-            doubt = measure_doubt(scores, np.searchsorted(self._classes, predicted))
+            doubt = measure_doubt(scores, np.searchsorted(self._classes, np.asarray(predicted, self._classes.dtype)))
             columns |= {"confidence": doubt.confidence} if probable else {}
             columns |= {"second": self._classes[doubt.second], "margin": doubt.margin}
         self._rows.append(rows)

@@ -105,7 +105,7 @@ class Mistakes:
 
     def _texts(self, name: str) -> list[str]:
         values = self.table[name].to_pylist()
-        return [number(value) if isinstance(value, float) else str(value) for value in values]
+        return [number(value) if self.task == "regression" else str(value) for value in values]
 
     def _items(self) -> Sequence[WrongItem]:
         from embedpipe.report.wrong_items import WrongItem

@@ -11,8 +11,10 @@ from embedpipe.report.links import link_to
 
 #: Longer side of a picture in pixels, of up to `MAX_LARGE` items and of more.
 LARGE, SMALL, MAX_LARGE = 320, 176, 300
-#: Characters of all pictures and texts on a page, and of items that are listed by name.
-MAX_CHARACTERS, MAX_LISTED = 12_000_000, 10_000
+#: Characters of all shown items, of all that are listed by name, and of the markup of one.
+MAX_CHARACTERS, MAX_LISTED, MARKUP = 12_000_000, 6_000_000, 600
+#: After so many items that cannot be read, if they are most, the source is taken to be gone, and no more are tried.
+MAX_UNREADABLE = 50
 #: Items that are read at once.
 CHUNK = 64
 
@@ -59,6 +61,8 @@ class ShownItems:
     cards, listed : list of Card
     left_out : int
         Number of items that are neither shown nor listed.
+    unreadable : bool
+        Whether most items could not be read, so that the others were not tried.
     megabytes : int
         The bound on the size of the page.
     """
@@ -66,6 +70,7 @@ class ShownItems:
     cards: list[Card]
     listed: list[Card]
     left_out: int
+    unreadable: bool
     megabytes: int = 20
 
 
@@ -81,15 +86,25 @@ def show_wrong_items(items: Sequence[WrongItem], page: Path, *, pictures: bool =
         Show pictures and texts.
     """
     side = LARGE if len(items) <= MAX_LARGE else SMALL
+    folder = page.absolute().parent
     cards: list[Card] = []
-    size, first = 0, 0
-    while pictures and first < len(items) and size < MAX_CHARACTERS:
+    size = first = failures = 0
+    unreadable = False
+    while pictures and first < len(items) and size < MAX_CHARACTERS and not unreadable:
         chunk = items[first : first + CHUNK]
         for item, preview in zip(chunk, preview_items([(item.uri, item.text) for item in chunk], side), strict=True):
-            size += len(preview.picture) + len(preview.text)
-            cards.append(Card(item, link_to(item.uri, page.absolute().parent), preview))
+            card = Card(item, link_to(item.uri, folder), preview)
+            size += len(preview.picture) + len(preview.text) + 2 * len(card.link) + MARKUP
+            failures += bool(preview.reason)
+            cards.append(card)
         first += CHUNK
-    listed = [
-        Card(item, link_to(item.uri, page.absolute().parent), Preview()) for item in items[len(cards) : MAX_LISTED]
-    ]
-    return ShownItems(cards, listed, len(items) - len(cards) - len(listed))
+        unreadable = failures > max(MAX_UNREADABLE, len(cards) / 2)
+    listed: list[Card] = []
+    size = 0
+    for item in items[len(cards) :]:
+        card = Card(item, link_to(item.uri, folder), Preview())
+        size += len(card.link) + MARKUP
+        if size > MAX_LISTED:
+            break
+        listed.append(card)
+    return ShownItems(cards, listed, len(items) - len(cards) - len(listed), unreadable)

@@ -237,13 +237,17 @@ def test_a_full_page_lists_the_others_by_name_and_says_so(
 ) -> None:
     monkeypatch.setattr(wrong_items, "MAX_CHARACTERS", 20_000)
     monkeypatch.setattr(wrong_items, "CHUNK", 5)
-    monkeypatch.setattr(wrong_items, "MAX_LISTED", 20)
+    monkeypatch.setattr(wrong_items, "MAX_LISTED", 15 * 620)
     found = evaluation(["cat", "dog"])
     found.best.wrong = items
     page = Page(found.to_html(tmp_path / "page.html"))
     assert page.source.count('class="frame"') == 5
     assert "15 more, by name Pictures and texts of more items would make this page larger than 20 MB" in page.words
     assert "6 more are not listed, to keep this page below 20 MB" in page.words
+    monkeypatch.setattr(wrong_items, "MAX_UNREADABLE", 1)
+    found.best.wrong = [WrongItem(f"{i}", str(tmp_path / f"gone {i}.jpg"), "a", "b", 0.9) for i in range(9)]
+    page = Page(found.to_html(tmp_path / "page.html"))
+    assert "4 more, by name Most items could not be read, so the others were not tried" in page.words
 
 
 @pytest.mark.parametrize(
