@@ -214,6 +214,9 @@ def _check_picture(picture: Path | None) -> None:
 
 
 def _draw_confusion(head: Any, picture: Path) -> None:
+    import numpy as np
+
+    from embedpipe.report.drawing.wording import natural_key
     from embedpipe.report.pictures.confusion import draw_confusion
 
     report = head.report
@@ -222,4 +225,12 @@ def _draw_confusion(head: Any, picture: Path) -> None:
         print(f"embedpipe: {picture} was not drawn: there is no confusion matrix, as {reason}", file=sys.stderr)
         return
     classes = [str(name) for name in report.classes]
-    draw_confusion(report.confusion, classes, picture, title=f"{head.name}: {head.label}", subtitle=report.protocol)
+    order = sorted(range(len(classes)), key=lambda i: natural_key(classes[i]))
+    draw_confusion(
+        np.array(report.confusion)[np.ix_(order, order)],
+        [classes[i] for i in order],
+        picture,
+        title=f"{head.name}: {head.label}",
+        subtitle=report.protocol,
+        mistakes=head.mistakes().table,
+    )

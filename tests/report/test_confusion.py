@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from embedpipe.errors import UsageError
 from embedpipe.report import draw_confusion
 from embedpipe.report.drawing.canvas import fit_text, font_families, text_width
 from embedpipe.report.drawing.wording import percent
+from embedpipe.report.pictures.confused_pairs import find_pairs
 from embedpipe.report.pictures.confusion import EDGE, SHADES
 from embedpipe.report.pictures.confusion_matrix import MOST_CONFUSED, Matrix, short_number
 
@@ -117,6 +119,31 @@ def test_text_is_made_to_fit() -> None:
     assert fit_text("iiii" * 10**6, 100, 10).startswith("iiiii")
     assert fit_text("日本語", 1, 10) == "…"
     assert font_families()[0] == "DejaVu Sans"
+
+
+def test_worst_pairs_are_shown_with_their_items(tmp_path: Path) -> None:
+    uris = []
+    for i, colour in enumerate(("#800080", "#008000")):
+        uris.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", (60, 30), colour).save(uris[-1])
+    mistakes = pa.table({"actual": ["a", "a", "b"], "predicted": ["b", "b", "a"], "uri": [*uris, "gone.png"]})
+    counts = [[3, 2], [1, 8]]
+    plain = pixels(draw_confusion(counts, ["a", "b"], tmp_path / "plain.png"))
+    shown = pixels(draw_confusion(counts, ["a", "b"], tmp_path / "shown.png", mistakes=mistakes))
+    assert len(shown) > len(plain) + 200
+    assert (shown[: len(plain) - EDGE] == plain[: len(plain) - EDGE]).all()
+    for colour in ((128, 0, 128), (0, 128, 0)):
+        assert (shown == colour).all(axis=2).sum() > 4000
+    words = pa.table({**mistakes.to_pydict(), "text": ["one text", "another text", "a third"]})
+    texts = pixels(draw_confusion(counts, ["a", "b"], tmp_path / "texts.png", mistakes=words))
+    assert not (texts == (128, 0, 128)).all(axis=2).any()
+    matrix = Matrix.of(counts, ["a", "b"])
+    assert [(pair.actual, pair.count, len(pair.texts)) for pair in find_pairs(matrix, words)] == [
+        ("a", 2, 2),
+        ("b", 1, 1),
+    ]
+    with pytest.raises(UsageError, match="no column 'uri'; did you mean 'uris'"):
+        find_pairs(matrix, mistakes.rename_columns({"uri": "uris"}))
 
 
 @pytest.mark.parametrize(

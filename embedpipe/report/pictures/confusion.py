@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from embedpipe.report.drawing.canvas import FAINT, INK, PALE, Sheet, check_png, fit_text, text_width
 from embedpipe.report.drawing.picture import Picture
 from embedpipe.report.drawing.wording import percent
+from embedpipe.report.pictures.confused_pairs import draw_pairs, find_pairs, pairs_height
 from embedpipe.report.pictures.confusion_matrix import Counts, Matrix, Shares, short_number
 
 #: With more classes than this, the cells have no numbers.
@@ -36,6 +38,7 @@ def draw_confusion(
     *,
     title: str = "Confusion matrix",
     subtitle: str = "",
+    mistakes: pa.Table | None = None,
 ) -> Picture:
     """Draw a confusion matrix as a PNG file.
 
@@ -52,6 +55,9 @@ def draw_confusion(
         The PNG file to write, atomically.
     title, subtitle : str
         Written above the matrix.
+    mistakes : pyarrow.Table, optional
+        The wrong items, as `Mistakes.table` holds them: ``actual``, ``predicted``, ``uri`` and optionally ``text``. Up
+        to six pairs of classes with the most errors are drawn below the matrix, with the first items of each.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def draw_confusion(
     ------
     UsageError
         If ``to`` does not end in ``.png``, or ``counts`` is empty, not square, not of integers, negative, or of
-        another size than ``classes``.
+        another size than ``classes``; or ``mistakes`` lacks a column.
 
     Examples
     --------
@@ -79,7 +85,8 @@ def draw_confusion(
         )
         subtitle = f"{subtitle}  ·  {part}" if subtitle else part
     layout = _Layout.of(matrix, title, subtitle)
-    sheet = Sheet(layout.width, layout.height)
+    pairs = find_pairs(matrix, mistakes)
+    sheet = Sheet(layout.width, layout.height + pairs_height(pairs, layout.width - 2 * EDGE))
     inner = layout.width - 2 * EDGE
     sheet.write(EDGE, EDGE + 12, fit_text(title, inner, TITLE, "bold"), TITLE, weight="bold")
     sheet.write(EDGE, EDGE + 46, fit_text(subtitle, inner, 11.5), 11.5, FAINT)
@@ -87,6 +94,7 @@ def draw_confusion(
     _draw_names(sheet, matrix, layout)
     _draw_margins(sheet, matrix, layout)
     _draw_scale(sheet, layout)
+    draw_pairs(sheet, pairs, EDGE, layout.height - EDGE + 24, layout.width - 2 * EDGE)
     return sheet.save(to)
 
 
@@ -193,7 +201,7 @@ def _draw_margins(sheet: Sheet, matrix: Matrix, layout: _Layout) -> None:
 
 def _draw_scale(sheet: Sheet, layout: _Layout) -> None:
     """Draw the colour scale at the lower left."""
-    x, y, width, height = layout.left, sheet.height - EDGE - 34, min(260, layout.side), 12
+    x, y, width, height = layout.left, layout.height - EDGE - 34, min(260, layout.side), 12
     # the scale is linear in colour, not in share, so that small shares have room
     positions = np.linspace(0, 1, 256)
     sheet.paste(x, y, width, height, SHADES.cmap(positions)[None, :, :3])

@@ -66,6 +66,7 @@ def _first_queries(table: pa.Table) -> tuple[list[tuple[dict[str, Any], list[dic
             queries.append((row, []))
         if row["rank"] is not None:
             queries[-1][1].append(row)
+    queries.sort(key=lambda each: not each[1])  # those without neighbours last
     return queries, len(starts)
 
 
