@@ -34,6 +34,7 @@ from embedpipe.cli.options import (
     with_options,
 )
 from embedpipe.cli.plain_text import plain_output
+from embedpipe.cli.running.process_age import process_age
 from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.failure_limit import FailureLimit
@@ -99,6 +100,7 @@ def embed(
     limit = None if max_failed is None else FailureLimit.parse(max_failed)
     store = run(source, to, progress=shows_progress(quiet, as_json), verbose=verbose, **options)
     summary: EmbedSummary = store.summary
+    summary.seconds = process_age()
     if as_json:
         show.json_value(summary.to_dict())
     else:

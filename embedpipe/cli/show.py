@@ -89,7 +89,8 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         counts += f" ({result.failed_new:,} new)"
     if result.others:
         counts += f", {result.others:,} left to the other shards"
-    print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s ({result.rate:,.1f} embedded/s)")
+    rate = f" ({result.rate:,.1f} a second when loaded)" if result.embedded else ""
+    print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s{rate}")
     rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
     if result.gone:
         rows.append(("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)"))
@@ -102,7 +103,8 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         rows.append(("time", f"{result.bottleneck}"))
         rows.append(("slowest", f"{result.bottleneck.stage}; to speed it up: {result.advice}"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
-    rows.append(("stages", f"{stages} (over all threads); batches of {result.batch_size}"))
+    batches = f"; batches of {result.batch_size}" if result.batch_size else ""
+    rows.append(("stages", f"{stages} (over all threads){batches}"))
     rows += [("note", note) for note in result.notes]
     print_table(pairs(rows if verbose else [row for row in rows if row[0] not in ("device", "stages")]))
 

@@ -160,7 +160,8 @@ class EmbedSummary:
     counts : dict
         Counts of the preparation of pictures or texts; see `remarks`.
     seconds : float
-        Wall time. ``stages`` has the seconds by stage, summed over threads.
+        Wall time of the call, and on the command line from the start of the command. ``rate`` counts embedded items
+        by the second without loading. ``stages`` has the seconds by stage, summed over threads.
     engine : str
         The engine that ran the network. ``engine_reason`` says why it was chosen.
     bottleneck : Bottleneck or None

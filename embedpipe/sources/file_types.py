@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
-
 from embedpipe.sources.access.roots import Access, read_allowed
 from embedpipe.sources.locations import read_bytes, split_location
 from embedpipe.sources.options import Modality
@@ -17,6 +15,8 @@ TEXT_SUFFIXES = (".txt", ".text", ".md", EMAIL_SUFFIX)
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx")
 TAR_SUFFIX = ".tar"
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+#: The suffixes of a modality, for lookups.
+_SUFFIXES = {"image": frozenset(IMAGE_SUFFIXES), "text": frozenset(TEXT_SUFFIXES)}
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -33,17 +33,19 @@ def compression(start: bytes) -> str:
 
 def suffix_of(name: str) -> str:
     """Return the suffix in lower case with its dot, or ``""`` if there is none."""
-    return posixpath.splitext(name)[1].lower()
+    name = name.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if stem.strip(".") and dot else ""  # a name may begin with dots
 
 
 def is_image_name(name: str) -> bool:
     """Return whether the suffix of a file name is that of an image."""
-    return suffix_of(name) in IMAGE_SUFFIXES
+    return suffix_of(name) in _SUFFIXES["image"]
 
 
 def is_payload_name(name: str, modality: Modality) -> bool:
     """Return whether the suffix of a file name is that of an image, or of a text."""
-    return is_image_name(name) if modality == "image" else suffix_of(name) in TEXT_SUFFIXES
+    return suffix_of(name) in _SUFFIXES[modality]
 
 
 def list_suffixes(modality: Modality) -> tuple[str, ...]:

@@ -128,15 +128,10 @@ class ListingBuilder:
         self._rows, self._metadata = [], []
 
 
-def in_chunks(count: int, make: Callable[[int], Any], type: pa.DataType) -> pa.ChunkedArray:
-    """Return the column of ``make(row)`` for each row, with one chunk of Python objects at a time."""
-    return pa.chunked_array(
-        [
-            pa.array([make(row) for row in range(start, min(start + CHUNK_ROWS, count))], type)
-            for start in range(0, count, CHUNK_ROWS)
-        ],
-        type,
-    )
+def in_chunks(column: pa.ChunkedArray, convert: Callable[[Any], Any], type: pa.DataType) -> pa.ChunkedArray:
+    """Return the column of ``convert(value)`` for each value, with one chunk of Python objects at a time."""
+    parts = (column.slice(start, CHUNK_ROWS).to_pylist() for start in range(0, len(column), CHUNK_ROWS))
+    return pa.chunked_array([pa.array(map(convert, part), type, size=len(part)) for part in parts], type)
 
 
 def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.ChunkedArray:

@@ -218,6 +218,7 @@ def test_cached_network_with_other_vectors_is_refused_and_exported_again(export_
     # 50 items repay no export, however slow the machine is at this moment.
     monkeypatch.setattr(choice, "WORTH", 3600.0)
     monkeypatch.setattr(choice, "WORTH_READING", 0.0)
+    monkeypatch.setattr(exporting, "export", export)  # of these layers
     backbone = fresh()
     SavedModel(backbone.spec).write(exported(("layer1", "features")))
     accelerated = backbone.accelerated(items)

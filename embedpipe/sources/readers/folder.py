@@ -25,7 +25,7 @@ from embedpipe.sources.file_types import (
     read_payload,
     suffix_of,
 )
-from embedpipe.sources.listing import SPLITS, Listing, ListingBuilder
+from embedpipe.sources.listing import CHUNK_ROWS, SPLITS, Listing, ListingBuilder
 from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
 from embedpipe.sources.options import WITH_ARTICLE, Modality
 
@@ -49,9 +49,9 @@ class _Folder(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A name of an image or text, with its error if it cannot be read."""
+    """A name in a folder of an image or text, with its error if it cannot be read."""
 
-    relative: str
+    name: str
     size: int | None = None
     modified: int | None = None
     error: Exception | None = None
@@ -100,6 +100,7 @@ class _Walk:
         self.modality = modality
         self.failures: list[Failure] = []
         self.skipped: Counter[str] = Counter()
+        self._is_remote = is_url(root)
         #: (device, inode) of each folder.
         self._visited: set[tuple[int, int]] = set()
         self._real_root = "" if is_url(root) else os.path.realpath(root)
@@ -113,21 +114,23 @@ class _Walk:
             top = _scan(self.root)
         except Exception as error:
             raise SourceError(f"cannot list the folder {printable(self.root)!r}: {error}") from error
-        for item in self._items(top):
-            tops.add(item.relative)
-            id, uri = printable(item.relative), self._uri(item.relative)
-            if item.error:
-                self.failures.append(Failure.of(id, uri, item.error, "read"))
-            else:
-                builder.add(id, uri, item.size, item.modified)
+        for folder, items in self._items(top):
+            before = f"{folder}/" if folder else ""
+            tops.add(folder, len(items))
+            for name, size, modified, problem in items:
+                id, uri = printable(before + name), self._uri(before + name)
+                if problem:
+                    self.failures.append(Failure.of(id, uri, problem, "read"))
+                else:
+                    builder.add(id, uri, size, modified)
         return tops.with_labels(builder.finish()), tops.notes(self.root)
 
     def _uri(self, relative: str) -> str:
         # Not join(), as a file name may look like a URL or contain dots.
-        return join(self.root, relative) if is_url(self.root) else local_uri(self._path(relative))
+        return join(self.root, relative) if self._is_remote else local_uri(self._path(relative))
 
-    def _items(self, top: _Folder) -> Iterator[_Item]:
-        """Yield each image or text, and anything else with such a name as an error."""
+    def _items(self, top: _Folder) -> Iterator[tuple[str, list[_Item]]]:
+        """Yield each folder with its images or texts, and anything else with such a name as an error."""
         pending: list[tuple[str, bool]] = [("", False)]
         while pending:
             folder, is_link = pending.pop()
@@ -145,35 +148,41 @@ class _Walk:
                 self.skipped[own] += 1
                 continue
             if not entries.names and is_payload_name(folder, self.modality):
-                yield _Item(
-                    folder, error=IsADirectoryError(f"an empty folder with the suffix of {WITH_ARTICLE[self.modality]}")
-                )
+                above, _, name = folder.rpartition("/")
+                reason = f"an empty folder with the suffix of {WITH_ARTICLE[self.modality]}"
+                yield above, [_Item(name, error=IsADirectoryError(reason))]
             below = []
+            items = []
+            path = self._path(folder)
             for name in entries.names:
-                relative = f"{folder}/{name}" if folder else name
                 if name.startswith("."):
                     self.skipped["hidden"] += 1
                 elif name in entries.folders:
                     if name.lower() in SYSTEM_FOLDERS:
                         self.skipped[f"folder {name}"] += 1
                     else:
-                        below.append((relative, name in entries.links))
+                        below.append((f"{folder}/{name}" if folder else name, name in entries.links))
                 elif not is_payload_name(name, self.modality):
                     self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
-                elif is_url(self.root):
-                    yield _Item(relative, *entries.sizes_and_times[name])
+                elif self._is_remote:
+                    items.append(_Item(name, *entries.sizes_and_times[name]))
                 else:
-                    yield _local_item(relative, Path(self._path(relative)))
+                    items.append(_local_item(path, name))
+                if len(items) == CHUNK_ROWS:  # to save memory
+                    yield folder, items
+                    items = []
+            if items:
+                yield folder, items
             pending.extend(reversed(below))
 
     def _path(self, folder: str) -> str:
-        if is_url(self.root):
+        if self._is_remote:
             return join(self.root, folder)
         return f"{self.root.rstrip('/')}/{folder}" if folder else self.root
 
     def _reason_to_skip(self, folder: str, is_link: bool) -> str | None:
         """Return why a folder is not entered, such as a link to a folder that is listed anyway."""
-        if is_url(self.root):
+        if self._is_remote:
             return None
         path = self._path(folder)
         info = Path(path).stat()
@@ -201,14 +210,14 @@ class _TopFolders:
         self._deeper: Counter[str] = Counter()
         self._flat = 0
 
-    def add(self, relative: str) -> None:
-        """Count an item."""
-        top, *below = relative.split("/", 2)
-        if not below:
-            self._flat += 1
+    def add(self, folder: str, count: int) -> None:
+        """Count the items in a folder."""
+        top, _, below = folder.partition("/")
+        if not top:
+            self._flat += count
             return
-        self._items[top] += 1
-        self._deeper[top] += len(below) > 1
+        self._items[top] += count
+        self._deeper[top] += count if below else 0
 
     @property
     def _splits(self) -> list[str]:
@@ -306,17 +315,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _local_item(relative: str, path: Path) -> _Item:
+def _local_item(folder: str, name: str) -> _Item:
+    path = f"{folder.rstrip('/')}/{name}"
     try:
-        info = path.stat()
+        info = os.stat(path)  # noqa: PTH116  a Path takes longer to make than this
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.is_symlink():
-            target = printable(str(path.readlink()))
-            return _Item(relative, error=FileNotFoundError(f"a link to {target!r}, which does not exist"))
-        return _Item(relative, error=error)
+        if isinstance(error, FileNotFoundError) and Path(path).is_symlink():
+            target = printable(str(Path(path).readlink()))
+            return _Item(name, error=FileNotFoundError(f"a link to {target!r}, which does not exist"))
+        return _Item(name, error=error)
     if not stat.S_ISREG(info.st_mode):
-        return _Item(relative, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
-    return _Item(relative, info.st_size, info.st_mtime_ns)
+        return _Item(name, error=OSError(f"{describe_mode(info.st_mode)}, not a file"))
+    return _Item(name, info.st_size, info.st_mtime_ns)
 
 
 def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:

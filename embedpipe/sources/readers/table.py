@@ -204,10 +204,8 @@ def _images(column: pa.ChunkedArray, folder: str, access: Access, name: str) -> 
 
 def _paths(paths: pa.ChunkedArray, folder: str, access: Access, name: str) -> _Payloads:
     """Images as paths in a table."""
-    count = len(paths)
 
-    def size_and_time_of(row: int) -> tuple[int | None, int | None]:
-        uri = uris[row].as_py()
+    def size_and_time_of(uri: str | None) -> tuple[int | None, int | None]:
         return size_and_time(uri) if uri else (None, None)
 
     def read(row: int) -> bytes:
@@ -215,9 +213,9 @@ def _paths(paths: pa.ChunkedArray, folder: str, access: Access, name: str) -> _P
             return read_allowed(uri, access)
         raise ReadError("the row has no image: its path is empty")
 
-    uris = in_chunks(count, lambda row: _joined(folder, paths[row].as_py()), pa.string())
+    uris = in_chunks(paths, lambda path: _joined(folder, path), pa.string())
     refuse_foreign(uris, access, name)
-    stats = in_chunks(count, size_and_time_of, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
+    stats = in_chunks(uris, size_and_time_of, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
     return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read, in_cells=False)
 
 
