@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -19,12 +20,13 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.run import embed
-from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, StoreError, UsageError
+from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.evaluation.comparison.evaluate import evaluate
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores
 from embedpipe.evaluation.grid import EvaluationGrid
 from embedpipe.evaluation.shared_rows import shared_rows
+from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.splits.splits import Splits
 from embedpipe.store import FeatureStore
@@ -88,14 +90,19 @@ def evaluate_datasets(
     with _stores_folder() as folder:
         if backbones:
             embedding = _Embedding(folder, _names(backbones, backbone), chosen, source, backbone, compute, progress)
-            datasets = {name: embedding.embed(name, one, failed) for name, one in _named(data).items()}
+            sources = _named(data)
+            _require_all(sources.values())
+            datasets = {name: embedding.embed(name, one, failed) for name, one in sources.items()}
         else:
             for given, usual in ((source, SourceOptions(label=source.label)), (backbone, BackboneOptions())):
                 if given != usual and given != BackboneOptions(layer=chosen.layer):
                     raise UsageError(
                         f"options of sources and backbones need backbones to embed with ({option('backbones')})"
                     )
-            datasets = _store_groups(data)
+            try:
+                datasets = _store_groups(data)
+            except StoreNotFoundError as error:
+                raise StoreNotFoundError(f"{error}, or name backbones to embed with ({option('backbones')})") from error
         if splits is not None and len(datasets) > 1:
             raise UsageError(f"splits are those of one dataset, got {len(datasets)}: {', '.join(datasets)}")
         evaluations = {}
@@ -197,6 +204,14 @@ def _named(data: Any) -> dict[str, Any]:
     if not items:
         raise UsageError("data must name at least one dataset, got none")
     return dict(zip(_short([_path(item, i) for i, item in enumerate(items)]), items, strict=True))
+
+
+def _require_all(sources: Iterable[Any]) -> None:
+    """Raise SourceError for a file or folder that does not exist, before others are embedded for minutes."""
+    for source in sources:
+        name = str(source) if isinstance(source, str | Path) else ""
+        if name and not re.search(r"://|[*?\[{]", name) and not Path(name).exists():
+            open_source(source)
 
 
 def _path(item: Any, i: int) -> str:

@@ -210,6 +210,16 @@ def test_stores_of_several_datasets_are_columns(store: Path, tmp_path: Path) -> 
     assert "Average rank" in shown.stdout
 
 
+def test_what_is_no_store_or_no_source_is_refused_at_once(tmp_path: Path, photos: Path) -> None:
+    done = run("evaluate", photos)
+    assert done.exit_code == 2
+    assert "or name backbones to embed with (--backbones)" in done.stderr
+    done = run("evaluate", photos, tmp_path / "nowhere", "--backbones", "python:tiny_backbone.make")
+    assert done.exit_code == 2
+    assert "nowhere" in done.stderr
+    assert "tiny_backbone" not in done.stderr  # nothing was embedded
+
+
 def test_backbones_embed_sources(tmp_path: Path, make_photos: Callable[..., Path]) -> None:
     sources = [make_photos(18, name=name) for name in ("photos", "drawings")]
     backbones = "python:tiny_backbone.make,timm/nothing"
