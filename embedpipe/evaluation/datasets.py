@@ -7,9 +7,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -20,7 +19,14 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.run import embed
-from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, StoreError, StoreNotFoundError, UsageError
+from embedpipe.errors import (
+    BackboneError,
+    ConcurrentWriteError,
+    SourceError,
+    StoreError,
+    StoreNotFoundError,
+    UsageError,
+)
 from embedpipe.evaluation.comparison.evaluate import evaluate
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores
@@ -87,12 +93,14 @@ def evaluate_datasets(
     chosen, source, backbone, compute = build_options(OPTIONS, options)
     failed: dict[str, str] = {}
     shown = Progress(progress)
-    with _stores_folder() as folder:
+    with tempfile.TemporaryDirectory(prefix="embedpipe-") as temporary:
         if backbones:
-            embedding = _Embedding(folder, _names(backbones, backbone), chosen, source, backbone, compute, progress)
+            folders = open_cache(PART) or Path(temporary), Path(temporary)
+            embedding = _Embedding(folders, _names(backbones, backbone), chosen, source, backbone, compute, progress)
             sources = _named(data)
             _require_all(sources.values())
             datasets = {name: embedding.embed(name, one, failed) for name, one in sources.items()}
+            chosen = replace(chosen, label=EvaluateOptions().label)  # the name that embedding gives to it
         else:
             for given, usual in ((source, SourceOptions(label=source.label)), (backbone, BackboneOptions())):
                 if given != usual and given != BackboneOptions(layer=chosen.layer):
@@ -123,11 +131,11 @@ def evaluate_datasets(
 
 
 class _Embedding:
-    """Embeds datasets by each backbone into stores of the cache folder."""
+    """Embeds datasets by each backbone into stores of the first folder, and items in memory into the second."""
 
     def __init__(
         self,
-        folder: Path,
+        folders: tuple[Path, Path],
         names: Sequence[str],
         chosen: EvaluateOptions,
         source: SourceOptions,
@@ -137,7 +145,7 @@ class _Embedding:
     ) -> None:
         layers = [part.strip() for name in chosen.layer for part in name.split("+")]
         label = source.label if source.label != EvaluateOptions().label else None
-        self.folder, self.names, self.progress = folder, names, progress
+        self.folders, self.names, self.progress = folders, names, progress
         self.options: dict[str, Any] = asdict(compute) | asdict(backbone) | asdict(source)
         self.options |= {"layer": tuple(dict.fromkeys(layers)), "label": label}
         self.shown = Progress(progress)
@@ -166,26 +174,18 @@ class _Embedding:
         if isinstance(source, str | Path):
             identity = [str(Path(source).resolve()) if "://" not in str(source) else str(source), options]
             key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-            path = self.folder / key[:16]
+            path = self.folders[0] / key[:16]
         else:  # items in memory have no name by which they could be found again
-            path = Path(tempfile.mkdtemp(dir=self.folder, prefix="new-"))
+            path = Path(tempfile.mkdtemp(dir=self.folders[1]))
         try:
             store = embed(source, path, progress=self.progress, prune=True, force=True, **options)
-        except (SpecMismatchError, StoreError):  # other weights of the same name, or damage: it is made again
+        except ConcurrentWriteError:
+            raise
+        except StoreError:  # other weights of the same name, or damage: it is made again
             drop_entry(path)
             store = embed(source, path, progress=self.progress, **options)
         mark_used(path)
         return store
-
-
-@contextmanager
-def _stores_folder() -> Iterator[Path]:
-    """Give a folder of the cache, or a temporary one if there is no cache."""
-    if (folder := open_cache(PART)) is not None:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="embedpipe-") as temporary:
-        yield Path(temporary)
 
 
 def _names(backbones: Sequence[str], common: BackboneOptions) -> list[str]:

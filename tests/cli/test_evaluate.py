@@ -210,6 +210,17 @@ def test_stores_of_several_datasets_are_columns(store: Path, tmp_path: Path) -> 
     assert "Average rank" in shown.stdout
 
 
+def test_label_of_a_table_is_learned(tmp_path: Path, photos: Path) -> None:
+    files = [path.relative_to(tmp_path).as_posix() for path in sorted(photos.rglob("*.jpg"))]
+    table = tmp_path / "photos.csv"
+    table.write_text("image,kind\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(files)))
+    options = ("--backbones", "python:tiny_backbone.make", "--image", "image", "--label", "kind", *QUICK)
+    done = run("evaluate", table, *options, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["classes"], found["rows"]) == (["a", "b"], 12)
+
+
 def test_what_is_no_store_or_no_source_is_refused_at_once(tmp_path: Path, photos: Path) -> None:
     done = run("evaluate", photos)
     assert done.exit_code == 2
