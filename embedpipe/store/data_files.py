@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import time
@@ -24,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
-from embedpipe.errors import StoreError
+from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import METADATA_SERVER
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
@@ -37,6 +38,25 @@ DATA_FILE = re.compile(r"part-[0-9a-f]{8}-([0-9a-f]{32})-([0-9a-f]{8})\.parquet"
 
 #: Estimated bytes per row of all columns except the vectors.
 ROW_BYTES = 512
+
+
+def table_path(path: str | Path) -> str:
+    """Return the path of a store as text without trailing slash. Raises UsageError if it is none."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str) or not text.rstrip("/"):
+        raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
+    return text.rstrip("/")
+
+
+def refuse_misread(path: str) -> str:
+    """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes."""
+    if "://" not in path and "\\" in path and os.sep == "/":
+        raise UsageError(f"the path of a store must not hold a backslash, got {path!r}: give another folder")
+    if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
+        raise UsageError(
+            f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
+        )
+    return path
 
 
 @dataclass(frozen=True, slots=True)

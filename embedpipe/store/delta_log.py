@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
-from embedpipe.errors import StoreError, UsageError
+from embedpipe.errors import StoreError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import s3_server
-from embedpipe.store.data_files import DATA_FILE, damaged, reason
+from embedpipe.store.data_files import DATA_FILE, damaged, reason, refuse_misread
 
 #: What the keys of embedpipe's begin with in the information of a commit.
 OWN_KEYS = "embedpipe."
@@ -138,25 +137,6 @@ def is_newest(delta: DeltaTable, path: str) -> bool:
         return True
 
 
-def table_path(path: str | Path) -> str:
-    """Return the path of a store as text without trailing slash. Raises UsageError if it is none."""
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
-    if not isinstance(text, str) or not text.rstrip("/"):
-        raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
-    return text.rstrip("/")
-
-
-def refuse_misread(path: str) -> str:
-    """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes."""
-    if "://" not in path and "\\" in path and os.sep == "/":
-        raise UsageError(f"the path of a store must not hold a backslash, got {path!r}: give another folder")
-    if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
-        raise UsageError(
-            f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
-        )
-    return path
-
-
 def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
     """Return the error for a log that delta-rs cannot read, with the name of the file that is damaged."""
     name = log.damaged_file() if log else ""
@@ -209,6 +189,9 @@ REQUIRED = {
     "protocol": {"minReaderVersion", "minWriterVersion"},
 }
 
+#: Fields of an action that adds a file.
+ADD_FIELDS = REQUIRED["add"] | {"baseRowId", "clusteringProvider", "defaultRowCommitVersion", "stats", "tags"}
+
 #: Actions that Delta knows.
 KINDS = {*REQUIRED, "cdc", "checkpointMetadata", "commitInfo", "domainMetadata", "sidecar", "txn"}
 
@@ -243,6 +226,8 @@ class Entry:
         expected = [info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info]
         if self.damage is None and (expected or self._needs_checksum()) and expected != [entry_checksum(self)]:
             self.damage = "does not have the checksum of its commit"
+        if self.damage is None and not expected and self._is_cut():
+            self.damage = "is cut off or damaged"
         added = any(info.get("operation") == "ADD COLUMN" for info in self.named("commitInfo"))
         if self.damage is None and added and not any(self.named("metaData")):
             self.damage = "lacks the columns that its commit added"
@@ -250,6 +235,21 @@ class Entry:
     def named(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the contents of the actions of a kind, such as ``add``."""
         return (action[kind] for action in self.actions if kind in action)
+
+    def _is_cut(self) -> bool:
+        """Return whether bytes are missing, with the checksum among them, so that what is left is JSON by chance."""
+        information = {key: value for each in self.named("commitInfo") for key, value in each.items()}
+        kinds = {kind for action in self.actions for kind in action}
+        operation = information.get("operation")
+        own = any(DATA_FILE.fullmatch(_path(add)) for add in self.named("add"))
+        return (
+            not information.keys().isdisjoint(ADD_FIELDS)
+            or (str(information.get("engineInfo")).startswith("delta-rs") and "clientVersion" not in information)
+            or (own and operation != "RESTORE")
+            or (kinds == {"commitInfo"} and not str(operation).startswith("VACUUM"))
+            or ("engineInfo" not in information and "add" not in kinds)
+            or ("Append" in str(information.get("operationParameters")) and "remove" in kinds)
+        )
 
     def _needs_checksum(self) -> bool:
         """Return whether embedpipe committed files of whose names a checksum is a part."""

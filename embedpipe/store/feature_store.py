@@ -18,7 +18,8 @@ from embedpipe._utils.notebook.html_tables import count_list, html_table
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError, suggest
-from embedpipe.store.delta_log import Change, table_path
+from embedpipe.store.data_files import table_path
+from embedpipe.store.delta_log import Change
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import set_column
@@ -34,12 +35,11 @@ if TYPE_CHECKING:
 
 
 class FeatureStore:
-    """The vectors of a dataset, with labels and metadata: a Delta Lake table with one row per item.
+    """The vectors of a dataset, with labels and metadata: a Delta Lake table with one row per item, read in id order.
 
     The columns are ``id`` (unique), ``uri``, ``content_hash`` (SHA-256 of the payload), ``source_root``,
     ``source_size`` (bytes) and ``source_modified`` (ns). Then come ``label``, ``split`` and metadata if the source
     has them, and one column of float32 lists per captured layer (``embedding``, ``embedding_<layer>``).
-    Every read is in id order.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.folder_kinds import but_is
-from embedpipe.errors import ConcurrentWriteError, StoreError, StoreNotFoundError, TemporaryError
+from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, StoreError, StoreNotFoundError, TemporaryError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import filesystem
 from embedpipe.store import delta_log
@@ -78,7 +78,7 @@ class KeyedTable:
         self.log = delta_log.LocalLog(Path(self.base)) if isinstance(self.fs, pafs.LocalFileSystem) else None
         try:
             self._delta = open_delta(path, version)
-        except TemporaryError:
+        except EmbedpipeError:
             raise
         except TableNotFoundError as error:
             raise StoreNotFoundError(

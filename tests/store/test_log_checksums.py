@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe import FeatureStore
 from embedpipe.errors import Failure, StoreError, UsageError
+from embedpipe.store.delta_log import Entry
 from embedpipe.store.schema import COMPRESS_KEY, SPEC_CHECKSUM_KEY, SPEC_KEY, spec_of, store_schema
 
 X = clusters(9)[0]
@@ -64,6 +66,19 @@ def test_note_of_a_commit_has_a_checksum(path: Path, old: bytes, new: bytes) -> 
         FeatureStore(path)
     embedpipe.repair(path)
     assert FeatureStore(path).counts("label") == {"a": 3, "b": 3, "c": 3}  # without the commit that cannot be trusted
+
+
+def test_no_bytes_can_be_cut_out_of_an_entry(path: Path) -> None:
+    """The seam may be JSON again, without the checksum and without the files."""
+
+    def files(entry: Entry) -> list[Any]:
+        added = [(add["path"], add["size"], add.get("stats")) for add in entry.named("add")]
+        return [added, [remove["path"] for remove in entry.named("remove")], [*entry.named("metaData")]]
+
+    data = entry(path, 4).read_bytes()
+    ends = [match.start() for match in re.finditer(rb'[,{}":\n]', data)]
+    cut = (Entry(data[:start] + data[end:]) for start in range(0, len(data), 3) for end in ends if end > start)
+    assert not [left.actions for left in cut if not left.damage and files(left) != files(Entry(data))]
 
 
 def test_history_before_a_checkpoint_is_compared_with_its_checksums(path: Path) -> None:

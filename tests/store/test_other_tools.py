@@ -156,13 +156,17 @@ def test_partitions_and_another_schema_are_refused(path: str, tmp_path: Path) ->
 
 
 def edit_log(path: str, kind: str, key: str, value: object) -> None:
-    """Change one value of an action in the whole log, and drop the checksums, as an attacker would."""
+    """Change one value of an action in the whole log, and drop the checksums as an attacker would.
+
+    A restored version has none.
+    """
     for entry in Path(path, "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in entry.read_text().splitlines()]
         for action in actions:
             information = action.get("commitInfo", {})
             for own in [name for name in information if name.startswith("embedpipe.")]:
                 del information[own]
+            information |= {"operation": "RESTORE"} if information else {}
             if kind in action:
                 action[kind][key] = value
         entry.write_text("".join(json.dumps(action) + "\n" for action in actions))

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import CacheEntry, cache_entries, drop_entry, name_of
 from embedpipe.errors import BusyError, StoreError, UsageError
-from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint, table_path
+from embedpipe.store.data_files import table_path
+from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable

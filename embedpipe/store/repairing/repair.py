@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from embedpipe._utils.atomic import names_file
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
-from embedpipe.store.data_files import DATA_FILE, DataFile, removal, write_files
-from embedpipe.store.delta_log import Entry, LocalLog, table_path
+from embedpipe.store.data_files import DATA_FILE, DataFile, removal, table_path, write_files
+from embedpipe.store.delta_log import Entry, LocalLog
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 from embedpipe.store.repairing.damage import as_on_disk, find_damage
 from embedpipe.store.repairing.log import keep_aside, mend_log
