@@ -20,7 +20,6 @@ import sys
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -103,18 +102,6 @@ def print_metrics(head: embedpipe.Head) -> None:
         print(f"  {name.replace('_', ' '):40}{cell(values):>16}{cell(report.baseline[name]):>22}")
 
 
-def add_margins(predicted: pa.Table, head: embedpipe.Head) -> pa.Table:
-    """Append the second most likely class, and its distance from the first in probability or score."""
-    columns = [name for name in predicted.column_names if name.startswith(("probability_", "score_"))]
-    scores = np.column_stack([np.zeros(len(predicted)), *(predicted[name].to_numpy() for name in columns)])
-    scores = scores[:, -len(head.classes) :]  # two classes have one score, that of the second against the first
-    ranked = np.sort(scores, axis=1)
-    second = head.classes[np.argsort(scores, axis=1)[:, -2]]
-    failed = np.asarray(predicted["error"].is_valid())
-    predicted = predicted.append_column("second", pa.array(second, mask=failed))
-    return predicted.append_column("margin", pa.array(ranked[:, -1] - ranked[:, -2], mask=failed))
-
-
 def main() -> int:
     """Embed, fit, predict, and return the exit code."""
     arguments = parse_arguments()
@@ -130,8 +117,6 @@ def main() -> int:
     predicted = head.predict(new)
     good = predicted.filter(predicted["error"].is_null())
     if good.num_rows:
-        predicted = add_margins(predicted, head)
-        good = predicted.filter(predicted["error"].is_null())
         print("\nleast certain, check these first:")
         for row in good.sort_by("margin").slice(0, UNCERTAIN_SHOWN).to_pylist():
             print(f"  {row['id']}: {row['label']}, or {row['second']} ({row['margin']:.3f} behind)")

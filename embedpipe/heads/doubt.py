@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
@@ -67,7 +68,7 @@ def least_confident_first(table: pa.Table) -> pa.Table:
         key = pc.subtract(table.column(f"{label}_low"), table.column(f"{label}_high"))
     else:
         raise UsageError(
-            "least_confident_first (--least-confident-first) needs a head of classes, or one of numbers fitted "
-            "with interval_coverage (--interval-coverage): leave it out"
+            f"{option('least_confident_first')} needs a head of classes, or one of numbers that was fitted with "
+            f"{option('interval_coverage')}: leave it out"
         )
     return table.take(pc.sort_indices(pa.table({"key": key}), [("key", "ascending")]))

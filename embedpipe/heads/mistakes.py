@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.notebook.html_tables import html_records
+from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
 from embedpipe.heads.held_out import wrong_rows
@@ -141,7 +142,7 @@ def find_mistakes(
         reason = (
             "held-out predictions are not saved in a head: fit it again"
             if held_out is None
-            else "the head was not measured on held-out rows: fit it with folds (--folds 5) or a test split"
+            else f"the head was not measured on held-out rows: fit it with {option('folds', 5)}, or with a test split"
         )
         raise UsageError(f"mistakes are those on held-out rows, and {reason}")
     wrong = wrong_rows(held_out, task)

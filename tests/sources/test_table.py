@@ -295,6 +295,6 @@ def test_repeated_columns_and_ids_are_refused(folder: Path) -> None:
 
 
 def test_read_table_refuses_other_suffixes(tmp_path: Path) -> None:
-    (tmp_path / "a.xlsx").touch()
+    (tmp_path / "a.ods").touch()
     with pytest.raises(SourceError, match=r"\.csv, \.tsv, \.parquet"):
-        read_table(str(tmp_path / "a.xlsx"))
+        read_table(str(tmp_path / "a.ods"))
