@@ -1,5 +1,21 @@
-"""``python -m embedpipe`` is the ``embedpipe`` command."""
+"""The ``embedpipe`` command, also as ``python -m embedpipe``."""
 
-from embedpipe.cli import main
+from __future__ import annotations
 
-main()
+import signal
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C ends the process without a traceback while the libraries are still imported."""
+    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interrupts:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from embedpipe.cli import main as run
+
+    if interrupts:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

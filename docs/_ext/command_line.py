@@ -19,7 +19,7 @@ HEAD = """# Command line
 embedpipe VERB ARGUMENTS --option VALUE
 ```
 
-Every verb takes `--help`, `--json` (one JSON object on standard output), `-q`/`--quiet` (errors only) and
+`embedpipe --install-completion` lets the shell complete verbs and options. Every verb takes `--help`, `--json` (one JSON object on standard output), `-q`/`--quiet` (errors only) and
 `-v`/`--verbose` (more detail, and the traceback of an error). `embedpipe --version` prints the version.
 
 A verb has the same name in Python, and what can be set in both has the same name: `--batch-size` is `batch_size`.

@@ -13,10 +13,11 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import app
 from embedpipe.cli.finetuning import Backbone, Device, Label, Source
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.report.drawing.wording import counted
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark
@@ -28,6 +29,7 @@ SHOWN_BASELINES = 5
 
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
+@reads_stored_places
 @with_options(BenchmarkOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def benchmark(
     source: Source,
@@ -76,8 +78,8 @@ def benchmark(
 def print_benchmark(result: Benchmark, verbose: bool) -> None:
     """Print the result of `embedpipe.benchmark`."""
     print(
-        f"{result.label!r} of {show.plain(result.data)}, {len(result.classes):,} classes, {result.backbone} on "
-        f"{result.device}: {result.test_rows:,} test rows, {len(result.seeds)} seeds, "
+        f"{result.label!r} of {show.plain(result.data)}, {counted(len(result.classes), 'class', 'classes')}, "
+        f"{result.backbone} on {result.device}: {result.test_rows:,} test rows, {counted(len(result.seeds), 'seed')}, "
         f"{result.seconds:,.0f} s of training and measuring"
     )
     for note in result.notes:
@@ -87,13 +89,17 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
         accuracies = [[cell.accuracy for cell in result.cells_of(learner, labels)] for learner in result.learners]
         table.add_row(f"{labels:,}", *(f"{mean(values):.1%}" if values else "" for values in accuracies))
     show.print_table(table)
-    print("\naccuracy on the test rows, mean over seeds; differences in points, with 95 % intervals:")
-    print(f"{result.seeds_warning}\n" if result.seeds_warning else "")
+    print("\naccuracy on the test rows, mean over seeds")
+    if result.seeds_warning:
+        print(result.seeds_warning)
     table = Table("labels", "learner", "minus", "accuracy", "before training", "after one epoch", "shifted", box=None)
     for row in result.differences:
         estimates = (row.accuracy, row.initial_accuracy, row.after_one_epoch, row.shifted_accuracy)
-        table.add_row(f"{row.labels:,}", row.learner, row.reference, *map(_points, estimates))
-    show.print_table(table)
+        if any(estimates):
+            table.add_row(f"{row.labels:,}", row.learner, row.reference, *map(_points, estimates))
+    if table.rows:
+        print("\ndifferences in points, with 95 % intervals:\n")
+        show.print_table(table)
     for savings in result.savings:
         if savings.is_informative and savings.labels is not None:
             time = f" and {_fraction(savings.seconds)} of its training time" if savings.seconds else ""
@@ -112,6 +118,7 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
 
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
+@reads_stored_places
 @with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 def advise(
     source: Annotated[
@@ -167,7 +174,7 @@ def print_advice(result: Advice, verbose: bool) -> None:
     for baseline in baselines:
         accuracy, difference = show.interval(baseline.accuracy, True), _points(baseline.difference)
         table.add_row(show.plain(baseline.name), accuracy, difference, baseline.verdict)
-    print(f"\n{frozen.rows:,} rows, {frozen.resampling}; {result.test_rows:,} test rows kept for a pilot:\n")
+    print(f"\n{counted(frozen.rows, 'row')}, {frozen.resampling}; {result.test_rows:,} test rows kept for a pilot:\n")
     show.print_table(table)
     if len(frozen.baselines) > len(baselines):
         print(f"and {len(frozen.baselines) - len(baselines)} more (--verbose)")

@@ -30,6 +30,7 @@ from embedpipe.cli.options import (
     Verbose,
     exits_cleanly,
     reader_is_gone,
+    reads_stored_places,
     shows_progress,
     with_options,
 )
@@ -40,6 +41,7 @@ from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import RunOptions
 from embedpipe.errors import ExitCode
+from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ PARTLY_FAILED = ExitCode.PARTLY_FAILED
 
 app = typer.Typer(
     cls=Verbs,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
@@ -138,6 +139,7 @@ def info(
 
 @app.command(rich_help_panel="Store")
 @exits_cleanly
+@reads_stored_places
 def verify(
     store: Store,
     *,
@@ -248,7 +250,7 @@ def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbos
     if as_json:
         show.json_value({"merged": merged, "files": len(opened.table.files), "version": opened.version})
     elif not quiet:
-        print(f"{merged:,} files merged; the store now has {len(opened.table.files):,} files")
+        print(f"{counted(merged, 'file')} merged; the store now has {counted(len(opened.table.files), 'file')}")
 
 
 @app.command(rich_help_panel="Store")
@@ -291,11 +293,12 @@ def vacuum(
     if as_json:
         show.json_value({"deleted": deleted})
     elif not quiet:
-        print(f"{len(deleted):,} files deleted")
+        print(f"{counted(len(deleted), 'file')} deleted")
 
 
 @app.command("map", rich_help_panel="Store")
 @exits_cleanly
+@reads_stored_places
 def map_(
     store: Store,
     *,
@@ -336,7 +339,7 @@ def main() -> None:
     out = sys.stdout
     try:
         with plain_output() if plain else contextlib.nullcontext():
-            app()
+            app(prog_name="embedpipe")
     except SystemExit as ended:
         # If the reader of the output is gone, typer replaces it, and rich, which prints the help, ends with code 1.
         noticed = sys.stdout is not out or isinstance(ended.__context__, BrokenPipeError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedpipe.cli.show import pairs, print_table
+from embedpipe.report.drawing.wording import counted
 
 if TYPE_CHECKING:
     from embedpipe.embedding import Drift, HeadDrift, LayerDrift, VerifyReport
@@ -23,7 +24,7 @@ def drift(measured: Drift) -> None:
     """Print the drift of a sample."""
     decode = f", {measured.decode} decoding" if measured.decode else ""
     against = "fp32, full decoding" if measured.decode else "fp32"
-    print(f"\ndrift of {measured.precision}{decode} from {against}, on {measured.rows:,} items of the store:")
+    print(f"\ndrift of {measured.precision}{decode} from {against}, on {counted(measured.rows, 'item')} of the store:")
     rows: list[tuple[str, str]] = []
     if measured.not_finite:
         rows.append(("FAILED", f"{measured.not_finite:,} more items get NaN or infinite values"))
@@ -56,11 +57,11 @@ def _head(head: HeadDrift) -> list[tuple[str, str]]:
     if head.metric == "accuracy":
         change = f"accuracy {head.reference:.1%} becomes {head.cheaper:.1%}: {100 * head.difference:+.1f} points"
         interval = f"95 % interval {100 * head.low:+.1f} to {100 * head.high:+.1f}"
-        items = f"{head.rows:,} items, {head.classes} classes"
+        items = f"{counted(head.rows, 'item')}, {counted(head.classes, 'class', 'classes')}"
     else:
         change = f"R2 {head.reference:.3f} becomes {head.cheaper:.3f}: {head.difference:+.3f}"
         interval = f"95 % interval {head.low:+.3f} to {head.high:+.3f}"
-        items = f"{head.rows:,} items"
+        items = counted(head.rows, "item")
     left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in head.left_out.items())
     return [("head", f"{change} ({interval}; cross-validated on {items}{left_out})")]
 
@@ -70,8 +71,9 @@ def print_repair(report: RepairReport) -> None:
     for sentence in report.done:
         print(sentence)
     if report.lost:
-        print(f"{report.lost:,} rows were lost: the next `embedpipe embed` embeds them again; set their labels again")
+        rows = f"{counted(report.lost, 'row')} {'was' if report.lost == 1 else 'were'} lost"
+        print(f"{rows}: the next `embedpipe embed` embeds what is in the source again; set labels again")
     if not report.done:
-        print(f"nothing is damaged: {report.rows:,} rows at version {report.version}")
+        print(f"nothing is damaged: {counted(report.rows, 'row')} at version {report.version}")
     elif report.version >= 0:
-        print(f"the store is whole again: {report.rows:,} rows at version {report.version}")
+        print(f"the store is whole again: {counted(report.rows, 'row')} at version {report.version}")

@@ -11,6 +11,7 @@ from embedpipe.cli import show
 from embedpipe.cli.app import app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
+from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -83,11 +84,11 @@ def _rows_of(estimate: TimeEstimate) -> list[tuple[str, str]]:
     shares = [f"{name} {share:.0%}" for name, share in estimate.shares.items() if share >= 0.005]
     rows = [
         (estimate.backbone, f"{rate}, {estimate.precision}{decode}, on {estimate.device} by {estimate.engine}"),
-        ("measured on", f"{estimate.items:,} items in {estimate.seconds:.1f} s: {estimate.source}"),
+        ("measured on", f"{counted(estimate.items, 'item')} in {estimate.seconds:.1f} s: {estimate.source}"),
         ("time spent on", ", ".join(shares)),
         ("advice", estimate.advice),
     ]
-    rows += [(f"{count:,} items", _duration(hours)) for count, hours in estimate.hours.items()]
+    rows += [(f"{counted(count, 'item')}", _duration(hours)) for count, hours in estimate.hours.items()]
     if estimate.failed:
         rows.append(("failed", f"{estimate.failed:,} of the sample; run `embedpipe embed` to see why"))
     return [*rows, *(("note", note) for note in estimate.notes)]

@@ -12,6 +12,7 @@ from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly
 from embedpipe.cli.plain_text import escaped
 from embedpipe.errors import UsageError
+from embedpipe.report.drawing.wording import counted
 
 
 @app.command(rich_help_panel="Store")
@@ -40,10 +41,10 @@ def forget(
     if quiet:
         return
     print(
-        f"{result.rows:,} rows and {result.failures:,} failures erased, with {result.files:,} files of old versions "
-        f"and {result.cached:,} entries of the cache"
+        f"{counted(result.rows, 'row')} and {counted(result.failures, 'failure')} erased, with "
+        f"{counted(result.files, 'file')} of old versions and {counted(result.cached, 'entry', 'entries')} of the cache"
     )
-    print(f"searched {result.searched:,} files of the store and the cache: no trace is left")
+    print(f"searched {counted(result.searched, 'file')} of the store and the cache: no trace is left")
     for path in result.heads:
         print(f"{escaped(path)} holds rows that it was fitted on: fit it again, or delete it")
     for path in result.fitted:
@@ -103,7 +104,7 @@ def cache(
             table.add_row(show.plain(name), f"{len(group):,}", f"{megabytes:,.1f}", f"{hours:,.1f} h ago")
         show.print_table(table)
     print(
-        f"{len(entries):,} {'entry' if len(entries) == 1 else 'entries'}, {size / 1e6:,.1f} MB"
+        f"{counted(len(entries), 'entry', 'entries')}, {size / 1e6:,.1f} MB"
         f"{', deleted from' if clear else ' in'} "
         f"{escaped(str(cache_folder()))} (limit {cache_limit() / 1e9:g} GB)"
     )

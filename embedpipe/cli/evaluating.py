@@ -15,11 +15,11 @@ from rich.text import Text
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
-from embedpipe.report.drawing.wording import SHARES
+from embedpipe.report.drawing.wording import SHARES, counted
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ OPTIONS = (EvaluateOptions, SourceOptions, BackboneOptions, ComputeOptions)
 
 @app.command(rich_help_panel="Compare")
 @exits_cleanly
+@reads_stored_places
 @with_options(*OPTIONS)
 def evaluate(
     data: Annotated[
@@ -267,7 +268,7 @@ def print_evaluation(evaluation: Evaluation, verbose: bool) -> None:
         f"{evaluation.label!r}, {evaluation.rows:,} rows{classes}: {evaluation.resampling}, {evaluation.seconds:.1f} s"
     )
     for reason, count in evaluation.left_out.items():
-        print(f"left out: {count:,} rows {reason}")
+        print(f"left out: {counted(count, 'row')} {reason}")
     for note in evaluation.notes:
         print(f"note: {note}")
     is_share = metric in SHARES
@@ -311,7 +312,7 @@ def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
     """Print a `ProtocolEvaluation` as a table."""
     print(f"{result.protocol}, {result.label!r}: {result.resampling}")
     for reason, count in result.left_out.items():
-        print(f"left out: {count:,} rows {reason}")
+        print(f"left out: {counted(count, 'row')} {reason}")
     for note in result.notes:
         print(f"note: {note}")
     # Stores of one backbone are named by their paths.

@@ -12,9 +12,10 @@ from rich.table import Table
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.cli.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.report.drawing.wording import counted
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import FineTuneResult
@@ -27,6 +28,7 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
+@reads_stored_places
 @with_options(FineTuneOptions, SplitOptions, ReloadOptions)
 def finetune(
     source: Source,
@@ -84,7 +86,7 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     """Print the result of `embedpipe.finetune`; ``store`` holds the features of the backbone before training."""
     check, test = result.initial_check, result.test
     print(
-        f"trained on {result.train_rows:,} images, validated on {result.validation_rows:,}, in "
+        f"trained on {counted(result.train_rows, 'image')}, validated on {result.validation_rows:,}, in "
         f"{result.seconds:,.0f} s on {result.device} in {result.precision}, augmentation {result.augmentation}"
     )
     for note in result.notes:

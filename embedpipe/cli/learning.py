@@ -11,7 +11,7 @@ import typer
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.failure_limit import FailureLimit
@@ -158,6 +158,7 @@ def predict(
 
 @app.command(rich_help_panel="Learn")
 @exits_cleanly
+@reads_stored_places
 @with_options(SearchOptions, ReloadOptions, ComputeOptions)
 def search(
     store: Store,

@@ -29,6 +29,7 @@ from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.training.launcher import is_first_process
 from embedpipe.sources.access.outage import outages_raised
+from embedpipe.sources.access.roots import VARIABLE
 from embedpipe.sources.options import SourceOptions
 
 #: Exit code of a process whose output nobody reads any more: 128 + SIGPIPE, as of any other command in a pipe.
@@ -90,6 +91,31 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
         return wrapper
 
     return decorate
+
+
+def reads_stored_places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``--allow-root`` hold for items that are read from where a store says that they are.
+
+    The option is added to a verb that has none for its source.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [*signature.parameters.values()]
+    added = "allow_root" not in signature.parameters
+    if added:
+        option = typer.Option("--allow-root", help="Also read stored items from below this folder or URL.")
+        annotation = Annotated[list[str] | None, option]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("allow_root", kind, default=None, annotation=annotation))
+
+    @wraps(command)
+    def wrapper(**values: Any) -> Any:
+        if given := values.pop("allow_root") if added else values["allow_root"]:
+            os.environ[VARIABLE] = ",".join(filter(None, [os.environ.get(VARIABLE, ""), *given]))
+        return command(**values)
+
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
 
 
 def _parameter(cls: type, field: dataclasses.Field[Any], type_: Any) -> inspect.Parameter:

@@ -16,6 +16,7 @@ from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.evaluation.ranking.options import RankOptions
+from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ def print_ranking(ranking: Ranking, verbose: bool) -> None:
     """Print a `Ranking` as a table, with a conclusion."""
     regression = ranking.task == "regression"
     metric = "R2" if regression else "accuracy"
-    classes = "" if regression else f", {ranking.classes:,} classes"
+    classes = "" if regression else f", {counted(ranking.classes, 'class', 'classes')}"
     baseline = "" if regression else f"; baseline (most frequent class): {ranking.baseline:.1%}"
-    print(f"{ranking.label!r}, {ranking.sample:,} items{classes}: {ranking.resampling}{baseline}")
+    print(f"{ranking.label!r}, {counted(ranking.sample, 'item')}{classes}: {ranking.resampling}{baseline}")
     for reason, count in ranking.left_out.items():
         print(f"left out: {count:,} {reason}")
     for note in ranking.notes:
@@ -154,7 +155,7 @@ def _print_details(ranking: Ranking) -> None:
         if row.imagenet is not None:
             print(f"{row.name}: ImageNet top-1 {row.imagenet.accuracy:.3%}, published by {row.imagenet.source}")
         if row.cost is not None:
-            print(f"{row.name}: embedded by {row.cost.engine}, measured on {row.cost.items:,} items")
+            print(f"{row.name}: embedded by {row.cost.engine}, measured on {counted(row.cost.items, 'item')}")
         if row.difference is not None:
             test = row.difference
             print(f"{_name(row)}: p = {test.p:.4f}, corrected {test.adjusted:.4f} ({test.test})")

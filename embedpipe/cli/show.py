@@ -21,6 +21,7 @@ from rich.text import Text
 from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.report.drawing.wording import counted
 
 if TYPE_CHECKING:
     from embedpipe.backbones import TextPreprocessing
@@ -90,10 +91,12 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
     if result.others:
         counts += f", {result.others:,} left to the other shards"
     rate = f" ({result.rate:,.1f} a second when loaded)" if result.embedded else ""
-    print(f"{result.seen:,} items: {counts}, in {result.seconds:.1f} s{rate}")
+    print(f"{counted(result.seen, 'item')}: {counts}, in {result.seconds:.1f} s{rate}")
     rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
     if result.gone:
-        rows.append(("gone", f"{result.gone:,} items are no longer in the source; {result.pruned:,} pruned (--prune)"))
+        verb = "is" if result.gone == 1 else "are"
+        gone = f"{counted(result.gone, 'item')} {verb} no longer in the source; {result.pruned:,} pruned (--prune)"
+        rows.append(("gone", gone))
     if result.skipped:
         skipped = ", ".join(f"{count:,} {suffix}" for suffix, count in result.skipped.items())
         rows.append(("left out", skipped))
@@ -145,7 +148,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         json_value(facts)
         return
     spec = opened.spec
-    files = f"{facts['files']:,} file{'s' * (facts['files'] != 1)}"
+    files = counted(facts["files"], "file")
     rows = [
         ("store", f"{opened.path}, version {opened.version}"),
         ("rows", f"{facts['rows']:,}"),
@@ -233,7 +236,8 @@ def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
 def _counts(counts: dict[str, int], limit: int = 20) -> str:
     if not counts:
         return "none"
-    shown = ", ".join(f"{escaped(name)} {count:,}" for name, count in list(counts.items())[:limit])
+    sign = ":" if any(name[-1:].isdigit() for name in counts) else ""  # "6: 8" is no row of numbers, as "6 8" is
+    shown = ", ".join(f"{escaped(name)}{sign} {count:,}" for name, count in list(counts.items())[:limit])
     return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
 
 
@@ -245,15 +249,16 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         for name, value in report.chosen.items()
     )
     print(
-        f"{head.name}: {report.task} of {head.label!r}, fitted on {report.rows:,} rows{chosen}, {report.seconds:.1f} s"
+        f"{head.name}: {report.task} of {head.label!r}, fitted on {counted(report.rows, 'row')}{chosen}, "
+        f"{report.seconds:.1f} s"
     )
     for reason, count in report.left_out.items():
-        print(f"left out: {count:,} rows {reason}")
+        print(f"left out: {counted(count, 'row')} {reason}")
     if report.metrics:
         baselines = {"classification": "most frequent class", "multilabel": "most frequent labels"}
         baseline = baselines.get(report.task, "mean")
         table = Table(
-            f"{report.protocol}, {report.measured_rows:,} rows", head.name, f"always the {baseline}", box=None
+            f"{report.protocol}, {counted(report.measured_rows, 'row')}", head.name, f"always the {baseline}", box=None
         )
         for name, values in report.metrics.items():
             other = report.baseline.get(name)
@@ -320,14 +325,18 @@ def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
 
 def predictions(facts: dict[str, Any], head: Head) -> None:
     """Print what `prediction_summary` returned."""
-    print(f"{facts['rows']:,} items: {facts['predicted']:,} predicted, {facts['failed']:,} failed; see {facts['to']}")
+    counts = f"{facts['predicted']:,} predicted, {facts['failed']:,} failed"
+    print(f"{counted(facts['rows'], 'item')}: {counts}; see {facts['to']}")
     if facts.get("labels"):
         print(_counts(facts["labels"]))
     if "rejected" in facts:
         print(f"{facts['rejected']:,} rejected: do not rely on their predictions")
     if "accuracy" in facts:
         others = ", and that the head was not fitted on" if facts.get("fitted_on") else ""
-        print(f"accuracy {facts['accuracy']:.3f} on the {facts['labelled']:,} items that have a label{others}")
+        verb = "has" if facts["labelled"] == 1 else "have"
+        print(
+            f"accuracy {facts['accuracy']:.3f} on the {counted(facts['labelled'], 'item')} that {verb} a label{others}"
+        )
         if "accuracy_of_the_rest" in facts:
             print(f"accuracy {facts['accuracy_of_the_rest']:.3f} on those that are not rejected")
     if facts.get("fitted_on"):

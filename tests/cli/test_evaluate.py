@@ -32,7 +32,7 @@ def test_first_lines_describe_rows_and_resampling(store: Path) -> None:
     shown = run("evaluate", store, *QUICK)
     assert shown.exit_code == 0, shown.output
     assert "'label', 59 rows, 3 classes: 3-fold stratified cross-validation" in shown.stdout
-    assert "left out: 1 rows without a label" in shown.stdout
+    assert "left out: 1 row without a label" in shown.stdout
     assert "note: no near-duplicates were found" in shown.stdout
 
 

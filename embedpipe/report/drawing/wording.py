@@ -24,6 +24,20 @@ def metric_name(metric: str, higher_is_better: bool = True) -> str:
     return METRICS.get(metric, metric.replace("_", " ")) + ("" if higher_is_better else " (lower is better)")
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Return a number of things in words, such as ``1 item``, ``2,000 items`` or ``3 classes``.
+
+    Parameters
+    ----------
+    count : int
+    one : str
+        The noun for one thing.
+    several : str, optional
+        The noun for several; by default with an s.
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def number(value: float | None, like: float | None = None, *, sign: bool = False) -> str:
     """Return a number with three significant digits, or three decimals if that is more.
 

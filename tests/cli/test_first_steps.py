@@ -1,0 +1,75 @@
+"""What a newcomer meets: the command alone, completion, counts in words, and Ctrl-C while libraries load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from command import run
+from stored import clusters, make_store
+
+from embedpipe import __main__ as entry
+from embedpipe.cli.app import main
+from embedpipe.report.drawing.wording import counted
+
+
+def test_the_command_alone_says_where_to_start() -> None:
+    result = run()
+    assert result.exit_code == 0
+    for words in ("embedpipe embed photos --to photos.features", "embedpipe fit", "embedpipe --help", "doctor"):
+        assert words in result.stdout
+    assert len(result.stdout.splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("embedpipe em", "embed"), ("embedpipe embed --pre", "--precision"), ("embedpipe embed --precision ", "bf16")],
+)
+def test_bash_completes_verbs_options_and_values(
+    words: str, completed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_EMBEDPIPE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    monkeypatch.setattr(sys, "argv", ["embedpipe"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert completed in capsys.readouterr().out.split()
+
+
+def test_counts_are_singular_and_plural() -> None:
+    assert [counted(n, "item") for n in (0, 1, 2000)] == ["0 items", "1 item", "2,000 items"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_class_names_that_are_digits_are_told_from_their_counts(tmp_path: Path) -> None:
+    X, y = clusters(9)
+    store = make_store(tmp_path / "store", X, label=[str(number + 6) for number in y])
+    shown = run("info", store.path).stdout
+    assert "6: 3, 7: 3, 8: 3" in shown
+
+
+def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    during = []
+    monkeypatch.setattr("embedpipe.cli.main", lambda: during.append(signal.getsignal(signal.SIGINT)))
+    set_to = []
+    real = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, action: (set_to.append(action), real(number, action))[1])
+    before = signal.getsignal(signal.SIGINT)
+    entry.main()
+    assert set_to == [signal.SIG_DFL, signal.default_int_handler]
+    assert during == [before]
+
+
+def test_allow_root_is_an_option_of_verbs_that_read_stored_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", "/data")
+    for verb in ("verify", "map", "search", "finetune", "benchmark", "advise", "evaluate"):
+        assert "--allow-root" in run(verb, "--help").stdout, verb
+    run("verify", tmp_path / "none", "--allow-root", "https://photos.example.org/", "--allow-root", "/more")
+    assert os.environ["EMBEDPIPE_ALLOW_ROOTS"] == "/data,https://photos.example.org/,/more"
