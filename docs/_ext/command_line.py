@@ -19,8 +19,9 @@ HEAD = """# Command line
 embedpipe VERB ARGUMENTS --option VALUE
 ```
 
-`embedpipe --install-completion` lets the shell complete verbs and options. Every verb takes `--help`, `--json` (one JSON object on standard output), `-q`/`--quiet` (errors only) and
-`-v`/`--verbose` (more detail, and the traceback of an error). `embedpipe --version` prints the version.
+Every verb takes `--help`, `--json` (one JSON object on standard output), `-q`/`--quiet` (errors only) and
+`-v`/`--verbose` (more detail, and the traceback of an error). `embedpipe --version` prints the version, and
+`embedpipe --install-completion` lets the shell complete verbs and options.
 
 A verb has the same name in Python, and what can be set in both has the same name: `--batch-size` is `batch_size`.
 [Exit codes](../reference/exit-codes.md) are the same for all verbs.

@@ -47,6 +47,11 @@ PANELS: dict[type, str] = {
     AdviseOptions: "Verdict and pilot",
 }
 
+#: Options that most users set, which stand first in the help and not under the heading of their class.
+ORDINARY = ("label", "text", "backbone", "weights", "layer", "device", "prune")
+#: Options of every verb, which stand after those.
+COMMON = ("max_failed", "as_json", "quiet", "verbose")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 MaxFailed = Annotated[
@@ -85,12 +90,19 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
         def wrapper(**values: Any) -> Any:
             return command(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-        parameters = sorted([*declared, *generated.values()], key=lambda p: p.kind)
+        parameters = sorted([*declared, *generated.values()], key=_place)
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapper
 
     return decorate
+
+
+def _place(parameter: inspect.Parameter) -> tuple[int, int]:
+    """Return the place in the help: arguments, the verb's own options, ordinary ones in their order, common ones."""
+    if parameter.name in COMMON:
+        return parameter.kind, len(ORDINARY) + 1
+    return parameter.kind, ORDINARY.index(parameter.name) + 1 if parameter.name in ORDINARY else 0
 
 
 def reads_stored_places(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +139,7 @@ def _parameter(cls: type, field: dataclasses.Field[Any], type_: Any) -> inspect.
     elif float in typing.get_args(type_) and words:
         type_, parser, metavar = str, _number_or_word, "|".join(["NUMBER", *words])
     name = "--" + field.name.replace("_", "-")
-    panel = PANELS.get(cls)
+    panel = None if field.name in ORDINARY else PANELS.get(cls)
     option = typer.Option(name, help=field.metadata["help"], rich_help_panel=panel, parser=parser, metavar=metavar)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]

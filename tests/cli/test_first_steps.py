@@ -73,3 +73,11 @@ def test_allow_root_is_an_option_of_verbs_that_read_stored_places(
         assert "--allow-root" in run(verb, "--help").stdout, verb
     run("verify", tmp_path / "none", "--allow-root", "https://photos.example.org/", "--allow-root", "/more")
     assert os.environ["EMBEDPIPE_ALLOW_ROOTS"] == "/data,https://photos.example.org/,/more"
+
+
+def test_help_shows_ordinary_options_first() -> None:
+    shown = run("embed", "--help").stdout
+    order = ["--to", "--label", "--text", "--backbone", "--prune", "--json", "--prefix", "--drop-last", "--shard"]
+    table = shown[shown.index("╭") :]
+    places = [table.index(f" {name} ") for name in order]
+    assert places == sorted(places)
