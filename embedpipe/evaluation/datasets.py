@@ -191,7 +191,8 @@ class _Embedding:
 def _names(backbones: Sequence[str], common: BackboneOptions) -> list[str]:
     if isinstance(backbones, str) or common.backbone:
         raise UsageError(
-            f"backbones must be a list of names, got {backbones or common.backbone!r}: write backbones=[...]"
+            f"{option('backbones')} must be a list of names, got {backbones or common.backbone!r}: write "
+            f"{option('backbones', ['A', 'B'])}"
         )
     return [*dict.fromkeys(backbones)]
 
