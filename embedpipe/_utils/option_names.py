@@ -45,6 +45,8 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     ...     option("weights", "none")
     '--weights none'
     """
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy, which is not imported for it
+        value = value.item()
     if not _on_command_line:
         return name if value is _NO_VALUE else f"{name}={'...' if value is ... else repr(value)}"
     flag = f"--{name.replace('_', '-')}"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -53,6 +54,7 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def names_in_python() -> set[str]:
     verbs = [member for name in dir(embedpipe) if inspect.isroutine(member := getattr(embedpipe, name))]
+    verbs.append(embedpipe.Head.predict)
     return {parameter for verb in verbs for parameter in inspect.signature(verb).parameters}
 
 
@@ -68,6 +70,7 @@ def names_on_the_command_line() -> set[str]:
         ("weights", "my file", "weights='my file'", "--weights 'my file'"),
         ("near_duplicates", 0.99, "near_duplicates=0.99", "--near-duplicates 0.99"),
         ("trust", True, "trust=True", "--trust"),
+        ("folds", np.int64(3), "folds=3", "--folds 3"),
         ("label", ..., "label=...", "--label"),
         ("channels", [1, 2, 3], "channels=[1, 2, 3]", "--channels 1,2,3"),
     ],

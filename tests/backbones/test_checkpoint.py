@@ -149,7 +149,7 @@ def test_error_names_missing_files_folders_and_tensors(tmp_path):
 
 def test_checkpoint_needs_an_architecture_without_code(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="or arch:"):
+    with pytest.raises(WeightsError, match="set arch='timm/NAME'"):
         load(tmp_path / "a.safetensors")
     save_file(model.state_dict(), tmp_path / "b.safetensors", {"architecture": "python:os.getcwd"})
     with pytest.raises(WeightsError, match="must not"):

@@ -58,11 +58,11 @@ def test_shares_add_up_to_one(seconds, forward, wall, threads):
 @pytest.mark.parametrize(
     ("stage", "spec", "device", "included", "excluded"),
     [
-        ("forward", SPEC, "cpu", "a lower --precision, or a GPU", "scaled"),
-        ("forward", dataclasses.replace(SPEC, precision="int8"), "cuda", "smaller", "--precision"),
-        ("decode", SPEC, "cpu", "--decode scaled", "GPU"),
-        ("decode", dataclasses.replace(SPEC, preprocessing=Preprocessing(decode="scaled")), "cpu", "cores", "--decode"),
-        ("decode", dataclasses.replace(SPEC, preprocessing=TextPreprocessing("")), "cpu", "cores", "--decode"),
+        ("forward", SPEC, "cpu", "a lower precision, or a GPU", "scaled"),
+        ("forward", dataclasses.replace(SPEC, precision="int8"), "cuda", "smaller", "precision"),
+        ("decode", SPEC, "cpu", "decode='scaled'", "GPU"),
+        ("decode", dataclasses.replace(SPEC, preprocessing=Preprocessing(decode="scaled")), "cpu", "cores", "decode="),
+        ("decode", dataclasses.replace(SPEC, preprocessing=TextPreprocessing("")), "cpu", "cores", "decode="),
     ],
 )
 def test_advice_depends_on_spec_and_device(stage, spec, device, included, excluded):

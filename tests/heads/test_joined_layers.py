@@ -75,7 +75,7 @@ def test_head_is_fitted_saved_and_used_on_joined_layers(store: FeatureStore, tmp
     [
         (
             "features+erly.0",
-            r"has no layer 'erly.0' \(--layer\); did you mean 'early.0'\? Available: features, early.0",
+            r"has no layer 'erly.0' \(layer=\.\.\.\); did you mean 'early.0'\? Available: features, early.0",
         ),
         ("embedding_early_0", "has no layer 'embedding_early_0'"),
         ("features+features", "layer='features\\+features' names a layer twice"),

@@ -91,7 +91,7 @@ def test_integer_weight_equals_repeated_rows() -> None:
         ({"class_weight": "balance"}, UsageError, "class_weight must be one of balanced, got 'balance'; did you mean"),
         ({"label": "size", "class_weight": "balanced"}, UsageError, "is for classification and multilabel"),
         ({"sample_weight": ""}, UsageError, "no column ''"),
-        ({"sample_weight": "wieght"}, UsageError, r"no column 'wieght' \(--sample-weight\); did you mean 'weight'"),
+        ({"sample_weight": "wieght"}, UsageError, r"no column 'wieght' \(sample_weight=\.+\); did you mean 'weight"),
         ({"sample_weight": "label"}, TrainingDataError, "weights must be numbers, and column 'label' holds string"),
         ({"sample_weight": "bad"}, TrainingDataError, "111 in column 'bad' are not, such as nan of 'row-007'"),
         ({"sample_weight": "some"}, TrainingDataError, "1 in column 'some' are not, such as None of 'row-001'"),
