@@ -27,7 +27,7 @@ def load(name: str, weights: str = "default", **options: Any) -> Any:
     [
         ("ViT-B-33", "none", UnknownBackboneError, "no model 'ViT-B-33'; did you mean 'ViT-B-32'"),
         ("ViT-B-32:laion", "none", UnknownBackboneError, "no weights tagged 'laion'.*available: openai, "),
-        ("ViT-B-32", "default", WeightsError, "needs the tag of its weights.*available: openai, .*--weights none"),
+        ("ViT-B-32", "default", WeightsError, "needs the tag of its weights.*available: openai, .*weights='none'"),
         ("ViT-S-32", "default", WeightsError, "it has none"),
         ("ViT-H-14", "w.pt", UsageError, "more than one preprocessing: name the tag"),
         ("ViT-B-32", "missing.pt", WeightsError, "the weights file 'missing.pt' does not exist"),

@@ -128,9 +128,9 @@ def test_label_separator_and_non_text_labels(store: FeatureStore) -> None:
 @pytest.mark.parametrize(
     ("labels", "advice"),
     [
-        (["red,round", "round"], "',' occurs in 1 of 2: give --label-separator ','"),
+        (["red,round", "round"], "',' occurs in 1 of 2: give label_separator=','"),
         (['["red","round"]', '["round"]'], "write lists as text such as red;round"),
-        (["red", "round"], "one label an item is --task classification"),
+        (["red", "round"], "one label an item is task='classification'"),
     ],
 )
 def test_separator_that_never_occurs_is_refused(labels: list[str], advice: str) -> None:

@@ -113,7 +113,7 @@ def test_label_named_rejected_keeps_both_columns(store: FeatureStore) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "ridge", "reject_share": 0.1}, r"ridge gives no probabilities to reject by: add --calibrate, or"),
+        ({"head": "ridge", "reject_share": 0.1}, r"ridge gives no probabilities to reject by: add calibrate=True, or"),
         ({"label": "size", "reject_share": 0.1}, r"reject_share=0.1 is for classification, and the task is regression"),
         (
             {"reject_share": 0.1, "reject_by": "distanse"},
