@@ -168,7 +168,7 @@ def test_error_names_a_module_that_fails_to_import(factories):
     (factories / "broken_networks.py").write_text("1 / 0")
     with pytest.raises(BackboneError, match="ZeroDivisionError"):
         load_backbone("python:broken_networks.make", device="cpu")
-    with pytest.raises(UsageError, match="leave out weights"):
+    with pytest.raises(UsageError, match="weights='none' does not apply to python: backbones"):
         load_backbone("python:my_networks.pair", weights="none", device="cpu")
 
 
