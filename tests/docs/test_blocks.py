@@ -14,7 +14,7 @@ from command import run
 from documents import PAGES, Block, blocks_of, commands_of, name_of, starts_with
 
 RUN = {"bash", "python"}
-NOT_RUN = {"console", "toml"}
+NOT_RUN = {"console", "dockerfile", "ini", "text", "toml"}
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in blocks_of(page))]
 
 

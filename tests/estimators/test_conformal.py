@@ -70,7 +70,7 @@ def test_coverage_is_reported_and_intervals_are_saved(tmp_path: Path) -> None:
         assert 0.8 < np.mean(head.report.metrics["coverage"]) <= 1
         assert np.mean(head.report.metrics["interval_width"]) > 0
         table = head.predict(store)
-        assert table.column_names == ["id", "uri", "age", "age_low", "age_high", "actual", "error"]
+        assert table.column_names == ["id", "uri", "age", "age_low", "age_high", "actual", "fitted_on", "error"]
         low, middle, high = (np.asarray(table[column]) for column in ("age_low", "age", "age_high"))
         assert ((low <= middle) & (middle <= high)).mean() > 0.99
         assert load_head(tmp_path / "head").predict(store).equals(table)

@@ -52,7 +52,8 @@ def test_every_head_predicts_several_labels(store: FeatureStore, tmp_path: Path,
         assert np.mean(values) > np.mean(report.baseline[metric]) + 0.05
     table = head.predict(store)
     word = "score" if name in ("ridge", "centroid") else "probability"
-    assert table.column_names == ["id", "uri", "tags", *(f"{word}_{label}" for label in LABELS), "actual", "error"]
+    scores = [f"{word}_{label}" for label in LABELS]
+    assert table.column_names == ["id", "uri", "tags", *scores, "actual", "fitted_on", "error"]
     limit = 0.5 if word == "probability" else 0.0
     for row in table.to_pylist():
         assert row["tags"] == ";".join(label for label in LABELS if row[f"{word}_{label}"] > limit)

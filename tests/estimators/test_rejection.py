@@ -95,7 +95,7 @@ def test_rejected_share_and_accuracy_of_the_rest_are_reported(store: FeatureStor
 def test_predictions_have_columns_of_the_rejection(store: FeatureStore, name: str) -> None:
     table = fit(store, **REJECTING[name], reject_share=0.2, folds=0).predict(store)
     assert table.column_names[:3] == ["id", "uri", "label"]
-    assert table.column_names[-4:] == ["rejected", "reject_score", "actual", "error"]
+    assert table.column_names[-5:] == ["rejected", "reject_score", "actual", "fitted_on", "error"]
     assert table["label"].null_count == 0
     assert set(table["rejected"].to_pylist()) == {True, False}
 
