@@ -81,6 +81,23 @@ def test_openvino_returns_torchs_vectors_for_any_number_of_images():
             assert largest_distance(expected, given) < 1e-4, n
 
 
+@pytest.mark.parametrize("name", ["torch", "folded", "OpenVINO"])
+def test_vectors_of_images_are_the_same_bits_in_any_batch(name):
+    backbone = fresh()
+    trial = backbone._trial()
+    if name == "OpenVINO":
+        engine = OpenVinoEngine(exported(), "fp32", 2, trial.image)
+    else:
+        module = trial.embedder if name == "torch" else exported_graph().module()
+        assert name == "torch" or fold_batch_norms(module)
+        engine = TorchEngine(module, "fp32", backbone.device)
+    pixels = images(backbone, 11)
+    whole = engine.run([(pixels,)])[0]
+    for rows in (torch.arange(11), torch.arange(10), torch.arange(10, -1, -1), torch.tensor([3]), torch.tensor([7, 3])):
+        for block, expected in zip(engine.run([(pixels[rows],)])[0], whole, strict=True):
+            np.testing.assert_array_equal(block, expected[rows.numpy()])
+
+
 @pytest.mark.parametrize(("precision", "most"), [("bf16", 5e-2), ("fp16", 1e-2)])
 def test_openvino_keeps_to_the_declared_precision(export_once, precision, most):
     backbone = fresh(dataclasses.replace(CNN, precision=precision))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int64]
 
 #: The value of ``tol`` while C is chosen: a looser one favours large C, whose path is stopped halfway.
-CHOICE_TOL = 1e-5
+CHOICE_TOL = 1e-4
 
 
 @public_in("embedpipe.estimators")
@@ -56,9 +56,9 @@ class TunedLogisticRegression(LinearClassifier):
     class_weight : dict, "balanced" or None
         Weight of each class's rows; ``balanced`` gives all classes the same total weight.
     tol : float
-        Stop when the next step is expected to decrease the loss by no more than this share of what was gained over a
-        model without coefficients; 1e-5 while C is chosen. With the default, rounding of the features, as by another
-        engine, moves probabilities by less than 1e-3.
+        Stop when the next step is expected to decrease the loss by no more than this share of it, and of what was
+        gained over a model without coefficients; 1e-4 while C is chosen. With the default, rounding of the features,
+        as by another engine, moves probabilities by less than 1e-3.
     max_iter : int
         Maximum number of L-BFGS steps for each C.
     n_jobs : int, optional
@@ -105,7 +105,7 @@ class TunedLogisticRegression(LinearClassifier):
         *,
         cv: Folds = None,
         class_weight: Any = None,
-        tol: float = 1e-10,
+        tol: float = 1e-8,
         max_iter: int = 1000,
         n_jobs: int | None = None,
         device: str | None = None,

@@ -158,8 +158,8 @@ class PathSolver:
         for (s, y, product), alpha in zip(descent.pairs, reversed(alphas), strict=True):
             r += (alpha - dot(y, r) / product) * s
         descent.direction, descent.step = -r, 1.0
-        gain = descent.null - descent.loss
-        descent.done = dot(descent.gradient, r) / 2 <= max(self._tol * gain, self._rounding)
+        scale = min(descent.null - descent.loss, descent.loss)
+        descent.done = dot(descent.gradient, r) / 2 <= max(self._tol * scale, self._rounding)
         if not descent.done and descent.steps >= self._max_iter:
             descent.done = descent.failed = True
 
@@ -212,7 +212,7 @@ def solve_path(
         Initial coefficients and intercepts.
     tol : float
         A descent ends when its next step is expected to decrease the loss (by half the Newton decrement) by no more
-        than this share of what was gained over a model without coefficients.
+        than this share of the loss, and of what was gained over a model without coefficients.
     max_iter : int
         Maximum number of steps for each penalty.
 
