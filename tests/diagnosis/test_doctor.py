@@ -108,7 +108,7 @@ def test_wrong_arguments_are_refused() -> None:
         doctor("nowhere", backbones=[TINY], seconds=0.1)
     with pytest.raises(UsageError, match="unknown option 'batchsize'"):
         doctor(batchsize=3)
-    with pytest.raises(UsageError, match="items >= 1, got .* and 0"):
+    with pytest.raises(UsageError, match=r"items >= 1, got .* and 0"):
         doctor(items=0)
 
 
