@@ -116,7 +116,7 @@ def test_code_of_a_folder_is_never_run(tmp_path, monkeypatch):
 def test_path_in_a_stored_spec_needs_trust(tmp_path):
     spec = load_backbone(save(tmp_path / "bert", "bert"), device="cpu").spec
     for place in ("/etc/model", "../model", "~/model", "local-dir:/tmp/model", "a/../../b"):
-        with pytest.raises(BackboneError, match=r"(?s)names a path.*weights='PATH'"):
+        with pytest.raises(BackboneError, match=r"names a path.*weights=\.\.\."):
             options_from_spec(dataclasses.replace(spec, name=place))
         assert options_from_spec(dataclasses.replace(spec, name=place), trust=True).backbone == f"transformers/{place}"
 

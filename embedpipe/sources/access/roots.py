@@ -99,7 +99,7 @@ def access_of_store() -> Access:
     """Return what the uris in a store may name: whoever wrote the store wrote them."""
     advice = (
         "is stored as the place of an item, and is no path or URL of an object store or public web server: if you "
-        f"trust the store, allow a folder or URL above it (--allow-root, or the environment variable {VARIABLE})"
+        f"trust the store, allow a folder or URL above it by the environment variable {VARIABLE}"
     )
     return Access(access_of_memory().roots, advice)
 
