@@ -67,6 +67,8 @@ class _Descent:
     failed: bool = False
     #: The latest steps, the changes of the gradient along them, and the products of both.
     pairs: deque[tuple[Any, Any, float]] = field(default_factory=lambda: deque(maxlen=MEMORY))
+    #: The losses before the latest steps.
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
 
 class PathSolver:
@@ -95,6 +97,7 @@ class PathSolver:
         for descent in self._descents:
             descent.steps = descent.halvings = 0
             descent.done = descent.failed = False
+            descent.losses.clear()
             self._choose_direction(descent, inverse)
         while not all(each.done for each in self._descents):
             trials = [each.point if each.done else each.point + each.step * each.direction for each in self._descents]
@@ -141,6 +144,7 @@ class PathSolver:
         if (product := dot(moved, change)) > 1e-10 * dot(moved, moved):
             descent.pairs.append((moved, change, product))
         descent.steps += 1
+        descent.losses.append(descent.loss)
         descent.point, descent.loss, descent.gradient, descent.halvings = trial, loss, gradient, 0
         return True
 
@@ -159,7 +163,10 @@ class PathSolver:
             r += (alpha - dot(y, r) / product) * s
         descent.direction, descent.step = -r, 1.0
         scale = min(descent.null - descent.loss, descent.loss)
-        descent.done = dot(descent.gradient, r) / 2 <= max(self._tol * scale, self._rounding)
+        least = max(self._tol * scale, self._rounding)
+        # Where rounding hides the gradient, steps are expected to decrease the loss and do not.
+        stalled = len(descent.losses) == MEMORY and descent.losses[0] - descent.loss <= least
+        descent.done = stalled or dot(descent.gradient, r) / 2 <= least
         if not descent.done and descent.steps >= self._max_iter:
             descent.done = descent.failed = True
 
@@ -212,7 +219,8 @@ def solve_path(
         Initial coefficients and intercepts.
     tol : float
         A descent ends when its next step is expected to decrease the loss (by half the Newton decrement) by no more
-        than this share of the loss, and of what was gained over a model without coefficients.
+        than this share of the loss, and of what was gained over a model without coefficients; or when the latest
+        ten steps have decreased it by no more.
     max_iter : int
         Maximum number of steps for each penalty.
 
