@@ -31,7 +31,7 @@ def into_closed_pipe(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["backbones"], ["backbones", "--json"], ["info", "STORE"], ["info", "STORE", "--json"], ["--help"],
+        ["backbones", "--json"], ["info", "STORE"], ["info", "STORE", "--json"], ["--help"],
         ["fit", "--help"], ["fit", "STORE"], ["fit", "STORE", "--json"],
         ["evaluate", "STORE", "--heads", "centroid", "--repeats", "1", "--json"],
         ["rank", "STORE"], ["search", "STORE", "row-000"], ["--version"],

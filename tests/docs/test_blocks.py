@@ -52,8 +52,9 @@ def test_blocks_are_of_known_languages(page: Path) -> None:
     assert {language for language in languages if not language.startswith("{")} <= RUN | NOT_RUN
 
 
-#: Pages whose blocks measure this machine, fine-tune, or fit many heads.
+#: Pages whose blocks measure this machine, fine-tune, fit many heads or describe all backbones.
 LONG = {f"docs/how-to/{name}.md" for name in ("calibrate-and-reject", "compare-and-choose", "fine-tune", "speed")}
+LONG.add("docs/reference/backbones.md")
 
 
 def mark_long(page: Path) -> Any:

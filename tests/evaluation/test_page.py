@@ -232,6 +232,7 @@ def test_mistakes_come_first_and_are_linked_to_their_files(tmp_path: Path, items
     assert (tmp_path / "noise.png").as_uri() in elsewhere.links
 
 
+@pytest.mark.long
 def test_a_full_page_lists_the_others_by_name_and_says_so(
     tmp_path: Path, items: list[WrongItem], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
     return advise(store, **WITHOUT_TRAINING)
 
 
+@pytest.mark.long
 def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
     X, y = clusters(600, spread=0.05)
     store = make_store(tmp_path / "store", X, label=class_names(y))  # its backbone does not exist, so cannot be loaded

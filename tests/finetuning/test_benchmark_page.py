@@ -120,6 +120,7 @@ def test_page_of_one_cell_has_no_charts(tmp_path: Path) -> None:
     assert "Hendrycks" not in page.words
 
 
+@pytest.mark.long
 def test_page_with_missing_estimates_cells_and_times(tmp_path: Path) -> None:
     result = sample_benchmark(severities=[])
     result.differences = [

@@ -326,6 +326,7 @@ def test_float32_vectors_are_not_changed() -> None:
     assert not linear.logits(rows)[0].any()  # a zero vector stays zero
 
 
+@pytest.mark.long
 def test_linear_head_does_not_import_torch() -> None:
     script = "import sys, embedpipe.finetuning.training.linear_head; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -265,6 +265,7 @@ def test_flipped_column_name_is_noticed(path: Path) -> None:
     assert not embedpipe.verify(path, sample=0).ok
 
 
+@pytest.mark.long
 def test_command_says_what_was_done(path: Path) -> None:
     emptied(entry(path))
     result = run("fit", path)
