@@ -29,6 +29,8 @@ ROUNDING = 1e-6
 #: Numerical Optimization, 2006, section 3.1).
 ARMIJO = 1e-4
 MAX_HALVINGS = 20
+#: Relative rounding of a loss.
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 @dataclass
@@ -165,7 +167,8 @@ class PathSolver:
         scale = min(descent.null - descent.loss, descent.loss)
         least = max(self._tol * scale, self._rounding)
         # Where rounding hides the gradient, steps are expected to decrease the loss and do not.
-        stalled = len(descent.losses) == MEMORY and descent.losses[0] - descent.loss <= least
+        spread = max(descent.losses, default=np.inf) - min(descent.losses, default=0.0)
+        stalled = len(descent.losses) == MEMORY and spread <= EPSILON * descent.loss
         descent.done = stalled or dot(descent.gradient, r) / 2 <= least
         if not descent.done and descent.steps >= self._max_iter:
             descent.done = descent.failed = True
@@ -220,7 +223,7 @@ def solve_path(
     tol : float
         A descent ends when its next step is expected to decrease the loss (by half the Newton decrement) by no more
         than this share of the loss, and of what was gained over a model without coefficients; or when the latest
-        ten steps have decreased it by no more.
+        ten steps have not changed it.
     max_iter : int
         Maximum number of steps for each penalty.
 
