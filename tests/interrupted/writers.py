@@ -6,6 +6,7 @@ Run as ``python -m interrupted.writers ROLE NUMBER FOLDER SECONDS``, with ``test
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -45,11 +46,13 @@ def run_all(folder: Path, seconds: float) -> list[str]:
     """Run all roles at once, and return what was wrong at the end."""
     start(folder)
     command = [sys.executable, "-W", "ignore", "-m", "interrupted.writers"]
+    tests = str(Path(__file__).parents[1])
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))}
     processes = {}
     for role, number in ((role, number) for role, count in ROLES.items() for number in range(count)):
         with (folder / f"{role}{number}.err").open("w") as errors:
             arguments = [*command, role, str(number), str(folder), str(seconds)]
-            processes[role, number] = subprocess.Popen(arguments, stderr=errors)
+            processes[role, number] = subprocess.Popen(arguments, stderr=errors, env=variables)
     codes = {key: process.wait(seconds + 300) for key, process in processes.items()}
     wrong = [
         f"{role} {number}: {(folder / f'{role}{number}.err').read_text()[-800:]}"
