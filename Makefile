@@ -29,7 +29,7 @@ demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, pr
 
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-test: $(STAMP) ## Run the tests, two at a time, with coverage (8 minutes on two idle cores)
+test: $(STAMP) ## Run the tests, two at a time, with coverage (8 to 12 minutes on two cores)
 	$(PYTEST) -m "not long" --cov=embedpipe --cov-fail-under=95 --cov-report=term:skip-covered
 
 test-all: $(STAMP) ## Run all tests, the long ones too
