@@ -9,5 +9,6 @@ from embedpipe.cli import finetuning as finetuning  # registers its verb
 from embedpipe.cli import learning as learning  # registers its verbs
 from embedpipe.cli import ranking as ranking  # registers its verb
 from embedpipe.cli.app import app, main
+from embedpipe.cli.searching import search as search  # registers its verb
 
 __all__ = ["app", "main"]

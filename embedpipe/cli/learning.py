@@ -1,4 +1,4 @@
-"""The verbs that work on stored features: fit, predict, search."""
+"""The verbs of heads: fit, predict."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import typer
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
-from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
-from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.options import (
+    Json,
+    Picture,
+    Quiet,
+    Verbose,
+    check_picture,
+    exits_cleanly,
+    shows_progress,
+    with_options,
+)
 from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.options import FitOptions
-from embedpipe.querying.options import SearchOptions
 from embedpipe.sources.options import SourceOptions
 
 #: The table of `predict` where no name is given.
 PREDICTIONS = "predictions.csv"
-Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw the result as a PNG file.")]
 
 
 @app.command(rich_help_panel="Learn")
@@ -71,7 +77,7 @@ def fit(
 
     if estimator and head:
         raise UsageError(f"--head and --estimator exclude each other, got {head} and {estimator}: give one of them")
-    _check_picture(picture)
+    check_picture(picture)
     if mistakes is not None:
         check_mistakes(mistakes)
     fitted = run(
@@ -154,64 +160,6 @@ def predict(
     if summary["failed"] and not as_json:
         show.failed_rows(table, to, file=sys.stderr)
     return PARTLY_FAILED if limit.is_exceeded(summary["failed"], summary["rows"]) else 0
-
-
-@app.command(rich_help_panel="Learn")
-@exits_cleanly
-@reads_stored_places
-@with_options(SearchOptions, ReloadOptions, ComputeOptions)
-def search(
-    store: Store,
-    query: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="QUERY",
-            help="An id of the store, an image, a text file, a folder, a .npy file of vectors, or a text.",
-        ),
-    ],
-    *,
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of neighbours per query.")] = SearchOptions().k,
-    to: Annotated[Path | None, typer.Option("--to", help=f"Also write the neighbours as a table: {FORMATS}.")] = None,
-    picture: Picture = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    **options: Any,
-) -> int:
-    """Find the items of a store that are nearest to each QUERY by cosine; exact search.
-
-    A text is a query for a store of texts, and for a store of images whose backbone also embeds texts (open_clip/).
-
-    Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
-    `embedpipe search messages.features "win a prize"`
-    """
-    from embedpipe.querying.search import search
-
-    _check_picture(picture)
-    if to is not None:
-        tables.check_table(to)
-    neighbours = search(store, list(query), progress=shows_progress(quiet, as_json), k=k, **options)
-    if to is not None:
-        tables.write_table(neighbours.table, to)
-    if picture is not None and len(neighbours.failed) < len(neighbours):
-        from embedpipe.report.pictures.neighbours import draw_neighbours
-
-        draw_neighbours(neighbours, picture)
-    if as_json:
-        show.json_value({"neighbours": neighbours.to_pylist()})
-    elif not quiet:
-        show.neighbours(neighbours)
-    for name, reason in neighbours.failed:
-        print(f"embedpipe: {escaped(name)}: {escaped(reason)}", file=sys.stderr)
-    return PARTLY_FAILED if neighbours.failed else 0
-
-
-def _check_picture(picture: Path | None) -> None:
-    """Refuse a wrong file name before the work starts."""
-    if picture is not None:
-        from embedpipe.report.drawing.canvas import check_png
-
-        check_png(picture, "a picture")
 
 
 def _draw_confusion(head: Any, picture: Path) -> None:

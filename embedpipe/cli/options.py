@@ -62,6 +62,7 @@ MaxFailed = Annotated[
         help="Exit code 3 only if more items failed, whether new or not. Default: if any failed that had not before.",
     ),
 ]
+Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw the result as a PNG file.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more details, and the traceback of an error.")]
 
 
@@ -152,6 +153,14 @@ def _number_or_word(text: Any) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+def check_picture(picture: Path | None) -> None:
+    """Refuse a wrong file name before the work starts."""
+    if picture is not None:
+        from embedpipe.report.drawing.canvas import check_png
+
+        check_png(picture, "a picture")
 
 
 def reader_is_gone() -> bool:

@@ -28,13 +28,8 @@ if TYPE_CHECKING:
     from embedpipe.backbones.spec import LayerSpec
     from embedpipe.embedding.summary import EmbedSummary
     from embedpipe.heads import Head
-    from embedpipe.querying import Neighbours
     from embedpipe.statistics import Estimate
     from embedpipe.store import FeatureStore
-
-
-#: Characters of a text that a table shows.
-LONGEST = 80
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
@@ -365,20 +360,3 @@ def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = 
     print_table(shown, file)
     if failed.num_rows > limit:
         print(f"... and {failed.num_rows - limit:,} more: column 'error' of {to}", file=file)
-
-
-def neighbours(result: Neighbours) -> None:
-    """Print neighbours, by query and rank."""
-    columns = [name for name in ("label", "text") if name in result.table.column_names]
-    table = Table("query", "rank", "score", "id", *columns, box=None)
-    for row in result.to_pylist():
-        if not row["error"]:
-            cells = [plain("" if row[name] is None else _cut(str(row[name]))) for name in columns]
-            table.add_row(plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", plain(row["id"]), *cells)
-    print_table(table)
-
-
-def _cut(text: str) -> str:
-    """Return a text on one line; of a long text, the beginning."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

@@ -1,0 +1,1 @@
+"""The verbs that look into a store: ``search``."""
