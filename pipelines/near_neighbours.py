@@ -115,7 +115,7 @@ def main() -> int:
     arguments = parse_arguments()
     to = arguments.to
     store = embed_source(arguments)
-    index = embedpipe.SimilarityIndex(store)
+    index = embedpipe.SimilarityIndex.load(store)
     rows = searchable_rows(index)
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int))]
     queries = arguments.query or index.ids.take(pa.array(sample)).to_pylist()

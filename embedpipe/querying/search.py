@@ -77,7 +77,7 @@ def search(
     ['You have won prize number 0, call now to claim 0 pounds!']
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)
-    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex(store, search_options.layer)
+    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
     show = Progress(progress)
     show.say_all(random_notes([index.store.spec]))
     queries = resolve_queries(index, query, reload_options, compute, show)

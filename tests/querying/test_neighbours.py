@@ -23,7 +23,7 @@ def found(tmp_path: Path) -> Neighbours:
     """Neighbours of two stored rows; each item's picture is missing."""
     X, _ = clusters(12)
     store = make_store(tmp_path / "store", X, label=["<b>"] * 12, uri=[str(tmp_path / f"{i}.jpg") for i in range(12)])
-    return search(SimilarityIndex(store), ["row-000", "row-001"], k=3)
+    return search(SimilarityIndex.load(store), ["row-000", "row-001"], k=3)
 
 
 def made(rows: dict[str, list[Any]], **columns: list[Any]) -> Neighbours:

@@ -68,7 +68,7 @@ def test_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, ph
     write_photo(tmp_path / "new/a.jpg", seed=0)
     write_photo(tmp_path / "new/b.jpg", seed=7)
     (tmp_path / "new/c.jpg").write_bytes(b"no image")
-    index = SimilarityIndex(store)
+    index = SimilarityIndex.load(store)
     found = search(index, tmp_path / "new", k=2, trust=True).to_pylist()
     first = {row["query"]: row["id"] for row in found if row["rank"] == 1}
     assert first == {"a.jpg": "cat/0000.jpg", "b.jpg": "dog/0007.jpg"}
@@ -137,7 +137,7 @@ def test_bad_k_empty_store_and_untrusted_backbone_are_refused(tmp_path: Path, ph
         with pytest.raises(UsageError, match=f"k must be an integer.*, got {k}"):
             search(store, "row-001", k=k)
     with pytest.raises(UsageError, match="holds no rows"):
-        SimilarityIndex(FeatureStore.create(tmp_path / "empty", make_spec(4)))
+        SimilarityIndex.load(FeatureStore.create(tmp_path / "empty", make_spec(4)))
     tiny = embed(photos, tmp_path / "tiny", backbone=TINY)
     with pytest.raises(BackboneError, match="names Python code to run"):
         search(tiny, str(photos / "cat/0000.jpg"))
@@ -165,3 +165,29 @@ def test_stored_image_given_by_path_is_not_its_own_neighbour(photos: Path, tmp_p
     by_id = search(store, "cat/0000.jpg", k=3)
     assert by_place.table["id"].to_pylist() == by_id.table["id"].to_pylist()
     assert "cat/0000.jpg" not in by_id.table["id"].to_pylist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 60), k=st.integers(1, 20), share=st.floats(0, 1))
+def test_search_within_rows_equals_search_of_a_store_of_these(seed: int, rows: int, k: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((rows, 4)).astype(np.float32)
+    mask = rng.random(rows) < share
+    with tempfile.TemporaryDirectory() as folder:
+        index = SimilarityIndex.load(make_store(Path(folder) / "s", X))
+    scores, found = index.search(X[:3], k, rows=mask)
+    everything, order = index.search(X[:3], rows)
+    assert scores.shape == found.shape == (min(3, rows), min(k, mask.sum()))
+    for row in range(len(found)):
+        chosen = mask[order[row]]
+        assert found[row].tolist() == order[row][chosen][:k].tolist()
+        assert scores[row].tolist() == everything[row][chosen][:k].tolist()
+    positions = rng.permutation(np.flatnonzero(mask)).tolist()
+    np.testing.assert_array_equal(index.search(X[:3], k, rows=positions)[1], found)
+
+
+def test_rows_outside_of_the_store_are_refused(tmp_path: Path) -> None:
+    index = SimilarityIndex.load(make_store(tmp_path / "s", clusters(12)[0]))
+    for rows in ([12], [-1], [0.5], np.ones(11, bool)):
+        with pytest.raises(UsageError, match="rows must be a mask of 12 booleans or positions in"):
+            index.search(index.vectors[0], rows=rows)

@@ -138,7 +138,7 @@ def test_images_are_found_by_text(photo_store: FeatureStore, clip: Path) -> None
 
 
 def test_texts_images_ids_and_vectors_in_one_list(photo_store: FeatureStore, clip: Path, photos: Path) -> None:
-    index = SimilarityIndex(photo_store)
+    index = SimilarityIndex.load(photo_store)
     image = Image.open(photos / "dog/0004.jpg")
     asked = ["a dog", str(photos / "owl/0002.jpg"), image, "cat/0000.jpg", "an owl", photo_store.to_numpy()[3]]
     found = search(index, asked, k=1, weights=str(clip)).to_pylist()
