@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ class Browser:
         # the protocol's pipes are descriptors 3 and 4
         command = ["sh", "-c", 'exec "$@" 3<&0 4>&1 >/dev/null 2>&1', "sh", program, "--headless", "--no-sandbox"]
         flags = ["--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+        flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nothing but this machine is reached
         self._process = subprocess.Popen(
             [*command, *flags, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.PIPE,
@@ -155,8 +157,46 @@ class Browser:
         self.ask("document.querySelectorAll('details').forEach(one => one.open = true)")
         return list(self.events)
 
+    def visit(self, url: str, width: int = 1280, scheme: str = "light") -> None:
+        """Show a page of a server of this machine."""
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.call(f"{domain}.enable")
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.events.clear()
+        self.call(
+            "Page.navigate", url="about:blank"
+        )  # an address that differs by its fragment only would not be loaded
+        self.call("Page.navigate", url=url)
+
+    def until(self, expression: str, seconds: float = 20.0) -> float:
+        """Wait until an expression is true; return the seconds that it took."""
+        start = time.monotonic()
+        while not self.ask(f"Boolean({expression})"):
+            assert time.monotonic() - start < seconds, f"not true after {seconds} s: {expression}"
+            time.sleep(0.02)
+        return time.monotonic() - start
+
+    def press(self, key: str) -> None:
+        """Press a key, such as ``Enter`` or ``u``."""
+        codes = {"Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowDown": 40, "End": 35, "Home": 36, "Tab": 9}
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        for kind in ("keyDown", "keyUp"):
+            words = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=codes.get(key, 0), **words)
+
+    def asked_and_complained(self) -> tuple[list[str], list[Any]]:
+        """Return the addresses that the page asked for, and everything that was complained of."""
+        asked = [one["params"]["request"]["url"] for one in self.events if one["method"] == "Network.requestWillBeSent"]
+        kinds = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
+        canceled = [one for one in self.events if one["params"].get("canceled")]
+        return asked, [one for one in self.events if one["method"] in kinds and one not in canceled]
+
     def ask(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
 
     def picture(self) -> Image.Image:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=False)["data"]

@@ -33,6 +33,7 @@ ORDER = (
     "evaluation",
     "finetuning",
     "diagnosis",
+    "serving",
     "cli",
     "__main__",
 )

@@ -1,0 +1,27 @@
+"""The verb that shows a store in the browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.cli.app import Store, app
+from embedpipe.cli.options import Quiet, Verbose, exits_cleanly, reads_stored_places, with_options
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.serving.options import ViewOptions
+
+
+@app.command(rich_help_panel="Store")
+@exits_cleanly
+@reads_stored_places
+@with_options(ViewOptions, ReloadOptions, ComputeOptions)
+def view(store: Store, *, quiet: Quiet = False, verbose: Verbose = False, **options: Any) -> None:
+    """Show a store as a page in the browser: its items, and search by a click, a picture or words.
+
+    Only this machine can open the page, unless --host says otherwise. Nothing can be changed without --edit.
+
+    Examples: `embedpipe view photos.features`, `embedpipe view photos.features --edit`
+    """
+    from embedpipe.serving.run import view as show
+
+    show(store, **options)

@@ -1,0 +1,167 @@
+"""The web application of a store: its page, and the JSON API that the page uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, FastAPI, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from embedpipe._utils.version import __version__
+from embedpipe.errors import EmbedpipeError, ItemError, TemporaryError
+from embedpipe.serving.guard import LOCAL, Guard
+from embedpipe.serving.messages import Count, Item, Problem, QueryInfo, Row, Rows, StoreInfo, Words
+from embedpipe.serving.selection import Filter, Order
+from embedpipe.serving.viewer import GoneError, Viewer
+
+STATIC = Path(__file__).parent / "static"
+#: Largest request, and largest uploaded picture, in bytes.
+MOST_BYTES, MOST_UPLOADED = 1 << 20, 32 << 20
+#: Rows of one answer.
+MOST_ROWS = 200
+#: What is named by content never changes.
+FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
+
+Key = Annotated[str, Query(max_length=64, description="The key of the store's items.")]
+Where = Annotated[str, Query(max_length=2_000, description="Condition over the columns, as in SQL's WHERE.")]
+Classes = Annotated[str, Query(max_length=20_000, description='JSON: {"column": ["class", null]}.')]
+Within = Annotated[str, Query(max_length=20_000, description="Polygon on the map: x,y,x,y,x,y.")]
+RowNumber = Annotated[int, PathParameter(ge=0, le=2**40)]
+
+
+def create_app(viewer: Viewer, hosts: Iterable[str] = LOCAL, token: str | None = None) -> FastAPI:
+    """Return the application that serves a store.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    hosts : iterable of str
+        Names by which it may be called; ``*`` stands for all addresses.
+    token : str, optional
+        What every request must bring.
+    """
+    app = FastAPI(
+        title="embedpipe view",
+        version=__version__,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        max_body_size=MOST_BYTES,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    _handle_errors(app)
+    app.include_router(_routes(viewer))
+    app.mount("/", StaticFiles(directory=STATIC, html=True))
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Answer every error with a status and a JSON object that gives the reason."""
+
+    def answer(status: int, reason: str) -> JSONResponse:
+        return JSONResponse({"error": reason}, status)
+
+    def invalid(request: Request, error: Any) -> JSONResponse:
+        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        return answer(400, "; ".join(problems))
+
+    def refused(request: Request, error: Any) -> JSONResponse:
+        kinds = ((GoneError, 410), (TemporaryError, 503))
+        return answer(next((status for kind, status in kinds if isinstance(error, kind)), 400), str(error))
+
+    def other(request: Request, error: Any) -> JSONResponse:
+        return answer(error.status_code, str(error.detail))
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(EmbedpipeError, refused)
+    app.add_exception_handler(HTTPException, other)
+
+
+def _routes(viewer: Viewer) -> APIRouter:
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": words}
+        for status, words in ((400, "Refused, with the reason"), (410, "Not there any more"), (422, "Not used"))
+    }
+    router = APIRouter(prefix="/api", responses=problems)
+
+    @router.get("/store")
+    def store() -> StoreInfo:
+        """Describe the store, in its newest version."""
+        return StoreInfo(**viewer.describe(viewer.refresh()))
+
+    @router.get("/rows")
+    def rows(
+        key: Key,
+        start: Annotated[int, Query(ge=0, le=2**40)] = 0,
+        count: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 100,
+        where: Where = "",
+        classes: Classes = "",
+        within: Within = "",
+        near: Annotated[str, Query(max_length=64, description="row:NUMBER or query:KEY: its neighbours.")] = "",
+        order: Order = "id",
+        at: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    ) -> Rows:
+        """List a part of the rows that satisfy all conditions, in order."""
+        collection, _ = viewer.at(key)
+        chosen = viewer.select(collection, Filter.parse(where, classes, within), near, order, at)
+        part = chosen.rows[start : start + count].tolist()
+        scores = [None] * len(part) if chosen.scores is None else chosen.scores[start : start + count].tolist()
+        listed = [Row(**viewer.brief(collection, row), score=score) for row, score in zip(part, scores, strict=True)]
+        return Rows(total=len(chosen.rows), start=start, how=chosen.how, rows=listed)
+
+    @router.get("/rows/{row}")
+    def item(row: RowNumber, key: Key) -> Item:
+        """Show all that is known of an item."""
+        collection, pictures = viewer.at(key)
+        return Item(**viewer.detail(collection, pictures, viewer.row(collection, row)))
+
+    @router.get("/rows/{row}/picture", response_class=Response, responses=JPEG)
+    def picture(row: RowNumber, key: Key, size: Literal["small", "large"] = "small") -> Response:
+        """Return a JPEG of an item, made anew; 410 with the reason if there is none."""
+        collection, pictures = viewer.at(key)
+        row = viewer.row(collection, row)
+        try:
+            data = pictures.thumbnail(row) if size == "small" else pictures.large(row)
+        except ItemError as error:
+            raise GoneError(str(error)) from error
+        return Response(data, media_type="image/jpeg", headers=FOREVER)
+
+    @router.get("/counts")
+    def counts(key: Key, where: Where = "", classes: Classes = "", within: Within = "") -> dict[str, list[Count]]:
+        """Count the rows of each class of each column, among those that satisfy the conditions on other columns."""
+        collection, _ = viewer.at(key)
+        counted = viewer.counts(collection, Filter.parse(where, classes, within))
+        return {name: [Count(value=value, count=count) for value, count in pairs] for name, pairs in counted.items()}
+
+    @router.post("/queries/picture", max_body_size=MOST_UPLOADED)
+    def query_picture(
+        key: Key, data: Annotated[bytes, Body(media_type="application/octet-stream", max_length=MOST_UPLOADED)]
+    ) -> QueryInfo:
+        """Embed an uploaded picture, the body of the request, as a query."""
+        collection, _ = viewer.at(key)
+        return QueryInfo(key=viewer.searcher.embed_picture(collection, data).key, text="")
+
+    @router.post("/queries/words")
+    def query_words(key: Key, body: Words) -> QueryInfo:
+        """Embed words as a query, where the backbone embeds texts."""
+        collection, _ = viewer.at(key)
+        query = viewer.searcher.embed_words(collection, body.words)
+        return QueryInfo(key=query.key, text=query.text)
+
+    @router.get("/queries/{query}/picture", response_class=Response, responses=JPEG)
+    def uploaded(query: Annotated[str, PathParameter(max_length=64)]) -> Response:
+        """Return a JPEG of a picture that was uploaded as a query."""
+        data = viewer.query(query).picture
+        if not data:
+            raise GoneError("the query has no picture")
+        return Response(data, media_type="image/jpeg", headers=FOREVER)
+
+    return router

@@ -1,0 +1,82 @@
+"""What the JSON API takes and gives: the schemas of its OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    error: str
+
+
+class Column(BaseModel):
+    """A column to filter and colour by. ``values``: its classes, the most frequent first, or both ends of a scale."""
+
+    name: str
+    kind: Literal["class", "number"]
+    values: list[str]
+
+
+class StoreInfo(BaseModel):
+    """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version."""
+
+    name: str
+    rows: int
+    key: str
+    at: int
+    modality: Literal["image", "text"]
+    backbone: str
+    columns: list[Column]
+    edit: bool
+
+
+class Row(BaseModel):
+    """An item of a selection. ``score`` is its cosine to the query of a search."""
+
+    row: int
+    id: str
+    label: str | None = None
+    text: str | None = None
+    score: float | None = None
+
+
+class Rows(BaseModel):
+    """A part of a selection of ``total`` rows. ``how`` says how the neighbours of a search were found."""
+
+    total: int
+    start: int
+    how: str
+    rows: list[Row]
+
+
+class Item(BaseModel):
+    """All that is known of an item."""
+
+    row: int
+    id: str
+    text: str | None = None
+    values: dict[str, Any]
+
+
+class Count(BaseModel):
+    """Rows that have a class; ``value`` is null for rows without one."""
+
+    value: str | None
+    count: int
+
+
+class Words(BaseModel):
+    """A text to search for."""
+
+    words: str = Field(min_length=1, max_length=2_000)
+
+
+class QueryInfo(BaseModel):
+    """A query that was embedded; ``near=query:KEY`` selects its neighbours."""
+
+    key: str
+    text: str

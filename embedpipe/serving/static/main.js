@@ -1,0 +1,202 @@
+// The page: what the address says is shown, and what the reader does changes the address.
+
+import { $, el, later, number } from "./dom.js";
+import { openStore, read, Refused, store } from "./api.js";
+import { change, current, onChange } from "./state.js";
+import { Gallery } from "./gallery.js";
+import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
+import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
+import { showItem } from "./panel.js";
+import { classColour, onTheme, scaleColour } from "./colours.js";
+
+const KEYS = [
+  [["← ↑ ↓ →"], "move between items"],
+  [["Enter"], "show what is similar to an item"],
+  [["Esc"], "close the item, then end the search"],
+  [["/"], "search by words"],
+  [["f"], "filter"],
+  [["v"], "gallery, both, or the map"],
+  [["+", "-"], "larger or smaller pictures"],
+  [["?"], "these keys"],
+];
+const phone = matchMedia("(max-width: 760px)");
+let info;
+let gallery;
+let version = 0;
+
+/** Show a message above everything; an empty one takes it away. */
+function notice(text, problem = true, action = null) {
+  const box = $("notice");
+  box.hidden = !text;
+  box.classList.toggle("problem", problem);
+  const close = el("button", { onclick: () => notice("") }, "Close");
+  box.replaceChildren(...(text ? [el("span", {}, text), action, close].filter(Boolean) : []));
+}
+
+function report(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Refused && error.status === 410 && error.message.includes("load the page")) {
+    notice("The items of the store have changed.", false, el("button", { className: "primary", onclick: reload }, "Show them"));
+  } else {
+    notice(error.message);
+  }
+}
+
+async function reload() {
+  notice("");
+  change({ near: "", words: "", item: "" }, true);
+  await open();
+  await select();
+}
+
+async function open() {
+  info = await openStore();
+  version = info.at;
+  document.title = `${info.name} · embedpipe`;
+  $("name").textContent = $("name").title = info.name;
+  $("facts").textContent = `${number(info.rows)} ${info.modality === "image" ? "pictures" : "texts"} · ${info.backbone}`;
+  $("facts").title = $("facts").textContent;
+  setUpFilters(info);
+}
+
+const query = (state) => ({ ...filterOf(state), near: state.near, order: state.order, at: version });
+
+let loading = 0;
+async function select() {
+  const mine = ++loading;
+  const state = current();
+  updateCounts();
+  showQuery(state).catch(report);
+  try {
+    const found = await read("rows", { ...query(state), start: 0, count: 100 });
+    if (mine !== loading) return;
+    showWhereProblem("");
+    showTotal(found);
+    gallery.reset(found.total, found.rows);
+  } catch (error) {
+    if (mine !== loading) return;
+    if (error instanceof Refused && error.status === 410 && state.near.startsWith("query:")) {
+      if (state.words) await byWords(state.words, true);
+      else change({ near: "" }, true);
+    } else if (error instanceof Refused && error.status === 400 && state.where) {
+      showWhereProblem(error.message);
+    } else {
+      report(error);
+    }
+  }
+}
+
+function showTotal(found) {
+  const filtered = found.total < info.rows && !current().near ? ` of ${number(info.rows)}` : "";
+  const what = current().near ? `${number(found.total)} nearest, ${found.how}` : `${number(found.total)}${filtered} items`;
+  $("total").textContent = found.total ? what : "No items: change the filters";
+}
+
+function colourOf(row) {
+  const column = info.columns.find((each) => each.name === current().colour);
+  if (!column || column.name !== "label" || !row) return "";
+  return column.kind === "class" ? classColour(column.values.indexOf(row.label)) : scaleColour(0);
+}
+
+function showView(view) {
+  for (const button of $("views").children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  $("map").hidden = view === "gallery";
+  $("gallery").hidden = view === "map";
+}
+
+function applySize(state) {
+  $("size").value = state.size;
+  gallery.size = phone.matches ? 110 : Number(state.size);
+}
+
+onChange((state, before) => {
+  if (!gallery) return;
+  const selected = ["near", "where", "within", "order"].some((name) => state[name] !== before[name]) || state.is !== before.is;
+  if (state.view !== before.view) showView(state.view);
+  if (state.size !== before.size) {
+    applySize(state);
+    gallery.layout();
+  }
+  if (selected) select();
+  else if (state.colour !== before.colour) {
+    gallery.refresh();
+    updateCounts();
+  }
+  if (state.item !== before.item || state.near !== before.near) showItem(state.item === "" ? null : Number(state.item)).catch(report);
+  if (state.item !== "" || state.near.startsWith("row:")) {
+    if (state.key !== store.key) change({ key: store.key }, true);
+  }
+});
+
+function setUp() {
+  gallery = new Gallery($("gallery"), $("sheet"), {
+    load: async (start, count) => (await read("rows", { ...query(current()), start, count })).rows,
+    open: (row) => change({ near: `row:${row.row}`, words: "", item: phone.matches ? "" : String(row.row) }),
+    focus: later((row) => !phone.matches && current().item !== "" && change({ item: String(row.row) }, true), 80),
+    colourOf,
+  });
+  gallery.isText = info.modality === "text";
+  applySize(current());
+  addEventListener("unhandledrejection", (event) => {
+    report(event.reason);
+    event.preventDefault();
+  });
+  for (const button of $("views").children) button.addEventListener("click", () => change({ view: button.dataset.view }));
+  $("size").addEventListener("input", () => change({ size: $("size").value }, true));
+  const orders = [["id", "by name"], ["random", "at random"]];
+  $("order").replaceChildren(...orders.map(([value, words]) => el("option", { value }, words)));
+  $("order").value = current().order;
+  $("order").addEventListener("change", () => change({ order: $("order").value }));
+  $("open-help").addEventListener("click", () => $("help").showModal());
+  $("keys").replaceChildren(...KEYS.flatMap(([keys, words]) => [el("dt", {}, ...keys.map((key) => el("kbd", {}, key))), el("dd", {}, words)]));
+  $("open-filters").addEventListener("click", () => openFilters(!$("filters").classList.contains("open")));
+  $("gallery").addEventListener("click", () => openFilters(false));
+  addEventListener("keydown", press);
+  onTheme(() => (gallery.refresh(), updateCounts()));
+  setUpSearch(info, notice);
+}
+
+function openFilters(open) {
+  $("filters").classList.toggle("open", open);
+  $("open-filters").setAttribute("aria-expanded", String(open));
+  if (open) $("where").focus();
+}
+
+function press(event) {
+  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox" && event.target.type !== "range";
+  if (event.key === "Escape" && !$("help").open) {
+    if (typing) event.target.blur();
+    else if ($("filters").classList.contains("open")) openFilters(false);
+    else if (current().item !== "") change({ item: "" });
+    else if (current().near) change({ near: "", words: "" });
+    return;
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
+  const views = ["gallery", "both", "map"];
+  const actions = {
+    "/": () => $("words").focus(),
+    f: () => (phone.matches ? openFilters(true) : $("where").focus()),
+    v: () => change({ view: views[(views.indexOf(current().view) + 1) % 3] }),
+    "+": () => change({ size: String(Math.min(360, Number(current().size) + 30)) }, true),
+    "-": () => change({ size: String(Math.max(90, Number(current().size) - 30)) }, true),
+    "?": () => $("help").showModal(),
+  };
+  if (!(event.key in actions)) return;
+  actions[event.key]();
+  event.preventDefault();
+}
+
+async function start() {
+  await open();
+  if (!hasKey(current())) {
+    change({ near: "", words: "", item: "", key: "" }, true);
+    notice("This link was made for other items of the store: they have changed since.", false);
+  }
+  setUp();
+  showView(current().view);
+  await select();
+  if (current().item !== "") await showItem(Number(current().item));
+  $("gallery").focus({ preventScroll: true });
+}
+
+start().catch((error) => notice(error.message));

@@ -1,0 +1,156 @@
+"""`Viewer`: a store as a page sees it: its newest rows, their selections, and what is computed in the background."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embedpipe.errors import UsageError
+from embedpipe.serving.collection import Collection, Mask
+from embedpipe.serving.pictures import Pictures
+from embedpipe.serving.searching import Query, Searcher
+from embedpipe.serving.selection import Filter, Order, Selection, Selections, as_selection, order_rows
+from embedpipe.store import FeatureStore
+
+#: Characters of a text on a tile, and of one that is shown alone.
+SNIPPET, LONGEST_TEXT = 400, 20_000
+
+
+class GoneError(UsageError):
+    """What a request names by number is not there any more."""
+
+
+class Viewer:
+    """A store, and what a page may ask of it. Safe to use from several threads.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    searcher : Searcher
+    edit : bool
+        Whether labels may be changed.
+    """
+
+    def __init__(self, store: FeatureStore, searcher: Searcher, edit: bool = False) -> None:
+        if not len(store):
+            raise UsageError(f"{store.path!r} holds no rows: embed items before looking at them")
+        self._store, self.searcher, self.edit = store, searcher, edit
+        self.name = Path(store.path.rstrip("/")).name
+        self._selections = Selections()
+        self._lock = threading.Lock()
+        self._open(Collection(store))
+
+    def _open(self, collection: Collection) -> None:
+        self._state = collection, Pictures(collection)
+
+    def start(self) -> None:
+        """Open the index in the background, so that the first search is as fast as the others."""
+        threading.Thread(target=self.searcher.index, args=(self.collection,), daemon=True).start()
+
+    @property
+    def collection(self) -> Collection:
+        """The rows that are shown."""
+        return self._state[0]
+
+    def refresh(self) -> Collection:
+        """Take over what other processes have written to the store, and return its rows."""
+        with self._lock:
+            newest = FeatureStore(self._store.path)
+            if newest.version != self.collection.version and len(newest):
+                self._open(Collection(newest))
+        return self.collection
+
+    def at(self, key: str) -> tuple[Collection, Pictures]:
+        """Return the rows whose numbers a request uses. Raises GoneError if the store's items have changed."""
+        collection, pictures = self._state
+        if key != collection.key:
+            raise GoneError("the items of the store have changed: load the page again")
+        return collection, pictures
+
+    def row(self, collection: Collection, row: int) -> int:
+        """Return a row number. Raises GoneError if there is no such row."""
+        if not 0 <= row < len(collection):
+            raise GoneError(f"row must be 0 to {len(collection) - 1}, got {row}")
+        return row
+
+    def mask(self, collection: Collection, filter: Filter) -> Mask | None:
+        """Return the rows that satisfy a filter; None for all rows."""
+        return filter.mask(collection, None)
+
+    def select(self, collection: Collection, filter: Filter, near: str, order: Order, at: int) -> Selection:
+        """Return the rows of a request in order.
+
+        Parameters
+        ----------
+        near : str
+            ``row:7`` or ``query:KEY``, whose neighbours are selected; empty for all rows.
+        at : int
+            The same number gives the same rows while somebody scrolls and labels change.
+        """
+
+        def make() -> Selection:
+            mask = self.mask(collection, filter)
+            kind, _, name = near.partition(":")
+            if not kind:
+                return order_rows(collection, mask, order, None)
+            if kind == "row" and name.isascii() and name.isdigit():
+                row = self.row(collection, int(name[:12]))
+                return as_selection(self.searcher.near_row(collection, row, mask))
+            if kind == "query":
+                return as_selection(self.searcher.near_query(collection, self.query(name), mask))
+            raise UsageError(f"near must be row:NUMBER or query:KEY, got {near[:40]!r}")
+
+        return self._selections.get((collection.key, filter, near, order, at), make)
+
+    def query(self, key: str) -> Query:
+        """Return a query. Raises GoneError if it is not kept any more."""
+        if (query := self.searcher.query(key)) is None:
+            raise GoneError("this search is not known any more: search again")
+        return query
+
+    def brief(self, collection: Collection, row: int) -> dict[str, Any]:
+        """Return what a tile of the gallery shows."""
+        names = [name for name in ("id", "label", "text") if name in collection.table.column_names]
+        values = collection.row(row, names)
+        label = values.get("label")
+        text = values.get("text")
+        return {
+            "row": row,
+            "id": values["id"],
+            "label": None if label is None else str(label),
+            "text": None if text is None else text[:SNIPPET],
+        }
+
+    def detail(self, collection: Collection, pictures: Pictures, row: int) -> dict[str, Any]:
+        """Return all that is known of an item."""
+        values = collection.row(row)
+        text = pictures.text(row)[:LONGEST_TEXT] if collection.store.spec.modality == "text" else None
+        return {"row": row, "id": values.pop("id"), "text": text, "values": values}
+
+    def counts(self, collection: Collection, filter: Filter) -> dict[str, list[tuple[str | None, int]]]:
+        """Return the rows of each class of each column, among those that satisfy the conditions on other columns."""
+        counted = {}
+        for name, codes in collection.coded().items():
+            if codes.kind == "class":
+                others = replace(filter, classes=tuple(each for each in filter.classes if each[0] != name))
+                counted[name] = codes.counts(self.mask(collection, others))
+        return counted
+
+    def describe(self, collection: Collection) -> dict[str, Any]:
+        """Return what the page needs to begin with."""
+        spec = collection.store.spec
+        columns = [
+            {"name": name, "kind": codes.kind, "values": codes.values} for name, codes in collection.coded().items()
+        ]
+        return {
+            "name": self.name,
+            "rows": len(collection),
+            "key": collection.key,
+            "at": collection.version,
+            "modality": spec.modality,
+            "backbone": f"{spec.provider}/{spec.name}",
+            "columns": columns,
+            "edit": self.edit,
+        }
