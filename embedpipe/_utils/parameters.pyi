@@ -108,6 +108,8 @@ class RunFields(TypedDict, total=False):
 
 class SearchFields(TypedDict, total=False):
     k: int
+    where: str | None
+    exact: bool
     layer: str | None
 
 class SourceFields(TypedDict, total=False):

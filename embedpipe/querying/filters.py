@@ -73,7 +73,7 @@ def rows_where(store: FeatureStore, condition: str) -> npt.NDArray[np.bool_]:
 
     Examples
     --------
-    >>> from embedpipe.querying.filters import rows_where
+    >>> from embedpipe.querying import rows_where
     >>> store = embedpipe.FeatureStore("photos.features")
     >>> int(rows_where(store, "label = 'cat' AND source_size > 0").sum())
     12

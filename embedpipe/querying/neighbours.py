@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.importing import to_pandas
+from embedpipe.querying.index import How
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: How neighbours are searched for: ``exact`` compares every query with every row of the store.
-Method = Literal["exact"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,16 +35,19 @@ class Neighbours:
         Path of the store that was searched.
     layer : str
         The layer whose vectors were compared; several are joined by ``+``.
-    method : str
-        How the neighbours were found: ``exact``.
+    how : How
+        How the neighbours were found: exactly, or with what recall.
+    searched : int
+        Number of rows that were searched: all of the store, or those that pass ``where``.
 
     Examples
     --------
     >>> import pyarrow as pa
+    >>> from embedpipe.querying import How
     >>> table = pa.table({"query": ["a", "a"], "rank": [1, 2], "id": ["b", "c"], "error": pa.nulls(2, pa.string())})
-    >>> neighbours = Neighbours(table, "photos.features", "features")
+    >>> neighbours = Neighbours(table, "photos.features", "features", How("exact"), searched=12)
     >>> neighbours
-    Neighbours(queries=1, rows=2, failed=0, layer='features', method='exact', store='photos.features')
+    Neighbours(queries=1, rows=2, failed=0, layer='features', how='exact', searched=12, store='photos.features')
     >>> [row["id"] for row in neighbours]
     ['b', 'c']
     """
@@ -54,7 +55,8 @@ class Neighbours:
     table: pa.Table
     store: str
     layer: str
-    method: Method = "exact"
+    how: How
+    searched: int
 
     @property
     def n_queries(self) -> int:
@@ -89,7 +91,7 @@ class Neighbours:
     def __repr__(self) -> str:
         return (
             f"Neighbours(queries={self.n_queries}, rows={len(self)}, failed={len(self.failed)}, "
-            f"layer={self.layer!r}, method={self.method!r}, store={self.store!r})"
+            f"layer={self.layer!r}, how={str(self.how)!r}, searched={self.searched}, store={self.store!r})"
         )
 
     def _repr_html_(self) -> str:

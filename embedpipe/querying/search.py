@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.embedding.options import ComputeOptions
+from embedpipe.querying.filters import rows_where
 from embedpipe.querying.index import SimilarityIndex
 from embedpipe.querying.neighbours import Neighbours
 from embedpipe.querying.options import SearchOptions
@@ -36,7 +39,8 @@ def search(
 ) -> Neighbours:
     """Find the items of a store that are nearest to each query by cosine.
 
-    The search is exact: every query is compared with every row. Ties go to the lower id.
+    The search is exact, and compares every query with every row, unless the store has an index: then the answer says
+    with what recall it was found (`Neighbours.how`). Ties go to the lower id.
 
     Parameters
     ----------
@@ -59,7 +63,8 @@ def search(
     Raises
     ------
     UsageError
-        If the store cannot be searched by a query, or a vector is zero, not finite or of another length.
+        If the store cannot be searched by a query, a vector is zero, not finite or of another length, or ``where`` is
+        refused (see `embedpipe.querying.rows_where`).
     SpecMismatchError
         If the backbone that loads is not the one that made the store's vectors.
 
@@ -80,30 +85,42 @@ def search(
     index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
     show = Progress(progress)
     show.say_all(random_notes([index.store.spec]))
+    rows = None
+    if search_options.where is not None:
+        rows = np.flatnonzero(rows_where(index.store, search_options.where))
+        if not len(rows):
+            show.say(f"no row of {index.store.path!r} passes {option('where', search_options.where)}")
     queries = resolve_queries(index, query, reload_options, compute, show)
-    return Neighbours(_find_neighbours(index, queries, search_options.k), index.store.path, index.layer)
+    table = _find_neighbours(index, queries, search_options, rows)
+    how = index.how(rows=rows, exact=search_options.exact)
+    return Neighbours(table, index.store.path, index.layer, how, len(index) if rows is None else len(rows))
 
 
-def _find_neighbours(index: SimilarityIndex, queries: list[Query], k: int) -> pa.Table:
-    """Return the neighbours' rows of the store, by query and rank."""
+def _find_neighbours(
+    index: SimilarityIndex, queries: list[Query], options: SearchOptions, rows: npt.NDArray[np.int64] | None
+) -> pa.Table:
+    """Return the neighbours' rows of the store, by query and rank; ``rows`` are those to search in."""
+    k = options.k
     vectors = [query.vector for query in queries if query.vector is not None]
     # One more than asked for, as an item of the store is not its own neighbour.
-    nearest = iter(zip(*index.search(np.stack(vectors), k + 1), strict=True) if vectors else ())
+    nearest = iter(
+        zip(*index.search(np.stack(vectors), k + 1, rows=rows, exact=options.exact), strict=True) if vectors else ()
+    )
     schema = _schema(queries)
     text = schema.field("query_label").type == pa.string()
-    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for query in queries:
         label = str(query.label) if text and query.label is not None else query.label
         values = {"query": query.name, "query_uri": query.uri, "query_label": label, "error": query.error}
         values |= {"query_text": query.text} if "query_text" in schema.names else {}
         if query.vector is None:
-            rows.append(values)
+            answers.append(values)
             continue
         scores, positions = next(nearest)
         others = positions != (-1 if query.row is None else query.row)
         pairs = zip(scores[others][:k].tolist(), positions[others][:k].tolist(), strict=True)
-        rows += [{**values, "rank": rank, "score": score, "row": row} for rank, (score, row) in enumerate(pairs, 1)]
-    return _with_store_columns(index, pa.Table.from_pylist(rows, schema=schema))
+        answers += [{**values, "rank": rank, "score": score, "row": row} for rank, (score, row) in enumerate(pairs, 1)]
+    return _with_store_columns(index, pa.Table.from_pylist(answers, schema=schema))
 
 
 def _schema(queries: list[Query]) -> pa.Schema:

@@ -15,7 +15,7 @@ from PIL import Image
 from stored import clusters, make_store
 
 from embedpipe import SimilarityIndex, search
-from embedpipe.querying import Neighbours
+from embedpipe.querying import How, Neighbours
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def made(rows: dict[str, list[Any]], **columns: list[Any]) -> Neighbours:
     n = len(next(iter(rows.values())))
     nulls = pa.nulls(n, pa.string())
     table = {"query": ["q"] * n, "query_uri": nulls, "rank": [*range(1, n + 1)], "score": [0.9] * n, "error": nulls}
-    return Neighbours(pa.table(table | rows | columns), "made.features", "features")
+    return Neighbours(pa.table(table | rows | columns), "made.features", "features", How("exact"), n)
 
 
 def test_len_and_iteration_are_over_rows(found: Neighbours) -> None:
@@ -49,7 +49,8 @@ def test_to_pandas_has_the_columns_of_the_table(found: Neighbours) -> None:
 
 def test_repr_is_one_line(found: Neighbours) -> None:
     assert re.fullmatch(
-        r"Neighbours\(queries=2, rows=6, failed=0, layer='features', method='exact', store='.*/store'\)", repr(found)
+        r"Neighbours\(queries=2, rows=6, failed=0, layer='features', how='exact', searched=12, store='.*/store'\)",
+        repr(found),
     )
 
 

@@ -191,3 +191,29 @@ def test_rows_outside_of_the_store_are_refused(tmp_path: Path) -> None:
     for rows in ([12], [-1], [0.5], np.ones(11, bool)):
         with pytest.raises(UsageError, match="rows must be a mask of 12 booleans or positions in"):
             index.search(index.vectors[0], rows=rows)
+
+
+def test_where_finds_all_that_pass_though_few_do(tmp_path: Path) -> None:
+    X, y = clusters(3000)
+    store = make_store(tmp_path / "s", X, number=range(3000), label=[f"class {i}" for i in y])
+    index = SimilarityIndex.load(store)
+    found = search(index, X[[7, 1500]], k=2, where="number BETWEEN 2000 AND 2002")
+    assert found.searched == 3
+    assert str(found.how) == "exact"
+    unit = X.astype(np.float64) / np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
+    for i, row in enumerate((7, 1500)):
+        mine = [pair for pair in found.to_pylist() if pair["query"] == f"vector {i}"]
+        cosines = unit[2000:2003] @ unit[row]
+        assert [pair["number"] for pair in mine] == [2000 + place for place in np.argsort(-cosines)[:2]]
+        assert [pair["score"] for pair in mine] == pytest.approx(sorted(cosines)[:0:-1], abs=1e-6)
+    # The query itself does not pass, and all others do.
+    assert search(index, "row-007", k=9, where="number != 7").table["id"].to_pylist() == (
+        search(index, "row-007", k=9).table["id"].to_pylist()
+    )
+
+
+def test_where_that_no_row_passes_finds_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0], split=["train"] * 12)
+    found = search(store, "row-003", where="split = 'test'", progress=True)
+    assert (len(found), found.searched) == (0, 0)
+    assert "no row of" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.querying.options import SearchOptions
+from embedpipe.report.drawing.wording import counted
 
 if TYPE_CHECKING:
     from embedpipe.querying import Neighbours
@@ -57,12 +59,12 @@ def search(
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Find the items of a store that are nearest to each QUERY by cosine; exact search.
+    """Find the items of a store that are nearest to each QUERY by cosine.
 
     A text is a query for a store of texts, and for a store of images whose backbone also embeds texts (open_clip/).
 
     Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
-    `embedpipe search messages.features "win a prize"`
+    `embedpipe search messages.features "win a prize" --where "label = 'spam'"`
     """
     from embedpipe.querying.search import search
 
@@ -77,7 +79,8 @@ def search(
 
         draw_neighbours(neighbours, picture)
     if as_json:
-        show.json_value({"neighbours": neighbours.to_pylist()})
+        how = {**asdict(neighbours.how), "searched": neighbours.searched}
+        show.json_value({"how": how, "neighbours": neighbours.to_pylist()})
     elif not quiet:
         _print_neighbours(neighbours)
     for name, reason in neighbours.failed:
@@ -96,6 +99,7 @@ def _print_neighbours(result: Neighbours) -> None:
                 show.plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", show.plain(row["id"]), *cells
             )
     show.print_table(table)
+    print(f"{result.how}: {counted(result.searched, 'row')} searched")
 
 
 def _cut(text: str) -> str:
