@@ -13,11 +13,23 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
-from embedpipe.neighbours import Cells, make_cells, near_rows, nearest_rows, normalised
-from embedpipe.neighbours.exact import METRICS, Metric
+from embedpipe.neighbours import (
+    NearRows,
+    Tuning,
+    make_cells,
+    nearest_rows,
+    normalised,
+    restore_cells,
+    tune,
+    without_itself,
+)
+from embedpipe.neighbours.cells import cell_of_rows, centroids_of
+from embedpipe.neighbours.exact import METRICS, Metric, float32_scale
 
 Floats = npt.NDArray[np.float64]
 WEIGHTS = ("uniform", "distance", "softmax")
+#: With more than this share of the cells to search, exact search is used, which is then faster.
+MOST_CELLS = 0.5
 
 
 class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
@@ -60,8 +72,27 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         self.n_samples_fit_ = len(X)
         self.probes_ = 0
         if self.recall_target < 1:
-            cells = make_cells(self.rows_, k, self.metric, self.recall_target, self.n_jobs)
-            self.centroids_, self.cells_, self.probes_ = cells.centroids, cells.cell_of, cells.probes
+            self._fit_cells(k)
+
+    def _fit_cells(self, k: int) -> None:
+        if self._is_out_of_range(self.rows_):
+            raise ValueError("approximate search needs values below 1e12: scale X, or search exactly (recall_target=1)")
+        cells = make_cells(self.rows_, self.metric, n_jobs=self.n_jobs)
+        tuning, _ = tune(self.rows_, self.metric, cells, self.recall_target, (k,), self.n_jobs)
+        self.centroids_, self.cells_ = centroids_of(cells)[:, : self.rows_.shape[1]], cell_of_rows(cells)
+        self.probes_, self.candidates_, self.gate_ = tuning.probes[0], tuning.candidates, tuning.gate
+        self._near = NearRows(self.rows_, self.metric, cells, self._tuning())
+
+    def _tuning(self) -> Tuning:
+        return Tuning((self.n_neighbors,), (self.probes_,), self.candidates_, self.gate_)
+
+    def _is_out_of_range(self, X: npt.NDArray[np.float32]) -> bool:
+        return self.metric == "euclidean" and float32_scale(X, X[:0]) != 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave FAISS's cells out, which are made again of the arrays."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_near"}
 
     def _prepare(self, X: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if self.metric == "cosine":
@@ -99,19 +130,16 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "rows_")
         k = self.n_neighbors if n_neighbors is None else n_neighbors
-        without_itself = X is None
-        most = self.n_samples_fit_ - without_itself
+        leave_out = X is None
+        most = self.n_samples_fit_ - leave_out
         if not 1 <= k <= most:
-            others = ", each without itself" if without_itself else ""
+            others = ", each without itself" if leave_out else ""
             raise ValueError(
                 f"n_neighbors must be in [1, {most}] for {self.n_samples_fit_} training rows{others}, got {k}"
             )
-        if without_itself:
+        if leave_out:
             distances, positions = self._nearest(self.rows_, k + 1)
-            # A copy of a row may come before the row itself. If k + 1 copies come first, the last one is dropped.
-            itself = positions == np.arange(len(positions))[:, None]
-            itself[~itself.any(axis=1), -1] = True
-            distances, positions = (block[~itself].reshape(-1, k) for block in (distances, positions))
+            distances, positions = without_itself(distances, positions, np.arange(len(positions)))
         else:
             distances, positions = self._nearest(self._prepare(self._check(X)), k)
         return (distances, positions) if return_distance else positions
@@ -121,9 +149,11 @@ class _FaissNeighbours(BaseEstimator):  # type: ignore[misc]
         return checked
 
     def _nearest(self, queries: npt.NDArray[np.float32], k: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-        if self.probes_:
-            cells = Cells(self.centroids_, self.cells_, self.probes_)
-            scores, positions = near_rows(queries, self.rows_, cells, k, self.metric, self.n_jobs)
+        if 0 < self.probes_ <= MOST_CELLS * len(self.centroids_) and not self._is_out_of_range(queries):
+            if not hasattr(self, "_near"):
+                cells = restore_cells(self.centroids_, self.cells_, self.rows_, self.metric)
+                self._near = NearRows(self.rows_, self.metric, cells, self._tuning())
+            scores, positions = self._near.search(queries, k, self.n_jobs)
         else:
             scores, positions = nearest_rows(queries, self.rows_, k, self.metric, self.n_jobs)
         return (1 - scores if self.metric == "cosine" else scores), positions
@@ -165,7 +195,7 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
     recall_target : float
         1: exact search. Below 1: approximate search. ``fit`` clusters the training rows into cells, and measures in how
         many cells a query must search to find this share of its ``n_neighbors`` nearest rows, on average over training
-        rows. Queries unlike the training rows may find less.
+        rows. Queries unlike the training rows are compared with all of them.
     n_jobs : int, optional
         Threads of FAISS; None: all.
 
@@ -182,6 +212,10 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
         Only if ``recall_target`` is below 1.
     cells_ : int32 array (n_samples,)
         The cell of each training row; only if ``recall_target`` is below 1.
+    candidates_ : int
+        Number of rows per neighbour that are ranked exactly; only if ``recall_target`` is below 1.
+    gate_ : float
+        Cost of the nearest centroid above which all rows are compared; only if ``recall_target`` is below 1.
     n_samples_fit_, n_features_in_ : int
 
     References
@@ -268,7 +302,7 @@ class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
     recall_target : float
         1: exact search. Below 1: approximate search. ``fit`` clusters the training rows into cells, and measures in how
         many cells a query must search to find this share of its ``n_neighbors`` nearest rows, on average over training
-        rows. Queries unlike the training rows may find less.
+        rows. Queries unlike the training rows are compared with all of them.
     n_jobs : int, optional
         Threads of FAISS; None: all.
 
@@ -283,6 +317,10 @@ class FaissKNNRegressor(RegressorMixin, _FaissNeighbours):  # type: ignore[misc]
         Only if ``recall_target`` is below 1.
     cells_ : int32 array (n_samples,)
         The cell of each training row; only if ``recall_target`` is below 1.
+    candidates_ : int
+        Number of rows per neighbour that are ranked exactly; only if ``recall_target`` is below 1.
+    gate_ : float
+        Cost of the nearest centroid above which all rows are compared; only if ``recall_target`` is below 1.
     n_samples_fit_, n_features_in_ : int
 
     References

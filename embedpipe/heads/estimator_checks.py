@@ -28,6 +28,7 @@ from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegress
 from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
 from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
+from embedpipe.neighbours.tuning import CANDIDATES
 
 #: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy alone.
 SKLEARN_CLASSES = (LogisticRegression, Normalizer, Pipeline, StandardScaler)
@@ -200,6 +201,10 @@ def _wrong_number(part: BaseEstimator, lengths: Mapping[str, int]) -> str | None
     if isinstance(part, FaissKNNClassifier | FaissKNNRegressor):
         rows, cells = lengths["n"], lengths.get("c", 0)
         limits = {"n_samples_fit_": (rows, rows), "n_neighbors": (1, rows), "probes_": (0, cells)}
+        if values.get("probes_"):
+            limits["candidates_"] = (1, CANDIDATES[-1])
+            if not isinstance(values.get("gate_"), float):
+                return f"gate_ is {values.get('gate_')!r}, no number,"
     elif isinstance(part, AutoClassifier | AutoRegressor):
         limits = {"start_": (0, lengths["d"] - 1), "stop_": (1, lengths["d"])}
     else:

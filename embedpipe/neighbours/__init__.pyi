@@ -1,8 +1,12 @@
-from .approximate import Cells as Cells
-from .approximate import make_cells as make_cells
-from .approximate import near_rows as near_rows
+from .approximate import NearRows as NearRows
+from .approximate import Tuning as Tuning
+from .cells import make_cells as make_cells
+from .cells import restore_cells as restore_cells
 from .exact import nearest_rows as nearest_rows
 from .exact import normalised as normalised
+from .exact import without_itself as without_itself
 from .flat_file import read_flat as read_flat
 from .flat_file import write_flat as write_flat
 from .threads import faiss_alone as faiss_alone
+from .tuning import Recall as Recall
+from .tuning import tune as tune

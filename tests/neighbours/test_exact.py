@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.neighbours import exact, nearest_rows, normalised
 from embedpipe.neighbours.exact import METRICS, Metric
 
 
@@ -21,7 +22,11 @@ def by_numpy(
     costs = np.empty((len(queries), len(rows)))
     for i, query in enumerate(queries.astype(np.float64)):
         for j, row in enumerate(rows.astype(np.float64)):
-            costs[i, j] = -np.einsum("d,d->", query, row) if metric == "cosine" else ((row - query) ** 2).sum()
+            if metric == "cosine":
+                length = np.sqrt(np.einsum("d,d->", query, query) * np.einsum("d,d->", row, row))
+                costs[i, j] = -min(1, np.einsum("d,d->", query, row) / length) if length else 0
+            else:
+                costs[i, j] = ((row - query) ** 2).sum()
     order = np.lexsort((np.broadcast_to(np.arange(len(rows)), costs.shape), costs), axis=1)[:, :k]
     best = np.take_along_axis(costs, order, 1)
     return (-best if metric == "cosine" else np.sqrt(best)), order
@@ -47,7 +52,7 @@ def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 def test_results_equal_numpy_with_ties(problem: tuple[Any, Any, int], metric: Metric) -> None:
     queries, rows, k = problem
     if metric == "cosine":
-        queries, rows = normalised(queries), normalised(rows)
+        queries = normalised(queries)
     scores, result = nearest_rows(queries, rows, k, metric)
     expected_scores, expected = by_numpy(queries, rows, k, metric)
     close = 1e-13 * np.abs(expected_scores).max()
@@ -58,6 +63,21 @@ def test_results_equal_numpy_with_ties(problem: tuple[Any, Any, int], metric: Me
     copies = (rows[result[:, 1:]] == rows[result[:, :-1]]).all(axis=2)
     assert (result[:, 1:][copies] > result[:, :-1][copies]).all()
     assert all(len(set(row)) == k for row in result.tolist())
+
+
+@settings(max_examples=50, deadline=None)
+@given(problem=problems(), metric=st.sampled_from(METRICS), block=st.integers(1, 3000), share=st.floats(0, 1))
+def test_search_within_rows_in_any_blocks(
+    problem: tuple[Any, Any, int], metric: Metric, block: int, share: float
+) -> None:
+    queries, rows, k = problem
+    within = np.flatnonzero(np.random.default_rng(0).random(len(rows)) < share)
+    k = min(k, len(within))
+    expected_scores, expected = nearest_rows(normalised(queries), rows[within], k, metric)
+    with mock.patch.object(exact, "ROW_BLOCK", block):
+        scores, result = nearest_rows(normalised(queries), rows, k, metric, within=within)
+    assert (scores == expected_scores).all()
+    assert (result == within[expected]).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
