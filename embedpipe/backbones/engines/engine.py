@@ -38,15 +38,12 @@ class Engine(ABC):
         This engine's best batch is smaller than torch's by this factor.
     names : tuple of str
         The names of its input tensors.
-    final : bool
-        False if another engine may be better for more items.
     """
 
     name: str
     reason: str = ""
     parts: int = 1
     names: tuple[str, ...] = ()
-    final: bool = True
 
     @abstractmethod
     def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
