@@ -232,6 +232,14 @@ def test_mistakes_come_first_and_are_linked_to_their_files(tmp_path: Path, items
     assert (tmp_path / "noise.png").as_uri() in elsewhere.links
 
 
+def test_only_the_first_mistakes_are_open_so_that_the_comparison_is_near(tmp_path: Path) -> None:
+    found = evaluation(["cat", "dog"])
+    found.best.wrong = [WrongItem(f"row {i}", None, "cat", "dog", 0.9, "a text") for i in range(15)]
+    source = Page(found.to_html(tmp_path / "page.html")).source
+    first, folded = source[: source.index('<section id="candidates">')].split("<summary>3 more</summary>")
+    assert [part.count('class="frame"') for part in (first, folded)] == [12, 3]
+
+
 @pytest.mark.long
 def test_a_full_page_lists_the_others_by_name_and_says_so(
     tmp_path: Path, items: list[WrongItem], monkeypatch: pytest.MonkeyPatch
