@@ -359,6 +359,9 @@ def test_damaged_cell_is_refused(tmp_path: Path) -> None:
 
 def test_options_of_the_command_line_are_converted() -> None:
     texts: dict[str, Any] = {"label_counts": ("400", "100"), "severities": ("3",), "time_budget": "1.5h"}
+    assert BenchmarkOptions(label_counts="400,100", corruptions="fog,snow") == BenchmarkOptions(  # type: ignore[arg-type]
+        label_counts=(100, 400), corruptions=("fog", "snow")
+    )
     options = BenchmarkOptions(**texts)
     assert (options.label_counts, options.severities, options.budget_seconds) == ((100, 400), (3,), 5400.0)
 

@@ -25,7 +25,8 @@ class BenchmarkOptions:
     """
 
     label_counts: tuple[int, ...] = field(
-        default=(), metadata={"help": "Numbers of labels to learn from; by default about four, up to all labels."}
+        default=(),
+        metadata={"help": "Numbers of labels to learn from, as 100,400; by default about four, up to all labels."},
     )
     seeds: int = field(default=5, metadata={"help": "Draws of labels at each label count, counted up from the seed."})
     corruptions: tuple[str, ...] = field(
@@ -44,8 +45,7 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         for name in ("label_counts", "severities"):
             object.__setattr__(self, name, _sorted_ints(name, getattr(self, name)))
-        names = (self.corruptions,) if isinstance(self.corruptions, str) else self.corruptions
-        object.__setattr__(self, "corruptions", tuple(dict.fromkeys(names)))
+        object.__setattr__(self, "corruptions", tuple(dict.fromkeys(_parts(self.corruptions))))
         if self.label_counts and self.label_counts[0] < 1:
             raise UsageError(f"{option('label_counts')} must be >= 1, got {list(self.label_counts)}")
         if not self.severities or self.severities[0] < 1 or self.severities[-1] > 5:
@@ -68,10 +68,15 @@ def parse_time_budget(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
+def _parts(given: Any) -> list[Any]:
+    """Return the values of a sequence or of one value; those of a text are separated by commas, as in ``100,400``."""
+    values = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    return [part for value in values for part in (value.split(",") if isinstance(value, str) else [value])]
+
+
 def _sorted_ints(name: str, given: Any) -> tuple[int, ...]:
     """Return unique integers in ascending order; the command line gives them as text."""
-    values = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     try:
-        return tuple(sorted({int(str(value)) for value in values}))
+        return tuple(sorted({int(str(value)) for value in _parts(given)}))
     except ValueError as error:
         raise UsageError(f"{option(name)} must be integers, got {given!r}") from error
