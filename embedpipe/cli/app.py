@@ -35,6 +35,7 @@ from embedpipe.cli.options import (
     with_options,
 )
 from embedpipe.cli.plain_text import plain_output
+from embedpipe.cli.running.own_store import own_store
 from embedpipe.cli.running.process_age import process_age
 from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode
@@ -84,7 +85,13 @@ def embed(
         str, typer.Argument(metavar="SOURCE", help="Path or URL of a folder, file list, table or tar shards.")
     ],
     *,
-    to: Annotated[str, typer.Option("--to", help="Folder or URL of the store, created if it does not exist.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            help="Folder or URL of the store, created if it does not exist. Default: photos.features here, for photos.",
+        ),
+    ] = None,
     max_failed: MaxFailed = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -99,6 +106,7 @@ def embed(
     from embedpipe.embedding import embed as run
 
     limit = None if max_failed is None else FailureLimit.parse(max_failed)
+    to = own_store(source) if to is None else to
     store = run(source, to, progress=shows_progress(quiet, as_json), verbose=verbose, **options)
     summary: EmbedSummary = store.summary
     summary.seconds = process_age()

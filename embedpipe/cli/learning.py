@@ -93,7 +93,9 @@ def fit(
     elif not quiet:
         show.fit_report(fitted, to, verbose)
     if picture is not None:
-        _draw_confusion(fitted, picture)
+        drawn = _draw_confusion(fitted, picture)
+        if drawn and not quiet and not as_json:
+            print(f"confusion matrix: {picture}")
     if mistakes is not None:
         wrong = fitted.mistakes()
         tables.print_notes(mistakes, wrong.save(mistakes))
@@ -162,7 +164,8 @@ def predict(
     return PARTLY_FAILED if limit.is_exceeded(summary["failed"], summary["rows"]) else 0
 
 
-def _draw_confusion(head: Any, picture: Path) -> None:
+def _draw_confusion(head: Any, picture: Path) -> bool:
+    """Draw the confusion matrix of a head, and return whether there is one."""
     import numpy as np
 
     from embedpipe.report.drawing.wording import natural_key
@@ -172,7 +175,7 @@ def _draw_confusion(head: Any, picture: Path) -> None:
     if not report.confusion:
         reason = "the head was not measured" if report.task == "classification" else f"the task is {report.task}"
         print(f"embedpipe: {picture} was not drawn: there is no confusion matrix, as {reason}", file=sys.stderr)
-        return
+        return False
     classes = [str(name) for name in report.classes]
     order = sorted(range(len(classes)), key=lambda i: natural_key(classes[i]))
     draw_confusion(
@@ -183,3 +186,4 @@ def _draw_confusion(head: Any, picture: Path) -> None:
         subtitle=report.protocol,
         mistakes=head.mistakes().table,
     )
+    return True

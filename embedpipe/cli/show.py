@@ -85,7 +85,7 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         counts += f" ({result.failed_new:,} new)"
     if result.others:
         counts += f", {result.others:,} left to the other shards"
-    rate = f" ({result.rate:,.1f} a second when loaded)" if result.embedded else ""
+    rate = f" ({result.rate:,.1f} a second after loading)" if result.embedded else ""
     print(f"{counted(result.seen, 'item')}: {counts}, in {result.seconds:.1f} s{rate}")
     rows = [("store", f"{result.store}, version {result.version}"), ("device", result.device_reason)]
     if result.gone:
@@ -260,6 +260,9 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
             value = f"{interval(report.accuracy, False)}" if name == "accuracy" and report.accuracy else _spread(values)
             table.add_row(name.replace("_", " "), value, _spread(other) if other else "")
         print_table(table)
+        if any("+-" in cell for column in table.columns[1:] for cell in map(str, column.cells)):
+            brackets = "in brackets: the 95% interval; " if report.accuracy else ""
+            print(f"{brackets}after +-: the standard deviation over the folds")
         if verbose:
             for trial in report.trials:
                 result = trial["error"] or f"{trial['score']:.4f} on held-out training rows, {trial['seconds']:.1f} s"

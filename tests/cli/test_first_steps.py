@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from command import run
+from conftest import TINY, write_photo
 from stored import clusters, make_store
 
+from embedpipe import FeatureStore
 from embedpipe import __main__ as entry
 from embedpipe.cli.app import main
 from embedpipe.report.drawing.wording import counted
@@ -84,3 +86,20 @@ def test_help_shows_ordinary_options_first() -> None:
     table = shown[shown.index("╭") :]
     places = [table.index(f" {name} ") for name in order]
     assert places == sorted(places)
+
+
+def test_embed_names_the_store_after_the_source_and_mixes_no_sources(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "./photos/"):  # the second run is of the same source
+        assert run("embed", name, "--backbone", TINY, "-q").exit_code == 0
+    assert len(FeatureStore("photos.features")) == 12
+    write_photo(tmp_path / "other/photos/cat/1.jpg", seed=1)
+    refused = run("embed", "other/photos", "--backbone", TINY)
+    assert refused.exit_code == 2
+    assert f"photos.features holds another source, {photos}" in refused.stderr
+    (tmp_path / "letters.features").mkdir()
+    (tmp_path / "letters.csv").touch()
+    assert "exists and is no feature store" in run("embed", "letters.csv").stderr
+    assert "--to must name the store of a source at a URL" in run("embed", "s3://bucket/photos").stderr
