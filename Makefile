@@ -27,7 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, predict, search, draw
 	$(VENV)/bin/python pipelines/solar_cells.py
 
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+# Compiled modules are kept, as tests start many processes that would compile them again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test: $(STAMP) ## Run the tests, two at a time, with coverage (8 to 12 minutes on two cores)
 	$(PYTEST) -m "not long" --cov=embedpipe --cov-fail-under=95 --cov-report=term:skip-covered

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -19,14 +22,51 @@ hypothesis.settings.register_profile("random", derandomize=False, deadline=None,
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=QUIET)
 hypothesis.settings.load_profile("same")
 
+#: What the tests import anyway. A worker imports it before coverage starts, as tracing makes it three times as long.
+LIBRARIES = (
+    "deltalake",
+    "faiss",
+    "gensim.models",
+    "matplotlib.pyplot",
+    "nncf",
+    "open_clip",
+    "openvino",
+    "pandas",
+    "polars",
+    "scipy.stats",
+    "sentence_transformers",
+    "skimage",
+    "sklearn.ensemble",
+    "sklearn.utils.estimator_checks",
+    "skops.io",
+    "timm",
+    "torch._dynamo",
+    "torch.export",
+    "torchvision",
+    "transformers",
+)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for library in LIBRARIES:
+            with suppress(ImportError):  # an extra that is not installed
+                importlib.import_module(library)
+
 TINY = "python:tiny_backbone.make"
 #: The longest first, so that all workers end at about the same time.
 LONGEST = ("test_blocks.py", "test_interruptions.py", "test_embed_texts.py")
 
 
+#: Folders of tests that run whole programs: coverage asks what the tests of the parts reach, and tracing is slow.
+WHOLE_PROGRAMS = ("docs", "pipelines")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the files that take longest at the front."""
+    """Put the tests of the files that take longest at the front, and run whole programs without coverage."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if item.path.parent.name in WHOLE_PROGRAMS:
+            item.add_marker("no_cover")
 
 
 def write_photo(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
