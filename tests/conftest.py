@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -21,6 +22,13 @@ QUIET = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("random", derandomize=False, deadline=None, suppress_health_check=QUIET)
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=QUIET)
 hypothesis.settings.load_profile("same")
+
+# Processes that tests start import the same embedpipe as this one, and the modules of the tests.
+_package = find_spec("embedpipe")
+assert _package
+assert _package.origin
+_places = (str(Path(__file__).parent), str(Path(_package.origin).parents[1]), os.environ.get("PYTHONPATH"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _places))
 
 #: What the tests import anyway. A worker imports it before coverage starts, as tracing makes it three times as long.
 LIBRARIES = (
@@ -37,6 +45,7 @@ LIBRARIES = (
     "sentence_transformers",
     "skimage",
     "sklearn.ensemble",
+    "sklearn.manifold",
     "sklearn.utils.estimator_checks",
     "skops.io",
     "timm",

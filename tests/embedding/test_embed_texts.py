@@ -252,7 +252,7 @@ def test_ten_kills_lose_no_texts(tmp_path: Path) -> None:
     pl.DataFrame({"body": bodies, "number": range(600)}).write_parquet(path, row_group_size=100)
     expected = embed(path, tmp_path / "whole", text="body")
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
-    env = {**os.environ, "TINY_SECONDS": "0.01", "PYTHONPATH": str(Path(__file__).parents[1]), "TINY_LOG": str(log)}
+    env = {**os.environ, "TINY_SECONDS": "0.01", "TINY_LOG": str(log)}
     chance = random.Random(0)
     with Forks(env) as forks:
         for _ in range(10):

@@ -28,8 +28,7 @@ embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", 
 
 
 def environment(seconds: float) -> dict[str, str]:
-    tests = str(Path(__file__).parents[1])
-    return {**os.environ, "TINY_SECONDS": str(seconds), "PYTHONPATH": tests}
+    return {**os.environ, "TINY_SECONDS": str(seconds)}
 
 
 def rows(store: Path) -> int:

@@ -39,7 +39,6 @@ def forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = tmp_path / "forwarded"
     log.touch()
     monkeypatch.setenv("TINY_LOG", str(log))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     return log
 
 

@@ -222,7 +222,7 @@ benchmark(sys.argv[1], to=sys.argv[2], **{KILLED})
 @pytest.mark.parametrize("kills", [4])
 def test_killed_run_gives_the_result_of_an_uninterrupted_one(store_path: Path, tmp_path: Path, kills: int) -> None:
     killed, log = tmp_path / "killed", tmp_path / "forwarded"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
     rng = random.Random(0)
     with Forks(env) as forks:
         for _ in range(kills):

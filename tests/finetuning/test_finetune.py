@@ -131,8 +131,7 @@ embedpipe.finetune(store, head, to=to, **options)
 def test_run_killed_five_times_resumes_to_bit_identical_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
     store, head = made
     killed, whole, log = tmp_path / "killed", tmp_path / "whole", tmp_path / "forwarded"
-    tests = str(Path(__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": tests, "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "TINY_LOG": str(log), "OMP_NUM_THREADS": "1"}
     chance = random.Random(0)
     with Forks(env) as forks:
         for _ in range(5):
