@@ -109,6 +109,7 @@ class RunFields(TypedDict, total=False):
 class SearchFields(TypedDict, total=False):
     k: int
     where: str | None
+    distinct: bool
     exact: bool
     layer: str | None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class SearchOptions:
         default=None,
         metadata={
             "help": "Search in the rows that pass a condition of SQL, such as \"split = 'train' AND width > 500\"."
+        },
+    )
+    distinct: bool = field(
+        default=False,
+        metadata={
+            "help": "Show near-identical answers once, with the number of the others: a cosine, from the mean of "
+            f"the store, of at least {NEAR_DUPLICATE_COSINE}."
         },
     )
     exact: bool = field(default=False, metadata={"help": "Compare with every row, also where the store has an index."})

@@ -48,14 +48,14 @@ FILE_SUFFIXES = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, *TEXT_SUFFIXES, TAR_SUFFIX, "
 class Query:
     """One query: name, URI, label and text if it has them, and its vector or the reason why it has none.
 
-    ``row`` is the query's own row in the index, if it is an item of the store.
+    ``rows`` are the rows in the index of the query itself, if it is an item of the store; they are no answers.
     """
 
     name: str
     uri: str | None = None
     label: Any = None
     vector: npt.NDArray[np.float32] | None = None
-    row: int | None = None
+    rows: tuple[int, ...] = ()
     error: str | None = None
     text: str | None = None
 
@@ -69,39 +69,71 @@ class _Source:
     text: str | None = None
 
 
-def resolve_queries(
-    index: SimilarityIndex, query: Any, reload_options: ReloadOptions, compute: ComputeOptions, show: Progress
-) -> list[Query]:
-    """Return the queries in the order given, embedded: all images in one run, and all texts in one.
-
-    Raises UsageError if the store cannot be searched by a query, and what `reload_backbone` raises.
-    """
-    items = [_interpret(index, item) for item in _as_list(query)]
-    for item in items:
-        if isinstance(item, list) and item and item[0].row is not None and _is_another_file(item[0]):
-            show.say(f"{item[0].name!r} is an id, and another file here: searching by id; for the file, begin with ./")
-        if isinstance(item, _Source) and item.text is not None and not any(map(str.isspace, item.text)):
-            show.say(f"{item.text!r} is neither an id nor a file: searching for it as text")
-    embedded: dict[int, list[Query]] = {}
-    modalities: tuple[Modality, ...] = ("image", "text")
-    for modality in modalities:
-        positions = [i for i, item in enumerate(items) if isinstance(item, _Source) and item.modality == modality]
-        if positions:
-            sources = [item for item in items if isinstance(item, _Source) and item.modality == modality]
-            queries = _embed(index, sources, modality, reload_options, compute, show)
-            embedded.update(zip(positions, queries, strict=True))
-    return [query for i, item in enumerate(items) for query in (embedded[i] if isinstance(item, _Source) else item)]
-
-
-def _as_list(query: Any) -> list[Any]:
+def as_items(query: Any, name: str = "query") -> list[Any]:
+    """Return the items of a query; none for None."""
+    if query is None:
+        return []
     if _is_vectors(query):
         return [query]
     if isinstance(query, list | tuple) and query and all(isinstance(item, int | float) for item in query):
         return [np.asarray(query, np.float64)]
     items = list(query) if isinstance(query, list | tuple) else [query]
     if not items:
-        raise UsageError("query must not be an empty list: give an id, an image, a text or a vector")
+        raise UsageError(f"{name} must not be an empty list: give an id, an image, a text or a vector")
     return items
+
+
+def resolve_queries(
+    index: SimilarityIndex,
+    given: Sequence[Any],
+    reload_options: ReloadOptions,
+    compute: ComputeOptions,
+    show: Progress,
+) -> list[list[Query]]:
+    """Return the queries of each item, embedded: all images in one run, and all texts in one.
+
+    Of several items, one that the store cannot be searched by has its reason in ``error``. Raises UsageError if all
+    are such, and what `reload_backbone` raises.
+    """
+    items: list[list[Query] | _Source] = []
+    refused: list[Exception] = []
+
+    def refuse(name: str, error: Exception) -> list[Query]:
+        refused.append(error)
+        return [Query(name, error=str(error).replace("\n", ". "))]
+
+    for item in given:
+        try:
+            items.append(_interpret(index, item))
+        except UsageError as error:
+            items.append(refuse(os.fsdecode(item) if isinstance(item, str | os.PathLike) else "vector", error))
+    for item in items:
+        if isinstance(item, list) and item and item[0].rows and _is_another_file(item[0]):
+            show.say(f"{item[0].name!r} is an id, and another file here: searching by id; for the file, begin with ./")
+        if isinstance(item, _Source) and item.text is not None and not any(map(str.isspace, item.text)):
+            show.say(f"{item.text!r} is neither an id nor a file: searching for it as text")
+    embedded: dict[int, list[Query]] = {}
+    modalities: tuple[Modality, ...] = ("image", "text")
+    for modality in modalities:
+        sources = {i: item for i, item in enumerate(items) if isinstance(item, _Source) and item.modality == modality}
+        if not sources:
+            continue
+        try:
+            backbone = _load_backbone(index, modality, reload_options, compute)
+        except (UsageError, BackboneError) as error:
+            reasons = [_explained(index, source, error) for source in sources.values()]
+            if isinstance(error, BackboneError):  # an option mends it, and all queries can be answered
+                raise reasons[0] from error
+            queries = [
+                refuse(source.text or source.listing.root, reason)
+                for source, reason in zip(sources.values(), reasons, strict=True)
+            ]
+        else:
+            queries = _embed(index, list(sources.values()), backbone, compute, show)
+        embedded.update(zip(sources, queries, strict=True))
+    if len(refused) == len(items):
+        raise refused[0]
+    return [embedded[i] if isinstance(item, _Source) else item for i, item in enumerate(items)]
 
 
 def _is_vectors(item: Any) -> bool:
@@ -170,7 +202,8 @@ def _by_id(index: SimilarityIndex, id: str, row: int) -> Query:
     names = ["uri", "label", *(["text"] if index.store.spec.modality == "text" else [])]
     known = [name for name in names if name in index.store.data_columns]
     values = index.store.table.rows(pa.array([id]), ["id", *known]).to_pylist()[0]
-    return Query(id, values.get("uri"), values.get("label"), index.vectors[row], row, text=values.get("text"))
+    (vector,) = index.check(index.vectors[row], f"the vector of {id!r}")
+    return Query(id, values.get("uri"), values.get("label"), vector, (row,), text=values.get("text"))
 
 
 def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> list[Query]:
@@ -189,15 +222,13 @@ def _read_vectors(name: str) -> npt.NDArray[Any]:
 def _embed(
     index: SimilarityIndex,
     sources: Sequence[_Source],
-    modality: Modality,
-    reload_options: ReloadOptions,
+    backbone: Backbone,
     compute: ComputeOptions,
     show: Progress,
 ) -> list[list[Query]]:
     """Embed several sources together in batches, and return the queries of each."""
     from embedpipe.embedding import stream_vectors  # needs torch, which ids and vectors do not
 
-    backbone = _load_backbone(index, sources, modality, reload_options, compute)
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     texts: dict[int, str | None] = {}
     errors: dict[int, str] = {}
@@ -219,36 +250,34 @@ def _embed(
             vector, error = vectors.get(number), errors.get(number)
             if vector is not None and not vector.any():
                 vector, error = None, "the backbone gives a vector of zeros, which has no cosine"
-            row = None if item["uri"] is None or vector is None else index.row_of_uri(item["uri"])
-            rows.append(Query(name, item["uri"], item["label"], vector, row, error, texts.get(number)))
+            own = None if item["uri"] is None or vector is None else index.row_of_uri(item["uri"])
+            itself = () if own is None else (own,)
+            rows.append(Query(name, item["uri"], item["label"], vector, itself, error, texts.get(number)))
         queries.append(rows)
         start += table.num_rows
     return queries
 
 
 def _load_backbone(
-    index: SimilarityIndex,
-    sources: Sequence[_Source],
-    modality: Modality,
-    reload_options: ReloadOptions,
-    compute: ComputeOptions,
+    index: SimilarityIndex, modality: Modality, reload_options: ReloadOptions, compute: ComputeOptions
 ) -> Backbone:
     """Load the store's backbone, or its tower for the other modality. Raises what `reload_backbone` raises."""
     from embedpipe.backbones import reload_backbone
 
     spec = index.store.spec.only(*(layer.name for layer in index.layers))
+    return reload_backbone(spec, reload_options, compute.device, "the store", modality)
+
+
+def _explained(index: SimilarityIndex, source: _Source, error: Exception) -> Exception:
+    """Return an error that also says what a text is not: it may have been meant as an id or a path."""
+    if source.text is None or source.modality == index.store.spec.modality:
+        return error
     try:
-        return reload_backbone(spec, reload_options, compute.device, "the store", modality)
-    except (UsageError, BackboneError) as error:
-        text = next((source.text for source in sources if source.text is not None), None)
-        if text is None or modality == spec.modality:
-            raise
-        try:  # the user may have meant an id or a path
-            open_source(text)
-        except SourceError as missing:
-            message = f"{_unknown(index, text, missing)}\nIt cannot be searched for as text either: {error}"
-            raise type(error)(message) from error
-        raise
+        open_source(source.text)
+    except SourceError as missing:
+        message = f"{_unknown(index, source.text, missing)}\nIt cannot be searched for as text either: {error}"
+        return type(error)(message)
+    return error
 
 
 def _as_one_listing(sources: Sequence[_Source]) -> Listing:

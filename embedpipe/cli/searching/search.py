@@ -44,13 +44,21 @@ LONGEST = 80
 def search(
     store: Store,
     query: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="QUERY",
             help="An id of the store, an image, a text file, a folder, a .npy file of vectors, or a text.",
         ),
-    ],
+    ] = None,
     *,
+    like: Annotated[
+        list[str] | None,
+        typer.Option("--like", metavar="QUERY", help="Move the queries towards this item. Can be repeated."),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option("--unlike", metavar="QUERY", help="Move the queries away from this item. Can be repeated."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of neighbours per query.")] = SearchOptions().k,
     to: Annotated[Path | None, typer.Option("--to", help=f"Also write the neighbours as a table: {FORMATS}.")] = None,
     picture: Picture = None,
@@ -64,14 +72,23 @@ def search(
     A text is a query for a store of texts, and for a store of images whose backbone also embeds texts (open_clip/).
 
     Examples: `embedpipe search photos.features new.jpg -k 5 --picture similar.png`,
-    `embedpipe search messages.features "win a prize" --where "label = 'spam'"`
+    `embedpipe search messages.features "win a prize" --where "label = 'spam'"`,
+    `embedpipe search photos.features --like cat/00.jpg --like cat/01.jpg --unlike dog/00.jpg --distinct`
     """
     from embedpipe.querying.search import search
 
     check_picture(picture)
     if to is not None:
         tables.check_table(to)
-    neighbours = search(store, list(query), progress=shows_progress(quiet, as_json), k=k, **options)
+    neighbours = search(
+        store,
+        query or None,
+        like=like or None,
+        unlike=unlike or None,
+        progress=shows_progress(quiet, as_json),
+        k=k,
+        **options,
+    )
     if to is not None:
         tables.write_table(neighbours.table, to)
     if picture is not None and len(neighbours.failed) < len(neighbours):
@@ -90,8 +107,9 @@ def search(
 
 def _print_neighbours(result: Neighbours) -> None:
     """Print neighbours, by query and rank."""
-    columns = [name for name in ("label", "text") if name in result.table.column_names]
-    table = Table("query", "rank", "score", "id", *columns, box=None)
+    columns = [name for name in ("near_duplicates", "label", "text") if name in result.table.column_names]
+    headings = [name.replace("_", "-") for name in columns]
+    table = Table("query", "rank", "score", "id", *headings, box=None)
     for row in result.to_pylist():
         if not row["error"]:
             cells = [show.plain("" if row[name] is None else _cut(str(row[name]))) for name in columns]
