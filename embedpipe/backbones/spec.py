@@ -19,6 +19,9 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality
 
+#: The beginning of the note on backbones that have learned nothing.
+RANDOM = "RANDOM weights"
+
 #: ``mean`` is a synonym of ``avg``; a spec always has ``avg``.
 Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
 
@@ -175,7 +178,7 @@ class BackboneSpec:
 def random_notes(specs: Iterable[BackboneSpec]) -> list[str]:
     """Return a note if backbones have random weights, to be said wherever their vectors are used."""
     names = dict.fromkeys(f"{spec.provider}/{spec.name}" for spec in specs if not spec.pretrained)
-    random = f"RANDOM weights ({option('weights', 'none')}), which have learned nothing"
+    random = f"{RANDOM} ({option('weights', 'none')}), which have learned nothing"
     return [f"{random}: {', '.join(names)}"] if names else []
 
 

@@ -166,7 +166,7 @@ def _loaded(paths: Sequence[str]) -> Evaluation | EvaluationGrid | ProtocolEvalu
         elif isinstance(result, Evaluation):
             datasets[name] = result
         else:
-            raise UsageError(f"results of protocols cannot be joined, got {name}.json: give it alone")
+            raise UsageError(f"results of protocols are of one dataset and cannot be joined, got {name}.json")
     return EvaluationGrid(datasets)
 
 

@@ -124,6 +124,8 @@ def embed(
     store.summary = embed_listing(listing, store, backbone, run_options, show)
     store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
     store.summary.seconds = time.perf_counter() - start
+    if show.cell:  # the command line prints the summary, a notebook shows only the store
+        show.say_all(store.summary.cautions)
     return store
 
 

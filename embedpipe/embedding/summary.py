@@ -199,6 +199,18 @@ class EmbedSummary:
         counts = ", ".join(f"{name}={getattr(self, name):,}" for name in ("seen", "embedded", "reused", "failed"))
         return f"EmbedSummary({counts}, seconds={self.seconds:.1f}, store={self.store!r}, version={self.version})"
 
+    @property
+    def cautions(self) -> list[str]:
+        """What of the source is not in the store, and the notes of the run, as lines for people."""
+        lines = []
+        if self.failed:
+            failed = f"{self.failed:,} of {self.seen:,} items failed: store.failures() has the reasons"
+            first = f", the first: {self.failures[0]['message']}" if self.failures else ""
+            lines.append(failed + first)
+        if self.skipped:
+            lines.append(f"left out: {', '.join(f'{count:,} {name}' for name, count in self.skipped.items())}")
+        return [*lines, *self.notes]
+
     def exit_code(self, limit: FailureLimit | None = None) -> ExitCode:
         """Return what the command line returns after this run.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from embedpipe.backbones.spec import RANDOM
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 from embedpipe.evaluation.paper_table import Cell, Column, PaperTable, metric_title, unique_parts
@@ -27,7 +28,7 @@ def evaluation_table(evaluation: EvaluationData) -> PaperTable:
     remarks = [
         f"{title} of {evaluation.label}, 95 % intervals; {evaluation.resampling}; splits {evaluation.splits_id}."
     ]
-    return PaperTable(names, columns, lines, [*remarks, *_bold_remark([evaluation])])
+    return PaperTable(names, columns, lines, [*remarks, *_bold_remark([evaluation]), *_random_remarks([evaluation])])
 
 
 def protocol_table(records: Sequence[Mapping[str, Any]], test_rows: int, remark: str) -> PaperTable:
@@ -79,7 +80,13 @@ def datasets_table(datasets: Mapping[str, EvaluationData]) -> PaperTable:
         remarks.append(
             "Average rank: the mean over the datasets of the rank by the metric, ties shared; 1 is the best."
         )
+    remarks += _random_remarks([*datasets.values()])
     return PaperTable(names, columns, lines, remarks)
+
+
+def _random_remarks(evaluations: Sequence[EvaluationData]) -> list[str]:
+    """Return the notes on backbones with random weights, whose names are those of the published ones."""
+    return [*dict.fromkeys(note for each in evaluations for note in each.notes if note.startswith(RANDOM))]
 
 
 class Row(NamedTuple):

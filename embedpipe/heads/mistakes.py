@@ -126,7 +126,18 @@ class Mistakes:
         return f"Mistakes(head={self.head!r}, wrong={len(self)}, rows={self.rows}, protocol={self.protocol!r})"
 
     def _repr_html_(self) -> str:
-        return html_records(repr(self), self.table.slice(0, MAX_ROWS).to_pylist())
+        rows = self.table.slice(0, MAX_ROWS).to_pylist()
+        title = f"{len(self):,} of {self.rows:,} held-out rows are wrong, {self.head}, {self.protocol}"
+        if "text" in self.table.column_names or not rows or rows[0]["uri"] is None:
+            return html_records(title, rows)
+        from embedpipe.report.pictures.neighbours_html import gallery_html  # needs Pillow
+
+        items = []
+        for row, actual, predicted in zip(rows, self._texts("actual"), self._texts("predicted"), strict=False):
+            sure = row.get("confidence")
+            remark = f"{actual}, predicted {predicted}" + (f" ({sure:.3f})" if sure is not None else "")
+            items.append((row["id"], row["uri"], remark))
+        return gallery_html(items, len(self), title)
 
 
 def check_mistakes(to: str | Path) -> Path:

@@ -36,6 +36,11 @@ def test_html_records_has_one_row_for_each_record() -> None:
     assert html_records("Heads", []) == "<table><caption>Heads</caption></table>"
 
 
+def test_floats_have_four_digits_and_none_is_empty() -> None:
+    html = html_records("Heads", [{"name": "a", "margin": 0.9996158357983873, "uri": None}])
+    assert "<td>0.9996</td><td></td>" in html
+
+
 def test_html_records_escapes_titles_names_and_values() -> None:
     html = html_records("<i>", [{"<b>": "a & b"}])
     assert "<i>" not in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_one_candidate_is_not_bold(grid: EvaluationGrid, tmp_path: Path) -> None
     text = (tmp_path / "table.tex").read_text()
     assert "\\textbf" not in text
     assert " & 60 \\\\\n\\bottomrule" in text
+
+
+def test_table_says_which_backbones_have_random_weights(grid: EvaluationGrid, tmp_path: Path) -> None:
+    """Their rows have the names of the published ones."""
+    note = "RANDOM weights (--weights none), which have learned nothing: timm/made_up"
+    one = dataclasses.replace(grid.datasets["easy"], notes=[note, "another"])
+    for result in (one, EvaluationGrid({"easy": one, "hard": one})):
+        result.to_table(tmp_path / "table.md")
+        text = (tmp_path / "table.md").read_text()
+        assert text.count("RANDOM weights") == 1
+        assert "another" not in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")

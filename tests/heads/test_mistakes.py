@@ -12,6 +12,7 @@ import pyarrow.csv
 import pytest
 from command import run
 from page import ODD, Page
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from stored import clusters, make_store
@@ -20,6 +21,7 @@ import embedpipe
 from embedpipe import FeatureStore, Head, fit
 from embedpipe.errors import UsageError
 from embedpipe.heads.doubt import measure_doubt
+from embedpipe.heads.mistakes import Mistakes
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,18 @@ def test_mistakes_are_the_wrong_rows_the_surest_first(head: Head) -> None:
     assert mistakes.table["confidence"].to_pylist() == sorted(mistakes.table["confidence"].to_pylist(), reverse=True)
     assert repr(mistakes).startswith(f"Mistakes(head='LogisticRegression', wrong={len(mistakes)}, rows=60")
     assert "row-0" in mistakes._repr_html_()
+
+
+def test_a_notebook_shows_the_pictures_of_mistakes(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "red.png")
+    uris = [str(tmp_path / "red.png"), str(tmp_path / "gone.png")]
+    columns = {"id": ["a", "b"], "actual": ["<cat>", "dog"], "predicted": ["dog", "owl"], "confidence": [0.98765, None]}
+    table = pa.table({**columns, "uri": uris})
+    html = Mistakes(table, "lda", "label", "test split", "classification", 9)._repr_html_()
+    assert html.count('<img src="data:image/jpeg;base64,') == 1
+    assert "2 of 9 held-out rows are wrong, lda, test split" in html
+    assert "&lt;cat&gt;, predicted dog (0.988)<br>a</td>" in html
+    assert "cannot be read</em><br>dog, predicted owl<br>b</td>" in html
 
 
 def test_a_test_split_holds_its_rows_out(

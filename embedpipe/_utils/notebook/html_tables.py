@@ -49,8 +49,8 @@ def html_records(title: str, records: Sequence[Mapping[str, object]]) -> str:
         The caption.
     records
         The rows in the order in which they are shown. The keys of the first record are the column names.
-        Values are converted by `str` and escaped. At most 20 rows and 12 columns are shown, and at most 400
-        characters of a value.
+        Values are converted by `str` and escaped; floats have four digits, and None is empty. At most 20 rows and 12
+        columns are shown, and at most 400 characters of a value.
 
     Returns
     -------
@@ -101,5 +101,5 @@ def _line(tag: str, values: Sequence[object], longest: int) -> str:
 
 def _shortened(value: object, longest: int) -> str:
     """Return the beginning of a value, escaped."""
-    text = str(value)
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     return escape(text if len(text) <= longest else text[: longest - 1] + "…")

@@ -1,8 +1,8 @@
-"""Queries and their neighbours as a small HTML table with pictures, for notebooks."""
+"""Items with pictures as small HTML tables, for notebooks: queries and their neighbours, and mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +11,8 @@ import pyarrow as pa
 from embedpipe.report.pictures.thumbnails import jpeg_data_url, read_small
 
 MAX_QUERIES, MAX_NEIGHBOURS = 12, 5
+#: Items of a gallery, and of one of its rows.
+MAX_ITEMS, PER_ROW = 20, 5
 #: Longest side of a picture in pixels, and its JPEG quality.
 SIDE, QUALITY = 96, 75
 #: Characters of a text, a name or a label that are shown.
@@ -53,6 +55,27 @@ def neighbours_html(table: pa.Table, title: str) -> str:
         f'<tr><th>query</th><th colspan="{MAX_NEIGHBOURS}" style="text-align:left">neighbours, nearest first</th></tr>'
     )
     return f"<table><caption>{escape(title)}</caption>{head}{body}{more}</table>"
+
+
+def gallery_html(items: Sequence[tuple[str, str | None, str]], total: int, title: str) -> str:
+    """Return a table of pictures, each with what is said of its item and the item's id below.
+
+    Parameters
+    ----------
+    items : sequence of (id, uri, remark)
+        At most 20 are shown. A picture is a JPEG inside the HTML; one that cannot be read is named instead.
+    total : int
+        Number of items of which these are the first.
+    title : str
+        The caption.
+    """
+    items = items[:MAX_ITEMS]
+    pictures = read_small({uri for _, uri, _ in items if uri}, SIDE)
+    sources = {uri: jpeg_data_url(picture, QUALITY) for uri, picture in pictures.items()}
+    cells = [_cell(sources, None, uri, id, remark) for id, uri, remark in items]
+    rows = [f"<tr>{''.join(cells[start : start + PER_ROW])}</tr>" for start in range(0, len(cells), PER_ROW)]
+    more = f"<tr><td>and {total - len(items):,} more</td></tr>" if total > len(items) else ""
+    return f"<table><caption>{escape(title)}</caption>{''.join(rows)}{more}</table>"
 
 
 def _first_queries(table: pa.Table) -> tuple[list[tuple[dict[str, Any], list[dict[str, Any]]]], int]:
