@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 
@@ -14,7 +15,10 @@ def main() -> None:
 
     if interrupts:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # at its end Python searches all objects for cycles, those of every library too
 
 
 if __name__ == "__main__":

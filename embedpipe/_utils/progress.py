@@ -1,14 +1,15 @@
-"""Progress of long steps: a bar on a terminal or in a notebook, otherwise a line every ten seconds."""
+"""Progress of long steps: a bar on a terminal or in a notebook, else a line after two seconds and then every ten."""
 
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from embedpipe._utils.notebook.progress_bar import CellOutput, notebook_shell
+from embedpipe._utils.notebook.step_count import StepCount
 
 
 class Advance(Protocol):
@@ -25,11 +26,13 @@ class Progress:
     ----------
     show : bool, optional
         None shows a bar in a notebook or if standard error is a terminal, and nothing otherwise. True shows plain
-        lines, at most one every `LINE_SECONDS`, if it is no terminal. False shows nothing.
+        lines if it is no terminal: of a step that takes longer than `FIRST_SECONDS`, then every `LINE_SECONDS`,
+        whether the step advances or not. False shows nothing.
     detail : bool
         Show the details that steps report about themselves.
     """
 
+    FIRST_SECONDS = 2.0
     LINE_SECONDS = 10.0
 
     def __init__(self, show: bool | None = None, *, detail: bool = False) -> None:
@@ -54,33 +57,35 @@ class Progress:
 
     @contextmanager
     def step(
-        self, name: str, total: int, unit: str = "items", detail: Callable[[], str] | None = None
+        self, name: str, total: int | None = None, unit: str = "items", detail: Callable[[], str] | None = None
     ) -> Iterator[Advance]:
-        """Show a step of ``total`` items; the block calls the `Advance` that it gets as items are finished."""
+        """Show a step of ``total`` items; the block calls the `Advance` that it gets as items are finished.
+
+        Without ``total`` the length of the step is not known: its name is shown, and what is counted, if anything is.
+        """
         detail = detail if self.detail else None
         if self.cell:
-            with self.cell.step(name, total, unit, detail) as advance:
+            with self.cell.step(StepCount(name, total, unit, detail), total) as advance:
                 yield advance
         elif self.bars:
             with self._bar(name, total, unit, detail) as advance:
                 yield advance
         elif self.lines:
-            with self._plain(name, total, unit, detail) as advance:
+            with self._plain(StepCount(name, total, unit, detail)) as advance:
                 yield advance
         else:
             yield lambda count=1: None
 
     @contextmanager
-    def _bar(self, name: str, total: int, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
+    def _bar(self, name: str, total: int | None, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
         from rich import progress as rich
         from rich.console import Console
 
+        known = (rich.MofNCompleteColumn(), rich.TextColumn("{task.fields[rate]}"), rich.TimeRemainingColumn())
         columns = (
             rich.TextColumn("{task.description}"),
             rich.BarColumn(),
-            rich.MofNCompleteColumn(),
-            rich.TextColumn("{task.fields[rate]}"),
-            rich.TimeRemainingColumn(),
+            *((rich.TimeElapsedColumn(),) if total is None else known),
             rich.TextColumn("{task.fields[detail]}"),
         )
         # The command line escapes control characters of others; those of the bar are its own.
@@ -96,23 +101,20 @@ class Progress:
             yield advance
 
     @contextmanager
-    def _plain(self, name: str, total: int, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
-        start = last = time.monotonic()
-        done = 0
+    def _plain(self, count: StepCount) -> Iterator[Advance]:
+        ended = threading.Event()
 
-        def advance(count: int = 1) -> None:
-            nonlocal done, last
-            done += count
-            now = time.monotonic()
-            if now - last >= self.LINE_SECONDS:
-                last = now
-                rate = done / (now - start)
-                left = (total - done) / rate if rate else 0.0
-                text = f"; {detail()}" if detail else ""
-                print(
-                    f"{name}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left{text}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        def write() -> None:
+            wait = self.FIRST_SECONDS
+            while not ended.wait(wait):
+                wait = self.LINE_SECONDS
+                print(count.now(), file=sys.stderr, flush=True)
 
-        yield advance
+        # A thread, as what is silent longest does not advance: the first fit, an engine that is looked for.
+        writer = threading.Thread(target=write, name="embedpipe-progress", daemon=True)
+        writer.start()
+        try:
+            yield count.add
+        finally:
+            ended.set()
+            writer.join()

@@ -110,7 +110,8 @@ def embed(
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
     backbone_options = resolve_options(backbone_options)
-    listing = open_source(source, source_options, backbone_options.modality or "image")
+    with show.step("listing the source"):
+        listing = open_source(source, source_options, backbone_options.modality or "image")
     if backbone_options.precision == "int8" and run_options.engine != "auto":
         raise UsageError(
             f"{option('precision', 'int8')} needs {option('engine', 'auto')}, got "
@@ -159,7 +160,7 @@ def embed_listing(
     start = time.perf_counter()
     timer = StageTimer()
     watch = OutageWatch()
-    with timer("plan"):
+    with timer("plan"), progress.step("comparing the source with the store"):
         known = store.failures().column("id")
         plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
         contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"))
@@ -264,7 +265,7 @@ def _forwarder(
             backbone = backbone.load()
         store.require(backbone.spec)
     if options.engine == "auto":
-        with timer("engine"):
+        with timer("engine"), progress.step("choosing an engine"):
             backbone = backbone.accelerated(items)
         progress.say(
             f"engine: {backbone.engine_name}" + (f" ({backbone.engine_reason})" if backbone.engine_reason else "")

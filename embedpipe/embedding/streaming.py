@@ -32,7 +32,8 @@ def stream_vectors(
     rows = np.arange(len(listing))
     timer = StageTimer()
     if options.engine == "auto":
-        backbone = backbone.accelerated(len(rows))
+        with progress.step("choosing an engine"):
+            backbone = backbone.accelerated(len(rows))
     forward = Forwarder(backbone, options.batch_size, timer)
     messages = embed_rows(listing, rows, forward, lambda row, digest: None, options.threads or usable_cores(), timer)
     with progress.step("embedding", len(rows)) as advance, contextlib.closing(messages):

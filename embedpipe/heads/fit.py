@@ -104,7 +104,8 @@ def fit(
     if automatic and fit_options.layer is None:
         fit_options = replace(fit_options, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
-    data = read_training_data(store, fit_options)
+    with show.step("reading rows"):
+        data = read_training_data(store, fit_options)
     if automatic:
         name, estimator = AUTO, make_auto(data.task, layers, fit_options)
     else:

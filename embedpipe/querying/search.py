@@ -98,8 +98,9 @@ def search(
     ['You have won prize number 0, call now to claim 0 pounds!']
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)
-    index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
     show = Progress(progress)
+    with show.step("reading vectors"):
+        index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
     show.say_all(random_notes([index.store.spec]))
     rows = None
     if search_options.where is not None:
@@ -111,7 +112,8 @@ def search(
         raise UsageError(f"search needs a query, or {option('like')}: give an id, an image, a text or a vector")
     resolved = iter(resolve_queries(index, [item for items in given for item in items], reload_options, compute, show))
     asked = [[query for _ in items for query in next(resolved)] for items in given]
-    answers = _answers(index, with_feedback(*asked), search_options, rows)
+    with show.step("searching"):
+        answers = _answers(index, with_feedback(*asked), search_options, rows)
     how = index.how(rows=rows, exact=search_options.exact)
     return Neighbours(answers, index.store.path, index.layer, how, len(index) if rows is None else len(rows))
 

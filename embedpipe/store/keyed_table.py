@@ -137,7 +137,8 @@ class KeyedTable:
         delta_log.refuse_unreadable(self._delta, self.path)
         self._loaded = self._delta.version()
         where = self.log.where_named if self.log else lambda name: "the log"
-        self.files = read_log(pa.table(self._delta.get_add_actions(flatten=True)), self.path, where)
+        actions = pa.RecordBatchReader.from_stream(self._delta.get_add_actions(flatten=True))  # pa.table loads pandas
+        self.files = read_log(actions.read_all(), self.path, where)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 

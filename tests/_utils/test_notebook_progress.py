@@ -63,6 +63,18 @@ def test_steps_and_messages_of_a_cell_share_one_output(shell: Any) -> None:
     assert len(shown(shell)) == 2
 
 
+def test_a_step_of_unknown_length_leaves_the_line_of_the_step_before(shell: Any) -> None:
+    progress = Progress(None)
+    with progress.step("fitting", 1, "fits") as advance:
+        advance()
+    with progress.step("comparing"):
+        (output,) = shown(shell)
+        assert output["text/plain"].startswith("comparing, ")
+        assert "<progress style=" in output["text/html"]
+    (output,) = shown(shell)
+    assert output["text/plain"].startswith("fitting: 1 of 1 fits in ")
+
+
 def test_a_failed_step_says_how_far_it_came(shell: Any) -> None:
     def fail() -> None:
         with Progress(None).step("reading", 5) as advance:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from html import escape
 from typing import Any
 
+from embedpipe._utils.notebook.step_count import StepCount
+
 #: Messages that stay above the bar; older ones go.
 MAX_MESSAGES = 8
 
@@ -57,32 +59,33 @@ class CellOutput:
             self._show()
 
     @contextmanager
-    def step(self, name: str, total: int, unit: str, detail: Callable[[], str] | None) -> Iterator[Callable[..., None]]:
-        """Show a bar with rate and time left, and when the block ends one line instead; see `Progress.step`."""
-        start = last = time.monotonic()
-        done = 0
+    def step(self, count: StepCount, total: int | None) -> Iterator[Callable[..., None]]:
+        """Show a bar with rate and time left, and when the block ends one line instead; see `Progress.step`.
 
-        def advance(count: int = 1) -> None:
-            nonlocal done, last
-            done += count
+        Of a step of unknown length no line stays.
+        """
+        last = time.monotonic()
+        before = self._status
+
+        def advance(items: int = 1) -> None:
+            nonlocal last
+            count.add(items)
             now = time.monotonic()
             if now - last >= self.INTERVAL:
                 last = now
-                rate = done / (now - start)
-                speed = f", {rate:,.1f} {unit}/s, {_duration((total - done) / rate)} left" if done else ""
-                text = f"; {detail()}" if detail else ""
-                draw(f"{name}: {done:,} of {total:,} {unit}{speed}{text}")
+                draw()
 
-        def draw(status: str) -> None:
-            self._status = status
-            self._bar = f'<progress value="{done}" max="{max(total, 1)}" style="width:16em"></progress> '
+        def draw() -> None:
+            self._status = count.now()
+            far = "" if total is None else f'value="{count.done}" max="{max(total, 1)}" '
+            self._bar = f'<progress {far}style="width:16em"></progress> '
             self._show()
 
-        draw(f"{name}: 0 of {total:,} {unit}")
+        draw()
         try:
             yield advance
         finally:
-            self._status = f"{name}: {done:,} of {total:,} {unit} in {_duration(time.monotonic() - start)}"
+            self._status = before if total is None else count.ended()
             self._bar = ""
             self._show()
 
@@ -97,13 +100,3 @@ class CellOutput:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)
-
-
-def _duration(seconds: float) -> str:
-    """Return ``3.2 s``, ``45 s``, ``2 min 05 s``, ``1 h 03 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02} min"

@@ -181,13 +181,16 @@ def verify(
     checks = report.checks
     show = Progress(progress)
     show.say_all(random_notes([store.spec]))
-    checks.append(_check_files(store))
+    with show.step("checking files"):
+        checks.append(_check_files(store))
     if not checks[-1].ok:
         return report
     ids = pa.chunked_array([store.table.file_ids(file) for file in store.table.files], pa.string())
     doubled = len(ids) - len(pc.unique(ids))
     checks.append(Check("ids", not doubled, f"{doubled} ids occur twice" if doubled else f"{len(ids):,} unique ids"))
-    checks += [_check_vectors(store, show), *_check_maps(store)]
+    checks.append(_check_vectors(store, show))
+    with show.step("checking memory maps"):
+        checks += _check_maps(store)
     count = sample if sample is not None else DRIFT_SAMPLE if cheaper else SAMPLE
     if count and len(store) and report.ok:
         specs = dict.fromkeys([store.spec] if cheaper is None else [store.spec, reference_of(store.spec), cheaper])

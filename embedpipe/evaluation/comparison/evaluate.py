@@ -138,7 +138,9 @@ def evaluate(
                 )
         return measure_protocol(stores, protocol, chosen, splits=splits, progress=Progress(progress))
     start = time.perf_counter()
-    rows = read_rows(open_stores(stores), chosen, splits)
+    show = Progress(progress)
+    with show.step("reading rows and splitting them"):
+        rows = read_rows(open_stores(stores), chosen, splits)
     metric = chosen.metric or next(iter(METRICS[rows.task]))
     used = np.unique(np.concatenate([part for each in rows.splits.resamples for part in (each.train, each.test)]))
     if rows.task == "classification":
@@ -148,14 +150,16 @@ def evaluate(
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
     candidates = make_candidates(rows, heads)
     check_metric(metric, rows.task, len(classes), candidates)
-    results, distances, failed = _measure(candidates, rows, y, len(classes), Progress(progress))
+    results, distances, failed = _measure(candidates, rows, y, len(classes), show)
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
     if not candidates:
         raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
-    summaries = [
-        _summary(candidate, rows, y, classes, candidate_results, distances[id(candidate.layer)])
-        for candidate, candidate_results in zip(candidates, results, strict=True)
-    ]
+    summaries = []
+    with show.step("measuring", unit="candidates") as advance:
+        for candidate, candidate_results in zip(candidates, results, strict=True):
+            near = distances[id(candidate.layer)]
+            summaries.append(_summary(candidate, rows, y, classes, candidate_results, near))
+            advance()
     if lacking := [summary.name for summary in summaries if metric not in summary.metrics]:
         raise UsageError(
             f"metric {metric!r} must be defined on every resample, and is not for {', '.join(lacking)}: choose another"
@@ -165,7 +169,8 @@ def evaluate(
     order = sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
     values = [summaries[i].metrics[metric] for i in order]
     predictions = [_predictions(rows, y, len(classes), results[i]) for i in order]
-    paired = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
+    with show.step("comparing candidates"):
+        paired = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
     for i, difference in zip(order[1:], paired, strict=True):
         summaries[i].difference = difference
     n_repeats = count_repeats(rows.splits)

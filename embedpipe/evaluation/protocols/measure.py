@@ -202,7 +202,8 @@ def measure_protocol(
     """
     find_protocol(protocol)
     start = time.perf_counter()
-    rows = read_rows(open_stores(stores), replace(options, repeats=1), splits)
+    with progress.step("reading rows and splitting them"):
+        rows = read_rows(open_stores(stores), replace(options, repeats=1), splits)
     progress.say_all(random_notes(layer.store.spec for layer in rows.layers))
     if rows.task != "classification":
         raise UsageError(

@@ -120,7 +120,8 @@ def advise(
         BenchmarkFolder(to)  # refuse a folder of something else before any work
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
-    split = read_split_rows(first, label, split_options)
+    with Progress(progress).step("reading rows and splitting them"):
+        split = read_split_rows(first, label, split_options)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
     labels = len(split.train) + len(split.validation)
     decide = functools.partial(

@@ -75,7 +75,8 @@ def gather(
     if len(rows) > limit:
         chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
         rows = rows.take(pa.array(np.sort(chosen)))
-    _, vectors = read_layers(store.table, layers, rows.column("id").combine_chunks())
+    with show.step("reading vectors"):
+        _, vectors = read_layers(store.table, layers, rows.column("id").combine_chunks())
     points, method = project(vectors, seed, show)
     colouring = colour_labels(rows.column(label) if label else None, len(rows))
     labels = colouring.names

@@ -40,7 +40,8 @@ def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> 
     count = len(vectors)
     unit = vectors.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    reduced = _principal(unit, PCA_DIMS, seed)
+    with progress.step("PCA"):
+        reduced = _principal(unit, PCA_DIMS, seed)
     spread = reduced[:, 0].std()
     if count < FEWEST_FOR_TSNE or spread < 1e-9:
         return reduced[:, :2], "PCA of the vectors, scaled to length 1: points that are near have similar vectors."
