@@ -49,8 +49,6 @@ LIBRARIES = (
     "sklearn.utils.estimator_checks",
     "skops.io",
     "timm",
-    "torch._dynamo",
-    "torch.export",
     "torchvision",
     "transformers",
 )
@@ -66,16 +64,9 @@ TINY = "python:tiny_backbone.make"
 LONGEST = ("test_blocks.py", "test_interruptions.py", "test_embed_texts.py")
 
 
-#: Folders of tests that run whole programs: coverage asks what the tests of the parts reach, and tracing is slow.
-WHOLE_PROGRAMS = ("docs", "pipelines")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the files that take longest at the front, and run whole programs without coverage."""
+    """Put the tests of the files that take longest at the front."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    for item in items:
-        if item.path.parent.name in WHOLE_PROGRAMS:
-            item.add_marker("no_cover")
 
 
 def write_photo(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> Path:

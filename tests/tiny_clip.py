@@ -53,7 +53,9 @@ def write_clip(
         torch.manual_seed(seed)
         network = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
         for name, tensor in network.named_parameters():
-            if tensor.ndim > 1 and "embedding" not in name:
+            if name == "text_decoder.text_projection":  # the library leaves it as the memory was
+                torch.nn.init.normal_(tensor, std=0.1)
+            elif tensor.ndim > 1 and "embedding" not in name:
                 tensor.data.mul_(2)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")

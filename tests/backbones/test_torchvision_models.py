@@ -23,7 +23,6 @@ def first_of_family(name: str) -> bool:
     return next(other for other in ALL if other[:6] == name[:6]) == name
 
 
-@pytest.mark.no_cover  # the lines of embedpipe that each network runs are the same
 @pytest.mark.parametrize(
     "name", [name if first_of_family(name) else pytest.param(name, marks=pytest.mark.long) for name in ALL]
 )

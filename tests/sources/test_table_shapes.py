@@ -111,10 +111,10 @@ def test_wide_tables_are_refused(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("data", [b"," * 5_000_000, b"file\n" + b"," * 5_000_000, b'"' + b"," * 5_000_000 + b'"\nx\n'])
 def test_millions_of_commas_are_refused_at_once(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(data)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(SourceError):
         open_source(tmp_path / "t.csv")
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_commas_in_quotes_are_no_columns(tmp_path: Path) -> None:
