@@ -91,10 +91,8 @@ def search(
     )
     if to is not None:
         tables.write_table(neighbours.table, to)
-    if picture is not None and len(neighbours.failed) < len(neighbours):
-        from embedpipe.report.pictures.neighbours import draw_neighbours
-
-        draw_neighbours(neighbours, picture)
+    if picture is not None:
+        _draw(neighbours, picture)
     if as_json:
         how = {**asdict(neighbours.how), "searched": neighbours.searched}
         show.json_value({"how": how, "neighbours": neighbours.to_pylist()})
@@ -103,6 +101,15 @@ def search(
     for name, reason in neighbours.failed:
         print(f"embedpipe: {escaped(name)}: {escaped(reason)}", file=sys.stderr)
     return PARTLY_FAILED if neighbours.failed else 0
+
+
+def _draw(result: Neighbours, picture: Path) -> None:
+    from embedpipe.report.pictures.neighbours import draw_neighbours
+
+    if len(result.failed) < len(result):
+        draw_neighbours(result, picture)
+    else:
+        print(f"embedpipe: {picture} was not drawn: no query has neighbours", file=sys.stderr)
 
 
 def _print_neighbours(result: Neighbours) -> None:

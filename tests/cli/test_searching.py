@@ -1,0 +1,104 @@
+"""The verb search: queries, filters and feedback, what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command import run
+from stored import clusters, make_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("searching") / "made.features"
+    X, y = clusters(60)
+    X[30] = X[0] + 1e-4
+    make_store(path, X, label=[f"class {i}" for i in y], width=range(60))
+    return path
+
+
+def test_where_like_unlike_and_distinct_in_one_table(store: Path, tmp_path: Path) -> None:
+    to = tmp_path / "found.parquet"
+    feedback = ("--like", "row-000", "--like", "row-003", "--unlike", "row-001")
+    found = run("search", store, *feedback, "--where", "width < 40", "--distinct", "-k", "4", "--to", to)
+    assert found.exit_code == 0, found.output
+    heading, *lines, last = found.stdout.splitlines()
+    assert heading.split() == ["query", "rank", "score", "id", "near-duplicates", "label"]
+    assert len(lines) == 4
+    assert all("like row-000, like row-003, unlike row-001" in line for line in lines)
+    assert last == "exact: 40 rows searched"
+    table = pq.read_table(to)
+    assert table["rank"].to_pylist() == [1, 2, 3, 4]
+    assert max(table["width"].to_pylist()) < 40
+    assert not {"row-000", "row-001", "row-003"} & {*table["id"].to_pylist()}
+
+
+def test_distinct_counts_what_it_leaves_out(store: Path) -> None:
+    plain = json.loads(run("search", store, "row-003", "-k", "59", "--json").stdout)["neighbours"]
+    distinct = json.loads(run("search", store, "row-003", "-k", "59", "--distinct", "--json").stdout)["neighbours"]
+    assert {"row-000", "row-030"} <= {row["id"] for row in plain}
+    assert len({"row-000", "row-030"} & {row["id"] for row in distinct}) == 1
+    assert len(distinct) + sum(row["near_duplicates"] for row in distinct) == len(plain)
+
+
+def test_several_vectors_of_a_file_and_a_bad_query_among_them(store: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", np.eye(8, dtype=np.float16)[:2])
+    np.save(tmp_path / "narrow.npy", np.ones((2, 7)))
+    np.save(tmp_path / "hole.npy", np.array([np.ones(8), np.full(8, np.nan)]))
+    files = [tmp_path / name for name in ("two.npy", "narrow.npy", "hole.npy")]
+    found = run("search", store, *files, "row-001", "no such", "-k", "1", "--json")
+    assert found.exit_code == 3
+    answer = json.loads(found.stdout)
+    assert answer["status"] == "partly failed"
+    assert (answer["how"]["method"], answer["how"]["searched"]) == ("exact", 60)
+    rows = answer["neighbours"]
+    assert [row["query"] for row in rows if not row["error"]] == ["two.npy 0", "two.npy 1", "row-001"]
+    for words in (
+        "narrow.npy must have shape (8,)",
+        "hole.npy must be finite",
+        "no such: ",
+        "cannot be searched by words",
+    ):
+        assert words in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "search needs a query, or --like: give an id, an image, a text or a vector"),
+        (("--unlike", "row-001"), "--unlike must come with a query, or with --like"),
+        (("row-001", "--where", "label = cat"), "has no column 'cat' (--where)"),
+        (("row-001", "--where", "width > 'wide'"), "--where cannot compare width, which is a number, with 'wide'"),
+        (("row-001", "--like", "nobody"), "--like and --unlike must be readable; 'nobody': "),
+    ],
+)
+def test_bad_usage_names_the_option(store: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("search", store, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_no_answers_are_said_and_not_drawn(store: Path, tmp_path: Path) -> None:
+    found = run("search", store, "row-001", "--where", "width < 0", "--picture", tmp_path / "none.png")
+    assert found.exit_code == 0
+    assert "exact: 0 rows searched" in found.stdout
+    assert "no row of" in found.stderr
+    assert "none.png was not drawn: no query has neighbours" in found.stderr
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_words_are_refused_without_loading_a_network(store: Path) -> None:
+    script = (
+        "import sys, embedpipe\n"
+        f"try: embedpipe.search({str(store)!r}, 'a red dress')\n"
+        "except embedpipe.EmbedpipeError as error: print(error, 'torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "cannot be searched by words: embed them with open_clip/MODEL:TAG" in printed
+    assert printed.endswith("False\n")
