@@ -13,9 +13,8 @@ from embedpipe.errors import UsageError
 from embedpipe.neighbours import normalised
 from embedpipe.querying.queries import Query
 
-#: How much the mean of what is not to be liked counts. Clothing photos, three neighbours of the same class as likes and
-#: three others as dislikes: of the next ten, 80 % are of the class with 0 (no dislikes), 84 % with 0.25, 85 % with 0.5,
-#: 83 % with 0.75 and 69 % with 1.
+#: Weight of what is not liked. Of the next ten clothing photos after three likes and three dislikes, 80 % have the
+#: class of the likes with 0, 83 % with 0.25, 85 % with 0.5, 80 % with 0.75 and 66 % with 1 (benchmarks/feedback.py).
 UNLIKE = 0.5
 
 

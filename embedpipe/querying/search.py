@@ -91,9 +91,9 @@ def search(
     >>> neighbours = embedpipe.search("photos.features", "new_photos/0.jpg", k=3)
     >>> neighbours.table["id"].to_pylist()
     ['cat/05.jpg', 'cat/09.jpg', 'cat/10.jpg']
-    >>> likes = embedpipe.search("photos.features", like=["cat/00.jpg", "cat/01.jpg"], unlike="dog/00.jpg", k=2)
+    >>> likes = embedpipe.search("photos.features", like=["cat/00.jpg", "cat/01.jpg"], unlike="coffee/00.jpg", k=2)
     >>> likes.table["query"].to_pylist()[0]
-    'like cat/00.jpg, like cat/01.jpg, unlike dog/00.jpg'
+    'like cat/00.jpg, like cat/01.jpg, unlike coffee/00.jpg'
     >>> embedpipe.search("messages.features", "win a prize", k=1).table["text"].to_pylist()
     ['You have won prize number 0, call now to claim 0 pounds!']
     """
