@@ -134,7 +134,7 @@ class ViewFields(TypedDict, total=False):
     edit: bool
     host: str
     port: int | None
-    browser: bool
+    no_browser: bool
 
 class AdviseParameters(AdviseFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...
 class BenchmarkParameters(BenchmarkFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,8 @@ from starlette.exceptions import HTTPException
 from embedpipe._utils.version import __version__
 from embedpipe.errors import EmbedpipeError, ItemError, TemporaryError
 from embedpipe.serving.guard import LOCAL, Guard
-from embedpipe.serving.messages import Count, Item, Problem, QueryInfo, Row, Rows, StoreInfo, Words
+from embedpipe.serving.layout import as_bytes
+from embedpipe.serving.messages import Count, Item, MapInfo, Problem, QueryInfo, Row, Rows, StoreInfo, Words
 from embedpipe.serving.selection import Filter, Order
 from embedpipe.serving.viewer import GoneError, Viewer
 
@@ -27,6 +29,8 @@ MOST_BYTES, MOST_UPLOADED = 1 << 20, 32 << 20
 MOST_ROWS = 200
 #: What is named by content never changes.
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+BINARY = "application/octet-stream"
+BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BINARY: {}}}}
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
 
 Key = Annotated[str, Query(max_length=64, description="The key of the store's items.")]
@@ -140,6 +144,32 @@ def _routes(viewer: Viewer) -> APIRouter:
         collection, _ = viewer.at(key)
         counted = viewer.counts(collection, Filter.parse(where, classes, within))
         return {name: [Count(value=value, count=count) for value, count in pairs] for name, pairs in counted.items()}
+
+    @router.get("/map")
+    def map_state(key: Key) -> MapInfo:
+        """Say whether the map is ready; it is computed once somebody asks."""
+        layout = viewer.layout(key)
+        return MapInfo(state=layout.state, note=layout.note)
+
+    @router.get("/map/points", response_class=Response, responses=BYTES)
+    def points(key: Key) -> Response:
+        """Return x and y of each row as uint16, 0 to 65534 for 0 to 1; 65535 for a row that has no point."""
+        layout = viewer.layout(key)
+        if layout.points is None:
+            raise GoneError("the map is not ready")
+        return Response(as_bytes(layout.points), media_type=BINARY, headers=FOREVER)
+
+    @router.get("/codes", response_class=Response, responses=BYTES)
+    def codes(key: Key, column: Annotated[str, Query(max_length=200)]) -> Response:
+        """Return the value of each row in a column as uint16: its place among the column's values; 65535 for none."""
+        return Response(viewer.codes(viewer.at(key)[0], column).as_bytes(), media_type=BINARY)
+
+    @router.get("/mask", response_class=Response, responses=BYTES)
+    def mask(key: Key, where: Where = "", classes: Classes = "", within: Within = "") -> Response:
+        """Return a bit for each row, set where it satisfies all conditions; the first row is the lowest bit."""
+        chosen = viewer.mask(viewer.at(key)[0], Filter.parse(where, classes, within))
+        bits = np.ones(len(viewer.collection), bool) if chosen is None else chosen
+        return Response(np.packbits(bits, bitorder="little").tobytes(), media_type=BINARY)
 
     @router.post("/queries/picture", max_body_size=MOST_UPLOADED)
     def query_picture(

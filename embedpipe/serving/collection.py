@@ -47,6 +47,10 @@ class Codes:
     codes: npt.NDArray[np.int32]
     values: list[str]
 
+    def as_bytes(self) -> bytes:
+        """Return the codes as little-endian uint16, 65535 for null."""
+        return np.where(self.codes < 0, 65535, self.codes).astype("<u2").tobytes()
+
     def counts(self, mask: Mask | None = None) -> list[tuple[str | None, int]]:
         """Return the rows of each class, and those without a value last."""
         codes = self.codes if mask is None else self.codes[mask]

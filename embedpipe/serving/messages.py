@@ -21,6 +21,16 @@ class Column(BaseModel):
     values: list[str]
 
 
+class HeadInfo(BaseModel):
+    """A head whose predictions are shown once ``state`` is ready; ``note`` says what to know of them."""
+
+    name: str
+    label: str
+    state: Literal["computing", "ready", "failed"]
+    note: str
+    orders: list[Literal["uncertain", "wrong"]]
+
+
 class StoreInfo(BaseModel):
     """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version."""
 
@@ -32,6 +42,7 @@ class StoreInfo(BaseModel):
     backbone: str
     columns: list[Column]
     edit: bool
+    head: HeadInfo | None = None
 
 
 class Row(BaseModel):
@@ -42,6 +53,8 @@ class Row(BaseModel):
     label: str | None = None
     text: str | None = None
     score: float | None = None
+    prediction: str | float | None = None
+    confidence: float | None = None
 
 
 class Rows(BaseModel):
@@ -60,6 +73,7 @@ class Item(BaseModel):
     id: str
     text: str | None = None
     values: dict[str, Any]
+    probabilities: dict[str, float]
 
 
 class Count(BaseModel):
@@ -67,6 +81,13 @@ class Count(BaseModel):
 
     value: str | None
     count: int
+
+
+class MapInfo(BaseModel):
+    """The state of the map; ``note`` says how it was computed, or why it could not be."""
+
+    state: Literal["computing", "ready", "failed"]
+    note: str
 
 
 class Words(BaseModel):

@@ -29,7 +29,7 @@ class ViewOptions:
     port: int | None = field(
         default=None, metadata={"help": "Port to listen on. Default: 8700, or the next that is free."}
     )
-    browser: bool = field(default=True, metadata={"help": "Open the page in the browser, where there is a desktop."})
+    no_browser: bool = field(default=False, metadata={"help": "Print the address, and open no browser."})
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:

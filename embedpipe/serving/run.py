@@ -18,6 +18,7 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
+from embedpipe.heads import Head, load_head
 from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.options import ViewOptions
 from embedpipe.store import FeatureStore
@@ -31,7 +32,9 @@ PORT, TRIED = 8700, 100
 
 
 @takes_options(*OPTIONS)
-def view(store: FeatureStore | str | Path, **options: Unpack[ViewParameters]) -> None:
+def view(
+    store: FeatureStore | str | Path, head: Head | str | Path | None = None, **options: Unpack[ViewParameters]
+) -> None:
     """Show a store as a page in the browser: its items, search by a click, a picture or words.
 
     The address is printed, and the function returns when it is interrupted. The page loads nothing from elsewhere.
@@ -41,6 +44,9 @@ def view(store: FeatureStore | str | Path, **options: Unpack[ViewParameters]) ->
     Parameters
     ----------
     store : FeatureStore or path
+    head : Head or path, optional
+        A head that was fitted on vectors of this backbone. Its predictions are shown, the most confidently wrong and
+        the least certain first.
 
     Raises
     ------
@@ -63,7 +69,8 @@ def view(store: FeatureStore | str | Path, **options: Unpack[ViewParameters]) ->
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     opened.select_layers(view_options.layer)
-    viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit)
+    fitted = head if head is None or isinstance(head, Head) else load_head(head, trust=reload_options.trust)
+    viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted)
     listening = listen(view_options.host, view_options.port)
     elsewhere = view_options.host not in LOCAL
     token = secrets.token_urlsafe(24) if view_options.edit or elsewhere else None
@@ -71,7 +78,7 @@ def view(store: FeatureStore | str | Path, **options: Unpack[ViewParameters]) ->
     address = address_of(view_options.host, listening) + (f"?token={token}" if token else "")
     print(f"{viewer.name}: {len(opened):,} items at {address} (Ctrl-C ends)", flush=True)
     viewer.start()
-    if view_options.browser and has_desktop():
+    if not view_options.no_browser and has_desktop():
         webbrowser.open(address)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     with contextlib.suppress(KeyboardInterrupt), listening:

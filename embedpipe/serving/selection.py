@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import UsageError, suggest
 from embedpipe.serving.collection import Collection, Mask
+from embedpipe.serving.predictions import CONFIDENCE, PREDICTION
 from embedpipe.serving.searching import Nearest
 
 Rows = npt.NDArray[np.int64]
@@ -129,9 +130,9 @@ def order_rows(collection: Collection, mask: Mask | None, order: Order, label: s
     if order == "random":
         return Selection(np.random.default_rng(0).permutation(rows))
     table = collection.table
-    if label is None or "confidence" not in table.column_names:
+    if label is None or CONFIDENCE not in table.column_names:
         raise UsageError(f"order {order!r} needs predicted classes: give a head of classes, and wait for it")
-    confidence = np.asarray(table.column("confidence").to_numpy(), np.float64)
+    confidence = np.asarray(table.column(CONFIDENCE).to_numpy(), np.float64)
     known = np.isfinite(confidence[rows])
     if order == "wrong":
         known &= wrong_rows(collection, label)[rows]
@@ -142,7 +143,7 @@ def order_rows(collection: Collection, mask: Mask | None, order: Order, label: s
 
 def wrong_rows(collection: Collection, label: str) -> Mask:
     """Return the rows with a label that is not the predicted one."""
-    texts = [collection.table.column(name).cast(pa.string()) for name in (label, "prediction")]
+    texts = [collection.table.column(name).cast(pa.string()) for name in (label, PREDICTION)]
     wrong: Mask = np.asarray(pc.fill_null(pc.not_equal(*texts), False).to_numpy(), bool)
     return wrong
 

@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedpipe.errors import UsageError
-from embedpipe.serving.collection import Collection, Mask
+from embedpipe.errors import UsageError, suggest
+from embedpipe.heads import Head
+from embedpipe.serving.collection import Codes, Collection, Mask
+from embedpipe.serving.layout import Layout
 from embedpipe.serving.pictures import Pictures
+from embedpipe.serving.predictions import CONFIDENCE, PREDICTION, Predictions
 from embedpipe.serving.searching import Query, Searcher
 from embedpipe.serving.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
 
 #: Characters of a text on a tile, and of one that is shown alone.
 SNIPPET, LONGEST_TEXT = 400, 20_000
+PREDICTED = (PREDICTION, CONFIDENCE)
 
 
 class GoneError(UsageError):
@@ -31,23 +35,33 @@ class Viewer:
     searcher : Searcher
     edit : bool
         Whether labels may be changed.
+    head : Head, optional
+        Its predictions are shown.
     """
 
-    def __init__(self, store: FeatureStore, searcher: Searcher, edit: bool = False) -> None:
+    def __init__(self, store: FeatureStore, searcher: Searcher, edit: bool = False, head: Head | None = None) -> None:
         if not len(store):
             raise UsageError(f"{store.path!r} holds no rows: embed items before looking at them")
         self._store, self.searcher, self.edit = store, searcher, edit
+        self.predictions = None if head is None else Predictions(head)
         self.name = Path(store.path.rstrip("/")).name
         self._selections = Selections()
         self._lock = threading.Lock()
         self._open(Collection(store))
 
     def _open(self, collection: Collection) -> None:
-        self._state = collection, Pictures(collection)
+        layout = Layout(collection, lambda: self.searcher.index(collection).vectors)
+        self._state = collection, Pictures(collection), layout
 
     def start(self) -> None:
-        """Open the index in the background, so that the first search is as fast as the others."""
-        threading.Thread(target=self.searcher.index, args=(self.collection,), daemon=True).start()
+        """Open the index, predict and compute the map in the background."""
+        threading.Thread(target=self._prepare, args=(self.collection,), daemon=True).start()
+
+    def _prepare(self, collection: Collection) -> None:
+        self.searcher.index(collection)
+        if self.predictions is not None:
+            self.predictions.add_to(collection)
+        self._state[2].start()
 
     @property
     def collection(self) -> Collection:
@@ -60,11 +74,12 @@ class Viewer:
             newest = FeatureStore(self._store.path)
             if newest.version != self.collection.version and len(newest):
                 self._open(Collection(newest))
+                self.start()
         return self.collection
 
     def at(self, key: str) -> tuple[Collection, Pictures]:
         """Return the rows whose numbers a request uses. Raises GoneError if the store's items have changed."""
-        collection, pictures = self._state
+        collection, pictures, _ = self._state
         if key != collection.key:
             raise GoneError("the items of the store have changed: load the page again")
         return collection, pictures
@@ -77,7 +92,15 @@ class Viewer:
 
     def mask(self, collection: Collection, filter: Filter) -> Mask | None:
         """Return the rows that satisfy a filter; None for all rows."""
-        return filter.mask(collection, None)
+        layout = self._state[2]
+        return filter.mask(collection, layout.points if self._state[0] is collection else None)
+
+    def layout(self, key: str) -> Layout:
+        """Return the map of the rows, which is then computed. Raises GoneError as `at`."""
+        self.at(key)
+        layout = self._state[2]
+        layout.start()
+        return layout
 
     def select(self, collection: Collection, filter: Filter, near: str, order: Order, at: int) -> Selection:
         """Return the rows of a request in order.
@@ -94,7 +117,8 @@ class Viewer:
             mask = self.mask(collection, filter)
             kind, _, name = near.partition(":")
             if not kind:
-                return order_rows(collection, mask, order, None)
+                label = None if self.predictions is None else self.predictions.head.label
+                return order_rows(collection, mask, order, label)
             if kind == "row" and name.isascii() and name.isdigit():
                 row = self.row(collection, int(name[:12]))
                 return as_selection(self.searcher.near_row(collection, row, mask))
@@ -112,7 +136,7 @@ class Viewer:
 
     def brief(self, collection: Collection, row: int) -> dict[str, Any]:
         """Return what a tile of the gallery shows."""
-        names = [name for name in ("id", "label", "text") if name in collection.table.column_names]
+        names = [name for name in ("id", "label", "text", *PREDICTED) if name in collection.table.column_names]
         values = collection.row(row, names)
         label = values.get("label")
         text = values.get("text")
@@ -121,13 +145,22 @@ class Viewer:
             "id": values["id"],
             "label": None if label is None else str(label),
             "text": None if text is None else text[:SNIPPET],
+            **{name: values[name] for name in PREDICTED if name in values and self.predictions is not None},
         }
 
     def detail(self, collection: Collection, pictures: Pictures, row: int) -> dict[str, Any]:
         """Return all that is known of an item."""
         values = collection.row(row)
         text = pictures.text(row)[:LONGEST_TEXT] if collection.store.spec.modality == "text" else None
-        return {"row": row, "id": values.pop("id"), "text": text, "values": values}
+        ready = self.predictions is not None and self.predictions.state == "ready"
+        shares = self.predictions.probabilities(collection, row) if self.predictions is not None and ready else []
+        return {"row": row, "id": values.pop("id"), "text": text, "values": values, "probabilities": dict(shares)}
+
+    def codes(self, collection: Collection, column: str) -> Codes:
+        """Return a column as codes. Raises UsageError if it has none."""
+        if (codes := collection.codes(column)) is None:
+            raise UsageError(f"no column to colour by {column[:100]!r}{suggest(column[:100], collection.coded())}")
+        return codes
 
     def counts(self, collection: Collection, filter: Filter) -> dict[str, list[tuple[str | None, int]]]:
         """Return the rows of each class of each column, among those that satisfy the conditions on other columns."""
@@ -153,4 +186,18 @@ class Viewer:
             "backbone": f"{spec.provider}/{spec.name}",
             "columns": columns,
             "edit": self.edit,
+            "head": self._describe_head(),
+        }
+
+    def _describe_head(self) -> dict[str, Any] | None:
+        if self.predictions is None:
+            return None
+        head, ready = self.predictions.head, self.predictions
+        has_order = CONFIDENCE in self.collection.table.column_names and head.task == "classification"
+        return {
+            "name": head.name,
+            "label": head.label,
+            "state": ready.state,
+            "note": ready.note,
+            "orders": ["uncertain", "wrong"] if has_order else [],
         }

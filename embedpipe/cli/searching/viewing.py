@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli.app import Store, app
@@ -15,13 +17,22 @@ from embedpipe.serving.options import ViewOptions
 @exits_cleanly
 @reads_stored_places
 @with_options(ViewOptions, ReloadOptions, ComputeOptions)
-def view(store: Store, *, quiet: Quiet = False, verbose: Verbose = False, **options: Any) -> None:
+def view(
+    store: Store,
+    *,
+    head: Annotated[
+        str | None, typer.Option("--head", metavar="HEAD", help="A saved head whose predictions are shown.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
     """Show a store as a page in the browser: its items, and search by a click, a picture or words.
 
     Only this machine can open the page, unless --host says otherwise. Nothing can be changed without --edit.
 
-    Examples: `embedpipe view photos.features`, `embedpipe view photos.features --edit`
+    Examples: `embedpipe view photos.features`, `embedpipe view photos.features --head photos.head --edit`
     """
     from embedpipe.serving.run import view as show
 
-    show(store, **options)
+    show(store, head, **options)

@@ -10,6 +10,14 @@ const PAGES_KEPT = 30;
 const TALLEST = 8_000_000;
 const MARGIN = 14;
 
+/** The label of a row, and what a head says instead. */
+function captionOf(row) {
+  const label = row.label ?? "";
+  if (row.prediction === null || typeof row.prediction === "number") return { words: label, wrong: false };
+  const wrong = label !== "" && label !== row.prediction;
+  return { words: wrong ? `${label} → ${row.prediction}` : label || `→ ${row.prediction}`, wrong };
+}
+
 export class Gallery {
   constructor(root, sheet, { load, open, focus, colourOf }) {
     Object.assign(this, { root, sheet, load, open, focus, colourOf });
@@ -151,8 +159,10 @@ export class Gallery {
     }
     if (!this.fast || this.isText) tile.row = row;
     if (this.isText) text.textContent = row.text ?? row.id;
-    label.textContent = row.label ?? "";
-    score.textContent = row.score === null || row.score === undefined ? "" : row.score.toFixed(3);
+    const { words, wrong } = captionOf(row);
+    label.textContent = words;
+    label.classList.toggle("wrong", wrong);
+    score.textContent = row.score !== null ? row.score.toFixed(3) : row.confidence !== null ? `${Math.round(100 * row.confidence)} %` : "";
     const colour = this.colourOf(row);
     dot.hidden = !colour;
     if (colour) dot.style.background = colour;

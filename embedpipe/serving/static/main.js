@@ -1,9 +1,10 @@
 // The page: what the address says is shown, and what the reader does changes the address.
 
 import { $, el, later, number } from "./dom.js";
-import { openStore, read, Refused, store } from "./api.js";
+import { openStore, read, readBytes, Refused, store } from "./api.js";
 import { change, current, onChange } from "./state.js";
 import { Gallery } from "./gallery.js";
+import { MapView } from "./map.js";
 import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
 import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
 import { showItem } from "./panel.js";
@@ -22,6 +23,7 @@ const KEYS = [
 const phone = matchMedia("(max-width: 760px)");
 let info;
 let gallery;
+let map;
 let version = 0;
 
 /** Show a message above everything; an empty one takes it away. */
@@ -57,6 +59,10 @@ async function open() {
   $("facts").textContent = `${number(info.rows)} ${info.modality === "image" ? "pictures" : "texts"} · ${info.backbone}`;
   $("facts").title = $("facts").textContent;
   setUpFilters(info);
+  if (map) {
+    map.forget();
+    await showMap(current());
+  }
 }
 
 const query = (state) => ({ ...filterOf(state), near: state.near, order: state.order, at: version });
@@ -66,6 +72,8 @@ async function select() {
   const mine = ++loading;
   const state = current();
   updateCounts();
+  $("order-box").hidden = Boolean(state.near);
+  $("order").value = state.order;
   showQuery(state).catch(report);
   try {
     const found = await read("rows", { ...query(state), start: 0, count: 100 });
@@ -73,6 +81,7 @@ async function select() {
     showWhereProblem("");
     showTotal(found);
     gallery.reset(found.total, found.rows);
+    map.mark(state.near ? found.rows.slice(0, 30).map((row) => row.row) : []);
   } catch (error) {
     if (mine !== loading) return;
     if (error instanceof Refused && error.status === 410 && state.near.startsWith("query:")) {
@@ -104,6 +113,20 @@ function showView(view) {
   $("gallery").hidden = view === "map";
 }
 
+/** Bring the map to what the state says; without `before`, all of it. */
+async function showMap(state, before = null) {
+  if (state.view === "gallery") return;
+  const changed = (...names) => !before || before.view === "gallery" || names.some((name) => state[name] !== before[name]);
+  const filters = filterOf(state);
+  if (changed("within")) map.setLassoCorners(state.within);
+  map.load().catch(report);
+  if (changed("colour")) {
+    map.setColumns(info.columns, state.colour);
+    await map.colourBy(info.columns.find((column) => column.name === state.colour) || null);
+  }
+  if (changed("where", "is", "within")) map.setMask(Object.values(filters).some(Boolean) ? await readBytes("mask", filters) : null);
+}
+
 function applySize(state) {
   $("size").value = state.size;
   gallery.size = phone.matches ? 110 : Number(state.size);
@@ -113,6 +136,7 @@ onChange((state, before) => {
   if (!gallery) return;
   const selected = ["near", "where", "within", "order"].some((name) => state[name] !== before[name]) || state.is !== before.is;
   if (state.view !== before.view) showView(state.view);
+  showMap(state, before).catch(report);
   if (state.size !== before.size) {
     applySize(state);
     gallery.layout();
@@ -135,6 +159,12 @@ function setUp() {
     focus: later((row) => !phone.matches && current().item !== "" && change({ item: String(row.row) }, true), 80),
     colourOf,
   });
+  map = new MapView($("map"), {
+    open: (row) => change({ near: `row:${row}`, words: "", item: phone.matches ? "" : String(row) }),
+    lasso: (within) => change({ within }),
+    colour: (colour) => change({ colour }),
+    report,
+  });
   gallery.isText = info.modality === "text";
   applySize(current());
   addEventListener("unhandledrejection", (event) => {
@@ -143,9 +173,7 @@ function setUp() {
   });
   for (const button of $("views").children) button.addEventListener("click", () => change({ view: button.dataset.view }));
   $("size").addEventListener("input", () => change({ size: $("size").value }, true));
-  const orders = [["id", "by name"], ["random", "at random"]];
-  $("order").replaceChildren(...orders.map(([value, words]) => el("option", { value }, words)));
-  $("order").value = current().order;
+  setOrders();
   $("order").addEventListener("change", () => change({ order: $("order").value }));
   $("open-help").addEventListener("click", () => $("help").showModal());
   $("keys").replaceChildren(...KEYS.flatMap(([keys, words]) => [el("dt", {}, ...keys.map((key) => el("kbd", {}, key))), el("dd", {}, words)]));
@@ -154,6 +182,27 @@ function setUp() {
   addEventListener("keydown", press);
   onTheme(() => (gallery.refresh(), updateCounts()));
   setUpSearch(info, notice);
+}
+
+function setOrders() {
+  const words = { id: "by name", random: "at random", uncertain: "least certain first", wrong: "most confidently wrong" };
+  const orders = ["id", "random", ...(info.head?.orders || [])];
+  $("order").replaceChildren(...orders.map((value) => el("option", { value }, words[value])));
+  $("order").value = current().order;
+}
+
+/** Wait for the predictions of the head, then show them. */
+async function awaitHead() {
+  if (!info.head) return;
+  while (info.head.state === "computing") {
+    await new Promise((done) => setTimeout(done, 700));
+    info = await openStore();
+  }
+  setUpFilters(info);
+  setOrders();
+  if (info.head.note) notice(info.head.note, info.head.state === "failed");
+  await showMap(current());
+  await select();
 }
 
 function openFilters(open) {
@@ -194,9 +243,11 @@ async function start() {
   }
   setUp();
   showView(current().view);
+  showMap(current()).catch(report);
   await select();
   if (current().item !== "") await showItem(Number(current().item));
   $("gallery").focus({ preventScroll: true });
+  await awaitHead();
 }
 
 start().catch((error) => notice(error.message));

@@ -4,7 +4,8 @@ import { $, el } from "./dom.js";
 import { pictureOf, read } from "./api.js";
 import { change, current } from "./state.js";
 
-const HIDDEN = ["text", "source_modified", "picture_counts", "set_by_hand"];
+const HIDDEN = ["text", "content_hash", "source_modified", "picture_counts", "set_by_hand"];
+const FIRST = ["label", "split", "prediction", "confidence", "fitted on"];
 let shown = null;
 
 /** Show an item; null closes the panel. */
@@ -17,7 +18,7 @@ export async function showItem(row) {
   }
   const item = await read(`rows/${row}`);
   if (shown !== row) return;
-  panel.replaceChildren(...contents(item));
+  panel.replaceChildren(...contents(item).filter(Boolean));
   panel.hidden = false;
   panel.scrollTop = 0;
 }
@@ -31,6 +32,7 @@ function contents(item) {
     el("div", { className: "top" }, el("h2", {}, item.id), close),
     item.text === null ? picture(item.row) : el("div", { className: "whole", tabIndex: 0 }, item.text),
     el("div", { className: "actions" }, similar),
+    probabilities(item),
     facts(item.values),
   ];
 }
@@ -44,9 +46,23 @@ function picture(row) {
   return image;
 }
 
+function probabilities(item) {
+  const shares = Object.entries(item.probabilities);
+  if (!shares.length) return null;
+  const rows = shares.map(([name, share]) => {
+    const bar = el("span", { className: "bar" });
+    bar.style.width = `${100 * share}%`;
+    const mark = name === item.values.label ? "own" : "";
+    return el("li", { className: mark }, el("span", { className: "value" }, name), el("span", { className: "count" }, `${(100 * share).toFixed(1)} %`), el("span", { className: "track" }, bar));
+  });
+  return el("section", {}, el("h3", {}, "Prediction"), el("ul", { className: "shares" }, ...rows));
+}
+
 function facts(values) {
   const list = el("dl");
-  for (const [name, value] of Object.entries(values)) {
+  const place = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+  const known = Object.entries(values).sort(([a], [b]) => place(a) - place(b));
+  for (const [name, value] of known) {
     if (HIDDEN.includes(name) || value === null) continue;
     list.append(el("dt", {}, name), el("dd", {}, String(value)));
   }
