@@ -45,7 +45,7 @@ SHOWN = 80
 TAKES = "comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, ILIKE, IS NULL and + - * / of columns and values"
 
 
-def rows_where(store: FeatureStore, condition: str) -> npt.NDArray[np.bool_]:
+def rows_where(store: FeatureStore, condition: str, table: pa.Table | None = None) -> npt.NDArray[np.bool_]:
     """Return which rows of a store pass a condition, as SQL's WHERE would.
 
     Only the columns of the condition are read. A comparison with NULL is neither true nor false, and a row passes
@@ -59,6 +59,8 @@ def rows_where(store: FeatureStore, condition: str) -> npt.NDArray[np.bool_]:
     condition : str
         Comparisons (``= != < <= > >=``), AND, OR, NOT, IN, BETWEEN, LIKE, ILIKE, IS NULL, IS TRUE and arithmetic
         (``+ - * /``) of columns, numbers, texts in single quotes, dates and times, ``true``, ``false`` and ``NULL``.
+    table : pyarrow.Table, optional
+        All rows in id order, in memory: its columns are used in place of the store's.
 
     Returns
     -------
@@ -78,12 +80,13 @@ def rows_where(store: FeatureStore, condition: str) -> npt.NDArray[np.bool_]:
     >>> int(rows_where(store, "label = 'cat' AND source_size > 0").sum())
     12
     """
-    translation = _Translation(store)
+    translation = _Translation(store, table)
     try:
         passes = translation.condition(_parse(condition))
     except RecursionError as error:
         raise UsageError(f"{option('where')} must not be nested so deeply, got {condition[:SHOWN]}...") from error
-    rows = store.table.read(sorted(translation.columns) or ["id"])
+    names = sorted(translation.columns) or ["id"]
+    rows = store.table.read(names) if table is None else table.select(names)
     import pyarrow.dataset as ds
 
     try:
@@ -118,10 +121,12 @@ def _parse(condition: str) -> Expr:
 class _Translation:
     """Translates the tree of a condition, and collects the columns that it names."""
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore, table: pa.Table | None) -> None:
         from sqlglot import expressions as sql
 
         self._store = store
+        self._schema: pa.Schema = store.schema if table is None else table.schema
+        self._known: list[str] = store.data_columns if table is None else table.column_names
         self.columns: set[str] = set()
         self._comparisons: dict[type, Compute] = {
             sql.EQ: pc.equal,
@@ -265,7 +270,7 @@ class _Translation:
 
     def _column(self, node: Any) -> Value:
         name = ".".join(part.name for part in node.parts)
-        known = self._store.data_columns
+        known = self._known
         if name not in known:
             same = [column for column in known if column.lower() == name.lower()]
             if name in self._store.columns:
@@ -277,7 +282,7 @@ class _Translation:
                 )
             (name,) = same
         self.columns.add(name)
-        type_, expression = self._store.schema.field(name).type, pc.field(name)
+        type_, expression = self._schema.field(name).type, pc.field(name)
         wide = FLOAT if pa.types.is_decimal(type_) else INT if pa.types.is_integer(type_) else type_
         return Value(without_nan(expression.cast(wide), wide), wide, name)
 

@@ -15,10 +15,23 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from embedpipe._utils.version import __version__
-from embedpipe.errors import EmbedpipeError, ItemError, TemporaryError
+from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, ItemError, TemporaryError
 from embedpipe.serving.guard import LOCAL, Guard
+from embedpipe.serving.labels import Edit
 from embedpipe.serving.layout import as_bytes
-from embedpipe.serving.messages import Count, Item, MapInfo, Problem, QueryInfo, Row, Rows, StoreInfo, Words
+from embedpipe.serving.messages import (
+    Count,
+    Item,
+    LabelEdits,
+    MapInfo,
+    Problem,
+    QueryInfo,
+    Row,
+    Rows,
+    StoreInfo,
+    Version,
+    Words,
+)
 from embedpipe.serving.selection import Filter, Order
 from embedpipe.serving.viewer import GoneError, Viewer
 
@@ -170,6 +183,24 @@ def _routes(viewer: Viewer) -> APIRouter:
         chosen = viewer.mask(viewer.at(key)[0], Filter.parse(where, classes, within))
         bits = np.ones(len(viewer.collection), bool) if chosen is None else chosen
         return Response(np.packbits(bits, bitorder="little").tobytes(), media_type=BINARY)
+
+    @router.put("/labels", responses={403: {"model": Problem}, 409: {"model": Problem}})
+    def labels(key: Key, body: LabelEdits) -> Version:
+        """Set labels, all or none: 409 if a row has another label by now than the one that its editor saw."""
+        if not viewer.edit:
+            raise HTTPException(403, "labels can be changed only where the server was started with --edit")
+        collection, _ = viewer.at(key)
+        try:
+            at = viewer.set_labels(collection, [Edit(each.row, each.value, each.was) for each in body.edits])
+        except ConcurrentWriteError as error:
+            raise HTTPException(409, str(error)) from error
+        return Version(at=at)
+
+    @router.get("/labels.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
+    def labels_csv() -> Response:
+        """Return the ids and labels of all items whose label was set by hand."""
+        headers = {"content-disposition": 'attachment; filename="labels.csv"'}
+        return Response(viewer.labels_csv(), media_type="text/csv", headers=headers)
 
     @router.post("/queries/picture", max_body_size=MOST_UPLOADED)
     def query_picture(

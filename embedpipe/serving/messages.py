@@ -32,7 +32,7 @@ class HeadInfo(BaseModel):
 
 
 class StoreInfo(BaseModel):
-    """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version."""
+    """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version; ``label`` can be edited."""
 
     name: str
     rows: int
@@ -42,6 +42,7 @@ class StoreInfo(BaseModel):
     backbone: str
     columns: list[Column]
     edit: bool
+    label: str
     head: HeadInfo | None = None
 
 
@@ -88,6 +89,26 @@ class MapInfo(BaseModel):
 
     state: Literal["computing", "ready", "failed"]
     note: str
+
+
+class LabelEdit(BaseModel):
+    """A label to set; ``was`` is the one that the editor saw, null for none."""
+
+    row: int = Field(ge=0, le=2**40)
+    value: str | None = Field(max_length=500)
+    was: str | None = Field(max_length=4_001)
+
+
+class LabelEdits(BaseModel):
+    """Labels to set, all or none."""
+
+    edits: list[LabelEdit] = Field(min_length=1, max_length=1_000)
+
+
+class Version(BaseModel):
+    """The version of the store after a change."""
+
+    at: int
 
 
 class Words(BaseModel):

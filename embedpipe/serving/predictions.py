@@ -16,7 +16,7 @@ from embedpipe.serving.collection import Collection
 
 State = Literal["computing", "ready", "failed"]
 #: The columns that a head adds; what a store calls so is hidden by them.
-PREDICTION, CONFIDENCE, FITTED = "prediction", "confidence", "fitted on"
+PREDICTION, CONFIDENCE, FITTED = "prediction", "confidence", "fitted_on"
 #: Classes whose probabilities are shown for an item.
 MOST_CLASSES = 5
 
@@ -67,8 +67,8 @@ class Predictions:
             notes.append("The probabilities are not calibrated: fit the head with --calibrate.")
         if fitted:
             notes.append(
-                f"The head was fitted on {counted(fitted, 'item')} of these, whose labels it knows: filter by "
-                f"“{FITTED}” to leave them out."
+                f"The head was fitted on {counted(fitted, 'item')} of these, whose labels it knows: choose “no” "
+                f"under “{FITTED}” to leave them out."
             )
         return " ".join(notes)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import UsageError, suggest
+from embedpipe.querying import rows_where
 from embedpipe.serving.collection import Collection, Mask
 from embedpipe.serving.predictions import CONFIDENCE, PREDICTION
 from embedpipe.serving.searching import Nearest
@@ -63,7 +64,7 @@ class Filter:
 
     def mask(self, collection: Collection, points: npt.NDArray[np.float32] | None) -> Mask | None:
         """Return the rows that satisfy all conditions; None for all rows."""
-        masks = []
+        masks = [rows_where(collection.store, self.where, collection.table)] if self.where else []
         for name, values in self.classes:
             codes = collection.codes(name)
             if codes is None or codes.kind != "class":

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedpipe.errors import UsageError, suggest
+from embedpipe.errors import ConcurrentWriteError, UsageError, suggest
 from embedpipe.heads import Head
 from embedpipe.serving.collection import Codes, Collection, Mask
+from embedpipe.serving.labels import Edit, labels_csv, write_labels
 from embedpipe.serving.layout import Layout
 from embedpipe.serving.pictures import Pictures
-from embedpipe.serving.predictions import CONFIDENCE, PREDICTION, Predictions
+from embedpipe.serving.predictions import CONFIDENCE, FITTED, PREDICTION, Predictions
 from embedpipe.serving.searching import Query, Searcher
 from embedpipe.serving.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
@@ -71,11 +73,22 @@ class Viewer:
     def refresh(self) -> Collection:
         """Take over what other processes have written to the store, and return its rows."""
         with self._lock:
-            newest = FeatureStore(self._store.path)
-            if newest.version != self.collection.version and len(newest):
-                self._open(Collection(newest))
-                self.start()
+            self._take_over()
         return self.collection
+
+    def _take_over(self) -> None:
+        newest, (old, _, layout) = FeatureStore(self._store.path), self._state
+        if newest.version == old.version or not len(newest):
+            return
+        collection = Collection(newest)
+        if collection.key != old.key:
+            self._open(collection)
+            self.start()
+            return
+        for name in (PREDICTION, CONFIDENCE, FITTED):  # labels have changed, and not what is predicted from vectors
+            if self.predictions is not None and name in old.table.column_names:
+                collection.add_column(name, old.table.column(name))
+        self._state = collection, Pictures(collection), layout
 
     def at(self, key: str) -> tuple[Collection, Pictures]:
         """Return the rows whose numbers a request uses. Raises GoneError if the store's items have changed."""
@@ -186,8 +199,30 @@ class Viewer:
             "backbone": f"{spec.provider}/{spec.name}",
             "columns": columns,
             "edit": self.edit,
+            "label": self.label,
             "head": self._describe_head(),
         }
+
+    @property
+    def label(self) -> str:
+        """The column whose values are set on the page."""
+        return "label" if self.predictions is None else self.predictions.head.label
+
+    def set_labels(self, collection: Collection, edits: Sequence[Edit]) -> int:
+        """Write labels, all or none, and return the store's version. Raises what `write_labels` raises."""
+        for edit in edits:
+            self.row(collection, edit.row)
+        with self._lock:
+            try:
+                write_labels(FeatureStore(self._store.path), collection, self.label, edits)
+            except ConcurrentWriteError:
+                self._take_over()
+                raise
+        return collection.version
+
+    def labels_csv(self) -> bytes:
+        """Return the labels that were set by hand as a CSV file."""
+        return labels_csv(FeatureStore(self._store.path), self.label)
 
     def _describe_head(self) -> dict[str, Any] | None:
         if self.predictions is None:

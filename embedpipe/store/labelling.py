@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.transaction import AddAction, RemoveAction
 
-from embedpipe.errors import StoreError, UsageError, suggest
+from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, suggest
 from embedpipe.store.data_files import removal
 from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
@@ -29,7 +29,9 @@ Mask = npt.NDArray[np.bool_]
 Marks = tuple[Mask, pa.Array]
 
 
-def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: str) -> Change:
+def set_column(
+    table: KeyedTable, values: pa.Table, id: str, column: str, into: str, expected: str | None = None
+) -> Change:
     """Write a column of ``values`` into the column ``into`` of the rows with the same ids, in one commit.
 
     The values are marked as set by hand, so that `keep_by_hand` keeps them.
@@ -43,14 +45,18 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
         Columns of ``values``: the ids, and the values to write.
     into : str
         Column of ``table``, added if it is new.
+    expected : str, optional
+        Column of ``values``: what ``into`` holds so far. Nothing is written if any row holds something else.
 
     Raises
     ------
+    ConcurrentWriteError
+        A row holds something else than expected, as somebody else has set it.
     UsageError
         A column is missing, an id occurs twice, no id is in the table, or ``into`` is reserved.
     """
     table.refresh()  # another process may have committed the rows since the table was opened
-    for name in (id, column):
+    for name in (id, column, *([expected] if expected else [])):
         if name not in values.column_names:
             raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
     refuse_column_name(into, table.schema)
@@ -72,12 +78,16 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
 
     def plan() -> CommitPlan[Change]:
         given = conform(new, pa.schema([table.schema.field(into)])).column(into) if new.num_columns else None
+        schema = pa.schema([table.schema.field(into)])
+        before = None if expected is None else conform(pa.table({into: values.column(expected)}), schema).column(into)
         adds: list[AddAction] = []
         removes: list[RemoveAction] = []
         replaced = matched = 0
         for file, mask in table.matches(keys):
             old = table.read_file(file)
             positions = rows.find(old.column("id").combine_chunks())
+            if before is not None:
+                _refuse_changed(old, into, before, positions)
             changed = _set_rows(old, into, given, pa.array(positions, mask=positions < 0))
             differing = [differ(changed.column(name), old.column(name)) for name in (into, BY_HAND)]
             matched += pc.sum(mask).as_py()
@@ -88,6 +98,20 @@ def set_column(table: KeyedTable, values: pa.Table, id: str, column: str, into: 
         return adds, removes, Change(replaced=replaced, unchanged=matched - replaced)
 
     return table.commit(plan, {"embedpipe.operation": f"set {into}"})
+
+
+def _refuse_changed(old: pa.Table, name: str, before: pa.ChunkedArray, positions: npt.NDArray[np.int64]) -> None:
+    """Raise ConcurrentWriteError if a row does not hold what the caller expects."""
+    hit = np.flatnonzero(positions >= 0)
+    held = old.column(name).take(pa.array(hit)).combine_chunks()
+    known = before.take(pa.array(positions[hit])).combine_chunks()
+    changed = np.flatnonzero(np.asarray(differ(pa.chunked_array([held]), pa.chunked_array([known]))))
+    if len(changed):
+        at = int(changed[0])
+        raise ConcurrentWriteError(
+            f"{name} of {old.column('id')[int(hit[at])].as_py()!r} is {held[at].as_py()!r} by now, and not "
+            f"{known[at].as_py()!r}: somebody else has set it, and nothing was written"
+        )
 
 
 def _set_rows(rows: pa.Table, name: str, given: pa.ChunkedArray | None, positions: pa.Array) -> pa.Table:

@@ -78,6 +78,7 @@ function drawFacet(section, column, counts) {
   });
   const focused = section.contains(document.activeElement) ? [...section.querySelectorAll("input, button")].indexOf(document.activeElement) : -1;
   section.replaceChildren(
+    column.name === "prediction" && info.head?.note ? el("p", { className: "note" }, info.head.note) : "",
     el("h2", {}, el("span", {}, column.name), chosen.length ? clear : null),
     el("ul", { className: "facet" }, ...items),
     total > SHOWN ? more : "",

@@ -223,6 +223,14 @@ export class Gallery {
     }
   }
 
+  /** Fetch the rows again, without moving. */
+  reload() {
+    this.pages.clear();
+    this.generation++;
+    for (const index of [...this.tiles.keys()]) this.drop(index);
+    this.render();
+  }
+
   mark(tile, current) {
     tile.classList.toggle("current", current);
     tile.setAttribute("aria-selected", String(current));

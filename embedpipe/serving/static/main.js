@@ -7,7 +7,8 @@ import { Gallery } from "./gallery.js";
 import { MapView } from "./map.js";
 import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
 import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
-import { showItem } from "./panel.js";
+import { assign, canUndo, onSaved, undo } from "./labels.js";
+import { editLabels, showItem } from "./panel.js";
 import { classColour, onTheme, scaleColour } from "./colours.js";
 
 const KEYS = [
@@ -173,6 +174,7 @@ function setUp() {
   });
   for (const button of $("views").children) button.addEventListener("click", () => change({ view: button.dataset.view }));
   $("size").addEventListener("input", () => change({ size: $("size").value }, true));
+  if (info.edit) setUpEditing();
   setOrders();
   $("order").addEventListener("change", () => change({ order: $("order").value }));
   $("open-help").addEventListener("click", () => $("help").showModal());
@@ -182,6 +184,67 @@ function setUp() {
   addEventListener("keydown", press);
   onTheme(() => (gallery.refresh(), updateCounts()));
   setUpSearch(info, notice);
+}
+
+const classes = () => info.columns.find((column) => column.name === info.label)?.values ?? [];
+
+function setUpEditing() {
+  KEYS.push([["1 … 9"], "give the item one of the labels, and go on to the next"], [["0"], "take its label away"], [["e"], "type another label"], [["u"], "undo the last label"]);
+  editLabels({ column: info.label, classes, set: (row, value) => setLabel(row, value) });
+  const undoButton = el("button", { id: "undo", disabled: true, title: "Undo the last label (u)", onclick: takeBack }, "Undo");
+  const download = el("a", { className: "button", href: "api/labels.csv", download: "labels.csv", title: "Labels that were set by hand, as CSV" }, "Labels ↓");
+  const saved = el("span", { id: "saved", role: "status" });
+  $("total").after(saved, undoButton, download);
+  onSaved((left, at, error) => {
+    saved.textContent = left ? `saving ${number(left)}…` : error ? "" : "saved";
+    undoButton.disabled = !canUndo();
+    if (error) {
+      report(error);
+      open().then(select).then(() => current().item !== "" && showItem(Number(current().item)));
+    } else if (at) updateCounts();
+  });
+}
+
+/** Give a row a label; rows that the gallery shows change at once. */
+async function setLabel(row, value) {
+  const shown = [...gallery.tiles.values()].map((tile) => tile.row).find((each) => each?.row === row.row);
+  if (info.label !== "label") return notice(`The page edits ${info.label} in the panel only.`);
+  if (!assign(shown ?? row, value)) return;
+  if (value !== null && !classes().includes(value)) {
+    const column = info.columns.find((each) => each.name === info.label);
+    if (column) column.values.push(value);
+    else info.columns.unshift({ name: info.label, kind: "class", values: [value] });
+  }
+  afterLabel(row.row, value);
+}
+
+function afterLabel(row, value) {
+  gallery.refresh();
+  $("undo").disabled = !canUndo();
+  const item = $("item").item;
+  if (!$("item").hidden && item?.row === row) {
+    item.values[info.label] = value;
+    showItem(row, item);
+  }
+}
+
+function takeBack() {
+  const last = undo();
+  if (!last) return;
+  for (const rows of gallery.pages.values()) for (const row of rows.loading ? [] : rows) if (row.row === last.row) row.label = last.was;
+  afterLabel(last.row, last.was);
+}
+
+/** Label the current item by a key, and go on to the next one. */
+function labelByKey(value) {
+  const row = gallery.rowAt(gallery.current);
+  if (row) {
+    setLabel(row, value);
+    if (gallery.current < gallery.total - 1) gallery.setCurrent(gallery.current + 1);
+  } else if (!$("item").hidden) {
+    const { item } = $("item");
+    setLabel({ row: item.row, label: item.values[info.label] ?? null }, value);
+  }
 }
 
 function setOrders() {
@@ -200,9 +263,11 @@ async function awaitHead() {
   }
   setUpFilters(info);
   setOrders();
-  if (info.head.note) notice(info.head.note, info.head.state === "failed");
-  await showMap(current());
-  await select();
+  if (info.head.state === "failed") notice(info.head.note);
+  await showMap(current(), null);
+  if (info.head.orders.includes(current().order) || "prediction" in current().is) await select();
+  else gallery.reload();
+  updateCounts();
 }
 
 function openFilters(open) {
@@ -230,6 +295,12 @@ function press(event) {
     "-": () => change({ size: String(Math.max(90, Number(current().size) - 30)) }, true),
     "?": () => $("help").showModal(),
   };
+  if (info.edit) {
+    classes().slice(0, 9).forEach((name, i) => (actions[i + 1] = () => labelByKey(name)));
+    actions[0] = () => labelByKey(null);
+    actions.u = takeBack;
+    actions.e = () => $("new-label")?.focus();
+  }
   if (!(event.key in actions)) return;
   actions[event.key]();
   event.preventDefault();

@@ -8,6 +8,8 @@ const NONE = 65535;
 const CELLS = 256;
 const NEAR = 12;
 const MOST_CORNERS = 80;
+// So many points are drawn as smooth discs; more are drawn pixel by pixel.
+const DISCS = 30_000;
 
 export class MapView {
   constructor(root, { open, lasso, colour, report }) {
@@ -119,8 +121,7 @@ export class MapView {
       return new Uint32Array(probe.getImageData(0, 0, 1, 1).data.buffer)[0];
     };
     const levels = !this.column ? 0 : this.column.kind === "number" ? 256 : this.column.values.length;
-    const colour = (level) => (this.column.kind === "number" ? scaleColour(level) : classColour(level));
-    this.palette = Uint32Array.from({ length: levels }, (_, level) => rgb(colour(level)));
+    this.palette = Uint32Array.from({ length: levels }, (_, level) => rgb(this.colour(level)));
     this.grey = rgb(GREY());
     this.plain = rgb(PLAIN());
     this.faint = rgb(getComputedStyle(document.documentElement).getPropertyValue("--pale").trim());
@@ -177,6 +178,14 @@ export class MapView {
       return;
     }
     const start = performance.now();
+    if (this.count <= DISCS) {
+      context.clearRect(0, 0, width, height);
+      if (this.bits) this.drawDiscs(context, false);
+      this.drawDiscs(context, true);
+      this.milliseconds = performance.now() - start;
+      this.drawOver();
+      return;
+    }
     if (!this.image) this.image = context.createImageData(width, height);
     const pixels = new Uint32Array(this.image.data.buffer);
     pixels.fill(0);
@@ -188,9 +197,50 @@ export class MapView {
     this.drawOver();
   }
 
+  /** The radius of a point in pixels of the canvas. */
+  get radius() {
+    return Math.min(8, Math.min(5.5, Math.max(0.5, 190 / Math.sqrt(this.count))) * this.density * Math.min(2.5, this.zoom ** 0.35));
+  }
+
+  /** Draw smooth discs: one picture of each colour, placed again and again. */
+  drawDiscs(context, chosen) {
+    const { points, codes, bits, order, count } = this;
+    const { scale, x: left, y: top } = this.frame();
+    const size = 2 * Math.ceil(this.radius + 1.5);
+    const paper = getComputedStyle(document.documentElement).getPropertyValue("--card").trim();
+    const discs = new Map();
+    const disc = (code) => {
+      if (discs.has(code)) return discs.get(code);
+      const canvas = el("canvas", { width: size, height: size });
+      const pen = canvas.getContext("2d");
+      pen.arc(size / 2, size / 2, this.radius, 0, 7);
+      pen.fillStyle = code === "faint" ? getComputedStyle(document.documentElement).getPropertyValue("--pale") : code === NONE ? GREY() : this.colour(code);
+      pen.fill();
+      pen.strokeStyle = paper;
+      pen.lineWidth = 0.7 * this.density;
+      pen.stroke();
+      discs.set(code, canvas);
+      return canvas;
+    };
+    for (let k = 0; k < count; k++) {
+      const i = order[k];
+      if (bits && Boolean((bits[i >> 3] >> (i & 7)) & 1) !== chosen) continue;
+      if (points[2 * i] === NONE) continue;
+      const x = (points[2 * i] / 65534) * scale + left - size / 2;
+      const y = (points[2 * i + 1] / 65534) * scale + top - size / 2;
+      if (x > -size && y > -size && x < this.canvas.width && y < this.canvas.height) context.drawImage(disc(chosen ? (codes ? codes[i] : 0) : "faint"), x, y);
+    }
+  }
+
+  /** The colour of a class or level of the chosen column. */
+  colour(code) {
+    if (!this.column) return PLAIN();
+    return this.column.kind === "number" ? scaleColour(code) : classColour(code);
+  }
+
   /** The pixels of a point around its middle: one for a million, a disc for a few. */
   spots() {
-    const radius = Math.min(7, (Math.min(5.5, Math.max(0.5, 190 / Math.sqrt(this.count))) * this.density) * Math.min(2.5, this.zoom ** 0.35));
+    const radius = this.radius;
     const reach = Math.ceil(radius - 0.5);
     const spots = [];
     for (let y = -reach; y <= reach; y++) for (let x = -reach; x <= reach; x++) if (x * x + y * y <= radius * radius) spots.push([x, y]);

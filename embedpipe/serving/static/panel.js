@@ -5,22 +5,27 @@ import { pictureOf, read } from "./api.js";
 import { change, current } from "./state.js";
 
 const HIDDEN = ["text", "content_hash", "source_modified", "picture_counts", "set_by_hand"];
-const FIRST = ["label", "split", "prediction", "confidence", "fitted on"];
+const FIRST = ["label", "split", "prediction", "confidence", "fitted_on"];
 let shown = null;
+let editing = null;
+
+/** Let labels be edited: `classes()` are those with a key, `set(row, value)` is called with a new one. */
+export const editLabels = (options) => (editing = options);
 
 /** Show an item; null closes the panel. */
-export async function showItem(row) {
+export async function showItem(row, known = null) {
   const panel = $("item");
   shown = row;
   if (row === null) {
     panel.hidden = true;
     return;
   }
-  const item = await read(`rows/${row}`);
+  const item = known ?? (await read(`rows/${row}`));
   if (shown !== row) return;
+  panel.item = item;
   panel.replaceChildren(...contents(item).filter(Boolean));
   panel.hidden = false;
-  panel.scrollTop = 0;
+  if (!known) panel.scrollTop = 0;
 }
 
 function contents(item) {
@@ -31,10 +36,29 @@ function contents(item) {
   return [
     el("div", { className: "top" }, el("h2", {}, item.id), close),
     item.text === null ? picture(item.row) : el("div", { className: "whole", tabIndex: 0 }, item.text),
+    editing && labelBox(item),
     el("div", { className: "actions" }, similar),
     probabilities(item),
     facts(item.values),
   ];
+}
+
+function labelBox(item) {
+  const column = editing.column;
+  const own = item.values[column] ?? null;
+  const row = { row: item.row, label: own === null ? null : String(own) };
+  const buttons = editing.classes().slice(0, 9).map((name, i) => {
+    const button = el("button", { "aria-pressed": String(name === row.label), onclick: () => editing.set(row, name) }, el("kbd", {}, String(i + 1)), name);
+    return button;
+  });
+  const input = el("input", { id: "new-label", type: "text", maxLength: 500, placeholder: "another label", "aria-label": "Another label", autocomplete: "off" });
+  input.setAttribute("list", "label-names");
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && input.value.trim()) editing.set(row, input.value.trim());
+  });
+  const names = el("datalist", { id: "label-names" }, ...editing.classes().map((name) => el("option", { value: name })));
+  const none = el("button", { "aria-pressed": String(row.label === null), onclick: () => editing.set(row, null) }, el("kbd", {}, "0"), "none");
+  return el("section", { className: "labels" }, el("h3", {}, `Set ${column}`), el("div", { className: "choices" }, ...buttons, none), input, names);
 }
 
 function picture(row) {

@@ -66,7 +66,7 @@ async function byPicture(file) {
 /** Show what is searched for, above the gallery. */
 export async function showQuery(state) {
   const box = $("query");
-  box.hidden = !state.near;
+  box.hidden = true;
   if (document.activeElement !== $("words")) $("words").value = state.words;
   if (!state.near) return;
   const [kind, name] = state.near.split(":");
@@ -75,6 +75,7 @@ export async function showQuery(state) {
   if (kind === "query") {
     what.textContent = state.words ? `“${state.words}”` : "Similar to your picture";
     box.replaceChildren(state.words ? "" : el("img", { alt: "", src: uploadedPicture(name) }), what, clear);
+    box.hidden = false;
     return;
   }
   const item = await read(`rows/${name}`);
@@ -83,6 +84,7 @@ export async function showQuery(state) {
   what.append(label ? `Similar to ${label}` : "Similar to", el("small", {}, item.text ?? item.id));
   const details = el("button", { onclick: () => change({ item: name }) }, "Details");
   box.replaceChildren(item.text === null ? el("img", { alt: "", src: pictureOf(Number(name)) }) : "", what, details, clear);
+  box.hidden = false;
 }
 
 export const hasKey = (state) => !state.key || state.key === store.key;

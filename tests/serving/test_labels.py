@@ -1,0 +1,93 @@
+"""Labels that are set on the page: kept by the store and the next `embed`, and never lost between two editors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from conftest import TINY
+from serving.conftest import Api, make_viewer
+
+import embedpipe
+from embedpipe.errors import ConcurrentWriteError
+from embedpipe.serving.app import create_app
+from embedpipe.store.labelling import set_column
+
+
+@pytest.fixture
+def editor(copied: Callable[[], Path]) -> tuple[Api, Path]:
+    path = copied()
+    return Api(create_app(make_viewer(path, edit=True))), path
+
+
+def put(api: Api, row: int, value: str | None, was: str | None) -> Any:
+    return api.post("labels", "PUT", json={"edits": [{"row": row, "value": value, "was": was}]})
+
+
+def test_a_label_is_in_the_store_and_survives_the_next_embed(editor: tuple[Api, Path], store: Any) -> None:
+    api, path = editor
+    assert put(api, 3, "dog", "cat").status_code == 200
+    assert api.json("rows", start=3, count=1)["rows"][0]["label"] == "dog"
+    assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][3].as_py() == "dog"
+    embedpipe.embed(
+        Path(store.to_arrow(["source_root"])["source_root"][0].as_py()), path, backbone=TINY, progress=False
+    )
+    assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][3].as_py() == "dog"
+    assert api.client.get("/api/store").json()["key"] == api.key  # row numbers hold
+    assert put(api, 3, "cat", "dog").status_code == 200
+    assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][3].as_py() == "cat"
+
+
+def test_labels_can_be_taken_away_and_be_new(editor: tuple[Api, Path]) -> None:
+    api, _ = editor
+    assert put(api, 0, None, "cat").status_code == 200
+    assert put(api, 1, "<b>fox</b>", "cat").status_code == 200
+    counts = {each["value"]: each["count"] for each in api.json("counts")["label"]}
+    assert counts == {"cat": 8, "dog": 10, "owl": 10, "<b>fox</b>": 1, None: 1}
+
+
+def test_two_editors_do_not_overwrite_each_other(editor: tuple[Api, Path]) -> None:
+    first, path = editor
+    second = Api(create_app(make_viewer(path, edit=True)))
+    assert put(first, 5, "dog", "cat").status_code == 200
+    answer = put(second, 5, "owl", "cat")
+    assert answer.status_code == 409
+    assert "is 'dog' by now, and not 'cat'" in answer.json()["error"]
+    assert second.json("rows", start=5, count=1)["rows"][0]["label"] == "dog"
+    assert put(second, 5, "owl", "dog").status_code == 200
+    assert put(second, 6, "owl", "cat").status_code == 200
+    assert put(first, 7, "owl", "cat").status_code == 200
+    labels = embedpipe.FeatureStore(path).to_arrow(["label"])["label"].to_pylist()
+    assert labels[5:8] == ["owl", "owl", "owl"]
+
+
+def test_of_several_labels_all_or_none_are_written(editor: tuple[Api, Path]) -> None:
+    api, path = editor
+    edits = [{"row": 0, "value": "owl", "was": "cat"}, {"row": 1, "value": "owl", "was": "owl"}]
+    assert api.post("labels", "PUT", json={"edits": edits}).status_code == 409
+    assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"].to_pylist()[:2] == ["cat", "cat"]
+    twice = [{"row": 0, "value": value, "was": "cat"} for value in ("owl", "dog")]
+    assert api.post("labels", "PUT", json={"edits": twice}).status_code == 400
+
+
+def test_corrected_labels_are_exported_without_formulas(editor: tuple[Api, Path]) -> None:
+    api, _ = editor
+    assert api.get("labels.csv").text.splitlines() == ['"id","label"']
+    put(api, 2, "=cmd", "cat")
+    assert api.get("labels.csv").text.splitlines()[1:] == ['"cat/06.jpg","\'=cmd"']
+
+
+def test_without_edit_nothing_is_changed(api: Api) -> None:
+    assert put(api, 0, "owl", "cat").status_code == 403
+
+
+def test_a_value_that_is_another_than_expected_is_kept(copied: Callable[[], Path]) -> None:
+    store = embedpipe.FeatureStore(copied())
+    values = pa.table({"id": ["cat/00.jpg", "dog/01.jpg"], "value": ["a", "b"], "was": ["cat", "owl"]})
+    with pytest.raises(ConcurrentWriteError, match=r"dog/01\.jpg' is 'dog' by now, and not 'owl'"):
+        set_column(store.table, values, "id", "value", "label", "was")
+    values = values.set_column(2, "was", pa.array(["cat", "dog"]))
+    assert set_column(store.table, values, "id", "value", "label", "was").replaced == 2
