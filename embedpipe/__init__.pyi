@@ -41,6 +41,7 @@ from .heads.fit import fit as fit
 from .querying import SimilarityIndex as SimilarityIndex
 from .querying.search import search as search
 from .report.pictures.map import map as map
+from .serving.run import serve as serve
 from .serving.run import view as view
 from .splits import Splits as Splits
 from .splits import load_splits as load_splits

@@ -113,6 +113,10 @@ class SearchFields(TypedDict, total=False):
     exact: bool
     layer: str | None
 
+class ServeFields(TypedDict, total=False):
+    host: str
+    port: int | None
+
 class SourceFields(TypedDict, total=False):
     prefix: str
     image: str | None
@@ -130,10 +134,10 @@ class SplitFields(TypedDict, total=False):
     splits: str | None
 
 class ViewFields(TypedDict, total=False):
-    layer: str | None
-    edit: bool
     host: str
     port: int | None
+    layer: str | None
+    edit: bool
     no_browser: bool
 
 class AdviseParameters(AdviseFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...
@@ -146,6 +150,7 @@ class FitParameters(FitFields, total=False): ...
 class PredictParameters(SourceFields, ReloadFields, ComputeFields, total=False): ...
 class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, total=False): ...
 class SearchParameters(SearchFields, ReloadFields, ComputeFields, total=False): ...
+class ServeParameters(ServeFields, ReloadFields, ComputeFields, total=False): ...
 class ViewParameters(ViewFields, ReloadFields, ComputeFields, total=False): ...
 
 class EvaluateDatasetsParameters(TypedDict, total=False):

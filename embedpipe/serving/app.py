@@ -7,24 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Body, FastAPI, Query, Request
+from fastapi import APIRouter, Body, FastAPI, Query
 from fastapi import Path as PathParameter
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from embedpipe._utils.version import __version__
-from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, ItemError, TemporaryError
-from embedpipe.serving.guard import LOCAL, Guard
-from embedpipe.serving.labels import Edit
-from embedpipe.serving.layout import as_bytes
+from embedpipe.errors import ConcurrentWriteError, ItemError
+from embedpipe.serving.base_app import MOST_UPLOADED, GoneError, base_app, problems
+from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.messages import (
     Count,
     Item,
     LabelEdits,
     MapInfo,
-    Problem,
     QueryInfo,
     Row,
     Rows,
@@ -32,12 +28,12 @@ from embedpipe.serving.messages import (
     Version,
     Words,
 )
-from embedpipe.serving.selection import Filter, Order
-from embedpipe.serving.viewer import GoneError, Viewer
+from embedpipe.serving.viewing.labels import Edit
+from embedpipe.serving.viewing.layout import as_bytes
+from embedpipe.serving.viewing.selection import Filter, Order
+from embedpipe.serving.viewing.viewer import Viewer
 
 STATIC = Path(__file__).parent / "static"
-#: Largest request, and largest uploaded picture, in bytes.
-MOST_BYTES, MOST_UPLOADED = 1 << 20, 32 << 20
 #: Rows of one answer.
 MOST_ROWS = 200
 #: What is named by content never changes.
@@ -64,50 +60,14 @@ def create_app(viewer: Viewer, hosts: Iterable[str] = LOCAL, token: str | None =
     token : str, optional
         What every request must bring.
     """
-    app = FastAPI(
-        title="embedpipe view",
-        version=__version__,
-        docs_url=None,  # these pages load scripts from elsewhere
-        redoc_url=None,
-        openapi_url="/api/openapi.json",
-        max_body_size=MOST_BYTES,
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-    )
-    _handle_errors(app)
+    app = base_app("embedpipe view", hosts, token)
     app.include_router(_routes(viewer))
     app.mount("/", StaticFiles(directory=STATIC, html=True))
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token)
     return app
 
 
-def _handle_errors(app: FastAPI) -> None:
-    """Answer every error with a status and a JSON object that gives the reason."""
-
-    def answer(status: int, reason: str) -> JSONResponse:
-        return JSONResponse({"error": reason}, status)
-
-    def invalid(request: Request, error: Any) -> JSONResponse:
-        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return answer(400, "; ".join(problems))
-
-    def refused(request: Request, error: Any) -> JSONResponse:
-        kinds = ((GoneError, 410), (TemporaryError, 503))
-        return answer(next((status for kind, status in kinds if isinstance(error, kind)), 400), str(error))
-
-    def other(request: Request, error: Any) -> JSONResponse:
-        return answer(error.status_code, str(error.detail))
-
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(EmbedpipeError, refused)
-    app.add_exception_handler(HTTPException, other)
-
-
 def _routes(viewer: Viewer) -> APIRouter:
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": words}
-        for status, words in ((400, "Refused, with the reason"), (410, "Not there any more"), (422, "Not used"))
-    }
-    router = APIRouter(prefix="/api", responses=problems)
+    router = APIRouter(prefix="/api", responses=problems(400, 410))
 
     @router.get("/store")
     def store() -> StoreInfo:
@@ -184,7 +144,7 @@ def _routes(viewer: Viewer) -> APIRouter:
         bits = np.ones(len(viewer.collection), bool) if chosen is None else chosen
         return Response(np.packbits(bits, bitorder="little").tobytes(), media_type=BINARY)
 
-    @router.put("/labels", responses={403: {"model": Problem}, 409: {"model": Problem}})
+    @router.put("/labels", responses=problems(403, 409))
     def labels(key: Key, body: LabelEdits) -> Version:
         """Set labels, all or none: 409 if a row has another label by now than the one that its editor saw."""
         if not viewer.edit:

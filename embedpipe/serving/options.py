@@ -1,4 +1,4 @@
-"""Options of `embedpipe.view` and of the command line's ``view``."""
+"""Options of `embedpipe.view` and `embedpipe.serve`, and of the command line's verbs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from embedpipe.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class ViewOptions:
-    """Where a page is served, and what it may do.
+class ServeOptions:
+    """Where a server listens.
 
     Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
     """
 
-    layer: str | None = field(
-        default=None,
-        metadata={"help": "The layer to compare by, where the store has several; a+b joins two end to end."},
-    )
-    edit: bool = field(default=False, metadata={"help": "Allow the page to change labels; it then needs a token."})
     host: str = field(
         default="127.0.0.1",
         metadata={
@@ -29,10 +24,21 @@ class ViewOptions:
     port: int | None = field(
         default=None, metadata={"help": "Port to listen on. Default: 8700, or the next that is free."}
     )
-    no_browser: bool = field(default=False, metadata={"help": "Print the address, and open no browser."})
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:
             raise UsageError(f"{option('port')} must be 0 to 65535, got {self.port}")
         if not self.host:
             raise UsageError(f"{option('host')} must be an address such as 127.0.0.1, got ''")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions(ServeOptions):
+    """What a page shows, and what it may do."""
+
+    layer: str | None = field(
+        default=None,
+        metadata={"help": "The layer to compare by, where the store has several; a+b joins two end to end."},
+    )
+    edit: bool = field(default=False, metadata={"help": "Allow the page to change labels; it then needs a token."})
+    no_browser: bool = field(default=False, metadata={"help": "Print the address, and open no browser."})

@@ -1,34 +1,29 @@
-"""`view`: serve a store as a page in the browser."""
+"""`view` and `serve`: a store as a page in the browser, and a head as a service."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import secrets
-import socket
-import sys
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from embedpipe._utils.importing import import_extra
-from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.errors import UsageError
 from embedpipe.heads import Head, load_head
 from embedpipe.serving.guard import LOCAL
-from embedpipe.serving.options import ViewOptions
+from embedpipe.serving.listening import address_of, has_desktop, hosts_of, listen, run_server
+from embedpipe.serving.options import ServeOptions, ViewOptions
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
-    from embedpipe._utils.parameters import ViewParameters
+    from embedpipe._utils.parameters import ServeParameters, ViewParameters
 
 OPTIONS = (ViewOptions, ReloadOptions, ComputeOptions)
-#: The port where none is given, and how many after it are tried.
-PORT, TRIED = 8700, 100
+SERVE_OPTIONS = (ServeOptions, ReloadOptions, ComputeOptions)
+#: So many items are worth the choice of the fastest engine.
+MANY = 1_000_000
 
 
 @takes_options(*OPTIONS)
@@ -61,11 +56,10 @@ def view(
     photos.features: 24 items at http://127.0.0.1:8700/?token=... (Ctrl-C ends)
     """
     view_options, reload_options, compute = build_options(OPTIONS, options)
-    uvicorn = import_extra("uvicorn", "view")
     import_extra("fastapi", "view")
     from embedpipe.serving.app import create_app
-    from embedpipe.serving.searching import Searcher
-    from embedpipe.serving.viewer import Viewer
+    from embedpipe.serving.viewing.searching import Searcher
+    from embedpipe.serving.viewing.viewer import Viewer
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     opened.select_layers(view_options.layer)
@@ -80,39 +74,46 @@ def view(
     viewer.start()
     if not view_options.no_browser and has_desktop():
         webbrowser.open(address)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    with contextlib.suppress(KeyboardInterrupt), listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    run_server(app, listening)
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """Return a socket that listens on a port, or on the first free one from `PORT`. Raises UsageError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in [port] if port is not None else range(PORT, PORT + TRIED):
-        try:
-            return socket.create_server((host, number), family=family)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or port is not None:
-                raise UsageError(
-                    f"cannot listen on {host}:{number}: {error.strerror or error}; choose another {option('port')} or "
-                    f"{option('host')}"
-                ) from error
-    raise UsageError(f"ports {PORT} to {PORT + TRIED - 1} are in use: choose another with {option('port')}")
+@takes_options(*SERVE_OPTIONS)
+def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
+    """Serve the predictions of a head: a picture or text is posted, its prediction comes back.
 
+    ``POST /api/predict`` takes a picture as the body, or ``{"text": ...}`` for a head of texts. Concurrent requests go
+    through the backbone together. ``/health`` says that the server answers, ``/api/openapi.json`` describes it. The
+    function returns when it is interrupted. On another address than this machine's own, a token is needed.
 
-def hosts_of(host: str) -> tuple[str, ...]:
-    """Return the names by which a server that listens on ``host`` may be called."""
-    return LOCAL if host in LOCAL else (*LOCAL, host, socket.gethostname(), socket.getfqdn(), "*")
+    Parameters
+    ----------
+    head : Head or path
 
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``view`` is not installed.
+    UsageError
+        If the address cannot be listened on.
 
-def address_of(host: str, listening: socket.socket) -> str:
-    """Return the address of the page."""
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
-    return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}/"
+    Examples
+    --------
+    >>> embedpipe.serve("photos.head")  # doctest: +SKIP
+    logreg of 'label' at http://127.0.0.1:8700/api/predict (Ctrl-C ends)
+    """
+    serve_options, reload_options, compute = build_options(SERVE_OPTIONS, options)
+    import_extra("fastapi", "view")
+    from embedpipe.backbones import reload_backbone
+    from embedpipe.serving.head_app import HeadService, create_head_app
 
-
-def has_desktop() -> bool:
-    """Return whether there is a desktop with a browser: one in the terminal would hide the address."""
-    if not sys.stdout.isatty():
-        return False
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    fitted = head if isinstance(head, Head) else load_head(head, trust=reload_options.trust)
+    listening = listen(serve_options.host, serve_options.port)
+    backbone = reload_backbone(fitted.spec, reload_options, compute.device, "the head")
+    if compute.engine == "auto":
+        backbone = backbone.accelerated(MANY)
+    token = None if serve_options.host in LOCAL else secrets.token_urlsafe(24)
+    app = create_head_app(HeadService(fitted, backbone), hosts_of(serve_options.host), token)
+    needs = f"; send the header Authorization: Bearer {token}" if token else ""
+    address = address_of(serve_options.host, listening)
+    print(f"{fitted.name} of {fitted.label!r} at {address}api/predict (Ctrl-C ends){needs}", flush=True)
+    run_server(app, listening)

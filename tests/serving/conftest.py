@@ -18,9 +18,9 @@ import embedpipe
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
-from embedpipe.serving.run import listen
-from embedpipe.serving.searching import Searcher
-from embedpipe.serving.viewer import Viewer
+from embedpipe.serving.listening import listen
+from embedpipe.serving.viewing.searching import Searcher
+from embedpipe.serving.viewing.viewer import Viewer
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -16,7 +16,7 @@ from serving.conftest import Api, make_viewer
 
 import embedpipe
 from embedpipe.serving.app import create_app
-from embedpipe.serving.pictures import THUMBNAIL, check_below
+from embedpipe.serving.viewing.pictures import THUMBNAIL, check_below
 
 
 def test_the_store_is_described(api: Api) -> None:

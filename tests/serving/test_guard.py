@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from embedpipe.serving.app import create_app
 from embedpipe.serving.guard import HEADERS
-from embedpipe.serving.run import address_of, hosts_of, listen
+from embedpipe.serving.listening import address_of, hosts_of, listen
 
 HERE = "http://127.0.0.1:8700"
 

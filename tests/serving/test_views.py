@@ -14,9 +14,9 @@ import embedpipe
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
-from embedpipe.serving.layout import Layout
-from embedpipe.serving.searching import Searcher
-from embedpipe.serving.viewer import Viewer
+from embedpipe.serving.viewing.layout import Layout
+from embedpipe.serving.viewing.searching import Searcher
+from embedpipe.serving.viewing.viewer import Viewer
 
 
 @pytest.fixture(scope="module")

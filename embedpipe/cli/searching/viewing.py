@@ -1,4 +1,4 @@
-"""The verb that shows a store in the browser."""
+"""The verbs that serve a store as a page, and a head as a service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Quiet, Verbose, exits_cleanly, reads_stored_places, with_options
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.serving.options import ViewOptions
+from embedpipe.serving.options import ServeOptions, ViewOptions
 
 
 @app.command(rich_help_panel="Store")
@@ -36,3 +36,24 @@ def view(
     from embedpipe.serving.run import view as show
 
     show(store, head, **options)
+
+
+@app.command(rich_help_panel="Learn")
+@exits_cleanly
+@with_options(ServeOptions, ReloadOptions, ComputeOptions)
+def serve(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a saved head.")],
+    *,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Serve the predictions of a head: POST a picture or a text, and its prediction comes back.
+
+    Concurrent requests go through the backbone together. /health says that the server answers.
+
+    Example: `embedpipe serve photos.head`, then `curl --data-binary @new.jpg http://127.0.0.1:8700/api/predict`
+    """
+    from embedpipe.serving.run import serve as run
+
+    run(head, **options)

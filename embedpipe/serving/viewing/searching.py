@@ -16,8 +16,8 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import DecodeError, Failure
 from embedpipe.querying import SimilarityIndex
-from embedpipe.serving.collection import Collection, Mask
-from embedpipe.serving.pictures import THUMBNAIL, check_upload, shrink
+from embedpipe.serving.viewing.collection import Collection, Mask
+from embedpipe.serving.viewing.pictures import THUMBNAIL, check_upload, shrink
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality
 

@@ -10,22 +10,19 @@ from typing import Any
 
 from embedpipe.errors import ConcurrentWriteError, UsageError, suggest
 from embedpipe.heads import Head
-from embedpipe.serving.collection import Codes, Collection, Mask
-from embedpipe.serving.labels import Edit, labels_csv, write_labels
-from embedpipe.serving.layout import Layout
-from embedpipe.serving.pictures import Pictures
-from embedpipe.serving.predictions import CONFIDENCE, FITTED, PREDICTION, Predictions
-from embedpipe.serving.searching import Query, Searcher
-from embedpipe.serving.selection import Filter, Order, Selection, Selections, as_selection, order_rows
+from embedpipe.serving.base_app import GoneError
+from embedpipe.serving.viewing.collection import Codes, Collection, Mask
+from embedpipe.serving.viewing.labels import Edit, labels_csv, write_labels
+from embedpipe.serving.viewing.layout import Layout
+from embedpipe.serving.viewing.pictures import Pictures
+from embedpipe.serving.viewing.predictions import CONFIDENCE, FITTED, PREDICTION, Predictions
+from embedpipe.serving.viewing.searching import Query, Searcher
+from embedpipe.serving.viewing.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
 
 #: Characters of a text on a tile, and of one that is shown alone.
 SNIPPET, LONGEST_TEXT = 400, 20_000
 PREDICTED = (PREDICTION, CONFIDENCE)
-
-
-class GoneError(UsageError):
-    """What a request names by number is not there any more."""
 
 
 class Viewer:

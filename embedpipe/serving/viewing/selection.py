@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import UsageError, suggest
 from embedpipe.querying import rows_where
-from embedpipe.serving.collection import Collection, Mask
-from embedpipe.serving.predictions import CONFIDENCE, PREDICTION
-from embedpipe.serving.searching import Nearest
+from embedpipe.serving.viewing.collection import Collection, Mask
+from embedpipe.serving.viewing.predictions import CONFIDENCE, PREDICTION
+from embedpipe.serving.viewing.searching import Nearest
 
 Rows = npt.NDArray[np.int64]
 #: ``id``, at random, of a head: those that it is least certain of, and its most confident mistakes.

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from embedpipe.errors import EmbedpipeError
 from embedpipe.heads import Head
 from embedpipe.report.drawing.wording import counted
-from embedpipe.serving.collection import Collection
+from embedpipe.serving.viewing.collection import Collection
 
 State = Literal["computing", "ready", "failed"]
 #: The columns that a head adds; what a store calls so is hidden by them.

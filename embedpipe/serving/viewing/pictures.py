@@ -17,7 +17,7 @@ from embedpipe.decoding import Preprocessing, decode_pixels, decode_text, payloa
 from embedpipe.decoding.image import readable_formats, silence_pillow
 from embedpipe.decoding.memory import room
 from embedpipe.errors import DecodeError, EmbedpipeError, ReadError
-from embedpipe.serving.collection import Collection
+from embedpipe.serving.viewing.collection import Collection
 from embedpipe.sources.access.roots import access_of
 from embedpipe.sources.locations import local_path, split_location
 from embedpipe.sources.opening import read_uri

@@ -15,8 +15,8 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import EmbedpipeError
 from embedpipe.report.pictures.projection import project
-from embedpipe.serving.collection import Collection
-from embedpipe.serving.pictures import store_cache
+from embedpipe.serving.viewing.collection import Collection
+from embedpipe.serving.viewing.pictures import store_cache
 
 Points = npt.NDArray[np.float32]
 State = Literal["computing", "ready", "failed"]

@@ -13,7 +13,7 @@ from pyarrow import csv
 
 from embedpipe.errors import UsageError
 from embedpipe.report.tables import without_formulas
-from embedpipe.serving.collection import Collection
+from embedpipe.serving.viewing.collection import Collection
 from embedpipe.store import FeatureStore
 from embedpipe.store.labelling import read_marks, set_column
 from embedpipe.store.schema import BY_HAND
