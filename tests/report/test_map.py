@@ -94,14 +94,24 @@ def test_missing_pictures_are_skipped(make_store: Callable[..., Any], photos: Pa
     assert np.array_equal(pixels(gone), pixels(none))
 
 
-def test_a_sample_is_drawn_of_many_rows(make_store: Callable[..., Any], tmp_path: Path) -> None:
+def test_points_are_computed_once_for_the_same_vectors(
+    make_store: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "cache"))
     store = make_store()
-    one, again, other = (
-        embedpipe.map(store, tmp_path / f"{i}.png", limit=12, seed=seed, thumbnails=0)
-        for i, seed in enumerate((1, 1, 2))
-    )
-    assert np.array_equal(pixels(one), pixels(again))
-    assert not np.array_equal(pixels(one), pixels(other))
+    first = pixels(embedpipe.map(store, tmp_path / "a.png", thumbnails=0).path)
+    [kept] = (tmp_path / "cache" / "maps").iterdir()
+    store.label(pa.table({"id": store.ids(), "label": ["other"] * 24}))
+    with monkeypatch.context() as patch:
+        patch.setattr("embedpipe.report.pictures.map_points.project", None)
+        embedpipe.map(store.refresh(), tmp_path / "b.png", thumbnails=0)
+    written = kept.read_bytes()
+    for damaged in (b"", written[:-1], written[:40] + b"x" + written[41:]):
+        kept.write_bytes(damaged)
+        embedpipe.map(store, tmp_path / "c.png", label=None, thumbnails=0)
+        (tmp_path / "c.png").unlink()
+        assert kept.read_bytes() == written
+    assert not np.array_equal(pixels(embedpipe.map(store, tmp_path / "d.png", thumbnails=0, seed=1).path), first)
 
 
 def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_path: Path) -> None:
@@ -123,8 +133,7 @@ def test_bad_arguments_are_refused(make_store: Callable[..., Any], tmp_path: Pat
         ({"to": tmp_path / "map.pdf"}, r"must end in \.png or \.html"),
         ({"label": "labels"}, "did you mean 'label'"),
         ({"layer": "feature"}, "did you mean 'features'"),
-        ({"limit": 0}, "limit >= 1, got 60 and 0"),
-        ({"thumbnails": -1}, "thumbnails must be >= 0 and limit >= 1, got -1"),
+        ({"thumbnails": -1}, "thumbnails must be >= 0, got -1"),
     ):
         with pytest.raises(UsageError, match=message):
             embedpipe.map(store, **{"to": to, **options})
@@ -160,21 +169,16 @@ def test_equal_vectors_are_drawn() -> None:
     assert project(np.zeros((1, 1), np.float32), 0, QUIET)[0].shape == (1, 2)
 
 
-def test_output_of_other_code_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
-    from embedpipe.report.pictures.projection import _Iterations
-
-    moved: list[int] = []
-    stream = _Iterations(lambda count=1: moved.append(count))
-    for line in (
-        "[t-SNE] Computing",
-        "hello",
-        "",
-        "[t-SNE] Iteration 50: error = 1",
-        "[t-SNE] Iteration 100: error = 1",
-    ):
-        print(line, file=stream)
-    assert capsys.readouterr().out == "hello\n\n"
-    assert moved == [50, 50]
+def test_rows_beyond_the_landmarks_are_placed_among_them() -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2], 60)
+    vectors = (rng.normal(size=(3, 32))[group] + 0.2 * rng.normal(size=(180, 32))).astype(np.float32)
+    points, method = project(vectors, 0, QUIET, landmarks=90)
+    assert "a random 90 rows" in method
+    centres = np.array([points[group == each].mean(axis=0) for each in range(3)])
+    assert (np.linalg.norm(points[:, None] - centres, axis=2).argmin(axis=1) == group).mean() > 0.98
+    again, _ = project(vectors, 0, QUIET, landmarks=90)
+    assert np.array_equal(points, again)
 
 
 def test_classes_beyond_the_palette_share_a_colour() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -102,13 +104,35 @@ def store(make_photos: Callable[..., Path], tmp_path: Path) -> embedpipe.Feature
     return made.refresh()
 
 
+def items_of(page: Page) -> dict[str, Any]:
+    [packed] = re.findall(r'id="items">(.*?)</script>', page.source)
+    items: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return items
+
+
+def test_pictures_of_many_items_are_those_of_a_sample(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedpipe.report.pictures.map_page.MAX_PICTURES", 5)
+    page = Page(embedpipe.map(store, tmp_path / "map.html").path, scripts=2)
+    assert len(items_of(page)["tile"]) == 5
+    assert "Pictures of a random 5 items" in page.words
+
+
+def test_numbers_have_colours_of_a_scale(store: Any, tmp_path: Path) -> None:
+    store.label(pa.table({"id": store.ids()[1:], "label": np.linspace(-1, 1, 23)}), into="price")
+    items = items_of(Page(embedpipe.map(store.refresh(), tmp_path / "map.html", label="price").path, scripts=2))
+    assert len(set(items["look"])) == 24  # and grey for the item without a number
+
+
 def test_page_is_one_file_with_each_item(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedpipe.report.pictures.label_votes.LEAST", 1)
     to = embedpipe.map(store, tmp_path / "map.html", label="odd").path
     page = Page(to, scripts=2)
-    items = json.loads(re.search(r'id="items">(.*?)</script>', page.source)[1])  # type: ignore[index]
+    items = items_of(page)
     assert len(items["id"]) == len(items["x"]) == 24
-    assert sorted(items["tile"]) == list(range(24))
+    assert sorted(items["tile"].values()) == list(range(24))
+    assert max(items["look"]) < len(items["looks"])
     assert "script-src 'sha256-" in page.source
     written = to.stat().st_mtime_ns
     assert embedpipe.map(store, to, label="odd").path.stat().st_mtime_ns == written
@@ -128,12 +152,13 @@ def test_page_in_a_browser(store: Any, tmp_path: Path) -> None:
             browser.open_alone(to, width, scheme)
             assert browser.ask("document.getElementById('card').hidden")
             browser.ask(
-                "(() => { const box = document.querySelector('#map .p').getBoundingClientRect();"
-                " document.getElementById('map').dispatchEvent(new MouseEvent('click', {bubbles: true,"
-                " clientX: box.x + box.width / 2, clientY: box.y + box.height / 2})); })()"
+                "(() => { const box = scatter.canvas.getBoundingClientRect();"
+                " const at = scatter.place(scatter.x[0], scatter.y[0]);"
+                " scatter.canvas.dispatchEvent(new MouseEvent('click', {bubbles: true,"
+                " clientX: box.x + at[0], clientY: box.y + at[1]})); })()"
             )
             assert not browser.ask("document.getElementById('card').hidden")
             assert browser.ask("document.getElementById('name').textContent").endswith(".jpg")
             assert browser.ask("window.hacked") is None
-            browser.ask("document.querySelector('button[data-kind]').click()")
+            browser.ask("document.querySelector('button[data-look]').click()")
             assert browser.ask("document.getElementById('card').hidden")

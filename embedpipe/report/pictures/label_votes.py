@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe._utils.progress import Progress
+from embedpipe.neighbours import normalised
+from embedpipe.report.pictures.projection import nearest_others
 
 #: Number of neighbours that vote; how many must agree on another label, and how many may have the item's own.
 VOTERS, AGREEING, OWN = 10, 8, 1
@@ -29,7 +31,9 @@ class Doubt:
     votes: int
 
 
-def find_doubts(vectors: npt.NDArray[np.float32], labels: Sequence[str | None]) -> list[Doubt]:
+def find_doubts(
+    vectors: npt.NDArray[np.float32], labels: Sequence[str | None], progress: Progress | None = None
+) -> list[Doubt]:
     """Return the rows whose label is likely wrong, the most certain first.
 
     An item has no vote on itself: this is leave-one-out k nearest neighbours by cosine. Items of classes with fewer
@@ -40,21 +44,20 @@ def find_doubts(vectors: npt.NDArray[np.float32], labels: Sequence[str | None]) 
     vectors : float32 array (n, dim)
     labels : sequence of str or None, length n
         Rows without a label do not vote.
+    progress : Progress, optional
     """
     known = np.array([i for i, label in enumerate(labels) if label is not None], int)
     counts = Counter(label for label in labels if label is not None)
     if len(known) <= VOTERS or len(counts) < 2:
         return []
-    unit = normalised(vectors[known])
-    scores, near = nearest_rows(unit, unit, VOTERS + 1, "cosine")
+    scores, near = nearest_others(normalised(vectors[known]), VOTERS, progress or Progress(False))
     doubts = []
     for i, (row, positions) in enumerate(zip(known.tolist(), near.tolist(), strict=True)):
         own = labels[row]
         if counts[own] < LEAST:
             continue
-        # Of equal vectors, an item's own may not be among the first: then the last is left out.
-        voters = [labels[known[j]] for j in positions if j != i][:VOTERS]
+        voters = [labels[known[j]] for j in positions]
         [(other, votes), *_] = Counter(voters).most_common(1)
         if other is not None and other != own and votes >= AGREEING and voters.count(own) <= OWN:
-            doubts.append((-votes, -float(scores[i, 1:].mean()), Doubt(row, other, votes)))
+            doubts.append((-votes, -float(scores[i].mean()), Doubt(row, other, votes)))
     return [doubt for *_, doubt in sorted(doubts, key=lambda each: each[:2])]

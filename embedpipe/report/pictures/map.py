@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.spec import random_notes
@@ -36,12 +37,13 @@ def map(
     label: str | None = "label",
     layer: str | None = None,
     thumbnails: int = 60,
-    limit: int = 5000,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Picture:
-    """Draw a 2-D map of a store by t-SNE, as a PNG file 1,600 pixels wide or as an HTML page.
+    """Draw a 2-D map of all rows of a store by t-SNE, as a PNG file 1,600 pixels wide or as an HTML page.
 
+    Of more than 200,000 rows, a random 200,000 are projected and the others are placed among them. The points are kept
+    in the cache folder, so that a map by other labels is drawn at once.
     Class names are written where a class is densest. A ring marks a label that is likely wrong: at least 8 of the 10
     nearest neighbours by cosine share another label and at most one has the item's own, and the class has at least 20
     items. The page shows each item on hover, and lists these labels. A file that was already drawn from the same rows
@@ -59,11 +61,9 @@ def map(
         The layer to draw, or several joined end to end; needed only where there are several.
     thumbnails : int
         The most pictures to show, or of texts up to 40 beginnings. Pictures that cannot be read are skipped. A page
-        has a small picture of each item, unless this is 0.
-    limit : int
-        The most rows to draw; of more, a random sample.
+        has a small picture of each item, of more than 10,000 items of a random 10,000, unless this is 0.
     seed : int
-        Seed of the sample and of t-SNE.
+        Seed of t-SNE.
     progress : bool, optional
         Show progress; by default in a notebook and on a terminal (standard error).
 
@@ -92,23 +92,23 @@ def map(
     layer = "+".join(each.name for each in layers)
     if label == "label" and label not in store.data_columns:
         label = None
-    _check(store, label, thumbnails, limit)
+    _check(store, label, thumbnails)
     show = Progress(progress)
     show.say_all(random_notes([store.spec]))
-    drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, limit=limit, seed=seed)
+    drawn_from = _drawn_from(store, label=label, layer=layer, thumbnails=thumbnails, seed=seed)
     if _read_drawn_from(to) == drawn_from:
         show.say(f"{to} is up to date: same rows, same options")
         return Picture(to)
 
-    data = gather(store, label, layers, limit, seed, show)
+    data = gather(store, label, layers, seed, show)
     if to.suffix.lower() in SUFFIXES:
         return Picture(write_map_page(data, drawn_from, thumbnails, to, show))
     return save_figure(draw_map(data, thumbnails, show), to, {DRAWN_FROM: drawn_from})
 
 
-def _check(store: FeatureStore, label: str | None, thumbnails: int, limit: int) -> None:
-    if thumbnails < 0 or limit < 1:
-        raise UsageError(f"thumbnails must be >= 0 and limit >= 1, got {thumbnails} and {limit}")
+def _check(store: FeatureStore, label: str | None, thumbnails: int) -> None:
+    if thumbnails < 0:
+        raise UsageError(f"{option('thumbnails')} must be >= 0, got {thumbnails}")
     if label:
         require_column(label, store.data_columns, store.path, "label")
     if len(store) == 0:

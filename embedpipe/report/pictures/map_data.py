@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.report.drawing.colours import Colouring, colour_labels
 from embedpipe.report.pictures.label_votes import MEANING, Doubt, find_doubts
-from embedpipe.report.pictures.projection import project
+from embedpipe.report.pictures.map_points import map_points
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
 
@@ -25,7 +24,7 @@ class MapData:
 
     Parameters
     ----------
-    points : float64 array (n, 2)
+    points : float32 array (n, 2)
         y upwards, in any unit.
     ids, uris, texts, labels : list of str or None, length n
         URIs are those of pictures. Labels are as the legend writes them.
@@ -38,7 +37,7 @@ class MapData:
         Texts around the map.
     """
 
-    points: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float32]
     ids: list[str]
     uris: list[str | None]
     texts: list[str | None]
@@ -66,18 +65,13 @@ class MapData:
         return f"Ringed: {count}: {MEANING}."
 
 
-def gather(
-    store: FeatureStore, label: str | None, layers: Sequence[LayerSpec], limit: int, seed: int, show: Progress
-) -> MapData:
-    """Read rows, of too many a random sample, and project their vectors."""
+def gather(store: FeatureStore, label: str | None, layers: Sequence[LayerSpec], seed: int, show: Progress) -> MapData:
+    """Read all rows, and project their vectors."""
     text = "text" if store.spec.modality == "text" and "text" in store.data_columns else None
     rows = store.to_arrow(list(dict.fromkeys(filter(None, ("id", "uri", label, text)))))
-    if len(rows) > limit:
-        chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
-        rows = rows.take(pa.array(np.sort(chosen)))
     with show.step("reading vectors"):
         _, vectors = read_layers(store.table, layers, rows.column("id").combine_chunks())
-    points, method = project(vectors, seed, show)
+    points, method = map_points(vectors, seed, show)
     colouring = colour_labels(rows.column(label) if label else None, len(rows))
     labels = colouring.names
     is_class = bool(colouring.legend) and colouring.scale is None
@@ -89,18 +83,17 @@ def gather(
         labels=labels,
         colouring=colouring,
         label=label if colouring.named.any() else None,
-        doubts=find_doubts(vectors, labels) if is_class else [],
-        title=_title(store, label if colouring.named.any() else None, len(rows)),
+        doubts=find_doubts(vectors, labels, show) if is_class else [],
+        title=_title(store, label if colouring.named.any() else None),
         facts=_facts(store, layers),
         method=method,
     )
 
 
-def _title(store: FeatureStore, label: str | None, shown: int) -> str:
+def _title(store: FeatureStore, label: str | None) -> str:
     total = len(store)
     items = "1 item" if total == 1 else f"{total:,} items"
-    part = "" if shown == total else f"a random {shown:,} of "
-    return f"{Path(store.path).name}: {part}{items}" + (f" by {label}" if label else "")
+    return f"{Path(store.path).name}: {items}" + (f" by {label}" if label else "")
 
 
 def _facts(store: FeatureStore, layers: Sequence[LayerSpec]) -> str:

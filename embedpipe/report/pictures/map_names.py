@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 
 Points = npt.NDArray[np.float64]
 
-#: Number of points of a class that are tried as the place of its name.
-TRIED = 200
+#: Number of points of a class that are tried as the place of its name, and of those that are looked at.
+TRIED, SAMPLED = 200, 4000
 #: Radius within which points are counted, as a fraction of the width.
 RADIUS = 0.04
 GAP = 4.0
@@ -44,7 +44,7 @@ def place_names(
     places: dict[str, tuple[float, float]] = {}
     taken = [(points[row], np.full(2, RING * float(size[0]))) for row in ringed]
     for name in sorted(rows, key=lambda name: -len(rows[name])):
-        own, half = points[rows[name]], np.array(sizes[name]) / 2
+        own, half = points[rows[name][:: 1 + len(rows[name]) // SAMPLED]], np.array(sizes[name]) / 2
         near = cKDTree(own).query_ball_point(own, RADIUS * float(size[0]), return_length=True)
         for row in np.argsort(-near, kind="stable")[:TRIED]:
             centre = np.clip(own[row], half + GAP, np.maximum(size - half - GAP, half + GAP))

@@ -28,7 +28,7 @@ from embedpipe.report.pictures.map_data import MapData
 from embedpipe.report.pictures.map_names import place_names
 from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails, spread_out
 
-Points = npt.NDArray[np.float64]
+Points = npt.NDArray[np.floating[Any]]
 
 #: Pixels: the whole width; the panel's left edge, width, least and largest height; room above and below it.
 WIDTH, LEFT, PANEL_WIDTH, LEAST, MOST, ABOVE, BELOW = 1600, 40, 1270, 560, 1010, 130, 120
@@ -52,7 +52,7 @@ def draw_map(data: MapData, thumbnails: int, show: Progress) -> Figure:
     )
     axes.set(xlim=(0, PANEL_WIDTH), ylim=(0, height), xticks=[], yticks=[])
     axes.spines[:].set_color("#E2E2DE")
-    area = float(np.clip(60_000 / len(points), 9, 120))
+    area = float(np.clip(60_000 / len(points), 0.5, 120))
     _draw_points(axes, points, data, area)
     names = _place_names(points, data, size)
     _draw_rings(axes, points, data, area)
@@ -100,7 +100,7 @@ def _draw_points(axes: Axes, points: Points, data: MapData, area: float) -> None
                 marker=str(marker),
                 alpha=OPACITY,
                 edgecolors="white",
-                linewidths=0.25,
+                linewidths=0.25 if area > 4 else 0,
             )
 
 

@@ -1,94 +1,159 @@
-"""From vectors to points on a plane: PCA, then t-SNE."""
+"""From vectors to points on a plane: t-SNE on the graph of nearest neighbours."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe._utils.progress import Advance, Progress
+from embedpipe._utils.config import usable_cores
+from embedpipe._utils.progress import Progress
+from embedpipe.neighbours import NearRows, make_cells, nearest_rows, normalised, tune, without_itself
 
 #: With fewer points, t-SNE shows nothing useful, and PCA alone is used.
 FEWEST_FOR_TSNE = 10
-PCA_DIMS = 50
-PERPLEXITY = 30.0
-ITERATIONS = 1000
+PERPLEXITY = 15
+#: Neighbours that t-SNE reads of each point: three for each unit of perplexity, as usual.
+NEIGHBOURS = 3 * PERPLEXITY
+#: Iterations with exaggerated attraction, and without.
+EARLY, LATE, EXAGGERATION = 250, 500, 12
+#: Most points that t-SNE moves; of more rows, a random sample of so many, among which the others are placed.
+LANDMARKS = 200_000
+#: Nearest landmarks of another row, and rows that are placed at a time.
+PLACED_BY, PART = 10, 20_000
+#: Most rows whose neighbours are searched exactly, and the share of neighbours that is found of more rows, at least.
+EXACT, RECALL = 20_000, 0.95
+#: Fewest points for which several threads pay: they wait for each other at each iteration.
+THREADED = 10_000
+#: Iterations between two looks at the progress.
+EVERY = 10
+
+Points = npt.NDArray[np.float32]
+Search = Callable[[Points, int], tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
 
 
-def project(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> tuple[npt.NDArray[np.float64], str]:
+def project(
+    vectors: npt.NDArray[np.float32], seed: int, progress: Progress, landmarks: int = LANDMARKS
+) -> tuple[Points, str]:
     """Project vectors to two dimensions by their angles: they are scaled to length 1 first.
 
-    PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, JMLR 9, 2008), initialised with the first two
-    (Kobak and Berens, Nature Communications 10, 2019). With fewer than 10 vectors, or if all are equal, PCA alone.
+    t-SNE (van der Maaten and Hinton, JMLR 9, 2008) on the nearest neighbours by cosine, by openTSNE (Policar et al.,
+    Journal of Statistical Software 109, 2024), initialised with the first two principal components (Kobak and Berens,
+    Nature Communications 10, 2019). Of more than ``landmarks`` rows, a random sample is projected; each other row is
+    placed at the median of its ten nearest rows of the sample. With fewer than 10 vectors, or if all are equal, the
+    points are the principal components.
 
     Parameters
     ----------
     vectors : float32 array (n, dim), n >= 1
     seed : int
+        Of the sample and of t-SNE. The same seed gives the same points on the same machine.
+    progress : Progress
+    landmarks : int
 
     Returns
     -------
-    points : float64 array (n, 2)
+    points : float32 array (n, 2)
         The direction of the largest variance is horizontal.
     method : str
         A description, for the picture's footer.
     """
     count = len(vectors)
-    unit = vectors.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    with progress.step("PCA"):
-        reduced = _principal(unit, PCA_DIMS, seed)
-    spread = reduced[:, 0].std()
-    if count < FEWEST_FOR_TSNE or spread < 1e-9:
-        return reduced[:, :2], "PCA of the vectors, scaled to length 1: points that are near have similar vectors."
-
-    from sklearn.manifold import TSNE
-
-    perplexity = min(PERPLEXITY, (count - 1) / 3)
-    start = (reduced[:, :2] / spread * 1e-4).astype(np.float32)
-    tsne = TSNE(perplexity=perplexity, init=start, random_state=seed, max_iter=ITERATIONS, verbose=2)
-    with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(progress.step("t-SNE", ITERATIONS, "iterations"))
-        stack.enter_context(contextlib.redirect_stdout(_Iterations(advance)))
-        points = tsne.fit_transform(reduced.astype(np.float32))
-    return _principal(points.astype(np.float64), 2, seed), (
-        f"t-SNE (perplexity {perplexity:.3g}, seed {seed}) of the vectors, scaled to length 1 and reduced to "
-        f"{reduced.shape[1]} dimensions by PCA.\n"
+    unit = normalised(vectors)
+    if count <= landmarks:
+        chosen = unit
+    else:
+        sample = np.sort(np.random.default_rng(seed).choice(count, landmarks, replace=False))
+        chosen = unit[sample]
+    start = _principal(chosen, seed)
+    spread = start[:, 0].std()
+    if count < FEWEST_FOR_TSNE or spread < 1e-7:
+        return start, "PCA of the vectors, scaled to length 1: points that are near have similar vectors."
+    points, perplexity = _tsne(chosen, start / spread * 1e-4, seed, progress)
+    placed = ""
+    if count > landmarks:
+        points = _place_others(unit, sample, points, progress)
+        placed = f" of a random {landmarks:,} rows; each other row lies at the median of its nearest {PLACED_BY}"
+    return _principal(points, seed), (
+        f"t-SNE (perplexity {perplexity:.3g}, seed {seed}) by cosine{placed}.\n"
         "Points that are near have similar vectors; distances between groups and sizes of groups mean little."
     )
 
 
-def _principal(points: npt.NDArray[np.float64], dims: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return the first principal components, padded with zeros to at least two columns."""
+def _tsne(unit: Points, start: Points, seed: int, progress: Progress) -> tuple[Points, float]:
+    """Return the points of t-SNE, and its perplexity."""
+    from openTSNE import TSNEEmbedding, affinity, nearest_neighbors
+
+    count = len(unit)
+    k = min(NEIGHBOURS, count - 1)
+    scores, near = nearest_others(unit, k, progress)
+    distances = np.sqrt(np.maximum(2 - 2 * scores, 0))
+    graph = nearest_neighbors.PrecomputedNeighbors(near, distances)
+    affinities = affinity.PerplexityBasedNN(knn_index=graph, perplexity=k / 3)
+    with progress.step("t-SNE", EARLY + LATE, "iterations") as advance:
+
+        def looked(iteration: int, error: float, points: Any) -> None:
+            advance(EVERY)
+
+        embedding = TSNEEmbedding(
+            start.astype(np.float64),
+            affinities,
+            random_state=seed,
+            n_jobs=usable_cores() if count >= THREADED else 1,
+            callbacks=looked,
+            callbacks_every_iters=EVERY,
+        )
+        embedding.optimize(EARLY, exaggeration=EXAGGERATION, momentum=0.5, inplace=True)
+        embedding.optimize(LATE, momentum=0.8, inplace=True)
+    return np.asarray(embedding, np.float32), k / 3
+
+
+def nearest_others(unit: Points, k: int, progress: Progress) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return cosines and rows of the k nearest others of each row, (n, k); of many rows, 95 % of them and more."""
+    search = _searching(unit, k, progress)
+    with progress.step("nearest neighbours", len(unit), "rows") as advance:
+        scores, near = np.empty((len(unit), k)), np.empty((len(unit), k), np.int64)
+        for start in range(0, len(unit), PART):
+            part = np.arange(start, min(start + PART, len(unit)))
+            scores[part], near[part] = without_itself(*search(unit[part], k + 1), part)
+            advance(len(part))
+    return scores, near
+
+
+def _searching(unit: Points, k: int, progress: Progress) -> Search:
+    """Return a search of the rows, approximate where there are many."""
+    if len(unit) <= EXACT:
+        return lambda queries, k: nearest_rows(queries, unit, k, "cosine")
+    progress.say(f"preparing the search of {len(unit):,} rows")
+    cells = make_cells(unit, "cosine")
+    tuning, _ = tune(unit, "cosine", cells, RECALL, (k,))
+    return NearRows(unit, "cosine", cells, tuning).search
+
+
+def _place_others(unit: Points, sample: npt.NDArray[np.int64], points: Points, progress: Progress) -> Points:
+    """Return points of all rows: those of the sample as they are, others at the median of their nearest landmarks."""
+    landmarks = unit[sample]
+    placed = np.empty((len(unit), 2), np.float32)
+    placed[sample] = points
+    others = np.setdiff1d(np.arange(len(unit)), sample)
+    search = _searching(landmarks, PLACED_BY, progress)
+    with progress.step("placing other rows", len(others), "rows") as advance:
+        for start in range(0, len(others), PART):
+            part = others[start : start + PART]
+            _, near = search(unit[part], PLACED_BY)
+            placed[part] = np.median(points[near], axis=1)
+            advance(len(part))
+    return placed
+
+
+def _principal(points: Points, seed: int) -> Points:
+    """Return the first two principal components; the second is 0 if there is only one."""
     from sklearn.utils.extmath import randomized_svd
 
-    centred = points - points.mean(axis=0)
-    dims = min(dims, *centred.shape)
+    centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    dims = min(2, *centred.shape)
     left, scale, _ = randomized_svd(centred, n_components=dims, random_state=seed)
-    return np.pad(left * scale, ((0, 0), (0, max(0, 2 - dims))))
-
-
-class _Iterations(io.TextIOBase):
-    """Turns the log lines of t-SNE, which has no callback, into progress; other output passes through."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self._done = 0
-        self._out = sys.stdout
-        self._swallow_newline = False
-
-    def write(self, text: str) -> int:
-        if text.startswith("[t-SNE]"):
-            self._swallow_newline = True  # print() writes the newline in a call of its own
-            if match := re.match(r"\[t-SNE\] Iteration (\d+)", text):
-                self._advance(int(match[1]) - self._done)
-                self._done = int(match[1])
-        elif text != "\n" or not self._swallow_newline:
-            self._out.write(text)
-        else:
-            self._swallow_newline = False
-        return len(text)
+    components: Points = np.pad(left * scale, ((0, 0), (0, 2 - dims))).astype(np.float32)
+    return components
