@@ -40,6 +40,7 @@ from .heads import load_head as load_head
 from .heads.fit import fit as fit
 from .querying import SimilarityIndex as SimilarityIndex
 from .querying.search import search as search
+from .report.export import export as export
 from .report.pictures.map import map as map
 from .serving.run import serve as serve
 from .serving.run import view as view

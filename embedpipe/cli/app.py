@@ -13,7 +13,6 @@ import signal
 import sys
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -302,35 +301,6 @@ def vacuum(
         show.json_value({"deleted": deleted})
     elif not quiet:
         print(f"{counted(len(deleted), 'file')} deleted")
-
-
-@app.command("map", rich_help_panel="Store")
-@exits_cleanly
-@reads_stored_places
-def map_(
-    store: Store,
-    *,
-    to: Annotated[Path, typer.Option("--to", help="The .png or .html file to write; the page shows items on hover.")],
-    label: Annotated[str, typer.Option("--label", help="Column to colour by.")] = "label",
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", help="The layer to draw, where the store has several; a+b joins two end to end."),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Draw a 2-D map of a store, coloured by label, as a picture or as a page; likely wrong labels are ringed.
-
-    Example: `embedpipe map photos.features --to map.html`
-    """
-    from embedpipe.report.pictures.map import map as draw
-
-    written = draw(store, to, label=label, layer=layer, progress=shows_progress(quiet, as_json))
-    if as_json:
-        show.json_value({"map": str(written)})
-    elif not quiet:
-        print(written)
 
 
 def main() -> None:

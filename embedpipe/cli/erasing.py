@@ -65,7 +65,7 @@ def cache(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List or clear the cache folder: memory maps, exported networks, samples of `rank`, results of `evaluate`.
+    """List or clear the cache folder: memory maps, exported networks, samples of `rank`, results of `evaluate`, maps.
 
     The folder is EMBEDPIPE_CACHE, else the user's cache folder. While it is larger than EMBEDPIPE_CACHE_GB (50 by
     default), what was used least recently is deleted.

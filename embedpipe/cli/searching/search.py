@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LONGEST = 80
 
 
-@app.command(rich_help_panel="Learn")
+@app.command(rich_help_panel="Search")
 @exits_cleanly
 @reads_stored_places
 @with_options(SearchOptions, ReloadOptions, ComputeOptions)

@@ -13,7 +13,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.options import ServeOptions, ViewOptions
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Search")
 @exits_cleanly
 @reads_stored_places
 @with_options(ViewOptions, ReloadOptions, ComputeOptions)

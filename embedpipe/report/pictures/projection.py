@@ -126,9 +126,9 @@ def _searching(unit: Points, k: int, progress: Progress) -> Search:
     """Return a search of the rows, approximate where there are many."""
     if len(unit) <= EXACT:
         return lambda queries, k: nearest_rows(queries, unit, k, "cosine")
-    progress.say(f"preparing the search of {len(unit):,} rows")
-    cells = make_cells(unit, "cosine")
-    tuning, _ = tune(unit, "cosine", cells, RECALL, (k,))
+    with progress.step("preparing the search of neighbours"):
+        cells = make_cells(unit, "cosine")
+        tuning, _ = tune(unit, "cosine", cells, RECALL, (k,))
     return NearRows(unit, "cosine", cells, tuning).search
 
 
