@@ -74,7 +74,6 @@ def test_names_are_shown_as_they_are(photos: Path, tmp_path: Path) -> None:
         (["embed", ".", "--to", "s", "--batch-size", "0"], "--batch-size must be an integer >= 1"),
         (["info", "nowhere"], "there is no feature store"),
         (["verify", "nowhere"], "there is no feature store"),
-        (["embed", "."], "--to"),
         (["nonsense"], "nonsense"),
         (["backbones", "timm/resnot18", "--layers", "--weights", "none"], "resnet18"),
     ],

@@ -12,7 +12,7 @@ from embedpipe.cli.running.json_object import JsonObject
 from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
-VERB_GROUPS = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
+VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Machine")
 
 START = f"""\
 embedpipe {__version__}: embed a dataset once, then train, search and compare on the stored features.

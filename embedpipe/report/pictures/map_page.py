@@ -76,7 +76,7 @@ def write_map_page(data: MapData, drawn_from: str, pictures: int, to: Path, show
         "data": data,
         "shape": shape,
         "pictured": len(tiles),
-        "looks": [(to_hex(np.array(rgb) / 255), marker) for rgb, marker in looks],
+        "looks": [(to_hex((rgb[0] / 255, rgb[1] / 255, rgb[2] / 255)), marker) for rgb, marker in looks],
         "legend": [(entry, looks.get(_look(entry.colour, entry.marker))) for entry in data.colouring.legend],
         "scale": _scale(data),
         "ringed": [doubt.row for doubt in data.doubts],

@@ -28,7 +28,7 @@ from embedpipe.report.pictures.map_data import MapData
 from embedpipe.report.pictures.map_names import place_names
 from embedpipe.report.pictures.thumbnails import Layout, read_thumbnails, spread_out
 
-Points = npt.NDArray[np.floating[Any]]
+Points = npt.NDArray[np.float64]
 
 #: Pixels: the whole width; the panel's left edge, width, least and largest height; room above and below it.
 WIDTH, LEFT, PANEL_WIDTH, LEAST, MOST, ABOVE, BELOW = 1600, 40, 1270, 560, 1010, 130, 120
@@ -43,7 +43,7 @@ NAME_SIZE, TEXT_SIZE, TEXT_BOX, TEXT_LINES, MAX_TEXTS = 14, 9.5, (172, 42), 2, 4
 def draw_map(data: MapData, thumbnails: int, show: Progress) -> Figure:
     """Draw a map with at most ``thumbnails`` pictures, or as many texts."""
     entries = len(data.colouring.legend) + bool(data.doubts)
-    points, height = _to_pixels(data.points, max(LEAST, HEADING + ENTRY * entries))
+    points, height = _to_pixels(data.points.astype(np.float64), max(LEAST, HEADING + ENTRY * entries))
     size = np.array([PANEL_WIDTH, height], float)
     figure = make_figure(WIDTH, ABOVE + height + BELOW)
     axes = figure.add_axes(
