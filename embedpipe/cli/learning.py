@@ -142,7 +142,7 @@ def predict(
     from embedpipe.heads import load_head
     from embedpipe.store import FeatureStore
 
-    to = tables.new_table(PREDICTIONS) if to is None else to
+    to = tables.new_file(PREDICTIONS) if to is None else to
     tables.check_table(to)
     limit = FailureLimit.parse(max_failed or "0")
     loaded = load_head(head, trust=options["trust"])

@@ -17,8 +17,8 @@ from embedpipe.report.tables import check_table as check_table
 FORMATS = ".csv, .tsv, .parquet, .jsonl or .xlsx"
 
 
-def new_table(name: str) -> Path:
-    """Return the name of a table that nobody named. Raises UsageError if the file exists: it is not overwritten."""
+def new_file(name: str) -> Path:
+    """Return the name of a file that nobody named. Raises UsageError if the file exists: it is not overwritten."""
     if Path(name).exists():
         raise UsageError(f"{name} exists and is overwritten only if it is named: give --to {name}, or another name")
     return Path(name)

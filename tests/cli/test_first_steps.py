@@ -103,3 +103,11 @@ def test_embed_names_the_store_after_the_source_and_mixes_no_sources(
     (tmp_path / "letters.csv").touch()
     assert "exists and is no feature store" in run("embed", "letters.csv").stderr
     assert "--to must name the store of a source at a URL" in run("embed", "s3://bucket/photos").stderr
+
+
+def test_map_writes_a_new_page_unless_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("embedpipe.report.pictures.map.map", lambda store, to, **options: to)
+    assert run("map", "photos.features").stdout == "map.html\n"
+    (tmp_path / "map.html").touch()
+    assert "map.html exists and is overwritten only if it is named" in run("map", "photos.features").stderr

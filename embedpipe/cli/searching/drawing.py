@@ -10,6 +10,7 @@ import typer
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress
 from embedpipe.cli.show import json_value
+from embedpipe.cli.tables import new_file
 
 Layer = Annotated[
     str | None,
@@ -23,7 +24,12 @@ Layer = Annotated[
 def map_(
     store: Store,
     *,
-    to: Annotated[Path, typer.Option("--to", help="The .png or .html file to write; the page shows items on hover.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", help="The .png or .html file to write; the page shows items on hover. Default: a new file map.html."
+        ),
+    ] = None,
     label: Annotated[str, typer.Option("--label", help="Column to colour by.")] = "label",
     layer: Layer = None,
     as_json: Json = False,
@@ -32,10 +38,11 @@ def map_(
 ) -> None:
     """Draw a 2-D map of a store, coloured by label, as a picture or as a page; likely wrong labels are ringed.
 
-    Example: `embedpipe map photos.features --to map.html`
+    Examples: `embedpipe map photos.features`, `embedpipe map photos.features --to map.png`
     """
     from embedpipe.report.pictures.map import map as draw
 
+    to = new_file("map.html") if to is None else to
     written = draw(store, to, label=label, layer=layer, progress=shows_progress(quiet, as_json))
     if as_json:
         json_value({"map": str(written)})
