@@ -126,7 +126,7 @@ def _routes(viewer: Viewer) -> APIRouter:
 
     @router.get("/map/points", response_class=Response, responses=BYTES)
     def points(key: Key) -> Response:
-        """Return x and y of each row as uint16, 0 to 65534 for 0 to 1; 65535 for a row that has no point."""
+        """Return x and y of each row as uint16, 0 to 65534 for 0 to 1."""
         layout = viewer.layout(key)
         if layout.points is None:
             raise GoneError("the map is not ready")

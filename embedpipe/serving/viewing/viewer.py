@@ -49,7 +49,7 @@ class Viewer:
         self._open(Collection(store))
 
     def _open(self, collection: Collection) -> None:
-        layout = Layout(collection, lambda: self.searcher.index(collection).vectors)
+        layout = Layout(lambda: self.searcher.index(collection).vectors)
         self._state = collection, Pictures(collection), layout
 
     def start(self) -> None:
