@@ -181,7 +181,9 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
         return list_table(location, options, modality)
     if suffix in list_suffixes(modality):
         return list_file_list(location, options, modality)
-    if is_payload_name(name, modality):
+    # Web servers list no folders, and the URL of a picture there need not end as a file name does.
+    on_web = location.lower().startswith(("http://", "https://")) and not text.endswith("/")
+    if is_payload_name(name, modality) or on_web:
         return list_single_file(location, modality)
     if path is None:
         return list_folder(location, modality)

@@ -149,6 +149,20 @@ def test_texts_images_ids_and_vectors_in_one_list(photo_store: FeatureStore, cli
     assert [row["score"] for row in alone] == pytest.approx([row["score"] for row in found], abs=1e-5)
 
 
+def test_image_with_words_is_the_sum_of_both(photo_store: FeatureStore, clip: Path, photos: Path) -> None:
+    found = search(photo_store, photos / "owl/0002.jpg", like="at night", k=12, weights=str(clip)).to_pylist()
+    X = photo_store.to_numpy().astype(np.float64)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    (words,) = by_words(clip, ["at night"]).astype(np.float64)
+    own = photo_store.ids().index("owl/0002.jpg")
+    asked = X[own] + words / np.linalg.norm(words)
+    cosines = X @ asked / np.linalg.norm(asked)
+    assert {row["query"] for row in found} == {"0002.jpg, like at night"}
+    assert {row["query_uri"] for row in found} == {str(photos / "owl/0002.jpg")}
+    expected = {id: cosine for id, cosine in zip(photo_store.ids(), cosines, strict=True) if id != "owl/0002.jpg"}
+    assert {row["id"]: row["score"] for row in found} == pytest.approx(expected, abs=1e-5)
+
+
 def test_queries_of_one_list_share_a_batch(photo_store: FeatureStore, clip: Path, tmp_path: Path) -> None:
     paths = [write_photo(tmp_path / f"new/{i}.jpg", seed=i + 50) for i in range(3)]
     asked = [paths[0], "a cat", paths[1], Image.open(paths[2]), "a dog", paths[2], "an owl"]

@@ -239,3 +239,10 @@ def test_roots_compare_whole_names_and_endpoints(folder: Path) -> None:
         with pytest.raises(ReadError, match="is outside of"):
             access.check(location)
     access_of_store().check(str(folder / "a.jpg"))
+
+
+@pytest.mark.parametrize("name", ["photo-123", "pic?id=3", "a.jpg?w=800&h=600"])
+def test_picture_of_a_web_server_may_have_any_name(servers: list[str], name: str) -> None:
+    listing = open_source(f"{servers[0]}/{name}")
+    assert listing.table["id"].to_pylist() == [name]
+    assert listing.read(0) == f"/{name}".encode()
