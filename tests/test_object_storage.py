@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from conftest import TINY
 from object_server import ObjectServer, object_server
 
 import embedpipe
-from embedpipe.errors import UnreachableError
+from embedpipe.errors import UnreachableError, UsageError
+from embedpipe.sources.access.s3 import delta_options
+from embedpipe.sources.locations import read_bytes
+from embedpipe.store.delta_log import create_delta, is_delta
 
 
 @pytest.fixture
@@ -73,3 +77,27 @@ def test_items_of_a_busy_server_are_read_by_the_next_run(server: ObjectServer, p
     server.say("up")
     again = embedpipe.embed("s3://bucket/photos", tmp_path / "store", backbone=TINY).summary
     assert (again.embedded, again.reused, again.failed, again.exit_code()) == (7, 5, 0, 0)
+
+
+def test_keys_and_server_of_a_profile(server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, keys = tmp_path / "config", tmp_path / "credentials"
+    config.write_text(f"[profile archive]\nregion = x\nendpoint_url = {server.environment['AWS_ENDPOINT_URL']}\n")
+    keys.write_text("[archive]\naws_access_key_id = id\naws_secret_access_key = 50%secret\n")
+    for name in server.environment:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    server.put("bucket/a.txt", b"win a prize")
+    assert read_bytes("s3://bucket/a.txt") == b"win a prize"
+    create_delta("s3://bucket/table", pa.schema([("id", pa.string())]))
+    assert is_delta("s3://bucket/table")
+
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(UsageError, match=r"AWS_PROFILE must name a profile of .*, got 'nobody'"):
+        delta_options("s3://bucket/store")
+    config.write_text("[default\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(shutil.copy(config, tmp_path / "damaged")))
+    with pytest.raises(UsageError, match=r"cannot read the profiles in .*damaged"):
+        delta_options("s3://bucket/store")

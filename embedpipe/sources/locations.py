@@ -10,12 +10,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fsspec
 import pyarrow.fs as pafs
 
 from embedpipe.errors import ReadError, SourceError
+from embedpipe.sources.access.s3 import S3Server, s3_server
 from embedpipe.sources.access.web import SCHEMES, host_of, read_url
 
 #: Schemes read by pyarrow, with options in the query of the URL: ``?endpoint_override=...&scheme=http``.
@@ -178,26 +179,6 @@ def exists(location: str) -> bool:
         return bool(remote.get_file_info(inner).type != pafs.FileType.NotFound)
     except Exception:
         return True
-
-
-class S3Server(NamedTuple):
-    """An S3 server other than Amazon's: its URL, ``http://`` or ``https://``, and its region."""
-
-    url: str
-    region: str
-
-
-def s3_server() -> S3Server | None:
-    """Return the S3 server that the user set in the environment, None for Amazon's.
-
-    ``AWS_ENDPOINT_URL_S3`` goes before ``AWS_ENDPOINT_URL``. Servers such as MinIO take any region.
-    """
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not url:
-        return None
-    url = url if "://" in url else f"https://{url}"
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return S3Server(url.rstrip("/"), region)
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.sources.access.outage import METADATA_SERVER
+from embedpipe.sources.access.outage import lacks_credentials
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
 #: Bytes of vectors per file and per row group. A change rewrites whole files, so their size is bounded.
@@ -187,8 +187,8 @@ def refuse_repeats(ids: pa.Array | pa.ChunkedArray, path: str) -> None:
 
 def reason(error: Exception) -> str:
     """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks."""
-    if METADATA_SERVER in str(error):
-        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if lacks_credentials(str(error)):
+        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     first = str(error).split("\n   0: ")[0]
     return " ".join(re.sub(r"\x1b\[\d+m|↳", "", first).split())[:500]
 

@@ -22,8 +22,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError
-from embedpipe.sources.access.outage import outages_raised
-from embedpipe.sources.locations import s3_server
+from embedpipe.sources.access.outage import lacks_credentials, outages_raised
+from embedpipe.sources.access.s3 import delta_options
 from embedpipe.store.data_files import DATA_FILE, damaged, reason, refuse_misread
 
 #: What the keys of embedpipe's begin with in the information of a commit.
@@ -96,37 +96,25 @@ def refuse_unwritable(delta: DeltaTable, path: str) -> None:
         raise StoreError(f"another tool gave {path!r} {what}, with which embedpipe cannot write: undo it there")
 
 
-def storage_options(path: str) -> dict[str, str] | None:
-    """Return what delta-rs needs to know of an S3 server, which else refuses ``http://`` and asks for a region."""
-    server = s3_server() if path.startswith(("s3://", "s3a://")) else None
-    if server is None:
-        return None
-    return {
-        "aws_endpoint": server.url,
-        "aws_region": server.region,
-        "aws_allow_http": str(server.url.startswith("http://")).lower(),
-    }
-
-
 def open_delta(path: str, version: int | None = None) -> DeltaTable:
     """Open a Delta table. Raises UnreachableError, UsageError for a path that is misread, and delta-rs' errors."""
     refuse_forked()
     with outages_raised(path):
-        return DeltaTable(refuse_misread(path), version=version, storage_options=storage_options(path))
+        return DeltaTable(refuse_misread(path), version=version, storage_options=delta_options(path))
 
 
 def create_delta(path: str, schema: pa.Schema) -> None:
     """Create an empty Delta table, unless there is one. Raises as `open_delta`."""
     refuse_forked()
     with outages_raised(path):
-        DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=storage_options(path))
+        DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=delta_options(path))
 
 
 def is_delta(path: str) -> bool:
     """Return whether there is a Delta table. Raises as `open_delta`."""
     refuse_forked()
     with outages_raised(path):
-        return bool(DeltaTable.is_deltatable(refuse_misread(path), storage_options=storage_options(path)))
+        return bool(DeltaTable.is_deltatable(refuse_misread(path), storage_options=delta_options(path)))
 
 
 def is_newest(delta: DeltaTable, path: str) -> bool:
@@ -139,6 +127,8 @@ def is_newest(delta: DeltaTable, path: str) -> bool:
 
 def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
     """Return the error for a log that delta-rs cannot read, with the name of the file that is damaged."""
+    if lacks_credentials(str(error)):
+        return StoreError(f"cannot open {path!r}: {reason(error)}")
     name = log.damaged_file() if log else ""
     what = f"{name} in the log of {path!r} is damaged" if name else f"the log of {path!r} cannot be read"
     return damaged(path, f"{what}: {reason(error)}")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from embedpipe.errors import BackboneError, EmbedpipeError, Failure, TemporaryError, UnreachableError
 
-#: Where libraries ask for credentials last: that it does not answer means that there are none.
-METADATA_SERVER = "169.254.169.254"
+#: What delta-rs says without credentials: its last try is the metadata server of a cloud, which does not answer.
+_NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|no credentials found|credential provider was not enabled")
 
 #: Codes of HTTP with which a server asks to come back later.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -71,7 +71,12 @@ def _is_one(error: BaseException) -> bool:
     if not isinstance(error, OSError) and all(kind.__name__ != "DeltaError" for kind in type(error).__mro__):
         return False
     text = " ".join(str(error).split())
-    return METADATA_SERVER not in text and bool(_MESSAGES.search(text))
+    return not lacks_credentials(text) and bool(_MESSAGES.search(text))
+
+
+def lacks_credentials(message: str) -> bool:
+    """Return whether the message of an error of delta-rs says that it found no credentials."""
+    return _NO_CREDENTIALS.search(message) is not None
 
 
 @contextlib.contextmanager
