@@ -16,6 +16,8 @@ from embedpipe.sources.column_roles import refuse_wide
 
 #: Most bytes that a workbook may unpack to, and most rows of a sheet.
 MAX_BYTES, MAX_ROWS = 1 << 30, 1 << 20
+#: Most bytes that one of a large workbook may unpack to, and what any workbook may. Sheets have 5 to 30.
+MAX_RATIO, FREE_BYTES = 100, 1 << 25
 
 
 def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
@@ -42,8 +44,10 @@ def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(part.file_size for part in archive.infolist())
-        if size > MAX_BYTES:
-            raise SourceError(f"a workbook must unpack to at most {MAX_BYTES:,} bytes, got {size:,}: write a .csv")
+        if size > (limit := min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * len(data)))):
+            raise SourceError(
+                f"a workbook of this size must unpack to at most {limit:,} bytes, got {size:,}: write a .csv"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and other parts that hold no values
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)

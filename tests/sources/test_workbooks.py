@@ -102,3 +102,13 @@ def test_a_row_far_below_the_others_ends_in_an_error(tmp_path: Path) -> None:
     path.write_bytes(changed.getvalue())
     with pytest.raises(SourceError, match=r"must have at most|is not a workbook"):
         load_table(str(path))
+
+
+def test_a_small_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workbook(tmp_path / "t.xlsx", [["id"], ["a"]])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/more.xml", b" " * (1 << 20))
+    assert load_table(str(path)).table.num_rows == 1
+    monkeypatch.setattr(workbooks, "FREE_BYTES", 1000)
+    with pytest.raises(SourceError, match="a workbook of this size must unpack to at most"):
+        load_table(str(path))
