@@ -10,6 +10,7 @@ from embedpipe.cli import learning as learning  # registers its verbs
 from embedpipe.cli import ranking as ranking  # registers its verb
 from embedpipe.cli.app import app, main
 from embedpipe.cli.searching import drawing as drawing  # registers its verbs
+from embedpipe.cli.searching import indexing as indexing  # registers its verb
 from embedpipe.cli.searching import search as search  # registers its verb
 from embedpipe.cli.searching import viewing as viewing  # registers its verb
 

@@ -9,4 +9,5 @@ from .flat_file import read_flat as read_flat
 from .flat_file import write_flat as write_flat
 from .threads import faiss_alone as faiss_alone
 from .tuning import Recall as Recall
+from .tuning import measure_recall as measure_recall
 from .tuning import tune as tune

@@ -124,7 +124,7 @@ class NearRows:
         far = np.zeros(len(queries), bool)
         if probes < self.cells.nlist:
             far = centroid_costs(near, self.metric) > self.tuning.gate
-        count = min(self.tuning.candidates * k, int(self.cells.ntotal))
+        count = max(k, min(self.tuning.candidates * k, int(self.cells.ntotal)))
         rough, keys = find_candidates(self.cells, wide, count, near, allowed, n_jobs)
         if 0 < far.sum() < MANY_QUERIES:
             near = nearest_cells(self.cells, wide[far], self.cells.nlist, n_jobs)

@@ -7,7 +7,7 @@ rough: they propose candidates, which the vectors themselves rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,13 @@ def padded(X: Floats, metric: Metric) -> Floats:
     return out
 
 
-def make_cells(rows: Vectors, metric: Metric, bits: int = 8, n_jobs: int | None = None) -> Any:
+def make_cells(
+    rows: Vectors,
+    metric: Metric,
+    bits: int = 8,
+    n_jobs: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Any:
     """Divide rows into cells. The same rows give the same cells.
 
     Parameters
@@ -63,6 +69,8 @@ def make_cells(rows: Vectors, metric: Metric, bits: int = 8, n_jobs: int | None 
         Of each value: 8, 6 or 4.
     n_jobs : int, optional
         Number of threads; see `faiss_alone`.
+    advance : callable
+        Called with the number of rows that were added to the cells.
 
     Returns
     -------
@@ -80,7 +88,7 @@ def make_cells(rows: Vectors, metric: Metric, bits: int = 8, n_jobs: int | None 
         clustering.train(sample)
         centroids = np.array(clustering.centroids, np.float32)
     index = _empty_cells(centroids, metric, bits, sample, n_jobs)
-    add_rows(index, rows, np.arange(len(rows)), np.arange(len(rows)), metric, n_jobs)
+    add_rows(index, rows, None, np.arange(len(rows)), metric, n_jobs, advance)
     return index
 
 
@@ -98,13 +106,22 @@ def restore_cells(centroids: Floats, cell_of: npt.NDArray[np.integer[Any]], rows
     return index
 
 
-def add_rows(index: Any, rows: Vectors, which: Rows, keys: Rows, metric: Metric, n_jobs: int | None = None) -> None:
-    """Add rows to the cells, under these keys."""
+def add_rows(
+    index: Any,
+    rows: Vectors,
+    which: Rows | None,
+    keys: Rows,
+    metric: Metric,
+    n_jobs: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Add rows, all or those at some positions, to the cells, under these keys."""
     start = 0
     for _, block in row_blocks(rows, which):
         with faiss_alone(n_jobs):
             index.add_with_ids(padded(block, metric), keys[start : start + len(block)])
         start += len(block)
+        advance(len(block))
 
 
 def centroids_of(index: Any) -> Floats:

@@ -82,6 +82,32 @@ def measured(shares: Scores, k: int) -> Recall:
     return Recall(k, float(shares.mean()), lower_bound(shares), len(shares))
 
 
+def measure_recall(
+    search: NearRows,
+    rows: Vectors,
+    metric: Metric,
+    k: int,
+    count: int = SAMPLE,
+    seed: int = 0,
+) -> Recall:
+    """Measure the recall of a search on rows that are drawn at random.
+
+    Parameters
+    ----------
+    search : NearRows
+    rows : float32 array (n_rows, dim), or a memory map
+        Those of the search.
+    metric : str
+    k : int
+        Number of neighbours, below ``n_rows``.
+    count : int
+        Number of rows to draw.
+    seed : int
+    """
+    drawn = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
+    return measured(_Sample(rows, np.sort(drawn), k, metric, None).shares(search, k), k)
+
+
 def tune(
     rows: Vectors,
     metric: Metric,
@@ -120,14 +146,18 @@ def tune(
     if not count:
         return Tuning(sizes, (every,) * len(sizes), CANDIDATES[-1], NO_GATE), Recall(sizes[0], 1.0, 0.0, 0)
     order = np.random.default_rng(0).permutation(len(rows))
-    calibration = _Sample(rows, np.sort(order[:count]), sizes[-1], metric, n_jobs)
-    near = nearest_cells(cells, padded(calibration.queries, metric), 1, n_jobs)
+    # The shares of a query's many neighbours vary less, so fewer queries do.
+    draws = [order[: count if size == sizes[0] else -(-count // 4)] for size in sizes]
+    calibration = {
+        size: _Sample(rows, np.sort(drawn), size, metric, n_jobs) for size, drawn in zip(sizes, draws, strict=True)
+    }
+    near = nearest_cells(cells, padded(calibration[sizes[0]].queries, metric), 1, n_jobs)
     gate = float(np.quantile(centroid_costs(near, metric), GATE_QUANTILE))
 
     def shares(size: int, probes: int, candidates: int) -> Scores:
         # Without the gate, as its own quantile would decide for these rows.
         search = NearRows(rows, metric, cells, Tuning((size,), (probes,), candidates, NO_GATE))
-        return calibration.shares(search, size)
+        return calibration[size].shares(search, size)
 
     probes: list[int] = []
     candidates = CANDIDATES[0]

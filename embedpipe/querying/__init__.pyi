@@ -1,5 +1,5 @@
 from .filters import rows_where as rows_where
-from .index import How as How
+from .how import How as How
 from .index import SimilarityIndex as SimilarityIndex
 from .neighbours import Neighbours as Neighbours
 from .options import SearchOptions as SearchOptions

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,56 +12,42 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import UsageError
-from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.errors import StoreError, UsageError
+from embedpipe.neighbours import NearRows, Recall, measure_recall, nearest_rows, normalised
+from embedpipe.neighbours.approximate import FEW_ROWS
+from embedpipe.neighbours.exact import Vectors
+from embedpipe.querying.building import build_index, update_index
+from embedpipe.querying.how import How
+from embedpipe.querying.options import IndexOptions
+from embedpipe.querying.saved_index import IndexRefusedError, SavedIndex, open_index
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
+from embedpipe.store.vector_map import find_map
 
-#: How neighbours are found: ``exact`` compares every query with every row.
-Method = Literal["exact", "approximate"]
+#: Vectors of more bytes are read from a memory map, which the first search makes.
+MAPPED_BYTES = 64 << 20
 
-
-@dataclass(frozen=True)
-class How:
-    """How neighbours were found.
-
-    Attributes
-    ----------
-    method : {"exact", "approximate"}
-    k : int, optional
-        Number of neighbours for which the recall was measured; only if approximate.
-    recall : float, optional
-        Measured share of the k nearest rows that are found; only if approximate.
-    at_least : float, optional
-        Lower end of its one-sided 95 % confidence interval.
-    """
-
-    method: Method
-    k: int | None = None
-    recall: float | None = None
-    at_least: float | None = None
-
-    def __str__(self) -> str:
-        if self.method == "exact":
-            return "exact"
-        return f"approximate, recall@{self.k} {self.recall:.3f}, at least {self.at_least:.3f} (95 % confidence)"
+State = Literal["none", "ready", "behind", "refused"]
 
 
 class SimilarityIndex:
-    """A store's vectors, open for any number of searches. `load` opens one.
+    """A store's vectors, open for any number of searches. `load` opens one, `build` also saves what makes it fast.
 
-    `embedpipe.search` takes an index in place of a store, and then opens the vectors only once for many calls.
+    Without a saved index, searches compare all rows. With one, they compare those of the cells that are nearest to a
+    query. `embedpipe.search` takes an index in place of a store, and then opens it only once for many calls.
 
     Attributes
     ----------
     store : FeatureStore
     layers : tuple of LayerSpec
         The layers that are joined, in order.
-    ids : pyarrow.Array of str, length n
-        Row i of ``vectors`` belongs to ``ids[i]``; sorted.
-    vectors : float32 array (n, dim)
-        As stored, of any length. A row of zeros has cosine 0 with every query.
+    state : {"none", "ready", "behind", "refused"}
+        Of the saved index. ``behind``: the store has changed; new rows are compared with every query and removed ones
+        left out. ``refused``: it is damaged or another store's, and searches are exact.
+    reason : str
+        Why the saved index is refused; else empty.
 
     Examples
     --------
@@ -74,13 +60,15 @@ class SimilarityIndex:
     """
 
     def __init__(
-        self, store: FeatureStore, layers: tuple[LayerSpec, ...], ids: pa.Array, vectors: npt.NDArray[np.float32]
+        self, store: FeatureStore, layers: tuple[LayerSpec, ...], saved: SavedIndex | None = None, reason: str = ""
     ) -> None:
-        self.store, self.layers, self.ids, self.vectors = store, layers, ids, vectors
+        self.store, self.layers, self.saved, self.reason = store, layers, saved, reason
 
     @classmethod
     def load(cls, store: FeatureStore | str | Path, layer: str | None = None) -> SimilarityIndex:
-        """Open the vectors of a store.
+        """Open a store for searches, with its saved index if there is one.
+
+        A saved index that cannot be used is refused with a warning.
 
         Parameters
         ----------
@@ -95,22 +83,146 @@ class SimilarityIndex:
         """
         opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
         layers = opened.select_layers(layer)
-        ids, vectors = read_layers(opened.table, layers)
-        if not len(vectors):
+        if not len(opened):
             raise UsageError(f"{opened.path!r} holds no rows: embed items before searching")
-        return cls(opened, layers, ids, vectors)
+        try:
+            return cls(opened, layers, open_index(opened, layers[0].name) if len(layers) == 1 else None)
+        except IndexRefusedError as error:
+            warnings.warn(
+                f"the index of {opened.path!r} is not used: {error}. Searches are exact; run `embedpipe index` to "
+                "make it again",
+                stacklevel=2,
+            )
+            return cls(opened, layers, reason=str(error))
+
+    @classmethod
+    def build(
+        cls,
+        store: FeatureStore | str | Path,
+        layer: str | None = None,
+        *,
+        recall: float = IndexOptions().recall,
+        memory: str | None = None,
+        rebuild: bool = False,
+        progress: bool | None = None,
+    ) -> SimilarityIndex:
+        """Build the saved index of a store, in ``STORE.index``, and open it.
+
+        If there is one that keeps the same promise, changes of the store are taken into it; see `update`.
+
+        Parameters
+        ----------
+        store : FeatureStore or path
+            On a local disk.
+        layer : str, optional
+            The layer to compare by; needed only where there are several.
+        recall : float
+            Share of a query's 10 nearest rows to find, in (0, 1). The lower end of the 95 % confidence interval
+            reaches it.
+        memory : str, optional
+            Largest size of the index, such as ``"500MB"``. By default, 8 bits per value are kept.
+        rebuild : bool
+            Build it anew, also where it can be updated.
+        progress : bool, optional
+            Show progress; by default in a notebook and on a terminal (standard error).
+
+        Raises
+        ------
+        UsageError
+            If an option is out of range, the store is empty or not on a local disk, or no index is so small.
+        WriteError
+            If the folder cannot be written.
+        """
+        options, show = IndexOptions(recall, memory), Progress(progress)
+        with warnings.catch_warnings(action="ignore"):
+            index = cls.load(store, layer)
+        if index.reason:
+            show.say(f"the index of {index.store.path!r} is built anew: {index.reason}")
+        saved = index.saved
+        if saved and not rebuild and (saved.manifest.target, saved.manifest.memory) == (recall, options.memory_bytes):
+            return index.update(progress)
+        saved = build_index(index.store, index.layers, index.vectors, options, show)
+        return cls(index.store, index.layers, saved)
+
+    def update(self, progress: bool | None = None) -> SimilarityIndex:
+        """Take rows that were added to the store, changed or removed into the saved index, and return the new one.
+
+        It is built anew if more than a quarter of the rows changed, the cells became twice as uneven, or the lower
+        bound of the recall fell below the target; a message says so.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            Show progress; by default in a notebook and on a terminal (standard error).
+
+        Raises
+        ------
+        UsageError
+            If no index is saved.
+        """
+        if self.saved is None:
+            raise UsageError(f"{self.store.path!r} has no index that can be updated: build one first")
+        index = self.load(self.store.refresh(), self.layer)
+        if index.saved is None:  # another process removed or damaged it
+            return index
+        saved = update_index(index.store, index.layers, index.vectors, index.saved, index._rows, Progress(progress))
+        return type(self)(index.store, index.layers, saved)
+
+    def recall(self, k: int = 10, rows: int = 1000, seed: int = 0) -> Recall:
+        """Measure the recall of searches now, on rows of the store that are drawn at random; 1 if they are exact.
+
+        Parameters
+        ----------
+        k : int
+            Number of neighbours.
+        rows : int
+            Number of rows that are queries.
+        seed : int
+            Of the draw.
+        """
+        k = min(k, len(self) - 1)
+        if self._near is None or not k:
+            return Recall(k, 1.0, 1.0, 0)
+        return measure_recall(self._near, self.vectors, "cosine", k, rows, seed)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.store)
 
     def __repr__(self) -> str:
-        dim = self.vectors.shape[1]
-        return f"SimilarityIndex({self.store.path!r}, rows={len(self)}, layer={self.layer!r}, dim={dim})"
+        return (
+            f"SimilarityIndex({self.store.path!r}, rows={len(self)}, layer={self.layer!r}, dim={self.dim}, "
+            f"state={self.state!r})"
+        )
 
     @property
     def layer(self) -> str:
         """Name of the layer whose vectors are compared; several are joined by ``+``."""
         return "+".join(layer.name for layer in self.layers)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return sum(layer.dim for layer in self.layers)
+
+    @property
+    def ids(self) -> pa.Array:
+        """Ids of the rows, sorted; row i of ``vectors`` belongs to ``ids[i]``."""
+        return self._opened[0]
+
+    @property
+    def vectors(self) -> Vectors:
+        """The vectors as stored, float32 (n, dim): an array, or a memory map if they are large."""
+        return self._opened[1]
+
+    @property
+    def state(self) -> State:
+        """State of the saved index."""
+        if self.saved is None:
+            return "refused" if self.reason else "none"
+        if self.saved.manifest.version == self.store.version:
+            return "ready"
+        row_of, loose = self._rows
+        return "behind" if len(loose) or (row_of >= 0).sum() < len(self.saved.keys) else "ready"
 
     def search(
         self,
@@ -146,15 +258,19 @@ class SimilarityIndex:
             If a query is zero, not finite or of another length than the store's vectors, or ``rows`` are no rows.
         """
         checked = self.check(queries)
-        if rows is None:
-            return nearest_rows(checked, self._unit, min(k, len(self)), "cosine")
-        within = self._positions(rows)
-        scores, places = nearest_rows(checked, self._unit[within], min(k, len(within)), "cosine")
-        return scores, within[places]
+        within = None if rows is None else self._positions(rows)
+        k = min(k, len(self) if within is None else len(within))
+        if exact or self._near is None:
+            return nearest_rows(checked, self.vectors, k, "cosine", within=within)
+        return self._near.search(checked, k, within=within)
 
     def how(self, *, rows: Any = None, exact: bool = False) -> How:
         """Return how `search` finds the neighbours with these arguments."""
-        return How("exact")
+        few = rows is not None and len(self._positions(rows)) <= FEW_ROWS
+        if exact or self.saved is None or few:
+            return How("exact")
+        recall = self.saved.manifest.recall
+        return How("approximate", recall.k, recall.mean, recall.at_least)
 
     def _positions(self, rows: Any) -> npt.NDArray[np.int64]:
         """Return sorted positions of a mask or of positions in any order."""
@@ -169,8 +285,32 @@ class SimilarityIndex:
         return positions.astype(np.int64)
 
     @cached_property
-    def _unit(self) -> npt.NDArray[np.float32]:
-        return normalised(self.vectors)
+    def _opened(self) -> tuple[pa.Array, Vectors]:
+        """Ids and vectors: from the memory map, which is made if they are large, else in memory."""
+        if len(self.layers) == 1:
+            column, dim = self.layers[0].column, self.layers[0].dim
+            vector_map = find_map(self.store.table, column, dim)
+            if vector_map is None and 4 * len(self.store) * dim > MAPPED_BYTES:
+                try:
+                    self.store.mapped(self.layer)
+                    vector_map = find_map(self.store.table, column, dim)
+                except StoreError as error:
+                    warnings.warn(f"{error}. All vectors are read into memory", stacklevel=3)
+            if vector_map is not None:
+                return vector_map.ids, vector_map.vectors
+        return read_layers(self.store.table, self.layers)
+
+    @cached_property
+    def _rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The row of each key of the saved index, and the rows without a key."""
+        assert self.saved is not None
+        return self.saved.rows(self.store)
+
+    @cached_property
+    def _near(self) -> NearRows | None:
+        if self.saved is None:
+            return None
+        return NearRows(self.vectors, "cosine", self.saved.cells, self.saved.manifest.tuning, *self._rows)
 
     def check(self, queries: Any, name: str = "the query") -> npt.NDArray[np.float32]:
         """Return the queries scaled to length one, float32 (n_queries, dim). Raises UsageError as `search` does."""
@@ -181,7 +321,7 @@ class SimilarityIndex:
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{name} must be an array of real numbers, got {array.dtype}")
         vectors = np.atleast_2d(array.astype(np.float64))
-        dim = self.vectors.shape[1]
+        dim = self.dim
         if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise UsageError(
                 f"{name} must have shape ({dim},) or (n, {dim}), as layer {self.layer!r} of {self.store.path!r} has, "

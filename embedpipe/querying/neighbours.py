@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.importing import to_pandas
-from embedpipe.querying.index import How
+from embedpipe.querying.how import How
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,8 @@
-"""Options of `embedpipe.search` and of the command line's ``search``."""
+"""Options of searches, and of the index that makes them fast."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
@@ -39,3 +40,43 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
             raise UsageError(f"{option('k')} must be an integer >= 1, got {self.k!r}")
+
+
+#: Units of sizes.
+UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """Options of a saved index: the recall that it promises, and its size.
+
+    Every field's ``metadata["help"]`` is the help text of the command-line option of the same name.
+    """
+
+    recall: float = field(
+        default=0.95,
+        metadata={"help": "Share of the 10 nearest rows to find, with 95 % confidence: above 0 and below 1."},
+    )
+    memory: str | None = field(
+        default=None,
+        metadata={"help": "Largest size of the index, such as 500MB; values have 6 or 4 bits where 8 need more."},
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.recall, bool) or not isinstance(self.recall, int | float) or not 0 < self.recall < 1:
+            raise UsageError(
+                f"{option('recall')} must be above 0 and below 1, got {self.recall!r}: to find all, search with "
+                f"{option('exact', True)}"
+            )
+        _ = self.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The largest size in bytes. Raises UsageError if ``memory`` is no size."""
+        if self.memory is None:
+            return None
+        parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)?", str(self.memory).strip().upper())
+        size = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
+        if size <= 0:
+            raise UsageError(f"{option('memory')} must be a size such as 500MB or 2GB, got {self.memory!r}")
+        return size

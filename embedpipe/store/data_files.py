@@ -48,6 +48,11 @@ def table_path(path: str | Path) -> str:
     return text.rstrip("/")
 
 
+def index_folder(path: str) -> Path | None:
+    """Return the folder of the saved search index of the store at a path; None for a URL, whose stores have none."""
+    return None if "://" in path else Path(f"{path}.index")
+
+
 def refuse_misread(path: str) -> str:
     """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes."""
     if "://" not in path and "\\" in path and os.sep == "/":

@@ -54,7 +54,7 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def names_in_python() -> set[str]:
     verbs = [member for name in dir(embedpipe) if inspect.isroutine(member := getattr(embedpipe, name))]
-    verbs.append(embedpipe.Head.predict)
+    verbs += [embedpipe.Head.predict, embedpipe.SimilarityIndex.build]
     return {parameter for verb in verbs for parameter in inspect.signature(verb).parameters}
 
 

@@ -34,6 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["info", "STORE", "--failures"], "failures"),
         (["fit", "STORE", "--head", "centroid"], "metrics"),
         (["search", "STORE", "row-000"], "neighbours"),
+        (["index", "STORE"], "recall"),
         (["compact", "STORE"], "merged"),
         (["vacuum", "STORE"], "deleted"),
         (["repair", "STORE"], "lost"),

@@ -175,15 +175,15 @@ def test_search_within_rows_equals_search_of_a_store_of_these(seed: int, rows: i
     mask = rng.random(rows) < share
     with tempfile.TemporaryDirectory() as folder:
         index = SimilarityIndex.load(make_store(Path(folder) / "s", X))
-    scores, found = index.search(X[:3], k, rows=mask)
-    everything, order = index.search(X[:3], rows)
-    assert scores.shape == found.shape == (min(3, rows), min(k, mask.sum()))
-    for row in range(len(found)):
-        chosen = mask[order[row]]
-        assert found[row].tolist() == order[row][chosen][:k].tolist()
-        assert scores[row].tolist() == everything[row][chosen][:k].tolist()
-    positions = rng.permutation(np.flatnonzero(mask)).tolist()
-    np.testing.assert_array_equal(index.search(X[:3], k, rows=positions)[1], found)
+        scores, found = index.search(X[:3], k, rows=mask)
+        everything, order = index.search(X[:3], rows)
+        assert scores.shape == found.shape == (min(3, rows), min(k, mask.sum()))
+        for row in range(len(found)):
+            chosen = mask[order[row]]
+            assert found[row].tolist() == order[row][chosen][:k].tolist()
+            assert scores[row].tolist() == everything[row][chosen][:k].tolist()
+        positions = rng.permutation(np.flatnonzero(mask)).tolist()
+        np.testing.assert_array_equal(index.search(X[:3], k, rows=positions)[1], found)
 
 
 def test_rows_outside_of_the_store_are_refused(tmp_path: Path) -> None:

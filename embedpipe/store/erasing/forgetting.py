@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import CacheEntry, cache_entries, drop_entry, name_of
 from embedpipe.errors import BusyError, StoreError, UsageError
-from embedpipe.store.data_files import table_path
+from embedpipe.store.data_files import index_folder, table_path
 from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
@@ -35,7 +36,7 @@ class Forgotten:
     files : int
         Files of old versions that were deleted, and log entries that were written anew.
     cached : int
-        Entries of the cache that were deleted.
+        Entries of the cache that were deleted, and the search index.
     searched : int
         Files of the store and the cache that were searched at the end, without a trace.
     heads : list of str
@@ -112,6 +113,9 @@ def forget(store: Any, ids: Iterable[str]) -> Forgotten:
     _refuse_unknown(tables, keys, path)
     # First, as the content hashes, by which entries are found, are known as long as the rows are there.
     cached = _erase_cached(name_of(str(table.delta.metadata().id)), traces)
+    if (saved := index_folder(path)) is not None and saved.is_dir():  # it holds the vectors in a few bits
+        shutil.rmtree(saved)
+        cached += 1
     rows, failed = (each.delete(keys).removed if each is not None else 0 for each in (table, failed_items))
     try:
         files = sum(_erase(each, traces) for each in tables)

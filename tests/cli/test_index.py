@@ -1,0 +1,40 @@
+"""The verb index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import run
+from stored import clusters, make_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make_store(tmp_path / "s", clusters(400)[0])
+    return tmp_path / "s"
+
+
+def test_index_prints_what_it_measured_and_searches_use_it(store: Path) -> None:
+    shown = run("index", store, "--recall", "0.9")
+    assert shown.exit_code == 0, shown.output
+    for words in (f"{store}.index, layer features", "400 in 50 cells", "recall@10", "at least 0.", "ms a query; exact"):
+        assert words in shown.stdout
+    assert "queries a second" in shown.stdout
+    assert "a vector (8 bits a value)" in shown.stdout
+    found = run("search", store, "row-000", "-k", "2")
+    assert "approximate, recall@10" in found.stdout
+    assert "exact: 400 rows" in run("search", store, "row-000", "-k", "2", "--exact").stdout
+    facts = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)
+    again = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)
+    assert facts["generation"] == again["generation"]
+    anew = json.loads(run("index", store, "--recall", "0.9", "--rebuild", "--json").stdout)
+    assert (anew["rows"], anew["generation"] != facts["generation"]) == (400, True)
+
+
+def test_bad_options_name_the_command_line(store: Path) -> None:
+    refused = run("index", store, "--recall", "1")
+    assert (refused.exit_code, "--recall must be above 0 and below 1, got 1.0" in refused.stderr) == (2, True)
+    refused = run("index", store, "--memory", "10B")
+    assert (refused.exit_code, "--memory must be at least" in refused.stderr) == (2, True)
