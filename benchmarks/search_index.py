@@ -10,9 +10,9 @@ One thread each, in processor seconds, so that other programs disturb little; ra
 of `knn_speed.py`. "seeds": the recall that is promised and measured for each of several data sets, and that of other
 queries. "store": a store is written and indexed; then the time to build, bytes a row, searches one by one and in a
 batch beside exact search and FAISS alone, the time of the whole command ``embedpipe search``, and the memory of opening
-the index. "foreign": queries unlike the store, with the gate and without. "filters": random rows and whole clusters of
-50, 10, 1 and 0.1 %, in the cells, and as they are used (fewer than 20,000 rows are searched exactly). "peers": usearch
-and hnswlib (``pip install usearch hnswlib``), with their settings raised until they reach the same recall.
+the index. "foreign": queries unlike the store, with the gate and without. "filters": random rows, and the rows of one
+region, 50, 10, 1 and 0.1 %, in the cells, and as they are used (up to 1,000 rows are searched exactly). "peers":
+usearch and hnswlib (``pip install usearch hnswlib``), with their settings raised until they reach the same recall.
 """
 
 from __future__ import annotations
@@ -206,19 +206,20 @@ def foreign(options: Any) -> list[dict[str, Any]]:
 
 
 def filters(options: Any) -> list[dict[str, Any]]:
-    """Search within random rows and within whole clusters."""
-    X, y = make_data(options.rows, options.dim, 1)
+    """Search within random rows, and within the rows nearest to one of them, as those of a class are."""
+    X, _ = make_data(options.rows, options.dim, 1)
     Q = normalised(make_data(200, options.dim, 2)[0])
     cells = make_cells(X, "cosine", n_jobs=1)
     tuning, _ = tune(X, "cosine", cells, 0.95, (K, 100), 1)
     search = NearRows(X, "cosine", cells, tuning)
     rng = np.random.default_rng(0)
     results = []
-    order = rng.permutation(np.unique(y))
+    centre = normalised(X[rng.integers(0, len(X), 1)])
+    closest = nearest_rows(centre, X, round(SHARES[0] * len(X)), "cosine", 1)[1][0]
     for share in SHARES:
-        grown = np.cumsum([(y == label).sum() for label in order])
-        classes = order[: max(1, int(np.searchsorted(grown, share * len(X))))]
-        for kind, mask in (("random", rng.random(len(X)) < share), ("classes", np.isin(y, classes))):
+        region = np.zeros(len(X), bool)
+        region[closest[: round(share * len(X))]] = True
+        for kind, mask in (("random", rng.random(len(X)) < share), ("one region", region)):
             within = np.flatnonzero(mask)
             exact, _ = nearest_rows(Q, X, min(K, len(within)), "cosine", 1, within=within)
             with mock.patch.object(approximate, "FEW_ROWS", 0), mock.patch.object(approximate, "MANY_QUERIES", 1 << 30):

@@ -7,6 +7,8 @@ from .exact import normalised as normalised
 from .exact import without_itself as without_itself
 from .flat_file import read_flat as read_flat
 from .flat_file import write_flat as write_flat
+from .graph import Graph as Graph
+from .graph import neighbour_graph as neighbour_graph
 from .threads import faiss_alone as faiss_alone
 from .tuning import Recall as Recall
 from .tuning import measure_recall as measure_recall

@@ -33,7 +33,7 @@ QUERIES = 4096
 #: So many queries, or more, are compared with all rows faster by exact search, which reads the rows once for all.
 MANY_QUERIES = 16
 #: A search within so many rows, or fewer, is exact.
-FEW_ROWS = 20_000
+FEW_ROWS = 1000
 
 
 @dataclass(frozen=True)

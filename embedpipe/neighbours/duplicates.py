@@ -21,9 +21,12 @@ from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.exact import BLOCK, Floats, Rows, normalised
+from embedpipe.neighbours.graph import QUERIES, RowSearch
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.neighbours.threads import faiss_alone
 
+#: Of more rows, not all pairs are compared, but so many nearest rows of each, and at most so many.
+ALL_PAIRS, FEW_NEIGHBOURS, MOST_NEIGHBOURS = 100_000, 8, 512
 #: Rows of a tile. If all pairs of two tiles are near-duplicates, joining them takes about 100 MB.
 TILE = 1024
 
@@ -36,7 +39,9 @@ def near_duplicate_groups(
     """Return the groups of rows that pairs with a centred cosine of at least ``threshold`` connect.
 
     Groups are the connected components of all such pairs (single linkage), so two rows of a group may have a lower
-    cosine. Exact copies are always in one group. The result does not depend on ``tile``.
+    cosine. Exact copies are always in one group. Up to `ALL_PAIRS` rows, all pairs are compared; of more rows, the
+    nearest ones of each, which misses few pairs (see `neighbour_graph`), and of a row with more than `MOST_NEIGHBOURS`
+    near-duplicates the nearest of them. The result does not depend on ``tile``.
 
     Parameters
     ----------
@@ -48,7 +53,7 @@ def near_duplicate_groups(
         Number of threads; see `faiss_alone`.
     tile : int
         Number of rows that are compared with as many others at a time. Memory: one copy of ``X`` and the pairs of two
-        tiles. Time: half of all pairs.
+        tiles.
 
     Returns
     -------
@@ -75,6 +80,10 @@ def near_duplicate_groups(
     distinct = np.flatnonzero(copy_of == np.arange(len(X)))
     Z = _directions(X, distinct)
     groups = np.arange(len(Z))
+    if len(Z) > ALL_PAIRS:
+        for left, right in _near_pairs(Z, threshold, n_jobs):
+            groups = _joined(groups, left, right)
+        return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
     # Error bound of a sum of dim products in any order (Higham 2002, section 3.1).
     error = 1.01 * np.finfo(np.float32).eps / 2 * (Z.shape[1] + 4)
     for (left, right), scores in _scored_pairs(Z, threshold - error, tile, n_jobs):
@@ -98,6 +107,20 @@ def _directions(X: npt.NDArray[np.float32], rows: Rows) -> Floats:
     Z = X[rows].astype(np.float32, copy=False)
     Z -= X.mean(axis=0, dtype=np.float64).astype(np.float32)
     return normalised(Z, out=Z)
+
+
+def _near_pairs(Z: Floats, threshold: float, n_jobs: int | None) -> Iterator[Pairs]:
+    """Yield pairs of near rows whose cosine reaches the threshold; a pair may come twice."""
+    search = RowSearch(Z, FEW_NEIGHBOURS, "cosine", n_jobs)
+    rows, k = np.arange(len(Z)), FEW_NEIGHBOURS
+    while len(rows):
+        more = []
+        for part in np.array_split(rows, 1 + len(rows) // QUERIES):
+            scores, positions = search.neighbours(part, k)
+            near = scores >= threshold
+            yield np.repeat(part, near.sum(axis=1)), positions[near]
+            more.append(part[near.all(axis=1)])
+        rows, k = np.concatenate(more) if k < MOST_NEIGHBOURS else rows[:0], min(4 * k, MOST_NEIGHBOURS)
 
 
 def _scored_pairs(Z: Floats, low: float, tile: int, n_jobs: int | None) -> Iterator[tuple[Pairs, Floats]]:
