@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedpipe.errors import ConcurrentWriteError, UsageError, suggest
 from embedpipe.heads import Head
 from embedpipe.serving.base_app import GoneError
@@ -49,7 +51,7 @@ class Viewer:
         self._open(Collection(store))
 
     def _open(self, collection: Collection) -> None:
-        layout = Layout(lambda: self.searcher.index(collection).vectors)
+        layout = Layout(lambda: np.asarray(self.searcher.index(collection).vectors))
         self._state = collection, Pictures(collection), layout
 
     def start(self) -> None:
