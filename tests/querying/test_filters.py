@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -239,3 +240,23 @@ def test_what_is_no_comparison_is_refused_by_name(store: FeatureStore, condition
 def test_messages_name_the_option_as_the_command_line_does(store: FeatureStore) -> None:
     with command_line(), pytest.raises(UsageError, match=r"^--where must be true or false"):
         rows_where(store, "width")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    condition=st.one_of(
+        st.text(max_size=40),
+        st.lists(
+            st.sampled_from(
+                [*"()'\"=<>!+-*/,.;:[]{}$?@%|~\\ ", "AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "BETWEEN"]
+            )
+            | st.sampled_from(
+                ["width", "split", "flag", "day", "1", "1e999", "'a'", "DATE", "CASE", "SELECT", "CAST", "AS"]
+            ),
+            max_size=12,
+        ).map(" ".join),
+    )
+)
+def test_any_text_is_a_condition_or_refused(store: FeatureStore, condition: str) -> None:
+    with contextlib.suppress(UsageError):  # and nothing else
+        assert rows_where(store, condition).shape == (ROWS,)
