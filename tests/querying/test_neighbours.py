@@ -88,6 +88,12 @@ def test_html_shows_the_beginning_of_texts() -> None:
     assert len(html) < 700
 
 
+def test_html_says_how_many_near_duplicates_an_answer_stands_for() -> None:
+    html = made({"id": ["a", "b"], "uri": [None, None]}, near_duplicates=[3, 0])._repr_html_()
+    assert "0.900 +3 alike" in html
+    assert html.count("alike") == 1
+
+
 def test_html_shows_twelve_queries_and_five_neighbours_of_each() -> None:
     n = 15 * 7
     rows = {"id": [f"id{i}." for i in range(n)], "uri": [None] * n}

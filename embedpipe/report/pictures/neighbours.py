@@ -63,7 +63,8 @@ def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: s
         What `embedpipe.search` returns, or a table with one row per neighbour, by query and rank. The table has the
         columns ``query`` (name), ``query_uri`` (null for a query without a picture), ``rank`` (from 1; null for a
         query without neighbours), ``score`` (cosine), ``id`` and ``uri``, and optionally ``query_label``,
-        ``query_text``, ``label``, ``text`` and ``error`` (why a query has no neighbours).
+        ``query_text``, ``label``, ``text``, ``near_duplicates`` (how many a neighbour stands for) and ``error`` (why a
+        query has no neighbours).
     to : str or path-like
         The PNG file to write, atomically.
     title : str
@@ -116,7 +117,7 @@ def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: s
         for j, tile in enumerate(tiles):
             x = left + j * (side + GAP)
             _draw_tile(sheet, x, bottom, (side, short), tile, pictures, THICK if tile.look.sign else THIN)
-            _write_below(sheet, x, bottom, side, f"{tile.score:.{digits}f}", tile)
+            _write_below(sheet, x, bottom, side, f"{tile.score:.{digits}f}{tile.alike}", tile)
         bottom += CAPTION
     _list_broken(sheet, bottom, broken)
     return sheet.save(to)
@@ -132,6 +133,7 @@ class _Tile:
     look: Look
     score: float = 1.0  # the query's cosine with itself
     text: str = ""
+    alike: str = ""  # how many near-duplicates it stands for
 
 
 def _first_rows(table: pa.Table) -> tuple[list[tuple[_Tile, list[_Tile]]], str]:
@@ -199,7 +201,9 @@ def _tiles(neighbours: pa.Table) -> list[tuple[_Tile, list[_Tile]]]:
         else:
             red, green, blue, opacity = colouring.colours[i].tolist()
             look = Look((red, green, blue, opacity), SIGNS[str(colouring.markers[i])])
-        rows[-1][1].append(_Tile(row["id"], row["uri"], label, look, row["score"], text=_text(row.get("text"))))
+        alike = f"  +{row['near_duplicates']:,} alike" if row.get("near_duplicates") else ""
+        text = _text(row.get("text"))
+        rows[-1][1].append(_Tile(row["id"], row["uri"], label, look, row["score"], text=text, alike=alike))
     return rows
 
 

@@ -44,7 +44,7 @@ def neighbours_html(table: pa.Table, title: str) -> str:
         text = row.get("query_text") or ("" if row["query_uri"] else row["query"])
         cells = [_cell(sources, text, row["query_uri"], row["query"], row.get("query_label"))]
         cells += [
-            _cell(sources, each.get("text"), each["uri"], each["id"], each.get("label"), f"{each['score']:.3f}")
+            _cell(sources, each.get("text"), each["uri"], each["id"], each.get("label"), _score(each))
             for each in neighbours
         ]
         if not neighbours:
@@ -105,6 +105,11 @@ def _cell(sources: Mapping[str, str], text: Any, uri: str | None, name: str, lab
     below = [score, _shortened(label, NAME_LENGTH) if has_label else "", "" if text == name else alt]
     lines = "".join(f"<br>{line}" for line in below if line)
     return f'<td style="{STYLE}">{content}{lines}</td>'
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    alike = row.get("near_duplicates")
+    return f"{row['score']:.3f}" + (f" +{alike:,} alike" if alike else "")
 
 
 def _shortened(value: Any, length: int) -> str:
