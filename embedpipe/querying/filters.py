@@ -82,7 +82,7 @@ def rows_where(store: FeatureStore, condition: str, table: pa.Table | None = Non
     """
     translation = _Translation(store, table)
     try:
-        passes = translation.condition(_parse(condition))
+        passes = translation.boolean(_parse(condition)).expression
     except RecursionError as error:
         raise UsageError(f"{option('where')} must not be nested so deeply, got {condition[:SHOWN]}...") from error
     names = sorted(translation.columns) or ["id"]
@@ -163,10 +163,6 @@ class _Translation:
             sql.Null: (lambda node: constant(None, pa.null(), "NULL"), ""),
             sql.Cast: (self._date, "this to"),
         }
-
-    def condition(self, node: Expr) -> Any:
-        """Return the whole condition for Arrow."""
-        return self.boolean(node).expression
 
     def boolean(self, node: Expr) -> Value:
         """Return a part that is true or false."""
