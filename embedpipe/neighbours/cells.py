@@ -87,7 +87,7 @@ def make_cells(
         clustering = faiss.Kmeans(sample.shape[1], count, niter=ITERATIONS, seed=0, spherical=spherical, **limits)
         clustering.train(sample)
         centroids = np.array(clustering.centroids, np.float32)
-    index = _empty_cells(centroids, metric, bits, sample, n_jobs)
+    index = empty_cells(centroids, metric, bits, sample, n_jobs)
     add_rows(index, rows, None, np.arange(len(rows)), metric, n_jobs, advance)
     return index
 
@@ -99,7 +99,7 @@ def restore_cells(centroids: Floats, cell_of: npt.NDArray[np.integer[Any]], rows
     centres[:, : rows.shape[1]] = centroids
     most = min(len(rows), ROWS_A_CELL * len(centroids))
     chosen = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
-    index = _empty_cells(centres, metric, 8, wide[chosen])
+    index = empty_cells(centres, metric, 8, wide[chosen])
     with faiss_alone() as faiss:
         keys, cells = np.arange(len(rows)), np.ascontiguousarray(cell_of, np.int64)
         index.add_core(len(rows), faiss.swig_ptr(wide), faiss.swig_ptr(keys), faiss.swig_ptr(cells))
@@ -214,7 +214,7 @@ def find_candidates(
     return costs, keys
 
 
-def _empty_cells(centroids: Floats, metric: Metric, bits: int, sample: Floats, n_jobs: int | None = None) -> Any:
+def empty_cells(centroids: Floats, metric: Metric, bits: int, sample: Floats, n_jobs: int | None = None) -> Any:
     """Return cells without rows; a sample sets the range of the stored values."""
     dim = centroids.shape[1]
     with faiss_alone(n_jobs) as faiss:

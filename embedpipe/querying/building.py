@@ -15,14 +15,13 @@ from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.neighbours import NearRows, faiss_alone, make_cells, measure_recall, nearest_rows, normalised, tune
 from embedpipe.neighbours.cells import BITS, add_rows, bytes_a_row, cell_count, padded_dim, unevenness
-from embedpipe.neighbours.exact import Metric, Vectors
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.querying.options import IndexOptions
-from embedpipe.querying.saved_index import Figures, Manifest, SavedIndex, move_to_version, write_index
+from embedpipe.querying.saved_index import METRIC, Figures, Manifest, SavedIndex, move_to_version, write_index
 from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import index_folder
 
-METRIC: Metric = "cosine"
 #: Numbers of neighbours for which probes are chosen; the recall that is reported is that of the first.
 NEIGHBOURS = (10, 100)
 #: Bytes of a row in the file of keys.

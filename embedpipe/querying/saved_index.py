@@ -3,8 +3,7 @@
 ``manifest.json`` names the other files with their SHA-256 and is renamed last, so that an index is whole or the one
 before. ``cells-GENERATION.faiss`` is FAISS's file, read as a memory map; ``keys-GENERATION.arrow`` has a row per row of
 the store, in id order: its key in the cells, and a digest of id and content hash, by which rows are found again when
-their positions have shifted. FAISS loads damaged files without an error, one of them with 2^50 rows, so hashes are
-compared before it reads.
+their positions have shifted. Hashes are compared before anything is read.
 """
 
 from __future__ import annotations
@@ -26,11 +25,16 @@ import xxhash
 
 from embedpipe._utils.atomic import names_file, sync
 from embedpipe._utils.checksums import BLOCK, read_json, write_json
-from embedpipe.neighbours import Recall, Tuning, faiss_alone
+from embedpipe.neighbours import Recall, Tuning
+from embedpipe.neighbours.cells import BITS
+from embedpipe.neighbours.cells_file import read_cells, write_cells
+from embedpipe.neighbours.exact import Metric
+from embedpipe.neighbours.tuning import CANDIDATES
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import index_folder
 
 MANIFEST = "manifest.json"
+METRIC: Metric = "cosine"
 #: Version of the files.
 FORMAT = 1
 #: Seconds after which a file that no manifest names is taken for one of a killed process, and deleted.
@@ -151,9 +155,26 @@ class Manifest:
                 "figures": Figures(**values["figures"]),
                 "files": {name: SavedFile(**values["files"][name]) for name in ("cells", "keys")},
             }
-            return cls(**parsed)
+            manifest = cls(**parsed)
+            possible = manifest._is_possible()
         except (KeyError, TypeError) as error:
-            raise IndexRefusedError(f"{MANIFEST} lacks or adds values: {error}") from error
+            raise IndexRefusedError(f"it lacks or adds values: {error}") from error
+        if not possible:
+            raise IndexRefusedError("it has numbers that no index has")
+        return manifest
+
+    def _is_possible(self) -> bool:
+        """Return whether the numbers that decide sizes and loops can be those of an index."""
+        tuning = self.tuning
+        numbers = (self.rows, self.next_key, self.cells, *tuning.k, *tuning.probes, tuning.candidates)
+        return (
+            all(type(number) is int and number > 0 for number in numbers)
+            and self.rows <= self.next_key <= 2 * self.rows + 1  # a build, and at most a quarter changed
+            and self.cells <= self.rows
+            and max(*tuning.probes, tuning.candidates) <= max(self.cells, CANDIDATES[-1])
+            and len(tuning.k) == len(tuning.probes)
+            and self.bits in BITS
+        )
 
 
 class SavedIndex:
@@ -177,15 +198,18 @@ class SavedIndex:
             table = pa.ipc.open_file(source).read_all()
         self.keys: Keys = table.column("key").combine_chunks().to_numpy()
         self.digests: pa.Array = table.column("digest").combine_chunks()
-        with faiss_alone() as faiss:
-            self.cells: Any = faiss.read_index(str(folder / manifest.files["cells"].name), faiss.IO_FLAG_MMAP)
-        if self.cells.ntotal != manifest.rows or self.cells.nlist != manifest.cells or len(self.keys) != manifest.rows:
-            raise IndexRefusedError(f"its files hold other numbers of rows or cells than {MANIFEST} says")
+        if len(self.keys) != manifest.rows or not 0 <= self.keys.min() <= self.keys.max() < manifest.next_key:
+            raise IndexRefusedError(f"its keys are not those that {MANIFEST} says")
+        self.cells: Any = self._read_cells(mapped=True)
 
     def changeable_cells(self) -> Any:
         """Return the cells in memory, to add and remove rows."""
-        with faiss_alone() as faiss:
-            return faiss.read_index(str(self.folder / self.manifest.files["cells"].name))
+        return self._read_cells(mapped=False)
+
+    def _read_cells(self, mapped: bool) -> Any:
+        about = self.manifest
+        path = self.folder / about.files["cells"].name
+        return read_cells(path, about.cells, about.dim, about.rows, METRIC, about.bits, mapped=mapped)
 
     def rows(self, store: FeatureStore) -> tuple[Keys, Keys]:
         """Return the row of each key in the store's version, -1 where it was removed, and the rows without a key."""
@@ -221,7 +245,8 @@ def open_index(store: FeatureStore, layer: str) -> SavedIndex | None:
             return None
         if manifest.table != store.table_id:
             raise IndexRefusedError("it was made for another store")
-        if manifest.fingerprint != store.spec.only(layer).fingerprint():
+        spec = store.spec.only(layer)
+        if (manifest.fingerprint, manifest.dim) != (spec.fingerprint(), spec.layers[0].dim):
             raise IndexRefusedError("it was made for vectors of another backbone")
         try:
             return SavedIndex(folder, manifest)
@@ -252,7 +277,7 @@ def write_index(store: FeatureStore, values: dict[str, Any], cells: Any, keys: K
         before = _named(folder)
         paths = {"cells": folder / f"cells-{generation}.faiss", "keys": folder / f"keys-{generation}.arrow"}
         try:
-            _write_cells(cells, paths["cells"])
+            write_cells(cells, paths["cells"])
             table = pa.table({"key": pa.array(keys), "digest": row_digests(store)})
             with pa.OSFile(str(paths["keys"]), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
@@ -302,14 +327,6 @@ def _sha256(path: Path) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _write_cells(cells: Any, path: Path) -> None:
-    with faiss_alone() as faiss:
-        try:
-            faiss.write_index(cells, str(path))
-        except RuntimeError as error:  # FAISS's words for a full disk
-            raise OSError(str(error)) from error
 
 
 def _named(folder: Path) -> set[str]:

@@ -9,6 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+#: If there are so many times more ids to look up than rows, hashing the rows takes less time than hashing the ids.
+MANY = 10
+
 RowNumbers = npt.NDArray[np.int64]
 
 
@@ -38,6 +41,12 @@ class IdIndex:
         at = np.flatnonzero(place >= 0)
         rows[place[at]] = at + first if self._order is None else self._order[at + first]
         return rows
+
+    def mask(self, ids: pa.Array) -> pa.Array:
+        """Return which ids have a row."""
+        if len(self._ids) * MANY < len(ids):
+            return pc.is_in(ids, value_set=self._ids)
+        return pa.array(self.find(ids) >= 0)
 
     def _id(self, at: int) -> str:
         return str(self._ids[at].as_py())

@@ -239,9 +239,9 @@ class KeyedTable:
         index = IdIndex(ids)
         for file in self.files:
             if file.first <= last and first <= file.last:
-                mask = index.find(self.file_ids(file)) >= 0
-                if mask.any():
-                    yield file, pa.array(mask)
+                mask = index.mask(self.file_ids(file))
+                if pc.any(mask).as_py():
+                    yield file, mask
 
     def upsert(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
         """Commit rows atomically: add new ids, and replace the rows of known ids.

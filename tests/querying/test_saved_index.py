@@ -247,6 +247,27 @@ def test_indexes_of_other_stores_layers_and_backbones(copied: Path, tmp_path: Pa
         assert SimilarityIndex.load(copied).state == "none"
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"next_key": 1 << 50}, "has numbers that no index has"),
+        ({"cells": 1 << 50}, "has numbers that no index has"),
+        ({"bits": 7}, "has numbers that no index has"),
+        ({"rows": "600"}, "has numbers that no index has"),
+        ({"rows": 599}, "its keys are not those"),
+        ({"cells": 76}, "holds no 76 cells of 600 rows of 8 values"),
+        ({"more": 1}, "lacks or adds values"),
+        ({"format": 2}, "its files have format 2, not 1"),
+        ({"fingerprint": "0"}, "made for vectors of another backbone"),
+        ({"dim": 300}, "made for vectors of another backbone"),
+    ],
+)
+def test_manifests_of_no_index_are_refused(copied: Path, change: dict[str, Any], reason: str) -> None:
+    manifest = Path(f"{copied}.index/manifest.json")
+    write_json({**read_json(manifest), **change}, manifest)
+    assert reason in refusal(copied)
+
+
 def test_index_of_a_damaged_folder_is_built_anew(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (Path(f"{copied}.index") / "manifest.json").write_text("{}")
     assert SimilarityIndex.build(copied, recall=0.95, progress=True).state == "ready"

@@ -20,3 +20,9 @@ def test_find_returns_rows_of_ids(ids: list[str], queries: list[str]) -> None:
 def test_nulls_have_no_row() -> None:
     assert IdIndex(pa.array(["b", None, "a", None])).find(pa.array(["a", "None", "b"])).tolist() == [2, -1, 0]
     assert IdIndex(pa.array([None], pa.string())).find(pa.array(["a"])).tolist() == [-1]
+
+
+@given(st.lists(st.text(max_size=2), unique=True, max_size=3), st.lists(st.text(max_size=2), unique=True, max_size=60))
+def test_mask_marks_the_ids_that_have_a_row(ids: list[str], queries: list[str]) -> None:
+    mask = IdIndex(pa.array(ids, pa.string())).mask(pa.array(queries, pa.string()))
+    assert mask.to_pylist() == [id in ids for id in queries]
