@@ -32,7 +32,7 @@ def test_where_like_unlike_and_distinct_in_one_table(store: Path, tmp_path: Path
     assert heading.split() == ["query", "rank", "score", "id", "near-duplicates", "label"]
     assert len(lines) == 4
     assert all("like row-000, like row-003, unlike row-001" in line for line in lines)
-    assert last == "exact: 40 rows searched"
+    assert last == "exact, among 40 rows"
     table = pq.read_table(to)
     assert table["rank"].to_pylist() == [1, 2, 3, 4]
     assert max(table["width"].to_pylist()) < 40
@@ -87,7 +87,7 @@ def test_bad_usage_names_the_option(store: Path, arguments: tuple[str, ...], mes
 def test_no_answers_are_said_and_not_drawn(store: Path, tmp_path: Path) -> None:
     found = run("search", store, "row-001", "--where", "width < 0", "--picture", tmp_path / "none.png")
     assert found.exit_code == 0
-    assert "exact: 0 rows searched" in found.stdout
+    assert "exact, among 0 rows" in found.stdout
     assert "no row of" in found.stderr
     assert "none.png was not drawn: no query has neighbours" in found.stderr
     assert not (tmp_path / "none.png").exists()

@@ -124,7 +124,7 @@ def _print_neighbours(result: Neighbours) -> None:
                 show.plain(_cut(row["query"])), str(row["rank"]), f"{row['score']:.4f}", show.plain(row["id"]), *cells
             )
     show.print_table(table)
-    print(f"{result.how}: {counted(result.searched, 'row')} searched")
+    print(f"{result.how}, among {counted(result.searched, 'row')}")
 
 
 def _cut(text: str) -> str:
