@@ -2,6 +2,7 @@
 
     python benchmarks/search_index.py seeds   [--rows 100000] [--dim 512] [--seeds 20]
     python benchmarks/search_index.py store   [--rows 1000000] [--dim 256] [--folder FOLDER]
+    python benchmarks/search_index.py real    --vectors STORE FILE.npy ...
     python benchmarks/search_index.py foreign --store STORE --queries FILE.npy
     python benchmarks/search_index.py filters [--rows 100000] [--dim 512]
     python benchmarks/search_index.py peers   [--rows 100000] [--dim 512]
@@ -10,9 +11,10 @@ One thread each, in processor seconds, so that other programs disturb little; ra
 of `knn_speed.py`. "seeds": the recall that is promised and measured for each of several data sets, and that of other
 queries. "store": a store is written and indexed; then the time to build, bytes a row, searches one by one and in a
 batch beside exact search and FAISS alone, the time of the whole command ``embedpipe search``, and the memory of opening
-the index. "foreign": queries unlike the store, with the gate and without. "filters": random rows, and the rows of one
-region, 50, 10, 1 and 0.1 %, in the cells, and as they are used (up to 1,000 rows are searched exactly). "peers":
-usearch and hnswlib (``pip install usearch hnswlib``), with their settings raised until they reach the same recall.
+the index. "real": vectors of stores or files, of which up to 2,000 rows are queries and not in the index. "foreign":
+queries unlike the store, with the gate and without. "filters": random rows, and the rows of one region, 50, 10, 1 and
+0.1 %, in the cells, and as they are used (up to 1,000 rows are searched exactly). "peers": usearch and hnswlib (``pip
+install usearch hnswlib``), with their settings raised until they reach the same recall.
 """
 
 from __future__ import annotations
@@ -98,6 +100,36 @@ def seeds(options: Any) -> list[dict[str, Any]]:
             f"target {target}: bound reaches it on {reached} of {len(mine)}; other queries mean {np.mean(others):.4f}, "
             f"least {min(others):.4f}; measured mean {np.mean([each['mean'] for each in mine]):.4f}"
         )
+    return results
+
+
+def real(options: Any) -> list[dict[str, Any]]:
+    """Promise, measure, and search for rows that are not in the index, for vectors of stores or files."""
+    results = []
+    for place in options.vectors:
+        X = np.load(place) if place.endswith(".npy") else embedpipe.FeatureStore(place).to_numpy()
+        order = np.random.default_rng(0).permutation(len(X))
+        count = min(QUERIES, len(X) // 5)
+        Q, X = normalised(X[order[:count]]), X[np.sort(order[count:])]
+        exact = nearest_rows(Q, X, K, "cosine", 1)[0]
+        cells = make_cells(X, "cosine", n_jobs=1)
+        for target in TARGETS:
+            tuning, measured = tune(X, "cosine", cells, target, (K, 100), 1)
+            search = NearRows(X, "cosine", cells, tuning)
+            took, (scores, _) = clock(lambda search=search, Q=Q: search.search(Q, K, 1))
+            results.append(
+                {
+                    "vectors": Path(place).name,
+                    "rows, dim": X.shape,
+                    "target": target,
+                    "mean": measured.mean,
+                    "at least": measured.at_least,
+                    "other rows": recall(scores, exact),
+                    "cells, probes": (cells.nlist, tuning.probes[0]),
+                    "us a query": 1e6 * took / len(Q),
+                }
+            )
+            print(results[-1], flush=True)
     return results
 
 
@@ -301,13 +333,14 @@ def peers(options: Any) -> list[dict[str, Any]]:
 def main() -> int:
     """Measure one part and print it."""
     parser = make_parser(__doc__)
-    parser.add_argument("part", choices=["seeds", "store", "foreign", "filters", "peers"])
+    parser.add_argument("part", choices=["seeds", "store", "real", "foreign", "filters", "peers"])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--dim", type=int)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--recall", type=float, default=0.98)
     parser.add_argument("--folder", type=Path, help="where to keep the large store (default: a temporary folder)")
     parser.add_argument("--store", type=Path, default=STORES / "clothing.features")
+    parser.add_argument("--vectors", nargs="+", default=[], help="stores or .npy files")
     parser.add_argument("--queries", type=Path)
     options = parser.parse_args()
     large = options.part == "store"
@@ -316,6 +349,7 @@ def main() -> int:
     parts: dict[str, Callable[[Any], Any]] = {
         "seeds": seeds,
         "store": store,
+        "real": real,
         "foreign": foreign,
         "filters": filters,
         "peers": peers,

@@ -22,12 +22,16 @@ from embedpipe.querying.building import build_index, update_index
 from embedpipe.querying.how import How
 from embedpipe.querying.options import IndexOptions
 from embedpipe.querying.saved_index import IndexRefusedError, SavedIndex, open_index
+from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
 from embedpipe.store.vector_map import find_map
 
 #: Vectors of more bytes are read from a memory map, which the first search makes.
 MAPPED_BYTES = 64 << 20
+
+#: Up to so many bytes of vectors, exact search is fast enough.
+EXACT_BYTES = 1 << 30
 
 State = Literal["none", "ready", "behind", "refused"]
 
@@ -223,6 +227,16 @@ class SimilarityIndex:
             return "ready"
         row_of, loose = self._rows
         return "behind" if len(loose) or (row_of >= 0).sum() < len(self.saved.keys) else "ready"
+
+    def notes(self) -> list[str]:
+        """Return what would make searches faster, in sentences."""
+        size = 4 * len(self) * self.dim
+        if self.state == "none" and size > EXACT_BYTES:
+            return [f"all {size / (1 << 30):.1f} GB of vectors are compared: `embedpipe index` makes searches faster"]
+        if self.state == "behind":
+            new = len(self._rows[1])
+            return [f"{counted(new, 'new row')} not yet in the index: `embedpipe index` takes changes of the store in"]
+        return []
 
     def search(
         self,

@@ -53,7 +53,7 @@ def search(
     Parameters
     ----------
     store : FeatureStore, path or SimilarityIndex
-        With an index, many calls read the vectors only once.
+        With an index, many calls open the vectors only once.
     query : str, path-like, array, image, or a list of these
         A string is an id of the store if the store has that id. Else it is a path if a file or folder is there: a
         ``.npy`` file of vectors (n, dim) or (dim,), or any source that `embedpipe.embed` takes. Else it is a text to
@@ -83,7 +83,7 @@ def search(
 
     See Also
     --------
-    SimilarityIndex : The vectors in memory, searched by vectors.
+    SimilarityIndex : A store that is open for many searches, by vectors.
     embedpipe.report.draw_neighbours : Draw queries and neighbours as a PNG file.
 
     Examples
@@ -101,7 +101,7 @@ def search(
     show = Progress(progress)
     with show.step("reading vectors"):
         index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
-    show.say_all(random_notes([index.store.spec]))
+    show.say_all([*random_notes([index.store.spec]), *index.notes()])
     rows = None
     if search_options.where is not None:
         rows = np.flatnonzero(rows_where(index.store, search_options.where))

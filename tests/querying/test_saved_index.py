@@ -23,6 +23,7 @@ from embedpipe import FeatureStore, SimilarityIndex, forget, search
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe.errors import UsageError
 from embedpipe.neighbours import approximate
+from embedpipe.querying import index as module
 from embedpipe.store.schema import vector_column
 
 DIM = 8
@@ -196,6 +197,18 @@ def test_search_says_how_it_found_the_rows(copied: Path) -> None:
     assert neighbours.how.method == "approximate"
     assert neighbours.how.at_least >= 0.9
     assert search(copied, "row-000", k=3, exact=True).how.method == "exact"
+
+
+def test_notes_say_what_would_make_searches_faster(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert SimilarityIndex.load(copied).notes() == []
+    FeatureStore(copied).write(rows_of(["new-1", "new-2"], np.random.default_rng(0)))
+    found = search(copied, "row-000", k=2, progress=True)
+    assert "2 new rows not yet in the index: `embedpipe index` takes changes" in capfd.readouterr().err
+    assert found.how.method == "approximate"
+    store = FeatureStore(copied)
+    plain = SimilarityIndex(store, store.select_layers())
+    with mock.patch.object(module, "EXACT_BYTES", 1 << 10):
+        assert plain.notes() == ["all 0.0 GB of vectors are compared: `embedpipe index` makes searches faster"]
 
 
 def refusal(path: Path) -> str:
