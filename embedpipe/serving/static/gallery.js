@@ -63,6 +63,7 @@ export class Gallery {
     this.across = (width - GAP * (this.columns - 1)) / this.columns;
     this.down = this.isText ? Math.max(110, this.size * 0.8) : this.across + 26;
     this.pitch = this.down + GAP;
+    this.sheet.style.setProperty("--lines", Math.max(2, Math.floor((this.down - 46) / 20)));
     this.height = Math.ceil(this.total / this.columns) * this.pitch + 2 * MARGIN;
     this.ratio = Math.max(1, (this.height - this.root.clientHeight) / (TALLEST - this.root.clientHeight));
     this.sheet.style.height = `${Math.min(this.height, TALLEST)}px`;
@@ -135,7 +136,8 @@ export class Gallery {
     const tile = el("div", { className: "tile", role: "option" });
     parts.image = el("img", { alt: "", decoding: "async", draggable: false });
     parts.image.addEventListener("error", () => tile.row && tile.classList.add("missing"));
-    parts.text = el("div", { className: "text" });
+    parts.words = el("span");
+    parts.text = el("div", { className: "text" }, parts.words);
     parts.picture = el("div", { className: "picture" }, parts.image, parts.text);
     tile.append(parts.picture, el("div", { className: "caption" }, parts.dot, parts.label, parts.score));
     tile.parts = parts;
@@ -144,13 +146,13 @@ export class Gallery {
 
   fill(tile, index) {
     const row = this.rowAt(index);
-    const { image, text, label, score, dot } = tile.parts;
+    const { image, text, words: beginning, label, score, dot } = tile.parts;
     tile.classList.remove("missing");
     image.hidden = this.isText;
     text.hidden = !this.isText;
     if (!row || (this.fast && !this.isText)) {
       image.removeAttribute("src");
-      text.textContent = label.textContent = score.textContent = "";
+      beginning.textContent = label.textContent = score.textContent = "";
       tile.removeAttribute("aria-label");
       dot.hidden = true;
       if (!row) return;
@@ -158,7 +160,7 @@ export class Gallery {
       image.src = pictureOf(row.row);
     }
     if (!this.fast || this.isText) tile.row = row;
-    if (this.isText) text.textContent = row.text ?? row.id;
+    if (this.isText) beginning.textContent = row.text ?? row.id;
     const { words, wrong } = captionOf(row);
     label.textContent = words;
     label.classList.toggle("wrong", wrong);

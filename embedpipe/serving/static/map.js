@@ -82,6 +82,11 @@ export class MapView {
     while (divisor(step, count) !== 1) step++;
     this.order = new Uint32Array(count);
     for (let i = 0, at = 0; i < count; i++, at = (at + step) % count) this.order[i] = at;
+    this.shuffled = new Uint16Array(2 * count); // in the order of drawing, so that a drawing reads memory in one go
+    for (let k = 0; k < count; k++) {
+      this.shuffled[2 * k] = points[2 * this.order[k]];
+      this.shuffled[2 * k + 1] = points[2 * this.order[k] + 1];
+    }
     this.cells();
     this.recolour();
     this.draw();
@@ -248,24 +253,28 @@ export class MapView {
   }
 
   plot(pixels, spots, chosen) {
-    const { points, codes, bits, order, palette, count, grey, plain } = this;
+    const { shuffled, codes, bits, order, palette, count, grey, plain, faint } = this;
     const { width, height } = this.canvas;
     const { scale, x: left, y: top } = this.frame();
     const unit = scale / 65534;
     const reach = Math.max(...spots.map(([x]) => x));
     const offsets = Int32Array.from(spots, ([x, y]) => y * width + x);
+    const right = width - reach;
+    const bottom = height - reach;
+    const single = offsets.length === 1;
     for (let k = 0; k < count; k++) {
-      const i = order[k];
-      if (bits && Boolean((bits[i >> 3] >> (i & 7)) & 1) !== chosen) continue;
-      const px = points[2 * i];
+      const px = shuffled[2 * k];
       if (px === NONE) continue;
       const x = (px * unit + left) | 0;
-      const y = (points[2 * i + 1] * unit + top) | 0;
-      if (x < reach || y < reach || x >= width - reach || y >= height - reach) continue;
-      const code = codes ? codes[i] : 0;
-      const colour = !chosen ? this.faint : !codes ? plain : code === NONE ? grey : palette[code];
+      const y = (shuffled[2 * k + 1] * unit + top) | 0;
+      if (x < reach || y < reach || x >= right || y >= bottom) continue;
+      const i = order[k];
+      if (bits && Boolean((bits[i >> 3] >> (i & 7)) & 1) !== chosen) continue;
+      let colour = plain;
+      if (!chosen) colour = faint;
+      else if (codes) colour = codes[i] === NONE ? grey : palette[codes[i]];
       const at = y * width + x;
-      if (offsets.length === 1) pixels[at] = colour;
+      if (single) pixels[at] = colour;
       else for (let j = 0; j < offsets.length; j++) pixels[at + offsets[j]] = colour;
     }
   }
