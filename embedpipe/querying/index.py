@@ -50,6 +50,8 @@ class SimilarityIndex:
     state : {"none", "ready", "behind", "refused"}
         Of the saved index. ``behind``: the store has changed; new rows are compared with every query and removed ones
         left out. ``refused``: it is damaged or another store's, and searches are exact.
+    saved : SavedIndex or None
+        The saved index; its ``manifest`` holds what was measured.
     reason : str
         Why the saved index is refused; else empty.
 
@@ -149,7 +151,9 @@ class SimilarityIndex:
         return cls(index.store, index.layers, saved)
 
     def update(self, progress: bool | None = None) -> SimilarityIndex:
-        """Take rows that were added to the store, changed or removed into the saved index, and return the new one.
+        """Take rows that were added to the store, changed or removed into the saved index, and open it.
+
+        The result has the newest version of the store; this index stays as it is.
 
         It is built anew if more than a quarter of the rows changed, the cells became twice as uneven, or the lower
         bound of the recall fell below the target; a message says so.
@@ -166,7 +170,7 @@ class SimilarityIndex:
         """
         if self.saved is None:
             raise UsageError(f"{self.store.path!r} has no index that can be updated: build one first")
-        index = self.load(self.store.refresh(), self.layer)
+        index = self.load(self.store.path, self.layer)
         if index.saved is None:  # another process removed or damaged it
             return index
         saved = update_index(index.store, index.layers, index.vectors, index.saved, index._rows, Progress(progress))

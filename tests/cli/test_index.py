@@ -25,7 +25,7 @@ def test_index_prints_what_it_measured_and_searches_use_it(store: Path) -> None:
     assert "a vector (8 bits a value)" in shown.stdout
     found = run("search", store, "row-000", "-k", "2")
     assert "approximate, recall@10" in found.stdout
-    assert "exact: 400 rows" in run("search", store, "row-000", "-k", "2", "--exact").stdout
+    assert "exact, among 400 rows" in run("search", store, "row-000", "-k", "2", "--exact").stdout
     facts = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)
     again = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)
     assert facts["generation"] == again["generation"]

@@ -154,7 +154,7 @@ def test_update_builds_anew_after_many_changes(copied: Path, capfd: pytest.Captu
     after = SimilarityIndex.load(copied).update(progress=True)
     assert "built anew: 200 rows of 600 were added or removed" in capfd.readouterr().err
     assert (after.state, after.saved.manifest.built_rows, after.saved.manifest.changed) == ("ready", 400, 0)
-    assert before.saved.manifest.rows == 600
+    assert (before.saved.manifest.rows, len(before.ids), len(before.vectors)) == (600, 600, 600)
 
 
 def test_update_builds_anew_where_cells_become_uneven(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
