@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import time
 import uuid
 from contextlib import suppress
@@ -37,6 +38,7 @@ MANIFEST = "manifest.json"
 METRIC: Metric = "cosine"
 #: Version of the files.
 FORMAT = 1
+FILE_NAME = re.compile(r"(cells-[0-9a-f]{12}\.faiss|keys-[0-9a-f]{12}\.arrow)")
 #: Seconds after which a file that no manifest names is taken for one of a killed process, and deleted.
 ABANDONED = 3600.0
 #: How often the manifest is read again where another process replaced the index meanwhile.
@@ -160,15 +162,18 @@ class Manifest:
         except (KeyError, TypeError) as error:
             raise IndexRefusedError(f"it lacks or adds values: {error}") from error
         if not possible:
-            raise IndexRefusedError("it has numbers that no index has")
+            raise IndexRefusedError("it has numbers or names that no index has")
         return manifest
 
     def _is_possible(self) -> bool:
-        """Return whether the numbers that decide sizes and loops can be those of an index."""
+        """Return whether the names of files, and the numbers that decide sizes and loops, can be those of an index."""
         tuning = self.tuning
+        measured = (*dataclasses.astuple(self.recall), *dataclasses.astuple(self.figures), tuning.gate, self.unevenness)
         numbers = (self.rows, self.next_key, self.cells, *tuning.k, *tuning.probes, tuning.candidates)
         return (
-            all(type(number) is int and number > 0 for number in numbers)
+            all(FILE_NAME.fullmatch(file.name) for file in self.files.values())
+            and all(type(number) in (int, float) for number in (*measured, self.target))
+            and all(type(number) is int and number > 0 for number in numbers)
             and self.rows <= self.next_key <= 2 * self.rows + 1  # a build, and at most a quarter changed
             and self.cells <= self.rows
             and max(*tuning.probes, tuning.candidates) <= max(self.cells, CANDIDATES[-1])
@@ -312,7 +317,7 @@ def row_digests(store: FeatureStore) -> pa.Array:
 
 def _check(folder: Path, file: SavedFile) -> None:
     """Raise IndexRefusedError unless a file is as it was written."""
-    path = folder / Path(file.name).name
+    path = folder / file.name
     if path.stat().st_size != file.size:
         raise IndexRefusedError(
             f"{file.name} has {path.stat().st_size:,} bytes, not {file.size:,}: it was cut or changed"

@@ -27,6 +27,7 @@ from embedpipe.querying import index as module
 from embedpipe.store.schema import vector_column
 
 DIM = 8
+FILE = {"name": "../keys-000000000000.arrow", "size": 1, "sha256": "0"}
 
 
 def rows_of(ids: list[str], rng: np.random.Generator) -> pa.Table:
@@ -263,13 +264,15 @@ def test_indexes_of_other_stores_layers_and_backbones(copied: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"next_key": 1 << 50}, "has numbers that no index has"),
-        ({"cells": 1 << 50}, "has numbers that no index has"),
-        ({"bits": 7}, "has numbers that no index has"),
-        ({"rows": "600"}, "has numbers that no index has"),
+        ({"next_key": 1 << 50}, "has numbers or names that no index has"),
+        ({"cells": 1 << 50}, "has numbers or names that no index has"),
+        ({"bits": 7}, "has numbers or names that no index has"),
+        ({"rows": "600"}, "has numbers or names that no index has"),
         ({"rows": 599}, "its keys are not those"),
         ({"cells": 76}, "holds no 76 cells of 600 rows of 8 values"),
         ({"more": 1}, "lacks or adds values"),
+        ({"target": "high"}, "has numbers or names that no index has"),
+        ({"files": {"cells": FILE, "keys": FILE}}, "has numbers or names that no index has"),
         ({"format": 2}, "its files have format 2, not 1"),
         ({"fingerprint": "0"}, "made for vectors of another backbone"),
         ({"dim": 300}, "made for vectors of another backbone"),
