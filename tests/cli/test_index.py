@@ -22,6 +22,7 @@ def test_index_prints_what_it_measured_and_searches_use_it(store: Path) -> None:
     for words in (f"{store}.index, layer features", "400 in 50 cells", "recall@10", "at least 0.", "ms a query; exact"):
         assert words in shown.stdout
     assert "queries a second" in shown.stdout
+    assert "exact search takes under 50 ms a query: this store needs no index" in shown.stdout
     assert "a vector (8 bits a value)" in shown.stdout
     found = run("search", store, "row-000", "-k", "2")
     assert "approximate, recall@10" in found.stdout

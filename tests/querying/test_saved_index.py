@@ -202,6 +202,8 @@ def test_search_says_how_it_found_the_rows(copied: Path) -> None:
 
 def test_notes_say_what_would_make_searches_faster(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert SimilarityIndex.load(copied).notes() == []
+    FeatureStore(copied).remove(["row-003"])
+    assert (SimilarityIndex.load(copied).state, SimilarityIndex.load(copied).notes()) == ("behind", [])
     FeatureStore(copied).write(rows_of(["new-1", "new-2"], np.random.default_rng(0)))
     found = search(copied, "row-000", k=2, progress=True)
     assert "2 new rows not yet in the index: `embedpipe index` takes changes" in capfd.readouterr().err

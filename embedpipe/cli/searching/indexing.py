@@ -14,6 +14,9 @@ from embedpipe.querying.options import IndexOptions
 if TYPE_CHECKING:
     from embedpipe.querying.saved_index import Manifest
 
+#: Milliseconds in which an exact search is as good as instant.
+INSTANT_MS = 50
+
 
 @app.command(rich_help_panel="Store")
 @exits_cleanly
@@ -68,4 +71,6 @@ def _print_manifest(folder: str, manifest: Manifest) -> None:
             f"{manifest.size:,} bytes, {a_vector:,.0f} a vector ({manifest.bits} bits a value)",
         ),
     ]
+    if figures.exact_latency_ms < INSTANT_MS:
+        rows.append(("note", f"exact search takes under {INSTANT_MS} ms a query: this store needs no index"))
     show.print_table(show.pairs(rows))
