@@ -8,7 +8,16 @@ import numpy as np
 
 from embedpipe.neighbours.approximate import NearRows
 from embedpipe.neighbours.cells import make_cells
-from embedpipe.neighbours.exact import Metric, Rows, Scores, Vectors, nearest_rows, normalised, without_itself
+from embedpipe.neighbours.exact import (
+    Floats,
+    Metric,
+    Rows,
+    Scores,
+    Vectors,
+    nearest_rows,
+    normalised,
+    without_itself,
+)
 from embedpipe.neighbours.tuning import Recall, tune
 
 #: For so many rows, or fewer, comparing all of them takes less time than dividing them into cells.
@@ -66,13 +75,14 @@ class RowSearch:
 
     def neighbours(self, rows: Rows, k: int) -> tuple[Scores, Rows]:
         """Return scores and row numbers of the k nearest other rows of each row, (n, k); ties go to the lower row."""
-        values = np.asarray(self.vectors[rows], np.float32)
-        queries = normalised(values) if self.metric == "cosine" else values
+        return without_itself(*self.nearest(np.asarray(self.vectors[rows], np.float32), k + 1), rows)
+
+    def nearest(self, queries: Floats, k: int) -> tuple[Scores, Rows]:
+        """Return scores and row numbers of the k nearest rows of each query, (n, k); the recall is that of rows."""
+        queries = normalised(queries) if self.metric == "cosine" else queries
         if self._near is None:
-            found = nearest_rows(queries, self.vectors, k + 1, self.metric, self.n_jobs)
-        else:
-            found = self._near.search(queries, k + 1, self.n_jobs)
-        return without_itself(*found, rows)
+            return nearest_rows(queries, self.vectors, k, self.metric, self.n_jobs)
+        return self._near.search(queries, k, self.n_jobs)
 
 
 def neighbour_graph(vectors: Vectors, k: int, metric: Metric = "cosine", n_jobs: int | None = None) -> Graph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy.typing as npt
 
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Progress
-from embedpipe.neighbours import NearRows, make_cells, nearest_rows, normalised, tune, without_itself
+from embedpipe.neighbours import normalised
+from embedpipe.neighbours.graph import RowSearch
 
 #: With fewer points, t-SNE shows nothing useful, and PCA alone is used.
 FEWEST_FOR_TSNE = 10
@@ -22,16 +22,13 @@ EARLY, LATE, EXAGGERATION = 250, 500, 12
 #: Most points that t-SNE moves; of more rows, a random sample of so many, among which the others are placed.
 LANDMARKS = 200_000
 #: Nearest landmarks of another row, and rows that are placed at a time.
-PLACED_BY, PART = 10, 20_000
-#: Most rows whose neighbours are searched exactly, and the share of neighbours that is found of more rows, at least.
-EXACT, RECALL = 20_000, 0.95
+PLACED_BY, PART = 10, 8192
 #: Fewest points for which several threads pay: they wait for each other at each iteration.
 THREADED = 10_000
 #: Iterations between two looks at the progress.
 EVERY = 10
 
 Points = npt.NDArray[np.float32]
-Search = Callable[[Points, int], tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
 
 
 def project(
@@ -111,25 +108,20 @@ def _tsne(unit: Points, start: Points, seed: int, progress: Progress) -> tuple[P
 
 
 def nearest_others(unit: Points, k: int, progress: Progress) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return cosines and rows of the k nearest others of each row, (n, k); of many rows, 95 % of them and more."""
+    """Return cosines and rows of the k nearest others of each row, (n, k), as `neighbour_graph`, with progress."""
     search = _searching(unit, k, progress)
+    scores, near = np.empty((len(unit), k)), np.empty((len(unit), k), np.int64)
     with progress.step("nearest neighbours", len(unit), "rows") as advance:
-        scores, near = np.empty((len(unit), k)), np.empty((len(unit), k), np.int64)
         for start in range(0, len(unit), PART):
-            part = np.arange(start, min(start + PART, len(unit)))
-            scores[part], near[part] = without_itself(*search(unit[part], k + 1), part)
-            advance(len(part))
+            rows = np.arange(start, min(start + PART, len(unit)))
+            scores[rows], near[rows] = search.neighbours(rows, k)
+            advance(len(rows))
     return scores, near
 
 
-def _searching(unit: Points, k: int, progress: Progress) -> Search:
-    """Return a search of the rows, approximate where there are many."""
-    if len(unit) <= EXACT:
-        return lambda queries, k: nearest_rows(queries, unit, k, "cosine")
+def _searching(unit: Points, k: int, progress: Progress) -> RowSearch:
     with progress.step("preparing the search of neighbours"):
-        cells = make_cells(unit, "cosine")
-        tuning, _ = tune(unit, "cosine", cells, RECALL, (k,))
-    return NearRows(unit, "cosine", cells, tuning).search
+        return RowSearch(unit, k)
 
 
 def _place_others(unit: Points, sample: npt.NDArray[np.int64], points: Points, progress: Progress) -> Points:
@@ -142,7 +134,7 @@ def _place_others(unit: Points, sample: npt.NDArray[np.int64], points: Points, p
     with progress.step("placing other rows", len(others), "rows") as advance:
         for start in range(0, len(others), PART):
             part = others[start : start + PART]
-            _, near = search(unit[part], PLACED_BY)
+            _, near = search.nearest(unit[part], PLACED_BY)
             placed[part] = np.median(points[near], axis=1)
             advance(len(part))
     return placed
