@@ -36,7 +36,13 @@ PHOTOS = 2000
 NETWORK = ("--backbone", "timm/test_resnet", "--weights", "none")
 #: Made-up rows that are written at a time.
 PART = 100_000
-LIST = "import sys; from embedpipe.sources import open_source; print(len(open_source(sys.argv[1])))"
+LIST = """
+import gc, sys
+from embedpipe import __main__ as command
+from embedpipe.sources import open_source
+gc.set_threshold(getattr(command, "OBJECTS", gc.get_threshold()[0]))
+print(len(open_source(sys.argv[1])))
+"""
 MESSAGES = "id,text,label\n" + "".join(
     f"{i},message number {i} of many,{'ham' if i % 3 else 'spam'}\n" for i in range(60)
 )

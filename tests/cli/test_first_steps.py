@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -62,10 +63,13 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch: pytes
     real = signal.signal
     monkeypatch.setattr(signal, "signal", lambda number, action: (set_to.append(action), real(number, action))[1])
     before = real(signal.SIGINT, signal.default_int_handler)  # another test may have set one
+    thresholds = gc.get_threshold()
     try:
         entry.main()
+        assert gc.get_threshold()[0] == entry.OBJECTS
     finally:
         real(signal.SIGINT, before)
+        gc.set_threshold(*thresholds)
     assert set_to == [signal.SIG_DFL, signal.default_int_handler]
     assert during == [signal.default_int_handler]
 
