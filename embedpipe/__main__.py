@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 
 #: New objects after which Python looks for cycles. With its 700 that takes a sixth of a command: libraries make objects
 #: by the hundred thousand while they are imported, and all stay.
@@ -23,7 +24,10 @@ def main() -> None:
     try:
         run()
     finally:
-        gc.freeze()  # at its end Python searches all objects for cycles, those of every library too
+        # At its end Python searches all objects for cycles, those of every library too. Triton, which PyTorch for CUDA
+        # imports, needs that: it complains at length of every object that is left.
+        if "triton" not in sys.modules:
+            gc.freeze()
 
 
 if __name__ == "__main__":

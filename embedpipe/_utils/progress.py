@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from embedpipe._utils.notebook.progress_bar import CellOutput, notebook_shell
-from embedpipe._utils.notebook.step_count import StepCount
+from embedpipe._utils.notebook.step_count import StepCount, speed
 
 
 class Advance(Protocol):
@@ -17,6 +17,10 @@ class Advance(Protocol):
 
     def __call__(self, count: int = 1) -> None:
         """Advance by ``count`` items."""
+
+
+def uncounted(count: int = 1) -> None:
+    """Advance nothing."""
 
 
 class Progress:
@@ -74,7 +78,7 @@ class Progress:
             with self._plain(StepCount(name, total, unit, detail)) as advance:
                 yield advance
         else:
-            yield lambda count=1: None
+            yield uncounted
 
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str, detail: Callable[[], str] | None) -> Iterator[Advance]:
@@ -94,9 +98,9 @@ class Progress:
             task = bar.add_task(name, total=total, rate="", detail="")
 
             def advance(count: int = 1) -> None:
-                speed = bar.tasks[0].speed
+                rate = bar.tasks[0].speed
                 text = detail() if detail else ""
-                bar.update(task, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "", detail=text)
+                bar.update(task, advance=count, rate=speed(rate, unit) if rate else "", detail=text)
 
             yield advance
 

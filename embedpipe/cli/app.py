@@ -272,7 +272,7 @@ def repair(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose
     from embedpipe.cli.checks import print_repair
     from embedpipe.store import repair as run
 
-    report = run(store)
+    report = run(store, progress=shows_progress(quiet, as_json))
     if as_json:
         show.json_value(asdict(report))
     elif not quiet:

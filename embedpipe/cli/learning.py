@@ -21,6 +21,7 @@ from embedpipe.cli.options import (
     shows_progress,
     with_options,
 )
+from embedpipe.cli.running.process_age import process_age
 from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import ComputeOptions
@@ -87,6 +88,7 @@ def fit(
         progress=shows_progress(quiet, as_json),
         **options,
     )
+    fitted.report.seconds = process_age()
     if as_json:
         facts = {"head": fitted.name, "label": fitted.label, "store": fitted.store, "folder": str(to) if to else None}
         show.json_value({**facts, **fitted.report.to_dict()})

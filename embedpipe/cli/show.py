@@ -269,6 +269,8 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
                 print(f"tried {trial['head']} on {trial['layer']}, normalisation {trial['normalisation']}: {result}")
             for name, values in report.metrics.items():
                 print(f"{name}, each fold: {', '.join(f'{value:.4f}' for value in values)}")
+    for note in report.notes:
+        print(f"note: {plain(note)}")
     if to:
         from embedpipe.heads.estimator_files import types_to_trust
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
-from embedpipe._utils.progress import Progress
+from embedpipe._utils.progress import Advance, Progress
 from embedpipe.backbones import load_with_options
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
@@ -25,7 +25,7 @@ from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
 from embedpipe.finetuning.source import load_frozen, open_image_set, open_images
-from embedpipe.finetuning.split_rows import Rows, SplitRows, read_split_rows
+from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer, read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
@@ -135,16 +135,23 @@ def finetune(
 
         path, label, folder = workers.from_first(open_run)
         store = FeatureStore(path)
+        show = Progress(progress if workers.first else False, detail=True)
         given_head = None if head is None else open_probe(head, store)
-        split = read_split_rows(store, given_head.label if given_head else label, split_options)
-        probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
+        with show.step("reading rows and splitting them"):
+            split = read_split_rows(store, given_head.label if given_head else label, split_options)
+        finished = workers.from_first(lambda: run_folder.read_result(folder))
+        frozen = None
+        if finished is None:  # before any fit, as the network is what may be missing
+            spec = given_head.spec if given_head else store.spec.only(network_layer(store).name)
+            with show.step("loading the network"):
+                frozen = load_frozen(spec, reload_options, workers.device or device)
+        with show.step("fitting the linear probe"):
+            probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
         initial = align_classes(fold_head(probe), split.classes)
         head_weights = digest(initial.weight, initial.bias)
         settings = run_settings(store, split, training, head=head_weights)
-        finished = workers.from_first(lambda: run_folder.read_result(folder))
         if finished is None:
-            frozen = load_frozen(probe.spec, reload_options, workers.device or device)
-            show = Progress(progress if workers.first else False, detail=True)
+            assert frozen is not None  # loaded above
             result = _train(probe, initial, frozen, split, store, folder, training, settings, workers, show, on_epoch)
             result.notes += _leakage_notes(given_head, store)
             if workers.first:
@@ -174,7 +181,10 @@ def _train(
     X = read_finite(store, probe.spec.layers, split.ids)
     learned = np.sort(np.concatenate([split.train, split.validation]))
     # The network starts from the head fitted on the training rows; the test compares it with the head fitted on both.
-    start, full = workers.from_first(lambda: [refit_probe(probe, X, split, rows) for rows in (split.train, learned)])
+    with progress.step("fitting the linear probe again"):
+        start, full = workers.from_first(
+            lambda: [refit_probe(probe, X, split, rows) for rows in (split.train, learned)]
+        )
     images = open_image_set(split, frozen, options.seed)
     network = ClassifierNetwork(frozen, initial, options.batch_norm, options.lora, options.seed)
     trainer = Trainer(
@@ -190,12 +200,14 @@ def _train(
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
     )
-    initial_check = _check_initial_network(trainer, initial, X, split)
+    with progress.step("checking the network before training", len(split.validation), "images") as advance:
+        initial_check = _check_initial_network(trainer, initial, X, split, advance)
     network.set_head(start)
     run = trainer.fit(progress)
     if not run.best.number:  # the linear probe was better: use the one with all labels
         network.set_head(full)
-    rows, logits = trainer.logits(split.test)
+    with progress.step("measuring on the test rows", len(split.test), "images") as advance:
+        rows, logits = trainer.logits(split.test, advance)
     images.require(len(rows), len(split.test), "test")
     if workers.first:
         run_folder.save_backbone(trainer.last_state, frozen.spec, folder / run_folder.LAST)
@@ -237,10 +249,10 @@ def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
 
 
 def _check_initial_network(
-    trainer: Trainer, head: LinearHead, X: npt.NDArray[np.float32], split: SplitRows
+    trainer: Trainer, head: LinearHead, X: npt.NDArray[np.float32], split: SplitRows, advance: Advance
 ) -> InitialCheck:
     """Compare the network before training with the head on stored features, on the validation rows."""
-    rows, logits = trainer.logits(split.validation)
+    rows, logits = trainer.logits(split.validation, advance)
     trainer.images.require(len(rows), len(split.validation), "validation")
     expected = head.logits(X[rows])
     head_accuracy, network_accuracy = (

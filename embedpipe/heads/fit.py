@@ -31,6 +31,7 @@ from embedpipe.heads.scoring import FitReport, measure
 from embedpipe.heads.training_data import TrainingData, read_training_data
 from embedpipe.heads.wrapping import wrap_estimator
 from embedpipe.splits.inner import take_rows
+from embedpipe.splits.leakage import contradiction_notes, leakage_notes
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ def fit(
         split_ignored=data.split_ignored,
         left_out=data.left_out,
     )
+    with show.step("looking for near-duplicates"):
+        report.notes = leakage_notes(data.X, data.splits)
+        if data.task != "regression":
+            report.notes += contradiction_notes(data.X, data.y, data.ids, fit_options.label)
     fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
     report.chosen = chosen_params(fitted)
     names = list(layers)

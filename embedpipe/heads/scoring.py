@@ -49,6 +49,8 @@ class FitReport:
         Number of rows that the head was fitted on, and of distinct rows that measured it.
     left_out : dict
         Reason -> number of the store's rows that were neither fitted on nor measured on.
+    notes : list of str
+        What a reader of the metrics should know, such as held-out rows with near-duplicates among the training rows.
     metrics, baseline : dict
         Metric -> one value per split: of the head, and of the most frequent class or the mean.
     chosen : dict
@@ -72,6 +74,7 @@ class FitReport:
     split_ignored: bool = False
     fine_tuned: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     baseline: dict[str, list[float]] = field(default_factory=dict)
     chosen: dict[str, Any] = field(default_factory=dict)

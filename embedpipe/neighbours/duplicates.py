@@ -74,7 +74,7 @@ def near_duplicate_groups(
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"threshold must be a cosine in (0, 1], got {threshold!r}")
-    copy_of = _first_copies(X)
+    copy_of = first_copies(X)
     if not len(X):
         return copy_of
     distinct = np.flatnonzero(copy_of == np.arange(len(X)))
@@ -95,7 +95,7 @@ def near_duplicate_groups(
     return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
 
 
-def _first_copies(X: npt.NDArray[Any]) -> Rows:
+def first_copies(X: npt.NDArray[Any]) -> Rows:
     """Return for each row the first row with the same bytes, so that only one of several copies is compared."""
     first: dict[bytes, int] = {}
     rows = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X)

@@ -283,3 +283,18 @@ def test_equal_numbers_have_no_r2(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", clusters(30)[0], label=[3.5] * 30)
     report = fit(store, task="regression", progress=False).report
     assert [*report.metrics] == ["mae"]
+
+
+def test_copies_across_a_split_and_copies_at_odds_are_noted(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=1.0)
+    assert fit(make_store(tmp_path / "clean", X, label=NAMES[y]), "lda").report.notes == []
+    X[40] = X[0]
+    X[41] = X[1] + np.float32(1e-4)
+    labels = NAMES[y].copy()
+    labels[0], labels[40] = "cat", "dog"
+    split = ["train"] * 40 + ["test"] * 20
+    leaked, odds = fit(make_store(tmp_path / "s", X, label=labels, split=split), "lda").report.notes
+    assert leaked.startswith("2 held-out rows have near-duplicates (centred cosine of at least 0.95)")
+    assert "(10.0 %)" in leaked
+    assert odds.startswith("1 row is an exact copy of another with another label")
+    assert "'row-040' of 'row-000'" in odds

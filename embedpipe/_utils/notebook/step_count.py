@@ -38,7 +38,7 @@ class StepCount:
             return f"{self._counted()}, {duration(seconds)} so far"
         rate = self.done / max(seconds, 1e-9)
         left = "" if self._total is None else f", {duration((self._total - self.done) / rate)} left"
-        return f"{self._counted()}, {rate:,.1f} {self._unit}/s{left}{self._text}"
+        return f"{self._counted()}, {speed(rate, self._unit)}{left}{self._text}"
 
     def ended(self) -> str:
         """Return what was done in how long."""
@@ -48,6 +48,11 @@ class StepCount:
         if self._total is None:
             return f"{self._name}: {self.done:,} {self._unit}" if self.done else self._name
         return f"{self._name}: {self.done:,} of {self._total:,} {self._unit}"
+
+
+def speed(rate: float, unit: str) -> str:
+    """Return ``12.5 items/s``, or ``5.0 s each`` for slower ones."""
+    return f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{duration(1 / rate)} each"
 
 
 def duration(seconds: float) -> str:

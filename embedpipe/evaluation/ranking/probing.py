@@ -74,7 +74,8 @@ def compare(
         )
     vectors = [_aligned(candidate, names) for candidate in usable]
     pretrained = [X for X, candidate in zip(vectors, usable, strict=True) if candidate.pretrained] or vectors
-    splits = _splits(names, y, drawn.task, pretrained, seed)
+    with progress.step("splitting the sample"):
+        splits = _splits(names, y, drawn.task, pretrained, seed)
     measured: list[tuple[RankedBackbone, list[PredictedRows]]] = []
     small = max(X.nbytes for X in vectors) < SMALL
     with one_blas_thread(small), progress.step("comparing", len(usable) * len(splits.resamples), "fits") as advance:

@@ -90,14 +90,17 @@ def rank(
                 f"{option('backbones')} must be left out for feature stores, which hold vectors already: or give the "
                 "data instead"
             )
-        table, shared = _common_rows(stores, label)
+        with progress_shown.step("reading rows"):
+            table, shared = _common_rows(stores, label)
         drawn = draw_sample(table, label, rank_options)
         drawn = replace(drawn, left_out=shared.left_out | drawn.left_out, notes=[*shared.notes, *drawn.notes])
         ids = table.column("id").take(pa.array(drawn.rows)).combine_chunks()
-        candidates = store_candidates(stores, ids)
+        with progress_shown.step("reading vectors"):
+            candidates = store_candidates(stores, ids)
     else:
         wanted = _wanted(backbones, common, source, rank_options.random)
-        listing = open_source(data, source, wanted[0].modality or "image")
+        with progress_shown.step("listing the source"):
+            listing = open_source(data, source, wanted[0].modality or "image")
         drawn = draw_sample(listing.table, "label", rank_options)
         ids = listing.table.column("id").take(pa.array(drawn.rows)).combine_chunks()
         run = RunOptions(**asdict(compute))

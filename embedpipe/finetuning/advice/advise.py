@@ -135,9 +135,9 @@ def advise(
     notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
     verdict, benchmark, cost = decide([], test_rows=len(split.test)), None, None
     if verdict.decision == "can't tell yet":
-        Progress(progress).say("timing a few steps of training")
         try:
-            cost = time_training(first, split, training, reload_options, device)
+            with Progress(progress).step("timing a few steps of training"):
+                cost = time_training(first, split, training, reload_options, device)
         except EmbedpipeError as error:
             if wants_pilot:
                 raise

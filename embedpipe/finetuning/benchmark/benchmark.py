@@ -107,7 +107,8 @@ def benchmark(
     folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
-        split = read_split_rows(store, label, split_options)
+        with show.step("reading rows and splitting them"):
+            split = read_split_rows(store, label, split_options)
         pool = np.sort(np.concatenate([split.train, split.validation]))
         check_label_counts(benchmark_options.label_counts, split.y, pool)
         corruptions = [] if len(split.shifted) else corruptions

@@ -87,7 +87,8 @@ class CellRunner:
         start = time.perf_counter()
         split, folder = self.split, self.folder
         layer = network_layer(self.store)
-        frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
+        with self.progress.step("loading the network"):
+            frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
         images, ids = open_image_set(split, frozen), split.ids.to_pylist()
         start_reading = time.perf_counter()
         views = [decode_images(images, split.test, CLEAN, folder.pixels, self.progress)]

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from embedpipe._utils.option_names import option
-from embedpipe._utils.progress import Progress
+from embedpipe._utils.progress import Advance, Progress, uncounted
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.run_settings import require_same
@@ -128,7 +128,9 @@ class Trainer:
         run, options = self.run, self.options
         try:
             if not run.epochs:
-                self._finish_epoch(None)
+                images = len(self._validation)
+                with progress.step("measuring the network before training", images, "images") as advance:
+                    self._finish_epoch(None, advance)
             elif self._on_epoch is not None:
                 self._on_epoch(run.epochs)
             if len(run.epochs) == 1 and not run.batches:
@@ -159,8 +161,11 @@ class Trainer:
         self.network.merge()
         return run
 
-    def logits(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose images can be read, and their logits, float64 (n, n_classes)."""
+    def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Return the rows whose images can be read, and their logits, float64 (n, n_classes).
+
+        ``advance`` is told how many rows were read, those of the other processes included.
+        """
         self.network.eval()
         size = self.options.batch_size
         read_rows, logits = [np.empty(0, np.int64)], []
@@ -169,6 +174,7 @@ class Trainer:
                 if len(part):
                     read_rows.append(part)
                     logits.append(self.network(pixels.to(self.device)).float().cpu())
+                advance(len(part) * self.workers.count)
         n_classes = self.network.last.out_features
         values = torch.cat(logits).double().numpy() if logits else np.empty((0, n_classes))
         shares = self.workers.gather((np.concatenate(read_rows), values))
@@ -247,10 +253,10 @@ class Trainer:
             self.run.loss += loss
         self._losses.clear()
 
-    def _finish_epoch(self, training_loss: float | None) -> None:
+    def _finish_epoch(self, training_loss: float | None, advance: Advance = uncounted) -> None:
         """Measure the network on the validation rows, keep the weights of a candidate, and save the state."""
         run, start = self.run, time.monotonic()
-        rows, logits = self.logits(self._validation)
+        rows, logits = self.logits(self._validation, advance)
         self.images.require(len(rows), len(self._validation), "validation")
         if run.epochs:
             self.images.require(run.images, len(self._train), "training")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import names_file
+from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
 from embedpipe.store.data_files import DATA_FILE, DataFile, removal, table_path, write_files
@@ -49,7 +50,7 @@ class RepairReport:
     done: tuple[str, ...]
 
 
-def repair(store: str | Path) -> RepairReport:
+def repair(store: str | Path, *, progress: bool | None = None) -> RepairReport:
     """Go back to what is whole in a store that a power cut, a disk or another program damaged.
 
     Entries of the log that cannot be read are undone, files that are missing or damaged are dropped, and ids that occur
@@ -60,6 +61,8 @@ def repair(store: str | Path) -> RepairReport:
     ----------
     store : str or path-like
         Folder or URL of the store. The log is repaired on local disks only.
+    progress : bool, optional
+        Show progress; by default in a notebook and on a terminal (standard error).
 
     Returns
     -------
@@ -101,7 +104,7 @@ def repair(store: str | Path) -> RepairReport:
             why = str(error).split(": run `embedpipe repair")[0]
             raise StoreError(f"{path!r} cannot be repaired: {why}. Embed into a new store") from error
         done += _add_lost_columns(table)
-        lost, restored, words = _mend_files(table)
+        lost, restored, words = _mend_files(table, Progress(progress))
         done += words + _drop_repeats(table)
         if folder is not None:
             done += _mend_failures(Path(folder))
@@ -121,9 +124,14 @@ def _add_lost_columns(table: KeyedTable) -> list[str]:
     return [f"columns {sorted(lost)} are in the files and were not in the log: added"] if lost else []
 
 
-def _mend_files(table: KeyedTable) -> tuple[int, int, list[str]]:
+def _mend_files(table: KeyedTable, progress: Progress) -> tuple[int, int, list[str]]:
     """Drop missing and damaged files, and restore their rows from the files that they had replaced."""
-    damaged = {file: why for file, why in find_damage(table) if why}
+    damaged = {}
+    with progress.step("checking files", len(table.files), "files") as advance:
+        for file, why in find_damage(table):
+            if why:
+                damaged[file] = why
+            advance()
     if not damaged:
         return 0, 0, []
 
@@ -200,6 +208,6 @@ def _mend_failures(folder: Path) -> list[str]:
         keep_aside(failures, folder / ASIDE)
         return ["failures: cannot be repaired and were put aside; the next `embed` records them again"]
     if table is not None:
-        _, _, words = _mend_files(table)
+        _, _, words = _mend_files(table, Progress(False))
         done += words + _drop_repeats(table)
     return [f"failures: {each}" for each in done]
