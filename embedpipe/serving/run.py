@@ -11,7 +11,6 @@ from embedpipe._utils.importing import import_extra
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.heads import Head, load_head
 from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.listening import address_of, has_desktop, hosts_of, listen, run_server
 from embedpipe.serving.options import ServeOptions, ViewOptions
@@ -19,6 +18,7 @@ from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ServeParameters, ViewParameters
+    from embedpipe.heads import Head
 
 OPTIONS = (ViewOptions, ReloadOptions, ComputeOptions)
 SERVE_OPTIONS = (ServeOptions, ReloadOptions, ComputeOptions)
@@ -63,7 +63,7 @@ def view(
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     opened.select_layers(view_options.layer)
-    fitted = head if head is None or isinstance(head, Head) else load_head(head, trust=reload_options.trust)
+    fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
     viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted)
     listening = listen(view_options.host, view_options.port)
     elsewhere = view_options.host not in LOCAL
@@ -106,7 +106,7 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     from embedpipe.backbones import reload_backbone
     from embedpipe.serving.head_app import HeadService, create_head_app
 
-    fitted = head if isinstance(head, Head) else load_head(head, trust=reload_options.trust)
+    fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
     listening = listen(serve_options.host, serve_options.port)
     backbone = reload_backbone(fitted.spec, reload_options, compute.device, "the head")
     if compute.engine == "auto":
@@ -117,3 +117,9 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     address = address_of(serve_options.host, listening)
     print(f"{fitted.name} of {fitted.label!r} at {address}api/predict (Ctrl-C ends){needs}", flush=True)
     run_server(app, listening)
+
+
+def _open_head(head: str | Path, options: ReloadOptions) -> Head:
+    from embedpipe.heads import load_head  # loads scikit-learn, which a page without a head does not need
+
+    return load_head(head, trust=options.trust)

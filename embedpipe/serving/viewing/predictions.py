@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import EmbedpipeError
-from embedpipe.heads import Head
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
+
+if TYPE_CHECKING:
+    from embedpipe.heads import Head  # loads scikit-learn, which a page without a head does not need
 
 State = Literal["computing", "ready", "failed"]
 #: The columns that a head adds; what a store calls so is hidden by them.

@@ -6,12 +6,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedpipe.errors import ConcurrentWriteError, UsageError, suggest
-from embedpipe.heads import Head
 from embedpipe.serving.base_app import GoneError
 from embedpipe.serving.viewing.collection import Codes, Collection, Mask
 from embedpipe.serving.viewing.labels import Edit, labels_csv, write_labels
@@ -21,6 +20,9 @@ from embedpipe.serving.viewing.predictions import CONFIDENCE, FITTED, PREDICTION
 from embedpipe.serving.viewing.searching import Query, Searcher
 from embedpipe.serving.viewing.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
+
+if TYPE_CHECKING:
+    from embedpipe.heads import Head
 
 #: Characters of a text on a tile, and of one that is shown alone.
 SNIPPET, LONGEST_TEXT = 400, 20_000
