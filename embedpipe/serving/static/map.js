@@ -4,7 +4,7 @@ import { el, later } from "./dom.js";
 import { pictureOf, read, readBytes } from "./api.js";
 import { classColour, GREY, onTheme, PLAIN, scaleColour } from "./colours.js";
 
-const NONE = 65535;
+const NONE = 65535; // of a row without a value
 const CELLS = 256;
 const NEAR = 12;
 const MOST_CORNERS = 80;
@@ -97,11 +97,11 @@ export class MapView {
     const { points, count } = this;
     const cell = (i) => Math.min(CELLS - 1, (points[2 * i] * CELLS) >> 16) + CELLS * Math.min(CELLS - 1, (points[2 * i + 1] * CELLS) >> 16);
     this.starts = new Uint32Array(CELLS * CELLS + 1);
-    for (let i = 0; i < count; i++) if (points[2 * i] !== NONE) this.starts[cell(i) + 1]++;
+    for (let i = 0; i < count; i++) this.starts[cell(i) + 1]++;
     for (let i = 1; i <= CELLS * CELLS; i++) this.starts[i] += this.starts[i - 1];
     const next = this.starts.slice();
-    this.members = new Uint32Array(this.starts[CELLS * CELLS]);
-    for (let i = 0; i < count; i++) if (points[2 * i] !== NONE) this.members[next[cell(i)]++] = i;
+    this.members = new Uint32Array(count);
+    for (let i = 0; i < count; i++) this.members[next[cell(i)]++] = i;
   }
 
   /** Show the columns that can be chosen as colours. */
@@ -230,7 +230,6 @@ export class MapView {
     for (let k = 0; k < count; k++) {
       const i = order[k];
       if (bits && Boolean((bits[i >> 3] >> (i & 7)) & 1) !== chosen) continue;
-      if (points[2 * i] === NONE) continue;
       const x = (points[2 * i] / 65534) * scale + left - size / 2;
       const y = (points[2 * i + 1] / 65534) * scale + top - size / 2;
       if (x > -size && y > -size && x < this.canvas.width && y < this.canvas.height) context.drawImage(disc(chosen ? (codes ? codes[i] : 0) : "faint"), x, y);
@@ -264,7 +263,6 @@ export class MapView {
     const single = offsets.length === 1;
     for (let k = 0; k < count; k++) {
       const px = shuffled[2 * k];
-      if (px === NONE) continue;
       const x = (px * unit + left) | 0;
       const y = (shuffled[2 * k + 1] * unit + top) | 0;
       if (x < reach || y < reach || x >= right || y >= bottom) continue;
@@ -301,7 +299,7 @@ export class MapView {
     if (!this.points) return;
     context.strokeStyle = ink;
     for (const [place, row] of [...this.marked, this.hovered].entries()) {
-      if (row === undefined || row < 0 || this.points[2 * row] === NONE) continue;
+      if (row === undefined || row < 0) continue;
       const first = place === 0 || place === this.marked.length;
       context.lineWidth = (first ? 2.5 : 1.2) * this.density;
       context.beginPath();

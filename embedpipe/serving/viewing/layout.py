@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.progress import Progress
-from embedpipe.errors import EmbedpipeError
 from embedpipe.report.pictures.map_points import map_points
 
 Points = npt.NDArray[np.float32]
@@ -55,7 +54,7 @@ class Layout:
             points, method = map_points(np.asarray(self._vectors()), 0, Progress(False))
             self.points, self.note = _to_unit(points), method.partition("\n")[0]
             self.state = "ready"
-        except (EmbedpipeError, ValueError, OSError, MemoryError) as error:
+        except Exception as error:  # whatever it is, a page must not wait for ever
             self.note, self.state = str(error), "failed"
 
 

@@ -24,7 +24,7 @@ from embedpipe.sources.opening import read_uri
 from embedpipe.sources.readers.memory import ROOT
 from embedpipe.sources.tiff_pages import split_page
 
-#: The part of the cache folder that holds thumbnails and maps.
+#: The part of the cache folder that holds thumbnails.
 PART = "views"
 #: Longest side of a thumbnail, and of a picture that is shown alone, in pixels; JPEG quality.
 THUMBNAIL, LARGE, QUALITY = 320, 1280, 82

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import EmbedpipeError
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
 
@@ -47,7 +46,7 @@ class Predictions:
         """Add the predictions to a collection."""
         try:
             table = self.head.predict(collection.store, progress=False)
-        except EmbedpipeError as error:
+        except Exception as error:  # whatever it is, a page must not wait for ever
             self.state, self.note = "failed", str(error)
             return
         rows = pc.index_in(collection.table.column("id"), value_set=table.column("id").combine_chunks())

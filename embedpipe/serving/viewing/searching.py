@@ -78,7 +78,9 @@ class Searcher:
         """Return the index of a collection, opened on first use."""
         with self._opening:
             if self._index is None or self._index[0] != collection.key:
-                self._index = collection.key, SimilarityIndex.load(collection.store, self._layer)
+                index = SimilarityIndex.load(collection.store, self._layer)
+                _ = index.vectors  # opened now, and not by the first search
+                self._index = collection.key, index
             return self._index[1]
 
     def near_row(self, collection: Collection, row: int, among: Mask | None) -> Nearest:
