@@ -12,9 +12,10 @@ from rich.table import Table
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import app
-from embedpipe.cli.finetuning import Backbone, Device, Label, Source
+from embedpipe.cli.finetuning import Backbone, Device, Label, Source, default_folder
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.finetuning.advice.options import AdviseOptions
+from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
@@ -34,7 +35,12 @@ SHOWN_BASELINES = 5
 def benchmark(
     source: Source,
     *,
-    to: Annotated[Path, typer.Option("--to", help="Folder of the run: new, or that of a benchmark to continue.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", help="Folder of the run: new, or that of one to continue. Default: DATA.benchmark in this folder."
+        ),
+    ] = None,
     learners: Annotated[
         str, typer.Option("--learners", help="Some of linear-probe, lp-ft, finetune and scratch, separated by commas.")
     ] = "linear-probe,lp-ft,finetune,scratch",
@@ -64,6 +70,7 @@ def benchmark(
         from embedpipe.report.page import check_page
 
         check_page(page)
+    to = default_folder(source, ".benchmark") if to is None else to
     names: Any = tuple(name.strip() for name in learners.split(",") if name.strip())
     arguments: dict[str, Any] = {"learners": names, "label": label, "backbone": backbone, "device": device}
     result = run(source, to=to, progress=shows_progress(quiet, as_json), **arguments, **options)
@@ -93,12 +100,14 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
     if result.seeds_warning:
         print(result.seeds_warning)
     table = Table("labels", "learner", "minus", "accuracy", "before training", "after one epoch", "shifted", box=None)
+    enough = len(result.seeds) >= SEEDS_FOR_INTERVALS
     for row in result.differences:
         estimates = (row.accuracy, row.initial_accuracy, row.after_one_epoch, row.shifted_accuracy)
         if any(estimates):
-            table.add_row(f"{row.labels:,}", row.learner, row.reference, *map(_points, estimates))
+            cells = map(_points if enough else _points_alone, estimates)
+            table.add_row(f"{row.labels:,}", row.learner, row.reference, *cells)
     if table.rows:
-        print("\ndifferences in points, with 95 % intervals:\n")
+        print(f"\ndifferences in points{', with 95 % intervals' if enough else ''}:\n")
         show.print_table(table)
     for savings in result.savings:
         if savings.is_informative and savings.labels is not None:
@@ -190,6 +199,10 @@ def print_advice(result: Advice, verbose: bool) -> None:
 
 def _points(difference: Estimate | None) -> str:
     return "" if difference is None else show.interval(difference, True, "+")
+
+
+def _points_alone(difference: Estimate | None) -> str:
+    return "" if difference is None else f"{100 * difference.value:+.1f}"
 
 
 def _fraction(estimate: Estimate) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +26,12 @@ Backbone = Annotated[str, typer.Option("--backbone", help="PROVIDER/NAME, for im
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; chosen if not given.")]
 
 
+def default_folder(source: str, suffix: str) -> Path:
+    """Return the folder of a run that nobody named: the same command finds it again, and continues."""
+    name = PurePosixPath(source.replace("\\", "/").rstrip("/"))
+    return Path(f"{name.stem if name.suffix == '.features' else name.name}{suffix}")
+
+
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @reads_stored_places
@@ -33,7 +39,12 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 def finetune(
     source: Source,
     *,
-    to: Annotated[Path, typer.Option("--to", help="Folder of the run: new, or that of a run to continue.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", help="Folder of the run: new, or that of one to continue. Default: DATA.tuned in this folder."
+        ),
+    ] = None,
     head: Annotated[
         Path | None, typer.Option("--head", help="Folder of a linear head; by default a calibrated logreg is fitted.")
     ] = None,
@@ -61,6 +72,7 @@ def finetune(
     from embedpipe.finetuning.training.launcher import is_first_process, launched_processes
     from embedpipe.store import FeatureStore
 
+    to = default_folder(source, ".tuned") if to is None else to
     on_epoch = None
     if page is not None:
         from embedpipe.finetuning.training.page import page_writer

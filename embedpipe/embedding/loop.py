@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
-from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, failure_of, prepare_windows
+from embedpipe.embedding.plan import failure_of
+from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError

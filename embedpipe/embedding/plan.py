@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
-from embedpipe.decoding import payload_hash
-from embedpipe.errors import DuplicateIdError, ReadError
+from embedpipe.decoding import decode_pixels, payload_hash
+from embedpipe.decoding.recipe import Preprocessing
+from embedpipe.errors import DuplicateIdError, Failure, ReadError
 from embedpipe.sources import is_position, root_exists, same_root
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
@@ -27,6 +30,9 @@ RowNumbers = npt.NDArray[np.int64]
 
 #: Rows of the store per part of the comparison.
 PART_ROWS = 1 << 16
+
+#: Most broken items that are tried before the network is loaded, one after the other.
+MOST_BROKEN = 256
 
 #: Columns kept of rows of the root that the listing lacks.
 UNLISTED = pa.schema([("id", pa.string()), ("uri", pa.string())])
@@ -118,6 +124,46 @@ def make_plan(
         moved_from=moved_from,
         conflicts=conflicts,
     )
+
+
+def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
+    """Return the Failure of a row of a listing."""
+    table = listing.table
+    failure = Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
+    return dataclasses.replace(failure, temporary=is_outage(error))
+
+
+def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, recipe: object) -> list[Failure] | None:
+    """Return why each row fails again, if all of them failed before and still do; None as soon as one may be embedded.
+
+    This needs no network: a run with nothing new but old broken items does not load one.
+
+    Parameters
+    ----------
+    listing : Listing
+    rows : int64 array
+        The rows to read.
+    known : pyarrow.ChunkedArray of str
+        The ids that failed before.
+    recipe : Preprocessing
+        That of the backbone; of texts, which nearly never fail, None is returned.
+    """
+    if len(rows) > MOST_BROKEN or not isinstance(recipe, Preprocessing):
+        return None
+    if not pc.all(pc.is_in(listing.table.column("id").take(pa.array(rows)), value_set=known.combine_chunks())).as_py():
+        return None
+    failures = []
+    for row in rows.tolist():
+        stage = "read"
+        try:
+            payload = listing.read(row)
+            stage = "decode"
+            decode_pixels(payload, recipe)
+        except Exception as error:  # as when they are embedded
+            failures.append(failure_of(listing, row, error, stage))
+        else:
+            return None
+    return failures
 
 
 def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:

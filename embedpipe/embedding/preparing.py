@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import threading
 import time
@@ -18,10 +17,10 @@ import numpy.typing as npt
 from embedpipe.backbones import Item
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.decoding import payload_hash
+from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writer import Reused
 from embedpipe.errors import Failure
-from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.listing import Listing
 
 #: Most rows per task of a thread. Cheap rows need large tasks to outweigh the cost of a task.
@@ -141,13 +140,6 @@ class Preparer:
         for stage, seconds in spent.items():
             self._timer.add(stage, seconds)
         return done
-
-
-def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
-    """Return the Failure of a row of a listing."""
-    table = listing.table
-    failure = Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
-    return dataclasses.replace(failure, temporary=is_outage(error))
 
 
 def prepare_windows(

@@ -27,10 +27,10 @@ from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
-from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, take_near
+from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, still_broken, take_near
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writer import Embedded, Message, Reused, RowWriter
-from embedpipe.errors import PruneRefusedError, StoreError, UsageError
+from embedpipe.errors import Failure, PruneRefusedError, StoreError, UsageError
 from embedpipe.sources.access.outage import OutageWatch, outages_raised
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.opening import open_source
@@ -171,7 +171,10 @@ def embed_listing(
 
     threads = options.threads or usable_cores()
     forward: Forwarder | None = None
-    if len(plan.read):
+    broken: list[Failure] | None = None
+    if len(plan.read) and isinstance(backbone, PendingBackbone):
+        broken = still_broken(listing, plan.read, known, backbone.spec.preprocessing)
+    if len(plan.read) and broken is None:
         forward = _forwarder(backbone, store, len(listing), options, timer, progress)
         backbone = forward.backbone
     note = {"embedpipe.run": _provenance(listing, backbone)}
@@ -190,7 +193,7 @@ def embed_listing(
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
-            messages = _messages(listing, plan, forward, contents, threads, timer)
+            messages = _messages(listing, plan, forward, broken or [], contents, threads, timer)
             with contextlib.closing(messages):
                 for message in messages:
                     watch(message)
@@ -277,6 +280,7 @@ def _messages(
     listing: Listing,
     plan: EmbedPlan,
     forward: Forwarder | None,
+    broken: list[Failure],
     contents: Contents,
     threads: int,
     timer: StageTimer,
@@ -285,6 +289,7 @@ def _messages(
         from embedpipe.embedding.loop import embed_rows
 
         yield from embed_rows(listing, plan.read, forward, contents.find, threads, timer)
+    yield from broken
 
 
 def _add_bottleneck(

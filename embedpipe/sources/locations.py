@@ -107,7 +107,12 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         known, base = _pyarrow_filesystem(scheme, bucket, query, s3_server() if scheme == "s3" else None)
         return known, f"{base.rstrip('/')}/{inner}".rstrip("/")
     except Exception as error:
-        raise SourceError(f"cannot open {location!r}: {error}; check the URL, or install its filesystem") from error
+        remedy = (
+            "check its name, and ~/.aws"
+            if "profile" in str(error).lower()
+            else "check the URL, or install its filesystem"
+        )
+        raise SourceError(f"cannot open {location!r}: {error}; {remedy}") from error
 
 
 def open_file(location: str) -> Any:

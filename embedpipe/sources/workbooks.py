@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import warnings
 import zipfile
 from typing import Any
@@ -18,6 +19,13 @@ from embedpipe.sources.column_roles import refuse_wide
 MAX_BYTES, MAX_ROWS = 1 << 30, 1 << 20
 #: Most bytes that one of a large workbook may unpack to, and what any workbook may. Sheets have 5 to 30.
 MAX_RATIO, FREE_BYTES = 100, 1 << 25
+
+#: A cell with a formula and no value, and its place. An empty text, of the type "str", is a value.
+FORMULA = re.compile(
+    rb"<(?:\w+:)?c [^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+CELL = re.compile(rb'\br="([A-Z]+[0-9]+)"')
 
 
 def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
@@ -48,6 +56,7 @@ def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
             raise SourceError(
                 f"a workbook of this size must unpack to at most {limit:,} bytes, got {size:,}: write a .csv"
             )
+        _refuse_unknown_values(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and other parts that hold no values
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
@@ -71,6 +80,22 @@ def read_workbook(data: bytes) -> tuple[pa.Table, list[str]]:
     columns = [[row[i] if i < len(row) else None for row in rows] for i in range(len(header))]
     table = pa.table([pa.array(column, pa.string()) for column in columns], names=header)
     return table, [f"sheets with another header than the first were not read: {', '.join(others)}"] * bool(others)
+
+
+def _refuse_unknown_values(data: bytes) -> None:
+    """Raise SourceError for formulas without a value: programs that do not calculate leave it to others."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if not name.startswith("xl/worksheets/"):
+                continue
+            unknown = [cell for cell in FORMULA.finditer(archive.read(name)) if b't="str"' not in cell[0]]
+            if unknown:
+                cells = [at[1].decode() for cell in unknown[:5] if (at := CELL.search(cell[0]))]
+                more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+                raise SourceError(
+                    f"formulas must have the values that they gave, and those in {', '.join(cells)}{more} have none: "
+                    "open the workbook in a spreadsheet program and save it"
+                )
 
 
 def _rows(sheet: Any) -> list[list[str | None]]:

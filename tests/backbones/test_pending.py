@@ -146,6 +146,23 @@ def test_a_run_without_new_items_loads_no_network(tmp_path: Path, checkpoint: Pa
         embedpipe.embed(source, to, **chosen)
 
 
+def test_a_photo_that_stays_broken_loads_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(tmp_path / "photos" / "0.png", 0)
+    broken = tmp_path / "photos" / "1.png"
+    broken.write_bytes(b"\x89PNG, and no more")
+    source, to = str(tmp_path / "photos"), str(tmp_path / "store")
+    chosen = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu"}
+    first = embedpipe.embed(source, to, **chosen).failures().to_pylist()
+    with monkeypatch.context() as patched:
+        patched.setattr("embedpipe.backbones.load.load_with_options", None)
+        again = embedpipe.embed(source, to, **chosen)
+    summary = again.summary
+    assert (summary.reused, summary.failed, summary.failed_new, summary.batch_size) == (1, 1, 0, 0)
+    assert [row | {"when": None} for row in again.failures().to_pylist()] == [row | {"when": None} for row in first]
+    photo(broken, 1)
+    assert embedpipe.embed(source, to, **chosen).summary.embedded == 1
+
+
 WITHOUT_TORCH = """
 import sys
 from embedpipe.cli import app

@@ -11,6 +11,7 @@ from conftest import TINY
 from PIL import Image
 
 import embedpipe
+from embedpipe.cli.finetuning import default_folder
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--near-duplicates", "off", "--trust")
 
@@ -87,7 +88,7 @@ def test_benchmark_prints_a_table_or_json(store: Path, tmp_path: Path) -> None:
     lines = [line.split() for line in shown.stdout.splitlines()]
     assert ["labels", "linear-probe", "lp-ft"] in lines
     assert any(line[:3] == ["32", "lp-ft", "linear-probe"] for line in lines)
-    for words in ("lp-ft 32 seed 1:", "2 seeds give wide intervals", "s of training and measuring"):
+    for words in ("lp-ft 32 seed 1:", "2 seeds are too few for intervals", "s of training and measuring"):
         assert words in shown.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
     values = json.loads(run(*command, "--json").stdout)
@@ -112,6 +113,13 @@ def test_advise_prints_json(store: Path) -> None:
     assert values["verdict"]["decision"] == "not worth it"
     assert values["frozen_baselines"]["n_folds"] == 5
     assert values["pilot"] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("a/photos.features/", "photos.tuned"), ("photos", "photos.tuned"), ("v1.2", "v1.2.tuned")]
+)
+def test_a_run_without_a_name_has_that_of_its_data(source: str, name: str) -> None:
+    assert default_folder(source, ".tuned") == Path(name)
 
 
 @pytest.mark.parametrize(

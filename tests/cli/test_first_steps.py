@@ -115,3 +115,18 @@ def test_map_writes_a_new_page_unless_a_file_is_named(tmp_path: Path, monkeypatc
     assert run("map", "photos.features").stdout == "map.html\n"
     (tmp_path / "map.html").touch()
     assert "map.html exists and is overwritten only if it is named" in run("map", "photos.features").stderr
+
+
+def test_help_shows_the_type_of_one_value_and_none_for_switches() -> None:
+    shown = run("benchmark", "--help").stdout
+    assert "<bool>" not in shown
+    assert "list[" not in shown
+    assert "<str>..." in shown
+
+
+def test_an_unknown_option_names_the_verbs_that_have_it() -> None:
+    said = run("predict", "photos.head", "photos", "--picture", "a.png").stderr
+    assert "fit" in said
+    assert "it" in said
+    assert "--split" not in said
+    assert "--label" in run("fit", "photos.features", "--labl", "breed").stderr

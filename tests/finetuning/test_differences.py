@@ -87,8 +87,8 @@ def test_no_savings_against_the_majority_class(result: Benchmark) -> None:
 @pytest.mark.parametrize(
     ("seeds", "warning"),
     [
-        (1, "One seed gives no intervals: run it again with more (seeds=5), finished cells are kept."),
-        (2, "2 seeds give wide intervals: run it again with more (seeds=5), finished cells are kept."),
+        (1, "One seed is too few for intervals: run it again with more (seeds=5), finished cells are kept."),
+        (2, "2 seeds are too few for intervals: run it again with more (seeds=5), finished cells are kept."),
         (3, ""),
     ],
 )

@@ -51,7 +51,16 @@ def test_cells_are_read_as_those_of_csv(tmp_path: Path) -> None:
 
 def test_a_formula_is_its_value_and_runs_nothing(tmp_path: Path) -> None:
     path = workbook(tmp_path / "t.xlsx", [["id", "label"], ["a", "=1+1"], ["b", "=cmd|' /C calc'!A0"]])
-    assert load_table(str(path)).table["label"].null_count == 2  # no program has computed them
+    with pytest.raises(SourceError, match=r"those in B2, B3 have none: open the workbook in a spreadsheet program"):
+        load_table(str(path))  # no program has computed them, and an empty label would clear what is there
+    computed = tmp_path / "computed.xlsx"
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(computed, "w") as after:
+        for name in before.namelist():
+            part = before.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                part = part.replace(b"</f><v />", b"</f><v>2</v>", 1).replace(b'<c r="B3">', b'<c r="B3" t="str">')
+            after.writestr(name, part)
+    assert load_table(str(computed)).table["label"].to_pylist() == [2, None]
 
 
 def test_what_write_table_writes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

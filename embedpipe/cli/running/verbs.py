@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from typer.core import TyperGroup
@@ -13,6 +14,9 @@ from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
 VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Machine")
+
+#: Similarity of an option to a wrong one, as `difflib` measures it, from which it is suggested.
+CLOSE = 0.8
 
 START = f"""\
 embedpipe {__version__}: embed a dataset once, then train, search and compare on the stored features.
@@ -38,12 +42,38 @@ class Verbs(TyperGroup):
         verbs: dict[str, Any] = dict(self.commands)
         return sorted(verbs, key=lambda name: VERB_GROUPS.index(verbs[name].rich_help_panel))
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb whose help shows no type for a switch, and one value's type for an option given again."""
+        command: Any = super().get_command(ctx, cmd_name)
+        for parameter in [] if command is None else command.get_params(ctx):
+            shown = str(parameter.display_type(ctx))
+            if parameter.param_type_name == "option" and parameter.metavar is None:
+                if shown == "<bool>":
+                    parameter.metavar = ""
+                elif shown.startswith("<list["):
+                    parameter.metavar = f"<{shown.removeprefix('<list[').removesuffix(']>')}>..."
+        return command
+
     def invoke(self, ctx: Any) -> Any:
         """Run a verb. If its arguments are wrong and ``--json`` is among them, print the error as JSON too."""
         arguments = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
         except TyperException as error:
+            if hasattr(error, "possibilities"):  # there is no such option
+                self._name_verbs(ctx, error)
             if "--json" in arguments:
                 JsonObject(arguments[0]).print(ExitCode.REFUSED, error, error.format_message())
             raise
+
+    def _name_verbs(self, ctx: Any, error: Any) -> None:
+        """Add the verbs that have an unknown option, and leave out suggestions that are far from it."""
+        name = error.option_name
+        having = [
+            verb
+            for verb in self.list_commands(ctx)
+            if any(name in parameter.opts for parameter in self.get_command(ctx, verb).params)
+        ]
+        if having:
+            error.message += f"; {', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
+        error.possibilities = difflib.get_close_matches(name, error.possibilities or [], cutoff=CLOSE)

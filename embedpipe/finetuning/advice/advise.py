@@ -180,7 +180,7 @@ def advise(
         test_rows=len(split.test),
         would_change=would_change,
         next_step=_find_next_step(paths, verdict, labels, full_plan, benchmark, folder, arguments),
-        notes=notes,
+        notes=[*dict.fromkeys(notes)],
         seconds=time.perf_counter() - start,
     )
 

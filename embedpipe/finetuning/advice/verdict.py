@@ -206,8 +206,9 @@ def _evidence(
     shift_margin: float,
 ) -> list[str]:
     sentences = [
-        f"With all {total_labels:,} labels the best head on frozen features has an error of {_percent(ceiling)}, "
-        "chosen and measured on different rows: no gain can exceed it."
+        f"With all {total_labels:,} labels the best head on frozen features has an error of {_percent(ceiling)} on "
+        "rows that had no part in choosing it: no gain can exceed it. The table below shows the best a little better, "
+        "as its own rows chose it."
     ]
     if ceiling.high <= min_gain:
         sentences.append(f"The error is at most the minimum gain of {_points(min_gain)}.")

@@ -15,8 +15,6 @@ from embedpipe.statistics import Estimate
 #: A head on frozen features; a network that starts from that head; one with a random head; one with random weights.
 Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch"]
 LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
-#: Up to so many seeds, Student's t has a quantile above 4.
-FEW_SEEDS = 2
 #: Of fewer seeds, pages and pictures show no intervals: those of two seeds cover nearly everything.
 SEEDS_FOR_INTERVALS = 3
 
@@ -163,10 +161,12 @@ class BenchmarkData:
     @property
     def seeds_warning(self) -> str:
         """Remark on the intervals if there are few seeds; empty if there are enough."""
-        if len(self.seeds) > FEW_SEEDS:
+        if len(self.seeds) >= SEEDS_FOR_INTERVALS:
             return ""
         problem = (
-            "One seed gives no intervals" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds give wide intervals"
+            "One seed is too few for intervals"
+            if len(self.seeds) == 1
+            else f"{len(self.seeds)} seeds are too few for intervals"
         )
         return f"{problem}: run it again with more ({option('seeds', 5)}), finished cells are kept."
 

@@ -101,6 +101,8 @@ def map(
         return Picture(to)
 
     data = gather(store, label, layers, seed, show)
+    if data.doubts:
+        show.say(data.doubts_note)
     if to.suffix.lower() in SUFFIXES:
         return Picture(write_map_page(data, drawn_from, thumbnails, to, show))
     return save_figure(draw_map(data, thumbnails, show), to, {DRAWN_FROM: drawn_from})
