@@ -36,12 +36,12 @@ PHOTOS = 2000
 NETWORK = ("--backbone", "timm/test_resnet", "--weights", "none")
 #: Made-up rows that are written at a time.
 PART = 100_000
+#: The command with a listing in place of its command line.
 LIST = """
-import gc, sys
-from embedpipe import __main__ as command
+import runpy, sys, types
 from embedpipe.sources import open_source
-gc.set_threshold(getattr(command, "OBJECTS", gc.get_threshold()[0]))
-print(len(open_source(sys.argv[1])))
+sys.modules["embedpipe.cli"] = types.SimpleNamespace(main=lambda: print(len(open_source(sys.argv[1]))))
+runpy.run_module("embedpipe", run_name="__main__")
 """
 MESSAGES = "id,text,label\n" + "".join(
     f"{i},message number {i} of many,{'ham' if i % 3 else 'spam'}\n" for i in range(60)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ INDICES = {"labels_": "k", "cells_": "c"}
 THREADS = 1024
 
 
-def unknown_types(state: Path, known: frozenset[str]) -> list[str]:
+def unknown_types(state: Path, known: Set[str]) -> list[str]:
     """Return the names of types in a skops file that are neither data nor among the known estimators.
 
     Raises
@@ -97,7 +97,7 @@ def check_state(estimator: Any, state: Path) -> None:
             )
 
 
-def _is_known(loader: str, name: str, known: frozenset[str]) -> bool:
+def _is_known(loader: str, name: str, known: Set[str]) -> bool:
     return name in known if loader == "ObjectNode" else name in PLAIN_NODES.get(loader, ())
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
+import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ from embedpipe.heads.estimator_checks import SKLEARN_CLASSES, check_state, unkno
 from embedpipe.neighbours import read_flat, write_flat
 
 STATE = "head.skops"
+#: The version of skops' format that `read_known` reads.
+PROTOCOL = 2
 
 #: Classes that are made on loading: embedpipe's estimators, by their public path.
 TRUSTED_CLASSES = (
@@ -56,7 +60,7 @@ TRUSTED_CLASSES = (
     VarianceFloorScaler,
 )
 TRUSTED = [f"{cls.__module__}.{cls.__name__}" for cls in TRUSTED_CLASSES]
-KNOWN = frozenset([*TRUSTED, *(f"{cls.__module__}.{cls.__name__}" for cls in SKLEARN_CLASSES)])
+CLASSES: dict[str, Any] = {f"{cls.__module__}.{cls.__name__}": cls for cls in (*TRUSTED_CLASSES, *SKLEARN_CLASSES)}
 
 
 def neighbours_file(number: int) -> str:
@@ -113,8 +117,6 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
     HeadError
         If a file is damaged, or names a type that is not trusted.
     """
-    import skops.io
-
     state = folder / STATE
     try:
         unknown = types_to_trust(folder)
@@ -123,9 +125,9 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
                 f"{str(folder)!r} holds types that may run code or end the process: {', '.join(unknown)}; load it only "
                 f"if you trust where it comes from ({option('trust', True)})"
             )
-        with working_folder_importable() if trust else contextlib.nullcontext():
-            trusted = skops.io.get_untrusted_types(file=state) if trust else TRUSTED
-            estimator = skops.io.load(state, trusted=trusted)
+        estimator = None if unknown else read_known(state, CLASSES)
+        if estimator is None:
+            estimator = _read_with_skops(state, trust)
         for number, (knn, rows) in enumerate(zip(_knn_estimators(estimator), neighbours, strict=True)):
             count, dim = rows["shape"]
             knn.rows_ = read_flat(folder / neighbours_file(number), (count, dim), knn.metric)
@@ -145,9 +147,27 @@ def read_estimator(folder: Path, neighbours: list[dict[str, Any]], trust: bool) 
     return estimator
 
 
+def read_known(state: Path, classes: Mapping[str, Any]) -> Any:
+    """Return the estimator in a skops file of data and ``classes``; None if the format has another version.
+
+    Raises whatever a damaged file leads to. skops itself takes half a second to import, as it imports all of
+    scikit-learn, and pytest, for a list of types. Format: https://skops.readthedocs.io/en/stable/persistence.html
+    """
+    with zipfile.ZipFile(state) as archive:
+        schema = json.loads(archive.read("schema.json"))
+        return _Reader(archive, classes).make(schema) if schema["protocol"] == PROTOCOL else None
+
+
+def _read_with_skops(state: Path, trust: bool) -> Any:
+    import skops.io
+
+    with working_folder_importable() if trust else contextlib.nullcontext():
+        return skops.io.load(state, trusted=skops.io.get_untrusted_types(file=state) if trust else TRUSTED)
+
+
 def types_to_trust(folder: Path) -> list[str]:
     """Return the types in a saved head that are only made with ``trust``: a user's own, and most of scikit-learn's."""
-    return unknown_types(folder / STATE, KNOWN)
+    return unknown_types(folder / STATE, CLASSES.keys())
 
 
 def _knn_estimators(value: Any) -> Iterator[Any]:
@@ -161,3 +181,50 @@ def _knn_estimators(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         for element in value:
             yield from _knn_estimators(element)
+
+
+class _Reader:
+    """Makes the values of nodes. A value that several nodes name by the same number is made once."""
+
+    def __init__(self, archive: zipfile.ZipFile, classes: Mapping[str, Any]) -> None:
+        self._archive = archive
+        self._classes = classes
+        self._made: dict[int, Any] = {}
+
+    def make(self, node: Mapping[str, Any]) -> Any:
+        """Return the value of a node."""
+        number = node.get("__id__")
+        if number in self._made:
+            return self._made[number]
+        value = self._new(node)
+        if number is not None:
+            self._made[number] = value
+        return value
+
+    def _new(self, node: Mapping[str, Any]) -> Any:
+        kind = node["__loader__"]
+        if kind == "JsonNode":
+            return json.loads(node["content"])
+        if kind == "TypeNode":
+            return {"str": str, "int": int}[node["__class__"]]
+        if kind == "ListNode":
+            return [self.make(part) for part in node["content"]]
+        if kind == "TupleNode":
+            return tuple(self.make(part) for part in node["content"])
+        if kind == "DictNode":
+            types = self.make(node["key_types"])
+            return {
+                type(key): self.make(part) for type, (key, part) in zip(types, node["content"].items(), strict=True)
+            }
+        if kind == "NdArrayNode":
+            return self._array(node)
+        cls = self._classes[f"{node['__module__']}.{node['__class__']}"]
+        estimator = cls.__new__(cls)
+        estimator.__setstate__(self.make(node["content"]))
+        return estimator
+
+    def _array(self, node: Mapping[str, Any]) -> Any:
+        if node["type"] != "numpy":
+            raise ValueError(f"an array must hold numbers or strings, and one holds {node['type']}")
+        array = np.load(io.BytesIO(self._archive.read(node["file"])), allow_pickle=False)
+        return array if node["__class__"] == "ndarray" else array[()]  # a NumPy scalar

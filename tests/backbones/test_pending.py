@@ -170,7 +170,7 @@ try:
     app(sys.argv[1:], standalone_mode=False)
 except SystemExit as end:
     print("code", end.code)
-print("loaded", *sorted({"torch", "timm", "sklearn", "pandas"} & {*sys.modules}))
+print("loaded", *sorted({"torch", "timm", "sklearn"} & {*sys.modules}))  # pyarrow imports pandas where it is installed
 """
 
 

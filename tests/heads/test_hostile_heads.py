@@ -24,7 +24,16 @@ from sklearn.tree import DecisionTreeClassifier
 from embedpipe.errors import HeadError
 from embedpipe.estimators import TunedLogisticRegression, VarianceFloorScaler
 from embedpipe.heads.estimator_checks import SHAPES, SKLEARN_CLASSES, check_state
-from embedpipe.heads.estimator_files import STATE, TRUSTED_CLASSES, read_estimator, types_to_trust, write_estimator
+from embedpipe.heads.estimator_files import CLASSES as KNOWN
+from embedpipe.heads.estimator_files import (
+    PROTOCOL,
+    STATE,
+    TRUSTED_CLASSES,
+    read_estimator,
+    read_known,
+    types_to_trust,
+    write_estimator,
+)
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import HEADS, make_auto, make_estimator
 from embedpipe.heads.wrapping import wrap_estimator
@@ -226,6 +235,23 @@ def test_compiled_estimators_of_scikit_learn_need_trust(estimator: Any, tmp_path
         read_estimator(tmp_path, neighbours, trust=False)
     again = read_estimator(tmp_path, neighbours, trust=True)
     np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("logreg", "two classes"), ("lda", "multilabel"), ("ridge", "regression")]
+)
+def test_known_types_are_read_as_skops_reads_them(name: str, target: str, tmp_path: Path) -> None:
+    write_estimator(fitted(name, target), tmp_path)
+    read = read_known(tmp_path / STATE, KNOWN)
+    wanted = skops.io.load(tmp_path / STATE, trusted=list(KNOWN))
+    assert [*map(type, parts(read))] == [*map(type, parts(wanted))]
+    for part, other in zip(parts(read), parts(wanted), strict=True):
+        assert vars(part).keys() == vars(other).keys()
+        for attribute, value in vars(part).items():
+            assert type(value) is type(vars(other)[attribute])
+            if not isinstance(value, BaseEstimator | list):
+                np.testing.assert_array_equal(value, vars(other)[attribute])
+    assert skops.io._protocol.PROTOCOL == PROTOCOL  # else heads are read by skops, which takes longer
 
 
 def test_hostile_type_inside_a_trusted_one_is_named(tmp_path: Path) -> None:
