@@ -109,7 +109,7 @@ def test_axe_finds_nothing_serious(browser: Browser, edited: tuple[str, Path], w
     script = (Path(axe.__path__[0]) / "axe.min.js").read_text(encoding="utf-8")
     browser.visit(f"{edited[0]}#view=both", width, scheme)
     browser.until(f"{LOADED} >= 4")
-    browser.until("document.querySelector('.map-note').textContent.includes('PCA')", 60)
+    browser.until("document.querySelector('.map-note').textContent.includes('t-SNE')", 60)
     assert browser.ask("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
     for step in ("1", "document.querySelectorAll('.tile')[1].click()", "document.querySelector('#open-help').click()"):
         browser.ask(step)
@@ -122,7 +122,7 @@ def test_axe_finds_nothing_serious(browser: Browser, edited: tuple[str, Path], w
 
 def test_a_million_points_are_drawn_fast(browser: Browser, address: str) -> None:
     browser.visit(f"{address}#view=map")
-    browser.until("document.querySelector('.map-note').textContent.includes('PCA')", 60)
+    browser.until("document.querySelector('.map-note').textContent.includes('t-SNE')", 60)
     fastest = browser.ask(
         """import('/map.js').then(({ MapView }) => {
             const root = document.querySelector('#map');

@@ -5,6 +5,7 @@ import { pictureOf, read, send, store, upload, uploadedPicture } from "./api.js"
 import { change, current } from "./state.js";
 
 let tell;
+let loaded = false;
 
 export function setUpSearch(info, notice) {
   tell = notice;
@@ -40,9 +41,10 @@ export function setUpSearch(info, notice) {
 }
 
 async function embed(what, send) {
-  tell(`Searching${what}…`, false);
+  tell(`Searching${what}…${loaded ? "" : " The first time, the backbone is loaded."}`, false);
   try {
     const query = await send();
+    loaded = true;
     tell("");
     return query;
   } catch (error) {
