@@ -162,3 +162,43 @@ def test_a_long_gallery_needs_no_more_memory(browser: Browser, store: Any, tmp_p
         )
     assert max(sizes) - sizes[0] < MOST_GROWTH, sizes
     assert max(nodes) < nodes[0] + 500, nodes
+
+
+def test_a_million_items_can_be_scrolled_to_the_end_and_row_by_row(browser: Browser, address: str) -> None:
+    """Browsers cut off what is as tall, so that the bar stands for more than it shows."""
+    browser.visit(address)
+    browser.until(f"{LOADED} >= 20")
+    found = browser.ask(
+        """import('/gallery.js').then(async ({ Gallery }) => {
+            const root = document.createElement('div'), sheet = document.createElement('div');
+            root.id = 'gallery'; sheet.id = 'sheet'; root.append(sheet);
+            document.querySelector('#split').replaceChildren(root);
+            const load = async (start, count) => Array.from({length: count}, (_, i) => (
+                {row: start + i, id: `${start + i}`, label: null, text: `text ${start + i}`, score: null,
+                 prediction: null, confidence: null}));
+            const gallery = new Gallery(root, sheet, {load, open() {}, focus() {}, colourOf: () => ''});
+            gallery.isText = true;
+            const still = () => new Promise(done => setTimeout(done, 400));
+            await still();
+            gallery.reset(1e6, null);
+            await still();
+            const shown = () => [...gallery.tiles.values()].filter(one => one.row).map(one => one.row.row);
+            root.scrollTop = sheet.clientHeight / 2;
+            await still();
+            const middle = Math.min(...shown()), before = gallery.top;
+            root.scrollTop += 40;
+            await new Promise(done => setTimeout(done, 60));
+            const step = gallery.top - before;
+            root.scrollTop = sheet.clientHeight;
+            await still();
+            const last = Math.max(...shown());
+            gallery.setCurrent(500000);
+            await still();
+            const seen = document.getElementById('tile-500000').getBoundingClientRect();
+            const inside = seen.top >= 0 && seen.bottom <= innerHeight;
+            return {middle, step, last, height: sheet.clientHeight, inside};
+        })"""
+    )
+    assert found["height"] <= 8_000_000
+    assert 400_000 < found["middle"] < 600_000
+    assert (found["step"], found["last"], found["inside"]) == (40, 999_999, True)
