@@ -19,6 +19,7 @@ from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark
@@ -94,7 +95,7 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
     table = Table("labels", *result.learners, box=None)
     for labels in result.label_counts:
         accuracies = [[cell.accuracy for cell in result.cells_of(learner, labels)] for learner in result.learners]
-        table.add_row(f"{labels:,}", *(f"{mean(values):.1%}" if values else "" for values in accuracies))
+        table.add_row(f"{labels:,}", *(f"{percent(mean(values))}" if values else "" for values in accuracies))
     show.print_table(table)
     print("\naccuracy on the test rows, mean over seeds")
     if result.seeds_warning:
@@ -113,14 +114,14 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
         if savings.is_informative and savings.labels is not None:
             time = f" and {_fraction(savings.seconds)} of its training time" if savings.seconds else ""
             print(
-                f"for the {savings.accuracy:.1%} of {savings.reference}, {savings.learner} needs "
+                f"for the {percent(savings.accuracy)} of {savings.reference}, {savings.learner} needs "
                 f"{_fraction(savings.labels)} of its labels{time}"
             )
     if verbose:
         for cell in result.cells:
             print(
-                f"{cell.learner} {cell.labels:,} seed {cell.seed}: {cell.accuracy:.2%}, log-loss {cell.log_loss:.4f}, "
-                f"epoch {cell.best_epoch}, {cell.seconds:,.1f} s"
+                f"{cell.learner} {cell.labels:,} seed {cell.seed}: {percent(cell.accuracy)}, "
+                f"log-loss {cell.log_loss:.4f}, epoch {cell.best_epoch}, {cell.seconds:,.1f} s"
             )
         print(f"splits {result.splits_id}")
 
@@ -178,7 +179,7 @@ def print_advice(result: Advice, verbose: bool) -> None:
         print(f"- {sentence}")
     for note in result.notes:
         print(f"note: {note}")
-    table = Table("on frozen features", "accuracy, %", f"minus {frozen.reference.name}, points", "", box=None)
+    table = Table("on frozen features", "accuracy", f"minus {frozen.reference.name}, points", "", box=None)
     baselines = frozen.baselines if verbose else frozen.baselines[:SHOWN_BASELINES]
     for baseline in baselines:
         accuracy, difference = show.interval(baseline.accuracy, True), _points(baseline.difference)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe.cli.show import pairs, print_table
 from embedpipe.report.drawing.wording import counted
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.embedding import Drift, HeadDrift, LayerDrift, VerifyReport
@@ -47,7 +48,8 @@ def _layer(layer: LayerDrift) -> list[tuple[str, str]]:
     ]
     if layer.neighbours_kept is not None and layer.nearest_kept is not None:
         kept = (
-            f"{layer.neighbours_kept:.1%} of the {layer.k} nearest stay, the nearest stays for {layer.nearest_kept:.1%}"
+            f"{percent(layer.neighbours_kept)} of the {layer.k} nearest stay, the nearest stays for "
+            f"{percent(layer.nearest_kept)}"
         )
         rows.append(("neighbours", f"{kept} (within the sample)"))
     return [*rows, *_head(layer.head)] if layer.head else rows
@@ -55,7 +57,8 @@ def _layer(layer: LayerDrift) -> list[tuple[str, str]]:
 
 def _head(head: HeadDrift) -> list[tuple[str, str]]:
     if head.metric == "accuracy":
-        change = f"accuracy {head.reference:.1%} becomes {head.cheaper:.1%}: {100 * head.difference:+.1f} points"
+        before, after = percent(head.reference), percent(head.cheaper)
+        change = f"accuracy {before} becomes {after}: {100 * head.difference:+.1f} points"
         interval = f"95 % interval {100 * head.low:+.1f} to {100 * head.high:+.1f}"
         items = f"{counted(head.rows, 'item')}, {counted(head.classes, 'class', 'classes')}"
     else:

@@ -13,6 +13,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_pro
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.diagnosis import Diagnosis, TimeEstimate
@@ -81,7 +82,7 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
 def _rows_of(estimate: TimeEstimate) -> list[tuple[str, str]]:
     decode = f", {estimate.decode} decoding" if estimate.decode else ""
     rate = f"{estimate.rate:,.1f} items a second"
-    shares = [f"{name} {share:.0%}" for name, share in estimate.shares.items() if share >= 0.005]
+    shares = [f"{name} {percent(share, 0)}" for name, share in estimate.shares.items() if share >= 0.005]
     rows = [
         (estimate.backbone, f"{rate}, {estimate.precision}{decode}, on {estimate.device} by {estimate.engine}"),
         ("measured on", f"{counted(estimate.items, 'item')} in {estimate.seconds:.1f} s: {estimate.source}"),

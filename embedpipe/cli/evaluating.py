@@ -21,6 +21,7 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.report.drawing.wording import SHARES, counted
 from embedpipe.sources.options import SourceOptions
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.evaluation import CandidateResult, Evaluation, EvaluationGrid, ProtocolEvaluation
@@ -334,7 +335,7 @@ def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
 
 def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:
     estimates = candidate.estimates
-    values = [show.metric_value(estimates[name].value, False) if name in estimates else "" for name in others]
+    values = [show.metric_value(estimates[name].value, name in SHARES) if name in estimates else "" for name in others]
     errors = [_calibration_error(each) if each else "" for each in (candidate.calibration, candidate.calibrated)]
     difference = candidate.difference
     return [
@@ -352,7 +353,7 @@ def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list
 def _calibration_error(calibration: Reliability) -> str:
     """Return the debiased error in percent, or the smallest one that so many rows can show."""
     least = calibration.smallest_error
-    return f"< {least:.1%}" if calibration.ece_debiased < least else f"{calibration.ece_debiased:.1%}"
+    return f"< {percent(least)}" if calibration.ece_debiased < least else f"{percent(calibration.ece_debiased)}"
 
 
 def _print_tests(evaluation: Evaluation) -> None:

@@ -16,6 +16,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_sto
 from embedpipe.cli.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import FineTuneResult
@@ -104,27 +105,28 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     for note in result.notes:
         print(f"note: {note}")
     print(
-        f"initial check on {check.rows:,} validation rows: head on stored features {check.head_accuracy:.2%}, network "
-        f"on images {check.network_accuracy:.2%}, logits differ by at most {check.largest_logit_difference:.1g}"
+        f"initial check on {check.rows:,} validation rows: head on stored features {percent(check.head_accuracy)}, "
+        f"network on images {percent(check.network_accuracy)}, logits differ by at most "
+        f"{check.largest_logit_difference:.1g}"
     )
     table = Table("epoch", "training loss", "validation accuracy", "validation log-loss", "s", box=None)
     for epoch in result.epochs:
         table.add_row(
             f"{epoch.number}{' *' * (epoch.number == result.best_epoch)}",
             "" if epoch.training_loss is None else f"{epoch.training_loss:.4f}",
-            f"{epoch.validation_accuracy:.2%}",
+            f"{percent(epoch.validation_accuracy)}",
             f"{epoch.validation_log_loss:.4f}",
             f"{epoch.seconds:,.1f}",
         )
     show.print_table(table)
     if result.best_epoch:
         print(
-            f"\n{test.rows:,} test rows, read once: linear probe {test.linear_probe:.2%}, fine-tuned "
-            f"{test.finetuned:.2%}, a difference of {100 * test.difference:+.2f} points (95 % interval "
+            f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}, fine-tuned "
+            f"{percent(test.finetuned)}, a difference of {100 * test.difference:+.2f} points (95 % interval "
             f"{100 * test.low:+.2f} to {100 * test.high:+.2f})"
         )
     else:
-        print(f"\n{test.rows:,} test rows, read once: linear probe {test.linear_probe:.2%}")
+        print(f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}")
         print("the linear probe was kept, because no epoch was better on the validation rows")
     weights, head = show.argument(result.backbone), show.argument(result.head)
     splits = show.argument(str(Path(result.folder, "splits.parquet")))

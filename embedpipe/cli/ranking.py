@@ -18,6 +18,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking
@@ -87,7 +88,7 @@ def print_ranking(ranking: Ranking, verbose: bool) -> None:
     regression = ranking.task == "regression"
     metric = "R2" if regression else "accuracy"
     classes = "" if regression else f", {counted(ranking.classes, 'class', 'classes')}"
-    baseline = "" if regression else f"; baseline (most frequent class): {ranking.baseline:.1%}"
+    baseline = "" if regression else f"; baseline (most frequent class): {percent(ranking.baseline)}"
     print(f"{ranking.label!r}, {counted(ranking.sample, 'item')}{classes}: {ranking.resampling}{baseline}")
     for reason, count in ranking.left_out.items():
         print(f"left out: {count:,} {reason}")
@@ -118,7 +119,7 @@ def _cells(row: RankedBackbone, several: bool, regression: bool) -> list[str | T
         "" if row.knn is None else show.interval(row.knn, not regression),
         *["" if row.h_score is None else f"{row.h_score:.2f}"] * (not regression),
         "" if row.log_me is None else f"{row.log_me:.3f}",
-        "unknown" if row.imagenet is None else f"{row.imagenet.accuracy:.1%}",
+        "unknown" if row.imagenet is None else f"{percent(row.imagenet.accuracy)}",
         f"{row.dim:,}",
         "unknown" if row.cost is None else f"{row.cost.seconds:,.1f}",
     ]
@@ -153,7 +154,7 @@ def _name(row: RankedBackbone) -> str:
 def _print_details(ranking: Ranking) -> None:
     for row in ranking.rows:
         if row.imagenet is not None:
-            print(f"{row.name}: ImageNet top-1 {row.imagenet.accuracy:.3%}, published by {row.imagenet.source}")
+            print(f"{row.name}: ImageNet top-1 {percent(row.imagenet.accuracy, 3)}, published by {row.imagenet.source}")
         if row.cost is not None:
             print(f"{row.name}: embedded by {row.cost.engine}, measured on {counted(row.cost.items, 'item')}")
         if row.difference is not None:

@@ -21,7 +21,8 @@ from rich.text import Text
 from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.decoding.recipe import Preprocessing
-from embedpipe.report.drawing.wording import counted
+from embedpipe.report.drawing.wording import SHARES, counted
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.backbones import TextPreprocessing
@@ -67,15 +68,16 @@ def pairs(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def metric_value(value: float, share: bool, sign: str = "") -> str:
+def metric_value(value: float, share: bool) -> str:
     """Return the value of a metric as text; a share in percent."""
-    return f"{100 * value:{sign}.1f}" if share else f"{value:{sign}.3f}"
+    return percent(value) if share else f"{value:.3f}"
 
 
 def interval(estimate: Estimate, share: bool, sign: str = "") -> str:
-    """Return the value of a metric with the ends of its interval, as text."""
-    value, low, high = (metric_value(end, share, sign) for end in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
+    """Return the value of a metric with the ends of its interval, as text; with a sign it is a difference in points."""
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{100 * end:{sign}.1f}" if share else f"{end:{sign}.3f}" for end in ends)
+    return f"{value}{' %' if share and not sign else ''} ({low} to {high})"
 
 
 def summary(result: EmbedSummary, verbose: bool) -> None:
@@ -257,11 +259,14 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         )
         for name, values in report.metrics.items():
             other = report.baseline.get(name)
-            value = f"{interval(report.accuracy, False)}" if name == "accuracy" and report.accuracy else _spread(values)
-            table.add_row(name.replace("_", " "), value, _spread(other) if other else "")
+            share = name in SHARES
+            value = (
+                interval(report.accuracy, True) if name == "accuracy" and report.accuracy else _spread(values, share)
+            )
+            table.add_row(name.replace("_", " "), value, _spread(other, share) if other else "")
         print_table(table)
         if any("+-" in cell for column in table.columns[1:] for cell in map(str, column.cells)):
-            brackets = "in brackets: the 95% interval; " if report.accuracy else ""
+            brackets = "in brackets: the 95 % interval; " if report.accuracy else ""
             print(f"{brackets}after +-: the standard deviation over the folds")
         if verbose:
             for trial in report.trials:
@@ -281,11 +286,11 @@ def fit_report(head: Head, to: Any, verbose: bool) -> None:
         print(f"not saved: add --to {argument(f'{name}.head')} to save the head")
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], share: bool) -> str:
     """Return the mean, and the standard deviation over folds if they differ: equal folds are no certainty."""
-    mean = statistics.fmean(values)
-    spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "0.000"
-    return f"{mean:.3f}" if spread == "0.000" else f"{mean:.3f} +- {spread}"
+    text = metric_value(statistics.fmean(values), share)
+    spread = metric_value(statistics.stdev(values), share).removesuffix(" %") if len(values) > 1 else "0"
+    return text if spread.strip("0.") == "" else f"{text} +- {spread}"
 
 
 def prediction_summary(head: Head, table: pa.Table, to: Any) -> dict[str, Any]:
@@ -353,7 +358,9 @@ def _held_out(head: Head) -> str:
     if measured is None:
         return ""
     name, values = measured
-    return f" On held-out rows, `fit` measured {name} {statistics.fmean(values):.3f} ({head.report.protocol})."
+    mean = statistics.fmean(values)
+    value = metric_value(mean, name in SHARES)
+    return f" On held-out rows, `fit` measured {name.replace('_', ' ')} {value} ({head.report.protocol})."
 
 
 def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones import BackboneSpec
+from embedpipe.statistics.percent import percent
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Bottleneck:
     limit: float
 
     def __str__(self) -> str:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items() if share >= 0.005)
+        shares = ", ".join(f"{name} {percent(share, 0)}" for name, share in self.shares.items() if share >= 0.005)
         alone = f"; {self.stage} alone: {self.limit:,.0f}/s" if self.limit else ""
         return f"{shares}: {self.rate:,.0f}/s{alone}"
 

@@ -16,6 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.errors import ExitCode
+from embedpipe.statistics.percent import percent
 from embedpipe.store.labelling import Outcome
 
 #: Failed items in a summary.
@@ -91,7 +92,7 @@ def remarks(counts: Mapping[str, int]) -> list[str]:
         )
     if unknown := counts.get("unknown words", 0):
         words = counts["words"]
-        sentences.append(f"words without a vector: {unknown:,} of {words:,} ({unknown / words:.1%})")
+        sentences.append(f"words without a vector: {unknown:,} of {words:,} ({percent(unknown / words)})")
     if empty := counts.get("texts without a known word", 0):
         sentences.append(f"texts without a known word, embedded as zeros: {empty:,}")
     if unknown := counts.get("unknown tokens", 0):

@@ -35,6 +35,7 @@ from embedpipe.heads.scoring import FitReport, measure_logits
 from embedpipe.heads.training_data import read_finite
 from embedpipe.splits.splits import Splits
 from embedpipe.statistics import paired_interval
+from embedpipe.statistics.percent import percent
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def finetune(
     --------
     >>> result = embedpipe.finetune("photos.features", to="photos.tuned", epochs=5)  # doctest: +SKIP
     >>> result  # doctest: +SKIP
-    FineTuneResult('photos.tuned': epoch 5 of 5, test accuracy 89.0%, linear probe 85.0%)
+    FineTuneResult('photos.tuned': epoch 5 of 5, test accuracy 89.0 %, linear probe 85.0 %)
     >>> store = embedpipe.embed(  # doctest: +SKIP
     ...     "new_photos", "new.features", backbone=f"checkpoint/{result.backbone}"
     ... )
@@ -263,7 +264,7 @@ def _check_initial_network(
     if abs(head_accuracy - network_accuracy) > ACCURACY_TOLERANCE + 1 / len(rows):
         raise TrainingDataError(
             f"before training, the network must be as accurate as the head on stored features: on {len(rows)} "
-            f"validation rows the network has {network_accuracy:.1%} and the head {head_accuracy:.1%}. Check "
+            f"validation rows the network has {percent(network_accuracy)} and the head {percent(head_accuracy)}. Check "
             f"{option('weights', ...)}; if images or embedpipe have changed, embed again"
         )
     return InitialCheck(head_accuracy, network_accuracy, float(differences.max()), len(rows))

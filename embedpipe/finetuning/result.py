@@ -8,6 +8,7 @@ from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.training.epochs import Epoch
+from embedpipe.statistics.percent import percent
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class FineTuneResult:
     ...     augmentation="light",
     ... )
     >>> result
-    FineTuneResult('photos.tuned': epoch 1 of 1, test accuracy 89.0%, linear probe 85.0%)
+    FineTuneResult('photos.tuned': epoch 1 of 1, test accuracy 89.0 %, linear probe 85.0 %)
     >>> result.to_dict()["test"]["difference"]
     0.04
     """
@@ -132,15 +133,15 @@ class FineTuneResult:
         """Return the folder, the kept epoch, and the accuracies on the test rows."""
         return (
             f"FineTuneResult({self.folder!r}: epoch {self.best_epoch} of {self.epochs[-1].number}, "
-            f"test accuracy {self.test.finetuned:.1%}, linear probe {self.test.linear_probe:.1%})"
+            f"test accuracy {percent(self.test.finetuned)}, linear probe {percent(self.test.linear_probe)})"
         )
 
     def _repr_html_(self) -> str:
         test = self.test
         rows = {
             "kept epoch": f"{self.best_epoch} of {self.epochs[-1].number}",
-            "test accuracy": f"{test.finetuned:.2%} of {test.rows:,} rows",
-            "linear probe": f"{test.linear_probe:.2%}",
+            "test accuracy": f"{percent(test.finetuned)} of {test.rows:,} rows",
+            "linear probe": f"{percent(test.linear_probe)}",
             "difference": (
                 f"{100 * test.difference:+.2f} points (95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f})"
             ),

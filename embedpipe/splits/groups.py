@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.statistics.percent import percent
 
 Rows = npt.NDArray[np.int64]
 
@@ -103,12 +104,13 @@ def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
     if not len(several):
         return [f"no near-duplicates were found ({criterion})"]
     notes = [
-        f"{several.sum():,} rows ({several.sum() / len(duplicates):.1%}) are near-duplicates of others ({criterion}), "
-        f"in {len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the training and the test rows"
+        f"{several.sum():,} rows ({percent(several.sum() / len(duplicates))}) are near-duplicates of others "
+        f"({criterion}), in {len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the "
+        "training and the test rows"
     ]
     if several.max() > max(LARGE * len(duplicates), 2):
         notes.append(
-            f"one group of near-duplicates holds {several.max():,} rows ({several.max() / len(duplicates):.0%}), "
+            f"one group of near-duplicates has {several.max():,} rows ({percent(several.max() / len(duplicates), 0)}), "
             "probably a chain of merely similar rows. It makes folds uneven and metrics too low: raise "
             f"{option('near_duplicates')} from {cosine:g}, for instance to {(1 + cosine) / 2:.3g}"
         )

@@ -13,6 +13,7 @@ from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.groups import LARGE
 from embedpipe.splits.inner import Split
+from embedpipe.statistics.percent import percent
 
 #: Of more rows only exact copies are looked for: all pairs of these take about two seconds on two cores.
 MOST_ROWS = 10_000
@@ -34,7 +35,7 @@ def leakage_notes(X: npt.NDArray[np.float32], splits: Sequence[Split]) -> list[s
     rows = "1 held-out row has" if count == 1 else f"{count:,} held-out rows have"
     share = count / sum(len(test) for _, test in splits)
     return [
-        f"{rows} {what} among the training rows ({100 * share:.1f} %), so that the metrics may be too good: "
+        f"{rows} {what} among the training rows ({percent(share)}), so that the metrics may be too good: "
         "`embedpipe evaluate` keeps them together"
     ]
 

@@ -20,6 +20,7 @@ from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.splits.splits import Resample, Rows, Splits, load_splits
+from embedpipe.statistics.percent import percent
 
 __all__ = ["Resample", "Splits", "load_splits", "make_splits"]
 
@@ -130,8 +131,8 @@ def _by_split_column(
             left_out[f"of train that share a group with test rows ({groups.source})"] = train[shared]
             description = f"{protocol}, {groups.source} of its rows not trained on"
             notes.append(
-                f"{shared.sum():,} training rows ({shared.mean():.1%}) share a group with {hit:,} test rows "
-                f"({hit / len(test):.1%}) by {groups.source}: they are left out, and all test rows are measured on"
+                f"{shared.sum():,} training rows ({percent(shared.mean())}) share a group with {hit:,} test rows "
+                f"({percent(hit / len(test))}) by {groups.source}: they are left out, and all test rows are measured on"
             )
         train = train[~shared]
     tune = _validation_split(train, np.flatnonzero(validation[train]), groups) or _inner(train, kinds, groups, seed, 0)

@@ -108,7 +108,7 @@ def test_published_protocol(store: Path) -> None:
     [
         (("--heads", "logrec"), "unknown head 'logrec'; did you mean 'logreg'"),
         (("--heads", "lda,lda"), "heads must be unique, got lda more than once"),
-        (("--label", "lable"), "no column 'lable' (--label); did you mean 'label'"),
+        (("--label", "lable"), "did you mean 'label'? Available: "),
         (("--layer", "feature"), "did you mean 'features'"),
         (("--group", "patient"), "has no column 'patient' (--group)"),
         (("--metric", "r2"), "metric must be one of accuracy, balanced_accuracy"),

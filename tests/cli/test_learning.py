@@ -31,7 +31,7 @@ def test_fit_prints_metrics_beside_the_baseline_and_draws(store: Path, tmp_path:
     for name in ("accuracy", "balanced accuracy", "macro f1", "always the most frequent class"):
         assert f" {name}" in shown.stdout
     assert f"confusion matrix: {tmp_path / 'c.png'}" in shown.stdout
-    assert "in brackets: the 95% interval; after +-: the standard deviation over the folds" in shown.stdout
+    assert "in brackets: the 95 % interval; after +-: the standard deviation over the folds" in shown.stdout
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 300
 

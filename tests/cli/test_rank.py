@@ -34,7 +34,7 @@ def test_table_and_csv_file(tinted: Path, tmp_path: Path) -> None:
     shown = run("rank", tinted, "--backbones", f"{TINY}, timm/no_such_network", "--to", table, "-v", "--device", "cpu")
     assert shown.exit_code == 3, shown.output
     assert "'label', 40 items, 2 classes: 5 x 5-fold stratified cross-validation" in shown.stdout
-    assert "baseline (most frequent class): 50.0%" in shown.stdout
+    assert "baseline (most frequent class): 50.0 %" in shown.stdout
     assert "no other backbone to compare with" in shown.stdout
     assert "embedpipe: timm/no_such_network: UnknownBackboneError" in shown.stderr
     rows = csv.read_csv(table).to_pylist()

@@ -213,7 +213,7 @@ def test_next_step_is_a_pilot(without_pilot: Advice, hard_store: Path) -> None:
 
 def test_advice_shows_itself_in_one_line_and_as_html(without_pilot: Advice) -> None:
     accuracy = without_pilot.frozen_baselines.selected_accuracy.value
-    expected = f'Advice("can\'t tell yet": frozen features reach {accuracy:.1%}, no pilot)'
+    expected = f'Advice("can\'t tell yet": frozen features reach {100 * accuracy:.1f} %, no pilot)'
     assert repr(without_pilot) == expected
     shown = without_pilot._repr_html_()
     assert "<caption>Advice</caption>" in shown

@@ -193,7 +193,7 @@ def test_result_shows_itself_in_one_line_and_as_html() -> None:
     assert repr(result) == "Benchmark(linear-probe, lp-ft on 100, 1,000 labels: 12 cells, 372 test rows)"
     shown = result._repr_html_()
     assert "<caption>Benchmark</caption>" in shown
-    assert ">linear-probe 88.6%, lp-ft 89.9%</td>" in shown
+    assert ">linear-probe 88.6 %, lp-ft 89.9 %</td>" in shown
 
 
 CHARTS = {

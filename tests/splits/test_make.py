@@ -70,7 +70,7 @@ def test_near_duplicates_are_in_one_group_and_on_one_side(with_duplicates: Split
 def test_near_duplicates_are_described(with_duplicates: Splits) -> None:
     description = "4 x 5-fold stratified cross-validation, near-duplicates together"
     assert with_duplicates.description == description
-    note = "40 rows (33.3%) are near-duplicates of others (centred cosine of at least 0.95), in 20 groups"
+    note = "40 rows (33.3 %) are near-duplicates of others (centred cosine of at least 0.95), in 20 groups"
     assert note in with_duplicates.notes[0]
 
 
@@ -121,7 +121,7 @@ def test_chain_of_near_duplicates_is_noted() -> None:
     padded[:60, :2] = 9 * X
     padded[60:, 2:] = rng.standard_normal((60, 38))
     splits = make_splits(names(120), np.arange(120) % 2, task="classification", vectors=padded, near_duplicates=0.99)
-    assert "one group of near-duplicates holds 60 rows (50%), probably a chain" in splits.notes[1]
+    assert "one group of near-duplicates has 60 rows (50 %), probably a chain" in splits.notes[1]
     assert "raise near_duplicates from 0.99, for instance to 0.995" in splits.notes[1]
 
 

@@ -50,7 +50,7 @@ def test_copies_of_test_rows_are_not_trained_on() -> None:
     ((chosen, held_out),) = item.tune
     assert item.train[held_out].tolist() == list(range(110, 120))
     assert item.train[chosen].tolist() == list(range(20, 100))
-    assert "10 training rows (9.1%) share a group with 10 test rows (100.0%) by near-duplicates" in splits.notes[1]
+    assert "10 training rows (9.1 %) share a group with 10 test rows (100.0 %) by near-duplicates" in splits.notes[1]
     assert [rows.tolist() for rows in splits.left_out.values()] == [list(range(100, 110))]
     assert splits.description == "test split, near-duplicates of its rows not trained on"
 

@@ -23,6 +23,7 @@ from sklearn.metrics import recall_score
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, Vectors
+from embedpipe.statistics.percent import percent
 
 STEPS_PER_DECADE = 8
 CS = [10.0 ** (step / STEPS_PER_DECADE) for step in range(-6 * STEPS_PER_DECADE, 6 * STEPS_PER_DECADE + 1)]
@@ -64,7 +65,7 @@ def run(problem: Problem) -> Outcome:
         "C from": CS[0],
         "C to": CS[-1],
         "steps per decade": STEPS_PER_DECADE,
-        "held out": "validation split" if problem.held_out is not None else f"{HELD_OUT_SHARE:.0%}, stratified",
+        "held out": "validation split" if problem.held_out is not None else f"{percent(HELD_OUT_SHARE, 0)}, stratified",
         "held-out rows": len(held_out),
         "training rows": len(y),
         "seed": problem.seed,

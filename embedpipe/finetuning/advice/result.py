@@ -10,6 +10,7 @@ from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.statistics import Estimate
+from embedpipe.statistics.percent import percent
 
 
 @dataclass(frozen=True)
@@ -182,14 +183,14 @@ class Advice:
         accuracy = self.frozen_baselines.selected_accuracy.value
         gain = self.verdict.gain
         shown = "no pilot" if gain is None else f"gain {100 * gain.value:+.1f} points"
-        return f"Advice({self.verdict.decision!r}: frozen features reach {accuracy:.1%}, {shown})"
+        return f"Advice({self.verdict.decision!r}: frozen features reach {percent(accuracy)}, {shown})"
 
     def _repr_html_(self) -> str:
         best = self.frozen_baselines.best
         rows: list[tuple[str, object]] = [
             ("fine-tuning", self.verdict.decision),
             *(("evidence", sentence) for sentence in self.verdict.evidence),
-            ("best on frozen features", f"{best.name}: {best.accuracy.value:.1%}"),
+            ("best on frozen features", f"{best.name}: {percent(best.accuracy.value)}"),
             *(("would change it", sentence) for sentence in self.would_change),
         ]
         if self.next_step:

@@ -10,6 +10,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
 from embedpipe.statistics import Estimate
+from embedpipe.statistics.percent import percent
 
 Decision = Literal["worth it", "not worth it", "can't tell yet"]
 #: Most seeds of one label count that the rule asks for.
@@ -267,7 +268,7 @@ def _would_change(
 
 
 def _percent(fraction: Estimate) -> str:
-    return f"{fraction.value:.1%} ({fraction.low:.1%} to {fraction.high:.1%})"
+    return f"{percent(fraction.value)} ({percent(fraction.low)} to {percent(fraction.high)})"
 
 
 def _points(fraction: float) -> str:

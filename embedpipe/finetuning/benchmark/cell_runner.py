@@ -22,6 +22,7 @@ from embedpipe.finetuning.source import load_frozen, open_image_set
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
 from embedpipe.finetuning.training.images import Rows
 from embedpipe.heads.training_data import read_finite
+from embedpipe.statistics.percent import percent
 from embedpipe.store import FeatureStore
 
 #: Images whose embedding is timed.
@@ -77,7 +78,7 @@ class CellRunner:
         finished = self.trainer.run(learner, draw)
         self.folder.write(finished)
         self.progress.say(
-            f"{learner}, {labels:,} labels, seed {seed}: test accuracy {finished.cell.accuracy:.2%}, "
+            f"{learner}, {labels:,} labels, seed {seed}: test accuracy {percent(finished.cell.accuracy)}, "
             f"{finished.cell.seconds:,.1f} s"
         )
 

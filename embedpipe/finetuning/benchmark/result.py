@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData
+from embedpipe.statistics.percent import percent
 
 if TYPE_CHECKING:
     from embedpipe.report.drawing.picture import Picture
@@ -128,6 +129,6 @@ class Benchmark(BenchmarkData):
             accuracies = {
                 learner: [cell.accuracy for cell in self.cells_of(learner, labels)] for learner in self.learners
             }
-            shown = (f"{learner} {mean(values):.1%}" for learner, values in accuracies.items() if values)
+            shown = (f"{learner} {percent(mean(values))}" for learner, values in accuracies.items() if values)
             rows.append((f"accuracy with {labels:,} labels", ", ".join(shown)))
         return html_table("Benchmark", rows)

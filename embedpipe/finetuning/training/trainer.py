@@ -30,6 +30,7 @@ from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.state_file import load_state, save_state
 from embedpipe.statistics import log_losses
+from embedpipe.statistics.percent import percent
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
 #: Seconds between two states on disk within an epoch, and so the most work that a kill loses.
@@ -146,7 +147,7 @@ class Trainer:
                     last = run.epochs[-1]
                     progress.say(
                         f"epoch {last.number} of {options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
-                        f"{last.validation_accuracy:.2%}, log-loss {last.validation_log_loss:.4f}"
+                        f"{percent(last.validation_accuracy)}, log-loss {last.validation_log_loss:.4f}"
                         f"{' (best)' * (run.best is last)}"
                     )
         except torch.OutOfMemoryError as error:
@@ -280,7 +281,7 @@ class Trainer:
 
     def _progress_text(self) -> str:
         best = self.run.best
-        return f"best: {best.validation_accuracy:.2%} after epoch {best.number}"
+        return f"best: {percent(best.validation_accuracy)} after epoch {best.number}"
 
     def _save(self) -> None:
         if self._state is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from embedpipe.statistics.percent import percent as in_percent
+
 #: Metrics that are shares: they are written in percent, and their differences in percentage points.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "roc_auc")
 PERCENT = "\xa0%"
@@ -90,14 +92,7 @@ def p_value(value: float) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """Return a share in percent: above 0 but below the last digit is ``<``, and below 1 is never rounded to 100 %."""
-    if math.isnan(share):
-        return "—"
-    least = 10.0**-digits
-    if 0 < 100 * share < least:
-        return f"<{least:.{digits}f}{PERCENT}"
-    if 100 - least / 2 <= 100 * share < 100:
-        return f">{100 - least:.{digits}f}{PERCENT}"
-    return f"{100 * share:.{digits}f}{PERCENT}"
+    return in_percent(share, digits).replace(" %", PERCENT)
 
 
 def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
