@@ -34,7 +34,8 @@ def set_column(
 ) -> Change:
     """Write a column of ``values`` into the column ``into`` of the rows with the same ids, in one commit.
 
-    The values are marked as set by hand, so that `keep_by_hand` keeps them.
+    The values are marked as set by hand, so that `keep_by_hand` keeps them, until one is set back to what its source
+    says.
 
     Parameters
     ----------
@@ -115,13 +116,18 @@ def _refuse_changed(old: pa.Table, name: str, before: pa.ChunkedArray, positions
 
 
 def _set_rows(rows: pa.Table, name: str, given: pa.ChunkedArray | None, positions: pa.Array) -> pa.Table:
-    """Return rows with ``given`` values (None: nulls) at the positions that are not null, marked as set by hand."""
+    """Return rows with ``given`` values (None: nulls) at the positions that are not null, marked as set by hand.
+
+    What is set back to what its source says is no longer marked.
+    """
     old = rows.column(name).combine_chunks()
     hit = np.asarray(positions.is_valid())
     values = pa.nulls(len(old), old.type) if given is None else given.take(positions).combine_chunks()
     marks = read_marks(rows.column(BY_HAND))
     mask, source = marks.get(name, (np.zeros(len(hit), bool), pa.nulls(len(hit), pa.string())))
-    marks[name] = mask | hit, pc.if_else(pa.array(hit & ~mask), as_text(old), source)
+    differs = np.asarray(differ(pa.chunked_array([as_text(values)]), pa.chunked_array([source])))
+    marked = (mask | hit) & ~(mask & hit & ~differs)
+    marks[name] = marked, pc.if_else(pa.array(hit & ~mask), as_text(old), source)
     for column, new in ((name, pc.if_else(pa.array(hit), values, old)), (BY_HAND, write_marks(marks, len(hit)))):
         rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), new)
     return rows

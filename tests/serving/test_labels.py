@@ -14,7 +14,7 @@ from serving.conftest import Api, make_viewer
 import embedpipe
 from embedpipe.errors import ConcurrentWriteError
 from embedpipe.serving.app import create_app
-from embedpipe.store.labelling import set_column
+from embedpipe.store.labelling import count_by_hand, set_column
 
 
 @pytest.fixture
@@ -39,6 +39,18 @@ def test_a_label_is_in_the_store_and_survives_the_next_embed(editor: tuple[Api, 
     assert api.client.get("/api/store").json()["key"] == api.key  # row numbers hold
     assert put(api, 3, "cat", "dog").status_code == 200
     assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][3].as_py() == "cat"
+
+
+def test_what_is_undone_follows_its_source_again(editor: tuple[Api, Path]) -> None:
+    api, path = editor
+    put(api, 3, "dog", "cat")
+    put(api, 4, None, "cat")
+    assert count_by_hand(embedpipe.FeatureStore(path).table) == {"label": 2}
+    put(api, 3, "cat", "dog")
+    assert count_by_hand(embedpipe.FeatureStore(path).table) == {"label": 1}
+    put(api, 4, "cat", None)
+    assert count_by_hand(embedpipe.FeatureStore(path).table) == {}
+    assert api.get("labels.csv").text.splitlines() == ['"id","label"']
 
 
 def test_labels_can_be_taken_away_and_be_new(editor: tuple[Api, Path]) -> None:
