@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from serving.conftest import Api
 
@@ -94,6 +97,22 @@ def test_predictions_are_those_of_the_head(ready: Api, viewer: Viewer, store: An
     assert [row["prediction"] for row in rows] == expected.column(2).to_pylist()
     assert ready.client.get("/api/store").json()["head"]["label"] == "label"
     assert json.loads(ready.get("rows/0").text)["values"]["fitted_on"] in ("yes", "no")
+
+
+def test_a_head_of_another_column_is_compared_with_that_column(copied: Callable[[], Path]) -> None:
+    store = embedpipe.FeatureStore(copied())
+    ids = store.ids()
+    kinds = pa.table({"id": ids, "label": ["wild" if id.startswith("owl") else "tame" for id in ids]})
+    store.label(kinds, into="kind")
+    head = embedpipe.fit(store, "lda", label="kind", progress=False)
+    viewer = Viewer(store, Searcher(None, ReloadOptions(), ComputeOptions()), edit=True, head=head)
+    viewer.predictions.add_to(viewer.collection)  # type: ignore[union-attr]
+    api = Api(create_app(viewer))
+    assert {row["label"] for row in api.json("rows", count=30)["rows"]} == {"wild", "tame"}
+    edits = [{"row": 0, "value": "wild", "was": "tame"}]
+    assert api.post("labels", "PUT", json={"edits": edits}).status_code == 200
+    assert api.json("rows/0")["values"]["kind"] == "wild"
+    assert api.json("rows/0")["values"]["label"] == "cat"
 
 
 def test_orders_of_a_head_with_probabilities(store: Any) -> None:

@@ -7,7 +7,7 @@ export class Refused extends Error {
   }
 }
 
-export const store = { key: "" };
+export const store = { key: "", label: "label" };
 
 async function ask(path, values, options) {
   const query = new URLSearchParams({ key: store.key, ...values });
@@ -26,6 +26,7 @@ async function ask(path, values, options) {
 export async function openStore() {
   const info = await (await ask("store", {})).json();
   store.key = info.key;
+  store.label = info.label;
   return info;
 }
 

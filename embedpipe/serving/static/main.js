@@ -104,7 +104,7 @@ function showTotal(found) {
 
 function colourOf(row) {
   const column = info.columns.find((each) => each.name === current().colour);
-  if (!column || column.name !== "label" || !row) return "";
+  if (!column || column.name !== info.label || !row) return "";
   return column.kind === "class" ? classColour(column.values.indexOf(row.label)) : scaleColour(0);
 }
 
@@ -208,7 +208,6 @@ function setUpEditing() {
 /** Give a row a label; rows that the gallery shows change at once. */
 async function setLabel(row, value) {
   const shown = [...gallery.tiles.values()].map((tile) => tile.row).find((each) => each?.row === row.row);
-  if (info.label !== "label") return notice(`The page edits ${info.label} in the panel only.`);
   if (!assign(shown ?? row, value)) return;
   if (value !== null && !classes().includes(value)) {
     const column = info.columns.find((each) => each.name === info.label);

@@ -1,7 +1,7 @@
 // The map: a point for each item on a canvas, drawn pixel by pixel; zoom, pan, hover and a lasso.
 
 import { el, later } from "./dom.js";
-import { pictureOf, read, readBytes } from "./api.js";
+import { pictureOf, read, readBytes, store } from "./api.js";
 import { classColour, GREY, onTheme, PLAIN, scaleColour } from "./colours.js";
 
 const NONE = 65535; // of a row without a value
@@ -439,7 +439,7 @@ export class MapView {
     }
     const item = await read(`rows/${row}`).catch(() => null);
     if (!item || this.hovered !== row) return;
-    const label = item.values.label;
+    const label = item.values[store.label];
     const top = item.text === null ? el("img", { alt: "", src: pictureOf(row) }) : el("p", {}, item.text.slice(0, 200));
     this.tip.replaceChildren(top, el("strong", {}, label === null || label === undefined ? "" : String(label)), el("small", {}, item.id));
     this.tip.hidden = false;

@@ -1,7 +1,7 @@
 // The panel of one item: its picture or whole text, and all that is known of it.
 
 import { $, el } from "./dom.js";
-import { pictureOf, read } from "./api.js";
+import { pictureOf, read, store } from "./api.js";
 import { change, current } from "./state.js";
 
 const HIDDEN = ["text", "content_hash", "source_modified", "picture_counts", "set_by_hand"];
@@ -76,7 +76,7 @@ function probabilities(item) {
   const rows = shares.map(([name, share]) => {
     const bar = el("span", { className: "bar" });
     bar.style.width = `${100 * share}%`;
-    const mark = name === item.values.label ? "own" : "";
+    const mark = name === item.values[store.label] ? "own" : "";
     return el("li", { className: mark }, el("span", { className: "value" }, name), el("span", { className: "count" }, `${(100 * share).toFixed(1)} %`), el("span", { className: "track" }, bar));
   });
   return el("section", {}, el("h3", {}, "Prediction"), el("ul", { className: "shares" }, ...rows));

@@ -82,7 +82,7 @@ export async function showQuery(state) {
   }
   const item = await read(`rows/${name}`);
   if (current().near !== state.near) return;
-  const label = item.values.label;
+  const label = item.values[store.label];
   what.append(label ? `Similar to ${label}` : "Similar to", el("small", {}, item.text ?? item.id));
   const details = el("button", { onclick: () => change({ item: name }) }, "Details");
   box.replaceChildren(item.text === null ? el("img", { alt: "", src: pictureOf(Number(name)) }) : "", what, details, clear);

@@ -150,9 +150,9 @@ class Viewer:
 
     def brief(self, collection: Collection, row: int) -> dict[str, Any]:
         """Return what a tile of the gallery shows."""
-        names = [name for name in ("id", "label", "text", *PREDICTED) if name in collection.table.column_names]
+        names = [name for name in ("id", self.label, "text", *PREDICTED) if name in collection.table.column_names]
         values = collection.row(row, names)
-        label = values.get("label")
+        label = values.get(self.label)
         text = values.get("text")
         return {
             "row": row,
