@@ -18,6 +18,7 @@ from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
 from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import MeasuredOn, Task
+from embedpipe.report.drawing.wording import metric_value
 from embedpipe.splits.inner import Split, take_rows
 from embedpipe.statistics import Estimate, log_losses, share_interval
 
@@ -116,8 +117,8 @@ class FitReport:
         shown = [
             {
                 "metric": name.replace("_", " "),
-                "head": f"{np.mean(values):.3f}",
-                "baseline": f"{np.mean(self.baseline[name]):.3f}" if name in self.baseline else "",
+                "head": metric_value(float(np.mean(values)), name),
+                "baseline": metric_value(float(np.mean(self.baseline[name])), name) if name in self.baseline else "",
             }
             for name, values in self.metrics.items()
         ]

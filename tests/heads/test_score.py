@@ -68,6 +68,6 @@ def test_labels_that_lack_or_do_not_fit_are_refused(store: FeatureStore, head: H
 def test_report_is_a_small_table_in_a_notebook(head: Head, store: FeatureStore) -> None:
     html = head.report._repr_html_()
     assert "measured by 3-fold cross-validation" in html
-    assert f"{np.mean(head.report.metrics['accuracy']):.3f}" in html
+    assert f"{100 * np.mean(head.report.metrics['accuracy']):.1f}\xa0%" in html
     assert "<th>baseline</th>" in html
     assert "not measured" in fit(store, "lda", folds=0).report._repr_html_()

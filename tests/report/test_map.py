@@ -85,6 +85,18 @@ def test_in_memory_items_without_labels_have_one_colour(tmp_path: Path) -> None:
     assert has_colour(embedpipe.map(store, tmp_path / "map.png"), PLAIN)
 
 
+def test_a_map_without_a_name_replaces_maps_only(
+    make_store: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(3)
+    monkeypatch.chdir(tmp_path)
+    assert str(embedpipe.map(store)) == "map.png"
+    assert str(embedpipe.map(store, label=None)) == "map.png"
+    Image.new("RGB", (4, 4)).save("map.png")
+    with pytest.raises(UsageError, match=r"map\.png exists and is no map: give another name \(to='clothes\.png'\)"):
+        embedpipe.map(store)
+
+
 def test_missing_pictures_are_skipped(make_store: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     store = make_store(12)
     for path in photos.rglob("*.jpg"):

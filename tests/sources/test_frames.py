@@ -148,3 +148,12 @@ def test_decimals_keep_their_digits() -> None:
 
 def test_layers_may_be_a_list() -> None:
     assert BackboneOptions(layer=["features"]).layer == ("features",)  # type: ignore[arg-type]
+
+
+def test_what_a_store_holds_in_another_form_is_said() -> None:
+    times = pd.date_range("2024-07-01", periods=2, tz="Europe/Berlin")
+    frame = pd.DataFrame({"text": ["t", "u"], "when": times, "x": np.float16([1, 2]), "utc": times.tz_convert("UTC")})
+    assert open_source(frame, modality="text").notes == (
+        "the table: times of column 'when' (Europe/Berlin) are stored in UTC",
+        "the table: column 'x' of float16 is stored as float32",
+    )

@@ -26,13 +26,15 @@ from embedpipe.store.schema import require_column
 
 #: Key of the PNG's text chunk, and name of the page's meta element, with the rows and options that it was drawn from.
 DRAWN_FROM = "embedpipe.map"
+#: The file that is written if none is named.
+DEFAULT = "map.png"
 #: Characters of a page within which that element is.
 HEAD = 16_384
 
 
 def map(
     store: FeatureStore | str | Path,
-    to: str | Path,
+    to: str | Path = DEFAULT,
     *,
     label: str | None = "label",
     layer: str | None = None,
@@ -53,7 +55,8 @@ def map(
     ----------
     store : FeatureStore or path
     to : str or path-like
-        The .png or .html file to write, atomically. The page is one file that loads nothing.
+        The .png or .html file to write, atomically. The page is one file that loads nothing. By default ``map.png``
+        in the working folder, which must be a map or new.
     label : str, optional
         The column to colour by; a numeric column with more than ten values gets a colour bar. None, or a store
         without labels, gives one colour.
@@ -84,6 +87,8 @@ def map(
     >>> embedpipe.map("photos.features", "map.png").path.name
     'map.png'
     """
+    if to == DEFAULT and Path(to).exists() and _read_drawn_from(Path(to)) is None:
+        raise UsageError(f"{DEFAULT} exists and is no map: give another name ({option('to', 'clothes.png')})")
     to = Path(to)
     if to.suffix.lower() not in (".png", *SUFFIXES):
         raise UsageError(f"the name of a map must end in .png or .html, got {str(to)!r}")
@@ -130,6 +135,6 @@ def _read_drawn_from(to: Path) -> str | None:
                 written = re.search(rf'<meta name="{re.escape(DRAWN_FROM)}" content="([^"]*)">', page.read(HEAD))
             return unescape(written[1]) if written else None
         with Image.open(to) as picture:
-            return str(picture.info.get(DRAWN_FROM))
+            return picture.info.get(DRAWN_FROM)
     except (OSError, UnicodeDecodeError, UnidentifiedImageError):
         return None

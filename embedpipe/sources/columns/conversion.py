@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import SourceError
-from embedpipe.sources.column_types import is_string, stored_type
+from embedpipe.sources.column_types import is_string, stored_type, value_type
 
 _FAILURES = (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError)
 
@@ -28,6 +28,15 @@ def plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if column.type == wanted and wanted != pa.string():
         return column
     return converted(column, lambda part: _plain(part, wanted), name, str(wanted))
+
+
+def type_notes(schema: pa.Schema, names: Iterable[str]) -> list[str]:
+    """Return notes on columns that a store holds in another form: times of a zone in UTC, and half floats as floats."""
+    types = {name: value_type(schema.field(name).type) for name in names}
+    zones = {name: type.tz for name, type in types.items() if pa.types.is_timestamp(type) and type.tz}
+    notes = [f"times of column {name!r} ({zone}) are stored in UTC" for name, zone in zones.items() if zone != "UTC"]
+    halves = [name for name, type in types.items() if pa.types.is_float16(type)]
+    return [*notes, *(f"column {name!r} of float16 is stored as float32" for name in halves)]
 
 
 def converted(

@@ -20,7 +20,7 @@ from embedpipe.sources.access.roots import Access, access_of, access_of_memory, 
 from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
 from embedpipe.sources.column_roles import ColumnRoles, find_column_roles, verbatim_columns
 from embedpipe.sources.column_types import has_field, is_string, value_type
-from embedpipe.sources.columns.conversion import plain_column
+from embedpipe.sources.columns.conversion import plain_column, type_notes
 from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import suffix_of
@@ -178,6 +178,7 @@ def _list(
     if roles.split:
         columns["split"], remarks = clean_labels(_text_of(table.column(roles.split), roles.split), roles.split)
         notes += tuple(f"{name}: {remark}" for remark in remarks)
+    notes += tuple(f"{name}: {remark}" for remark in type_notes(table.schema, roles.metadata))
     listed = pa.table(columns | {name: plain_column(table.column(name), name) for name in roles.metadata})
     if not ids.null_count:
         return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
