@@ -25,7 +25,7 @@ from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapped_vectors import MappedVectors
-from embedpipe.store.scan import label_array, read_layers
+from embedpipe.store.scan import first_rows, label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
 from embedpipe.store.vector_map import build_map, find_map
 
@@ -320,10 +320,8 @@ class FeatureStore:
         return to_pandas(self.to_arrow(columns))
 
     def head(self, n: int = 5) -> pd.DataFrame:
-        """Read the first ``n`` rows in id order as a pandas DataFrame, from the files that hold them."""
-        if n < 0:
-            raise UsageError(f"n must be >= 0, got {n}")
-        return to_pandas(self._table.rows(self._table.read(["id"]).column("id").slice(0, n).combine_chunks()))
+        """Read the first ``n`` rows in id order as a pandas DataFrame; the store's own columns come last."""
+        return to_pandas(first_rows(self._table, n))
 
     def to_dataset(self) -> ds.Dataset:
         """Return the files of the table as a `pyarrow.dataset.Dataset`, which DuckDB can query."""

@@ -10,13 +10,27 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe.backbones.spec import LayerSpec
+from embedpipe.errors import UsageError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.mapped_vectors import DamagedMapError
 from embedpipe.store.reading import read_files, refuse_unknown
+from embedpipe.store.schema import KEY_FIELDS
 from embedpipe.store.vector_map import find_map, warn_damaged
 
 #: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096
+
+
+def first_rows(table: KeyedTable, n: int) -> pa.Table:
+    """Read the first rows in id order, from the files that hold them: what people read, then vectors, then the rest.
+
+    Raises UsageError if ``n`` is negative.
+    """
+    if n < 0:
+        raise UsageError(f"n must be >= 0, got {n}")
+    rows = table.rows(table.read(["id"]).column("id").slice(0, n).combine_chunks())
+    own = [field.name for field in KEY_FIELDS[1:]]
+    return rows.select(sorted(rows.column_names, key=lambda name: 2 if name in own else name.startswith("embedding")))
 
 
 def read_vectors(

@@ -11,6 +11,7 @@ from conftest import TINY
 from PIL import Image
 
 import embedpipe
+from embedpipe._utils.progress import Progress
 from embedpipe.cli.finetuning import default_folder
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--near-duplicates", "off", "--trust")
@@ -46,9 +47,15 @@ def test_finetune_prints_commands_that_work(store: Path, tmp_path: Path) -> None
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 49
 
 
-def test_finetune_writes_a_page(store: Path, tmp_path: Path) -> None:
+def test_finetune_writes_a_page_and_says_what_goes_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Progress, "FIRST_SECONDS", 0.0)
     command = ("finetune", store, "--to", tmp_path / "tuned", "--page", tmp_path / "page.html", *FAST)
-    assert run(*command).exit_code == 0
+    shown = run(*command)
+    assert shown.exit_code == 0
+    for step in ("loading the network", "fitting the linear probe", "checking the network", "measuring on the test"):
+        assert step in shown.stderr
     written = (tmp_path / "page.html").read_text()
     assert written.count("<svg") == 2
     assert "On 10 test rows, read once" in written
