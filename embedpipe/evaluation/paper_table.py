@@ -14,8 +14,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.notebook.html_tables import visible
 from embedpipe._utils.version import __version__
-from embedpipe.report.drawing.wording import SHARES, metric_name, visible
+from embedpipe.report.drawing.wording import SHARES, metric_name
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
 
 #: Formats for people, beside those of data.

@@ -32,4 +32,4 @@ def link_to(uri: str | None, folder: Path | None = None) -> str:
         return ""
     if folder is not None and Path(path).is_relative_to(folder):
         return urllib.parse.quote(os.fsencode(Path(path).relative_to(folder).as_posix()))
-    return Path(path).as_uri()
+    return Path(f"/{path.lstrip('/')}").as_uri()  # two slashes would name a server on Windows

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing import wording
 from embedpipe.report.drawing.svg import VERDICT_LOOKS
@@ -49,7 +50,7 @@ def _environment() -> Environment:
         loader=PackageLoader("embedpipe.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: wording.visible(value) if type(value) is str else value,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

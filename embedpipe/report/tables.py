@@ -18,7 +18,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
 #: Those whose cells a spreadsheet program reads.
 SPREADSHEETS = {".csv": ",", ".tsv": "\t", ".xlsx": ""}
 #: Text that spreadsheets run as a formula (OWASP, CSV injection), and text that is a number.
-FORMULA = r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]."
+FORMULA = r"(?s)^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]."
 NUMBER = r"^[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?$"
 #: By this mark, spreadsheet programs know that a file is UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ LARGEST_INTEGER = 2**53
 #: Characters that a column is wide, at least and at most.
 NARROW, WIDE = 8, 60
 BATCH = 10_000
+#: Characters that XML cannot hold.
+NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 #: Rows from which the widths of columns are taken.
 SAMPLE = 200
 
@@ -117,7 +120,7 @@ def _linked(openpyxl: Any, sheet: Any, uri: Any) -> Any:
 
 def _text(openpyxl: Any, sheet: Any, text: str) -> Any:
     """Return a cell that is a text, whatever it looks like; characters that XML cannot hold are escaped."""
-    escaped = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    escaped = NOT_XML.sub(lambda match: repr(match[0])[1:-1], text)
     cell = openpyxl.cell.WriteOnlyCell(sheet, escaped)
     cell.data_type = "s"
     return cell

@@ -48,6 +48,10 @@ def test_html_records_escapes_titles_names_and_values() -> None:
     assert "a &amp; b" in html
 
 
+def test_control_characters_and_changes_of_direction_are_not_in_tables() -> None:
+    assert html_records("x", [{"a\x1b": "\u202eb\x00"}]) == html_records("x", [{"a\ufffd": "\ufffdb\ufffd"}])
+
+
 @pytest.mark.parametrize("value", ["a long sentence " * 60, '"<&>"' * 200, 1])
 @pytest.mark.parametrize("count", [3, 21, 5000])
 def test_tables_are_bounded_and_count_what_they_leave_out(value: object, count: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 from page import ODD, Browser, Page
 from PIL import Image
 
+from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison import charts, interval_charts
 from embedpipe.evaluation.comparison.candidate_result import (
@@ -24,7 +25,7 @@ from embedpipe.evaluation.comparison.candidate_result import (
 )
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.report import wrong_items
-from embedpipe.report.drawing.wording import clip, number, p_value, percent, visible
+from embedpipe.report.drawing.wording import clip, number, p_value, percent
 from embedpipe.report.item_previews import preview_items
 from embedpipe.report.links import link_to
 from embedpipe.report.wrong_items import WrongItem
@@ -266,6 +267,7 @@ def test_a_full_page_lists_the_others_by_name_and_says_so(
         ("file:///data/%FF.jpg", "file:///data/%FF.jpg"),
         ("/pages/photos/1#2.jpg", "photos/1%232.jpg"),
         ("/pages/javascript:x", "javascript%3Ax"),
+        ("//server/share/x.jpg", "file:///server/share/x.jpg"),
         ("tar:///data/a.tar#x.jpg", ""),
         ("table://0123/4", ""),
         ("relative.jpg", ""),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import stored
 from conftest import TINY
 from matplotlib.colors import to_rgba
 from PIL import Image
@@ -237,3 +238,12 @@ def test_thumbnails_are_spread_out_and_do_not_overlap() -> None:
     assert apart[np.triu_indices(len(centres), 1)].min() > 60
     assert (centres > 30).all()
     assert (centres < size - 30).all()
+
+
+def test_a_damaged_picture_is_drawn_again(tmp_path: Path) -> None:
+    store, to = stored.make_store(tmp_path / "s", stored.clusters(4)[0]), tmp_path / "map.png"
+    embedpipe.map(store, to, progress=False)
+    data = to.read_bytes()
+    to.write_bytes(data[:16] + b"\x7f" * 8 + data[24:])  # claims billions of pixels
+    embedpipe.map(store, to, progress=False)
+    assert pixels(to).shape[1] == 1600

@@ -18,7 +18,16 @@ import pytest
 from embedpipe.errors import MissingExtraError, UsageError
 from embedpipe.report import tables, workbook, write_table
 
-FORMULAS = ['=HYPERLINK("http://x")', "+cmd|' /C calc'!A0", "-2+3+cmd", "@SUM(A1)", "\t=1", "\n=1", "\uff1d1+1"]
+FORMULAS = [
+    '=HYPERLINK("http://x")',
+    "+cmd|' /C calc'!A0",
+    "-2+3+cmd",
+    "@SUM(A1)",
+    "\t=1",
+    "\n=1",
+    "\uff1d1+1",
+    "=\n1+1",
+]
 NO_FORMULAS = ["-1.5", "+3", "-1e-5", "-", "a=b", "", "plain", "'=quoted", "=", "#N/A", "two\nlines", 'a "b", c']
 SUFFIXES = tables.TABLE_SUFFIXES
 
@@ -159,3 +168,8 @@ def test_a_workbook_links_local_files_and_the_web(tmp_path: Path) -> None:
     links = [cell.hyperlink and cell.hyperlink.target for cell in sheet["A"][1:]]
     assert links == ["file:///data/%C3%A4.jpg", "https://example.org/b.jpg", None, None, None]
     assert [cell.value for cell in sheet["A"][1:]] == [*uris[:4], "'=cmd|x"]
+
+
+def test_a_workbook_of_any_characters_can_be_opened(tmp_path: Path) -> None:
+    write_table(pa.table({"id\ufffe": ["a\x00b", "\uffff", "\x0b", "\U0010ffff"]}), tmp_path / "t.xlsx")
+    assert cells(tmp_path / "t.xlsx") == [("id\\ufffe",), ("a\\x00b",), ("\\uffff",), ("\\x0b",), ("\U0010ffff",)]

@@ -102,4 +102,9 @@ def _line(tag: str, values: Sequence[object], longest: int) -> str:
 def _shortened(value: object, longest: int) -> str:
     """Return the beginning of a value, escaped."""
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return escape(text if len(text) <= longest else text[: longest - 1] + "…")
+    return escape(visible(text if len(text) <= longest else text[: longest - 1] + "…"))
+
+
+def visible(text: str) -> str:
+    """Return a text with � instead of control characters and surrogates, which HTML does not allow."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t \u200d\xa0" else "\ufffd" for letter in text)

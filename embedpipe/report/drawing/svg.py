@@ -15,8 +15,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.report.drawing.canvas import DPI, fit_text, text_width
-from embedpipe.report.drawing.wording import PERCENT, visible
+from embedpipe.report.drawing.wording import PERCENT
 
 #: Placeholders for the colours of the page: they are replaced by ``var(--ink)`` and so on.
 INK, FAINT, PALE, PAPER, BLUE, ORANGE = (f"#0{i}0{i}0{i}" for i in range(1, 7))

@@ -137,8 +137,3 @@ def clip(text: str, most: int = 80) -> str:
         return text
     tail = (most - 1) // 2
     return f"{text[: most - 1 - tail]}…{text[-tail:]}"
-
-
-def visible(text: str) -> str:
-    """Return a text with � instead of control characters and surrogates, which HTML does not allow."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t \u200d\xa0" else "\ufffd" for letter in text)

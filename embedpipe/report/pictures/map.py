@@ -8,7 +8,7 @@ import re
 from html import unescape
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
@@ -136,5 +136,5 @@ def _read_drawn_from(to: Path) -> str | None:
             return unescape(written[1]) if written else None
         with Image.open(to) as picture:
             return picture.info.get(DRAWN_FROM)
-    except (OSError, UnicodeDecodeError, UnidentifiedImageError):
+    except Exception:  # Pillow raises many types; whatever the file is, it is replaced
         return None

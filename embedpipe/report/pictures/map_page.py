@@ -19,10 +19,11 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from embedpipe._utils.notebook.html_tables import visible
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
 from embedpipe.report.drawing.canvas import text_width
-from embedpipe.report.drawing.wording import clip, visible
+from embedpipe.report.drawing.wording import clip
 from embedpipe.report.links import link_to
 from embedpipe.report.page import read_template, write_page
 from embedpipe.report.pictures.label_votes import MEANING
