@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from serving.conftest import Api, make_viewer
+from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.serving.app import create_app
@@ -177,3 +179,12 @@ def test_new_items_end_the_row_numbers(make_photos: Any) -> None:
     assert api.json("rows")["total"] == 6  # what was opened stays
     assert api.client.get("/api/store").json()["rows"] == 9
     assert "load the page again" in api.get("rows").json()["error"]
+
+
+def test_columns_may_hold_anything(tmp_path: Path) -> None:
+    late = pa.array([2**58] * 3, pa.timestamp("us"))  # no year that Python knows
+    columns = {"text": [1, 2, 3], "number": [2**60, 1, -5], "taken": late, "confidence": ["high", "low", None]}
+    api = Api(create_app(make_viewer(make_store(tmp_path / "s", clusters(3)[0], **columns).path)))
+    assert [row["text"] for row in api.json("rows")["rows"]] == ["1", "2", "3"]
+    values = api.json("rows/0")["values"]
+    assert (values["number"], values["taken"][:5], values["confidence"]) == (2**60, "11103", "high")

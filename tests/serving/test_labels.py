@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from conftest import TINY
 from serving.conftest import Api, make_viewer
+from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.errors import ConcurrentWriteError
@@ -103,3 +104,11 @@ def test_a_value_that_is_another_than_expected_is_kept(copied: Callable[[], Path
         set_column(store.table, values, "id", "value", "label", "was")
     values = values.set_column(2, "was", pa.array(["cat", "dog"]))
     assert set_column(store.table, values, "id", "value", "label", "was").replaced == 2
+
+
+def test_a_label_with_control_characters_can_be_corrected(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", clusters(3)[0], label=["a\x1b[31m", "b" * 5000, "c"])
+    api = Api(create_app(make_viewer(store.path, edit=True)))
+    for row in api.json("rows")["rows"]:
+        assert put(api, row["row"], "d", row["label"]).status_code == 200
+    assert store.refresh().to_arrow(["label"]).column(0).to_pylist() == ["d"] * 3

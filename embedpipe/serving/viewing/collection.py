@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.report.drawing.wording import natural_key, visible
+from embedpipe._utils.notebook.html_tables import visible
+from embedpipe.report.drawing.wording import natural_key
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import BY_HAND, KEY_FIELDS, PICTURE_COUNTS
 
@@ -73,12 +74,15 @@ class Collection:
     key : str
         Names the items and their vectors: the same after a label has changed, another after an item has. Row numbers
         hold for one key.
+    added : set of str
+        Columns that were added or replaced since the store was read.
     """
 
     def __init__(self, store: FeatureStore) -> None:
         self.store, self.version = store, store.version
         self.table = store.to_arrow(store.data_columns).combine_chunks()
         self.key = self._key()
+        self.added: set[str] = set()
         self._lock = threading.RLock()
         self._codes: dict[str, Codes | None] = {}
 
@@ -102,11 +106,12 @@ class Collection:
             else:
                 self.table = self.table.append_column(name, values)
             self._codes.pop(name, None)
+            self.added.add(name)
 
     def row(self, row: int, columns: list[str] | None = None) -> dict[str, Any]:
         """Return the values of a row as JSON has them."""
         names = columns or self.table.column_names
-        return {name: as_json_value(self.table.column(name)[row].as_py()) for name in names}
+        return {name: as_json_value(_as_python(self.table.column(name)[row])) for name in names}
 
     def codes(self, name: str) -> Codes | None:
         """Return a column as codes; None for one that has too many values to be classes, or is no column."""
@@ -122,6 +127,11 @@ class Collection:
         names.sort(key=lambda name: {"label": 0, "split": 1}.get(name, 2))
         found = {name: self.codes(name) for name in names}
         return {name: codes for name, codes in found.items() if codes is not None}
+
+
+def _as_python(value: pa.Scalar) -> Any:
+    # Python has no time after the year 9999, and none in nanoseconds.
+    return (value.cast(pa.string()) if pa.types.is_temporal(value.type) else value).as_py()
 
 
 def as_json_value(value: Any) -> Any:
@@ -155,7 +165,7 @@ def _encode(column: pa.ChunkedArray) -> Codes | None:
 
 
 def _scale(column: pa.ChunkedArray) -> Codes | None:
-    values = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     finite = np.isfinite(values)
     if not finite.any():
         return None

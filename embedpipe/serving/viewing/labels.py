@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from pyarrow import csv
 
 from embedpipe.errors import UsageError
 from embedpipe.report.tables import without_formulas
-from embedpipe.serving.viewing.collection import Collection
+from embedpipe.serving.viewing.collection import Collection, as_json_value
 from embedpipe.store import FeatureStore
 from embedpipe.store.labelling import read_marks, set_column
 from embedpipe.store.schema import BY_HAND
@@ -43,9 +43,9 @@ def write_labels(store: FeatureStore, collection: Collection, column: str, edits
     known = column in collection.table.column_names
     kind = collection.table.schema.field(column).type if known else pa.string()
     try:
-        value, was = (
-            pa.array([getattr(edit, name) for edit in edits], pa.string()).cast(kind) for name in ("value", "was")
-        )
+        held = collection.table.column(column) if known else None
+        seen = [edit.was if held is None else _seen(held[edit.row].as_py(), edit.was) for edit in edits]
+        value, was = (pa.array(each, pa.string()).cast(kind) for each in ([edit.value for edit in edits], seen))
     except pa.ArrowInvalid as error:
         raise UsageError(f"a label must fit column {column!r}, which holds {kind}: {error}") from error
     current = store.version == collection.version
@@ -58,6 +58,11 @@ def write_labels(store: FeatureStore, collection: Collection, column: str, edits
     collection.add_column(column, pc.if_else(pa.array(place >= 0), given, before))
     if current:  # what others have written meanwhile is taken over when the page is opened again
         collection.version = store.version
+
+
+def _seen(held: Any, was: str | None) -> str | None:
+    """Return the label that an editor saw: pages show � for control characters, and cut what is long."""
+    return held if isinstance(held, str) and as_json_value(held) == was else was
 
 
 def labels_csv(store: FeatureStore, column: str) -> bytes:

@@ -64,6 +64,8 @@ class Viewer:
         self.searcher.index(collection)
         if self.predictions is not None:
             self.predictions.add_to(collection)
+            with self._lock:  # labels may have changed meanwhile
+                _carry_over(collection, self.collection)
         self._state[2].start()
 
     @property
@@ -86,9 +88,7 @@ class Viewer:
             self._open(collection)
             self.start()
             return
-        for name in (PREDICTION, CONFIDENCE, FITTED):  # labels have changed, and not what is predicted from vectors
-            if self.predictions is not None and name in old.table.column_names:
-                collection.add_column(name, old.table.column(name))
+        _carry_over(old, collection)
         self._state = collection, Pictures(collection), layout
 
     def at(self, key: str) -> tuple[Collection, Pictures]:
@@ -131,7 +131,8 @@ class Viewer:
             mask = self.mask(collection, filter)
             kind, _, name = near.partition(":")
             if not kind:
-                label = None if self.predictions is None else self.predictions.head.label
+                predicts = self.predictions is not None and CONFIDENCE in collection.added
+                label = self.label if predicts else None
                 return order_rows(collection, mask, order, label)
             if kind == "row" and name.isascii() and name.isdigit():
                 row = self.row(collection, int(name[:12]))
@@ -153,13 +154,13 @@ class Viewer:
         names = [name for name in ("id", self.label, "text", *PREDICTED) if name in collection.table.column_names]
         values = collection.row(row, names)
         label = values.get(self.label)
-        text = values.get("text")
+        text = None if values.get("text") is None else str(values["text"])
         return {
             "row": row,
             "id": values["id"],
             "label": None if label is None else str(label),
             "text": None if text is None else text[:SNIPPET],
-            **{name: values[name] for name in PREDICTED if name in values and self.predictions is not None},
+            **{name: values[name] for name in PREDICTED if name in collection.added},
         }
 
     def detail(self, collection: Collection, pictures: Pictures, row: int) -> dict[str, Any]:
@@ -229,7 +230,7 @@ class Viewer:
         if self.predictions is None:
             return None
         head, ready = self.predictions.head, self.predictions
-        has_order = CONFIDENCE in self.collection.table.column_names and head.task == "classification"
+        has_order = CONFIDENCE in self.collection.added and head.task == "classification"
         return {
             "name": head.name,
             "label": head.label,
@@ -237,3 +238,10 @@ class Viewer:
             "note": ready.note,
             "orders": ["uncertain", "wrong"] if has_order else [],
         }
+
+
+def _carry_over(old: Collection, new: Collection) -> None:
+    """Add what was predicted for a collection to another one of the same items, whose labels have changed."""
+    for name in (PREDICTION, CONFIDENCE, FITTED):
+        if new is not old and new.key == old.key and name in old.added:
+            new.add_column(name, old.table.column(name))
