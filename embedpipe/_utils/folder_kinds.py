@@ -16,7 +16,7 @@ KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 def folder_kind(path: str | os.PathLike[str]) -> str:
     """Return what a local folder is, such as ``a head``; empty if embedpipe did not make it."""
-    if "://" in os.fspath(path):
+    if "://" in os.fspath(path) or not os.path.isdir(path):  # noqa: PTH112  pathlib raises for a name that is too long
         return ""
     return next((kind for names, kind in KINDS if all(Path(path, name).exists() for name in names)), "")
 
@@ -24,6 +24,6 @@ def folder_kind(path: str | os.PathLike[str]) -> str:
 def but_is(path: str | os.PathLike[str]) -> str:
     """Return what a path is instead, such as ``, but a head``; empty if nothing is there."""
     kind = folder_kind(path)
-    if not kind and "://" not in os.fspath(path):
+    if not kind and "://" not in os.fspath(path) and os.path.exists(path):  # noqa: PTH110  as above
         kind = "a folder of other files" if Path(path).is_dir() else "a file" if Path(path).is_file() else ""
     return f", but {kind}" if kind else ""

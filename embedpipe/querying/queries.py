@@ -214,7 +214,7 @@ def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> 
 def _read_vectors(name: str) -> npt.NDArray[Any]:
     try:
         vectors: npt.NDArray[Any] = np.load(name, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # NumPy raises many types on a damaged header
         raise UsageError(f"cannot read vectors from {name!r}: {error}") from error
     return vectors
 

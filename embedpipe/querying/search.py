@@ -158,6 +158,7 @@ def _nearest_distinct(
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield what `_nearest` does, without near-duplicates, and the number of those of each neighbour."""
     centre = mean_row(index.vectors)
+    options = dataclasses.replace(options, k=min(options.k, len(index)))
     for query in (query for query in queries if query.vector is not None):
         k = options.k + 1
         while True:

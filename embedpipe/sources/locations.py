@@ -24,6 +24,8 @@ PYARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _QUERY = re.compile(r"\?(?:[a-z_]+=[^?/&]*)(?:&[a-z_]+=[^?/&]*)*$", re.ASCII)
+#: Halves of surrogate pairs that do not stand for a byte of a file name.
+_HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 # O_NONBLOCK keeps the open of a named pipe from waiting for its other end.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -45,7 +47,10 @@ def local_path(location: str) -> str | None:
 
 def printable(text: str) -> str:
     """Return a file name as valid Unicode, with backslash escapes for bytes that are not UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isascii():
+        return text
+    text = _HALF.sub(lambda half: repr(half[0])[1:-1], text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def local_uri(path: str) -> str:
@@ -178,7 +183,7 @@ def exists(location: str) -> bool:
     """Return whether there is a file or folder. True if the server does not answer."""
     path = local_path(location)
     if path is not None:
-        return Path(path).exists()
+        return os.path.exists(path)  # noqa: PTH110  pathlib raises for a name that is too long
     try:
         remote, inner = filesystem(location)
         return bool(remote.get_file_info(inner).type != pafs.FileType.NotFound)

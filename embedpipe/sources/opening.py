@@ -160,7 +160,7 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     location = absolute(text)
     path = local_path(location)
     name = split_location(location)[1].lower()
-    if path is not None and Path(path).is_dir():
+    if path is not None and exists(path) and Path(path).is_dir():
         if tables := _tables_of(Path(path), modality):
             return list_tables(location, tables, options, modality)
         return list_folder(location, modality)
@@ -205,14 +205,14 @@ def _tables_of(folder: Path, modality: Modality) -> list[str]:
 def _has_wildcard(location: str) -> bool:
     """Return whether a location is a pattern of several files, and not the name of one."""
     signs = "*{" if is_url(location) else "*{?["
-    return any(sign in location for sign in signs) and not (not is_url(location) and Path(location).exists())
+    return any(sign in location for sign in signs) and not (not is_url(location) and exists(location))
 
 
 def _missing(text: str, location: str) -> str:
     if any(sign in text for sign in "*{"):
         return f"patterns are for .tar shards and tables only, got {text!r}: give the folder"
     folder, name = split_location(location)
-    is_listable = Path(folder).is_dir() and not is_url(location)
+    is_listable = not is_url(location) and exists(folder) and Path(folder).is_dir()
     names = [path.name for path in Path(folder).iterdir()] if is_listable else []
     hint = nearest(name, names, cutoff=0.8) or (TEXT_HINT if " " in text else "")
     return f"there is no file or folder {text!r}{hint}"

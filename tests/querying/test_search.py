@@ -59,6 +59,12 @@ def test_id_finds_other_rows_with_their_columns(store: FeatureStore) -> None:
         assert row["score"] == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
 
 
+@pytest.mark.parametrize("distinct", [False, True])
+def test_k_may_be_any_number(tmp_path: Path, distinct: bool) -> None:
+    store = make_store(tmp_path / "s", clusters(12)[0])
+    assert search(store, "row-000", k=10**12, distinct=distinct).table.num_rows == 11
+
+
 def test_k_above_the_number_of_rows_gives_all(store: FeatureStore) -> None:
     assert search(store, "dog/0004.jpg", k=100).table.num_rows == 11
     assert search(store, store.to_numpy()[0], k=100).table.num_rows == 12
@@ -116,6 +122,8 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
         (np.empty((0, 8)), r"got \(0, 8\)"),
         ("row-0004", "has no id 'row-0004', and there is no file or folder 'row-0004'; did you mean 'row-004'"),
         ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
+        ("a" * 5000, "there is no file or folder"),
+        ("\ud83d", "must be valid Unicode"),
     ],
 )
 def test_bad_queries_are_refused(tmp_path: Path, query: object, message: str) -> None:
@@ -129,6 +137,14 @@ def test_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0])
     with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy"):
         search(store, tmp_path / "bad.npy")
+
+
+@pytest.mark.parametrize("header", ["((", "'''x", "{'descr': '<f4'", "\n  x\n y", "{'shape': (10**30,)}"])
+def test_npy_file_with_a_damaged_header_is_refused(tmp_path: Path, header: str) -> None:
+    body = header.encode()
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+    with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy"):
+        search(make_store(tmp_path / "s", clusters(12)[0]), tmp_path / "bad.npy")
 
 
 def test_bad_k_empty_store_and_untrusted_backbone_are_refused(tmp_path: Path, photos: Path) -> None:
