@@ -202,3 +202,33 @@ def test_a_million_items_can_be_scrolled_to_the_end_and_row_by_row(browser: Brow
     assert found["height"] <= 8_000_000
     assert 400_000 < found["middle"] < 600_000
     assert (found["step"], found["last"], found["inside"]) == (40, 999_999, True)
+
+
+def test_the_map_shows_items_under_the_pointer_and_selects_by_a_lasso(browser: Browser, address: str) -> None:
+    browser.visit(f"{address}#view=map")
+    browser.until("document.querySelector('.map-note').textContent.includes('t-SNE')", 60)
+    stage = "document.querySelector('.stage').getBoundingClientRect()"
+    x, y, width, height = browser.ask(f"(({{x, y, width, height}}) => [x, y, width, height])({stage})")
+
+    def mouse(kind: str, a: float, b: float, **more: Any) -> None:
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x + a, y=y + b, **more)
+
+    points = "api/map/points?key=" + browser.ask("fetch('api/store').then(one => one.json()).then(one => one.key)")
+    first = browser.ask(
+        f"fetch('{points}').then(one => one.arrayBuffer()).then(one => [...new Uint16Array(one, 0, 2)])"
+    )
+    side = min(width, height)
+    across, down = (
+        place / 65534 * side + (size - side) / 2 for place, size in zip(first, (width, height), strict=True)
+    )
+    mouse("mouseMoved", across, down)
+    browser.until("!document.querySelector('.tip').hidden && document.querySelector('.tip img').naturalWidth")
+    held = {"button": "left", "buttons": 1, "clickCount": 1, "modifiers": 8}  # with Shift
+    mouse("mousePressed", 1, 1, **held)
+    for a, b in ((width / 2, 1), (width / 2, height - 2), (1, height - 2)):
+        mouse("mouseMoved", a, b, **held)
+    mouse("mouseReleased", 1, height - 2, **held)
+    browser.until("location.hash.includes('within=')")
+    browser.until("document.querySelector('#total').textContent.includes('of 30 items')")
+    browser.ask("[...document.querySelectorAll('.map-tools button')].find(one => one.textContent === 'Clear').click()")
+    browser.until("document.querySelector('#total').textContent === '30 items'")
