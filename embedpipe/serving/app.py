@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, ItemError
 from embedpipe.serving.base_app import MOST_UPLOADED, GoneError, base_app, problems
 from embedpipe.serving.guard import LOCAL
@@ -148,7 +149,9 @@ def _routes(viewer: Viewer) -> APIRouter:
     def labels(key: Key, body: LabelEdits) -> Version:
         """Set labels, all or none: 409 if a row has another label by now than the one that its editor saw."""
         if not viewer.edit:
-            raise HTTPException(403, "labels can be changed only where the server was started with --edit")
+            raise HTTPException(
+                403, f"labels are changed only where the server was started with {option('edit', True)}"
+            )
         collection, _ = viewer.at(key)
         try:
             at = viewer.set_labels(collection, [Edit(each.row, each.value, each.was) for each in body.edits])

@@ -115,7 +115,7 @@ def map(
 
 def _check(store: FeatureStore, label: str | None, thumbnails: int) -> None:
     if thumbnails < 0:
-        raise UsageError(f"{option('thumbnails')} must be >= 0, got {thumbnails}")
+        raise UsageError(f"thumbnails must be >= 0, got {thumbnails}")
     if label:
         require_column(label, store.data_columns, store.path, "label")
     if len(store) == 0:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import option
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
 
@@ -65,7 +66,7 @@ class Predictions:
     def _note(self, fitted: int) -> str:
         notes = []
         if self.head.task == "classification" and not is_calibrated(self.head.estimator):
-            notes.append("The probabilities are not calibrated: fit the head with --calibrate.")
+            notes.append(f"The probabilities are not calibrated: fit the head with {option('calibrate', True)}.")
         if fitted:
             notes.append(
                 f"The head was fitted on {counted(fitted, 'item')} of these, whose labels it knows: choose “no” "
