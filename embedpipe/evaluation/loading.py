@@ -125,6 +125,7 @@ def _check_candidate(candidate: CandidateResult, results: Evaluation, place: str
     _require(named == results.classes, f"{place}.per_class must be the classes")
     for at in (candidate.calibration, candidate.calibrated):
         _require(at is None or len(at.confidence) == len(at.accuracy) == len(at.rows) > 0, f"{place} has wrong bins")
+        _require(at is None or min(at.rows) >= 0, f"{place} must count rows")
     for curve in candidate.rejection:
         _require(curve.signal in SIGNALS, f"{place}.rejection has an unknown signal")
         _require(len(curve.coverage) == len(curve.risk) > 0, f"{place}.rejection has curves of several lengths")

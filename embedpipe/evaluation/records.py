@@ -17,6 +17,8 @@ import pyarrow as pa
 #: Types of columns, by their names in Arrow. Lists are of ``float``.
 _COLUMN_TYPES = ("string", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float", "double")
 _LIST = "list<float>"
+#: The largest number: charts cannot be drawn of much larger ones.
+_LARGEST = 2**62
 _NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
@@ -87,9 +89,10 @@ def from_record(kind: Any, value: Any, place: str) -> Any:
         if isinstance(value, str) and value in _NOT_FINITE:
             return _NOT_FINITE[value]
         _require(isinstance(value, int | float) and not isinstance(value, bool), place, "a number", value)
-        _require(math.isfinite(value), place, "a finite number", value)
+        _require(math.isfinite(value) and abs(value) <= _LARGEST, place, "a finite number", value)
         return value
     _require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), place, kind.__name__, value)
+    _require(kind is not int or abs(value) <= _LARGEST, place, f"at most {_LARGEST:,}", value)
     return value
 
 

@@ -173,6 +173,7 @@ class Manifest:
         return (
             all(FILE_NAME.fullmatch(file.name) for file in self.files.values())
             and all(type(number) in (int, float) for number in (*measured, self.target))
+            and all(type(file.size) is int for file in self.files.values())
             and all(type(number) is int and number > 0 for number in numbers)
             and self.rows <= self.next_key <= 2 * self.rows + 1  # a build, and at most a quarter changed
             and self.cells <= self.rows

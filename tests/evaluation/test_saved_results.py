@@ -126,6 +126,10 @@ def _set(values: Any, *place: Any, to: Any) -> None:
         (("results", "predictions", 0, "type"), "extension<x>", "must be of a type of"),
         (("results", "predictions", 0, "values"), ["lda"], "must be columns of one length"),
         (("results", "n_folds"), 10**400, "do not fit each other"),
+        (("results", "margin"), 1e308, "results.margin must be a finite number"),
+        (("results", "margin"), 2**63, "results.margin must be a finite number"),
+        (("results", "candidates", 0, "calibration", "rows", 0), -1, "must count rows"),
+        (("results", "candidates", 0, "calibration", "rows", 0), 10**20, "rows[0] must be at most"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(

@@ -275,6 +275,7 @@ def test_indexes_of_other_stores_layers_and_backbones(copied: Path, tmp_path: Pa
         ({"more": 1}, "lacks or adds values"),
         ({"target": "high"}, "has numbers or names that no index has"),
         ({"files": {"cells": FILE, "keys": FILE}}, "has numbers or names that no index has"),
+        ({"files": {"cells": {**FILE, "size": None}, "keys": FILE}}, "has numbers or names that no index has"),
         ({"format": 2}, "its files have format 2, not 1"),
         ({"fingerprint": "0"}, "made for vectors of another backbone"),
         ({"dim": 300}, "made for vectors of another backbone"),
@@ -368,6 +369,15 @@ def test_forget_deletes_the_index(copied: Path) -> None:
     forget(copied, ["row-003"])
     assert not Path(f"{copied}.index").exists()
     assert SimilarityIndex.load(copied).state == "none"
+
+
+def test_forget_deletes_only_the_index_in_a_folder_that_it_links_to(copied: Path, tmp_path: Path) -> None:
+    folder = Path(f"{copied}.index").rename(tmp_path / "elsewhere")
+    (folder / "mine.txt").write_text("kept")
+    Path(f"{copied}.index").symlink_to(folder)
+    forget(copied, ["row-003"])
+    assert not Path(f"{copied}.index").is_symlink()
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
 def test_many_readers_see_a_whole_index_while_it_is_replaced(copied: Path) -> None:

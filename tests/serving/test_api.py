@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import TINY
 from PIL import Image
 from serving.conftest import Api, make_viewer
 from stored import clusters, make_store
 
 import embedpipe
+from embedpipe._utils.config import cache_folder
 from embedpipe.serving.app import create_app
 from embedpipe.serving.viewing.pictures import THUMBNAIL, check_below
 
@@ -188,3 +191,15 @@ def test_columns_may_hold_anything(tmp_path: Path) -> None:
     assert [row["text"] for row in api.json("rows")["rows"]] == ["1", "2", "3"]
     values = api.json("rows/0")["values"]
     assert (values["number"], values["taken"][:5], values["confidence"]) == (2**60, "11103", "high")
+
+
+def test_forget_deletes_thumbnails_also_of_a_store_that_is_gone(make_photos: Any) -> None:
+    photos = make_photos(3)
+    for name in ("first", "second"):
+        store = embedpipe.embed(photos, photos.parent / name, backbone=TINY, progress=False)
+        assert Api(create_app(make_viewer(store.path))).get("rows/0/picture").status_code == 200
+    shutil.rmtree(photos.parent / "first")
+    id, content = (str(store.to_arrow([name]).column(0)[0]) for name in ("id", "content_hash"))
+    assert len(list(cache_folder().rglob(content))) == 2
+    embedpipe.forget(store, [id])
+    assert list(cache_folder().rglob(content)) == []

@@ -105,8 +105,8 @@ def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in a suitable unit; a dash for 0, which was not measured."""
-    if seconds <= 0:
+    """Return seconds in a suitable unit; a dash for 0, which was not measured, and for what is no number."""
+    if not 0 < seconds < math.inf:
         return "—"
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"

@@ -49,7 +49,8 @@ class Pictures:
         content = str(self._collection.table.column("content_hash")[row].as_py())
         file = None
         if self._cache is not None and content.isalnum():
-            file = self._cache / "thumbnails" / content[:2] / f"{content}-{THUMBNAIL}.jpg"
+            # By this name, `forget` finds it also where the store itself is gone.
+            file = self._cache / f"thumbnails-{THUMBNAIL}" / content[:2] / content
             with suppress(OSError):
                 return file.read_bytes()
         picture = shrink(self.read(row), THUMBNAIL)

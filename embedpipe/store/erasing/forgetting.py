@@ -114,7 +114,7 @@ def forget(store: Any, ids: Iterable[str]) -> Forgotten:
     # First, as the content hashes, by which entries are found, are known as long as the rows are there.
     cached = _erase_cached(name_of(str(table.delta.metadata().id)), traces)
     if (saved := index_folder(path)) is not None and saved.is_dir():  # it holds the vectors in a few bits
-        shutil.rmtree(saved)
+        _erase_index(saved)
         cached += 1
     rows, failed = (each.delete(keys).removed if each is not None else 0 for each in (table, failed_items))
     try:
@@ -199,6 +199,17 @@ def _without_traces(data: bytes, traces: Traces, live: set[str]) -> str:
         if ACTIONS_KEY in info:
             info[ACTIONS_KEY] = entry_checksum(entry)
     return "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in entry.actions)
+
+
+def _erase_index(folder: Path) -> None:
+    """Delete the folder of a search index. Of a folder that it links to, only the index's own files are deleted."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for pattern in ("manifest.json", "cells-*.faiss", "keys-*.arrow"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    folder.unlink()
 
 
 def _erase_cached(store: str, traces: Traces) -> int:
