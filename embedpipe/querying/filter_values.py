@@ -118,6 +118,16 @@ def _same_number(left: Value, right: Value) -> tuple[Value, Value]:
     return left.cast(FLOAT), right.cast(FLOAT)
 
 
+def is_one_of(part: Value, literals: Sequence[Any], type_: pa.DataType) -> Any:
+    """Return whether a part is one of some values of a type; NULL where it is NULL."""
+    known, expression = pa.array(literals), part.expression
+    if pa.types.is_floating(type_):  # hashes tell -0.0 from 0.0
+        known, expression = pa.array([float(each) + 0.0 for each in literals], FLOAT), pc.add(expression, 0.0)
+        expression = expression.cast(type_, safe=False)
+    isin = pc.is_in(expression, value_set=known.cast(type_, safe=False))
+    return pc.if_else(pc.is_valid(expression), isin, pa.scalar(None, BOOL))
+
+
 def as_time(text: Value) -> Value:
     """Return a text as the date or time that it is."""
     try:

@@ -28,11 +28,13 @@ from embedpipe.querying.filter_values import (
     constant,
     divided,
     inverted,
+    is_one_of,
     joined,
     like_pattern,
     quoted,
     without_nan,
 )
+from embedpipe.sources.locations import printable
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Characters of the longest condition, which parse in a second.
 LONGEST = 100_000
+#: Most conditions that AND and OR join: Arrow computes a chain of them by recursion, and ten thousand end the process.
+MOST_JOINED = 3_000
 #: Characters of a part of a condition that a message shows.
 SHOWN = 80
 TAKES = "comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, ILIKE, IS NULL and + - * / of columns and values"
@@ -106,6 +110,10 @@ def _parse(condition: str) -> Expr:
             f"{option('where')} must be a condition such as \"split = 'train'\", of 1 to {LONGEST:,} "
             f"characters, got {got}"
         )
+    if printable(condition) != condition:
+        raise UsageError(
+            f"{option('where')} must be valid Unicode, got {printable(condition)[:SHOWN]!r}: check the encoding"
+        )
     try:
         return sqlglot.parse_one(condition, dialect="duckdb", into=sqlglot.expressions.Condition)
     except SqlglotError as error:
@@ -128,6 +136,7 @@ class _Translation:
         self._schema: pa.Schema = store.schema if table is None else table.schema
         self._known: list[str] = store.data_columns if table is None else table.column_names
         self.columns: set[str] = set()
+        self._joined = 0
         self._comparisons: dict[type, Compute] = {
             sql.EQ: pc.equal,
             sql.NEQ: pc.not_equal,
@@ -186,6 +195,12 @@ class _Translation:
 
     def _junction(self, node: Any, compute: Compute) -> Value:
         parts = [self.boolean(part).expression for part in node.flatten()]
+        self._joined += len(parts)
+        if self._joined > MOST_JOINED:
+            raise UsageError(
+                f"{option('where')} must join at most {MOST_JOINED:,} conditions by AND and OR: write many values of a "
+                "column as IN (...)"
+            )
         return Value(joined(compute, parts), BOOL, _words(node))
 
     def _comparison(self, node: Any) -> Value:
@@ -230,14 +245,20 @@ class _Translation:
 
     def _in(self, node: Any) -> Value:
         part, items = self.value(node.this), [self.value(item) for item in node.expressions]
-        texts = [item for item in items if item.kind == part.kind == "text" and item.literal is not None]
-        parts = [self._compare(pc.equal, part, item).expression for item in items if item not in texts]
-        if texts:
-            known = pa.array([item.literal for item in texts], pa.string())
-            isin = pc.is_in(part.expression, value_set=known)
-            parts.append(pc.if_else(pc.is_valid(part.expression), isin, pa.scalar(None, BOOL)))
-        if not parts:
+        if not items:
             raise UsageError(f"IN must be followed by values in brackets, got {_words(node)}")
+        # Values of one type are looked up together: thousands of comparisons would be too many for Arrow.
+        parts: list[Any] = []
+        sets: dict[pa.DataType, tuple[Value, list[Any]]] = {}
+        for item in items:
+            if item.literal is None or item.kind not in ("text", "a number"):
+                parts.append(self._compare(pc.equal, part, item).expression)
+                continue
+            left, right = comparable(part, item)
+            sets.setdefault(right.type, (left, []))[1].append(right.literal)
+        if len(parts) > MOST_JOINED:
+            raise UsageError(f"IN must have at most {MOST_JOINED:,} values that are no text and no number")
+        parts += [is_one_of(left, literals, type_) for type_, (left, literals) in sets.items()]
         return Value(joined(pc.or_kleene, parts), BOOL, _words(node))
 
     def _between(self, node: Any) -> Value:

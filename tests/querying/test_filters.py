@@ -155,6 +155,9 @@ def test_long_lists_and_chains(store: FeatureStore, by_duckdb: Callable[[str], l
     assert rows_where(store, chain).tolist() == by_duckdb("split = 'train'")
     listed = f"split IN ({', '.join(quoted(str(i)) for i in range(1000))})"
     assert rows_where(store, listed).tolist() == by_duckdb("split = '10'")
+    numbers = ", ".join(map(str, range(15_000)))  # as many comparisons end the process in Arrow
+    assert rows_where(store, f"width IN ({numbers})").tolist() == by_duckdb("width BETWEEN 0 AND 14999")
+    assert rows_where(store, f"score NOT IN ({numbers}, -0.0)").tolist() == by_duckdb("score NOT IN (0, 1, 2, 500)")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +194,8 @@ def test_long_lists_and_chains(store: FeatureStore, by_duckdb: Callable[[str], l
         ("", "must be a condition such as .*, got 0 characters"),
         ("width > 1 OR " * 10_000 + "flag", "got 130,004 characters"),
         (7, "must be a condition such as .*, got 7"),
+        ("flag OR " * 10_000 + "flag", "must join at most 3,000 conditions by AND and OR"),
+        ("split = '\udcff'", "must be valid Unicode"),
         ("width >", "it cannot be read at '>', after 'width'"),
         ("width > 1; DROP TABLE rows", "it cannot be read at 'DROP'"),
         ("split = 'train", "it cannot be read"),
