@@ -32,13 +32,17 @@ class HeadInfo(BaseModel):
 
 
 class StoreInfo(BaseModel):
-    """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version; ``label`` can be edited."""
+    """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version; ``label`` can be edited.
+
+    ``words`` says whether items can be searched by words.
+    """
 
     name: str
     rows: int
     key: str
     at: int
     modality: Literal["image", "text"]
+    words: bool
     backbone: str
     columns: list[Column]
     edit: bool

@@ -27,6 +27,7 @@ from embedpipe.serving.viewing.pictures import THUMBNAIL, check_below
 def test_the_store_is_described(api: Api) -> None:
     info = api.client.get("/api/store").json()
     assert (info["name"], info["rows"], info["modality"], info["edit"]) == ("photos.features", 30, "image", False)
+    assert not info["words"]  # its backbone embeds no texts
     assert info["columns"] == [{"name": "label", "kind": "class", "values": ["cat", "dog", "owl"]}]
 
 

@@ -10,7 +10,9 @@ let loaded = false;
 export function setUpSearch(info, notice) {
   tell = notice;
   const words = $("words");
-  words.placeholder = info.modality === "text" ? "Search by words" : "Search by words, or drop a picture";
+  words.disabled = !info.words;
+  if (!info.words) words.placeholder = "Drop, paste or pick a picture to search";
+  else words.placeholder = info.modality === "text" ? "Search by words" : "Search by words, or drop a picture";
   $("pick").hidden = info.modality === "text";
   $("search").addEventListener("submit", (event) => {
     event.preventDefault();

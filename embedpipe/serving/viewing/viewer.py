@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedpipe.errors import ConcurrentWriteError, UsageError, suggest
+from embedpipe.backbones.registry import modalities_of
+from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, UsageError, suggest
 from embedpipe.serving.base_app import GoneError
 from embedpipe.serving.viewing.collection import Codes, Collection, Mask
 from embedpipe.serving.viewing.labels import Edit, labels_csv, write_labels
@@ -198,6 +200,7 @@ class Viewer:
             "key": collection.key,
             "at": collection.version,
             "modality": spec.modality,
+            "words": _takes_words(spec),
             "backbone": f"{spec.provider}/{spec.name}",
             "columns": columns,
             "edit": self.edit,
@@ -245,3 +248,10 @@ def _carry_over(old: Collection, new: Collection) -> None:
     for name in (PREDICTION, CONFIDENCE, FITTED):
         if new is not old and new.key == old.key and name in old.added:
             new.add_column(name, old.table.column(name))
+
+
+def _takes_words(spec: BackboneSpec) -> bool:
+    try:
+        return spec.modality == "text" or "text" in modalities_of(f"{spec.provider}/{spec.name}")
+    except EmbedpipeError:  # a plug-in that is not installed here
+        return False
