@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe.errors import UsageError
+from embedpipe.sources.file_types import FORMULA_SIGNS
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
 #: Those whose cells a spreadsheet program reads.
 SPREADSHEETS = {".csv": ",", ".tsv": "\t", ".xlsx": ""}
-#: Text that spreadsheets run as a formula (OWASP, CSV injection), and text that is a number.
-FORMULA = r"(?s)^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]."
+#: Text that spreadsheets run as a formula, and text that is a number.
+FORMULA = rf"(?s)^[{FORMULA_SIGNS}]."
 NUMBER = r"^[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?$"
 #: By this mark, spreadsheet programs know that a file is UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -21,7 +21,7 @@ from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
-from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
+from embedpipe.sources.file_types import FORMULA_SIGNS, TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.locations import absolute, open_file, split_location
 
 #: Strings of JSON: the group is a key, or empty for other strings.
@@ -49,13 +49,33 @@ def read_table(path: str, columns: Sequence[str] | None = None, text: Sequence[s
 
 
 def read_labels(path: str, id: str, label: str) -> Loaded:
-    """Read a table with the labels of items, for `FeatureStore.label`. ``id`` and ``label`` are its columns."""
+    """Read a table with the labels of items, for `FeatureStore.label`. ``id`` and ``label`` are its columns.
+
+    In CSV, TSV and .xlsx, the apostrophe that embedpipe writes before what looks like a formula is taken away.
+    """
     table, notes = load_table(path, text=(id,))
+    if suffix_of(path) in (*_DELIMITERS, ".xlsx"):
+        table, count = _without_apostrophes(table, (id, label))
+        if count:
+            name = split_location(path)[1]
+            notes += (f"{name}: the ' in front of {count:,} ids and labels that look like formulas is taken away",)
     if label in table.column_names:
         column, remarks = clean_labels(table.column(label), label)
         table = table.set_column(table.column_names.index(label), label, column)
         notes += tuple(f"{split_location(path)[1]}: {remark}" for remark in remarks)
     return Loaded(table, notes)
+
+
+def _without_apostrophes(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, int]:
+    """Return a table without the ' before what looks like a formula in some columns, and how many cells changed."""
+    count = 0
+    for at, name in enumerate(table.column_names):
+        column = table.column(at)
+        if name in names and pa.types.is_string(column.type):
+            safe = pc.match_substring_regex(column, rf"(?s)^'[{FORMULA_SIGNS}].")
+            count += pc.sum(safe).as_py() or 0
+            table = table.set_column(at, name, pc.if_else(safe, pc.utf8_slice_codeunits(column, 1), column))
+    return table, count
 
 
 def load_table(

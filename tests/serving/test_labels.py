@@ -15,6 +15,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe.errors import ConcurrentWriteError
 from embedpipe.serving.app import create_app
+from embedpipe.sources import read_labels
 from embedpipe.store.labelling import count_by_hand, set_column
 
 
@@ -112,3 +113,15 @@ def test_a_label_with_control_characters_can_be_corrected(tmp_path: Path) -> Non
     for row in api.json("rows")["rows"]:
         assert put(api, row["row"], "d", row["label"]).status_code == 200
     assert store.refresh().to_arrow(["label"]).column(0).to_pylist() == ["d"] * 3
+
+
+def test_exported_labels_of_ids_that_look_like_formulas_are_read_again(tmp_path: Path) -> None:
+    ids = ["-1.jpg", "=a.jpg", "b.jpg"]
+    store = make_store(tmp_path / "s", clusters(3)[0], id=ids, label=["a"] * 3)
+    api = Api(create_app(make_viewer(store.path, edit=True)))
+    for row, value in enumerate(["@x", "-1", None]):
+        assert put(api, row, value, "a").status_code == 200
+    (tmp_path / "labels.csv").write_bytes(api.get("labels.csv").content)
+    labels, notes = read_labels(str(tmp_path / "labels.csv"), "id", "label")
+    assert labels.to_pydict() == {"id": ids, "label": ["@x", "-1", None]}
+    assert notes == ("labels.csv: the ' in front of 3 ids and labels that look like formulas is taken away",)
