@@ -204,3 +204,26 @@ def test_forget_deletes_thumbnails_also_of_a_store_that_is_gone(make_photos: Any
     assert len(list(cache_folder().rglob(content))) == 2
     embedpipe.forget(store, [id])
     assert list(cache_folder().rglob(content)) == []
+
+
+def test_a_query_is_of_the_backbone_that_the_store_has(make_photos: Any) -> None:
+    photos = make_photos(6)
+    to = photos.parent / "s"
+    picture = next(photos.rglob("*.jpg")).read_bytes()
+
+    def ask() -> tuple[str, Any]:
+        api.key = api.client.get("/api/store").json()["key"]
+        key = api.post("queries/picture", content=picture, headers={"content-type": "application/octet-stream"}).json()[
+            "key"
+        ]
+        return key, api.get("rows", near=f"query:{key}").json()
+
+    embedpipe.embed(photos, to, backbone=TINY, progress=False)
+    api = Api(create_app(make_viewer(to)))
+    first, rows = ask()
+    assert rows["rows"][0]["score"] == pytest.approx(1, abs=1e-4)
+    shutil.rmtree(to)
+    embedpipe.embed(photos, to, backbone=TINY, layer="conv1", progress=False)
+    rows = ask()[1]  # another store of the same version
+    assert rows["rows"][0]["score"] == pytest.approx(1, abs=1e-4)
+    assert "another backbone" in api.get("rows", near=f"query:{first}").json()["error"]

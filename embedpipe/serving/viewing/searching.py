@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.errors import DecodeError, Failure
+from embedpipe.errors import DecodeError, Failure, UsageError
 from embedpipe.querying import SimilarityIndex
 from embedpipe.serving.viewing.collection import Collection, Mask
 from embedpipe.serving.viewing.pictures import THUMBNAIL, check_upload, shrink
@@ -48,12 +48,15 @@ class Query:
     picture : bytes
         A thumbnail; empty for words.
     vector : float32 array (dim,)
+    fingerprint : str
+        Of the backbone.
     """
 
     key: str
     text: str
     picture: bytes
     vector: npt.NDArray[np.float32]
+    fingerprint: str
 
 
 class Searcher:
@@ -70,7 +73,7 @@ class Searcher:
     def __init__(self, layer: str | None, reload_options: ReloadOptions, compute: ComputeOptions) -> None:
         self._layer, self._reload, self._compute = layer, reload_options, compute
         self._index: tuple[str, SimilarityIndex] | None = None
-        self._backbones: dict[Modality, Any] = {}
+        self._backbones: dict[tuple[str, Modality], Any] = {}
         self._queries: OrderedDict[str, Query] = OrderedDict()
         self._opening, self._embedding = threading.Lock(), threading.Lock()
 
@@ -88,7 +91,9 @@ class Searcher:
         return self._nearest(collection, self.index(collection).vectors[row], among)
 
     def near_query(self, collection: Collection, query: Query, among: Mask | None) -> Nearest:
-        """Return the rows that are most similar to a query."""
+        """Return the rows that are most similar to a query. Raises UsageError for one of another backbone."""
+        if query.fingerprint != collection.store.spec.fingerprint():
+            raise UsageError("the store has another backbone by now: search again")
         return self._nearest(collection, query.vector, among)
 
     def _nearest(self, collection: Collection, vector: Any, among: Mask | None) -> Nearest:
@@ -114,7 +119,7 @@ class Searcher:
         key = hashlib.sha256(f"{collection.key}{modality}".encode() + content).hexdigest()[:24]
         if (known := self._queries.get(key)) is not None:
             return known
-        query = Query(key, text, picture, np.empty(0, np.float32))
+        query = Query(key, text, picture, np.empty(0, np.float32), collection.store.spec.fingerprint())
         with self._embedding:
             query = replace(query, vector=self._vector(collection, item, modality))
             self._queries[key] = query
@@ -127,12 +132,13 @@ class Searcher:
         from embedpipe.embedding import stream_vectors
 
         layers = self.index(collection).layers
-        if modality not in self._backbones:
+        kind = (collection.store.spec.fingerprint(), modality)
+        if kind not in self._backbones:
             spec = collection.store.spec.only(*(layer.name for layer in layers))
             device = self._compute.device
-            self._backbones[modality] = reload_backbone(spec, self._reload, device, "the store", modality)
+            self._backbones[kind] = reload_backbone(spec, self._reload, device, "the store", modality)
         listing = open_source([item], modality=modality)
-        for message in stream_vectors(listing, self._backbones[modality], self._compute, Progress(False)):
+        for message in stream_vectors(listing, self._backbones[kind], self._compute, Progress(False)):
             if isinstance(message, Failure):
                 raise DecodeError(message.message)
             vector: npt.NDArray[np.float32] = np.hstack([message.vectors[layer.column] for layer in layers])[0]

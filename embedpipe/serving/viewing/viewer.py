@@ -83,7 +83,7 @@ class Viewer:
 
     def _take_over(self) -> None:
         newest, (old, _, layout) = FeatureStore(self._store.path), self._state
-        if newest.version == old.version or not len(newest):
+        if (newest.table_id, newest.version) == (old.store.table_id, old.version) or not len(newest):
             return
         collection = Collection(newest)
         if collection.key != old.key:
