@@ -39,7 +39,11 @@ def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Pat
         *first, last = suffixes
         known = f"{', '.join(first)} or {last}" if first else last
         raise UsageError(f"the name of the table must end in {known}, got {str(to)!r}")
-    if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
+    try:
+        taken = to.is_dir() or any(parent.is_file() for parent in to.absolute().parents)
+    except OSError as error:  # too long
+        raise UsageError(f"{str(to)!r:.300} cannot be the name of a file: {error}") from error
+    if taken:
         raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
     if suffix == ".xlsx":
         from embedpipe.report import workbook

@@ -156,6 +156,8 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_table(table, "t.txt")
     with pytest.raises(UsageError, match="must not be a folder"):
         tables.check_table(tmp_path / "t.csv") if (tmp_path / "t.csv").mkdir() is None else None
+    with pytest.raises(UsageError, match="cannot be the name of a file"):
+        tables.check_table(tmp_path / f"{'x' * 300}.csv")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'embedpipe\[xlsx\]'"):
         tables.check_table("t.xlsx")

@@ -37,7 +37,7 @@ def test_photos_are_found_by_the_text_tower_alone(tmp_path: Path, make_photos: C
     clip = write_clip(tmp_path / "clip")
     store = embedpipe.embed(make_photos(6), tmp_path / "s", backbone=f"open_clip/local-dir:{clip}", progress=False)
     searcher = check(store, "a photo of a cat", str(clip))
-    assert [*searcher._backbones] == ["text"]
+    assert [modality for _, modality in searcher._backbones] == ["text"]
 
 
 def test_texts_are_found_by_words(tmp_path: Path) -> None:
