@@ -19,6 +19,8 @@ from embedpipe.store.scan import read_layers
 
 #: Longest side of a picture in pixels, its JPEG quality, and how many are read at a time.
 SIDE, QUALITY, BATCH = 256, 80, 2000
+#: Columns of the points.
+POINTS = ("projection_x", "projection_y")
 #: A picture as Embedding Atlas and Hugging Face datasets hold it.
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -75,21 +77,21 @@ def export(
     if len(store) == 0:
         raise UsageError(f"{store.path!r} holds no rows: embed items before exporting them")
     show = Progress(progress)
+    with_pictures = pictures and store.spec.modality == "image" and to.suffix.lower() == ".parquet"
+    for name in (*POINTS, *(["image"] if with_pictures else [])):
+        if name in store.data_columns:
+            raise UsageError(
+                f"the store must not have a column {name!r}: the table holds what is computed under this name"
+            )
     rows = store.to_arrow(store.data_columns)
     _, vectors = read_layers(store.table, store.select_layers(layer), rows.column("id").combine_chunks())
     points, _ = map_points(vectors, seed, show)
-    for name, values in zip(("projection_x", "projection_y"), points.T, strict=True):
-        rows = _with_column(rows, name, pa.array(values))
-    if pictures and store.spec.modality == "image" and to.suffix.lower() == ".parquet":
-        rows = _with_column(rows, "image", _read_pictures(rows.column("uri").to_pylist(), show))
+    for name, values in zip(POINTS, points.T, strict=True):
+        rows = rows.append_column(name, pa.array(values))
+    if with_pictures:
+        rows = rows.append_column("image", _read_pictures(rows.column("uri").to_pylist(), show))
     show.say_all(write_table(rows, to))
     return to
-
-
-def _with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    if name in rows.column_names:
-        raise UsageError(f"the store must not have a column {name!r}: the table holds what is computed under this name")
-    return rows.append_column(name, values)
 
 
 def _read_pictures(uris: list[str | None], show: Progress) -> pa.ChunkedArray:
