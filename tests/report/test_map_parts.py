@@ -125,6 +125,12 @@ def test_numbers_have_colours_of_a_scale(store: Any, tmp_path: Path) -> None:
     assert len(set(items["look"])) == 24  # and grey for the item without a number
 
 
+def test_names_on_the_map_do_not_run_backwards(store: Any, tmp_path: Path) -> None:
+    store.label(pa.table({"id": store.ids(), "label": ["\u202eevil"] * 24}), into="backwards")
+    items = items_of(Page(embedpipe.map(store.refresh(), tmp_path / "map.html", label="backwards").path, scripts=2))
+    assert [name["text"] for name in items["names"]] == ["\ufffdevil"]
+
+
 def test_page_is_one_file_with_each_item(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedpipe.report.pictures.label_votes.LEAST", 1)
     to = embedpipe.map(store, tmp_path / "map.html", label="odd").path

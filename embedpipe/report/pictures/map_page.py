@@ -150,7 +150,8 @@ def _names(
         entry.name: looks[_look(entry.colour, entry.marker)] for entry in data.colouring.legend if entry.name in places
     }
     return [
-        {"text": clip(name, 18), "x": round(x), "y": round(y), "look": entries[name]} for name, (x, y) in places.items()
+        {"text": visible(clip(name, 18)), "x": round(x), "y": round(y), "look": entries[name]}
+        for name, (x, y) in places.items()
     ]
 
 
