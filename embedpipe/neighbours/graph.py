@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,13 @@ class RowSearch:
         return self._near.search(queries, k, self.n_jobs)
 
 
-def neighbour_graph(vectors: Vectors, k: int, metric: Metric = "cosine", n_jobs: int | None = None) -> Graph:
+def neighbour_graph(
+    vectors: Vectors,
+    k: int,
+    metric: Metric = "cosine",
+    n_jobs: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Graph:
     """Return the k nearest other rows of every row.
 
     Parameters
@@ -98,6 +105,8 @@ def neighbour_graph(vectors: Vectors, k: int, metric: Metric = "cosine", n_jobs:
         ``cosine``: scores are similarities. ``euclidean``: scores are distances.
     n_jobs : int, optional
         Number of threads; see `faiss_alone`.
+    advance : callable, optional
+        Is called with the number of rows that are finished, for a bar of progress.
 
     Raises
     ------
@@ -120,4 +129,6 @@ def neighbour_graph(vectors: Vectors, k: int, metric: Metric = "cosine", n_jobs:
     for start in range(0, count, QUERIES):
         rows = np.arange(start, min(start + QUERIES, count))
         scores[rows], positions[rows] = search.neighbours(rows, k)
+        if advance is not None:
+            advance(len(rows))
     return Graph(scores, positions, search.recall)

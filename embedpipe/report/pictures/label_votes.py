@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.progress import Progress
 from embedpipe.neighbours import normalised
-from embedpipe.report.pictures.projection import nearest_others
+from embedpipe.neighbours.graph import neighbour_graph
 
 #: Number of neighbours that vote; how many must agree on another label, and how many may have the item's own.
 VOTERS, AGREEING, OWN = 10, 8, 1
@@ -50,14 +50,15 @@ def find_doubts(
     counts = Counter(label for label in labels if label is not None)
     if len(known) <= VOTERS or len(counts) < 2:
         return []
-    scores, near = nearest_others(normalised(vectors[known]), VOTERS, progress or Progress(False))
+    with (progress or Progress(False)).step("looking for likely wrong labels", len(known), "rows") as advance:
+        graph = neighbour_graph(normalised(vectors[known]), VOTERS, advance=advance)
     doubts = []
-    for i, (row, positions) in enumerate(zip(known.tolist(), near.tolist(), strict=True)):
+    for i, (row, positions) in enumerate(zip(known.tolist(), graph.positions.tolist(), strict=True)):
         own = labels[row]
         if counts[own] < LEAST:
             continue
         voters = [labels[known[j]] for j in positions]
         [(other, votes), *_] = Counter(voters).most_common(1)
         if other is not None and other != own and votes >= AGREEING and voters.count(own) <= OWN:
-            doubts.append((-votes, -float(scores[i].mean()), Doubt(row, other, votes)))
+            doubts.append((-votes, -float(graph.scores[i].mean()), Doubt(row, other, votes)))
     return [doubt for *_, doubt in sorted(doubts, key=lambda each: each[:2])]

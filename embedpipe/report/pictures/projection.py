@@ -10,7 +10,7 @@ import numpy.typing as npt
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Progress
 from embedpipe.neighbours import normalised
-from embedpipe.neighbours.graph import RowSearch
+from embedpipe.neighbours.graph import RowSearch, neighbour_graph
 
 #: With fewer points, t-SNE shows nothing useful, and PCA alone is used.
 FEWEST_FOR_TSNE = 10
@@ -85,10 +85,11 @@ def _tsne(unit: Points, start: Points, seed: int, progress: Progress) -> tuple[P
 
     count = len(unit)
     k = min(NEIGHBOURS, count - 1)
-    scores, near = nearest_others(unit, k, progress)
-    distances = np.sqrt(np.maximum(2 - 2 * scores, 0))
-    graph = nearest_neighbors.PrecomputedNeighbors(near, distances)
-    affinities = affinity.PerplexityBasedNN(knn_index=graph, perplexity=k / 3)
+    with progress.step("nearest neighbours", count, "rows") as advance:
+        graph = neighbour_graph(unit, k, advance=advance)
+    distances = np.sqrt(np.maximum(2 - 2 * graph.scores, 0))
+    known = nearest_neighbors.PrecomputedNeighbors(graph.positions, distances)
+    affinities = affinity.PerplexityBasedNN(knn_index=known, perplexity=k / 3)
     with progress.step("t-SNE", EARLY + LATE, "iterations") as advance:
 
         def looked(iteration: int, error: float, points: Any) -> None:
@@ -107,30 +108,14 @@ def _tsne(unit: Points, start: Points, seed: int, progress: Progress) -> tuple[P
     return np.asarray(embedding, np.float32), k / 3
 
 
-def nearest_others(unit: Points, k: int, progress: Progress) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return cosines and rows of the k nearest others of each row, (n, k), as `neighbour_graph`, with progress."""
-    search = _searching(unit, k, progress)
-    scores, near = np.empty((len(unit), k)), np.empty((len(unit), k), np.int64)
-    with progress.step("nearest neighbours", len(unit), "rows") as advance:
-        for start in range(0, len(unit), PART):
-            rows = np.arange(start, min(start + PART, len(unit)))
-            scores[rows], near[rows] = search.neighbours(rows, k)
-            advance(len(rows))
-    return scores, near
-
-
-def _searching(unit: Points, k: int, progress: Progress) -> RowSearch:
-    with progress.step("preparing the search of neighbours"):
-        return RowSearch(unit, k)
-
-
 def _place_others(unit: Points, sample: npt.NDArray[np.int64], points: Points, progress: Progress) -> Points:
     """Return points of all rows: those of the sample as they are, others at the median of their nearest landmarks."""
     landmarks = unit[sample]
     placed = np.empty((len(unit), 2), np.float32)
     placed[sample] = points
     others = np.setdiff1d(np.arange(len(unit)), sample)
-    search = _searching(landmarks, PLACED_BY, progress)
+    with progress.step("preparing the search of neighbours"):
+        search = RowSearch(landmarks, PLACED_BY)
     with progress.step("placing other rows", len(others), "rows") as advance:
         for start in range(0, len(others), PART):
             part = others[start : start + PART]
