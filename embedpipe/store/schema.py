@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import StoreError, UsageError, suggest
+from embedpipe.errors import StoreError, UsageError, nearest, suggest
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
@@ -94,7 +94,8 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
 def require_column(name: str, known: Collection[str], path: str, parameter: str = "") -> None:
     """Raise UsageError if a store has no such column; ``parameter`` is the option that names it."""
     if name not in known:
-        stored = "; embed stores labels in the column 'label'" if parameter == "label" in known else ""
+        advised = parameter == "label" in known and not nearest(name, known)
+        stored = "; embed stores labels in the column 'label'" if advised else ""
         raise UsageError(
             f"{path!r} has no column {name!r}{parameter and f' ({option(parameter, ...)})'}{stored}"
             f"{suggest(name, known)}"
