@@ -94,7 +94,7 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
 def require_column(name: str, known: Collection[str], path: str, parameter: str = "") -> None:
     """Raise UsageError if a store has no such column; ``parameter`` is the option that names it."""
     if name not in known:
-        advised = parameter == "label" in known and not nearest(name, known)
+        advised = parameter == "label" in known and not nearest(name, ["label"])
         stored = "; embed stores labels in the column 'label'" if advised else ""
         raise UsageError(
             f"{path!r} has no column {name!r}{parameter and f' ({option(parameter, ...)})'}{stored}"
