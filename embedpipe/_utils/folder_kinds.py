@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from embedpipe.errors import UsageError
+
 #: Names that a folder of a kind has, and the kind.
 KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("_delta_log",), "a feature store"),
@@ -27,3 +29,12 @@ def but_is(path: str | os.PathLike[str]) -> str:
     if not kind and "://" not in os.fspath(path) and os.path.exists(path):  # noqa: PTH110  as above
         kind = "a folder of other files" if Path(path).is_dir() else "a file" if Path(path).is_file() else ""
     return f", but {kind}" if kind else ""
+
+
+def require_outside_store(path: str | os.PathLike[str]) -> None:
+    """Raise UsageError if a file to write lies in the folder of a store: `vacuum` deletes what is not the store's."""
+    for parent in Path(path).absolute().parents:
+        if folder_kind(parent) == "a feature store":
+            raise UsageError(
+                f"{os.fspath(path)!r} must not lie in {str(parent)!r}, a feature store, whose folder holds nothing else"
+            )

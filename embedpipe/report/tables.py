@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.folder_kinds import require_outside_store
 from embedpipe.errors import UsageError
 from embedpipe.sources.file_types import FORMULA_SIGNS
 
@@ -30,8 +31,8 @@ BATCH = 10_000
 def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Path:
     """Return the path of a table to write.
 
-    Raises UsageError for an unknown suffix or a name that cannot be a file, and MissingExtraError for ``.xlsx`` without
-    openpyxl.
+    Raises UsageError for an unknown suffix, a name that cannot be a file, or one in the folder of a store, and
+    MissingExtraError for ``.xlsx`` without openpyxl.
     """
     to = Path(to)
     suffix = to.suffix.lower()
@@ -45,6 +46,7 @@ def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Pat
         raise UsageError(f"{str(to)!r:.300} cannot be the name of a file: {error}") from error
     if taken:
         raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
+    require_outside_store(to)
     if suffix == ".xlsx":
         from embedpipe.report import workbook
 

@@ -59,3 +59,11 @@ def test_a_column_of_the_user_is_not_replaced(store: embedpipe.FeatureStore, tmp
     with pytest.raises(UsageError, match="holds no rows"):
         embedpipe.export(store.refresh(), tmp_path / "atlas.parquet")
     assert not (tmp_path / "atlas.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "new/map.png", "map.html"])
+def test_nothing_is_written_into_the_folder_of_a_store(store: embedpipe.FeatureStore, name: str) -> None:
+    write = embedpipe.export if name.endswith("csv") else embedpipe.map
+    with pytest.raises(UsageError, match=r"must not lie in .*photos.features', a feature store"):
+        write(store, Path(store.path) / name)
+    assert not (Path(store.path) / name).exists()

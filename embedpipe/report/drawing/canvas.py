@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.folder_kinds import require_outside_store
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing.picture import Picture
 
@@ -56,10 +57,11 @@ def font_families() -> list[str]:
 
 
 def check_png(to: str | Path, what: str) -> Path:
-    """Return ``to`` as a path; raise UsageError if it does not end in .png."""
+    """Return ``to`` as a path; raise UsageError if it does not end in .png, or lies in a store."""
     to = Path(to)
     if to.suffix.lower() != ".png":
         raise UsageError(f"the name of {what} must end in .png, got {str(to)!r}")
+    require_outside_store(to)
     return to
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from embedpipe._utils.folder_kinds import require_outside_store
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
@@ -92,6 +93,7 @@ def map(
     to = Path(to)
     if to.suffix.lower() not in (".png", *SUFFIXES):
         raise UsageError(f"the name of a map must end in .png or .html, got {str(to)!r}")
+    require_outside_store(to)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     layers = store.select_layers(layer)
     layer = "+".join(each.name for each in layers)
