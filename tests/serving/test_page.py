@@ -232,3 +232,12 @@ def test_the_map_shows_items_under_the_pointer_and_selects_by_a_lasso(browser: B
     browser.until("document.querySelector('#total').textContent.includes('of 30 items')")
     browser.ask("[...document.querySelectorAll('.map-tools button')].find(one => one.textContent === 'Clear').click()")
     browser.until("document.querySelector('#total').textContent === '30 items'")
+
+
+def test_the_api_is_described_on_a_page(browser: Browser, address: str) -> None:
+    browser.visit(f"{address.rstrip('/')}/api.html")
+    browser.until("document.querySelectorAll('section').length > 10")
+    words = browser.ask("document.body.innerText")
+    assert "GET /api/rows" in words
+    assert "Condition over the columns" in words
+    assert "undefined" not in words
