@@ -16,7 +16,6 @@ do not stop an attacker, who can write checksums too: the list of types that sko
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
-from embedpipe._utils.checksums import with_checksum, without_checksum
+from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -102,7 +101,7 @@ def write_head(
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "files": {path.name: _sha256(path) for path in sorted(part.iterdir())},
+            "files": {path.name: file_sha256(path) for path in sorted(part.iterdir())},
         }
         text = json.dumps(with_checksum(manifest), indent=2)
         # A list of numbers stays on one line: a confusion matrix has many.
@@ -147,7 +146,7 @@ def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]
     for file, expected in files.items():
         if not (folder / file).is_file():
             raise HeadError(f"{str(folder)!r} has no {file}: the head is incomplete; copy or fit it again")
-        if _sha256(folder / file) != expected:
+        if file_sha256(folder / file) != expected:
             raise HeadError(
                 f"{str(folder / file)!r} does not have the SHA-256 of the manifest: the head is damaged or was "
                 "changed; copy or fit it again"
@@ -209,8 +208,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise HeadError(
             f"{str(folder / MANIFEST)!r} is damaged or was edited ({error}): copy the head again, or fit it again"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

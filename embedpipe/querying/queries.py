@@ -119,7 +119,7 @@ def resolve_queries(
         if not sources:
             continue
         try:
-            backbone = _load_backbone(index, modality, reload_options, compute)
+            backbone = load_query_backbone(index, modality, reload_options, compute)
         except (UsageError, BackboneError) as error:
             reasons = [_explained(index, source, error) for source in sources.values()]
             if isinstance(error, BackboneError):  # an option mends it, and all queries can be answered
@@ -258,10 +258,10 @@ def _embed(
     return queries
 
 
-def _load_backbone(
+def load_query_backbone(
     index: SimilarityIndex, modality: Modality, reload_options: ReloadOptions, compute: ComputeOptions
 ) -> Backbone:
-    """Load the store's backbone, or its tower for the other modality. Raises what `reload_backbone` raises."""
+    """Load the store's backbone for queries, or its tower for the other modality. Raises as `reload_backbone`."""
     from embedpipe.backbones import reload_backbone
 
     spec = index.store.spec.only(*(layer.name for layer in index.layers))

@@ -9,7 +9,6 @@ their positions have shifted. Hashes are compared before anything is read.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 import time
 import uuid
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from embedpipe._utils.atomic import names_file, sync
-from embedpipe._utils.checksums import BLOCK, read_json, write_json
+from embedpipe._utils.checksums import file_sha256, read_json, write_json
 from embedpipe.neighbours import Recall, Tuning
 from embedpipe.neighbours.cells import BITS
 from embedpipe.neighbours.cells_file import read_cells, write_cells
@@ -290,7 +289,7 @@ def write_index(store: FeatureStore, values: dict[str, Any], cells: Any, keys: K
             files = {}
             for role, path in paths.items():
                 sync(path)
-                files[role] = SavedFile(path.name, path.stat().st_size, _sha256(path))
+                files[role] = SavedFile(path.name, path.stat().st_size, file_sha256(path))
             manifest = Manifest(format=FORMAT, generation=generation, files=files, **values)
             write_json(manifest.to_dict(), folder / MANIFEST, indent=2)
         except BaseException:
@@ -323,16 +322,8 @@ def _check(folder: Path, file: SavedFile) -> None:
         raise IndexRefusedError(
             f"{file.name} has {path.stat().st_size:,} bytes, not {file.size:,}: it was cut or changed"
         )
-    if _sha256(path) != file.sha256:
+    if file_sha256(path) != file.sha256:
         raise IndexRefusedError(f"{file.name} was damaged or changed: its SHA-256 is another one")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _named(folder: Path) -> set[str]:

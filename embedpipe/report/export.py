@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
-from PIL import Image
 
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.report.pictures.map_points import map_points
-from embedpipe.report.pictures.thumbnails import READERS, read_one
+from embedpipe.report.pictures.thumbnails import READERS, as_jpeg, read_one
 from embedpipe.report.tables import check_table, write_table
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import read_layers
@@ -111,9 +109,5 @@ def _read_pictures(uris: list[str | None], show: Progress) -> pa.ChunkedArray:
 
 
 def _read_picture(uri: str | None) -> bytes | None:
-    picture: Image.Image | None = None if uri is None else read_one(uri, SIDE)
-    if picture is None:
-        return None
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
+    picture = None if uri is None else read_one(uri, SIDE)
+    return None if picture is None else as_jpeg(picture, QUALITY)

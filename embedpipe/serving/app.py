@@ -141,8 +141,9 @@ def _routes(viewer: Viewer) -> APIRouter:
     @router.get("/mask", response_class=Response, responses=BYTES)
     def mask(key: Key, where: Where = "", classes: Classes = "", within: Within = "") -> Response:
         """Return a bit for each row, set where it satisfies all conditions; the first row is the lowest bit."""
-        chosen = viewer.mask(viewer.at(key)[0], Filter.parse(where, classes, within))
-        bits = np.ones(len(viewer.collection), bool) if chosen is None else chosen
+        collection, _ = viewer.at(key)
+        chosen = viewer.mask(collection, Filter.parse(where, classes, within))
+        bits = np.ones(len(collection), bool) if chosen is None else chosen
         return Response(np.packbits(bits, bitorder="little").tobytes(), media_type=BINARY)
 
     @router.put("/labels", responses=problems(403, 409))

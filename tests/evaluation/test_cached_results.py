@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestCentroid
 from stored import clusters, make_store
 
 from embedpipe import FeatureStore
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import DIGITS, checksum
 from embedpipe.estimators import FaissKNNClassifier
 from embedpipe.evaluation import evaluate
 from embedpipe.evaluation.comparison import cached_results
@@ -147,7 +147,7 @@ def saved(count_fits: Callable[[], int], tmp_path: Path) -> list[Path]:
 
 def test_cached_results_are_arrays_and_json(saved: list[Path]) -> None:
     for file in saved:
-        with np.load(io.BytesIO(file.read_bytes()[cached_results.DIGITS :]), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(file.read_bytes()[DIGITS:]), allow_pickle=False) as archive:
             assert all(archive[name].dtype.kind in "ifu" for name in archive.files)
 
 

@@ -5,7 +5,6 @@ Without a network connection the error comes within seconds and names the file t
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from urllib.request import getproxies
 
 import torch
 
+from embedpipe._utils.checksums import file_sha256
 from embedpipe._utils.option_names import option
 from embedpipe.errors import WeightsError
 
@@ -131,8 +131,7 @@ def _whole(path: Path) -> Path:
 
 def _require_digest(path: Path, digest: str) -> None:
     """Raise WeightsError unless the SHA-256 of a file begins with a digest."""
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = file_sha256(path)
     if not actual.startswith(digest):
         raise WeightsError(
             f"the cached file {str(path)!r} must have the SHA-256 {digest}, with which it was published, got {actual}: "

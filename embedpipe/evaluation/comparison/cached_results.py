@@ -23,9 +23,8 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import cannot_cache, mark_used, name_of
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import read_checked, write_checked
 from embedpipe._utils.version import __version__
 from embedpipe.splits.splits import Resample
 
@@ -38,8 +37,6 @@ DISTRIBUTIONS = ("faiss-cpu", "numpy", "scikit-learn", "scipy", "torch")
 PART = "evaluations"
 #: Arrays of a result, which are float64 of shape (n_test, n_classes) or missing.
 OPTIONAL_ARRAYS = ("probabilities", "scores", "calibrated")
-#: Digits of the checksum at the beginning of a file.
-DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,7 @@ def result_file(folder: Path, table_id: str, key: str) -> Path:
 def read_result(file: Path, n_test: int, n_classes: int) -> ResampleResult | None:
     """Return a result that `write_result` wrote; None if it is missing, damaged or of other shapes."""
     try:
-        data = file.read_bytes()
-        body = data[DIGITS:]
-        if checksum(body) != data[:DIGITS].decode("ascii"):
-            return None
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(read_checked(file)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop("about").tobytes())
         result = ResampleResult(**arrays, **about)
@@ -111,10 +104,8 @@ def write_result(file: Path, result: ResampleResult) -> None:
         about=np.frombuffer(json.dumps(fields).encode(), np.uint8),
         **{name: values for name, values in arrays.items() if values is not None},
     )
-    body = buffer.getvalue()
     try:
-        with whole_file(file) as part:
-            part.write_bytes(checksum(body).encode() + body)
+        write_checked(file, buffer.getvalue())
     except OSError as error:
         cannot_cache(error)
 

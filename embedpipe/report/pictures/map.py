@@ -46,7 +46,7 @@ def map(
     """Draw a 2-D map of all rows of a store by t-SNE, as a PNG file 1,600 pixels wide or as an HTML page.
 
     Of more than 200,000 rows, a random 200,000 are projected and the others are placed among them. The points are kept
-    in the cache folder, so that a map by other labels is drawn at once.
+    in the cache folder, so that a map by other labels needs no new t-SNE.
     Class names are written where a class is densest. A ring marks a label that is likely wrong: at least 8 of the 10
     nearest neighbours by cosine share another label and at most one has the item's own, and the class has at least 20
     items. The page shows each item on hover, and lists these labels. A file that was already drawn from the same rows

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import cannot_cache, find_cache, keep_limit, mark_used, open_cache
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import checksum, read_checked, write_checked
 from embedpipe._utils.progress import Progress
 from embedpipe.report.pictures import projection
 from embedpipe.report.pictures.projection import Points, project
 
 #: The part of the cache folder that holds the points.
 PART = "maps"
-#: Digits of the checksum at the beginning of a file.
-DIGITS = 32
 
 
 def map_points(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> tuple[Points, str]:
@@ -45,10 +42,7 @@ def _key(vectors: npt.NDArray[np.float32], seed: int) -> str:
 
 def _read(file: Path, count: int) -> tuple[Points, str] | None:
     try:
-        data = file.read_bytes()
-        if checksum(data[DIGITS:]) != data[:DIGITS].decode("ascii"):
-            return None
-        stream = io.BytesIO(data[DIGITS:])
+        stream = io.BytesIO(read_checked(file))
         points = np.load(stream, allow_pickle=False)
         method = stream.read().decode()
     except (OSError, ValueError, EOFError):
@@ -62,9 +56,7 @@ def _read(file: Path, count: int) -> tuple[Points, str] | None:
 def _write(file: Path, points: Points, method: str) -> None:
     buffer = io.BytesIO()
     np.save(buffer, points, allow_pickle=False)
-    body = buffer.getvalue() + method.encode()
     try:
-        with whole_file(file) as part:
-            part.write_bytes(checksum(body).encode() + body)
+        write_checked(file, buffer.getvalue() + method.encode())
     except OSError as error:
         cannot_cache(error)

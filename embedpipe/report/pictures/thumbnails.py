@@ -58,9 +58,14 @@ def read_one(uri: str, side: int) -> Image.Image | None:
 
 def jpeg_data_url(picture: Image.Image, quality: int) -> str:
     """Return a picture as a JPEG in a ``data:`` URL, for HTML that loads nothing."""
+    return f"data:image/jpeg;base64,{base64.b64encode(as_jpeg(picture, quality)).decode()}"
+
+
+def as_jpeg(picture: Image.Image, quality: int) -> bytes:
+    """Return a picture as a JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()
 
 
 def spread_out(points: Points) -> Iterator[int]:

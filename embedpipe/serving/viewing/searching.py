@@ -128,20 +128,18 @@ class Searcher:
         return query
 
     def _vector(self, collection: Collection, item: Any, modality: Modality) -> npt.NDArray[np.float32]:
-        from embedpipe.backbones import reload_backbone  # these need torch, which looking at a store does not
-        from embedpipe.embedding import stream_vectors
+        from embedpipe.embedding import stream_vectors  # these need torch, which looking at a store does not
+        from embedpipe.querying.queries import load_query_backbone
 
-        layers = self.index(collection).layers
+        index = self.index(collection)
         kind = (collection.store.spec.fingerprint(), modality)
         if kind not in self._backbones:
-            spec = collection.store.spec.only(*(layer.name for layer in layers))
-            device = self._compute.device
-            self._backbones[kind] = reload_backbone(spec, self._reload, device, "the store", modality)
+            self._backbones[kind] = load_query_backbone(index, modality, self._reload, self._compute)
         listing = open_source([item], modality=modality)
         for message in stream_vectors(listing, self._backbones[kind], self._compute, Progress(False)):
             if isinstance(message, Failure):
                 raise DecodeError(message.message)
-            vector: npt.NDArray[np.float32] = np.hstack([message.vectors[layer.column] for layer in layers])[0]
+            vector: npt.NDArray[np.float32] = np.hstack([message.vectors[layer.column] for layer in index.layers])[0]
             if not vector.any():
                 raise DecodeError("the backbone gives a vector of zeros, which has no cosine")
             return vector
