@@ -11,6 +11,7 @@ The number is the exit code of the command line::
     │   ├── ReadError               1   its bytes cannot be read
     │   ├── DecodeError             1   its bytes are not an image, or text, that can be decoded
     │   └── ForwardError            1   the backbone returned no usable vector for it
+    │       └── WorkerDied          1   the process that embedded it died each time
     ├── BackboneError               2   a network cannot be built or run
     │   ├── UnknownBackboneError    2   no provider or network has that name
     │   └── WeightsError            2   the weights are missing, cannot be downloaded or do not fit
@@ -121,6 +122,10 @@ class ForwardError(ItemError):
     """The backbone returned no usable vector for an item."""
 
     stage = "forward"
+
+
+class WorkerDied(ForwardError):  # noqa: N818  the name stands in the failures table
+    """The worker process died each time that it embedded an item."""
 
 
 class BackboneError(EmbedpipeError):

@@ -16,7 +16,7 @@ from typing import Self
 PARENT = """
 import os, sys
 import deltalake, joblib, pandas, psutil, torchvision
-import embedpipe, embedpipe.backbones.load, embedpipe.embedding.run, embedpipe.embedding.writer
+import embedpipe, embedpipe.backbones.load, embedpipe.embedding.run, embedpipe.embedding.writing.writer
 for line in sys.stdin:
     child = os.fork()
     if not child:

@@ -105,6 +105,10 @@ class RunFields(TypedDict, total=False):
     labels_from_source: bool
     compress: bool
     shard: str | None
+    runner: Literal["local", "ray"]
+    workers: int | None
+    gpus_per_worker: float | None
+    cpus_per_worker: int | None
 
 class SearchFields(TypedDict, total=False):
     k: int

@@ -67,8 +67,16 @@ class Contents:
 
     def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], ids: pa.ChunkedArray) -> None:
         self._listed = ids
-        self._own = np.zeros((len(ids), DIGITS // 2), np.uint8)
+        #: The content hash that the store has for each id, uint8 (n, 32); zeros if it has none.
+        self.own = np.zeros((len(ids), DIGITS // 2), np.uint8)
         self.index = HashIndex(self._with_own(parts, IdIndex(ids)))
+
+    @classmethod
+    def of(cls, ids: pa.ChunkedArray, own: npt.NDArray[np.uint8], index: HashIndex) -> Contents:
+        """Return the contents for listed ids, of which ``own``, uint8 (n, 32), are the stored content hashes."""
+        contents = cls((), ids)
+        contents.own, contents.index = own, index
+        return contents
 
     def _with_own(
         self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], listed: IdIndex
@@ -76,12 +84,12 @@ class Contents:
         for hashes, ids in parts:
             rows = listed.find(ids.combine_chunks())
             known = (rows >= 0) & np.asarray(_is_digest(hashes))
-            self._own[rows[known]] = _packed(hashes.filter(pa.array(known))).view(np.uint8).reshape(-1, DIGITS // 2)
+            self.own[rows[known]] = _packed(hashes.filter(pa.array(known))).view(np.uint8).reshape(-1, DIGITS // 2)
             yield hashes, ids
 
     def is_same(self, row: int, digest: str) -> bool:
         """Return whether the store has the id of a row with this content."""
-        return bytes(self._own[row]) == bytes.fromhex(digest)
+        return bytes(self.own[row]) == bytes.fromhex(digest)
 
     def find(self, row: int, digest: str) -> str | None:
         """Return the id of a stored item with this content, of all the row's own, or None."""

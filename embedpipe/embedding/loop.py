@@ -17,7 +17,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, prepare_windows
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writer import Embedded, Message, Reused
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
 from embedpipe.sources.listing import Listing
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.embedding.hash_index import Contents, HashIndex
-from embedpipe.embedding.writer import Embedded, Message, Reused
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.readers.memory import ROOT
 from embedpipe.store import FeatureStore
@@ -56,7 +56,7 @@ class Moves:
 
     def route(self, message: Message) -> Iterator[Message]:
         """Yield a message for the writer, unless its row may have moved."""
-        if isinstance(message, Embedded):
+        if isinstance(message, Embedded | Written):
             self._changed[message.rows] = True
         if not isinstance(message, Reused) or self._contents.is_same(message.row, message.hash):
             yield message

@@ -15,6 +15,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 
 EngineChoice = Literal["auto", "torch"]
+RunnerChoice = Literal["local", "ray"]
 
 
 class Shard(NamedTuple):
@@ -110,8 +111,27 @@ class RunOptions(ComputeOptions):
         },
     )
 
+    runner: RunnerChoice = field(
+        default="local",
+        metadata={
+            "help": "local: embed in this process; ray: on the workers of a Ray cluster (extra ray): the one of "
+            "RAY_ADDRESS, or else of this machine, which is started if there is none."
+        },
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Most workers of the Ray cluster. Default: as many as it has room for."}
+    )
+    gpus_per_worker: float | None = field(
+        default=None,
+        metadata={"help": "GPUs of each Ray worker; 0.5: two share one. Default: 1 if the cluster has any."},
+    )
+    cpus_per_worker: int | None = field(
+        default=None, metadata={"help": "Cores of each Ray worker. Default: those of a node, shared by its GPUs."}
+    )
+
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
+        self._check_workers()
         if Shard.parse(self.shard).total > 1 and self.prune:
             raise UsageError(
                 f"{option('prune')} needs the whole source: run again without {option('shard', ...)} when all shards "
@@ -121,3 +141,16 @@ class RunOptions(ComputeOptions):
             raise UsageError(
                 f"{option('force', True)} needs {option('prune', True)} as well: add it, or leave both out"
             )
+
+    def _check_workers(self) -> None:
+        require_one_of("runner", self.runner, get_args(RunnerChoice))
+        for name, least in (("workers", 1), ("gpus_per_worker", 0), ("cpus_per_worker", 1)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if self.runner != "ray":
+                raise UsageError(f"{option(name, value)} needs {option('runner', 'ray')}: add it, or leave both out")
+            kind = (int, float) if name == "gpus_per_worker" else int
+            if not isinstance(value, kind) or isinstance(value, bool) or not least <= value < 1e6:
+                what = "a number" if name == "gpus_per_worker" else "an integer"
+                raise UsageError(f"{option(name)} must be {what} >= {least}, got {value!r}")

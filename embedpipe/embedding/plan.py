@@ -45,7 +45,9 @@ class EmbedPlan:
     Parameters
     ----------
     read : int64 array
-        Items that are new or may have changed, so their bytes must be read.
+        Items that are new or may have changed, so their bytes must be read; first those whose id the store lacks.
+    new : int
+        Number of these.
     update : int64 array
         Items with unchanged bytes whose label, split, uri or metadata changed.
     unchanged : int
@@ -61,6 +63,7 @@ class EmbedPlan:
     """
 
     read: RowNumbers
+    new: int
     update: RowNumbers
     unchanged: int
     gone: list[str]
@@ -117,6 +120,7 @@ def make_plan(
     unlisted = pa.concat_tables(unlisted_parts) if unlisted_parts else UNLISTED.empty_table()
     return EmbedPlan(
         read=np.concatenate([np.flatnonzero(~known), np.flatnonzero(known & ~same_payload)]).astype(np.int64),
+        new=int((~known).sum()),
         update=np.flatnonzero(same_payload & changed).astype(np.int64),
         unchanged=int((same_payload & ~changed).sum()),
         gone=unlisted.column("id").filter(gone_from(listing, unlisted)).to_pylist() if len(unlisted) else [],

@@ -19,7 +19,7 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writer import Reused
+from embedpipe.embedding.writing.messages import Reused
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 

@@ -12,10 +12,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.config import usable_cores
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
@@ -23,13 +23,14 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.pending import PendingBackbone, recall_backbone, remember_backbone
-from embedpipe.embedding.bottleneck import find_bottleneck
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, still_broken, take_near
+from embedpipe.embedding.runners.choice import bottleneck_of, faster_settings, make_runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
-from embedpipe.embedding.writer import Embedded, Message, Reused, RowWriter
+from embedpipe.embedding.writing.messages import Message, Reused, count_rows
+from embedpipe.embedding.writing.writer import RowWriter
 from embedpipe.errors import Failure, PruneRefusedError, StoreError, UsageError
 from embedpipe.sources.access.outage import OutageWatch, outages_raised
 from embedpipe.sources.listing import Listing
@@ -40,7 +41,7 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EmbedParameters
     from embedpipe.backbones.backbone import Backbone
-    from embedpipe.embedding.loop import Forwarder
+    from embedpipe.embedding.runners.runner import Runner
 
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
@@ -122,7 +123,7 @@ def embed(
     known = recall_backbone(backbone_options, load) if FeatureStore.exists(to) else None
     backbone = known or load()
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
-    store.summary = embed_listing(listing, store, backbone, run_options, show)
+    store.summary = embed_listing(listing, store, backbone, run_options, show, backbone_options)
     store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
     store.summary.seconds = time.perf_counter() - start
     if show.cell:  # the command line prints the summary, a notebook shows only the store
@@ -151,8 +152,11 @@ def embed_listing(
     backbone: Backbone | PendingBackbone,
     options: RunOptions,
     progress: Progress,
+    chosen: BackboneOptions | None = None,
 ) -> EmbedSummary:
     """Update a store from a listing. A pending backbone is loaded if something is to be embedded.
+
+    ``chosen`` are the options of the backbone, by which workers on other machines load it.
 
     Raises StoreError if the counts of the summary do not add up, and SpecMismatchError if the backbone that loads is
     not the one of the store.
@@ -169,15 +173,16 @@ def embed_listing(
     shard = Shard.parse(options.shard)
     plan, others = _share(listing, plan, shard)
 
-    threads = options.threads or usable_cores()
-    forward: Forwarder | None = None
+    runner: Runner | None = None
     broken: list[Failure] | None = None
     if len(plan.read) and isinstance(backbone, PendingBackbone):
         broken = still_broken(listing, plan.read, known, backbone.spec.preprocessing)
     if len(plan.read) and broken is None:
-        forward = _forwarder(backbone, store, len(listing), options, timer, progress)
-        backbone = forward.backbone
-    note = {"embedpipe.run": _provenance(listing, backbone)}
+        runner = make_runner(backbone, chosen, store, len(listing), options, timer, progress)
+
+    def note() -> dict[str, str]:
+        return {"embedpipe.run": _provenance(listing, runner or backbone)}
+
     writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
     begin = time.perf_counter()
     try:
@@ -185,28 +190,28 @@ def embed_listing(
             writer.put(failure)
 
         def detail() -> str:
-            done = 0 if forward is None else forward.done
-            bottleneck = find_bottleneck(timer.seconds, time.perf_counter() - begin, done, threads)
+            bottleneck = bottleneck_of(runner, timer, time.perf_counter() - begin)
             return str(bottleneck) if bottleneck else ""
 
         with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
             for row, id, digest in _update_rows(listing, plan, store):
                 writer.put(Reused(row, digest, id))
                 advance()
-            messages = _messages(listing, plan, forward, broken or [], contents, threads, timer)
+            messages = _messages(listing, plan, runner, broken or [], contents)
             with contextlib.closing(messages):
                 for message in messages:
                     watch(message)
                     with timer("stall"):
                         for routed in moves.route(message):
                             writer.put(routed)
-                    advance(len(message.rows) if isinstance(message, Embedded) else 1)
+                    advance(count_rows(message))
             for message in moves.finish():
                 writer.put(message)
         wall = time.perf_counter() - begin
     finally:
         writer.close()
 
+    ran = runner or backbone
     summary = EmbedSummary(
         seen=len(listing) + len(listing.failures),
         others=others + (0 if shard.number == 1 else len(listing.failures)),
@@ -219,10 +224,10 @@ def embed_listing(
         gone=len(plan.gone),
         skipped=dict(listing.skipped),
         counts=dict(writer.counts),
-        device=str(backbone.device),
-        engine=backbone.engine_name,
-        engine_reason=backbone.engine_reason,
-        batch_size=0 if forward is None else forward.batch_size,
+        device=str(ran.device),
+        engine=ran.engine_name,
+        engine_reason=ran.engine_reason,
+        batch_size=0 if runner is None else runner.batch_size,
         store=store.path,
     )
     writer.outcome.conflicts.update(plan.conflicts)
@@ -242,75 +247,23 @@ def embed_listing(
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
-    if forward is not None:
-        _add_bottleneck(summary, forward, listing, plan, options, timer, wall)
+    if (bottleneck := bottleneck_of(runner, timer, wall)) is not None:
+        summary.bottleneck, summary.advice = (
+            bottleneck,
+            bottleneck.advice(store.spec, str(ran.device).partition(":")[0]),
+        )
+        summary.notes += faster_settings(runner, listing, plan.read, bottleneck, wall, store.path)
     if (choosing := timer.seconds.get("engine", 0.0)) > 1:
         summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")
     return summary
 
 
-def _forwarder(
-    backbone: Backbone | PendingBackbone,
-    store: FeatureStore,
-    items: int,
-    options: RunOptions,
-    timer: StageTimer,
-    progress: Progress,
-) -> Forwarder:
-    """Return what runs the backbone, loaded and on the engine for so many items.
-
-    ``items`` is the size of the whole source: a run that was killed goes on by the same engine.
-    """
-    from embedpipe.embedding.loop import Forwarder  # needs torch
-
-    if isinstance(backbone, PendingBackbone):
-        with timer("load"):
-            backbone = backbone.load()
-        store.require(backbone.spec)
-    if options.engine == "auto":
-        with timer("engine"), progress.step("choosing an engine"):
-            backbone = backbone.accelerated(items)
-        progress.say(
-            f"engine: {backbone.engine_name}" + (f" ({backbone.engine_reason})" if backbone.engine_reason else "")
-        )
-    return Forwarder(backbone, options.batch_size, timer)
-
-
 def _messages(
-    listing: Listing,
-    plan: EmbedPlan,
-    forward: Forwarder | None,
-    broken: list[Failure],
-    contents: Contents,
-    threads: int,
-    timer: StageTimer,
+    listing: Listing, plan: EmbedPlan, runner: Runner | None, broken: list[Failure], contents: Contents
 ) -> Generator[Message, None, None]:
-    if forward is not None:
-        from embedpipe.embedding.loop import embed_rows
-
-        yield from embed_rows(listing, plan.read, forward, contents.find, threads, timer)
+    if runner is not None:
+        yield from runner.messages(listing, plan.read, plan.new, contents)
     yield from broken
-
-
-def _add_bottleneck(
-    summary: EmbedSummary,
-    forward: Forwarder,
-    listing: Listing,
-    plan: EmbedPlan,
-    options: RunOptions,
-    timer: StageTimer,
-    wall: float,
-) -> None:
-    """Add the slowest stage to the summary, and what would speed it up."""
-    from embedpipe.embedding.gains import find_gains
-
-    backbone = forward.backbone
-    bottleneck = find_bottleneck(timer.seconds, wall, forward.done, options.threads or usable_cores())
-    if bottleneck is None:
-        return
-    summary.bottleneck, summary.advice = bottleneck, bottleneck.advice(backbone.spec, backbone.device.type)
-    if options.engine == "auto":
-        summary.notes += find_gains(backbone, listing, plan.read, bottleneck, wall, summary.store)
 
 
 def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, int]:
@@ -319,7 +272,8 @@ def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, 
         return plan, 0
     parts = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
     others = len(plan.read) + len(plan.update) - sum(map(len, parts))
-    return dataclasses.replace(plan, read=parts[0], update=parts[1]), others
+    new = len(np.intersect1d(plan.read[: plan.new], parts[0]))
+    return dataclasses.replace(plan, read=parts[0], new=new, update=parts[1]), others
 
 
 def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
@@ -363,13 +317,13 @@ def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
     return not any(failure.stage == "list" for failure in listing.failures)
 
 
-def _provenance(listing: Listing, backbone: Backbone | PendingBackbone) -> str:
+def _provenance(listing: Listing, ran: Backbone | PendingBackbone | Runner) -> str:
     return json.dumps(
         {
             "embedpipe": __version__,
             "python": platform.python_version(),
             "source": listing.root,
-            "device": str(backbone.device),
-            **backbone.provenance,
+            "device": str(ran.device),
+            **ran.provenance,
         }
     )

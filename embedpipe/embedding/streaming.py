@@ -14,7 +14,7 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer, remarks
-from embedpipe.embedding.writer import Embedded
+from embedpipe.embedding.writing.messages import Embedded
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 

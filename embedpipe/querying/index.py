@@ -24,8 +24,8 @@ from embedpipe.querying.options import IndexOptions
 from embedpipe.querying.saved_index import IndexRefusedError, SavedIndex, open_index
 from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
+from embedpipe.store.mapping.vector_map import find_map
 from embedpipe.store.scan import read_layers
-from embedpipe.store.vector_map import find_map
 
 #: Vectors of more bytes are read from a memory map, which the first search makes.
 MAPPED_BYTES = 64 << 20

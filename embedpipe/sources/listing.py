@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -73,6 +74,16 @@ class Listing:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Listing:
+        """Return the listing of some rows, in their order and without failures, for another process."""
+        numbers = rows.tolist()
+        return Listing(
+            self.table.take(pa.array(rows)),
+            self.root,
+            lambda row: self.read(numbers[row]),
+            excerpts=self.excerpts,
+        )
 
 
 class ListingBuilder:

@@ -24,10 +24,10 @@ from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import set_column
 from embedpipe.store.maintenance import compact, vacuum
-from embedpipe.store.mapped_vectors import MappedVectors
+from embedpipe.store.mapping.mapped_vectors import MappedVectors
+from embedpipe.store.mapping.vector_map import build_map, find_map
 from embedpipe.store.scan import first_rows, label_array, read_layers
 from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
-from embedpipe.store.vector_map import build_map, find_map
 
 if TYPE_CHECKING:
     import pandas as pd

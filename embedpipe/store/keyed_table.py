@@ -91,7 +91,6 @@ class KeyedTable:
             raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
         self._uncommitted: list[AddAction] = []
-        self.files: tuple[DataFile, ...] = ()
         self._load()
 
     @classmethod
@@ -139,7 +138,7 @@ class KeyedTable:
         self._loaded = self._delta.version()
         where = self.log.where_named if self.log else lambda name: "the log"
         actions = pa.RecordBatchReader.from_stream(self._delta.get_add_actions(flatten=True))  # pa.table loads pandas
-        self.files = read_log(actions.read_all(), self.path, where, self.files)
+        self.files = read_log(actions.read_all(), self.path, where)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
 

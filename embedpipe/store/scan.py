@@ -12,10 +12,10 @@ import pyarrow as pa
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping.vector_map import find_map, warn_damaged
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.schema import KEY_FIELDS
-from embedpipe.store.vector_map import find_map, warn_damaged
 
 #: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096

@@ -77,7 +77,7 @@ def test_only_changed_items_are_embedded_again(photos: Path, to: Path) -> None:
 def test_vectors_follow_renamed_photos(
     make_photos: Callable[..., Path], to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedpipe.embedding.writer.FLUSH_ROWS", 4)
+    monkeypatch.setattr("embedpipe.embedding.writing.writer.FLUSH_ROWS", 4)
     photos = make_photos(20, classes=("all",))
     before = run(photos, to)
     before.label(pa.table({"id": before.ids(), "label": [f"was {id}" for id in before.ids()]}), into="note")

@@ -238,7 +238,7 @@ def test_text_column_needs_a_backbone_for_texts(frame: pd.DataFrame, tmp_path: P
 # Small commits and a slow network let kills hit every step.
 SLOW = f"""
 import sys, embedpipe
-from embedpipe.embedding import writer
+from embedpipe.embedding.writing import writer
 writer.FLUSH_ROWS, writer.FLUSH_PAUSE = 8, 0
 options = dict(backbone={TINY_TEXT!r}, modality="text", text="body", batch_size=4, engine="torch")
 embedpipe.embed(sys.argv[1], sys.argv[2], **options)

@@ -21,7 +21,7 @@ import embedpipe
 # Small commits and a slow network let kills hit every step.
 SLOW = """
 import sys, embedpipe
-from embedpipe.embedding import writer
+from embedpipe.embedding.writing import writer
 writer.FLUSH_ROWS, writer.FLUSH_PAUSE = 8, 0
 embedpipe.embed(sys.argv[1], sys.argv[2], backbone="python:tiny_backbone.make", batch_size=4, engine="torch")
 """

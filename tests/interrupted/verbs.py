@@ -18,7 +18,7 @@ from damage.specimens import BENCHMARK, FAST, TINY, digest
 from stored import clusters, make_store
 
 import embedpipe
-from embedpipe.embedding import writer
+from embedpipe.embedding.writing import writer
 from embedpipe.errors import EmbedpipeError, StoreError, StoreNotFoundError, UsageError
 
 State = dict[str, str]

@@ -110,24 +110,6 @@ def test_file_size_is_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch
     assert len(set(table.read(["id"])["id"].to_pylist())) == 10
 
 
-def test_a_commit_checks_only_new_entries_of_the_log(table: KeyedTable) -> None:
-    for id in "abc":
-        table.upsert(rows([id]))
-    before = {file.path: file for file in table.files}
-    table.upsert(rows(["d"]))
-    assert [file.path for file in table.files if file is not before.get(file.path)] == [
-        file.path for file in table.files if file.first == "d"
-    ]
-    table.delete(pa.array(["b"]))
-    assert [file.first for file in sorted(table.files, key=lambda file: file.first)] == ["a", "c", "d"]
-    names = ["path", "num_records", "size_bytes", "min.id", "max.id"]
-    log = pa.Table.from_pylist([dict(zip(names, file, strict=True)) for file in table.files])
-    assert data_files.read_log(log, table.path, str, table.files) == table.files
-    more = log.set_column(1, "num_records", pa.array([file.rows + 1 for file in table.files]))
-    with pytest.raises(StoreError, match="is damaged where it names"):
-        data_files.read_log(more, table.path, str, table.files)
-
-
 def test_missing_file_is_named(table: KeyedTable) -> None:
     table.upsert(rows(["a"]))
     (Path(table.path) / table.files[0].path).unlink()

@@ -14,10 +14,10 @@ from stored import make_store
 
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store import vector_map
-from embedpipe.store.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping import vector_map
+from embedpipe.store.mapping.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping.vector_map import find_map
 from embedpipe.store.scan import read_layers
-from embedpipe.store.vector_map import find_map
 
 X = np.random.default_rng(0).standard_normal((700, 6)).astype(np.float32)
 

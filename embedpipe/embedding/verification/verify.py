@@ -25,10 +25,10 @@ from embedpipe.embedding.verification.sampling import Sample, embed_sample
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import damaged
-from embedpipe.store.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping.mapped_vectors import DamagedMapError
+from embedpipe.store.mapping.vector_map import open_map
 from embedpipe.store.repairing.damage import find_damage
 from embedpipe.store.schema import matrix
-from embedpipe.store.vector_map import open_map
 
 #: Lowest cosine of a stored and a new vector that count as equal, by precision. Integer kernels differ between
 #: processors, and one step of rounding is 1/127 of the range of a layer.

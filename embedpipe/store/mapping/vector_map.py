@@ -30,7 +30,7 @@ from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_ch
 from embedpipe._utils.config import cache_folder
 from embedpipe.errors import StoreError
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.mapped_vectors import DamagedMapError, MappedVectors
+from embedpipe.store.mapping.mapped_vectors import DamagedMapError, MappedVectors
 from embedpipe.store.reading import read_files
 
 #: The part of the cache folder that holds the maps.

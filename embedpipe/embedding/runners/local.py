@@ -1,0 +1,46 @@
+"""Embedding in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpipe._utils.config import usable_cores
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.embedding.hash_index import Contents
+from embedpipe.embedding.loop import Forwarder, embed_rows
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.summary import StageTimer
+from embedpipe.embedding.writing.messages import Message
+from embedpipe.sources.listing import Listing
+
+
+class LocalRunner:
+    """Runs a loaded backbone in the calling thread, with threads that read and prepare items; see `Runner`."""
+
+    def __init__(self, backbone: Backbone, options: ComputeOptions, timer: StageTimer) -> None:
+        self.backbone, self._timer = backbone, timer
+        #: Whether the user chose the engine.
+        self.is_fixed = options.engine != "auto"
+        self._forward = Forwarder(backbone, options.batch_size, timer)
+        self.threads = options.threads or usable_cores()
+        self.device, self.provenance = str(backbone.device), backbone.provenance
+        self.engine_name, self.engine_reason = backbone.engine_name, backbone.engine_reason
+
+    @property
+    def done(self) -> int:
+        """Number of embedded items so far."""
+        return self._forward.done
+
+    @property
+    def batch_size(self) -> int:
+        """Items per forward pass; it is halved when memory runs out."""
+        return self._forward.batch_size
+
+    def messages(
+        self, listing: Listing, rows: npt.NDArray[np.int64], new: int, contents: Contents
+    ) -> Generator[Message, None, None]:
+        """Yield a message for each batch, and for each row that needs no forward pass."""
+        yield from embed_rows(listing, rows, self._forward, contents.find, self.threads, self._timer)

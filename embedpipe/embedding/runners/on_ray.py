@@ -1,0 +1,217 @@
+"""Embedding on the workers of a Ray cluster, by Ray Data.
+
+Ray Data schedules: it starts workers as the cluster has room for them, also on nodes that join, and begins a task again
+whose worker or node died. This process gives it the tasks and commits the files that come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import pickle
+import uuid
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from embedpipe._utils.importing import import_extra
+from embedpipe._utils.option_names import option
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding.hash_index import Contents
+from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.plan import RowNumbers, source_values
+from embedpipe.embedding.runners.attempts import forget_run
+from embedpipe.embedding.runners.worker import EmbedWorker, Task, TaskResult, WorkerJob
+from embedpipe.embedding.summary import StageTimer
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
+from embedpipe.errors import EmbedpipeError, UnreachableError, UsageError
+from embedpipe.sources.listing import Listing
+from embedpipe.store import FeatureStore
+from embedpipe.store.data_files import FILE_BYTES, ROW_BYTES
+
+#: Tasks per worker, if there are enough rows: what a kill loses, and how evenly the work is shared.
+TASKS_PER_WORKER = 16
+
+#: Fewest and most rows of a task: fewer make many small files, more are lost with a worker.
+TASK_ROWS = (64, 8192)
+
+#: Most tasks that Ray holds at a time; each takes about 50 KB of memory of this process.
+MOST_TASKS = 20_000
+
+
+#: Ray reports usage to its makers, and its parts write to standard error, unless told otherwise before they start.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
+class RayRunner:
+    """Runs a backbone on workers of a Ray cluster; see `Runner`.
+
+    Raises
+    ------
+    MissingExtraError
+        Ray is not installed.
+    UnreachableError
+        There is no cluster at the address.
+    UsageError
+        No node of the cluster has room for a worker.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        backbone: BackboneOptions,
+        items: int,
+        options: RunOptions,
+        timer: StageTimer,
+        progress: Progress,
+    ) -> None:
+        self._ray = _connected(progress)
+        self._store, self._timer, self._progress = store, timer, progress
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._gpus = _gpus(options, nodes)
+        self.threads = cpus = _cpus(options, nodes, self._gpus)
+        fitting = sum(_room(node, cpus, self._gpus) for node in nodes)
+        if not fitting:
+            raise UsageError(
+                f"a node must have {cpus} cores and {self._gpus:g} GPUs for a worker, and the largest has "
+                f"{max(node.get('CPU', 0) for node in nodes):g} and {max(node.get('GPU', 0) for node in nodes):g}: "
+                f"give {option('cpus_per_worker', ...)} or {option('gpus_per_worker', ...)}"
+            )
+        self._most = options.workers
+        self._workers = min(fitting, options.workers or fitting)
+        self._job = WorkerJob(
+            uuid.uuid4().hex, store.path, store.spec, backbone, options, options.threads or cpus, items
+        )
+        self.done = self.batch_size = 0
+        self.device = self.engine_name = self.engine_reason = ""
+        self.provenance: dict[str, str] = {}
+        progress.say(f"Ray: {len(nodes)} nodes, {self._workers} workers of {cpus} cores and {self._gpus:g} GPUs")
+
+    def messages(
+        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
+    ) -> Generator[Message, None, None]:
+        """Yield the messages of each task when it is done, in no order."""
+        parts = [*self._parts(rows[:new]), *self._parts(rows[new:])]
+        values = source_values(listing, self._store)
+        index = self._ray.put(contents.index)
+        try:
+            for start in range(0, len(parts), MOST_TASKS):
+                wave = range(start, min(start + MOST_TASKS, len(parts)))
+                tasks = (_task(number, parts[number], listing, values, contents) for number in wave)
+                for result in self._run(tasks, index):
+                    self._note(result)
+                    for message in result.messages:
+                        yield _in_listing(message, parts[result.number])
+        finally:
+            with contextlib.suppress(OSError):
+                forget_run(self._store.path, self._job.run)
+
+    def _parts(self, rows: RowNumbers) -> list[RowNumbers]:
+        fair = math.ceil(len(rows) / (self._workers * TASKS_PER_WORKER))
+        in_file = FILE_BYTES // (ROW_BYTES + 4 * sum(self._store.dims.values()))
+        size = max(1, min(max(fair, TASK_ROWS[0]), TASK_ROWS[1], in_file))
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _run(self, tasks: Iterator[Task], index: Any) -> Iterator[TaskResult]:
+        data = import_extra("ray.data", "ray")
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        dumps = self._ray.cloudpickle.dumps  # also takes objects of the user's script
+        blocks = [pa.table({"task": pa.array([dumps(task)], pa.large_binary())}) for task in tasks]
+        results = data.from_arrow(blocks).map_batches(
+            RayWorker,
+            fn_constructor_args=(self._job, index),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=self.threads,
+            num_gpus=self._gpus or None,
+            compute=data.ActorPoolStrategy(
+                min_size=1, initial_size=self._workers, max_size=self._most, max_tasks_in_flight_per_actor=2
+            ),
+        )
+        try:
+            for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for blob in batch.column("result").to_pylist():
+                    yield pickle.loads(blob)
+        except self._ray.exceptions.RayError as error:
+            raise EmbedpipeError(f"Ray ended the run: {error}") from error
+
+    def _note(self, result: TaskResult) -> None:
+        if result.error is not None:
+            raise result.error
+        self.done += result.done
+        self.batch_size, self.device = result.batch_size, result.device
+        self.engine_name, self.engine_reason, self.provenance = (
+            result.engine_name,
+            result.engine_reason,
+            result.provenance,
+        )
+        for stage, seconds in result.seconds.items():
+            self._timer.add(stage, seconds / self._workers)
+
+
+class RayWorker:
+    """An `EmbedWorker` that Ray Data calls with batches of pickled tasks."""
+
+    def __init__(self, job: WorkerJob, index: Any) -> None:
+        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(index))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the pickled results of the tasks in a batch."""
+        results = [pickle.dumps(self._worker.embed(pickle.loads(blob))) for blob in batch.column("task").to_pylist()]
+        return pa.table({"result": pa.array(results, pa.large_binary())})
+
+
+def _task(number: int, rows: RowNumbers, listing: Listing, values: pa.Table, contents: Contents) -> Task:
+    own = contents.own[rows]
+    return Task(number, listing.take(rows), values.take(pa.array(rows)), own, known=bool(own.any()))
+
+
+def _in_listing(message: Message, rows: RowNumbers) -> Message:
+    """Return a message of a task with the rows of the listing."""
+    if isinstance(message, Embedded | Written):
+        return dataclasses.replace(message, rows=rows[message.rows].tolist())
+    return dataclasses.replace(message, row=int(rows[message.row])) if isinstance(message, Reused) else message
+
+
+def _connected(progress: Progress) -> Any:
+    """Return the module of Ray, connected to the user's cluster, or to one of this machine that ends with it."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    ray = import_extra("ray", "ray")
+    if not ray.is_initialized():
+        with progress.step("connecting to Ray"):
+            try:
+                ray.init(log_to_driver=False, logging_level="error")
+            except (ConnectionError, RuntimeError) as error:
+                raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
+    return ray
+
+
+def _gpus(options: RunOptions, nodes: list[dict[str, float]]) -> float:
+    """Return the GPUs of each worker."""
+    if options.gpus_per_worker is not None:
+        return options.gpus_per_worker
+    return 1.0 if any(node.get("GPU", 0) for node in nodes) and options.device != "cpu" else 0.0
+
+
+def _cpus(options: RunOptions, nodes: list[dict[str, float]], gpus: float) -> int:
+    """Return the cores of each worker: those of the smallest node that has any to give, shared by its GPUs."""
+    if options.cpus_per_worker is not None:
+        return options.cpus_per_worker
+    shares = [
+        node["CPU"] / max(1, node.get("GPU", 0) / gpus if gpus else 1)
+        for node in nodes
+        if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus
+    ]
+    return max(1, int(min(shares, default=1)))
+
+
+def _room(node: dict[str, float], cpus: int, gpus: float) -> int:
+    """Return how many workers a node has room for."""
+    by_gpus = node.get("GPU", 0) / gpus if gpus else math.inf
+    return int(min(node.get("CPU", 0) / cpus, by_gpus))

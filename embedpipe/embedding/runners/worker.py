@@ -1,0 +1,205 @@
+"""What a worker of an engine such as Ray does: it embeds a task, a part of a listing, into a data file of the store.
+
+The worker commits nothing. It returns the files, and messages about rows that have no vector of their own, numbered
+within the task. Any engine that gives a task to `EmbedWorker.embed`, and begins a task again when a process dies, will
+do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe._utils.device import choose_device
+from embedpipe.backbones import BackboneSpec
+from embedpipe.backbones.load import load_with_options
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.loop import Forwarder, embed_rows
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.plan import failure_of
+from embedpipe.embedding.runners.attempts import MOST_ATTEMPTS, Attempts
+from embedpipe.embedding.summary import StageTimer
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
+from embedpipe.embedding.writing.rows import RowAssembler
+from embedpipe.errors import EmbedpipeError, Failure, WorkerDied
+from embedpipe.sources.listing import Listing
+from embedpipe.store import FeatureStore
+from embedpipe.store.adopting import write_new_files
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every task of a run shares.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    store : str
+        Path or URL of the store, which every worker must reach.
+    spec : BackboneSpec
+        The spec of the store.
+    backbone : BackboneOptions
+    compute : ComputeOptions
+    threads : int
+        Threads that prepare items.
+    items : int
+        Number of items in the source, which decides the engine.
+    """
+
+    run: str
+    store: str
+    spec: BackboneSpec
+    backbone: BackboneOptions
+    compute: ComputeOptions
+    threads: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows of a listing for a worker.
+
+    Parameters
+    ----------
+    number : int
+    listing : Listing
+        These rows only.
+    values : pyarrow.Table
+        Their columns in the types of the store.
+    own : uint8 array (n, 32)
+        The content hashes that the store has for their ids, zeros where it has none.
+    known : bool
+        Whether the store has their ids.
+    """
+
+    number: int
+    listing: Listing
+    values: pa.Table
+    own: npt.NDArray[np.uint8]
+    known: bool
+
+
+@dataclass
+class TaskResult:
+    """What a worker has done with a task: messages with rows of the task, and what the summary of the run needs.
+
+    ``error`` ends the run, as it would end one in a single process.
+    """
+
+    number: int
+    messages: list[Message] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    done: int = 0
+    batch_size: int = 0
+    device: str = ""
+    engine_name: str = ""
+    engine_reason: str = ""
+    provenance: dict[str, str] = field(default_factory=dict)
+    error: EmbedpipeError | None = None
+
+
+class EmbedWorker:
+    """Embeds tasks, one after the other.
+
+    Parameters
+    ----------
+    job : WorkerJob
+    index : HashIndex
+        The contents of the store at the plan.
+    """
+
+    def __init__(self, job: WorkerJob, index: HashIndex) -> None:
+        self._job, self._index = job, index
+        self._error: EmbedpipeError | None = None
+        try:
+            self._load()
+        except EmbedpipeError as error:  # an engine would begin a worker again for ever
+            self._error = error
+
+    def _load(self) -> None:
+        job = self._job
+        backbone = load_with_options(job.backbone, choose_device(job.compute.device)[0])
+        if backbone.spec != job.spec:
+            where = f"the backbone on {platform.node()!r} differs from that of the store {job.store!r}"
+            job.spec.require(backbone.spec, where, "in the store", "there", "Put the same weights on all machines.")
+        if job.compute.engine == "auto":
+            backbone = backbone.accelerated(job.items)
+        self._backbone = backbone
+        self._store = FeatureStore(job.store)
+
+    def embed(self, task: Task) -> TaskResult:
+        """Embed a task. It raises nothing that embedpipe raises on purpose; see `TaskResult.error`."""
+        result = TaskResult(task.number, error=self._error)
+        if result.error is None:
+            try:
+                self._embed(task, result)
+            except EmbedpipeError as error:
+                result.error = error
+        return result
+
+    def _embed(self, task: Task, result: TaskResult) -> None:
+        job, backbone, timer = self._job, self._backbone, StageTimer()
+        forward = Forwarder(backbone, job.compute.batch_size, timer)
+        find = Contents.of(task.listing.table.column("id"), task.own, self._index).find
+        attempts = Attempts(job.store, job.run, task.number)
+        attempts.begin()
+
+        def embed(rows: npt.NDArray[np.int64]) -> Iterator[Message]:
+            with contextlib.closing(embed_rows(task.listing, rows, forward, find, job.threads, timer)) as messages:
+                yield from messages
+
+        rows = np.arange(len(task.listing))
+        messages = list(embed(rows) if attempts.earlier < MOST_ATTEMPTS else _one_by_one(task, rows, embed, attempts))
+        with timer("write"):
+            result.messages = [
+                *self._write(task, [m for m in messages if isinstance(m, Embedded)]),
+                *(m for m in messages if isinstance(m, Reused | Failure)),
+            ]
+        result.seconds, result.done, result.batch_size = timer.seconds, forward.done, forward.batch_size
+        result.device, result.provenance = str(backbone.device), backbone.provenance
+        result.engine_name, result.engine_reason = backbone.engine_name, backbone.engine_reason
+
+    def _write(self, task: Task, embedded: list[Embedded]) -> Iterator[Written]:
+        if not embedded:
+            return
+        assembler = RowAssembler(task.values, task.listing.root, self._store, task.listing.excerpts)
+        rows = assembler.embedded(embedded)
+        numbers = np.array([row for message in embedded for row in message.rows])
+        counts = [counts for message in embedded for counts in message.counts]
+        order = np.asarray(pc.sort_indices(rows.column("id")))
+        start = 0
+        for file in write_new_files(rows.take(pa.array(order)), self._store.table):
+            part = order[start : start + len(file.ids)]
+            start += len(part)
+            total: Counter[str] = Counter()
+            for row in part.tolist():
+                total.update(counts[row] or {})
+            yield Written(numbers[part].tolist(), file, total, task.known)
+
+
+def _one_by_one(
+    task: Task,
+    rows: npt.NDArray[np.int64],
+    embed: Callable[[npt.NDArray[np.int64]], Iterator[Message]],
+    attempts: Attempts,
+) -> Iterator[Message]:
+    """Embed each row by itself. A row during which a worker died fails."""
+    for row in rows.tolist():
+        if row in attempts.deadly:
+            yield failure_of(
+                task.listing, row, WorkerDied("the worker process died while it embedded this item"), "forward"
+            )
+            continue
+        attempts.begin_row(row)
+        yield from embed(rows[row : row + 1])
+        attempts.end_row(row)

@@ -1,0 +1,63 @@
+"""What a runner has done with rows of a listing, for the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpipe.errors import Failure
+from embedpipe.store.adopting import NewFile
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows of the listing with new vectors: column -> float32 (n, dim).
+
+    ``counts`` are those of each item. ``texts`` are the beginnings of the texts, None for images.
+    """
+
+    rows: list[int]
+    hashes: list[str]
+    vectors: dict[str, npt.NDArray[np.float32]]
+    counts: list[Mapping[str, int]]
+    texts: list[str | None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows of the listing with new vectors, in a data file that no version of the store names yet.
+
+    ``counts`` are sums over the items. ``known``: the store had these ids when the run was planned.
+    """
+
+    rows: list[int]
+    file: NewFile
+    counts: Mapping[str, int]
+    known: bool
+
+
+@dataclass(frozen=True)
+class Reused:
+    """A row of the listing that takes the stored vector of ``from_id``.
+
+    ``takes`` says whose hand-set values it takes: those of the stored row with its own id, those of ``from_id`` from
+    which it moved, or none. If it ``leaves``, the row of ``from_id`` loses them in the same commit.
+    """
+
+    row: int
+    hash: str
+    from_id: str
+    takes: Literal["own", "moved", "nothing"] = "own"
+    leaves: bool = False
+
+
+Message = Embedded | Written | Reused | Failure
+
+
+def count_rows(message: Message) -> int:
+    """Return the number of rows that a message is about."""
+    return len(message.rows) if isinstance(message, Embedded | Written) else 1

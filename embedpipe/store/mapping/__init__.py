@@ -1,0 +1,1 @@
+"""The memory map of the vectors of a store."""
