@@ -392,7 +392,7 @@ class FeatureStore:
     def vacuum(self, *, older_than_hours: int = 168, keep_versions: Sequence[int] = ()) -> list[str]:
         """Delete files that only versions older than ``older_than_hours`` use, and return their paths.
 
-        Files of the versions in ``keep_versions`` are kept, and so are files that no version uses and that are younger
-        than an hour: another process may be about to commit them.
+        Files of the versions in ``keep_versions`` are kept. So are files that no version uses if another process may
+        be about to commit them: those younger than an hour, or than a run on a cluster that goes on.
         """
         return vacuum(self._table, older_than_hours, keep_versions)

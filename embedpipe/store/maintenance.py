@@ -7,13 +7,22 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from embedpipe.errors import UsageError
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, refuse_repeats, removal
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 
 #: A younger file that no version names may be one that another process is about to commit.
 YOUNGEST_ORPHAN = timedelta(hours=1)
+
+#: Folder in a store with a folder for each run of several processes, in which these leave files as they work. Readers
+#: of Delta ignore names with an underscore.
+RUNS = "_runs"
+
+#: A run that has left no file for so long was killed.
+LONGEST_SILENCE = timedelta(days=1)
 
 
 def compact(table: KeyedTable) -> int:
@@ -46,10 +55,12 @@ def compact(table: KeyedTable) -> int:
 def vacuum(table: KeyedTable, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
     """Delete files that only old versions use, and files that no version uses. Return their paths.
 
-    A file that no version uses is kept for an hour, as another process may be about to commit it.
+    A file that no version uses is kept if another process may be about to commit it (`uncommitted_since`).
     """
     if older_than_hours < 0:
         raise UsageError(f"older_than_hours must be >= 0, got {older_than_hours}")
+    since = uncommitted_since(table, forget_killed=True)
+    table.refresh()  # after that, as a run commits before it ends
     latest = table.version
     if wrong := [version for version in keep_versions if not 0 <= version <= latest]:
         raise UsageError(f"keep_versions must be versions from 0 to {latest}, got {wrong[0]}")
@@ -66,12 +77,34 @@ def vacuum(table: KeyedTable, older_than_hours: int, keep_versions: Sequence[int
         )
 
     removed = set(unused(full=False))
-    youngest = datetime.now(UTC) - YOUNGEST_ORPHAN
     deleted = []
     for path in unused(full=True):
         # The folder may hold files of other programs, and the list names files that are already deleted.
         if DATA_FILE.fullmatch(path):
             modified = table.fs.get_file_info(f"{table.base}/{path}").mtime
-            if (path in removed or (modified and modified < youngest)) and table.delete_file(path):
+            if (path in removed or (modified and modified < since)) and table.delete_file(path):
                 deleted.append(path)
     return deleted
+
+
+@outages_raised()
+def uncommitted_since(table: KeyedTable, *, forget_killed: bool = False) -> datetime:
+    """Return the time since when files have been written that another process may be about to commit.
+
+    It is an hour ago, or the beginning of the oldest run of several processes that goes on. The folders of runs that
+    were killed are deleted with ``forget_killed``.
+    """
+    now = datetime.now(UTC)
+    since = now - YOUNGEST_ORPHAN
+    folder = f"{table.base}/{RUNS}"
+    for run in table.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+        try:
+            found = table.fs.get_file_info(pafs.FileSelector(run.path, recursive=True))
+        except FileNotFoundError:  # it has just ended
+            continue
+        signs = [info.mtime for info in found if info.mtime is not None]  # an object storage has no time for folders
+        if any(time > now - LONGEST_SILENCE for time in signs):
+            since = min(since, *signs)
+        elif forget_killed and signs:
+            table.fs.delete_dir(run.path)
+    return since

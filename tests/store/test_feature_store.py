@@ -210,6 +210,40 @@ def test_vacuum_deletes_old_orphans_and_keeps_other_files(store: FeatureStore) -
     assert notes.exists()
 
 
+def test_vacuum_of_a_store_that_was_opened_long_ago_keeps_what_others_committed_since(store: FeatureStore) -> None:
+    store.write(rows(["a"]))
+    opened = FeatureStore(store.path)
+    store.write(rows(["b"]))
+    for path in Path(store.path).glob("*.parquet"):
+        os.utime(path, (time.time() - 4000,) * 2)
+    assert opened.vacuum(older_than_hours=0) == []
+    assert FeatureStore(store.path).to_numpy().shape == (2, 4)
+    with pytest.raises(StoreError, match="open read-only at version"):
+        FeatureStore(store.path, 1).vacuum()
+
+
+def test_vacuum_keeps_files_of_a_run_that_goes_on(store: FeatureStore) -> None:
+    def touch(path: Path, hours: float) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
+        return path
+
+    folder = Path(store.path)
+    before, during = (
+        touch(folder / f"part-{seed * 8}-{seed * 32}-{seed * 8}.parquet", hours) for seed, hours in (("0", 9), ("1", 7))
+    )
+    signs = [touch(folder / "_runs" / "run" / task / "attempt-0", hours) for task, hours in (("0", 8), ("1", 6))]
+    assert store.vacuum(older_than_hours=0) == [before.name]
+    assert during.exists()
+    for path in signs:
+        touch(path, 25)
+        touch(path.parent, 25)
+    assert store.vacuum(older_than_hours=0) == [during.name], "a run that was killed keeps nothing for ever"
+    assert not (folder / "_runs" / "run").exists()
+    assert store.vacuum(older_than_hours=0) == []
+
+
 def test_vacuum_between_write_and_commit_keeps_the_written_files(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_c
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.maintenance import YOUNGEST_ORPHAN
+from embedpipe.store.maintenance import uncommitted_since
 
 
 @dataclass(frozen=True)
@@ -159,19 +158,21 @@ def _refuse_unknown(tables: list[KeyedTable], keys: pa.Array, path: str) -> None
 def _erase(table: KeyedTable, traces: Traces) -> int:
     """Delete files of old versions that hold a trace, and take traces out of the log. Return how many files changed."""
     folder, changed = Path(table.path), 0
-    live = {file.path for file in table.files}
+    since = uncommitted_since(table).timestamp()
     log = folder / "_delta_log"
     checkpoints = [path for path in log.glob("*.checkpoint*.parquet") if traces.in_file(path)]
     if checkpoints:
         make_checkpoint(table.delta, table.log)
     entries = [Entry(path.read_bytes()) for path in log.glob("*.json")]
     named = {action["path"] for entry in entries for kind in ("add", "remove") for action in entry.named(kind)}
+    table.refresh()  # what is named by now and not live was removed
+    live = {file.path for file in table.files}
     for path in folder.glob("*.parquet"):
         if path.name not in live and _may_hold(path, traces):
-            if path.name not in named and abs(time.time() - path.stat().st_mtime) < YOUNGEST_ORPHAN.total_seconds():
+            if path.name not in named and path.stat().st_mtime >= since:
                 raise BusyError(
                     f"{str(path)!r} holds an item to forget, and another process may be about to commit it: wait for "
-                    "that process, or an hour, and run forget again"
+                    "that process, or an hour (a day after a run on a cluster was killed), and run forget again"
                 )
             path.unlink()
             changed += 1
