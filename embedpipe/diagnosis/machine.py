@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from embedpipe._utils.config import cache_folder
+from embedpipe._utils.machine.limits import cpu_limit, memory_limit
 from embedpipe._utils.option_names import option
 from embedpipe.diagnosis.findings import Finding
-from embedpipe.diagnosis.limits import cpu_limit, memory_limit
 
 #: Instruction sets that make networks faster, as torch names them.
 USEFUL = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "sve", "sve2")

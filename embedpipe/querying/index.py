@@ -236,7 +236,7 @@ class SimilarityIndex:
         """Return what would make searches faster, in sentences."""
         size = 4 * len(self) * self.dim
         if self.state == "none" and size > EXACT_BYTES:
-            return [f"all {size / (1 << 30):.1f} GB of vectors are compared: `embedpipe index` makes searches faster"]
+            return [f"all {size / 1e9:.1f} GB of vectors are compared: `embedpipe index` makes searches faster"]
         if self.state == "behind" and (new := len(self._rows[1])):
             return [f"{counted(new, 'new row')} not yet in the index: `embedpipe index` takes changes of the store in"]
         return []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
+from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
@@ -42,10 +42,6 @@ class SearchOptions:
             raise UsageError(f"{option('k')} must be an integer >= 1, got {self.k!r}")
 
 
-#: Units of sizes.
-UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
-
-
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
     """Options of a saved index: the recall that it promises, and its size.
@@ -73,10 +69,4 @@ class IndexOptions:
     @property
     def memory_bytes(self) -> int | None:
         """The largest size in bytes. Raises UsageError if ``memory`` is no size."""
-        if self.memory is None:
-            return None
-        parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)?", str(self.memory).strip().upper())
-        size = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
-        if size <= 0:
-            raise UsageError(f"{option('memory')} must be a size such as 500MB or 2GB, got {self.memory!r}")
-        return size
+        return parse_size("memory", self.memory)

@@ -6,7 +6,7 @@ Each part is held out once while the others are trained on. No test row is in an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from sklearn.model_selection import (
 )
 
 from embedpipe.splits.grouped import fold_numbers
+from embedpipe.splits.mapped_rows import MappedRows
 
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 #: The number of folds, or the splits as (train rows, held-out rows); None: by the number of rows.
@@ -77,8 +78,14 @@ def _usable(y: npt.NDArray[Any], train: Any, test: Any, classes: bool) -> Split:
     return train, test[np.isin(y[test], y[train])] if classes else test
 
 
-def take_rows(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Return ``X[rows]``, as a view instead of a copy where the rows are consecutive."""
+@overload
+def take_rows(X: MappedRows, rows: npt.NDArray[np.int64]) -> MappedRows: ...
+@overload
+def take_rows(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...
+def take_rows(X: npt.NDArray[Any] | MappedRows, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any] | MappedRows:
+    """Return ``X[rows]``, as a view instead of a copy where the rows are consecutive; mapped rows stay on disk."""
+    if isinstance(X, MappedRows):
+        return X.take(rows)
     if len(rows) and (np.diff(rows) == 1).all():
         return X[rows[0] : rows[-1] + 1]
     taken: npt.NDArray[Any] = X[rows]

@@ -338,9 +338,9 @@ def test_index_is_whole_after_kills_at_20_moments(copied: Path) -> None:
 def test_size_is_kept_within_the_limit(copied: Path) -> None:
     small = SimilarityIndex.build(copied, recall=0.95, memory="30KB")
     assert small.saved.manifest.bits < 8
-    assert small.saved.manifest.size <= 30 << 10
+    assert small.saved.manifest.size <= 30_000
     require_exact(small, np.random.default_rng(0), 0.8)
-    with pytest.raises(UsageError, match=r"memory must be at least .* bytes for 600 vectors of 8 values, got 1,024"):
+    with pytest.raises(UsageError, match=r"memory must be at least .* bytes for 600 vectors of 8 values, got 1,000"):
         SimilarityIndex.build(copied, memory="1KB")
 
 
@@ -349,7 +349,7 @@ def test_size_is_kept_within_the_limit(copied: Path) -> None:
     [
         ({"recall": 1.0}, "recall must be above 0 and below 1, got 1.0: to find all"),
         ({"recall": 0}, "recall must be above 0 and below 1, got 0"),
-        ({"memory": "much"}, "memory must be a size such as 500MB or 2GB, got 'much'"),
+        ({"memory": "much"}, "memory must be a size such as 500MB, 2GB or 2GiB, got 'much'"),
         ({"layer": "conv"}, "has no layer 'conv'"),
     ],
 )

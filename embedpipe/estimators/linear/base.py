@@ -11,8 +11,22 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpipe.estimators.solvers.column_stats import Floats, scores_of
+from embedpipe.splits.mapped_rows import MappedRows
 
 FLOATS = [np.float64, np.float32]
+
+
+def check_training(estimator: Any, X: Any, y: Any, **checks: Any) -> tuple[Any, Any]:
+    """Return training data as `sklearn.utils.validation.validate_data` does; `MappedRows` stay on disk."""
+    mapped = isinstance(X, MappedRows)
+    X, y = validate_data(estimator, X, y, skip_check_array=mapped, **({} if mapped else {"dtype": FLOATS, **checks}))
+    return X, y
+
+
+def check_rows(estimator: Any, X: Any, *, reset: bool = False) -> Any:
+    """Return rows as `check_training` does: of a fitted estimator, or with ``reset`` of one that is being fitted."""
+    mapped = isinstance(X, MappedRows)
+    return validate_data(estimator, X, reset=reset, skip_check_array=mapped, **({} if mapped else {"dtype": FLOATS}))
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -31,9 +45,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     coef_: Floats
     intercept_: Floats
 
-    def _check_training(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    def _check_training(self, X: Any, y: Any) -> tuple[Any, npt.NDArray[np.int64]]:
         """Validate the training data and set ``classes_``; return ``X`` and positions in ``classes_`` (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=FLOATS)
+        X, y = check_training(self, X, y)
         check_classification_targets(y)
         self.classes_, position = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -52,7 +66,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         float64 array (n_samples, n_classes), or (n_samples,) for two classes: positive for the second
         """
         check_is_fitted(self, "coef_")
-        scores = scores_of(validate_data(self, X, reset=False, dtype=FLOATS), self.coef_, self.intercept_)
+        scores = scores_of(check_rows(self, X), self.coef_, self.intercept_)
         return scores[:, 0] if len(self.coef_) == 1 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import FLOATS, LinearClassifier
+from embedpipe.estimators.linear.base import LinearClassifier, check_rows
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 
@@ -77,7 +77,7 @@ class CentroidClassifier(LinearClassifier):
         float64 array (n_samples, n_classes), or (n_samples,) for two classes: the second minus the first
         """
         check_is_fitted(self, "coef_")
-        X = validate_data(self, X, reset=False, dtype=FLOATS)
+        X = check_rows(self, X)
         cosines = np.empty((len(X), len(self.coef_)))
         for part in blocks(*X.shape):
             cosines[part] = self._directions(X[part]) @ self.coef_.T

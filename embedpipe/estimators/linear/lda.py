@@ -12,8 +12,9 @@ from scipy.special import expit, softmax
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
-from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, blocks
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, blocks
 from embedpipe.estimators.solvers.torch_matrix import move_to_device
+from embedpipe.splits.mapped_rows import MappedRows
 
 if TYPE_CHECKING:
     from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
@@ -113,7 +114,7 @@ class ShrunkenLDA(LinearClassifier):
 
 
 def _solution(
-    X: npt.NDArray[Any] | TorchMatrix, position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    X: Matrix | TorchMatrix, position: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """Return the class means, and these times the inverse covariance (of two classes: second minus first)."""
     rows, dim = X.shape
@@ -131,7 +132,7 @@ def _solution(
     right = means if len(counts) > 2 else means[1:] - means[:1]
 
     left = np.flatnonzero(counts[position] < dim)
-    if not isinstance(X, np.ndarray):
+    if not isinstance(X, np.ndarray | MappedRows):
         gram += X.within_gram(left, position[left], means, np.sqrt(weights))
         return means, _solve_by_cholesky(gram, diagonal, right)
 
@@ -148,11 +149,9 @@ def _solution(
     return means, _solve_by_cholesky(gram, diagonal, right)
 
 
-def _gram(
-    X: npt.NDArray[Any] | TorchMatrix, rows: npt.NDArray[np.int64], columns: ColumnStats
-) -> tuple[Floats, Floats]:
+def _gram(X: Matrix | TorchMatrix, rows: npt.NDArray[np.int64], columns: ColumnStats) -> tuple[Floats, Floats]:
     """Return the smaller of Z'Z and ZZ' for standardised rows Z, and the squared norms of the rows (n_rows,)."""
-    if not isinstance(X, np.ndarray):
+    if not isinstance(X, np.ndarray | MappedRows):
         return X.gram(rows, columns)
     dim = X.shape[1]
     if len(rows) < dim:

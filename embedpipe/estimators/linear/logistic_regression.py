@@ -23,12 +23,13 @@ from sklearn.utils.validation import _check_sample_weight
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier
-from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, scores_of
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, scores_of
 from embedpipe.estimators.solvers.lbfgs import Solutions, solve_path
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss, TrainingSet
 from embedpipe.estimators.solvers.principal_rows import PrincipalRows
 from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.inner import Folds, Split, inner_splits
+from embedpipe.splits.mapped_rows import MappedRows
 
 if TYPE_CHECKING:
     from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
@@ -195,7 +196,7 @@ class TunedLogisticRegression(LinearClassifier):
     ) -> Generator[Solutions, None, None]:
         """Return a generator of the solutions of each training set, for each C in turn."""
         sets = [TrainingSet(numbers, self._weights(y, numbers, weights)) for numbers in trained_on]
-        if isinstance(rows.X, np.ndarray):
+        if isinstance(rows.X, np.ndarray | MappedRows):
             loss = LogisticLoss(rows, y, len(self.classes_), sets, self.n_jobs)
         else:
             from embedpipe.estimators.solvers.torch_loss import TorchLogisticLoss
@@ -234,18 +235,18 @@ class TunedLogisticRegression(LinearClassifier):
         return coef, intercept, int(solution.n_iter[0])
 
 
-def _rows_of(X: npt.NDArray[Any] | TorchMatrix, columns: ColumnStats) -> PrincipalRows:
+def _rows_of(X: Matrix | TorchMatrix, columns: ColumnStats) -> PrincipalRows:
     """Return the rows in coordinates along their principal axes, on the device that holds them."""
-    if isinstance(X, np.ndarray):
+    if isinstance(X, np.ndarray | MappedRows):
         return PrincipalRows(X, columns)
     from embedpipe.estimators.solvers.torch_loss import TorchRows
 
     return TorchRows(X, columns)
 
 
-def _log_losses(X: npt.NDArray[Any] | TorchMatrix, coef: Floats, intercept: Floats, rows: Rows, y: Rows) -> Floats:
+def _log_losses(X: Matrix | TorchMatrix, coef: Floats, intercept: Floats, rows: Rows, y: Rows) -> Floats:
     """Return the log-loss of each of ``rows``, whose classes are ``y``."""
-    if not isinstance(X, np.ndarray):
+    if not isinstance(X, np.ndarray | MappedRows):
         return X.log_losses(coef, intercept, rows, y)
     scores = _scores_of_all_classes(scores_of(X, coef, intercept, rows))
     losses: Floats = -log_softmax(scores, axis=1)[np.arange(len(rows)), y]

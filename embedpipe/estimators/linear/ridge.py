@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import FLOATS, LinearClassifier
-from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, blocks, scores_of
+from embedpipe.estimators.linear.base import LinearClassifier, check_rows, check_training
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, blocks, scores_of
 from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.inner import Folds, inner_splits
+from embedpipe.splits.mapped_rows import MappedRows
 
 if TYPE_CHECKING:
     from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
@@ -29,6 +30,30 @@ if TYPE_CHECKING:
 ALPHAS = tuple(10.0 ** (quarter / 4) for quarter in range(-4, 25))
 #: The penalty if there are too few rows to choose it.
 FALLBACK = 100.0
+
+
+class _ClassTargets:
+    """Targets of 1 for the class of a column and -1 for others, (n_samples, n_columns), made where they are used.
+
+    Parameters
+    ----------
+    position : int64 array (n_samples,)
+        The class of each row.
+    columns : int64 array (n_columns,)
+    """
+
+    def __init__(self, position: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> None:
+        self._position, self._columns = position, columns
+        self.shape = (len(position), len(columns))
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Floats:
+        return np.where(self._position[rows][:, None] == self._columns, 1.0, -1.0)
+
+    def mean(self, rows: npt.NDArray[np.int64], weights: Floats) -> Floats:
+        """Return the mean of the targets of rows, whose weights are (n_rows,)."""
+        total = weights.sum()
+        of_class = np.bincount(self._position[rows], weights, self._columns[-1] + 1)[self._columns]
+        return np.asarray((2 * of_class - total) / total)
 
 
 @dataclass(frozen=True)
@@ -54,8 +79,8 @@ class _Decomposition:
     @classmethod
     def compute(
         cls,
-        X: npt.NDArray[Any] | TorchMatrix,
-        Y: Floats,
+        X: Matrix | TorchMatrix,
+        Y: Floats | _ClassTargets,
         rows: npt.NDArray[np.int64],
         weights: Floats | None = None,
     ) -> _Decomposition:
@@ -65,9 +90,9 @@ class _Decomposition:
         """
         weights = np.ones(len(rows)) if weights is None else weights[rows]
         columns = ColumnStats.measure(X, rows, weights)
-        mean = np.average(Y[rows], axis=0, weights=weights)
+        mean = Y.mean(rows, weights) if isinstance(Y, _ClassTargets) else np.average(Y[rows], axis=0, weights=weights)
         roots = np.sqrt(weights)[:, None]
-        if not isinstance(X, np.ndarray):
+        if not isinstance(X, np.ndarray | MappedRows):
             squares, basis, targets = X.eigen_gram(rows, columns, roots, (Y[rows] - mean) * roots)
             return cls(columns, mean, basis, np.maximum(squares, 0), targets)
         dim = X.shape[1]
@@ -112,7 +137,7 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
         self.device = device
 
     def _solve(
-        self, X: npt.NDArray[Any], Y: Floats, y: npt.NDArray[Any], classes: bool, sample_weight: Any = None
+        self, X: Any, Y: Floats | _ClassTargets, y: npt.NDArray[Any], classes: bool, sample_weight: Any = None
     ) -> None:
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         alphas = np.sort(np.asarray(self.alphas, np.float64))
@@ -122,15 +147,33 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
         losses = np.zeros(len(alphas))
         for train, test in inner_splits(self.cv, y, classes) if len(alphas) > 1 else []:
             decomposition = _Decomposition.compute(matrix, Y, train, weights)
+            solutions = [decomposition.solution(alpha) for alpha in alphas.tolist()]
             test_weights = None if weights is None else weights[test]
-            for i, alpha in enumerate(alphas.tolist()):
-                squares = (scores_of(matrix, *decomposition.solution(alpha), rows=test) - Y[test]) ** 2
-                losses[i] += np.average(squares.mean(axis=1), weights=test_weights)
+            losses += np.average(_squared_errors(matrix, Y, test, solutions), axis=1, weights=test_weights)
         best = np.argmin(losses) if losses.any() else np.argmin(np.abs(np.log(alphas / FALLBACK)))
         self.alpha_ = float(alphas[best])
         self.coef_, self.intercept_ = _Decomposition.compute(matrix, Y, np.arange(len(X)), weights).solution(
             self.alpha_
         )
+
+
+def _squared_errors(
+    X: Matrix | TorchMatrix,
+    Y: Floats | _ClassTargets,
+    rows: npt.NDArray[np.int64],
+    solutions: Sequence[tuple[Floats, Floats]],
+) -> Floats:
+    """Return the mean squared error of each row by each solution, (n_solutions, n_rows). Rows are read once."""
+    errors = np.empty((len(solutions), len(rows)))
+    if not isinstance(X, np.ndarray | MappedRows):
+        for number, solution in enumerate(solutions):
+            errors[number] = ((scores_of(X, *solution, rows) - Y[rows]) ** 2).mean(axis=1)
+        return errors
+    for part in blocks(len(rows), X.shape[1]):
+        values, targets = X[rows[part]], Y[rows[part]]
+        for number, solution in enumerate(solutions):
+            errors[number, part] = ((scores_of(values, *solution) - targets) ** 2).mean(axis=1)
+    return errors
 
 
 @public_in("embedpipe.estimators")
@@ -188,7 +231,7 @@ class TunedRidgeClassifier(LinearClassifier, _Ridge):
         """
         X, position = self._check_training(X, y)
         columns = np.arange(len(self.classes_)) if len(self.classes_) > 2 else np.ones(1, int)
-        self._solve(X, np.where(position[:, None] == columns, 1.0, -1.0), position, True, sample_weight)
+        self._solve(X, _ClassTargets(position, columns), position, True, sample_weight)
         return self
 
 
@@ -246,7 +289,7 @@ class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
         UsageError
             If the device cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True)
+        X, y = check_training(self, X, y, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self._single_output = y.ndim == 1
         self._solve(X, y.reshape(len(y), -1), y, False, sample_weight)
@@ -264,7 +307,7 @@ class TunedRidge(RegressorMixin, _Ridge):  # type: ignore[misc]
         float64 array (n_samples,) or (n_samples, n_outputs), as ``y`` was given
         """
         check_is_fitted(self, "coef_")
-        scores = scores_of(validate_data(self, X, reset=False, dtype=FLOATS), self.coef_, self.intercept_)
+        scores = scores_of(check_rows(self, X), self.coef_, self.intercept_)
         return scores[:, 0] if self._single_output else scores
 
     def __sklearn_tags__(self) -> Any:

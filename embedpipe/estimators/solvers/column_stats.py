@@ -9,7 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe.splits.mapped_rows import MappedRows
+
 Floats = npt.NDArray[np.float64]
+#: A matrix (n_samples, n_features) in memory or in memory maps.
+Matrix = npt.NDArray[Any] | MappedRows
 
 #: Bytes of a float64 block of rows.
 BLOCK = 1 << 23
@@ -64,7 +68,7 @@ class ColumnStats:
     @classmethod
     def measure(
         cls,
-        X: npt.NDArray[Any] | DeviceMatrix,
+        X: Matrix | DeviceMatrix,
         rows: npt.NDArray[np.int64],
         weights: Floats | None = None,
         *,
@@ -75,7 +79,7 @@ class ColumnStats:
         Raises ValueError if a square overflows float64.
         """
         shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
-        if isinstance(X, np.ndarray):
+        if isinstance(X, np.ndarray | MappedRows):
             parts = list(blocks(len(rows), X.shape[1]))
             mean = sum(shares[part] @ X[rows[part]] for part in parts)
             with np.errstate(over="ignore"):
@@ -95,7 +99,7 @@ class ColumnStats:
         """Return mean 0 and scale 1, which leave rows unchanged."""
         return cls(np.zeros(dim), np.ones(dim), np.ones(dim, bool))
 
-    def standardised(self, X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def standardised(self, X: Matrix, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return a standardised copy of ``X[rows]``, in the dtype of ``X``."""
         Z = np.empty((len(rows), X.shape[1]), X.dtype)
         for part in blocks(*Z.shape):
@@ -121,13 +125,13 @@ def with_variance_floor(scale: Floats, varies: npt.NDArray[np.bool_]) -> Floats:
 
 
 def scores_of(
-    X: npt.NDArray[Any] | DeviceMatrix,
+    X: Matrix | DeviceMatrix,
     coef: Floats,
     intercept: Floats,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
     """Return ``X[rows] @ coef.T + intercept``, float64 (n_rows, n_outputs), block by block; all rows by default."""
-    if not isinstance(X, np.ndarray):
+    if not isinstance(X, np.ndarray | MappedRows):
         return X.scores(coef, intercept, np.arange(len(X)) if rows is None else rows)
     count = len(X) if rows is None else len(rows)
     scores = np.empty((count, len(coef)))

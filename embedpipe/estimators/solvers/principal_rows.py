@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from embedpipe.estimators.solvers.backend import NumpyBackend
-from embedpipe.estimators.solvers.column_stats import ColumnStats
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Matrix
 
 if TYPE_CHECKING:
     from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
@@ -53,7 +53,7 @@ class PrincipalRows:
 
     backend = NumpyBackend()
 
-    def __init__(self, X: npt.NDArray[Any] | TorchMatrix, columns: ColumnStats) -> None:
+    def __init__(self, X: Matrix | TorchMatrix, columns: ColumnStats) -> None:
         self.X: Any = X
         self.columns = columns
         self.dtype = X.dtype

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
 from embedpipe.errors import UsageError
-from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats
+from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, blocks
+from embedpipe.splits.mapped_rows import MappedRows
 
 Rows = npt.NDArray[np.int64]
 
@@ -53,7 +54,7 @@ def _with_device(value: Any) -> Iterator[Any]:
         yield from _with_device(part)
 
 
-def move_to_device(X: npt.NDArray[Any], device: str | None) -> npt.NDArray[Any] | TorchMatrix:
+def move_to_device(X: Matrix, device: str | None) -> Matrix | TorchMatrix:
     """Return a copy of the matrix on the device, or the matrix itself if ``device`` is None.
 
     A matrix with no more rows than columns stays on the CPU, which solves small problems faster.
@@ -71,15 +72,20 @@ class TorchMatrix:
 
     Parameters
     ----------
-    X : float array (n_samples, n_features)
+    X : float array (n_samples, n_features), or MappedRows
     device : torch.device
     """
 
-    def __init__(self, X: npt.NDArray[Any], device: Any) -> None:
+    def __init__(self, X: Matrix, device: Any) -> None:
         import torch
 
         self.shape, self.dtype, self.device = X.shape, X.dtype, device
-        self.values = torch.tensor(np.ascontiguousarray(X), device=device)
+        if isinstance(X, MappedRows):
+            self.values = torch.empty(X.shape, dtype=torch.float32, device=device)
+            for part in blocks(*X.shape):
+                self.values[part] = torch.tensor(X[part])
+        else:
+            self.values = torch.tensor(np.ascontiguousarray(X), device=device)
 
     def __len__(self) -> int:
         return len(self.values)

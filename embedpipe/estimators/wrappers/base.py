@@ -15,9 +15,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import check_rows
 from embedpipe.estimators.preprocessing.component_remover import last_step
 from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 
@@ -81,10 +81,9 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "estimator_")
         return self.estimator_
 
-    def _rows(self, X: Any) -> npt.NDArray[Any]:
+    def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "estimator_")
-        rows: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=FLOATS)
-        return rows
+        return check_rows(self, X)
 
     def _fit_inner(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, classes: bool) -> list[Split]:
         """Fit ``estimator_`` on all rows, its parameters chosen on ``cv`` if given; return the out-of-fold splits."""

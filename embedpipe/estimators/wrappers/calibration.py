@@ -10,13 +10,13 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import FOLDS, Weights, WrappedEstimator
-from embedpipe.splits.inner import Folds, Split, inner_splits
+from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 
 #: The logit of a class that does not occur in a fold's training rows: probability 0 at every temperature.
 ABSENT_LOGIT = -1e30
@@ -99,7 +99,7 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         ValueError
             If fewer than two classes have two rows or more.
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS)
+        X, y = check_training(self, X, y)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         self.classes_, position = np.unique(y, return_inverse=True)
@@ -138,7 +138,7 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         rows, outputs = [], []
         for model, held_out in self._out_of_fold_models(X, y, weights, splits):
             part = np.full((len(held_out), len(self.classes_)), ABSENT_LOGIT if scored else 0.0)
-            part[:, np.searchsorted(self.classes_, model.classes_)] = _outputs(model, X[held_out])
+            part[:, np.searchsorted(self.classes_, model.classes_)] = _outputs(model, take_rows(X, held_out))
             rows.append(held_out)
             outputs.append(part)
         present = np.unique(position[np.concatenate(rows)]) if rows else ()

@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 from embedpipe.estimators.wrappers.base import WrappedEstimator
-from embedpipe.splits.inner import Folds
+from embedpipe.splits.inner import Folds, take_rows
 
 
 @public_in("embedpipe.estimators")
@@ -84,13 +84,13 @@ class CrossConformalRegressor(RegressorMixin, WrappedEstimator):  # type: ignore
         """
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be in (0, 1), got {self.coverage!r}")
-        X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=True)
+        X, y = check_training(self, X, y, y_numeric=True)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         splits = self._fit_inner(X, y, weights, classes=False)
         self.models_, self.residuals_ = [], []
         for model, held_out in self._out_of_fold_models(X, y, weights, splits):
             self.models_.append(model)
-            self.residuals_.append(np.abs(np.asarray(y[held_out], np.float64) - model.predict(X[held_out])))
+            self.residuals_.append(np.abs(np.asarray(y[held_out], np.float64) - model.predict(take_rows(X, held_out))))
         needed = math.ceil(1 / (1 - self.coverage) - 1e-9) - 1
         if (count := sum(len(part) for part in self.residuals_)) < needed:
             raise ValueError(

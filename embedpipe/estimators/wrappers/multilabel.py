@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNRegressor
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import check_rows
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import fit_on, innermost_estimator, only_if
 from embedpipe.splits.inner import Folds
@@ -88,7 +88,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         ValueError
             If ``y`` is not boolean of that shape, or ``labels`` has another length.
         """
-        X = validate_data(self, X, dtype=FLOATS)
+        X = check_rows(self, X, reset=True)
         Y = np.asarray(y)
         if Y.ndim != 2 or len(Y) != len(X) or not np.isin(Y, (0, 1)).all():
             raise ValueError(f"y must be a bool array of shape ({len(X)}, n_labels), got shape {Y.shape}")
@@ -172,10 +172,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Whether outputs are means of -1 and 1, which give probabilities."""
         return isinstance(innermost_estimator(self.estimator), FaissKNNRegressor)
 
-    def _rows(self, X: Any) -> npt.NDArray[Any]:
+    def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "estimators_")
-        rows: npt.NDArray[Any] = validate_data(self, X, reset=False, dtype=FLOATS)
-        return rows
+        return check_rows(self, X)
 
     def _columns(self, X: npt.NDArray[Any], of_model: Any, of_constant: Any) -> npt.NDArray[Any]:
         columns = [

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNClassifier
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import Weights, WrappedClassifier
 from embedpipe.splits.inner import Folds, Split, take_rows
@@ -95,7 +95,7 @@ class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[m
             raise ValueError(f"share must be in (0, 1), got {self.share!r}")
         if self.by not in ("probability", "distance"):
             raise ValueError(f"by must be 'probability' or 'distance', got {self.by!r}")
-        X, y = validate_data(self, X, y, dtype=FLOATS)
+        X, y = check_training(self, X, y)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         splits = self._fit_inner(X, y, weights, classes=True)
@@ -139,7 +139,8 @@ class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[m
         if not hasattr(self.estimator_, "predict_proba"):
             raise ValueError("by='probability' needs predict_proba: calibrate it, or use 'distance'")
         folds = self._out_of_fold_models(X, y, weights, splits)
-        return np.concatenate([np.empty(0), *(_uncertainty(model, X[held_out]) for model, held_out in folds)])
+        parts = [_uncertainty(model, take_rows(X, held_out)) for model, held_out in folds]
+        return np.concatenate([np.empty(0), *parts])
 
     def _distances(self, X: npt.NDArray[Any], y: npt.NDArray[Any], splits: list[Split]) -> Floats:
         self.neighbors_ = _index_rows(X, y)

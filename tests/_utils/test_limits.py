@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedpipe.diagnosis.limits import cpu_limit, memory_limit
+from embedpipe._utils.machine.limits import cpu_limit, memory_limit
 
 
 def lay_out(root: Path, groups: str, files: dict[str, str]) -> tuple[Path, Path]:

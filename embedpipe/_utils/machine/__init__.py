@@ -1,0 +1,1 @@
+"""What the machine allows this process: cores and memory."""
