@@ -38,6 +38,7 @@ from .finetuning.finetune import finetune as finetune
 from .heads import Head as Head
 from .heads import load_head as load_head
 from .heads.fit import fit as fit
+from .jobs import run_job as run_job
 from .querying import SimilarityIndex as SimilarityIndex
 from .querying.search import search as search
 from .report.export import export as export

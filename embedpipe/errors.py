@@ -37,6 +37,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from embedpipe._utils.messages.masking import masked
 from embedpipe._utils.option_names import command_line as command_line
 from embedpipe._utils.option_names import option
 
@@ -76,6 +77,9 @@ class EmbedpipeError(Exception):
     """
 
     exit_code: int = ExitCode.FAILED
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class UsageError(EmbedpipeError, ValueError):
@@ -217,7 +221,7 @@ class Failure:
         """Make the record of item ``id`` from the exception."""
         stage = error.stage if isinstance(error, ItemError) else stage
         cause = error.__cause__ if isinstance(error, ItemError) and error.__cause__ else error
-        return cls(id, uri, stage, type(cause).__name__, str(error) or type(cause).__name__)
+        return cls(id, uri, stage, type(cause).__name__, masked(str(error)) or type(cause).__name__)
 
     @property
     def why(self) -> str:

@@ -35,6 +35,7 @@ ORDER = (
     "finetuning",
     "diagnosis",
     "serving",
+    "jobs",
     "cli",
     "__main__",
 )

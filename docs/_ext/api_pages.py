@@ -29,6 +29,7 @@ PACKAGES = (
     "finetuning",
     "report",
     "diagnosis",
+    "jobs",
 )
 
 

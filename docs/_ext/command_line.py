@@ -29,7 +29,7 @@ A verb has the same name in Python, and what can be set in both has the same nam
 This page is generated from the program.
 """
 #: The headings of ``embedpipe --help`` in the order in which a user meets them; others follow.
-ORDER = ("Store", "Learn", "Compare", "Fine-tune", "Machine")
+ORDER = ("Store", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 #: Said once at the top of the page.
 COMMON = {"json", "quiet", "verbose", "help"}
 

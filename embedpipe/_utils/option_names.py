@@ -1,24 +1,42 @@
-"""Names of options in messages: ``weights='none'`` in Python, ``--weights none`` on the command line."""
+"""Names of options in messages, as their reader writes them.
+
+``weights='none'`` in Python, ``--weights none`` on the command line, ``weights = "none"`` in the file of a job.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
-_on_command_line = False
+_writing: Literal["Python", "command line", "job file"] = "Python"
 _NO_VALUE = object()
 
 
 @contextmanager
 def command_line() -> Iterator[None]:
     """Let messages of the block name options as the command line does."""
-    global _on_command_line
-    before, _on_command_line = _on_command_line, True
+    with _written_as("command line"):
+        yield
+
+
+@contextmanager
+def job_file() -> Iterator[None]:
+    """Let messages of the block name options as the TOML file of a job does."""
+    with _written_as("job file"):
+        yield
+
+
+@contextmanager
+def _written_as(writing: Literal["command line", "job file"]) -> Iterator[None]:
+    global _writing
+    before, _writing = _writing, writing
     try:
         yield
     finally:
-        _on_command_line = before
+        _writing = before
 
 
 def option(name: str, value: object = _NO_VALUE) -> str:
@@ -35,7 +53,8 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     -------
     str
         In Python ``weights``, ``weights=...``, ``weights='none'``, ``trust=True``, ``channels=[1, 2, 3]``; on the
-        command line ``--weights``, ``--weights``, ``--weights none``, ``--trust``, ``--channels 1,2,3``.
+        command line ``--weights``, ``--weights``, ``--weights none``, ``--trust``, ``--channels 1,2,3``; in the file of
+        a job ``weights``, ``weights``, ``weights = "none"``, ``trust = true``, ``channels = [1, 2, 3]``.
 
     Examples
     --------
@@ -47,7 +66,9 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     """
     if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy, which is not imported for it
         value = value.item()
-    if not _on_command_line:
+    if _writing == "job file":
+        return name if value is _NO_VALUE or value is ... else f"{name} = {json.dumps(value)}"  # is TOML too
+    if _writing == "Python":
         return name if value is _NO_VALUE else f"{name}={'...' if value is ... else repr(value)}"
     flag = f"--{name.replace('_', '-')}"
     if value is _NO_VALUE or value is ... or value is True:

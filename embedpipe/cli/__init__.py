@@ -6,6 +6,7 @@ from embedpipe.cli import doctor as doctor  # registers its verb
 from embedpipe.cli import erasing as erasing  # registers its verbs
 from embedpipe.cli import evaluating as evaluating  # registers its verb
 from embedpipe.cli import finetuning as finetuning  # registers its verb
+from embedpipe.cli import jobs as jobs  # registers its verb
 from embedpipe.cli import learning as learning  # registers its verbs
 from embedpipe.cli import ranking as ranking  # registers its verb
 from embedpipe.cli.app import app, main

@@ -33,8 +33,8 @@ from embedpipe.cli.options import (
     shows_progress,
     with_options,
 )
-from embedpipe.cli.plain_text import plain_output
 from embedpipe.cli.running.own_store import own_store
+from embedpipe.cli.running.plain_text import plain_output
 from embedpipe.cli.running.process_age import process_age
 from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode

@@ -10,7 +10,7 @@ import typer
 from embedpipe.cli import show
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly
-from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.running.plain_text import escaped
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing.wording import counted
 

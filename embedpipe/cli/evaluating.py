@@ -200,8 +200,6 @@ def _report(
     verbose: bool,
 ) -> int:
     """Write the files that were asked for, print, and return the exit code."""
-    from embedpipe.evaluation import Evaluation, EvaluationGrid
-
     notes: list[tuple[Path, str]] = []
     if to is not None:
         notes += [(to, note) for note in result.save(to)]
@@ -214,12 +212,7 @@ def _report(
     if as_json:
         show.json_value(result.to_dict())
     elif not quiet:
-        if isinstance(result, Evaluation):
-            print_evaluation(result, verbose)
-        elif isinstance(result, EvaluationGrid):
-            print_grid(result, verbose)
-        else:
-            print_protocol(result, verbose)
+        print_result(result, verbose)
         for name, file in (("results", to), ("table", table), ("page", page), ("predictions", predictions)):
             if file is not None:
                 print(f"{name}: {file}")
@@ -229,6 +222,18 @@ def _report(
     for name, reason in failed.items():
         print(f"embedpipe: {name}: {reason}", file=sys.stderr)
     return PARTLY_FAILED if failed else 0
+
+
+def print_result(result: Evaluation | EvaluationGrid | ProtocolEvaluation, verbose: bool) -> None:
+    """Print results of any kind."""
+    from embedpipe.evaluation import Evaluation, EvaluationGrid
+
+    if isinstance(result, Evaluation):
+        print_evaluation(result, verbose)
+    elif isinstance(result, EvaluationGrid):
+        print_grid(result, verbose)
+    else:
+        print_protocol(result, verbose)
 
 
 def print_grid(grid: EvaluationGrid, verbose: bool) -> None:

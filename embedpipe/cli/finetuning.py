@@ -13,7 +13,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
-from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.running.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percent import percent

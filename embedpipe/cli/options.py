@@ -20,8 +20,8 @@ import typer
 from embedpipe._utils.option_names import command_line
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
-from embedpipe.cli.plain_text import plain_output
 from embedpipe.cli.running.json_object import json_object
+from embedpipe.cli.running.plain_text import plain_output
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError, ExitCode
 from embedpipe.finetuning.advice.options import AdviseOptions
@@ -220,7 +220,7 @@ def _outcome(command: Callable[..., int | None], values: dict[str, Any]) -> tupl
         with outages_raised():
             return command(**values) or ExitCode.DONE, None
     except KeyboardInterrupt as error:
-        resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise")
+        resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise", "run")
         kept = "finished work is saved: run the same command to continue" if resumes else "no result"
         print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
         return ExitCode.INTERRUPTED, error

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embedpipe.cli.plain_text import escaped
 from embedpipe.cli.running.json_object import json_value as json_value
+from embedpipe.cli.running.plain_text import escaped
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.report.drawing.wording import SHARES, counted
 from embedpipe.statistics.percent import percent

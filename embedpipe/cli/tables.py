@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.running.plain_text import escaped
 from embedpipe.errors import UsageError
 from embedpipe.report import tables
 from embedpipe.report.tables import check_table as check_table

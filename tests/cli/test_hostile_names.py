@@ -19,7 +19,7 @@ from rich.table import Table
 from stored import clusters, make_store
 
 from embedpipe.cli import show, tables
-from embedpipe.cli.plain_text import PlainStream, escaped, plain_output
+from embedpipe.cli.running.plain_text import PlainStream, escaped, plain_output
 
 #: Clears the screen, colours, sets the title, rings, deletes, goes back, a C1 sequence, and reversed text.
 HOSTILE = [

@@ -39,6 +39,8 @@ def run_page(open_folder: Callable[[list[str]], Path]) -> Callable[[Path], dict[
             where = f"{name_of(page)}:{block.line}"
             if block.language == "bash":
                 run_shell(block, where)
+            elif block.language == "toml" and block.text.startswith("# "):  # a file, with its name in the first line
+                Path(block.text.partition("\n")[0].removeprefix("# ")).write_text(block.text, encoding="utf-8")
             elif block.language == "python":
                 exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
         return names

@@ -13,7 +13,7 @@ from embedpipe.cli.running.json_object import JsonObject
 from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
-VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Machine")
+VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 
 #: Similarity of an option to a wrong one, as `difflib` measures it, from which it is suggested.
 CLOSE = 0.8

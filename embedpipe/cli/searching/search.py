@@ -24,7 +24,7 @@ from embedpipe.cli.options import (
     shows_progress,
     with_options,
 )
-from embedpipe.cli.plain_text import escaped
+from embedpipe.cli.running.plain_text import escaped
 from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.querying.options import SearchOptions

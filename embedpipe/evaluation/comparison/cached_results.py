@@ -14,6 +14,7 @@ import json
 import sys
 import uuid
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -127,10 +128,10 @@ def estimator_key(estimator: Any) -> str:
     return str(joblib.hash(estimator)) + digest.hexdigest()
 
 
-def code_key() -> str:
-    """Return a hash of the code and of the versions that decide a result."""
+def code_key(parts: Iterable[str] = CODE) -> str:
+    """Return a hash of code and versions that decide a result; ``parts`` are files and folders of the package."""
     versions = {"embedpipe": __version__, **{name: _version(name) for name in DISTRIBUTIONS}}
-    files = [file for part in CODE for file in _python_files(PACKAGE / part)]
+    files = [file for part in parts for file in _python_files(PACKAGE / part)]
     return hashlib.sha256((repr(versions) + _digest_of_files(files)).encode()).hexdigest()
 
 

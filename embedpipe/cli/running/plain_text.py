@@ -1,4 +1,4 @@
-"""Text of others on a terminal: names, labels and messages that hold control characters are shown, never obeyed.
+"""Text of others on a terminal: control characters are shown, never obeyed, and secrets of URLs are not shown.
 
 Every verb prints through `plain_output`, whatever it prints: an escape sequence in a file name, a label or the message
 of a library would colour, hide or rewrite what stands on the terminal, and characters that reverse the direction of
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from embedpipe._utils.messages.masking import masked
+
 #: Characters that change the direction of the text around them.
 DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -20,8 +22,9 @@ DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 def escaped(text: str, keep: str = "") -> str:
     """Return a text with backslash escapes for control characters, line breaks, surrogates and changes of direction.
 
-    The characters in ``keep`` stay.
+    The characters in ``keep`` stay. Passwords and keys of URLs are masked.
     """
+    text = masked(text)
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter if letter in keep or not _is_control(letter) else repr(letter)[1:-1] for letter in text)

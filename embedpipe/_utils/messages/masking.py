@@ -1,0 +1,33 @@
+"""Passwords and keys in URLs, which no message, log or JSON object shows."""
+
+from __future__ import annotations
+
+import re
+
+#: What stands in the place of a secret.
+MASK = "***"
+#: The password of ``scheme://user:password@host``; for a web server all before the ``@``, which may be a token.
+_PASSWORD = re.compile(
+    r"""(?P<user>[a-z][a-z0-9+.-]*://[^\s/:@?#'"]*:)[^\s/@'"]+(?=@)|(?P<scheme>https?://)[^\s/:@?#'"]+(?=@)""",
+    re.IGNORECASE,
+)
+#: A value in the query of a URL whose name is that of a secret: ``sig``, ``access_key``, ``X-Amz-Signature``.
+_QUERY = re.compile(
+    r"""(?P<name>[?&](?:[\w.%-]*?[_.-]|aws)?(?:key|apikey|access_?key|accesskeyid|secret|secret_?key|token|sig|signature"""
+    r"""|credential|credentials|password|passwd|pwd)=)[^\s&#'"<>]+""",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Return a text without the passwords and keys of the URLs in it.
+
+    Examples
+    --------
+    >>> masked("cannot open s3://me:secret@bucket/photos?secret_key=abc&scheme=http")
+    'cannot open s3://me:***@bucket/photos?secret_key=***&scheme=http'
+    """
+    if "://" not in text:
+        return text
+    text = _PASSWORD.sub(lambda match: f"{match['user'] or match['scheme']}{MASK}", text)
+    return _QUERY.sub(lambda match: f"{match['name']}{MASK}", text)

@@ -1,0 +1,132 @@
+"""Reading the TOML file of a job: every table and option is checked before anything runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from embedpipe._utils.messages.masking import masked
+from embedpipe._utils.option_names import job_file, option
+from embedpipe._utils.options import build_options
+from embedpipe.errors import UsageError, suggest
+from embedpipe.jobs.tables import CHECKPOINT, LOCATIONS, TABLES, WORDS
+from embedpipe.sources.locations import is_url
+
+#: What looks like a variable of the environment.
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a job file, with its options checked.
+
+    Attributes
+    ----------
+    verb : str
+        ``embed``, ``fit`` or ``evaluate``.
+    place : str
+        Where it stands, for messages: ``nightly.toml, [fit]``.
+    values : dict
+        Its options, with locations relative to the working folder.
+    options : tuple of dataclasses
+        The same with all defaults, by the classes of `TABLES`.
+    """
+
+    verb: str
+    place: str
+    values: dict[str, Any]
+    options: tuple[Any, ...]
+
+
+def read_job(path: str | Path) -> list[Table]:
+    """Return the tables of a job file, in the order in which they run.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing or no TOML, or a table or option is unknown or has a wrong value. The message names the
+        file and the table.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the job file {str(path)!r}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} must be a TOML file in UTF-8: {error}") from error
+    for name in values:
+        if name not in TABLES:
+            raise UsageError(f"{path}: unknown table [{name}]{suggest(name, TABLES)}")
+    tables = [
+        _read_table(verb, table, _place(path, verb, number, count), path.parent)
+        for verb in TABLES
+        for number, count, table in _tables_of(path, verb, values.get(verb, []))
+    ]
+    if not tables:
+        raise UsageError(f"{path} must have a table: one of {', '.join(f'[{verb}]' for verb in TABLES)}")
+    return tables
+
+
+def _tables_of(path: Path, verb: str, value: Any) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield number, count and values of the tables of a name: ``[fit]``, or ``[[fit]]`` several times."""
+    tables = value if isinstance(value, list) else [value]
+    for number, table in enumerate(tables, 1):
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {verb} must be a table, [{verb}], got {value!r:.80}")
+        yield number, len(tables), table
+
+
+def _place(path: Path, verb: str, number: int, count: int) -> str:
+    return f"{path}, [{verb}]" if count == 1 else f"{path}, [[{verb}]] number {number}"
+
+
+def _read_table(verb: str, given: Mapping[str, Any], place: str, folder: Path) -> Table:
+    try:
+        with job_file():
+            for name, value in given.items():
+                _require_plain(name, value)
+            values = {name: _located(name, value, folder) for name, value in given.items()}
+            required = [field.name for field in fields(TABLES[verb][0]) if field.default is MISSING]
+            missing = [name for name in required if name not in values]
+            # Unknown names come first: one may be what is missing.
+            options = build_options(TABLES[verb], dict.fromkeys(missing, "") | values)
+            if missing:
+                raise UsageError(f"{option(missing[0])} is missing")
+            return Table(verb, place, values, options)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def _require_plain(name: str, value: Any) -> None:
+    """Refuse what names a variable or holds a secret: values are taken as they are, and a file is shown and copied."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str):
+            continue
+        if masked(text) != text:
+            raise UsageError(
+                f"{name} must not hold a password or key, got {masked(text)!r}: embedpipe reads these from the "
+                "environment, such as AWS_SECRET_ACCESS_KEY"
+            )
+        if _VARIABLE.search(text):
+            raise UsageError(
+                f"{name} must not name a variable, got {text!r}: values are taken as they are; to set an option from "
+                f"the environment, leave {name} out of the file"
+            )
+
+
+def _located(name: str, value: Any, folder: Path) -> Any:
+    """Return the value of an option, with a path relative to the working folder where it was relative to ``folder``."""
+    if isinstance(value, list):
+        return [_located(name, item, folder) for item in value]
+    if not isinstance(value, str):
+        return value
+    if name == "backbone" and value.startswith(CHECKPOINT):
+        return CHECKPOINT + _located("weights", value.removeprefix(CHECKPOINT), folder)
+    if name not in LOCATIONS or is_url(value) or (name == "weights" and value in WORDS):
+        return value
+    return os.path.normpath(folder / value)

@@ -1,0 +1,64 @@
+"""The tables of a job file: what each takes beside the options of its verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding.options import RunOptions
+from embedpipe.evaluation.comparison.options import EvaluateOptions
+from embedpipe.heads.options import FitOptions
+from embedpipe.sources.options import SourceOptions
+
+
+@dataclass(frozen=True)
+class EmbedTable:
+    """What is embedded, and where to."""
+
+    source: str = field(metadata={"help": "Path or URL of a folder, file list, table or tar shards."})
+    to: str = field(metadata={"help": "Folder or URL of the store."})
+    max_failed: int | str | None = field(
+        default=None, metadata={"help": "Exit code 3 only if more items failed: a number, or a share such as 1%."}
+    )
+
+
+@dataclass(frozen=True)
+class FitTable:
+    """What a head is fitted on, and where it is saved."""
+
+    to: str = field(metadata={"help": "Folder of the head."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    head: str | None = field(default=None, metadata={"help": "Name of the head, as in `fit`."})
+    mistakes: str | None = field(
+        default=None, metadata={"help": "A .html page or a table to write, with the held-out rows that it gets wrong."}
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateTable:
+    """What is compared, and where the results are written."""
+
+    to: str = field(metadata={"help": "A .json file of the results."})
+    stores: tuple[str, ...] = field(default=(), metadata={"help": "The stores. Default: that of the table embed."})
+    heads: tuple[str, ...] = field(default=(), metadata={"help": "Names of heads, as in `evaluate`."})
+    splits: str | None = field(default=None, metadata={"help": "A .parquet file of splits; if missing, it is written."})
+    protocol: str | None = field(default=None, metadata={"help": "Measure by this published protocol instead."})
+    page: str | None = field(default=None, metadata={"help": "An .html page of the results to write."})
+    table: str | None = field(default=None, metadata={"help": "A table for a paper to write: .tex or .md, or as data."})
+
+
+#: The tables in the order in which they run, with the classes of their options. Each may be there several times.
+TABLES: dict[str, tuple[type, ...]] = {
+    "embed": (EmbedTable, SourceOptions, BackboneOptions, RunOptions),
+    "fit": (FitTable, FitOptions),
+    "evaluate": (EvaluateTable, EvaluateOptions),
+}
+#: Options that name a file or folder, which is relative to the file of the job.
+LOCATIONS = (
+    *("source", "to", "store", "stores", "mistakes", "splits", "page", "table"),
+    *("weights", "frequencies", "allow_root"),
+)
+#: Values of these that name none.
+WORDS = ("default", "none")
+#: Backbones that are files.
+CHECKPOINT = "checkpoint/"

@@ -1,0 +1,138 @@
+"""Running jobs: nothing twice, steps that need what failed, the worst exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from command import run
+from conftest import TINY
+from stored import clusters, make_store
+
+import embedpipe
+from embedpipe.errors import ExitCode
+
+#: A store of vectors, of which a head and an evaluation are made.
+FOLLOWING = """
+[fit]
+store = "x.features"
+to = "x.head"
+head = "centroid"
+folds = 2
+mistakes = "mistakes.csv"
+
+[evaluate]
+stores = "x.features"
+to = "x.json"
+heads = ["centroid"]
+splits = "splits.parquet"
+folds = 2
+repeats = 1
+page = "x.html"
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    X, y = clusters(30)
+    make_store(tmp_path / "x.features", X, label=[f"class {number}" for number in y])
+    path = tmp_path / "job.toml"
+    path.write_text(FOLLOWING)
+    return path
+
+
+def statuses(path: Path) -> list[str]:
+    return [step.status for step in embedpipe.run_job(path, progress=False).steps]
+
+
+def test_a_job_runs_once_until_something_changes(job: Path) -> None:
+    folder = job.parent
+    assert statuses(job) == ["done", "done"]
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert {"mistakes.csv", "x.html", "x.json", "splits.parquet"} <= {path.name for path in made}
+    again = embedpipe.run_job(job, progress=False)
+    assert [step.status for step in again.steps] == ["skipped", "skipped"]
+    assert "done before, from version 2 of" in again.steps[0].skipped
+    assert again.exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == made
+
+    job.write_text(FOLLOWING.replace("[fit]", "[fit]\nseed = 1"))
+    assert statuses(job) == ["done", "skipped"]
+    (folder / "x.html").unlink()  # a file that it wrote is gone
+    assert statuses(job) == ["skipped", "done"]
+    embedpipe.fit(folder / "x.features", "lda", to=folder / "x.head", progress=False)  # another head in its place
+    assert statuses(job) == ["done", "skipped"]
+    embedpipe.FeatureStore(folder / "x.features").label(pa.table({"id": ["row-000"], "label": ["class 2"]}))
+    assert statuses(job) == ["done", "done"]
+    (folder / "x.head.done").write_text("damaged")
+    assert statuses(job) == ["done", "skipped"]
+
+
+def test_options_that_are_the_defaults_change_nothing(job: Path) -> None:
+    assert statuses(job) == ["done", "done"]
+    job.write_text(FOLLOWING.replace("head = ", "seed = 0\nhead = "))
+    assert statuses(job) == ["skipped", "skipped"]
+
+
+def test_a_failed_step_leaves_the_others_and_the_worst_code_counts(job: Path) -> None:
+    job.write_text(
+        '[[fit]]\nstore = "x.features"\nto = "a.head"\nlabel = "species"\n' + FOLLOWING.replace("[fit]", "[[fit]]")
+    )
+    result = embedpipe.run_job(job, progress=False)
+    assert [step.status for step in result.steps] == ["refused", "done", "done"]
+    assert result.exit_code == ExitCode.REFUSED
+    assert "species" in str(result.steps[0].error)
+    assert not (job.parent / "a.head.done").exists()
+
+
+def embed_job(photos: Path, to: Path) -> Path:
+    path = to / "embed.toml"
+    text = f'[embed]\nsource = "{photos}"\nto = "p.features"\nbackbone = "{TINY}"\n'
+    path.write_text(text + '[fit]\nto = "p.head"\nhead = "centroid"\nfolds = 0\n')
+    return path
+
+
+def test_what_needs_a_store_that_was_not_embedded_is_left_out(tmp_path: Path) -> None:
+    result = embedpipe.run_job(embed_job(tmp_path / "nowhere", tmp_path), progress=False)
+    assert [step.status for step in result.steps] == ["refused", "skipped"]
+    assert "p.features was not embedded" in result.steps[1].skipped
+    assert result.exit_code == ExitCode.REFUSED
+
+
+def objects(path: Path) -> tuple[int, dict[str, Any]]:
+    result = run("run", path, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_the_command_runs_a_job_and_its_exit_code_is_the_worst(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/broken.jpg").write_bytes(b"no image")
+    job = embed_job(photos, tmp_path)
+    assert run("run", job, "--dry-run").stdout.split() == [
+        "embed",
+        f"{tmp_path}/p.features",
+        "fit",
+        f"{tmp_path}/p.head",
+    ]
+    assert not (tmp_path / "p.features").exists()
+    code, values = objects(job)
+    assert (code, values["status"], values["exit_code"]) == (3, "partly failed", 3)
+    assert [step["status"] for step in values["steps"]] == ["partly failed", "done"]
+    assert values["steps"][0]["result"]["embedded"] == 12
+    code, values = objects(job)  # the broken photo is no news
+    assert code == 0
+    assert [step["status"] for step in values["steps"]] == ["done", "skipped"]
+    assert values["steps"][0]["result"]["embedded"] == 0
+
+
+def test_the_command_prints_what_each_verb_prints(job: Path) -> None:
+    result = run("run", job)
+    assert result.exit_code == 0, result.output
+    assert f"fit {job.parent}/x.head: done\ncentroid: classification of 'label'" in result.stdout
+    assert "best: centroid" in result.stdout
+    again = run("run", job).stdout.splitlines()
+    assert len(again) == 2
+    assert all("done before" in line for line in again)
+    assert run("run", job, "--quiet").output == ""
