@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
@@ -161,8 +160,8 @@ def _source(backbone: Backbone, listing: Listing | None) -> tuple[str, Listing]:
 def _embed(listing: Listing, count: int, backbone: Backbone, run: RunOptions) -> EmbedSummary:
     """Embed ``count`` rows of a listing, drawn at random, into a temporary store."""
     chosen = np.resize(np.random.default_rng(SEED).permutation(len(listing)), count)
-    table = listing.table.take(pa.array(chosen)).set_column(0, "id", numbered("", count))
-    sample = dataclasses.replace(listing, table=table, read=lambda row: listing.read(int(chosen[row])), failures=())
+    sample = listing.take(chosen)
+    sample = dataclasses.replace(sample, table=sample.table.set_column(0, "id", numbered("", count)))
     with tempfile.TemporaryDirectory(prefix="embedpipe-doctor-") as folder:
         store = FeatureStore.create(Path(folder) / "store", backbone.spec)
         return embed_listing(sample, store, backbone, run, Progress(False))

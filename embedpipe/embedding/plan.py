@@ -21,12 +21,11 @@ from embedpipe.errors import DuplicateIdError, Failure, ReadError
 from embedpipe.sources import is_position, root_exists, same_root
 from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.labelling import as_text, read_marks
 from embedpipe.store.schema import BY_HAND, PICTURE_COUNTS, conform, differ, storable
-
-RowNumbers = npt.NDArray[np.int64]
 
 #: Rows of the store per part of the comparison.
 PART_ROWS = 1 << 16
@@ -168,14 +167,6 @@ def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, rec
         else:
             return None
     return failures
-
-
-def take_near(table: pa.Table, rows: RowNumbers) -> pa.Table:
-    """Take rows that are close together, which slices the table first instead of scanning it."""
-    if not len(rows):
-        return table.slice(0, 0)
-    first, last = int(rows.min()), int(rows.max())
-    return table.slice(first, last - first + 1).take(pa.array(rows - first))
 
 
 def _stored(store: FeatureStore) -> Iterator[pa.Table]:

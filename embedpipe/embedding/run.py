@@ -26,7 +26,7 @@ from embedpipe.backbones.pending import PendingBackbone, recall_backbone, rememb
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
-from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, still_broken, take_near
+from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, still_broken
 from embedpipe.embedding.runners.choice import bottleneck_of, faster_settings, make_runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writing.messages import Message, Reused, count_rows
@@ -36,6 +36,7 @@ from embedpipe.sources.access.outage import OutageWatch, outages_raised
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:

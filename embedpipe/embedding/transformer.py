@@ -321,8 +321,9 @@ def _vectors(store: FeatureStore, ids: list[str]) -> npt.NDArray[np.float32]:
 
 def _part(listing: Listing, rows: list[int], ids: list[str]) -> Listing:
     """Return some rows of a listing with other ids."""
-    table = listing.table.take(pa.array(rows, pa.int64())).set_column(0, "id", pa.array(ids, pa.string()))
-    return Listing(table, "transformer", read=lambda row: listing.read(rows[row]), excerpts=False)
+    part = listing.take(np.array(rows, np.int64))
+    table = part.table.set_column(0, "id", pa.array(ids, pa.string()))
+    return Listing(table, "transformer", part.read, excerpts=False)
 
 
 def refuse_items(problems: dict[int, str], listing: Listing) -> None:

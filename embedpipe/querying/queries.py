@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from embedpipe.sources.locations import is_url, local_path, printable
 from embedpipe.sources.opening import TEXT_HINT, open_source
 from embedpipe.sources.options import Modality
 from embedpipe.sources.readers.memory import ROOT
+from embedpipe.sources.reading import Joined
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
@@ -287,11 +287,6 @@ def _as_one_listing(sources: Sequence[_Source]) -> Listing:
     nulls = pa.nulls(items.num_rows, pa.string())
     table = pa.table({"id": numbered("", items.num_rows), **dict(zip(items.column_names, items.columns, strict=True))})
     table = table.append_column("label", nulls).append_column("split", nulls)
-    starts = list(accumulate((len(listing) for listing in listings), initial=0))
-
-    def read(row: int) -> Any:
-        number = bisect_right(starts, row) - 1
-        return listings[number].read(row - starts[number])
-
+    read = Joined([listing.read for listing in listings], [len(listing) for listing in listings])
     notes = tuple(note for listing in listings for note in listing.notes)
     return Listing(table, "queries", read, notes=notes)

@@ -9,6 +9,7 @@ import re
 import threading
 import urllib.parse
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from embedpipe.sources.access.roots import Access, access_of, access_of_store, r
 from embedpipe.sources.listing import numbered
 from embedpipe.sources.locations import join, modified, open_file, split_location
 from embedpipe.sources.options import Modality
+from embedpipe.sources.reading import Reader, RowNumbers, Selected, take_near
 from embedpipe.sources.table_files import load_table
 
 _PARQUET_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
@@ -49,7 +51,8 @@ def read_cell_uri(uri: str, modality: Modality) -> Any:
         column, row, location = match.groups()
         access_of_store().check_file(location)
         try:
-            cells = _cells(location, column, modality, modified(location))
+            access = access_of(split_location(location)[0])
+            cells = _cells(location, column, modality, modified(location), access)
         except Exception as error:
             raise ReadError(f"cannot read {location}: {error}") from error
         return cells(int(row))
@@ -87,10 +90,33 @@ def payload_of(cell: Any, folder: str, modality: Modality, access: Access) -> An
     return read_allowed(join(folder, cell), access) if isinstance(cell, str) else bytes(cell)
 
 
+class Cells:
+    """Reads the cells of a column in memory."""
+
+    def __init__(self, cells: pa.ChunkedArray | Sequence[Any], folder: str, modality: Modality, access: Access) -> None:
+        self._cells, self._folder, self._modality, self._access = cells, folder, modality, access
+
+    def __call__(self, row: int) -> Any:
+        """Return the payload of a row. Raises ReadError."""
+        return payload_of(self._value(row), self._folder, self._modality, self._access)
+
+    def take(self, rows: RowNumbers) -> Reader:
+        """Return the reader of some rows."""
+        fast = isinstance(self._cells, pa.ChunkedArray) and self._cells.type == pa.string()
+        # Views and runs have no `take`, and a dictionary would be pickled whole.
+        values = take_near(self._cells, rows).to_pylist() if fast else [self._value(row) for row in rows.tolist()]
+        return Cells(values, self._folder, self._modality, self._access)
+
+    def _value(self, row: int) -> Any:
+        cell = self._cells[row]
+        return cell.as_py() if isinstance(cell, pa.Scalar) else cell
+
+
 class ParquetCells:
     """Reads the cells of a column of a Parquet file by row group. Safe to use from several threads.
 
     ``listed`` is the modification time of the file at the time of the listing. A changed file is refused.
+    In another process, the readers of several tasks share the open file and the row groups.
     """
 
     def __init__(self, location: str, column: str, modality: Modality, listed: int | None, access: Access) -> None:
@@ -115,6 +141,14 @@ class ParquetCells:
             raise ReadError(f"cannot read row {row} of {self._location}: {error}") from error
         return payload_of(cell, self._folder, self._modality, self._access)
 
+    def take(self, rows: RowNumbers) -> Reader:
+        """Return the reader of some rows."""
+        return Selected(self, rows)
+
+    def __reduce__(self) -> Any:
+        known = (self._location, self._column, self._modality, self._listed, self._access)
+        return ParquetCells if self._listed is None else _cells, known
+
     def _group(self, row: int) -> tuple[pa.ChunkedArray, int]:
         if self._file is None:
             file = pq.ParquetFile(open_file(self._location))
@@ -136,9 +170,9 @@ class ParquetCells:
 
 
 @functools.lru_cache(maxsize=4)
-def _cells(location: str, column: str, modality: Modality, time: int | None) -> ParquetCells:
+def _cells(location: str, column: str, modality: Modality, time: int | None, access: Access) -> ParquetCells:
     """Keep a few files open. A new ``time`` opens a changed file again."""
-    return ParquetCells(location, column, modality, time, access_of(split_location(location)[0]))
+    return ParquetCells(location, column, modality, time, access)
 
 
 @functools.lru_cache(maxsize=4)

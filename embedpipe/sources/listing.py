@@ -1,4 +1,4 @@
-"""The listing of a source: a table of its items, and a function that reads the payload of one of them.
+"""The listing of a source: a table of its items, and a reader that reads the payload of one of them.
 
 A listing is an Arrow table without Python objects, with about 150 bytes per item. The embedding loop reads payloads
 one at a time.
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import DuplicateIdError, Failure
+from embedpipe.sources.reading import Reader, RowNumbers, take_near
 
 #: Columns that every listing has, in this order; metadata columns follow. ``label`` may have any scalar type.
 #: ``source_size`` is in bytes and ``source_modified`` in nanoseconds since the epoch; null if unknown.
@@ -50,7 +50,7 @@ class Listing:
     root : str
         Name of the source, the same for the same folder, table or shards. Pruning and id collisions are decided
         per root.
-    read : callable
+    read : Reader
         ``read(row)`` returns the payload of a row: encoded bytes, a text, or an object of a source in memory. It can
         be called from several threads. Raises ReadError.
     failures : tuple of Failure
@@ -66,7 +66,7 @@ class Listing:
 
     table: pa.Table
     root: str
-    read: Callable[[int], Any]
+    read: Reader
     failures: tuple[Failure, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -75,15 +75,9 @@ class Listing:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Listing:
-        """Return the listing of some rows, in their order and without failures, for another process."""
-        numbers = rows.tolist()
-        return Listing(
-            self.table.take(pa.array(rows)),
-            self.root,
-            lambda row: self.read(numbers[row]),
-            excerpts=self.excerpts,
-        )
+    def take(self, rows: RowNumbers) -> Listing:
+        """Return the listing of some rows in their order, without failures. Its pickle holds these rows only."""
+        return Listing(take_near(self.table, rows), self.root, self.read.take(rows), excerpts=self.excerpts)
 
 
 class ListingBuilder:

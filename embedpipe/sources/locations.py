@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
 import re
@@ -22,6 +23,8 @@ from embedpipe.sources.access.web import SCHEMES, host_of, read_url
 #: Schemes read by pyarrow, with options in the query of the URL: ``?endpoint_override=...&scheme=http``.
 PYARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_WILDCARD = re.compile(r"[*?\[]")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _QUERY = re.compile(r"\?(?:[a-z_]+=[^?/&]*)(?:&[a-z_]+=[^?/&]*)*$", re.ASCII)
 #: Halves of surrogate pairs that do not stand for a byte of a file name.
@@ -191,6 +194,19 @@ def exists(location: str) -> bool:
         return True
 
 
+def expand(pattern: str) -> list[str]:
+    """Return the shards of a pattern, in the order of the braces and sorted within a wildcard.
+
+    Raises SourceError if no shard exists.
+    """
+    named = [pattern] if _is_file(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
+    if not any(exists(shard) for shard in named):
+        raise SourceError(
+            f"no shard matches {pattern!r}: give files such as 'DIR/*.tar', 'DIR/x-{{000..012}}.tar' or 'DIR/*.parquet'"
+        )
+    return list(dict.fromkeys(named))
+
+
 @functools.lru_cache(maxsize=64)
 def _pyarrow_filesystem(scheme: str, bucket: str, query: str, server: S3Server | None) -> tuple[pafs.FileSystem, str]:
     known: tuple[pafs.FileSystem, str]
@@ -228,3 +244,34 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file (it may have been moved or deleted)"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _is_file(pattern: str) -> bool:
+    return not is_url(pattern) and Path(pattern).exists()
+
+
+def _braces(pattern: str) -> list[str]:
+    match = _BRACES.search(pattern)
+    if not match:
+        return [pattern]
+    first, last, words = match.groups()
+    if words is None:
+        width = len(first)
+        options = [f"{i:0{width}d}" for i in range(int(first), int(last) + 1)]
+    else:
+        options = words.split(",")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [name for option in options for name in _braces(before + option + after)]
+
+
+def _matches(pattern: str) -> list[str]:
+    if not _WILDCARD.search(pattern.partition("?")[0] if is_url(pattern) else pattern):
+        return [pattern]
+    if not is_url(pattern):
+        return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
+    folder, name = split_location(pattern)
+    if _WILDCARD.search(folder.partition("?")[0]):
+        raise SourceError(f"in a URL only the file name may have wildcards, got {pattern!r}")
+    remote, path = filesystem(folder)
+    names = (info.base_name for info in remote.get_file_info(pafs.FileSelector(path)) if info.is_file)
+    return [join(folder, shard) for shard in sorted(names) if fnmatch.fnmatchcase(shard, name)]

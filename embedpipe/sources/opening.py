@@ -27,13 +27,13 @@ from embedpipe.sources.file_types import (
     suffix_of,
 )
 from embedpipe.sources.listing import Listing, check_unique
-from embedpipe.sources.locations import absolute, exists, is_url, local_path, size_and_time, split_location
+from embedpipe.sources.locations import absolute, exists, expand, is_url, local_path, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
 from embedpipe.sources.readers.memory import ROOT, list_items
 from embedpipe.sources.readers.table import list_frame, list_table, list_tables
-from embedpipe.sources.readers.tar_shards import expand, list_shards, read_member, split_member_uri
+from embedpipe.sources.readers.tar_shards import list_shards, read_member, split_member_uri
 from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
 
 _DEFAULTS = SourceOptions()

@@ -17,6 +17,7 @@ from embedpipe.errors import DecodeError, Failure, ReadError
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.readers.tar_shards import split_member_uri
+from embedpipe.sources.reading import Reader, RowNumbers
 
 #: Most pages of a file that are listed.
 MOST_PAGES = 100_000
@@ -160,11 +161,7 @@ def with_pages(listing: Listing) -> Listing:
             for value, page in zip(table.column(name).to_pylist(), numbers.tolist(), strict=True)
         ]
         table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
-    reader = _PageReader(listing)
-
-    def read(row: int) -> Any:
-        return reader.read(rows[row], pages[row])
-
+    read = _Pages(listing.read, np.frombuffer(rows, np.int64), numbers)
     return dataclasses.replace(listing, table=table, read=read, failures=tuple(failures))
 
 
@@ -176,25 +173,42 @@ def _may_be_tiff(uri: str | None) -> bool:
     return suffix_of(name) in (".tif", ".tiff")
 
 
-class _PageReader:
-    """Reads pages, and keeps the last files and the places of their pages. Safe to use from several threads."""
+class _Pages:
+    """Reads pages, and keeps the last files and the places of their pages. Safe to use from several threads.
 
-    def __init__(self, listing: Listing) -> None:
-        self._listing = listing
+    Parameters
+    ----------
+    reader : Reader
+        Reads the files.
+    files, pages : int64 array (n,)
+        Row of the file and number of the page, counted from 1, of each item. Page 0 stands for the whole file.
+    """
+
+    def __init__(self, reader: Reader, files: RowNumbers, pages: RowNumbers) -> None:
+        self._reader, self._files, self._pages = reader, files, pages
         self._kept: OrderedDict[int, tuple[Any, list[int]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, row: int, page: int) -> Any:
-        """Return the payload of a row of the listing, or a page of it, counted from 1."""
+    def __reduce__(self) -> Any:
+        return _Pages, (self._reader, self._files, self._pages)
+
+    def take(self, rows: RowNumbers) -> Reader:
+        """Return the reader of some rows, which reads each file once for its pages."""
+        used, files = np.unique(self._files[rows], return_inverse=True)
+        return _Pages(self._reader.take(used), files, self._pages[rows])
+
+    def __call__(self, row: int) -> Any:
+        """Return the payload of a row. Raises ReadError."""
+        file, page = self._files.item(row), self._pages.item(row)
         if page == 0:
-            return self._listing.read(row)
+            return self._reader(file)
         with self._lock:
-            kept = self._kept.get(row)
+            kept = self._kept.get(file)
         if kept is None:
-            data = self._listing.read(row)
+            data = self._reader(file)
             kept = data, _places(data)
             with self._lock:
-                self._kept[row] = kept
+                self._kept[file] = kept
                 while len(self._kept) > _KEPT_FILES:
                     self._kept.popitem(last=False)
         return _read_page(*kept, page)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import embedpipe
 from embedpipe.embedding import plan
 from embedpipe.embedding.hash_index import HashIndex
-from embedpipe.embedding.plan import take_near
 from embedpipe.errors import UsageError
+from embedpipe.sources.reading import take_near
 
 
 @given(st.lists(st.integers(0, 19), max_size=30))

@@ -23,13 +23,14 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.plan import RowNumbers, source_values
+from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import forget_run
 from embedpipe.embedding.runners.worker import EmbedWorker, Task, TaskResult, WorkerJob
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.errors import EmbedpipeError, UnreachableError, UsageError
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import FILE_BYTES, ROW_BYTES
 
@@ -168,7 +169,7 @@ class RayWorker:
 
 def _task(number: int, rows: RowNumbers, listing: Listing, values: pa.Table, contents: Contents) -> Task:
     own = contents.own[rows]
-    return Task(number, listing.take(rows), values.take(pa.array(rows)), own, known=bool(own.any()))
+    return Task(number, listing.take(rows), take_near(values, rows), own, known=bool(own.any()))
 
 
 def _in_listing(message: Message, rows: RowNumbers) -> Message:

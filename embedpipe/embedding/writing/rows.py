@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.embedding.plan import content_columns, take_near
+from embedpipe.embedding.plan import content_columns
 from embedpipe.embedding.writing.messages import Embedded, Reused
+from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import Outcome, forget_by_hand, keep_by_hand

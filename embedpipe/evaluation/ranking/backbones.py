@@ -146,18 +146,11 @@ def store_candidates(stores: Iterable[FeatureStore], ids: pa.Array) -> list[Back
 
 def _part(listing: Listing, rows: npt.NDArray[np.int64]) -> Listing:
     """Return a listing of some rows, without labels: labels may change, and vectors do not depend on them."""
-    table = listing.table.take(pa.array(rows)).select(["id", "uri", "source_size", "source_modified"])
+    part = listing.take(rows)
+    table = part.table.select(["id", "uri", "source_size", "source_modified"])
     for name in ("label", "split"):
         table = table.append_column(name, pa.nulls(len(rows), pa.string()))
-    return replace(
-        listing,
-        table=table,
-        read=lambda row: listing.read(int(rows[row])),
-        failures=(),
-        skipped={},
-        notes=(),
-        excerpts=False,
-    )
+    return replace(part, table=table, excerpts=False)
 
 
 def _identity(part: Listing, source: SourceOptions, options: BackboneOptions) -> str:

@@ -7,10 +7,10 @@ import io
 from embedpipe.errors import SourceError
 from embedpipe.sources.access.roots import access_of, refuse_foreign
 from embedpipe.sources.encodings import has_mark, to_utf8
-from embedpipe.sources.file_types import read_payload
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import join, local_uri, printable, read_bytes, size_and_time, split_location
 from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
+from embedpipe.sources.reading import Files
 
 
 def list_single_file(location: str, modality: Modality) -> Listing:
@@ -18,7 +18,8 @@ def list_single_file(location: str, modality: Modality) -> Listing:
     uri = join(*split_location(location)) if "://" in location else local_uri(location)
     builder = ListingBuilder()
     builder.add(printable(split_location(location)[1]), uri, *size_and_time(uri))
-    return Listing(builder.finish(), printable(location), lambda row: read_payload(uri, modality))
+    table = builder.finish()
+    return Listing(table, printable(location), Files(table.column("uri"), modality))
 
 
 def list_file_list(location: str, options: SourceOptions, modality: Modality) -> Listing:
@@ -58,4 +59,4 @@ def list_file_list(location: str, options: SourceOptions, modality: Modality) ->
         )
     uris = table.column("uri")
     refuse_foreign(uris, access, location)
-    return Listing(table, printable(location), lambda row: read_payload(uris[row].as_py(), modality, access))
+    return Listing(table, printable(location), Files(uris, modality, access))

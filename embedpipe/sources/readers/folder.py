@@ -22,12 +22,12 @@ from embedpipe.sources.file_types import (
     TEXT_SUFFIXES,
     is_payload_name,
     list_suffixes,
-    read_payload,
     suffix_of,
 )
 from embedpipe.sources.listing import CHUNK_ROWS, SPLITS, Listing, ListingBuilder
 from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
 from embedpipe.sources.options import WITH_ARTICLE, Modality
+from embedpipe.sources.reading import Files
 
 #: Folders that systems, network storage and tools keep beside data, in lower case. Hidden folders are left out too.
 SYSTEM_FOLDERS = frozenset((
@@ -81,11 +81,10 @@ def list_folder(root: str, modality: Modality) -> Listing:
     table, notes = walk.build()
     if not len(table) and not walk.failures:
         raise SourceError(f"no {modality}s in {printable(root)!r}: {_contents_of(walk.skipped, root, modality)}")
-    uris = table.column("uri")
     return Listing(
         table,
         printable(root),
-        lambda row: read_payload(uris[row].as_py(), modality),
+        Files(table.column("uri"), modality),
         tuple(walk.failures),
         dict(walk.skipped),
         notes,

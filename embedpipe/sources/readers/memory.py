@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +16,12 @@ from PIL import Image
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ReadError, SourceError
-from embedpipe.sources.access.roots import access_of_memory
+from embedpipe.sources.access.roots import Access, access_of_memory
 from embedpipe.sources.file_types import is_image_name, read_payload
 from embedpipe.sources.listing import SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality
+from embedpipe.sources.reading import Reader, RowNumbers
 
 ROOT = "memory"
 
@@ -53,17 +55,48 @@ def list_items(
         raise SourceError(f"ids must have one id per item, got {len(ids)} ids for {len(items)} items")
     folder = str(Path.cwd())
     access = access_of_memory(allow_root)
-    path_of, is_missing = (_image_path, _is_none) if modality == "image" else (_text_path, is_missing_text)
+    read = _Items(items, folder, modality, access)
+    if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):
+        return Listing(_table_of_loaded(len(items), ids), ROOT, read)
+    return Listing(_table_of_mixed(items, ids, folder, read.path_of), ROOT, read)
 
-    def read(row: int) -> Any:
-        item = items[row]
-        if is_missing(item):
-            raise ReadError(f"item {row} is missing: {item}")
-        path = path_of(item)
+
+class _Items:
+    """Reads items in memory, and the files that paths among them name.
+
+    Parameters
+    ----------
+    items : sequence or dict
+        Items by their position in the sequence of the user.
+    folder : str
+        Where relative paths begin.
+    modality : str
+    access : Access
+        What paths may name.
+    positions : int64 array, optional
+        Position of each row. Default: the row.
+    """
+
+    def __init__(
+        self, items: Any, folder: str, modality: Modality, access: Access, positions: RowNumbers | None = None
+    ) -> None:
+        self._items, self._folder, self._modality, self._access = items, folder, modality, access
+        self._positions = positions
+        self._is_missing = _is_none if modality == "image" else is_missing_text
+        #: Returns the path that an item is, None for other items: a string is a path of an image, or a text.
+        self.path_of = _image_path if modality == "image" else _text_path
+
+    def __call__(self, row: int) -> Any:
+        """Return an item, or the bytes of its file. Raises ReadError."""
+        position = row if self._positions is None else self._positions.item(row)
+        item = self._items[position]
+        if self._is_missing(item):
+            raise ReadError(f"item {position} is missing: {item}")
+        path = self.path_of(item)
         if path is None:
             return item
         try:
-            return read_payload(join(folder, path), modality, access)
+            return read_payload(join(self._folder, path), self._modality, self._access)
         except ReadError as error:
             if " " in path and not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
                 raise ReadError(
@@ -71,9 +104,35 @@ def list_items(
                 ) from error.__cause__
             raise
 
-    if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):
-        return Listing(_table_of_loaded(len(items), ids), ROOT, read)
-    return Listing(_table_of_mixed(items, ids, folder, path_of), ROOT, read)
+    def take(self, rows: RowNumbers) -> Reader:
+        """Return the reader of some rows. It reads the items from the same sequence until it is pickled."""
+        positions = rows if self._positions is None else self._positions[rows]
+        return _Items(self._items, self._folder, self._modality, self._access, positions)
+
+    def __reduce__(self) -> Any:
+        positions = range(len(self._items)) if self._positions is None else self._positions.tolist()
+        items = {position: self._items[position] for position in positions}
+        try:
+            data = pickle.dumps(items)
+        except Exception as error:
+            kinds = ", ".join(sorted({type(item).__name__ for item in items.values() if not _pickles(item)}))
+            raise SourceError(
+                f"items in memory must be picklable to be sent to another process, and those of type {kinds} are not "
+                f"({error}): give paths, bytes, arrays, PIL images or texts"
+            ) from error
+        return _unpickled, (data, self._folder, self._modality, self._access, self._positions)
+
+
+def _unpickled(data: bytes, *arguments: Any) -> _Items:
+    return _Items(pickle.loads(data), *arguments)
+
+
+def _pickles(item: Any) -> bool:
+    try:
+        pickle.dumps(item)
+    except Exception:
+        return False
+    return True
 
 
 def is_position(id: str) -> bool:

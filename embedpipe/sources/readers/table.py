@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe._utils.option_names import option
-from embedpipe.errors import Failure, ReadError, SourceError
-from embedpipe.sources.access.roots import Access, access_of, access_of_memory, read_allowed, refuse_foreign
-from embedpipe.sources.cells import ParquetCells, cell_uris, payload_of, table_cell_uris
+from embedpipe.errors import Failure, SourceError
+from embedpipe.sources.access.roots import Access, access_of, access_of_memory, refuse_foreign
+from embedpipe.sources.cells import Cells, ParquetCells, cell_uris, table_cell_uris
 from embedpipe.sources.column_roles import ColumnRoles, find_column_roles, verbatim_columns
 from embedpipe.sources.column_types import has_field, is_string, value_type
 from embedpipe.sources.columns.conversion import plain_column, type_notes
@@ -27,6 +25,7 @@ from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.listing import Listing, in_chunks, numbered
 from embedpipe.sources.locations import join, modified, open_file, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.reading import Files, Joined, Reader, Selected
 from embedpipe.sources.table_files import empty_to_null, load_table, refuse_doubled_names
 
 
@@ -45,16 +44,10 @@ def list_tables(root: str, locations: Sequence[str], options: SourceOptions, mod
         table = pa.concat_tables([part.table for part in parts], promote_options="default")
     except pa.ArrowException as error:
         raise SourceError(f"the tables of {root!r} must have columns of the same types: {error}") from error
-    starts = [0, *itertools.accumulate(map(len, parts))]
-
-    def read(row: int) -> Any:
-        part = bisect.bisect_right(starts, row) - 1
-        return parts[part].read(row - starts[part])
-
     return Listing(
         table,
         root,
-        read,
+        Joined([part.read for part in parts], [len(part) for part in parts]),
         tuple(failure for part in parts for failure in part.failures),
         {name: 1 for part in parts for name in part.skipped},
         tuple(note for part in parts for note in part.notes),
@@ -138,7 +131,7 @@ def list_frame(frame: Any, options: SourceOptions, modality: Modality) -> Listin
 
 @dataclass
 class _Payloads:
-    """The payloads of the rows of a table: default ids, URIs, sizes, times, and a function that reads one.
+    """The payloads of the rows of a table: default ids, URIs, sizes, times, and what reads one.
 
     ``in_cells``: they are in the table itself, so that ids are unique in it alone.
     """
@@ -147,7 +140,7 @@ class _Payloads:
     uris: Any
     sizes: Any
     times: Any
-    read: Callable[[int], Any]
+    read: Reader
     in_cells: bool = True
 
 
@@ -188,7 +181,7 @@ def _list(
         Failure.of(f"row {row + 1} of {name}", payloads.uris[int(row)].as_py(), reason, "list") for row in lost
     )
     kept_rows = listed.take(pa.array(kept))
-    return Listing(kept_rows, root, lambda row: payloads.read(int(kept[row])), failures, roles.left_out, notes)
+    return Listing(kept_rows, root, Selected(payloads.read, kept), failures, roles.left_out, notes)
 
 
 def _text_of(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -209,15 +202,11 @@ def _paths(paths: pa.ChunkedArray, folder: str, access: Access, name: str) -> _P
     def size_and_time_of(uri: str | None) -> tuple[int | None, int | None]:
         return size_and_time(uri) if uri else (None, None)
 
-    def read(row: int) -> bytes:
-        if uri := uris[row].as_py():
-            return read_allowed(uri, access)
-        raise ReadError("the row has no image: its path is empty")
-
     uris = in_chunks(paths, lambda path: _joined(folder, path), pa.string())
     refuse_foreign(uris, access, name)
     stats = in_chunks(uris, size_and_time_of, pa.struct([("0", pa.int64()), ("1", pa.int64())]))
-    return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), read, in_cells=False)
+    reader = Files(uris, "image", access)
+    return _Payloads(paths, uris, pc.struct_field(stats, "0"), pc.struct_field(stats, "1"), reader, in_cells=False)
 
 
 def _stored_cells(
@@ -246,7 +235,7 @@ def _loaded_cells(column: pa.ChunkedArray, folder: str, access: Access) -> _Payl
         pa.nulls(count, pa.string()),
         unknown,
         unknown,
-        lambda row: payload_of(column[row].as_py(), folder, "image", access),
+        Cells(column, folder, "image", access),
     )
 
 
@@ -263,7 +252,7 @@ def _texts(
         pa.nulls(count, pa.string()) if uris is None else uris,
         unknown if uris is None else pc.binary_length(column.cast(pa.large_string())),
         pa.repeat(pa.scalar(time, pa.int64()), count),
-        lambda row: payload_of(column[row].as_py(), "", "text", access_of_memory()),
+        Cells(column, "", "text", access_of_memory()),
     )
 
 

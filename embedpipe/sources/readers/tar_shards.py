@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import io
 import json
@@ -12,10 +11,9 @@ import tarfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
-import pyarrow.fs as pafs
+import pyarrow as pa
 
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.access.outage import is_outage
@@ -24,19 +22,15 @@ from embedpipe.sources.file_types import compression, is_image_name, suffix_of
 from embedpipe.sources.listing import Listing, ListingBuilder
 from embedpipe.sources.locations import (
     absolute,
-    exists,
-    filesystem,
-    is_url,
-    join,
+    expand,
     modified,
     open_file,
     printable,
     read_range,
     split_location,
 )
+from embedpipe.sources.reading import Reader, RowNumbers, take_near
 
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
-_WILDCARD = re.compile(r"[*?\[]")
 #: The shard is an absolute path or a URL, so a "::" in a name is not taken for the one between member and shard.
 _URI = re.compile(r"tar://(.*)::((?:/|[A-Za-z][A-Za-z0-9+.-]+://).*)", re.DOTALL)
 _READ_AHEAD = 1 << 18
@@ -110,12 +104,25 @@ def list_shards(pattern: str) -> Listing:
     table = builder.finish()
     if not len(table) and not failures:
         raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
-    uris, sizes = table.column("uri"), table.column("source_size")
-
-    def read(row: int) -> bytes:
-        return read_range(split_member_uri(uris[row].as_py())[1], offsets[row], sizes[row].as_py())
-
+    read = _Members(table.column("uri"), offsets, table.column("source_size"))
     return Listing(table, root, read, tuple(failures), dict(skipped))
+
+
+class _Members:
+    """Reads files of shards by their place."""
+
+    def __init__(self, uris: pa.ChunkedArray, offsets: array[int], sizes: pa.ChunkedArray) -> None:
+        self._uris, self._offsets, self._sizes = uris, offsets, sizes
+
+    def __call__(self, row: int) -> bytes:
+        """Return the bytes of a file. Raises ReadError."""
+        shard = split_member_uri(self._uris[row].as_py())[1]
+        return read_range(shard, self._offsets[row], self._sizes[row].as_py())
+
+    def take(self, rows: RowNumbers) -> Reader:
+        """Return the reader of some rows."""
+        offsets = array("q", (self._offsets[row] for row in rows.tolist()))
+        return _Members(take_near(self._uris, rows), offsets, take_near(self._sizes, rows))
 
 
 def read_member(member: str, shard: str) -> bytes:
@@ -135,19 +142,6 @@ def split_member_uri(uri: str) -> tuple[str, str]:
     if not match:
         raise ReadError(f"a uri of a file in a shard must be tar://<member>::<shard>, got {uri!r}")
     return match.group(1), match.group(2)
-
-
-def expand(pattern: str) -> list[str]:
-    """Return the shards of a pattern, in the order of the braces and sorted within a wildcard.
-
-    Raises SourceError if no shard exists.
-    """
-    named = [pattern] if _is_file(pattern) else [shard for name in _braces(pattern) for shard in _matches(name)]
-    if not any(exists(shard) for shard in named):
-        raise SourceError(
-            f"no shard matches {pattern!r}: give files such as 'DIR/*.tar', 'DIR/x-{{000..012}}.tar' or 'DIR/*.parquet'"
-        )
-    return list(dict.fromkeys(named))
 
 
 class _Member(tarfile.TarInfo):
@@ -364,34 +358,3 @@ def _unreadable(shard: str, count: int, error: Exception) -> SourceError:
     if isinstance(error, tarfile.ReadError) and not count and (kind := compression(open_file(shard).read_at(8, 0))):
         return SourceError(f"tar files must not be compressed, and this is {kind}: decompress it")
     return SourceError(f"truncated or unreadable shard, with {count} images before that: {error}")
-
-
-def _is_file(pattern: str) -> bool:
-    return not is_url(pattern) and Path(pattern).exists()
-
-
-def _braces(pattern: str) -> list[str]:
-    match = _BRACES.search(pattern)
-    if not match:
-        return [pattern]
-    first, last, words = match.groups()
-    if words is None:
-        width = len(first)
-        options = [f"{i:0{width}d}" for i in range(int(first), int(last) + 1)]
-    else:
-        options = words.split(",")
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [name for option in options for name in _braces(before + option + after)]
-
-
-def _matches(pattern: str) -> list[str]:
-    if not _WILDCARD.search(pattern.partition("?")[0] if is_url(pattern) else pattern):
-        return [pattern]
-    if not is_url(pattern):
-        return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
-    folder, name = split_location(pattern)
-    if _WILDCARD.search(folder.partition("?")[0]):
-        raise SourceError(f"in a URL only the file name may have wildcards, got {pattern!r}")
-    remote, path = filesystem(folder)
-    names = (info.base_name for info in remote.get_file_info(pafs.FileSelector(path)) if info.is_file)
-    return [join(folder, shard) for shard in sorted(names) if fnmatch.fnmatchcase(shard, name)]
