@@ -19,9 +19,10 @@ HEAD = """# Command line
 embedpipe VERB ARGUMENTS --option VALUE
 ```
 
-Every verb takes `--help`, `--json` (one JSON object on standard output), `-q`/`--quiet` (errors only) and
-`-v`/`--verbose` (more detail, and the traceback of an error). `embedpipe --version` prints the version, and
-`embedpipe --install-completion` lets the shell complete verbs and options.
+Every verb takes `--help`, `--json` (one JSON object on standard output), `--log json` ([events](../reference/log.md) on
+standard error), `-q`/`--quiet` (errors only) and `-v`/`--verbose` (more detail, and the traceback of an error).
+`embedpipe --version` prints the version, and `embedpipe --install-completion` lets the shell complete verbs and
+options.
 
 A verb has the same name in Python, and what can be set in both has the same name: `--batch-size` is `batch_size`.
 [Exit codes](../reference/exit-codes.md) are the same for all verbs.
@@ -31,7 +32,7 @@ This page is generated from the program.
 #: The headings of ``embedpipe --help`` in the order in which a user meets them; others follow.
 ORDER = ("Store", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 #: Said once at the top of the page.
-COMMON = {"json", "quiet", "verbose", "help"}
+COMMON = {"json", "log", "quiet", "verbose", "help"}
 
 
 def write(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedpipe._utils.messages.events import current_log, log_event
 from embedpipe.cli import show
 from embedpipe.cli.app import app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress
@@ -49,9 +50,10 @@ def run(
         if not quiet and not as_json:
             print(f"{each.verb} {escaped(each.to)}: {escaped(each.skipped or each.status)}")
             _show(each, verbose)
-        if each.error is not None:
+        log_event("job_step", **{**each.to_dict(), "result": None})
+        if each.error is not None and not current_log():
             print(f"embedpipe: {each.verb} {each.to}: {each.error}", file=sys.stderr)
-        elif each.verb == "embed":
+        if each.verb == "embed" and each.value is not None:
             show.new_failures(each.value.summary)
     if as_json:
         show.json_value(result.to_dict())

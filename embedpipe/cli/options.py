@@ -13,13 +13,14 @@ import typing
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from embedpipe._utils.option_names import command_line
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.cli.running.event_lines import event_lines, log_error
 from embedpipe.cli.running.json_object import json_object
 from embedpipe.cli.running.plain_text import plain_output
 from embedpipe.embedding.options import ComputeOptions, RunOptions
@@ -61,6 +62,10 @@ MaxFailed = Annotated[
         metavar="N|N%",
         help="Exit code 3 only if more items failed, whether new or not. Default: if any failed that had not before.",
     ),
+]
+Log = Annotated[
+    Literal["json"] | None,
+    typer.Option("--log", help="json: events as one JSON object a line on standard error, and nothing else there."),
 ]
 Picture = Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Also draw the result as a PNG file.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more details, and the traceback of an error.")]
@@ -111,14 +116,7 @@ def reads_stored_places(command: Callable[..., Any]) -> Callable[..., Any]:
 
     The option is added to a verb that has none for its source.
     """
-    signature = inspect.signature(command, eval_str=True)
-    parameters = [*signature.parameters.values()]
-    added = "allow_root" not in signature.parameters
-    if added:
-        option = typer.Option("--allow-root", help="Also read stored items from below this folder or URL.")
-        annotation = Annotated[list[str] | None, option]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter("allow_root", kind, default=None, annotation=annotation))
+    added = "allow_root" not in inspect.signature(command).parameters
 
     @wraps(command)
     def wrapper(**values: Any) -> Any:
@@ -126,9 +124,18 @@ def reads_stored_places(command: Callable[..., Any]) -> Callable[..., Any]:
             os.environ[VARIABLE] = ",".join(filter(None, [os.environ.get(VARIABLE, ""), *given]))
         return command(**values)
 
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+    option = typer.Option("--allow-root", help="Also read stored items from below this folder or URL.")
+    return _with_parameter(wrapper, "allow_root", Annotated[list[str] | None, option]) if added else wrapper
+
+
+def _with_parameter(command: Callable[..., Any], name: str, annotation: Any) -> Callable[..., Any]:
+    """Add an option, by default None, to the signature of a command."""
+    signature = inspect.signature(command, eval_str=True)
+    added = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    parameters = [*signature.parameters.values(), added]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
 def _parameter(cls: type, field: dataclasses.Field[Any], type_: Any) -> inspect.Parameter:
@@ -184,16 +191,21 @@ def _has_no_reader(descriptor: int) -> bool:
 
 
 def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn the result or error of a command into an exit code, and an error into one message or JSON object."""
+    """Turn the result or error of a command into an exit code, and an error into one message or JSON object.
+
+    The option ``--log`` is added to it.
+    """
+    name = command.__name__.strip("_")
 
     @wraps(command)
-    def wrapper(**values: Any) -> None:
-        with plain_output(), command_line():
+    def wrapper(*, log: str | None = None, **values: Any) -> None:
+        with plain_output(), command_line(), event_lines(name) if log else contextlib.nullcontext():
             run = _outcome_as_json if values.get("as_json") else _outcome
             code, _ = run(command, values)
-        raise typer.Exit(code)
+            raise typer.Exit(code)
 
-    return wrapper
+    wrapper.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
+    return _with_parameter(wrapper, "log", Log)
 
 
 def _outcome_as_json(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:
@@ -222,7 +234,8 @@ def _outcome(command: Callable[..., int | None], values: dict[str, Any]) -> tupl
     except KeyboardInterrupt as error:
         resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise", "run")
         kept = "finished work is saved: run the same command to continue" if resumes else "no result"
-        print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
+        if not log_error(error, ExitCode.INTERRUPTED, message=f"interrupted; {kept}"):
+            print(f"embedpipe: interrupted; {kept}", file=sys.stderr)
         return ExitCode.INTERRUPTED, error
     except (EmbedpipeError, OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and reader_is_gone():  # `main` ends without a message
@@ -230,9 +243,9 @@ def _outcome(command: Callable[..., int | None], values: dict[str, Any]) -> tupl
         code = error.exit_code if isinstance(error, EmbedpipeError) else ExitCode.FAILED
         if command.__name__ == "finetune" and not is_first_process():  # the first process prints it
             return code, error
-        if values.get("verbose"):
-            traceback.print_exc()
         memory = isinstance(error, MemoryError)
         message = f"not enough memory{f': {error}' * bool(str(error))}" if memory else str(error)
-        print(f"embedpipe: {message}", file=sys.stderr)
+        trace = traceback.format_exc() if values.get("verbose") else None
+        if not log_error(error, code, trace, message):
+            print(f"{trace or ''}embedpipe: {message}", file=sys.stderr)
         return code, error

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe._utils.messages.events import current_log
 from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.cli.running.plain_text import escaped
 from embedpipe.decoding.recipe import Preprocessing
@@ -122,7 +123,12 @@ def failures(store: FeatureStore, as_json: bool = False) -> None:
 
 
 def new_failures(result: EmbedSummary, limit: int = 3) -> None:
-    """Print the first items that failed in a run and had not failed before, on standard error."""
+    """Print the first items that failed in a run and had not failed before, on standard error.
+
+    In a log of events they are already.
+    """
+    if current_log():
+        return
     rows = [row for row in result.failures if row["new"]]
     if rows:
         _failure_table(rows[:limit], sys.stderr)
@@ -364,8 +370,12 @@ def _held_out(head: Head) -> str:
 
 
 def failed_rows(table: pa.Table, to: Any, limit: int = 3, file: TextIO | None = None) -> None:
-    """Print the first few rows that have an error."""
+    """Print the first few rows that have an error; in a log of events each is one."""
     failed = table.filter(pc.is_valid(table.column("error"))).select(["id", "error"])
+    if log := current_log():
+        for row in failed.to_pylist():
+            log.event("item_failed", id=row["id"], message=row["error"])
+        return
     shown = Table("id", "error", box=None)
     for row in failed.slice(0, limit).to_pylist():
         shown.add_row(plain(row["id"]), plain(row["error"]))

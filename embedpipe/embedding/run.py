@@ -127,6 +127,7 @@ def embed(
     store.summary = embed_listing(listing, store, backbone, run_options, show, backbone_options)
     store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
     store.summary.seconds = time.perf_counter() - start
+    show.event("summary", **store.summary.without_failures())
     if show.cell:  # the command line prints the summary, a notebook shows only the store
         show.say_all(store.summary.cautions)
     return store
@@ -188,6 +189,7 @@ def embed_listing(
     begin = time.perf_counter()
     try:
         for failure in listing.failures if shard.number == 1 else ():
+            progress.event("item_failed", **dataclasses.asdict(failure))
             writer.put(failure)
 
         def detail() -> str:
@@ -202,6 +204,8 @@ def embed_listing(
             with contextlib.closing(messages):
                 for message in messages:
                     watch(message)
+                    if isinstance(message, Failure):
+                        progress.event("item_failed", **dataclasses.asdict(message))
                     with timer("stall"):
                         for routed in moves.route(message):
                             writer.put(routed)

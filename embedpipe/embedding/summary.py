@@ -227,6 +227,10 @@ class EmbedSummary:
         """Return plain numbers, strings, lists and dicts."""
         return asdict(self)
 
+    def without_failures(self) -> dict[str, Any]:
+        """Return the same without the failed items."""
+        return {name: value for name, value in asdict(self).items() if name != "failures"}
+
 
 def failed_items(rows: pa.Table, failed: list[str], known: pa.ChunkedArray) -> list[dict[str, Any]]:
     """Return the first `FAILURES_SHOWN` failed items of a run, the new ones first.

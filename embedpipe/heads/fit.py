@@ -154,6 +154,7 @@ def fit(
     )
     if to is not None:
         result.save(to)
+    show.event("summary", head=name, label=result.label, rows=report.rows, metrics=report.metrics, notes=report.notes)
     return result
 
 

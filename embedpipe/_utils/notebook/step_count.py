@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class StepCount:
@@ -39,6 +40,19 @@ class StepCount:
         rate = self.done / max(seconds, 1e-9)
         left = "" if self._total is None else f", {duration((self._total - self.done) / rate)} left"
         return f"{self._counted()}, {speed(rate, self._unit)}{left}{self._text}"
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the same for programs: ``done``, ``total``, ``unit``, ``seconds``, and ``seconds_left`` if known."""
+        seconds = time.monotonic() - self._start
+        left = (self._total - self.done) * seconds / self.done if self.done and self._total is not None else None
+        return {
+            "step": self._name,
+            "done": self.done,
+            "total": self._total,
+            "unit": self._unit,
+            "seconds": round(seconds, 3),
+            "seconds_left": None if left is None else round(left, 3),
+        }
 
     def ended(self) -> str:
         """Return what was done in how long."""

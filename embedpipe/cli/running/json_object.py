@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from embedpipe._utils.messages.json_values import without_nan
 from embedpipe._utils.version import __version__
 from embedpipe.errors import ExitCode
 
@@ -53,16 +53,7 @@ class JsonObject:
             "error": failure,
         }
         values = header | {key: value for key, value in self._values.items() if key not in header}
-        print(json.dumps(_without_nan(values), indent=2, default=str))
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with null for what JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        print(json.dumps(without_nan(values), indent=2, default=str))
 
 
 _current: ContextVar[JsonObject | None] = ContextVar("embedpipe_json_object", default=None)

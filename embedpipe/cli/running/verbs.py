@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from embedpipe._utils.version import __version__
+from embedpipe.cli.running.event_lines import asks_for_events, event_lines, log_error
 from embedpipe.cli.running.json_object import JsonObject
+from embedpipe.cli.running.plain_text import plain_output
 from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
@@ -64,6 +67,10 @@ class Verbs(TyperGroup):
                 self._name_verbs(ctx, error)
             if "--json" in arguments:
                 JsonObject(arguments[0]).print(ExitCode.REFUSED, error, error.format_message())
+            if asks_for_events(arguments):
+                with plain_output(), event_lines(arguments[0]):
+                    log_error(error, ExitCode.REFUSED, message=error.format_message())
+                    raise typer.Exit(ExitCode.REFUSED) from error
             raise
 
     def _name_verbs(self, ctx: Any, error: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INSTANT_MS = 50
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Search")
 @exits_cleanly
 @with_options(IndexOptions)
 def index(

@@ -174,7 +174,7 @@ def evaluate(
     for i, difference in zip(order[1:], paired, strict=True):
         summaries[i].difference = difference
     n_repeats = count_repeats(rows.splits)
-    return Evaluation(
+    result = Evaluation(
         label=chosen.label,
         task=rows.task,
         metric=metric,
@@ -199,6 +199,9 @@ def evaluate(
         failed=failed,
         seconds=time.perf_counter() - start,
     )
+    means = {candidate.name: candidate.estimates[metric].value for candidate in result.candidates}
+    show.event("summary", label=result.label, rows=result.rows, metric=metric, candidates=means, notes=result.notes)
+    return result
 
 
 def _measure(
