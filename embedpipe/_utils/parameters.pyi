@@ -81,6 +81,7 @@ class FitFields(TypedDict, total=False):
     reject_share: float | None
     reject_by: Literal["probability", "distance"]
     device: str | None
+    memory: str | None
 
 class RankFields(TypedDict, total=False):
     sample: int

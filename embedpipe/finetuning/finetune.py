@@ -32,7 +32,7 @@ from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
 from embedpipe.finetuning.training.trainer import OnEpoch, Trainer
 from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport, measure_logits
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.splits import Splits
 from embedpipe.statistics import paired_interval
 from embedpipe.statistics.percent import percent

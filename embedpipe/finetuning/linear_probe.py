@@ -19,8 +19,8 @@ from embedpipe.heads import Head, load_head
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.scoring import FitReport
-from embedpipe.heads.training_data import read_finite
-from embedpipe.heads.wrapping import wrap_estimator
+from embedpipe.heads.training.vectors import read_finite
+from embedpipe.heads.training.wrapping import wrap_estimator
 from embedpipe.store import FeatureStore
 
 

@@ -17,21 +17,25 @@ from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
-from embedpipe.errors import TrainingDataError
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.preprocessing.component_remover import last_step
 from embedpipe.estimators.solvers.torch_matrix import set_device, usable_device
 from embedpipe.estimators.wrappers.base import WrappedEstimator, fit_on, innermost_estimator
 from embedpipe.heads.head import Head
 from embedpipe.heads.held_out import HeldOut
-from embedpipe.heads.options import FitOptions
+from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.heads.saving import check_target
 from embedpipe.heads.scoring import FitReport, measure
-from embedpipe.heads.training_data import TrainingData, read_training_data
-from embedpipe.heads.wrapping import wrap_estimator
+from embedpipe.heads.training.training_data import TrainingData, read_training_data
+from embedpipe.heads.training.vectors import why_too_large
+from embedpipe.heads.training.wrapping import wrap_estimator
+from embedpipe.neighbours.duplicates import first_copies
+from embedpipe.report.drawing.wording import size
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.leakage import contradiction_notes, leakage_notes
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -105,14 +109,24 @@ def fit(
     if automatic and fit_options.layer is None:
         fit_options = replace(fit_options, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
+
+    def unfitted(task: Task, rows: int, labels: list[str] | None = None) -> tuple[str, Any]:
+        if automatic:
+            name, estimator = AUTO, make_auto(task, layers, fit_options)
+        else:
+            name, estimator = make_estimator(head, task, rows, fit_options.remove_components)
+        return name, wrap_estimator(name, estimator, task, fit_options, labels)
+
+    def refuse(task: Task, shape: tuple[int, int]) -> None:
+        name, estimator = unfitted(task, shape[0])
+        if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory_bytes, task):
+            raise UsageError(why)
+
     with show.step("reading rows"):
-        data = read_training_data(store, fit_options)
-    if automatic:
-        name, estimator = AUTO, make_auto(data.task, layers, fit_options)
-    else:
-        rows = max(1, _fewest_rows(data, fit_options))
-        name, estimator = make_estimator(head, data.task, rows, fit_options.remove_components)
-    estimator = wrap_estimator(name, estimator, data.task, fit_options, data.labels)
+        data = read_training_data(store, fit_options, refuse)
+    if isinstance(data.X, MappedRows):
+        show.say(f"{size(data.X.nbytes)} of vectors stay in a memory map on disk and are read block by block")
+    name, estimator = unfitted(data.task, max(1, _fewest_rows(data, fit_options)), data.labels)
     report = FitReport(
         data.task,
         data.measured_on,
@@ -122,9 +136,10 @@ def fit(
         left_out=data.left_out,
     )
     with show.step("looking for near-duplicates"):
-        report.notes = leakage_notes(data.X, data.splits)
+        copies = first_copies(data.X)
+        report.notes = leakage_notes(data.X, copies, data.splits)
         if data.task != "regression":
-            report.notes += contradiction_notes(data.X, data.y, data.ids, fit_options.label)
+            report.notes += contradiction_notes(copies, data.y, data.ids, fit_options.label)
     fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
     report.chosen = chosen_params(fitted)
     names = list(layers)

@@ -28,7 +28,7 @@ from embedpipe.heads.options import Task
 from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
-from embedpipe.heads.training_data import fitted_ids
+from embedpipe.heads.training.training_data import fitted_ids
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore

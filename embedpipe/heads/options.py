@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 
@@ -13,6 +14,13 @@ ClassWeight = Literal["balanced"]
 #: What a head was measured on: the rows of the split column, the folds of a cross-validation, or nothing.
 MeasuredOn = Literal["test", "validation", "folds", "none"]
 RejectBy = Literal["probability", "distance"]
+
+
+#: Help of the option ``memory``.
+MEMORY_HELP = (
+    "Memory that this process may use, such as 2GiB or 500MB; vectors that need more are read from disk block by "
+    "block. By default a share of what is available."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,12 @@ class FitOptions:
         default=None,
         metadata={"help": "cuda, cuda:1...: fit logreg, ridge or lda on a GPU; on the CPU by default."},
     )
+    memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit of memory in bytes. Raises UsageError if ``memory`` is no size."""
+        return parse_size("memory", self.memory)
 
     @property
     def gpu(self) -> str | None:
@@ -81,6 +95,7 @@ class FitOptions:
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
+        _ = self.memory_bytes
         require_one_of("task", self.task, (None, *get_args(Task)))
         require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
         require_one_of("reject_by", self.reject_by, get_args(RejectBy))

@@ -20,6 +20,7 @@ from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.report.drawing.wording import metric_value
 from embedpipe.splits.inner import Split, take_rows
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.statistics import Estimate, log_losses, share_interval
 
 Floats = npt.NDArray[np.float64]
@@ -152,7 +153,7 @@ def _label_set(value: Any, separator: str) -> set[str]:
 
 def measure(
     estimator: Any,
-    X: npt.NDArray[Any],
+    X: npt.NDArray[Any] | MappedRows,
     y: npt.NDArray[Any],
     splits: list[Split],
     report: FitReport,
@@ -165,7 +166,7 @@ def measure(
 
     Parameters
     ----------
-    X : float array (n_samples, dim)
+    X : float array (n_samples, dim), or MappedRows
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     splits : list of (train rows, test rows)
     fit : callable
@@ -187,7 +188,7 @@ def measure(
             for name, value in values.items():
                 lists.setdefault(name, []).append(float(value))
         advance()
-    report.measured_rows = len({row for _, test in splits for row in test.tolist()})
+    report.measured_rows = len(np.unique(np.concatenate([test for _, test in splits]))) if splits else 0
     if report.task == "classification":
         report.classes = classes.tolist()
         report.confusion = confusion.tolist()
@@ -224,7 +225,7 @@ def measure_logits(
 
 def _score(
     model: Any,
-    X: npt.NDArray[Any],
+    X: npt.NDArray[Any] | MappedRows,
     y: npt.NDArray[Any],
     split: Split,
     classes: npt.NDArray[Any],
@@ -237,13 +238,13 @@ def _score(
     """
     train, test = split
     held_out, truth = take_rows(X, test), y[test]
-    one_column = held_out[:, :1]  # a baseline uses no feature
     predicted = model.predict(held_out)
     if task == "multilabel":
         scores = _score_labels(model, held_out, predicted, truth)
         return scores, _score_label_baseline(y[train], truth), predicted, None
     if task == "regression":
-        mean = DummyRegressor().fit(X[train, :1], y[train]).predict(one_column)
+        # A baseline uses no feature.
+        mean = DummyRegressor().fit(np.zeros((len(train), 1)), y[train]).predict(np.zeros((len(test), 1)))
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
         return scores, _score_numbers(mean, truth), predicted, None
     baseline = _score_class_baseline(y[train], truth, classes, majority)
@@ -275,7 +276,7 @@ def _score_class_baseline(
     return baseline
 
 
-def _class_scores(model: Any, X: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Floats | None:
+def _class_scores(model: Any, X: npt.NDArray[Any] | MappedRows, classes: npt.NDArray[Any]) -> Floats | None:
     """Return the probabilities or decision scores of classes, float64 (n_samples, n_classes); None if there are none.
 
     A class that was not in the training rows has probability 0, or the score minus infinity.
@@ -300,7 +301,7 @@ def _class_scores(model: Any, X: npt.NDArray[Any], classes: npt.NDArray[Any]) ->
 
 def _score_classes(
     model: Any,
-    X: npt.NDArray[Any],
+    X: npt.NDArray[Any] | MappedRows,
     outputs: Floats | None,
     predicted: npt.NDArray[Any],
     y: npt.NDArray[Any],
@@ -338,7 +339,7 @@ def _class_metrics(
     return scores
 
 
-def _score_rejection(model: Any, X: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _score_rejection(model: Any, X: npt.NDArray[Any] | MappedRows, right: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Return the share of rejected rows, and the accuracy of the others if there are any."""
     if not hasattr(model, "rejected"):
         return {}
@@ -347,7 +348,7 @@ def _score_rejection(model: Any, X: npt.NDArray[Any], right: npt.NDArray[np.bool
     return {"rejected": float(rejected.mean()), **kept}
 
 
-def _score_intervals(model: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, float]:
+def _score_intervals(model: Any, X: npt.NDArray[Any] | MappedRows, y: npt.NDArray[Any]) -> dict[str, float]:
     """Return the share of rows inside their interval, and the mean width of the intervals."""
     if not hasattr(model, "predict_interval"):
         return {}
@@ -361,7 +362,7 @@ def _score_numbers(predicted: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str
     return {"r2": metrics.r2_score(y, predicted), **scores} if len(y) > 1 and np.ptp(y) > 0 else scores
 
 
-def _score_labels(model: Any, X: npt.NDArray[Any], predicted: Bools, y: Bools) -> dict[str, float]:
+def _score_labels(model: Any, X: npt.NDArray[Any] | MappedRows, predicted: Bools, y: Bools) -> dict[str, float]:
     """Return the metrics of a fitted `MultiLabelClassifier` on rows with the labels ``y``, bool (n, n_labels)."""
     scores = model.predict_proba(X) if hasattr(model, "predict_proba") else model.decision_function(X)
     return _score_label_sets(predicted, np.asarray(scores, np.float64), y)

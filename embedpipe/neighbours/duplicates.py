@@ -10,17 +10,16 @@ the mean is that thing, and no cosine is large.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
-from embedpipe.neighbours.exact import BLOCK, Floats, Rows, normalised
+from embedpipe.neighbours.exact import BLOCK, Floats, Rows, Vectors, normalised
 from embedpipe.neighbours.graph import QUERIES, RowSearch
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.neighbours.threads import faiss_alone
@@ -95,11 +94,19 @@ def near_duplicate_groups(
     return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
 
 
-def first_copies(X: npt.NDArray[Any]) -> Rows:
+def first_copies(X: Vectors) -> Rows:
     """Return for each row the first row with the same bytes, so that only one of several copies is compared."""
-    first: dict[bytes, int] = {}
-    rows = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X)
-    return np.fromiter((first.setdefault(digest, at) for at, digest in enumerate(rows)), np.int64, len(X))
+    digests = np.empty((len(X), 2), np.uint64)
+    step = max(1, BLOCK // (8 * X.shape[1]))
+    for start in range(0, len(X), step):
+        rows = b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in X[start : start + step])
+        digests[start : start + step] = np.frombuffer(rows, np.uint64).reshape(-1, 2)
+    order = np.lexsort(digests.T)  # copies stay in the order of their rows
+    new = np.ones(len(X), bool)
+    new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(axis=1)
+    first = np.empty(len(X), np.int64)
+    first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(X)), 0))]
+    return first
 
 
 def _directions(X: npt.NDArray[np.float32], rows: Rows) -> Floats:

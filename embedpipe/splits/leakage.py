@@ -9,24 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
+from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.neighbours.exact import Rows
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.groups import LARGE
 from embedpipe.splits.inner import Split
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.statistics.percent import percent
 
 #: Of more rows only exact copies are looked for: all pairs of these take about two seconds on two cores.
 MOST_ROWS = 10_000
 
 
-def leakage_notes(X: npt.NDArray[np.float32], splits: Sequence[Split]) -> list[str]:
+def leakage_notes(X: npt.NDArray[np.float32] | MappedRows, copies: Rows, splits: Sequence[Split]) -> list[str]:
     """Return a note if held-out rows have near-duplicates, as `evaluate` finds them, among the training rows.
 
-    Where a chain of similar rows joins many of them, as with poor vectors, only exact copies count.
+    Where a chain of similar rows joins many of them, as with poor vectors, only exact copies count: ``copies`` are
+    those of `first_copies`.
     """
-    groups, what = first_copies(X), "exact copies"
+    groups, what = copies, "exact copies"
     if len(X) <= MOST_ROWS:
-        near = near_duplicate_groups(X)
+        near = near_duplicate_groups(X[:])
         if np.bincount(near).max() <= max(LARGE * len(near), 2):
             groups, what = near, f"near-duplicates (centred cosine of at least {NEAR_DUPLICATE_COSINE:g})"
     count = sum(int(np.isin(groups[test], groups[train]).sum()) for train, test in splits)
@@ -40,9 +43,8 @@ def leakage_notes(X: npt.NDArray[np.float32], splits: Sequence[Split]) -> list[s
     ]
 
 
-def contradiction_notes(X: npt.NDArray[np.float32], y: npt.NDArray[Any], ids: pa.Array, label: str) -> list[str]:
-    """Return a note if rows with equal vectors have different labels."""
-    copies = first_copies(X)
+def contradiction_notes(copies: Rows, y: npt.NDArray[Any], ids: pa.Array, label: str) -> list[str]:
+    """Return a note if rows with equal vectors, as `first_copies` finds them, have different labels."""
     rows = np.flatnonzero((y != y[copies]).reshape(len(y), -1).any(axis=1))
     if not len(rows):
         return []

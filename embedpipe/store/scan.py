@@ -12,8 +12,8 @@ import pyarrow as pa
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.mapping.mapped_vectors import DamagedMapError
-from embedpipe.store.mapping.vector_map import find_map, warn_damaged
+from embedpipe.store.mapping.mapped_vectors import DamagedMapError, MappedVectors
+from embedpipe.store.mapping.vector_map import build_map, find_map, warn_damaged
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.schema import KEY_FIELDS
 
@@ -116,6 +116,24 @@ def read_layers(
             warn_damaged(error.what)
             read_files(table, layer.column, layer.dim, wanted, part)
     return wanted, X
+
+
+def map_layers(
+    table: KeyedTable, layers: Sequence[LayerSpec], wanted: pa.Array
+) -> tuple[list[MappedVectors], npt.NDArray[np.int64]]:
+    """Return the memory maps of several layers, made where they are missing, and the row in them of each id.
+
+    Raises
+    ------
+    UsageError
+        An id is not in the table.
+    StoreError
+        A file is damaged, or the disk of the cache folder is full.
+    """
+    maps = [find_map(table, each.column, each.dim) or build_map(table, each.column, each.dim) for each in layers]
+    rows = maps[0].rows(wanted)
+    refuse_unknown(wanted, rows < 0, table.path)
+    return [each.vectors for each in maps], rows
 
 
 def label_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:

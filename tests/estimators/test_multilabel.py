@@ -21,7 +21,7 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators import FaissKNNRegressor, TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
 from embedpipe.heads.registry import HEADS
-from embedpipe.heads.training_data import label_sets
+from embedpipe.heads.training.training_data import label_sets
 
 LABELS = ["big", "red", "round"]
 

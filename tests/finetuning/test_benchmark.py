@@ -34,7 +34,7 @@ from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.benchmark.shifted_images import seed_of
 from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
 from embedpipe.finetuning.training.linear_head import fold_head
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 
 #: The images are near-duplicates to the small network, and it learns fast.
 FAST: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "trust": True, "near_duplicates": "off"}

@@ -30,7 +30,7 @@ from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.linear_head import fold_head
 from embedpipe.finetuning.training.state_file import load_state
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 
 #: The images are near-duplicates for the small network.
 ALONE = {"near_duplicates": "off"}

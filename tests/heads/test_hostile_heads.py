@@ -36,7 +36,7 @@ from embedpipe.heads.estimator_files import (
 )
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import HEADS, make_auto, make_estimator
-from embedpipe.heads.wrapping import wrap_estimator
+from embedpipe.heads.training.wrapping import wrap_estimator
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 8)).astype(np.float32)

@@ -336,9 +336,9 @@ def test_index_is_whole_after_kills_at_20_moments(copied: Path) -> None:
 
 
 def test_size_is_kept_within_the_limit(copied: Path) -> None:
-    small = SimilarityIndex.build(copied, recall=0.95, memory="30KB")
+    small = SimilarityIndex.build(copied, recall=0.95, memory="30KiB")
     assert small.saved.manifest.bits < 8
-    assert small.saved.manifest.size <= 30_000
+    assert small.saved.manifest.size <= 30 << 10
     require_exact(small, np.random.default_rng(0), 0.8)
     with pytest.raises(UsageError, match=r"memory must be at least .* bytes for 600 vectors of 8 values, got 1,000"):
         SimilarityIndex.build(copied, memory="1KB")

@@ -41,6 +41,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_ : float64 array (n_classes,) or (1,)
     """
 
+    #: Whether rows are read in blocks, so that they may be `MappedRows`.
+    trains_on_blocks = True
     classes_: npt.NDArray[Any]
     coef_: Floats
     intercept_: Floats

@@ -128,6 +128,7 @@ def _eigh(matrix: Floats) -> tuple[Floats, Floats]:
 class _Ridge(BaseEstimator):  # type: ignore[misc]
     """Base of both ridge estimators: chooses the penalty and solves for a matrix of targets."""
 
+    trains_on_blocks = True
     coef_: Floats
     intercept_: Floats
 

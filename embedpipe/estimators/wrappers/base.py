@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from embedpipe.estimators.linear.base import check_rows
 from embedpipe.estimators.preprocessing.component_remover import last_step
+from embedpipe.estimators.solvers.column_stats import Matrix
 from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 
 Weights = npt.NDArray[np.float64] | None
@@ -69,6 +70,11 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
         """
         predicted: npt.NDArray[Any] = self._fitted().predict(self._rows(X))
         return predicted
+
+    @property
+    def trains_on_blocks(self) -> bool:
+        """Whether rows are read in blocks, so that they may be `MappedRows`."""
+        return getattr(self.estimator, "trains_on_blocks", False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -162,14 +168,12 @@ def clone_with_chosen_params(fitted: Any) -> Any:
     return unfitted.set_params(cv=None) if isinstance(parameters.get("cv"), list) else unfitted
 
 
-def fit_on(
-    estimator: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights = None, splits: Folds = None
-) -> Any:
+def fit_on(estimator: Any, X: Matrix, y: npt.NDArray[Any], weights: Weights = None, splits: Folds = None) -> Any:
     """Fit an estimator or pipeline with optional weights and splits; return it.
 
     Parameters
     ----------
-    X : float array (n_samples, n_features)
+    X : float array (n_samples, n_features), or MappedRows
     y : array (n_samples,)
     weights : float64 array (n_samples,), optional
     splits : list of (train rows, held-out rows), or int, optional

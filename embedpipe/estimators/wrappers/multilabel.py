@@ -183,6 +183,11 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         ]
         return np.stack(columns, axis=1)
 
+    @property
+    def trains_on_blocks(self) -> bool:
+        """Whether rows are read in blocks, so that they may be `MappedRows`."""
+        return getattr(self.estimator, "trains_on_blocks", False)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False

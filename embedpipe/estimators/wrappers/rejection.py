@@ -135,6 +135,11 @@ class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[m
         above: npt.NDArray[np.bool_] = self.reject_score(X) > self.threshold_
         return above
 
+    @property
+    def trains_on_blocks(self) -> bool:
+        """Whether rows are read in blocks; neighbours need all of them."""
+        return self.by == "probability" and super().trains_on_blocks
+
     def _uncertainties(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, splits: list[Split]) -> Floats:
         if not hasattr(self.estimator_, "predict_proba"):
             raise ValueError("by='probability' needs predict_proba: calibrate it, or use 'distance'")

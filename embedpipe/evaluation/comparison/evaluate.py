@@ -36,7 +36,7 @@ from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, re
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
 from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.shared_rows import check_labels, shared_rows
 from embedpipe.heads.options import FitOptions, Task
-from embedpipe.heads.training_data import labelled_rows, labels_of, read_finite
+from embedpipe.heads.training.training_data import labelled_rows, labels_of
+from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.make import Splits, load_splits, make_splits
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore

@@ -22,7 +22,7 @@ from embedpipe.evaluation.protocols.problem import ProtocolResult
 from embedpipe.evaluation.protocols.registry import find_protocol, predict_by_protocol
 from embedpipe.evaluation.saving import save_results
 from embedpipe.evaluation.tables import protocol_table
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.heads.registry import make_estimator
-from embedpipe.heads.training_data import read_finite
+from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.make import make_splits
 from embedpipe.splits.splits import Splits
 from embedpipe.statistics import Estimate

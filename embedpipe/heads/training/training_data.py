@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe._utils.option_names import option
-from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
+from embedpipe.heads.training.vectors import read_vectors
 from embedpipe.splits.inner import Split
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import label_array, read_layers
+from embedpipe.store.scan import label_array
 from embedpipe.store.schema import require_column
 
 #: What separates the labels of an item in other tables, for a hint.
@@ -34,7 +35,8 @@ class TrainingData:
     Parameters
     ----------
     ids : pyarrow.Array of str
-    X : float32 array (n_samples, dim)
+    X : float32 array (n_samples, dim), or MappedRows
+        In memory maps if they do not fit into memory.
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     task : str
     fit_rows : int64 array
@@ -56,7 +58,7 @@ class TrainingData:
     """
 
     ids: pa.Array
-    X: npt.NDArray[np.float32]
+    X: npt.NDArray[np.float32] | MappedRows
     y: npt.NDArray[Any]
     task: Task
     fit_rows: npt.NDArray[np.int64]
@@ -69,11 +71,20 @@ class TrainingData:
     weights: npt.NDArray[np.float64] | None = None
 
 
-def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData:
+def read_training_data(
+    store: FeatureStore, options: FitOptions, refuse: Callable[[Task, tuple[int, int]], None] | None = None
+) -> TrainingData:
     """Read and check the training data of a head.
 
     If the store's ``split`` column has ``train`` and ``test`` or ``validation``, the head is measured on that split,
     else by cross-validation.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    options : FitOptions
+    refuse : callable, optional
+        Called with the task and the shape of the vectors before they are read: raises an error if they are too large.
 
     Raises
     ------
@@ -96,7 +107,9 @@ def read_training_data(store: FeatureStore, options: FitOptions) -> TrainingData
         order = np.argsort(names == ("test" if "test" in names else "validation"), kind="stable")
         rows, y, names = rows.take(pa.array(order)), y[order], names[order]
     ids = rows.column("id").combine_chunks()
-    X = read_finite(store, layers, ids)
+    if refuse is not None:
+        refuse(task, (len(ids), sum(layer.dim for layer in layers)))
+    X = read_vectors(store, layers, ids, options.memory_bytes)
     measured_on: MeasuredOn
     if names is None:
         fit_rows, tune_splits = np.arange(len(y)), None
@@ -167,22 +180,6 @@ def _is_number(value: object) -> bool:
         return isinstance(value, str) and bool(np.isfinite(float(value)))
     except ValueError:
         return False
-
-
-def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
-    """Read the vectors of some rows, of several layers joined end to end.
-
-    Raises TrainingDataError if a vector holds NaN or infinite values.
-    """
-    _, X = read_layers(store.table, layers, ids)
-    X.flags.writeable = False  # an estimator that works in place would change the data of the others
-    if not (finite := np.isfinite(X).all(axis=1)).all():
-        bad = ids.filter(pa.array(~finite)).to_pylist()
-        raise TrainingDataError(
-            f"vectors must be finite, and {len(bad)} of {store.path!r} are not, such as that of {bad[0]!r}: "
-            "run `embedpipe verify`, and embed those items again"
-        )
-    return X
 
 
 def labelled_rows(

@@ -1,0 +1,87 @@
+"""Vectors of training rows: in memory where they fit, else in memory maps that estimators read block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedpipe._utils.machine.memory import memory_left
+from embedpipe._utils.option_names import option
+from embedpipe.backbones.spec import LayerSpec
+from embedpipe.errors import TrainingDataError
+from embedpipe.heads.options import Task
+from embedpipe.heads.registry import HEADS
+from embedpipe.neighbours.exact import row_blocks
+from embedpipe.report.drawing.wording import size
+from embedpipe.splits.mapped_rows import MappedRows
+from embedpipe.store import FeatureStore
+from embedpipe.store.scan import map_layers, read_layers
+
+#: What a fit in memory holds at most: so many copies of the vectors, and so many bytes a row of ids, labels and
+#: predictions. `benchmarks/fit_memory.py` and `benchmarks/larger_than_memory.py` measure both.
+COPIES, ROW_BYTES = 2, 500
+
+
+def memory_needed(rows: int, dim: int) -> int:
+    """Return the bytes that fitting and measuring a head takes with all vectors in memory, roughly."""
+    return rows * (COPIES * 4 * dim + ROW_BYTES)
+
+
+def fits_memory(rows: int, dim: int, limit: int | None) -> bool:
+    """Return whether a head can be fitted with all vectors in memory, within a limit of the process in bytes."""
+    return memory_needed(rows, dim) <= memory_left(limit)
+
+
+def why_too_large(what: str, estimator: Any, shape: tuple[int, int], limit: int | None, task: Task) -> str:
+    """Return why an estimator cannot be fitted on vectors of this shape within the limit, and what to do; else ""."""
+    if getattr(estimator, "trains_on_blocks", False) or fits_memory(*shape, limit):
+        return ""
+    heads = [name for name, kinds in HEADS.items() if task in kinds and hasattr(kinds[task](2), "trains_on_blocks")]
+    able = ", ".join(heads[:-1]) + " or " * (len(heads) > 1) + heads[-1]
+    needed = memory_needed(*shape)
+    given = f"{size(memory_left(None))} can be used" if limit is None else f"{option('memory')} is {size(limit)}"
+    enough = option("memory", f"{-(-needed // 10**9)}GB")
+    return (
+        f"{what} needs about {size(needed)} for {shape[0]:,} x {shape[1]:,}, and {given}: use {able}, or give {enough}"
+    )
+
+
+def read_vectors(
+    store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, limit: int | None = None
+) -> npt.NDArray[np.float32] | MappedRows:
+    """Read the vectors of some rows, of several layers joined end to end, if they fit into memory; else map them.
+
+    Raises TrainingDataError if a vector holds NaN or infinite values.
+    """
+    if fits_memory(len(ids), sum(layer.dim for layer in layers), limit):
+        return read_finite(store, layers, ids)
+    X = MappedRows(*map_layers(store.table, layers, ids))
+    finite = np.ones(len(X), bool)
+    for which, block in row_blocks(X):
+        finite[which] = np.isfinite(block).all(axis=1)
+    _refuse_unless(finite, store, ids)
+    return X
+
+
+def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
+    """Read the vectors of some rows into memory, of several layers joined end to end.
+
+    Raises TrainingDataError if a vector holds NaN or infinite values.
+    """
+    _, X = read_layers(store.table, layers, ids)
+    X.flags.writeable = False  # an estimator that works in place would change the data of the others
+    _refuse_unless(np.asarray(np.isfinite(X).all(axis=1)), store, ids)
+    return X
+
+
+def _refuse_unless(finite: npt.NDArray[np.bool_], store: FeatureStore, ids: pa.Array) -> None:
+    if not finite.all():
+        bad = ids.filter(pa.array(~finite)).to_pylist()
+        raise TrainingDataError(
+            f"vectors must be finite, and {len(bad)} of {store.path!r} are not, such as that of {bad[0]!r}: "
+            "run `embedpipe verify`, and embed those items again"
+        )

@@ -1,0 +1,128 @@
+"""`fit` within a limit of memory: vectors stay in a memory map, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+from stored import clusters, make_store
+
+from embedpipe import FeatureStore, fit
+from embedpipe._utils.machine import memory
+from embedpipe._utils.machine.memory import parse_size
+from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.estimators.solvers import column_stats, logistic_loss, principal_rows
+from embedpipe.heads.training import vectors
+from embedpipe.heads.training.vectors import read_vectors
+from embedpipe.neighbours import exact
+from embedpipe.splits.mapped_rows import MappedRows
+
+DIM = 8
+#: A limit that this process exceeds already, so that no vectors are read into memory.
+TINY = "1MB"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    X, y = clusters(143, dim=DIM, spread=1.5)
+    X[100] = X[7]
+    label = np.array(["cat", "dog", "owl"], object)[y]
+    label[[3, 50]] = None
+    split = np.array(["train", "train", "validation", "test"], object)[np.arange(143) % 4]
+    split[9] = "other"
+    number = X @ np.arange(DIM) / 10
+    return make_store(tmp_path_factory.mktemp("stores") / "s", X, label=label, split=split, number=number)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make blocks that do not divide the rows."""
+    monkeypatch.setattr(column_stats, "BLOCK", 8 * DIM * 10)
+    monkeypatch.setattr(exact, "ROW_BLOCK", 4 * DIM * 13)
+    monkeypatch.setattr(logistic_loss, "BLOCK", 4 * DIM * 16)
+    monkeypatch.setattr(principal_rows, "BLOCK", 4 * DIM * 11)
+    monkeypatch.setattr(principal_rows, "MAX_COPY", 0)
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("ridge", {}),
+        ("ridge", {"label": "number"}),
+        ("lda", {}),
+        ("centroid", {}),
+        ("logreg", {}),
+        ("logreg", {"class_weight": "balanced"}),
+        ("ridge", {"calibrate": True}),
+    ],
+)
+def test_head_is_the_one_that_is_fitted_in_memory(
+    store: FeatureStore, head: str, options: dict[str, Any], small_blocks: None
+) -> None:
+    in_memory, by_blocks = fit(store, head, **options), fit(store, head, memory=TINY, **options)
+    expected, report = in_memory.report.to_dict(), by_blocks.report.to_dict()
+    assert report["metrics"].keys() == expected["metrics"].keys()
+    for name, values in expected["metrics"].items():
+        assert report["metrics"][name] == pytest.approx(values, rel=1e-9)
+    for name in ("rows", "measured_rows", "baseline", "chosen", "confusion", "left_out", "classes", "notes"):
+        assert report[name] == expected[name]
+    assert by_blocks.held_out.column("id").equals(in_memory.held_out.column("id"))
+    assert by_blocks.held_out.column("predicted").to_pylist() == pytest.approx(
+        in_memory.held_out.column("predicted").to_pylist()
+    )
+
+
+@pytest.mark.parametrize("head", ["ridge", "lda", "centroid", "logreg"])
+def test_folds_are_measured_from_the_map(tmp_path: Path, head: str) -> None:
+    X, y = clusters(90, spread=1.5)
+    store = make_store(tmp_path / "s", X, label=[f"class {number}" for number in y])
+    in_memory, by_blocks = fit(store, head, folds=3), fit(store, head, folds=3, memory=TINY)
+    assert by_blocks.report.confusion == in_memory.report.confusion
+    np.testing.assert_allclose(by_blocks.estimator.coef_, in_memory.estimator.coef_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("head", ["knn", "auto", KNeighborsClassifier()])
+def test_head_that_needs_all_vectors_is_refused_before_they_are_read(
+    store: FeatureStore, head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "map_layers", None)
+    name = head if isinstance(head, str) else type(head).__name__
+    message = f"fit of {name} needs about .* for 140 x 8, and memory is 1 MB: use logreg, ridge, lda or centroid, or"
+    with pytest.raises(UsageError, match=message):
+        fit(store, head, memory=TINY)
+
+
+def test_what_fits_is_read_into_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, ids = store.select_layers(None), store.to_arrow(["id"]).column("id").combine_chunks()
+    assert isinstance(read_vectors(store, layers, ids, 1 << 40), np.ndarray)
+    assert isinstance(read_vectors(store, layers, ids), np.ndarray)
+    monkeypatch.setattr(memory, "available_memory", lambda: 143 * 8 * 4)
+    mapped = read_vectors(store, layers, ids)
+    assert isinstance(mapped, MappedRows)
+    np.testing.assert_array_equal(mapped[:], store.to_numpy())
+    with pytest.raises(UsageError, match=r"and 3\.66 kB can be used: use logreg"):
+        fit(store, "knn")
+
+
+def test_infinite_vector_in_a_map_is_named(tmp_path: Path, small_blocks: None) -> None:
+    X, y = clusters(40, dim=DIM)
+    X[33, 2] = np.inf
+    store = make_store(tmp_path / "s", X, label=[f"class {number}" for number in y])
+    with pytest.raises(TrainingDataError, match=r"1 of .* not, such as that of 'row-033'"):
+        fit(store, "ridge", memory=TINY)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2 << 30), ("500MB", 500_000_000), ("1.5 kib", 1536), ("7", 7), ("7B", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size("memory", text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1GB", "2 GiX", "iB", ""])
+def test_what_is_no_size_is_refused(store: FeatureStore, text: str) -> None:
+    with pytest.raises(UsageError, match="memory must be a size such as 500MB, 2GB or 2GiB, got"):
+        fit(store, "ridge", memory=text)
