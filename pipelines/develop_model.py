@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 import embedpipe
 from embedpipe.sources import open_source
+from embedpipe.statistics.percent import percent
 
 SOME_FAILED, FAILURES_SHOWN = 3, 5
 
@@ -95,9 +96,10 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     options["batch_norm"] = "trained" if arguments.weights == "none" else "frozen"  # none: no statistics to keep
     result = embedpipe.finetune(source, to=arguments.to / "developed", trust=name.startswith("python:"), **options)
     print(f"\ntrained on {result.train_rows:,} photos of the source for {result.seconds:,.0f} s on {result.device}")
-    test, kept = result.test, "" if result.best_epoch else ", the plain backbone"
-    print(f"  accuracy on {test.rows:,} other photos: {test.linear_probe:.1%} before, {test.finetuned:.1%} after")
-    print(f"  kept: epoch {result.best_epoch} of {len(result.epochs) - 1}{kept}")
+    before, after = percent(result.test.linear_probe), percent(result.test.finetuned)
+    print(f"  accuracy on {result.test.rows:,} other photos: {before} before, {after} after")
+    plain = "" if result.best_epoch else ", the plain backbone"
+    print(f"  kept: epoch {result.best_epoch} of {len(result.epochs) - 1}{plain}")
     return result
 
 
@@ -106,14 +108,15 @@ def compare(stores: dict[str, embedpipe.FeatureStore], near: float | str) -> dic
     result = embedpipe.evaluate(list(stores.values()), heads=["logreg"], metric="accuracy", near_duplicates=near)
     test, classes = pc.count_distinct(result.predictions["id"]).as_py(), len(result.classes)
     print(f"\n{result.rows - test:,} labelled photos of {classes} classes, {test:,} to measure on; accuracy:")
-    print(f"  {'most frequent class':28}{result.baseline['accuracy']:7.1%}")
+    print(f"  {'most frequent class':28}{percent(result.baseline['accuracy']):>8}")
     accuracies = {candidate.store: candidate.estimates["accuracy"] for candidate in result.candidates}
     for name, each in ((name, accuracies[store.path]) for name, store in stores.items()):
-        print(f"  {f'head on {name} backbone':28}{each.value:7.1%}   ({each.low:.1%} to {each.high:.1%})")
+        value, low, high = map(percent, (each.value, each.low, each.high))
+        print(f"  {f'head on {name} backbone':28}{value:>8}   ({low} to {high})")
     second = result.candidates[1]  # its difference is to the best, whichever that is
     gap, sign = second.difference.estimate, 1 if second.store == stores["developed"].path else -1
     low, gain, high = sorted(100 * sign * end for end in (gap.low, gap.value, gap.high))
-    print(f"  {'developed less plain':28}{gain:+7.1f} points ({low:+.1f} to {high:+.1f}; paired, 95 %)")
+    print(f"  {'developed less plain':28}{gain:+6.1f} points ({low:+.1f} to {high:+.1f}; paired, 95 %)")
     better = "the developed backbone" if low > 0 else "the plain backbone" if high < 0 else "neither (may be chance)"
     print(f"better: {better}, with these labelled photos; --seed draws others", *result.notes, sep="\n  note: ")
     return {"gain": gain, "low": low, "high": high, "evaluation": result.to_dict()}

@@ -23,6 +23,7 @@ from rich.table import Table
 import embedpipe
 from embedpipe.heads import FitReport
 from embedpipe.report import draw_confusion, draw_neighbours, write_table
+from embedpipe.statistics.percent import percent
 
 LABELS = {0.0: "intact", 1.0: "defective"}
 out = Console(highlight=False, soft_wrap=True)
@@ -82,7 +83,7 @@ def show_undecided(head: embedpipe.Head, store: embedpipe.FeatureStore, to: Path
         cells = undecided & (by_experts == probability)
         out.print(
             f"   {int(cells.sum()):4} cells with the experts' probability {probability:.2f}: the head predicts "
-            f"{chance[cells].mean():.2f} on average, and calls {(chance[cells] > 0.5).mean():.0%} defective"
+            f"{chance[cells].mean():.2f} on average, and calls {percent((chance[cells] > 0.5).mean(), 0)} defective"
         )
     out.print(f"   all predictions: {to}\n")
 
@@ -94,8 +95,9 @@ def show_similar(store: embedpipe.FeatureStore, to: Path) -> None:
     queries = [defective[i].as_py() for i in np.linspace(0, len(defective) - 1, 6).astype(int)]
     similar = embedpipe.search(store, queries, k=8)
     draw_neighbours(similar, to, title="Defective cells and their nearest neighbours")
-    near, overall = (pc.mean(pc.equal(table["label"], "defective")).as_py() for table in (similar.table, rows))
-    out.print(f"   {near:.0%} of their labelled neighbours are defective, {overall:.0%} of all labelled cells: {to}\n")
+    shares = (pc.mean(pc.equal(table["label"], "defective")).as_py() for table in (similar.table, rows))
+    near, overall = (percent(share, 0) for share in shares)
+    out.print(f"   {near} of their labelled neighbours are defective, {overall} of all labelled cells: {to}\n")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from scipy.stats import beta, binomtest
 
 import embedpipe
 from embedpipe.report import write_table
+from embedpipe.statistics.percent import percent
 
 SOME_FAILED, SHOWN, KIND = 3, 5, "spam_or_ham"
 
@@ -90,7 +91,8 @@ def conformal_threshold(ham: npt.NDArray[np.float64], share: Fraction) -> tuple[
 def print_share(marked: npt.NDArray[np.bool_], name: str) -> dict[str, float]:
     """Print and return a share with its 95 % Clopper-Pearson interval."""
     low, high = binomtest(int(marked.sum()), len(marked)).proportion_ci(0.95, method="exact")
-    print(f"  {name}: {marked.mean():.2%} ({low:.2%} to {high:.2%}; {marked.sum():,} of {len(marked):,})")
+    value, *ends = (percent(share, 2) for share in (marked.mean(), low, high))
+    print(f"  {name}: {value} ({' to '.join(ends)}; {marked.sum():,} of {len(marked):,})")
     return {"share": float(marked.mean()), "low": float(low), "high": float(high), "of": len(marked)}
 
 
@@ -113,7 +115,8 @@ def make_filter(store: embedpipe.FeatureStore, arguments: argparse.Namespace) ->
     print(f"threshold {threshold:.4g}, messages {sizes}; on the test messages, with 95 % intervals:")
     report = {"threshold": threshold, "messages": sizes, "allowed": float(arguments.false_positives), "roc_auc": auc}
     report["false_positives"] = print_share(marked[test & ~spam], "false positives (ham called spam)")
-    print(f"    (over many splits, the mean is {report['allowed']:.2%}, and 95 % lie in {low:.2%} to {high:.2%})")
+    mean, *ends = (percent(share, 2) for share in (report["allowed"], low, high))
+    print(f"    (over many splits, the mean is {mean}, and 95 % lie in {' to '.join(ends)})")
     report["recall"] = print_share(marked[test & spam], "recall (spam found)")
     (arguments.to / "threshold.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"  ROC AUC: {auc:.4f}\nwrong with the highest confidence:")

@@ -115,6 +115,11 @@ class BackboneSpec:
     precision: Precision = "fp32"
     modality: Modality = "image"
 
+    @property
+    def title(self) -> str:
+        """``provider/name``, and ``(random weights)`` where nothing was learned: the name in tables for people."""
+        return f"{self.provider}/{self.name}" + ("" if self.pretrained else " (random weights)")
+
     def __repr__(self) -> str:
         layers = "+".join(layer.name for layer in self.layers)
         backbone, fingerprint = f"{self.provider}/{self.name}", self.fingerprint()[:16]

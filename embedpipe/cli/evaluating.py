@@ -254,8 +254,8 @@ def print_grid(grid: EvaluationGrid, verbose: bool) -> None:
     for texts, cells in paper.rows:
         row: list[str | Text] = [show.plain(text) for text in texts]
         for column, cell in zip(paper.columns, cells, strict=True):
-            value, *ends = [""] if cell is None else column.numbers(cell, "-")
-            row.append(f"{value}{'*' * (cell is not None and cell.bold)}" + (f" ({' to '.join(ends)})" if ends else ""))
+            value, interval = ("", "") if cell is None else column.shown(cell)
+            row.append(f"{value}{'*' * (cell is not None and cell.bold)}" + (f" ({interval})" if interval else ""))
         shown.add_row(*row)
     print()
     show.print_table(shown)
@@ -316,6 +316,9 @@ def conclusion(evaluation: Evaluation, is_share: bool) -> str:
 
 def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
     """Print a `ProtocolEvaluation` as a table."""
+    from embedpipe.evaluation.protocols.details import detail_table, protocol_value, settings_table
+    from embedpipe.report.drawing.wording import metric_name
+
     print(f"{result.protocol}, {result.label!r}: {result.resampling}")
     for reason, count in result.left_out.items():
         print(f"left out: {counted(count, 'row')} {reason}")
@@ -325,17 +328,25 @@ def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
     backbones, stores = ({getattr(each, kind) for each in result.layers} for kind in ("backbone", "store"))
     kind = "store" if len(stores) > len(backbones) else "backbone"
     metrics = list(result.layers[0].metrics)
-    table = Table(kind, "layer", *metrics, box=None)
+    table = Table(kind, "layer", box=None)
+    for name in metrics:
+        table.add_column(metric_name(name), justify="right")
     for record in result.records():
-        values = (f"{record[name]:.4g}" if name in record else "" for name in metrics)
+        values = (protocol_value(name, record[name]) if name in record else "" for name in metrics)
         table.add_row(show.plain(record[kind]), show.plain(record["layer"]), *values)
     show.print_table(table)
     if verbose:
-        for name, value in result.layers[0].results[0].settings.items():
-            print(f"{name}: {value}")
+        print()
+        show.print_table(show.pairs(settings_table(result.layers[0].results[0].settings)))
         for record, layer in zip(result.records(), result.layers, strict=True):
-            for row in layer.results[0].details:
-                print(f"{record[kind]} {record['layer']}: {row}")
+            print(f"\n{show.plain(record[kind])} {show.plain(record['layer'])}")
+            names, rows = detail_table(layer.results)
+            details = Table(box=None)
+            for name in names:
+                details.add_column(name, justify="right")
+            for row in rows:
+                details.add_row(*row)
+            show.print_table(details)
 
 
 def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:
@@ -358,7 +369,7 @@ def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list
 def _calibration_error(calibration: Reliability) -> str:
     """Return the debiased error in percent, or the smallest one that so many rows can show."""
     least = calibration.smallest_error
-    return f"< {percent(least)}" if calibration.ece_debiased < least else f"{percent(calibration.ece_debiased)}"
+    return f"<{percent(least)}" if calibration.ece_debiased < least else f"{percent(calibration.ece_debiased)}"
 
 
 def _print_tests(evaluation: Evaluation) -> None:

@@ -162,7 +162,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
-        ("backbone", f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else ", RANDOM weights")),
+        ("backbone", spec.title),
         ("weights", f"sha256 {spec.weights_sha256}"),
         ("preprocessing", _recipe(spec.preprocessing)),
         ("precision", spec.precision),

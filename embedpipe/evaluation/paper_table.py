@@ -16,7 +16,7 @@ import pyarrow as pa
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.notebook.html_tables import visible
 from embedpipe._utils.version import __version__
-from embedpipe.report.drawing.wording import SHARES, metric_name
+from embedpipe.report.drawing.wording import SHARES, heading, metric_interval, metric_name, metric_value
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
 
 #: Formats for people, beside those of data.
@@ -80,6 +80,13 @@ class Column:
         """Return the value of a cell, and the ends of its interval, as text."""
         values = [value for value in (cell.value, cell.low, cell.high) if value is not None]
         return [self._number(value).replace("-", minus) for value in values]
+
+    def shown(self, cell: Cell) -> tuple[str, str]:
+        """Return the value and the interval, if there is one, with their units, as on pages and terminals."""
+        if not self.metric:
+            return self._number(cell.value), ""
+        interval = "" if cell.low is None or cell.high is None else metric_interval(cell.low, cell.high, self.metric)
+        return metric_value(cell.value, self.metric), interval
 
     def _number(self, value: float) -> str:
         if self.metric in SHARES:
@@ -161,7 +168,7 @@ class PaperTable:
     ) -> tuple[list[list[str]], list[list[str]]]:
         """Return the rows of the heading and of the body as text of a format."""
         titles = [escape(column.heading()) for column in self.columns]
-        heads = [[*map(escape, (name[:1].upper() + name[1:] for name in self.names)), *titles]]
+        heads = [[*map(escape, map(heading, self.names)), *titles]]
         if any(column.rows is not None for column in self.columns):
             counts = ["" if column.rows is None else count.format(f"{column.rows:,}") for column in self.columns]
             heads.append([*[""] * len(self.names), *counts])
@@ -180,8 +187,7 @@ class PaperTable:
 
 def metric_title(metric: str, higher_is_better: bool) -> str:
     """Return the heading of a metric, with an arrow if lower is better."""
-    name = metric_name(metric)
-    return (name[:1].upper() + name[1:]) + ("" if higher_is_better else " ↓")
+    return heading(metric_name(metric)) + ("" if higher_is_better else " ↓")
 
 
 def latex(text: str) -> str:

@@ -113,7 +113,7 @@ class Head:
         if self.classes is not None:
             rows.append((f"{len(self.classes):,} classes", ", ".join(map(str, self.classes.tolist()))))
         rows += [
-            ("backbone", f"{self.spec.provider}/{self.spec.name}"),
+            ("backbone", self.spec.title),
             ("layers", ", ".join(f"{name} ({dim:,} values)" for name, dim in self.layers.items())),
             ("fitted on", f"{report.rows:,} rows of {self.store}, version {self.store_version}"),
             ("measured by", report.protocol),

@@ -59,7 +59,7 @@ def _environment() -> Environment:
     environment.filters |= {
         name: getattr(wording, name)
         for name in (
-            *("metric_name", "metric_value", "metric_interval", "metric_difference", "difference_unit"),
+            *("metric_name", "metric_value", "metric_interval", "metric_difference", "difference_unit", "margin"),
             *("number", "p_value", "percent", "duration", "size", "clip"),
         )
     }

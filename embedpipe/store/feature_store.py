@@ -151,7 +151,7 @@ class FeatureStore:
             "labels": count_list(counts.get("label", {})),
             "splits": count_list(counts.get("split", {})),
             "failures": f"{self.failures().num_rows:,}",
-            "backbone": f"{spec.provider}/{spec.name}, {spec.precision}",
+            "backbone": f"{spec.title}, {spec.precision}",
         }
         return html_table("FeatureStore", facts)
 

@@ -95,8 +95,9 @@ def test_published_protocol(store: Path) -> None:
     shown = run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "-v")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("dino-knn/1, 'label': 3-fold stratified cross-validation")
-    assert "timm/made_up" in shown.stdout
-    assert "top1" in shown.stdout
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["backbone", "layer", "top-1", "accuracy"] in lines
+    assert ["fold", "k", "top-1", "accuracy"] in lines
     (layer,) = json.loads(run("evaluate", store, "--protocol", "dino-knn", "--folds", "3", "--json").stdout)["layers"]
     assert (layer["backbone"], layer["layers"]) == ("timm/made_up", ["features"])
     assert layer["metrics"]["top1"] == pytest.approx(np.mean([one["metrics"]["top1"] for one in layer["results"]]))
@@ -157,13 +158,13 @@ def test_protocol_writes_page_predictions_table_and_results(store: Path, tmp_pat
     options = [
         part for pair in zip(("--page", "--predictions", "--table", "--to"), files, strict=True) for part in pair
     ]
-    done = run("evaluate", store, "--protocol", "few-shot", "--folds", "3", "--repeats", "5", *options)
+    done = run("evaluate", store, "--protocol", "dino-knn", "--folds", "2", "--repeats", "5", *options)
     assert done.exit_code == 0, done.output
     page, predictions, table, _ = (file.read_text() for file in files)
-    assert "few-shot/1" in page
-    assert "labels per class" in page
+    assert "dino-knn/1" in page
+    assert "Top-1 accuracy" in page
     assert predictions.splitlines()[0].replace('"', "") == ("store,backbone,layer,setting,resample,id,actual,predicted")
-    assert "1 labels per class, draw 5" in predictions
+    assert "k = 20" in predictions
     assert "| timm/made\\_up |" in table
     again = run("evaluate", files[-1], "--table", tmp_path / "again.md")
     assert again.exit_code == 0, again.output

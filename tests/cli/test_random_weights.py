@@ -47,7 +47,9 @@ def test_random_weights_are_said(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     shown = run(*arguments)
     assert shown.exit_code == 0, shown.output
     assert (
-        "timm/test_resnet.r160_in1k, RANDOM weights" in shown.output if arguments[0] == "info" else NOTE in shown.output
+        "timm/test_resnet.r160_in1k (random weights)" in shown.output
+        if arguments[0] == "info"
+        else NOTE in shown.output
     )
 
 

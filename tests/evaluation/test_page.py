@@ -145,7 +145,7 @@ def test_page_is_one_file_in_a_new_folder(tmp_path: Path) -> None:
 def test_summary_has_best_candidate_verdicts_and_notes(words: str) -> None:
     best = "logreg has the highest accuracy: 90.0 % (95 % interval 88.0 to 92.0 %; always predicting the most frequent"
     assert best in words
-    assert "Practically equivalent: within 1.0 points with a probability of at least 95 %: lda" in words
+    assert "Practically equivalent: within 1 point with a probability of at least 95 %: lda" in words
     assert "Significantly worse: knn" in words
     assert "3: no label" in words
     assert "near-duplicates were kept together" in words

@@ -18,8 +18,9 @@ from stored import clusters
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation import run_protocol
 from embedpipe.evaluation.protocols import clip_lp, mteb_cls
+from embedpipe.evaluation.protocols.details import detail_table, settings_table
 from embedpipe.evaluation.protocols.few_shot import crossed_interval
-from embedpipe.evaluation.protocols.problem import first_of_each_class
+from embedpipe.evaluation.protocols.problem import ProtocolResult, first_of_each_class
 from embedpipe.evaluation.protocols.registry import PROTOCOLS
 
 
@@ -163,6 +164,18 @@ def test_few_shot_draws_rows_and_chooses_a_penalty_for_each() -> None:
         assert row["low"] <= row["accuracy"] <= row["high"]
     assert len(set(found.details[0]["draws"])) > 1
     assert found.metrics["accuracy_all"] > found.metrics["accuracy_1"] + 0.1
+
+
+def test_details_are_written_with_their_units() -> None:
+    details = [{"labels_per_class": "all", "training_rows": 1200, "accuracy": 0.9, "low": 0.85, "high": 1.0}]
+    details[0] |= {"draws": [0.9, 0.85], "C": [1e-6, 1e-6], "converged": True}
+    result = ProtocolResult("few-shot/1", {}, {"k": [], "seeds": [1042], "temperature": 0.07}, details, 1.0)
+    names, [row] = detail_table([result])
+    assert names == ["labels per class", "training rows", "accuracy", "draws", "C", "converged"]
+    shown = [text.replace("\xa0", " ") for text in row]
+    assert shown == ["all", "1,200", "90.0 % (85.0 to 100.0)", "90.0, 85.0 %", "1e-06 each", "yes"]
+    assert detail_table([result, result])[1][1][0] == "2"
+    assert settings_table(result.settings) == [("seeds", "1042"), ("temperature", "0.07")]
 
 
 def test_few_shot_stops_at_the_largest_class_and_is_deterministic() -> None:

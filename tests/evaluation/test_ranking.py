@@ -241,7 +241,7 @@ def test_random_weights_are_named(tmp_path: Path) -> None:
     for i in range(20):
         write_photo(photos / "ab"[i % 2] / f"{i}.jpg", seed=i)
     found = rank(photos, backbones=["timm/test_resnet"], weights="none", random=True, sample=20, device="cpu")
-    assert [row.name for row in found.rows] == ["timm/test_resnet.r160_in1k (random)"]
+    assert [row.name for row in found.rows] == ["timm/test_resnet.r160_in1k (random weights)"]
 
 
 def test_wrong_arguments_and_labels_are_refused(photos: Path, make_photos: Callable[..., Path]) -> None:

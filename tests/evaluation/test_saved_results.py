@@ -169,7 +169,9 @@ def test_pages_of_loaded_results_link_to_nothing_but_files_and_the_web(evaluatio
 
 def test_pages_of_protocols_are_well_formed(store: FeatureStore, tmp_path: Path) -> None:
     page = evaluate(store, protocol="dino-knn", folds=2, progress=False).to_html(tmp_path / "page.html")
-    assert "reported k 20" in Page(page).words
+    words = Page(page).words
+    assert "Reported k 20" in words
+    assert "Fold k Top-1 accuracy 1 10 80.0 %" in words.replace("\xa0", " ")
 
 
 @pytest.mark.long

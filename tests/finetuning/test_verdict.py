@@ -67,7 +67,7 @@ def test_low_ceiling_is_not_worth_it_with_and_without_pilot() -> None:
     assert verdict.decision == "not worth it"
     assert verdict.ceiling == Estimate(pytest.approx(0.006), pytest.approx(0.004), pytest.approx(0.009))
     assert verdict.gain is verdict.trend is verdict.shift is verdict.minutes is verdict.deciding_run is None
-    assert "at most the minimum gain of 1.0 point." in verdict.evidence[1]
+    assert "at most the minimum gain of 1 point." in verdict.evidence[1]
     assert ask(pilot({200: [0.05] * 2, 400: [0.06] * 2}), probe_accuracy=near).decision == "not worth it"
     assert ask([], probe_accuracy=replace(near, low=0.98)).decision == "can't tell yet"
 

@@ -79,7 +79,7 @@ def test_both_backbones_are_compared_on_the_same_photos(
     by_store = {Path(candidate["store"]).name: candidate for candidate in result["evaluation"]["candidates"]}
     means = {name: candidate["estimates"]["accuracy"]["value"] for name, candidate in by_store.items()}
     gain = 100 * (means["target-developed.features"] - means["target-plain.features"])
-    assert f"developed less plain        {gain:+7.1f} points" in done.out
+    assert f"developed less plain        {gain:+6.1f} points" in done.out
     assert result["gain"] == pytest.approx(gain)
     assert result["low"] <= result["gain"] <= result["high"]
     stores = [embedpipe.FeatureStore(to / f"target-{name}.features") for name in ("plain", "developed")]

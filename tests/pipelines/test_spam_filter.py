@@ -20,6 +20,7 @@ from script import Done, run_script
 from sklearn.metrics import roc_auc_score
 
 import embedpipe
+from embedpipe.statistics.percent import percent
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "spam_filter.py"
 SMS = Path(__file__).parents[2] / ".." / "shared" / "data" / "sms" / "sms.tsv"
@@ -106,7 +107,7 @@ def test_metrics_are_those_of_the_test_messages(
     assert report["recall"]["share"] == (score[test & (label == "spam")] > report["threshold"]).mean()
     assert report["recall"]["of"] == 20
     assert report["roc_auc"] == pytest.approx(roc_auc_score(label[test] == "spam", score[test]))
-    assert f"false positives (ham called spam): {wrong / 60:.2%}" in done.out
+    assert f"false positives (ham called spam): {percent(wrong / 60, 2)}" in done.out
 
 
 def test_new_messages_are_classified_and_neighbours_printed(

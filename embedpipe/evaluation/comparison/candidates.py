@@ -48,7 +48,7 @@ def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCand
     types = [type(head) for head in heads]
     smallest = min(len(resample.train) for resample in rows.splits.resamples) * 2 // 3
     stores = list({layer.store.path: layer.store for layer in rows.layers}.values())
-    backbones = [f"{store.spec.provider}/{store.spec.name}" for store in stores]
+    backbones = [store.spec.title for store in stores]
     labels = backbones if len({*backbones}) == len(stores) else [store.path for store in stores]
     store_labels = {store.path: label for store, label in zip(stores, labels, strict=True)}
     candidates = []

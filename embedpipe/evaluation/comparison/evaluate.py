@@ -282,7 +282,7 @@ def _summary(
     summary = CandidateResult(
         name=candidate.name,
         store=store.path,
-        backbone=f"{store.spec.provider}/{store.spec.name}",
+        backbone=store.spec.title,
         layers=candidate.layer.names,
         head=candidate.head,
         dim=candidate.layer.dim,

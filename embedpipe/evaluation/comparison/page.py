@@ -110,9 +110,7 @@ def _facts(evaluation: EvaluationData, path: Path, pictures: bool) -> dict[str, 
 
 def _verdict_groups(evaluation: EvaluationData) -> Iterator[tuple[str, str, str]]:
     """Yield each verdict, its meaning, and the names of its candidates."""
-    like = evaluation.best.estimates[evaluation.metric].value
-    margin = wording.metric_difference(evaluation.margin, evaluation.metric, like, sign=False)
-    margin += " points" if evaluation.metric in wording.SHARES else ""
+    margin = wording.margin(evaluation.margin, evaluation.metric)
     meanings = {
         "better": "Significantly better",
         "equivalent": f"Practically equivalent: within {margin} with a probability of at least 95 %",

@@ -60,7 +60,7 @@ def run(problem: Problem) -> Outcome:
     }
     settings = {
         "solver": "scikit-learn LogisticRegression, L-BFGS",
-        "max_iter": MAX_ITER,
+        "iterations at most": MAX_ITER,
         "converged": bool(model.n_iter_.max() < MAX_ITER),
         "C from": CS[0],
         "C to": CS[-1],

@@ -18,6 +18,7 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
 from embedpipe.evaluation.paper_table import PaperTable
+from embedpipe.evaluation.protocols.details import detail_table, settings_table
 from embedpipe.evaluation.protocols.problem import ProtocolResult
 from embedpipe.evaluation.protocols.registry import find_protocol, predict_by_protocol
 from embedpipe.evaluation.saving import save_results
@@ -133,26 +134,14 @@ class ProtocolEvaluation:
 
     def to_html(self, path: str | Path) -> Path:
         """Write the results, with every k, C or number of labels, as one HTML page; see `Evaluation.to_html`."""
-        from embedpipe.evaluation.table_page import Section, as_text, is_share, write_table_page
+        from embedpipe.evaluation.table_page import Section, write_table_page
 
-        settings = self.layers[0].results[0].settings
-        sections: list[Section] = []
-        for record, layer in zip(self.records(), self.layers, strict=True):
-            for number, result in enumerate(layer.results):
-                fold = f", resample {number + 1} of {len(layer.results)}" if len(layer.results) > 1 else ""
-                columns = list(dict.fromkeys(name for row in result.details for name in row))
-                shares = [is_share(name, result.details) for name in columns]
-                rows = [
-                    [as_text(row.get(name, ""), share=share) for name, share in zip(columns, shares, strict=True)]
-                    for row in result.details
-                ]
-                heads = [
-                    f"{name.replace('_', ' ')}{' (%)' * share}" for name, share in zip(columns, shares, strict=True)
-                ]
-                title = f"{record['backbone']}, {record['layer']}{fold}"
-                sections.append((title, heads, rows))
+        sections = [
+            Section(f"Layer {record['layer']} of {record['backbone']}", *detail_table(layer.results))
+            for record, layer in zip(self.records(), self.layers, strict=True)
+        ]
         facts = [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
-        facts += [(name, as_text(value)) for name, value in settings.items()]
+        facts += settings_table(self.layers[0].results[0].settings)
         facts += [("Left out", f"{count:,} rows {reason}") for reason, count in self.left_out.items()]
         table = self._table()
         title = f"Predicting “{self.label}” by {self.protocol}"
@@ -213,7 +202,7 @@ def measure_protocol(
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
             X = read_finite(layer.store, layer.specs, rows.ids)
-            backbone, results = f"{layer.store.spec.provider}/{layer.store.spec.name}", list[ProtocolResult]()
+            backbone, results = layer.store.spec.title, list[ProtocolResult]()
             for resample in rows.splits.resamples:
                 train, test = resample.train, resample.test
                 held_out = np.flatnonzero(rows.validation[train]) if rows.validation.any() else None

@@ -52,10 +52,10 @@ def run(problem: Problem) -> Outcome:
     }
     settings = {
         "experiments": EXPERIMENTS,
-        "samples_per_label": list(SIZES),
+        "labels per class": list(SIZES),
         "solver": "scikit-learn LogisticRegression, L-BFGS, C = 1",
-        "max_iter": MAX_ITER,
-        "random_state": seed,
+        "iterations at most": MAX_ITER,
+        "seed": seed,
         "training rows": len(problem.y_train),
     }
     return Outcome(metrics, settings, details, predicted)

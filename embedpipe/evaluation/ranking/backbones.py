@@ -231,4 +231,4 @@ def _is_pretrained(options: BackboneOptions) -> bool:
 
 
 def _random(options: BackboneOptions) -> str:
-    return "" if _is_pretrained(options) else " (random)"
+    return "" if _is_pretrained(options) else " (random weights)"

@@ -9,6 +9,7 @@ from typing import Literal
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
+from embedpipe.report.drawing.wording import margin
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.percent import percent
 
@@ -212,13 +213,13 @@ def _evidence(
         "as its own rows chose it."
     ]
     if ceiling.high <= min_gain:
-        sentences.append(f"The error is at most the minimum gain of {_points(min_gain)}.")
+        sentences.append(f"The error is at most the minimum gain of {margin(min_gain, 'accuracy')}.")
     if pilot is None:
         return [*sentences, "No pilot was run, so the gain is unknown."]
     gain = pilot.gain.interval()
     sentences.append(
         f"On {pilot.labels:,} labels and {_seeds(pilot.gain.seeds)}, fine-tuning changes accuracy by {_span(gain)}; "
-        f"the minimum gain is {_points(min_gain)}."
+        f"the minimum gain is {margin(min_gain, 'accuracy')}."
     )
     if pilot.gain.seeds < 2:
         sentences.append("One seed does not show how much seeds differ, so the gain has no interval.")
@@ -246,7 +247,7 @@ def _would_change(
 ) -> list[str]:
     if decision == "not worth it":
         return [
-            f"A minimum gain below {_points(min_gain)}.",
+            f"A minimum gain below {margin(min_gain, 'accuracy')}.",
             "Other data: more varied, harder or shifted rows, on which the linear probe makes more errors.",
         ]
     if decision == "worth it":

@@ -17,13 +17,31 @@ METRICS = {
     "brier": "Brier",
     "roc_auc": "ROC AUC",
     "mae": "MAE",
+    "rmse": "RMSE",
     "r2": "R²",
+    "f1": "macro F1",
+    "f1_weighted": "weighted F1",
+    "ap": "average precision",
+    "ap_weighted": "weighted average precision",
+    "mean_per_class_recall": "mean per-class recall",
+    "held_out_accuracy": "held-out accuracy",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
 }
+#: A metric of a protocol with so many labels of each class.
+_PER_CLASS = re.compile(r"(.+)_(\d+|all)")
 
 
 def metric_name(metric: str, higher_is_better: bool = True) -> str:
     """Return the usual name of a metric, with its direction if lower is better."""
+    if metric not in METRICS and (parts := _PER_CLASS.fullmatch(metric)):
+        return f"{metric_name(parts[1])}, {'all labels' if parts[2] == 'all' else f'{parts[2]} per class'}"
     return METRICS.get(metric, metric.replace("_", " ")) + ("" if higher_is_better else " (lower is better)")
+
+
+def heading(name: str) -> str:
+    """Return a name with a capital, but for symbols of one letter, such as k."""
+    return name if name[1:2] in ("", " ") else name[0].upper() + name[1:]
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
@@ -81,6 +99,11 @@ def metric_difference(value: float | None, metric: str, like: float | None = Non
 def difference_unit(metric: str) -> str:
     """Return the unit of differences: points for shares, else the metric itself."""
     return "points" if metric in SHARES else metric_name(metric)
+
+
+def margin(value: float, metric: str) -> str:
+    """Return a difference that a user chose, with its unit: ``1 point`` of a share, ``0.01`` of others."""
+    return f"{100 * value:g} point{'s' * (100 * value != 1)}" if metric in SHARES else f"{value:g}"
 
 
 def p_value(value: float) -> str:

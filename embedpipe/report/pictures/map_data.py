@@ -100,7 +100,7 @@ def _facts(store: FeatureStore, layers: Sequence[LayerSpec]) -> str:
     spec = store.spec
     return "  ·  ".join(
         (
-            f"{spec.provider}/{spec.name}" + ("" if spec.pretrained else " (random weights)"),
+            spec.title,
             f"layer {'+'.join(layer.name for layer in layers)}, {sum(layer.dim for layer in layers):,} dimensions",
             f"store version {store.version}",
         )
