@@ -24,6 +24,8 @@ standard error), `-q`/`--quiet` (errors only) and `-v`/`--verbose` (more detail,
 `embedpipe --version` prints the version, and `embedpipe --install-completion` lets the shell complete verbs and
 options.
 
+Every option may be set [in the environment](../reference/environment.md) too.
+
 A verb has the same name in Python, and what can be set in both has the same name: `--batch-size` is `batch_size`.
 [Exit codes](../reference/exit-codes.md) are the same for all verbs.
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
 _writing: Literal["Python", "command line", "job file"] = "Python"
+#: Options that the environment has set, each with its variable.
+_variables: Mapping[str, str] = {}
 _NO_VALUE = object()
 
 
@@ -27,6 +29,17 @@ def job_file() -> Iterator[None]:
     """Let messages of the block name options as the TOML file of a job does."""
     with _written_as("job file"):
         yield
+
+
+@contextmanager
+def set_by(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let messages of the block name the environment variables that set these options in their place."""
+    global _variables
+    before, _variables = _variables, variables
+    try:
+        yield
+    finally:
+        _variables = before
 
 
 @contextmanager
@@ -54,7 +67,8 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     str
         In Python ``weights``, ``weights=...``, ``weights='none'``, ``trust=True``, ``channels=[1, 2, 3]``; on the
         command line ``--weights``, ``--weights``, ``--weights none``, ``--trust``, ``--channels 1,2,3``; in the file of
-        a job ``weights``, ``weights``, ``weights = "none"``, ``trust = true``, ``channels = [1, 2, 3]``.
+        a job ``weights``, ``weights``, ``weights = "none"``, ``trust = true``, ``channels = [1, 2, 3]``; of an option
+        that the environment has set its variable, ``EMBEDPIPE_WEIGHTS``.
 
     Examples
     --------
@@ -66,6 +80,8 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     """
     if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy, which is not imported for it
         value = value.item()
+    if name in _variables:
+        return _variables[name]
     if _writing == "job file":
         return name if value is _NO_VALUE or value is ... else f"{name} = {json.dumps(value)}"  # is TOML too
     if _writing == "Python":

@@ -54,6 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Embed a dataset once with a frozen backbone into a feature store.\n\n"
+    "Every option may be set in the environment too: --batch-size by EMBEDPIPE_BATCH_SIZE.\n\n"
     "Exit codes: 0 done, 1 failed, 2 bad usage, 3 finished with some rows failed, 75 try again later, 130 interrupted.",
 )
 

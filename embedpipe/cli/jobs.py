@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +13,13 @@ from embedpipe._utils.messages.events import current_log, log_event
 from embedpipe.cli import show
 from embedpipe.cli.app import app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_progress
+from embedpipe.cli.running.environment import options_from_environment
 from embedpipe.cli.running.plain_text import escaped
+from embedpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from embedpipe.jobs import StepResult
+    from embedpipe.jobs.job_file import Outside
 
 
 @app.command(rich_help_panel="Jobs")
@@ -23,6 +27,15 @@ if TYPE_CHECKING:
 def run(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A TOML file with the tables embed, fit and evaluate.")],
     *,
+    ctx: typer.Context,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.OPTION=VALUE",
+            help="Set an option of a table, in the place of what the file says (repeatable).",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file and list what it runs, and do nothing.")
     ] = False,
@@ -32,14 +45,14 @@ def run(
 ) -> int:
     """Run a job: embed, then fit heads and evaluate, as a TOML file says. What was done before is not done again.
 
-    The exit code is the worst one of the steps.
+    The exit code is the worst one of the steps. Options that the file leaves out may be set in the environment.
 
-    Example: `embedpipe run job.toml`
+    Examples: `embedpipe run job.toml`, `embedpipe run job.toml --set embed.batch_size=64`
     """
     from embedpipe.jobs.result import JobResult
     from embedpipe.jobs.running import read_steps, run_steps
 
-    steps = read_steps(job)
+    steps = read_steps(job, _outside(ctx, given or []))
     result = JobResult(str(job))
     if dry_run:
         if not quiet and not as_json:
@@ -58,6 +71,37 @@ def run(
     if as_json:
         show.json_value(result.to_dict())
     return result.exit_code
+
+
+def _outside(ctx: typer.Context, given: list[str]) -> Outside:
+    """Return the options of tables that the command line and the environment set."""
+    from embedpipe.jobs.job_file import Outside
+    from embedpipe.jobs.tables import TABLES
+
+    settings: dict[str, dict[str, Any]] = {}
+    for text in given:
+        place, _, value = text.partition("=")
+        verb, _, name = place.strip().partition(".")
+        if verb not in TABLES or not name or "=" not in text:
+            raise UsageError(
+                f"--set must be TABLE.OPTION=VALUE with a table of {', '.join(TABLES)}, such as embed.batch_size=64, "
+                f"got {text!r}"
+            )
+        settings.setdefault(verb, {})[name] = _toml_value(value.strip())
+    environment: dict[str, dict[str, Any]] = {}
+    variables: dict[str, str] = {}
+    for verb in TABLES:
+        environment[verb], used = options_from_environment(ctx, verb)
+        variables |= used
+    return Outside(settings, environment, variables)
+
+
+def _toml_value(text: str) -> Any:
+    """Return a value as TOML has it; what is no value of TOML is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _show(step: StepResult, verbose: bool) -> None:

@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from embedpipe._utils.option_names import command_line
+from embedpipe._utils.option_names import command_line, set_by
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.cli.running.environment import variables_used, warn_of_unknown_variables
 from embedpipe.cli.running.event_lines import event_lines, log_error
 from embedpipe.cli.running.json_object import json_object
 from embedpipe.cli.running.plain_text import plain_output
@@ -196,16 +197,22 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
     The option ``--log`` is added to it.
     """
     name = command.__name__.strip("_")
+    takes_context = "ctx" in inspect.signature(command).parameters
 
     @wraps(command)
-    def wrapper(*, log: str | None = None, **values: Any) -> None:
-        with plain_output(), command_line(), event_lines(name) if log else contextlib.nullcontext():
+    def wrapper(*, ctx: typer.Context, log: str | None = None, **values: Any) -> None:
+        if takes_context:
+            values["ctx"] = ctx
+        events = event_lines(name) if log else contextlib.nullcontext()
+        with plain_output(), command_line(), set_by(variables_used(ctx)), events:
+            warn_of_unknown_variables(ctx)
             run = _outcome_as_json if values.get("as_json") else _outcome
             code, _ = run(command, values)
             raise typer.Exit(code)
 
     wrapper.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
-    return _with_parameter(wrapper, "log", Log)
+    logged = _with_parameter(wrapper, "log", Log)
+    return logged if takes_context else _with_parameter(logged, "ctx", typer.Context)
 
 
 def _outcome_as_json(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:

@@ -6,12 +6,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.messages.masking import masked
-from embedpipe._utils.option_names import job_file, option
+from embedpipe._utils.option_names import job_file, option, set_by
 from embedpipe._utils.options import build_options
 from embedpipe.errors import UsageError, suggest
 from embedpipe.jobs.tables import CHECKPOINT, LOCATIONS, TABLES, WORDS
@@ -35,15 +35,37 @@ class Table:
         Its options, with locations relative to the working folder.
     options : tuple of dataclasses
         The same with all defaults, by the classes of `TABLES`.
+    variables : dict
+        The options that the environment has set, with their variables.
     """
 
     verb: str
     place: str
     values: dict[str, Any]
     options: tuple[Any, ...]
+    variables: dict[str, str] = field(default_factory=dict)
 
 
-def read_job(path: str | Path) -> list[Table]:
+@dataclass(frozen=True)
+class Outside:
+    """Options of tables that do not stand in the file, by verb and name.
+
+    Attributes
+    ----------
+    given : mapping
+        Values that go before those of the file.
+    environment : mapping
+        Values for what the file leaves out.
+    variables : mapping
+        The variable of each option of the environment.
+    """
+
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_job(path: str | Path, outside: Outside | None = None) -> list[Table]:
     """Return the tables of a job file, in the order in which they run.
 
     Raises
@@ -52,7 +74,7 @@ def read_job(path: str | Path) -> list[Table]:
         If the file is missing or no TOML, or a table or option is unknown or has a wrong value. The message names the
         file and the table.
     """
-    path = Path(path)
+    path, outside = Path(path), outside or Outside()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,7 +85,7 @@ def read_job(path: str | Path) -> list[Table]:
         if name not in TABLES:
             raise UsageError(f"{path}: unknown table [{name}]{suggest(name, TABLES)}")
     tables = [
-        _read_table(verb, table, _place(path, verb, number, count), path.parent)
+        _read_table(verb, table, _place(path, verb, number, count), path.parent, outside)
         for verb in TABLES
         for number, count, table in _tables_of(path, verb, values.get(verb, []))
     ]
@@ -85,19 +107,28 @@ def _place(path: Path, verb: str, number: int, count: int) -> str:
     return f"{path}, [{verb}]" if count == 1 else f"{path}, [[{verb}]] number {number}"
 
 
-def _read_table(verb: str, given: Mapping[str, Any], place: str, folder: Path) -> Table:
+def _read_table(verb: str, written: Mapping[str, Any], place: str, folder: Path, outside: Outside) -> Table:
+    given = outside.given.get(verb, {})
+    shared = {f.name for cls in TABLES[verb][1:] for f in fields(cls)}
+    rest = shared - written.keys() - given.keys()
+    environment = {name: value for name, value in outside.environment.get(verb, {}).items() if name in rest}
+    variables = {name: outside.variables[name] for name in environment}
     try:
-        with job_file():
-            for name, value in given.items():
+        with job_file(), set_by(variables):
+            for name, value in written.items():
                 _require_plain(name, value)
-            values = {name: _located(name, value, folder) for name, value in given.items()}
-            required = [field.name for field in fields(TABLES[verb][0]) if field.default is MISSING]
+            values = {
+                **environment,
+                **{name: _located(name, value, folder) for name, value in written.items()},
+                **given,
+            }
+            required = [f.name for f in fields(TABLES[verb][0]) if f.default is MISSING]
             missing = [name for name in required if name not in values]
             # Unknown names come first: one may be what is missing.
             options = build_options(TABLES[verb], dict.fromkeys(missing, "") | values)
             if missing:
                 raise UsageError(f"{option(missing[0])} is missing")
-            return Table(verb, place, values, options)
+            return Table(verb, place, values, options, variables)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from error
 

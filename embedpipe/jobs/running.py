@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from embedpipe._utils.option_names import job_file
+from embedpipe._utils.option_names import job_file, set_by
 from embedpipe.errors import EmbedpipeError, ExitCode
 from embedpipe.jobs.done_before import is_done, mark_done, store_versions
-from embedpipe.jobs.job_file import read_job
+from embedpipe.jobs.job_file import Outside, read_job
 from embedpipe.jobs.result import JobResult, StepResult, exit_code_of
 from embedpipe.jobs.steps import Step, make_steps
 from embedpipe.sources.access.outage import outages_raised
@@ -58,9 +58,9 @@ def run_job(path: str | Path, *, progress: bool | None = None) -> JobResult:
     return JobResult(str(path), list(run_steps(read_steps(path), progress)))
 
 
-def read_steps(path: str | Path) -> list[Step]:
+def read_steps(path: str | Path, outside: Outside | None = None) -> list[Step]:
     """Return the checked steps of a job file. Raises UsageError."""
-    return make_steps(read_job(path))
+    return make_steps(read_job(path, outside))
 
 
 def run_steps(steps: Sequence[Step], progress: bool | None = None) -> Iterator[StepResult]:
@@ -73,7 +73,7 @@ def run_steps(steps: Sequence[Step], progress: bool | None = None) -> Iterator[S
             yield StepResult(verb, to, skipped=f"{missing[0]} was not embedded")
             continue
         try:
-            with job_file(), outages_raised():
+            with job_file(), set_by(step.table.variables), outages_raised():
                 result = _run(step, progress)
         except BrokenPipeError:  # nobody reads the output any more
             raise

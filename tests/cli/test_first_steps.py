@@ -77,11 +77,11 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch: pytes
 def test_allow_root_is_an_option_of_verbs_that_read_stored_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", "/data")
+    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOT", "/data")
     for verb in ("verify", "map", "search", "finetune", "benchmark", "advise", "evaluate"):
         assert "--allow-root" in run(verb, "--help").stdout, verb
     run("verify", tmp_path / "none", "--allow-root", "https://photos.example.org/", "--allow-root", "/more")
-    assert os.environ["EMBEDPIPE_ALLOW_ROOTS"] == "/data,https://photos.example.org/,/more"
+    assert os.environ["EMBEDPIPE_ALLOW_ROOT"] == "/data,https://photos.example.org/,/more"
 
 
 def test_help_shows_ordinary_options_first() -> None:

@@ -132,7 +132,7 @@ def test_a_table_that_names_nothing_below_its_folder_is_refused_with_the_option(
 
 def test_roots_of_the_environment_are_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "t.lst").write_text(f"a.jpg\n{folder.parent}/secret.jpg\n")
-    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", f"s3://b, {folder.parent}")
+    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOT", f"s3://b, {folder.parent}")
     assert open_source(folder / "t.lst").read(1) == SECRET
 
 
@@ -158,7 +158,7 @@ def test_uris_of_a_store_are_no_chains_or_other_schemes(folder: Path, form: str)
         "s3://bucket/x.jpg?endpoint_override=127.0.0.1:1&scheme=http",
     ):
         with pytest.raises(
-            ReadError, match=r"EMBEDPIPE_ALLOW_ROOTS|private address|chained|cannot read file:|no such|has no file"
+            ReadError, match=r"EMBEDPIPE_ALLOW_ROOT|private address|chained|cannot read file:|no such|has no file"
         ):
             read_uri(form.format(location))
 

@@ -215,9 +215,9 @@ def test_what_may_be_read_travels_with_the_rows(allowed: bool, tmp_path: Path, m
         (tmp_path / name / "x.jpg").write_bytes(b"x")
     (tmp_path / "a" / "t.csv").write_text(f"file\nx.jpg\n{tmp_path}/elsewhere/x.jpg\n")
     settings = [str(tmp_path), ""] if allowed else ["", str(tmp_path)]
-    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", settings[0])
+    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOT", settings[0])
     task = pickle.dumps(open_source(tmp_path / "a" / "t.csv").take(np.array([1])))
-    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", settings[1])
+    monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOT", settings[1])
     part = pickle.loads(task)
     if allowed:
         assert part.read(0) == b"x"

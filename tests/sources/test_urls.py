@@ -85,7 +85,7 @@ def base(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     else:
         address = urllib.parse.quote(endpoint.partition("://")[2], safe="")
         query = f"?endpoint_override={address}&scheme=http&region=us-east-1"
-        monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOTS", f"s3://data{query}")  # for the uris of stores
+        monkeypatch.setenv("EMBEDPIPE_ALLOW_ROOT", f"s3://data{query}")  # for the uris of stores
         yield "s3://data/", query
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import Any
 
 import typer
@@ -10,6 +11,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from embedpipe._utils.version import __version__
+from embedpipe.cli.running.environment import add_variable, is_from_environment
 from embedpipe.cli.running.event_lines import asks_for_events, event_lines, log_error
 from embedpipe.cli.running.json_object import JsonObject
 from embedpipe.cli.running.plain_text import plain_output
@@ -17,6 +19,9 @@ from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
 VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
+
+#: The variable that asks for events as ``--log`` does.
+LOG = "EMBEDPIPE_LOG"
 
 #: Similarity of an option to a wrong one, as `difflib` measures it, from which it is suggested.
 CLOSE = 0.8
@@ -46,9 +51,13 @@ class Verbs(TyperGroup):
         return sorted(verbs, key=lambda name: VERB_GROUPS.index(verbs[name].rich_help_panel))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a verb whose help shows no type for a switch, and one value's type for an option given again."""
+        """Return a verb whose options may be set by the environment.
+
+        Its help shows no type for a switch, and one value's type for an option that is given again.
+        """
         command: Any = super().get_command(ctx, cmd_name)
         for parameter in [] if command is None else command.get_params(ctx):
+            add_variable(parameter)
             shown = str(parameter.display_type(ctx))
             if parameter.param_type_name == "option" and parameter.metavar is None:
                 if shown == "<bool>":
@@ -65,9 +74,12 @@ class Verbs(TyperGroup):
         except TyperException as error:
             if hasattr(error, "possibilities"):  # there is no such option
                 self._name_verbs(ctx, error)
+            option = getattr(error, "param", None)
+            if option is not None and is_from_environment(error.ctx, option):  # type: ignore[attr-defined]
+                error.param_hint = option.envvar  # type: ignore[attr-defined]
             if "--json" in arguments:
                 JsonObject(arguments[0]).print(ExitCode.REFUSED, error, error.format_message())
-            if asks_for_events(arguments):
+            if asks_for_events(arguments) or os.environ.get(LOG) == "json":
                 with plain_output(), event_lines(arguments[0]):
                     log_error(error, ExitCode.REFUSED, message=error.format_message())
                     raise typer.Exit(ExitCode.REFUSED) from error

@@ -15,7 +15,7 @@ from embedpipe.sources.access.web import SCHEMES, host_of
 from embedpipe.sources.locations import absolute, is_url, local_path, read_bytes, split_query
 
 #: Folders and URLs that the user allows for every command, separated by commas.
-VARIABLE = "EMBEDPIPE_ALLOW_ROOTS"
+VARIABLE = "EMBEDPIPE_ALLOW_ROOT"
 
 #: Schemes of object stores, whose servers the user configures, and of this process.
 _BUCKETS = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "memory://")
