@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from command import run
 from documents import PAGES, Block, blocks_of, commands_of, name_of, starts_with
 
 RUN = {"bash", "python"}
-NOT_RUN = {"console", "dockerfile", "ini", "text", "toml"}
+NOT_RUN = {"console", "dockerfile", "ini", "text", "toml", "yaml"}
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in blocks_of(page))]
 
 
@@ -52,6 +53,16 @@ def run_page(open_folder: Callable[[list[str]], Path]) -> Callable[[Path], dict[
 def test_blocks_are_of_known_languages(page: Path) -> None:
     languages = {block.language for block in blocks_of(page)}
     assert {language for language in languages if not language.startswith("{")} <= RUN | NOT_RUN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_of_other_programs_parse(page: Path) -> None:
+    """Those of Kubernetes and Slurm are not run."""
+    for block in blocks_of(page):
+        if block.language == "yaml":
+            assert {"apiVersion", "kind", "metadata", "spec"} <= set(yaml.safe_load(block.text))
+        elif block.text.startswith("#!/bin/bash"):
+            subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
 
 
 #: Pages whose blocks measure this machine, fine-tune, fit many heads or describe all backbones.
