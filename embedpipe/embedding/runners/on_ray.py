@@ -96,14 +96,15 @@ class RayRunner:
         self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
         """Yield the messages of each task when it is done, in no order."""
-        parts = [*self._parts(rows[:new]), *self._parts(rows[new:])]
+        fresh, known = self._parts(rows[:new]), self._parts(rows[new:])
+        parts = fresh + known
         values = source_values(listing, self._store)
-        index = self._ray.put(contents.index)
+        shared = self._ray.put(contents)
         try:
             for start in range(0, len(parts), MOST_TASKS):
                 wave = range(start, min(start + MOST_TASKS, len(parts)))
-                tasks = (_task(number, parts[number], listing, values, contents) for number in wave)
-                for result in self._run(tasks, index):
+                tasks = (_task(number, parts[number], listing, values, number >= len(fresh)) for number in wave)
+                for result in self._run(tasks, shared):
                     self._note(result)
                     for message in result.messages:
                         yield _in_listing(message, parts[result.number])
@@ -117,7 +118,7 @@ class RayRunner:
         size = max(1, min(max(fair, TASK_ROWS[0]), TASK_ROWS[1], in_file))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _run(self, tasks: Iterator[Task], index: Any) -> Iterator[TaskResult]:
+    def _run(self, tasks: Iterator[Task], contents: Any) -> Iterator[TaskResult]:
         data = import_extra("ray.data", "ray")
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -125,7 +126,7 @@ class RayRunner:
         blocks = [pa.table({"task": pa.array([dumps(task)], pa.large_binary())}) for task in tasks]
         results = data.from_arrow(blocks).map_batches(
             RayWorker,
-            fn_constructor_args=(self._job, index),
+            fn_constructor_args=(self._job, contents),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=self.threads,
@@ -158,8 +159,8 @@ class RayRunner:
 class RayWorker:
     """An `EmbedWorker` that Ray Data calls with batches of pickled tasks."""
 
-    def __init__(self, job: WorkerJob, index: Any) -> None:
-        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(index))
+    def __init__(self, job: WorkerJob, contents: Any) -> None:
+        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(contents))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the pickled results of the tasks in a batch."""
@@ -167,9 +168,8 @@ class RayWorker:
         return pa.table({"result": pa.array(results, pa.large_binary())})
 
 
-def _task(number: int, rows: RowNumbers, listing: Listing, values: pa.Table, contents: Contents) -> Task:
-    own = contents.own[rows]
-    return Task(number, listing.take(rows), take_near(values, rows), own, known=bool(own.any()))
+def _task(number: int, rows: RowNumbers, listing: Listing, values: pa.Table, known: bool) -> Task:
+    return Task(number, listing.take(rows), take_near(values, rows), rows, known)
 
 
 def _in_listing(message: Message, rows: RowNumbers) -> Message:

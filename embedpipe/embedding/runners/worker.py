@@ -22,7 +22,7 @@ from embedpipe._utils.device import choose_device
 from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.load import load_with_options
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.plan import failure_of
@@ -76,8 +76,8 @@ class Task:
         These rows only.
     values : pyarrow.Table
         Their columns in the types of the store.
-    own : uint8 array (n, 32)
-        The content hashes that the store has for their ids, zeros where it has none.
+    rows : int64 array
+        Their numbers in the listing of the run.
     known : bool
         Whether the store has their ids.
     """
@@ -85,7 +85,7 @@ class Task:
     number: int
     listing: Listing
     values: pa.Table
-    own: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.int64]
     known: bool
 
 
@@ -114,12 +114,12 @@ class EmbedWorker:
     Parameters
     ----------
     job : WorkerJob
-    index : HashIndex
-        The contents of the store at the plan.
+    contents : Contents
+        The contents of the store at the plan, for the listing of the run.
     """
 
-    def __init__(self, job: WorkerJob, index: HashIndex) -> None:
-        self._job, self._index = job, index
+    def __init__(self, job: WorkerJob, contents: Contents) -> None:
+        self._job, self._contents = job, contents
         self._error: EmbedpipeError | None = None
         try:
             self._load()
@@ -150,7 +150,10 @@ class EmbedWorker:
     def _embed(self, task: Task, result: TaskResult) -> None:
         job, backbone, timer = self._job, self._backbone, StageTimer()
         forward = Forwarder(backbone, job.compute.batch_size, timer)
-        find = Contents.of(task.listing.table.column("id"), task.own, self._index).find
+
+        def find(row: int, digest: str) -> str | None:
+            return self._contents.find(int(task.rows[row]), digest)
+
         attempts = Attempts(job.store, job.run, task.number)
         attempts.begin()
 
