@@ -68,3 +68,19 @@ class Fussy(Tiny):
 
 def make_fussy() -> nn.Module:
     return make(Fussy)
+
+
+class Deadly(Tiny):
+    """Ends its process at an image of one bright colour."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if ((x.std((2, 3)).sum(1) == 0) & (x.mean((1, 2, 3)) > 1.5)).any():
+            if path := os.environ.get("TINY_DEATHS"):
+                with Path(path).open("ab") as log:
+                    log.write(b"x")
+            os._exit(17)
+        return super().forward(x)
+
+
+def make_deadly() -> nn.Module:
+    return make(Deadly)

@@ -55,7 +55,9 @@ def make_runner(
 
 def bottleneck_of(runner: Runner | None, timer: StageTimer, wall: float) -> Bottleneck | None:
     """Return the slowest stage of a run of so many seconds; None if nothing was embedded."""
-    return None if runner is None else find_bottleneck(timer.seconds, wall, runner.done, runner.threads)
+    if runner is None:
+        return None
+    return find_bottleneck(timer.seconds, wall - runner.idle, runner.done, runner.threads)
 
 
 def faster_settings(

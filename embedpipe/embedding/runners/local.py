@@ -20,6 +20,8 @@ from embedpipe.sources.listing import Listing
 class LocalRunner:
     """Runs a loaded backbone in the calling thread, with threads that read and prepare items; see `Runner`."""
 
+    idle = 0.0
+
     def __init__(self, backbone: Backbone, options: ComputeOptions, timer: StageTimer) -> None:
         self.backbone, self._timer = backbone, timer
         #: Whether the user chose the engine.

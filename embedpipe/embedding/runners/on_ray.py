@@ -7,10 +7,10 @@ whose worker or node died. This process gives it the tasks and commits the files
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import pickle
+import time
 import uuid
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -25,20 +25,20 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import forget_run
-from embedpipe.embedding.runners.worker import EmbedWorker, Task, TaskResult, WorkerJob
+from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob, in_listing, make_task
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
+from embedpipe.embedding.writing.messages import Message
 from embedpipe.errors import EmbedpipeError, UnreachableError, UsageError
 from embedpipe.sources.listing import Listing
-from embedpipe.sources.reading import RowNumbers, take_near
+from embedpipe.sources.reading import RowNumbers
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import FILE_BYTES, ROW_BYTES
 
 #: Tasks per worker, if there are enough rows: what a kill loses, and how evenly the work is shared.
-TASKS_PER_WORKER = 16
+TASKS_PER_WORKER = 64
 
 #: Fewest and most rows of a task: fewer make many small files, more are lost with a worker.
-TASK_ROWS = (64, 8192)
+TASK_ROWS = (16, 8192)
 
 #: Most tasks that Ray holds at a time; each takes about 50 KB of memory of this process.
 MOST_TASKS = 20_000
@@ -88,6 +88,7 @@ class RayRunner:
             uuid.uuid4().hex, store.path, store.spec, backbone, options, options.threads or cpus, items
         )
         self.done = self.batch_size = 0
+        self.idle = 0.0
         self.device = self.engine_name = self.engine_reason = ""
         self.provenance: dict[str, str] = {}
         progress.say(f"Ray: {len(nodes)} nodes, {self._workers} workers of {cpus} cores and {self._gpus:g} GPUs")
@@ -96,18 +97,21 @@ class RayRunner:
         self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
         """Yield the messages of each task when it is done, in no order."""
-        fresh, known = self._parts(rows[:new]), self._parts(rows[new:])
-        parts = fresh + known
+        parts = self._parts(rows[:new])
+        first_known = len(parts)
+        parts += self._parts(rows[new:])
         values = source_values(listing, self._store)
-        shared = self._ray.put(contents)
+        index = self._ray.put(contents.index)
+        begin = time.perf_counter()
         try:
             for start in range(0, len(parts), MOST_TASKS):
                 wave = range(start, min(start + MOST_TASKS, len(parts)))
-                tasks = (_task(number, parts[number], listing, values, number >= len(fresh)) for number in wave)
-                for result in self._run(tasks, shared):
+                tasks = (make_task(n, parts[n], n >= first_known, listing, values, contents) for n in wave)
+                for result in self._run(tasks, index):
+                    self.idle = self.idle or time.perf_counter() - begin - result.wall
                     self._note(result)
                     for message in result.messages:
-                        yield _in_listing(message, parts[result.number])
+                        yield in_listing(message, parts[result.number])
         finally:
             with contextlib.suppress(OSError):
                 forget_run(self._store.path, self._job.run)
@@ -118,7 +122,7 @@ class RayRunner:
         size = max(1, min(max(fair, TASK_ROWS[0]), TASK_ROWS[1], in_file))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _run(self, tasks: Iterator[Task], contents: Any) -> Iterator[TaskResult]:
+    def _run(self, tasks: Iterator[Task], index: Any) -> Iterator[TaskResult]:
         data = import_extra("ray.data", "ray")
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -126,7 +130,7 @@ class RayRunner:
         blocks = [pa.table({"task": pa.array([dumps(task)], pa.large_binary())}) for task in tasks]
         results = data.from_arrow(blocks).map_batches(
             RayWorker,
-            fn_constructor_args=(self._job, contents),
+            fn_constructor_args=(self._job, index),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=self.threads,
@@ -159,24 +163,15 @@ class RayRunner:
 class RayWorker:
     """An `EmbedWorker` that Ray Data calls with batches of pickled tasks."""
 
-    def __init__(self, job: WorkerJob, contents: Any) -> None:
-        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(contents))
+    def __init__(self, job: WorkerJob, index: Any) -> None:
+        from embedpipe.embedding.runners.worker import EmbedWorker  # needs torch
+
+        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(index))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the pickled results of the tasks in a batch."""
         results = [pickle.dumps(self._worker.embed(pickle.loads(blob))) for blob in batch.column("task").to_pylist()]
         return pa.table({"result": pa.array(results, pa.large_binary())})
-
-
-def _task(number: int, rows: RowNumbers, listing: Listing, values: pa.Table, known: bool) -> Task:
-    return Task(number, listing.take(rows), take_near(values, rows), rows, known)
-
-
-def _in_listing(message: Message, rows: RowNumbers) -> Message:
-    """Return a message of a task with the rows of the listing."""
-    if isinstance(message, Embedded | Written):
-        return dataclasses.replace(message, rows=rows[message.rows].tolist())
-    return dataclasses.replace(message, row=int(rows[message.row])) if isinstance(message, Reused) else message
 
 
 def _connected(progress: Progress) -> Any:
@@ -185,12 +180,25 @@ def _connected(progress: Progress) -> Any:
         os.environ.setdefault(name, value)
     ray = import_extra("ray", "ray")
     if not ray.is_initialized():
-        with progress.step("connecting to Ray"):
+        with progress.step("connecting to Ray"), _standard_error_closed():
             try:
                 ray.init(log_to_driver=False, logging_level="error")
             except (ConnectionError, RuntimeError) as error:
                 raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
     return ray
+
+
+@contextlib.contextmanager
+def _standard_error_closed() -> Iterator[None]:
+    """Discard what the parts of Ray in C++ write while they start: that they were told to be quiet."""
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+        before = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _gpus(options: RunOptions, nodes: list[dict[str, float]]) -> float:

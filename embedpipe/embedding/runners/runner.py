@@ -20,6 +20,8 @@ class Runner(Protocol):
     ----------
     done : int
         Number of embedded items so far.
+    idle : float
+        Seconds before the first item, in which workers started.
     threads : int
         Threads that prepare items, of one worker.
     batch_size : int
@@ -30,6 +32,7 @@ class Runner(Protocol):
         What the commits record, as `Backbone.provenance`.
     """
 
+    idle: float
     threads: int
     device: str
     engine_name: str

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,93 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.device import choose_device
-from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.load import load_with_options
-from embedpipe.backbones.options import BackboneOptions
-from embedpipe.embedding.hash_index import Contents
+from embedpipe.embedding.hash_index import Contents, HashIndex
 from embedpipe.embedding.loop import Forwarder, embed_rows
-from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.runners.attempts import MOST_ATTEMPTS, Attempts
+from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.embedding.writing.rows import RowAssembler
 from embedpipe.errors import EmbedpipeError, Failure, WorkerDied
-from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.adopting import write_new_files
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """What every task of a run shares.
-
-    Parameters
-    ----------
-    run : str
-        Name of the run.
-    store : str
-        Path or URL of the store, which every worker must reach.
-    spec : BackboneSpec
-        The spec of the store.
-    backbone : BackboneOptions
-    compute : ComputeOptions
-    threads : int
-        Threads that prepare items.
-    items : int
-        Number of items in the source, which decides the engine.
-    """
-
-    run: str
-    store: str
-    spec: BackboneSpec
-    backbone: BackboneOptions
-    compute: ComputeOptions
-    threads: int
-    items: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """Rows of a listing for a worker.
-
-    Parameters
-    ----------
-    number : int
-    listing : Listing
-        These rows only.
-    values : pyarrow.Table
-        Their columns in the types of the store.
-    rows : int64 array
-        Their numbers in the listing of the run.
-    known : bool
-        Whether the store has their ids.
-    """
-
-    number: int
-    listing: Listing
-    values: pa.Table
-    rows: npt.NDArray[np.int64]
-    known: bool
-
-
-@dataclass
-class TaskResult:
-    """What a worker has done with a task: messages with rows of the task, and what the summary of the run needs.
-
-    ``error`` ends the run, as it would end one in a single process.
-    """
-
-    number: int
-    messages: list[Message] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    done: int = 0
-    batch_size: int = 0
-    device: str = ""
-    engine_name: str = ""
-    engine_reason: str = ""
-    provenance: dict[str, str] = field(default_factory=dict)
-    error: EmbedpipeError | None = None
 
 
 class EmbedWorker:
@@ -114,12 +39,12 @@ class EmbedWorker:
     Parameters
     ----------
     job : WorkerJob
-    contents : Contents
-        The contents of the store at the plan, for the listing of the run.
+    index : HashIndex
+        The contents of the store at the plan.
     """
 
-    def __init__(self, job: WorkerJob, contents: Contents) -> None:
-        self._job, self._contents = job, contents
+    def __init__(self, job: WorkerJob, index: HashIndex) -> None:
+        self._job, self._index = job, index
         self._error: EmbedpipeError | None = None
         try:
             self._load()
@@ -139,21 +64,19 @@ class EmbedWorker:
 
     def embed(self, task: Task) -> TaskResult:
         """Embed a task. It raises nothing that embedpipe raises on purpose; see `TaskResult.error`."""
-        result = TaskResult(task.number, error=self._error)
+        result, start = TaskResult(task.number, error=self._error), time.perf_counter()
         if result.error is None:
             try:
                 self._embed(task, result)
             except EmbedpipeError as error:
                 result.error = error
+        result.wall = time.perf_counter() - start
         return result
 
     def _embed(self, task: Task, result: TaskResult) -> None:
         job, backbone, timer = self._job, self._backbone, StageTimer()
         forward = Forwarder(backbone, job.compute.batch_size, timer)
-
-        def find(row: int, digest: str) -> str | None:
-            return self._contents.find(int(task.rows[row]), digest)
-
+        find = Contents.of(task.listing.table.column("id"), task.own, self._index).find
         attempts = Attempts(job.store, job.run, task.number)
         attempts.begin()
 

@@ -1,0 +1,108 @@
+"""Tasks: parts of a listing that workers embed, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedpipe.backbones import BackboneSpec
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding.hash_index import Contents
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
+from embedpipe.errors import EmbedpipeError
+from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers, take_near
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every task of a run shares.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    store : str
+        Path or URL of the store, which every worker must reach.
+    spec : BackboneSpec
+        The spec of the store.
+    backbone : BackboneOptions
+    compute : ComputeOptions
+    threads : int
+        Threads that prepare items.
+    items : int
+        Number of items in the source, which decides the engine.
+    """
+
+    run: str
+    store: str
+    spec: BackboneSpec
+    backbone: BackboneOptions
+    compute: ComputeOptions
+    threads: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows of a listing for a worker.
+
+    Parameters
+    ----------
+    number : int
+    listing : Listing
+        These rows only, with their ids and uris.
+    values : pyarrow.Table
+        Their columns in the types of the store.
+    own : uint8 array (n, 32)
+        The content hashes that the store has for their ids, zeros where it has none.
+    known : bool
+        Whether the store has their ids.
+    """
+
+    number: int
+    listing: Listing
+    values: pa.Table
+    own: npt.NDArray[np.uint8]
+    known: bool
+
+
+@dataclass
+class TaskResult:
+    """What a worker has done with a task: messages with rows of the task, and what the summary of the run needs.
+
+    ``wall`` are the seconds that it took. ``error`` ends the run, as it would end one in a single process.
+    """
+
+    number: int
+    messages: list[Message] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+    done: int = 0
+    batch_size: int = 0
+    device: str = ""
+    engine_name: str = ""
+    engine_reason: str = ""
+    provenance: dict[str, str] = field(default_factory=dict)
+    error: EmbedpipeError | None = None
+
+
+def make_task(
+    number: int, rows: RowNumbers, known: bool, listing: Listing, values: pa.Table, contents: Contents
+) -> Task:
+    """Return the task of some rows of a listing; ``values`` are its columns in the types of the store."""
+    part = listing.take(rows)
+    part = dataclasses.replace(part, table=part.table.select(["id", "uri"]))
+    return Task(number, part, take_near(values, rows), contents.own[rows], known)
+
+
+def in_listing(message: Message, rows: RowNumbers) -> Message:
+    """Return a message about a task as one about the listing; ``rows`` are those of the task."""
+    if isinstance(message, Embedded | Written):
+        return dataclasses.replace(message, rows=rows[message.rows].tolist())
+    return dataclasses.replace(message, row=int(rows[message.row])) if isinstance(message, Reused) else message

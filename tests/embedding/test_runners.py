@@ -1,0 +1,213 @@
+"""Tasks, workers and attempts of a runner, without an engine; and Ray on this machine."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import TINY, write_photo
+
+import embedpipe
+from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding import run
+from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.plan import source_values
+from embedpipe.embedding.runners.attempts import Attempts, forget_run
+from embedpipe.embedding.runners.choice import make_runner
+from embedpipe.embedding.runners.tasks import WorkerJob, in_listing, make_task
+from embedpipe.embedding.runners.worker import EmbedWorker
+from embedpipe.embedding.writing.messages import Message, Written
+from embedpipe.embedding.writing.writer import RowWriter
+from embedpipe.errors import SpecMismatchError, UsageError
+from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers
+
+
+class Queue:
+    """The smallest engine: one worker, to which pickled tasks are given one after the other."""
+
+    idle = 0.0
+    threads = 1
+    size = 5
+
+    def __init__(self, store: embedpipe.FeatureStore, chosen: BackboneOptions, items: int) -> None:
+        self.store = store
+        self.job = WorkerJob("a", store.path, store.spec, chosen, RunOptions(engine="torch"), 1, items)
+        self.done = self.batch_size = 0
+        self.device = self.engine_name = self.engine_reason = ""
+        self.provenance: dict[str, str] = {}
+        self.files = 0
+
+    def messages(
+        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
+    ) -> Generator[Message, None, None]:
+        values = source_values(listing, self.store)
+        worker = EmbedWorker(self.job, pickle.loads(pickle.dumps(contents.index)))
+        parts = [(part, known) for known in (False, True) for part in self.parts(rows[new:] if known else rows[:new])]
+        for number, (part, known) in enumerate(parts):
+            task = pickle.dumps(make_task(number, part, known, listing, values, contents))
+            result = pickle.loads(pickle.dumps(worker.embed(pickle.loads(task))))
+            if result.error is not None:
+                raise result.error
+            self.done += result.done
+            self.files += sum(isinstance(message, Written) for message in result.messages)
+            yield from (in_listing(message, part) for message in result.messages)
+        forget_run(self.job.store, self.job.run)
+
+    def parts(self, rows: RowNumbers) -> list[RowNumbers]:
+        return [rows[start : start + self.size] for start in range(0, len(rows), self.size)]
+
+
+@pytest.fixture
+def queues(monkeypatch: pytest.MonkeyPatch) -> list[Queue]:
+    """Give every run with ``runner="ray"`` to a queue; the list has those that were made."""
+    made: list[Queue] = []
+
+    def make(backbone: Any, chosen: Any, store: Any, items: int, options: RunOptions, *rest: Any) -> Any:
+        if options.runner == "local":
+            return make_runner(backbone, chosen, store, items, options, *rest)
+        made.append(Queue(store, chosen, items))
+        return made[-1]
+
+    monkeypatch.setattr(run, "make_runner", make)
+    return made
+
+
+def on_queue(source: Any, to: Path, **options: Any) -> embedpipe.FeatureStore:
+    return embedpipe.embed(source, to, runner="ray", **{"backbone": TINY, **options})
+
+
+def assert_equal(store: embedpipe.FeatureStore, expected: embedpipe.FeatureStore) -> None:
+    names = expected.data_columns
+    assert store.columns == expected.columns
+    assert store.to_arrow(names) == expected.to_arrow(names)
+    np.testing.assert_allclose(store.to_numpy(), expected.to_numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_worker_makes_the_store_of_one_process(
+    queues: list[Queue], make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = make_photos(23)
+    (photos / "cat" / "broken.jpg").write_bytes(b"no picture")
+    store = on_queue(photos, tmp_path / "queue")
+    assert_equal(store, embedpipe.embed(photos, tmp_path / "local", backbone=TINY))
+    assert store.failures().column("id").to_pylist() == ["cat/broken.jpg"]
+    assert (store.summary.embedded, store.summary.failed) == (23, 1)
+    assert queues[0].files == 5
+    assert not (tmp_path / "queue" / "_runs").exists()
+
+
+def test_changed_and_moved_photos_keep_what_was_set_by_hand(
+    queues: list[Queue], make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    stores = []
+    for name, embed in (("local", embedpipe.embed), ("queue", on_queue)):
+        photos = make_photos(12, name=name)
+        to = tmp_path / f"{name}.features"
+        set_by_hand = {"cat/0000.jpg": "lynx", "dog/0001.jpg": "wolf", "owl/0002.jpg": "bat"}
+        embed(photos, to, backbone=TINY).label(pa.table({"id": list(set_by_hand), "label": list(set_by_hand.values())}))
+        write_photo(photos / "cat" / "0000.jpg", seed=1000)
+        (photos / "dog" / "0001.jpg").rename(photos / "owl" / "moved.jpg")
+        stores.append(embed(photos, to, backbone=TINY, prune=True))
+    assert_equal_but_roots(*stores)
+    labels = {row["id"]: row["label"] for row in stores[1].to_arrow(["id", "label"]).to_pylist()}
+    assert [labels[id] for id in ("cat/0000.jpg", "owl/moved.jpg", "owl/0002.jpg")] == ["lynx", "wolf", "bat"]
+
+
+def assert_equal_but_roots(first: embedpipe.FeatureStore, second: embedpipe.FeatureStore) -> None:
+    names = ["id", "label", "content_hash", "source_size"]
+    assert first.to_arrow(names) == second.to_arrow(names)
+    np.testing.assert_allclose(first.to_numpy(), second.to_numpy(), rtol=0, atol=1e-6)
+
+
+def test_rows_that_another_run_commits_first_are_reused(
+    queues: list[Queue], make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, to = make_photos(20), tmp_path / "f"
+    expected = embedpipe.embed(photos, tmp_path / "local", backbone=TINY)
+
+    def put(self: RowWriter, message: Message) -> None:
+        if isinstance(message, Written) and not len(embedpipe.FeatureStore(to)):
+            monkeypatch.setattr(RowWriter, "put", before)
+            embedpipe.embed(photos, to, backbone=TINY)  # as another process would
+        before(self, message)
+
+    before = RowWriter.put
+    monkeypatch.setattr(RowWriter, "put", put)
+    store = on_queue(photos, to)
+    assert store.ids() == expected.ids()
+    assert (store.summary.embedded, store.summary.reused) == (0, 20)
+    files = {file.path for file in store.refresh().table.files}
+    assert {path.name for path in to.glob("part-*.parquet")} == files
+
+
+def test_a_task_that_was_begun_twice_is_done_row_by_row_without_the_deadly_row(
+    queues: list[Queue], make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = make_photos(12)
+    for _ in range(2):
+        attempts = Attempts(str(tmp_path / "f"), "a", 1)
+        embedpipe.FeatureStore.create(tmp_path / "f", embedpipe.load_backbone(TINY).spec)
+        attempts.begin()
+    attempts.begin_row(2)
+    store = on_queue(photos, tmp_path / "f")
+    (failure,) = store.failures().to_pylist()
+    assert (failure["exception"], failure["id"]) == ("WorkerDied", sorted(expected_ids(photos))[7])
+    assert len(store) == 11
+
+
+def expected_ids(photos: Path) -> list[str]:
+    return [path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg")]
+
+
+def test_a_worker_with_other_weights_ends_the_run(queues: list[Queue], photos: Path, tmp_path: Path) -> None:
+    store = embedpipe.FeatureStore.create(tmp_path / "f", embedpipe.load_backbone(TINY).spec)
+    other = WorkerJob(
+        "a", store.path, store.spec, BackboneOptions("python:tiny_backbone.make_fussy"), RunOptions(), 1, 3
+    )
+    listing = embedpipe.sources.open_source(photos)
+    contents = Contents((), listing.table.column("id"))
+    task = make_task(0, np.arange(3), False, listing, source_values(listing, store), contents)
+    result = EmbedWorker(other, HashIndex()).embed(task)
+    assert isinstance(result.error, SpecMismatchError)
+    assert "Put the same weights on all machines" in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runner": "spark"}, "runner must be one of"),
+        ({"workers": 2}, "workers=2 needs runner='ray'"),
+        ({"runner": "ray", "workers": 0}, "workers must be an integer >= 1, got 0"),
+        ({"runner": "ray", "gpus_per_worker": -1}, "gpus_per_worker must be a number >= 0, got -1"),
+        ({"runner": "ray", "cpus_per_worker": 1.5}, "cpus_per_worker must be an integer >= 1, got 1.5"),
+    ],
+)
+def test_wrong_options_of_workers_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        RunOptions(**options)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # of Ray
+def test_ray_on_this_machine_makes_the_store_of_one_process(
+    make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    photos = make_photos(40)
+    try:
+        options = {"backbone": TINY, "engine": "torch", "runner": "ray", "workers": 1, "cpus_per_worker": 1}
+        store = embedpipe.embed(photos, tmp_path / "ray", **options)
+        with pytest.raises(UsageError, match=r"must have 1 cores and 99 GPUs for a worker.*gpus_per_worker"):
+            embedpipe.embed(make_photos(3, name="few"), tmp_path / "few", **options, gpus_per_worker=99)
+    finally:
+        ray.shutdown()
+    assert_equal(store, embedpipe.embed(photos, tmp_path / "local", backbone=TINY))
+    assert (store.summary.embedded, store.summary.device, store.summary.engine) == (40, "cpu", "torch")
+    assert '"engine": "torch"' in store.history(1)[0]["embedpipe.run"]
