@@ -12,11 +12,12 @@ import pyarrow.fs as pafs
 
 #: Reads commands: ``up``, ``down``, and ``busy N``, which answers 503 after N more photos were read.
 SERVER = """
-import sys, threading
+import contextlib, sys, threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 application, left, server = DomainDispatcherApplication(create_backend_app), None, None
+alone = threading.Lock()  # a conditional write is one step, which moto's is not among threads
 
 def answer(environ, start):
     global left
@@ -26,7 +27,8 @@ def answer(environ, start):
             body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
             start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
             return [body]
-    return application(environ, start)
+    with alone if environ["REQUEST_METHOD"] == "PUT" else contextlib.nullcontext():
+        return application(environ, start)
 
 for line in sys.stdin:
     command, _, number = line.strip().partition(" ")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +16,16 @@ from conftest import TINY
 from object_server import ObjectServer, object_server
 
 import embedpipe
+from embedpipe import FeatureStore
 from embedpipe.errors import UnreachableError, UsageError
 from embedpipe.sources.access.s3 import delta_options
 from embedpipe.sources.locations import read_bytes
+from embedpipe.store.adopting import adopt, write_new_files
 from embedpipe.store.delta_log import create_delta, is_delta
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.schema import vector_column
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -77,6 +86,69 @@ def test_items_of_a_busy_server_are_read_by_the_next_run(server: ObjectServer, p
     server.say("up")
     again = embedpipe.embed("s3://bucket/photos", tmp_path / "store", backbone=TINY).summary
     assert (again.embedded, again.reused, again.failed, again.exit_code()) == (7, 5, 0, 0)
+
+
+def at_once(*work: Callable[[], T]) -> list[T]:
+    """Run functions in a thread each, begun together, and return what they return."""
+    ready = threading.Barrier(len(work))
+
+    def run(function: Callable[[], T]) -> T:
+        ready.wait()
+        return function()
+
+    with ThreadPoolExecutor(len(work)) as pool:
+        return list(pool.map(run, work))
+
+
+def rows(ids: list[str], writer: int) -> pa.Table:
+    vectors = vector_column(np.full((len(ids), 3), writer, np.float32))
+    return pa.table({"id": ids, "content_hash": [str(writer)] * len(ids), "embedding": vectors})
+
+
+def test_two_writers_of_a_bucket_commit_each_id_once(server: ObjectServer) -> None:
+    path, rounds = "s3://bucket/upserted", 3
+    KeyedTable.create(path, rows(["x"], 0).schema)
+    every = {f"{i:02d}" for i in range(4 * rounds + 6)}
+
+    def upsert(writer: int) -> int:
+        table = KeyedTable(path)
+        parts = (sorted(every)[4 * i : 4 * i + 10] for i in range(rounds))
+        return sum(table.upsert(rows(ids, writer)).added for ids in parts)
+
+    added = at_once(lambda: upsert(1), lambda: upsert(2))
+    ids = KeyedTable(path).read(["id"])["id"].to_pylist()
+    assert sorted(ids) == sorted(every)
+    assert sum(added) == len(every)
+    assert KeyedTable(path).version >= 2 * rounds
+
+    path = "s3://bucket/adopted"
+    KeyedTable.create(path, rows(["x"], 0).schema)
+
+    def adopt_files(writer: int) -> tuple[set[str], set[str]]:
+        table, trusted = KeyedTable(path), set[str]()
+        taken, left = set[str](), set[str]()
+        for i in range(rounds):  # the last id of each file is in one of the other writer
+            files = write_new_files(rows([f"{writer}-{i}", f"both-{i}"], writer), table)
+            out = adopt(table, files, trusted)
+            for file in files:
+                (left if file in out else taken).update(file.ids.to_pylist())
+        return taken, left
+
+    (first, first_left), (second, second_left) = at_once(lambda: adopt_files(1), lambda: adopt_files(2))
+    ids = KeyedTable(path).read(["id"])["id"].to_pylist()
+    assert set(ids) == first | second
+    assert len(ids) == len(first) + len(second)
+    both = {f"both-{i}" for i in range(rounds)}
+    assert both == (first | second) & both
+    assert both == (first_left | second_left) & both
+
+
+def test_two_runs_into_a_bucket_at_once_write_each_item_once(server: ObjectServer, photos: Path) -> None:
+    stores = at_once(*[lambda: embedpipe.embed(photos, "s3://bucket/store", backbone=TINY, engine="torch")] * 2)
+    assert all(store.summary.embedded + store.summary.reused == 12 for store in stores)
+    assert FeatureStore("s3://bucket/store").ids() == sorted(
+        f"{path.relative_to(photos)}" for path in photos.rglob("*.jpg")
+    )
 
 
 def test_keys_and_server_of_a_profile(server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
