@@ -48,6 +48,7 @@ class EvaluateFields(TypedDict, total=False):
     seed: int
     group: str | None
     near_duplicates: float | Literal["off"]
+    memory: str | None
 
 class FineTuneFields(TypedDict, total=False):
     epochs: int
@@ -169,6 +170,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     seed: int
     group: str | None
     near_duplicates: float | Literal["off"]
+    memory: str | None
     prefix: str
     image: str | None
     text: str | None

@@ -11,6 +11,7 @@ the mean is that thing, and no cosine is large.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe.errors import UsageError
-from embedpipe.neighbours.exact import BLOCK, Floats, Rows, Vectors, normalised
+from embedpipe.neighbours.cells import BITS, bytes_a_row
+from embedpipe.neighbours.exact import BLOCK, Floats, Rows, Vectors, normalised, row_blocks
 from embedpipe.neighbours.graph import QUERIES, RowSearch
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.neighbours.threads import faiss_alone
@@ -33,7 +35,7 @@ Pairs = tuple[Rows, Rows]
 
 
 def near_duplicate_groups(
-    X: npt.NDArray[np.float32], threshold: float = NEAR_DUPLICATE_COSINE, n_jobs: int | None = None, *, tile: int = TILE
+    X: Vectors, threshold: float = NEAR_DUPLICATE_COSINE, n_jobs: int | None = None, *, tile: int = TILE
 ) -> Rows:
     """Return the groups of rows that pairs with a centred cosine of at least ``threshold`` connect.
 
@@ -44,8 +46,8 @@ def near_duplicate_groups(
 
     Parameters
     ----------
-    X : float32 array (n_samples, dim)
-        Finite vectors, as stored.
+    X : float32 array (n_samples, dim), or rows of a memory map
+        Finite vectors, as stored. Rows of a map stay on disk.
     threshold : float
         In (0, 1].
     n_jobs : int, optional
@@ -77,7 +79,7 @@ def near_duplicate_groups(
     if not len(X):
         return copy_of
     distinct = np.flatnonzero(copy_of == np.arange(len(X)))
-    Z = _directions(X, distinct)
+    Z: Vectors = _directions(X, distinct) if isinstance(X, np.ndarray) else _MappedDirections(X, distinct)
     groups = np.arange(len(Z))
     if len(Z) > ALL_PAIRS:
         for left, right in _near_pairs(Z, threshold, n_jobs):
@@ -92,6 +94,11 @@ def near_duplicate_groups(
         separate = groups[left] != groups[right]
         groups = _joined(groups, *_pairs_in_float64(Z, left[separate], right[separate], threshold))
     return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
+
+
+def search_bytes(rows: int, dim: int) -> int:
+    """Return the memory that searching for near-duplicates of mapped rows takes, in bytes: cells that grow."""
+    return 0 if rows <= ALL_PAIRS else 2 * rows * bytes_a_row(dim, BITS[0])
 
 
 def first_copies(X: Vectors) -> Rows:
@@ -116,7 +123,24 @@ def _directions(X: npt.NDArray[np.float32], rows: Rows) -> Floats:
     return normalised(Z, out=Z)
 
 
-def _near_pairs(Z: Floats, threshold: float, n_jobs: int | None) -> Iterator[Pairs]:
+class _MappedDirections:
+    """What `_directions` returns, of rows of a memory map, which are read and scaled when they are used."""
+
+    def __init__(self, X: Vectors, rows: Rows) -> None:
+        self._X, self._rows = X, rows
+        total = sum(block.sum(axis=0, dtype=np.float64) for _, block in row_blocks(X))
+        self._mean = (total / len(X)).astype(np.float32)
+        self.shape = (len(rows), X.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Floats:
+        Z: Floats = self._X[self._rows[key]] - self._mean
+        return normalised(Z, out=Z)
+
+
+def _near_pairs(Z: Vectors, threshold: float, n_jobs: int | None) -> Iterator[Pairs]:
     """Yield pairs of near rows whose cosine reaches the threshold; a pair may come twice."""
     search = RowSearch(Z, FEW_NEIGHBOURS, "cosine", n_jobs)
     rows, k = np.arange(len(Z)), FEW_NEIGHBOURS
@@ -130,7 +154,7 @@ def _near_pairs(Z: Floats, threshold: float, n_jobs: int | None) -> Iterator[Pai
         rows, k = np.concatenate(more) if k < MOST_NEIGHBOURS else rows[:0], min(4 * k, MOST_NEIGHBOURS)
 
 
-def _scored_pairs(Z: Floats, low: float, tile: int, n_jobs: int | None) -> Iterator[tuple[Pairs, Floats]]:
+def _scored_pairs(Z: Vectors, low: float, tile: int, n_jobs: int | None) -> Iterator[tuple[Pairs, Floats]]:
     """Yield pairs of rows, each pair once, whose float32 cosine is at least ``low``, and these cosines."""
     for start in range(0, len(Z), tile):
         with faiss_alone(n_jobs) as faiss:
@@ -147,7 +171,7 @@ def _scored_pairs(Z: Floats, low: float, tile: int, n_jobs: int | None) -> Itera
             yield (left[once], right[once]), scores[once]
 
 
-def _pairs_in_float64(Z: Floats, left: Rows, right: Rows, threshold: float) -> Pairs:
+def _pairs_in_float64(Z: Vectors, left: Rows, right: Rows, threshold: float) -> Pairs:
     """Return the pairs whose float64 cosine reaches the threshold; float32 cannot tell for these."""
     step = max(1, BLOCK // (8 * Z.shape[1]))
     reaches = np.zeros(len(left), bool)

@@ -23,9 +23,10 @@ from embedpipe.querying.how import How
 from embedpipe.querying.options import IndexOptions
 from embedpipe.querying.saved_index import IndexRefusedError, SavedIndex, open_index
 from embedpipe.report.drawing.wording import counted
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
 from embedpipe.store.mapping.vector_map import find_map
-from embedpipe.store.scan import read_layers
+from embedpipe.store.scan import layer_maps, read_layers
 
 #: Vectors of more bytes are read from a memory map, which the first search makes.
 MAPPED_BYTES = 64 << 20
@@ -303,19 +304,18 @@ class SimilarityIndex:
 
     @cached_property
     def _opened(self) -> tuple[pa.Array, Vectors]:
-        """Ids and vectors: from the memory map, which is made if they are large, else in memory."""
-        if len(self.layers) == 1:
-            column, dim = self.layers[0].column, self.layers[0].dim
-            vector_map = find_map(self.store.table, column, dim)
-            if vector_map is None and 4 * len(self.store) * dim > MAPPED_BYTES:
-                try:
-                    self.store.mapped(self.layer)
-                    vector_map = find_map(self.store.table, column, dim)
-                except StoreError as error:
-                    warnings.warn(f"{error}. All vectors are read into memory", stacklevel=3)
-            if vector_map is not None:
-                return vector_map.ids, vector_map.vectors
-        return read_layers(self.store.table, self.layers)
+        """Ids and vectors: from memory maps, which are made if they are large, else in memory."""
+        found = [find_map(self.store.table, each.column, each.dim) for each in self.layers]
+        maps = [each for each in found if each is not None]
+        if len(maps) < len(found) and 4 * len(self.store) * self.dim > MAPPED_BYTES:
+            try:
+                maps = layer_maps(self.store.table, self.layers)
+            except StoreError as error:
+                warnings.warn(f"{error}. All vectors are read into memory", stacklevel=3)
+        if len(maps) < len(found):
+            return read_layers(self.store.table, self.layers)
+        vectors = [each.vectors for each in maps]
+        return maps[0].ids, vectors[0] if len(vectors) == 1 else MappedRows(vectors)
 
     @cached_property
     def _rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

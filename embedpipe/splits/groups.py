@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
-from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.statistics.percent import percent
 
 Rows = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ class RowGroups:
     numbers : int64 array (n_samples,), optional
         The group of each row; None if each row is a group of its own.
     source : str
-        What makes the groups: ``groups``, ``near-duplicates`` or ``groups and near-duplicates``.
+        What makes the groups: ``groups``, ``near-duplicates``, ``exact copies``, or ``groups and`` one of these.
     notes : list of str
         What a reader of the results should know about the groups.
     """
@@ -50,9 +51,9 @@ class RowGroups:
 
 
 def find_groups(
-    rows: int, groups: Iterable[Any] | None, vectors: npt.NDArray[np.float32] | None, cosine: float
+    rows: int, groups: Iterable[Any] | None, vectors: Vectors | None, cosine: float | Literal["copies"]
 ) -> RowGroups:
-    """Return the groups that the user's groups and the near-duplicates form together.
+    """Return the groups that the user's groups and the near-duplicates, or only exact copies, form together.
 
     Raises
     ------
@@ -66,11 +67,17 @@ def find_groups(
     if vectors is not None:
         if len(vectors) != rows:
             raise UsageError(f"vectors must have one row per id, got {len(vectors)} vectors for {rows} ids")
-        duplicates = near_duplicate_groups(vectors, cosine)
-        notes += _notes_on(duplicates, cosine)
+        if cosine == "copies":
+            duplicates, what = first_copies(vectors), "exact copies"
+            count = int((duplicates != np.arange(rows)).sum())
+            some = "1 row is an exact copy of another" if count == 1 else f"{count:,} rows are exact copies of others"
+            notes.append(f"{some}: copies are never in both the training and the test rows")
+        else:
+            duplicates, what = near_duplicate_groups(vectors, cosine), "near-duplicates"
+            notes += _notes_on(duplicates, cosine)
         if len(np.unique(duplicates)) < rows:
             groupings.append(duplicates)
-            sources.append("near-duplicates")
+            sources.append(what)
     return RowGroups(merge_groupings(groupings) if groupings else None, " and ".join(sources), notes)
 
 

@@ -7,13 +7,14 @@ repeated stratified folds, each measured once and trained on in all others. Grou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.groups import RowGroups, find_groups
@@ -32,8 +33,8 @@ def make_splits(
     task: str,
     split: Iterable[Any] | None = None,
     groups: Iterable[Any] | None = None,
-    vectors: npt.NDArray[np.float32] | None = None,
-    near_duplicates: float | None = NEAR_DUPLICATE_COSINE,
+    vectors: Vectors | None = None,
+    near_duplicates: float | Literal["copies"] | None = NEAR_DUPLICATE_COSINE,
     folds: int = 5,
     repeats: int = 5,
     seed: int = 0,
@@ -63,9 +64,9 @@ def make_splits(
         is a group of its own.
     vectors : float32 array (n_samples, dim), optional
         By which near-duplicates are found; without them, none are looked for.
-    near_duplicates : float or None
+    near_duplicates : float, "copies" or None
         Centred cosine, in (0, 1], from which two rows are near-duplicates; see `embedpipe.neighbours.duplicates`.
-        None: near-duplicates are not looked for.
+        ``copies``: only rows with equal vectors. None: near-duplicates are not looked for.
     folds : int
         Number of folds, 2 or more.
     repeats : int

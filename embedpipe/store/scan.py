@@ -13,7 +13,7 @@ from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.mapping.mapped_vectors import DamagedMapError, MappedVectors
-from embedpipe.store.mapping.vector_map import build_map, find_map, warn_damaged
+from embedpipe.store.mapping.vector_map import VectorMap, build_map, find_map, warn_damaged
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.schema import KEY_FIELDS
 
@@ -118,10 +118,15 @@ def read_layers(
     return wanted, X
 
 
+def layer_maps(table: KeyedTable, layers: Sequence[LayerSpec]) -> list[VectorMap]:
+    """Return the memory maps of several layers; those that are missing are made. Raises StoreError."""
+    return [find_map(table, each.column, each.dim) or build_map(table, each.column, each.dim) for each in layers]
+
+
 def map_layers(
     table: KeyedTable, layers: Sequence[LayerSpec], wanted: pa.Array
 ) -> tuple[list[MappedVectors], npt.NDArray[np.int64]]:
-    """Return the memory maps of several layers, made where they are missing, and the row in them of each id.
+    """Return the vectors of `layer_maps`, and the row in them of each id.
 
     Raises
     ------
@@ -130,7 +135,7 @@ def map_layers(
     StoreError
         A file is damaged, or the disk of the cache folder is full.
     """
-    maps = [find_map(table, each.column, each.dim) or build_map(table, each.column, each.dim) for each in layers]
+    maps = layer_maps(table, layers)
     rows = maps[0].rows(wanted)
     refuse_unknown(wanted, rows < 0, table.path)
     return [each.vectors for each in maps], rows

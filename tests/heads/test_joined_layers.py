@@ -12,9 +12,11 @@ from conftest import TINY
 from sklearn.linear_model import LogisticRegression
 from stored import clusters, make_spec
 
-from embedpipe import FeatureStore, embed, fit, load_head
+from embedpipe import FeatureStore, SimilarityIndex, embed, fit, load_head
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import HeadError, SpecMismatchError, UsageError
+from embedpipe.neighbours import nearest_rows, normalised
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store.scan import read_layers
 from embedpipe.store.schema import vector_column
 
@@ -117,3 +119,16 @@ def test_images_are_predicted_from_both_layers(photos: Path, tmp_path: Path) -> 
         assert list(head.layers) == layer.split("+")
         assert new["label"].to_pylist() == old["label"].to_pylist()
         np.testing.assert_allclose(np.asarray(new["score_cat"]), np.asarray(old["score_cat"]), atol=1e-5)
+
+
+def test_joined_layers_stay_in_memory_maps(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory, by_blocks = (fit(store, "ridge", layer="early.0+features", memory=limit) for limit in ("1TB", "1MB"))
+    np.testing.assert_allclose(by_blocks.estimator.coef_, in_memory.estimator.coef_, rtol=1e-9)
+    monkeypatch.setattr("embedpipe.querying.index.MAPPED_BYTES", 0)
+    index = SimilarityIndex.load(store.path, "early.0+features")
+    assert isinstance(index.vectors, MappedRows)
+    joined = np.hstack([X[:, 6:], X[:, :6]])
+    cosines, rows = index.search(joined[3:5], 4)
+    expected_cosines, expected_rows = nearest_rows(normalised(joined[3:5]), joined, 4, "cosine")
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(cosines, expected_cosines)

@@ -98,7 +98,7 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
         return splits
 
     def _out_of_fold_models(
-        self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, splits: list[Split]
+        self, X: Matrix, y: npt.NDArray[Any], weights: Weights, splits: list[Split]
     ) -> Iterator[tuple[Any, npt.NDArray[np.int64]]]:
         """Yield for each split a model with the parameters of ``estimator_``, and the rows held out from it."""
         for train, held_out in splits:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import check_training
-from embedpipe.estimators.solvers.column_stats import Floats
+from embedpipe.estimators.solvers.column_stats import Floats, Matrix
 from embedpipe.estimators.wrappers.base import FOLDS, Weights, WrappedEstimator
 from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 
@@ -127,7 +127,7 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
 
     def _learn(
         self,
-        X: npt.NDArray[Any],
+        X: Matrix,
         y: npt.NDArray[Any],
         position: npt.NDArray[np.int64],
         weights: Weights,
@@ -191,7 +191,7 @@ def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> 
     return float(0.01 / np.log(first / second))
 
 
-def calibrate_fitted(fitted: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], cv: Folds = None) -> Any:
+def calibrate_fitted(fitted: Any, X: Matrix, y: npt.NDArray[Any], cv: Folds = None) -> Any:
     """Return a fitted classifier wrapped in a `TemperatureCalibratedClassifier`, without fitting it again.
 
     Parameters
@@ -229,7 +229,7 @@ def loss_at_best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: 
     return float(np.average(losses, weights=weights))
 
 
-def _outputs(model: Any, X: npt.NDArray[Any]) -> Floats:
+def _outputs(model: Any, X: Matrix) -> Floats:
     """Return the scores, or the probabilities of a model without scores, float64 (n_samples, n_classes)."""
     if not hasattr(model, "decision_function"):
         return np.asarray(model.predict_proba(X), np.float64)

@@ -21,6 +21,7 @@ from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.neighbours import nearest_rows, normalised
 from embedpipe.report.drawing.wording import number
 from embedpipe.report.wrong_items import WrongItem
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.statistics import calibration_errors, risk_coverage
 
 #: Number of nearest training rows whose mean distance is the rejection signal ``distance``.
@@ -39,8 +40,15 @@ def first_repeat(rows: EvaluationRows) -> list[int]:
     return [i for i, resample in enumerate(rows.splits.resamples) if resample.seed == seed]
 
 
-def distances_to_training_rows(X: npt.NDArray[np.float32], rows: EvaluationRows) -> list[npt.NDArray[np.float64]]:
-    """Return 1 minus the mean cosine to the nearest training rows, for the test rows of the first repeat."""
+def distances_to_training_rows(
+    X: npt.NDArray[np.float32] | MappedRows, rows: EvaluationRows
+) -> list[npt.NDArray[np.float64]]:
+    """Return 1 minus the mean cosine to the nearest training rows, for the test rows of the first repeat.
+
+    The list is empty for rows that stay on disk: there are too many pairs of them to compare.
+    """
+    if isinstance(X, MappedRows):
+        return []
     unit, distances = normalised(X), []
     for i in first_repeat(rows):
         resample = rows.splits.resamples[i]
@@ -67,7 +75,7 @@ def add_class_details(
     results : sequence of ResampleResult
         Those of the first repeat.
     distances : sequence of float64 arrays
-        Result of `distances_to_training_rows`.
+        Result of `distances_to_training_rows`; none if it was not computed.
     """
     tested = np.concatenate([rows.splits.resamples[i].test for i in first_repeat(rows)])
     truth, predicted = y[tested], np.concatenate([each.predicted for each in results])
@@ -82,7 +90,7 @@ def add_class_details(
     ]
     result.confusion = confusion_matrix(truth, predicted, labels=np.arange(len(names))).tolist()
     correct = predicted == truth
-    signals = {"distance": -np.concatenate(distances)}
+    signals = {"distance": -np.concatenate(distances)} if distances else {}
     best_probabilities = probabilities if calibrated is None else calibrated
     if best_probabilities is not None:
         certainty = best_probabilities[np.arange(len(tested)), predicted]

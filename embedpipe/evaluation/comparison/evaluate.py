@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe._utils.cache import keep_limit
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import checksum_of_pieces
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
@@ -29,14 +29,15 @@ from embedpipe.evaluation.comparison.class_details import (
     first_repeat,
     largest_errors,
 )
-from embedpipe.evaluation.comparison.measuring import measure_all
+from embedpipe.evaluation.comparison.measuring import measure_all, require_room
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, read_rows
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
 from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
-from embedpipe.heads.training.vectors import read_finite
+from embedpipe.heads.training.vectors import read_vectors, why_too_large
+from embedpipe.neighbours.exact import row_blocks
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def evaluate(
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
     candidates = make_candidates(rows, heads)
     check_metric(metric, rows.task, len(classes), candidates)
-    results, distances, failed = _measure(candidates, rows, y, len(classes), show)
+    require_room(len(candidates), rows.splits, len(classes), chosen.memory_bytes)
+    results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory_bytes, show)
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
     if not candidates:
         raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
@@ -192,6 +194,7 @@ def evaluate(
             *random_notes(layer.store.spec for layer in rows.layers),
             *rows.splits.notes,
             *(f"{name} could not be measured: {why}" for name, why in failed.items()),
+            *_notes_on_distances(distances, rows),
         ],
         candidates=[summaries[i] for i in order],
         predictions=_table([candidates[i].name for i in order], rows, [results[i] for i in order], classes),
@@ -205,7 +208,12 @@ def evaluate(
 
 
 def _measure(
-    candidates: Sequence[HeadCandidate], rows: EvaluationRows, y: npt.NDArray[Any], n_classes: int, progress: Progress
+    candidates: Sequence[HeadCandidate],
+    rows: EvaluationRows,
+    y: npt.NDArray[Any],
+    n_classes: int,
+    limit: int | None,
+    progress: Progress,
 ) -> tuple[list[list[ResampleResult]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
     """Measure all candidates, layer by layer, so that only one matrix of vectors is in memory.
 
@@ -214,7 +222,7 @@ def _measure(
     results : list of list of ResampleResult
         Of each candidate that did not fail, one for each resample.
     distances : dict
-        ``id`` of a layer -> `distances_to_training_rows`; empty lists for regression.
+        ``id`` of a layer -> `distances_to_training_rows`; empty lists for regression, and for mapped rows.
     failed : dict
         Name of a candidate -> error.
     """
@@ -228,9 +236,19 @@ def _measure(
     with progress.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
         for group in by_layer.values():
             store = group[0].layer.store
-            X = read_finite(store, group[0].layer.specs, rows.ids)
+            shape = len(rows.ids), group[0].layer.dim
+            too_large = {
+                each.name: why
+                for each in group
+                if (why := why_too_large("it", each.estimator, shape, limit, rows.task))
+            }
+            failed |= too_large
+            group = [each for each in group if each.name not in too_large]
+            if not group:
+                continue
+            X = read_vectors(store, group[0].layer.specs, rows.ids, limit)
             # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
-            key = checksum(np.ascontiguousarray(X))
+            key = checksum_of_pieces(block for _, block in row_blocks(X))
             layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []
             for candidate in group:
                 distances[id(candidate.layer)] = layer_distances
@@ -247,6 +265,12 @@ def _measure(
                         failed[candidate.name] = f"{type(error).__name__}: {error}"
     keep_limit()
     return [results[id(candidate)] for candidate in candidates if id(candidate) in results], distances, failed
+
+
+def _notes_on_distances(distances: dict[int, list[npt.NDArray[np.float64]]], rows: EvaluationRows) -> list[str]:
+    if rows.task != "classification" or all(distances.values()):
+        return []
+    return ["rejection by distance is left out: vectors that stay on disk are not compared with all training rows"]
 
 
 def _predictions(
@@ -338,7 +362,10 @@ def _table(
                 columns["probabilities"] = (
                     pa.nulls(count, type_)
                     if result.probabilities is None
-                    else pa.array(list(result.probabilities.astype(np.float32)), type_)
+                    else pa.ListArray.from_arrays(
+                        np.arange(count + 1, dtype=np.int32) * len(classes),
+                        result.probabilities.astype(np.float32).reshape(-1),
+                    )
                 )
             parts.append(pa.table(columns))
     return pa.concat_tables(parts, promote_options="default")

@@ -16,6 +16,7 @@ from sklearn.base import clone, is_classifier
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.cache import open_cache
 from embedpipe._utils.config import usable_cores
+from embedpipe._utils.machine.memory import memory_left
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance
 from embedpipe.errors import UsageError
@@ -33,13 +34,15 @@ from embedpipe.evaluation.comparison.cached_results import (
     write_result,
 )
 from embedpipe.heads.fit import chosen_params
+from embedpipe.report.drawing.wording import size
 from embedpipe.splits.inner import take_rows
-from embedpipe.splits.make import Resample
+from embedpipe.splits.mapped_rows import MappedRows
+from embedpipe.splits.splits import Resample, Splits
 
 
 def measure_all(
     estimator: Any,
-    X: npt.NDArray[np.float32],
+    X: npt.NDArray[np.float32] | MappedRows,
     y: npt.NDArray[Any],
     resamples: Sequence[Resample],
     n_classes: int,
@@ -53,7 +56,7 @@ def measure_all(
 
     Parameters
     ----------
-    X : float32 array (n_samples, dim)
+    X : float32 array (n_samples, dim), or MappedRows
     y : array (n_samples,)
         Positions in the classes, or numbers.
     n_classes : int
@@ -101,10 +104,22 @@ def measure_all(
     return results
 
 
+def require_room(candidates: int, splits: Splits, n_classes: int, limit: int | None) -> None:
+    """Raise UsageError if the predictions of all candidates for all test rows do not fit into memory."""
+    tested = sum(len(resample.test) for resample in splits.resamples)
+    # Classes, probabilities, calibrated ones, and a table of all.
+    needed = candidates * tested * (40 + 20 * n_classes)
+    if needed > memory_left(limit):
+        raise UsageError(
+            f"predictions of {candidates} candidates for {tested:,} test rows need about {size(needed)} of memory: "
+            f"compare fewer heads, or with {option('repeats', 1)}, or declare test rows in a column `split`"
+        )
+
+
 def _measure(
     calibrate: bool,
     estimator: Any,
-    X: npt.NDArray[np.float32],
+    X: npt.NDArray[np.float32] | MappedRows,
     y: npt.NDArray[Any],
     resample: Resample,
     n_classes: int,
@@ -138,7 +153,9 @@ def _measure(
     )
 
 
-def _class_columns(estimator: Any, method: str, X: npt.NDArray[Any], n_classes: int) -> npt.NDArray[np.float64] | None:
+def _class_columns(
+    estimator: Any, method: str, X: npt.NDArray[Any] | MappedRows, n_classes: int
+) -> npt.NDArray[np.float64] | None:
     """Return probabilities or scores with a column for every class, also for classes without training rows.
 
     Returns None if the estimator does not have the method. Raises ValueError if the values have another shape, are not
@@ -162,7 +179,7 @@ def _class_columns(estimator: Any, method: str, X: npt.NDArray[Any], n_classes: 
     return columns
 
 
-def _predicted(estimator: Any, X: npt.NDArray[Any], n_classes: int) -> npt.NDArray[Any]:
+def _predicted(estimator: Any, X: npt.NDArray[Any] | MappedRows, n_classes: int) -> npt.NDArray[Any]:
     """Return predictions as int64 or float64, (n,); raise ValueError for unknown classes and numbers that are NaN."""
     predicted = np.asarray(estimator.predict(X))
     if predicted.shape != (len(X),):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
+from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
-from embedpipe.heads.options import Task
+from embedpipe.heads.options import MEMORY_HELP, Task
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
@@ -49,7 +50,15 @@ class EvaluateOptions:
         metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold, or off."},
     )
 
+    memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit of memory in bytes. Raises UsageError if ``memory`` is no size."""
+        return parse_size("memory", self.memory)
+
     def __post_init__(self) -> None:
+        _ = self.memory_bytes
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:
             raise UsageError(

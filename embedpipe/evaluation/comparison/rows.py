@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.machine.memory import memory_left
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
@@ -18,8 +19,12 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.shared_rows import check_labels, shared_rows
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training.training_data import labelled_rows, labels_of
-from embedpipe.heads.training.vectors import read_finite
+from embedpipe.heads.training.vectors import read_vectors
+from embedpipe.neighbours.duplicates import search_bytes
+from embedpipe.neighbours.exact import Vectors
+from embedpipe.report.drawing.wording import size
 from embedpipe.splits.make import Splits, load_splits, make_splits
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import require_column
@@ -137,21 +142,22 @@ def read_rows(
         )
         used_splits = replace(used_splits, notes=[*used_splits.notes, note])
     else:
-        cosine = options.near_duplicates
+        vectors, cosine, notes = _vectors_to_group(first, layers[0], ids, options)
         used_splits = make_splits(
             ids.to_pylist(),
             y,
             task=task,
             split=split_names,
             groups=groups,
-            vectors=None if cosine == "off" else read_finite(first, layers[0].specs, ids),
-            near_duplicates=None if cosine == "off" else cosine,
+            vectors=vectors,
+            near_duplicates=cosine,
             folds=options.folds,
             repeats=options.repeats,
             seed=options.seed,
         )
         if splits is not None and not isinstance(splits, Splits):
             used_splits.save(splits)
+        used_splits = replace(used_splits, notes=[*used_splits.notes, *notes])
     used_splits = replace(used_splits, notes=[*used_splits.notes, *shared.notes])
     for reason, positions in used_splits.left_out.items():
         left_out[reason] = len(positions)
@@ -159,6 +165,24 @@ def read_rows(
     uris = rows.column("uri").to_pylist()
     validation = _validation_rows(split_names, len(ids))
     return EvaluationRows(ids, uris, texts, y, task, used_splits, validation, left_out, layers)
+
+
+def _vectors_to_group(
+    store: FeatureStore, layer: Layer, ids: pa.Array, options: EvaluateOptions
+) -> tuple[Vectors | None, float | Literal["copies"] | None, list[str]]:
+    """Return the vectors whose near-duplicates stay together, the cosine, and a note if only copies can be found."""
+    if options.near_duplicates == "off":
+        return None, None, []
+    limit = options.memory_bytes
+    vectors = read_vectors(store, layer.specs, ids, limit)
+    needed = search_bytes(len(ids), layer.dim)
+    if not isinstance(vectors, MappedRows) or needed <= max(0, memory_left(limit)):
+        return vectors, options.near_duplicates, []
+    note = (
+        f"near-duplicates of {len(ids):,} rows are not looked for, only exact copies: their search needs about "
+        f"{size(needed)}. Give more {option('memory')}, or groups ({option('group')})"
+    )
+    return vectors, "copies", [note]
 
 
 def _given_splits(splits: str | Path | Splits | None) -> Splits | None:

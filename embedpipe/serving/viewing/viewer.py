@@ -55,7 +55,7 @@ class Viewer:
         self._open(Collection(store))
 
     def _open(self, collection: Collection) -> None:
-        layout = Layout(lambda: np.asarray(self.searcher.index(collection).vectors))
+        layout = Layout(lambda: np.asarray(self.searcher.index(collection).vectors[:]))
         self._state = collection, Pictures(collection), layout
 
     def start(self) -> None:
