@@ -12,7 +12,7 @@ from isolated import LEARNING, TRAINING, Isolated
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with Isolated(LEARNING) as isolated:
+    with Isolated((*LEARNING, "faiss", "damage.specimens")) as isolated:
         yield Bench(tmp_path_factory.mktemp("damage") / "bench", isolated)
 
 

@@ -22,6 +22,17 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all pages and examples, as their reader has."""
+    return tmp_path_factory.mktemp("cache-of-docs")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos of two classes, tiles of two photographs, and messages of two kinds."""
     folder = tmp_path_factory.mktemp("examples")

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from fuzzing.runner import fuzz
 from fuzzing.targets import TARGETS
-from isolated import Isolated
+from isolated import READING, Isolated
+
+#: What the targets import when they read: imported once, and not by each fork.
+IMPORTS = (*READING, "fuzzing.worker", "pyarrow.dataset", "tiny_backbone", "torch")
 
 
 @pytest.fixture(scope="module")
 def isolated() -> Iterator[Isolated]:
-    with Isolated() as process:
+    with Isolated(IMPORTS) as process:
         yield process
 
 

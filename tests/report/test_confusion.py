@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pixels import area, pixels
 
 from embedpipe.errors import UsageError
 from embedpipe.report import draw_confusion
@@ -19,17 +20,6 @@ from embedpipe.report.pictures.confusion import EDGE, SHADES
 from embedpipe.report.pictures.confusion_matrix import MOST_CONFUSED, Matrix, short_number
 
 PAPER = (250, 250, 248)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), int)
-
-
-def area(path: Path, share: float) -> int:
-    """Count the pixels that have the colour of a share."""
-    colour = np.array(SHADES.to_rgba(share)[:3]) * 255
-    return int((np.abs(pixels(path) - colour).max(axis=2) <= 1).sum())
 
 
 def some_counts(n: int, right: int = 30) -> np.ndarray:
@@ -53,12 +43,10 @@ def test_margins_are_empty(tmp_path: Path, n: int) -> None:
 
 def test_colours_show_shares_of_the_rows(tmp_path: Path) -> None:
     to = draw_confusion([[3, 1], [0, 8]], ["a", "b"], tmp_path / "m.png")
-    assert area(to, 0.75) > 20_000
-    assert area(to, 0.25) > 20_000
-    assert area(to, 1.0) > 20_000
-    assert area(to, 0.5) < 2_000
+    assert all(area(to, SHADES.to_rgba(share)) > 20_000 for share in (0.75, 0.25, 1.0))
+    assert area(to, SHADES.to_rgba(0.5)) < 2_000
     turned = draw_confusion([[3, 0], [1, 8]], ["a", "b"], tmp_path / "t.png")
-    assert area(turned, 0.25) < 2_000
+    assert area(turned, SHADES.to_rgba(0.25)) < 2_000
 
 
 @pytest.mark.parametrize("n", [2, 30, pytest.param(100, marks=pytest.mark.long)])
@@ -75,7 +63,8 @@ def test_odd_names_and_classes_without_items(tmp_path: Path) -> None:
     counts = some_counts(len(names)) * 1_000_000
     counts[3], counts[:, 4] = 0, 0
     to = draw_confusion(counts, names, tmp_path / "m.png", title="$a", subtitle="日本語\n$b")
-    assert area(to, 0.0) > 2 * 60 * 60 * len(names)  # the row and the column of zeros, but for their numbers
+    # the row and the column of zeros, but for their numbers
+    assert area(to, SHADES.to_rgba(0.0)) > 2 * 60 * 60 * len(names)
 
 
 def test_the_most_confused_of_many_classes() -> None:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 import stored
 from conftest import TINY
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_rgb
 from PIL import Image
+from pixels import area, pixels
 
 import embedpipe
 from embedpipe._utils.progress import Progress
@@ -36,16 +37,11 @@ def make_store(make_photos: Callable[..., Path], tmp_path: Path) -> Callable[...
     return make
 
 
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), int)
-
-
 def has_colour(path: Path, colour: str, at_least: int = 20) -> bool:
     """Say whether a colour is there, opaque as in frames or as the points have it."""
-    opaque = np.array(to_rgba(colour)[:3]) * 255
-    wanted = (opaque, OPACITY * opaque + (1 - OPACITY) * 255)
-    return max(int((np.abs(pixels(path) - one).max(axis=2) < 12).sum()) for one in wanted) >= at_least
+    opaque, picture = np.array(to_rgb(colour)), pixels(path)
+    wanted = (opaque, OPACITY * opaque + (1 - OPACITY))
+    return max(area(picture, each, 11.9) for each in wanted) >= at_least
 
 
 def test_a_map_shows_each_class_and_pictures(make_store: Callable[..., Any], tmp_path: Path) -> None:

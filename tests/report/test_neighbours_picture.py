@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from matplotlib.colors import to_rgb
 from PIL import Image
+from pixels import area, pixels
 
 from embedpipe.errors import UsageError
 from embedpipe.report import draw_neighbours
@@ -21,16 +21,6 @@ from embedpipe.report.pictures.neighbours import EDGE, OTHER, SAME, _digits
 PAPER = (250, 250, 248)
 #: Of the first query's picture in a wide row, in pixels from the upper left corner.
 QUERY = (slice(200, 260), slice(100, 160))
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), int)
-
-
-def area(path: Path, colour: Any) -> int:
-    wanted = np.array(to_rgb(colour)) * 255
-    return int((np.abs(pixels(path) - wanted).max(axis=2) <= 2).sum())
 
 
 @pytest.fixture
