@@ -14,29 +14,50 @@ from embedpipe.store.id_index import IdIndex
 #: Characters of a content hash: SHA-256, as hexadecimal digits.
 DIGITS = 64
 
+#: Characters by which contents are told apart: 128 bits of SHA-256.
+KEPT_DIGITS = 32
+
+Parts = Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]]
+
 
 class HashIndex:
-    """Finds the id of a stored item by its content hash. Without ``parts`` it finds nothing.
+    """Finds the ids of stored items by their content hash. Without ``parts`` it finds nothing.
 
-    It holds the ids and 40 bytes per row.
+    It holds 20 bytes per stored row, and the ids that are not listed.
 
     Parameters
     ----------
     parts : iterable of (pyarrow.ChunkedArray of str, pyarrow.ChunkedArray of str)
         Content hashes and ids in parts, so that memory never holds all hashes as text.
+    ids : pyarrow.ChunkedArray of str, optional
+        The ids of a listing.
+    rows : IdIndex, optional
+        Finds the rows of these.
     """
 
-    def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]] = ()) -> None:
-        keys = [np.empty(0, f"S{DIGITS // 2}")]
-        ids = []
+    def __init__(self, parts: Parts = (), ids: pa.ChunkedArray | None = None, rows: IdIndex | None = None) -> None:
+        self._ids = pa.chunked_array([], pa.string()) if ids is None else ids
+        rows = IdIndex(self._ids) if rows is None else rows
+        own, known = np.zeros((len(self._ids), 2), np.uint64), np.zeros(len(self._ids), bool)
+        others, other_keys = [*self._ids.chunks], [np.empty((0, 2), np.uint64)]
         for hashes, part_ids in parts:
             valid = _is_digest(hashes)
-            keys.append(_packed(hashes.filter(valid)))
-            ids.append(part_ids.filter(valid))
-        all_keys = np.concatenate(keys)
-        self._order = np.argsort(all_keys, kind="stable")
-        self._keys = all_keys[self._order]
-        self._ids = pa.chunked_array([chunk for part in ids for chunk in part.chunks], pa.string()).combine_chunks()
+            keys, part_ids = _packed(hashes.filter(valid)), part_ids.filter(valid)
+            at = rows.find(part_ids)
+            listed = at >= 0
+            own[at[listed]], known[at[listed]] = keys[listed], True
+            other_keys.append(keys[~listed])
+            others += part_ids.filter(pa.array(~listed)).chunks
+        keys = np.concatenate([own[known], *other_keys])
+        places = np.flatnonzero(np.concatenate([known, np.ones(sum(map(len, other_keys)), bool)]))
+        places = places.astype(np.min_scalar_type(len(known) + len(keys)))
+        del own, known, other_keys
+        self._ids = pa.chunked_array(others, pa.string())
+        # In the order of the first half; entries of one content are in the order of their places.
+        order = np.argsort(keys[:, 0], kind="stable")
+        self._places = places[order]
+        del places
+        self._first, self._second = keys[order, 0], keys[order, 1]
 
     def find(self, digest: str) -> str | None:
         """Return the id of an item with this content, or None."""
@@ -44,18 +65,30 @@ class HashIndex:
 
     def find_all(self, digest: str) -> Iterator[str]:
         """Yield the ids of all items with this content."""
-        if not len(self._keys):
-            return
-        key = bytes.fromhex(digest)
-        at = int(np.searchsorted(self._keys, np.bytes_(key)))
-        # Compared as raw bytes, because NumPy strips trailing zeros from bytes scalars.
-        while self._keys[at : at + 1].tobytes() == key:
-            yield str(self._ids[int(self._order[at])].as_py())
-            at += 1
+        start, stop, second = self._entries(digest)
+        for at in range(start, stop):
+            if self._second[at] == second:
+                yield self.id_at(int(self._places[at]))
+
+    def id_at(self, place: int) -> str:
+        """Return the id of a row of the listing; those of other stored items come after them."""
+        return str(self._ids[place].as_py())
+
+    def is_of(self, row: int, digest: str) -> bool:
+        """Return whether the item with the id of a row of the listing has this content."""
+        start, stop, second = self._entries(digest)
+        at = start + int(np.searchsorted(self._places[start:stop], row))
+        return at < stop and bool(self._places[at] == row and self._second[at] == second)
+
+    def _entries(self, digest: str) -> tuple[int, int, int]:
+        """Return where entries with the first half of a content begin and end, and the second half."""
+        first, second = (int(digest[at : at + KEPT_DIGITS // 2], 16) for at in (0, KEPT_DIGITS // 2))
+        start, stop = (int(np.searchsorted(self._first, np.uint64(first), side)) for side in ("left", "right"))
+        return start, stop, second
 
 
 class Contents:
-    """The contents of a store as a run needs them: ids by content, and the stored content of each listed row.
+    """The contents of a store as a run needs them: ids by content, and whether a listed row has a content.
 
     Parameters
     ----------
@@ -63,37 +96,20 @@ class Contents:
         Content hashes and ids of the store, in parts.
     ids : pyarrow.ChunkedArray of str
         The ids of the listing.
+    rows : IdIndex
+        Finds the rows of these.
     """
 
-    def __init__(self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], ids: pa.ChunkedArray) -> None:
-        self._listed = ids
-        #: The content hash that the store has for each id, uint8 (n, 32); zeros if it has none.
-        self.own = np.zeros((len(ids), DIGITS // 2), np.uint8)
-        self.index = HashIndex(self._with_own(parts, IdIndex(ids)))
-
-    @classmethod
-    def of(cls, ids: pa.ChunkedArray, own: npt.NDArray[np.uint8], index: HashIndex) -> Contents:
-        """Return the contents for listed ids, of which ``own``, uint8 (n, 32), are the stored content hashes."""
-        contents = cls((), ids)
-        contents.own, contents.index = own, index
-        return contents
-
-    def _with_own(
-        self, parts: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]], listed: IdIndex
-    ) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-        for hashes, ids in parts:
-            rows = listed.find(ids.combine_chunks())
-            known = (rows >= 0) & np.asarray(_is_digest(hashes))
-            self.own[rows[known]] = _packed(hashes.filter(pa.array(known))).view(np.uint8).reshape(-1, DIGITS // 2)
-            yield hashes, ids
+    def __init__(self, parts: Parts, ids: pa.ChunkedArray, rows: IdIndex) -> None:
+        self._index = HashIndex(parts, ids, rows)
 
     def is_same(self, row: int, digest: str) -> bool:
         """Return whether the store has the id of a row with this content."""
-        return bytes(self.own[row]) == bytes.fromhex(digest)
+        return self._index.is_of(row, digest)
 
     def find(self, row: int, digest: str) -> str | None:
         """Return the id of a stored item with this content, of all the row's own, or None."""
-        return str(self._listed[row].as_py()) if self.is_same(row, digest) else self.index.find(digest)
+        return self._index.id_at(row) if self.is_same(row, digest) else self._index.find(digest)
 
 
 def _is_digest(hashes: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -101,9 +117,10 @@ def _is_digest(hashes: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.match_substring_regex(hashes, f"^[0-9a-f]{{{DIGITS}}}$"), False)
 
 
-def _packed(hashes: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    """Return strings of hexadecimal digits as bytes, two digits per byte."""
+def _packed(hashes: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """Return the first digits of strings of hexadecimal digits as two numbers each, uint64 (n, 2)."""
     column = hashes.cast(pa.binary(DIGITS)).combine_chunks()
     data = np.frombuffer(column.buffers()[1] or b"", np.uint8, len(column) * DIGITS, column.offset * DIGITS)
+    data = data.reshape(-1, DIGITS)[:, :KEPT_DIGITS]
     digits = (data & 15) + 9 * (data >> 6)  # for "0" to "9" and "a" to "f"
-    return np.ascontiguousarray(digits[0::2] << 4 | digits[1::2]).view(f"S{DIGITS // 2}")
+    return np.ascontiguousarray(digits[:, 0::2] << 4 | digits[:, 1::2]).view(">u8").astype(np.uint64)

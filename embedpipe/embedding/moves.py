@@ -30,6 +30,8 @@ class Moves:
     listing : Listing
     contents : Contents
         The contents of the store at the start of the run.
+    rows : IdIndex
+        Finds the rows of ids in the listing.
     gone : iterable of str
         Stored ids of this source whose item is gone.
     by_hand : iterable of (pyarrow.ChunkedArray of str, pyarrow.ChunkedArray of str)
@@ -40,11 +42,12 @@ class Moves:
         self,
         listing: Listing,
         contents: Contents,
+        rows: IdIndex,
         gone: Iterable[str],
         by_hand: Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]],
     ) -> None:
         self._ids = listing.table.column("id")
-        self._contents = contents
+        self._contents, self._rows = contents, rows
         # What is not in a list in memory, or could not be listed, is not gone.
         certain = listing.root != ROOT and not any(failure.stage == "list" for failure in listing.failures)
         self._gone = set(gone if certain else ())
@@ -69,12 +72,11 @@ class Moves:
 
     def finish(self) -> Iterator[Message]:
         """Yield the messages of the waiting rows; last those that change the row they moved from."""
-        listed = IdIndex(self._ids)
         waiting = {self._id(each): each for group in self._waiting.values() for each in group}
         origins: dict[str, str] = {}
         for digest, group in self._waiting.items():
             ids = [self._id(each) for each in sorted(group, key=lambda each: each.row)]
-            left = sorted(id for id in self._by_hand.find_all(digest) if self._has_left(id, listed))
+            left = sorted(id for id in self._by_hand.find_all(digest) if self._has_left(id))
             pairs = dict(_pair(ids, left))
             origins |= pairs
             if len(ids) > 1 or len(left) > 1:
@@ -93,8 +95,8 @@ class Moves:
     def _id(self, message: Reused) -> str:
         return str(self._ids[message.row].as_py())
 
-    def _has_left(self, id: str, listed: IdIndex) -> bool:
-        (row,) = listed.find(pa.array([id]))
+    def _has_left(self, id: str) -> bool:
+        (row,) = self._rows.find(pa.array([id]))
         return bool(self._changed[row]) if row >= 0 else id in self._gone
 
 

@@ -23,7 +23,7 @@ from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
-from embedpipe.store.id_index import IdIndex
+from embedpipe.store.id_index import IdIndex, are_among
 from embedpipe.store.labelling import as_text, read_marks
 from embedpipe.store.schema import BY_HAND, PICTURE_COUNTS, conform, differ, storable
 
@@ -59,6 +59,8 @@ class EmbedPlan:
         The earlier root of these items, if the whole source has moved.
     conflicts : Counter
         Number of values by column that were set by hand although the source has another, of the unchanged items.
+    index : IdIndex
+        Finds the rows of ids.
     """
 
     read: RowNumbers
@@ -69,6 +71,7 @@ class EmbedPlan:
     rows_of_root: int
     moved_from: str | None
     conflicts: Counter[str]
+    index: IdIndex
 
 
 def make_plan(
@@ -102,7 +105,7 @@ def make_plan(
     for stored in _stored(store):
         of_root = pc.equal(stored.column("source_root"), listing.root)
         rows_of_root += pc.sum(of_root).as_py() or 0
-        rows = index.find(stored.column("id").combine_chunks())
+        rows = index.find(stored.column("id"))
         unlisted_parts.append(stored.filter(pc.and_(of_root, pa.array(rows < 0))).select(["id", "uri"]))
         stored, rows = stored.filter(pa.array(rows >= 0)), rows[rows >= 0]
         listed = take_near(listing.table, rows)
@@ -126,6 +129,7 @@ def make_plan(
         rows_of_root=rows_of_root,
         moved_from=moved_from,
         conflicts=conflicts,
+        index=index,
     )
 
 
@@ -204,9 +208,9 @@ def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
     The uri of a cell is only its row number, which another item takes when rows are removed.
     """
     unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
-    listed = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
+    listed = are_among(rows.column("id"), listing.table.column("id"))
     listed = pc.or_(listed, pc.is_in(rows.column("id"), value_set=unlistable))
-    same_uri = pc.is_in(rows.column("uri"), value_set=pc.drop_null(listing.table.column("uri")))
+    same_uri = are_among(rows.column("uri"), listing.table.column("uri"))
     return pc.invert(pc.or_(listed, pc.and_(same_uri, pc.invert(_is_cell(rows.column("uri"))))))
 
 

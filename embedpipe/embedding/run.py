@@ -26,7 +26,7 @@ from embedpipe.backbones.pending import PendingBackbone, recall_backbone, rememb
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
-from embedpipe.embedding.plan import PART_ROWS, EmbedPlan, gone_from, make_plan, still_broken
+from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken
 from embedpipe.embedding.runners.choice import bottleneck_of, faster_settings, make_runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writing.messages import Message, Reused, count_rows
@@ -38,6 +38,7 @@ from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
+from embedpipe.store.id_index import are_among
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EmbedParameters
@@ -169,8 +170,9 @@ def embed_listing(
     with timer("plan"), progress.step("comparing the source with the store"):
         known = store.failures().column("id")
         plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
-        contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"))
-        moves = Moves(listing, contents, plan.gone, set_by_hand(store, listing.root) if len(plan.read) else ())
+        contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"), plan.index)
+        by_hand = set_by_hand(store, listing.root) if len(plan.read) else ()
+        moves = Moves(listing, contents, plan.index, plan.gone, by_hand)
     pruning = options.prune and _may_prune(listing, plan, options.force)
     shard = Shard.parse(options.shard)
     plan, others = _share(listing, plan, shard)
@@ -275,7 +277,8 @@ def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, 
     """Return the plan of this shard, and the number of items left to other processes."""
     if shard.total == 1:
         return plan, 0
-    parts = [rows[shard.marks(listing.table.column("id").take(pa.array(rows)))] for rows in (plan.read, plan.update)]
+    ids = listing.table.column("id")
+    parts = [rows[shard.marks(take_near(ids, rows))] for rows in (plan.read, plan.update)]
     others = len(plan.read) + len(plan.update) - sum(map(len, parts))
     new = len(np.intersect1d(plan.read[: plan.new], parts[0]))
     return dataclasses.replace(plan, read=parts[0], new=new, update=parts[1]), others
@@ -286,17 +289,18 @@ def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.Chunked
     for file in store.table.files:
         rows = store.table.read_file(file, ["content_hash", "id"])
         yield rows.column("content_hash"), rows.column("id")
+        pa.default_memory_pool().release_unused()  # otherwise Arrow keeps memory of every file
 
 
 def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
-    """Yield row, id and content hash of items with unchanged bytes and changed metadata."""
-    for start in range(0, len(plan.update), PART_ROWS):
-        rows = plan.update[start : start + PART_ROWS]
-        ids = take_near(listing.table.select(["id"]), rows).column("id")
-        stored = store.table.rows(ids.combine_chunks(), ["id", "content_hash"])
-        hashes = dict(zip(stored["id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
-        for row, id in zip(rows.tolist(), ids.to_pylist(), strict=True):
-            yield row, id, hashes[id]
+    """Yield row, id and content hash of items with unchanged bytes and changed metadata, file by file."""
+    wanted = np.zeros(len(listing) + 1, bool)  # the last is for -1, the row of unknown ids
+    wanted[plan.update] = True
+    for hashes, ids in _contents(store) if len(plan.update) else ():
+        rows = plan.index.find(ids)
+        at = np.flatnonzero(wanted[rows])
+        taken = (column.take(pa.array(at)).to_pylist() for column in (ids, hashes))
+        yield from zip(rows[at].tolist(), *taken, strict=True)
 
 
 def _drop_old_failures(listing: Listing, store: FeatureStore, failed: list[str], shard: Shard) -> None:
@@ -304,7 +308,7 @@ def _drop_old_failures(listing: Listing, store: FeatureStore, failed: list[str],
     rows = store.failures()
     if not len(rows):
         return
-    repaired = pc.is_in(rows.column("id"), value_set=listing.table.column("id"))
+    repaired = are_among(rows.column("id"), listing.table.column("id"))
     gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
     failed_again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
     in_shard = pa.array(shard.marks(rows.column("id")))

@@ -10,12 +10,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from embedpipe._utils.messages.masking import masked
 from embedpipe._utils.option_names import job_file, option, set_by
 from embedpipe._utils.options import build_options
 from embedpipe.errors import UsageError, suggest
 from embedpipe.jobs.tables import CHECKPOINT, LOCATIONS, TABLES, WORDS
-from embedpipe.sources.locations import is_url
+from embedpipe.sources.locations import is_url, require_no_secret
 
 #: What looks like a variable of the environment.
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
@@ -138,11 +137,7 @@ def _require_plain(name: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
         if not isinstance(text, str):
             continue
-        if masked(text) != text:
-            raise UsageError(
-                f"{name} must not hold a password or key, got {masked(text)!r}: embedpipe reads these from the "
-                "environment, such as AWS_SECRET_ACCESS_KEY"
-            )
+        require_no_secret(text, name)
         if _VARIABLE.search(text):
             raise UsageError(
                 f"{name} must not name a variable, got {text!r}: values are taken as they are; to set an option from "

@@ -8,6 +8,7 @@ import itertools
 import re
 import threading
 import urllib.parse
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +27,16 @@ from embedpipe.sources.table_files import load_table
 _PARQUET_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
 _TABLE_URI = re.compile(r"table://(?:([^/]*)/)?([^/]*)/(\d+)::(.+)", re.DOTALL)
 
-#: Row groups kept in memory. Several threads read rows in order, so few groups are in use at a time.
+#: Row groups of a file kept in memory. Several threads read rows in order, so few groups are in use at a time.
 _GROUPS_KEPT = 3
+
+#: Most Parquet files of listings that are open, and most bytes of their row groups. A source may have thousands.
+_MOST_OPEN = 32
+_MOST_BYTES = 1 << 28
+
+#: Readers with an open file, the oldest first.
+_open: list[weakref.ref[ParquetCells]] = []
+_opening = threading.Lock()
 
 
 def cell_uris(column: str, count: int, location: str) -> pa.ChunkedArray:
@@ -135,7 +144,10 @@ class ParquetCells:
         """Return the payload of a row. Raises ReadError."""
         try:
             with self._lock:
+                is_new = self._file is None
                 group, start = self._group(row)
+            if is_new:
+                _close_others(self)
             cell = group[row - start].as_py()
         except Exception as error:
             raise ReadError(f"cannot read row {row} of {self._location}: {error}") from error
@@ -144,6 +156,19 @@ class ParquetCells:
     def take(self, rows: RowNumbers) -> Reader:
         """Return the reader of some rows."""
         return Selected(self, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the row groups in memory."""
+        return sum(group.nbytes for group in list(self._groups.values()))
+
+    def close(self) -> None:
+        """Forget the file and its row groups until the next call."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close(force=True)
+            self._file = None
+            self._groups.clear()
 
     def __reduce__(self) -> Any:
         known = (self._location, self._column, self._modality, self._listed, self._access)
@@ -167,6 +192,17 @@ class ParquetCells:
             self._groups[index] = self._file.read_row_group(index, columns=[self._column]).column(0)
         self._groups.move_to_end(index)
         return self._groups[index], self._starts[index]
+
+
+def _close_others(opened: ParquetCells) -> None:
+    """Take note of a reader that has opened its file, and close the oldest ones if too many are open."""
+    with _opening:
+        alive = [reader for known in _open if (reader := known()) is not None] + [opened]
+        held = list(itertools.accumulate(reader.nbytes for reader in reversed(alive)))
+        keep = max(1, min(_MOST_OPEN, bisect.bisect_right(held, _MOST_BYTES)))
+        closing, _open[:] = alive[:-keep], map(weakref.ref, alive[-keep:])
+    for reader in closing:
+        reader.close()
 
 
 @functools.lru_cache(maxsize=4)

@@ -149,6 +149,13 @@ def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.Chu
     return pa.chunked_array(chunks, pa.string())
 
 
+def constant(value: Any, count: int, type: pa.DataType) -> pa.ChunkedArray:
+    """Return a column of one value, whose chunks share their memory."""
+    chunk = pa.repeat(pa.scalar(value, type), min(count, CHUNK_ROWS))
+    rest = chunk.slice(0, count % CHUNK_ROWS)
+    return pa.chunked_array([chunk] * (count // CHUNK_ROWS) + [rest] * (len(rest) > 0), type)
+
+
 def check_unique(table: pa.Table, root: str, advice: str = "drop the repeated items") -> None:
     """Raise DuplicateIdError, naming up to three ids and with ``advice``, if an id occurs twice."""
     ids = table.column("id")

@@ -16,7 +16,8 @@ from typing import Any
 import fsspec
 import pyarrow.fs as pafs
 
-from embedpipe.errors import ReadError, SourceError
+from embedpipe._utils.messages.masking import masked
+from embedpipe.errors import ReadError, SourceError, UsageError
 from embedpipe.sources.access.s3 import S3Server, s3_server
 from embedpipe.sources.access.web import SCHEMES, host_of, read_url
 
@@ -87,6 +88,20 @@ def split_location(location: str) -> tuple[str, str]:
     body, query = split_query(location)
     folder, _, name = body.rpartition("/")
     return (folder or "/") + query, name
+
+
+def require_no_secret(location: str, name: str) -> str:
+    """Return a location; raise UsageError if it holds a password or key, which would be stored with every item.
+
+    ``name`` says what the location is.
+    """
+    if masked(location) != location:
+        is_web = location.partition("://")[0].lower() in SCHEMES
+        remedy = (
+            "download it, and give the file" if is_web else "set them in the environment (AWS_SECRET_ACCESS_KEY...)"
+        )
+        raise UsageError(f"{name} must not hold a password or key, got {masked(location)!r}: {remedy}")
+    return location
 
 
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:

@@ -27,7 +27,16 @@ from embedpipe.sources.file_types import (
     suffix_of,
 )
 from embedpipe.sources.listing import Listing, check_unique
-from embedpipe.sources.locations import absolute, exists, expand, is_url, local_path, size_and_time, split_location
+from embedpipe.sources.locations import (
+    absolute,
+    exists,
+    expand,
+    is_url,
+    local_path,
+    require_no_secret,
+    size_and_time,
+    split_location,
+)
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
@@ -70,6 +79,7 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
     if isinstance(source, str | os.PathLike):
         if not os.fspath(source):
             raise SourceError("a source must not be an empty string: '.' is the working folder")
+        require_no_secret(os.fsdecode(source), "a source")
         if kind := folder_kind(source):
             raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)

@@ -95,8 +95,22 @@ class Files:
 
 
 def take_near(values: _Arrow, rows: RowNumbers) -> _Arrow:
-    """Take rows that are close together, which slices a table or column first instead of scanning it."""
+    """Take rows that are close together, which slices a table or column first instead of scanning it.
+
+    Rows are taken chunk by chunk: Arrow would join all chunks of strings first.
+    """
     if not len(rows):
         return values.slice(0, 0).take(pa.array(rows))  # a slice alone would be pickled with what it is a slice of
     first, last = int(rows.min()), int(rows.max())
-    return values.slice(first, last - first + 1).take(pa.array(rows - first))
+    values = values.slice(first, last - first + 1)
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order] - first
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else values.to_batches()
+    stops = np.cumsum([len(chunk) for chunk in chunks])
+    parts, begin = [], 0
+    for chunk, stop, end in zip(chunks, stops, np.searchsorted(ascending, stops), strict=True):
+        if begin < end:
+            parts.append(chunk.take(pa.array(ascending[begin:end] - (stop - len(chunk)))))
+        begin = end
+    taken = pa.chunked_array(parts) if isinstance(values, pa.ChunkedArray) else pa.Table.from_batches(parts)
+    return taken.take(pa.array(np.argsort(order)))

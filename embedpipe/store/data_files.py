@@ -27,6 +27,7 @@ from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import lacks_credentials
+from embedpipe.sources.locations import require_no_secret
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
 #: Bytes of vectors per file and per row group. A change rewrites whole files, so their size is bounded.
@@ -45,7 +46,7 @@ def table_path(path: str | Path) -> str:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(text, str) or not text.rstrip("/"):
         raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
-    return text.rstrip("/")
+    return require_no_secret(text.rstrip("/"), "the path of a feature store")
 
 
 def index_folder(path: str) -> Path | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: If there are so many times more ids to look up than rows, hashing the rows takes less time than hashing the ids.
+from embedpipe.sources.reading import take_near
+
+#: If there are so many times more ids to look up than rows, hashing the rows takes less time than searching.
 MANY = 10
 
 RowNumbers = npt.NDArray[np.int64]
@@ -18,28 +20,24 @@ RowNumbers = npt.NDArray[np.int64]
 class IdIndex:
     """Finds the rows of ids in a column in any order. Null has no row.
 
-    The index holds the ids and, unless they are sorted, 8 bytes per row. A hash table would take five times that.
+    The index holds nothing but the column if that is sorted, else a sorted copy and the rows. A hash table would take
+    five times that.
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
-        self._ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        self._order: RowNumbers | None = None
-        if ids.null_count or pc.any(pc.greater(self._ids[:-1], self._ids[1:])).as_py():
-            order = np.asarray(pc.sort_indices(self._ids), np.int64)
-            self._order = order[: len(order) - ids.null_count]  # nulls sort last
-            self._ids = self._ids.take(pa.array(self._order))
+        self._ids, self._order = _in_order(ids)
 
-    def find(self, ids: pa.Array) -> RowNumbers:
-        """Return the rows of ids, int64 (n,), -1 for unknown ids. Fast if the ids are close together in sort order."""
+    def find(self, ids: pa.Array | pa.ChunkedArray) -> RowNumbers:
+        """Return the rows of ids, int64 (n,), -1 for unknown ids."""
         rows = np.full(len(ids), -1)
-        if not len(ids):
+        ids, order = _in_order(ids)  # neighbours are searched for in the same place
+        if not len(ids) or not len(self._ids):
             return rows
-        bounds = pc.min_max(ids)
-        first = bisect.bisect_left(range(len(self._ids)), bounds["min"].as_py(), key=self._id)
-        last = bisect.bisect_right(range(len(self._ids)), bounds["max"].as_py(), key=self._id)
-        place = np.asarray(pc.fill_null(pc.index_in(self._ids[first:last], value_set=ids), -1))
-        at = np.flatnonzero(place >= 0)
-        rows[place[at]] = at + first if self._order is None else self._order[at + first]
+        found = np.minimum(np.asarray(pc.search_sorted(self._ids, ids), np.int64), len(self._ids) - 1)
+        known = np.asarray(pc.equal(take_near(_chunked(self._ids), found), ids))
+        rows[np.flatnonzero(known) if order is None else order[known]] = (
+            found[known] if self._order is None else self._order[found[known]]
+        )
         return rows
 
     def mask(self, ids: pa.Array) -> pa.Array:
@@ -48,5 +46,19 @@ class IdIndex:
             return pc.is_in(ids, value_set=self._ids)
         return pa.array(self.find(ids) >= 0)
 
-    def _id(self, at: int) -> str:
-        return str(self._ids[at].as_py())
+
+def are_among(values: pa.ChunkedArray, many: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return which values are among many, without a hash table of the many. Null is among nothing."""
+    return pc.is_in(values, value_set=pc.drop_null(many.filter(pc.is_in(many, value_set=values))))
+
+
+def _chunked(ids: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
+
+
+def _in_order(ids: pa.Array | pa.ChunkedArray) -> tuple[pa.Array | pa.ChunkedArray, npt.NDArray[Any] | None]:
+    """Return ids in order without nulls, and where they were; None if they are in order."""
+    if not ids.null_count and not pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
+        return ids, None
+    order = pc.sort_indices(ids).slice(0, len(ids) - ids.null_count)  # nulls sort last
+    return ids.take(order), np.asarray(order).astype(np.min_scalar_type(len(ids)))

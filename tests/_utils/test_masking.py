@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 from command import run
+from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
+import embedpipe
 from embedpipe._utils.messages.masking import masked
-from embedpipe.errors import Failure, ReadError, SourceError, WriteError
+from embedpipe.errors import Failure, ReadError, SourceError, UsageError, WriteError
 
 
 @pytest.mark.parametrize(
@@ -60,10 +63,23 @@ def test_errors_and_failures_show_no_secret() -> None:
     assert "hunter2" not in Failure.of("x", None, OSError(f"cannot read {url}")).message
 
 
+@pytest.mark.parametrize("url", ["s3://me:hunter2@bucket/photos", "https://example.org/x.csv?token=hunter2"])
+def test_a_url_with_a_secret_is_refused_before_it_is_stored(url: str, tmp_path: Path) -> None:
+    for call in (
+        lambda: embedpipe.embed(url, tmp_path / "x", backbone=TINY),
+        lambda: embedpipe.FeatureStore(url),
+        lambda: embedpipe.fit(url),
+    ):
+        with pytest.raises(UsageError, match=r"must not hold a password or key, got .*\*{3}") as error:
+            call()
+        assert "hunter2" not in str(error.value)
+    assert not (tmp_path / "x").exists()
+
+
 def test_no_verb_shows_a_secret() -> None:
     url = "nosuch://me:hunter2@bucket/photos?token=hunter3"
     for arguments in (["embed", url, "--to", "x"], ["info", url], ["embed", url, "--to", "x", "--json"], ["fit", url]):
         result = run(*arguments)
         assert result.exit_code != 0
-        assert "me:***@bucket" in result.output
+        assert "nosuch://me:***@bucket/photos?token=***" in result.output
         assert "hunter" not in result.output, arguments

@@ -49,7 +49,7 @@ def test_commands_use_known_verbs_and_options(page: Path) -> None:
 def test_options_in_the_text_exist(page: Path) -> None:
     spans = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
     mentioned = [
-        span for span in spans if not re.match(r"(python|pip|uv|make|git|pytest|pipelines|benchmarks)\b", span)
+        span for span in spans if not re.match(r"(python|pip|uv|make|docker|git|pytest|pipelines|benchmarks)\b", span)
     ]
     options = {option for span in mentioned for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)}
     assert options <= ALL_OPTIONS | OTHERS

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import make_spec
 
 import embedpipe
+from embedpipe import FeatureStore
 from embedpipe.embedding import plan
-from embedpipe.embedding.hash_index import HashIndex
+from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.plan import make_plan
 from embedpipe.errors import UsageError
-from embedpipe.sources.reading import take_near
+from embedpipe.sources.listing import SCHEMA, Listing
+from embedpipe.sources.reading import Files, take_near
+from embedpipe.store.id_index import IdIndex
+from embedpipe.store.schema import vector_column
 
 
 @given(st.lists(st.integers(0, 19), max_size=30))
@@ -41,6 +49,78 @@ def test_hash_index_finds_contents() -> None:
     assert index.find(hashlib.sha256(b"other").hexdigest()) is None
     assert index.find("0" * 64) is None
     assert HashIndex().find("0" * 64) is None
+
+
+def test_contents_of_listed_rows_and_of_others() -> None:
+    digest = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(4)]
+    ids = pa.chunked_array([["c", "a"], ["new"]])
+    stored = [(["x", "a", "b"], [1, 1, 2]), (["c", "d"], [1, 0])]
+    parts = [
+        (pa.chunked_array([[digest[content] for content in contents]]), pa.chunked_array([names]))
+        for names, contents in stored
+    ]
+    contents = Contents(parts, ids, IdIndex(ids))
+    assert [[contents.is_same(row, each) for each in digest] for row in range(3)] == [
+        [False, True, False, False],
+        [False, True, False, False],
+        [False] * 4,
+    ]
+    assert [contents.find(1, each) for each in digest] == ["d", "a", "b", None]
+    assert sorted(HashIndex(parts, ids, IdIndex(ids)).find_all(digest[1])) == ["a", "c", "x"]
+    similar = digest[0][:16] + digest[1][16:]
+    assert contents.find(0, similar) is None
+    assert not contents.is_same(0, digest[1][:16] + digest[0][16:])
+
+
+ITEMS = st.dictionaries(
+    st.text(st.sampled_from("ab/é"), min_size=1, max_size=3),
+    st.tuples(st.sampled_from([1, 2]), st.sampled_from([1, 2]), st.sampled_from(["x", "y", None])),
+    max_size=12,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ITEMS, ITEMS, st.randoms(), st.integers(1, 5))
+def test_plan_is_that_of_dictionaries(listed: dict, stored: dict, random: Random, chunk: int) -> None:
+    def table(items: list[tuple[str, tuple]]) -> pa.Table:
+        rows = [
+            {
+                "id": id,
+                "uri": f"/root/{id}",
+                "source_size": size,
+                "source_modified": time,
+                "label": label,
+                "split": None,
+            }
+            for id, (size, time, label) in items
+        ]
+        return pa.concat_tables([SCHEMA.empty_table(), pa.Table.from_pylist(rows, SCHEMA)])
+
+    order = random.sample([*listed], len(listed))
+    whole = table([(id, listed[id]) for id in order])
+    parts = [whole.slice(start, chunk) for start in range(0, len(whole), chunk)]
+    listing = Listing(pa.concat_tables([whole.slice(0, 0), *parts]), "/root", Files(whole["uri"], "image"))
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore.create(folder, make_spec(2))
+        names = random.sample([*stored], len(stored))
+        for start in range(0, len(names), 5):  # files whose ranges of ids overlap
+            some = table([(id, stored[id]) for id in names[start : start + 5]])
+            some = some.append_column("content_hash", pa.array(["0" * 64] * len(some)))
+            some = some.append_column("source_root", pa.array(["/root"] * len(some)))
+            store.write(some.append_column("embedding", vector_column(np.zeros((len(some), 2), np.float32))))
+        made = make_plan(listing, store.refresh())
+    changed = [id for id in order if id in stored and listed[id][:2] != stored[id][:2]]
+    relabelled = [id for id in order if id in stored and id not in changed and listed[id][2] != stored[id][2]]
+    known = any(
+        label is not None for _, _, label in listed.values()
+    )  # a source without labels leaves those of the store
+    rows = {id: row for row, id in enumerate(order)}
+    assert made.read.tolist() == [rows[id] for id in order if id not in stored] + [rows[id] for id in changed]
+    assert made.new == len({*listed} - {*stored})
+    assert made.update.tolist() == [rows[id] for id in relabelled if known]
+    assert made.unchanged == len({*listed} & {*stored}) - len(changed) - len(made.update)
+    assert sorted(made.gone) == sorted({*stored} - {*listed})
+    assert made.rows_of_root == len(stored)
 
 
 def test_plan_in_many_parts_gives_the_same_result(

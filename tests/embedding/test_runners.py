@@ -15,7 +15,7 @@ from conftest import TINY, write_photo
 import embedpipe
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding import run
-from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import Attempts, forget_run
@@ -27,6 +27,7 @@ from embedpipe.embedding.writing.writer import RowWriter
 from embedpipe.errors import SpecMismatchError, UsageError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
+from embedpipe.store.id_index import IdIndex
 
 
 class Queue:
@@ -48,10 +49,10 @@ class Queue:
         self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
         values = source_values(listing, self.store)
-        worker = EmbedWorker(self.job, pickle.loads(pickle.dumps(contents.index)))
+        worker = EmbedWorker(self.job, pickle.loads(pickle.dumps(contents)))
         parts = [(part, known) for known in (False, True) for part in self.parts(rows[new:] if known else rows[:new])]
         for number, (part, known) in enumerate(parts):
-            task = pickle.dumps(make_task(number, part, known, listing, values, contents))
+            task = pickle.dumps(make_task(number, part, known, listing, values))
             result = pickle.loads(pickle.dumps(worker.embed(pickle.loads(task))))
             if result.error is not None:
                 raise result.error
@@ -172,9 +173,9 @@ def test_a_worker_with_other_weights_ends_the_run(queues: list[Queue], photos: P
         "a", store.path, store.spec, BackboneOptions("python:tiny_backbone.make_fussy"), RunOptions(), 1, 3
     )
     listing = embedpipe.sources.open_source(photos)
-    contents = Contents((), listing.table.column("id"))
-    task = make_task(0, np.arange(3), False, listing, source_values(listing, store), contents)
-    result = EmbedWorker(other, HashIndex()).embed(task)
+    ids = listing.table.column("id")
+    task = make_task(0, np.arange(3), False, listing, source_values(listing, store))
+    result = EmbedWorker(other, Contents((), ids, IdIndex(ids))).embed(task)
     assert isinstance(result.error, SpecMismatchError)
     assert "Put the same weights on all machines" in str(result.error)
 
@@ -205,7 +206,7 @@ def test_ray_on_this_machine_makes_the_store_of_one_process(
         options = {"backbone": TINY, "engine": "torch", "runner": "ray", "workers": 1, "cpus_per_worker": 1}
         store = embedpipe.embed(photos, tmp_path / "ray", **options)
         with pytest.raises(UsageError, match=r"must have 1 cores and 99 GPUs for a worker.*gpus_per_worker"):
-            embedpipe.embed(make_photos(3, name="few"), tmp_path / "few", **options, gpus_per_worker=99)
+            embedpipe.embed(make_photos(3, name="few"), tmp_path / "few.features", **options, gpus_per_worker=99)
     finally:
         ray.shutdown()
     assert_equal(store, embedpipe.embed(photos, tmp_path / "local", backbone=TINY))

@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,25 @@ def test_tasks_of_a_process_open_a_parquet_file_once(tmp_path: Path, monkeypatch
     for start, task in enumerate(tasks):
         assert pickle.loads(task).read(3) == IMAGES[50 * start + 3]
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_OPEN", 3), ("_MOST_BYTES", 10_000)])
+def test_few_of_many_parquet_files_are_open(
+    limit: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [f"image {row}".encode() * 50 for row in range(200)]
+    for number in range(20):
+        part = images[10 * number : 10 * number + 10]
+        pq.write_table(pa.table({"image": part}), tmp_path / f"{number:02d}.parquet", row_group_size=5)
+    listing = open_source(tmp_path)
+    files: list[Any] = []
+    monkeypatch.setattr(cells, "open_file", lambda path: files.append(pa.OSFile(path)) or files[-1])
+    monkeypatch.setattr(cells, limit, value)
+    assert [listing.read(row) for row in range(200)] == images
+    assert 1 <= sum(not file.closed for file in files) <= 3
+    rows = np.random.default_rng(0).permutation(200).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(listing.read, rows)) == [images[row] for row in rows]
 
 
 def test_a_part_notices_that_its_file_has_changed(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from embedpipe.errors import ExitCode
 #: The order of the groups in `embedpipe --help`.
 VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 
-#: The variable that asks for events as ``--log`` does.
-LOG = "EMBEDPIPE_LOG"
+#: The variables that ask for what ``--log`` and ``--json`` do.
+LOG, JSON = "EMBEDPIPE_LOG", "EMBEDPIPE_JSON"
 
 #: Similarity of an option to a wrong one, as `difflib` measures it, from which it is suggested.
 CLOSE = 0.8
@@ -77,7 +77,7 @@ class Verbs(TyperGroup):
             option = getattr(error, "param", None)
             if option is not None and is_from_environment(error.ctx, option):  # type: ignore[attr-defined]
                 error.param_hint = option.envvar  # type: ignore[attr-defined]
-            if "--json" in arguments:
+            if "--json" in arguments or os.environ.get(JSON, "").lower() in ("1", "true", "yes", "on"):
                 JsonObject(arguments[0]).print(ExitCode.REFUSED, error, error.format_message())
             if asks_for_events(arguments) or os.environ.get(LOG) == "json":
                 with plain_output(), event_lines(arguments[0]):

@@ -101,13 +101,13 @@ class RayRunner:
         first_known = len(parts)
         parts += self._parts(rows[new:])
         values = source_values(listing, self._store)
-        index = self._ray.put(contents.index)
+        shared = self._ray.put(contents)
         begin = time.perf_counter()
         try:
             for start in range(0, len(parts), MOST_TASKS):
                 wave = range(start, min(start + MOST_TASKS, len(parts)))
-                tasks = (make_task(n, parts[n], n >= first_known, listing, values, contents) for n in wave)
-                for result in self._run(tasks, index):
+                tasks = (make_task(n, parts[n], n >= first_known, listing, values) for n in wave)
+                for result in self._run(tasks, shared):
                     self.idle = self.idle or time.perf_counter() - begin - result.wall
                     self._note(result)
                     for message in result.messages:
@@ -122,7 +122,7 @@ class RayRunner:
         size = max(1, min(max(fair, TASK_ROWS[0]), TASK_ROWS[1], in_file))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _run(self, tasks: Iterator[Task], index: Any) -> Iterator[TaskResult]:
+    def _run(self, tasks: Iterator[Task], contents: Any) -> Iterator[TaskResult]:
         data = import_extra("ray.data", "ray")
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -130,7 +130,7 @@ class RayRunner:
         blocks = [pa.table({"task": pa.array([dumps(task)], pa.large_binary())}) for task in tasks]
         results = data.from_arrow(blocks).map_batches(
             RayWorker,
-            fn_constructor_args=(self._job, index),
+            fn_constructor_args=(self._job, contents),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=self.threads,
@@ -163,10 +163,10 @@ class RayRunner:
 class RayWorker:
     """An `EmbedWorker` that Ray Data calls with batches of pickled tasks."""
 
-    def __init__(self, job: WorkerJob, index: Any) -> None:
+    def __init__(self, job: WorkerJob, contents: Any) -> None:
         from embedpipe.embedding.runners.worker import EmbedWorker  # needs torch
 
-        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(index))
+        self._worker = EmbedWorker(job, import_extra("ray", "ray").get(contents))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the pickled results of the tasks in a batch."""

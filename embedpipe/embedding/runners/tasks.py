@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.errors import EmbedpipeError
@@ -59,8 +56,8 @@ class Task:
         These rows only, with their ids and uris.
     values : pyarrow.Table
         Their columns in the types of the store.
-    own : uint8 array (n, 32)
-        The content hashes that the store has for their ids, zeros where it has none.
+    rows : int64 array
+        Their numbers in the listing of the run.
     known : bool
         Whether the store has their ids.
     """
@@ -68,7 +65,7 @@ class Task:
     number: int
     listing: Listing
     values: pa.Table
-    own: npt.NDArray[np.uint8]
+    rows: RowNumbers
     known: bool
 
 
@@ -92,13 +89,11 @@ class TaskResult:
     error: EmbedpipeError | None = None
 
 
-def make_task(
-    number: int, rows: RowNumbers, known: bool, listing: Listing, values: pa.Table, contents: Contents
-) -> Task:
+def make_task(number: int, rows: RowNumbers, known: bool, listing: Listing, values: pa.Table) -> Task:
     """Return the task of some rows of a listing; ``values`` are its columns in the types of the store."""
     part = listing.take(rows)
     part = dataclasses.replace(part, table=part.table.select(["id", "uri"]))
-    return Task(number, part, take_near(values, rows), contents.own[rows], known)
+    return Task(number, part, take_near(values, rows), rows, known)
 
 
 def in_listing(message: Message, rows: RowNumbers) -> Message:

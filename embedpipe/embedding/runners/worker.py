@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.device import choose_device
 from embedpipe.backbones.load import load_with_options
-from embedpipe.embedding.hash_index import Contents, HashIndex
+from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.runners.attempts import MOST_ATTEMPTS, Attempts
@@ -39,12 +39,12 @@ class EmbedWorker:
     Parameters
     ----------
     job : WorkerJob
-    index : HashIndex
-        The contents of the store at the plan.
+    contents : Contents
+        The contents of the store at the plan, for the listing of the run.
     """
 
-    def __init__(self, job: WorkerJob, index: HashIndex) -> None:
-        self._job, self._index = job, index
+    def __init__(self, job: WorkerJob, contents: Contents) -> None:
+        self._job, self._contents = job, contents
         self._error: EmbedpipeError | None = None
         try:
             self._load()
@@ -76,7 +76,10 @@ class EmbedWorker:
     def _embed(self, task: Task, result: TaskResult) -> None:
         job, backbone, timer = self._job, self._backbone, StageTimer()
         forward = Forwarder(backbone, job.compute.batch_size, timer)
-        find = Contents.of(task.listing.table.column("id"), task.own, self._index).find
+
+        def find(row: int, digest: str) -> str | None:
+            return self._contents.find(int(task.rows[row]), digest)
+
         attempts = Attempts(job.store, job.run, task.number)
         attempts.begin()
 

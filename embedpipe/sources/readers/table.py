@@ -22,7 +22,7 @@ from embedpipe.sources.columns.conversion import plain_column, type_notes
 from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import suffix_of
-from embedpipe.sources.listing import Listing, in_chunks, numbered
+from embedpipe.sources.listing import Listing, constant, in_chunks, numbered
 from embedpipe.sources.locations import join, modified, open_file, size_and_time, split_location
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.reading import Files, Joined, Reader, Selected
@@ -162,8 +162,8 @@ def _list(
         "uri": payloads.uris,
         "source_size": payloads.sizes,
         "source_modified": payloads.times,
-        "label": pa.nulls(len(ids), pa.string()),
-        "split": pa.nulls(len(ids), pa.string()),
+        "label": constant(None, len(ids), pa.string()),
+        "split": constant(None, len(ids), pa.string()),
     }
     if roles.label:
         columns["label"], remarks = clean_labels(table.column(roles.label), roles.label)
@@ -219,20 +219,20 @@ def _stored_cells(
     access: Access,
 ) -> _Payloads:
     """Images or texts in the cells of a Parquet file. ``paths`` are structs with the paths of images."""
-    times = pa.repeat(pa.scalar(time, pa.int64()), count)
+    times = constant(time, count, pa.int64())
     cells = ParquetCells(location, name, modality, time, access)
     return _Payloads(
-        _cell_ids(paths, count), cell_uris(name, count, location), pa.nulls(count, pa.int64()), times, cells
+        _cell_ids(paths, count), cell_uris(name, count, location), constant(None, count, pa.int64()), times, cells
     )
 
 
 def _loaded_cells(column: pa.ChunkedArray, folder: str, access: Access) -> _Payloads:
     """Images in the cells of a table in memory."""
     count = len(column)
-    unknown = pa.nulls(count, pa.int64())
+    unknown = constant(None, count, pa.int64())
     return _Payloads(
         _cell_ids(column, count),
-        pa.nulls(count, pa.string()),
+        constant(None, count, pa.string()),
         unknown,
         unknown,
         Cells(column, folder, "image", access),
@@ -246,12 +246,12 @@ def _texts(
     count = len(column)
     if is_string(value_type(column.type)):
         column = plain_column(column, name)
-    unknown = pa.nulls(count, pa.int64())
+    unknown = constant(None, count, pa.int64())
     return _Payloads(
         numbered("row-", count),
-        pa.nulls(count, pa.string()) if uris is None else uris,
+        constant(None, count, pa.string()) if uris is None else uris,
         unknown if uris is None else pc.binary_length(column.cast(pa.large_string())),
-        pa.repeat(pa.scalar(time, pa.int64()), count),
+        constant(time, count, pa.int64()),
         Cells(column, "", "text", access_of_memory()),
     )
 
