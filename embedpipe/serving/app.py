@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, ItemError
+from embedpipe.report.page import read_template
 from embedpipe.serving.base_app import MOST_UPLOADED, GoneError, base_app, problems
 from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.messages import (
@@ -63,8 +64,14 @@ def create_app(viewer: Viewer, hosts: Iterable[str] = LOCAL, token: str | None =
     """
     app = base_app("embedpipe view", hosts, token)
     app.include_router(_routes(viewer))
+    app.get("/scatter.js", include_in_schema=False)(_scatter)
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
+
+
+def _scatter() -> Response:
+    """Return the script that draws points, which the page of `map` has too."""
+    return Response(read_template("scatter.js"), media_type="text/javascript")
 
 
 def _routes(viewer: Viewer) -> APIRouter:

@@ -65,7 +65,7 @@ def write_map_page(data: MapData, drawn_from: str, pictures: int, to: Path, show
         "look": look.tolist(),
         "looks": [{"colour": rgb, "triangle": marker == "^"} for rgb, marker in looks],
         "names": _names(points, data, shape, looks),
-        "radius": round(float(np.clip(160 / math.sqrt(len(points)), 0.6, 6.5)), 2),
+        "tall": round(shape * UNITS),
         "id": [clip(visible(id), NAME) for id in data.ids],
         "label": [visible(label) if label is not None else None for label in data.labels] if data.label else None,
         "text": [text and visible(" ".join(text[: 2 * TEXT].split())[:TEXT]) for text in data.texts],
