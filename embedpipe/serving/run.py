@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.messages.masking import show_secret
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
@@ -15,6 +16,7 @@ from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.listening import address_of, has_desktop, hosts_of, listen, run_server
 from embedpipe.serving.options import ServeOptions, ViewOptions
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ServeParameters, ViewParameters
@@ -61,13 +63,13 @@ def view(
     from embedpipe.serving.viewing.searching import Searcher
     from embedpipe.serving.viewing.viewer import Viewer
 
-    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    opened = open_store(store)
     opened.select_layers(view_options.layer)
     fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
     viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted)
     listening = listen(view_options.host, view_options.port)
     elsewhere = view_options.host not in LOCAL
-    token = secrets.token_urlsafe(24) if view_options.edit or elsewhere else None
+    token = show_secret(secrets.token_urlsafe(24)) if view_options.edit or elsewhere else None
     app = create_app(viewer, hosts_of(view_options.host), token)
     address = address_of(view_options.host, listening) + (f"?token={token}" if token else "")
     print(f"{viewer.name}: {len(opened):,} items at {address} (Ctrl-C ends)", flush=True)

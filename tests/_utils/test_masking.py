@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedpipe
-from embedpipe._utils.messages.masking import masked
+from embedpipe._utils.messages.masking import masked, show_secret
 from embedpipe.errors import Failure, ReadError, SourceError, UsageError, WriteError
 
 
@@ -53,6 +53,11 @@ def test_other_urls_stay(text: str) -> None:
 def test_no_password_is_left(secret: str) -> None:
     for url in (f"s3://k9x7:q{secret}z@bucket/photos", f"https://host/x?a=1&secret_key=q{secret}z"):
         assert f"q{secret}z" not in masked(f"cannot open {url!r}: no route to {url}")
+
+
+def test_the_token_of_an_own_server_is_shown() -> None:
+    address = f"http://127.0.0.1:8700/?token={show_secret('k3J-_x')}"
+    assert masked(f"{address} https://h/x?token=other") == f"{address} https://h/x?token=***"
 
 
 def test_errors_and_failures_show_no_secret() -> None:

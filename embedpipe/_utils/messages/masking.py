@@ -14,9 +14,17 @@ _PASSWORD = re.compile(
 #: A value in the query of a URL whose name is that of a secret: ``sig``, ``access_key``, ``X-Amz-Signature``.
 _QUERY = re.compile(
     r"""(?P<name>[?&](?:[\w.%-]*?[_.-]|aws)?(?:key|apikey|access_?key|accesskeyid|secret|secret_?key|token|sig|signature"""
-    r"""|credential|credentials|password|passwd|pwd)=)[^\s&#'"<>]+""",
+    r"""|credential|credentials|password|passwd|pwd)=)(?P<value>[^\s&#'"<>]+)""",
     re.IGNORECASE,
 )
+#: Secrets that are shown all the same.
+_shown: set[str] = set()
+
+
+def show_secret(secret: str) -> str:
+    """Return a secret that messages show from now on: the token of a server that this process starts."""
+    _shown.add(secret)
+    return secret
 
 
 def masked(text: str) -> str:
@@ -30,4 +38,4 @@ def masked(text: str) -> str:
     if "://" not in text:
         return text
     text = _PASSWORD.sub(lambda match: f"{match['user'] or match['scheme']}{MASK}", text)
-    return _QUERY.sub(lambda match: f"{match['name']}{MASK}", text)
+    return _QUERY.sub(lambda match: match[0] if match["value"] in _shown else f"{match['name']}{MASK}", text)
