@@ -37,6 +37,7 @@ from embedpipe.splits.inner import take_rows
 from embedpipe.splits.leakage import contradiction_notes, leakage_notes
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import FitParameters
@@ -102,7 +103,7 @@ def fit(
     if fit_options.gpu:
         usable_device(fit_options.gpu)
     start = time.perf_counter()
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    store = open_store(store)
     show = Progress(progress)
     show.say_all(random_notes([store.spec]))
     automatic = isinstance(head, str) and head == AUTO

@@ -26,6 +26,7 @@ from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
 from embedpipe.store.mapping.vector_map import find_map
+from embedpipe.store.opening import open_store
 from embedpipe.store.scan import layer_maps, read_layers
 
 #: Vectors of more bytes are read from a memory map, which the first search makes.
@@ -88,10 +89,8 @@ class SimilarityIndex:
         UsageError
             If the store is empty, or there is no such layer.
         """
-        opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+        opened = open_store(store, before="searching")
         layers = opened.select_layers(layer)
-        if not len(opened):
-            raise UsageError(f"{opened.path!r} holds no rows: embed items before searching")
         try:
             return cls(opened, layers, open_index(opened, layers[0].name) if len(layers) == 1 else None)
         except IndexRefusedError as error:

@@ -13,6 +13,7 @@ from embedpipe.report.pictures.map_points import map_points
 from embedpipe.report.pictures.thumbnails import READERS, as_jpeg, read_one
 from embedpipe.report.tables import check_table, write_table
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 from embedpipe.store.scan import read_layers
 
 #: Longest side of a picture in pixels, its JPEG quality, and how many are read at a time.
@@ -71,9 +72,7 @@ def export(
     'atlas.parquet'
     """
     to = check_table(to)
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    if len(store) == 0:
-        raise UsageError(f"{store.path!r} holds no rows: embed items before exporting them")
+    store = open_store(store, before="exporting them")
     show = Progress(progress)
     with_pictures = pictures and store.spec.modality == "image" and to.suffix.lower() == ".parquet"
     for name in (*POINTS, *(["image"] if with_pictures else [])):

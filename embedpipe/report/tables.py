@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.folder_kinds import require_outside_store
+from embedpipe._utils.messages.json_values import without_nan
 from embedpipe.errors import UsageError
 from embedpipe.sources.file_types import FORMULA_SIGNS
 
@@ -60,7 +60,7 @@ def write_table(table: pa.Table, to: str | Path) -> list[str]:
     Parquet and JSON lines hold the values as they are; JSON has null for numbers that are not finite. In ``.csv``,
     ``.tsv`` and ``.xlsx``, text that a spreadsheet program would run as a formula gets an apostrophe in front, numbers
     stay numbers, and lists are JSON. CSV and TSV are UTF-8, with a byte order mark if they have other characters than
-    those of ASCII, without which spreadsheet programs show them wrong.
+    those of ASCII, without which spreadsheet programs show them wrong. Times are text but in Parquet.
 
     Parameters
     ----------
@@ -154,15 +154,7 @@ def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def as_json(value: Any) -> str:
     """Return a value as JSON on one line: null for numbers that are not finite, text for what JSON has no word for."""
-    return json.dumps(_finite(value), ensure_ascii=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(without_nan(value), ensure_ascii=False, default=str)
 
 
 def _write_csv(table: pa.Table, to: Path, delimiter: str) -> None:
@@ -182,6 +174,9 @@ def _is_ascii(table: pa.Table) -> bool:
 
 
 def _write_json_lines(table: pa.Table, to: Path) -> None:
+    # Python has no times after the year 9999.
+    columns = [column.cast(pa.string()) if pa.types.is_temporal(column.type) else column for column in table.columns]
+    table = pa.table(columns, names=table.column_names)
     with to.open("w", encoding="utf-8", newline="\n") as file:
         for batch in table.to_batches(BATCH):
             file.writelines(f"{as_json(row)}\n" for row in batch.to_pylist())

@@ -175,3 +175,17 @@ def test_a_workbook_links_local_files_and_the_web(tmp_path: Path) -> None:
 def test_a_workbook_of_any_characters_can_be_opened(tmp_path: Path) -> None:
     write_table(pa.table({"id\ufffe": ["a\x00b", "\uffff", "\x0b", "\U0010ffff"]}), tmp_path / "t.xlsx")
     assert cells(tmp_path / "t.xlsx") == [("id\\ufffe",), ("a\\x00b",), ("\\uffff",), ("\\x0b",), ("\U0010ffff",)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".xlsx"])
+def test_times_after_the_year_9999_are_written(tmp_path: Path, suffix: str) -> None:
+    when = pa.array([253_402_300_800, 0, None], pa.int64()).cast(pa.timestamp("s"))
+    path = tmp_path / f"t{suffix}"
+    write_table(pa.table({"when": when, "day": when.cast(pa.date32())}), path)
+    if suffix == ".csv":
+        _, *rows = text_rows(path)
+    elif suffix == ".jsonl":
+        rows = [[*json.loads(line).values()] for line in path.read_text().splitlines()]
+    else:
+        _, *rows = (list(row) for row in cells(path))
+    assert [*map(list, rows[:2])] == [["10000-01-01 00:00:00", "10000-01-01"], ["1970-01-01 00:00:00", "1970-01-01"]]

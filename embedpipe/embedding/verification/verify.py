@@ -27,6 +27,7 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import damaged
 from embedpipe.store.mapping.mapped_vectors import DamagedMapError
 from embedpipe.store.mapping.vector_map import open_map
+from embedpipe.store.opening import open_store
 from embedpipe.store.repairing.damage import find_damage
 from embedpipe.store.schema import matrix
 
@@ -175,7 +176,7 @@ def verify(
     """
     if sample is not None and sample < 0:
         raise UsageError(f"{option('sample')} must be >= 0, got {sample}")
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    store = open_store(store)
     cheaper = _cheaper(store, sample, precision, decode, label)
     report = VerifyReport(store.path, store.version, len(store))
     checks = report.checks

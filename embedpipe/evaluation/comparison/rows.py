@@ -27,6 +27,7 @@ from embedpipe.splits.make import Splits, load_splits, make_splits
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 from embedpipe.store.schema import require_column
 
 
@@ -91,7 +92,7 @@ def open_stores(stores: Any) -> list[FeatureStore]:
     opened_or_paths = [stores] if isinstance(stores, str | Path | FeatureStore) else list(stores)
     if not opened_or_paths:
         raise UsageError("stores must name at least one feature store, got none")
-    opened = [store if isinstance(store, FeatureStore) else FeatureStore(store) for store in opened_or_paths]
+    opened = [open_store(store) for store in opened_or_paths]
     if len({store.table_id for store in opened}) < len(opened):
         raise UsageError(f"stores must be different, got one twice: {', '.join(store.path for store in opened)}")
     return opened

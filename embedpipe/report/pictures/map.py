@@ -23,6 +23,7 @@ from embedpipe.report.pictures.map_data import gather
 from embedpipe.report.pictures.map_page import write_map_page
 from embedpipe.report.pictures.map_png import draw_map
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 from embedpipe.store.schema import require_column
 
 #: Key of the PNG's text chunk, and name of the page's meta element, with the rows and options that it was drawn from.
@@ -94,7 +95,7 @@ def map(
     if to.suffix.lower() not in (".png", *SUFFIXES):
         raise UsageError(f"the name of a map must end in .png or .html, got {str(to)!r}")
     require_outside_store(to)
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    store = open_store(store, before="drawing a map")
     layers = store.select_layers(layer)
     layer = "+".join(each.name for each in layers)
     if label == "label" and label not in store.data_columns:
@@ -120,8 +121,6 @@ def _check(store: FeatureStore, label: str | None, thumbnails: int) -> None:
         raise UsageError(f"thumbnails must be >= 0, got {thumbnails}")
     if label:
         require_column(label, store.data_columns, store.path, "label")
-    if len(store) == 0:
-        raise UsageError(f"{store.path!r} holds no rows: embed items before drawing a map")
 
 
 def _drawn_from(store: FeatureStore, **options: object) -> str:

@@ -22,6 +22,7 @@ from embedpipe.serving.viewing.predictions import CONFIDENCE, FITTED, PREDICTION
 from embedpipe.serving.viewing.searching import Query, Searcher
 from embedpipe.serving.viewing.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
+from embedpipe.store.opening import open_store
 
 if TYPE_CHECKING:
     from embedpipe.heads import Head
@@ -45,9 +46,7 @@ class Viewer:
     """
 
     def __init__(self, store: FeatureStore, searcher: Searcher, edit: bool = False, head: Head | None = None) -> None:
-        if not len(store):
-            raise UsageError(f"{store.path!r} holds no rows: embed items before looking at them")
-        self._store, self.searcher, self.edit = store, searcher, edit
+        self._store, self.searcher, self.edit = open_store(store, before="looking at them"), searcher, edit
         self.predictions = None if head is None else Predictions(head)
         self.name = Path(store.path.rstrip("/")).name
         self._selections = Selections()
