@@ -10,23 +10,33 @@ from collections.abc import Iterator
 
 import pyarrow.fs as pafs
 
-#: Reads commands: ``up``, ``down``, and ``busy N``, which answers 503 after N more photos were read.
+#: Reads commands: ``up``, ``down``, ``busy N``, which answers 503 after N more photos were read, and ``shaky``: every
+#: twentieth request is answered 503, cut off, or answered late, in turns.
 SERVER = """
-import contextlib, sys, threading
+import contextlib, itertools, socket, sys, threading, time
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-application, left, server = DomainDispatcherApplication(create_backend_app), None, None
+application, left, server, requests = DomainDispatcherApplication(create_backend_app), None, None, None
+BODY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
 alone = threading.Lock()  # a conditional write is one step, which moto's is not among threads
 
 def answer(environ, start):
     global left
+    number = 1 if requests is None else next(requests)
+    if number % 60 == 20:
+        start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(BODY)))])
+        return [BODY]
+    if number % 60 == 40:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return []
+    if number % 60 == 0:
+        time.sleep(0.5)
     if left is not None:
         left -= environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".jpg")
         if left < 0:
-            body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
-            start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-            return [body]
+            start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(BODY)))])
+            return [BODY]
     with alone if environ["REQUEST_METHOD"] == "PUT" else contextlib.nullcontext():
         return application(environ, start)
 
@@ -37,12 +47,14 @@ for line in sys.stdin:
         server.server_close()
         server = None
     elif command == "up":
-        left = None
+        left = requests = None
         if server is None:
             server = make_server("127.0.0.1", int(sys.argv[1]), answer, threaded=True)
             threading.Thread(target=server.serve_forever, daemon=True).start()
     elif command == "busy":
         left = int(number)
+    elif command == "shaky":
+        requests = itertools.count(1)
     print("ok", flush=True)
 """
 

@@ -17,6 +17,9 @@ from embedpipe.errors import UsageError, require_one_of
 EngineChoice = Literal["auto", "torch"]
 RunnerChoice = Literal["local", "ray"]
 
+#: The device that stands for all GPUs of this machine.
+ALL_DEVICES = "all"
+
 
 class Shard(NamedTuple):
     """The share ``number`` of ``total`` of the items, for one of several processes, counted from 1.
@@ -115,7 +118,8 @@ class RunOptions(ComputeOptions):
         default="local",
         metadata={
             "help": "local: embed in this process; ray: on the workers of a Ray cluster (extra ray): the one of "
-            "RAY_ADDRESS, or else of this machine, which is started if there is none."
+            "RAY_ADDRESS, or else of this machine, which is started if there is none. "
+            "The device all also means Ray, on all GPUs of this machine."
         },
     )
     workers: int | None = field(
@@ -142,13 +146,18 @@ class RunOptions(ComputeOptions):
                 f"{option('force', True)} needs {option('prune', True)} as well: add it, or leave both out"
             )
 
+    @property
+    def on_ray(self) -> bool:
+        """Whether workers of Ray embed: those of a cluster, or one for each GPU of this machine."""
+        return self.runner == "ray" or self.device == ALL_DEVICES
+
     def _check_workers(self) -> None:
         require_one_of("runner", self.runner, get_args(RunnerChoice))
         for name, least in (("workers", 1), ("gpus_per_worker", 0), ("cpus_per_worker", 1)):
             value = getattr(self, name)
             if value is None:
                 continue
-            if self.runner != "ray":
+            if not self.on_ray:
                 raise UsageError(f"{option(name, value)} needs {option('runner', 'ray')}: add it, or leave both out")
             kind = (int, float) if name == "gpus_per_worker" else int
             if not isinstance(value, kind) or isinstance(value, bool) or not least <= value < 1e6:

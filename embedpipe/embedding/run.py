@@ -121,7 +121,7 @@ def embed(
             f"{option('engine', run_options.engine)}"
         )
     reasons: list[str] = []
-    load = functools.partial(_load, backbone_options, run_options.device, show, reasons)
+    load = functools.partial(_load, backbone_options, run_options, show, reasons)
     known = recall_backbone(backbone_options, load) if FeatureStore.exists(to) else None
     backbone = known or load()
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
@@ -134,18 +134,19 @@ def embed(
     return store
 
 
-def _load(options: BackboneOptions, requested: str | None, show: Progress, reasons: list[str]) -> Backbone:
-    """Load a backbone, and add to ``reasons`` why its device was chosen."""
+def _load(options: BackboneOptions, run: RunOptions, show: Progress, reasons: list[str]) -> Backbone:
+    """Load a backbone, and add to ``reasons`` why its device was chosen. With Ray, only its spec is used."""
     from embedpipe._utils.device import choose_device  # needs torch
     from embedpipe.backbones.load import load_with_options
 
-    device, reason = choose_device(requested)
+    device, reason = choose_device("cpu" if run.on_ray else run.device)
     if options.precision == "int8":
         show.say("int8: the first run of a network quantises it, which takes about half a minute")
     backbone = load_with_options(options, device)
     remember_backbone(options, backbone)
-    show.say(f"device: {reason}")
-    reasons.append(reason)
+    if not run.on_ray:
+        show.say(f"device: {reason}")
+    reasons.append("chosen by each worker of Ray" if run.on_ray else reason)
     return backbone
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 from conftest import TINY, write_photo
+from object_server import ObjectServer, object_server
 from PIL import Image
 from tiny_text_backbone import TINY_TEXT
 
@@ -39,10 +41,10 @@ PHOTOS = 3000
 class Machines:
     """A cluster with one core on each of three nodes; the node of the driver has none."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, server: ObjectServer) -> None:
         from ray.cluster_utils import Cluster
 
-        self.log = log
+        self.log, self.server = log, server
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(3)]
 
@@ -85,13 +87,15 @@ def _title(process: psutil.Process) -> str:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     ray = pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("ray")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, object_server() as server:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
         patch.setenv("TINY_LOG", str(folder / "forwarded"))
         patch.setenv("TINY_DEATHS", str(folder / "deaths"))
         patch.setenv("TINY_SECONDS", "0.01")
         patch.setenv("EMBEDPIPE_CACHE", str(folder / "cache"))
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        machines = Machines(folder / "forwarded")
+        machines = Machines(folder / "forwarded", server)
         patch.setenv("RAY_ADDRESS", machines.cluster.address)
         yield machines
         ray.shutdown()
@@ -111,7 +115,7 @@ def expected(many: Path, tmp_path_factory: pytest.TempPathFactory) -> embedpipe.
     return embedpipe.embed(many, tmp_path_factory.mktemp("local") / "f", backbone=TINY)
 
 
-def embed(source: Any, to: Path, **options: Any) -> embedpipe.FeatureStore:
+def embed(source: Any, to: Path | str, **options: Any) -> embedpipe.FeatureStore:
     options = {"backbone": TINY, "engine": "torch", **options}
     return embedpipe.embed(source, to, runner="ray", **options)
 
@@ -217,6 +221,44 @@ def test_labels_set_by_hand_stay_with_changed_and_moved_photos(
     assert stores[0] == stores[1]
     labels = {row["id"]: row["label"] for row in stores[1]}
     assert [labels[id] for id in ("cat/0000.jpg", "owl/moved.jpg", "owl/0002.jpg")] == ["lynx", "wolf", "bat"]
+
+
+@pytest.fixture
+def bucket(machines: Machines, make_photos: Callable[..., Path]) -> Iterator[Path]:
+    """Put 120 photos into the bucket of the server, which becomes shaky; yield their folder on this machine."""
+    photos, server = make_photos(120), machines.server
+    server.files.create_dir("bucket")
+    for path in photos.rglob("*.jpg"):
+        server.put(f"bucket/photos/{path.relative_to(photos)}", path.read_bytes())
+    server.say("shaky")
+    yield photos
+    server.say("up")
+    server.files.delete_dir_contents("bucket")
+
+
+def test_a_shaky_object_store_loses_nothing(machines: Machines, bucket: Path, tmp_path: Path) -> None:
+    expected = embedpipe.embed(bucket, tmp_path / "local", backbone=TINY)
+    store = embed("s3://bucket/photos", "s3://bucket/store")
+    if store.summary.failed:  # a photo that could not be read in time is read by the next run
+        store = embed("s3://bucket/photos", "s3://bucket/store")
+    assert store.to_arrow(["id", "label", "content_hash"]) == expected.to_arrow(["id", "label", "content_hash"])
+    np.testing.assert_allclose(store.to_numpy(), expected.to_numpy(), rtol=0, atol=1e-6)
+    machines.server.say("up")
+    names = {info.base_name for info in machines.server.files.get_file_info(pafs.FileSelector("bucket/store"))}
+    assert "_delta_log" in names
+    assert "_runs" not in names
+
+
+def test_two_commands_at_once_on_one_object_store_keep_each_id_once(
+    machines: Machines, bucket: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, "s3://bucket/photos", "s3://bucket/store"]
+    drivers = [subprocess.Popen(command) for _ in range(2)]
+    assert [driver.wait(300) for driver in drivers] == [0, 0]
+    expected = embedpipe.embed(bucket, tmp_path / "local", backbone=TINY)
+    store = embed("s3://bucket/photos", "s3://bucket/store")
+    assert store.ids() == expected.ids()
+    np.testing.assert_allclose(store.to_numpy(), expected.to_numpy(), rtol=0, atol=1e-6)
 
 
 def test_vacuum_during_a_run_loses_nothing(

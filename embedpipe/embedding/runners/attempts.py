@@ -62,7 +62,8 @@ class Attempts:
         self._fs.delete_file(f"{self._folder}/row-{row:08d}")
 
     def _write(self, name: str) -> None:
-        self._fs.create_dir(self._folder, recursive=True)
+        if isinstance(self._fs, pafs.LocalFileSystem):  # object stores have no folders
+            self._fs.create_dir(self._folder, recursive=True)
         with self._fs.open_output_stream(f"{self._folder}/{name}") as stream:
             stream.write(b"")
 

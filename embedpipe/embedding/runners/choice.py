@@ -34,7 +34,7 @@ def make_runner(
 
     ``items`` is the size of the whole source: a run that was killed goes on by the same engine.
     """
-    if options.runner == "ray" and chosen is not None:
+    if options.on_ray and chosen is not None:
         from embedpipe.embedding.runners.on_ray import RayRunner
 
         return RayRunner(store, chosen, items, options, timer, progress)

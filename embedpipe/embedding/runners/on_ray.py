@@ -7,6 +7,7 @@ whose worker or node died. This process gives it the tasks and commits the files
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pickle
@@ -22,7 +23,7 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.hash_index import Contents
-from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.options import ALL_DEVICES, RunOptions
 from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import forget_run
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob, in_listing, make_task
@@ -70,10 +71,13 @@ class RayRunner:
         timer: StageTimer,
         progress: Progress,
     ) -> None:
-        self._ray = _connected(progress)
+        here = options.device == ALL_DEVICES
+        self._ray = _connected(progress, "local" if here else None)
         self._store, self._timer, self._progress = store, timer, progress
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self._gpus = _gpus(options, nodes)
+        if here and not any(node.get("GPU", 0) for node in nodes):
+            raise UsageError(f"{option('device', ALL_DEVICES)} needs GPUs, and Ray found none on this machine")
         self.threads = cpus = _cpus(options, nodes, self._gpus)
         fitting = sum(_room(node, cpus, self._gpus) for node in nodes)
         if not fitting:
@@ -84,8 +88,9 @@ class RayRunner:
             )
         self._most = options.workers
         self._workers = min(fitting, options.workers or fitting)
+        compute = dataclasses.replace(options, device=None) if here else options
         self._job = WorkerJob(
-            uuid.uuid4().hex, store.path, store.spec, backbone, options, options.threads or cpus, items
+            uuid.uuid4().hex, store.path, store.spec, backbone, compute, options.threads or cpus, items
         )
         self.done = self.batch_size = 0
         self.idle = 0.0
@@ -174,7 +179,7 @@ class RayWorker:
         return pa.table({"result": pa.array(results, pa.large_binary())})
 
 
-def _connected(progress: Progress) -> Any:
+def _connected(progress: Progress, address: str | None) -> Any:
     """Return the module of Ray, connected to the user's cluster, or to one of this machine that ends with it."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -182,7 +187,7 @@ def _connected(progress: Progress) -> Any:
     if not ray.is_initialized():
         with progress.step("connecting to Ray"), _standard_error_closed():
             try:
-                ray.init(log_to_driver=False, logging_level="error")
+                ray.init(address, log_to_driver=False, logging_level="error")
             except (ConnectionError, RuntimeError) as error:
                 raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
     return ray
