@@ -29,10 +29,10 @@ from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
 from embedpipe.heads.training.training_data import fitted_ids
+from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import read_layers
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import PredictParameters
@@ -324,12 +324,12 @@ class Head:
         others = [self.label, *(["text"] if self.spec.modality == "text" else [])]
         rows = store.to_arrow(["id", "uri", *dict.fromkeys(name for name in others if name in store.data_columns)])
         ids = rows.column("id").combine_chunks()
-        _, X = read_layers(store.table, self.spec.layers, ids)
         # An item that failed in a later run still has the vector of its earlier version.
         failed = pa.array([failure.id for failure in failures], pa.string())
-        good = np.flatnonzero(~np.asarray(pc.is_in(ids, value_set=failed)))
-        predictions = Predictions(self.estimator, self.task, len(X), self.label_separator)
-        predictions.add(good, X if len(good) == len(X) else X[good])
+        good = ~np.asarray(pc.is_in(ids, value_set=failed))
+        predictions = Predictions(self.estimator, self.task, len(ids), self.label_separator)
+        for part, X in vectors_to_predict(store, self.spec.layers, ids):
+            predictions.add(np.arange(len(ids))[part][good[part]], X if good[part].all() else X[good[part]])
         table = self._table(predictions, rows, failures, self.label)
         if store.table_id != self.store_id:
             return table

@@ -11,16 +11,19 @@ import pytest
 from stored import clusters, make_store
 
 from embedpipe import FeatureStore, evaluate, make_splits
+from embedpipe._utils.machine import memory
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation.comparison import measuring
+from embedpipe.evaluation.comparison import rows as reading
+from embedpipe.heads.training import vectors
 from embedpipe.neighbours import duplicates, exact
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.splits.mapped_rows import MappedRows
 
 comparing = importlib.import_module("embedpipe.evaluation.comparison.evaluate")
 
-#: A limit that this process exceeds already, so that no vectors are read into memory.
-TINY = "1MB"
+#: A limit beside what the process holds, which leaves no room for the vectors of 121 rows.
+TINY = "65kB"
 DIM = 8
 
 
@@ -36,6 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 @pytest.fixture(autouse=True)
 def without_results_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make blocks that do not divide the rows; predictions have room, and none come from the cache."""
+    monkeypatch.setattr(memory, "used_memory", lambda: 0)
     monkeypatch.setattr(exact, "ROW_BLOCK", 4 * DIM * 13)
     monkeypatch.setattr(comparing, "require_room", lambda *_: None)
     monkeypatch.setattr(measuring, "read_result", lambda *_: None)
@@ -45,9 +49,10 @@ def means(result: Any) -> dict[str, dict[str, float]]:
     return {each.name: {name: float(np.mean(v)) for name, v in each.metrics.items()} for each in result.candidates}
 
 
-def test_results_are_those_of_vectors_in_memory(store: FeatureStore) -> None:
+def test_results_are_those_of_vectors_in_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ["logreg", "lda", "ridge", "centroid"]
     in_memory = evaluate(store, heads=heads, repeats=1, folds=3)
+    monkeypatch.setattr(vectors, "read_finite", None)
     by_blocks = evaluate(store, heads=heads, repeats=1, folds=3, memory=TINY)
     assert by_blocks.splits_id == in_memory.splits_id
     expected = means(in_memory)
@@ -67,11 +72,12 @@ def test_results_are_those_of_vectors_in_memory(store: FeatureStore) -> None:
 def test_copies_stay_together_where_the_search_for_near_duplicates_has_no_room(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duplicates, "ALL_PAIRS", 100)
+    monkeypatch.setattr(reading, "search_bytes", lambda count, dim: 2 * count * dim)
+    monkeypatch.setattr(reading, "memory_left", lambda limit: 1000)
     result = evaluate(store, heads="ridge", memory=TINY, folds=3, repeats=1)
     notes = " ".join(result.notes)
     assert (
-        "near-duplicates of 121 rows are not looked for, only exact copies: their search needs about 5.81 kB" in notes
+        "near-duplicates of 121 rows are not looked for, only exact copies: their search needs about 1.94 kB" in notes
     )
     assert "1 row is an exact copy of another: copies are never in both the training and the test rows" in notes
     assert result.resampling == "3-fold stratified cross-validation, exact copies together"
@@ -81,7 +87,7 @@ def test_heads_that_need_all_vectors_are_left_out_with_the_numbers(store: Featur
     result = evaluate(store, heads=["ridge", "knn"], memory=TINY, folds=3, repeats=1)
     assert [each.name for each in result.candidates] == ["ridge"]
     assert re.search(
-        r"knn could not be measured: it needs about .* for 121 x 8, and memory is 1 MB: use logreg, ridge, lda or "
+        r"knn could not be measured: it needs about .* for 121 x 8, and memory is 65 kB: use logreg, ridge, lda or "
         r"centroid, or give memory='1GB'",
         " ".join(result.notes),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from embedpipe._utils.machine.memory import memory_left
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
-from embedpipe.errors import TrainingDataError
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import Task
 from embedpipe.heads.registry import HEADS
 from embedpipe.neighbours.exact import row_blocks
@@ -20,6 +20,9 @@ from embedpipe.report.drawing.wording import size
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
 from embedpipe.store.scan import map_layers, read_layers
+
+#: Positions of rows, and their vectors.
+Part = tuple[npt.NDArray[np.int64] | slice, npt.NDArray[np.float32]]
 
 #: What a fit in memory holds at most: so many copies of the vectors, and so many bytes a row of ids, labels and
 #: predictions. `benchmarks/fit_memory.py` and `benchmarks/larger_than_memory.py` measure both.
@@ -55,16 +58,31 @@ def read_vectors(
 ) -> npt.NDArray[np.float32] | MappedRows:
     """Read the vectors of some rows, of several layers joined end to end, if they fit into memory; else map them.
 
-    Raises TrainingDataError if a vector holds NaN or infinite values.
+    Raises TrainingDataError if a vector holds NaN or infinite values, and UsageError if the limit is too small even
+    for what belongs to the rows beside their vectors.
     """
     if fits_memory(len(ids), sum(layer.dim for layer in layers), limit):
         return read_finite(store, layers, ids)
+    least = ROW_BYTES * len(ids)
+    if limit is not None and least > memory_left(limit):
+        raise UsageError(
+            f"{option('memory')} must be at least {size(limit - memory_left(limit) + least)}, got {size(limit)}: ids, "
+            f"labels and predictions of {len(ids):,} rows take about {size(least)} beside what the process holds"
+        )
     X = MappedRows(*map_layers(store.table, layers, ids))
     finite = np.ones(len(X), bool)
     for which, block in row_blocks(X):
         finite[which] = np.isfinite(block).all(axis=1)
     _refuse_unless(finite, store, ids)
     return X
+
+
+def vectors_to_predict(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> Iterator[Part]:
+    """Yield the vectors of rows and their positions: all at once if they fit into memory, else block by block."""
+    if fits_memory(len(ids), sum(layer.dim for layer in layers), None):
+        yield slice(0, len(ids)), read_layers(store.table, layers, ids)[1]
+    else:
+        yield from row_blocks(MappedRows(*map_layers(store.table, layers, ids)))
 
 
 def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> npt.NDArray[np.float32]:
