@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +19,8 @@ from moto.server import ThreadedMotoServer
 
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources import open_source, read_table, read_uri, root_exists
-from embedpipe.sources.locations import filesystem
+from embedpipe.sources.locations import filesystem, read_range
+from embedpipe.sources.readers import tar_members
 
 FILES = {
     "photos/cat/a b.jpg": b"first",
@@ -127,6 +131,62 @@ def test_remote_shards_are_read(base: tuple[str, str], pattern: str) -> None:
     assert listing.table.column("label").to_pylist() == ["7", None] * 2
     assert listing.read(3) == read_uri(listing.table.column("uri")[3].as_py()) == b"image y"
     assert root_exists(listing.root)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, int]]]:
+    """Yield what is read of files in shards: shard, first byte, number of bytes."""
+    asked: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(tar_members, "read_range", lambda *place: asked.append(place) or read_range(*place))
+    yield asked
+    fsspec.filesystem("memory").rm("/shards", recursive=True)
+
+
+def write_shard(name: str, images: list[bytes]) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for row, image in enumerate(images):
+            info = tarfile.TarInfo(f"{row:03d}.jpg")
+            info.size = len(image)
+            tar.addfile(info, io.BytesIO(image))
+    fsspec.filesystem("memory").pipe(f"/shards/{name}", buffer.getvalue())
+
+
+def test_a_part_reads_neighbours_in_a_remote_shard_by_one_request(requests: list[tuple[str, int, int]]) -> None:
+    images = [f"image {row}".encode() * 99 for row in range(40)]
+    for number in range(2):
+        write_shard(f"{number}.tar", images[20 * number : 20 * number + 20])
+    listing = open_source("memory://shards/*.tar")
+    rows = [*range(4, 30), 2, 1]  # a stretch of each shard, and two files in the other order
+    part = pickle.loads(pickle.dumps(listing.take(np.array(rows))))
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(part.read, range(len(rows)))) == [images[row] for row in rows]
+    assert sorted(shard[-5:] for shard, _, _ in requests) == ["0.tar"] * 3 + ["1.tar"]
+    assert part.read(3) == images[7], "what was read is read again, by itself"
+    assert requests[-1][2] == len(images[7])
+
+
+def test_a_stretch_is_limited_and_leaves_out_what_lies_between(
+    requests: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_members, "STRETCH", 5_000)
+    monkeypatch.setattr(tar_members, "GAP", 1_500)
+    images = [bytes([row]) * 900 for row in range(20)]  # with headers 1,536 bytes each
+    write_shard("a.tar", images)
+    part = open_source("memory://shards/a.tar").take(np.array([*range(10), 12, 13, 16]))
+    for row, image in zip(range(13), [*images[:10], images[12], images[13], images[16]], strict=True):
+        assert part.read(row) == image
+    assert [size for _, _, size in requests] == [3 * 1536 - 636] * 3 + [900, 1536 + 900, 900]
+
+
+def test_the_files_before_the_end_of_a_cut_shard_are_read(requests: list[tuple[str, int, int]]) -> None:
+    write_shard("a.tar", [b"x" * 900, b"y" * 900])
+    part = open_source("memory://shards/a.tar").take(np.array([0, 1]))
+    fsspec.filesystem("memory").pipe("/shards/a.tar", fsspec.filesystem("memory").cat("/shards/a.tar")[:2_000])
+    with pytest.raises(ReadError, match="is truncated"):
+        part.read(1)
+    assert part.read(0) == b"x" * 900
+    assert len(requests) == 3
 
 
 def test_remote_image_is_read_and_missing_ones_fail(base: tuple[str, str]) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
-import pyarrow as pa
+import numpy as np
 
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.access.outage import is_outage
@@ -29,7 +29,7 @@ from embedpipe.sources.locations import (
     read_range,
     split_location,
 )
-from embedpipe.sources.reading import Reader, RowNumbers, take_near
+from embedpipe.sources.readers.tar_members import Members
 
 #: The shard is an absolute path or a URL, so a "::" in a name is not taken for the one between member and shard.
 _URI = re.compile(r"tar://(.*)::((?:/|[A-Za-z][A-Za-z0-9+.-]+://).*)", re.DOTALL)
@@ -68,12 +68,13 @@ def list_shards(pattern: str) -> Listing:
         No shard matches, or the shards hold no image.
     """
     root = absolute(pattern)
-    builder, offsets, failures, skipped = ListingBuilder(), array("q"), list[Failure](), Counter[str]()
+    builder, failures, skipped = ListingBuilder(), list[Failure](), Counter[str]()
+    numbers, offsets, sizes = array("q"), array("q"), array("q")
     shards = expand(root)
     if "::/" in root:
         raise SourceError(f"the path of a shard must not hold '::/', got {root!r}: rename the folder")
     names: dict[str, str] = {}  # column names of Delta are not case-sensitive
-    for shard in shards:
+    for number, shard in enumerate(shards):
         before = len(offsets)
         refused: list[str] = []
         stem = posixpath.splitext(printable(split_location(shard)[1]))[0]
@@ -89,7 +90,9 @@ def list_shards(pattern: str) -> Listing:
                     sidecar.split,
                     {names.setdefault(name.lower(), name): value for name, value in sidecar.metadata.items()},
                 )
+                numbers.append(number)
                 offsets.append(image.offset_data)
+                sizes.append(image.size)
         except Exception as error:
             if is_outage(error):
                 raise SourceError(f"cannot read the shard {shard!r}: {error}") from error
@@ -104,25 +107,8 @@ def list_shards(pattern: str) -> Listing:
     table = builder.finish()
     if not len(table) and not failures:
         raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
-    read = _Members(table.column("uri"), offsets, table.column("source_size"))
+    read = Members(shards, *(np.frombuffer(values, np.int64) for values in (numbers, offsets, sizes)))
     return Listing(table, root, read, tuple(failures), dict(skipped))
-
-
-class _Members:
-    """Reads files of shards by their place."""
-
-    def __init__(self, uris: pa.ChunkedArray, offsets: array[int], sizes: pa.ChunkedArray) -> None:
-        self._uris, self._offsets, self._sizes = uris, offsets, sizes
-
-    def __call__(self, row: int) -> bytes:
-        """Return the bytes of a file. Raises ReadError."""
-        shard = split_member_uri(self._uris[row].as_py())[1]
-        return read_range(shard, self._offsets[row], self._sizes[row].as_py())
-
-    def take(self, rows: RowNumbers) -> Reader:
-        """Return the reader of some rows."""
-        offsets = array("q", (self._offsets[row] for row in rows.tolist()))
-        return _Members(take_near(self._uris, rows), offsets, take_near(self._sizes, rows))
 
 
 def read_member(member: str, shard: str) -> bytes:
