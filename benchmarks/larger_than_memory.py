@@ -113,9 +113,8 @@ def fit(store: Path, head: str, memory: str, to: Path) -> dict[str, Any]:
     return {"chosen": {str(k): str(v) for k, v in fitted.report.chosen.items()}, "metrics": metrics}
 
 
-def evaluate(store: Path, memory: str) -> dict[str, Any]:
-    """Compare the four heads, without looking for near-duplicates, which takes hours of 2,000,000 rows."""
-    heads = ["logreg", "lda", "ridge", "centroid"]
+def evaluate(store: Path, heads: list[str], memory: str) -> dict[str, Any]:
+    """Compare heads, without looking for near-duplicates, which takes hours of 2,000,000 rows."""
     result = embedpipe.evaluate(store, heads=heads, memory=memory, near_duplicates="off", progress=True)
     means = {each.name: float(np.mean(each.metrics["accuracy"])) for each in result.candidates}
     return {"metrics": means, "notes": result.notes}
@@ -140,7 +139,7 @@ def run_job(options: argparse.Namespace) -> dict[str, Any]:
     kind, _, head = options.job.partition(" ")
     work: dict[str, Callable[[], dict[str, Any]]] = {
         "fit": lambda: fit(options.store, head, options.memory, options.to),
-        "evaluate": lambda: evaluate(options.store, options.memory),
+        "evaluate": lambda: evaluate(options.store, options.heads, options.memory),
         "search": lambda: search(options.store, options.dim),
     }
     start = time.perf_counter()
@@ -163,6 +162,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--memory", default="2GiB", help="the limit of a process")
     parser.add_argument("--jobs", nargs="*", default=[*(f"fit {head}" for head in HEADS), "evaluate", "search"])
+    parser.add_argument("--heads", nargs="*", default=["logreg", "lda", "ridge", "centroid"], help="for evaluate")
     parser.add_argument("--only-limited", action="store_true", help="leave out the runs in memory")
     parser.add_argument("--enforce", action="store_true", help="refuse allocations above the limit")
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -181,7 +181,19 @@ def main() -> None:
         for kind in ("limited", "in memory")[: 1 if options.only_limited else 2]:
             memory = options.memory if kind == "limited" else "1TB"
             to = options.store.parent / f"coefficients {kind}.npz"
-            given = [options.store, "--dim", options.dim, "--memory", memory, "--job", job, "--to", to]
+            given = [
+                options.store,
+                "--dim",
+                options.dim,
+                "--memory",
+                memory,
+                "--job",
+                job,
+                "--to",
+                to,
+                "--heads",
+                *options.heads,
+            ]
             enforce = ["--enforce"] if options.enforce and kind == "limited" else []
             try:
                 runs[kind] = run_self(__file__, *given, *enforce)

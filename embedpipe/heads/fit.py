@@ -120,7 +120,7 @@ def fit(
 
     def refuse(task: Task, shape: tuple[int, int]) -> None:
         name, estimator = unfitted(task, shape[0])
-        if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory_bytes, task):
+        if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory, task):
             raise UsageError(why)
 
     with show.step("reading rows"):

@@ -85,17 +85,12 @@ class FitOptions:
     memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
 
     @property
-    def memory_bytes(self) -> int | None:
-        """The limit of memory in bytes. Raises UsageError if ``memory`` is no size."""
-        return parse_size("memory", self.memory)
-
-    @property
     def gpu(self) -> str | None:
         """The GPU to fit on; None for the CPU."""
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
-        _ = self.memory_bytes
+        parse_size("memory", self.memory)
         require_one_of("task", self.task, (None, *get_args(Task)))
         require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
         require_one_of("reject_by", self.reject_by, get_args(RejectBy))

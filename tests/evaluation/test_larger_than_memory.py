@@ -87,7 +87,7 @@ def test_heads_that_need_all_vectors_are_left_out_with_the_numbers(store: Featur
     result = evaluate(store, heads=["ridge", "knn"], memory=TINY, folds=3, repeats=1)
     assert [each.name for each in result.candidates] == ["ridge"]
     assert re.search(
-        r"knn could not be measured: it needs about .* for 121 x 8, and memory is 65 kB: use logreg, ridge, lda or "
+        r"knn could not be measured: it needs about .* for 121 x 8, and memory is 65kB: use logreg, ridge, lda or "
         r"centroid, or give memory='1GB'",
         " ".join(result.notes),
     )
@@ -99,9 +99,9 @@ def test_heads_that_need_all_vectors_are_left_out_with_the_numbers(store: Featur
 
 def test_predictions_that_have_no_room_are_refused() -> None:
     splits = make_splits([str(row) for row in range(30)], np.arange(30) % 2, task="classification", repeats=2)
-    measuring.require_room(4, splits, 2, 1 << 50)
+    measuring.require_room(4, splits, 2, "1TB")
     with pytest.raises(UsageError, match=r"predictions of 4 candidates for 60 test rows need about 19\.2 kB"):
-        measuring.require_room(4, splits, 2, 1)
+        measuring.require_room(4, splits, 2, "1B")
 
 
 def test_near_duplicates_of_mapped_rows_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

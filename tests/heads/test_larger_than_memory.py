@@ -102,14 +102,14 @@ def test_head_that_needs_all_vectors_is_refused_before_they_are_read(
 ) -> None:
     monkeypatch.setattr(vectors, "map_layers", None)
     name = head if isinstance(head, str) else type(head).__name__
-    message = f"fit of {name} needs about .* for 140 x 8, and memory is 75 kB: use logreg, ridge, lda or centroid, or"
+    message = f"fit of {name} needs about .* for 140 x 8, and memory is 75kB: use logreg, ridge, lda or centroid, or"
     with pytest.raises(UsageError, match=message):
         fit(store, head, memory=TINY)
 
 
 def test_what_fits_is_read_into_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     layers, ids = store.select_layers(None), store.to_arrow(["id"]).column("id").combine_chunks()
-    assert isinstance(read_vectors(store, layers, ids, 1 << 40), np.ndarray)
+    assert isinstance(read_vectors(store, layers, ids, "1TB"), np.ndarray)
     assert isinstance(read_vectors(store, layers, ids), np.ndarray)
     monkeypatch.setattr(memory, "available_memory", lambda: 143 * 8 * 4)
     mapped = read_vectors(store, layers, ids)
@@ -120,7 +120,7 @@ def test_what_fits_is_read_into_memory(store: FeatureStore, monkeypatch: pytest.
 
 
 def test_limit_below_what_belongs_to_the_rows_is_refused(store: FeatureStore) -> None:
-    message = "memory must be at least 70 kB, got 60 kB: ids, labels and predictions of 140 rows take about 70 kB"
+    message = "memory must be at least 70 kB, got 60kB: ids, labels and predictions of 140 rows take about 70 kB"
     with pytest.raises(UsageError, match=message):
         fit(store, "ridge", memory="60kB")
 

@@ -151,8 +151,8 @@ def evaluate(
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
     candidates = make_candidates(rows, heads)
     check_metric(metric, rows.task, len(classes), candidates)
-    require_room(len(candidates), rows.splits, len(classes), chosen.memory_bytes)
-    results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory_bytes, show)
+    require_room(len(candidates), rows.splits, len(classes), chosen.memory)
+    results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory, show)
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
     if not candidates:
         raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
@@ -212,7 +212,7 @@ def _measure(
     rows: EvaluationRows,
     y: npt.NDArray[Any],
     n_classes: int,
-    limit: int | None,
+    memory: str | None,
     progress: Progress,
 ) -> tuple[list[list[ResampleResult]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
     """Measure all candidates, layer by layer, so that only one matrix of vectors is in memory.
@@ -240,13 +240,13 @@ def _measure(
             too_large = {
                 each.name: why
                 for each in group
-                if (why := why_too_large("it", each.estimator, shape, limit, rows.task))
+                if (why := why_too_large("it", each.estimator, shape, memory, rows.task))
             }
             failed |= too_large
             group = [each for each in group if each.name not in too_large]
             if not group:
                 continue
-            X = read_vectors(store, group[0].layer.specs, rows.ids, limit)
+            X = read_vectors(store, group[0].layer.specs, rows.ids, memory)
             # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
             key = checksum_of_pieces(block for _, block in row_blocks(X))
             layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []

@@ -16,7 +16,7 @@ from sklearn.base import clone, is_classifier
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.cache import open_cache
 from embedpipe._utils.config import usable_cores
-from embedpipe._utils.machine.memory import memory_left
+from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance
 from embedpipe.errors import UsageError
@@ -104,12 +104,12 @@ def measure_all(
     return results
 
 
-def require_room(candidates: int, splits: Splits, n_classes: int, limit: int | None) -> None:
+def require_room(candidates: int, splits: Splits, n_classes: int, memory: str | None) -> None:
     """Raise UsageError if the predictions of all candidates for all test rows do not fit into memory."""
     tested = sum(len(resample.test) for resample in splits.resamples)
     # Classes, probabilities, calibrated ones, and a table of all.
     needed = candidates * tested * (40 + 20 * n_classes)
-    if needed > memory_left(limit):
+    if needed > memory_left(parse_size("memory", memory)):
         raise UsageError(
             f"predictions of {candidates} candidates for {tested:,} test rows need about {size(needed)} of memory: "
             f"compare fewer heads, or with {option('repeats', 1)}, or declare test rows in a column `split`"

@@ -52,13 +52,8 @@ class EvaluateOptions:
 
     memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
 
-    @property
-    def memory_bytes(self) -> int | None:
-        """The limit of memory in bytes. Raises UsageError if ``memory`` is no size."""
-        return parse_size("memory", self.memory)
-
     def __post_init__(self) -> None:
-        _ = self.memory_bytes
+        parse_size("memory", self.memory)
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:
             raise UsageError(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.machine.memory import memory_left
+from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
@@ -174,10 +174,9 @@ def _vectors_to_group(
     """Return the vectors whose near-duplicates stay together, the cosine, and a note if only copies can be found."""
     if options.near_duplicates == "off":
         return None, None, []
-    limit = options.memory_bytes
-    vectors = read_vectors(store, layer.specs, ids, limit)
+    vectors = read_vectors(store, layer.specs, ids, options.memory)
     needed = search_bytes(len(ids), layer.dim)
-    if not isinstance(vectors, MappedRows) or needed <= max(0, memory_left(limit)):
+    if not isinstance(vectors, MappedRows) or needed <= max(0, memory_left(parse_size("memory", options.memory))):
         return vectors, options.near_duplicates, []
     note = (
         f"near-duplicates of {len(ids):,} rows are not looked for, only exact copies: their search needs about "

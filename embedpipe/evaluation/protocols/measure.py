@@ -201,7 +201,7 @@ def measure_protocol(
     layers, predictions = [], []
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
-            if why := why_too_large(protocol, None, (len(rows.ids), layer.dim), options.memory_bytes, rows.task):
+            if why := why_too_large(protocol, None, (len(rows.ids), layer.dim), options.memory, rows.task):
                 raise UsageError(why)
             X = read_finite(layer.store, layer.specs, rows.ids)
             backbone, results = layer.store.spec.title, list[ProtocolResult]()

@@ -109,7 +109,7 @@ def read_training_data(
     ids = rows.column("id").combine_chunks()
     if refuse is not None:
         refuse(task, (len(ids), sum(layer.dim for layer in layers)))
-    X = read_vectors(store, layers, ids, options.memory_bytes)
+    X = read_vectors(store, layers, ids, options.memory)
     measured_on: MeasuredOn
     if names is None:
         fit_rows, tune_splits = np.arange(len(y)), None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.machine.memory import memory_left
+from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
@@ -39,14 +39,15 @@ def fits_memory(rows: int, dim: int, limit: int | None) -> bool:
     return memory_needed(rows, dim) <= memory_left(limit)
 
 
-def why_too_large(what: str, estimator: Any, shape: tuple[int, int], limit: int | None, task: Task) -> str:
-    """Return why an estimator cannot be fitted on vectors of this shape within the limit, and what to do; else ""."""
+def why_too_large(what: str, estimator: Any, shape: tuple[int, int], memory: str | None, task: Task) -> str:
+    """Return why an estimator cannot be fitted on vectors of this shape within ``memory``, and what to do; else ""."""
+    limit = parse_size("memory", memory)
     if getattr(estimator, "trains_on_blocks", False) or fits_memory(*shape, limit):
         return ""
     heads = [name for name, kinds in HEADS.items() if task in kinds and hasattr(kinds[task](2), "trains_on_blocks")]
     able = ", ".join(heads[:-1]) + " or " * (len(heads) > 1) + heads[-1]
     needed = memory_needed(*shape)
-    given = f"{size(memory_left(None))} can be used" if limit is None else f"{option('memory')} is {size(limit)}"
+    given = f"{size(memory_left(None))} can be used" if limit is None else f"{option('memory')} is {memory}"
     enough = option("memory", f"{-(-needed // 10**9)}GB")
     return (
         f"{what} needs about {size(needed)} for {shape[0]:,} x {shape[1]:,}, and {given}: use {able}, or give {enough}"
@@ -54,19 +55,20 @@ def why_too_large(what: str, estimator: Any, shape: tuple[int, int], limit: int 
 
 
 def read_vectors(
-    store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, limit: int | None = None
+    store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, memory: str | None = None
 ) -> npt.NDArray[np.float32] | MappedRows:
     """Read the vectors of some rows, of several layers joined end to end, if they fit into memory; else map them.
 
     Raises TrainingDataError if a vector holds NaN or infinite values, and UsageError if the limit is too small even
     for what belongs to the rows beside their vectors.
     """
+    limit = parse_size("memory", memory)
     if fits_memory(len(ids), sum(layer.dim for layer in layers), limit):
         return read_finite(store, layers, ids)
     least = ROW_BYTES * len(ids)
     if limit is not None and least > memory_left(limit):
         raise UsageError(
-            f"{option('memory')} must be at least {size(limit - memory_left(limit) + least)}, got {size(limit)}: ids, "
+            f"{option('memory')} must be at least {size(limit - memory_left(limit) + least)}, got {memory}: ids, "
             f"labels and predictions of {len(ids):,} rows take about {size(least)} beside what the process holds"
         )
     X = MappedRows(*map_layers(store.table, layers, ids))
