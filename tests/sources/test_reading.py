@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from embedpipe.embedding.runners.tasks import Task
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources import SourceOptions, cells, open_source
 from embedpipe.sources.listing import Listing
@@ -246,8 +248,13 @@ def test_what_may_be_read_travels_with_the_rows(allowed: bool, tmp_path: Path, m
             part.read(0)
 
 
-def test_items_that_cannot_be_sent_are_named() -> None:
-    listing = open_source([b"image", lambda: None])
-    pickle.dumps(listing.take(np.array([0])))
-    with pytest.raises(SourceError, match=r"must be picklable to be sent .* of type function are not .*: give paths"):
-        pickle.dumps(listing.take(np.array([0, 1])))
+def test_items_that_cannot_be_sent_are_an_error_of_their_task_only() -> None:
+    listing = open_source([b"image", threading.Lock()])
+
+    def task(rows: list[int]) -> Task:
+        numbers = np.array(rows, np.int64)
+        return Task(0, listing.take(numbers), pa.table({}), numbers, known=False)
+
+    assert pickle.loads(task([0]).pickled()).listing.read(0) == b"image"
+    with pytest.raises(SourceError, match=r"must be picklable .* \(cannot pickle '_thread.lock' object\): give paths"):
+        task([0, 1]).pickled()

@@ -132,7 +132,7 @@ class RayRunner:
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         dumps = self._ray.cloudpickle.dumps  # also takes objects of the user's script
-        blocks = [pa.table({"task": pa.array([dumps(task)], pa.large_binary())}) for task in tasks]
+        blocks = [pa.table({"task": pa.array([task.pickled(dumps)], pa.large_binary())}) for task in tasks]
         results = data.from_arrow(blocks).map_batches(
             RayWorker,
             fn_constructor_args=(self._job, contents),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,7 +14,7 @@ from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
-from embedpipe.errors import EmbedpipeError
+from embedpipe.errors import EmbedpipeError, SourceError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers, take_near
 
@@ -67,6 +70,16 @@ class Task:
     values: pa.Table
     rows: RowNumbers
     known: bool
+
+    def pickled(self, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
+        """Return the task as bytes. Raises SourceError for items in memory that cannot be sent to another process."""
+        try:
+            return dumps(self)
+        except Exception as error:
+            raise SourceError(
+                f"items in memory must be picklable to be sent to workers, and one is not ({error}): give paths, "
+                "bytes, arrays, PIL images or texts"
+            ) from error
 
 
 @dataclass

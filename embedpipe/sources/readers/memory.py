@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -109,30 +108,9 @@ class _Items:
         positions = rows if self._positions is None else self._positions[rows]
         return _Items(self._items, self._folder, self._modality, self._access, positions)
 
-    def __reduce__(self) -> Any:
+    def __getstate__(self) -> dict[str, Any]:
         positions = range(len(self._items)) if self._positions is None else self._positions.tolist()
-        items = {position: self._items[position] for position in positions}
-        try:
-            data = pickle.dumps(items)
-        except Exception as error:
-            kinds = ", ".join(sorted({type(item).__name__ for item in items.values() if not _pickles(item)}))
-            raise SourceError(
-                f"items in memory must be picklable to be sent to another process, and those of type {kinds} are not "
-                f"({error}): give paths, bytes, arrays, PIL images or texts"
-            ) from error
-        return _unpickled, (data, self._folder, self._modality, self._access, self._positions)
-
-
-def _unpickled(data: bytes, *arguments: Any) -> _Items:
-    return _Items(pickle.loads(data), *arguments)
-
-
-def _pickles(item: Any) -> bool:
-    try:
-        pickle.dumps(item)
-    except Exception:
-        return False
-    return True
+        return {**self.__dict__, "_items": {position: self._items[position] for position in positions}}
 
 
 def is_position(id: str) -> bool:
