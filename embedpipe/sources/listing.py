@@ -1,7 +1,7 @@
 """The listing of a source: a table of its items, and a reader that reads the payload of one of them.
 
-A listing is an Arrow table without Python objects, with about 150 bytes per item. The embedding loop reads payloads
-one at a time.
+A listing is an Arrow table without Python objects, with about 150 bytes per item. What is long lies in a memory map
+(`Spool`). The embedding loop reads payloads one at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import DuplicateIdError, Failure
+from embedpipe.sources.columns.spool import Spool, spooled
 from embedpipe.sources.reading import Reader, RowNumbers, take_near
 
 #: Columns that every listing has, in this order; metadata columns follow. ``label`` may have any scalar type.
@@ -90,7 +91,8 @@ class ListingBuilder:
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
         self._metadata: list[Mapping[str, Any]] = []
-        self._chunks: list[pa.Table] = []
+        self._types: dict[str, set[pa.DataType]] = {}
+        self._chunks = Spool()
 
     def add(
         self,
@@ -111,42 +113,40 @@ class ListingBuilder:
     def finish(self) -> pa.Table:
         """Return the table of all added items."""
         self._flush()
-        types: dict[str, set[pa.DataType]] = {}
-        for chunk in self._chunks:
-            for column in chunk.schema:
-                types.setdefault(column.name, set()).add(column.type)
-        schema = pa.schema([(name, _common_type(kinds)) for name, kinds in types.items()])
+        schema = pa.schema([(name, _common_type(kinds)) for name, kinds in self._types.items()])
         chunks = [
             pa.table([_column_as(c, f) for f in schema], schema=schema) if c.schema != schema else c
-            for c in self._chunks
+            for c in self._chunks.finish()
         ]
         return pa.concat_tables(chunks)
 
     def _flush(self) -> None:
-        if not self._rows and self._chunks:
+        if not self._rows and self._types:
             return
         values: list[Any] = list(zip(*self._rows, strict=True)) or [()] * len(COLUMNS)
         columns = {f.name: pa.array(column, f.type) for f, column in zip(SCHEMA, values, strict=True)}
         for name in dict.fromkeys(name for row in self._metadata for name in row):
             columns[name] = _infer([row.get(name) for row in self._metadata])
-        self._chunks.append(pa.table(columns))
+        for name, column in columns.items():
+            self._types.setdefault(name, set()).add(column.type)
+        self._chunks.add(pa.table(columns))
         self._rows, self._metadata = [], []
 
 
 def in_chunks(column: pa.ChunkedArray, convert: Callable[[Any], Any], type: pa.DataType) -> pa.ChunkedArray:
     """Return the column of ``convert(value)`` for each value, with one chunk of Python objects at a time."""
     parts = (column.slice(start, CHUNK_ROWS).to_pylist() for start in range(0, len(column), CHUNK_ROWS))
-    return pa.chunked_array([pa.array(map(convert, part), type, size=len(part)) for part in parts], type)
+    return spooled((pa.array(map(convert, part), type, size=len(part)) for part in parts), type)
 
 
 def numbered(before: str, count: int, after: str = "", width: int = 8) -> pa.ChunkedArray:
     """Return the strings ``before`` + row + ``after``, with the row number padded with zeros to ``width``."""
-    chunks = []
-    for start in range(0, count, CHUNK_ROWS):
+
+    def chunk(start: int) -> pa.Array:
         rows = pa.array(np.arange(start, min(start + CHUNK_ROWS, count)))
-        numbers = pc.utf8_lpad(rows.cast(pa.string()), width, "0")
-        chunks.append(pc.binary_join_element_wise(before, numbers, after, ""))
-    return pa.chunked_array(chunks, pa.string())
+        return pc.binary_join_element_wise(before, pc.utf8_lpad(rows.cast(pa.string()), width, "0"), after, "")
+
+    return spooled(map(chunk, range(0, count, CHUNK_ROWS)), pa.string())
 
 
 def constant(value: Any, count: int, type: pa.DataType) -> pa.ChunkedArray:

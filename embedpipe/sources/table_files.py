@@ -19,9 +19,11 @@ from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.columns.numbers import read_numbers
+from embedpipe.sources.columns.spool import Spool
 from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.file_types import FORMULA_SIGNS, TABLE_SUFFIXES, suffix_of
+from embedpipe.sources.listing import CHUNK_ROWS
 from embedpipe.sources.locations import absolute, open_file, split_location
 
 #: Strings of JSON: the group is a key, or empty for other strings.
@@ -32,6 +34,9 @@ _FEW_KEYS = 60
 
 #: Number of brackets in a line of JSON above which its depth is checked.
 _MANY_BRACKETS = 500
+
+#: Number of rows above which a Parquet file is read part by part, into a memory map.
+SPOOLED_ROWS = 1 << 18
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -120,7 +125,7 @@ def load_table(
             if suffix == ".parquet":
                 parquet = pq.ParquetFile(file)
                 refuse_wide(len(parquet.schema_arrow), path)
-                loaded = Loaded(parquet.read(columns))
+                loaded = Loaded(_read_parquet(parquet, columns))
             elif suffix in _DELIMITERS:
                 loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
             elif suffix == ".xlsx":
@@ -147,6 +152,15 @@ def empty_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a string column with null in place of empty strings."""
     empty = pc.equal(column, "")
     return pc.if_else(empty, pa.scalar(None, pa.string()), column) if pc.any(empty).as_py() else column
+
+
+def _read_parquet(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    if file.metadata.num_rows <= SPOOLED_ROWS:
+        return file.read(columns)
+    spool = Spool()
+    for batch in file.iter_batches(CHUNK_ROWS, columns=columns):
+        spool.add(pa.Table.from_batches([batch]))
+    return pa.concat_tables(spool.finish())
 
 
 def _read_csv(

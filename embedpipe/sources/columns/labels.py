@@ -29,7 +29,7 @@ def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, l
         trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
     if pair := _differ_in_case(trimmed):
         remarks.append(f"{pair[0]!r} and {pair[1]!r} of column {name!r} differ in letter case only, and are kept apart")
-    return trimmed, remarks
+    return (trimmed if spaces or empty else column), remarks
 
 
 def _differ_in_case(column: pa.ChunkedArray) -> tuple[str, str] | None:
