@@ -1,6 +1,6 @@
 """`fit`, `evaluate` and `search` within a limit of memory, beside the same in memory.
 
-    python benchmarks/larger_than_memory.py STORE --rows 2000000 --dim 512 --memory 2GiB
+    python benchmarks/larger_than_memory.py --store STORE --rows 2000000 --memory 2GiB --only-limited --enforce
 
 A store of made-up vectors is written, block by block, if there is none: clusters of correlated values that overlap, a
 class and a number for each row, and 5 % validation and 5 % test rows. Every job runs in a process of its own, once
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from common import (
+    STORES,
     make_parser,
     markdown_table,
     process_memory,
@@ -157,10 +158,11 @@ def difference(one: Path, other: Path) -> float:
 def main() -> None:
     """Run the jobs and print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("store", type=Path, help="folder of the store, which is written if it is missing")
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    usual = STORES / "larger_than_memory.features"
+    parser.add_argument("--store", type=Path, default=usual, help="its folder; it is written if it is missing")
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--memory", default="2GiB", help="the limit of a process")
+    parser.add_argument("--memory", default="700MB", help="the limit of a process")
     parser.add_argument("--jobs", nargs="*", default=[*(f"fit {head}" for head in HEADS), "evaluate", "search"])
     parser.add_argument("--heads", nargs="*", default=["logreg", "lda", "ridge", "centroid"], help="for evaluate")
     parser.add_argument("--only-limited", action="store_true", help="leave out the runs in memory")
@@ -182,6 +184,7 @@ def main() -> None:
             memory = options.memory if kind == "limited" else "1TB"
             to = options.store.parent / f"coefficients {kind}.npz"
             given = [
+                "--store",
                 options.store,
                 "--dim",
                 options.dim,
