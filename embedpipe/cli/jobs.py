@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from embedpipe._utils.messages.events import current_log, log_event
 from embedpipe.cli import show
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 def run(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A TOML file with the tables embed, fit and evaluate.")],
     *,
-    ctx: typer.Context,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,7 +52,7 @@ def run(
     from embedpipe.jobs.result import JobResult
     from embedpipe.jobs.running import read_steps, run_steps
 
-    steps = read_steps(job, _outside(ctx, given or []))
+    steps = read_steps(job, _outside(given or []))
     result = JobResult(str(job))
     if dry_run:
         if not quiet and not as_json:
@@ -73,7 +73,7 @@ def run(
     return result.exit_code
 
 
-def _outside(ctx: typer.Context, given: list[str]) -> Outside:
+def _outside(given: list[str]) -> Outside:
     """Return the options of tables that the command line and the environment set."""
     from embedpipe.jobs.job_file import Outside
     from embedpipe.jobs.tables import TABLES
@@ -90,8 +90,9 @@ def _outside(ctx: typer.Context, given: list[str]) -> Outside:
         settings.setdefault(verb, {})[name] = _toml_value(value.strip())
     environment: dict[str, dict[str, Any]] = {}
     variables: dict[str, str] = {}
+    verbs = get_command(app)
     for verb in TABLES:
-        environment[verb], used = options_from_environment(ctx, verb)
+        environment[verb], used = options_from_environment(verbs, verb)
         variables |= used
     return Outside(settings, environment, variables)
 

@@ -197,12 +197,9 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
     The option ``--log`` is added to it.
     """
     name = command.__name__.strip("_")
-    takes_context = "ctx" in inspect.signature(command).parameters
 
     @wraps(command)
     def wrapper(*, ctx: typer.Context, log: str | None = None, **values: Any) -> None:
-        if takes_context:
-            values["ctx"] = ctx
         events = event_lines(name) if log else contextlib.nullcontext()
         with plain_output(), command_line(), set_by(variables_used(ctx)), events:
             warn_of_unknown_variables(ctx)
@@ -211,8 +208,7 @@ def exits_cleanly(command: Callable[..., int | None]) -> Callable[..., None]:
             raise typer.Exit(code)
 
     wrapper.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
-    logged = _with_parameter(wrapper, "log", Log)
-    return logged if takes_context else _with_parameter(logged, "ctx", typer.Context)
+    return _with_parameter(_with_parameter(wrapper, "log", Log), "ctx", typer.Context)
 
 
 def _outcome_as_json(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 import warnings
 from datetime import datetime
@@ -16,7 +17,7 @@ from conftest import TINY
 from documents import ROOT
 from stored import clusters, make_store
 
-from embedpipe import Head, heads
+from embedpipe import Head
 from embedpipe._utils.messages.events import current_log, event_log
 from embedpipe._utils.progress import Progress
 
@@ -101,17 +102,18 @@ def test_what_nobody_foresaw_is_an_event_with_its_traceback(store: str, monkeypa
     def broken(*_: object, **__: object) -> Head:
         warnings.warn("half of it is missing", stacklevel=1)
         print("to people")
+        sys.stderr.write("\r 50 %\r100 %\r\n\n")
         raise LookupError("nobody foresaw this")
 
-    monkeypatch.setattr(heads.fit, "fit", broken)
+    monkeypatch.setattr("embedpipe.heads.fit.fit", broken)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = run("fit", store, "--json", "--log=json")
     found = events(result.stderr)
-    assert [each["event"] for each in found] == ["start", "warning", "message", "error", "end"]
+    assert [each["event"] for each in found] == ["start", "warning", "message", "message", "error", "end"]
     assert found[1]["message"] == "half of it is missing"
-    assert found[2]["message"] == "to people"
-    assert "LookupError: nobody foresaw this" in found[3]["traceback"]
+    assert [each["message"] for each in of_kind(found, "message")] == ["to people", "100 %"]
+    assert "LookupError: nobody foresaw this" in found[4]["traceback"]
     assert result.exit_code == found[-1]["exit_code"] == 1
     assert json.loads(result.stdout)["error"]["message"] == "nobody foresaw this"
     assert current_log() is None

@@ -12,6 +12,8 @@ import re
 import warnings
 from typing import Any
 
+import typer
+
 from embedpipe.sources.access.roots import VARIABLE
 
 PREFIX = "EMBEDPIPE_"
@@ -54,18 +56,19 @@ def is_from_environment(ctx: Any, option: Any) -> bool:
     return source is not None and source.name == "ENVIRONMENT"
 
 
-def options_from_environment(ctx: Any, verb: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of another verb's options that the environment sets, and their variables.
+def options_from_environment(verbs: Any, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a verb's options that the environment sets, and their variables.
 
     Raises what typer raises for wrong arguments.
     """
-    command = ctx.parent.command.get_command(ctx.parent, verb)
-    own = type(ctx)(command, info_name=command.name, parent=ctx)
-    for option in command.params:
+    top = typer.Context(verbs, info_name="embedpipe")
+    verb = verbs.get_command(top, name)
+    ctx = typer.Context(verb, info_name=name, parent=top)
+    for option in verb.params:
         if option.envvar:
-            option.handle_parse_result(own, {}, [])
-    variables = variables_used(own)
-    return {name: own.params[name] for name in variables}, variables
+            option.handle_parse_result(ctx, {}, [])
+    variables = variables_used(ctx)
+    return {option: ctx.params[option] for option in variables}, variables
 
 
 def warn_of_unknown_variables(ctx: Any) -> None:

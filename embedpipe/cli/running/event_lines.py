@@ -47,8 +47,9 @@ class EventStream(io.TextIOBase):
         return int(self._stream.fileno())
 
     def _message(self, line: str) -> None:
-        if line.strip():
-            log_event("message", message=line.rstrip().removeprefix(PREFIX))
+        text = line.rstrip().rpartition("\r")[2]  # of the progress bar of a library, its last state
+        if text:
+            log_event("message", message=text.removeprefix(PREFIX))
 
 
 @contextmanager
