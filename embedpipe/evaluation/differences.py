@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "brier": (0.0, 2.0),
     "r2": (-np.inf, 1.0),
 }
-#: Bootstrap draws of a single test set; for large test sets fewer, to bound the number of weights in memory.
+#: Bootstrap draws of a single test set; for large test sets fewer, and the number of weights that are drawn at a time.
 MAX_DRAWS, MIN_DRAWS = 2000, 400
 MAX_WEIGHTS = 1 << 24
 #: Up to so many test rows, values of folds may be equal by chance; draws that measure the error of their mean.
@@ -88,19 +88,24 @@ def estimates(
     than what the test rows may leave unseen (`embedpipe.evaluation.unseen`).
     """
     result: dict[str, Estimate] = {}
-    tested, weights = _tested(splits, predictions), None if len(predictions) > 1 else _bootstrap_weights(splits)
+    tested, single = _tested(splits, predictions), len(predictions) == 1
+    names = [name for name in values if single and (name != "accuracy" or _has_groups(splits))]
+    of_draws: dict[str, Floats] = {}
+    if names:
+        drawn_metrics = _drawn(splits, lambda weights: np.stack([tested.metric(name, weights) for name in names]))
+        of_draws = dict(zip(names, drawn_metrics, strict=True))
     for name, per_resample in values.items():
         value = float(np.mean(per_resample))
         within = _unseen(name, value, splits, tested)
-        if weights is None:
+        if not single:
             correct = [each.correct for each in predictions] if name == "accuracy" else None
             least = _least_error(name, splits, tested, within, correct)
             ratio, repeats = test_train_ratio(splits), count_repeats(splits)
             value, low, high = corrected_interval(per_resample, ratio, repeats=repeats, min_standard_error=least)
-        elif name == "accuracy" and not _has_groups(splits):
+        elif name not in of_draws:
             value, low, high = share_interval(int(tested.correct.sum()), len(tested.y))
         else:
-            drawn = from_draws(value, tested.metric(name, weights), units=_units(splits), within=within)
+            drawn = from_draws(value, of_draws[name], units=_units(splits), within=within)
             low, high = drawn.low, drawn.high
         lowest, highest = BOUNDS[name]
         result[name] = Estimate(value, max(min(low, within[0]), lowest), min(max(high, within[1]), highest))
@@ -145,11 +150,23 @@ def _has_groups(splits: Splits) -> bool:
     return splits.groups is not None and len(np.unique(splits.groups[test])) < len(test)
 
 
-def _bootstrap_weights(splits: Splits) -> Floats:
-    """Return bootstrap weights of the rows of a single test set, (n_draws, n_test); groups are drawn whole."""
-    test = splits.resamples[0].test
-    draws = max(MAX_WEIGHTS // len(test), MIN_DRAWS)
-    return draw_counts(len(test), min(draws, MAX_DRAWS), groups=None if splits.groups is None else splits.groups[test])
+def _drawn(splits: Splits, values: Callable[[Floats], Floats]) -> Floats:
+    """Return values of bootstrap draws of a single test set, (..., n_draws); groups are drawn whole.
+
+    Parameters
+    ----------
+    values : callable
+        Gets the weights of the rows, (n_some_draws, n_test), and returns an array (..., n_some_draws).
+    """
+    test, generator = splits.resamples[0].test, np.random.default_rng(0)
+    step = max(1, MAX_WEIGHTS // len(test))
+    draws = min(max(step, MIN_DRAWS), MAX_DRAWS)
+    groups = None if splits.groups is None else splits.groups[test]
+    parts = [
+        values(draw_counts(len(test), min(step, draws - start), groups=groups, seed=generator))
+        for start in range(0, draws, step)
+    ]
+    return np.concatenate(parts, axis=-1)
 
 
 def differences(
@@ -250,8 +267,7 @@ def _single_test_set(
         )
         p, name = mcnemar(first, second), "McNemar's exact test"
     else:
-        weights = _bootstrap_weights(splits)
-        drawn = other.metric(metric, weights) - best.metric(metric, weights)
+        drawn = _drawn(splits, lambda weights: other.metric(metric, weights) - best.metric(metric, weights))
         paired = from_draws(difference, drawn, units=_units(splits), within=within)
         low, high, p, name = paired.low, paired.high, paired.p, "paired bootstrap"
     estimate = Estimate(difference, min(low, within[0]), max(high, within[1]))

@@ -227,13 +227,17 @@ def smallest_p(units: int) -> float:
     return float(2.0 ** (1 - units))
 
 
-def draw_counts(rows: int, draws: int, *, groups: npt.ArrayLike | None = None, seed: int = 0) -> Floats:
+def draw_counts(
+    rows: int, draws: int, *, groups: npt.ArrayLike | None = None, seed: int | np.random.Generator = 0
+) -> Floats:
     """Return how often each row occurs in each draw of a bootstrap, float64 (draws, rows).
 
     Parameters
     ----------
     groups : array (rows,), optional
         Groups of rows that are drawn together.
+    seed : int or Generator
+        A generator goes on where its last call ended.
 
     Examples
     --------

@@ -13,11 +13,14 @@ from stored import clusters, make_store
 from embedpipe import FeatureStore, evaluate, make_splits
 from embedpipe._utils.machine import memory
 from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.evaluation import differences
 from embedpipe.evaluation.comparison import measuring
 from embedpipe.evaluation.comparison import rows as reading
+from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.heads.training import vectors
 from embedpipe.neighbours import duplicates, exact
 from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.splits import Resample, Splits
 from embedpipe.splits.mapped_rows import MappedRows
 
 comparing = importlib.import_module("embedpipe.evaluation.comparison.evaluate")
@@ -114,3 +117,17 @@ def test_near_duplicates_of_mapped_rows_are_those_in_memory(monkeypatch: pytest.
     np.testing.assert_array_equal(near_duplicate_groups(mapped, 0.9), expected)
     monkeypatch.setattr(duplicates, "ALL_PAIRS", 100)
     np.testing.assert_array_equal(near_duplicate_groups(mapped, 0.9), near_duplicate_groups(X, 0.9))
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(40) // 2])
+def test_bootstrap_in_parts_is_that_in_one(groups: np.ndarray | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = Resample(0, 0, np.arange(20), np.arange(20, 40))
+    splits = Splits([str(row) for row in range(40)], [test], "test split", groups)
+    y = np.arange(20) % 3
+    tested = [PredictedRows(y, np.roll(y, 1), np.eye(3)[y] * 0.7 + 0.1, n_classes=3)]
+    values = {name: [value] for name, value in tested[0].metrics().items()}
+    monkeypatch.setattr(differences, "MAX_WEIGHTS", 400 * 20)
+    expected = differences.estimates(values, splits, tested)
+    monkeypatch.setattr(differences, "MAX_WEIGHTS", 7 * 20)
+    assert differences.estimates(values, splits, tested) == expected
+    assert expected["macro_f1"].low < expected["macro_f1"].high
