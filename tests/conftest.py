@@ -40,6 +40,7 @@ LIBRARIES = (
     "open_clip",
     "openvino",
     "pandas",
+    "peft",
     "polars",
     "scipy.stats",
     "sentence_transformers",

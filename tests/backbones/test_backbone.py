@@ -212,7 +212,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(specs, specs)
 def test_spec_survives_json_and_fingerprints_differ_between_specs(spec, other):
     again = BackboneSpec.from_json(spec.to_json())

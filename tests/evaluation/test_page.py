@@ -131,15 +131,20 @@ def items(tmp_path: Path) -> list[WrongItem]:
     return [WrongItem(f"item {ODD[i % len(ODD)]}", uri, ODD[i % 5], ODD[-1], 0.9996) for i, uri in enumerate(where)]
 
 
+@pytest.fixture(scope="module")
+def page_of_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three candidates, in a folder that did not exist."""
+    return evaluation(["cat", "dog", "owl"]).to_html(tmp_path_factory.mktemp("page") / "new" / "page.html")
+
+
 @pytest.fixture
-def words(tmp_path: Path) -> str:
+def words(page_of_three: Path) -> str:
     """Return the text of the page of three candidates."""
-    return Page(evaluation(["cat", "dog", "owl"]).to_html(tmp_path / "page.html")).words
+    return Page(page_of_three).words
 
 
-def test_page_is_one_file_in_a_new_folder(tmp_path: Path) -> None:
-    to = evaluation(["cat", "dog", "owl"]).to_html(tmp_path / "new" / "page.html")
-    assert [path.name for path in to.parent.iterdir()] == ["page.html"]
+def test_page_is_one_file_in_a_new_folder(page_of_three: Path) -> None:
+    assert [path.name for path in page_of_three.parent.iterdir()] == ["page.html"]
 
 
 def test_summary_has_best_candidate_verdicts_and_notes(words: str) -> None:

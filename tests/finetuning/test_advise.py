@@ -91,8 +91,8 @@ def with_pilot(
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
     """Advice on a store whose last layer is noise, and whose other layer separates the classes."""
-    X, y = clusters(200, spread=0.8)
-    noise = np.random.default_rng(1).standard_normal((200, 8)).astype(np.float32)
+    X, y = clusters(120, spread=0.8)
+    noise = np.random.default_rng(1).standard_normal((120, 8)).astype(np.float32)
     path = tmp_path_factory.mktemp("layered") / "store"
     store = make_layered_store(path, {"blocks.1": X, "features": noise}, label=class_names(y))
     return advise(store, **WITHOUT_TRAINING)
