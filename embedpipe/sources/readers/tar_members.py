@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from embedpipe.errors import ReadError
 from embedpipe.sources.locations import local_path, read_range
-from embedpipe.sources.reading import Reader, RowNumbers
+from embedpipe.sources.reading import Reader, RowNumbers, take_near
 
 #: Most bytes that one request reads, and most bytes between two files that are read along.
 STRETCH = 8 << 20
@@ -27,16 +29,20 @@ class Members:
     ----------
     shards : sequence of str
         Paths or URLs.
-    numbers, offsets, sizes : int64 array (n,)
-        Place of the shard in ``shards``, first byte and number of bytes of each row.
+    numbers : int32 array (n,)
+        Place in ``shards`` of the shard of each row.
+    offsets : int64 array (n,)
+        First byte.
+    sizes : pyarrow.ChunkedArray
+        Number of bytes.
     """
 
     def __init__(
         self,
         shards: Sequence[str],
-        numbers: RowNumbers,
-        offsets: RowNumbers,
-        sizes: RowNumbers,
+        numbers: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+        sizes: pa.ChunkedArray,
         *,
         in_order: bool = False,
     ) -> None:
@@ -47,7 +53,8 @@ class Members:
 
     def __call__(self, row: int) -> bytes:
         """Return the bytes of a file. Raises ReadError."""
-        shard, offset, size = self._shards[self._numbers.item(row)], self._offsets.item(row), self._sizes.item(row)
+        shard, offset = self._shards[self._numbers.item(row)], self._offsets.item(row)
+        size = self._sizes[row].as_py()
         if self._in_order and local_path(shard) is None:
             with self._lock:
                 self._stretches = self._stretches or self._find_stretches()
@@ -59,7 +66,8 @@ class Members:
         """Return the reader of some rows, which are read in order."""
         used, numbers = np.unique(self._numbers[rows], return_inverse=True)
         shards = [self._shards[number] for number in used.tolist()]
-        return Members(shards, numbers, self._offsets[rows], self._sizes[rows], in_order=True)
+        sizes = take_near(self._sizes, rows)
+        return Members(shards, numbers.astype(np.int32), self._offsets[rows], sizes, in_order=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_stretches": None}
@@ -69,7 +77,7 @@ class Members:
 
     def _find_stretches(self) -> list[_Stretch]:
         found: list[_Stretch] = []
-        places = zip(self._numbers.tolist(), self._offsets.tolist(), self._sizes.tolist(), strict=True)
+        places = zip(self._numbers.tolist(), self._offsets.tolist(), self._sizes.to_pylist(), strict=True)
         before = -1
         for row, (number, offset, size) in enumerate(places):
             last = found[-1] if found else None

@@ -69,7 +69,7 @@ def list_shards(pattern: str) -> Listing:
     """
     root = absolute(pattern)
     builder, failures, skipped = ListingBuilder(), list[Failure](), Counter[str]()
-    numbers, offsets, sizes = array("q"), array("q"), array("q")
+    numbers, offsets = array("i"), array("q")
     shards = expand(root)
     if "::/" in root:
         raise SourceError(f"the path of a shard must not hold '::/', got {root!r}: rename the folder")
@@ -92,7 +92,6 @@ def list_shards(pattern: str) -> Listing:
                 )
                 numbers.append(number)
                 offsets.append(image.offset_data)
-                sizes.append(image.size)
         except Exception as error:
             if is_outage(error):
                 raise SourceError(f"cannot read the shard {shard!r}: {error}") from error
@@ -107,7 +106,8 @@ def list_shards(pattern: str) -> Listing:
     table = builder.finish()
     if not len(table) and not failures:
         raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
-    read = Members(shards, *(np.frombuffer(values, np.int64) for values in (numbers, offsets, sizes)))
+    places = np.frombuffer(numbers, np.int32), np.frombuffer(offsets, np.int64)
+    read = Members(shards, *places, table.column("source_size"))
     return Listing(table, root, read, tuple(failures), dict(skipped))
 
 
