@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,6 +20,10 @@ from embedpipe.splits.mapped_rows import MappedRows
 if TYPE_CHECKING:
     from embedpipe.estimators.solvers.torch_matrix import TorchMatrix
 
+#: Bytes of the products of classes that are summed in one pass over a memory map.
+PRODUCTS = 1 << 28
+#: Columns of a class, and what `_gram` returns of its rows.
+_Class = tuple[ColumnStats, Floats, Floats]
 #: Minimum share of a column's variance on the diagonal: keeps the system solvable for repeated columns.
 FLOOR = 1e-9
 
@@ -121,13 +126,13 @@ def _solution(
     means, weights = np.empty((len(counts), dim)), np.empty(len(counts))
     wide = rows < dim
     diagonal, gram = np.zeros(dim), np.zeros((0 if wide else dim, dim))
-    for at, members in enumerate(np.split(np.argsort(position, kind="stable"), np.cumsum(counts)[:-1])):
-        columns = ColumnStats.measure(X, members, variance_floor=False)
-        product, lengths = _gram(X, members, columns)
+    members = np.split(np.argsort(position, kind="stable"), np.cumsum(counts)[:-1])
+    classes = _mapped_classes(X, position, members) if isinstance(X, MappedRows) else _classes(X, members)
+    for at, (columns, product, lengths) in enumerate(classes):
         shrinkage, variance = _ledoit_wolf(product, lengths, dim)
         means[at], weights[at] = columns.mean, (1 - shrinkage) / rows
-        diagonal += len(members) / rows * shrinkage * variance * columns.scale**2
-        if len(members) >= dim:
+        diagonal += len(lengths) / rows * shrinkage * variance * columns.scale**2
+        if len(lengths) >= dim:
             gram += weights[at] * (product * columns.scale * columns.scale[:, None])
     right = means if len(counts) > 2 else means[1:] - means[:1]
 
@@ -147,6 +152,55 @@ def _solution(
         B = weighted_deviations(left[part])
         gram += B.T @ B
     return means, _solve_by_cholesky(gram, diagonal, right)
+
+
+def _classes(X: Matrix | TorchMatrix, members: Sequence[npt.NDArray[np.int64]]) -> Iterator[_Class]:
+    """Yield the columns of each class, and the product and squared norms of its standardised rows; see `_gram`.
+
+    ``members`` are the rows of the classes.
+    """
+    for rows in members:
+        columns = ColumnStats.measure(X, rows, variance_floor=False)
+        yield columns, *_gram(X, rows, columns)
+
+
+def _mapped_classes(
+    X: MappedRows, position: npt.NDArray[np.int64], members: Sequence[npt.NDArray[np.int64]]
+) -> Iterator[_Class]:
+    """Yield what `_classes` does, in few passes over the rows as they lie on disk, instead of three for each class."""
+    counts, dim = np.array([len(rows) for rows in members]), X.shape[1]
+
+    def means_of_classes(function: Callable[[Floats, npt.NDArray[np.int64]], Floats]) -> Floats:
+        total = np.zeros((len(counts), dim))
+        for part in blocks(*X.shape):
+            order = np.argsort(position[part], kind="stable")
+            classes = position[part][order]
+            starts = np.flatnonzero(np.diff(classes, prepend=-1))
+            total[classes[starts]] += np.add.reduceat(function(X[part][order].astype(np.float64), classes), starts)
+        return np.asarray(total / counts[:, None])
+
+    means = means_of_classes(lambda Z, classes: Z)
+    variances = means_of_classes(lambda Z, classes: (Z - means[classes]) ** 2)
+    columns = [
+        ColumnStats.of_moments(*each, X.dtype, variance_floor=False) for each in zip(means, variances, strict=True)
+    ]
+    step = max(1, PRODUCTS // (8 * dim**2))
+    for first in range(0, len(counts), step):
+        some = np.arange(first, min(first + step, len(counts)))
+        large = some[counts[some] >= dim]
+        products = {at: np.zeros((dim, dim)) for at in large.tolist()}
+        lengths: dict[int, list[Floats]] = {at: [] for at in products}
+        for part in blocks(*X.shape) if products else ():
+            values, classes = X[part], position[part]
+            for at in np.intersect1d(classes, large).tolist():
+                Z = (values[classes == at] - columns[at].mean) / columns[at].scale
+                products[at] += Z.T @ Z
+                lengths[at].append(np.einsum("nd,nd->n", Z, Z))
+        for at in some.tolist():
+            if at in products:
+                yield columns[at], products.pop(at), np.concatenate(lengths.pop(at))
+            else:
+                yield columns[at], *_gram(X, members[at], columns[at])
 
 
 def _gram(X: Matrix | TorchMatrix, rows: npt.NDArray[np.int64], columns: ColumnStats) -> tuple[Floats, Floats]:

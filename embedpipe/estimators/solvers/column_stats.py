@@ -86,11 +86,19 @@ class ColumnStats:
                 variances = sum(shares[part] @ (X[rows[part]] - mean) ** 2 for part in parts)
         else:
             mean, variances = X.moments(rows, shares)
+        return cls.of_moments(np.asarray(mean), np.asarray(variances), X.dtype, variance_floor=variance_floor)
+
+    @classmethod
+    def of_moments(cls, mean: Floats, variances: Floats, dtype: Any, *, variance_floor: bool) -> ColumnStats:
+        """Return the statistics of columns whose means and variances are known, and whose values have this dtype.
+
+        Raises ValueError if a square overflowed float64.
+        """
         if not np.isfinite(variances).all():
             raise ValueError(TOO_LARGE)
         scale = np.sqrt(variances)
         # As in scikit-learn's StandardScaler, deviations that rounding alone can cause count as constant.
-        noise = 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        noise = 10 * np.finfo(dtype).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         varies = scale > noise
         return cls(mean, with_variance_floor(scale, varies) if variance_floor else np.where(varies, scale, 1.0), varies)
 
