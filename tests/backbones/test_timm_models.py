@@ -9,7 +9,7 @@ from PIL import Image
 
 from embedpipe.backbones import load_backbone
 from embedpipe.backbones.layers.embedder import normalise
-from embedpipe.backbones.providers.timm import TimmProvider
+from embedpipe.backbones.providers.timm import _LITE_STAGES, PACKAGES, TimmProvider
 from embedpipe.decoding import to_pixels
 from embedpipe.errors import UnknownBackboneError, WeightsError
 
@@ -145,3 +145,9 @@ def test_folder_with_timms_configuration_is_loaded(tmp_path):
     assert backbone.spec.preprocessing.mean == (0.1, 0.2, 0.3)
     assert backbone.spec.preprocessing.resize == backbone.spec.preprocessing.crop[:1]
     assert backbone.network.module.num_classes == 4
+
+
+def test_stages_of_packaged_networks_are_those_of_timm() -> None:
+    assert _LITE_STAGES.keys() == PACKAGES.keys()
+    for name, stages in _LITE_STAGES.items():
+        assert tuple(map(len, timm.create_model(name).blocks)) == stages

