@@ -9,7 +9,7 @@ from torch import nn
 
 from embedpipe.backbones import TextNetwork, TextPreprocessing, Tokens
 
-DIM = 64
+DIM = 16
 
 
 class Lengths(nn.Module):

@@ -43,6 +43,7 @@ from embedpipe.embedding.moves import Moves
 from embedpipe.embedding.plan import make_plan
 from embedpipe.sources import SourceOptions, open_source
 from embedpipe.sources.reading import take_near
+from embedpipe.sources.table_files import read_labels
 from embedpipe.store.adopting import adopt, write_new_files
 from embedpipe.store.schema import vector_column
 
@@ -53,7 +54,7 @@ MAX_SECONDS, LIMITED_ROWS = 10.0, 1_000_000
 #: Upper limits of processor time: seconds of a commit and of adopting a file, microseconds a row of a plan; and its MB.
 MAX_COMMIT, MAX_ADOPT, MAX_PLAN, MAX_PLAN_MB = 1.0, 0.05, 4.0, 1000.0
 
-BACKBONE, DIM, PART = "python:lengths.make", 64, 50_000
+BACKBONE, DIM, PART = "python:lengths.make", 16, 50_000
 #: Rows that a killed run has left.
 LEFT = 10_000
 STEPS = ("list", "embed", "embed again", "label", "cut", "resume")
@@ -218,11 +219,10 @@ def run_step(step: str, source: str, to: str, rows: int) -> dict[str, Any]:
     elif step == "list files":
         result["rows"] = len(open_source(source, SourceOptions(), "image"))
     elif step == "label":
-        store = embedpipe.FeatureStore(to)
-        ids = store.to_arrow(["id"])
-        result["rows"] = store.label(ids.append_column("label", pa.repeat("new", len(ids))), into="late").replaced
+        labels = read_labels(source, "id", "label").table.select(["id", "label"])
+        result["rows"] = embedpipe.FeatureStore(to).label(labels, into="late").replaced
     elif step == "make":
-        backbone = embedpipe.load_backbone(BACKBONE)
+        backbone = embedpipe.load_backbone(BACKBONE, modality="text")
         fill(source, embedpipe.FeatureStore.create(to, backbone.spec), rows, DIM)
         result["rows"] = rows
     elif step == "cut":

@@ -14,6 +14,9 @@ from embedpipe.sources.reading import take_near
 #: If there are so many times more ids to look up than rows, hashing the rows takes less time than searching.
 MANY = 10
 
+#: Bytes of ids that a table keeps for the next lookup: those of about 5 million rows.
+KEPT_BYTES = 128 << 20
+
 RowNumbers = npt.NDArray[np.int64]
 
 
@@ -26,6 +29,11 @@ class IdIndex:
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
         self._ids, self._order = _in_order(ids)
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether an id occurs twice."""
+        return bool(pc.any(pc.equal(self._ids[:-1], self._ids[1:])).as_py())
 
     def find(self, ids: pa.Array | pa.ChunkedArray) -> RowNumbers:
         """Return the rows of ids, int64 (n,), -1 for unknown ids."""

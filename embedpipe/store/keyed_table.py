@@ -39,7 +39,7 @@ from embedpipe.store.data_files import (
     write_files,
 )
 from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
-from embedpipe.store.id_index import IdIndex
+from embedpipe.store.id_index import KEPT_BYTES, IdIndex
 from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
 
 #: How often a commit is computed again because another writer committed first.
@@ -141,6 +141,7 @@ class KeyedTable:
         self.files = read_log(actions.read_all(), self.path, where)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
+        self._id_bytes = sum(ids.nbytes for ids in self._ids.values())
 
     def refresh(self) -> None:
         """Switch to the newest version of the table."""
@@ -225,10 +226,13 @@ class KeyedTable:
 
     def file_ids(self, file: DataFile) -> pa.Array:
         """Return the ids of a data file in file order."""
-        if file.path not in self._ids:
+        if (ids := self._ids.get(file.path)) is None:
             with self.open_file(file) as parquet:
-                self._ids[file.path] = read_ids(parquet)
-        return self._ids[file.path]
+                ids = read_ids(parquet)
+            if self._id_bytes < KEPT_BYTES:
+                self._ids[file.path] = ids
+                self._id_bytes += ids.nbytes
+        return ids
 
     def matches(self, ids: pa.Array) -> Iterator[tuple[DataFile, pa.Array]]:
         """Yield each file that holds any of these ids, with the mask of the matching rows."""

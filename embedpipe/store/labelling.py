@@ -64,9 +64,10 @@ def set_column(
     if into.lower() == "text" and spec_of(table.schema).modality == "text":
         raise UsageError(f"column {into!r} holds the beginnings of the texts: choose another name")
     keys = values.column(id).cast(pa.string()).combine_chunks()
-    if len(pc.unique(keys)) != len(keys):
+    rows = IdIndex(keys)
+    if rows.has_repeats or keys.null_count > 1:
         raise UsageError(f"ids in column {id!r} must be unique: give each item one row")
-    if len(keys) and not table.rows(keys, ["id"]).num_rows:
+    if len(keys) and next(table.matches(keys), None) is None:
         known = f"whose ids are like {_first_id(table)!r}" if len(table) else "which is empty"
         raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {table.path!r}, {known}")
     new = storable(pa.table({into: values.column(column).combine_chunks()}))
@@ -75,7 +76,6 @@ def set_column(
     field = new.schema.field(into) if new.num_columns else table.schema.field(into)
 
     table.add_columns(pa.schema([field, pa.field(BY_HAND, pa.string())]))
-    rows = IdIndex(keys)
 
     def plan() -> CommitPlan[Change]:
         given = conform(new, pa.schema([table.schema.field(into)])).column(into) if new.num_columns else None

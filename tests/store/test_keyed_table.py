@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.errors import StoreError, StoreNotFoundError
-from embedpipe.store import data_files
+from embedpipe.store import data_files, keyed_table
 from embedpipe.store.delta_log import Change
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import compact
@@ -108,6 +108,14 @@ def test_file_size_is_bounded(table: KeyedTable, monkeypatch: pytest.MonkeyPatch
     table.upsert(rows(["04"], content="new"))
     assert len(table) == 10
     assert len(set(table.read(["id"])["id"].to_pylist())) == 10
+
+
+def test_ids_that_are_not_kept_are_read_again(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_table, "KEPT_BYTES", 1)
+    for ids in ("ac", "bd", "ce"):
+        table.upsert(rows([*ids]))
+    assert table.upsert(rows(["a", "d", "f"], content="new")) == Change(added=1, replaced=2)
+    assert table.read(["id"])["id"].to_pylist() == [*"abcdef"]
 
 
 def test_missing_file_is_named(table: KeyedTable) -> None:
