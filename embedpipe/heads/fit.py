@@ -29,7 +29,7 @@ from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.heads.saving import check_target
 from embedpipe.heads.scoring import FitReport, measure
 from embedpipe.heads.training.training_data import TrainingData, read_training_data
-from embedpipe.heads.training.vectors import why_too_large
+from embedpipe.heads.training.vectors import fits_memory, why_too_large
 from embedpipe.heads.training.wrapping import wrap_estimator
 from embedpipe.neighbours.duplicates import first_copies
 from embedpipe.report.drawing.wording import size
@@ -118,13 +118,16 @@ def fit(
             name, estimator = make_estimator(head, task, rows, fit_options.remove_components)
         return name, wrap_estimator(name, estimator, task, fit_options, labels)
 
-    def refuse(task: Task, shape: tuple[int, int]) -> None:
+    def stay_on_disk(task: Task, shape: tuple[int, int]) -> bool:
+        if fits_memory(*shape, fit_options.memory):
+            return False
         name, estimator = unfitted(task, shape[0])
         if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory, task):
             raise UsageError(why)
+        return True
 
     with show.step("reading rows"):
-        data = read_training_data(store, fit_options, refuse)
+        data = read_training_data(store, fit_options, stay_on_disk)
     if isinstance(data.X, MappedRows):
         show.say(f"{size(data.X.nbytes)} of vectors stay in a memory map on disk and are read block by block")
     name, estimator = unfitted(data.task, max(1, _fewest_rows(data, fit_options)), data.labels)

@@ -17,7 +17,6 @@ from embedpipe.evaluation import differences
 from embedpipe.evaluation.comparison import measuring
 from embedpipe.evaluation.comparison import rows as reading
 from embedpipe.evaluation.metrics import PredictedRows
-from embedpipe.heads.training import vectors
 from embedpipe.neighbours import duplicates, exact
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.splits import Resample, Splits
@@ -55,7 +54,7 @@ def means(result: Any) -> dict[str, dict[str, float]]:
 def test_results_are_those_of_vectors_in_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ["logreg", "lda", "ridge", "centroid"]
     in_memory = evaluate(store, heads=heads, repeats=1, folds=3)
-    monkeypatch.setattr(vectors, "read_finite", None)
+    monkeypatch.setattr(comparing, "read_finite", None)
     by_blocks = evaluate(store, heads=heads, repeats=1, folds=3, memory=TINY)
     assert by_blocks.splits_id == in_memory.splits_id
     expected = means(in_memory)

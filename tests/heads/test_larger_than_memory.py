@@ -15,10 +15,9 @@ from embedpipe._utils.machine import memory
 from embedpipe._utils.machine.memory import parse_size
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.solvers import column_stats, logistic_loss, principal_rows
-from embedpipe.heads.training import vectors
-from embedpipe.heads.training.vectors import read_vectors
+from embedpipe.heads.training import training_data, vectors
+from embedpipe.heads.training.vectors import fits_memory
 from embedpipe.neighbours import exact
-from embedpipe.splits.mapped_rows import MappedRows
 
 DIM = 8
 #: Columns of predictions whose last digits depend on the blocks.
@@ -71,7 +70,7 @@ def test_head_is_the_one_that_is_fitted_in_memory(
     store: FeatureStore, head: str, options: dict[str, Any], small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory = fit(store, head, **options)
-    monkeypatch.setattr(vectors, "read_finite", None)
+    monkeypatch.setattr(training_data, "read_finite", None)
     by_blocks = fit(store, head, memory=TINY, **options)
     expected, report = in_memory.report.to_dict(), by_blocks.report.to_dict()
     assert report["metrics"].keys() == expected["metrics"].keys()
@@ -90,7 +89,7 @@ def test_folds_are_measured_from_the_map(tmp_path: Path, head: str, monkeypatch:
     X, y = clusters(90, spread=1.5)
     store = make_store(tmp_path / "s", X, label=[f"class {number}" for number in y])
     in_memory = fit(store, head, folds=3)
-    monkeypatch.setattr(vectors, "read_finite", None)
+    monkeypatch.setattr(training_data, "read_finite", None)
     by_blocks = fit(store, head, folds=3, memory="47kB")
     assert by_blocks.report.confusion == in_memory.report.confusion
     np.testing.assert_allclose(by_blocks.estimator.coef_, in_memory.estimator.coef_, rtol=1e-9)
@@ -108,13 +107,11 @@ def test_head_that_needs_all_vectors_is_refused_before_they_are_read(
 
 
 def test_what_fits_is_read_into_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers, ids = store.select_layers(None), store.to_arrow(["id"]).column("id").combine_chunks()
-    assert isinstance(read_vectors(store, layers, ids, "1TB"), np.ndarray)
-    assert isinstance(read_vectors(store, layers, ids), np.ndarray)
+    assert fits_memory(143, 8, "1TB")
+    assert fits_memory(143, 8)
+    assert not fits_memory(143, 8, TINY)
     monkeypatch.setattr(memory, "available_memory", lambda: 143 * 8 * 4)
-    mapped = read_vectors(store, layers, ids)
-    assert isinstance(mapped, MappedRows)
-    np.testing.assert_array_equal(mapped[:], store.to_numpy())
+    assert not fits_memory(143, 8)
     with pytest.raises(UsageError, match=r"and 3\.66 kB can be used: use logreg"):
         fit(store, "knn")
 

@@ -36,8 +36,9 @@ from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, re
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
 from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
-from embedpipe.heads.training.vectors import read_vectors, why_too_large
+from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, why_too_large
 from embedpipe.neighbours.exact import row_blocks
+from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:
@@ -237,16 +238,17 @@ def _measure(
         for group in by_layer.values():
             store = group[0].layer.store
             shape = len(rows.ids), group[0].layer.dim
-            too_large = {
-                each.name: why
-                for each in group
-                if (why := why_too_large("it", each.estimator, shape, memory, rows.task))
-            }
-            failed |= too_large
-            group = [each for each in group if each.name not in too_large]
-            if not group:
-                continue
-            X = read_vectors(store, group[0].layer.specs, rows.ids, memory)
+            specs = group[0].layer.specs
+            X: npt.NDArray[np.float32] | MappedRows
+            if fits_memory(*shape, memory):
+                X = read_finite(store, specs, rows.ids)
+            else:
+                reasons = {each.name: why_too_large("it", each.estimator, shape, memory, rows.task) for each in group}
+                failed |= {name: why for name, why in reasons.items() if why}
+                group = [each for each in group if not reasons[each.name]]
+                if not group:
+                    continue
+                X = map_finite(store, specs, rows.ids, memory)
             # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
             key = checksum_of_pieces(block for _, block in row_blocks(X))
             layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []

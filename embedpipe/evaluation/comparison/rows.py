@@ -19,12 +19,11 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.shared_rows import check_labels, shared_rows
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training.training_data import labelled_rows, labels_of
-from embedpipe.heads.training.vectors import read_vectors
+from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite
 from embedpipe.neighbours.duplicates import search_bytes
 from embedpipe.neighbours.exact import Vectors
 from embedpipe.report.drawing.wording import size
 from embedpipe.splits.make import Splits, load_splits, make_splits
-from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
 from embedpipe.store.opening import open_store
@@ -174,9 +173,10 @@ def _vectors_to_group(
     """Return the vectors whose near-duplicates stay together, the cosine, and a note if only copies can be found."""
     if options.near_duplicates == "off":
         return None, None, []
-    vectors = read_vectors(store, layer.specs, ids, options.memory)
-    needed = search_bytes(len(ids), layer.dim)
-    if not isinstance(vectors, MappedRows) or needed <= max(0, memory_left(parse_size("memory", options.memory))):
+    if fits_memory(len(ids), layer.dim, options.memory):
+        return read_finite(store, layer.specs, ids), options.near_duplicates, []
+    vectors, needed = map_finite(store, layer.specs, ids, options.memory), search_bytes(len(ids), layer.dim)
+    if needed <= max(0, memory_left(parse_size("memory", options.memory))):
         return vectors, options.near_duplicates, []
     note = (
         f"near-duplicates of {len(ids):,} rows are not looked for, only exact copies: their search needs about "

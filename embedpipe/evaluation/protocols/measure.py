@@ -23,7 +23,7 @@ from embedpipe.evaluation.protocols.problem import ProtocolResult
 from embedpipe.evaluation.protocols.registry import find_protocol, predict_by_protocol
 from embedpipe.evaluation.saving import save_results
 from embedpipe.evaluation.tables import protocol_table
-from embedpipe.heads.training.vectors import read_finite, why_too_large
+from embedpipe.heads.training.vectors import fits_memory, read_finite, why_too_large
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:
@@ -201,8 +201,9 @@ def measure_protocol(
     layers, predictions = [], []
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
-            if why := why_too_large(protocol, None, (len(rows.ids), layer.dim), options.memory, rows.task):
-                raise UsageError(why)
+            shape = len(rows.ids), layer.dim
+            if not fits_memory(*shape, options.memory):
+                raise UsageError(why_too_large(protocol, None, shape, options.memory, rows.task))
             X = read_finite(layer.store, layer.specs, rows.ids)
             backbone, results = layer.store.spec.title, list[ProtocolResult]()
             for resample in rows.splits.resamples:

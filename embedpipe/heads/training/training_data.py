@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from embedpipe._utils.option_names import option
 from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
-from embedpipe.heads.training.vectors import read_vectors
+from embedpipe.heads.training.vectors import map_finite, read_finite
 from embedpipe.splits.inner import Split
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
@@ -72,7 +72,7 @@ class TrainingData:
 
 
 def read_training_data(
-    store: FeatureStore, options: FitOptions, refuse: Callable[[Task, tuple[int, int]], None] | None = None
+    store: FeatureStore, options: FitOptions, stay_on_disk: Callable[[Task, tuple[int, int]], bool]
 ) -> TrainingData:
     """Read and check the training data of a head.
 
@@ -83,8 +83,8 @@ def read_training_data(
     ----------
     store : FeatureStore
     options : FitOptions
-    refuse : callable, optional
-        Called with the task and the shape of the vectors before they are read: raises an error if they are too large.
+    stay_on_disk : callable
+        Gets the task and the shape of the vectors before they are read, and decides whether they are mapped.
 
     Raises
     ------
@@ -107,9 +107,11 @@ def read_training_data(
         order = np.argsort(names == ("test" if "test" in names else "validation"), kind="stable")
         rows, y, names = rows.take(pa.array(order)), y[order], names[order]
     ids = rows.column("id").combine_chunks()
-    if refuse is not None:
-        refuse(task, (len(ids), sum(layer.dim for layer in layers)))
-    X = read_vectors(store, layers, ids, options.memory)
+    X: npt.NDArray[np.float32] | MappedRows
+    if stay_on_disk(task, (len(ids), sum(layer.dim for layer in layers))):
+        X = map_finite(store, layers, ids, options.memory)
+    else:
+        X = read_finite(store, layers, ids)
     measured_on: MeasuredOn
     if names is None:
         fit_rows, tune_splits = np.arange(len(y)), None

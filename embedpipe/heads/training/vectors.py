@@ -34,42 +34,36 @@ def memory_needed(rows: int, dim: int) -> int:
     return rows * (COPIES * 4 * dim + ROW_BYTES)
 
 
-def fits_memory(rows: int, dim: int, limit: int | None) -> bool:
-    """Return whether a head can be fitted with all vectors in memory, within a limit of the process in bytes."""
-    return memory_needed(rows, dim) <= memory_left(limit)
+def fits_memory(rows: int, dim: int, memory: str | None = None) -> bool:
+    """Return whether a head can be fitted with all vectors in memory, within the limit of an option ``memory``."""
+    return memory_needed(rows, dim) <= memory_left(parse_size("memory", memory))
 
 
 def why_too_large(what: str, estimator: Any, shape: tuple[int, int], memory: str | None, task: Task) -> str:
-    """Return why an estimator cannot be fitted on vectors of this shape within ``memory``, and what to do; else ""."""
-    limit = parse_size("memory", memory)
-    if getattr(estimator, "trains_on_blocks", False) or fits_memory(*shape, limit):
+    """Return why an estimator cannot be fitted on vectors that do not fit into memory, and what to do; "" if it can."""
+    if getattr(estimator, "trains_on_blocks", False):
         return ""
     heads = [name for name, kinds in HEADS.items() if task in kinds and hasattr(kinds[task](2), "trains_on_blocks")]
     able = ", ".join(heads[:-1]) + " or " * (len(heads) > 1) + heads[-1]
     needed = memory_needed(*shape)
-    given = f"{size(memory_left(None))} can be used" if limit is None else f"{option('memory')} is {memory}"
+    given = f"{size(memory_left(None))} can be used" if memory is None else f"{option('memory')} is {memory}"
     enough = option("memory", f"{-(-needed // 10**9)}GB")
     return (
         f"{what} needs about {size(needed)} for {shape[0]:,} x {shape[1]:,}, and {given}: use {able}, or give {enough}"
     )
 
 
-def read_vectors(
-    store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, memory: str | None = None
-) -> npt.NDArray[np.float32] | MappedRows:
-    """Read the vectors of some rows, of several layers joined end to end, if they fit into memory; else map them.
+def map_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, memory: str | None) -> MappedRows:
+    """Return the vectors of some rows, of several layers joined end to end, in memory maps, once they are checked.
 
     Raises TrainingDataError if a vector holds NaN or infinite values, and UsageError if the limit is too small even
     for what belongs to the rows beside their vectors.
     """
-    limit = parse_size("memory", memory)
-    if fits_memory(len(ids), sum(layer.dim for layer in layers), limit):
-        return read_finite(store, layers, ids)
-    least = ROW_BYTES * len(ids)
-    if limit is not None and least > memory_left(limit):
+    limit, least = parse_size("memory", memory), ROW_BYTES * len(ids)
+    if limit is not None and least > (left := memory_left(limit)):
         raise UsageError(
-            f"{option('memory')} must be at least {size(limit - memory_left(limit) + least)}, got {memory}: ids, "
-            f"labels and predictions of {len(ids):,} rows take about {size(least)} beside what the process holds"
+            f"{option('memory')} must be at least {size(limit - left + least)}, got {memory}: ids, labels and "
+            f"predictions of {len(ids):,} rows take about {size(least)} beside what the process holds"
         )
     X = MappedRows(*map_layers(store.table, layers, ids))
     finite = np.ones(len(X), bool)
@@ -81,7 +75,7 @@ def read_vectors(
 
 def vectors_to_predict(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array) -> Iterator[Part]:
     """Yield the vectors of rows and their positions: all at once if they fit into memory, else block by block."""
-    if fits_memory(len(ids), sum(layer.dim for layer in layers), None):
+    if fits_memory(len(ids), sum(layer.dim for layer in layers)):
         yield slice(0, len(ids)), read_layers(store.table, layers, ids)[1]
     else:
         yield from row_blocks(MappedRows(*map_layers(store.table, layers, ids)))
