@@ -28,6 +28,7 @@ import embedpipe
 pytestmark = [
     pytest.mark.long,
     pytest.mark.xdist_group("ray"),
+    pytest.mark.timeout(1200),
     *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "ResourceWarning")),  # of Ray
 ]
 

@@ -141,7 +141,7 @@ class RayRunner:
             num_cpus=self.threads,
             num_gpus=self._gpus or None,
             compute=data.ActorPoolStrategy(
-                min_size=1, initial_size=self._workers, max_size=self._most, max_tasks_in_flight_per_actor=2
+                min_size=1, initial_size=self._workers, max_size=self._most, max_tasks_in_flight_per_actor=1
             ),
         )
         try:

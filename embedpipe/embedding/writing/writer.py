@@ -36,8 +36,10 @@ MOST_WAITING = 16
 #: Most rows that wait for a commit.
 MOST_ROWS = 1 << 16
 
-#: Commits of files that workers wrote take at most this share of the time: a commit takes longer as the log grows.
-ADOPTING_SHARE = 0.1
+#: Files that workers wrote are committed so often that this share of the run is lost by a kill, as long as commits,
+#: which take longer as the log grows, take at most that share of the time.
+LOST_SHARE = 0.01
+ADOPTING_SHARE = 0.25
 
 
 class RowWriter:
@@ -90,7 +92,8 @@ class RowWriter:
             raise self._error
 
     def _work(self) -> None:
-        last, count, pause, closing = time.monotonic(), 0, FLUSH_PAUSE, False
+        start = last = time.monotonic()
+        count, pause, closing = 0, FLUSH_PAUSE, False
         while not closing:
             try:
                 message = self._queue.get(timeout=max(0.01, last + FLUSH_SECONDS - time.monotonic()))
@@ -107,12 +110,14 @@ class RowWriter:
                 count += count_rows(message)
             since = time.monotonic() - last
             adopting = any(isinstance(message, Written) for message in self._pending)
-            due = count >= FLUSH_ROWS and (since >= pause or (count >= MOST_ROWS and not adopting))
+            many = count >= MOST_ROWS and not adopting
+            due = (count >= FLUSH_ROWS or adopting) and (since >= pause or many)
             if closing or due or since >= FLUSH_SECONDS:
                 begin = time.monotonic()
                 self._try_flush()
                 last, count = time.monotonic(), 0
-                pause = max(FLUSH_PAUSE, (last - begin) / ADOPTING_SHARE) if adopting else FLUSH_PAUSE
+                lasted, so_far = last - begin, last - start
+                pause = max(lasted / ADOPTING_SHARE, so_far * LOST_SHARE) if adopting else FLUSH_PAUSE
 
     def _try_flush(self) -> None:
         if self._error is None:
