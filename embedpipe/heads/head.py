@@ -25,6 +25,7 @@ from embedpipe.errors import Failure, UsageError
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
+from embedpipe.heads.prediction_view import mark_predictions
 from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
@@ -190,7 +191,7 @@ class Head:
         Returns
         -------
         pyarrow.Table
-            One row per item, with these columns:
+            One row per item; a notebook shows the first ones as pictures or texts. The columns:
 
             - ``id``, ``uri``
             - the prediction, in a column with the name of the label; several labels are joined by the separator
@@ -352,7 +353,7 @@ class Head:
         if actual in rows.column_names and rows.column(actual).null_count < len(ids):
             columns["actual"] = rows.column(actual)
         columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
-        table = pa.table(columns)
+        table = mark_predictions(pa.table(columns), self.name, name)
         listed = set(ids)
         unlisted = [failure for failure in failures if failure.id not in listed]
         if not unlisted:
