@@ -17,6 +17,9 @@ MANY = 10
 #: Bytes of ids that a table keeps for the next lookup: those of about 5 million rows.
 KEPT_BYTES = 128 << 20
 
+#: Bytes of text from which Arrow takes rows of it only with large offsets.
+LARGE_BYTES = 1 << 31
+
 RowNumbers = npt.NDArray[np.int64]
 
 
@@ -38,7 +41,7 @@ class IdIndex:
     def find(self, ids: pa.Array | pa.ChunkedArray) -> RowNumbers:
         """Return the rows of ids, int64 (n,), -1 for unknown ids."""
         rows = np.full(len(ids), -1)
-        ids, order = _in_order(ids)  # neighbours are searched for in the same place
+        ids, order = _in_order(ids.cast(self._ids.type))  # neighbours are searched for in the same place
         if not len(ids) or not len(self._ids):
             return rows
         found = np.minimum(np.asarray(pc.search_sorted(self._ids, ids), np.int64), len(self._ids) - 1)
@@ -51,7 +54,7 @@ class IdIndex:
     def mask(self, ids: pa.Array) -> pa.Array:
         """Return which ids have a row."""
         if len(self._ids) * MANY < len(ids):
-            return pc.is_in(ids, value_set=self._ids)
+            return pc.is_in(ids.cast(self._ids.type), value_set=self._ids)
         return pa.array(self.find(ids) >= 0)
 
 
@@ -69,4 +72,5 @@ def _in_order(ids: pa.Array | pa.ChunkedArray) -> tuple[pa.Array | pa.ChunkedArr
     if not ids.null_count and not pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
         return ids, None
     order = pc.sort_indices(ids).slice(0, len(ids) - ids.null_count)  # nulls sort last
+    ids = ids.cast(pa.large_string()) if ids.nbytes >= LARGE_BYTES else ids
     return ids.take(order), np.asarray(order).astype(np.min_scalar_type(len(ids)))

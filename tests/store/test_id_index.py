@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedpipe.store import id_index
 from embedpipe.store.id_index import IdIndex
 
 
@@ -15,6 +17,13 @@ def test_find_returns_rows_of_ids(ids: list[str], queries: list[str]) -> None:
     column = pa.chunked_array([ids[:4], ids[4:]], pa.string())
     expected = [ids.index(id) if id in ids else -1 for id in queries]
     assert IdIndex(column).find(pa.array(queries, pa.string())).tolist() == expected
+
+
+def test_more_text_than_small_offsets_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_index, "LARGE_BYTES", 1)
+    index = IdIndex(pa.chunked_array([["b", "d"], ["a"]]))
+    assert index.find(pa.array(["d", "c", "a"])).tolist() == [1, -1, 2]
+    assert index.mask(pa.array([*"abcdefghij"] * 5)).to_pylist() == [True, True, False, True, *[False] * 6] * 5
 
 
 def test_nulls_have_no_row() -> None:
