@@ -13,9 +13,7 @@ import pyarrow.fs as pafs
 
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import filesystem
-
-#: Folder in the store of what belongs to runs that are going on. Readers of Delta ignore names with an underscore.
-FOLDER = "_runs"
+from embedpipe.store.maintenance import RUNS
 
 #: Attempts at a whole task.
 MOST_ATTEMPTS = 2
@@ -36,7 +34,7 @@ class Attempts:
 
     def __init__(self, store: str, run: str, number: int) -> None:
         self._fs, base = filesystem(store)
-        self._folder = f"{base}/{FOLDER}/{run}/{number:08d}"
+        self._folder = f"{base}/{RUNS}/{run}/{number:08d}"
         #: Number of earlier attempts.
         self.earlier = 0
         #: Rows during which a worker died.
@@ -71,7 +69,7 @@ class Attempts:
 def forget_run(store: str, run: str) -> None:
     """Delete the files of a run that has ended."""
     fs, base = filesystem(store)
-    folder = f"{base}/{FOLDER}"
+    folder = f"{base}/{RUNS}"
     fs.delete_dir(f"{folder}/{run}")
     if not fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
         fs.delete_dir(folder)
