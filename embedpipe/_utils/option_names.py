@@ -42,6 +42,11 @@ def set_by(variables: Mapping[str, str]) -> Iterator[None]:
         _variables = before
 
 
+def is_set_by_variable(name: str) -> bool:
+    """Return whether the environment has set an option."""
+    return name in _variables
+
+
 @contextmanager
 def _written_as(writing: Literal["command line", "job file"]) -> Iterator[None]:
     global _writing

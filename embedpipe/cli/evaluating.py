@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe._utils.option_names import is_set_by_variable
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
@@ -110,7 +111,8 @@ def evaluate(
     progress = shows_progress(quiet, as_json)
     result: Evaluation | EvaluationGrid | ProtocolEvaluation
     if all(Path(path).suffix.lower() == ".json" for path in data):
-        if names or backbones or splits or protocol or any(options[name] != value for name, value in _usual().items()):
+        changed = [name for name, value in _usual().items() if options[name] != value and not is_set_by_variable(name)]
+        if names or backbones or splits or protocol or changed:
             raise UsageError("saved results are measured already: only --to, --table, --page and --predictions apply")
         result = _loaded(data)
     elif protocol is not None:

@@ -126,6 +126,17 @@ def test_python_takes_no_option_from_the_environment(store: str, monkeypatch: py
     assert embedpipe.fit(store, "centroid", progress=False).report.n_folds == 5
 
 
+def test_variables_do_not_keep_saved_results_from_being_printed(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--heads", "centroid", "--folds", "2", "--repeats", "1", "-q"]
+    assert run("evaluate", store, *few, "--to", tmp_path / "x.json").exit_code == 0
+    monkeypatch.setenv("EMBEDPIPE_SEED", "3")
+    assert run("evaluate", tmp_path / "x.json").exit_code == 0
+    refused = run("evaluate", tmp_path / "x.json", "--seed", "3")
+    assert "saved results are measured already" in refused.stderr
+
+
 def test_events_can_be_asked_for(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDPIPE_LOG", "json")
     monkeypatch.setenv("EMBEDPIPE_FOLDS", "many")
