@@ -66,6 +66,7 @@ WITHOUT_TORCH = (
     "embedpipe.heads.saving",
     "embedpipe.querying.search",
     "embedpipe.finetuning.advice.verdict",
+    "embedpipe.jobs.running",
     "embedpipe.finetuning.benchmark.corruptions",
     "embedpipe.finetuning.training.linear_head",
     "embedpipe.cli",
