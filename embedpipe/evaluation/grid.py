@@ -32,10 +32,11 @@ class EvaluationGrid:
 
     Examples
     --------
-    >>> grid = embedpipe.evaluate_datasets(
-    ...     ["photos", "drawings"], backbones=["timm/resnet50", "torchvision/resnet18"]
-    ... )  # doctest: +SKIP
-    >>> grid.to_table("results.tex")  # doctest: +SKIP
+    >>> grid = embedpipe.evaluate_datasets(["photos.features", "messages.features"], heads=["lda"])
+    >>> list(grid.datasets)
+    ['photos', 'messages']
+    >>> grid.to_table("results.tex")
+    []
     """
 
     datasets: dict[str, Evaluation]

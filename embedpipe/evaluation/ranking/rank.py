@@ -77,9 +77,9 @@ def rank(
 
     Examples
     --------
-    >>> ranking = embedpipe.rank("photos/", backbones=["timm/resnet50", "timm/vit_small_patch16_224"])  # doctest: +SKIP
-    >>> ranking.best.name  # doctest: +SKIP
-    'timm/vit_small_patch16_224'
+    >>> ranking = embedpipe.rank("photos/", backbones=["timm/tf_efficientnet_lite0"])
+    >>> ranking.best.name
+    'timm/tf_efficientnet_lite0.in1k'
     """
     source, common, compute, rank_options = build_options(OPTIONS, options)
     progress_shown = Progress(progress)

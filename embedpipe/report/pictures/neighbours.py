@@ -82,8 +82,9 @@ def draw_neighbours(neighbours: HasTable | pa.Table, to: str | Path, *, title: s
 
     Examples
     --------
-    >>> neighbours = embedpipe.search("photos.features", ["a.jpg", "b.jpg"])  # doctest: +SKIP
-    >>> draw_neighbours(neighbours, "similar.png")  # doctest: +SKIP
+    >>> neighbours = embedpipe.search("photos.features", ["cat/00.jpg", "coffee/00.jpg"])
+    >>> draw_neighbours(neighbours, "similar.png")
+    Picture(path=PosixPath('similar.png'))
     """
     to = check_png(to, "a picture of neighbours")
     table = neighbours if isinstance(neighbours, pa.Table) else neighbours.table
