@@ -27,7 +27,7 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken
-from embedpipe.embedding.runners.choice import bottleneck_of, faster_settings, make_runner
+from embedpipe.embedding.runners.choice import advice, bottleneck_of, faster_settings, make_runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writing.messages import Message, Reused, count_rows
 from embedpipe.embedding.writing.writer import RowWriter
@@ -256,10 +256,7 @@ def embed_listing(
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
     if (bottleneck := bottleneck_of(runner, timer, wall)) is not None:
-        summary.bottleneck, summary.advice = (
-            bottleneck,
-            bottleneck.advice(store.spec, str(ran.device).partition(":")[0]),
-        )
+        summary.bottleneck, summary.advice = bottleneck, advice(runner, bottleneck, store.spec)
         summary.notes += faster_settings(runner, listing, plan.read, bottleneck, wall, store.path)
     if (choosing := timer.seconds.get("engine", 0.0)) > 1:
         summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")

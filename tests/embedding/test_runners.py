@@ -195,6 +195,18 @@ def test_wrong_options_of_workers_are_refused(options: dict[str, Any], message: 
         RunOptions(**options)
 
 
+def test_errors_of_ray_are_one_sentence_and_say_whether_to_run_again() -> None:
+    ray = pytest.importorskip("ray")
+    from embedpipe.embedding.runners.on_ray import _explained
+
+    lost = _explained(ray.exceptions.OwnerDiedError("1" * 56, None, "the driver is gone"), ray)
+    assert lost.exit_code == 75
+    assert str(lost).startswith("the Ray cluster ended the run (OwnerDiedError: ")
+    task = ray.exceptions.RayTaskError("f", "Traceback\nKeyError: 'x'", KeyError("x")).as_instanceof_cause()
+    assert str(_explained(task, ray)) == "a worker of the Ray cluster failed (KeyError: 'x')"
+    assert _explained(task, ray).exit_code == 1
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # of Ray
 def test_ray_on_this_machine_makes_the_store_of_one_process(
     make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.pending import PendingBackbone
 from embedpipe.embedding.bottleneck import Bottleneck, find_bottleneck
@@ -58,6 +59,15 @@ def bottleneck_of(runner: Runner | None, timer: StageTimer, wall: float) -> Bott
     if runner is None:
         return None
     return find_bottleneck(timer.seconds, wall - runner.idle, runner.done, runner.threads)
+
+
+def advice(runner: Runner | None, bottleneck: Bottleneck, spec: BackboneSpec) -> str:
+    """Return what would speed up the slowest stage."""
+    if runner is None:
+        return ""
+    if runner.idle and bottleneck.stage == "waiting":
+        return "larger sources or fewer workers, as workers waited to be started or for a task"
+    return bottleneck.advice(spec, runner.device.partition(":")[0])
 
 
 def faster_settings(

@@ -149,7 +149,7 @@ class RayRunner:
                 for blob in batch.column("result").to_pylist():
                     yield pickle.loads(blob)
         except self._ray.exceptions.RayError as error:
-            raise EmbedpipeError(f"Ray ended the run: {error}") from error
+            raise _explained(error, self._ray) from error
 
     def _note(self, result: TaskResult) -> None:
         if result.error is not None:
@@ -191,6 +191,15 @@ def _connected(progress: Progress, address: str | None) -> Any:
             except (ConnectionError, RuntimeError) as error:
                 raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
     return ray
+
+
+def _explained(error: Any, ray: Any) -> EmbedpipeError:
+    """Return the error for one of Ray: of the code that ran there, or of the cluster, which may do better next time."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    text = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no message'])[0][:300]}"
+    if isinstance(cause, ray.exceptions.RayError):
+        return UnreachableError(f"the Ray cluster ended the run ({text}). What was finished is in the store: run again")
+    return EmbedpipeError(f"a worker of the Ray cluster failed ({text})")
 
 
 @contextlib.contextmanager
