@@ -182,7 +182,7 @@ def main() -> None:
         both = job.startswith("fit") and not options.only_limited  # evaluate would find its results in the cache
         for kind in ("limited", "in memory") if both else ("limited",):
             memory = options.memory if kind == "limited" else "1TB"
-            to = options.store.parent / f"coefficients {kind}.npz"
+            to = options.store.with_suffix(f".{kind}.npz")
             given = [
                 "--store",
                 options.store,
@@ -203,13 +203,13 @@ def main() -> None:
             except subprocess.CalledProcessError as error:
                 runs[kind] = {"failed": error.returncode}
             print(f"{job}, {kind}: {json.dumps(runs[kind])}", file=sys.stderr, flush=True)
-        files = [options.store.parent / f"coefficients {kind}.npz" for kind in runs]
+        files = [options.store.with_suffix(f".{kind}.npz") for kind in runs]
         fitted = len(files) == 2 and all("peak" in run for run in runs.values())
         if fitted:
             runs["difference"] = difference(*files)
         results["jobs"][job] = runs
         cells = [
-            f"{run[name]:,.0f}" if name == "seconds" else f"{run[name] / 1e9:.2f} GB" if "peak" in run else "failed"
+            "failed" if "failed" in run else f"{run[name]:,.0f}" if name == "seconds" else f"{run[name] / 1e9:.2f} GB"
             for run in (runs.get("limited"), runs.get("in memory"))
             for name in ("peak", "seconds")
             if run

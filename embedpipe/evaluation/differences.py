@@ -159,8 +159,8 @@ def _drawn(splits: Splits, values: Callable[[Floats], Floats]) -> Floats:
         Gets the weights of the rows, (n_some_draws, n_test), and returns an array (..., n_some_draws).
     """
     test, generator = splits.resamples[0].test, np.random.default_rng(0)
-    step = max(1, MAX_WEIGHTS // len(test))
-    draws = min(max(step, MIN_DRAWS), MAX_DRAWS)
+    draws = min(max(MAX_WEIGHTS // len(test), MIN_DRAWS), MAX_DRAWS)
+    step = draws if draws * len(test) <= MAX_WEIGHTS else max(1, MAX_WEIGHTS // 4 // len(test))
     groups = None if splits.groups is None else splits.groups[test]
     parts = [
         values(draw_counts(len(test), min(step, draws - start), groups=groups, seed=generator))

@@ -245,7 +245,7 @@ def draw_counts(
     >>> draw_counts(4, 2).sum(axis=1)
     array([4., 4.])
     """
-    numbers = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    units = int(numbers.max()) + 1
+    numbers = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = rows if numbers is None else int(numbers.max()) + 1
     counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), draws)
-    return counts[:, numbers].astype(np.float64)
+    return np.asarray(counts if numbers is None else counts[:, numbers], np.float64)
