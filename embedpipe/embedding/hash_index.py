@@ -48,16 +48,18 @@ class HashIndex:
             own[at[listed]], known[at[listed]] = keys[listed], True
             other_keys.append(keys[~listed])
             others += part_ids.filter(pa.array(~listed)).chunks
-        keys = np.concatenate([own[known], *other_keys])
         places = np.flatnonzero(np.concatenate([known, np.ones(sum(map(len, other_keys)), bool)]))
-        places = places.astype(np.min_scalar_type(len(known) + len(keys)))
+        places = places.astype(np.min_scalar_type(len(known) + len(places)))
+        first, second = (np.concatenate([own[known, half], *(keys[:, half] for keys in other_keys)]) for half in (0, 1))
         del own, known, other_keys
         self._ids = pa.chunked_array(others, pa.string())
         # In the order of the first half; entries of one content are in the order of their places.
-        order = np.argsort(keys[:, 0], kind="stable")
+        order = np.argsort(first, kind="stable")
         self._places = places[order]
         del places
-        self._first, self._second = keys[order, 0], keys[order, 1]
+        self._first = first[order]
+        del first
+        self._second = second[order]
 
     def find(self, digest: str) -> str | None:
         """Return the id of an item with this content, or None."""

@@ -14,8 +14,8 @@ from embedpipe.sources.reading import take_near
 #: If there are so many times more ids to look up than rows, hashing the rows takes less time than searching.
 MANY = 10
 
-#: Bytes of ids that a table keeps for the next lookup: those of about 5 million rows.
-KEPT_BYTES = 128 << 20
+#: Bytes of ids that a table keeps for the next lookup: those of about 3 million rows.
+KEPT_BYTES = 64 << 20
 
 #: Bytes of text from which Arrow takes rows of it only with large offsets.
 LARGE_BYTES = 1 << 31

@@ -63,7 +63,7 @@ def set_column(
     refuse_column_name(into, table.schema)
     if into.lower() == "text" and spec_of(table.schema).modality == "text":
         raise UsageError(f"column {into!r} holds the beginnings of the texts: choose another name")
-    keys = values.column(id).cast(pa.string()).combine_chunks()
+    keys = values.column(id).cast(pa.string())
     rows = IdIndex(keys)
     if rows.has_repeats or keys.null_count > 1:
         raise UsageError(f"ids in column {id!r} must be unique: give each item one row")
