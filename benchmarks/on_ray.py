@@ -32,7 +32,7 @@ assert summary.failed == 0, summary
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(usage.ru_utime + usage.ru_stime, summary.embedded, flush=True)
 """
-PHOTO_OPTIONS = {"backbone": "timm/efficientnet_lite0", "engine": "torch"}
+PHOTO_OPTIONS = {"engine": "torch"}
 TEXT_OPTIONS = {"backbone": "word-vectors/glove-6b-50d", "modality": "text", "engine": "torch"}
 
 
