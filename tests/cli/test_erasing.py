@@ -42,23 +42,33 @@ def test_forget_of_an_unknown_id_is_refused(store: Path) -> None:
     assert "holds the id 'row-999': nothing was erased" in result.stderr
 
 
-def test_cache_is_listed_and_cleared(store: Path) -> None:
-    assert "0 entries" in run("cache").stdout
+@pytest.fixture
+def filled_cache(store: Path) -> None:
+    """A cache with the vectors of a store, and two results of 1 hour and 50 hours ago."""
     FeatureStore(store).mapped()
     folder = open_cache("evaluations")
     assert folder is not None
-    old = folder / ("0" * 32)
-    old.write_bytes(b"x" * 2_000_000)
-    os.utime(old, (time.time() - 50 * 3600,) * 2)
-    (folder / ("1" * 32)).write_bytes(b"x" * 1_000_000)
-    os.utime(folder / ("1" * 32), (time.time() - 3600,) * 2)
+    for name, size, hours in (("0" * 32, 2_000_000, 50), ("1" * 32, 1_000_000, 1)):
+        (folder / name).write_bytes(b"x" * size)
+        os.utime(folder / name, (time.time() - hours * 3600,) * 2)
+
+
+def test_empty_cache_has_no_entries() -> None:
+    assert "0 entries" in run("cache").stdout
+
+
+@pytest.mark.usefixtures("filled_cache")
+def test_cache_is_listed() -> None:
     parts = [line.split() for line in run("cache", "--list").stdout.splitlines()]
     assert parts[2] == ["evaluations", "2", "3.0", "1.0", "h", "ago"]
     shown = run("cache", "--list", "-v").stdout
-    assert "evaluations/0000" in shown
-    assert "50.0 h ago" in shown
-    assert "3 entries" in shown
-    assert "limit 50 GB" in shown
+    assert [
+        words for words in ("evaluations/0000", "50.0 h ago", "3 entries", "limit 50 GB") if words not in shown
+    ] == []
+
+
+@pytest.mark.usefixtures("filled_cache")
+def test_cache_is_cleared_by_age_and_as_a_whole() -> None:
     assert "1 entry, 2.0 MB, deleted from" in run("cache", "--clear", "--older-than", "24").stdout
     facts = json.loads(run("cache", "--json").stdout)
     assert [entry["name"].partition("/")[0] for entry in facts["entries"]] == ["vectors", "evaluations"]
