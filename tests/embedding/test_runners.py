@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import pickle
+import socket
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,12 @@ from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import Attempts, forget_run
 from embedpipe.embedding.runners.choice import make_runner
+from embedpipe.embedding.runners.ray_cluster import check_answers
 from embedpipe.embedding.runners.tasks import WorkerJob, in_listing, make_task
 from embedpipe.embedding.runners.worker import EmbedWorker
 from embedpipe.embedding.writing.messages import Message, Written
 from embedpipe.embedding.writing.writer import RowWriter
-from embedpipe.errors import SpecMismatchError, UsageError
+from embedpipe.errors import SpecMismatchError, UnreachableError, UsageError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
 from embedpipe.store.id_index import IdIndex
@@ -205,6 +209,37 @@ def test_errors_of_ray_are_one_sentence_and_say_whether_to_run_again() -> None:
     task = ray.exceptions.RayTaskError("f", "Traceback\nKeyError: 'x'", KeyError("x")).as_instanceof_cause()
     assert str(_explained(task, ray)) == "a worker of the Ray cluster failed (KeyError: 'x')"
     assert _explained(task, ray).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["rubbish", "head", "head:", "head:port", "head:70000", ":6379", "ray://head:10001"]
+)
+def test_an_address_of_ray_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=f"RAY_ADDRESS must be HOST:PORT, .* got '{address}'"):
+        check_answers(address)
+
+
+@pytest.mark.parametrize("answers", ["nothing", "silence", "http"])
+def test_a_cluster_that_does_not_answer_is_unreachable_at_once(
+    answers: str, make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if answers == "silence":
+            with pytest.raises(UnreachableError, match=r"no Ray cluster answers at .* \(timed out\)"):
+                check_answers(address, seconds=0.1)
+    if answers == "nothing":
+        pytest.importorskip("ray")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UnreachableError, match=f"no Ray cluster answers at {address} .*refused") as raised:
+            embedpipe.embed(make_photos(1), tmp_path / "f", backbone=TINY, runner="ray")
+        assert raised.value.exit_code == 75
+    if answers == "http":
+        web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+        threading.Thread(target=web.handle_request, daemon=True).start()
+        with pytest.raises(UnreachableError, match=r"is no Ray cluster: RAY_ADDRESS must be HOST:PORT of its head"):
+            check_answers(f"127.0.0.1:{web.server_port}")
+        web.server_close()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # of Ray

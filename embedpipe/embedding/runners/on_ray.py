@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import pickle
 import time
 import uuid
@@ -26,6 +25,7 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import ALL_DEVICES, RunOptions
 from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.runners.attempts import forget_run
+from embedpipe.embedding.runners.ray_cluster import connect
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob, in_listing, make_task
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Message
@@ -45,10 +45,6 @@ TASK_ROWS = (16, 8192)
 MOST_TASKS = 20_000
 
 
-#: Ray reports usage to its makers, and its parts write to standard error, unless told otherwise before they start.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-
-
 class RayRunner:
     """Runs a backbone on workers of a Ray cluster; see `Runner`.
 
@@ -59,7 +55,7 @@ class RayRunner:
     UnreachableError
         There is no cluster at the address.
     UsageError
-        No node of the cluster has room for a worker.
+        The address is none, or no node of the cluster has room for a worker.
     """
 
     def __init__(
@@ -72,7 +68,7 @@ class RayRunner:
         progress: Progress,
     ) -> None:
         here = options.device == ALL_DEVICES
-        self._ray = _connected(progress, "local" if here else None)
+        self._ray = connect(progress, "local" if here else None)
         self._store, self._timer, self._progress = store, timer, progress
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self._gpus = _gpus(options, nodes)
@@ -179,20 +175,6 @@ class RayWorker:
         return pa.table({"result": pa.array(results, pa.large_binary())})
 
 
-def _connected(progress: Progress, address: str | None) -> Any:
-    """Return the module of Ray, connected to the user's cluster, or to one of this machine that ends with it."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    ray = import_extra("ray", "ray")
-    if not ray.is_initialized():
-        with progress.step("connecting to Ray"), _standard_error_closed():
-            try:
-                ray.init(address, log_to_driver=False, logging_level="error")
-            except (ConnectionError, RuntimeError) as error:
-                raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
-    return ray
-
-
 def _explained(error: Any, ray: Any) -> EmbedpipeError:
     """Return the error for one of Ray: of the code that ran there, or of the cluster, which may do better next time."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
@@ -200,19 +182,6 @@ def _explained(error: Any, ray: Any) -> EmbedpipeError:
     if isinstance(cause, ray.exceptions.RayError):
         return UnreachableError(f"the Ray cluster ended the run ({text}). What was finished is in the store: run again")
     return EmbedpipeError(f"a worker of the Ray cluster failed ({text})")
-
-
-@contextlib.contextmanager
-def _standard_error_closed() -> Iterator[None]:
-    """Discard what the parts of Ray in C++ write while they start: that they were told to be quiet."""
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123
-        before = os.dup(2)
-        os.dup2(nothing.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
 
 
 def _gpus(options: RunOptions, nodes: list[dict[str, float]]) -> float:
