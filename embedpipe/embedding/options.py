@@ -56,7 +56,11 @@ class ComputeOptions:
     """
 
     device: str | None = field(
-        default=None, metadata={"help": "Device: cpu, cuda, cuda:1, mps... Default: the GPU if it works, else the CPU."}
+        default=None,
+        metadata={
+            "help": "Device: cpu, cuda, cuda:1, mps...; all: every GPU of this machine, by Ray. Default: the GPU if it "
+            "works, else the CPU."
+        },
     )
     batch_size: int | None = field(
         default=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import pickle
+import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -249,11 +250,13 @@ def test_ray_on_this_machine_makes_the_store_of_one_process(
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "local")
     photos = make_photos(40)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         options = {"backbone": TINY, "engine": "torch", "runner": "ray", "workers": 1, "cpus_per_worker": 1}
         store = embedpipe.embed(photos, tmp_path / "ray", **options)
         with pytest.raises(UsageError, match=r"must have 1 cores and 99 GPUs for a worker.*gpus_per_worker"):
             embedpipe.embed(make_photos(3, name="few"), tmp_path / "few.features", **options, gpus_per_worker=99)
+        assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         ray.shutdown()
     assert_equal(store, embedpipe.embed(photos, tmp_path / "local", backbone=TINY))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +48,7 @@ def connect(progress: Progress, address: str | None) -> Any:
         with progress.step("connecting to Ray"):
             if address is None:
                 check_answers(os.environ.get(VARIABLE, ""))
-            with _standard_error_closed():
+            with _standard_error_closed(), _signals_kept():
                 try:
                     ray.init(address, log_to_driver=False, logging_level="error")
                 except (ConnectionError, RuntimeError) as error:
@@ -103,3 +105,14 @@ def _standard_error_closed() -> Iterator[None]:
         finally:
             os.dup2(before, 2)
             os.close(before)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Give SIGTERM back to who had it: Ray takes it, prints its stack, and ends the process with code 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
