@@ -3,8 +3,8 @@
     python benchmarks/on_ray.py [--photos 10000] [--texts 200000] [--workers 2] [--data FOLDER] [--json FILE]
 
 The same items are embedded by one process and by workers of one core each on a cluster of this machine. What is
-compared is processor time: user and system time of all threads, of the command alone; of the workers; and of the
-workers with the process that plans and commits. Workers are asked five times a second, so the last moment of each is
+compared is processor time: user and system time of all threads, of the command alone; of the workers; with the process
+that plans and commits; with Ray's own processes. They are asked five times a second, so the last moment of each is
 missing. Photos are those of a folder, under as many names as needed, through EfficientNet-Lite0 in torch.
 Texts are short and made up, through word vectors, so that nearly nothing but the work around the network is measured.
 """
@@ -37,10 +37,11 @@ TEXT_OPTIONS = {"backbone": "word-vectors/glove-6b-50d", "modality": "text", "en
 
 
 class Spent(NamedTuple):
-    """Processor seconds of the command, those of the workers, and the wall time."""
+    """Processor seconds of the command, of the workers and of Ray's own processes, and the wall time."""
 
     command: float
     workers: float
+    ray: float
     wall: float
 
 
@@ -65,10 +66,12 @@ def main() -> None:
             shared = run(source, f"{folder}/{name}.ray", {**backbone, **on_ray})
             results[name] = {"items": count, "alone": alone._asdict(), "on Ray": shared._asdict()}
             print(describe(name, count, alone, shared), flush=True)
-    rows = [["items", "alone, s", "workers, ratio", "with the driver, ratio", "wall alone, s", "wall on Ray, s"]]
+    heads = ["items", "alone, s", "workers, ratio", "with the driver", "with Ray's own processes"]
+    rows = [[*heads, "wall alone, s", "wall on Ray, s"]]
     for name, result in results.items():
         alone, shared = Spent(**result["alone"]), Spent(**result["on Ray"])
-        ratios = shared.workers / alone.command, (shared.workers + shared.command) / alone.command
+        with_driver = shared.workers + shared.command
+        ratios = (spent / alone.command for spent in (shared.workers, with_driver, with_driver + shared.ray))
         row = [f"{result['items']:,} {name}", f"{alone.command:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         rows.append([*row, f"{alone.wall:.0f}", f"{shared.wall:.0f}"])
     print(markdown_table(rows))
@@ -79,7 +82,7 @@ def describe(name: str, count: int, alone: Spent, shared: Spent) -> str:
     """Return the processor seconds of both runs in one line."""
     return (
         f"{count:,} {name}: alone {alone.command:.1f} s; on Ray workers {shared.workers:.1f} s, driver "
-        f"{shared.command:.1f} s"
+        f"{shared.command:.1f} s, Ray's own processes {shared.ray:.1f} s"
     )
 
 
@@ -107,28 +110,34 @@ def run(source: Path, to: str, options: dict[str, object]) -> Spent:
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", EMBED, source, to, repr(options)], stdout=subprocess.PIPE, env=env
     )
-    seconds: dict[int, float] = {}
+    seconds: dict[tuple[str, int], float] = {}
     ended = threading.Event()
-    watcher = threading.Thread(target=watch, args=(seconds, ended))
+    watcher = threading.Thread(target=watch, args=(child.pid, seconds, ended))
     watcher.start()
     output, _ = child.communicate()
     ended.set()
     watcher.join()
     if child.returncode:
         raise SystemExit(f"embed failed with exit code {child.returncode}")
-    return Spent(float(output.split()[0]), sum(seconds.values()), time.perf_counter() - start)
+    workers, ray = (sum(spent for (kind, _), spent in seconds.items() if kind == each) for each in ("workers", "ray"))
+    return Spent(float(output.split()[0]), workers, ray, time.perf_counter() - start)
 
 
-def watch(seconds: dict[int, float], ended: threading.Event) -> None:
-    """Note the processor time of each worker until the run has ended."""
+def watch(pid: int, seconds: dict[tuple[str, int], float], ended: threading.Event) -> None:
+    """Note the processor time of the processes below a command until it has ended: workers, and Ray's own."""
     while not ended.wait(0.2):
-        for process in psutil.process_iter():
+        try:
+            below = psutil.Process(pid).children(recursive=True)
+        except psutil.Error:
+            return
+        for process in below:
             try:
-                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
-                    times = process.cpu_times()
-                    seconds[process.pid] = times.user + times.system
-            except psutil.Error:
+                kind = "workers" if "MapWorker(MapBatches(RayWorker" in process.cmdline()[0] else "ray"
+                times = process.cpu_times()
+            except (psutil.Error, IndexError):
                 continue
+            seconds.pop(("ray", process.pid), None)  # a worker has no name before its first task
+            seconds[kind, process.pid] = times.user + times.system
 
 
 if __name__ == "__main__":
