@@ -75,7 +75,7 @@ def read_job(path: str | Path, outside: Outside | None = None) -> list[Table]:
     """
     path, outside = Path(path), outside or Outside()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin with a mark
     except OSError as error:
         raise UsageError(f"cannot read the job file {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -155,4 +155,6 @@ def _located(name: str, value: Any, folder: Path) -> Any:
         return CHECKPOINT + _located("weights", value.removeprefix(CHECKPOINT), folder)
     if name not in LOCATIONS or is_url(value) or (name == "weights" and value in WORDS):
         return value
+    if not value or "\0" in value:  # an empty one would be the folder of the file
+        raise UsageError(f"{name} must be a path or URL, got {value!r}")
     return os.path.normpath(folder / value)

@@ -51,11 +51,18 @@ def write(folder: Path, text: str) -> Path:
             "[[embed]]\nsource='a'\nto='a.f'\n[[embed]]\nsource='b'\nto='b.f'\n[fit]\nto='x.head'\n",
             r"\[fit\]: store is missing, and the job embeds into .*a.f, .*b.f",
         ),
+        ("[embed]\nsource='a'\nto=''\n", r"\[embed\]: to must be a path or URL, got ''"),
+        ('[embed]\nsource="a\\u0000b"\nto="b"\n', r"\[embed\]: source must be a path or URL, got 'a\\x00b'"),
+        ("[fit]\nstore=''\nto='b'\n", r"\[fit\]: store must be a path or URL, got ''"),
     ],
 )
 def test_a_wrong_file_is_refused_with_file_and_table(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_steps(write(tmp_path, text))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert [table.verb for table in read_job(write(tmp_path, "\ufeff[embed]\nsource='a'\nto='b'\n"))] == ["embed"]
 
 
 def test_a_missing_file_is_named() -> None:
