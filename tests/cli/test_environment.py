@@ -16,7 +16,8 @@ from typer.main import get_command
 
 import embedpipe
 from embedpipe.cli import app
-from embedpipe.cli.running.environment import NEVER, READ_ELSEWHERE, variable_of
+from embedpipe.cli.running.environment import NEVER, READ_ELSEWHERE, options_from_environment, variable_of
+from embedpipe.errors import UsageError
 
 VERBS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 
@@ -165,3 +166,9 @@ def test_a_job_goes_before_the_environment_and_the_command_line_before_it(
     result = run("run", job)
     assert f"{job}, [fit]: EMBEDPIPE_FOLDS must be >= 2" in result.stderr
     assert "--set must be TABLE.OPTION=VALUE" in run("run", job, "--set", "folds=2").stderr
+
+
+def test_a_wrong_value_for_a_job_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDPIPE_PRUNE", "perhaps")
+    with pytest.raises(UsageError, match=r"wrong value of EMBEDPIPE_PRUNE: .*boolean"):
+        options_from_environment(get_command(app), "embed")

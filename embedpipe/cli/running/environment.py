@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from embedpipe.errors import UsageError
 from embedpipe.sources.access.roots import VARIABLE
 
 PREFIX = "EMBEDPIPE_"
@@ -59,14 +60,17 @@ def is_from_environment(ctx: Any, option: Any) -> bool:
 def options_from_environment(verbs: Any, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the values of a verb's options that the environment sets, and their variables.
 
-    Raises what typer raises for wrong arguments.
+    Raises UsageError for a wrong value, with its variable.
     """
     top = typer.Context(verbs, info_name="embedpipe")
     verb = verbs.get_command(top, name)
     ctx = typer.Context(verb, info_name=name, parent=top)
     for option in verb.params:
         if option.envvar:
-            option.handle_parse_result(ctx, {}, [])
+            try:
+                option.handle_parse_result(ctx, {}, [])
+            except typer.BadParameter as error:
+                raise UsageError(f"wrong value of {option.envvar}: {error.message}") from error
     variables = variables_used(ctx)
     return {option: ctx.params[option] for option in variables}, variables
 
