@@ -14,7 +14,7 @@ class BackboneFields(TypedDict, total=False):
     arch: str | None
     layer: tuple[str, ...]
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None
@@ -183,7 +183,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     weights: str
     arch: str | None
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None
@@ -202,7 +202,7 @@ class LoadBackboneParameters(TypedDict, total=False):
     arch: str | None
     layer: tuple[str, ...]
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"] | None
+    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None

@@ -124,6 +124,7 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
         preprocessing=network.preprocessing,
         precision=options.precision,
         modality="text" if isinstance(network, TextNetwork) else "image",
+        config_sha256="" if isinstance(network, TextNetwork) else network.config_sha256,
     )
     if isinstance(network, TextNetwork):
         return TextBackbone(spec, network, target, engines=loaded.engines, loading=loaded.loading).ready()
@@ -169,7 +170,16 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
             range=recipe.range if options.range is None else parse_range(options.range),
             channels=recipe.channels if options.channels is None else parse_channels(options.channels),
         )
-        return network if recipe == network.preprocessing else dataclasses.replace(network, preprocessing=recipe)
+        if recipe != network.preprocessing:
+            network = dataclasses.replace(network, preprocessing=recipe)
+        if (options.pooling or network.default_pooling) != "pooler":
+            return network
+        if network.pooler is None:
+            raise UsageError(
+                f"{option('pooling', 'pooler')} needs a network with a pooling of its own, but {options.backbone} has "
+                "none: use cls, mean or cls+mean"
+            )
+        return dataclasses.replace(network, features=network.pooler)
     encoder = network if isinstance(network, TextNetwork) else network.text
     if encoder is None:
         raise UsageError(f"{options.backbone} has no encoder for texts")

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.spec import TextPreprocessing
+from embedpipe.backbones.spec import Pooling, TextPreprocessing
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
 
@@ -178,6 +178,13 @@ class ImageNetwork:
         Whether the first of them is a class token.
     channels_last : bool
         Whether its feature maps are (n, h, w, c) if their shape does not tell.
+    pooler : callable, optional
+        ``pooler(module, pixels)`` returns the vectors (n, dim) of the network's own pooling of the features: the
+        pooling ``pooler``.
+    default_pooling : str, optional
+        The pooling of the features with which the network was published, if their shape does not tell.
+    config_sha256 : str
+        As in `BackboneSpec`.
     text : TextNetwork, optional
         The text encoder whose vectors lie in the same space; it shares the module.
     libraries : tuple of str
@@ -199,6 +206,9 @@ class ImageNetwork:
     prefix_tokens: int = 0
     class_token: bool = False
     channels_last: bool = False
+    pooler: Features | None = None
+    default_pooling: Pooling | None = None
+    config_sha256: str = ""
     text: TextNetwork | None = None
     libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
     gaps: Gaps = Gaps()

@@ -42,7 +42,7 @@ class BackboneOptions:
         default="default",
         metadata={
             "help": "'default' (published weights), 'none' (random, seeded), or a path: a .pth or .safetensors file, "
-            "for texts a model's folder or a file of word vectors."
+            "a model's folder, or a file of word vectors."
         },
     )
     arch: str | None = field(
@@ -62,8 +62,9 @@ class BackboneOptions:
     pooling: Pooling | None = field(
         default=None,
         metadata={
-            "help": "How feature maps and tokens become one vector: avg (or mean), cls, max, flatten or none, and sif "
-            "for word vectors. By default chosen by the shape of the layer's output."
+            "help": "How feature maps and tokens become one vector: avg (or mean), cls, cls+mean, max, flatten or "
+            "none, pooler (the network's own), and sif for word vectors. By default that with which the network was "
+            "published, or chosen by the shape of the layer's output."
         },
     )
     modality: Modality | None = field(

@@ -38,7 +38,6 @@ _MODALITIES: dict[str, tuple[Modality, ...]] = {
     "python": ("image", "text"),
     "open_clip": ("image", "text"),
     "sentence-transformers": ("text",),
-    "transformers": ("text",),
     "word-vectors": ("text",),
 }
 
@@ -100,9 +99,23 @@ def get_provider(name: str) -> Provider:
     return provider
 
 
-def modalities_of(backbone: str) -> tuple[Modality, ...]:
-    """Return the modalities that a backbone embeds, the default first. Raises as `split_name` and `get_provider` do."""
-    provider = split_name(backbone)[0]
+def modalities_of(backbone: str, weights: str = "default", offline: bool = False) -> tuple[Modality, ...]:
+    """Return the modalities that a backbone embeds, the default first.
+
+    For ``transformers/`` the configuration of the model decides, which is downloaded if it is not on this machine.
+
+    Raises
+    ------
+    UnknownBackboneError, BackboneError
+        As `split_name` and `get_provider` do.
+    WeightsError
+        If a model's configuration cannot be had.
+    """
+    provider, name = split_name(backbone)
+    if provider == "transformers":
+        from embedpipe.backbones.providers.hugging_face.modality import modality_of
+
+        return (modality_of(name, weights, offline),)
     if provider in RESERVED:
         return _MODALITIES.get(provider, ("image",))
     known: tuple[Modality, ...] = getattr(get_provider(provider), "modalities", ("image",))
@@ -118,9 +131,11 @@ def resolve_options(options: BackboneOptions) -> BackboneOptions:
         If the backbone does not embed the modality, or an option does not apply to it.
     UnknownBackboneError
         If no provider has that name.
+    WeightsError
+        As in `modalities_of`.
     """
     backbone = options.backbone or DEFAULT_BACKBONES[options.modality or "image"]
-    known = modalities_of(backbone)
+    known = modalities_of(backbone, options.weights, options.offline)
     modality: Modality = options.modality or known[0]
     if modality not in known:
         raise UsageError(

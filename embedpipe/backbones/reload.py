@@ -144,7 +144,7 @@ def reload_backbone(
 def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:
     """Return the options that load the encoder of the other modality."""
     items, queries = {"image": ("photos", "words"), "text": ("texts", "photos")}[spec.modality]
-    if modality not in modalities_of(options.backbone):
+    if modality not in modalities_of(options.backbone, options.weights, options.offline):
         raise UsageError(
             f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
             "open_clip/MODEL:TAG, which has an encoder for each"

@@ -23,7 +23,7 @@ from embedpipe.sources.options import Modality
 RANDOM = "RANDOM weights"
 
 #: ``mean`` is a synonym of ``avg``; a spec always has ``avg``.
-Pooling = Literal["avg", "mean", "cls", "max", "sif", "flatten", "none"]
+Pooling = Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"]
 
 #: The name of the layer that means "the features before the classifier".
 FEATURES = "features"
@@ -95,6 +95,9 @@ class BackboneSpec:
         Arithmetic of the network; vectors are always float32.
     modality : str
         ``image`` or ``text``: what the backbone embeds.
+    config_sha256 : str
+        Hash of the configuration file of an image network that its name does not decide; empty for others. That of a
+        text network is in its preprocessing.
 
     Examples
     --------
@@ -114,6 +117,7 @@ class BackboneSpec:
     preprocessing: Preprocessing | TextPreprocessing
     precision: Precision = "fp32"
     modality: Modality = "image"
+    config_sha256: str = ""
 
     @property
     def title(self) -> str:

@@ -12,6 +12,7 @@ from embedpipe.errors import UsageError, require_one_of
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Fit = Literal["squash", "cover", "border"]
 Decode = Literal["full", "scaled"]
+CropRounding = Literal["even", "down"]
 
 #: Factors of reduced decoding. libjpeg-turbo has no vector code for the others: 7/8, 6/8 and 5/8 take longer than full
 #: size, and 3/8 takes as long as 1/2.
@@ -48,12 +49,15 @@ class Preprocessing:
         `embedpipe.decoding.decode_image` describes.
     channels : tuple of int
         Channels to take, counted from 1: one for gray, three for RGB. Empty takes those declared as colours.
+    crop_rounding : str
+        Where the crop begins if the centre is between two pixels: at the ``even`` one, as in torchvision and timm, or
+        the lower one (``down``), as in transformers.
 
     Raises
     ------
     UsageError
-        A size is not positive, interpolation, fit or decode is unknown, the range is empty, or there are not one or
-        three channels.
+        A size is not positive, interpolation, fit, decode or crop_rounding is unknown, the range is empty, or there
+        are not one or three channels.
     """
 
     resize: tuple[int, ...] = (256,)
@@ -65,6 +69,7 @@ class Preprocessing:
     decode: Decode = "full"
     range: tuple[float, float] | None = None
     channels: tuple[int, ...] = ()
+    crop_rounding: CropRounding = "even"
 
     def __post_init__(self) -> None:
         for name, value, lengths in (("resize", self.resize, (1, 2)), ("crop", self.crop, (2,))):
@@ -74,6 +79,7 @@ class Preprocessing:
             ("interpolation", self.interpolation, get_args(Interpolation)),
             ("fit", self.fit, get_args(Fit)),
             ("decode", self.decode, get_args(Decode)),
+            ("crop_rounding", self.crop_rounding, get_args(CropRounding)),
         ):
             require_one_of(name, word, known)
         if self.range is not None and not (

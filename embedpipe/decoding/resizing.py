@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedpipe.decoding.picture import Picture
-from embedpipe.decoding.recipe import Interpolation, Preprocessing
+from embedpipe.decoding.recipe import CropRounding, Interpolation, Preprocessing
 
 #: If the scaled size is more than this many times the crop, Pillow scales only the part in the crop. The pixels differ
 #: slightly, so other images are scaled whole.
@@ -28,8 +28,9 @@ class _Side(NamedTuple):
     end: int
 
     @classmethod
-    def cropped(cls, length: int, crop: int) -> _Side:
-        start = round((length - crop) / 2) if length > crop else 0
+    def cropped(cls, length: int, crop: int, rounding: CropRounding) -> _Side:
+        half = (length - crop) / 2
+        start = max(0, round(half) if rounding == "even" else math.floor(half))
         return cls(length, start, min(length, start + crop))
 
     def mirrored(self) -> _Side:
@@ -61,7 +62,8 @@ def to_pixels(image: Image.Image | Picture, preprocessing: Preprocessing) -> NDA
     picture = image if isinstance(image, Picture) else Picture(np.array(image), image.size)
     width, height = preprocessing.scaled_size(picture.size)
     crop_height, crop_width = preprocessing.crop
-    sides = _Side.cropped(height, crop_height), _Side.cropped(width, crop_width)
+    rounding = preprocessing.crop_rounding
+    sides = _Side.cropped(height, crop_height, rounding), _Side.cropped(width, crop_width, rounding)
     # Scaled in stored orientation; rotating only the crop is much faster than rotating the whole image.
     down, across = sides[::-1] if picture.is_on_its_side else sides
     upside_down, mirrored = picture.is_mirrored

@@ -95,7 +95,10 @@ def plan_layers(
 
     def take(name: str, output: Any) -> Tensor:
         check_output(name, output, TRIAL)
-        chosen[name] = "none" if output.ndim == 2 else pooling or default_pooling(network, output)
+        if name == FEATURES and isinstance(network, ImageNetwork) and network.features is network.pooler:
+            chosen[name] = "pooler"
+        else:
+            chosen[name] = "none" if output.ndim == 2 else pooling or default_pooling(network, output)
         return pool(network, output, chosen[name], name, batch)
 
     vectors = run_layers(network, names, batch, take)

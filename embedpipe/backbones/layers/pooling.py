@@ -36,7 +36,8 @@ def pool(
 ) -> Tensor:
     """Turn an output (n, ...) into new float32 vectors (n, dim).
 
-    ``avg`` and ``max`` are over the positions of a feature map, or over the patch tokens; ``cls`` is the class token.
+    ``avg`` and ``max`` are over the positions of a feature map, or over the patch tokens; ``cls`` is the class token,
+    ``cls+mean`` the class token followed by the average of the patch tokens (n, 2 dim).
     For texts see `pool_tokens`, which needs the ``batch`` of the output.
 
     Raises
@@ -57,13 +58,18 @@ def pool(
             f"{option('pooling', 'none')} needs vectors, but the layer {name!r} returns {shape}: use avg, max or "
             "flatten"
         )
-    if pooling == "cls":
+    if pooling == "pooler":
+        raise UsageError(
+            f"{option('pooling', 'pooler')} applies to the features only, not to the layer {name!r}: use avg or cls"
+        )
+    if pooling in ("cls", "cls+mean"):
         if output.ndim != 3 or not network.class_token or not _prefix(network, output):
             raise UsageError(
-                f"{option('pooling', 'cls')} needs a class token, but the layer {name!r} returns {shape} without "
+                f"{option('pooling', pooling)} needs a class token, but the layer {name!r} returns {shape} without "
                 "one: use avg or max"
             )
-        return output[:, 0]
+        first = output[:, 0]
+        return first if pooling == "cls" else torch.cat([first, output[:, _prefix(network, output) :].mean(1)], 1)
     if output.ndim == 3:
         output, positions = output[:, _prefix(network, output) :], [1]
     elif output.ndim == 4:

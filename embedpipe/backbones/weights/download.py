@@ -55,7 +55,7 @@ def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path
 
 
 def fetch_repository(repository: str, offline: bool) -> Path:
-    """Return the folder of a hub repository with a text model: its torch weights, configurations and tokenizer.
+    """Return the folder of a hub repository with a model: its torch weights, configurations and tokenizer.
 
     A folder in the hub's local cache is returned without a request to the hub.
 

@@ -1,1 +1,1 @@
-"""Providers of the text encoders of transformers and sentence-transformers."""
+"""Providers of the encoders of transformers, for texts and images, and of sentence-transformers."""

@@ -1,9 +1,10 @@
-"""The folder of a Hugging Face text model: finding it, and the hash of its configuration."""
+"""The folder of a Hugging Face model: finding it, and the hash of its configuration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,6 @@ def hash_configuration(folder: Path) -> str:
     It covers the JSON files of the folder and of its modules' folders, without remarks such as version numbers, and the
     tokenizer's vocabulary if there is no ``tokenizer.json``. Raises WeightsError for invalid JSON.
     """
-    digest = hashlib.sha256()
     names = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
     names += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     vocabulary = ["tokenizer.json"]
@@ -85,6 +85,15 @@ def hash_configuration(folder: Path) -> str:
         vocabulary = ["vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"]
     files = [folder / name for name in (*names, *vocabulary)]
     files += sorted(folder.glob("*/config.json")) + sorted(folder.glob("*/tokenizer.json"))
+    return hash_files(folder, files)
+
+
+def hash_files(folder: Path, files: Iterable[Path]) -> str:
+    """Return the SHA-256, in hex, of those files of a model's folder that exist, without remarks in JSON files.
+
+    Raises WeightsError for invalid JSON.
+    """
+    digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
             continue

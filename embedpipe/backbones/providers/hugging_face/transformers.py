@@ -1,18 +1,21 @@
-"""``transformers/NAME``: every text encoder of Hugging Face's transformers, pooled by embedpipe."""
+"""``transformers/NAME``: every text or image encoder of Hugging Face's transformers, pooled by embedpipe."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
-from embedpipe.backbones.network import TextNetwork, Weights
+from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
 from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
+from embedpipe.backbones.providers.hugging_face.modality import modality_of
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
+from embedpipe.backbones.providers.hugging_face.vision import describe_vision, require_files
 from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.download import with_revision
@@ -27,9 +30,9 @@ _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class TransformersProvider:
-    """Provider of the text encoders of transformers, from a folder, the hub or an installed package.
+    """Provider of the text and image encoders of transformers, from a folder, the hub or an installed package.
 
-    Of encoder-decoder models such as T5 the encoder is used.
+    The model's configuration decides what it embeds. Of encoder-decoder models such as T5 the encoder is used.
     """
 
     reads_files = True
@@ -38,10 +41,12 @@ class TransformersProvider:
         """Return the models in installed packages."""
         return list(PACKAGES)
 
-    def load(self, name: str, weights: Weights, offline: bool) -> TextNetwork:
+    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
         """Load a model; see `Provider.load`. Features are its last hidden state, one vector per token."""
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
+        if modality_of(str(folder), "default", offline) == "image":
+            return _load_vision(library, folder, spec_name, origin, random=weights == "none")
         try:
             with quiet(), load_reports() as reports:
                 tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
@@ -66,6 +71,25 @@ class TransformersProvider:
             gaps=gaps,
             files=with_revision(folder),
         )
+
+
+def _load_vision(library: Any, folder: Path, name: str, origin: str, random: bool) -> ImageNetwork:
+    require_files(folder, random)
+    try:
+        with quiet(), load_reports() as reports:
+            processor = library.AutoImageProcessor.from_pretrained(folder, **_LOCAL)
+            module = _build(library, folder, random)
+    except Exception as error:
+        raise WeightsError(f"transformers cannot load {origin}: {type(error).__name__}: {error}") from error
+    gaps = find_gaps(module, reports, origin)
+    return dataclasses.replace(
+        describe_vision(module.float(), processor, folder, origin),
+        name=name,
+        origin="random, seeded" if random else origin,
+        pretrained=not random,
+        gaps=gaps,
+        files=with_revision(folder),
+    )
 
 
 def _build(library: Any, folder: Path, random: bool) -> Any:
