@@ -7,6 +7,7 @@ from .diagnosis.doctor import doctor as doctor
 from .embedding import EmbeddingTransformer as EmbeddingTransformer
 from .embedding import VerifyReport as VerifyReport
 from .embedding import embed as embed
+from .embedding import import_vectors as import_vectors
 from .embedding import verify as verify
 from .errors import EmbedpipeError as EmbedpipeError
 from .estimators import AutoClassifier as AutoClassifier

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
+from embedpipe.backbones.spec import VECTORS
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, nearest
 from embedpipe.sources.options import Modality
 
@@ -42,7 +43,7 @@ _MODALITIES: dict[str, tuple[Modality, ...]] = {
 }
 
 #: Names that no plug-in may take.
-RESERVED = (*BUILT_IN, "checkpoint")
+RESERVED = (*BUILT_IN, "checkpoint", VECTORS)
 
 
 def split_name(backbone: str) -> tuple[str, str]:
@@ -56,7 +57,9 @@ def split_name(backbone: str) -> tuple[str, str]:
     if backbone.startswith("python:"):
         return "python", backbone.removeprefix("python:")
     provider, _, name = backbone.partition("/")
-    known = [*RESERVED, *_plugins()]
+    if provider == VECTORS:
+        raise UnknownBackboneError(f"{backbone!r} names imported vectors, and no network: `embedpipe import-vectors`")
+    known = [name for name in (*RESERVED, *_plugins()) if name != VECTORS]
     if not provider or not name:
         raise UnknownBackboneError(
             f"backbone must be PROVIDER/NAME, such as 'timm/{backbone.strip('/') or 'resnet50'}', got {backbone!r}. "

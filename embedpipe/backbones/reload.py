@@ -37,11 +37,18 @@ def options_from_spec(
 
     Raises
     ------
+    UsageError
+        If the vectors were imported.
     BackboneError
         If the spec names Python code, or a path, and ``trust`` is False.
     WeightsError
         If the spec is that of a checkpoint and ``weights`` is not given.
     """
+    if spec.is_imported:
+        raise UsageError(
+            f"the vectors were imported, from {spec.name!r}, so there is no network that makes them from "
+            f"{spec.modality}s: give vectors, such as an array or a .npy file"
+        )
     backbone, arch = f"{spec.provider}/{spec.name}", None
     if spec.provider == "checkpoint":
         if weights == "default":

@@ -28,6 +28,9 @@ Pooling = Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "fla
 #: The name of the layer that means "the features before the classifier".
 FEATURES = "features"
 
+#: The provider of vectors that were made elsewhere and imported: there is no network.
+VECTORS = "vectors"
+
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
@@ -89,8 +92,8 @@ class BackboneSpec:
         False for randomly initialised weights.
     layers : tuple of LayerSpec
         The captured layers, in the order of the store's columns.
-    preprocessing : Preprocessing or TextPreprocessing
-        How images become pixels, or texts tokens.
+    preprocessing : Preprocessing, TextPreprocessing or None
+        How images become pixels, or texts tokens; None for imported vectors, of which this is not known.
     precision : str
         Arithmetic of the network; vectors are always float32.
     modality : str
@@ -114,10 +117,20 @@ class BackboneSpec:
     weights_sha256: str
     pretrained: bool
     layers: tuple[LayerSpec, ...]
-    preprocessing: Preprocessing | TextPreprocessing
+    preprocessing: Preprocessing | TextPreprocessing | None
     precision: Precision = "fp32"
     modality: Modality = "image"
     config_sha256: str = ""
+
+    @classmethod
+    def of_vectors(cls, name: str, dim: int, modality: Modality) -> BackboneSpec:
+        """Return the spec of vectors that were made elsewhere, by what the user calls ``name``."""
+        return cls(VECTORS, name, "", True, (LayerSpec(FEATURES, "none", dim),), None, modality=modality)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the vectors were imported, so that no network can be loaded."""
+        return self.provider == VECTORS
 
     @property
     def title(self) -> str:
@@ -146,7 +159,8 @@ class BackboneSpec:
             data = json.loads(text)
             data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
             recipe = {"image": read_recipe, "text": _read_text_recipe}[data.get("modality", "image")]
-            data["preprocessing"] = recipe(data["preprocessing"])
+            if data["provider"] != VECTORS or data["preprocessing"] is not None:
+                data["preprocessing"] = recipe(data["preprocessing"])
             for layer in data["layers"]:
                 if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
                     raise ValueError(f"{layer} is not a layer")

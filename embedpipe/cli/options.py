@@ -24,6 +24,7 @@ from embedpipe.cli.running.environment import variables_used, warn_of_unknown_va
 from embedpipe.cli.running.event_lines import event_lines, log_error
 from embedpipe.cli.running.json_object import json_object
 from embedpipe.cli.running.plain_text import plain_output
+from embedpipe.embedding.importing.options import ImportOptions
 from embedpipe.embedding.options import ComputeOptions, RunOptions
 from embedpipe.errors import EmbedpipeError, ExitCode
 from embedpipe.finetuning.advice.options import AdviseOptions
@@ -43,6 +44,7 @@ PANELS: dict[type, str] = {
     ReloadOptions: "Backbone's weights",
     ComputeOptions: "Device and speed",
     RunOptions: "Run",
+    ImportOptions: "Vectors",
     SplitOptions: "Splits",
     FineTuneOptions: "Training",
     BenchmarkOptions: "Label counts, seeds and corruptions",

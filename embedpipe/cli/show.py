@@ -163,7 +163,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("columns", ", ".join(opened.data_columns)),
         ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
         ("backbone", spec.title),
-        ("weights", f"sha256 {spec.weights_sha256}"),
+        *([] if spec.is_imported else [("weights", f"sha256 {spec.weights_sha256}")]),
         ("preprocessing", _recipe(spec.preprocessing)),
         ("precision", spec.precision),
         ("fingerprint", facts["fingerprint"]),
@@ -227,7 +227,9 @@ def _layer(layer: LayerSpec) -> str:
     return f"{layer.name}: {layer.dim} values{pooling}, column {layer.column}"
 
 
-def _recipe(recipe: Preprocessing | TextPreprocessing) -> str:
+def _recipe(recipe: Preprocessing | TextPreprocessing | None) -> str:
+    if recipe is None:
+        return "not known, as the vectors were imported"
     fields = asdict(recipe)
     if isinstance(recipe, Preprocessing):
         fields |= recipe.options()  # as they are given: auto, and not None

@@ -1,4 +1,6 @@
 from .failure_limit import FailureLimit as FailureLimit
+from .importing.import_vectors import ImportSummary as ImportSummary
+from .importing.import_vectors import import_vectors as import_vectors
 from .options import ComputeOptions as ComputeOptions
 from .options import RunOptions as RunOptions
 from .run import embed as embed

@@ -99,7 +99,7 @@ def make_plan(
     other_roots: dict[str, list[RowNumbers]] = {}
     unlisted_parts: list[pa.Table] = []
     conflicts: Counter[str] = Counter()
-    values = source_values(listing, store)
+    values = source_values(listing.table, store)
     rows_of_root = 0
     index = IdIndex(listing.table.column("id"))
     for stored in _stored(store):
@@ -286,15 +286,17 @@ def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str
 
 def content_columns(store: FeatureStore) -> set[str]:
     """Return the columns that embedpipe writes from the content of an item: beginnings of texts, counts of pictures."""
+    if store.spec.is_imported:
+        return set()
     return {"text"} if store.spec.modality == "text" else {PICTURE_COUNTS}
 
 
-def source_values(listing: Listing, store: FeatureStore) -> pa.Table:
-    """Return the columns of the listing in the types of the store, without columns of nulls only.
+def source_values(listed: pa.Table, store: FeatureStore) -> pa.Table:
+    """Return the columns of a listing in the types of the store, without columns of nulls only.
 
     A label that is set later can then have any type. Raises StoreError before anything is embedded.
     """
-    table = storable(listing.table)
+    table = storable(listed)
     empty = [name for name in table.column_names if name != "id" and table.column(name).null_count == table.num_rows]
     table = table.drop_columns(empty)
     fields = [store.schema.field(f.name) if f.name in store.schema.names else f for f in table.schema]

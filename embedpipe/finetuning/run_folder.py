@@ -83,6 +83,7 @@ def architecture(spec: BackboneSpec) -> str:
 
 def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -> None:
     """Write the weights of a network, with architecture and preprocessing, as a file for ``checkpoint/PATH``."""
+    assert spec.preprocessing is not None  # imported vectors have no network to train
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
     if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
         metadata["architecture"] = arch

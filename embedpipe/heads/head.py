@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 import warnings
@@ -25,13 +24,13 @@ from embedpipe.errors import Failure, UsageError
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
+from embedpipe.heads.predicting import predict_items, predict_vectors
 from embedpipe.heads.prediction_view import mark_predictions
 from embedpipe.heads.predictions import Predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
 from embedpipe.heads.training.training_data import fitted_ids
 from embedpipe.heads.training.vectors import vectors_to_predict
-from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
@@ -181,7 +180,8 @@ class Head:
         ----------
         source : str, path-like, FeatureStore or in-memory data
             Images or texts, as the head was fitted on, in any form that `embedpipe.embed` takes; a list of ``str`` is
-            a list of texts for a head of texts. Or a feature store of the same backbone.
+            a list of texts for a head of texts. Or a feature store of the same backbone. A head of imported vectors
+            takes vectors, as `embedpipe.import_vectors` does; without ids they are numbered.
         least_confident_first : bool, default False
             Sort by ``confidence``, or by ``margin`` of a head without probabilities, the items that a person should
             look at first; numbers with intervals by the width of the interval. By default in the order of the source.
@@ -230,36 +230,15 @@ class Head:
         if isinstance(source, FeatureStore):
             table = self._predict_store(source)
             return sort_by_doubt(table) if least_confident_first else table
-        from embedpipe.backbones import reload_backbone  # needs torch, which predicting a store does not
-        from embedpipe.embedding import stream_vectors
-
-        if isinstance(source, np.ndarray) and source.dtype.kind == "f":
-            raise UsageError(
-                f"source must hold {self.spec.modality}s, got an array of {source.dtype}: predict vectors by "
-                "head.estimator.predict(X)"
-            )
-        listing = open_source(source, source_options, self.spec.modality)
-        backbone = reload_backbone(self.spec, reload_options, compute.device, "the head")
-        predictions = Predictions(self.estimator, self.task, len(listing), self.label_separator)
-        failures: list[Failure] = []
-        texts: list[str | None] = [None] * len(listing)
-        messages = stream_vectors(listing, backbone, compute, show)
-        with contextlib.closing(messages):
-            for message in messages:
-                if isinstance(message, Failure):
-                    failures.append(message)
-                else:
-                    for row, text in zip(message.rows, message.texts, strict=True):
-                        texts[row] = text
-                    predictions.add(
-                        message.rows, np.hstack([message.vectors[layer.column] for layer in self.spec.layers])
-                    )
+        if self.spec.is_imported:
+            done = predict_vectors(self.spec, source, source_options, self._predictions)
+        else:
+            given = (source_options, reload_options, compute, show)
+            done = predict_items(self.spec, source, *given, self._predictions)
         # The source's label is the head's label if both are named "label", or if the user names a column.
         same_label = self.label == "label" or source_options.label is not None
-        rows = listing.table.select(["id", "uri", *(["label"] if same_label else [])])
-        if self.spec.modality == "text":
-            rows = rows.append_column("text", pa.array(texts, pa.string()))
-        table = self._table(predictions, rows, failures, "label" if same_label else None)
+        rows = done.rows if same_label else done.rows.drop_columns("label")
+        table = self._table(done.predictions, rows, done.failures, "label" if same_label else None)
         return sort_by_doubt(table) if least_confident_first else table
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -291,7 +270,7 @@ class Head:
         1.0
         """
         if isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim == 2:
-            predictions = Predictions(self.estimator, self.task, len(X), self.label_separator)
+            predictions = self._predictions(len(X))
             predictions.add(np.arange(len(X)), X)
             predicted, truth = predictions.labels().to_pylist(), None
         else:
@@ -311,6 +290,9 @@ class Head:
             raise UsageError("score needs at least one item with a label and a prediction, got none")
         return score_values(self.task, known, self.label_separator)
 
+    def _predictions(self, count: int) -> Predictions:
+        return Predictions(self.estimator, self.task, count, self.label_separator)
+
     def _predict_store(self, store: FeatureStore) -> pa.Table:
         advice = "Fit a head on this store, or embed the items with the head's backbone."
         self.spec.require(
@@ -328,7 +310,7 @@ class Head:
         # An item that failed in a later run still has the vector of its earlier version.
         failed = pa.array([failure.id for failure in failures], pa.string())
         good = ~np.asarray(pc.is_in(ids, value_set=failed))
-        predictions = Predictions(self.estimator, self.task, len(ids), self.label_separator)
+        predictions = self._predictions(len(ids))
         for part, X in vectors_to_predict(store, self.spec.layers, ids):
             predictions.add(np.arange(len(ids))[part][good[part]], X if good[part].all() else X[good[part]])
         table = self._table(predictions, rows, failures, self.label)

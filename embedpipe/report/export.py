@@ -74,7 +74,8 @@ def export(
     to = check_table(to)
     store = open_store(store, before="exporting them")
     show = Progress(progress)
-    with_pictures = pictures and store.spec.modality == "image" and to.suffix.lower() == ".parquet"
+    has_pictures = store.spec.modality == "image" and not store.spec.is_imported
+    with_pictures = pictures and has_pictures and to.suffix.lower() == ".parquet"
     for name in (*POINTS, *(["image"] if with_pictures else [])):
         if name in store.data_columns:
             raise UsageError(

@@ -14,7 +14,7 @@ from deltalake.transaction import AddAction
 from embedpipe.store.data_files import DataFile, write_files
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
-from embedpipe.store.schema import conform, storable
+from embedpipe.store.schema import conform, is_ascending, storable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def write_new_files(rows: pa.Table, table: KeyedTable) -> list[NewFile]:
     rows = storable(rows)
     known = table.schema.names
     rows = conform(rows, pa.schema([table.schema.field(f.name) if f.name in known else f for f in rows.schema]))
-    rows = rows.take(pc.sort_indices(rows.column("id")))
+    if not is_ascending(rows.column("id")):
+        rows = rows.take(pc.sort_indices(rows.column("id")))
     ids = rows.column("id").combine_chunks()
     files: list[NewFile] = []
     start = 0

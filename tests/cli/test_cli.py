@@ -184,7 +184,7 @@ def test_help_lists_the_verbs_by_group() -> None:
             verbs.append(line.split()[1])
     assert groups.pop("Options") == []
     assert groups == {
-        "Store": ["embed", "info", "verify", "label", "compact", "repair", "vacuum", "forget"],
+        "Store": ["embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget"],
         "Search": ["map", "export", "index", "search", "view"],
         "Learn": ["fit", "predict", "serve"],
         "Compare": ["evaluate", "rank"],

@@ -101,7 +101,7 @@ class RayRunner:
         parts = self._parts(rows[:new])
         first_known = len(parts)
         parts += self._parts(rows[new:])
-        values = source_values(listing, self._store)
+        values = source_values(listing.table, self._store)
         shared = self._ray.put(contents)
         begin = time.perf_counter()
         try:

@@ -193,7 +193,8 @@ def verify(
     with show.step("checking memory maps"):
         checks += _check_maps(store)
     count = sample if sample is not None else DRIFT_SAMPLE if cheaper else SAMPLE
-    if count and len(store) and report.ok:
+    no_network = store.spec.is_imported and cheaper is None
+    if count and len(store) and report.ok and not no_network:
         specs = dict.fromkeys([store.spec] if cheaper is None else [store.spec, reference_of(store.spec), cheaper])
         reload_options = ReloadOptions(weights, trust=trust)
         backbones = {spec: reload_backbone(spec, reload_options, device, "the store") for spec in specs}

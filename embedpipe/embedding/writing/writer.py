@@ -66,7 +66,7 @@ class RowWriter:
         self._store, self._listing, self._note, self._timer = store, listing, note, timer
         # Vectors are reused from the version of the plan, as this run may change ids of rows.
         self._planned = KeyedTable(store.path, store.version)
-        self._rows = RowAssembler(source_values(listing, store), listing.root, store, listing.excerpts)
+        self._rows = RowAssembler(source_values(listing.table, store), listing.root, store, listing.excerpts)
         #: Data files without any of the rows that workers embed: those of the plan, and what this run adopts.
         self._trusted = {file.path for file in self._planned.files}
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)

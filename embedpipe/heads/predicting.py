@@ -1,0 +1,104 @@
+"""What a head predicts beside the rows of stores: items that are embedded for it, and vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.reload import options_from_spec
+from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.errors import Failure, UsageError
+from embedpipe.heads.predictions import Predictions
+from embedpipe.sources.listing import numbered
+from embedpipe.sources.opening import open_source
+from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.vectors.vector_rows import list_vectors
+from embedpipe.sources.vectors.vector_source import SUFFIXES, open_vectors
+
+
+class Predicted(NamedTuple):
+    """Predictions, the ids, URIs, labels and texts of the items in the same order, and what failed."""
+
+    predictions: Predictions
+    rows: pa.Table
+    failures: list[Failure]
+
+
+#: Makes the predictions, still empty, of a number of rows.
+Make = Callable[[int], Predictions]
+
+
+def predict_vectors(spec: BackboneSpec, source: Any, options: SourceOptions, make: Make) -> Predicted:
+    """Predict vectors that were made elsewhere, as those of the head. Without ids they are numbered.
+
+    Raises UsageError for anything else, and for vectors of another length.
+    """
+    is_path = isinstance(source, str | os.PathLike)
+    is_array = hasattr(source, "__array__") or hasattr(source, "__arrow_c_stream__") or _is_numbers(source)
+    if not (os.fspath(source).lower().endswith(SUFFIXES) if is_path else is_array):
+        options_from_spec(spec)  # raises, and says why photos or texts cannot be predicted
+    vectors = open_vectors(source, id=options.id)
+    (dim,) = (layer.dim for layer in spec.layers)
+    if vectors.dim != dim:
+        raise UsageError(
+            f"vectors must have {dim:,} values, as those of the head, and {vectors.name} has {vectors.dim:,}"
+        )
+    known = options.id or next((name for name in vectors.columns if name.strip().lower() == "id"), None)
+    ids = known if known is not None else numbered("", vectors.count)
+    rows = list_vectors(vectors, ids, options.label, options.split).table.select(["id", "uri", "label"])
+    predictions = make(vectors.count)
+    for start, block in vectors.blocks():
+        predictions.add(slice(start, start + len(block)), block)
+    return Predicted(predictions, rows, [])
+
+
+def predict_items(
+    spec: BackboneSpec,
+    source: Any,
+    options: SourceOptions,
+    reload_options: ReloadOptions,
+    compute: ComputeOptions,
+    show: Progress,
+    make: Make,
+) -> Predicted:
+    """Embed images or texts with the backbone of the head, and predict them."""
+    from embedpipe.backbones import reload_backbone  # needs torch, which predicting a store does not
+    from embedpipe.embedding import stream_vectors
+
+    if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+        raise UsageError(
+            f"source must hold {spec.modality}s, got an array of {source.dtype}: predict vectors by "
+            "head.estimator.predict(X)"
+        )
+    listing = open_source(source, options, spec.modality)
+    backbone = reload_backbone(spec, reload_options, compute.device, "the head")
+    predictions = make(len(listing))
+    failures: list[Failure] = []
+    texts: list[str | None] = [None] * len(listing)
+    messages = stream_vectors(listing, backbone, compute, show)
+    with contextlib.closing(messages):
+        for message in messages:
+            if isinstance(message, Failure):
+                failures.append(message)
+            else:
+                for row, text in zip(message.rows, message.texts, strict=True):
+                    texts[row] = text
+                predictions.add(message.rows, np.hstack([message.vectors[layer.column] for layer in spec.layers]))
+    rows = listing.table.select(["id", "uri", "label"])
+    if spec.modality == "text":
+        rows = rows.append_column("text", pa.array(texts, pa.string()))
+    return Predicted(predictions, rows, failures)
+
+
+def _is_numbers(source: Any) -> bool:
+    """Return whether a sequence holds sequences of numbers."""
+    first = source[0] if isinstance(source, list | tuple) and source else None
+    return isinstance(first, list | tuple) and bool(first) and isinstance(first[0], int | float)
