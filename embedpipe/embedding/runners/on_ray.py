@@ -92,7 +92,7 @@ class RayRunner:
         self.idle = 0.0
         self.device = self.engine_name = self.engine_reason = ""
         self.provenance: dict[str, str] = {}
-        progress.say(f"Ray: {len(nodes)} nodes, {self._workers} workers of {cpus} cores and {self._gpus:g} GPUs")
+        progress.say(f"Ray nodes: {len(nodes)}; workers: {self._workers}; for each: cores {cpus}, GPUs {self._gpus:g}")
 
     def messages(
         self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
