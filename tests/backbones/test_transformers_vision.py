@@ -17,8 +17,11 @@ from tiny_vision import MODELS, SIZE, save_vision
 
 import embedpipe
 from embedpipe.backbones import describe_layers, load_backbone, load_with_options, options_from_spec, resolve_options
-from embedpipe.backbones.layers.embedder import normalise
+from embedpipe.backbones.engines.exporting import export
+from embedpipe.backbones.image_backbone import NAMES
+from embedpipe.backbones.layers.embedder import Embedder, normalise
 from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError, WeightsError
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
@@ -115,6 +118,15 @@ def test_masks_of_pretraining_are_left_out_and_patches_keep_their_order(folder, 
         other = backbone.network.features(backbone.network.module, pixels)
     assert tokens.shape == (3, 17, 32)
     torch.testing.assert_close(tokens, other)
+
+
+def test_exporters_trace_any_number_of_images(folder):
+    network = load_backbone(f"transformers/{folder('vit-mae')}", device="cpu").network
+    embedder = Embedder(network, (LayerSpec("features", "cls", 32),), NAMES)
+    batch = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    program = export(embedder, (batch,))
+    (expected,) = embedder(batch[:2])
+    torch.testing.assert_close(program.module()(batch[:2])[0], expected)
 
 
 def test_layers_are_listed_and_left_out(folder):

@@ -112,7 +112,7 @@ def _without_masks(module: Any, pixels: Tensor) -> Any:
     """Run ViT-MAE with its patches in their order: it shuffles them even if it masks none."""
     count = module.embeddings.patch_embeddings.num_patches
     order = torch.arange(count, dtype=torch.float32, device=pixels.device)
-    return module(pixels, noise=order.expand(len(pixels), count))
+    return module(pixels, noise=order.expand(pixels.shape[0], count))
 
 
 def _take(run: Features, name: str, module: Any, pixels: Tensor) -> Any:
