@@ -134,8 +134,9 @@ def test_options_that_do_not_apply_are_refused():
         ("open_clip/RN50", "open_clip", "clip"),
     ],
 )
-def test_error_names_the_missing_extra(backbone, module, extra, monkeypatch):
+def test_error_names_the_missing_extra(backbone, module, extra, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, module, None)  # as if it were not installed
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     # Other weights than any test loads, lest the process's cache has the network.
     with pytest.raises(MissingExtraError, match=rf"pip install 'embedpipe\[{extra}\]'"):
-        load_backbone(backbone, weights="/nowhere", offline=True, device="cpu")
+        load_backbone(backbone, weights=str(tmp_path), offline=True, device="cpu")

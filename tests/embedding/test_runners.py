@@ -53,7 +53,7 @@ class Queue:
     def messages(
         self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
-        values = source_values(listing, self.store)
+        values = source_values(listing.table, self.store)
         worker = EmbedWorker(self.job, pickle.loads(pickle.dumps(contents)))
         parts = [(part, known) for known in (False, True) for part in self.parts(rows[new:] if known else rows[:new])]
         for number, (part, known) in enumerate(parts):
@@ -179,7 +179,7 @@ def test_a_worker_with_other_weights_ends_the_run(queues: list[Queue], photos: P
     )
     listing = embedpipe.sources.open_source(photos)
     ids = listing.table.column("id")
-    task = make_task(0, np.arange(3), False, listing, source_values(listing, store))
+    task = make_task(0, np.arange(3), False, listing, source_values(listing.table, store))
     result = EmbedWorker(other, Contents((), ids, IdIndex(ids))).embed(task)
     assert isinstance(result.error, SpecMismatchError)
     assert "Put the same weights on all machines" in str(result.error)

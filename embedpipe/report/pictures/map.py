@@ -133,7 +133,7 @@ def _read_drawn_from(to: Path) -> str | None:
     try:
         if to.suffix.lower() in SUFFIXES:
             with to.open(encoding="utf-8") as page:
-                written = re.search(rf'<meta name="{re.escape(DRAWN_FROM)}" content="([^"]*)">', page.read(HEAD))
+                written = re.search(rf'"{re.escape(DRAWN_FROM)}" content="([^"]*)">', page.read(HEAD))
             return unescape(written[1]) if written else None
         with Image.open(to) as picture:
             return picture.info.get(DRAWN_FROM)
