@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 import embedpipe
 from embedpipe.sources import open_source
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics import percent
 
 SOME_FAILED, FAILURES_SHOWN = 3, 5
 

@@ -23,7 +23,7 @@ from rich.table import Table
 import embedpipe
 from embedpipe.heads import FitReport
 from embedpipe.report import draw_confusion, draw_neighbours, write_table
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics import percent
 
 LABELS = {0.0: "intact", 1.0: "defective"}
 out = Console(highlight=False, soft_wrap=True)

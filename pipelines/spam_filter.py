@@ -30,7 +30,7 @@ from scipy.stats import beta, binomtest
 
 import embedpipe
 from embedpipe.report import write_table
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics import percent
 
 SOME_FAILED, SHOWN, KIND = 3, 5, "spam_or_ham"
 

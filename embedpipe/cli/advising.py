@@ -19,7 +19,7 @@ from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe.cli.show import pairs, print_table
 from embedpipe.report.drawing.wording import counted
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.embedding import Drift, HeadDrift, LayerDrift, VerifyReport

@@ -13,7 +13,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, shows_pro
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.diagnosis import Diagnosis, TimeEstimate

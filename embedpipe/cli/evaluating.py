@@ -22,7 +22,7 @@ from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.report.drawing.wording import SHARES, counted
 from embedpipe.sources.options import SourceOptions
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.evaluation import CandidateResult, Evaluation, EvaluationGrid, ProtocolEvaluation

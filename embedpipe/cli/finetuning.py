@@ -16,7 +16,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_sto
 from embedpipe.cli.running.plain_text import escaped
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import FineTuneResult

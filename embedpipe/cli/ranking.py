@@ -18,7 +18,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.evaluation.ranking.options import RankOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.options import SourceOptions
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.evaluation.ranking.result import RankedBackbone, Ranking

@@ -23,7 +23,7 @@ from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.cli.running.plain_text import escaped
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.report.drawing.wording import SHARES, counted
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.backbones import TextPreprocessing

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones import BackboneSpec
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.errors import ExitCode
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 from embedpipe.store.labelling import Outcome
 
 #: Failed items in a summary.

@@ -35,7 +35,7 @@ from embedpipe.heads.scoring import FitReport, measure_logits
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.splits import Splits
 from embedpipe.statistics import paired_interval
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:

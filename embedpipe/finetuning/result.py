@@ -8,7 +8,7 @@ from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.training.epochs import Epoch
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
 from embedpipe.neighbours.exact import Vectors
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 Rows = npt.NDArray[np.int64]
 

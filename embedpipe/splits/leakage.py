@@ -15,7 +15,7 @@ from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.groups import LARGE
 from embedpipe.splits.inner import Split
 from embedpipe.splits.mapped_rows import MappedRows
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 #: Of more rows only exact copies are looked for: all pairs of these take about two seconds on two cores.
 MOST_ROWS = 10_000

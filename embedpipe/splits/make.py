@@ -21,7 +21,7 @@ from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.splits.splits import Resample, Rows, Splits, load_splits
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 __all__ = ["Resample", "Splits", "load_splits", "make_splits"]
 

@@ -11,6 +11,7 @@ from .paired import mcnemar as mcnemar
 from .paired import paired_bootstrap as paired_bootstrap
 from .paired import paired_interval as paired_interval
 from .paired import smallest_p as smallest_p
+from .percentages import percent as percent
 from .rejection import RejectionCurve as RejectionCurve
 from .rejection import risk_coverage as risk_coverage
 from .resampled import ResampledTest as ResampledTest

@@ -20,7 +20,7 @@ from script import Done, run_script
 from sklearn.metrics import roc_auc_score
 
 import embedpipe
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "spam_filter.py"
 SMS = Path(__file__).parents[2] / ".." / "shared" / "data" / "sms" / "sms.tsv"

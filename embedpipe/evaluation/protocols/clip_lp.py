@@ -23,7 +23,7 @@ from sklearn.metrics import recall_score
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, Vectors
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 STEPS_PER_DECADE = 8
 CS = [10.0 ** (step / STEPS_PER_DECADE) for step in range(-6 * STEPS_PER_DECADE, 6 * STEPS_PER_DECADE + 1)]

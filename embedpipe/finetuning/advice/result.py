@@ -10,7 +10,7 @@ from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.statistics import Estimate
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 
 @dataclass(frozen=True)

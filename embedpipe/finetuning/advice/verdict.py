@@ -11,7 +11,7 @@ from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
 from embedpipe.report.drawing.wording import margin
 from embedpipe.statistics import Estimate
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 Decision = Literal["worth it", "not worth it", "can't tell yet"]
 #: Most seeds of one label count that the rule asks for.

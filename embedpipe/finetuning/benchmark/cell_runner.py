@@ -22,7 +22,7 @@ from embedpipe.finetuning.source import load_frozen, open_image_set
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
 from embedpipe.finetuning.training.images import Rows
 from embedpipe.heads.training.vectors import read_finite
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 from embedpipe.store import FeatureStore
 
 #: Images whose embedding is timed.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.report.drawing.picture import Picture

@@ -30,7 +30,7 @@ from embedpipe.finetuning.training.images import ImageSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.state_file import load_state, save_state
 from embedpipe.statistics import log_losses
-from embedpipe.statistics.percent import percent
+from embedpipe.statistics.percentages import percent
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
 #: Seconds between two states on disk within an epoch, and so the most work that a kill loses.

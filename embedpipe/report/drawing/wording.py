@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from embedpipe.statistics.percent import percent as in_percent
+from embedpipe.statistics.percentages import percent as in_percent
 
 #: Metrics that are shares: they are written in percent, and their differences in percentage points.
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "roc_auc")

@@ -10,7 +10,7 @@ def percent(share: float, digits: int = 1) -> str:
 
     Examples
     --------
-    >>> from embedpipe.statistics.percent import percent
+    >>> from embedpipe.statistics import percent
     >>> percent(0.574), percent(0.0002), percent(0.9999), percent(1)
     ('57.4 %', '<0.1 %', '>99.9 %', '100.0 %')
     """
