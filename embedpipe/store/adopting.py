@@ -94,5 +94,7 @@ def adopt(
 
 def _has_any(table: KeyedTable, others: Sequence[DataFile], file: NewFile) -> bool:
     """Return whether one of the data files of a table has an id of a new file."""
-    near = [each for each in others if each.first <= file.entry.last and file.entry.first <= each.last]
-    return any(pc.any(IdIndex(file.ids).mask(table.file_ids(each))).as_py() for each in near)
+    new = file.entry
+    near = [each for each in others if each.first <= new.last and new.first <= each.last]
+    index = IdIndex(file.ids)
+    return any(pc.any(index.mask(table.file_ids(each))).as_py() for each in near)

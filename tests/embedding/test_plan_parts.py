@@ -86,7 +86,7 @@ def test_plan_is_that_of_dictionaries(listed: dict, stored: dict, random: Random
         rows = [
             {
                 "id": id,
-                "uri": f"/root/{id}",
+                "uri": f"/photos/{id}",
                 "source_size": size,
                 "source_modified": time,
                 "label": label,
@@ -99,14 +99,14 @@ def test_plan_is_that_of_dictionaries(listed: dict, stored: dict, random: Random
     order = random.sample([*listed], len(listed))
     whole = table([(id, listed[id]) for id in order])
     parts = [whole.slice(start, chunk) for start in range(0, len(whole), chunk)]
-    listing = Listing(pa.concat_tables([whole.slice(0, 0), *parts]), "/root", Files(whole["uri"], "image"))
+    listing = Listing(pa.concat_tables([whole.slice(0, 0), *parts]), "/photos", Files(whole["uri"], "image"))
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(folder, make_spec(2))
         names = random.sample([*stored], len(stored))
         for start in range(0, len(names), 5):  # files whose ranges of ids overlap
             some = table([(id, stored[id]) for id in names[start : start + 5]])
             some = some.append_column("content_hash", pa.array(["0" * 64] * len(some)))
-            some = some.append_column("source_root", pa.array(["/root"] * len(some)))
+            some = some.append_column("source_root", pa.array(["/photos"] * len(some)))
             store.write(some.append_column("embedding", vector_column(np.zeros((len(some), 2), np.float32))))
         made = make_plan(listing, store.refresh())
     changed = [id for id in order if id in stored and listed[id][:2] != stored[id][:2]]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
@@ -15,6 +12,7 @@ from embedpipe.embedding.bottleneck import Bottleneck, find_bottleneck
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def advice(runner: Runner | None, bottleneck: Bottleneck, spec: BackboneSpec) ->
 def faster_settings(
     runner: Runner | None,
     listing: Listing,
-    rows: npt.NDArray[np.int64],
+    rows: RowNumbers,
     bottleneck: Bottleneck,
     wall: float,
     store: str,

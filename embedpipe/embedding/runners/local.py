@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-import numpy as np
-import numpy.typing as npt
-
 from embedpipe._utils.config import usable_cores
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.hash_index import Contents
@@ -15,6 +12,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Message
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers
 
 
 class LocalRunner:
@@ -42,7 +40,7 @@ class LocalRunner:
         return self._forward.batch_size
 
     def messages(
-        self, listing: Listing, rows: npt.NDArray[np.int64], new: int, contents: Contents
+        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
         """Yield a message for each batch, and for each row that needs no forward pass."""
         yield from embed_rows(listing, rows, self._forward, contents.find, self.threads, self._timer)

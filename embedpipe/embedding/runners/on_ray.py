@@ -69,7 +69,7 @@ class RayRunner:
     ) -> None:
         here = options.device == ALL_DEVICES
         self._ray = connect(progress, "local" if here else None)
-        self._store, self._timer, self._progress = store, timer, progress
+        self._store, self._timer = store, timer
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self._gpus = _gpus(options, nodes)
         if here and not any(node.get("GPU", 0) for node in nodes):

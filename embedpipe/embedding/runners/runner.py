@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.writing.messages import Message
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.reading import RowNumbers
 
 
 class Runner(Protocol):
@@ -46,7 +44,7 @@ class Runner(Protocol):
     def batch_size(self) -> int: ...  # noqa: D102
 
     def messages(
-        self, listing: Listing, rows: npt.NDArray[np.int64], new: int, contents: Contents
+        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
     ) -> Generator[Message, None, None]:
         """Yield messages for the writer, with each row exactly once.
 

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +28,7 @@ from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.embedding.writing.rows import RowAssembler
 from embedpipe.errors import EmbedpipeError, Failure, WorkerDied
+from embedpipe.sources.reading import RowNumbers
 from embedpipe.store import FeatureStore
 from embedpipe.store.adopting import write_new_files
 
@@ -83,7 +83,7 @@ class EmbedWorker:
         attempts = Attempts(job.store, job.run, task.number)
         attempts.begin()
 
-        def embed(rows: npt.NDArray[np.int64]) -> Iterator[Message]:
+        def embed(rows: RowNumbers) -> Iterator[Message]:
             with contextlib.closing(embed_rows(task.listing, rows, forward, find, job.threads, timer)) as messages:
                 yield from messages
 
@@ -118,8 +118,8 @@ class EmbedWorker:
 
 def _one_by_one(
     task: Task,
-    rows: npt.NDArray[np.int64],
-    embed: Callable[[npt.NDArray[np.int64]], Iterator[Message]],
+    rows: RowNumbers,
+    embed: Callable[[RowNumbers], Iterator[Message]],
     attempts: Attempts,
 ) -> Iterator[Message]:
     """Embed each row by itself. A row during which a worker died fails."""
