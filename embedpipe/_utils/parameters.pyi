@@ -41,6 +41,7 @@ class EvaluateFields(TypedDict, total=False):
     label: str
     task: Literal["classification", "regression", "multilabel"] | None
     layer: tuple[str, ...]
+    features: tuple[str, ...]
     metric: str | None
     margin: float
     folds: int
@@ -70,6 +71,7 @@ class FineTuneFields(TypedDict, total=False):
 class FitFields(TypedDict, total=False):
     label: str
     layer: str | None
+    features: tuple[str, ...]
     task: Literal["classification", "regression", "multilabel"] | None
     label_separator: str
     folds: int
@@ -172,6 +174,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     label: str
     task: Literal["classification", "regression", "multilabel"] | None
     layer: tuple[str, ...]
+    features: tuple[str, ...]
     metric: str | None
     margin: float
     folds: int

@@ -16,6 +16,7 @@ from embedpipe.estimators.wrappers.base import clone_with_chosen_params, fit_on
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.heads import Head, load_head
+from embedpipe.heads.columns.table_columns import refuse_columns
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.scoring import FitReport
@@ -51,8 +52,9 @@ def fit_default_probe(store: FeatureStore, label: str, split: SplitRows) -> Head
 
 
 def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
-    """Load a head. Raises SpecMismatchError if it was fitted on features of another backbone than the store's."""
+    """Load a head of vectors alone. Raises SpecMismatchError if they are of another backbone than the store's."""
     probe = head if isinstance(head, Head) else load_head(head)
+    refuse_columns(probe.columns, "fine-tuning trains a network")
     spec = store.spec.only(*probe.layers)
     probe.spec.require(
         spec,

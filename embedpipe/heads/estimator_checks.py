@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, StandardScaler
 
 from embedpipe.errors import HeadError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
@@ -30,15 +32,28 @@ from embedpipe.estimators.preprocessing.component_remover import CommonComponent
 from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
 from embedpipe.neighbours.tuning import CANDIDATES
 
-#: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy alone.
-SKLEARN_CLASSES = (LogisticRegression, Normalizer, Pipeline, StandardScaler)
+#: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy, but for
+#: the one-hot encoder, whose sparse matrix is filled by compiled code. A function is no data, so none is loaded.
+SKLEARN_CLASSES = (
+    ColumnTransformer,
+    FunctionTransformer,
+    LogisticRegression,
+    MissingIndicator,
+    Normalizer,
+    OneHotEncoder,
+    Pipeline,
+    SimpleImputer,
+    StandardScaler,
+)
 #: skops' nodes for what is no estimator, and the names of the types that each may hold.
 PLAIN_NODES: dict[str, frozenset[str]] = {
     "DictNode": frozenset({"builtins.dict"}),
     "JsonNode": frozenset({"builtins.str"}),
     "ListNode": frozenset({"builtins.list"}),
     "TupleNode": frozenset({"builtins.tuple"}),
-    "TypeNode": frozenset({"builtins.str", "builtins.int"}),  # types of the keys of a dict
+    "TypeNode": frozenset({"builtins.str", "builtins.int", "numpy.float32"}),  # of keys of a dict, or a matrix
+    "DTypeNode": frozenset({"numpy.dtype"}),
+    "SliceNode": frozenset({"builtins.slice"}),
     "NdArrayNode": frozenset(
         {"numpy.ndarray", *(f"numpy.{name}" for name in ("bool", "int32", "int64", "float32", "float64", "str_"))}
     ),
@@ -50,10 +65,15 @@ SCALER = {"mean_": "d", "var_": "d", "scale_": "d"}
 CELLS = {"rows_": "nd", "centroids_": "cd", "cells_": "n"}
 SHAPES: dict[type, dict[str, str]] = {
     CentroidClassifier: {"mean_": "d", "coef_": "kd", "intercept_": "k"},
+    ColumnTransformer: {},
     CommonComponentRemover: {"components_": "cd"},
+    FunctionTransformer: {},
     LogisticRegression: LINEAR,
     FaissKNNClassifier: {**CELLS, "labels_": "n"},
     FaissKNNRegressor: {**CELLS, "values_": "n*"},
+    MissingIndicator: {"features_": "i"},
+    OneHotEncoder: {},
+    SimpleImputer: {"statistics_": "d"},
     ShrunkenLDA: {**LINEAR, "priors_": "k"},
     StandardScaler: SCALER,
     TunedLogisticRegression: LINEAR,
@@ -62,7 +82,7 @@ SHAPES: dict[type, dict[str, str]] = {
     VarianceFloorScaler: SCALER,
 }
 #: Attributes that index another: attribute -> what has so many entries.
-INDICES = {"labels_": "k", "cells_": "c"}
+INDICES = {"labels_": "k", "cells_": "c", "features_": "d"}
 #: Largest number of threads that a head may ask for.
 THREADS = 1024
 
@@ -159,7 +179,7 @@ def _problem(part: BaseEstimator) -> str | None:
         if not isinstance(classes, np.ndarray) or classes.ndim != 1 or len({*classes.tolist()}) < len(classes):
             return "classes_ is no list of different classes"
         lengths |= {"k": len(classes), "m": 1 if len(classes) == 2 else len(classes)}
-    return _wrong_shape(part, lengths) or _wrong_number(part, lengths)
+    return _wrong_shape(part, lengths) or _wrong_number(part, lengths) or _wrong_categories(part, features)
 
 
 def _not_usable(value: Any) -> str | None:
@@ -193,6 +213,21 @@ def _wrong_shape(part: BaseEstimator, lengths: dict[str, int]) -> str | None:
                 return f"{name} has shape {value.shape}, which does not fit the others"
         if name in INDICES and len(value) and not 0 <= value.min() <= value.max() < lengths.get(INDICES[name], 0):
             return f"{name} holds numbers beyond 0 to {lengths.get(INDICES[name], 0) - 1}"
+    return None
+
+
+def _wrong_categories(part: BaseEstimator, features: int) -> str | None:
+    """Return whether a one-hot encoder's categories are not those that its columns are counted by."""
+    if not isinstance(part, OneHotEncoder):
+        return None
+    values = vars(part)
+    categories, plain = values.get("categories_"), (values.get("_infrequent_enabled"), values.get("drop_idx_"))
+    if not isinstance(categories, list) or len(categories) != features or plain != (False, None):
+        return "categories_ is no list with an array for each column"
+    if any(not isinstance(each, np.ndarray) or each.ndim != 1 or (np.diff(each) <= 0).any() for each in categories):
+        return "categories_ holds an array that is not ascending"
+    if values.get("_n_features_outs") != [len(each) for each in categories]:
+        return "_n_features_outs does not fit categories_"
     return None
 
 

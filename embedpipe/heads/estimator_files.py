@@ -206,7 +206,11 @@ class _Reader:
         if kind == "JsonNode":
             return json.loads(node["content"])
         if kind == "TypeNode":
-            return {"str": str, "int": int}[node["__class__"]]
+            return {"str": str, "int": int, "float32": np.float32}[node["__class__"]]
+        if kind == "DTypeNode":
+            return self.make(node["content"]).dtype
+        if kind == "SliceNode":
+            return slice(*(node["content"][name] for name in ("start", "stop", "step")))
         if kind == "ListNode":
             return [self.make(part) for part in node["content"]]
         if kind == "TupleNode":

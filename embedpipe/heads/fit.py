@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sklearn.utils.class_weight import compute_sample_weight
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import random_notes
@@ -22,6 +23,8 @@ from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.preprocessing.component_remover import last_step
 from embedpipe.estimators.solvers.torch_matrix import set_device, usable_device
 from embedpipe.estimators.wrappers.base import WrappedEstimator, fit_on, innermost_estimator
+from embedpipe.heads.columns.table_columns import TableColumn
+from embedpipe.heads.columns.vectoriser import with_columns
 from embedpipe.heads.head import Head
 from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import FitOptions, Task
@@ -29,7 +32,7 @@ from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.heads.saving import check_target
 from embedpipe.heads.scoring import FitReport, measure
 from embedpipe.heads.training.training_data import TrainingData, read_training_data
-from embedpipe.heads.training.vectors import fits_memory, why_too_large
+from embedpipe.heads.training.vectors import fits_memory, refuse_on_disk, why_too_large
 from embedpipe.heads.training.wrapping import wrap_estimator
 from embedpipe.neighbours.duplicates import first_copies
 from embedpipe.report.drawing.wording import size
@@ -107,20 +110,30 @@ def fit(
     show = Progress(progress)
     show.say_all(random_notes([store.spec]))
     automatic = isinstance(head, str) and head == AUTO
+    if automatic and fit_options.features:
+        raise UsageError(
+            f"auto chooses among layers, and {option('features')} belong to none: leave them out, or choose another "
+            f"{option('head')}"
+        )
     if automatic and fit_options.layer is None:
         fit_options = replace(fit_options, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
 
-    def unfitted(task: Task, rows: int, labels: list[str] | None = None) -> tuple[str, Any]:
+    def unfitted(
+        task: Task, rows: int, labels: list[str] | None = None, columns: tuple[TableColumn, ...] = ()
+    ) -> tuple[str, Any]:
         if automatic:
             name, estimator = AUTO, make_auto(task, layers, fit_options)
         else:
             name, estimator = make_estimator(head, task, rows, fit_options.remove_components)
+        if columns:
+            name, estimator = with_columns(name, estimator, columns, sum(layers.values()))
         return name, wrap_estimator(name, estimator, task, fit_options, labels)
 
     def stay_on_disk(task: Task, shape: tuple[int, int]) -> bool:
         if fits_memory(*shape, fit_options.memory):
             return False
+        refuse_on_disk(fit_options.features, shape)
         name, estimator = unfitted(task, shape[0])
         if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory, task):
             raise UsageError(why)
@@ -130,7 +143,7 @@ def fit(
         data = read_training_data(store, fit_options, stay_on_disk)
     if isinstance(data.X, MappedRows):
         show.say(f"{size(data.X.nbytes)} of vectors stay in a memory map on disk and are read block by block")
-    name, estimator = unfitted(data.task, max(1, _fewest_rows(data, fit_options)), data.labels)
+    name, estimator = unfitted(data.task, max(1, _fewest_rows(data, fit_options)), data.labels, data.columns)
     report = FitReport(
         data.task,
         data.measured_on,
@@ -140,8 +153,8 @@ def fit(
         left_out=data.left_out,
     )
     with show.step("looking for near-duplicates"):
-        copies = first_copies(data.X)
-        report.notes = leakage_notes(data.X, copies, data.splits)
+        copies = first_copies(data.vectors)
+        report.notes = [*data.notes, *leakage_notes(data.vectors, copies, data.splits)]
         if data.task != "regression":
             report.notes += contradiction_notes(copies, data.y, data.ids, fit_options.label)
     fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
@@ -169,6 +182,7 @@ def fit(
         store_version=store.version,
         report=report,
         label_separator=fit_options.label_separator,
+        columns=data.columns,
         held_out=held_out.table(data.ids, data.y, data.labels, fit_options.label_separator),
     )
     if to is not None:

@@ -20,17 +20,18 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec, random_notes
 from embedpipe.embedding.options import ComputeOptions
-from embedpipe.errors import Failure, UsageError
+from embedpipe.errors import UsageError
+from embedpipe.heads.columns.table_columns import TableColumn
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
-from embedpipe.heads.predicting import predict_items, predict_vectors
-from embedpipe.heads.prediction_view import mark_predictions
-from embedpipe.heads.predictions import Predictions
+from embedpipe.heads.predicting.predictions import Predictions
+from embedpipe.heads.predicting.sources import Predicted, predict_items, predict_rows, predict_vectors
+from embedpipe.heads.predicting.table import prediction_table
+from embedpipe.heads.predicting.view import mark_predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
 from embedpipe.heads.training.training_data import fitted_ids
-from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
@@ -63,6 +64,9 @@ class Head:
         Metrics and how they were measured.
     label_separator : str
         Separator between the labels of an item, for the multilabel task.
+    columns : tuple of TableColumn
+        The columns beside the vectors that it learned from (``features`` of `embedpipe.fit`). The rows that the
+        estimator takes are vectors followed by these, as numbers.
     held_out : pyarrow.Table or None
         The predictions of the rows that measured the head, each by a fit without that row: ``id``, ``actual``,
         ``predicted``, and for classes ``confidence``, ``second`` and ``margin``, as in `mistakes`. It is not saved:
@@ -83,6 +87,7 @@ class Head:
     store_version: int
     report: FitReport
     label_separator: str = ";"
+    columns: tuple[TableColumn, ...] = ()
     held_out: pa.Table | None = field(default=None, compare=False)
 
     @property
@@ -181,7 +186,8 @@ class Head:
         source : str, path-like, FeatureStore or in-memory data
             Images or texts, as the head was fitted on, in any form that `embedpipe.embed` takes; a list of ``str`` is
             a list of texts for a head of texts. Or a feature store of the same backbone. A head of imported vectors
-            takes vectors, as `embedpipe.import_vectors` does; without ids they are numbered.
+            takes vectors, as `embedpipe.import_vectors` does; without ids they are numbered. For a head with columns
+            it is a table or a store that has them.
         least_confident_first : bool, default False
             Sort by ``confidence``, or by ``margin`` of a head without probabilities, the items that a person should
             look at first; numbers with intervals by the width of the interval. By default in the order of the source.
@@ -211,6 +217,8 @@ class Head:
         ------
         SpecMismatchError
             If the store, or the backbone that loads, is not the one of the head's vectors.
+        UsageError
+            If the source lacks a column of the head.
         EmbedpipeError
             If the source cannot be listed, or the backbone cannot be loaded.
 
@@ -228,17 +236,18 @@ class Head:
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
-            table = self._predict_store(source)
+            table = self._predict_store(source, show)
             return sort_by_doubt(table) if least_confident_first else table
         if self.spec.is_imported:
-            done = predict_vectors(self.spec, source, source_options, self._predictions)
+            done = predict_vectors(self.spec, self.columns, source, source_options, self._predictions)
         else:
             given = (source_options, reload_options, compute, show)
-            done = predict_items(self.spec, source, *given, self._predictions)
+            done = predict_items(self.spec, self.columns, source, *given, self._predictions)
+        show.say_all(done.notes)
         # The source's label is the head's label if both are named "label", or if the user names a column.
         same_label = self.label == "label" or source_options.label is not None
-        rows = done.rows if same_label else done.rows.drop_columns("label")
-        table = self._table(done.predictions, rows, done.failures, "label" if same_label else None)
+        done = done if same_label else done._replace(rows=done.rows.drop_columns("label"))
+        table = self._table(done, "label" if same_label else None)
         return sort_by_doubt(table) if least_confident_first else table
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -293,7 +302,7 @@ class Head:
     def _predictions(self, count: int) -> Predictions:
         return Predictions(self.estimator, self.task, count, self.label_separator)
 
-    def _predict_store(self, store: FeatureStore) -> pa.Table:
+    def _predict_store(self, store: FeatureStore, show: Progress) -> pa.Table:
         advice = "Fit a head on this store, or embed the items with the head's backbone."
         self.spec.require(
             store.spec.only(*self.layers),
@@ -302,52 +311,18 @@ class Head:
             "in the store",
             advice,
         )
-        names = ["id", "uri", "stage", "exception", "message"]
-        failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
-        others = [self.label, *(["text"] if self.spec.modality == "text" else [])]
-        rows = store.to_arrow(["id", "uri", *dict.fromkeys(name for name in others if name in store.data_columns)])
-        ids = rows.column("id").combine_chunks()
-        # An item that failed in a later run still has the vector of its earlier version.
-        failed = pa.array([failure.id for failure in failures], pa.string())
-        good = ~np.asarray(pc.is_in(ids, value_set=failed))
-        predictions = self._predictions(len(ids))
-        for part, X in vectors_to_predict(store, self.spec.layers, ids):
-            predictions.add(np.arange(len(ids))[part][good[part]], X if good[part].all() else X[good[part]])
-        table = self._table(predictions, rows, failures, self.label)
+        done = predict_rows(self.spec, self.columns, store, self.label, self._predictions)
+        show.say_all(done.notes)
+        table = self._table(done, self.label)
         if store.table_id != self.store_id:
             return table
         fitted = fitted_ids(store, self.store_version, self.label, self.report.measured_on)
         where = table.column_names.index("error")
         return table.add_column(where, "fitted_on", pc.is_in(table["id"], value_set=fitted))
 
-    def _table(self, predictions: Predictions, rows: pa.Table, failures: list[Failure], actual: str | None) -> pa.Table:
-        """Join predictions and failures to the columns of the items, one row each."""
-        errors = {failure.id: failure.why for failure in failures}
-        ids = rows.column("id").to_pylist()
-        columns: dict[str, Any] = {"id": rows.column("id"), "uri": rows.column("uri")}
-        scores, rejection = predictions.scores(), predictions.rejection()
-        doubt = predictions.doubt()
-        text = {"text": rows.column("text")} if "text" in rows.column_names and self.label != "text" else {}
-        others = ("id", "uri", "error", "actual", "fitted_on", "text", *doubt, *scores, *rejection)
-        name = "prediction" if self.label in others else self.label
-        columns[name] = predictions.labels()
-        columns.update({**doubt, **text, **predictions.interval(name), **scores, **rejection})
-        if actual in rows.column_names and rows.column(actual).null_count < len(ids):
-            columns["actual"] = rows.column(actual)
-        columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
-        table = mark_predictions(pa.table(columns), self.name, name)
-        listed = set(ids)
-        unlisted = [failure for failure in failures if failure.id not in listed]
-        if not unlisted:
-            return table
-        failed_rows = pa.table(
-            {
-                "id": pa.array([failure.id for failure in unlisted], pa.string()),
-                "uri": pa.array([failure.uri for failure in unlisted], pa.string()),
-                "error": pa.array([errors[failure.id] for failure in unlisted], pa.string()),
-            }
-        )
-        return pa.concat_tables([table, failed_rows], promote_options="default")
+    def _table(self, done: Predicted, actual: str | None) -> pa.Table:
+        table, name = prediction_table(done, self.label, actual)
+        return mark_predictions(table, self.name, name)
 
 
 def load_head(path: str | Path, *, trust: bool = False) -> Head:

@@ -23,6 +23,18 @@ MEMORY_HELP = (
 )
 
 
+#: Help of the option ``features``.
+FEATURES_HELP = (
+    "Columns of the store that a head learns from beside the vectors, such as price,age: numbers are scaled, text and "
+    "booleans one-hot encoded."
+)
+
+
+def split_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of columns, each of which may be several, separated by commas."""
+    return tuple(name.strip() for text in names for name in text.split(",") if name.strip())
+
+
 @dataclass(frozen=True, slots=True)
 class FitOptions:
     """Options of a fit: what to learn from, how, and how to measure it.
@@ -35,6 +47,7 @@ class FitOptions:
         default=None,
         metadata={"help": "The layer to learn from, where the store has several; a+b joins two end to end."},
     )
+    features: tuple[str, ...] = field(default=(), metadata={"help": FEATURES_HELP})
     task: Task | None = field(
         default=None,
         metadata={
@@ -90,6 +103,7 @@ class FitOptions:
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "features", split_names(self.features))
         parse_size("memory", self.memory)
         require_one_of("task", self.task, (None, *get_args(Task)))
         require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))
@@ -108,6 +122,11 @@ class FitOptions:
             raise UsageError(
                 f"{option('reject_by', self.reject_by)} needs a share of rows to reject: add "
                 f"{option('reject_share', 0.1)}"
+            )
+        if self.features and self.reject_by == "distance":
+            raise UsageError(
+                f"{option('reject_by', 'distance')} compares vectors, and {option('features')} are no part of them: "
+                "reject by probability"
             )
         shares = (("interval_coverage", self.interval_coverage, 0.9), ("reject_share", self.reject_share, 0.1))
         for name, share, usual in shares:

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from embedpipe._utils.checksums import file_sha256, with_checksum, without_check
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
+from embedpipe.heads.columns.table_columns import TableColumn
 from embedpipe.heads.estimator_files import STATE, neighbours_file, read_estimator, write_estimator
 from embedpipe.heads.options import Task
 from embedpipe.heads.scoring import FitReport
@@ -71,6 +73,7 @@ def write_head(
     store_id: str,
     store_version: int,
     report: FitReport,
+    columns: Sequence[TableColumn],
 ) -> Path:
     """Write the folder of a head atomically; an existing head is replaced. The parameters are the fields of `Head`.
 
@@ -89,6 +92,7 @@ def write_head(
             "head": name,
             "estimator": f"{type(estimator).__module__}.{type(estimator).__qualname__}",
             "classes": None if classes is None else classes.tolist(),
+            "columns": [asdict(column) for column in columns],
             "label": label,
             "label_separator": label_separator,
             "spec": spec.to_dict(),
@@ -135,6 +139,9 @@ def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]
         if not {*files} == names or spec.fingerprint() != manifest["fingerprint"] or not spec.layers:
             raise ValueError("its parts do not agree")
         fields = {name: manifest[name] for name in PLAIN_FIELDS}
+        columns = tuple(
+            TableColumn(each["name"], each["kind"], tuple(each["categories"])) for each in manifest["columns"]
+        )
         if not all(isinstance(fields[name], str) for name in PLAIN_FIELDS[:-1]):
             raise ValueError("a name is not a string")
         if report.task not in get_args(Task) or not isinstance(report.chosen, dict):
@@ -154,13 +161,14 @@ def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]
     estimator = read_estimator(folder, neighbours, trust)
     learned = getattr(estimator, "classes_", None)
     same_classes = classes is None if learned is None else np.asarray(learned).tolist() == classes
-    dim = sum(layer.dim for layer in spec.layers)
+    dim = sum(layer.dim for layer in spec.layers) + len(columns)
     if not same_classes or getattr(estimator, "n_features_in_", None) != dim:
         raise HeadError(
             f"{str(folder)!r}: the estimator does not match the manifest: the head was changed; fit it again"
         )
     _check_predicts(estimator, dim, folder)
-    return {"name": str(manifest["head"]), "estimator": estimator, "spec": spec, "report": report, **fields}
+    made = {"estimator": estimator, "spec": spec, "report": report, "columns": columns}
+    return {"name": str(manifest["head"]), **made, **fields}
 
 
 def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from embedpipe.backbones.backbone import Backbone, Item
 from embedpipe.errors import ForwardError
 from embedpipe.heads import Head
-from embedpipe.heads.predictions import Predictions
+from embedpipe.heads.predicting.predictions import Predictions
 from embedpipe.serving.base_app import MOST_UPLOADED, base_app, problems
 from embedpipe.serving.batching import Batcher
 from embedpipe.serving.viewing.collection import as_json_value

@@ -106,9 +106,11 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     serve_options, reload_options, compute = build_options(SERVE_OPTIONS, options)
     import_extra("fastapi", "view")
     from embedpipe.backbones import reload_backbone
+    from embedpipe.heads.columns.table_columns import refuse_columns
     from embedpipe.serving.head_app import HeadService, create_head_app
 
     fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
+    refuse_columns(fitted.columns, "a request holds one picture or text")
     listening = listen(serve_options.host, serve_options.port)
     backbone = reload_backbone(fitted.spec, reload_options, compute.device, "the head")
     if compute.engine == "auto":

@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from embedpipe.errors import HeadError
 from embedpipe.estimators import TunedLogisticRegression, VarianceFloorScaler
+from embedpipe.heads.columns.table_columns import TableColumn
+from embedpipe.heads.columns.vectoriser import with_columns
 from embedpipe.heads.estimator_checks import SHAPES, SKLEARN_CLASSES, check_state
 from embedpipe.heads.estimator_files import CLASSES as KNOWN
 from embedpipe.heads.estimator_files import (
@@ -181,6 +185,33 @@ def test_array_that_does_not_fit_is_refused_by_name(name: str, target: str, opti
                     check_state(head, Path("head"))
                 count += 1
     assert count > 3
+
+
+@pytest.mark.parametrize(
+    ("cls", "change", "message"),
+    [
+        (OneHotEncoder, {"_n_features_outs": [2]}, "_n_features_outs does not fit categories_"),
+        (OneHotEncoder, {"categories_": [np.float32([2, 1, 0])]}, "categories_ holds an array that is not ascending"),
+        (OneHotEncoder, {"categories_": []}, "categories_ is no list with an array for each column"),
+        (OneHotEncoder, {"drop_idx_": np.array([0])}, "categories_ is no list with an array for each column"),
+        (SimpleImputer, {"statistics_": np.zeros(3)}, "statistics_ has shape"),
+        (MissingIndicator, {"features_": np.array([7])}, "features_ holds numbers beyond 0 to 0"),
+        (ColumnTransformer, {"n_jobs": 10**9}, "n_jobs is 1000000000"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_parts_of_a_head_with_columns_are_checked(cls: type, change: dict[str, Any], message: str) -> None:
+    columns = [TableColumn("price", "number"), TableColumn("kind", "category", ("a", "b", "c"))]
+    _, head = with_columns("logreg", TunedLogisticRegression((0.1,)), columns, 6)
+    values = np.column_stack([X[:, :7], np.arange(60) % 3]).astype(np.float32)
+    values[3, 6] = np.nan
+    head.fit(values, CLASSES)
+    check_state(head, Path("head"))
+    part = [each for each in parts(head) if type(each) is cls and hasattr(each, "n_features_in_")][-1]
+    for name, value in change.items():
+        setattr(part, name, value)
+    with pytest.raises(HeadError, match=message):
+        check_state(head, Path("head"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from conftest import write_photo
 
 from embedpipe._utils.notebook import html_of_types
-from embedpipe.heads.prediction_view import mark_predictions, predictions_html
+from embedpipe.heads.predicting.view import mark_predictions, predictions_html
 
 formatters = pytest.importorskip(
     "IPython.core.formatters", reason="notebooks need IPython: pip install 'embedpipe[test]'"

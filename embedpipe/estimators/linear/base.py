@@ -23,10 +23,11 @@ def check_training(estimator: Any, X: Any, y: Any, **checks: Any) -> tuple[Any, 
     return X, y
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool = False) -> Any:
+def check_rows(estimator: Any, X: Any, *, reset: bool = False, **checks: Any) -> Any:
     """Return rows as `check_training` does: of a fitted estimator, or with ``reset`` of one that is being fitted."""
     mapped = isinstance(X, MappedRows)
-    return validate_data(estimator, X, reset=reset, skip_check_array=mapped, **({} if mapped else {"dtype": FLOATS}))
+    checks = {} if mapped else {"dtype": FLOATS, **checks}
+    return validate_data(estimator, X, reset=reset, skip_check_array=mapped, **checks)
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -25,6 +25,8 @@ from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 Weights = npt.NDArray[np.float64] | None
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+#: Whether values may be missing is the inner estimator's to say, as of scikit-learn's own wrappers.
+OF_INNER = {"ensure_all_finite": False}
 #: Default number of folds of the out-of-fold predictions.
 FOLDS = 5
 
@@ -89,7 +91,7 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "estimator_")
-        return check_rows(self, X)
+        return check_rows(self, X, **OF_INNER)
 
     def _fit_inner(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, classes: bool) -> list[Split]:
         """Fit ``estimator_`` on all rows, its parameters chosen on ``cv`` if given; return the out-of-fold splits."""

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats, Matrix
-from embedpipe.estimators.wrappers.base import FOLDS, Weights, WrappedEstimator
+from embedpipe.estimators.wrappers.base import FOLDS, OF_INNER, Weights, WrappedEstimator
 from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
 
 #: The logit of a class that does not occur in a fold's training rows: probability 0 at every temperature.
@@ -99,7 +99,7 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         ValueError
             If fewer than two classes have two rows or more.
         """
-        X, y = check_training(self, X, y)
+        X, y = check_training(self, X, y, **OF_INNER)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         self.classes_, position = np.unique(y, return_inverse=True)

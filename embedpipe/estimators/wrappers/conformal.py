@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
-from embedpipe.estimators.wrappers.base import WrappedEstimator
+from embedpipe.estimators.wrappers.base import OF_INNER, WrappedEstimator
 from embedpipe.splits.inner import Folds, take_rows
 
 
@@ -84,7 +84,7 @@ class CrossConformalRegressor(RegressorMixin, WrappedEstimator):  # type: ignore
         """
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be in (0, 1), got {self.coverage!r}")
-        X, y = check_training(self, X, y, y_numeric=True)
+        X, y = check_training(self, X, y, y_numeric=True, **OF_INNER)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         splits = self._fit_inner(X, y, weights, classes=False)
         self.models_, self.residuals_ = [], []

@@ -15,7 +15,7 @@ from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNRegressor
 from embedpipe.estimators.linear.base import check_rows
 from embedpipe.estimators.solvers.column_stats import Floats
-from embedpipe.estimators.wrappers.base import fit_on, innermost_estimator, only_if
+from embedpipe.estimators.wrappers.base import OF_INNER, fit_on, innermost_estimator, only_if
 from embedpipe.splits.inner import Folds
 
 
@@ -88,7 +88,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         ValueError
             If ``y`` is not boolean of that shape, or ``labels`` has another length.
         """
-        X = check_rows(self, X, reset=True)
+        X = check_rows(self, X, reset=True, **OF_INNER)
         Y = np.asarray(y)
         if Y.ndim != 2 or len(Y) != len(X) or not np.isin(Y, (0, 1)).all():
             raise ValueError(f"y must be a bool array of shape ({len(X)}, n_labels), got shape {Y.shape}")
@@ -174,7 +174,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "estimators_")
-        return check_rows(self, X)
+        return check_rows(self, X, **OF_INNER)
 
     def _columns(self, X: npt.NDArray[Any], of_model: Any, of_constant: Any) -> npt.NDArray[Any]:
         columns = [

@@ -14,7 +14,7 @@ from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNClassifier
 from embedpipe.estimators.linear.base import check_training
 from embedpipe.estimators.solvers.column_stats import Floats
-from embedpipe.estimators.wrappers.base import Weights, WrappedClassifier
+from embedpipe.estimators.wrappers.base import OF_INNER, Weights, WrappedClassifier
 from embedpipe.splits.inner import Folds, Split, take_rows
 
 RejectBy = Literal["probability", "distance"]
@@ -95,7 +95,7 @@ class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[m
             raise ValueError(f"share must be in (0, 1), got {self.share!r}")
         if self.by not in ("probability", "distance"):
             raise ValueError(f"by must be 'probability' or 'distance', got {self.by!r}")
-        X, y = check_training(self, X, y)
+        X, y = check_training(self, X, y, **OF_INNER)
         check_classification_targets(y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         splits = self._fit_inner(X, y, weights, classes=True)

@@ -10,6 +10,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.rows import EvaluationRows, Layer
 from embedpipe.evaluation.metrics import METRICS
+from embedpipe.heads.columns.vectoriser import takes_columns, with_columns
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
 from embedpipe.store import FeatureStore
@@ -29,16 +30,20 @@ REQUIRED_METHODS = {
 
 @dataclass(frozen=True)
 class HeadCandidate:
-    """A head on the vectors of one layer; ``auto`` has all layers of its store."""
+    """A head on the vectors of one layer, and maybe on columns beside them; ``auto`` has all layers of its store."""
 
     name: str
     head: str
     layer: Layer
     estimator: Any
+    has_columns: bool = False
 
 
 def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCandidate]:
-    """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows."""
+    """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows.
+
+    If the rows have columns, every head that can learn from them is there with and without them.
+    """
     single = isinstance(heads, str) or hasattr(heads, "fit")
     if not single and not isinstance(heads, Iterable):
         raise UsageError(
@@ -69,6 +74,9 @@ def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCand
             on_layer = " on " + "+".join(layer.names) if layers_per_store[layer.store.path] > 1 else ""
             of_store = f" of {store_labels[layer.store.path]}" if len(stores) > 1 else ""
             candidates.append(HeadCandidate(f"{name}{on_layer}{of_store}", name, layer, estimator))
+            if rows.columns and not is_auto and takes_columns(estimator):
+                joined, pipeline = with_columns(name, estimator, rows.columns, layer.dim)
+                candidates.append(HeadCandidate(f"{joined}{on_layer}{of_store}", joined, layer, pipeline, True))
     names = [candidate.name for candidate in candidates]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{option('heads')} must be unique, got {', '.join(sorted(repeated))} more than once")

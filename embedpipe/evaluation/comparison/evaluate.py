@@ -36,7 +36,8 @@ from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, re
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
 from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
-from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, why_too_large
+from embedpipe.heads.columns.table_columns import join_columns
+from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, refuse_on_disk, why_too_large
 from embedpipe.neighbours.exact import row_blocks
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.splits import Splits
@@ -132,7 +133,7 @@ def evaluate(
                 f"{option('heads')} must be left out with {option('protocol', protocol)}, which has its own heads"
             )
         usual = EvaluateOptions()
-        for name in ("metric", "margin", "repeats"):
+        for name in ("features", "metric", "margin", "repeats"):
             if (value := getattr(chosen, name)) != getattr(usual, name):
                 raise UsageError(
                     f"{option(name, value)} must be left out with {option('protocol', protocol)}, which has its own "
@@ -243,6 +244,7 @@ def _measure(
             if fits_memory(*shape, memory):
                 X = read_finite(store, specs, rows.ids)
             else:
+                refuse_on_disk(rows.columns, shape)
                 reasons = {each.name: why_too_large("it", each.estimator, shape, memory, rows.task) for each in group}
                 failed |= {name: why for name, why in reasons.items() if why}
                 group = [each for each in group if not reasons[each.name]]
@@ -251,6 +253,10 @@ def _measure(
                 X = map_finite(store, specs, rows.ids, memory)
             # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
             key = checksum_of_pieces(block for _, block in row_blocks(X))
+            joined, joined_key = X, key
+            if rows.columns:
+                joined = join_columns(X[:], rows.values)
+                joined_key = f"{key} {checksum_of_pieces([rows.values])}"
             layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []
             for candidate in group:
                 distances[id(candidate.layer)] = layer_distances
@@ -258,8 +264,9 @@ def _measure(
                     # scikit-learn takes few rows per class for a mistake in the labels.
                     warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
                     try:
+                        data = (joined, joined_key) if candidate.has_columns else (X, key)
                         results[id(candidate)] = measure_all(
-                            candidate.estimator, X, y, resamples, n_classes, store.table_id, key, advance
+                            candidate.estimator, *data, y, resamples, n_classes, store.table_id, advance
                         )
                     except (EmbedpipeError, OSError, MemoryError):  # nothing that the rows could change
                         raise

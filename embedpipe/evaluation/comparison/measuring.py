@@ -43,11 +43,11 @@ from embedpipe.splits.splits import Resample, Splits
 def measure_all(
     estimator: Any,
     X: npt.NDArray[np.float32] | MappedRows,
+    key: str,
     y: npt.NDArray[Any],
     resamples: Sequence[Resample],
     n_classes: int,
     table_id: str,
-    key: str,
     advance: Advance,
 ) -> list[ResampleResult]:
     """Fit and measure an estimator on every resample, in parallel threads if copies of the rows are small.
@@ -57,14 +57,14 @@ def measure_all(
     Parameters
     ----------
     X : float32 array (n_samples, dim), or MappedRows
+    key : str
+        Identifies the vectors.
     y : array (n_samples,)
         Positions in the classes, or numbers.
     n_classes : int
         0 for regression.
     table_id : str
         Of the store that holds the vectors.
-    key : str
-        Identifies the vectors.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
-from embedpipe.heads.options import MEMORY_HELP, Task
+from embedpipe.heads.options import FEATURES_HELP, MEMORY_HELP, Task, split_names
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
@@ -27,6 +27,10 @@ class EvaluateOptions:
         metadata={
             "help": "Layers to compare, a+b for two joined; may be repeated. By default all layers of each store."
         },
+    )
+    features: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": f"{FEATURES_HELP} Every head that can is compared with and without them."},
     )
     metric: str | None = field(
         default=None,
@@ -53,6 +57,7 @@ class EvaluateOptions:
     memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "features", split_names(self.features))
         parse_size("memory", self.memory)
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:

@@ -17,6 +17,14 @@ from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.shared_rows import check_labels, shared_rows
+from embedpipe.heads.columns.table_columns import (
+    TableColumn,
+    Values,
+    column_values,
+    leak_notes,
+    learn_columns,
+    value_notes,
+)
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.training.training_data import labelled_rows, labels_of
 from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite
@@ -73,6 +81,9 @@ class EvaluationRows:
     left_out : dict
         Reason -> number of rows of the first store that take no part.
     layers : list of Layer
+    columns : tuple of TableColumn
+        The columns beside the vectors that heads may learn from too.
+    values : float32 array (n, n_columns)
     """
 
     ids: pa.Array
@@ -84,6 +95,8 @@ class EvaluationRows:
     validation: npt.NDArray[np.bool_]
     left_out: dict[str, int]
     layers: list[Layer]
+    columns: tuple[TableColumn, ...]
+    values: Values
 
 
 def open_stores(stores: Any) -> list[FeatureStore]:
@@ -102,7 +115,7 @@ def read_rows(
 ) -> EvaluationRows:
     """Read the rows that all stores have, their labels and their splits.
 
-    Labels, groups and split names are those of the first store. Near-duplicates are found by its first layer.
+    Labels, groups, split names and features are those of the first store. Near-duplicates are found by its first layer.
 
     Parameters
     ----------
@@ -124,12 +137,18 @@ def read_rows(
     if options.group:
         require_column(options.group, first.data_columns, first.path, "group")
     text = ["text"] if "text" in first.data_columns else []
-    rows, left_out = labelled_rows(first, fit_options, ["uri", *text, *([options.group] if options.group else [])])
+    for name in options.features:
+        require_column(name, first.data_columns, first.path, "features")
+    others = ["uri", *text, *([options.group] if options.group else []), *options.features]
+    rows, left_out = labelled_rows(first, fit_options, others)
     shared = shared_rows(rows.column("id").combine_chunks(), first, stores[1:])
     rows, left_out = rows.filter(pa.array(shared.kept)), left_out | shared.left_out
     check_labels(rows, options.label, first, stores[1:])
     y, task, _ = labels_of(rows, fit_options)
     ids = rows.column("id").combine_chunks()
+    columns = learn_columns(rows, options.features, (options.label, options.group))
+    values = column_values(columns, rows)
+    column_notes = value_notes(columns, values) + leak_notes(columns, values, y)
     has_split = "split" in rows.column_names and options.label != "split"
     split_names = rows.column("split").to_pylist() if has_split else None
     groups = rows.column(options.group).to_pylist() if options.group else None
@@ -158,13 +177,13 @@ def read_rows(
         if splits is not None and not isinstance(splits, Splits):
             used_splits.save(splits)
         used_splits = replace(used_splits, notes=[*used_splits.notes, *notes])
-    used_splits = replace(used_splits, notes=[*used_splits.notes, *shared.notes])
+    used_splits = replace(used_splits, notes=[*used_splits.notes, *shared.notes, *column_notes])
     for reason, positions in used_splits.left_out.items():
         left_out[reason] = len(positions)
     texts = rows.column("text").to_pylist() if text else [None] * len(ids)
     uris = rows.column("uri").to_pylist()
     validation = _validation_rows(split_names, len(ids))
-    return EvaluationRows(ids, uris, texts, y, task, used_splits, validation, left_out, layers)
+    return EvaluationRows(ids, uris, texts, y, task, used_splits, validation, left_out, layers, columns, values)
 
 
 def _vectors_to_group(

@@ -15,6 +15,14 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import StoreError, TrainingDataError
+from embedpipe.heads.columns.table_columns import (
+    TableColumn,
+    column_values,
+    join_columns,
+    leak_notes,
+    learn_columns,
+    value_notes,
+)
 from embedpipe.heads.options import FitOptions, MeasuredOn, Task
 from embedpipe.heads.training.vectors import map_finite, read_finite
 from embedpipe.splits.inner import Split
@@ -36,7 +44,7 @@ class TrainingData:
     ----------
     ids : pyarrow.Array of str
     X : float32 array (n_samples, dim), or MappedRows
-        In memory maps if they do not fit into memory.
+        In memory maps if they do not fit into memory. Columns beside the vectors come last.
     y : array (n_samples,), or bool (n_samples, n_labels) of the multilabel task
     task : str
     fit_rows : int64 array
@@ -55,6 +63,10 @@ class TrainingData:
         Names of the columns of ``y``, for the multilabel task.
     weights : float64 array (n_samples,), optional
         Weight of each row in fitting.
+    columns : tuple of TableColumn
+        The columns beside the vectors.
+    notes : tuple of str
+        Remarks on their values.
     """
 
     ids: pa.Array
@@ -69,6 +81,13 @@ class TrainingData:
     left_out: dict[str, int]
     labels: list[str] | None = None
     weights: npt.NDArray[np.float64] | None = None
+    columns: tuple[TableColumn, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float32] | MappedRows:
+        """The vectors without the columns beside them."""
+        return self.X[:, : -len(self.columns)] if self.columns and isinstance(self.X, np.ndarray) else self.X
 
 
 def read_training_data(
@@ -94,7 +113,9 @@ def read_training_data(
         If the labels or vectors cannot be learned from; the message says why and what to do.
     """
     layers = store.select_layers(options.layer)
-    rows, left_out = labelled_rows(store, options)
+    for name in options.features:
+        require_column(name, store.data_columns, store.path, "features")
+    rows, left_out = labelled_rows(store, options, options.features)
     y, task, labels = labels_of(rows, options)
     names = _split_names(rows, options)
     if names is not None:
@@ -112,6 +133,11 @@ def read_training_data(
         X = map_finite(store, layers, ids, options.memory)
     else:
         X = read_finite(store, layers, ids)
+    columns, notes = learn_columns(rows, options.features, (options.label, options.sample_weight)), []
+    if columns:
+        values = column_values(columns, rows)
+        notes = value_notes(columns, values) + leak_notes(columns, values, y)
+        X = join_columns(X[:], values)
     measured_on: MeasuredOn
     if names is None:
         fit_rows, tune_splits = np.arange(len(y)), None
@@ -122,9 +148,9 @@ def read_training_data(
     named = "split" in rows.column_names and rows.column("split").null_count < len(rows) and options.label != "split"
     _check(y[fit_rows], task, options.label)
     weights = None if options.sample_weight is None else sample_weights(rows, options.sample_weight)
-    return TrainingData(
-        ids, X, y, task, fit_rows, splits, tune_splits, measured_on, named and names is None, left_out, labels, weights
-    )
+    ignored = named and names is None
+    sets = fit_rows, splits, tune_splits, measured_on, ignored
+    return TrainingData(ids, X, y, task, *sets, left_out, labels, weights, columns, tuple(notes))
 
 
 def fitted_ids(store: FeatureStore, version: int, label: str, measured_on: MeasuredOn) -> pa.Array:

@@ -53,6 +53,15 @@ def why_too_large(what: str, estimator: Any, shape: tuple[int, int], memory: str
     )
 
 
+def refuse_on_disk(features: Sequence[Any], shape: tuple[int, int]) -> None:
+    """Raise UsageError if a head is to learn from columns beside vectors that do not fit into memory."""
+    if features:
+        raise UsageError(
+            f"{option('features')} needs all vectors in memory, about {size(memory_needed(*shape))} for "
+            f"{shape[0]:,} x {shape[1]:,}: leave it out, or give more {option('memory')}"
+        )
+
+
 def map_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array, memory: str | None) -> MappedRows:
     """Return the vectors of some rows, of several layers joined end to end, in memory maps, once they are checked.
 

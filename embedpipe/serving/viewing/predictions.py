@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
+from embedpipe.heads.columns.table_columns import column_values
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
 
@@ -80,7 +81,8 @@ class Predictions:
             return []
         id = collection.table.column("id")[row].as_py()
         vector = collection.store.take([id], layer="+".join(self.head.layers))
-        shares: npt.NDArray[np.float64] = np.asarray(self.head.estimator.predict_proba(vector), np.float64)[0]
+        X = np.hstack([vector, column_values(self.head.columns, collection.table.slice(row, 1))])
+        shares: npt.NDArray[np.float64] = np.asarray(self.head.estimator.predict_proba(X), np.float64)[0]
         best = np.argsort(-shares, kind="stable")[:MOST_CLASSES]
         return [(str(self.head.estimator.classes_[place]), float(shares[place])) for place in best]
 

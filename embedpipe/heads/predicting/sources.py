@@ -1,14 +1,15 @@
-"""What a head predicts beside the rows of stores: items that are embedded for it, and vectors."""
+"""What a head predicts: rows of a store, items that are embedded for it, and vectors."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -16,27 +17,61 @@ from embedpipe.backbones.reload import options_from_spec
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import Failure, UsageError
-from embedpipe.heads.predictions import Predictions
+from embedpipe.heads.columns.table_columns import (
+    TableColumn,
+    column_values,
+    join_columns,
+    require_columns,
+    value_notes,
+)
+from embedpipe.heads.predicting.predictions import Predictions
+from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.sources.listing import numbered
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.sources.vectors.vector_rows import list_vectors
 from embedpipe.sources.vectors.vector_source import SUFFIXES, open_vectors
+from embedpipe.store import FeatureStore
 
 
 class Predicted(NamedTuple):
-    """Predictions, the ids, URIs, labels and texts of the items in the same order, and what failed."""
+    """Predictions, the ids, URIs, labels and texts of the items in the same order, what failed, and remarks."""
 
     predictions: Predictions
     rows: pa.Table
     failures: list[Failure]
+    notes: list[str]
 
 
 #: Makes the predictions, still empty, of a number of rows.
 Make = Callable[[int], Predictions]
 
 
-def predict_vectors(spec: BackboneSpec, source: Any, options: SourceOptions, make: Make) -> Predicted:
+def predict_rows(
+    spec: BackboneSpec, columns: Sequence[TableColumn], store: FeatureStore, label: str, make: Make
+) -> Predicted:
+    """Predict the rows of a store of the head's backbone, but those that failed in a later run."""
+    require_columns(columns, store.data_columns, repr(store.path))
+    names = ["id", "uri", "stage", "exception", "message"]
+    failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
+    others = [name for name in (label, *(["text"] if spec.modality == "text" else [])) if name in store.data_columns]
+    others += [column.name for column in columns]
+    rows = store.to_arrow(["id", "uri", *dict.fromkeys(others)])
+    values = column_values(columns, rows)
+    ids = rows.column("id").combine_chunks()
+    # An item that failed in a later run still has the vector of its earlier version.
+    failed = pa.array([failure.id for failure in failures], pa.string())
+    good = ~np.asarray(pc.is_in(ids, value_set=failed))
+    predictions = make(len(ids))
+    for part, vectors in vectors_to_predict(store, spec.layers, ids):
+        X = join_columns(vectors, values[part])
+        predictions.add(np.arange(len(ids))[part][good[part]], X if good[part].all() else X[good[part]])
+    return Predicted(predictions, rows, failures, value_notes(columns, values))
+
+
+def predict_vectors(
+    spec: BackboneSpec, columns: Sequence[TableColumn], source: Any, options: SourceOptions, make: Make
+) -> Predicted:
     """Predict vectors that were made elsewhere, as those of the head. Without ids they are numbered.
 
     Raises UsageError for anything else, and for vectors of another length.
@@ -53,15 +88,19 @@ def predict_vectors(spec: BackboneSpec, source: Any, options: SourceOptions, mak
         )
     known = options.id or next((name for name in vectors.columns if name.strip().lower() == "id"), None)
     ids = known if known is not None else numbered("", vectors.count)
-    rows = list_vectors(vectors, ids, options.label, options.split).table.select(["id", "uri", "label"])
+    rows = list_vectors(vectors, ids, options.label, options.split).table
+    require_columns(columns, rows.column_names, vectors.name)
+    values = column_values(columns, rows)
     predictions = make(vectors.count)
     for start, block in vectors.blocks():
-        predictions.add(slice(start, start + len(block)), block)
-    return Predicted(predictions, rows, [])
+        part = slice(start, start + len(block))
+        predictions.add(part, join_columns(block, values[part]))
+    return Predicted(predictions, rows.select(["id", "uri", "label"]), [], value_notes(columns, values))
 
 
 def predict_items(
     spec: BackboneSpec,
+    columns: Sequence[TableColumn],
     source: Any,
     options: SourceOptions,
     reload_options: ReloadOptions,
@@ -79,6 +118,8 @@ def predict_items(
             "head.estimator.predict(X)"
         )
     listing = open_source(source, options, spec.modality)
+    require_columns(columns, listing.table.column_names, repr(listing.root))
+    values = column_values(columns, listing.table)
     backbone = reload_backbone(spec, reload_options, compute.device, "the head")
     predictions = make(len(listing))
     failures: list[Failure] = []
@@ -91,11 +132,12 @@ def predict_items(
             else:
                 for row, text in zip(message.rows, message.texts, strict=True):
                     texts[row] = text
-                predictions.add(message.rows, np.hstack([message.vectors[layer.column] for layer in spec.layers]))
+                vectors = np.hstack([message.vectors[layer.column] for layer in spec.layers])
+                predictions.add(message.rows, join_columns(vectors, values[message.rows]))
     rows = listing.table.select(["id", "uri", "label"])
     if spec.modality == "text":
         rows = rows.append_column("text", pa.array(texts, pa.string()))
-    return Predicted(predictions, rows, failures)
+    return Predicted(predictions, rows, failures, value_notes(columns, values))
 
 
 def _is_numbers(source: Any) -> bool:
