@@ -43,7 +43,7 @@ from embedpipe.embedding.moves import Moves
 from embedpipe.embedding.plan import make_plan
 from embedpipe.sources import SourceOptions, open_source
 from embedpipe.sources.reading import take_near
-from embedpipe.sources.table_files import read_labels
+from embedpipe.sources.tables.table_files import read_labels
 from embedpipe.store.adopting import adopt, write_new_files
 from embedpipe.store.schema import vector_column
 

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 
 from embedpipe.embedding.hash_index import Contents, HashIndex
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
-from embedpipe.sources.listing import Listing
-from embedpipe.sources.readers.memory import ROOT
+from embedpipe.sources.listing import ROOT, Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.schema import BY_HAND

@@ -27,11 +27,10 @@ from embedpipe.sources.file_types import (
     is_image_name,
     suffix_of,
 )
-from embedpipe.sources.listing import Listing, numbered
+from embedpipe.sources.listing import ROOT, Listing, numbered
 from embedpipe.sources.locations import is_url, local_path, printable
 from embedpipe.sources.opening import TEXT_HINT, open_source
 from embedpipe.sources.options import Modality
-from embedpipe.sources.readers.memory import ROOT
 from embedpipe.sources.reading import Joined
 
 if TYPE_CHECKING:

@@ -7,5 +7,5 @@ from .opening import same_root as same_root
 from .options import SourceOptions as SourceOptions
 from .readers.memory import is_position as is_position
 from .readers.memory import list_items as list_items
-from .table_files import read_labels as read_labels
-from .table_files import read_table as read_table
+from .tables.table_files import read_labels as read_labels
+from .tables.table_files import read_table as read_table

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError, nearest
-from embedpipe.sources.column_types import has_field, is_bytes, is_storable, is_string, value_type
+from embedpipe.sources.column_types import has_field, is_bytes, is_label_type, is_storable, is_string, value_type
+from embedpipe.sources.columns.class_names import image_columns
 from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
 
 #: Default names of the column of images or texts. The first name that the table has is taken.
@@ -73,7 +75,7 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     for column in schema.names:
         in_any_case.setdefault(column.strip().lower(), column)
     in_any_case.update({column: column for column in schema.names})
-    payload = payload or next((in_any_case[known] for known in PAYLOAD_COLUMNS[modality] if known in in_any_case), None)
+    payload = payload or _payload_column(schema, in_any_case, name, modality)
     if payload is None:
         is_csv = name.lower().endswith((".csv", ".tsv"))
         hint = f", or name all columns of a file without a header line ({option('header', 'A,B')})" if is_csv else ""
@@ -92,11 +94,14 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     chosen = {role: wanted[role] or in_any_case.get(role) for role in ("id", "label", "split")}
     _check_payload(schema.field(payload), name, modality)
     for role, column in chosen.items():
-        if column and not is_storable(schema.field(column).type):
+        fits = is_label_type if role == "label" else is_storable
+        if column and not fits(schema.field(column).type):
+            kinds = "plain values or lists of labels" if role == "label" else "plain values"
             raise SourceError(
-                f"{role} column {column!r} of {name!r} must hold plain values, got {schema.field(column).type}"
+                f"{role} column {column!r} of {name!r} must hold {kinds}, got {schema.field(column).type}"
             )
     roles = ColumnRoles(payload, chosen["id"], chosen["label"], chosen["split"])
+    replaced = {role: wanted[role] for role in chosen if wanted[role]}
     lower: dict[str, str] = {}
     for column in schema:
         if column.name in {payload, *chosen.values()}:
@@ -104,17 +109,38 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
         if _is_row_index(column):
             roles.left_out[f"index without a name (column {column.name!r})"] = 1
             continue
+        if not is_storable(column.type):
+            roles.left_out[f"column {column.name!r} ({column.type})"] = 1
+            continue
+        if (role := column.name.strip().lower()) in replaced:
+            roles.left_out[f"column {column.name!r}, as {option(role, replaced[role])} is given"] = 1
+            continue
         if is_reserved(column.name) or (modality == "text" and column.name.lower() == "text"):
             raise SourceError(f"column name {column.name!r} of {name!r} is reserved for the store: rename the column")
         if (same := lower.setdefault(column.name.lower(), column.name)) != column.name:
             raise SourceError(
                 f"columns {same!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
             )
-        if is_storable(column.type):
-            roles.metadata.append(column.name)
-        else:
-            roles.left_out[f"column {column.name!r} ({column.type})"] = 1
+        roles.metadata.append(column.name)
     return roles
+
+
+def _payload_column(schema: pa.Schema, in_any_case: Mapping[str, str], name: str, modality: Modality) -> str | None:
+    """Return the column of images or texts by its name; images in the table itself come before paths."""
+    named = [in_any_case[known] for known in PAYLOAD_COLUMNS[modality] if known in in_any_case]
+    if modality == "text":
+        return next(iter(named), None)
+    declared = image_columns(schema)
+    inside = [
+        column.name
+        for column in schema
+        if column.name in declared
+        or has_field(column.type, "bytes")
+        or (column.name in named and is_bytes(column.type))
+    ]
+    if len(inside) > 1 and not {*inside} & {*named}:
+        raise SourceError(f"{name!r} has several columns of images, {inside}: name one ({option('image', 'COLUMN')})")
+    return next((column for column in [*named, *inside] if column in inside), next(iter(named), None))
 
 
 def _is_row_index(column: pa.Field) -> bool:

@@ -44,3 +44,16 @@ def stored_type(type: pa.DataType) -> pa.DataType:
     if isinstance(type, pa.BaseExtensionType) and type.extension_name in _AS_THEIR_STORAGE:
         return pa.bool_() if type.extension_name == "arrow.bool8" else stored_type(type.storage_type)
     return pa.int64() if pa.types.is_uint64(type) else type
+
+
+def is_list(type: pa.DataType) -> bool:
+    """Return whether values are lists."""
+    return any(test(type) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def is_label_type(type: pa.DataType) -> bool:
+    """Return whether labels can have this type: plain values, or lists of texts or integers, for several labels."""
+    if is_list(type):
+        item = value_type(type.value_type)
+        return is_string(item) or pa.types.is_integer(item) or pa.types.is_null(item)
+    return is_storable(type)

@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 EMAIL_SUFFIX = ".eml"
 TEXT_SUFFIXES = (".txt", ".text", ".md", EMAIL_SUFFIX)
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".jsonl", ".ndjson", ".xlsx")
 #: Signs with which a text begins that spreadsheet programs run as a formula (OWASP, CSV injection), for RE2.
 FORMULA_SIGNS = r"=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}"
 TAR_SUFFIX = ".tar"

@@ -34,6 +34,9 @@ SPLITS = {
     "testing": "test",
 }
 
+#: The root of what is in memory.
+ROOT = "memory"
+
 #: Rows per chunk of the table of a listing.
 CHUNK_ROWS = 16_384
 

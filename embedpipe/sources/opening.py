@@ -15,7 +15,6 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.access.roots import access_of_store
-from embedpipe.sources.cells import read_cell_uri
 from embedpipe.sources.file_types import (
     COMPRESSED_TAR_SUFFIXES,
     TABLE_SUFFIXES,
@@ -26,7 +25,8 @@ from embedpipe.sources.file_types import (
     read_payload,
     suffix_of,
 )
-from embedpipe.sources.listing import Listing, check_unique
+from embedpipe.sources.in_memory import as_pairs, is_stream
+from embedpipe.sources.listing import ROOT, Listing, check_unique
 from embedpipe.sources.locations import (
     absolute,
     exists,
@@ -38,11 +38,15 @@ from embedpipe.sources.locations import (
     split_location,
 )
 from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.readers.dataset import is_dataset, list_dataset
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
-from embedpipe.sources.readers.memory import ROOT, list_items
+from embedpipe.sources.readers.memory import list_items, list_pairs
+from embedpipe.sources.readers.stream import list_stream
 from embedpipe.sources.readers.table import list_frame, list_table, list_tables
 from embedpipe.sources.readers.tar_shards import list_shards, read_member, split_member_uri
+from embedpipe.sources.tables.cell_uris import read_cell_uri
+from embedpipe.sources.tables.shards import only_shard, shards_of, shards_of_folder
 from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
 
 _DEFAULTS = SourceOptions()
@@ -58,9 +62,11 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
     ----------
     source : str, path-like, table or sequence
         A path or URL of a folder; of a single file; of a file of paths (``.lst``, for images also ``.txt``); of a
-        ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.ndjson`` table; for images of ``.tar`` shards
-        (``shards/*.tar``, ``train-{000..012}.tar``). Or a pyarrow, pandas or polars table, or a sequence or Series
-        (see `list_items`). A ``str`` is a path; a single text must be in a list.
+        ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.jsonl`` or ``.ndjson`` table; of several such tables
+        (``data/train-*.parquet``, or a folder of Parquet files or of `Dataset.save_to_disk`); for images of ``.tar``
+        shards (``shards/*.tar``, ``train-{000..012}.tar``). Or a pyarrow, pandas or polars table or another object with
+        an Arrow stream; a data set of `datasets` or torchvision; a sequence or Series of items (see `list_items`) or of
+        pairs of an item and its label; an iterator of these. A ``str`` is a path; a single text must be in a list.
     options : SourceOptions
         Roles of the columns of a table, and a prefix for the ids.
     modality : str
@@ -159,10 +165,16 @@ def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> No
 def _list(source: Any, options: SourceOptions, modality: Modality) -> Listing:
     if isinstance(source, str | os.PathLike):
         return _list_location(os.fsdecode(source), options, modality)
+    if is_dataset(source):
+        return list_dataset(source, options, modality)
     # A Series or Arrow column exports a stream too, but has a single type.
     is_column = isinstance(source, pa.ChunkedArray) or hasattr(type(source), "dtype")
     if hasattr(source, "__arrow_c_stream__") and not is_column:
         return list_frame(source, options, modality)
+    if is_stream(source):
+        return list_stream(source, options, modality)
+    if (pairs := as_pairs(source)) is not None:
+        return list_pairs(pairs, modality, options.allow_root)
     return list_items(source, modality=modality, allow_root=options.allow_root)
 
 
@@ -171,8 +183,8 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     path = local_path(location)
     name = split_location(location)[1].lower()
     if path is not None and exists(path) and Path(path).is_dir():
-        if tables := _tables_of(Path(path), modality):
-            return list_tables(location, tables, options, modality)
+        if shards := shards_of_folder(Path(path), modality):
+            return list_tables(location, shards, options, modality)
         return list_folder(location, modality)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
         raise SourceError(
@@ -184,11 +196,11 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     if suffix == TAR_SUFFIX:
         return list_shards(text)
     if suffix in TABLE_SUFFIXES and _has_wildcard(location):
-        return list_tables(location, expand(location), options, modality)
+        return list_tables(location, shards_of(expand(location)), options, modality)
     if not exists(location):
         raise SourceError(_missing(text, location))
     if suffix in TABLE_SUFFIXES:
-        return list_table(location, options, modality)
+        return list_table(only_shard(location), options, modality)
     if suffix in list_suffixes(modality):
         return list_file_list(location, options, modality)
     # Web servers list no folders, and the URL of a picture there need not end as a file name does.
@@ -200,16 +212,6 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     known = (*TABLE_SUFFIXES, *list_suffixes(modality), *((TAR_SUFFIX,) if modality == "image" else TEXT_SUFFIXES))
     kinds = "a folder, an image, or a file" if modality == "image" else "a folder, or a file"
     raise SourceError(f"a source must be {kinds} with a suffix in {', '.join(known)}, got {text!r}")
-
-
-def _tables_of(folder: Path, modality: Modality) -> list[str]:
-    """Return the Parquet files of a folder that holds them and no items, as Hugging Face writes data sets."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    tables = sorted(str(entry) for entry in entries if entry.suffix == ".parquet")
-    others = (entry for entry in entries if entry.suffix != ".parquet" and entry.name.lower() != "readme.md")
-    if any(e.is_dir() or e.suffix == TAR_SUFFIX or is_payload_name(e.name, modality) for e in others):
-        return []
-    return tables
 
 
 def _has_wildcard(location: str) -> bool:

@@ -209,7 +209,7 @@ _MAIL_TOKENS = (
 def _read_table(suffix: str) -> Callable[[bytes, Path], str]:
     def read(data: bytes, folder: Path) -> str:
         from embedpipe.sources import SourceOptions, open_source
-        from embedpipe.sources.table_files import read_table
+        from embedpipe.sources.tables.table_files import read_table
 
         path = folder / f"table{suffix}"
         path.write_bytes(data)

@@ -22,8 +22,9 @@ from PIL import Image
 
 from embedpipe.embedding.runners.tasks import Task
 from embedpipe.errors import ReadError, SourceError
-from embedpipe.sources import SourceOptions, cells, open_source
+from embedpipe.sources import SourceOptions, open_source
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.tables import parquet_cells
 
 ROWS = 600
 TEXTS = [f"text {row}, with some words that take room" * (row != 7) for row in range(ROWS)]
@@ -196,7 +197,9 @@ def test_a_part_holds_its_own_rows_only(kind: str, listings: dict[str, Listing])
 def test_tasks_of_a_process_open_a_parquet_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = parquet(tmp_path)
     opened: list[Any] = []
-    monkeypatch.setattr(cells, "open_file", lambda path, opens=cells.open_file: opened.append(path) or opens(path))
+    monkeypatch.setattr(
+        parquet_cells, "open_file", lambda path, opens=parquet_cells.open_file: opened.append(path) or opens(path)
+    )
     tasks = [pickle.dumps(listing.take(np.arange(start, start + 50))) for start in range(0, 200, 50)]
     for start, task in enumerate(tasks):
         assert pickle.loads(task).read(3) == IMAGES[50 * start + 3]
@@ -213,8 +216,8 @@ def test_few_of_many_parquet_files_are_open(
         pq.write_table(pa.table({"image": part}), tmp_path / f"{number:02d}.parquet", row_group_size=5)
     listing = open_source(tmp_path)
     files: list[Any] = []
-    monkeypatch.setattr(cells, "open_file", lambda path: files.append(pa.OSFile(path)) or files[-1])
-    monkeypatch.setattr(cells, limit, value)
+    monkeypatch.setattr(parquet_cells, "open_file", lambda path: files.append(pa.OSFile(path)) or files[-1])
+    monkeypatch.setattr(parquet_cells, limit, value)
     assert [listing.read(row) for row in range(200)] == images
     assert 1 <= sum(not file.closed for file in files) <= 3
     rows = np.random.default_rng(0).permutation(200).tolist()

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedpipe._utils.config import cache_folder
-from embedpipe.sources import SourceOptions, open_source, table_files
+from embedpipe.sources import SourceOptions, open_source
 from embedpipe.sources.columns import spool
 from embedpipe.sources.columns.spool import Spool, spooled
+from embedpipe.sources.tables import table_files
 
 
 @pytest.fixture

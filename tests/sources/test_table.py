@@ -254,9 +254,16 @@ def test_column_names_that_differ_in_case_only_are_refused() -> None:
 
 
 def test_reserved_column_without_a_role_is_refused() -> None:
+    table = pa.table({"file": ["a.jpg"], "uri": ["x"]})
+    with pytest.raises(SourceError, match=r"column name 'uri' .* is reserved"):
+        open_source(table)
+
+
+def test_column_in_whose_place_another_is_named_is_left_out_and_counted() -> None:
     table = pa.table({"file": ["a.jpg"], "label": ["x"], "species": ["y"]})
-    with pytest.raises(SourceError, match=r"column name 'label' .* is reserved"):
-        open_source(table, SourceOptions(label="species"))
+    listing = open_source(table, SourceOptions(label="species"))
+    assert listing.table.column("label").to_pylist() == ["y"]
+    assert listing.skipped == {"column 'label', as label='species' is given": 1}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +273,7 @@ def test_reserved_column_without_a_role_is_refused() -> None:
         ({"file": ["a"]}, {"image": "fiel"}, "did you mean 'file'"),
         ({"file": ["a"], "species": ["b"]}, {"label": "specie"}, r"label=.*did you mean 'species'"),
         ({"file": [1]}, {}, "got int64"),
-        ({"file": ["a"], "label": [["b"]]}, {}, "label column"),
+        ({"file": ["a"], "label": [[["b"]]]}, {}, "label column"),
     ],
 )
 def test_wrong_columns_are_refused(columns: dict[str, Any], options: dict[str, Any], message: str) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.report import write_table
-from embedpipe.sources import read_labels, workbooks
-from embedpipe.sources.table_files import load_table
+from embedpipe.sources import read_labels
+from embedpipe.sources.tables import workbooks
+from embedpipe.sources.tables.table_files import load_table
 
 
 def workbook(path: Path, *sheets: list[list[Any]]) -> Path:

@@ -19,9 +19,9 @@ from embedpipe.decoding.memory import room
 from embedpipe.errors import DecodeError, EmbedpipeError, ReadError
 from embedpipe.serving.viewing.collection import Collection
 from embedpipe.sources.access.roots import access_of
+from embedpipe.sources.listing import ROOT
 from embedpipe.sources.locations import local_path, split_location
 from embedpipe.sources.opening import read_uri
-from embedpipe.sources.readers.memory import ROOT
 from embedpipe.sources.tiff_pages import split_page
 
 #: The part of the cache folder that holds thumbnails.

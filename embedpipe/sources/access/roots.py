@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -93,6 +94,15 @@ def access_of_memory(allowed: Iterable[str] = ()) -> Access:
         roots,
         f"must be a path, or a URL of an object store or web server, unless allowed ({option('allow_root', ...)})",
     )
+
+
+def access_of_object(allowed: Iterable[str] = ()) -> Access:
+    """Return what a data set in memory may name: others may have written its paths."""
+    advice = (
+        "is named by the data set, which may name files below the working folder only: if you trust it, allow a folder "
+        f"or URL above it ({option('allow_root', ...)})"
+    )
+    return Access((str(Path.cwd()), *_roots(allowed)), advice)
 
 
 def access_of_store() -> Access:

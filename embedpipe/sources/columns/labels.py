@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe.errors import SourceError
+from embedpipe.sources.column_types import is_list
 from embedpipe.sources.columns.conversion import plain_column
+from embedpipe.sources.listing import in_chunks
+
+#: What separates several labels of an item in a store; alone it is an item without labels.
+SEPARATOR = ";"
 
 #: Distinct labels up to which letter case is compared. More are names of items rather than classes.
 _MOST_CLASSES = 10_000
@@ -14,9 +23,12 @@ _MOST_CLASSES = 10_000
 def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, list[str]]:
     """Return a column of labels or splits, and remarks on what was changed or may be a mistake.
 
-    Text loses the spaces around it, and text that is empty then is null, in every kind of table. Other types are
-    returned as they are.
+    Text loses the spaces around it, and text that is empty then is null, in every kind of table. Lists of labels become
+    text (`joined_labels`). Other types are returned as they are.
     """
+    if is_list(column.type):
+        joined = in_chunks(column, lambda labels: joined_labels(labels, name), pa.string())
+        return joined, [f"lists of column {name!r} are stored as text with {SEPARATOR!r} between labels"]
     column = plain_column(column, name)
     if column.type != pa.string():
         return column, []
@@ -30,6 +42,23 @@ def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, l
     if pair := _differ_in_case(trimmed):
         remarks.append(f"{pair[0]!r} and {pair[1]!r} of column {name!r} differ in letter case only, and are kept apart")
     return (trimmed if spaces or empty else column), remarks
+
+
+def joined_labels(labels: Iterable[Any] | None, name: str) -> str | None:
+    """Return several labels of an item as text such as ``red;round``; ``;`` for no labels, and None for None.
+
+    Raises SourceError for a label with a semicolon. ``name`` is the column.
+    """
+    if labels is None:
+        return None
+    names = dict.fromkeys(str(label).strip() for label in labels if label is not None)
+    for label in names:
+        if SEPARATOR in label:
+            raise SourceError(
+                f"a label in a list must not hold {SEPARATOR!r}, which separates labels in a store, and column "
+                f"{name!r} has {label!r}: rename the label"
+            )
+    return SEPARATOR.join(filter(None, names)) or SEPARATOR
 
 
 def _differ_in_case(column: pa.ChunkedArray) -> tuple[str, str] | None:

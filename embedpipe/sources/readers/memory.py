@@ -16,13 +16,13 @@ from PIL import Image
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.roots import Access, access_of_memory
+from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import is_image_name, read_payload
-from embedpipe.sources.listing import SCHEMA, Listing, ListingBuilder, numbered
+from embedpipe.sources.in_memory import Pairs, plain_item
+from embedpipe.sources.listing import ROOT, SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality
 from embedpipe.sources.reading import Reader, RowNumbers
-
-ROOT = "memory"
 
 
 def list_items(
@@ -34,9 +34,9 @@ def list_items(
     ----------
     items : sequence, or one PIL image
         A list, tuple, pandas or polars Series, pyarrow array, or 1-D array of objects or strings. Images are paths,
-        encoded bytes, PIL images or uint8 arrays, or together one uint8 array of shape (n, h, w, 3 or 4). For texts,
-        a ``str`` is a text, a ``pathlib.Path`` a text file, ``bytes`` the contents of a text file, and `EmailBytes`
-        an e-mail. None is a missing item, which cannot be read; for texts also NaN, NA and NaT.
+        encoded bytes, PIL images, uint8 arrays or tensors, or together one uint8 array of shape (n, h, w, 3 or 4). For
+        texts, a ``str`` is a text, a ``pathlib.Path`` a text file, ``bytes`` the contents of a text file, and
+        `EmailBytes` an e-mail. None is a missing item, which cannot be read; for texts also NaN, NA and NaT.
     ids : sequence of str, optional
         Default: the path, or for other items the position as ``"00000012"``.
     modality : str
@@ -58,6 +58,18 @@ def list_items(
     if modality == "text" and not any(issubclass(kind, os.PathLike) for kind in set(map(type, items))):
         return Listing(_table_of_loaded(len(items), ids), ROOT, read)
     return Listing(_table_of_mixed(items, ids, folder, read.path_of), ROOT, read)
+
+
+def list_pairs(pairs: Pairs, modality: Modality = "image", allow_root: Sequence[str] = ()) -> Listing:
+    """List the images or texts of pairs with a label. Raises SourceError for labels of several types."""
+    read = _Items(pairs.items, str(Path.cwd()), modality, access_of_memory(allow_root))
+    if pairs.is_lazy and read.path_of(pairs.items[0]) is None:
+        table = _table_of_loaded(len(pairs.items), None)
+    else:
+        table = list_items(pairs.items, None, modality, allow_root).table
+    labels, remarks = clean_labels(pa.chunked_array([pairs.labels]), "label")
+    at = table.column_names.index("label")
+    return Listing(table.set_column(at, "label", labels), ROOT, read, notes=(*pairs.notes, *remarks))
 
 
 class _Items:
@@ -93,7 +105,7 @@ class _Items:
             raise ReadError(f"item {position} is missing: {item}")
         path = self.path_of(item)
         if path is None:
-            return item
+            return plain_item(item)
         try:
             return read_payload(join(self._folder, path), self._modality, self._access)
         except ReadError as error:

@@ -19,7 +19,7 @@ from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.listing import SCHEMA
 from embedpipe.sources.options import SourceOptions
-from embedpipe.sources.table_files import load_table
+from embedpipe.sources.tables.table_files import load_table
 from embedpipe.sources.vectors.vector_source import VectorSource
 
 Columns = dict[str, pa.ChunkedArray]

@@ -20,7 +20,7 @@ from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.locations import absolute, local_path, open_file, require_no_secret
-from embedpipe.sources.table_files import empty_to_null, refuse_doubled_names
+from embedpipe.sources.tables.table_files import empty_to_null, refuse_doubled_names
 from embedpipe.sources.vectors.vector_columns import find_vector_columns, is_list
 
 SUFFIXES = (".npy", ".parquet", ".csv", ".tsv")

@@ -1,4 +1,4 @@
-"""Reading CSV, TSV, Parquet, JSON-lines and .xlsx files as Arrow tables, local or remote."""
+"""Reading CSV, TSV, Parquet, Arrow, JSON-lines and .xlsx files as Arrow tables, local or remote."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.columns.spool import Spool
-from embedpipe.sources.csv_files import block_size, parse_csv
 from embedpipe.sources.encodings import to_utf8
 from embedpipe.sources.file_types import FORMULA_SIGNS, TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.listing import CHUNK_ROWS
-from embedpipe.sources.locations import absolute, open_file, split_location
+from embedpipe.sources.locations import absolute, local_path, open_file, split_location
+from embedpipe.sources.tables.csv_files import block_size, parse_csv
 
 #: Strings of JSON: the group is a key, or empty for other strings.
 _KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"(?=\s*+:))|"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -102,10 +102,10 @@ def load_table(
     Returns
     -------
     Loaded
-        Columns of Parquet keep their types, and strings of JSON stay strings. Columns of CSV, TSV and .xlsx are text,
-        or numbers if all values are printed as they are written (`read_numbers`). Their empty cells are null. A file
-        that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts without
-        quoting. All of this is reported in the notes.
+        Columns of Parquet and Arrow keep their types, and strings of JSON stay strings. Columns of CSV, TSV and .xlsx
+        are text, or numbers if all values are printed as they are written (`read_numbers`). Their empty cells are null.
+        A file that is not UTF-8 is read in its detected encoding, and a TSV file whose quotes are part of its texts
+        without quoting. All of this is reported in the notes.
 
     Raises
     ------
@@ -126,6 +126,8 @@ def load_table(
                 parquet = pq.ParquetFile(file)
                 refuse_wide(len(parquet.schema_arrow), path)
                 loaded = Loaded(_read_parquet(parquet, columns))
+            elif suffix == ".arrow":
+                loaded = Loaded(_read_arrow(file, local_path(location), columns))
             elif suffix in _DELIMITERS:
                 loaded = _read_csv(file.read(), _DELIMITERS[suffix], split_location(location)[1], columns, text, names)
             elif suffix == ".xlsx":
@@ -163,6 +165,18 @@ def _read_parquet(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Tab
     return pa.concat_tables(spool.finish())
 
 
+def _read_arrow(file: pa.NativeFile, path: str | None, columns: Sequence[str] | None) -> pa.Table:
+    """Read an Arrow file or stream, as a memory map if it is local. Its offsets and texts are checked."""
+    is_file = bytes(file.read_at(6, 0)) == b"ARROW1"
+    source = file if path is None else pa.memory_map(path)
+    reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+    refuse_wide(len(reader.schema), "the file")
+    table = reader.read_all()
+    table = table if columns is None else table.select(list(columns))
+    table.validate(full=True)
+    return table
+
+
 def _read_csv(
     data: bytes, delimiter: str, name: str, columns: Sequence[str] | None, text: Sequence[str], names: str | None
 ) -> Loaded:
@@ -176,7 +190,7 @@ def _read_csv(
 
 
 def _read_workbook(data: bytes, name: str, columns: Sequence[str] | None, text: Sequence[str]) -> Loaded:
-    from embedpipe.sources.workbooks import read_workbook
+    from embedpipe.sources.tables.workbooks import read_workbook
 
     table, remarks = read_workbook(data)
     if columns is not None:

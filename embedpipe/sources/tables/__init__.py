@@ -1,0 +1,1 @@
+"""Files of tables, their columns and the payloads in their cells."""
