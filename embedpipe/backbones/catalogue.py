@@ -66,7 +66,7 @@ def describe_backbones(names: Sequence[str], here: bool = False) -> list[Backbon
 def _of_timm(full: str) -> BackboneFacts:
     from timm.models import get_pretrained_cfg
 
-    from embedpipe.backbones.providers.timm import packaged_weights
+    from embedpipe.backbones.providers.timm.packages import packaged_weights
 
     name = full.partition("/")[2]
     config = get_pretrained_cfg(name)

@@ -124,7 +124,8 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
         preprocessing=network.preprocessing,
         precision=options.precision,
         modality="text" if isinstance(network, TextNetwork) else "image",
-        config_sha256="" if isinstance(network, TextNetwork) else network.config_sha256,
+        # The encoders of one network share it. A text network alone has it in its preprocessing.
+        config_sha256="" if isinstance(loaded.network, TextNetwork) else loaded.network.config_sha256,
     )
     if isinstance(network, TextNetwork):
         return TextBackbone(spec, network, target, engines=loaded.engines, loading=loaded.loading).ready()

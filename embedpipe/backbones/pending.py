@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: The part of the cache folder that holds the specs.
 PART = "specs"
 
+#: The prefix of a folder in the names of timm and open_clip.
+LOCAL = "local-dir:"
+
 #: Code that decides the spec of a backbone.
 _CODE = (Path(__file__).parent, Path(__file__).parents[1] / "decoding" / "recipe.py")
 
@@ -109,7 +112,8 @@ def _name_of(options: BackboneOptions) -> str:
     for name in ("weights", "frequencies"):
         values[name] = _place(values[name])
     provider, slash, name = options.backbone.partition("/")
-    values["backbone"] = f"{provider}{slash}{_place(name)}"
+    prefix = LOCAL if name.startswith(LOCAL) else ""
+    values["backbone"] = f"{provider}{slash}{prefix}{_place(name.removeprefix(prefix))}"
     return hashlib.sha256(json.dumps([values, _code()], sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -24,7 +24,7 @@ GROUP = "embedpipe.backbones"
 
 #: Built-in providers, imported on first use: name -> module and class below `embedpipe.backbones.providers`.
 _CLASSES = {
-    "timm": "timm:TimmProvider",
+    "timm": "timm.provider:TimmProvider",
     "torchvision": "torchvision:TorchvisionProvider",
     "python": "python_factory:PythonProvider",
     "open_clip": "open_clip.provider:OpenClipProvider",

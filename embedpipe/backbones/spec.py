@@ -134,8 +134,9 @@ class BackboneSpec:
 
     @property
     def title(self) -> str:
-        """``provider/name``, and ``(random weights)`` where nothing was learned: the name in tables for people."""
-        return f"{self.provider}/{self.name}" + ("" if self.pretrained else " (random weights)")
+        """The name in tables for people, with a short commit, and ``(random weights)`` where nothing was learned."""
+        name = re.sub(r"(@[0-9a-f]{7})[0-9a-f]{33}$", r"\1", self.name)
+        return f"{self.provider}/{name}" + ("" if self.pretrained else " (random weights)")
 
     def __repr__(self) -> str:
         layers = "+".join(layer.name for layer in self.layers)

@@ -134,13 +134,13 @@ def test_files_of_other_formats_are_refused(tmp_path, name, content):
 def test_error_names_missing_files_folders_and_tensors(tmp_path):
     with pytest.raises(WeightsError, match="does not exist"):
         read_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(WeightsError, match=r"has no config\.json"):
+    with pytest.raises(WeightsError, match=r"config\.json.* does not exist"):
         read_checkpoint(tmp_path)
     torch.save({"epoch": 1}, tmp_path / "empty.pth")
     with pytest.raises(WeightsError, match="must hold tensors by name"):
         read_checkpoint(tmp_path / "empty.pth")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match="has no weights"):
+    with pytest.raises(WeightsError, match=r"model.safetensors.* does not exist"):
         read_checkpoint(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="with 'architecture'"):

@@ -71,7 +71,7 @@ def served(tmp_path):
 def test_without_a_connection_the_error_comes_soon_and_names_the_file(monkeypatch, name, wanted, offline):
     if not offline:
         monkeypatch.setattr("torchvision.models.ResNet18_Weights.DEFAULT.value.url", f"{CLOSED}/resnet18-f37072fd.pth")
-        monkeypatch.setattr("embedpipe.backbones.providers.timm.fetch_from_url", fetch_from_closed)
+        monkeypatch.setattr("embedpipe.backbones.providers.timm.provider.fetch_from_url", fetch_from_closed)
     start = time.perf_counter()
     with pytest.raises(WeightsError, match=wanted) as caught:
         load_backbone(name, offline=offline, device="cpu")

@@ -267,7 +267,7 @@ def test_name_of_an_unknown_architecture_does_not_depend_on_its_folder(tmp_path:
     ],
 )
 def test_weights_file_gets_the_preprocessing_of_its_tag(spelling: str, name: str, recipe: tuple[Any, ...]) -> None:
-    model = find_model(open_clip, spelling, Path("downloaded.safetensors"))
+    model = find_model(open_clip, spelling, Path("downloaded.safetensors"), offline=True)
     assert model.name == name
     assert (model.recipe["resize_mode"], model.recipe["interpolation"], model.recipe["mean"][0]) == recipe
 

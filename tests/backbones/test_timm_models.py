@@ -9,7 +9,8 @@ from PIL import Image
 
 from embedpipe.backbones import load_backbone
 from embedpipe.backbones.layers.embedder import normalise
-from embedpipe.backbones.providers.timm import _LITE_STAGES, PACKAGES, TimmProvider
+from embedpipe.backbones.providers.timm.packages import LITE_STAGES, PACKAGES
+from embedpipe.backbones.providers.timm.provider import TimmProvider
 from embedpipe.decoding import to_pixels
 from embedpipe.errors import UnknownBackboneError, WeightsError
 
@@ -148,6 +149,6 @@ def test_folder_with_timms_configuration_is_loaded(tmp_path):
 
 
 def test_stages_of_packaged_networks_are_those_of_timm() -> None:
-    assert _LITE_STAGES.keys() == PACKAGES.keys()
-    for name, stages in _LITE_STAGES.items():
+    assert LITE_STAGES.keys() == PACKAGES.keys()
+    for name, stages in LITE_STAGES.items():
         assert tuple(map(len, timm.create_model(name).blocks)) == stages

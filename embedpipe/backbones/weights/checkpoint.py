@@ -91,9 +91,10 @@ def _read_folder(folder: Path) -> Checkpoint:
     config = folder / "config.json"
     files = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
     if not config.is_file() or not files:
+        missing = config if not config.is_file() else folder / FOLDER_FILES[0]
         raise WeightsError(
-            f"the folder {str(folder)!r} has no {'weights' if config.is_file() else 'config.json'}: it must have "
-            f"timm's config.json and one of {', '.join(FOLDER_FILES)}"
+            f"the folder of a model must have timm's config.json and one of {', '.join(FOLDER_FILES)}, but "
+            f"{str(missing)!r} does not exist"
         )
     try:
         arch = json.loads(config.read_text(encoding="utf-8"))["architecture"]

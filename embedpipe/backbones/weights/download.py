@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -22,8 +23,31 @@ from embedpipe.errors import WeightsError
 TIMEOUT = 3.0
 
 
+def split_revision(repository: str) -> tuple[str, str | None]:
+    """Split ``ORG/NAME@REVISION``; the revision is None if there is none."""
+    name, _, revision = repository.partition("@")
+    return name, revision or None
+
+
+def pinned(repository: str, folder: Path) -> str:
+    """Return ``ORG/NAME@COMMIT`` if a folder is a snapshot in the hub's cache, else the repository as it is."""
+    is_snapshot = folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name)
+    return f"{split_revision(repository)[0]}@{folder.name}" if is_snapshot else repository
+
+
+def fetch_files(repository: str, groups: Sequence[Sequence[str]], offline: bool) -> Path:
+    """Return the folder of one revision of a hub repository with the first file of each group that it has.
+
+    Raises what `fetch_from_hub` raises.
+    """
+    for names in groups:
+        folder = fetch_from_hub(repository, names, offline).parent
+        repository = pinned(repository, folder)
+    return folder
+
+
 def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path:
-    """Return the first of the named files that a hub repository has.
+    """Return the first of the named files that a hub repository, ``ORG/NAME`` or ``ORG/NAME@REVISION``, has.
 
     A file in the hub's local cache is returned without a request to the hub.
 
@@ -33,22 +57,33 @@ def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path
         If it is not in the cache, and cannot be downloaded or ``offline`` is True.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     wanted = f"the file {names[0]!r} of the hub repository {repository!r}"
+    repository, revision = split_revision(repository)
     for name in names:
         try:
-            return _whole(Path(hf_hub_download(repository, name, local_files_only=True)))
+            return _whole(Path(hf_hub_download(repository, name, revision=revision, local_files_only=True)))
+        except HFValidationError as error:
+            raise WeightsError(f"a hub repository must be ORG/NAME or ORG/NAME@REVISION, got {repository!r}") from error
         except LocalEntryNotFoundError:
             continue
     _require_connection(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
     for name in names:
         try:
-            return _whole(Path(hf_hub_download(repository, name)))
+            return _whole(Path(hf_hub_download(repository, name, revision=revision)))
         except LocalEntryNotFoundError as error:  # the hub did not answer
             raise _unreachable(wanted, str(error)) from error
         except EntryNotFoundError:
             continue
+        except GatedRepoError as error:
+            raise _unreachable(wanted, _GATED) from error
         except (HfHubHTTPError, OSError) as error:
             raise _unreachable(wanted, str(error)) from error
     raise _unreachable(wanted, f"the repository has none of {', '.join(names)}")
@@ -65,18 +100,22 @@ def fetch_repository(repository: str, offline: bool) -> Path:
         If it is not in the cache, and cannot be downloaded or ``offline`` is True.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = f"the folder of the hub repository {repository!r}"
+    repository, revision = split_revision(repository)
+    download = partial(snapshot_download, repository, revision=revision, ignore_patterns=_OTHER_FORMATS)
     try:
-        return _whole_folder(Path(snapshot_download(repository, local_files_only=True, ignore_patterns=_OTHER_FORMATS)))
+        return _whole_folder(Path(download(local_files_only=True)))
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
         raise _unreachable(wanted, f"no such folder, and not a valid name of a repository: {error}") from error
     _require_connection(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
     try:
-        return _whole_folder(Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS)))
+        return _whole_folder(Path(download()))
+    except GatedRepoError as error:
+        raise _unreachable(wanted, _GATED) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _unreachable(wanted, str(error)) from error
 
@@ -106,10 +145,10 @@ def fetch_from_url(url: str, offline: bool) -> Path:
     return path
 
 
-def with_revision(path: Path) -> tuple[Path, ...]:
-    """Return a file or folder of the hub's cache, and the file that says which revision of the repository it is."""
+def with_revision(path: Path, repository: str = "") -> tuple[Path, ...]:
+    """Return a file or folder of the hub's cache, and the file that says which commit a repository's revision is."""
     snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    revision = None if snapshots is None else snapshots.parent / "refs" / "main"
+    revision = None if snapshots is None else snapshots.parent / "refs" / (split_revision(repository)[1] or "main")
     return (path,) if revision is None or not revision.is_file() else (path, revision)
 
 
@@ -151,6 +190,8 @@ def _require_connection(wanted: str, offline: bool, url: str) -> None:
     except OSError as error:
         raise _unreachable(wanted, f"no network connection ({error})") from error
 
+
+_GATED = "the repository is gated: accept its conditions on its page, and log in (`hf auth login`, or HF_TOKEN)"
 
 #: Files of a repository with the same weights for other libraries.
 _OTHER_FORMATS = ["*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*", "*.tflite", "*.gguf"]

@@ -11,7 +11,7 @@ from typing import Any
 from embedpipe._utils.importing import package_folder
 from embedpipe.backbones.network import Weights
 from embedpipe.backbones.weights.checkpoint import refuse_pointer
-from embedpipe.backbones.weights.download import fetch_repository
+from embedpipe.backbones.weights.download import fetch_repository, pinned
 from embedpipe.errors import WeightsError
 
 #: Models that are in a Python package: repository -> package, folder in it.
@@ -32,7 +32,7 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     name : str
         The name that the user typed, which may be a folder.
     repository : str
-        The hub repository of that name.
+        The hub repository of that name, ``ORG/NAME`` or ``ORG/NAME@REVISION``.
     weights : Path, or "default" or "none"
     offline : bool
 
@@ -40,7 +40,7 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     -------
     folder : Path
     name : str
-        The name for the spec, which does not depend on where the folder is.
+        The name for the spec, which does not depend on where the folder is, with the commit of a hub repository.
     origin : str
         The origin of the weights, for the user.
 
@@ -65,7 +65,8 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     if repository in PACKAGES:
         package, inside = PACKAGES[repository]
         return package_folder(package, "text") / inside, name, f"the package {package}"
-    return fetch_repository(repository, offline), name, f"the hub, {repository}"
+    folder = fetch_repository(repository, offline)
+    return folder, pinned(name, folder), f"the hub, {repository}"
 
 
 def _is_model(folder: Path) -> bool:

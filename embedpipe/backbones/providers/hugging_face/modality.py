@@ -56,7 +56,8 @@ def _find_config(name: str, weights: str, offline: bool) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     with contextlib.suppress(HFValidationError):
-        if isinstance(file := try_to_load_from_cache(name, "config.json"), str):
+        repository, _, revision = name.partition("@")
+        if isinstance(file := try_to_load_from_cache(repository, "config.json", revision=revision or None), str):
             return Path(file)
     from embedpipe.backbones.providers.hugging_face.folder import find_folder  # needs torch
 

@@ -80,7 +80,7 @@ class SentenceTransformerProvider:
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
             gaps=gaps,
-            files=with_revision(folder),
+            files=with_revision(folder, repository),
             notes=tuple(warnings) if (folder / "modules.json").is_file() else (_GUESSED,),
         )
 

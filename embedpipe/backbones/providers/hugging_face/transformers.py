@@ -46,7 +46,8 @@ class TransformersProvider:
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
         if modality_of(str(folder), "default", offline) == "image":
-            return _load_vision(library, folder, spec_name, origin, random=weights == "none")
+            vision = _load_vision(library, folder, origin, random=weights == "none")
+            return dataclasses.replace(vision, name=spec_name, files=with_revision(folder, name))
         try:
             with quiet(), load_reports() as reports:
                 tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
@@ -69,11 +70,11 @@ class TransformersProvider:
             class_token=fast.class_token,
             libraries=("transformers", "tokenizers"),
             gaps=gaps,
-            files=with_revision(folder),
+            files=with_revision(folder, name),
         )
 
 
-def _load_vision(library: Any, folder: Path, name: str, origin: str, random: bool) -> ImageNetwork:
+def _load_vision(library: Any, folder: Path, origin: str, random: bool) -> ImageNetwork:
     require_files(folder, random)
     try:
         with quiet(), load_reports() as reports:
@@ -84,11 +85,9 @@ def _load_vision(library: Any, folder: Path, name: str, origin: str, random: boo
     gaps = find_gaps(module, reports, origin)
     return dataclasses.replace(
         describe_vision(module.float(), processor, folder, origin),
-        name=name,
         origin="random, seeded" if random else origin,
         pretrained=not random,
         gaps=gaps,
-        files=with_revision(folder),
     )
 
 

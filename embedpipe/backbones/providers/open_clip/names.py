@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import Weights
+from embedpipe.backbones.weights.download import fetch_files, pinned, split_revision, with_revision
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 
 #: open_clip's prefix of a folder with ``open_clip_config.json``, weights and possibly a tokenizer.
 LOCAL = "local-dir:"
+
+#: Its prefix of a hub repository with such a folder, ``ORG/NAME`` or ``ORG/NAME@REVISION``.
+HUB = "hf-hub:"
+
+CONFIG = "open_clip_config.json"
+
+#: Names of a folder's weights file, in the library's order of preference.
+FOLDER_FILES = (
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
 
 #: The keys of a tag's entry that are preprocessing.
 _RECIPE = ("mean", "std", "interpolation", "resize_mode", "fill_color")
@@ -21,17 +33,27 @@ _RECIPE = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 @dataclass(frozen=True)
 class NamedModel:
-    """The network of a name: its configuration, its preprocessing and the location of its files."""
+    """The network of a name: its configuration, its preprocessing and the location of its files.
+
+    ``text_folder`` holds the tokenizer and a text encoder's ``config.json``; None for the hub repositories that the
+    configuration names. ``files`` are those that decide the network, if they are known. ``config_sha256`` is the hash
+    of a repository's configuration.
+    """
 
     name: str
     config: dict[str, Any]
     recipe: dict[str, Any]
     published: dict[str, Any] | None = None
     folder: Path | None = None
+    text_folder: Path | None = None
+    files: tuple[Path, ...] | None = None
+    config_sha256: str = ""
 
 
-def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
+def find_model(library: Any, name: str, weights: Weights, offline: bool) -> NamedModel:
     """Return the network of a name. Raises UnknownBackboneError, UsageError or WeightsError."""
+    if name.startswith(HUB):
+        return _of_repository(library, name.removeprefix(HUB), weights, offline)
     if name.startswith(LOCAL):
         if isinstance(weights, Path) and weights.is_dir():
             return _in_folder(library, weights)
@@ -53,7 +75,7 @@ def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
         architecture = _as_trained(library, architecture, tag)
         published = library.get_pretrained_cfg(architecture, tag)
         config = library.get_model_config(architecture)
-        return NamedModel(f"{architecture}:{tag}", config, _recipe(published), published)
+        return NamedModel(f"{architecture}:{tag}", config, _recipe(published), published, files=())
     if weights == "default":
         raise WeightsError(
             f"open_clip/{architecture} needs the tag of its weights, as in open_clip/{architecture}:TAG ({available}). "
@@ -71,7 +93,7 @@ def find_model(library: Any, name: str, weights: Weights) -> NamedModel:
             f"of those they were fine-tuned from, as in open_clip/{architecture}:TAG ({available})"
         )
     recipe = json.loads(recipes.pop()) if len(recipes) == 1 else {}
-    return NamedModel(architecture, library.get_model_config(architecture), recipe)
+    return NamedModel(architecture, library.get_model_config(architecture), recipe, files=())
 
 
 def _as_trained(library: Any, architecture: str, tag: str) -> str:
@@ -89,9 +111,28 @@ def _recipe(published: dict[str, Any]) -> dict[str, Any]:
     return {key: published[key] for key in _RECIPE if key in published}
 
 
+def _of_repository(library: Any, repository: str, weights: Weights, offline: bool) -> NamedModel:
+    """Fetch the folder of a hub repository, or take the user's copy of it."""
+    is_copy = isinstance(weights, Path) and weights.is_dir()
+    groups = [[CONFIG], FOLDER_FILES] if weights == "default" else [[CONFIG]]
+    folder = weights if isinstance(weights, Path) and is_copy else fetch_files(repository, groups, offline)
+    model = _in_folder(library, folder)
+    digest = _digest(model.config)
+    commit = pinned(repository, folder)
+    if model.config["text_cfg"].get("hf_tokenizer_name") == split_revision(repository)[0]:
+        model.config["text_cfg"]["hf_tokenizer_name"] = commit
+    return replace(
+        model,
+        name=f"{HUB}{commit}",
+        text_folder=folder if is_copy else None,
+        files=None if is_copy else with_revision(folder / CONFIG, repository),
+        config_sha256=digest,
+    )
+
+
 def _in_folder(library: Any, folder: Path) -> NamedModel:
     """Read the folder that open_clip's ``local-dir:`` takes; a known architecture keeps its name."""
-    file = folder / "open_clip_config.json"
+    file = folder / CONFIG
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         config = content["model_cfg"]
@@ -100,13 +141,17 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
             raise TypeError("vision_cfg and text_cfg must be objects")
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{str(folder)!r} must be the folder of an open_clip model, but has no open_clip_config.json: "
-            f"pass the folder with {option('weights', 'PATH')}"
+            f"{str(folder)!r} must be the folder of an open_clip model, but has no {CONFIG}: pass "
+            f" the folder with {option('weights', 'PATH')}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{str(file)!r} is not a configuration of open_clip: {type(error).__name__}: {error}"
         ) from error
     known = (name for name in library.list_models() if library.get_model_config(name) == config)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    return NamedModel(next(known, LOCAL + digest[:16]), config, recipe, folder=folder)
+    name = next(known, f"{LOCAL}{_digest(config)[:16]}")
+    return NamedModel(name, config, recipe, folder=folder, text_folder=folder)
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

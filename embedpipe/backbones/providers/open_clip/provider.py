@@ -1,5 +1,7 @@
 """``open_clip/MODEL:TAG``: images and texts in one space, by the networks of open_clip.
 
+Other names are ``hf-hub:ORG/NAME``, a hub repository with a model of open_clip, and ``local-dir:FOLDER``.
+
 Features are the library's ``encode_image`` and ``encode_text``, with the preprocessing with which the weights of that
 tag were trained; the library itself uses its default if weights come from a file.
 """
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.library import no_remote_code
-from embedpipe.backbones.providers.open_clip.names import LOCAL, NamedModel, find_model
+from embedpipe.backbones.providers.open_clip.names import FOLDER_FILES, LOCAL, NamedModel, find_model
 from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
@@ -26,12 +28,6 @@ from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url,
 from embedpipe.backbones.weights.tensors import load_strictly, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
 from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
-
-#: Names of a folder's weights file, in the library's order of preference.
-FOLDER_FILES = (
-    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
-)  # fmt: skip
 
 
 class OpenClipProvider:
@@ -50,7 +46,7 @@ class OpenClipProvider:
     def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
         library = import_extra("open_clip", "clip")
-        model = find_model(library, name, weights)
+        model = find_model(library, name, weights, offline)
         stored = _weights(library, model, weights, offline)
         module = _build(library, model, offline)
         notes: tuple[str, ...] = ()
@@ -60,9 +56,9 @@ class OpenClipProvider:
         origin = "random, seeded" if stored is None else stored.origin
         pretrained = stored is not None
         text = model.config["text_cfg"]
-        files = () if stored is None else stored.files
-        known = model.folder is None and not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))
-        tokenizer, sha256, length = make_tokenizer(text, model.folder, offline)
+        known = model.files is not None and not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))
+        files = (*(model.files or ()), *(() if stored is None else stored.files)) if known else None
+        tokenizer, sha256, length = make_tokenizer(text, model.text_folder, offline)
         visual: Any = module.visual
         trunk = getattr(visual, "trunk", None)
         has_class = hasattr(visual, "class_embedding") or getattr(trunk, "cls_token", None) is not None
@@ -87,11 +83,12 @@ class OpenClipProvider:
                 normalised=isinstance(module, library.CoCa),
                 libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
                 notes=notes,
-                files=files if known else None,
+                files=files,
             ),
+            config_sha256=model.config_sha256,
             libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
             notes=notes,
-            files=files if known else None,
+            files=files,
         )
 
 
@@ -137,7 +134,7 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
     changes: dict[str, Any] = {}
     text = model.config["text_cfg"]
     if repository := text.get("hf_model_name"):
-        folder = model.folder
+        folder = model.text_folder
         if folder is None or not (folder / "config.json").is_file():
             folder = fetch_from_hub(repository, ["config.json"], offline).parent
         changes["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
