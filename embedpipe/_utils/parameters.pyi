@@ -111,6 +111,7 @@ class RunFields(TypedDict, total=False):
     batch_size: int | None
     threads: int | None
     engine: Literal["auto", "torch"]
+    add_layer: tuple[str, ...]
     checksum: bool
     prune: bool
     force: bool

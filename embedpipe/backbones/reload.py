@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import modalities_of
-from embedpipe.backbones.spec import FEATURES, BackboneSpec, TextPreprocessing
+from embedpipe.backbones.spec import FEATURES, BackboneSpec, Pooling, TextPreprocessing
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
@@ -69,20 +69,32 @@ def options_from_spec(
         raise BackboneError(
             f"the stored spec names Python code to run, {spec.name!r}: pass {option('trust', True)} if you trust it"
         )
-    poolings = {layer.pooling for layer in spec.layers} - {"none"}
     return BackboneOptions(
         backbone=backbone,
         weights=weights,
         arch=arch,
         layer=tuple(layer.name for layer in spec.layers),
-        # Several poolings can only be the layers' defaults; a single one may be set even if it is the default.
-        pooling=poolings.pop() if len(poolings) == 1 else None,
+        pooling=_pooling_of(spec),
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
         **(spec.preprocessing.options() if isinstance(spec.preprocessing, Preprocessing) else {}),
         frequencies=frequencies,
         precision=spec.precision,
     )
+
+
+def _pooling_of(spec: BackboneSpec) -> Pooling | None:
+    """Return the option of the poolings of a spec. Several can only be the defaults of its layers."""
+    poolings = {layer.pooling for layer in spec.layers} - {"none"}
+    return poolings.pop() if len(poolings) == 1 else None
+
+
+def with_stored_layers(options: BackboneOptions, given: BackboneSpec, stored: BackboneSpec) -> BackboneOptions:
+    """Return options that capture all layers of a stored spec, if ``given``, that of the options, has some of them."""
+    if given == stored or given != stored.only(*(layer.name for layer in given.layers)):
+        return options
+    names = tuple(layer.name for layer in stored.layers)
+    return dataclasses.replace(options, layer=names, drop_last=0, pooling=_pooling_of(stored))
 
 
 def reload_backbone(

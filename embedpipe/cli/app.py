@@ -83,7 +83,11 @@ def _top(
 @with_options(SourceOptions, BackboneOptions, RunOptions)
 def embed(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Path or URL of a folder, file list, table or tar shards.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Path or URL of a folder, file list, table or tar shards; with --add-layer, of a store.",
+        ),
     ],
     *,
     to: Annotated[
@@ -102,12 +106,14 @@ def embed(
     """Embed the new and changed items of SOURCE into a feature store.
 
     Examples: `embedpipe embed photos --to photos.features`,
-    `embedpipe embed messages.csv --text body --label category --to messages.features`
+    `embedpipe embed messages.csv --text body --label category --to messages.features`,
+    `embedpipe embed photos.features --add-layer layer3`
     """
     from embedpipe.embedding import embed as run
 
     limit = None if max_failed is None else FailureLimit.parse(max_failed)
-    to = own_store(source) if to is None else to
+    if to is None and not options["add_layer"]:
+        to = own_store(source)
     store = run(source, to, progress=shows_progress(quiet, as_json), verbose=verbose, **options)
     summary: EmbedSummary = store.summary
     summary.seconds = process_age()

@@ -18,8 +18,8 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.diagnosis import samples
 from embedpipe.embedding.options import ComputeOptions, RunOptions
-from embedpipe.embedding.run import embed_listing
 from embedpipe.embedding.summary import EmbedSummary
+from embedpipe.embedding.updating import embed_listing
 from embedpipe.errors import BackboneError, SourceError
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing, numbered

@@ -86,6 +86,13 @@ class ComputeOptions:
 class RunOptions(ComputeOptions):
     """Options of a run. Except ``compress``, they do not change the vectors."""
 
+    add_layer: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "SOURCE is a store: add the vectors of this layer of its backbone to every row, without changing "
+            "the others. May be given several times."
+        },
+    )
     checksum: bool = field(
         default=False,
         metadata={"help": "Compare the content of every item, even if its size and time are unchanged."},
@@ -140,6 +147,8 @@ class RunOptions(ComputeOptions):
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
         self._check_workers()
+        if len(set(self.add_layer)) < len(self.add_layer):
+            raise UsageError(f"{option('add_layer')} must name each layer once, got {list(self.add_layer)}")
         if Shard.parse(self.shard).total > 1 and self.prune:
             raise UsageError(
                 f"{option('prune')} needs the whole source: run again without {option('shard', ...)} when all shards "

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import json
-import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
-from embedpipe._utils.version import __version__
 from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.pending import PendingBackbone, recall_backbone, remember_backbone
-from embedpipe.embedding.hash_index import Contents
-from embedpipe.embedding.moves import Moves, set_by_hand
-from embedpipe.embedding.options import RunOptions, Shard
-from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken
-from embedpipe.embedding.runners.choice import advice, bottleneck_of, faster_settings, make_runner
-from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
-from embedpipe.embedding.writing.messages import Message, Reused, count_rows
-from embedpipe.embedding.writing.writer import RowWriter
-from embedpipe.errors import Failure, PruneRefusedError, StoreError, UsageError
-from embedpipe.sources.access.outage import OutageWatch, outages_raised
-from embedpipe.sources.listing import Listing
+from embedpipe.backbones.reload import with_stored_layers
+from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.updating import embed_listing
+from embedpipe.errors import UsageError
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
-from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
-from embedpipe.store.id_index import are_among
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EmbedParameters
     from embedpipe.backbones.backbone import Backbone
-    from embedpipe.embedding.runners.runner import Runner
 
 OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 
@@ -52,7 +35,7 @@ OPTIONS = (SourceOptions, BackboneOptions, RunOptions)
 @outages_raised()
 def embed(
     source: Any,
-    to: str | Path,
+    to: str | Path | None = None,
     *,
     progress: bool | None = None,
     verbose: bool = False,
@@ -62,15 +45,18 @@ def embed(
 
     The backbone decides whether images or texts are embedded. ``text="body"`` and ``modality="text"`` select the
     default backbone for texts. Where nothing is new, a backbone that was loaded before is not loaded. After a
-    ``KeyboardInterrupt``, the finished items are committed.
+    ``KeyboardInterrupt``, the finished items are committed. A store with more layers gets all of them.
+
+    With ``add_layer``, the source is a store, which gets vectors of further layers of its backbone: its items are read
+    again from where they were, and all rows get the layer in one commit, or none. A run that was killed goes on.
 
     Parameters
     ----------
     source : str, path-like or in-memory data
         A folder, file list, table or tar shards, as a path or URL; or a sequence of paths, PIL images, arrays or
-        texts. See `embedpipe.sources.open_source`.
-    to : str or path-like
-        Folder or URL of the store, created if it does not exist.
+        texts. See `embedpipe.sources.open_source`. With ``add_layer``, a store.
+    to : str or path-like, optional
+        Folder or URL of the store, created if it does not exist. Required without ``add_layer``.
     progress : bool, optional
         Show progress; by default in a notebook and on a terminal (standard error).
     verbose : bool
@@ -108,8 +94,45 @@ def embed(
     3
     """
     start = time.perf_counter()
-    source_options, backbone_options, run_options = build_options(OPTIONS, options)
+    chosen = source_options, backbone_options, run_options = build_options(OPTIONS, options)
     show = Progress(progress, detail=verbose)
+    reasons: list[str] = []
+
+    def find(wanted: BackboneOptions, *, recall: bool = True) -> Backbone | PendingBackbone:
+        load = functools.partial(_load, wanted, run_options, show, reasons)
+        return (recall_backbone(wanted, load) if recall else None) or load()
+
+    if run_options.add_layer:
+        from embedpipe.embedding.layers.add_layer import add_layers  # needs scikit-learn
+
+        if to is not None:
+            raise UsageError(
+                f"{option('add_layer', ...)} adds to the store that is given as the source, so there must be no other "
+                f"store, got {str(to)!r}: leave it out"
+            )
+        store = add_layers(source, chosen, show, find)
+    elif to is None:
+        raise UsageError("to must be the folder or URL of the store, got None")
+    else:
+        store = _embed(source, to, source_options, backbone_options, run_options, show, find)
+    store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
+    store.summary.seconds = time.perf_counter() - start
+    show.event("summary", **store.summary.without_failures())
+    if show.cell:  # the command line prints the summary, a notebook shows only the store
+        show.say_all(store.summary.cautions)
+    return store
+
+
+def _embed(
+    source: Any,
+    to: str | Path,
+    source_options: SourceOptions,
+    backbone_options: BackboneOptions,
+    run_options: RunOptions,
+    show: Progress,
+    find: Callable[..., Backbone | PendingBackbone],
+) -> FeatureStore:
+    """Embed a source into a store, which is created if it does not exist."""
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
     backbone_options = resolve_options(backbone_options)
@@ -120,17 +143,17 @@ def embed(
             f"{option('precision', 'int8')} needs {option('engine', 'auto')}, got "
             f"{option('engine', run_options.engine)}"
         )
-    reasons: list[str] = []
-    load = functools.partial(_load, backbone_options, run_options, show, reasons)
-    known = recall_backbone(backbone_options, load) if FeatureStore.exists(to) else None
-    backbone = known or load()
+    exists = FeatureStore.exists(to)
+    backbone = find(backbone_options, recall=exists)
+    given = backbone.spec
+    if exists:
+        every = with_stored_layers(backbone_options, given, FeatureStore(to).spec)
+        if every != backbone_options:
+            backbone_options, backbone = every, find(every)
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
     store.summary = embed_listing(listing, store, backbone, run_options, show, backbone_options)
-    store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
-    store.summary.seconds = time.perf_counter() - start
-    show.event("summary", **store.summary.without_failures())
-    if show.cell:  # the command line prints the summary, a notebook shows only the store
-        show.say_all(store.summary.cautions)
+    if backbone.spec != given and store.summary.embedded:
+        store.summary.notes.append(f"every row gets all layers of the store: {', '.join(store.layers)}")
     return store
 
 
@@ -148,189 +171,3 @@ def _load(options: BackboneOptions, run: RunOptions, show: Progress, reasons: li
         show.say(f"device: {reason}")
     reasons.append("chosen by each worker of Ray" if run.on_ray else reason)
     return backbone
-
-
-def embed_listing(
-    listing: Listing,
-    store: FeatureStore,
-    backbone: Backbone | PendingBackbone,
-    options: RunOptions,
-    progress: Progress,
-    chosen: BackboneOptions | None = None,
-) -> EmbedSummary:
-    """Update a store from a listing. A pending backbone is loaded if something is to be embedded.
-
-    ``chosen`` are the options of the backbone, by which workers on other machines load it.
-
-    Raises StoreError if the counts of the summary do not add up, and SpecMismatchError if the backbone that loads is
-    not the one of the store.
-    """
-    start = time.perf_counter()
-    timer = StageTimer()
-    watch = OutageWatch()
-    with timer("plan"), progress.step("comparing the source with the store"):
-        known = store.failures().column("id")
-        plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
-        contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"), plan.index)
-        by_hand = set_by_hand(store, listing.root) if len(plan.read) else ()
-        moves = Moves(listing, contents, plan.index, plan.gone, by_hand)
-    pruning = options.prune and _may_prune(listing, plan, options.force)
-    shard = Shard.parse(options.shard)
-    plan, others = _share(listing, plan, shard)
-
-    runner: Runner | None = None
-    broken: list[Failure] | None = None
-    if len(plan.read) and isinstance(backbone, PendingBackbone):
-        broken = still_broken(listing, plan.read, known, backbone.spec.preprocessing)
-    if len(plan.read) and broken is None:
-        runner = make_runner(backbone, chosen, store, len(listing), options, timer, progress)
-
-    def note() -> dict[str, str]:
-        return {"embedpipe.run": _provenance(listing, runner or backbone)}
-
-    writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
-    begin = time.perf_counter()
-    try:
-        for failure in listing.failures if shard.number == 1 else ():
-            progress.event("item_failed", **dataclasses.asdict(failure))
-            writer.put(failure)
-
-        def detail() -> str:
-            bottleneck = bottleneck_of(runner, timer, time.perf_counter() - begin)
-            return str(bottleneck) if bottleneck else ""
-
-        with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
-            for row, id, digest in _update_rows(listing, plan, store):
-                writer.put(Reused(row, digest, id))
-                advance()
-            messages = _messages(listing, plan, runner, broken or [], contents)
-            with contextlib.closing(messages):
-                for message in messages:
-                    watch(message)
-                    if isinstance(message, Failure):
-                        progress.event("item_failed", **dataclasses.asdict(message))
-                    with timer("stall"):
-                        for routed in moves.route(message):
-                            writer.put(routed)
-                    advance(count_rows(message))
-            for message in moves.finish():
-                writer.put(message)
-        wall = time.perf_counter() - begin
-    finally:
-        writer.close()
-
-    ran = runner or backbone
-    summary = EmbedSummary(
-        seen=len(listing) + len(listing.failures),
-        others=others + (0 if shard.number == 1 else len(listing.failures)),
-        embedded=writer.embedded,
-        reused=writer.reused + plan.unchanged,
-        failed=len(writer.failed_ids),
-        failed_new=len(set(writer.failed_ids).difference(known.to_pylist())),
-        unreachable=watch.count,
-        failures=failed_items(store.failures(), writer.failed_ids, known) if writer.failed_ids else [],
-        gone=len(plan.gone),
-        skipped=dict(listing.skipped),
-        counts=dict(writer.counts),
-        device=str(ran.device),
-        engine=ran.engine_name,
-        engine_reason=ran.engine_reason,
-        batch_size=0 if runner is None else runner.batch_size,
-        store=store.path,
-    )
-    writer.outcome.conflicts.update(plan.conflicts)
-    summary.conflicts = dict(+writer.outcome.conflicts)
-    summary.notes += [*backbone.notes, *listing.notes, *remarks(writer.counts)]
-    summary.notes += value_remarks(writer.outcome, moves.guessed, options.labels_from_source)
-    if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
-        raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")
-    _drop_old_failures(listing, store, writer.failed_ids, shard)
-    if plan.moved_from:
-        summary.notes.append(f"the source has moved from {plan.moved_from}")
-    if pruning and plan.gone:
-        summary.pruned = store.remove(plan.gone).removed
-    elif options.prune and plan.gone:
-        summary.notes.append("nothing was pruned, as part of the source could not be listed")
-    summary.version = store.refresh().version
-    summary.seconds = time.perf_counter() - start
-    summary.rate = summary.embedded / summary.seconds
-    summary.stages = timer.seconds
-    if (bottleneck := bottleneck_of(runner, timer, wall)) is not None:
-        summary.bottleneck, summary.advice = bottleneck, advice(runner, bottleneck, store.spec)
-        summary.notes += faster_settings(runner, listing, plan.read, bottleneck, wall, store.path)
-    if (choosing := timer.seconds.get("engine", 0.0)) > 1:
-        summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")
-    return summary
-
-
-def _messages(
-    listing: Listing, plan: EmbedPlan, runner: Runner | None, broken: list[Failure], contents: Contents
-) -> Generator[Message, None, None]:
-    if runner is not None:
-        yield from runner.messages(listing, plan.read, plan.new, contents)
-    yield from broken
-
-
-def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, int]:
-    """Return the plan of this shard, and the number of items left to other processes."""
-    if shard.total == 1:
-        return plan, 0
-    ids = listing.table.column("id")
-    parts = [rows[shard.marks(take_near(ids, rows))] for rows in (plan.read, plan.update)]
-    others = len(plan.read) + len(plan.update) - sum(map(len, parts))
-    new = len(np.intersect1d(plan.read[: plan.new], parts[0]))
-    return dataclasses.replace(plan, read=parts[0], new=new, update=parts[1]), others
-
-
-def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """Yield the content hashes and ids of a store, file by file."""
-    for file in store.table.files:
-        rows = store.table.read_file(file, ["content_hash", "id"])
-        yield rows.column("content_hash"), rows.column("id")
-        pa.default_memory_pool().release_unused()  # otherwise Arrow keeps memory of every file
-
-
-def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
-    """Yield row, id and content hash of items with unchanged bytes and changed metadata, file by file."""
-    wanted = np.zeros(len(listing) + 1, bool)  # the last is for -1, the row of unknown ids
-    wanted[plan.update] = True
-    for hashes, ids in _contents(store) if len(plan.update) else ():
-        rows = plan.index.find(ids)
-        at = np.flatnonzero(wanted[rows])
-        taken = (column.take(pa.array(at)).to_pylist() for column in (ids, hashes))
-        yield from zip(rows[at].tolist(), *taken, strict=True)
-
-
-def _drop_old_failures(listing: Listing, store: FeatureStore, failed: list[str], shard: Shard) -> None:
-    """Drop failures of items that did not fail again or are gone."""
-    rows = store.failures()
-    if not len(rows):
-        return
-    repaired = are_among(rows.column("id"), listing.table.column("id"))
-    gone = pc.and_(pc.equal(rows.column("source_root"), listing.root), gone_from(listing, rows))
-    failed_again = pc.is_in(rows.column("id"), value_set=pa.array(failed, pa.string()))
-    in_shard = pa.array(shard.marks(rows.column("id")))
-    resolved = pc.and_(pc.or_(pc.and_(repaired, in_shard), gone), pc.invert(failed_again))
-    store.failures_table.drop(rows.column("id").filter(resolved).combine_chunks())
-
-
-def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
-    """Return whether pruning is safe. Raises PruneRefusedError if it would drop more than half of the rows."""
-    if len(plan.gone) > plan.rows_of_root / 2 and not force:
-        raise PruneRefusedError(
-            f"pruning would drop {len(plan.gone):,} of the {plan.rows_of_root:,} rows of {listing.root!r}: "
-            f"check that the folder is mounted and complete, then pass {option('force', True)}"
-        )
-    return not any(failure.stage == "list" for failure in listing.failures)
-
-
-def _provenance(listing: Listing, ran: Backbone | PendingBackbone | Runner) -> str:
-    return json.dumps(
-        {
-            "embedpipe": __version__,
-            "python": platform.python_version(),
-            "source": listing.root,
-            "device": str(ran.device),
-            **ran.provenance,
-        }
-    )

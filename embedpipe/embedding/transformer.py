@@ -27,7 +27,7 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.run import embed_listing
+from embedpipe.embedding.updating import embed_listing
 from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing

@@ -14,7 +14,7 @@ from deltalake.transaction import AddAction
 from embedpipe.store.data_files import DataFile, write_files
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
-from embedpipe.store.schema import conform, is_ascending, storable
+from embedpipe.store.schema import conform, is_ascending, refuse_missing_vectors, storable
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ def adopt(
     paths = {file.action.path for file in files}
 
     def plan() -> CommitPlan[list[NewFile]]:
+        for schema in {file.schema for file in files}:
+            refuse_missing_vectors(schema.empty_table(), table.schema, table.path)
         others = [file for file in table.files if file.path not in trusted and file.path not in paths]
         left = [file for file in files if _has_any(table, others, file)]
         return [file.action for file in files if file not in left], [], left

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +194,7 @@ class FeatureStore:
         """Vector length by layer name, with the names that ``embedpipe embed --layer`` takes."""
         return {layer.name: layer.dim for layer in self.spec.layers}
 
-    @cached_property
+    @property
     def dims(self) -> dict[str, int]:
         """Vector length by name of the vector column."""
         return {layer.column: layer.dim for layer in self.spec.layers}
@@ -203,6 +202,7 @@ class FeatureStore:
     def refresh(self) -> FeatureStore:
         """Switch to the newest version and return self."""
         self._table.refresh()
+        self.spec = spec_of(self._table.schema)
         return self
 
     def to_numpy(

@@ -40,7 +40,7 @@ from embedpipe.store.data_files import (
 )
 from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
 from embedpipe.store.id_index import KEPT_BYTES, IdIndex
-from embedpipe.store.schema import VECTOR, conform, is_ascending, storable
+from embedpipe.store.schema import VECTOR, conform, equal_ids, is_ascending, refuse_missing_vectors, storable
 
 #: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100
@@ -265,10 +265,12 @@ class KeyedTable:
             incoming = conform(made, self.schema)
             if not is_ascending(incoming.column("id")):
                 incoming = incoming.take(pc.sort_indices(incoming.column("id")))
+            refuse_missing_vectors(made, self.schema, self.path)
+            names = [field.name for field in self.schema if field.type != VECTOR]
             same: list[str] = []
             stale: list[tuple[DataFile, pa.Array]] = []
             for file, mask in self.matches(incoming.column("id").combine_chunks()):
-                equal = self._equal_ids(file, mask, incoming)
+                equal = equal_ids(self.read_file(file, names).filter(mask), incoming)
                 same += equal.to_pylist()
                 stale.append(
                     (file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=pa.array(equal, pa.string()))))
@@ -323,15 +325,6 @@ class KeyedTable:
                 adds += self.write(self.read_file(file).filter(pc.invert(mask)))
         return adds, removes, dropped
 
-    def _equal_ids(self, file: DataFile, mask: pa.Array, incoming: pa.Table) -> pa.Array:
-        """Return the ids whose stored row in ``file`` equals the incoming row, without the vectors."""
-        names = [field.name for field in self.schema if field.type != VECTOR]
-        stored = self.read_file(file, names).filter(mask)
-        candidates = incoming.select(names).filter(pc.is_in(incoming.column("id"), value_set=stored.column("id")))
-        # Comparing by repr makes NaN equal to NaN.
-        known = {row["id"]: repr(row) for row in stored.to_pylist()}
-        return pa.array([row["id"] for row in candidates.to_pylist() if known[row["id"]] == repr(row)], pa.string())
-
     def add_columns(self, schema: pa.Schema) -> None:
         """Add the columns that the table lacks, while other writers may add them too."""
         for _ in range(MAX_ATTEMPTS):
@@ -352,8 +345,16 @@ class KeyedTable:
         raise ConcurrentWriteError(f"other writers changed {self.path!r} {MAX_ATTEMPTS} times in a row: try again")
 
     @outages_raised()
-    def commit(self, plan: Callable[[], CommitPlan[T]], note: Mapping[str, Any] | None) -> T:
-        """Compute the change for the newest version and commit to exactly that version, else start over."""
+    def commit(
+        self,
+        plan: Callable[[], CommitPlan[T]],
+        note: Mapping[str, Any] | None,
+        columns: Callable[[], pa.Schema] | None = None,
+    ) -> T:
+        """Compute the change for the newest version and commit to exactly that version, else start over.
+
+        With ``columns``, the table gets those that it returns in the same commit, and the added files replace all.
+        """
         for attempt in range(MAX_ATTEMPTS):
             self.refresh()
             self._uncommitted = []
@@ -366,17 +367,18 @@ class KeyedTable:
                 if isinstance(error, StoreError) and not is_newest(self._delta, self.path):
                     continue
                 raise
-            if not adds and not removes:
+            if not adds and not removes and columns is None:
                 return result
             delta_log.refuse_unwritable(self._delta, self.path)
-            information = delta_log.commit_information(note, [*adds, *removes], self.schema)
+            schema = self._delta.schema() if columns is None else Schema.from_arrow(columns())
+            information = delta_log.commit_information(note, [*adds, *removes], pa.schema(schema))
             try:
                 if self.log and adds:
                     sync(self.log.table)  # the names of the new files
                 self._delta.create_write_transaction(
-                    [*adds, *removes],
-                    "append",
-                    self._delta.schema(),
+                    [*adds, *removes] if columns is None else list(adds),  # overwriting removes all files by itself
+                    "append" if columns is None else "overwrite",
+                    schema,
                     commit_properties=CommitProperties(custom_metadata=information, max_commit_retries=0),
                     post_commithook_properties=NO_HOOKS,
                 )

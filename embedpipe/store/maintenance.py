@@ -21,6 +21,9 @@ YOUNGEST_ORPHAN = timedelta(hours=1)
 #: of Delta ignore names with an underscore.
 RUNS = "_runs"
 
+#: Folder in a store with a store of each set of layers that is being added.
+LAYERS = "_layers"
+
 #: A run that has left no file for so long was killed.
 LONGEST_SILENCE = timedelta(days=1)
 

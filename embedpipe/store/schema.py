@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import StoreError, UsageError, nearest, suggest
+from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, nearest, suggest
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
@@ -53,12 +53,16 @@ def store_schema(spec: BackboneSpec, compress: bool = False) -> pa.Schema:
 
     Columns for label, split and metadata are added with the first rows that have them, in the type of the data.
     """
+    return pa.schema([*KEY_FIELDS, *vector_fields(spec, compress)])
+
+
+def vector_fields(spec: BackboneSpec, compress: bool) -> list[pa.Field]:
+    """Return the vector columns of a store, each with the spec of all."""
     json = spec.to_json().encode()
     metadata = {SPEC_KEY: json, SPEC_CHECKSUM_KEY: checksum(json).encode()}
     if compress:
         metadata[COMPRESS_KEY] = b"fp16"
-    vectors = [pa.field(layer.column, VECTOR, nullable=False, metadata=metadata) for layer in spec.layers]
-    return pa.schema([*KEY_FIELDS, *vectors])
+    return [pa.field(layer.column, VECTOR, nullable=False, metadata=metadata) for layer in spec.layers]
 
 
 def spec_of(schema: pa.Schema) -> BackboneSpec:
@@ -144,6 +148,26 @@ def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArr
     if flat.size != len(column) * dim or any((block != dim).any() for block in lengths):
         raise StoreError(f"column {name!r} holds vectors that are not {dim} long: run `embedpipe verify`")
     return flat.reshape(-1, dim).astype(np.float32, copy=False)
+
+
+def refuse_missing_vectors(rows: pa.Table, schema: pa.Schema, path: str) -> None:
+    """Raise ConcurrentWriteError if new rows lack vectors of a layer, which another process has added meanwhile."""
+    full = [name for name in rows.column_names if not rows.column(name).null_count]
+    lacking = [field.name for field in schema if SPEC_KEY in (field.metadata or {}) and field.name not in full]
+    if lacking:
+        raise ConcurrentWriteError(
+            f"rows of {path!r} must have vectors in the columns {lacking}, which another process has added meanwhile: "
+            "run it again"
+        )
+
+
+def equal_ids(stored: pa.Table, incoming: pa.Table) -> pa.Array:
+    """Return the ids of stored rows that equal the incoming rows with the same ids, in the stored columns."""
+    candidates = incoming.select(stored.schema.names)
+    candidates = candidates.filter(pc.is_in(candidates.column("id"), value_set=stored.column("id")))
+    # Comparing by repr makes NaN equal to NaN.
+    known = {row["id"]: repr(row) for row in stored.to_pylist()}
+    return pa.array([row["id"] for row in candidates.to_pylist() if known[row["id"]] == repr(row)], pa.string())
 
 
 def is_ascending(ids: pa.Array | pa.ChunkedArray) -> bool:

@@ -23,7 +23,7 @@ import embedpipe
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding import RunOptions
-from embedpipe.embedding.run import embed_listing
+from embedpipe.embedding.updating import embed_listing
 from embedpipe.sources import open_source
 
 PATHS = ("a.png", "b.png", "x/a.png", "x/b.png", "y/a.png")

@@ -18,7 +18,7 @@ from conftest import TINY, write_photo
 
 import embedpipe
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.embedding import run
+from embedpipe.embedding import updating
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import source_values
@@ -81,7 +81,7 @@ def queues(monkeypatch: pytest.MonkeyPatch) -> list[Queue]:
         made.append(Queue(store, chosen, items))
         return made[-1]
 
-    monkeypatch.setattr(run, "make_runner", make)
+    monkeypatch.setattr(updating, "make_runner", make)
     return made
 
 

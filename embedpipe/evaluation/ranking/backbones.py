@@ -175,7 +175,7 @@ def _embedded(
     # Ranking of stores must work without torch.
     from embedpipe._utils.device import choose_device
     from embedpipe.backbones import load_with_options
-    from embedpipe.embedding.run import embed_listing
+    from embedpipe.embedding.updating import embed_listing
 
     backbone = load_with_options(options, choose_device(run.device)[0])
     path = folder / backbone.spec.fingerprint()[:16]

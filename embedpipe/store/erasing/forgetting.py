@@ -21,7 +21,7 @@ from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_c
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.maintenance import uncommitted_since
+from embedpipe.store.maintenance import LAYERS, uncommitted_since
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ def forget(store: Any, ids: Iterable[str]) -> Forgotten:
     cached = _erase_cached(name_of(str(table.delta.metadata().id)), traces)
     if (saved := index_folder(path)) is not None and saved.is_dir():  # it holds the vectors in a few bits
         _erase_index(saved)
+        cached += 1
+    if (staged := folder / LAYERS).is_dir():  # it is embedded again
+        shutil.rmtree(staged)
         cached += 1
     rows, failed = (each.delete(keys).removed if each is not None else 0 for each in (table, failed_items))
     try:

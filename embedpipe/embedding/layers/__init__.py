@@ -1,0 +1,1 @@
+"""Vectors of further layers for the items of a store."""

@@ -1,0 +1,1 @@
+"""Vector columns that a store gets after its rows."""
