@@ -23,6 +23,8 @@ from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark
+    from embedpipe.finetuning.advice.forecasting.forecast import Forecast
+    from embedpipe.finetuning.advice.result import ForecastStep
     from embedpipe.statistics import Estimate
 
 #: Frozen baselines that are printed without --verbose.
@@ -138,10 +140,9 @@ def advise(
         ),
     ],
     *,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder for the runs of a pilot.")] = None,
-    pilot: Annotated[
-        bool, typer.Option("--pilot", help="Run a pilot: train on an eighth and a quarter of the labels.")
-    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the runs of a time budget; finished ones count.")
+    ] = None,
     label: Label = "label",
     backbone: Backbone = "",
     device: Device = None,
@@ -150,18 +151,18 @@ def advise(
     verbose: Verbose = False,
     **options: Any,
 ) -> None:
-    """Decide whether fine-tuning is worth it: worth it, not worth it, or can't tell yet.
+    """Forecast what fine-tuning gains over the best head on frozen features, and say what to do.
 
-    First, heads on frozen features are measured, on all layers, joined layers and stores. The error of the best is the
-    largest possible gain. With --pilot or --time-budget, networks are trained on a part of the labels, and the verdict
-    uses the gain of the pilot and its interval.
+    Fine-tune, stay with the head, or find out first: heads on frozen features are measured, and published results say
+    what networks gained over such heads. With --time-budget, networks are trained, the cheapest runs that can decide
+    first, until the forecast decides. What is proved at 95 % stands beside the forecast.
 
-    Examples: `embedpipe advise photos.features`, `embedpipe advise photos.features --time-budget 30min --to pilot`
+    Examples: `embedpipe advise photos.features`, `embedpipe advise photos.features --time-budget 30min --to advice`
     """
     from embedpipe.finetuning import advise as run
 
     sources: Any = source[0] if len(source) == 1 else source
-    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "pilot": pilot, "device": device}
+    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device}
     result = run(sources, progress=shows_progress(quiet, as_json), **arguments, **options)
     if as_json:
         show.json_value(result.to_dict())
@@ -174,9 +175,15 @@ def print_advice(result: Advice, verbose: bool) -> None:
     from embedpipe.finetuning.advice.verdict import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
-    print(f"fine-tuning: {verdict.decision.upper()}\n")
-    for sentence in verdict.evidence:
+    print(f"recommendation: {result.recommendation.upper()}\n")
+    for sentence in result.sentences():
         print(f"- {sentence}")
+    if verbose:
+        for sentence in verdict.evidence:
+            print(f"- {sentence}")
+    for number, step in enumerate(result.steps):
+        if len(result.steps) > 1:
+            print(f"{_what_ran(step)}: {_forecast(step.forecast)}{'' if number + 1 < len(result.steps) else ' (now)'}")
     for note in result.notes:
         print(f"note: {note}")
     table = Table("on frozen features", "accuracy", f"minus {frozen.reference.name}, points", "", box=None)
@@ -184,18 +191,31 @@ def print_advice(result: Advice, verbose: bool) -> None:
     for baseline in baselines:
         accuracy, difference = show.interval(baseline.accuracy, True), _points(baseline.difference)
         table.add_row(show.plain(baseline.name), accuracy, difference, baseline.verdict)
-    print(f"\n{counted(frozen.rows, 'row')}, {frozen.resampling}; {result.test_rows:,} test rows kept for a pilot:\n")
+    print(f"\n{counted(frozen.rows, 'row')}, {frozen.resampling}; {result.test_rows:,} test rows kept for networks:\n")
     show.print_table(table)
     if len(frozen.baselines) > len(baselines):
         print(f"and {len(frozen.baselines) - len(baselines)} more (--verbose)")
-    if result.would_change:
-        print("\nwhat would change the verdict:")
+    if verbose and result.would_change:
+        print("\nwhat would change the strict verdict:")
         for sentence in result.would_change:
             print(f"- {sentence}")
-    if result.next_step is not None:
-        step = result.next_step
-        takes = "time unknown" if step.minutes is None else rough_duration(step.minutes)
-        print(f"\nmost likely to decide: {step.description}, {takes}:\n{step.command}")
+    following = result.next_step
+    if following is not None:
+        takes = "time unknown" if following.minutes is None else rough_duration(following.minutes)
+        details = [following.description, *([] if following.verb == "fit" else [takes])]
+        if following.chance is not None:
+            details.append(f"decides with a probability of {following.chance:.2f}")
+        print(f"\nnext: {', '.join(details)}:\n{following.command}")
+
+
+def _what_ran(step: ForecastStep) -> str:
+    if step.experiment is None:
+        return "before the runs"
+    return f"after {counted(step.experiment.seeds, 'network')} on {step.experiment.labels:,} labels"
+
+
+def _forecast(forecast: Forecast) -> str:
+    return f"{100 * forecast.gain.value:+.1f} points, probability {forecast.probability:.2f}"
 
 
 def _points(difference: Estimate | None) -> str:

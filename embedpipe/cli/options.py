@@ -48,7 +48,7 @@ PANELS: dict[type, str] = {
     SplitOptions: "Splits",
     FineTuneOptions: "Training",
     BenchmarkOptions: "Label counts, seeds and corruptions",
-    AdviseOptions: "Verdict and pilot",
+    AdviseOptions: "Forecast",
 }
 
 #: Options that most users set, which stand first in the help and not under the heading of their class.

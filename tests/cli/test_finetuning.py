@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -105,13 +106,13 @@ def test_benchmark_prints_a_table_or_json(store: Path, tmp_path: Path) -> None:
 def test_advise_prints_the_verdict_and_the_next_step(store: Path) -> None:
     shown = run("advise", store, *FAST)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.startswith("fine-tuning: CAN'T TELL YET")
+    assert shown.stdout.startswith("recommendation: FIND OUT FIRST")
+    assert "Proved at 95 %: can't tell yet." in shown.stdout
     assert "minus logreg, points" in shown.stdout
     description, command = shown.stdout.rstrip().splitlines()[-2:]
-    assert description == (
-        "most likely to decide: linear-probe and lp-ft on all 38 labels with 2 seeds, less than a minute:"
-    )
-    assert command.startswith(f"embedpipe benchmark {store}")
+    assert re.fullmatch(r"next: \d networks? on \d+ labels, less than a minute, decides with .*", description)
+    assert command.startswith(f"embedpipe advise {store}")
+    assert "--time-budget 2min" in command
 
 
 @pytest.mark.long
@@ -119,7 +120,7 @@ def test_advise_prints_json(store: Path) -> None:
     values = json.loads(run("advise", store, *FAST, "--min-gain", "0.9", "--json").stdout)
     assert values["verdict"]["decision"] == "not worth it"
     assert values["frozen_baselines"]["n_folds"] == 5
-    assert values["pilot"] is None
+    assert values["benchmarks"] == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_run_without_a_name_has_that_of_its_data(source: str, name: str) -> No
         (("benchmark", "STORE", "--to", "new", "--learners", "prob"), "did you mean 'linear-probe'"),
         (("benchmark", "STORE", "--to", "new", "--time-budget", "soon"), "such as 90s, 10min or 2h"),
         (("benchmark", "STORE", "--to", "new", "--page", "page.pdf"), "must end in .html"),
-        (("advise", "STORE", "--pilot"), "--to"),
+        (("advise", "STORE", "--time-budget", "1min"), "--to"),
     ],
 )
 def test_bad_usage_is_one_line_with_exit_code_2(

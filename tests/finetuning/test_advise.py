@@ -20,7 +20,9 @@ from embedpipe import BackboneSpec, FeatureStore
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.advice.advise import advise
-from embedpipe.finetuning.advice.pilot import PilotPlan, TrainingCost, pilot_runs, plan_pilot
+from embedpipe.finetuning.advice.experiments import Evidence, plan_experiments
+from embedpipe.finetuning.advice.forecasting.gain_model import Setting
+from embedpipe.finetuning.advice.pilot import TrainingCost, pilot_runs
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.benchmark.result import Benchmark
@@ -78,13 +80,13 @@ def without_pilot(hard_store: Path) -> Advice:
 
 
 @pytest.fixture(scope="module")
-def with_pilot(
+def with_runs(
     without_pilot: Advice, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Advice, list[str], dict[str, Any]]:
     """Advice by the next step that `without_pilot` names, with the arguments of that step."""
     step = without_pilot.next_step
     assert step is not None
-    options = {**step.options, "to": str(tmp_path_factory.mktemp("pilot") / "store.pilot")}
+    options = {**step.options, "to": str(tmp_path_factory.mktemp("runs") / "store.advice")}
     return advise(*step.sources, **options, progress=False), step.sources, options
 
 
@@ -105,14 +107,16 @@ def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
     advice = advise(store, **WITHOUT_TRAINING)
     assert advice.verdict.decision == "not worth it"
     assert advice.verdict.ceiling.high <= 0.01
-    assert (advice.pilot, advice.next_step, advice.device, advice.verdict.minutes) == (None, None, "", None)
+    assert (advice.benchmarks, advice.device, advice.verdict.minutes) == ([], "", None)
+    assert advice.recommendation == "stay"
+    assert advice.next_step is not None
+    assert advice.next_step.command == f"embedpipe fit {store.path} --to store.head"
     baselines = advice.frozen_baselines
     assert baselines.selected_accuracy.value == 1
     assert baselines.best is baselines.reference
     assert baselines.rows == advice.labels == 600 - advice.test_rows
-    again = advise(store, pilot=True, to=tmp_path / "runs", time_budget="1h", **WITHOUT_TRAINING)
-    assert (again.verdict, again.pilot) == (advice.verdict, None)
-    assert again.notes == ["No pilot was run: it could not change the verdict."]
+    again = advise(store, to=tmp_path / "runs", time_budget="1h", **WITHOUT_TRAINING)
+    assert (again.verdict, again.forecast, again.benchmarks) == (advice.verdict, advice.forecast, [])
 
 
 def test_best_layer_is_found(layered: Advice) -> None:
@@ -153,7 +157,7 @@ def test_store_of_another_backbone_is_compared(tmp_path: Path) -> None:
     assert baselines.rows < advice.labels
     assert any("not in" in note for note in advice.notes)
     assert advice.next_step is not None
-    assert advice.next_step.sources == [poor.path, good.path]
+    assert advice.next_step.command == f"embedpipe fit {good.path} --to good.head"
 
 
 @pytest.mark.long
@@ -191,72 +195,77 @@ def test_test_rows_do_not_influence_baselines(tmp_path: Path) -> None:
 
 def test_without_pilot_the_verdict_is_open(without_pilot: Advice) -> None:
     assert without_pilot.verdict.decision == "can't tell yet"
-    assert without_pilot.pilot is None
+    assert without_pilot.benchmarks == []
     assert without_pilot.verdict.gain is None
     assert without_pilot.verdict.minutes is not None
     assert without_pilot.device
     assert any("A better layer" in sentence for sentence in without_pilot.would_change)
 
 
-def test_next_step_is_a_pilot(without_pilot: Advice, hard_store: Path) -> None:
+def test_next_step_is_the_cheapest_experiment(without_pilot: Advice, hard_store: Path) -> None:
     step = without_pilot.next_step
+    assert without_pilot.recommendation == "find out first"
     assert step is not None
     assert step.minutes is not None
+    assert step.chance is not None
     assert 0 < step.minutes < 5
+    assert 0 < step.chance < 1
     assert step.command == (
         f"embedpipe advise {hard_store} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
-        "--pilot --to store.pilot"
+        f"--time-budget {step.options['time_budget']} --to store.advice"
     )
-    assert step.description == "a pilot on 20 and 40 labels with 2 seeds each"
     assert json.loads(json.dumps(without_pilot.to_dict()))["next_step"]["command"] == step.command
 
 
 def test_advice_shows_itself_in_one_line_and_as_html(without_pilot: Advice) -> None:
     accuracy = without_pilot.frozen_baselines.selected_accuracy.value
-    expected = f'Advice("can\'t tell yet": frozen features reach {100 * accuracy:.1f} %, no pilot)'
-    assert repr(without_pilot) == expected
+    gain = without_pilot.forecast.gain.value
+    assert repr(without_pilot) == (
+        f"Advice('find out first': frozen features reach {100 * accuracy:.1f} %, "
+        f"expected gain {100 * gain:+.1f} points)"
+    )
     shown = without_pilot._repr_html_()
     assert "<caption>Advice</caption>" in shown
     assert ">embedpipe advise" in shown
 
 
-def test_pilot_has_the_planned_cells(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:
-    pilot = with_pilot[0].pilot
-    assert pilot is not None
-    assert pilot.label_counts == [20, 40]
-    assert with_pilot[0].labels == 160
-    assert pilot.seeds == [0, 1]
-    assert pilot.learners == ["linear-probe", "lp-ft"]
-
-
-def test_verdict_of_a_pilot_agrees_with_its_cells(
-    with_pilot: tuple[Advice, list[str], dict[str, Any]], without_pilot: Advice
+def test_runs_go_on_until_the_forecast_decides_or_the_budget_ends(
+    with_runs: tuple[Advice, list[str], dict[str, Any]],
 ) -> None:
-    advice, verdict = with_pilot[0], with_pilot[0].verdict
+    advice = with_runs[0]
+    assert len(advice.steps) >= 2
+    assert advice.steps[0].experiment is None
+    open_steps = [step.forecast.recommendation == "find out first" for step in advice.steps]
+    assert all(open_steps[:-1])
+    assert not open_steps[-1] or any("The time budget ended" in note or "No further" in note for note in advice.notes)
+    trained = sum(step.experiment.seeds for step in advice.steps if step.experiment)
+    assert advice.forecast.runs == trained == sum(len(result.seeds) for result in advice.benchmarks)
+
+
+def test_strict_verdict_is_that_of_the_runs(
+    with_runs: tuple[Advice, list[str], dict[str, Any]], without_pilot: Advice
+) -> None:
+    advice, verdict = with_runs[0], with_runs[0].verdict
     assert advice.frozen_baselines == without_pilot.frozen_baselines
     assert verdict.ceiling == without_pilot.verdict.ceiling
-    assert advice.pilot is not None
     assert verdict.gain is not None
-    assert verdict.shift is not None
-    assert (verdict.trend is None, verdict.minutes is None) == (False, False)
-    probes, finetuned = (advice.pilot.cells_of(learner, 40) for learner in ("linear-probe", "lp-ft"))
+    largest = advice.benchmarks[-1]
+    probes, finetuned = (largest.cells_of(learner, largest.label_counts[0]) for learner in ("linear-probe", "lp-ft"))
     gain = np.mean([cell.accuracy for cell in finetuned]) - np.mean([cell.accuracy for cell in probes])
     if advice.frozen_baselines.best is advice.frozen_baselines.reference:
         assert verdict.gain.value == pytest.approx(gain)
     assert verdict.gain.value <= gain + 1e-9
-    shifts = [(a.shifted_accuracy or 0) - (b.shifted_accuracy or 0) for a, b in zip(finetuned, probes, strict=True)]
-    assert verdict.shift.value == pytest.approx(np.mean(shifts))
 
 
 @pytest.mark.long
-def test_finished_pilot_is_read(with_pilot: tuple[Advice, list[str], dict[str, Any]]) -> None:
-    advice, sources, options = with_pilot
-    again = advise(*sources, **options, progress=False)
-    assert again.pilot == advice.pilot
-    if advice.verdict.decision == "can't tell yet":
-        assert advice.next_step is not None
-        assert (advice.next_step.verb == "benchmark") == ("label_counts" in advice.next_step.options)
-        assert advice.next_step.options["to"] == options["to"]
+def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], dict[str, Any]]) -> None:
+    advice, sources, options = with_runs
+    again = advise(
+        *sources, **{name: value for name, value in options.items() if name != "time_budget"}, progress=False
+    )
+    assert again.benchmarks == advice.benchmarks
+    assert again.forecast == advice.forecast
+    assert len(again.steps) == 1
 
 
 @pytest.fixture
@@ -300,12 +309,15 @@ def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Pa
     other = FeatureStore.create(tmp_path / "other", make_spec(4, "other"))
     columns = {"source_root": ["made up"] * len(y), "embedding": vector_column(X)}
     other.write(pa.table({"id": table["id"], "content_hash": table["content_hash"], **columns}))
-    advice = advise([store, other.refresh()], to=tmp_path / "runs", pilot=True, seeds=2, **FAST)
-    assert advice.pilot is not None
+    advice = advise([store, other.refresh()], to=tmp_path / "runs", time_budget="2min", seeds=2, **FAST)
+    assert advice.benchmarks
     assert advice.frozen_baselines.best.backbone == "timm/other"
     assert advice.verdict.gain is not None
-    probe = np.mean([cell.accuracy for cell in advice.pilot.cells_of("linear-probe", 40)])
-    finetuned = np.mean([cell.accuracy for cell in advice.pilot.cells_of("lp-ft", 40)])
+    largest = advice.benchmarks[-1]
+    probe, finetuned = (
+        np.mean([cell.accuracy for cell in largest.cells_of(learner, largest.label_counts[0])])
+        for learner in ("linear-probe", "lp-ft")
+    )
     assert advice.verdict.gain.value < finetuned - probe - 0.1
     assert any("of timm/other" in note and "on corrupted images" in note for note in advice.notes)
 
@@ -328,35 +340,35 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> SplitRows:
     return split
 
 
-@pytest.mark.parametrize(
-    ("seeds", "budget", "plan"),
-    [
-        (2, None, PilotPlan((80, 160), 8.0)),
-        (2, 480, PilotPlan((80, 160), 8.0)),
-        (2, 479, PilotPlan((40, 80), 4.0)),
-        (3, 479, PilotPlan((40, 80), 6.0)),
-        (2, 40, None),
-    ],
-)
-def test_pilot_fits_into_its_budget(split: SplitRows, seeds: int, budget: float | None, plan: PilotPlan | None) -> None:
-    cost = TrainingCost(full=640.0, image=0.0, device="cpu")  # one second for each label
-    assert plan_pilot(split, seeds, cost, budget) == plan
+@pytest.fixture
+def evidence() -> Evidence:
+    return Evidence(Setting(0.85, 640, 2, "cnn-sup"), [], 160, 0.01)
 
 
-def test_pilot_plan_includes_measuring_and_may_have_no_time(split: SplitRows) -> None:
-    assert plan_pilot(split, 2, None) == PilotPlan((80, 160), None)
-    plan = plan_pilot(split, 2, TrainingCost(0.0, 0.06, "cpu"))
-    # Four networks and the frozen one measure 160 rows in five versions.
-    assert plan == PilotPlan((80, 160), pytest.approx(5 * 160 * 5 * 0.001))
+def test_experiments_reach_from_an_eighth_to_all_labels(split: SplitRows, evidence: Evidence) -> None:
+    experiments = plan_experiments(evidence, split, 3, TrainingCost(full=640.0, image=0.0, device="cpu"))
+    # One second for each label; the first runs of a label count are two, as one does not show how much they differ.
+    assert [(each.labels, each.seeds, each.minutes) for each in experiments] == [
+        (labels, seeds, labels * seeds / 60) for labels in (80, 160, 320, 640) for seeds in (2, 3)
+    ]
+    chances = {(each.labels, each.seeds): each.chance for each in experiments}
+    assert all(0 < chance < 1 for chance in chances.values())
+    assert chances[80, 2] < chances[320, 2] < chances[640, 2] < chances[640, 3]
+
+
+def test_experiments_include_measuring_and_may_have_no_time(split: SplitRows, evidence: Evidence) -> None:
+    assert {each.minutes for each in plan_experiments(evidence, split, 2, None)} == {None}
+    # Two networks and the frozen one measure 160 rows in five versions.
+    timed = plan_experiments(evidence, split, 2, TrainingCost(0.0, 0.06, "cpu"))
+    assert timed[0].minutes == pytest.approx(3 * 160 * 5 * 0.001)
 
 
 @pytest.mark.long
-def test_budget_too_small_for_a_pilot_is_noted(hard_store: Path, tmp_path: Path) -> None:
+def test_budget_too_small_for_a_run_is_noted(hard_store: Path, tmp_path: Path) -> None:
     advice = advise(hard_store, to=tmp_path / "runs", time_budget="0.01s", **FAST)
-    assert advice.pilot is None
-    assert "No pilot was run: none fits into 0.01s." in advice.notes
+    assert advice.benchmarks == []
+    assert any(note.startswith("The time budget ended before the forecast decided") for note in advice.notes)
     assert advice.next_step is not None
-    assert "time_budget" not in advice.next_step.options
     assert advice.next_step.options["to"] == str(tmp_path / "runs")
 
 
@@ -367,8 +379,7 @@ def test_budget_too_small_for_a_pilot_is_noted(hard_store: Path, tmp_path: Path)
         ({"shift_margin": -0.1}, r"shift_margin must be in \[0, 1\), got -0.1"),
         ({"seeds": 1}, "seeds must be >= 2, got 1"),
         ({"time_budget": "soon"}, "time_budget must be a time such as 90s, 10min or 2h, got 'soon'"),
-        ({"time_budget": "1min"}, "a pilot needs a folder for its runs"),
-        ({"pilot": True}, "a pilot needs a folder for its runs"),
+        ({"time_budget": "1min"}, "a time budget needs a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),
         ({"label": "species"}, "species"),
         ({"backbone": TINY}, "leave it out"),
@@ -394,7 +405,7 @@ def test_folder_with_other_files_is_refused(hard_store: Path, tmp_path: Path) ->
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("important")
     with pytest.raises(UsageError, match="holds other files: give another"):
-        advise(hard_store, to=tmp_path / "full", pilot=True)
+        advise(hard_store, to=tmp_path / "full")
 
 
 def test_store_of_texts_is_refused(tmp_path: Path) -> None:

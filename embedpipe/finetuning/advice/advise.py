@@ -1,9 +1,10 @@
-"""`advise`: whether fine-tuning is worth it, by frozen baselines and, if requested, a pilot."""
+"""`advise`: what fine-tuning is expected to gain, and what to do; with a time budget, runs that find out."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,17 +18,24 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
-from embedpipe.finetuning.advice.frozen_baselines import measure_frozen_baselines, refit_best
+from embedpipe.finetuning.advice.experiments import Evidence, plan_experiments
+from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, cheapest_experiment
+from embedpipe.finetuning.advice.forecasting.gain_model import Setting
+from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
+from embedpipe.finetuning.advice.frozen_baselines import (
+    NORMALISED,
+    REFERENCE_HEAD,
+    measure_frozen_baselines,
+)
 from embedpipe.finetuning.advice.options import AdviseOptions
-from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, PilotPlan, pilot_runs, plan_pilot, time_training
-from embedpipe.finetuning.advice.result import Advice, FrozenBaselines, NextStep
-from embedpipe.finetuning.advice.verdict import Verdict, judge
+from embedpipe.finetuning.advice.pilot import LEARNERS, time_training
+from embedpipe.finetuning.advice.result import Advice, ForecastStep, FrozenBaselines, NextStep
+from embedpipe.finetuning.advice.runs import Runner
+from embedpipe.finetuning.advice.verdict import Verdict, judge, rough_duration
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
-from embedpipe.finetuning.benchmark.paired_runs import PilotRun
-from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.source import check_images, open_images
-from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
@@ -48,16 +56,16 @@ def advise(
     to: str | Path | None = None,
     label: str = "label",
     backbone: str = "",
-    pilot: bool = False,
     device: str | None = None,
     progress: bool | None = None,
     **options: Unpack[AdviseParameters],
 ) -> Advice:
-    """Decide whether fine-tuning is worth it: *worth it*, *not worth it* or *can't tell yet*.
+    """Forecast what fine-tuning gains over the best head on frozen features, and say what to do.
 
     First, heads on all layers of the stores are measured by cross-validation on the training and validation rows. The
-    error of the best of them is the largest possible gain. Then, if requested, a pilot trains networks on an eighth and
-    a quarter of the labels and compares them with the best head on the same draws of rows.
+    forecast is that of a model of published gains, for such a probe, as many labels and classes, and the backbone's
+    kind of pretraining. With a time budget, networks are then trained on a part of the labels or on all of them: each
+    time the cheapest runs that can be expected to decide, until the forecast decides or the budget is spent.
 
     Parameters
     ----------
@@ -66,13 +74,11 @@ def advise(
         their features are compared, their backbones are not trained. Or images, as `embedpipe.embed` takes them: they
         are embedded into ``features`` in ``to`` first.
     to : str or path-like, optional
-        Folder for the runs of a pilot. The same call continues a pilot that was interrupted.
+        Folder for the runs. Runs that an earlier call finished there count, and an interrupted one is continued.
     label : str
         The column to learn.
     backbone : str
         Backbone for images that are not in a store yet.
-    pilot : bool
-        Run a pilot. ``time_budget`` runs one that fits into a time.
     device : str, optional
         Where to train; by default the fastest usable device.
     progress : bool, optional
@@ -89,98 +95,99 @@ def advise(
     TrainingDataError
         If there are too few labelled rows.
     BackboneError
-        If the network of a pilot cannot be loaded or trained.
+        If a network cannot be loaded or trained that the time budget is for.
 
     Notes
     -----
-    The test rows, those of the same splits as in `embedpipe.evaluate`, are the held-out rows of the pilot: each of its
-    cells is measured on them once, after its training. Without a pilot the test rows are not read.
+    The test rows, those of the same splits as in `embedpipe.evaluate`, are the held-out rows of the runs: each network
+    is measured on them once, after its training. Without runs the test rows are not read.
 
-    The pilot's networks are compared with the linear probe or with the best frozen baseline fitted on the same draws,
-    whichever is more accurate at a label count.
+    Networks are compared with the linear probe or with the best frozen baseline fitted on the same draws, whichever is
+    more accurate at a label count.
 
-    `embedpipe.finetuning.advice.verdict.judge` documents the decision rule. Without a pilot the verdict is *not worth
-    it*, if the largest possible gain is too small, or *can't tell yet*.
+    `embedpipe.finetuning.advice.forecasting.forecast` documents the forecast, which decides at a probability of 0.9,
+    and `embedpipe.finetuning.advice.verdict.judge` the strict rule whose decision stands beside it.
 
     Examples
     --------
     >>> advice = embedpipe.advise("photos.features")  # doctest: +SKIP
-    >>> advice.verdict.decision  # doctest: +SKIP
-    "can't tell yet"
+    >>> advice.recommendation, advice.forecast.probability  # doctest: +SKIP
+    ('find out first', 0.71)
     >>> print(advice.next_step.command)  # doctest: +SKIP
-    embedpipe advise photos.features --pilot --to photos.pilot
+    embedpipe advise photos.features --time-budget 12min --to photos.advice
     """
     start = time.perf_counter()
     advise_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("advise")
-    wants_pilot = pilot or advise_options.time_budget is not None
-    if wants_pilot and to is None:
-        raise UsageError(f"a pilot needs a folder for its runs: give one ({option('to', ...)})")
-    if wants_pilot and to is not None:
-        BenchmarkFolder(to)  # refuse a folder of something else before any work
+    budget = advise_options.budget_seconds
+    if budget is not None and to is None:
+        raise UsageError(f"a time budget needs a folder for its runs: give one ({option('to', ...)})")
+    finished = BenchmarkFolder(to).finished_seeds(LEARNERS) if to is not None else {}
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
     with Progress(progress).step("reading rows and splitting them"):
         split = read_split_rows(first, label, split_options)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
+    notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
     labels = len(split.train) + len(split.validation)
+    accuracy, classes, pretraining = baselines.selected_accuracy, len(split.classes), pretraining_of(first.spec)
+    target = Setting(accuracy.value, labels, classes, pretraining)
     decide = functools.partial(
         judge,
-        probe_accuracy=baselines.selected_accuracy,
+        probe_accuracy=accuracy,
         total_labels=labels,
+        test_rows=len(split.test),
         min_gain=advise_options.min_gain,
         shift_margin=advise_options.shift_margin,
-        pilot_possible=plan_pilot(split, advise_options.seeds, None) is not None,
     )
-    notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
-    verdict, benchmark, cost = decide([], test_rows=len(split.test)), None, None
-    if verdict.decision == "can't tell yet":
+    cost = None
+    if decide([]).decision != "not worth it":
         try:
             with Progress(progress).step("timing a few steps of training"):
                 cost = time_training(first, split, training, reload_options, device)
         except EmbedpipeError as error:
-            if wants_pilot:
+            if budget is not None:
                 raise
             notes.append(f"The time of training could not be measured: {error}")
-        verdict = decide([], test_rows=len(split.test), full_run_seconds=cost.full if cost else None)
-    full_plan = plan_pilot(split, advise_options.seeds, cost)
-    plan = None
-    if cost and wants_pilot:
-        plan = plan_pilot(split, advise_options.seeds, cost, advise_options.budget_seconds)
-    if plan and to is not None:
-        shared = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
-        run_options = {**shared, "label": label, "device": device, "seeds": advise_options.seeds}
-        benchmark = _run_pilot(first, to, plan, progress, run_options)
-        runs, pilot_notes = _paired_runs(benchmark, baselines, stores, split)
-        shifted_rows = len(benchmark.cells[0].shifted_correct) or None
-        verdict = decide(runs, test_rows=benchmark.test_rows, shifted_rows=shifted_rows)
-        notes += [*benchmark.notes, *pilot_notes]
-    elif wants_pilot:
-        notes.append(f"No pilot was run: {_reason_for_no_pilot(verdict, labels, full_plan, advise_options)}.")
+
+    shared = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
+    runner = Runner(stores, split, baselines, to, {**shared, "label": label, "device": device, "progress": progress})
+    for count, seeds in finished.items():
+        runner.run(count, seeds)
+    evidence = Evidence(target, runner.runs, len(split.test), advise_options.min_gain)
+    steps = [ForecastStep(None, evidence.forecast())]
+    while budget is not None and steps[-1].forecast.recommendation == "find out first":
+        left = (budget - (time.perf_counter() - start)) / 60
+        planned = plan_experiments(evidence, split, advise_options.seeds, cost)
+        experiment = cheapest_experiment([each for each in planned if each.minutes and each.minutes <= left])
+        if experiment is None:
+            notes.append(_why_no_more_runs(planned, left))
+            break
+        done = sum(run.labels == experiment.labels for run in evidence.runs)
+        runner.run(experiment.labels, done + experiment.seeds)
+        evidence = dataclasses.replace(evidence, runs=runner.runs)
+        steps.append(ForecastStep(experiment, evidence.forecast()))
+
+    verdict = decide(runner.runs, shifted_rows=runner.shifted_rows, full_run_seconds=cost.full if cost else None)
     would_change = [*verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
         would_change.append("A better layer: the store has one layer, and `embed --layer NAME` stores several at once.")
-    arguments: dict[str, Any] = {
-        "label": label,
-        "device": device,
-        **{k: v for k, v in options.items() if k != "time_budget"},
-    }
-    weights = arguments.get("weights")
-    if first.spec.provider == "checkpoint" and (weights is None or ("weights", weights) in DEFAULTS):
-        arguments["weights"] = "FILE"  # a placeholder, because the store does not know the path
-    folder = os.fspath(to) if to is not None else f"{Path(first.path).stem}.pilot"
-    paths = [store.path for store in stores]
+    chosen = _chosen_options(first, label, device, options)
+    folder = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
+    experiments = plan_experiments(evidence, split, advise_options.seeds, cost)
     return Advice(
+        forecast=steps[-1].forecast,
+        steps=steps,
         verdict=verdict,
         frozen_baselines=baselines,
-        pilot=benchmark,
+        benchmarks=runner.benchmarks,
         label=label,
-        device=benchmark.device if benchmark else cost.device if cost else "",
+        device=cost.device if cost else "",
         labels=labels,
         test_rows=len(split.test),
         would_change=would_change,
-        next_step=_find_next_step(paths, verdict, labels, full_plan, benchmark, folder, arguments),
-        notes=[*dict.fromkeys(notes)],
+        next_step=_find_next_step(stores, steps[-1].forecast, baselines, experiments, verdict, folder, chosen),
+        notes=[*dict.fromkeys([*notes, *runner.notes])],
         seconds=time.perf_counter() - start,
     )
 
@@ -214,67 +221,56 @@ def _open_stores(
     return stores, label
 
 
-def _run_pilot(
-    store: FeatureStore, to: str | Path, plan: PilotPlan, progress: bool | None, options: Mapping[str, Any]
-) -> Benchmark:
-    from embedpipe.finetuning.benchmark.benchmark import benchmark
-
-    pilot_options: Any = {**options, **CORRUPTIONS, "label_counts": plan.label_counts}
-    return benchmark(store, to=to, learners=LEARNERS, progress=progress, **pilot_options)
-
-
-def _paired_runs(
-    benchmark: Benchmark, baselines: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows
-) -> tuple[list[PilotRun], list[str]]:
-    """Return the pilot's runs paired with the best of linear probe and frozen baselines, and notes."""
-    # Test images that cannot be read are missing in the cells, whose rows then do not match those of the split.
-    best = refit_best(baselines, stores, split) if benchmark.test_rows == len(split.test) else None
-    if best is None:
-        return pilot_runs(benchmark), []
-    reference = baselines.reference.name
-    note = (
-        f"The pilot's networks were compared with {baselines.best.name} or {reference}, whichever was more accurate at "
-        f"a label count; on corrupted images with {reference}, as other baselines have no features of these."
+def _why_no_more_runs(planned: Sequence[Experiment], minutes_left: float) -> str:
+    if not planned:
+        return "No further runs were planned: there are too few labels, or all label counts have enough runs."
+    cheapest = min(each.minutes or 0.0 for each in planned)
+    return (
+        "The time budget ended before the forecast decided: the shortest runs left take "
+        f"{rough_duration(cheapest)}, and {rough_duration(max(minutes_left, 0.0))} is left."
     )
-    return pilot_runs(benchmark, best), [note]
 
 
-def _reason_for_no_pilot(verdict: Verdict, labels: int, full_plan: PilotPlan | None, options: AdviseOptions) -> str:
-    if verdict.decision == "not worth it":
-        return "it could not change the verdict"
-    if full_plan is None:
-        return f"{labels:,} labels are too few for a pilot on an eighth of them"
-    return f"none fits into {options.time_budget}"
+def _chosen_options(store: FeatureStore, label: str, device: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call that differ from the defaults, as a printed command repeats them."""
+    arguments: dict[str, Any] = {"label": label, "device": device, **options}
+    arguments.pop("time_budget", None)
+    weights = arguments.get("weights")
+    if store.spec.provider == "checkpoint" and (weights is None or ("weights", weights) in DEFAULTS):
+        arguments["weights"] = "FILE"  # a placeholder, because the store does not know the path
+    return {
+        name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
+    }
 
 
 def _find_next_step(
-    stores: list[str],
+    stores: Sequence[FeatureStore],
+    forecast: Forecast,
+    baselines: FrozenBaselines,
+    experiments: Sequence[Experiment],
     verdict: Verdict,
-    labels: int,
-    full_plan: PilotPlan | None,
-    benchmark: Benchmark | None,
     to: str,
-    arguments: Mapping[str, Any],
+    chosen: Mapping[str, Any],
 ) -> NextStep | None:
-    """Return the command that can be expected to decide: a full pilot, more seeds of it, or runs on all labels."""
-    deciding = verdict.deciding_run
-    if deciding is None:
-        return None
-    chosen = {
-        name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
-    }
-    if full_plan and (benchmark is None or list(full_plan.label_counts) != benchmark.label_counts):
-        smaller, larger = full_plan.label_counts
-        seeds = chosen.get("seeds", AdviseOptions.seeds)
-        description = f"a pilot on {smaller:,} and {larger:,} labels with {seeds} seeds each"
-        return NextStep(description, "advise", stores, {**chosen, "pilot": True, "to": to}, full_plan.minutes)
-    if benchmark and deciding.labels == benchmark.label_counts[-1] < labels:
-        minutes = deciding.minutes and deciding.minutes * sum(benchmark.label_counts) / benchmark.label_counts[-1]
-        plural = "s" if deciding.seeds > 1 else ""
-        description = f"the pilot with {deciding.seeds} more seed{plural} at each label count"
-        seeds = len(benchmark.seeds) + deciding.seeds
-        return NextStep(description, "advise", stores, {**chosen, "seeds": seeds, "pilot": True, "to": to}, minutes)
+    """Return the command that follows the recommendation; None if there are no runs left that could decide."""
     shared = {name: value for name, value in chosen.items() if name not in ADVISE_ONLY}
-    options = {**shared, **CORRUPTIONS, "learners": LEARNERS, "label_counts": (labels,), "seeds": 2, "to": to}
-    description = f"{' and '.join(LEARNERS)} on all {labels:,} labels with 2 seeds"
-    return NextStep(description, "benchmark", stores[:1], options, verdict.minutes and 2 * verdict.minutes)
+    if forecast.recommendation == "fine-tune":
+        folder = f"{Path(stores[0].path).stem}.tuned"
+        return NextStep("fine-tune", "finetune", [stores[0].path], {**shared, "to": folder}, verdict.minutes, None)
+    if forecast.recommendation == "stay":
+        best = baselines.best
+        head = REFERENCE_HEAD if best.head == NORMALISED else best.head
+        options: dict[str, Any] = {"label": chosen["label"]} if "label" in chosen else {}
+        options |= {"head": head} if head != REFERENCE_HEAD else {}
+        options |= {"layer": "+".join(best.layers)} if best.layers != baselines.reference.layers else {}
+        to_head = f"{Path(best.store).stem}.head"
+        return NextStep("fit the best head", "fit", [best.store], {**options, "to": to_head}, None, None)
+    experiment = cheapest_experiment(experiments)
+    if experiment is None:
+        return None
+    plural = "s" if experiment.seeds > 1 else ""
+    description = f"{experiment.seeds} network{plural} on {experiment.labels:,} labels"
+    minutes = experiment.minutes
+    budget = {"time_budget": "1h" if minutes is None else f"{math.ceil(1.5 * minutes + 1)}min"}
+    paths = [store.path for store in stores]
+    return NextStep(description, "advise", paths, {**chosen, **budget, "to": to}, minutes, experiment.chance)

@@ -26,9 +26,10 @@ class AdviseOptions:
         default=0.01, metadata={"help": "Accepted fall of accuracy on corrupted images, as a fraction."}
     )
     time_budget: str | None = field(
-        default=None, metadata={"help": "Such as 30min: run the largest pilot that fits into this time."}
+        default=None,
+        metadata={"help": "Such as 30min: train networks in this time until the forecast decides; needs a folder."},
     )
-    seeds: int = field(default=3, metadata={"help": "Draws of labels at each label count of the pilot."})
+    seeds: int = field(default=3, metadata={"help": "Most draws of labels that are trained at once."})
 
     def __post_init__(self) -> None:
         for name in ("min_gain", "shift_margin"):

@@ -1,4 +1,4 @@
-"""The pilot of `advise`: training times, label counts that fit into a time budget, and paired runs."""
+"""The runs of `advise`: their times, and the cells of a benchmark as pairs of probe and network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.finetuning.advice.frozen_baselines import CorrectRows
 from embedpipe.finetuning.benchmark.benchmark_data import BenchmarkData, Learner
 from embedpipe.finetuning.benchmark.differences import pair_cells
-from embedpipe.finetuning.benchmark.label_sampling import smallest_label_count
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
@@ -45,14 +44,6 @@ class TrainingCost:
     full: float
     image: float
     device: str
-
-
-@dataclasses.dataclass(frozen=True)
-class PilotPlan:
-    """Two label counts of a pilot in ascending order, and its time in minutes, if known."""
-
-    label_counts: tuple[int, int]
-    minutes: float | None
 
 
 def time_training(
@@ -90,42 +81,11 @@ def time_training(
     return TrainingCost(options.epochs * epochs[-1].seconds / fraction, image_seconds, str(trainer.device))
 
 
-def plan_pilot(
-    split: SplitRows, seeds: int, cost: TrainingCost | None, budget_seconds: float | None = None
-) -> PilotPlan | None:
-    """Plan a pilot on an eighth and a quarter of the labels, or on halves of these until it fits into the budget.
-
-    Parameters
-    ----------
-    split : SplitRows
-    seeds : int
-    cost : TrainingCost, optional
-        None if unknown; the plan has no time then, and fits into no budget.
-    budget_seconds : float, optional
-
-    Returns
-    -------
-    PilotPlan or None
-        None if there are too few labels, or if no pilot fits into the budget.
-    """
-    pool = np.concatenate([split.train, split.validation])
-    smallest, largest = smallest_label_count(split.y, pool), len(pool) // 4
-    while largest // 2 >= smallest:
-        counts = (largest // 2, largest)
-        seconds = _pilot_seconds(counts, seeds, len(pool), len(split.test), cost) if cost else None
-        if budget_seconds is None or (seconds is not None and seconds <= budget_seconds):
-            return PilotPlan(counts, seconds and seconds / 60)
-        largest //= 2
-    return None
-
-
-def _pilot_seconds(
-    label_counts: tuple[int, int], seeds: int, total_labels: int, test_rows: int, cost: TrainingCost
-) -> float:
-    """Return the time of a pilot: each network measures every test image in all versions, the frozen one does once."""
+def run_seconds(labels: int, seeds: int, total_labels: int, test_rows: int, cost: TrainingCost) -> float:
+    """Return the time of runs: each network measures every test image in all versions, and the frozen one does once."""
     versions = 1 + len(CORRUPTIONS["corruptions"]) * len(CORRUPTIONS["severities"])
-    images = (seeds * len(label_counts) + 1) * test_rows * versions
-    return seeds * sum(label_counts) / total_labels * cost.full + images * cost.image
+    images = (seeds + 1) * test_rows * versions
+    return seeds * labels / total_labels * cost.full + images * cost.image
 
 
 def pilot_runs(benchmark: BenchmarkData, baseline: CorrectRows | None = None) -> list[PilotRun]:

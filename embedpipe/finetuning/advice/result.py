@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, Recommendation
 from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
+from embedpipe.report.drawing.wording import margin
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.percentages import percent
 
@@ -90,20 +92,37 @@ class FrozenBaselines:
 
 
 @dataclass(frozen=True)
+class ForecastStep:
+    """A forecast, and the runs that led to it.
+
+    Attributes
+    ----------
+    experiment : Experiment or None
+        None for the forecast before the runs of this call.
+    forecast : Forecast
+    """
+
+    experiment: Experiment | None
+    forecast: Forecast
+
+
+@dataclass(frozen=True)
 class NextStep:
-    """The command that can be expected to decide an open verdict.
+    """The command that follows the recommendation.
 
     Attributes
     ----------
     description : str
     verb : str
-        ``advise`` or ``benchmark``: the function of that name, and the command.
+        ``advise``, ``finetune`` or ``fit``: the function of that name, and the command.
     sources : list of str
         Paths of stores.
     options : dict
         Keyword arguments.
     minutes : float or None
         Estimated time; None if it could not be measured.
+    chance : float or None
+        Of ``advise``: the probability that the forecast decides after it.
     """
 
     description: str
@@ -111,42 +130,46 @@ class NextStep:
     sources: list[str]
     options: dict[str, Any]
     minutes: float | None
+    chance: float | None
 
     @property
     def command(self) -> str:
         """The command line of this step."""
         words = ["embedpipe", self.verb, *self.sources]
         for name, option in self.options.items():
-            values = option if isinstance(option, list | tuple) else [option]
-            for value in [",".join(values)] if name == "learners" else values:
+            for value in option if isinstance(option, list | tuple) else [option]:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return shlex.join(words)
 
 
 @dataclass(repr=False)
 class Advice:
-    """Whether fine-tuning is worth it, and the evidence; what `embedpipe.advise` returns.
+    """Whether to fine-tune, and the evidence; what `embedpipe.advise` returns.
 
     Attributes
     ----------
+    forecast : Forecast
+        What fine-tuning on all labels is expected to gain, and the probability that it exceeds the minimum gain.
+    steps : list of ForecastStep
+        The forecast before the runs of this call, and after each of them.
     verdict : Verdict
-        The decision with gain, trend, ceiling and reasons.
+        The decision of the strict rule, which asks for proof, with gain, trend, ceiling and reasons.
     frozen_baselines : FrozenBaselines
         The accuracy available without fine-tuning.
-    pilot : Benchmark or None
-        None if no pilot was run.
+    benchmarks : list of Benchmark
+        The runs, one result for each label count, in ascending order.
     label : str
         The column that was learned.
     device : str
-        Where the pilot or the timing ran; empty if nothing was trained.
+        Where the timing ran; empty if nothing was trained.
     labels : int
         Number of training and validation rows.
     test_rows : int
-        Number of held-out rows, which only the pilot reads.
+        Number of held-out rows, which only the runs read.
     would_change : list of str
-        What would change the verdict, as sentences.
+        What would change the strict verdict, as sentences.
     next_step : NextStep or None
-        The command that can be expected to decide; None if the verdict is decided, or if no run would decide it.
+        The command that follows the recommendation; None if no runs are left that could decide.
     notes : list of str
     seconds : float
         Total wall time.
@@ -154,15 +177,17 @@ class Advice:
     Examples
     --------
     >>> advice = embedpipe.advise("photos.features")  # doctest: +SKIP
-    >>> advice.verdict.decision  # doctest: +SKIP
-    "can't tell yet"
+    >>> advice.recommendation, advice.verdict.decision  # doctest: +SKIP
+    ('find out first', "can't tell yet")
     >>> advice.next_step.command  # doctest: +SKIP
-    'embedpipe advise photos.features --pilot --to photos.pilot'
+    'embedpipe advise photos.features --time-budget 12min --to photos.advice'
     """
 
+    forecast: Forecast
+    steps: list[ForecastStep]
     verdict: Verdict
     frozen_baselines: FrozenBaselines
-    pilot: Benchmark | None
+    benchmarks: list[Benchmark]
     label: str
     device: str
     labels: int
@@ -172,26 +197,43 @@ class Advice:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def recommendation(self) -> Recommendation:
+        """``fine-tune``, ``stay`` (with the head) or ``find out first``."""
+        return self.forecast.recommendation
+
+    def sentences(self) -> list[str]:
+        """The forecast, the proof and the cost, one sentence each."""
+        forecast, gain = self.forecast, self.forecast.gain
+        basis = f"{forecast.runs} trained networks and" if forecast.runs else "no trained network, only"
+        return [
+            f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+.1f} "
+            f"points (80 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), from {basis} published results.",
+            f"With a probability of {forecast.probability:.2f} it gains more than "
+            f"{margin(forecast.min_gain, 'accuracy')}.",
+            f"Proved at 95 %: {self.verdict.decision}.",
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""
-        plain = asdict(self)
+        plain = {"recommendation": self.recommendation, **asdict(self)}
         if self.next_step:
             plain["next_step"]["command"] = self.next_step.command
         return plain
 
     def __repr__(self) -> str:
         accuracy = self.frozen_baselines.selected_accuracy.value
-        gain = self.verdict.gain
-        shown = "no pilot" if gain is None else f"gain {100 * gain.value:+.1f} points"
-        return f"Advice({self.verdict.decision!r}: frozen features reach {percent(accuracy)}, {shown})"
+        return (
+            f"Advice({self.recommendation!r}: frozen features reach {percent(accuracy)}, expected gain "
+            f"{100 * self.forecast.gain.value:+.1f} points)"
+        )
 
     def _repr_html_(self) -> str:
         best = self.frozen_baselines.best
         rows: list[tuple[str, object]] = [
-            ("fine-tuning", self.verdict.decision),
-            *(("evidence", sentence) for sentence in self.verdict.evidence),
+            ("recommendation", self.recommendation),
+            *(("forecast", sentence) for sentence in self.sentences()),
             ("best on frozen features", f"{best.name}: {percent(best.accuracy.value)}"),
-            *(("would change it", sentence) for sentence in self.would_change),
         ]
         if self.next_step:
             minutes = self.next_step.minutes

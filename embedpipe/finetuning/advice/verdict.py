@@ -14,27 +14,6 @@ from embedpipe.statistics import Estimate
 from embedpipe.statistics.percentages import percent
 
 Decision = Literal["worth it", "not worth it", "can't tell yet"]
-#: Most seeds of one label count that the rule asks for.
-MOST_SEEDS = 10
-
-
-@dataclass(frozen=True)
-class DecidingRun:
-    """Runs that can be expected to decide an open verdict.
-
-    Attributes
-    ----------
-    labels : int
-        Label count of the runs.
-    seeds : int
-        Number of runs, with new seeds.
-    minutes : float or None
-        Time of all of them; None if unknown.
-    """
-
-    labels: int
-    seeds: int
-    minutes: float | None
 
 
 @dataclass(frozen=True)
@@ -57,9 +36,7 @@ class Verdict:
     minutes, gain_per_minute : float or None
         Time of one fine-tuning run on all labels, and the gain for each of its minutes.
     evidence, would_change : list of str
-        The reasons, and what other than ``deciding_run`` would change the verdict, as sentences.
-    deciding_run : DecidingRun or None
-        The cheapest runs that can be expected to decide; None if it is decided, or if no run would decide it.
+        The reasons, and what would change the verdict, as sentences.
     """
 
     decision: Decision
@@ -71,7 +48,6 @@ class Verdict:
     gain_per_minute: float | None
     evidence: list[str]
     would_change: list[str]
-    deciding_run: DecidingRun | None
 
 
 def judge(
@@ -84,7 +60,6 @@ def judge(
     shift_margin: float = 0.01,
     shifted_rows: int | None = None,
     full_run_seconds: float | None = None,
-    pilot_possible: bool = True,
 ) -> Verdict:
     """Decide whether fine-tuning is worth it, or report that the evidence does not decide and what would.
 
@@ -102,8 +77,6 @@ def judge(
         Different rows of the shifted data: corruptions of one row count once. By default ``test_rows``.
     full_run_seconds : float, optional
         Time of one fine-tuning run on all labels; taken from the pilot if there is one.
-    pilot_possible : bool
-        Whether there are enough labels for a pilot; only changes a sentence of ``would_change``.
 
     Raises
     ------
@@ -164,7 +137,6 @@ def judge(
         decision = "not worth it"
     elif pilot and pilot.exceeds(min_gain) and pilot.is_robust(shift_margin):
         decision = "worth it"
-    undecided = decision == "can't tell yet"
     return Verdict(
         decision=decision,
         gain=gain,
@@ -174,29 +146,8 @@ def judge(
         minutes=minutes,
         gain_per_minute=gain.value / minutes if gain and minutes else None,
         evidence=_evidence(pilot, ceiling, total_labels, minutes, min_gain, shift_margin),
-        would_change=_would_change(decision, pilot, min_gain, shift_margin, pilot_possible),
-        deciding_run=_find_deciding_run(pilot, total_labels, minutes, min_gain, shift_margin) if undecided else None,
+        would_change=_would_change(decision, pilot, min_gain, shift_margin),
     )
-
-
-def _find_deciding_run(
-    pilot: PilotSummary | None, total_labels: int, minutes: float | None, min_gain: float, shift_margin: float
-) -> DecidingRun | None:
-    """Return the cheapest runs that can be expected to decide."""
-    if pilot is None:
-        quarter = max(total_labels // 4, 1)
-        return DecidingRun(quarter, 2, None if minutes is None else 2 * minutes * quarter / total_labels)
-    run_minutes = pilot.minutes * pilot.labels / total_labels
-    has_all_labels = pilot.labels == total_labels
-    on_all_labels = None if has_all_labels else DecidingRun(total_labels, 2, 2 * pilot.minutes)
-    for extra in range(1, MOST_SEEDS + 1 - pilot.gain.seeds):
-        worth_it = pilot.exceeds(min_gain, extra) and pilot.is_robust(shift_margin, extra)
-        not_worth_it = has_all_labels and pilot.gain.interval(extra).high <= min_gain
-        unknown_spread = has_all_labels and not pilot.gain.freedom  # one seed so far
-        if worth_it or not_worth_it or unknown_spread:
-            more_seeds = DecidingRun(pilot.labels, extra, extra * run_minutes)
-            return more_seeds if on_all_labels is None or extra * run_minutes < 2 * pilot.minutes else on_all_labels
-    return on_all_labels
 
 
 def _evidence(
@@ -242,9 +193,7 @@ def _evidence(
     return sentences if minutes is None else [*sentences, f"One run on all labels takes {rough_duration(minutes)}."]
 
 
-def _would_change(
-    decision: Decision, pilot: PilotSummary | None, min_gain: float, shift_margin: float, pilot_possible: bool
-) -> list[str]:
+def _would_change(decision: Decision, pilot: PilotSummary | None, min_gain: float, shift_margin: float) -> list[str]:
     if decision == "not worth it":
         return [
             f"A minimum gain below {margin(min_gain, 'accuracy')}.",
@@ -255,8 +204,6 @@ def _would_change(
         sentences = ["A better linear probe, by another backbone, other layers or joined layers, that closes the gap."]
         return sentences if pilot.shift else [*sentences, "Shifted data on which the fine-tuned network is worse."]
     if pilot is None:
-        if not pilot_possible:
-            return ["More labels: there are too few for a pilot."]
         return ["A pilot: the gain at two smaller label counts, and its trend."]
     sentences, gain = [], pilot.gain
     if gain.value - gain.below <= min_gain < gain.value + gain.above:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,18 @@ class BenchmarkFolder:
     def state(self, learner: str, labels: int, seed: int) -> Path:
         """Return the file of the training state of an unfinished cell."""
         return self.path / CELLS / f"{learner}-{labels}-{seed}.pt"
+
+    def finished_seeds(self, learners: Sequence[str]) -> dict[int, int]:
+        """Return how many seeds, from 0 on, all of the learners have finished at each label count."""
+        names = {path.stem for path in (self.path / CELLS).glob("*.json")}
+        counts = {int(name.rsplit("-", 2)[1]) for name in names if re.fullmatch(r"[a-z-]+-\d+-\d+", name)}
+        finished = {}
+        for labels in sorted(counts):
+            seeds = 0
+            while all(f"{learner}-{labels}-{seeds}" in names for learner in learners):
+                seeds += 1
+            finished[labels] = seeds
+        return {labels: seeds for labels, seeds in finished.items() if seeds}
 
     def read(self, learner: str, labels: int, seed: int) -> FinishedCell | None:
         """Return a finished cell, or None. Raises UsageError if its file is damaged."""

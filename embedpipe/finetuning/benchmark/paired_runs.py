@@ -80,11 +80,11 @@ class SeedMean:
     below: float
     above: float
 
-    def interval(self, extra_seeds: int = 0) -> Estimate:
-        """Return the mean with its interval, as it would be with ``extra_seeds`` more seeds of the same variance."""
-        if not self.freedom or self.seeds + extra_seeds < 2:
+    def interval(self) -> Estimate:
+        """Return the mean with its interval."""
+        if not self.freedom or self.seeds < 2:
             return Estimate(self.value, -1.0, 1.0)
-        seed_part = _quantile(self.freedom + extra_seeds) ** 2 * self.variance / (self.seeds + extra_seeds)
+        seed_part = _quantile(self.freedom) ** 2 * self.variance / self.seeds
         low, high = self.value - np.sqrt(seed_part + self.below**2), self.value + np.sqrt(seed_part + self.above**2)
         return Estimate(self.value, max(float(low), -1.0), min(float(high), 1.0))
 
@@ -116,15 +116,15 @@ class PilotSummary:
     minutes: float
     decline: float | None
 
-    def exceeds(self, min_gain: float, extra_seeds: int = 0) -> bool:
+    def exceeds(self, min_gain: float) -> bool:
         """Return whether the lower bound of the gain exceeds ``min_gain``, before and after the decline."""
         if self.decline is None or self.decline > min_gain:
             return False
-        return self.gain.interval(extra_seeds).low - self.decline > min_gain
+        return self.gain.interval().low - self.decline > min_gain
 
-    def is_robust(self, margin: float, extra_seeds: int = 0) -> bool:
+    def is_robust(self, margin: float) -> bool:
         """Return whether accuracy on shifted data falls by at most ``margin``; True if none were measured."""
-        return self.shift is None or self.shift.interval(extra_seeds).low >= -margin
+        return self.shift is None or self.shift.interval().low >= -margin
 
 
 def summarise_runs(runs: Sequence[PilotRun], total_labels: int, test_rows: int, shifted_rows: int) -> PilotSummary:

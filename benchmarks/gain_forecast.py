@@ -1,0 +1,301 @@
+"""Is the forecast of the gain of fine-tuning right on sources that it was not fitted on?
+
+    python benchmarks/gain_forecast.py [--write] [--json FILE]
+
+Fits the model of `embedpipe.finetuning.advice.forecasting.gain_model` on `data/published_pairs.csv`: published
+accuracies of a probe and of the fine-tuned network on the same data and labels. Pairs whose metric is not an accuracy
+are left out. All rows on ImageNet-1k are one source, and so are the sources that share VTAB's data sets and weights.
+
+Penalties of the coefficients are fixed. The variances of errors and of sources maximise the marginal likelihood, in
+which all rows of a source share an effect, so that a source of 220 rows does not count 220 times.
+
+Each source is left out in turn. Reported: the Brier score of "the gain is above 1 point" against that of always giving
+the share of the other sources; the share that came true in each fifth of the probabilities; how many gains lie in the
+80 % intervals; the mean absolute error beside that of simpler forecasts. "balanced" weighs each source alike.
+
+Then `data/probe_and_finetuned.csv`: 44 pairs at 1, 10 and 100 % of the labels, none of them among those of
+the fit. Their gains at 1 and 10 % are a pilot, from which and from the probe at 100 % the gain there is forecast.
+
+``--write`` replaces the fitted model in the package.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from common import make_parser, markdown_table, write_json
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.linear_model import Ridge
+
+from embedpipe.finetuning.advice.forecasting import gain_model
+from embedpipe.finetuning.advice.forecasting.forecast import forecast_gain
+from embedpipe.finetuning.advice.forecasting.gain_model import GainModel, Observed, Setting, features, logit
+
+Floats = npt.NDArray[np.float64]
+PAIRS, SWEEPS = (Path(__file__).parent / "data" / name for name in ("published_pairs.csv", "probe_and_finetuned.csv"))
+MIN_GAIN = 0.01
+UNKNOWN_ROWS = 1000
+#: Prior variances: the intercept, the three slopes, the pretrainings.
+PRIOR = np.array([4.0, 1, 1, 1, *[0.25] * len(gain_model.PRETRAININGS)])
+#: Training rows and classes of the data sets of `SWEEPS`, which gives labels in per cent.
+SIZES = {
+    "BloodMNIST": (11_959, 8),
+    "DermaMNIST": (7_007, 7),
+    "ESC-50": (1_600, 50),
+    "EuroSAT": (21_600, 10),
+    "Imagenette": (9_469, 10),
+    "PathMNIST": (89_996, 9),
+    "Pets": (3_680, 37),
+    "UCI HAR": (7_352, 6),
+}
+SHARED = {"V-PETL Bench (copies VPT, Jia 2022)", "OSU ViT-PEFT (Mai 2024)", "FourierFT/LoLDU ViT table"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A published pair; accuracies are fractions."""
+
+    source: str
+    setting: Setting
+    tuned: float
+    rows: int
+
+    @property
+    def gain(self) -> float:
+        """The accuracy of the network less that of the probe."""
+        return self.tuned - self.setting.accuracy
+
+    @property
+    def logit_gain(self) -> float:
+        """The gain on the logit scale."""
+        return float(logit(self.tuned) - logit(self.setting.accuracy))
+
+    @property
+    def variance(self) -> float:
+        """The variance of `logit_gain` by the choice of test rows, as if the two erred independently."""
+        return sum(1 / (self.rows * p * (1 - p)) for p in np.clip((self.tuned, self.setting.accuracy), 0.002, 0.998))
+
+
+def read_pairs() -> list[Pair]:
+    """Return the published pairs whose metric is an accuracy."""
+    pairs = []
+    with PAIRS.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if "AUC" in row["metric"]:
+                continue
+            kind = row["protocol"].removeprefix("kind=").split(";")[0].strip()
+            imagenet = "ImageNet" in row["dataset"] and int(row["labels"]) > 1e6
+            source = "ImageNet-1k" if imagenet else "VTAB" if row["source"] in SHARED else row["source"]
+            setting = Setting(float(row["probe"]) / 100, int(row["labels"]), int(row["classes"]), kind)
+            pairs.append(Pair(source, setting, float(row["tuned"]) / 100, int(float(row["test_rows"] or UNKNOWN_ROWS))))
+    return pairs
+
+
+class Fit:
+    """The marginal likelihood of pairs, and the posterior at its maximum."""
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self.X = features([pair.setting for pair in pairs])
+        self.y = np.array([pair.logit_gain for pair in pairs])
+        self.noise = np.array([pair.variance for pair in pairs])
+        sources = sorted({pair.source for pair in pairs})
+        self.member = np.array([[pair.source == source for source in sources] for pair in pairs], float)
+
+    def parts(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the variances of rows, all columns (coefficients, then sources), and their prior variances."""
+        log_variance, slope, log_source = theta
+        errors = np.exp(log_variance + slope * self.X[:, 1])
+        effects = np.sqrt(np.exp(slope * self.X[:, 1]))[:, None] * self.member
+        prior = np.concatenate([PRIOR, np.full(self.member.shape[1], np.exp(log_source))])
+        return errors + self.noise, np.hstack([self.X, effects]), prior
+
+    def loss(self, theta: Floats) -> float:
+        """Return the negative log marginal likelihood, with a weak prior on the slope."""
+        variances, columns, prior = self.parts(theta)
+        weighted = columns.T / variances
+        factor = np.linalg.cholesky(weighted @ columns + np.diag(1 / prior))
+        solved = np.linalg.solve(factor, weighted @ self.y)
+        squares = (self.y**2 / variances).sum() - solved @ solved
+        logs = np.log(variances).sum() / 2 + np.log(np.diag(factor)).sum() + np.log(prior).sum() / 2
+        return float(squares / 2 + logs + 2 * theta[1] ** 2)
+
+    def model(self) -> GainModel:
+        """Return the model at the maximum."""
+        start = np.array([-1.5, 0.0, -1.5])
+        theta = minimize(self.loss, start, method="Nelder-Mead", options={"xatol": 0.01, "fatol": 0.01}).x
+        variances, columns, prior = self.parts(theta)
+        weighted = columns.T / variances
+        covariance = np.linalg.inv(weighted @ columns + np.diag(1 / prior))
+        mean, k = covariance @ (weighted @ self.y), self.X.shape[1]
+        return GainModel(
+            coefficients=tuple(np.round(mean[:k], 5).tolist()),
+            covariance=tuple(map(tuple, np.round(covariance[:k, :k], 6).tolist())),
+            log_variance=round(float(theta[0]), 4),
+            slope=round(float(theta[1]), 4),
+            source_variance=round(float(np.exp(theta[2] - theta[0])), 4),
+            doublings=DOUBLINGS,
+        )
+
+
+#: See `gain_model.GainModel.doublings`: by the sweeps of labels that `measure_sweeps` prints.
+DOUBLINGS = 6.0
+
+
+def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
+    """Forecast each source from the others, and print how good that was."""
+    sources = np.array([pair.source for pair in pairs])
+    names = sorted(set(sources))
+    gains = np.array([pair.gain for pair in pairs])
+    came_true = gains > MIN_GAIN
+    forecasts: list[Any] = [None] * len(pairs)
+    base = np.zeros(len(pairs))
+    for name in names:
+        others = [pair for pair in pairs if pair.source != name]
+        model = Fit(others).model()
+        for i in np.flatnonzero(sources == name):
+            forecasts[i] = forecast_gain(
+                pairs[i].setting, min_gain=MIN_GAIN, model=model, measurement_variance=pairs[i].variance
+            )
+        base[sources == name] = np.mean([pair.gain > MIN_GAIN for pair in others])
+    chance = np.array([each.probability for each in forecasts])
+    inside = np.array([each.gain.low <= gain <= each.gain.high for each, gain in zip(forecasts, gains, strict=True)])
+    simple = simple_forecasts(pairs, sources)
+    simple["this model"] = np.array([each.gain.value for each in forecasts])
+    balanced = np.array([1 / (sources == source).sum() for source in sources]) / len(names)
+    weights = {"pooled": np.full(len(pairs), 1 / len(pairs)), "balanced": balanced}
+    results: dict[str, Any] = {}
+    rows = [["", "pairs", "Brier score", "base rate's", "less", "in the 80 % interval"]]
+    for name, weight in weights.items():
+        brier, base_brier = (float(weight @ (each - came_true) ** 2) for each in (chance, base))
+        held = float(weight @ inside)
+        results[name] = {"brier": brier, "base": base_brier, "inside": held}
+        rows.append(
+            [name, str(len(pairs)), f"{brier:.4f}", f"{base_brier:.4f}", f"{1 - brier / base_brier:.0%}", f"{held:.1%}"]
+        )
+    print(markdown_table(rows) + "\n")
+    rows = [["forecast", *(f"mean absolute error, {name}" for name in weights)]]
+    for name, forecast in simple.items():
+        errors = {each: float(weight @ np.abs(forecast - gains)) * 100 for each, weight in weights.items()}
+        results.setdefault("errors", {})[name] = errors
+        rows.append([name, *(f"{error:.2f}" for error in errors.values())])
+    print(markdown_table(rows) + "\n")
+    rows = [["fifth", "mean probability", "came true"]]
+    for number, fifth in enumerate(np.array_split(np.argsort(chance, kind="stable"), 5)):
+        rows.append([str(number + 1), f"{chance[fifth].mean():.3f}", f"{came_true[fifth].mean():.3f}"])
+        results.setdefault("fifths", []).append([float(chance[fifth].mean()), float(came_true[fifth].mean())])
+    print(markdown_table(rows) + "\n")
+    return results
+
+
+def simple_forecasts(pairs: list[Pair], sources: npt.NDArray[Any]) -> dict[str, Floats]:
+    """Return forecasts of each source by simple models of the others."""
+    X = features([pair.setting for pair in pairs])[:, 1:]
+    error, gain, logit_gain = (
+        np.array(values)
+        for values in zip(*((1 - pair.setting.accuracy, pair.gain, pair.logit_gain) for pair in pairs), strict=True)
+    )
+    forecasts: dict[str, Floats] = defaultdict(lambda: np.zeros(len(pairs)))
+    for source in set(sources):
+        test, train = sources == source, sources != source
+        forecasts["mean gain"][test] = gain[train].mean()
+        forecasts["c x error, least squares"][test] = (
+            (gain[train] @ error[train]) / (error[train] @ error[train]) * error[test]
+        )
+        forecasts["c x error, median"][test] = np.median(gain[train] / error[train]) * error[test]
+        ridge = Ridge(1).fit(np.column_stack([X, error])[train], gain[train])
+        forecasts["ridge on the gain"][test] = ridge.predict(np.column_stack([X, error])[test])
+        for name, columns in (("ridge on the logit gain", X[:, :3]), ("the same with pretraining", X)):
+            moved = X[test, 0] + Ridge(1).fit(columns[train], logit_gain[train]).predict(columns[test])
+            forecasts[name][test] = expit(moved) - (1 - error[test])
+    return dict(forecasts)
+
+
+def measure_sweeps(model: GainModel) -> dict[str, Any]:
+    """Forecast the gain with all labels from the gains with 1 and 10 % of them, and print the outcomes."""
+    cells: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    with SWEEPS.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            cells[row["source"], row["dataset"], row["backbone"]].append(row)
+    results = {}
+    rows = [
+        ["doublings", "with a pilot", "log score", "MAE", "Brier score", "decided", "right", "in the 80 % interval"]
+    ]
+    for doublings in sorted({2.0, 3.0, 4.0, 6.0, 12.0, model.doublings}):
+        for with_pilot in (False, True):
+            scores = [
+                _score(cell, GainModel(**{**asdict(model), "doublings": doublings}), with_pilot)
+                for cell in cells.values()
+            ]
+            log_score, error, brier, decided, right, inside = np.array(scores).T
+            results[f"{doublings:g} {with_pilot}"] = {"mae": float(error.mean()), "brier": float(brier.mean())}
+            rows.append(
+                [
+                    f"{doublings:g}",
+                    "yes" if with_pilot else "no",
+                    f"{log_score.mean():.3f}",
+                    f"{100 * error.mean():.2f}",
+                    f"{brier.mean():.4f}",
+                    f"{int(decided.sum())} of {len(cells)}",
+                    str(int(right.sum())),
+                    f"{inside.mean():.0%}",
+                ]
+            )
+    print(markdown_table(rows))
+    return results
+
+
+def _score(cell: list[dict[str, str]], model: GainModel, with_pilot: bool) -> tuple[float, ...]:
+    *pilot, full = sorted(cell, key=lambda row: int(row["labels"]))
+    pairs = [_sweep_pair(row) for row in (*pilot, full)]
+    observed = (
+        [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pairs[:-1]] if with_pilot else []
+    )
+    last = pairs[-1]
+    forecast = forecast_gain(last.setting, observed, min_gain=MIN_GAIN, model=model, measurement_variance=last.variance)
+    normal = model.predict(last.setting, observed)
+    deviation = math.hypot(normal.deviation, math.sqrt(last.variance))
+    log_score = -((last.logit_gain - normal.mean) ** 2) / (2 * deviation**2) - math.log(deviation)
+    true = last.gain > MIN_GAIN
+    decided = forecast.probability >= 0.9 or forecast.probability <= 0.1
+    return (
+        log_score,
+        abs(forecast.gain.value - last.gain),
+        (forecast.probability - true) ** 2,
+        decided,
+        decided and (forecast.probability >= 0.5) == true,
+        forecast.gain.low <= last.gain <= forecast.gain.high,
+    )
+
+
+def _sweep_pair(row: dict[str, str]) -> Pair:
+    size, classes = SIZES["UCI HAR" if "UCI HAR" in row["source"] else row["dataset"]]
+    kind = "cnn-sup" if row["backbone"].endswith("ImageNet") else None
+    setting = Setting(float(row["probe"]) / 100, size * int(row["labels"]) // 100, classes, kind)
+    return Pair(row["source"], setting, float(row["tuned"]) / 100, int(row["test_rows"] or UNKNOWN_ROWS))
+
+
+def main() -> None:
+    """Fit, measure and print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--write", action="store_true", help="replace the fitted model in the package")
+    options = parser.parse_args()
+    pairs = read_pairs()
+    model = Fit(pairs).model()
+    results = {"left out": measure_left_out(pairs), "sweeps": measure_sweeps(model), "model": asdict(model)}
+    if options.write:
+        target = Path(gain_model.__file__).with_name(gain_model.FILE)
+        target.write_text(json.dumps(asdict(model), indent=1) + "\n", encoding="utf-8")
+    write_json(options, results)
+
+
+if __name__ == "__main__":
+    main()
