@@ -23,6 +23,7 @@ from embedpipe._utils.checksums import DIGITS, checksum
 from embedpipe.estimators import FaissKNNClassifier
 from embedpipe.evaluation import evaluate
 from embedpipe.evaluation.comparison import cached_results
+from embedpipe.heads.registry import HEADS
 from embedpipe.store.schema import vector_column
 
 #: Files and folders of embedpipe whose code decides the result of a head.
@@ -82,8 +83,8 @@ def test_same_version_of_a_restored_store_is_measured_again(tmp_path: Path) -> N
         hashes = pa.array([f"{i + 60:064x}" for i in range(60)])  # other contents than before
         rows = rows.append_column("content_hash", hashes)
         store.write(rows.append_column("embedding", vector_column(vectors)))
-        found = evaluate(path, heads=["centroid"], folds=3, repeats=1, near_duplicates="off", progress=False)
-        accuracy.append(found.to_dict()["candidates"][0]["metrics"]["accuracy"])
+        result = evaluate(path, heads=["centroid"], folds=3, repeats=1, near_duplicates="off", progress=False)
+        accuracy.append(result.to_dict()["candidates"][0]["metrics"]["accuracy"])
         versions.append(FeatureStore(path).version)
         shutil.rmtree(path)
         shutil.copytree(backup, path)
@@ -139,19 +140,19 @@ def accuracy(store: FeatureStore) -> float:
 
 
 @pytest.fixture
-def saved(count_fits: Callable[[], int], tmp_path: Path) -> list[Path]:
+def files(count_fits: Callable[[], int], tmp_path: Path) -> list[Path]:
     """The files of an evaluation's cached results."""
     count_fits()
     return sorted((tmp_path / "cache" / "evaluations").iterdir())
 
 
-def test_cached_results_are_arrays_and_json(saved: list[Path]) -> None:
-    for file in saved:
+def test_cached_results_are_arrays_and_json(files: list[Path]) -> None:
+    for file in files:
         with np.load(io.BytesIO(file.read_bytes()[DIGITS:]), allow_pickle=False) as archive:
             assert all(archive[name].dtype.kind in "ifu" for name in archive.files)
 
 
-def test_pickle_in_the_cache_is_not_run(saved: list[Path], count_fits: Callable[[], int], tmp_path: Path) -> None:
+def test_pickle_in_the_cache_is_not_run(files: list[Path], count_fits: Callable[[], int], tmp_path: Path) -> None:
     """A foreign file with a right checksum is measured again; nothing in it runs."""
     before, mark = count_fits(), tmp_path / "ran"
 
@@ -161,7 +162,7 @@ def test_pickle_in_the_cache_is_not_run(saved: list[Path], count_fits: Callable[
 
     buffer = io.BytesIO()
     np.savez(buffer, predicted=np.array([Bomb()], object), about=np.frombuffer(b"{}", np.uint8))
-    for number, file in enumerate(saved):
+    for number, file in enumerate(files):
         body = pickle.dumps(Bomb()) if number % 2 else buffer.getvalue()
         file.write_bytes(checksum(body).encode() + body)
     assert count_fits() == 2 * before
@@ -169,17 +170,17 @@ def test_pickle_in_the_cache_is_not_run(saved: list[Path], count_fits: Callable[
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other shape"])
-def test_damaged_result_is_measured_again(saved: list[Path], count_fits: Callable[[], int], damage: str) -> None:
+def test_damaged_result_is_measured_again(files: list[Path], count_fits: Callable[[], int], damage: str) -> None:
     before = count_fits()
-    data = bytearray(saved[0].read_bytes())
+    data = bytearray(files[0].read_bytes())
     if damage == "other shape":
         # near-duplicates stay together, so folds are of about 20 rows; which of them is first depends on the code
-        result = next(filter(None, (cached_results.read_result(saved[0], rows, 3) for rows in range(15, 26))))
-        cached_results.write_result(saved[0], replace(result, predicted=result.predicted[:-1]))
+        result = next(filter(None, (cached_results.read_result(files[0], rows, 3) for rows in range(15, 26))))
+        cached_results.write_result(files[0], replace(result, predicted=result.predicted[:-1]))
     else:
         data[len(data) // 2] ^= 1
-        saved[0].write_bytes({"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b""}[damage])
-    again = before + before // len(saved)
+        files[0].write_bytes({"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b""}[damage])
+    again = before + before // len(files)
     assert count_fits() == again
     assert count_fits() == again
 
@@ -195,6 +196,21 @@ def test_results_are_the_same_without_a_cache(tmp_path: Path, monkeypatch: pytes
         result = evaluate(store, heads=["knn", "lda"], folds=3, repeats=1, progress=False)
     assert result.predictions.equals(expected)
     assert len(caught) == 1
+
+
+def test_measuring_leaves_the_warning_filters_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters are the process's. Threads of scikit-learn's that set them undo each other's, and it warns of that."""
+
+    def refuse() -> None:
+        raise AssertionError("warning filters were reset in a thread")
+
+    X, y = clusters(60)
+    store = make_store(tmp_path / "store", X, label=y)
+    monkeypatch.setattr("warnings.resetwarnings", refuse)
+    heads = [name for name, tasks in HEADS.items() if "classification" in tasks and name != "auto"]
+    evaluation = evaluate(store, heads=heads, folds=2, repeats=1, progress=False)
+    assert evaluation.failed == {}
+    assert {candidate.name for candidate in evaluation.candidates} == {*heads}
 
 
 def test_full_disk_is_no_failure_of_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

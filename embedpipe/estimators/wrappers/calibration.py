@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.calibration import CalibratedClassifierCV
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 
@@ -25,6 +25,8 @@ ABSENT_LOGIT = -1e30
 FLOORS = (1e-12, 1e-3, 3e-3, 1e-2, 3e-2)
 #: The floor where none is chosen.
 DEFAULT_FLOOR = 1e-2
+#: Where the logarithm of the inverse temperature is looked for, as in scikit-learn.
+LOG_BETA_RANGE = (-10.0, 10.0)
 
 
 @public_in("embedpipe.estimators")
@@ -156,39 +158,21 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         return min(tried)[1:]
 
 
-class _IdentityClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier whose scores are its input: makes scikit-learn calibrate given logits."""
-
-    def __init__(self, n_classes: int) -> None:
-        self.n_classes = n_classes
-        self.classes_ = np.arange(n_classes)
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        return self
-
-    def decision_function(self, X: Floats) -> Floats:
-        return X[:, 0] if self.n_classes == 2 else X
-
-    def predict(self, X: Floats) -> npt.NDArray[np.int64]:
-        return (X[:, 0] > 0).astype(np.int64) if self.n_classes == 2 else X.argmax(axis=1)
-
-
 def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
-    """Return scikit-learn's temperature for logits (n, n_classes) and classes (n,), all of which occur."""
-    n_classes = logits.shape[1]
-    all_rows = np.arange(len(y))
-    # None is above 0, or scikit-learn might take them for probabilities. For two classes it uses -x and x.
-    scores = logits - logits.max(axis=1, keepdims=True)
-    probe = np.zeros((1, n_classes))
-    probe[0, 1:] = -0.01
-    if n_classes == 2:
-        scores, probe = (scores[:, 1:] - scores[:, :1]) / 2, (probe[:, 1:] - probe[:, :1]) / 2
-    model = CalibratedClassifierCV(
-        _IdentityClassifier(n_classes), method="temperature", ensemble=False, cv=[(all_rows, all_rows)]
-    )
-    model.fit(scores, y, sample_weight=weights)
-    first, second = model.predict_proba(probe)[0, :2]
-    return float(0.01 / np.log(first / second))
+    """Return the temperature of least log-loss for logits (n, n_classes) and classes (n,), all of which occur.
+
+    It is scikit-learn's, found in the same way. Its ``CalibratedClassifierCV`` sets the warning filters of the whole
+    process for each fit, which threads that calibrate at the same time would undo.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    of_truth = shifted[np.arange(len(y)), y]
+
+    def log_loss(log_beta: float) -> float:
+        beta = np.exp(log_beta)
+        return float(np.average(np.log(np.exp(beta * shifted).sum(axis=1)) - beta * of_truth, weights=weights))
+
+    minimum = minimize_scalar(log_loss, bounds=LOG_BETA_RANGE, options={"xatol": 64 * np.finfo(np.float64).eps})
+    return float(np.exp(-minimum.x))
 
 
 def calibrate_fitted(fitted: Any, X: Matrix, y: npt.NDArray[Any], cv: Folds = None) -> Any:
