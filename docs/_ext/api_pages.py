@@ -33,8 +33,8 @@ PACKAGES = (
 )
 
 
-def write(folder: Path) -> None:
-    """Write the pages and the list of them."""
+def write(folder: Path) -> list[str]:
+    """Write the pages and return their names; pages of an earlier build that are not among them are deleted."""
     top = [name for name in embedpipe.__all__ if not name.startswith("__")]
     kinds: dict[str, list[str]] = {"Verbs and loaders": [], "Classes": []}
     for name in sorted(top, key=str.lower):
@@ -42,18 +42,15 @@ def write(folder: Path) -> None:
     parts = ["# embedpipe\n", "Everything here is imported with `import embedpipe`.\n"]
     for kind, names in kinds.items():
         parts += [f"## {kind}\n", _table("embedpipe", names)]
-    write_if_changed(folder / "api-embedpipe.md", "\n".join(parts))
-    for package in PACKAGES:
-        write_if_changed(folder / f"api-{package}.md", _package(package, set(top)))
-    _drop_pages_of_gone_names(folder)
-
-
-def _drop_pages_of_gone_names(folder: Path) -> None:
-    """Delete the pages of an earlier build whose names no page lists any more."""
-    listed = {name for page in folder.glob("api-*.md") for name in re.findall(r"^   ~(\S+)$", page.read_text(), re.M)}
-    for page in (folder / "api").glob("*.rst"):
-        if page.stem not in listed:
-            page.unlink()
+    pages = {"api-embedpipe.md": "\n".join(parts)}
+    pages |= {f"api-{package}.md": _package(package, set(top)) for package in PACKAGES}
+    for page, text in pages.items():
+        write_if_changed(folder / page, text)
+    listed = {f"{name}.rst" for text in pages.values() for name in re.findall(r"^   ~(\S+)$", text, re.M)}
+    for old in (*folder.glob("api-*.md"), *folder.glob("api/*.rst")):
+        if old.name not in pages.keys() | listed:
+            old.unlink()
+    return list(pages)
 
 
 def _package(package: str, top: set[str]) -> str:
