@@ -101,7 +101,6 @@ def write_result(file: Path, result: ResampleResult) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        allow_pickle=False,
         about=np.frombuffer(json.dumps(fields).encode(), np.uint8),
         **{name: values for name, values in arrays.items() if values is not None},
     )
