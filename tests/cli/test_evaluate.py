@@ -57,13 +57,13 @@ def test_verbose_shows_tests_and_splits(store: Path) -> None:
 def test_json_output(store: Path) -> None:
     done = run("evaluate", store, *QUICK, "--json", "--metric", "macro_f1", "--margin", "0.02")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert (found["metric"], found["margin"], found["rows"]) == ("macro_f1", 0.02, 59)
-    assert {one["name"] for one in found["candidates"]} == {"centroid", "lda"}
-    assert found["candidates"][0]["difference"] is None
-    assert found["candidates"][1]["difference"]["estimate"]["value"] <= 0
-    assert len(found["candidates"][0]["metrics"]["accuracy"]) == 3
-    assert "predictions" not in found
+    result = json.loads(done.stdout)
+    assert (result["metric"], result["margin"], result["rows"]) == ("macro_f1", 0.02, 59)
+    assert {one["name"] for one in result["candidates"]} == {"centroid", "lda"}
+    assert result["candidates"][0]["difference"] is None
+    assert result["candidates"][1]["difference"]["estimate"]["value"] <= 0
+    assert len(result["candidates"][0]["metrics"]["accuracy"]) == 3
+    assert "predictions" not in result
 
 
 def test_regression(store: Path) -> None:
@@ -171,23 +171,37 @@ def test_protocol_writes_page_predictions_table_and_results(store: Path, tmp_pat
     assert (tmp_path / "again.md").read_text() == table
 
 
-def test_saved_results_are_shown_again_and_joined(store: Path, tmp_path: Path) -> None:
-    first, second, table = tmp_path / "photos.json", tmp_path / "drawings_2.json", tmp_path / "table.tex"
-    shown = run("evaluate", store, *QUICK, "--to", first, "--table", table)
-    assert shown.exit_code == 0, shown.output
-    assert table.read_text().count("\\textbf{") == 2
+@pytest.fixture(scope="module")
+def results(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Two files of results, and what the command showed when it made the first, beside which lies a table."""
+    folder = tmp_path_factory.mktemp("results")
+    first, second = folder / "photos.json", folder / "drawings_2.json"
+    shown = run("evaluate", store, *QUICK, "--to", first, "--table", first.with_suffix(".tex"))
+    run("evaluate", store, *QUICK, "--seed", "1", "--to", second, "-q")
+    return first, second, shown.stdout
+
+
+def test_saved_result_is_shown_as_it_was_when_measured(results: tuple[Path, Path, str], tmp_path: Path) -> None:
+    first, _, shown = results
     again = run("evaluate", first, "--table", tmp_path / "again.tex")
-    assert (tmp_path / "again.tex").read_text() == table.read_text()
-    assert shown.stdout.split("\n\n")[1] == again.stdout.split("\n\n")[1]
-    assert run("evaluate", store, *QUICK, "--seed", "1", "--to", second, "-q").exit_code == 0
-    joined = run("evaluate", first, second, "--table", tmp_path / "joined.tex", "--page", tmp_path / "page.html")
-    assert joined.exit_code == 0, joined.output
-    text = (tmp_path / "joined.tex").read_text()
-    assert "Backbone & Head & photos (\\%) & drawings\\_2 (\\%) & Average rank" in text
-    assert "photos" in joined.stdout
+    table = first.with_suffix(".tex").read_text()
+    assert table.count("\\textbf{") == 2
+    assert (tmp_path / "again.tex").read_text() == table
+    assert shown.split("\n\n")[1] == again.stdout.split("\n\n")[1]
+
+
+def test_saved_results_of_two_datasets_are_joined(results: tuple[Path, Path, str], tmp_path: Path) -> None:
+    done = run("evaluate", *results[:2], "--table", tmp_path / "joined.tex", "--page", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    header = "Backbone & Head & photos (\\%) & drawings\\_2 (\\%) & Average rank"
+    assert header in (tmp_path / "joined.tex").read_text()
+    assert "photos" in done.stdout
     assert 'href="page-drawings_2.html"' in (tmp_path / "page.html").read_text()
     assert (tmp_path / "page-photos.html").exists()
-    refused = run("evaluate", first, "--heads", "lda")
+
+
+def test_options_of_measuring_are_refused_for_saved_results(results: tuple[Path, Path, str], tmp_path: Path) -> None:
+    refused = run("evaluate", results[0], "--heads", "lda")
     assert (refused.exit_code, "are measured already" in refused.stderr) == (2, True)
     assert run("evaluate", tmp_path / "none.json").exit_code == 2
 
@@ -203,10 +217,10 @@ def test_stores_of_several_datasets_are_columns(store: Path, tmp_path: Path) -> 
     )
     done = run("evaluate", store, tmp_path / "other", *QUICK, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert [evaluation["rows"] for evaluation in found["datasets"].values()] == [59, 45]
-    assert [*found["datasets"]] == ["made up", "drawings"]
-    assert len(found["average_ranks"]) == 2
+    result = json.loads(done.stdout)
+    assert [evaluation["rows"] for evaluation in result["datasets"].values()] == [59, 45]
+    assert [*result["datasets"]] == ["made up", "drawings"]
+    assert len(result["average_ranks"]) == 2
     shown = run("evaluate", store, tmp_path / "other", *QUICK)
     assert "Average rank" in shown.stdout
 
@@ -218,8 +232,8 @@ def test_label_of_a_table_is_learned(tmp_path: Path, photos: Path) -> None:
     options = ("--backbones", "python:tiny_backbone.make", "--image", "image", "--label", "kind", *QUICK)
     done = run("evaluate", table, *options, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert (found["classes"], found["rows"]) == (["a", "b"], 12)
+    result = json.loads(done.stdout)
+    assert (result["classes"], result["rows"]) == (["a", "b"], 12)
 
 
 def test_what_is_no_store_or_no_source_is_refused_at_once(tmp_path: Path, photos: Path) -> None:

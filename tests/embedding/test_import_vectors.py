@@ -11,19 +11,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from command import run
 
 import embedpipe
 from embedpipe import FeatureStore, import_vectors
 from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.cli import app
 from embedpipe.errors import DuplicateIdError, SourceError, SpecMismatchError, UnknownBackboneError, UsageError
 from embedpipe.sources.vectors import vector_source
 
 DIM = 6
 IDS = [f"item-{number}" for number in (7, 3, 9, 0, 1, 8, 2, 6, 5, 4)] + [f"more-{number}" for number in range(14)]
 LABELS = ["cat", "dog"] * 12
+IMPORT = ("import-vectors", "v.npy", "--ids", "rows.csv", "--name", "my/model", "--to", "s")
 
 
 @pytest.fixture
@@ -211,24 +211,27 @@ def test_heads_and_search_take_vectors(vectors: Any, tmp_path: Path) -> None:
     assert embedpipe.verify(store).ok
 
 
-def test_command_imports_and_predicts(vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def imported(vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the current folder one with vectors, the table of their rows, and the store ``s`` of both."""
     monkeypatch.chdir(tmp_path)
     np.save("v.npy", vectors)
     pd.DataFrame({"id": IDS, "label": LABELS, "split": ["train", "train", "test", "test"] * 6}).to_csv("rows.csv")
+    done = run(*IMPORT, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["added"]) == (0, 24), done.output
 
-    def run(*arguments: str) -> Any:
-        return CliRunner().invoke(app, [*arguments])
 
-    made = run("import-vectors", "v.npy", "--ids", "rows.csv", "--name", "my/model", "--to", "s", "--json")
-    assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout)["added"] == 24
+@pytest.mark.usefixtures("imported")
+def test_command_stores_vectors_with_their_splits() -> None:
     assert FeatureStore("s").counts("split") == {"train": 12, "test": 12}
-    again = run("import-vectors", "v.npy", "--ids", "rows.csv", "--name", "my/model", "--to", "s")
-    assert "0 added, 0 updated, 24 unchanged" in again.stdout
+    assert "0 added, 0 updated, 24 unchanged" in run(*IMPORT).stdout
+    assert "not known, as the vectors were imported" in run("info", "s").stdout
+
+
+@pytest.mark.usefixtures("imported")
+def test_head_on_imported_vectors_predicts_vectors_only() -> None:
     assert run("fit", "s", "--head", "centroid", "--to", "h").exit_code == 0
     assert run("predict", "h", "v.npy", "--to", "p.csv").exit_code == 0
     assert pd.read_csv("p.csv")["label"].tolist() == LABELS
-    assert "not known, as the vectors were imported" in run("info", "s").stdout
     refused = run("predict", "h", ".", "--to", "p2.csv")
-    assert refused.exit_code == 2
-    assert "give vectors" in refused.stderr
+    assert (refused.exit_code, "give vectors" in refused.stderr) == (2, True)

@@ -221,14 +221,19 @@ def test_lists_in_memory_do_not_take_labels_of_other_lists(to: Path) -> None:
     assert values(to) == {"a": ("spam",), "b": (None,), "c": (None,)}
 
 
-def test_labels_set_by_hand_win_until_labels_from_source(photos: Path, to: Path) -> None:
+@pytest.fixture
+def labelled(photos: Path, to: Path) -> int:
+    """Twelve photos with three labels and splits set by hand, one photo touched since: the version of the store."""
     embed(photos, to)
     store = embedpipe.FeatureStore(to)
     by_hand = pa.table({"id": ["cat/0000.jpg", "cat/0003.jpg", "dog/0001.jpg"], "label": ["lion", "cat", "wolf"]})
     store.label(by_hand)
     store.label(by_hand.set_column(1, "label", pa.array(["train", "test", "test"])), into="split")
     os.utime(photos / "dog/0001.jpg", ns=(1, 1))
-    version = embedpipe.FeatureStore(to).version
+    return embedpipe.FeatureStore(to).version
+
+
+def test_labels_set_by_hand_win(photos: Path, to: Path, labelled: int) -> None:
     for checksum in (False, True, False):
         summary = embed(photos, to, checksum=checksum)
         assert (summary.embedded, summary.reused, summary.conflicts) == (0, 12, {"label": 2})
@@ -238,8 +243,12 @@ def test_labels_set_by_hand_win_until_labels_from_source(photos: Path, to: Path)
         ) in summary.notes
         assert values(to, "label", "split")["cat/0000.jpg"] == ("lion", "train")
         assert values(to, "label")["dog/0001.jpg"] == ("wolf",)
-    assert embedpipe.FeatureStore(to).version == version + 1, "only the touched row was written"
+    assert embedpipe.FeatureStore(to).version == labelled + 1, "only the touched row was written"
     assert values(to, "set_by_hand")["cat/0000.jpg"] == ('{"label": "cat", "split": null}',)
+
+
+@pytest.mark.usefixtures("labelled")
+def test_labels_from_source_replace_those_set_by_hand(photos: Path, to: Path) -> None:
     summary = embed(photos, to, labels_from_source=True)
     assert summary.conflicts == {"label": 2}
     assert any("2 values set by hand differ from the source's and were replaced" in note for note in summary.notes)
@@ -249,12 +258,12 @@ def test_labels_set_by_hand_win_until_labels_from_source(photos: Path, to: Path)
 
 def test_both_values_are_kept_when_the_source_changes(tmp_path: Path, to: Path) -> None:
     table = tmp_path / "texts.csv"
-    for said in ("ham", "eggs", "", "ham"):
-        table.write_text(f"id,text,label\na,one,{said}\nb,two,spam\n")
+    for text in ("ham", "eggs", "", "ham"):
+        table.write_text(f"id,text,label\na,one,{text}\nb,two,spam\n")
         embed(table, to, backbone=TINY_TEXT, text="text")
-        if said == "ham":
+        if text == "ham":
             label(to, a="mine")
-        source = f'"{said}"' if said else "null"
+        source = f'"{text}"' if text else "null"
         assert values(to, "label", "set_by_hand")["a"] == ("mine", f'{{"label": {source}}}')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +56,33 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_head_is_fitted_once_until_something_changes(job: Path) -> None:
-    folder = job.parent
+def test_a_head_is_fitted_once(job: Path) -> None:
     assert statuses(job) == ["done"]
-    made = times(folder)
+    made = times(job.parent)
     assert {"mistakes.csv", "manifest.json", "x.head.done"} <= {path.name for path in made}
     again = embedpipe.run_job(job, progress=False)
     assert "done before, from version 2 of" in again.steps[0].skipped
     assert (again.steps[0].status, again.exit_code) == ("skipped", 0)
-    assert times(folder) == made
+    assert times(job.parent) == made
 
-    job.write_text(FIT.replace("[fit]", "[fit]\nseed = 1"))
-    assert statuses(job) == ["done"]
-    (folder / "mistakes.csv").unlink()  # a file that it wrote is gone
-    assert statuses(job) == ["done"]
-    embedpipe.fit(folder / "x.features", "lda", to=folder / "x.head", progress=False)  # another head in its place
-    assert statuses(job) == ["done"]
-    embedpipe.FeatureStore(folder / "x.features").label(pa.table({"id": ["row-000"], "label": ["class 2"]}))
-    assert statuses(job) == ["done"]
-    (folder / "x.head.done").write_text("damaged")
-    assert statuses(job) == ["done"]
+
+def test_a_head_is_fitted_again_after_any_change(job: Path) -> None:
+    folder = job.parent
+    store, head = folder / "x.features", folder / "x.head"
+    new_label = pa.table({"id": ["row-000"], "label": ["class 2"]})
+    changes: dict[str, Callable[[], object]] = {
+        "nothing was made": lambda: None,
+        "another option": lambda: job.write_text(FIT.replace("[fit]", "[fit]\nseed = 1")),
+        "a file is gone": (folder / "mistakes.csv").unlink,
+        "another head in its place": lambda: embedpipe.fit(store, "lda", to=head, progress=False),
+        "another label": lambda: embedpipe.FeatureStore(store).label(new_label),
+        "a damaged record": lambda: (folder / "x.head.done").write_text("damaged"),
+    }
+    after: dict[str, str] = {}
+    for name, change in changes.items():
+        change()
+        [after[name]] = statuses(job)
+    assert after == dict.fromkeys(changes, "done")
     assert statuses(job) == ["skipped"]
 
 
