@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -59,6 +61,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         for library in LIBRARIES:
             with suppress(ImportError):  # an extra that is not installed
                 importlib.import_module(library)
+    gc.freeze()  # the garbage collector need not look at two million objects of modules again and again
 
 TINY = "python:tiny_backbone.make"
 #: The longest first, so that all workers end at about the same time.
@@ -97,10 +100,17 @@ def photos(make_photos: Callable[..., Path]) -> Path:
     return make_photos()
 
 
+@pytest.fixture(scope="session")
+def cache_paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths where nothing is yet. `mktemp` would list the folders of all tests before for each new one."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(cache_paths: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's cache folder, and apart from each other."""
-    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(next(cache_paths)))
 
 
 @pytest.fixture(autouse=True)
