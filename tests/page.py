@@ -54,9 +54,9 @@ class Page(HTMLParser):
         self.close()
         assert not self.open
         assert len(set(self.ids)) == len(self.ids)
-        assert {one[1:] for one in self.targets if one.startswith("#")} <= set(self.ids)
-        assert all(one.startswith(("#", "data:")) for one in self.targets)
-        assert {urllib.parse.urlsplit(one).scheme for one in self.links} <= {"", "file", "http", "https"}
+        assert {link[1:] for link in self.targets if link.startswith("#")} <= set(self.ids)
+        assert all(link.startswith(("#", "data:")) for link in self.targets)
+        assert {urllib.parse.urlsplit(link).scheme for link in self.links} <= {"", "file", "http", "https"}
         assert self.tags.count("script") == scripts
         assert not {"iframe", "object", "embed", "form"} & set(self.tags)
 
@@ -129,11 +129,13 @@ class Browser:
     def open_alone(self, page: Path, width: int, scheme: str) -> list[float]:
         """Show a page, which loads nothing, runs nothing, complains of nothing and fits; return its charts' widths."""
         events = self.open(page, width, scheme)
-        asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
         assert page.as_uri() in asked
         assert all(url == page.as_uri() or url.startswith("data:") for url in asked)
         complaints = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
-        assert [one for one in events if one["method"] in complaints] == []
+        assert [event for event in events if event["method"] in complaints] == []
         assert self.ask("window.hacked") is None
         assert self.ask("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
         widths: list[float] = self.ask(
@@ -189,10 +191,12 @@ class Browser:
 
     def asked_and_complained(self) -> tuple[list[str], list[Any]]:
         """Return the addresses that the page asked for, and everything that was complained of."""
-        asked = [one["params"]["request"]["url"] for one in self.events if one["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
+        ]
         kinds = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
-        canceled = [one for one in self.events if one["params"].get("canceled")]
-        return asked, [one for one in self.events if one["method"] in kinds and one not in canceled]
+        canceled = [event for event in self.events if event["params"].get("canceled")]
+        return asked, [event for event in self.events if event["method"] in kinds and event not in canceled]
 
     def ask(self, expression: str) -> Any:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

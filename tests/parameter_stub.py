@@ -34,13 +34,13 @@ def render() -> str:
     for name, function in sorted(verbs().items()):
         classes = function.__option_classes__  # type: ignore[attr-defined]
         options = [field.name for cls in classes for field in dataclasses.fields(cls)]
-        own = _own_names(function) & {*options}
-        if own or len({*options}) < len(options):
+        names = _own_names(function) & {*options}
+        if names or len({*options}) < len(options):
             # Type checkers refuse a name that is a parameter and an option, or an option of two types.
             long += f"\nclass {name}(TypedDict, total=False):\n"
             for cls in classes:
-                long += _fields(cls, own)
-                own |= {field.name for field in dataclasses.fields(cls)}
+                long += _fields(cls, names)
+                names |= {field.name for field in dataclasses.fields(cls)}
         else:
             short += f"class {name}({', '.join(map(fields_name, classes))}, total=False): ...\n"
             bases.update(classes)

@@ -83,15 +83,15 @@ def dotted(path: Path) -> str:
 @functools.cache
 def imports(path: Path) -> list[tuple[int, str]]:
     """Return line and dotted name of every embedpipe module or name that a file imports, functions included."""
-    found: list[tuple[int, str]] = []
+    imported: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "embedpipe"]
+            imported += [(node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "embedpipe"]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             if (node.module or "").split(".")[0] == "embedpipe":
-                found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-    return found
+                imported += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return imported
 
 
 def rank(name: str) -> int:

@@ -47,8 +47,8 @@ def write_clip(
     import open_clip
 
     folder.mkdir(parents=True, exist_ok=True)
-    said = {"model_cfg": model or CONFIG, "preprocess_cfg": recipe or {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(said))
+    config = {"model_cfg": model or CONFIG, "preprocess_cfg": recipe or {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)

@@ -158,9 +158,9 @@ def test_hugging_face_text_encoder_returns_the_librarys_vectors(tmp_path: Path, 
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(tokenizer_folder() / name, folder)
-    said = json.loads((tokenizer_folder() / "config.json").read_text())
-    said.update(hidden_size=32, num_attention_heads=2, intermediate_size=64, num_hidden_layers=2)
-    (folder / "config.json").write_text(json.dumps(said))
+    settings = json.loads((tokenizer_folder() / "config.json").read_text())
+    settings.update(hidden_size=32, num_attention_heads=2, intermediate_size=64, num_hidden_layers=2)
+    (folder / "config.json").write_text(json.dumps(settings))
     text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_pooler_type": "mean_pooler"}
     model = config()
     model["text_cfg"] = {**text, "proj_type": "mlp", "context_length": 12}

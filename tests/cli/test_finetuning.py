@@ -37,9 +37,9 @@ def test_finetune_prints_commands_that_work(store: Path, tmp_path: Path) -> None
     assert shown.exit_code == 0, shown.output
     for words in ("initial check on", "test rows, read once: linear probe", "to embed with it:", "--weights"):
         assert words in shown.stdout
-    found = json.loads(run(*command, "--json").stdout)
-    assert found["test"]["rows"] == 10
-    assert [epoch["number"] for epoch in found["epochs"]] == [0, 1]
+    answer = json.loads(run(*command, "--json").stdout)
+    assert answer["test"]["rows"] == 10
+    assert [epoch["number"] for epoch in answer["epochs"]] == [0, 1]
     line = next(line for line in shown.stdout.splitlines() if "to predict with it:" in line)
     again = line.split("embedpipe ")[1].split()
     again = [str(store.parent / "photos") if word == "DATA" else word for word in again]

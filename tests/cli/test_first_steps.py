@@ -125,8 +125,8 @@ def test_help_shows_the_type_of_one_value_and_none_for_switches() -> None:
 
 
 def test_an_unknown_option_names_the_verbs_that_have_it() -> None:
-    said = run("predict", "photos.head", "photos", "--picture", "a.png").stderr
-    assert "fit" in said
-    assert "it" in said
-    assert "--split" not in said
+    message = run("predict", "photos.head", "photos", "--picture", "a.png").stderr
+    assert "fit" in message
+    assert "it" in message
+    assert "--split" not in message
     assert "--label" in run("fit", "photos.features", "--labl", "breed").stderr

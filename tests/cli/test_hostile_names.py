@@ -93,8 +93,8 @@ def test_markup_in_names_is_text(store: Path) -> None:
 
 
 def test_json_holds_the_values_as_they_are(store: Path) -> None:
-    found = json.loads(run("search", store, f"{HOSTILE[0]}0", "-k", "1", "--json").stdout)
-    (first, *_) = found["neighbours"]
+    answer = json.loads(run("search", store, f"{HOSTILE[0]}0", "-k", "1", "--json").stdout)
+    (first, *_) = answer["neighbours"]
     assert first["query"] == f"{HOSTILE[0]}0"
 
 

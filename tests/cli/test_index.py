@@ -24,8 +24,8 @@ def test_index_prints_what_it_measured_and_searches_use_it(store: Path) -> None:
     assert "queries a second" in shown.stdout
     assert "exact search takes under 50 ms a query: this store needs no index" in shown.stdout
     assert "a vector (8 bits a value)" in shown.stdout
-    found = run("search", store, "row-000", "-k", "2")
-    assert "approximate, recall@10" in found.stdout
+    answer = run("search", store, "row-000", "-k", "2")
+    assert "approximate, recall@10" in answer.stdout
     assert "exact, among 400 rows" in run("search", store, "row-000", "-k", "2", "--exact").stdout
     facts = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)
     again = json.loads(run("index", store, "--recall", "0.9", "--json").stdout)

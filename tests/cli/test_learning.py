@@ -103,10 +103,10 @@ def test_predictions_have_a_name_that_is_not_overwritten(
 
 
 def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
-    found = run("search", store, "cat/0003.jpg", "-k", "4", "--picture", tmp_path / "n.png", "--to", tmp_path / "n.csv")
-    assert found.exit_code == 0, found.output
-    assert len(found.stdout.splitlines()) == 6
-    assert found.stdout.endswith("exact, among 45 rows\n")
+    done = run("search", store, "cat/0003.jpg", "-k", "4", "--picture", tmp_path / "n.png", "--to", tmp_path / "n.csv")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 6
+    assert done.stdout.endswith("exact, among 45 rows\n")
     with Image.open(tmp_path / "n.png") as picture:
         assert min(picture.size) > 200
     assert len((tmp_path / "n.csv").read_text().splitlines()) == 5

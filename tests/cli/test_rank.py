@@ -48,9 +48,9 @@ def test_json_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, spread in (("near", 0.3), ("far", 2.5)):
         X, y = clusters(60, spread=spread)
         make_store(tmp_path / name, X, name, label=y.tolist())
-    found = json.loads(run("rank", tmp_path / "far", tmp_path / "near", "--json").stdout)
-    assert [row["name"] for row in found["rows"]] == ["timm/near", "timm/far"]
-    assert found["rows"][1]["difference"]["verdict"] == "worse"
+    ranking = json.loads(run("rank", tmp_path / "far", tmp_path / "near", "--json").stdout)
+    assert [row["name"] for row in ranking["rows"]] == ["timm/near", "timm/far"]
+    assert ranking["rows"][1]["difference"]["verdict"] == "worse"
     shown = run("rank", tmp_path / "far", tmp_path / "near")
     assert shown.exit_code == 0, shown.output
     assert "best: timm/near; all others are significantly worse" in shown.stdout

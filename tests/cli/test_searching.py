@@ -26,9 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_where_like_unlike_and_distinct_in_one_table(store: Path, tmp_path: Path) -> None:
     to = tmp_path / "found.parquet"
     feedback = ("--like", "row-000", "--like", "row-003", "--unlike", "row-001")
-    found = run("search", store, *feedback, "--where", "width < 40", "--distinct", "-k", "4", "--to", to)
-    assert found.exit_code == 0, found.output
-    heading, *lines, last = found.stdout.splitlines()
+    done = run("search", store, *feedback, "--where", "width < 40", "--distinct", "-k", "4", "--to", to)
+    assert done.exit_code == 0, done.output
+    heading, *lines, last = done.stdout.splitlines()
     assert heading.split() == ["query", "rank", "score", "id", "near-duplicates", "label"]
     assert len(lines) == 4
     assert all("like row-000, like row-003, unlike row-001" in line for line in lines)
@@ -52,9 +52,9 @@ def test_several_vectors_of_a_file_and_a_bad_query_among_them(store: Path, tmp_p
     np.save(tmp_path / "narrow.npy", np.ones((2, 7)))
     np.save(tmp_path / "hole.npy", np.array([np.ones(8), np.full(8, np.nan)]))
     files = [tmp_path / name for name in ("two.npy", "narrow.npy", "hole.npy")]
-    found = run("search", store, *files, "row-001", "no such", "-k", "1", "--json")
-    assert found.exit_code == 3
-    answer = json.loads(found.stdout)
+    done = run("search", store, *files, "row-001", "no such", "-k", "1", "--json")
+    assert done.exit_code == 3
+    answer = json.loads(done.stdout)
     assert answer["status"] == "partly failed"
     assert (answer["how"]["method"], answer["how"]["searched"]) == ("exact", 60)
     rows = answer["neighbours"]
@@ -65,7 +65,7 @@ def test_several_vectors_of_a_file_and_a_bad_query_among_them(store: Path, tmp_p
         "no such: ",
         "cannot be searched by words",
     ):
-        assert words in found.stderr
+        assert words in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_bad_usage_names_the_option(store: Path, arguments: tuple[str, ...], mes
 
 
 def test_no_answers_are_said_and_not_drawn(store: Path, tmp_path: Path) -> None:
-    found = run("search", store, "row-001", "--where", "width < 0", "--picture", tmp_path / "none.png")
-    assert found.exit_code == 0
-    assert "exact, among 0 rows" in found.stdout
-    assert "no row of" in found.stderr
-    assert "none.png was not drawn: no query has neighbours" in found.stderr
+    done = run("search", store, "row-001", "--where", "width < 0", "--picture", tmp_path / "none.png")
+    assert done.exit_code == 0
+    assert "exact, among 0 rows" in done.stdout
+    assert "no row of" in done.stderr
+    assert "none.png was not drawn: no query has neighbours" in done.stderr
     assert not (tmp_path / "none.png").exists()
 
 

@@ -81,8 +81,8 @@ def examples_of_arrays() -> list[doctest.DocTest]:
             for name, value in vars(importlib.import_module(info.name)).items():
                 defined_in = source_module(value) if isinstance(value, type) else getattr(value, "__module__", None)
                 if defined_in == info.name and (inspect.isclass(value) or inspect.isfunction(value)):
-                    found = doctest.DocTestFinder().find(value, f"{info.name}.{name}", module=False, globs={})
-                    tests |= {test.name: test for test in found if test.examples}
+                    examples = doctest.DocTestFinder().find(value, f"{info.name}.{name}", module=False, globs={})
+                    tests |= {test.name: test for test in examples if test.examples}
     return list(tests.values())
 
 

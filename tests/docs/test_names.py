@@ -28,13 +28,13 @@ CURRENT = [page for page in PAGES if page.name != "changelog.md"]
 
 def commands(page: Path) -> list[tuple[str, set[str]]]:
     """Return each command of embedpipe in a page's blocks: its verb, and its options."""
-    found = []
+    commands = []
     for block in blocks_of(page):
         for command in commands_of(block.text) if block.language in ("bash", "console") else ():
             words = shlex.split(command.rstrip(" &"), comments=True)
             if "embedpipe" in words and (rest := words[words.index("embedpipe") + 1 :]):
-                found.append((rest[0], {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}))
-    return found
+                commands.append((rest[0], {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}))
+    return commands
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name_of)

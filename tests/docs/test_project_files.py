@@ -47,8 +47,8 @@ def test_every_job_of_the_workflow_has_steps() -> None:
 
 def test_hooks_run_the_tools_of_the_environment() -> None:
     repositories = load(ROOT / ".pre-commit-config.yaml")["repos"]
-    own = next(repository for repository in repositories if repository["repo"] == "local")
-    assert all(hook["entry"].startswith(".venv/bin/") for hook in own["hooks"])
+    local = next(repository for repository in repositories if repository["repo"] == "local")
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in local["hooks"])
 
 
 def test_every_dependency_is_named_once() -> None:

@@ -97,8 +97,8 @@ class Model:
         }
 
     def conflicts(self) -> dict[str, int]:
-        said = [(row.hand.get("label"), source_label(id)) for id, row in self.rows.items() if id in self.files]
-        count = sum(mine is not None and theirs is not None and mine != theirs for mine, theirs in said)
+        labels = [(row.hand.get("label"), source_label(id)) for id, row in self.rows.items() if id in self.files]
+        count = sum(mine is not None and theirs is not None and mine != theirs for mine, theirs in labels)
         return {"label": count} if count else {}
 
 

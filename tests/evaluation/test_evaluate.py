@@ -78,22 +78,22 @@ def split_names(rows: int) -> list[str]:
     return ["test" if i % 9 < 3 else ("validation" if i % 4 == 0 else "train") for i in range(rows)]
 
 
-def check_consistency(found: Evaluation) -> None:
+def check_consistency(result: Evaluation) -> None:
     """Compare the metrics with the table of predictions, resample by resample."""
-    table = found.predictions
-    assert list(dict.fromkeys(table["candidate"].to_pylist())) == [each.name for each in found.candidates]
-    name, score = ("accuracy", accuracy_score) if found.classes else ("r2", r2_score)
-    for candidate in found.candidates:
-        own = table.filter(pa.compute.equal(table["candidate"], candidate.name)).to_pylist()
+    table = result.predictions
+    assert list(dict.fromkeys(table["candidate"].to_pylist())) == [each.name for each in result.candidates]
+    name, score = ("accuracy", accuracy_score) if result.classes else ("r2", r2_score)
+    for candidate in result.candidates:
+        of_candidate = table.filter(pa.compute.equal(table["candidate"], candidate.name)).to_pylist()
         for metric, values in candidate.metrics.items():
             estimate = candidate.estimates[metric]
             assert estimate.value == pytest.approx(np.mean(values))
             assert estimate.low <= estimate.value <= estimate.high
         for number, value in enumerate(candidate.metrics[name]):
-            rows = [row for row in own if row["resample"] == number]
+            rows = [row for row in of_candidate if row["resample"] == number]
             assert len({row["id"] for row in rows}) == len(rows)
             assert value == pytest.approx(score([row["actual"] for row in rows], [row["predicted"] for row in rows]))
-        assert len(own) == sum(row["resample"] < len(candidate.metrics[found.metric]) for row in own)
+        assert len(of_candidate) == sum(row["resample"] < len(candidate.metrics[result.metric]) for row in of_candidate)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def two_repeats(store: FeatureStore) -> Evaluation:
 
 
 def test_evaluation_names_its_settings(two_repeats: Evaluation) -> None:
-    found = two_repeats
-    assert (found.label, found.task, found.metric) == ("label", "classification", "accuracy")
-    assert found.higher_is_better
-    assert found.resampling.startswith("2 x 5-fold stratified cross-validation")
-    assert (found.n_repeats, found.n_folds, found.n_resamples) == (2, 5, 10)
-    assert (found.rows, found.classes, found.left_out) == (61, ["cat", "dog", "owl"], {})
-    assert found.baseline["accuracy"] == pytest.approx(21 / 61, abs=0.02)
+    result = two_repeats
+    assert (result.label, result.task, result.metric) == ("label", "classification", "accuracy")
+    assert result.higher_is_better
+    assert result.resampling.startswith("2 x 5-fold stratified cross-validation")
+    assert (result.n_repeats, result.n_folds, result.n_resamples) == (2, 5, 10)
+    assert (result.rows, result.classes, result.left_out) == (61, ["cat", "dog", "owl"], {})
+    assert result.baseline["accuracy"] == pytest.approx(21 / 61, abs=0.02)
 
 
 def test_candidates_are_sorted_by_the_metric(two_repeats: Evaluation) -> None:
@@ -186,22 +186,22 @@ def test_seed_draws_other_folds(store: FeatureStore) -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss"])
 def test_test_split_is_measured_once(tmp_path: Path, metric: str) -> None:
     store = labelled(tmp_path / "store", 90, 1.5, split=split_names(90))
-    found = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
-    assert found.resampling.startswith("test split")
-    assert (found.n_repeats, found.n_folds) == (1, 1)
-    check_consistency(found)
-    assert {*found.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(90) if i % 9 < 3}
-    first, second = (candidate.estimates[metric].value for candidate in found.candidates)
+    result = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
+    assert result.resampling.startswith("test split")
+    assert (result.n_repeats, result.n_folds) == (1, 1)
+    check_consistency(result)
+    assert {*result.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(90) if i % 9 < 3}
+    first, second = (candidate.estimates[metric].value for candidate in result.candidates)
     assert first <= second if metric == "log_loss" else first >= second
 
 
 @pytest.mark.parametrize(("metric", "test"), [("accuracy", "McNemar's exact test"), ("log_loss", "paired bootstrap")])
 def test_differences_on_a_test_split(tmp_path: Path, metric: str, test: str) -> None:
     store = labelled(tmp_path / "store", 90, 1.5, split=split_names(90))
-    found = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
-    assert found.higher_is_better == (metric != "log_loss")
-    first, second = (candidate.estimates[metric].value for candidate in found.candidates)
-    difference = found.candidates[1].difference
+    result = evaluate(store, heads=[GaussianNB(), "knn"], metric=metric, progress=False)
+    assert result.higher_is_better == (metric != "log_loss")
+    first, second = (candidate.estimates[metric].value for candidate in result.candidates)
+    difference = result.candidates[1].difference
     assert difference is not None
     assert difference.test == test
     assert difference.estimate.value == pytest.approx(second - first)
@@ -213,18 +213,18 @@ def test_differences_on_a_test_split(tmp_path: Path, metric: str, test: str) -> 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_clearly_worse_head_is_significantly_worse(tmp_path: Path, split: bool, metric: str) -> None:
     store = labelled(tmp_path / "store", 90, 0.5, split=split_names(90) if split else None)
-    found = evaluate(store, heads=[Clueless(), "centroid"], repeats=1, metric=metric, progress=False)
-    assert [one.name for one in found.candidates] == ["centroid", "Clueless"]
-    difference = found.candidates[1].difference
+    result = evaluate(store, heads=[Clueless(), "centroid"], repeats=1, metric=metric, progress=False)
+    assert [each.name for each in result.candidates] == ["centroid", "Clueless"]
+    difference = result.candidates[1].difference
     assert difference is not None
     assert difference.verdict == "worse"
     assert difference.estimate.high < 0
     assert difference.adjusted == difference.p < 0.01  # a single test is not corrected
     assert difference.worse > 0.99
-    assert set(found.candidates[1].metrics) == {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert found.candidates[1].calibration is found.candidates[1].calibrated is None
-    assert found.candidates[1].metrics["accuracy"] == pytest.approx(
-        [1 / 3] * len(found.best.metrics["accuracy"]), abs=0.03
+    assert set(result.candidates[1].metrics) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    assert result.candidates[1].calibration is result.candidates[1].calibrated is None
+    assert result.candidates[1].metrics["accuracy"] == pytest.approx(
+        [1 / 3] * len(result.best.metrics["accuracy"]), abs=0.03
     )
 
 
@@ -232,9 +232,9 @@ def test_clearly_worse_head_is_significantly_worse(tmp_path: Path, split: bool, 
 @pytest.mark.parametrize("split", [False, True])
 def test_equal_heads_do_not_differ(tmp_path: Path, metric: str, split: bool) -> None:
     store = labelled(tmp_path / "store", 60, 1.5, split=split_names(60) if split else None)
-    found = evaluate(store, heads=[GaussianNB(), Twin()], metric=metric, **ONCE)
-    assert [one.name for one in found.candidates] == ["GaussianNB", "Twin"]  # ties keep the given order
-    difference = found.candidates[1].difference
+    result = evaluate(store, heads=[GaussianNB(), Twin()], metric=metric, **ONCE)
+    assert [each.name for each in result.candidates] == ["GaussianNB", "Twin"]  # ties keep the given order
+    difference = result.candidates[1].difference
     assert difference is not None
     assert (difference.estimate.value, difference.p, difference.adjusted) == (0, 1, 1)
     # Heads that agree on few rows may differ on others.
@@ -249,17 +249,17 @@ def test_margin_decides_what_is_equivalent(tmp_path: Path) -> None:
     heads = ["centroid", GaussianNB()]
     wide, none = (evaluate(store, heads=heads, margin=margin, **ONCE) for margin in (0.9, 0.0))
     assert (wide.margin, none.margin) == (0.9, 0.0)
-    verdicts = [one.difference.verdict for found in (wide, none) for one in found.candidates if one.difference]
+    verdicts = [each.difference.verdict for result in (wide, none) for each in result.candidates if each.difference]
     assert verdicts[0] == "equivalent"
     assert verdicts[1] in ("undecided", "worse")
     assert wide.splits_id == none.splits_id
 
 
 def test_p_values_are_corrected_for_all_pairs(store: FeatureStore) -> None:
-    found = evaluate(store, heads=["centroid", "ridge", GaussianNB(), Clueless()], **ONCE)
-    tests = [one.difference for one in found.candidates if one.difference]
+    result = evaluate(store, heads=["centroid", "ridge", GaussianNB(), Clueless()], **ONCE)
+    tests = [each.difference for each in result.candidates if each.difference]
     assert len(tests) == 3
-    smallest = min(tests, key=lambda one: one.p)
+    smallest = min(tests, key=lambda each: each.p)
     assert smallest.adjusted == pytest.approx(min(6 * smallest.p, 1))  # all pairs of four
 
 
@@ -270,14 +270,14 @@ def store_of_numbers(path: Path) -> FeatureStore:
 
 
 def test_regression_orders_candidates_by_r2(tmp_path: Path) -> None:
-    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], **ONCE)
-    assert (found.task, found.metric, found.classes) == ("regression", "r2", [])
-    assert found.resampling.startswith("3-fold cross-validation")
-    assert [candidate.name for candidate in found.candidates] == ["Ridge", "knn"]
-    assert list(found.best.metrics) == ["r2", "mae", "rmse"]
-    assert found.best.estimates["r2"].value > 0.99
-    assert found.baseline["r2"] < 0.05
-    check_consistency(found)
+    result = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], **ONCE)
+    assert (result.task, result.metric, result.classes) == ("regression", "r2", [])
+    assert result.resampling.startswith("3-fold cross-validation")
+    assert [candidate.name for candidate in result.candidates] == ["Ridge", "knn"]
+    assert list(result.best.metrics) == ["r2", "mae", "rmse"]
+    assert result.best.estimates["r2"].value > 0.99
+    assert result.baseline["r2"] < 0.05
+    check_consistency(result)
 
 
 def worst_row(predictions: pa.Table) -> str:
@@ -286,27 +286,27 @@ def worst_row(predictions: pa.Table) -> str:
 
 
 def test_regression_has_no_class_details(tmp_path: Path) -> None:
-    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn"], **ONCE)
-    assert "probabilities" not in found.predictions.column_names
-    best = found.best
+    result = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn"], **ONCE)
+    assert "probabilities" not in result.predictions.column_names
+    best = result.best
     assert [best.per_class, best.confusion, best.rejection] == [[], [], []]
-    assert best.wrong[0].id == worst_row(found.predictions)
+    assert best.wrong[0].id == worst_row(result.predictions)
     assert 0 < len(best.wrong) <= 100
 
 
 def test_regression_by_an_error_orders_candidates_ascending(tmp_path: Path) -> None:
-    found = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], metric="mae", **ONCE)
-    assert not found.higher_is_better
-    assert found.best.name == "Ridge"
-    difference = found.candidates[1].difference
+    result = evaluate(store_of_numbers(tmp_path / "store"), heads=["knn", Ridge()], metric="mae", **ONCE)
+    assert not result.higher_is_better
+    assert result.best.name == "Ridge"
+    difference = result.candidates[1].difference
     assert difference is not None
     assert difference.estimate.value > 0
     assert difference.verdict == "worse"
 
 
 def test_default_heads_of_regression(tmp_path: Path) -> None:
-    found = evaluate(store_of_numbers(tmp_path / "store"), **ONCE)
-    assert {candidate.name for candidate in found.candidates} == {"ridge", "knn"}
+    result = evaluate(store_of_numbers(tmp_path / "store"), **ONCE)
+    assert {candidate.name for candidate in result.candidates} == {"ridge", "knn"}
 
 
 def test_whole_numbers_are_classes_by_default(tmp_path: Path) -> None:
@@ -335,26 +335,26 @@ def two_layers(path: Path, rows: int = 60) -> FeatureStore:
 
 def test_layers_are_compared_and_joined(tmp_path: Path) -> None:
     store = two_layers(tmp_path / "store")
-    found = evaluate(store, heads="centroid", **ONCE)
-    assert [one.name for one in found.candidates] == ["centroid on early", "centroid on features"]
-    assert [one.dim for one in found.candidates] == [8, 4]
-    one = evaluate(store, heads=["centroid"], layer=("early",), **ONCE)
-    assert [(each.name, each.layers) for each in one.candidates] == [("centroid", ("early",))]
+    result = evaluate(store, heads="centroid", **ONCE)
+    assert [each.name for each in result.candidates] == ["centroid on early", "centroid on features"]
+    assert [each.dim for each in result.candidates] == [8, 4]
+    early = evaluate(store, heads=["centroid"], layer=("early",), **ONCE)
+    assert [(each.name, each.layers) for each in early.candidates] == [("centroid", ("early",))]
     both = evaluate(store, heads=GaussianNB(), layer="early+features", **ONCE)
     assert (both.best.layers, both.best.dim) == (("early", "features"), 12)
 
 
 def test_auto_chooses_the_informative_layer(tmp_path: Path) -> None:
     store = two_layers(tmp_path / "store", 45)
-    found = evaluate(store, heads=["auto", "centroid"], folds=2, repeats=1, progress=False)
-    assert {one.name for one in found.candidates} == {"auto", "centroid on features", "centroid on early"}
-    (auto,) = (one for one in found.candidates if one.name == "auto")
+    result = evaluate(store, heads=["auto", "centroid"], folds=2, repeats=1, progress=False)
+    assert {each.name for each in result.candidates} == {"auto", "centroid on features", "centroid on early"}
+    (auto,) = (each for each in result.candidates if each.name == "auto")
     assert (auto.layers, auto.dim) == (("features", "early"), 12)
     assert auto.estimates["accuracy"].value > 0.9
-    assert found.candidates[-1].name == "centroid on features"
+    assert result.candidates[-1].name == "centroid on features"
     assert auto.calibration is not None  # auto has probabilities of its own
-    check_consistency(found)
-    json.dumps(found.to_dict())
+    check_consistency(result)
+    json.dumps(result.to_dict())
 
 
 def test_backbones_are_compared_on_common_rows(tmp_path: Path) -> None:
@@ -372,15 +372,15 @@ def test_backbones_are_compared_on_common_rows(tmp_path: Path) -> None:
     }
     second.write(pa.table(rows))
     second.refresh()
-    found = evaluate([first, second], heads=["centroid"], **ONCE)
-    assert (found.rows, found.left_out) == (50, {f"not in {second.path}": 10})
-    assert {one.name for one in found.candidates} == {"centroid of timm/made_up", "centroid of timm/other"}
+    result = evaluate([first, second], heads=["centroid"], **ONCE)
+    assert (result.rows, result.left_out) == (50, {f"not in {second.path}": 10})
+    assert {each.name for each in result.candidates} == {"centroid of timm/made_up", "centroid of timm/other"}
     # The vectors are equal, so that the metrics are equal if rows are matched by id.
-    a, b = found.candidates
+    a, b = result.candidates
     assert a.metrics == b.metrics
     assert a.confusion == b.confusion
-    check_consistency(found)
-    assert {*found.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(10, 60)}
+    check_consistency(result)
+    assert {*result.predictions["id"].to_pylist()} == {f"row-{i:03d}" for i in range(10, 60)}
 
 
 def test_stores_of_different_items_or_labels_are_refused(tmp_path: Path) -> None:
@@ -408,23 +408,23 @@ def test_items_that_changed_between_two_stores_are_left_out(tmp_path: Path) -> N
     store = labelled(tmp_path / "store")
     hashes = [f"{i + 1000 * (i < 7):064x}" for i in range(60)]
     other = make_store(tmp_path / "other", clusters(60)[0], "other", content_hash=hashes)
-    found = evaluate([store, other], heads=["centroid"], **ONCE)
-    assert (found.rows, found.left_out) == (53, {f"with another content in {other.path}": 7})
-    assert not {f"row-{i:03d}" for i in range(7)} & {*found.predictions["id"].to_pylist()}
+    result = evaluate([store, other], heads=["centroid"], **ONCE)
+    assert (result.rows, result.left_out) == (53, {f"with another content in {other.path}": 7})
+    assert not {f"row-{i:03d}" for i in range(7)} & {*result.predictions["id"].to_pylist()}
 
 
 def test_items_without_a_content_hash_are_noted(tmp_path: Path) -> None:
     store = labelled(tmp_path / "store")
     other = make_store(tmp_path / "other", clusters(60)[0], "other", content_hash=[""] * 60)
-    found = evaluate([store, other], heads=["centroid"], **ONCE)
-    assert (found.rows, found.left_out) == (60, {})
-    assert any("60 rows of" in note and "have no content hash" in note for note in found.notes)
+    result = evaluate([store, other], heads=["centroid"], **ONCE)
+    assert (result.rows, result.left_out) == (60, {})
+    assert any("60 rows of" in note and "have no content hash" in note for note in result.notes)
 
 
 def test_scikit_learn_estimators_as_heads(store: FeatureStore) -> None:
     both = [GaussianNB(), GaussianNB(var_smoothing=1e3)]
-    found = evaluate(store, heads=both, **ONCE)
-    assert {one.name for one in found.candidates} == {"GaussianNB()", "GaussianNB(var_smoothing=1000.0)"}
+    result = evaluate(store, heads=both, **ONCE)
+    assert {each.name for each in result.candidates} == {"GaussianNB()", "GaussianNB(var_smoothing=1000.0)"}
     assert not hasattr(both[0], "classes_")  # estimators of the user are cloned
     with pytest.raises(UsageError, match=r"heads must be picklable, and Pipeline is not: replace lambdas"):
         evaluate(store, heads=[make_pipeline(FunctionTransformer(lambda x: x), GaussianNB())], **ONCE)
@@ -437,24 +437,24 @@ def test_scikit_learn_estimators_as_heads(store: FeatureStore) -> None:
 def test_groups_stay_in_one_fold(tmp_path: Path) -> None:
     patients = [f"patient {i // 4}" for i in range(60)]
     store = labelled(tmp_path / "store", patient=patients)
-    found = evaluate(store, heads=["centroid"], group="patient", **ONCE)
-    assert found.resampling == "3-fold stratified cross-validation, groups together"
+    result = evaluate(store, heads=["centroid"], group="patient", **ONCE)
+    assert result.resampling == "3-fold stratified cross-validation, groups together"
     fold_of: dict[str, int] = {}
-    for row in found.predictions.to_pylist():
+    for row in result.predictions.to_pylist():
         patient = patients[int(row["id"].removeprefix("row-"))]
         assert fold_of.setdefault(patient, row["resample"]) == row["resample"]
     assert len(fold_of) == 15
-    assert found.splits_id != evaluate(store, heads=["centroid"], **ONCE).splits_id
+    assert result.splits_id != evaluate(store, heads=["centroid"], **ONCE).splits_id
 
 
 def test_near_duplicates_are_reported_and_stay_in_one_fold(tmp_path: Path) -> None:
     X, y = clusters(60, spread=1.0)
     X[30:40] = X[:10] + 1e-4
     store = make_store(tmp_path / "store", X, label=NAMES[y].tolist())
-    found = evaluate(store, heads=["centroid"], **ONCE)
-    assert "near-duplicates together" in found.resampling
-    assert any("near-duplicates" in note and "20 rows" in note for note in found.notes)
-    fold = {row["id"]: row["resample"] for row in found.predictions.to_pylist()}
+    result = evaluate(store, heads=["centroid"], **ONCE)
+    assert "near-duplicates together" in result.resampling
+    assert any("near-duplicates" in note and "20 rows" in note for note in result.notes)
+    fold = {row["id"]: row["resample"] for row in result.predictions.to_pylist()}
     assert all(fold[f"row-{i:03d}"] == fold[f"row-{i + 30:03d}"] for i in range(10))
     apart = evaluate(store, heads=["centroid"], near_duplicates="off", **ONCE)
     assert "together" not in apart.resampling
@@ -491,8 +491,8 @@ def test_rerun_is_equal_and_fits_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     def fits() -> int:
         return len(marks.read_text())
 
-    def plain(found: Evaluation) -> dict[str, Any]:
-        return {key: value for key, value in found.to_dict().items() if key != "seconds"}
+    def plain(result: Evaluation) -> dict[str, Any]:
+        return {key: value for key, value in result.to_dict().items() if key != "seconds"}
 
     first = evaluate(store, heads=heads, **ONCE)
     once = fits()
@@ -528,56 +528,56 @@ def test_rare_class_is_left_out_with_a_note(tmp_path: Path) -> None:
     X, y = clusters(60, 2)
     names = NAMES[y]
     names[:2] = "ant"
-    found = evaluate(make_store(tmp_path / "store", X, label=names.tolist()), heads=["centroid", GaussianNB()], **ONCE)
-    assert found.rows == 58
-    assert found.classes == ["cat", "dog"]
-    ((reason, count),) = found.left_out.items()
+    result = evaluate(make_store(tmp_path / "store", X, label=names.tolist()), heads=["centroid", GaussianNB()], **ONCE)
+    assert result.rows == 58
+    assert result.classes == ["cat", "dog"]
+    ((reason, count),) = result.left_out.items()
     assert "'ant'" in reason
     assert count == 2
-    assert any("'ant' (2 rows) left out" in note for note in found.notes)
-    assert not {"row-000", "row-001"} & {*found.predictions["id"].to_pylist()}
-    assert np.shape(found.best.confusion) == (2, 2)
-    assert "roc_auc" in found.best.metrics  # two classes are left
-    check_consistency(found)
+    assert any("'ant' (2 rows) left out" in note for note in result.notes)
+    assert not {"row-000", "row-001"} & {*result.predictions["id"].to_pylist()}
+    assert np.shape(result.best.confusion) == (2, 2)
+    assert "roc_auc" in result.best.metrics  # two classes are left
+    check_consistency(result)
 
 
 def test_booleans_are_classes(tmp_path: Path) -> None:
     X, y = clusters(60, 2)
-    found = evaluate(make_store(tmp_path / "store", X, label=(y == 1).tolist()), heads="lda", metric="roc_auc", **ONCE)
-    assert found.classes == ["False", "True"]
-    assert found.best.estimates["roc_auc"].value > 0.9
-    assert {*found.predictions["predicted"].to_pylist()} == {True, False}
-    check_consistency(found)
+    result = evaluate(make_store(tmp_path / "store", X, label=(y == 1).tolist()), heads="lda", metric="roc_auc", **ONCE)
+    assert result.classes == ["False", "True"]
+    assert result.best.estimates["roc_auc"].value > 0.9
+    assert {*result.predictions["predicted"].to_pylist()} == {True, False}
+    check_consistency(result)
 
 
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     X, y = clusters(60)
     names: list[str | None] = NAMES[y].tolist()
     names[4] = None
-    found = evaluate(make_store(tmp_path / "store", X, label=names), heads=["centroid"], **ONCE)
-    assert (found.rows, found.left_out) == (59, {"without a label": 1})
+    result = evaluate(make_store(tmp_path / "store", X, label=names), heads=["centroid"], **ONCE)
+    assert (result.rows, result.left_out) == (59, {"without a label": 1})
 
 
 def test_class_of_test_rows_only_counts_as_wrong(tmp_path: Path) -> None:
     X, y = clusters(90)
     names, split = NAMES[y], split_names(90)
     names[0] = "ant"  # of a test row
-    found = evaluate(
+    result = evaluate(
         make_store(tmp_path / "store", X, label=names.tolist(), split=split), heads=["lda"], progress=False
     )
-    assert found.classes == ["ant", "cat", "dog", "owl"]
-    assert found.best.per_class[0].recall == 0
-    assert any("'ant' count as wrong" in note for note in found.notes)
-    row = found.predictions.filter(pa.compute.equal(found.predictions["id"], "row-000")).to_pylist()[0]
+    assert result.classes == ["ant", "cat", "dog", "owl"]
+    assert result.best.per_class[0].recall == 0
+    assert any("'ant' count as wrong" in note for note in result.notes)
+    row = result.predictions.filter(pa.compute.equal(result.predictions["id"], "row-000")).to_pylist()[0]
     assert row["actual"] == "ant"
     assert row["probabilities"][0] == 0
-    check_consistency(found)
+    check_consistency(result)
 
 
 def test_split_column_can_be_the_label(tmp_path: Path) -> None:
-    found = evaluate(labelled(tmp_path / "store", split=split_names(60)), heads=["centroid"], label="split", **ONCE)
-    assert found.classes == ["test", "train", "validation"]
-    assert "cross-validation" in found.resampling
+    result = evaluate(labelled(tmp_path / "store", split=split_names(60)), heads=["centroid"], label="split", **ONCE)
+    assert result.classes == ["test", "train", "validation"]
+    assert "cross-validation" in result.resampling
 
 
 @pytest.mark.parametrize(
@@ -629,26 +629,26 @@ def test_store_without_labels_is_refused(tmp_path: Path) -> None:
 
 
 def test_to_dict_and_to_frame(store: FeatureStore) -> None:
-    found = evaluate(store, heads=["logreg", "ridge", "knn"], **ONCE)
-    plain = found.to_dict()
+    result = evaluate(store, heads=["logreg", "ridge", "knn"], **ONCE)
+    plain = result.to_dict()
     assert "predictions" not in plain
     read = json.loads(json.dumps(plain, allow_nan=False))
-    assert [one["name"] for one in read["candidates"]] == [one.name for one in found.candidates]
+    assert [each["name"] for each in read["candidates"]] == [each.name for each in result.candidates]
     assert read["candidates"][1]["difference"]["verdict"] in ("equivalent", "undecided", "worse")
-    frame = found.to_frame()
-    assert frame["candidate"].tolist() == [one.name for one in found.candidates]
-    assert frame["accuracy"].tolist() == [one.estimates["accuracy"].value for one in found.candidates]
+    frame = result.to_frame()
+    assert frame["candidate"].tolist() == [each.name for each in result.candidates]
+    assert frame["accuracy"].tolist() == [each.estimates["accuracy"].value for each in result.candidates]
     assert frame["verdict"][0] == "best"
     assert frame["difference"][0] == 0
     assert (frame["accuracy_low"] <= frame["accuracy"]).all()
-    (logreg,) = (one for one in found.candidates if one.name == "logreg")
+    (logreg,) = (each for each in result.candidates if each.name == "logreg")
     assert len(logreg.chosen["C"]) == 3
 
 
 def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
-    found = evaluate(labelled(tmp_path / "store"), heads=["centroid", NearestCentroid()], **ONCE)
-    found.candidates[1].name = "<b>"
-    assert repr(found).startswith("Evaluation(label='label', best='")
-    assert repr(found).endswith("2 candidates, 60 rows, 3-fold stratified cross-validation)")
-    assert repr(found.best).endswith("verdict='best')")
-    assert ">&lt;b&gt;</td>" in found._repr_html_()
+    result = evaluate(labelled(tmp_path / "store"), heads=["centroid", NearestCentroid()], **ONCE)
+    result.candidates[1].name = "<b>"
+    assert repr(result).startswith("Evaluation(label='label', best='")
+    assert repr(result).endswith("2 candidates, 60 rows, 3-fold stratified cross-validation)")
+    assert repr(result.best).endswith("verdict='best')")
+    assert ">&lt;b&gt;</td>" in result._repr_html_()

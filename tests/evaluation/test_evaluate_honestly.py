@@ -57,9 +57,9 @@ def test_head_that_works_in_place_does_not_affect_others(tmp_path: Path) -> None
     split = ["test" if i >= 60 else "train" for i in range(90)]  # rows that follow one another are a view
     store = make_store(tmp_path / "store", X + 5, label=names(y), split=split)
     in_place = make_pipeline(StandardScaler(copy=False), LogisticRegression())
-    found = evaluate(store, heads=[in_place, "lda"], **ONCE)
+    result = evaluate(store, heads=[in_place, "lda"], **ONCE)
     alone = evaluate(make_store(tmp_path / "alone", X + 5, label=names(y), split=split), heads=["lda"], **ONCE)
-    lda = next(one for one in found.candidates if one.name == "lda")
+    lda = next(each for each in result.candidates if each.name == "lda")
     assert lda.metrics == alone.best.metrics
 
 
@@ -69,10 +69,10 @@ def test_head_that_works_in_place_does_not_affect_others(tmp_path: Path) -> None
 def test_failed_head_is_reported_and_others_are_measured(tmp_path: Path, head: Any, why: str) -> None:
     X, y = clusters(60, 2)
     store = make_store(tmp_path / "store", X, label=names(y))
-    found = evaluate(store, heads=[head, "centroid"], **ONCE)
-    assert [one.name for one in found.candidates] == ["centroid"]
-    assert why in found.failed[type(head).__name__]
-    assert any(why in note for note in found.notes)
+    result = evaluate(store, heads=[head, "centroid"], **ONCE)
+    assert [each.name for each in result.candidates] == ["centroid"]
+    assert why in result.failed[type(head).__name__]
+    assert any(why in note for note in result.notes)
     with pytest.raises(TrainingDataError, match=why):
         evaluate(store, heads=[head], **ONCE)
 
@@ -91,14 +91,14 @@ def test_exit_code_is_3_if_a_head_fails(tmp_path: Path) -> None:
 
 def test_few_rows_leave_an_accuracy_uncertain(tmp_path: Path) -> None:
     X, y = clusters(30, 2, spread=0.01)
-    found = evaluate(make_store(tmp_path / "store", X, label=names(y)), heads=["centroid", "lda"], **ONCE)
-    for one in found.candidates:
-        estimate = one.estimates["accuracy"]
+    result = evaluate(make_store(tmp_path / "store", X, label=names(y)), heads=["centroid", "lda"], **ONCE)
+    for each in result.candidates:
+        estimate = each.estimates["accuracy"]
         assert estimate.value == 1
         assert 0.8 < estimate.low < 0.99
         assert estimate.high == 1
-    assert found.candidates[1].difference is not None
-    assert found.candidates[1].difference.verdict == "undecided"
+    assert result.candidates[1].difference is not None
+    assert result.candidates[1].difference.verdict == "undecided"
 
 
 def test_saved_splits_must_keep_groups_together(tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_false_findings_among_many_equal_heads_are_rare() -> None:
 
     rng = np.random.default_rng(0)
     rows, heads, wrongly = 400, 12, 0
-    one = Resample(0, 0, np.arange(rows, rows + 10), np.arange(rows))
-    splits = Splits([f"{i}" for i in range(rows + 10)], [one], "test split")
+    resample = Resample(0, 0, np.arange(rows, rows + 10), np.arange(rows))
+    splits = Splits([f"{i}" for i in range(rows + 10)], [resample], "test split")
     for _ in range(100):
         right = rng.random((heads, rows)) < 0.8
         order = np.argsort(-right.mean(axis=1), kind="stable")
         answers = [[PredictedRows(np.ones(rows, np.int64), right[i].astype(np.int64), n_classes=2)] for i in order]
         values = [[float(right[i].mean())] for i in order]
-        found = differences("accuracy", True, 0.0, splits, values, answers)
-        wrongly += any(each.verdict == "worse" for each in found)
+        result = differences("accuracy", True, 0.0, splits, values, answers)
+        wrongly += any(each.verdict == "worse" for each in result)
     assert wrongly <= 8

@@ -66,8 +66,8 @@ def predicted_numbers(draw: st.DrawFn) -> PredictedRows:
     return PredictedRows(y, predicted)
 
 
-def _agree(found: dict[str, float], answers: PredictedRows) -> None:
-    for name, value in found.items():
+def _agree(computed: dict[str, float], answers: PredictedRows) -> None:
+    for name, value in computed.items():
         if name == "r2" and not np.ptp(answers.y):
             assert math.isnan(value)  # where scikit-learn says 0 or 1
         else:
@@ -77,10 +77,10 @@ def _agree(found: dict[str, float], answers: PredictedRows) -> None:
 @settings(max_examples=30, deadline=None)
 @given(classified() | predicted_numbers())
 def test_metrics_agree_with_scikit_learn(answers: PredictedRows) -> None:
-    found = answers.metrics()
-    assert set(found) <= {*METRICS["classification" if answers.n_classes else "regression"]}
-    assert {"accuracy", "r2"} & set(found)
-    _agree(found, answers)
+    computed = answers.metrics()
+    assert set(computed) <= {*METRICS["classification" if answers.n_classes else "regression"]}
+    assert {"accuracy", "r2"} & set(computed)
+    _agree(computed, answers)
 
 
 @settings(max_examples=30, deadline=None)
@@ -91,9 +91,9 @@ def test_weights_agree_with_repeated_rows(data: st.DataObject) -> None:
     counts = data.draw(hnp.arrays(np.int64, (2, n), elements=st.integers(0, 3)).filter(lambda c: c.sum(axis=1).all()))
     repeated = [_taken(answers, np.repeat(np.arange(n), each)) for each in counts]
     for name in answers.metric_names():
-        found = answers.metric(name, counts.astype(float))
-        assert found.shape == (2,)
-        for value, rows in zip(found, repeated, strict=True):
+        computed = answers.metric(name, counts.astype(float))
+        assert computed.shape == (2,)
+        for value, rows in zip(computed, repeated, strict=True):
             if name == "roc_auc" and len(np.unique(rows.y)) < 2:
                 assert math.isnan(value)
             elif name != "r2" or np.ptp(rows.y) > 0.1:

@@ -81,8 +81,8 @@ def test_intervals_are_never_narrower_than_the_exact_one_of_equal_rows(
     splits, y = splits_of(n, resampling), np.arange(n) % 2
     predicted = np.where(rng.random(n) < chance, y, 1 - y)
     parts = answers(splits, y, predicted)
-    found = estimates(values_of(parts, ["accuracy", "balanced_accuracy"]), splits, parts)
-    for estimate in found.values():
+    result = estimates(values_of(parts, ["accuracy", "balanced_accuracy"]), splits, parts)
+    for estimate in result.values():
         assert estimate.high - estimate.low >= exact_width(n) - 1e-9
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
@@ -96,15 +96,15 @@ def test_heads_that_agree_on_few_rows_are_not_equivalent(n: int, resampling: str
     values = values_of(parts, [metric])[metric]
     if not np.isfinite(values).all():
         return
-    (found,) = differences(metric, METRICS["classification"][metric], 0.01, splits, [values] * 2, [parts] * 2)
-    assert found.estimate.value == 0
-    assert found.verdict == "undecided"
-    assert found.p == 1
-    assert found.equal < 0.95
-    assert found.estimate.low < -0.01
-    assert found.estimate.high > 0.01
+    (result,) = differences(metric, METRICS["classification"][metric], 0.01, splits, [values] * 2, [parts] * 2)
+    assert result.estimate.value == 0
+    assert result.verdict == "undecided"
+    assert result.p == 1
+    assert result.equal < 0.95
+    assert result.estimate.low < -0.01
+    assert result.estimate.high > 0.01
     if metric in ("accuracy", "balanced_accuracy"):
-        assert min(found.estimate.high, -found.estimate.low) >= exact_width(n) - 1e-9
+        assert min(result.estimate.high, -result.estimate.low) >= exact_width(n) - 1e-9
 
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
@@ -112,9 +112,9 @@ def test_heads_that_agree_on_many_rows_are_equivalent(resampling: str) -> None:
     splits, y = splits_of(800, resampling), np.arange(800) % 2
     parts = answers(splits, y, y)
     values = values_of(parts, ["accuracy"])["accuracy"]
-    (found,) = differences("accuracy", True, 0.01, splits, [values] * 2, [parts] * 2)
-    assert found.verdict == "equivalent"
-    assert -0.01 < found.estimate.low < found.estimate.high < 0.01
+    (result,) = differences("accuracy", True, 0.01, splits, [values] * 2, [parts] * 2)
+    assert result.verdict == "equivalent"
+    assert -0.01 < result.estimate.low < result.estimate.high < 0.01
 
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
@@ -123,8 +123,8 @@ def test_copies_of_rows_are_no_rows(resampling: str, copies: int) -> None:
     groups = np.arange(50) // copies
     splits, y = splits_of(50, resampling, groups), (np.arange(50) // copies) % 2
     parts = answers(splits, y, y)
-    found = estimates(values_of(parts, ["accuracy", "balanced_accuracy"]), splits, parts)
-    for estimate in found.values():
+    result = estimates(values_of(parts, ["accuracy", "balanced_accuracy"]), splits, parts)
+    for estimate in result.values():
         assert estimate.high - estimate.low >= exact_width(50 // copies) - 1e-9
 
 
@@ -135,9 +135,9 @@ def test_rare_class_leaves_balanced_accuracy_more_uncertain(resampling: str) -> 
     splits = splits_of(100, resampling)
     parts = answers(splits, y, y)
     values = {name: [1.0] * len(parts) for name in ("accuracy", "balanced_accuracy")}
-    found = estimates(values, splits, parts)
-    assert found["balanced_accuracy"].low <= 1 - exact_width(5) / 2 + 1e-9
-    assert found["accuracy"].low > 0.9
+    result = estimates(values, splits, parts)
+    assert result["balanced_accuracy"].low <= 1 - exact_width(5) / 2 + 1e-9
+    assert result["accuracy"].low > 0.9
 
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
@@ -146,21 +146,21 @@ def test_constant_difference_on_few_rows_is_not_significant_beyond_the_sign_test
     best, other = answers(splits, y, y), answers(splits, y, 1 - y)
     for metric in ("accuracy", "brier"):
         values = [values_of(parts, [metric])[metric] for parts in (best, other)]
-        (found,) = differences(metric, METRICS["classification"][metric], 0.01, splits, values, [best, other])
-        assert 2.0**-9 <= found.p <= 0.01
-        assert found.estimate.low < found.estimate.high
+        (result,) = differences(metric, METRICS["classification"][metric], 0.01, splits, values, [best, other])
+        assert 2.0**-9 <= result.p <= 0.01
+        assert result.estimate.low < result.estimate.high
 
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
 def test_exact_predictions_of_numbers_are_not_certain(resampling: str) -> None:
     splits, y = splits_of(30, resampling), np.random.default_rng(0).normal(5, 2, 30)
     parts = [PredictedRows(y[each.test], y[each.test]) for each in splits.resamples]
-    found = estimates(values_of(parts, ["r2", "mae", "rmse"]), splits, parts)
-    assert found["r2"].value == found["r2"].high == 1
-    assert found["r2"].low < 0.95
+    result = estimates(values_of(parts, ["r2", "mae", "rmse"]), splits, parts)
+    assert result["r2"].value == result["r2"].high == 1
+    assert result["r2"].low < 0.95
     for name in ("mae", "rmse"):
-        assert found[name].low == found[name].value == 0
-        assert found[name].high > 0.1
+        assert result[name].low == result[name].value == 0
+        assert result[name].high > 0.1
     (difference,) = differences("mae", False, 0.01, splits, [[0.0] * len(parts)] * 2, [parts] * 2)
     assert difference.verdict == "undecided"
 
@@ -169,8 +169,8 @@ def test_exact_predictions_of_numbers_are_not_certain(resampling: str) -> None:
 def test_constant_numbers_have_intervals_too(resampling: str) -> None:
     splits = splits_of(20, resampling)
     parts = [PredictedRows(np.full(len(each.test), 3.0), np.full(len(each.test), 3.0)) for each in splits.resamples]
-    found = estimates({"mae": [0.0] * len(parts)}, splits, parts)["mae"]
-    assert found.low < found.high
+    result = estimates({"mae": [0.0] * len(parts)}, splits, parts)["mae"]
+    assert result.low < result.high
 
 
 def test_folds_that_agree_by_chance_have_the_error_of_their_rows() -> None:

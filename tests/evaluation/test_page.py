@@ -64,7 +64,7 @@ def candidate(name: str, accuracy: float, verdict: str, names: list[str]) -> Can
         calibration=reliability(0.1),
         calibrated=reliability(0.02),
         rejection=[RiskCoverage("probability", [0.2, 0.5, 1.0], [0.0, 0.02, 0.1], 0.031)],
-        per_class=[ClassScores(one, 20, 0.8, 0.7, 0.5 + i / (2 * n)) for i, one in enumerate(names)],
+        per_class=[ClassScores(each, 20, 0.8, 0.7, 0.5 + i / (2 * n)) for i, each in enumerate(names)],
         confusion=counts.tolist(),
         chosen={"C": [0.1, 0.1, 1.0, 0.1, 0.1]},
         fit_seconds=0.25,
@@ -100,17 +100,17 @@ def of_numbers(count: int = 40) -> Evaluation:
     """Return an evaluation of a head that predicts numbers."""
     actual = np.linspace(0, 5, count)
     kept = {"per_class": [], "confusion": [], "calibration": None, "calibrated": None, "rejection": []}
-    found = evaluation([])
+    result = evaluation([])
     heads = [
-        replace(one, **kept, metrics={"mae": [0.3] * 5}, estimates={"mae": Estimate(0.3 + i, 0.2 + i, 0.4 + i)})
-        for i, one in enumerate(found.candidates)
+        replace(each, **kept, metrics={"mae": [0.3] * 5}, estimates={"mae": Estimate(0.3 + i, 0.2 + i, 0.4 + i)})
+        for i, each in enumerate(result.candidates)
     ]
     predictions = pa.table(
         {"candidate": ["logreg"] * count, "id": [f"{i}" for i in range(count)], "actual": actual,
          "predicted": actual.astype(np.float32)}
     )  # fmt: skip
     return replace(
-        found, task="regression", metric="mae", higher_is_better=False, baseline={"mae": 1.3}, candidates=heads,
+        result, task="regression", metric="mae", higher_is_better=False, baseline={"mae": 1.3}, candidates=heads,
         predictions=predictions,
     )  # fmt: skip
 
@@ -172,9 +172,9 @@ def test_calibration_and_rejection_are_tables_too(words: str) -> None:
 
 
 def test_worst_classes_are_first_and_small_matrices_are_shown(tmp_path: Path) -> None:
-    found = evaluation([f"class {i}" for i in range(40)])
-    found.best.confusion[3][7] = 1234
-    page = Page(found.to_html(tmp_path / "page.html"))
+    result = evaluation([f"class {i}" for i in range(40)])
+    result.best.confusion[3][7] = 1234
+    page = Page(result.to_html(tmp_path / "page.html"))
     classes = page.words[page.words.index("Rows are those of all folds, in which each row is predicted once.") :]
     assert classes.index("class 0 20") < classes.index("class 29 20") < classes.index("The other 10 classes")
     assert page.source.count('<th scope="col">') == 40
@@ -182,12 +182,12 @@ def test_worst_classes_are_first_and_small_matrices_are_shown(tmp_path: Path) ->
 
 
 def test_names_are_escaped(tmp_path: Path, items: list[WrongItem]) -> None:
-    found = evaluation(ODD, *((name, 0.9 - i / 50, "worse" if i else "best") for i, name in enumerate(ODD)))
-    found.label, found.notes, found.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
-    found.best.wrong = items
-    for one in found.candidates:
-        one.store, one.backbone, one.layers, one.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
-    page = Page(found.to_html(tmp_path / "page.html"))
+    result = evaluation(ODD, *((name, 0.9 - i / 50, "worse" if i else "best") for i, name in enumerate(ODD)))
+    result.label, result.notes, result.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
+    result.best.wrong = items
+    for each in result.candidates:
+        each.store, each.backbone, each.layers, each.chosen = ODD[1], ODD[0], (ODD[0], ODD[1]), {ODD[0]: [ODD[1]]}
+    page = Page(result.to_html(tmp_path / "page.html"))
     for name in ODD[:4]:
         assert name in page.words
     assert "{{ 7 * 7 }}" in page.words
@@ -197,9 +197,9 @@ def test_names_are_escaped(tmp_path: Path, items: list[WrongItem]) -> None:
 
 @pytest.mark.long
 def test_page_of_many_classes_and_pictures_is_small(tmp_path: Path, items: list[WrongItem]) -> None:
-    found = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
-    found.best.wrong = items
-    to = found.to_html(tmp_path / "page.html")
+    result = evaluation([f"{ODD[i % len(ODD)]} {i}" for i in range(1000)])
+    result.best.wrong = items
+    to = result.to_html(tmp_path / "page.html")
     page = Page(to)
     assert to.stat().st_size < 3_000_000
     assert "The other 970 classes" in page.words
@@ -211,15 +211,15 @@ def test_page_of_many_classes_and_pictures_is_small(tmp_path: Path, items: list[
 
 
 def test_items_are_shown_or_a_reason(tmp_path: Path, items: list[WrongItem]) -> None:
-    found = evaluation(["cat", "dog"])
-    found.best.wrong = items
-    words = Page(found.to_html(tmp_path / "page.html")).words
+    result = evaluation(["cat", "dog"])
+    result.best.wrong = items
+    words = Page(result.to_html(tmp_path / "page.html")).words
     assert "You have <b>WON</b> a prize" in words
     assert "cannot be shown" in words
     assert "away.png" in words
     assert "the store has no location of this item" in words
     assert ">99.9 %" in words
-    without = Page(found.to_html(tmp_path / "page.html", pictures=False))
+    without = Page(result.to_html(tmp_path / "page.html", pictures=False))
     assert "cannot be shown" not in without.words
     assert "Mistakes" in without.words
     assert "By name item" in without.words
@@ -227,21 +227,21 @@ def test_items_are_shown_or_a_reason(tmp_path: Path, items: list[WrongItem]) -> 
 
 
 def test_mistakes_come_first_and_are_linked_to_their_files(tmp_path: Path, items: list[WrongItem]) -> None:
-    found = evaluation(["cat", "dog"])
-    found.best.wrong = [*items, WrongItem("web", "https://example.org/a b.jpg", "a", "b", None, "text")]
-    found.best.wrong.append(WrongItem("bucket", "s3://bucket/a.jpg", "a", "b", None, "text"))
-    found.best.wrong.append(WrongItem("script", "javascript:alert(1)", "a", "b", None, "text"))
-    page = Page(found.to_html(tmp_path / "page.html"))
+    result = evaluation(["cat", "dog"])
+    result.best.wrong = [*items, WrongItem("web", "https://example.org/a b.jpg", "a", "b", None, "text")]
+    result.best.wrong.append(WrongItem("bucket", "s3://bucket/a.jpg", "a", "b", None, "text"))
+    result.best.wrong.append(WrongItem("script", "javascript:alert(1)", "a", "b", None, "text"))
+    page = Page(result.to_html(tmp_path / "page.html"))
     assert page.source.index('<section id="wrong">') < page.source.index('<section id="candidates">')
     assert set(page.links) == {"message.txt", "broken.png", "away.png", "noise.png", "https://example.org/a b.jpg"}
-    elsewhere = Page(found.to_html(tmp_path / "reports/page.html"))
+    elsewhere = Page(result.to_html(tmp_path / "reports/page.html"))
     assert (tmp_path / "noise.png").as_uri() in elsewhere.links
 
 
 def test_only_the_first_mistakes_are_open_so_that_the_comparison_is_near(tmp_path: Path) -> None:
-    found = evaluation(["cat", "dog"])
-    found.best.wrong = [WrongItem(f"row {i}", None, "cat", "dog", 0.9, "a text") for i in range(15)]
-    source = Page(found.to_html(tmp_path / "page.html")).source
+    result = evaluation(["cat", "dog"])
+    result.best.wrong = [WrongItem(f"row {i}", None, "cat", "dog", 0.9, "a text") for i in range(15)]
+    source = Page(result.to_html(tmp_path / "page.html")).source
     first, folded = source[: source.index('<section id="candidates">')].split("<summary>3 more</summary>")
     assert [part.count('class="frame"') for part in (first, folded)] == [12, 3]
 
@@ -253,15 +253,15 @@ def test_a_full_page_lists_the_others_by_name_and_says_so(
     monkeypatch.setattr(wrong_items, "MAX_CHARACTERS", 20_000)
     monkeypatch.setattr(wrong_items, "CHUNK", 5)
     monkeypatch.setattr(wrong_items, "MAX_LISTED", 15 * 620)
-    found = evaluation(["cat", "dog"])
-    found.best.wrong = items
-    page = Page(found.to_html(tmp_path / "page.html"))
+    result = evaluation(["cat", "dog"])
+    result.best.wrong = items
+    page = Page(result.to_html(tmp_path / "page.html"))
     assert page.source.count('class="frame"') == 5
     assert "15 more, by name Pictures and texts of more items would make this page larger than 20 MB" in page.words
     assert "6 more are not listed, to keep this page below 20 MB" in page.words
     monkeypatch.setattr(wrong_items, "MAX_UNREADABLE", 1)
-    found.best.wrong = [WrongItem(f"{i}", str(tmp_path / f"gone {i}.jpg"), "a", "b", 0.9) for i in range(9)]
-    page = Page(found.to_html(tmp_path / "page.html"))
+    result.best.wrong = [WrongItem(f"{i}", str(tmp_path / f"gone {i}.jpg"), "a", "b", 0.9) for i in range(9)]
+    page = Page(result.to_html(tmp_path / "page.html"))
     assert "4 more, by name Most items could not be read, so the others were not tried" in page.words
 
 
@@ -300,44 +300,44 @@ def test_page_of_one_candidate_has_no_comparison(tmp_path: Path) -> None:
 
 
 def test_heads_without_probabilities(tmp_path: Path) -> None:
-    found = evaluation(["a", "b"])
-    found.candidates[0] = replace(found.best, calibration=None, calibrated=None, rejection=[])
-    found.candidates[1] = replace(found.candidates[1], calibrated=None)
-    words = Page(found.to_html(tmp_path / "page.html")).words
+    result = evaluation(["a", "b"])
+    result.candidates[0] = replace(result.best, calibration=None, calibrated=None, rejection=[])
+    result.candidates[1] = replace(result.candidates[1], calibrated=None)
+    words = Page(result.to_html(tmp_path / "page.html")).words
     assert "logreg has no probabilities. Shown are those of the next best candidate that has" in words
     assert "Rejection of uncertain rows" not in words
 
 
 @pytest.mark.long
 def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
-    found = evaluation(["a", "b"])
-    found.candidates[0] = replace(found.best, calibration=None)
-    found.candidates[2] = replace(found.candidates[2], calibration=None)
-    found.best.wrong = [WrongItem("1", None, "a", "b", 0.9)]
-    words = Page(found.to_html(tmp_path / "page.html")).words
+    result = evaluation(["a", "b"])
+    result.candidates[0] = replace(result.best, calibration=None)
+    result.candidates[2] = replace(result.candidates[2], calibration=None)
+    result.best.wrong = [WrongItem("1", None, "a", "b", 0.9)]
+    words = Page(result.to_html(tmp_path / "page.html")).words
     assert "logreg has no probabilities. Those shown are made from its scores" in words
     assert "log-loss after scaling 2.0 % < 1.8 % 0.210 0.400" in words
     assert "knn : no probabilities; these are after scaling" in words
     assert "and the probability of the predicted one after temperature scaling" in words
-    found.candidates[0] = replace(found.best, calibration=reliability(0.1), calibrated=None)
-    words = Page(found.to_html(tmp_path / "page.html")).words
-    assert "and the probability of the predicted one. The most confident come first" in words
+    result.candidates[0] = replace(result.best, calibration=reliability(0.1), calibrated=None)
+    words = Page(result.to_html(tmp_path / "page.html")).words
+    assert "and the probability of the predicted each. The most confident come first" in words
     assert "Error rate by probability 100 % 10.0 %" in words
 
 
 def test_page_names_the_repeat_whose_rows_are_counted(tmp_path: Path) -> None:
-    found = replace(evaluation(["a", "b"]), n_repeats=5)
-    found.best.confusion = [[90, 6], [2, 102]]
-    words = Page(found.to_html(tmp_path / "page.html")).words
+    result = replace(evaluation(["a", "b"]), n_repeats=5)
+    result.best.confusion = [[90, 6], [2, 102]]
+    words = Page(result.to_html(tmp_path / "page.html")).words
     once = "of the first repeat, in which each row is predicted once"
     assert (
         f"Rows are those {once}. Their error rate is 4.0 %; the accuracy above is the mean over all 5 repeats" in words
     )
     assert f"Counts are {once}." in words
     assert words.count(once) == 5
-    for one in found.candidates:
-        one.metrics = {"accuracy": [0.9]}
-    words = Page(replace(found, n_repeats=1, n_folds=1).to_html(tmp_path / "page.html")).words
+    for each in result.candidates:
+        each.metrics = {"accuracy": [0.9]}
+    words = Page(replace(result, n_repeats=1, n_folds=1).to_html(tmp_path / "page.html")).words
     assert "Counts are of the test rows." in words
     assert "first repeat" not in words
 
@@ -359,43 +359,48 @@ def test_wrong_names_and_empty_evaluations_are_refused(tmp_path: Path) -> None:
 
 
 def test_charts_are_deterministic_and_follow_the_data() -> None:
-    found = evaluation(["a", "b"])
-    first, again = interval_charts.draw_scores(found), interval_charts.draw_scores(found)
+    result = evaluation(["a", "b"])
+    first, again = interval_charts.draw_scores(result), interval_charts.draw_scores(result)
     assert first == again
-    found.best.estimates["accuracy"] = Estimate(0.95, 0.9, 0.97)
-    assert interval_charts.draw_scores(found) != first
+    result.best.estimates["accuracy"] = Estimate(0.95, 0.9, 0.97)
+    assert interval_charts.draw_scores(result) != first
     assert "var(--blue)" in first
-    on_the_scale = replace(found, baseline={"accuracy": 0.78})
+    on_the_scale = replace(result, baseline={"accuracy": 0.78})
     assert "off the scale" in first
     assert "off the scale" not in interval_charts.draw_scores(on_the_scale)
     assert "#0" not in re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", first)
 
 
 def test_pareto_frontier_of_costs() -> None:
-    found = evaluation(["a", "b"], *((f"head {i}", 0.9 - i / 10, "worse" if i else "best") for i in range(5)))
-    for one, seconds in zip(found.candidates, (4.0, 4.0, 1.0, 2.0, 0.0), strict=True):
-        one.fit_seconds = seconds  # that of the last head is unknown
-    drawn = charts.draw_costs(found, "fit_seconds")
+    result = evaluation(["a", "b"], *((f"head {i}", 0.9 - i / 10, "worse" if i else "best") for i in range(5)))
+    for each, seconds in zip(result.candidates, (4.0, 4.0, 1.0, 2.0, 0.0), strict=True):
+        each.fit_seconds = seconds  # that of the last head is unknown
+    drawn = charts.draw_costs(result, "fit_seconds")
     assert drawn
     assert drawn[1] == [0, 2]
     assert "3 head 2: 70.0\xa0% at 1.000" in drawn[0]
     assert "head 4" not in drawn[0]
-    found.higher_is_better = False
-    drawn = charts.draw_costs(found, "fit_seconds")
+    result.higher_is_better = False
+    drawn = charts.draw_costs(result, "fit_seconds")
     assert drawn
     assert drawn[1] == [2, 3]
-    found.candidates = found.candidates[3:]
-    assert charts.draw_costs(found, "fit_seconds") is None
+    result.candidates = result.candidates[3:]
+    assert charts.draw_costs(result, "fit_seconds") is None
 
 
 def test_missing_and_constant_metrics(tmp_path: Path) -> None:
-    found = evaluation(["a", "b"])
-    found.margin, found.baseline, nothing = 0.0, {}, Estimate(0.0, float("nan"), float("nan"))
-    for one in found.candidates:
-        one.estimates, one.metrics, one.fit_seconds, one.size_bytes = {"accuracy": nothing}, {"accuracy": [0.0]}, 0, 0
-        if one.difference:
-            one.difference = replace(one.difference, estimate=nothing, adjusted=float("nan"))
-    words = Page(found.to_html(tmp_path / "page.html")).words
+    result = evaluation(["a", "b"])
+    result.margin, result.baseline, nothing = 0.0, {}, Estimate(0.0, float("nan"), float("nan"))
+    for head in result.candidates:
+        head.estimates, head.metrics, head.fit_seconds, head.size_bytes = (
+            {"accuracy": nothing},
+            {"accuracy": [0.0]},
+            0,
+            0,
+        )
+        if head.difference:
+            head.difference = replace(head.difference, estimate=nothing, adjusted=float("nan"))
+    words = Page(result.to_html(tmp_path / "page.html")).words
     assert "0.0 % (95 % interval — to —)" in words
     assert "Costs" not in words
 
@@ -414,13 +419,13 @@ def test_numbers_as_text() -> None:
 
 @pytest.mark.long
 def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items: list[WrongItem]) -> None:
-    found = evaluation([f"{name} {i}" for i, name in enumerate(ODD * 3)])
-    found.best.wrong, found.best.name = items, ODD[0]
-    page = found.to_html(tmp_path / "page.html")
+    result = evaluation([f"{name} {i}" for i, name in enumerate(ODD * 3)])
+    result.best.wrong, result.best.name = items, ODD[0]
+    page = result.to_html(tmp_path / "page.html")
     shades = {}
     for width, scheme in ((1280, "light"), (390, "dark")):
         wide = browser.open_alone(page, width, scheme)
-        assert browser.ask("[...document.images].filter(one => one.complete && one.naturalWidth > 300).length") == 22
+        assert browser.ask("[...document.images].filter(each => each.complete && each.naturalWidth > 300).length") == 22
         assert min(wide) > 300
         picture = np.asarray(browser.picture())
         assert picture.shape == (800, width, 3)

@@ -60,31 +60,31 @@ def test_dino_knn_agrees_with_the_published_vote(seed: int) -> None:
     rng = np.random.default_rng(seed)
     X, Q = rng.standard_normal((400, 24), np.float32), rng.standard_normal((150, 24), np.float32)
     y, y_test = rng.integers(0, 9, 400), rng.integers(0, 9, 150)
-    found = run_protocol("dino-knn", X, y, Q, y_test)
-    assert found.protocol == "dino-knn/1"
-    assert [row["k"] for row in found.details] == [10, 20, 100, 200]
-    for row in found.details:
+    result = run_protocol("dino-knn", X, y, Q, y_test)
+    assert result.protocol == "dino-knn/1"
+    assert [row["k"] for row in result.details] == [10, 20, 100, 200]
+    for row in result.details:
         assert (row["top1"], row["top5"]) == dino_accuracies(X, y, Q, y_test, row["k"])
-    assert found.metrics == {key: found.details[1][key] for key in ("top1", "top5")}
+    assert result.metrics == {key: result.details[1][key] for key in ("top1", "top5")}
 
 
 def test_dino_knn_leaves_out_k_above_the_number_of_rows() -> None:
-    found = run_protocol("dino-knn", *problem(train=60))
-    assert [row["k"] for row in found.details] == [10, 20]
-    assert found.settings["k above the number of training rows"] == [100, 200]
-    assert set(found.metrics) == {"top1"}  # of three classes, the true one is always among the first five
+    result = run_protocol("dino-knn", *problem(train=60))
+    assert [row["k"] for row in result.details] == [10, 20]
+    assert result.settings["k above the number of training rows"] == [100, 200]
+    assert set(result.metrics) == {"top1"}  # of three classes, the true one is always among the first five
     with pytest.raises(TrainingDataError, match="at least 20 training rows, got 15"):
         run_protocol("dino-knn", *problem(train=15))
 
 
 def test_clip_lp_agrees_with_scikit_learn_at_the_chosen_penalty() -> None:
     X, y, X_test, y_test = problem()
-    found = run_protocol("clip-lp", X, y, X_test, y_test)
-    plain = LogisticRegression(C=found.metrics["C"], max_iter=1000).fit(X, y)
-    assert found.metrics["accuracy"] == plain.score(X_test, y_test)
+    result = run_protocol("clip-lp", X, y, X_test, y_test)
+    plain = LogisticRegression(C=result.metrics["C"], max_iter=1000).fit(X, y)
+    assert result.metrics["accuracy"] == plain.score(X_test, y_test)
     recalls = [(plain.predict(X_test[y_test == name]) == name).mean() for name in plain.classes_]
-    assert found.metrics["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
-    ours = clip_lp.fit_logistic_regression(X, np.unique(y, return_inverse=True)[1], found.metrics["C"])
+    assert result.metrics["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
+    ours = clip_lp.fit_logistic_regression(X, np.unique(y, return_inverse=True)[1], result.metrics["C"])
     np.testing.assert_allclose(ours.coef_, plain.coef_, rtol=1e-6)
     np.testing.assert_allclose(ours.intercept_, plain.intercept_, rtol=1e-5, atol=1e-6)
 
@@ -92,20 +92,20 @@ def test_clip_lp_agrees_with_scikit_learn_at_the_chosen_penalty() -> None:
 def test_clip_lp_searches_the_grid_of_the_paper() -> None:
     X, y, X_test, y_test = problem()
     held_out = np.arange(len(y)) % 4 == 0
-    found = run_protocol("clip-lp", X, y, X_test, y_test, held_out=held_out)
-    steps = [8 * np.log10(row["C"]) for row in found.details]
+    result = run_protocol("clip-lp", X, y, X_test, y_test, held_out=held_out)
+    steps = [8 * np.log10(row["C"]) for row in result.details]
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
     assert {-48, -32, -16, 0, 16, 32, 48} <= {round(step) for step in steps}
-    best = max(row["held_out_accuracy"] for row in found.details)
-    first = next(row for row in found.details if row["held_out_accuracy"] == best)
-    assert found.metrics["C"] == first["C"]
+    best = max(row["held_out_accuracy"] for row in result.details)
+    first = next(row for row in result.details if row["held_out_accuracy"] == best)
+    assert result.metrics["C"] == first["C"]
     # The neighbours of the best, one step away, were tried.
     assert {round(8 * np.log10(first["C"])) + step for step in (-1, 1)} <= {round(step) for step in steps}
-    for row in found.details:
+    for row in result.details:
         by_hand = LogisticRegression(C=row["C"], max_iter=1000).fit(X[~held_out], y[~held_out])
         assert row["held_out_accuracy"] == by_hand.score(X[held_out], y[held_out])
-    assert found.settings["held out"] == "validation split"
-    assert found.settings["held-out rows"] == held_out.sum()
+    assert result.settings["held out"] == "validation split"
+    assert result.settings["held-out rows"] == held_out.sum()
 
 
 def test_clip_lp_does_not_hold_out_single_rows() -> None:
@@ -135,7 +135,7 @@ def test_mteb_draws_agree_with_mteb(seed: int) -> None:
 
 def test_mteb_metrics_are_means_over_ten_fits() -> None:
     X, y, X_test, y_test = problem(classes=2)
-    found = run_protocol("mteb-cls", X, y, X_test, y_test)
+    result = run_protocol("mteb-cls", X, y, X_test, y_test)
     labels, actual = (np.unique(part, return_inverse=True)[1] for part in (y, y_test))
     for size, suffix in ((8, ""), (16, "_16")):
         scores = []
@@ -149,21 +149,21 @@ def test_mteb_metrics_are_means_over_ten_fits() -> None:
                 )
             )
         for name, value in zip(("accuracy", "f1", "ap"), np.mean(scores, axis=0), strict=True):
-            assert found.metrics[name + suffix] == pytest.approx(value)
-    assert len(found.details) == 20
+            assert result.metrics[name + suffix] == pytest.approx(value)
+    assert len(result.details) == 20
     assert "ap" not in run_protocol("mteb-cls", *problem()).metrics
 
 
 def test_few_shot_draws_rows_and_chooses_a_penalty_for_each() -> None:
-    found = run_protocol("few-shot", *problem(train=150))
-    assert [row["labels_per_class"] for row in found.details] == [1, 2, 4, 8, 16, "all"]
-    assert [row["training_rows"] for row in found.details] == [3, 6, 12, 24, 48, 150]
-    for row in found.details:
+    result = run_protocol("few-shot", *problem(train=150))
+    assert [row["labels_per_class"] for row in result.details] == [1, 2, 4, 8, 16, "all"]
+    assert [row["training_rows"] for row in result.details] == [3, 6, 12, 24, 48, 150]
+    for row in result.details:
         assert len(row["draws"]) == len(row["C"]) == 5
         assert row["accuracy"] == pytest.approx(np.mean(row["draws"]))
         assert row["low"] <= row["accuracy"] <= row["high"]
-    assert len(set(found.details[0]["draws"])) > 1
-    assert found.metrics["accuracy_all"] > found.metrics["accuracy_1"] + 0.1
+    assert len(set(result.details[0]["draws"])) > 1
+    assert result.metrics["accuracy_all"] > result.metrics["accuracy_1"] + 0.1
 
 
 def test_details_are_written_with_their_units() -> None:
@@ -179,10 +179,10 @@ def test_details_are_written_with_their_units() -> None:
 
 
 def test_few_shot_stops_at_the_largest_class_and_is_deterministic() -> None:
-    found, again, other = (run_protocol("few-shot", *problem(train=12), seed=seed) for seed in (0, 0, 1))
-    assert [row["labels_per_class"] for row in found.details] == [1, 2, "all"]
-    assert again.details == found.details
-    assert other.details[0]["draws"] != found.details[0]["draws"]
+    result, again, other = (run_protocol("few-shot", *problem(train=12), seed=seed) for seed in (0, 0, 1))
+    assert [row["labels_per_class"] for row in result.details] == [1, 2, "all"]
+    assert again.details == result.details
+    assert other.details[0]["draws"] != result.details[0]["draws"]
 
 
 def test_first_of_each_class_takes_all_rows_of_small_classes() -> None:
@@ -206,12 +206,12 @@ def test_crossed_interval_has_its_coverage() -> None:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_results_are_plain_data(name: str) -> None:
-    found = run_protocol(name, *problem(train=30))
-    assert found.protocol == f"{name}/{PROTOCOLS[name].version}"
-    assert found.seconds > 0
+    result = run_protocol(name, *problem(train=30))
+    assert result.protocol == f"{name}/{PROTOCOLS[name].version}"
+    assert result.seconds > 0
     assert PROTOCOLS[name].citation
-    assert json.loads(json.dumps(asdict(found))) == asdict(found)
-    assert all(0 <= value <= 1 for key, value in found.metrics.items() if key != "C")
+    assert json.loads(json.dumps(asdict(result))) == asdict(result)
+    assert all(0 <= value <= 1 for key, value in result.metrics.items() if key != "C")
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,12 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_stores_are_ranked_by_their_linear_probes(tmp_path: Path) -> None:
-    found = rank(stores(tmp_path, 2.5, 0.3))
-    assert [row.name for row in found.rows] == ["timm/spread0.3", "timm/spread2.5"]
-    assert found.best is found.rows[0]
-    assert (found.task, found.metric, found.sample, found.classes) == ("classification", "accuracy", 60, 3)
-    assert found.baseline == pytest.approx(1 / 3)
-    assert found.undecided == found.failed == []
+    ranking = rank(stores(tmp_path, 2.5, 0.3))
+    assert [row.name for row in ranking.rows] == ["timm/spread0.3", "timm/spread2.5"]
+    assert ranking.best is ranking.rows[0]
+    assert (ranking.task, ranking.metric, ranking.sample, ranking.classes) == ("classification", "accuracy", 60, 3)
+    assert ranking.baseline == pytest.approx(1 / 3)
+    assert ranking.undecided == ranking.failed == []
 
 
 def test_difference_from_the_best_is_paired(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_stores_have_transferability_scores_but_no_cost(tmp_path: Path) -> None:
 
 
 def test_equal_backbones_are_undecided(tmp_path: Path) -> None:
-    found = rank(stores(tmp_path, 1.0, 1.0))
-    assert [row.name for row in found.undecided] == [found.rows[1].name]
+    ranking = rank(stores(tmp_path, 1.0, 1.0))
+    assert [row.name for row in ranking.undecided] == [ranking.rows[1].name]
     assert len(rank(tmp_path / "0.features").rows) == 1
 
 
@@ -133,13 +133,13 @@ def test_numbers_are_ranked_by_r2(tmp_path: Path) -> None:
     y = (X @ [1.0, 2.0, 0.0, 0.0, 1.0, 0.0] + 0.3 * rng.standard_normal(80)).tolist()
     good = make_store(tmp_path / "good", X, "good", label=y)
     bad = make_store(tmp_path / "bad", rng.standard_normal((80, 6)), "bad", label=y)
-    found = rank([bad, good])
-    assert (found.task, found.metric, found.classes) == ("regression", "r2", 0)
-    assert found.best.name == "timm/good"
-    assert found.best.h_score is None
-    assert found.best.log_me is not None
-    assert found.rows[1].log_me is not None
-    assert found.best.log_me > found.rows[1].log_me
+    ranking = rank([bad, good])
+    assert (ranking.task, ranking.metric, ranking.classes) == ("regression", "r2", 0)
+    assert ranking.best.name == "timm/good"
+    assert ranking.best.h_score is None
+    assert ranking.best.log_me is not None
+    assert ranking.rows[1].log_me is not None
+    assert ranking.best.log_me > ranking.rows[1].log_me
 
 
 QUICK: dict[str, Any] = {"sample": 40, "engine": "torch", "device": "cpu"}
@@ -147,11 +147,11 @@ QUICK: dict[str, Any] = {"sample": 40, "engine": "torch", "device": "cpu"}
 
 def test_backbone_that_cannot_be_loaded_is_a_failed_row(tmp_path: Path, log: Path) -> None:
     photos = coloured_photos(tmp_path / "photos")
-    found = rank(photos, backbones=[TINY, "timm/no_such_network"], **QUICK)
-    assert len(log.read_bytes()) == found.sample == 40
-    assert [row.name for row in found.rows] == [NAME, "timm/no_such_network"]
-    assert [row.name for row in found.failed] == ["timm/no_such_network"]
-    assert "UnknownBackboneError: timm" in found.failed[0].failed
+    ranking = rank(photos, backbones=[TINY, "timm/no_such_network"], **QUICK)
+    assert len(log.read_bytes()) == ranking.sample == 40
+    assert [row.name for row in ranking.rows] == [NAME, "timm/no_such_network"]
+    assert [row.name for row in ranking.failed] == ["timm/no_such_network"]
+    assert "UnknownBackboneError: timm" in ranking.failed[0].failed
 
 
 def test_cost_is_measured_on_the_sample(tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_cost_is_measured_on_the_sample(tmp_path: Path) -> None:
 
 def test_second_run_embeds_only_new_items(tmp_path: Path, log: Path) -> None:
     photos = coloured_photos(tmp_path / "photos")
-    found = rank(photos, backbones=[TINY], **QUICK)
+    ranking = rank(photos, backbones=[TINY], **QUICK)
     again = rank(photos, backbones=[TINY], **QUICK)
     assert len(log.read_bytes()) == 40
-    assert (again.best, again.splits_id) == (found.best, found.splits_id)
+    assert (again.best, again.splits_id) == (ranking.best, ranking.splits_id)
     rank(photos, backbones=[TINY], **{**QUICK, "sample": 60})
     assert len(log.read_bytes()) == 60
 
@@ -202,9 +202,9 @@ def test_items_in_memory_are_identified_by_content(log: Path) -> None:
     texts = [f"{'good fine' if i % 2 else 'bad poor'} {i} word{i % 7}" for i in range(40)]
     table = pa.table({"body": texts, "label": ["yes" if i % 2 else "no" for i in range(40)]})
     options: dict[str, Any] = {"backbones": [TINY_TEXT], "text": "body", "device": "cpu"}
-    found = rank(table, **options)
-    assert found.best.linear_probe is not None
-    assert found.best.linear_probe.value > 0.9
+    ranking = rank(table, **options)
+    assert ranking.best.linear_probe is not None
+    assert ranking.best.linear_probe.value > 0.9
     count = len(log.read_bytes())
     rank(table, **options)
     assert len(log.read_bytes()) - count < 40 <= count  # only a few texts, to check the loaded network
@@ -217,10 +217,10 @@ def test_items_in_memory_are_identified_by_content(log: Path) -> None:
 def test_items_that_one_backbone_cannot_embed_are_left_out(tmp_path: Path) -> None:
     photos = coloured_photos(tmp_path / "photos", 60)
     (photos / "red" / "000.png").write_bytes(b"no picture")
-    found = rank(photos, backbones=[TINY, BackboneOptions(TINY, layer=("conv1", "conv2"))], device="cpu")
-    assert found.sample == 59
-    assert found.left_out == {"without a vector of every backbone": 1}
-    assert sorted(row.layer for row in found.rows) == ["conv1", "conv2", "features"]
+    ranking = rank(photos, backbones=[TINY, BackboneOptions(TINY, layer=("conv1", "conv2"))], device="cpu")
+    assert ranking.sample == 59
+    assert ranking.left_out == {"without a vector of every backbone": 1}
+    assert sorted(row.layer for row in ranking.rows) == ["conv1", "conv2", "features"]
 
 
 def test_backbone_with_few_vectors_is_a_failed_row(tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ def test_backbone_with_few_vectors_is_a_failed_row(tmp_path: Path) -> None:
         path = tmp_path / "bright" / str(i % 2) / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((32, 32, 3), 255, np.uint8) - np.uint8(i)).save(path)
-    found = rank(tmp_path / "bright", backbones=[FUSSY, TINY], device="cpu")
-    assert found.best.name == NAME
-    assert found.failed[0].name == f"{NAME}_fussy"
-    assert "items of the sample have a vector" in found.failed[0].failed
+    ranking = rank(tmp_path / "bright", backbones=[FUSSY, TINY], device="cpu")
+    assert ranking.best.name == NAME
+    assert ranking.failed[0].name == f"{NAME}_fussy"
+    assert "items of the sample have a vector" in ranking.failed[0].failed
     with pytest.raises(BackboneError, match="all backbones failed"):
         rank(tmp_path / "bright", backbones=[FUSSY], device="cpu")
 
@@ -240,8 +240,8 @@ def test_random_weights_are_named(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for i in range(20):
         write_photo(photos / "ab"[i % 2] / f"{i}.jpg", seed=i)
-    found = rank(photos, backbones=["timm/test_resnet"], weights="none", random=True, sample=20, device="cpu")
-    assert [row.name for row in found.rows] == ["timm/test_resnet.r160_in1k (random weights)"]
+    ranking = rank(photos, backbones=["timm/test_resnet"], weights="none", random=True, sample=20, device="cpu")
+    assert [row.name for row in ranking.rows] == ["timm/test_resnet.r160_in1k (random weights)"]
 
 
 def test_wrong_arguments_and_labels_are_refused(photos: Path, make_photos: Callable[..., Path]) -> None:
@@ -309,12 +309,12 @@ def test_imagenet_accuracies_are_those_of_torchvision() -> None:
 
 def test_ranking_is_plain_data(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    found: Ranking = rank(stores(tmp_path, 0.5, 1.5))
-    frame = found.to_frame()
+    ranking: Ranking = rank(stores(tmp_path, 0.5, 1.5))
+    frame = ranking.to_frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert list(frame["backbone"]) == [row.name for row in found.rows]
+    assert list(frame["backbone"]) == [row.name for row in ranking.rows]
     assert {"accuracy", "accuracy_low", "difference", "verdict", "h_score", "seconds_per_1000"} <= {*frame.columns}
-    assert found.to_dict()["rows"][1]["difference"]["verdict"] == frame["verdict"][1]
+    assert ranking.to_dict()["rows"][1]["difference"]["verdict"] == frame["verdict"][1]
 
 
 @pytest.mark.long

@@ -79,10 +79,10 @@ def _number(data: bytes, rng: random.Random, others: Sequence[bytes], tokens: Se
 
 def _digits(data: bytes, rng: random.Random, others: Sequence[bytes], tokens: Sequence[bytes]) -> bytes:
     """Replace a number that is written in digits."""
-    found = list(re.finditer(rb"-?\d+(?:\.\d+)?", data[:200_000]))
-    if not found:
+    numbers = list(re.finditer(rb"-?\d+(?:\.\d+)?", data[:200_000]))
+    if not numbers:
         return _byte(data, rng, others, tokens)
-    match = rng.choice(found)
+    match = rng.choice(numbers)
     new = rng.choice(
         (b"-1", b"1e999", b"NaN", b"null", b"0.1", b'"1"', b"00", b"[]", b"{}", *(b"%d" % n for n in NUMBERS))
     )

@@ -67,8 +67,8 @@ def test_head_is_fitted_saved_and_used_on_joined_layers(store: FeatureStore, tmp
     again = load_head(tmp_path / "head")
     assert again.spec == head.spec
     assert again.predict(store).equals(head.predict(store))
-    found = head.predict(store)["label"].to_pylist()
-    assert np.mean([a == b for a, b in zip(found, np.array(["cat", "dog", "owl"])[Y], strict=True)]) > 0.7
+    predicted = head.predict(store)["label"].to_pylist()
+    assert np.mean([a == b for a, b in zip(predicted, np.array(["cat", "dog", "owl"])[Y], strict=True)]) > 0.7
     one = fit(store, LogisticRegression(), layer="features", folds=0)
     assert one.layers == {"features": 6}
 

@@ -61,10 +61,10 @@ def test_heads_predict_the_same_in_a_new_process_and_folder(store: FeatureStore,
     subprocess.run([sys.executable, "-c", PREDICT, moved, tmp_path / "copy"], check=True, cwd=tmp_path)
     for name, head in heads.items():
         table = head.predict(store)
-        found = np.load(tmp_path / f"{name}.npz")
-        assert found["label"].tolist() == table[head.label].to_pylist()
+        arrays = np.load(tmp_path / f"{name}.npz")
+        assert arrays["label"].tolist() == table[head.label].to_pylist()
         scores = [table[c].to_numpy() for c in table.column_names if c.startswith(("probability", "score"))]
-        assert (found["scores"] == np.array(scores)).all()
+        assert (arrays["scores"] == np.array(scores)).all()
         assert len(scores) == (0 if head.label == "weight" else 3)
         files = {path.name for path in (moved / name).iterdir()}
         neighbours = {"neighbours.faiss"} if name.startswith(("knn", "pipeline")) else set()

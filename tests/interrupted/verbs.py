@@ -106,9 +106,9 @@ def _store(folder: Path) -> State:
     rows = store.to_arrow()
     ids = rows.column("id").to_pylist()
     assert len(ids) == len(set(ids)), "an id is there twice"
-    found = {row["id"]: digest({k: v for k, v in row.items() if v is not None}) for row in rows.to_pylist()}
+    result = {row["id"]: digest({k: v for k, v in row.items() if v is not None}) for row in rows.to_pylist()}
     assert np.isfinite(store.to_numpy()).all()
-    return found | {f"failed {row['id']}": row["message"] for row in store.failures().to_pylist()}
+    return result | {f"failed {row['id']}": row["message"] for row in store.failures().to_pylist()}
 
 
 def _labelled(folder: Path) -> None:
@@ -216,11 +216,11 @@ def _benchmark(folder: Path) -> None:
 def _cells(folder: Path) -> State:
     import json
 
-    found = {}
+    result = {}
     for path in sorted((folder / "run" / "cells").glob("*.json")):
         cell = json.loads(path.read_text())["cell"]
-        found[path.name] = digest([cell["accuracy"], cell["correct"]])
-    return found
+        result[path.name] = digest([cell["accuracy"], cell["correct"]])
+    return result
 
 
 def _with_cache(folder: Path, read: Callable[[], Any]) -> Any:

@@ -191,11 +191,11 @@ def test_fewer_bits_find_fewer_rows_among_as_many_candidates() -> None:
     rows, queries = mixture(3000, 0, "cosine", dim=64), mixture(200, 1, "cosine", dim=64)
     expected = nearest_rows(queries, rows, 10, "cosine")[1]
     tuning = Tuning((10,), (40,), 1, NO_GATE)
-    found = [
+    answers = [
         recall(NearRows(rows, "cosine", make_cells(rows, "cosine", bits), tuning).search(queries, 10)[1], expected)
         for bits in (4, 8)
     ]
-    assert found[0] < found[1]
+    assert answers[0] < answers[1]
 
 
 def test_unevenness_grows_as_rows_are_added_to_one_cell() -> None:

@@ -24,26 +24,26 @@ def mixture(rows: int, seed: int) -> npt.NDArray[np.float32]:
 def test_graph_of_few_rows_is_exact(metric: Metric) -> None:
     X = mixture(300, 0)
     X[200:240] = X[7]
-    found = neighbour_graph(X, 5, metric)
+    neighbours = neighbour_graph(X, 5, metric)
     Z = normalised(X).astype(np.float64) if metric == "cosine" else X.astype(np.float64)
     costs = -Z @ Z.T if metric == "cosine" else np.linalg.norm(Z[:, None] - Z, axis=2)
     np.fill_diagonal(costs, np.inf)
     expected = np.sort(costs, axis=1)[:, :5]
-    np.testing.assert_allclose(found.scores, -expected if metric == "cosine" else expected, atol=1e-6)
-    assert (found.positions != np.arange(300)[:, None]).all()
-    assert found.positions[7].tolist() == [200, 201, 202, 203, 204]
-    assert (found.recall.mean, found.recall.rows) == (1, 0)
+    np.testing.assert_allclose(neighbours.scores, -expected if metric == "cosine" else expected, atol=1e-6)
+    assert (neighbours.positions != np.arange(300)[:, None]).all()
+    assert neighbours.positions[7].tolist() == [200, 201, 202, 203, 204]
+    assert (neighbours.recall.mean, neighbours.recall.rows) == (1, 0)
 
 
 def test_graph_of_many_rows_has_the_recall_that_it_measured() -> None:
     X = mixture(3000, 0)
     exact = neighbour_graph(X, 10)
     with mock.patch.object(graph, "EXACT_ROWS", 1000):
-        found = neighbour_graph(X, 10)
-    share = (found.scores >= exact.scores[:, -1:] - 1e-12).mean()
-    assert 0.97 <= found.recall.at_least < found.recall.mean
-    assert abs(share - found.recall.mean) < 0.02
-    assert (found.positions != np.arange(3000)[:, None]).all()
+        neighbours = neighbour_graph(X, 10)
+    share = (neighbours.scores >= exact.scores[:, -1:] - 1e-12).mean()
+    assert 0.97 <= neighbours.recall.at_least < neighbours.recall.mean
+    assert abs(share - neighbours.recall.mean) < 0.02
+    assert (neighbours.positions != np.arange(3000)[:, None]).all()
 
 
 @pytest.mark.parametrize("k", [0, 5])

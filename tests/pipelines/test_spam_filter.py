@@ -216,7 +216,7 @@ def test_the_rate_holds_on_average(script: dict[str, Any], rate: str, rounding: 
     if rounding is None:
         assert np.mean(rates) >= exact - error
         low, high = script["conformal_threshold"](np.arange(100.0), Fraction(rate))[1]
-        assert np.mean([low <= found <= high for found in rates]) == pytest.approx(0.95, abs=0.04)
+        assert np.mean([low <= measured <= high for measured in rates]) == pytest.approx(0.95, abs=0.04)
 
 
 def test_shares_are_exact(script: dict[str, Any]) -> None:

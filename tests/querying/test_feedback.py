@@ -30,23 +30,23 @@ def unit(X: Any) -> Any:
 
 def test_likes_and_unlikes_are_rocchio(store: FeatureStore) -> None:
     U = unit(store.to_numpy())
-    found = search(store, like=["row-000", "row-003"], unlike="row-001", k=60).to_pylist()
+    answers = search(store, like=["row-000", "row-003"], unlike="row-001", k=60).to_pylist()
     moved = unit(U[[0, 3]].mean(axis=0) - 0.5 * U[1])
     order = [row for row in np.argsort(-(U @ moved)) if row not in (0, 3, 1)]
-    assert [row["id"] for row in found] == [f"row-{row:03d}" for row in order]
-    assert [row["score"] for row in found] == pytest.approx((U @ moved)[order], abs=1e-6)
-    assert {(row["query"], row["query_label"]) for row in found} == {
+    assert [row["id"] for row in answers] == [f"row-{row:03d}" for row in order]
+    assert [row["score"] for row in answers] == pytest.approx((U @ moved)[order], abs=1e-6)
+    assert {(row["query"], row["query_label"]) for row in answers} == {
         ("like row-000, like row-003, unlike row-001", "class 0")
     }
 
 
 def test_each_query_is_moved(store: FeatureStore) -> None:
     U = unit(store.to_numpy())
-    found = search(store, ["row-000", U[7] * 5], like=U[20], unlike=["row-001", "row-002"], k=3).to_pylist()
+    answers = search(store, ["row-000", U[7] * 5], like=U[20], unlike=["row-001", "row-002"], k=3).to_pylist()
     for at, (row, left_out) in enumerate([(0, (0, 1, 2)), (7, (1, 2))]):
         scores = U @ unit(U[row] + U[20] - 0.5 * U[[1, 2]].mean(axis=0))
         order = [place for place in np.argsort(-scores) if place not in left_out][:3]
-        assert [answer["id"] for answer in found[3 * at : 3 * at + 3]] == [f"row-{place:03d}" for place in order]
+        assert [answer["id"] for answer in answers[3 * at : 3 * at + 3]] == [f"row-{place:03d}" for place in order]
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_vectors_that_cancel_out_are_refused(store: FeatureStore) -> None:
 
 def test_of_several_queries_the_good_ones_are_answered(store: FeatureStore) -> None:
     asked = ["row-001", "row-0x4", np.ones(3), "a striped cat", "row-002"]
-    found = search(store, asked, k=1)
-    assert found.table["query"].to_pylist() == ["row-001", "row-0x4", "vector", "a striped cat", "row-002"]
-    assert [row["id"] is None for row in found] == [False, True, True, True, False]
-    reasons = dict(found.failed)
+    answers = search(store, asked, k=1)
+    assert answers.table["query"].to_pylist() == ["row-001", "row-0x4", "vector", "a striped cat", "row-002"]
+    assert [row["id"] is None for row in answers] == [False, True, True, True, False]
+    reasons = dict(answers.failed)
     assert reasons["row-0x4"].count("has no id 'row-0x4'") == 1
     assert "must have shape (8,)" in reasons["vector"]
     assert "has no id 'a striped cat', " in reasons["a striped cat"]
@@ -115,16 +115,16 @@ def test_near_identical_answers_are_shown_once_with_their_number(tmp_path: Path)
     store = make_store(tmp_path / "s", X, part=["scene"] * 30 + ["copy"] * 120)
     groups = near_duplicate_groups(store.to_numpy())
     index = SimilarityIndex.load(store)
-    found = search(index, X[[0, 7]], k=6, distinct=True).to_pylist()
+    answers = search(index, X[[0, 7]], k=6, distinct=True).to_pylist()
     for name in ("vector 0", "vector 1"):
-        mine = [row for row in found if row["query"] == name]
+        mine = [row for row in answers if row["query"] == name]
         assert [row["rank"] for row in mine] == [1, 2, 3, 4, 5, 6]
         assert len({groups[int(row["id"][4:])] for row in mine}) == 6
         assert [row["score"] for row in mine] == sorted((row["score"] for row in mine), reverse=True)
         plain = search(index, X[0 if name == "vector 0" else 7], k=150).table["id"].to_pylist()
         assert mine[0]["id"] == plain[0]
-    assert found[0]["near_duplicates"] == 40
-    assert found[6]["near_duplicates"] == 0
+    assert answers[0]["near_duplicates"] == 40
+    assert answers[6]["near_duplicates"] == 0
     every = search(index, X[0], k=150, distinct=True)
     assert len(every) == 30
     assert sum(every.table["near_duplicates"].to_pylist()) == 120
@@ -133,6 +133,6 @@ def test_near_identical_answers_are_shown_once_with_their_number(tmp_path: Path)
 
 
 def test_query_that_fails_has_a_row_among_distinct_answers(store: FeatureStore) -> None:
-    found = search(store, ["row-0x4", "row-001"], k=2, distinct=True)
-    assert found.table["near_duplicates"].null_count == 1
-    assert found.table["rank"].to_pylist() == [None, 1, 2]
+    answers = search(store, ["row-0x4", "row-001"], k=2, distinct=True)
+    assert answers.table["near_duplicates"].null_count == 1
+    assert answers.table["rank"].to_pylist() == [None, 1, 2]

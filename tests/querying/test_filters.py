@@ -59,8 +59,8 @@ def by_duckdb(store: FeatureStore) -> Callable[[str], list[bool]]:
     connection.register("rows", store.to_arrow(["id", *COLUMNS]))
 
     def where(condition: str) -> list[bool]:
-        found = connection.execute(f"SELECT ({condition}) IS TRUE FROM rows ORDER BY id").fetchall()
-        return [passes for (passes,) in found]
+        answers = connection.execute(f"SELECT ({condition}) IS TRUE FROM rows ORDER BY id").fetchall()
+        return [passes for (passes,) in answers]
 
     return where
 

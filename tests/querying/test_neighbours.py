@@ -19,7 +19,7 @@ from embedpipe.querying import How, Neighbours
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Neighbours:
+def answers(tmp_path: Path) -> Neighbours:
     """Neighbours of two stored rows; each item's picture is missing."""
     X, _ = clusters(12)
     store = make_store(tmp_path / "store", X, label=["<b>"] * 12, uri=[str(tmp_path / f"{i}.jpg") for i in range(12)])
@@ -34,23 +34,23 @@ def made(rows: dict[str, list[Any]], **columns: list[Any]) -> Neighbours:
     return Neighbours(pa.table(table | rows | columns), "made.features", "features", How("exact"), n)
 
 
-def test_len_and_iteration_are_over_rows(found: Neighbours) -> None:
-    assert len(found) == len(list(found)) == found.table.num_rows == 6
-    assert found.to_pylist() == list(found)
-    assert found.to_arrow() is found.table
-    assert [row["rank"] for row in found] == [1, 2, 3, 1, 2, 3]
+def test_len_and_iteration_are_over_rows(answers: Neighbours) -> None:
+    assert len(answers) == len(list(answers)) == answers.table.num_rows == 6
+    assert answers.to_pylist() == list(answers)
+    assert answers.to_arrow() is answers.table
+    assert [row["rank"] for row in answers] == [1, 2, 3, 1, 2, 3]
 
 
-def test_to_pandas_has_the_columns_of_the_table(found: Neighbours) -> None:
-    frame = found.to_pandas()
-    assert list(frame.columns) == found.table.column_names
+def test_to_pandas_has_the_columns_of_the_table(answers: Neighbours) -> None:
+    frame = answers.to_pandas()
+    assert list(frame.columns) == answers.table.column_names
     assert len(frame) == 6
 
 
-def test_repr_is_one_line(found: Neighbours) -> None:
+def test_repr_is_one_line(answers: Neighbours) -> None:
     assert re.fullmatch(
         r"Neighbours\(queries=2, rows=6, failed=0, layer='features', how='exact', searched=12, store='.*/store'\)",
-        repr(found),
+        repr(answers),
     )
 
 
@@ -62,8 +62,8 @@ def test_failed_names_queries_without_neighbours(tmp_path: Path) -> None:
     assert "bad" in Page(tmp_path / "found.html").words
 
 
-def test_html_escapes_names_and_says_which_pictures_are_missing(found: Neighbours) -> None:
-    html = found._repr_html_()
+def test_html_escapes_names_and_says_which_pictures_are_missing(answers: Neighbours) -> None:
+    html = answers._repr_html_()
     assert "<b>" not in html
     assert html.count("&lt;b&gt;") == 8  # two queries, three neighbours of each
     assert html.count("cannot be read") == 8

@@ -52,8 +52,8 @@ def require_exact(index: SimilarityIndex, rng: np.random.Generator, least: float
     expected, _ = index.search(queries, 10, exact=True)
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     lengths = np.linalg.norm(X[rows].astype(np.float64), axis=2)
-    own = np.einsum("qkd,qd->qk", X[rows].astype(np.float64), unit) / lengths
-    np.testing.assert_allclose(scores, own, atol=1e-6)
+    cosines = np.einsum("qkd,qd->qk", X[rows].astype(np.float64), unit) / lengths
+    np.testing.assert_allclose(scores, cosines, atol=1e-6)
     assert (scores <= expected + 1e-12).all()
     assert (np.abs(scores - expected) <= 1e-12).mean() >= least
     assert all(len(set(each)) == len(each) for each in rows.tolist())
@@ -131,9 +131,9 @@ def follow(path: Path, rounds: int, seed: int) -> list[str]:
             assert index.state == "ready"
             assert index.recall(rows=200).mean >= 0.85
         require_exact(index, rng, 0.8)
-        found = index.search(np.asarray(index.vectors[:3]), len(index), exact=False)[1]
-        assert not removed & {*index.ids.take(pa.array(found.ravel())).to_pylist()}
-        assert (np.sort(found, axis=1) == np.arange(len(index))).all()
+        answers = index.search(np.asarray(index.vectors[:3]), len(index), exact=False)[1]
+        assert not removed & {*index.ids.take(pa.array(answers.ravel())).to_pylist()}
+        assert (np.sort(answers, axis=1) == np.arange(len(index))).all()
     return states
 
 
@@ -205,9 +205,9 @@ def test_notes_say_what_would_make_searches_faster(copied: Path, capfd: pytest.C
     FeatureStore(copied).remove(["row-003"])
     assert (SimilarityIndex.load(copied).state, SimilarityIndex.load(copied).notes()) == ("behind", [])
     FeatureStore(copied).write(rows_of(["new-1", "new-2"], np.random.default_rng(0)))
-    found = search(copied, "row-000", k=2, progress=True)
+    answers = search(copied, "row-000", k=2, progress=True)
     assert "2 new rows not yet in the index: `embedpipe index` takes changes" in capfd.readouterr().err
-    assert found.how.method == "approximate"
+    assert answers.how.method == "approximate"
     store = FeatureStore(copied)
     plain = SimilarityIndex(store, store.select_layers())
     with mock.patch.object(module, "EXACT_BYTES", 1 << 10):

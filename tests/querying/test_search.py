@@ -26,12 +26,12 @@ def test_search_equals_numpy_with_ties(seed: int, rows: int, distinct: int, k: i
     X *= 2.0 ** rng.integers(-3, 4, (rows, 1))  # exact, so that copies of other lengths are ties too
     queries = np.concatenate([X[:2], rng.standard_normal((2, 6)).astype(np.float32)])
     with tempfile.TemporaryDirectory() as folder:
-        found = search(make_store(Path(folder) / "s", X), queries, k=k).to_pylist()
+        answers = search(make_store(Path(folder) / "s", X), queries, k=k).to_pylist()
     unit = X.astype(np.float64) / np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
     for i, query in enumerate(queries.astype(np.float64)):
         cosines = np.round(unit @ (query / np.linalg.norm(query)), 6)
         expected = sorted(range(rows), key=lambda row: (-cosines[row], row))[:k]
-        mine = [row for row in found if row["query"] == f"vector {i}"]
+        mine = [row for row in answers if row["query"] == f"vector {i}"]
         assert [row["rank"] for row in mine] == list(range(1, min(k, rows) + 1))
         assert [row["id"] for row in mine] == [f"row-{row:03d}" for row in expected]
         np.testing.assert_allclose([row["score"] for row in mine], cosines[expected], atol=2e-6)
@@ -44,17 +44,17 @@ def store(photos: Path, tmp_path: Path) -> FeatureStore:
 
 def test_id_finds_other_rows_with_their_columns(store: FeatureStore) -> None:
     store.label(pa.table({"id": store.ids(), "number": range(12)}), label="number", into="number")
-    found = search(store.refresh(), "dog/0004.jpg", k=3)
-    assert len(found) == 3
-    assert found.table["rank"].to_pylist() == [1, 2, 3]
-    assert "dog/0004.jpg" not in found.table["id"].to_pylist()
+    answers = search(store.refresh(), "dog/0004.jpg", k=3)
+    assert len(answers) == 3
+    assert answers.table["rank"].to_pylist() == [1, 2, 3]
+    assert "dog/0004.jpg" not in answers.table["id"].to_pylist()
     rows = {row["id"]: row for row in store.to_arrow(["id", "label", "number"]).to_pylist()}
-    for row in found.to_pylist():
+    for row in answers.to_pylist():
         assert (row["query"], row["query_label"]) == ("dog/0004.jpg", "dog")
         assert (row["label"], row["number"]) == (rows[row["id"]]["label"], rows[row["id"]]["number"])
     X = store.to_numpy()
     place = {id: i for i, id in enumerate(store.ids())}
-    for row in found.to_pylist():
+    for row in answers.to_pylist():
         a, b = X[place["dog/0004.jpg"]], X[place[row["id"]]]
         assert row["score"] == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
 
@@ -75,13 +75,13 @@ def test_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, ph
     write_photo(tmp_path / "new/b.jpg", seed=7)
     (tmp_path / "new/c.jpg").write_bytes(b"no image")
     index = SimilarityIndex.load(store)
-    found = search(index, tmp_path / "new", k=2, trust=True).to_pylist()
-    first = {row["query"]: row["id"] for row in found if row["rank"] == 1}
+    answers = search(index, tmp_path / "new", k=2, trust=True).to_pylist()
+    first = {row["query"]: row["id"] for row in answers if row["rank"] == 1}
     assert first == {"a.jpg": "cat/0000.jpg", "b.jpg": "dog/0007.jpg"}
-    assert [row["query_uri"] for row in found[:1]] == [str(tmp_path / "new/a.jpg")]
-    failed = [row for row in found if row["error"]]
+    assert [row["query_uri"] for row in answers[:1]] == [str(tmp_path / "new/a.jpg")]
+    failed = [row for row in answers if row["error"]]
     assert [(row["query"], row["rank"], row["id"], row["score"]) for row in failed] == [("c.jpg", None, None, None)]
-    assert len(found) == 5
+    assert len(answers) == 5
     image = Image.open(photos / "owl/0002.jpg")
     assert search(index, image, k=1, trust=True).table["id"].to_pylist() == ["owl/0002.jpg"]
     mixed = search(index, ["cat/0003.jpg", image, str(tmp_path / "new/a.jpg")], k=1, trust=True)
@@ -91,9 +91,9 @@ def test_image_finds_itself_and_a_folder_is_many_queries(store: FeatureStore, ph
 def test_vectors_from_files_and_arrays_are_queries(store: FeatureStore, tmp_path: Path) -> None:
     X, ids = store.to_numpy(), store.ids()
     np.save(tmp_path / "two.npy", X[[3, 5]] * 7)
-    found = search(store, tmp_path / "two.npy", k=1)
-    assert found.table["query"].to_pylist() == ["two.npy 0", "two.npy 1"]
-    assert found.table["id"].to_pylist() == [ids[3], ids[5]]
+    answers = search(store, tmp_path / "two.npy", k=1)
+    assert answers.table["query"].to_pylist() == ["two.npy 0", "two.npy 1"]
+    assert answers.table["id"].to_pylist() == [ids[3], ids[5]]
     assert search(store, X[3].tolist(), k=1).table["id"].to_pylist() == [ids[3]]
     assert search(store, X[3].astype(np.float64), k=1).table["score"].to_pylist() == pytest.approx([1.0])
 
@@ -102,9 +102,9 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
     store = embed(photos, tmp_path / "two", backbone=TINY, layer=("features", "conv1"))
     with pytest.raises(UsageError, match="holds several layers: give one of features, conv1"):
         search(store, "cat/0000.jpg")
-    found = search(store, Image.open(photos / "cat/0000.jpg"), layer="conv1", k=1, trust=True)
-    assert found.table["id"].to_pylist() == ["cat/0000.jpg"]
-    assert found.table["score"].to_pylist() == pytest.approx([1.0])
+    answers = search(store, Image.open(photos / "cat/0000.jpg"), layer="conv1", k=1, trust=True)
+    assert answers.table["id"].to_pylist() == ["cat/0000.jpg"]
+    assert answers.table["score"].to_pylist() == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_bad_k_empty_store_and_untrusted_backbone_are_refused(tmp_path: Path, ph
 def test_stored_row_of_zeros_has_cosine_0(tmp_path: Path) -> None:
     X, _ = clusters(12)
     X[5] = 0
-    found = search(make_store(tmp_path / "s", X), X[0], k=12).to_pylist()
-    assert {row["id"]: row["score"] for row in found}["row-005"] == 0
+    answers = search(make_store(tmp_path / "s", X), X[0], k=12).to_pylist()
+    assert {row["id"]: row["score"] for row in answers}["row-005"] == 0
 
 
 def test_query_labels_of_different_types_become_text(photos: Path, tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_query_labels_of_different_types_become_text(photos: Path, tmp_path: Pat
     store.label(pa.table({"id": store.ids(), "n": range(12)}), label="n", into="n")
     numbered = pa.table({"id": ["x"], "image": [str(photos / "cat/0000.jpg")], "label": [7]})
     other = embed(numbered, tmp_path / "t", backbone=TINY)
-    found = search(other, ["x", str(photos)], k=1, trust=True)
-    assert {row["query_label"] for row in found.to_pylist()} <= {"7", "cat", "dog", "owl", None}
+    answers = search(other, ["x", str(photos)], k=1, trust=True)
+    assert {row["query_label"] for row in answers.to_pylist()} <= {"7", "cat", "dog", "owl", None}
 
 
 def test_stored_image_given_by_path_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
@@ -191,15 +191,15 @@ def test_search_within_rows_equals_search_of_a_store_of_these(seed: int, rows: i
     mask = rng.random(rows) < share
     with tempfile.TemporaryDirectory() as folder:
         index = SimilarityIndex.load(make_store(Path(folder) / "s", X))
-        scores, found = index.search(X[:3], k, rows=mask)
+        scores, answers = index.search(X[:3], k, rows=mask)
         everything, order = index.search(X[:3], rows)
-        assert scores.shape == found.shape == (min(3, rows), min(k, mask.sum()))
-        for row in range(len(found)):
+        assert scores.shape == answers.shape == (min(3, rows), min(k, mask.sum()))
+        for row in range(len(answers)):
             chosen = mask[order[row]]
-            assert found[row].tolist() == order[row][chosen][:k].tolist()
+            assert answers[row].tolist() == order[row][chosen][:k].tolist()
             assert scores[row].tolist() == everything[row][chosen][:k].tolist()
         positions = rng.permutation(np.flatnonzero(mask)).tolist()
-        np.testing.assert_array_equal(index.search(X[:3], k, rows=positions)[1], found)
+        np.testing.assert_array_equal(index.search(X[:3], k, rows=positions)[1], answers)
 
 
 def test_rows_outside_of_the_store_are_refused(tmp_path: Path) -> None:
@@ -213,12 +213,12 @@ def test_where_finds_all_that_pass_though_few_do(tmp_path: Path) -> None:
     X, y = clusters(3000)
     store = make_store(tmp_path / "s", X, number=range(3000), label=[f"class {i}" for i in y])
     index = SimilarityIndex.load(store)
-    found = search(index, X[[7, 1500]], k=2, where="number BETWEEN 2000 AND 2002")
-    assert found.searched == 3
-    assert str(found.how) == "exact"
+    answers = search(index, X[[7, 1500]], k=2, where="number BETWEEN 2000 AND 2002")
+    assert answers.searched == 3
+    assert str(answers.how) == "exact"
     unit = X.astype(np.float64) / np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
     for i, row in enumerate((7, 1500)):
-        mine = [pair for pair in found.to_pylist() if pair["query"] == f"vector {i}"]
+        mine = [pair for pair in answers.to_pylist() if pair["query"] == f"vector {i}"]
         cosines = unit[2000:2003] @ unit[row]
         assert [pair["number"] for pair in mine] == [2000 + place for place in np.argsort(-cosines)[:2]]
         assert [pair["score"] for pair in mine] == pytest.approx(sorted(cosines)[:0:-1], abs=1e-6)
@@ -230,6 +230,6 @@ def test_where_finds_all_that_pass_though_few_do(tmp_path: Path) -> None:
 
 def test_where_that_no_row_passes_finds_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = make_store(tmp_path / "s", clusters(12)[0], split=["train"] * 12)
-    found = search(store, "row-003", where="split = 'test'", progress=True)
-    assert (len(found), found.searched) == (0, 0)
+    answers = search(store, "row-003", where="split = 'test'", progress=True)
+    assert (len(answers), answers.searched) == (0, 0)
     assert "no row of" in capsys.readouterr().err

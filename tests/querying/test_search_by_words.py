@@ -62,10 +62,10 @@ def by_words(clip: Path, texts: list[str]) -> Any:
 
 
 def test_free_text_finds_texts_with_all_their_columns(texts: FeatureStore, vectors: Path) -> None:
-    found = search(texts, "storm clouds: snow", k=2, weights=str(vectors)).to_pylist()
-    assert [row["id"] for row in found] == ["m5", "m4"]
-    assert {(row["query"], row["query_uri"], row["error"]) for row in found} == {("storm clouds: snow", None, None)}
-    assert [(row["label"], row["text"]) for row in found] == [("weather", "snow storm"), ("weather", "rain and wind")]
+    answers = search(texts, "storm clouds: snow", k=2, weights=str(vectors)).to_pylist()
+    assert [row["id"] for row in answers] == ["m5", "m4"]
+    assert {(row["query"], row["query_uri"], row["error"]) for row in answers} == {("storm clouds: snow", None, None)}
+    assert [(row["label"], row["text"]) for row in answers] == [("weather", "snow storm"), ("weather", "rain and wind")]
 
 
 def test_string_is_an_id_then_a_path_then_a_text(
@@ -78,9 +78,9 @@ def test_string_is_an_id_then_a_path_then_a_text(
     (tmp_path / "cat" / "one.txt").write_text("a bank")
     (tmp_path / "cat" / "two.txt").write_text("some snow")
     assert search(texts, "cat", **options).table["query"].to_pylist() == ["cat"]  # a word, whatever lies here
-    found = search(texts, "cat/", **options)
-    assert found.table["query"].to_pylist() == ["one.txt", "two.txt"]
-    assert found.table["label"].to_pylist() == ["money", "weather"]
+    answers = search(texts, "cat/", **options)
+    assert answers.table["query"].to_pylist() == ["one.txt", "two.txt"]
+    assert answers.table["label"].to_pylist() == ["money", "weather"]
     single = search(texts, tmp_path / "cat" / "two.txt", **options).to_pylist()
     assert [(row["query"], row["query_uri"]) for row in single] == [("two.txt", str(tmp_path / "cat" / "two.txt"))]
     assert search(texts, "dog", **options).table["id"].to_pylist() == ["m1"]
@@ -104,16 +104,16 @@ def test_files_of_texts_and_vectors_are_queries(
 
 def test_many_queries_keep_their_order_and_failures_their_rows(texts: FeatureStore, vectors: Path) -> None:
     asked = ["rain", "m1", " ", b"a loan", np.asarray(texts.to_numpy()[1]), EmailBytes(b"Subject: prize\n\nwin"), "\0x"]
-    found = search(texts, asked, k=1, weights=str(vectors)).to_pylist()
-    assert [row["query"] for row in found] == ["rain", "m1", " ", "00000000", "vector 0", "00000001", "\0x"]
-    assert [found[i]["id"] for i in (0, 3, 4, 5)] == ["m4", "m3", "m2", "m2"]
-    assert found[2]["error"].startswith("DecodeError")
-    assert [row["error"] is None for row in found] == [True, True, False, True, True, True, False]
+    answers = search(texts, asked, k=1, weights=str(vectors)).to_pylist()
+    assert [row["query"] for row in answers] == ["rain", "m1", " ", "00000000", "vector 0", "00000001", "\0x"]
+    assert [answers[i]["id"] for i in (0, 3, 4, 5)] == ["m4", "m3", "m2", "m2"]
+    assert answers[2]["error"].startswith("DecodeError")
+    assert [row["error"] is None for row in answers] == [True, True, False, True, True, True, False]
 
 
 def test_same_text_may_be_a_query_twice(texts: FeatureStore, vectors: Path) -> None:
-    found = search(texts, ["snow", "snow"], k=2, weights=str(vectors)).to_pylist()
-    assert [(row["query"], row["rank"]) for row in found] == [("snow", 1), ("snow", 2)] * 2
+    answers = search(texts, ["snow", "snow"], k=2, weights=str(vectors)).to_pylist()
+    assert [(row["query"], row["rank"]) for row in answers] == [("snow", 1), ("snow", 2)] * 2
 
 
 def test_image_query_needs_a_backbone_with_an_image_tower(texts: FeatureStore, vectors: Path, photos: Path) -> None:
@@ -125,11 +125,11 @@ def test_image_query_needs_a_backbone_with_an_image_tower(texts: FeatureStore, v
 
 def test_images_are_found_by_text(photo_store: FeatureStore, clip: Path) -> None:
     words = ["a photo of a cat", "an owl at night"]
-    found = search(photo_store, words, k=12, weights=str(clip)).to_pylist()
+    answers = search(photo_store, words, k=12, weights=str(clip)).to_pylist()
     X = photo_store.to_numpy().astype(np.float64)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     for query, vector in zip(words, by_words(clip, words).astype(np.float64), strict=True):
-        mine = [row for row in found if row["query"] == query]
+        mine = [row for row in answers if row["query"] == query]
         cosines = X @ vector / np.linalg.norm(vector)
         assert {row["id"]: row["score"] for row in mine} == pytest.approx(
             dict(zip(photo_store.ids(), cosines, strict=True)), abs=1e-5
@@ -141,26 +141,26 @@ def test_texts_images_ids_and_vectors_in_one_list(photo_store: FeatureStore, cli
     index = SimilarityIndex.load(photo_store)
     image = Image.open(photos / "dog/0004.jpg")
     asked = ["a dog", str(photos / "owl/0002.jpg"), image, "cat/0000.jpg", "an owl", photo_store.to_numpy()[3]]
-    found = search(index, asked, k=1, weights=str(clip)).to_pylist()
-    assert [row["query"] for row in found] == ["a dog", "0002.jpg", "00000000", "cat/0000.jpg", "an owl", "vector 0"]
-    assert found[2]["id"] == "dog/0004.jpg"
+    answers = search(index, asked, k=1, weights=str(clip)).to_pylist()
+    assert [row["query"] for row in answers] == ["a dog", "0002.jpg", "00000000", "cat/0000.jpg", "an owl", "vector 0"]
+    assert answers[2]["id"] == "dog/0004.jpg"
     alone = [search(index, item, k=1, weights=str(clip)).to_pylist()[0] for item in asked]
-    assert [row["id"] for row in alone] == [row["id"] for row in found]
-    assert [row["score"] for row in alone] == pytest.approx([row["score"] for row in found], abs=1e-5)
+    assert [row["id"] for row in alone] == [row["id"] for row in answers]
+    assert [row["score"] for row in alone] == pytest.approx([row["score"] for row in answers], abs=1e-5)
 
 
 def test_image_with_words_is_the_sum_of_both(photo_store: FeatureStore, clip: Path, photos: Path) -> None:
-    found = search(photo_store, photos / "owl/0002.jpg", like="at night", k=12, weights=str(clip)).to_pylist()
+    answers = search(photo_store, photos / "owl/0002.jpg", like="at night", k=12, weights=str(clip)).to_pylist()
     X = photo_store.to_numpy().astype(np.float64)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     (words,) = by_words(clip, ["at night"]).astype(np.float64)
-    own = photo_store.ids().index("owl/0002.jpg")
-    asked = X[own] + words / np.linalg.norm(words)
+    itself = photo_store.ids().index("owl/0002.jpg")
+    asked = X[itself] + words / np.linalg.norm(words)
     cosines = X @ asked / np.linalg.norm(asked)
-    assert {row["query"] for row in found} == {"0002.jpg, like at night"}
-    assert {row["query_uri"] for row in found} == {str(photos / "owl/0002.jpg")}
+    assert {row["query"] for row in answers} == {"0002.jpg, like at night"}
+    assert {row["query_uri"] for row in answers} == {str(photos / "owl/0002.jpg")}
     expected = {id: cosine for id, cosine in zip(photo_store.ids(), cosines, strict=True) if id != "owl/0002.jpg"}
-    assert {row["id"]: row["score"] for row in found} == pytest.approx(expected, abs=1e-5)
+    assert {row["id"]: row["score"] for row in answers} == pytest.approx(expected, abs=1e-5)
 
 
 def test_queries_of_one_list_share_a_batch(photo_store: FeatureStore, clip: Path, tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_texts_are_found_by_images_of_the_same_space(tmp_path: Path, clip: Path,
     texts = [text for text, _ in MESSAGES.values()]
     store = embed(texts, tmp_path / "texts", backbone=name, modality="text")
     photo = photos / "cat/0000.jpg"
-    found = search(store, photo, k=5, weights=str(clip)).to_pylist()
+    answers = search(store, photo, k=5, weights=str(clip)).to_pylist()
     backbone = load_backbone(name, device="cpu")
     vector = backbone.forward([backbone.prepare(photo.read_bytes()).value])["embedding"][0]
     vectors = by_words(clip, texts)
     cosines = vectors @ vector / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vector)
-    assert [row["query"] for row in found] == ["0000.jpg"] * 5
-    assert [int(row["id"]) for row in found] == np.argsort(-cosines).tolist()
+    assert [row["query"] for row in answers] == ["0000.jpg"] * 5
+    assert [int(row["id"]) for row in answers] == np.argsort(-cosines).tolist()
 
 
 def test_other_tower_must_have_the_same_weights(photo_store: FeatureStore, tmp_path: Path) -> None:

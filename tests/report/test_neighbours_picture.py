@@ -48,13 +48,13 @@ def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
 
 @pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), pytest.param(14, 15, marks=pytest.mark.long)])
 def test_margins_are_empty(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
-    found = make_found(
+    neighbours = make_found(
         queries,
         k,
         label=["a long name " * 9] * queries * k,
         query=[f"{i // k}{'/a/long/path' * 20}" for i in range(queries * k)],
     )
-    to = draw_neighbours(found, tmp_path / "new" / "n.png", title="A title " * 50)
+    to = draw_neighbours(neighbours, tmp_path / "new" / "n.png", title="A title " * 50)
     picture = pixels(to)
     inside = (picture != PAPER).any(axis=2)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -90,11 +90,11 @@ def test_frames_show_whether_labels_agree(tmp_path: Path, make_found: Callable[.
 
 
 def test_without_query_labels_each_label_has_a_colour(tmp_path: Path, make_found: Callable[..., Any]) -> None:
-    found = make_found(1, 3, query_label=pa.nulls(3), label=["a", "b", "c"])
-    for table in (found, found.drop_columns("query_label")):
+    neighbours = make_found(1, 3, query_label=pa.nulls(3), label=["a", "b", "c"])
+    for table in (neighbours, neighbours.drop_columns("query_label")):
         to = draw_neighbours(table, tmp_path / "n.png")
         assert all(area(to, colour) > 2000 for colour in PALETTE[:3])
-    plain = draw_neighbours(found.drop_columns(["query_label", "label"]), tmp_path / "plain.png")
+    plain = draw_neighbours(neighbours.drop_columns(["query_label", "label"]), tmp_path / "plain.png")
     assert not any(area(plain, colour) for colour in PALETTE)
     assert area(plain, PALE) > 1000
 
@@ -144,8 +144,8 @@ def test_queries_without_neighbours_and_of_the_same_name(tmp_path: Path, make_fo
 
 def test_odd_text(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     names = ["$x_1$", "日本語", "tab\tand\nline", "العربية", "", "🐈"]
-    found = make_found(6, 1, label=names, id=names, query=[f"{i}{name}" for i, name in enumerate(names)])
-    to = draw_neighbours(found.set_column(6, "uri", pa.nulls(6, pa.string())), tmp_path / "n.png", title="$a")
+    neighbours = make_found(6, 1, label=names, id=names, query=[f"{i}{name}" for i, name in enumerate(names)])
+    to = draw_neighbours(neighbours.set_column(6, "uri", pa.nulls(6, pa.string())), tmp_path / "n.png", title="$a")
     assert area(to, OTHER.colour) > 1000
 
 
@@ -155,13 +155,13 @@ def test_scores_get_a_third_decimal_if_two_hide_a_difference() -> None:
 
 
 def test_bad_arguments_are_refused(tmp_path: Path, make_found: Callable[..., Any]) -> None:
-    found = make_found()
+    neighbours = make_found()
     for table, name, message in (
-        (found, "n.jpg", r"must end in \.png"),
-        (found.slice(0, 0), "n.png", "no query has neighbours"),
-        (found.set_column(3, "rank", pa.nulls(6, pa.int64())), "n.png", "no query has neighbours"),
-        (found.rename_columns({"score": "scores"}), "n.png", "'score'; did you mean 'scores'"),
-        (found.drop_columns("uri"), "n.png", "no column 'uri'"),
+        (neighbours, "n.jpg", r"must end in \.png"),
+        (neighbours.slice(0, 0), "n.png", "no query has neighbours"),
+        (neighbours.set_column(3, "rank", pa.nulls(6, pa.int64())), "n.png", "no query has neighbours"),
+        (neighbours.rename_columns({"score": "scores"}), "n.png", "'score'; did you mean 'scores'"),
+        (neighbours.drop_columns("uri"), "n.png", "no column 'uri'"),
     ):
         with pytest.raises(UsageError, match=message):
             draw_neighbours(table, tmp_path / name)
@@ -170,12 +170,12 @@ def test_bad_arguments_are_refused(tmp_path: Path, make_found: Callable[..., Any
 
 def test_texts_are_written_in_place_of_pictures(tmp_path: Path, make_found: Callable[..., Any]) -> None:
     nothing = pa.nulls(2, pa.string())
-    found = make_found(1, 2, query=["some words"] * 2, query_uri=nothing, text=["a text of a few words " * 30, "short"])
-    written = pixels(draw_neighbours(found, tmp_path / "texts.png"))
-    short = pixels(draw_neighbours(found.set_column(8, "text", [["."] * 2]), tmp_path / "short.png"))
+    neighbours = make_found(1, 2, query=["some words"] * 2, query_uri=nothing, text=["a few words " * 60, "short"])
+    written = pixels(draw_neighbours(neighbours, tmp_path / "texts.png"))
+    short = pixels(draw_neighbours(neighbours.set_column(8, "text", [["."] * 2]), tmp_path / "short.png"))
     # the cards are as high as the longest text
     assert len(short) < len(written) - 80
     assert (written < 100).all(axis=2).sum() > (short < 100).all(axis=2).sum() + 1000
-    of_file = found.append_column("query_text", pa.array(["the text of a file " * 20] * 2))
+    of_file = neighbours.append_column("query_text", pa.array(["the text of a file " * 20] * 2))
     longer = pixels(draw_neighbours(of_file, tmp_path / "file.png"))
     assert (longer < 100).all(axis=2).sum() > (written < 100).all(axis=2).sum() + 500

@@ -32,18 +32,18 @@ def test_the_store_is_described(api: Api) -> None:
 
 
 def test_rows_come_in_id_order_in_parts(api: Api, store: embedpipe.FeatureStore) -> None:
-    found = api.json("rows", start=28, count=10)
-    assert (found["total"], [row["row"] for row in found["rows"]]) == (30, [28, 29])
+    answer = api.json("rows", start=28, count=10)
+    assert (answer["total"], [row["row"] for row in answer["rows"]]) == (30, [28, 29])
     assert [row["id"] for row in api.json("rows", count=30)["rows"]] == store.ids()
     assert sorted(row["row"] for row in api.json("rows", count=30, order="random")["rows"]) == [*range(30)]
 
 
 def test_neighbours_are_those_of_search(api: Api, store: embedpipe.FeatureStore) -> None:
-    found = api.json("rows", near="row:7", count=30)
-    assert (found["rows"][0]["row"], found["how"]) == (7, "exact")
+    answer = api.json("rows", near="row:7", count=30)
+    assert (answer["rows"][0]["row"], answer["how"]) == (7, "exact")
     expected = embedpipe.search(store, store.ids()[7], k=29, progress=False).table
-    assert [row["id"] for row in found["rows"][1:]] == expected["id"].to_pylist()
-    assert np.allclose([row["score"] for row in found["rows"][1:]], expected["score"].to_numpy(), atol=1e-12)
+    assert [row["id"] for row in answer["rows"][1:]] == expected["id"].to_pylist()
+    assert np.allclose([row["score"] for row in answer["rows"][1:]], expected["score"].to_numpy(), atol=1e-12)
 
 
 def test_classes_filter_rows_and_neighbours_and_leave_their_own_counts(api: Api) -> None:

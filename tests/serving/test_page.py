@@ -48,7 +48,7 @@ def test_pictures_come_at_once_and_a_click_shows_what_is_similar(browser: Browse
     asked, complaints = browser.asked_and_complained()
     assert all(url.startswith((address, "about:blank")) for url in asked)
     # One picture of the store has lost its file.
-    assert [one for one in complaints if "status of 410" not in str(one)] == []
+    assert [entry for entry in complaints if "status of 410" not in str(entry)] == []
 
 
 def test_a_link_shows_the_same_again(browser: Browser, address: str, store: Any) -> None:
@@ -116,8 +116,8 @@ def test_axe_finds_nothing_serious(browser: Browser, edited: tuple[str, Path], w
         browser.ask("new Promise(done => setTimeout(done, 800))")
         browser.ask(script)
         found = browser.ask("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
-        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in serious] == []
+        serious = [entry for entry in found if entry["impact"] in ("serious", "critical")]
+        assert [(entry["id"], entry["nodes"][0]["html"][:200]) for entry in serious] == []
 
 
 def test_a_million_points_are_drawn_fast(browser: Browser, address: str) -> None:

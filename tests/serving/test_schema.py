@@ -36,8 +36,8 @@ def test_the_api_is_as_described_whatever_is_sent(copied: Callable[[], Path]) ->
             case.query["key"] = viewer.collection.key
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    for endpoint in schema.get_all_operations():
+        operation = endpoint.ok()
         for mode in GenerationMode:
             with contextlib.suppress(Unsatisfiable):  # without parameters, nothing can be wrong
                 CASES(given(case=operation.as_strategy(generation_mode=mode))(check))()

@@ -65,8 +65,8 @@ def test_a_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lasso_selects_what_lies_in_it(ready: Api) -> None:
     points = np.frombuffer(ready.get("map/points").content, "<u2").reshape(-1, 2) / 65534
     left = np.flatnonzero(points[:, 0] < 0.5)
-    found = ready.json("rows", within="-1,-1,0.5,-1,0.5,2,-1,2", count=30)
-    assert [row["row"] for row in found["rows"]] == left.tolist()
+    answer = ready.json("rows", within="-1,-1,0.5,-1,0.5,2,-1,2", count=30)
+    assert [row["row"] for row in answer["rows"]] == left.tolist()
     bits = np.unpackbits(
         np.frombuffer(ready.get("mask", within="-1,-1,0.5,-1,0.5,2,-1,2").content, np.uint8), bitorder="little"
     )
@@ -74,9 +74,9 @@ def test_a_lasso_selects_what_lies_in_it(ready: Api) -> None:
 
 
 def test_conditions_are_those_of_search(ready: Api) -> None:
-    found = ready.json("rows", where="label = 'owl' AND id < 'owl/20.jpg'")
-    assert {row["label"] for row in found["rows"]} == {"owl"}
-    assert 0 < found["total"] < 10
+    answer = ready.json("rows", where="label = 'owl' AND id < 'owl/20.jpg'")
+    assert {row["label"] for row in answer["rows"]} == {"owl"}
+    assert 0 < answer["total"] < 10
     assert ready.json("rows", where="label = 'owl'", near="row:0")["total"] == 10
     assert ready.json("rows", where="prediction = 'cat'")["total"] == ready.json("counts")["prediction"][0]["count"]
     for wrong in ("label = ", "colour = 'red'", "read_csv('/etc/passwd')", "(SELECT 1)"):

@@ -23,10 +23,10 @@ def check(store: embedpipe.FeatureStore, words: str, weights: str = "default") -
     api = Api(create_app(Viewer(store, searcher)))
     answer = api.post("queries/words", json={"words": words})
     assert answer.status_code == 200, answer.text
-    found = api.json("rows", near=f"query:{answer.json()['key']}", count=5)["rows"]
+    rows = api.json("rows", near=f"query:{answer.json()['key']}", count=5)["rows"]
     expected = embedpipe.search(store, [words], k=5, weights=weights, trust=True, device="cpu", progress=False).table
-    assert [row["id"] for row in found] == expected["id"].to_pylist()
-    assert [row["score"] for row in found] == pytest.approx(expected["score"].to_pylist(), abs=1e-9)
+    assert [row["id"] for row in rows] == expected["id"].to_pylist()
+    assert [row["score"] for row in rows] == pytest.approx(expected["score"].to_pylist(), abs=1e-9)
     return searcher
 
 

@@ -98,10 +98,10 @@ def test_only_top_folder_is_said(tmp_path: Path) -> None:
 
 def test_eight_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
     root = make(tmp_path / "p", *(f"{name}/0.jpg" for name in "abcdefgh"))
-    for one in "abcdefgh":
+    for letter in "abcdefgh":
         for other in "abcdefgh":
-            if one != other:
-                (root / one / other).symlink_to(root / other)
+            if letter != other:
+                (root / letter / other).symlink_to(root / other)
     listing = open_source(root)
     assert rows(listing) == {f"{name}/0.jpg": (name, None) for name in "abcdefgh"}
     assert listing.skipped == {"link to a listed folder": 56}

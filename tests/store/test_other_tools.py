@@ -164,8 +164,8 @@ def edit_log(path: str, kind: str, key: str, value: object) -> None:
         actions = [json.loads(line) for line in entry.read_text().splitlines()]
         for action in actions:
             information = action.get("commitInfo", {})
-            for own in [name for name in information if name.startswith("embedpipe.")]:
-                del information[own]
+            for setting in [name for name in information if name.startswith("embedpipe.")]:
+                del information[setting]
             information |= {"operation": "RESTORE"} if information else {}
             if kind in action:
                 action[kind][key] = value
@@ -214,8 +214,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 )
 def test_statistics_that_cannot_be_are_refused(path: str, stats: dict[str, object]) -> None:
     (file,) = FeatureStore(path).table.files
-    found = {"numRecords": file.rows, "minValues": {"id": file.first}, "maxValues": {"id": file.last}, **stats}
+    statistics = {"numRecords": file.rows, "minValues": {"id": file.first}, "maxValues": {"id": file.last}, **stats}
     edit_log(path, "add", "path", "x.parquet")  # a name that holds no checksum, as those of other tools
-    edit_log(path, "add", "stats", json.dumps(found | {"nullCount": {"id": 0}}))
+    edit_log(path, "add", "stats", json.dumps(statistics | {"nullCount": {"id": 0}}))
     with pytest.raises(StoreError, match=r"the log of .* is damaged where it names 'x.parquet'"):
         FeatureStore(path)
