@@ -41,7 +41,7 @@ ORDER = (
 )
 #: What must stand without the others: kinds of source, and providers of backbones.
 SIBLINGS = {
-    "sources.readers": {"dataset", "file_list", "folder", "memory", "stream", "table", "tar_shards"},
+    "sources.readers": {"coco", "dataset", "file_list", "folder", "memory", "stream", "table", "tar_shards", "yolo"},
     "backbones.providers": {
         "open_clip.provider",
         "python_factory",

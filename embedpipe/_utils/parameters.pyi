@@ -143,6 +143,8 @@ class SourceFields(TypedDict, total=False):
     split: str | None
     allow_root: tuple[str, ...]
     tiff_pages: Literal["first", "all"]
+    boxes: str | None
+    margin: float
     header: str | None
 
 class SplitFields(TypedDict, total=False):
@@ -191,6 +193,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     split: str | None
     allow_root: tuple[str, ...]
     tiff_pages: Literal["first", "all"]
+    boxes: str | None
     header: str | None
     backbone: str
     weights: str

@@ -21,6 +21,7 @@ from embedpipe.decoding.pixels import samples_to_rgb, to_rgb
 from embedpipe.decoding.samples import Range
 from embedpipe.decoding.signatures import describe_bytes
 from embedpipe.errors import DecodeError
+from embedpipe.sources.boxes import Crop
 from embedpipe.sources.tiff_pages import is_tiff, page_places
 
 #: Largest image in pixels, checked before decoding. It is the limit of Pillow.
@@ -64,8 +65,9 @@ def decode_image(payload: Any, *, range: Range | None = None, channels: tuple[in
 
     Parameters
     ----------
-    payload : bytes, PIL.Image.Image or ndarray
-        An encoded file, an image, or uint8 pixels of shape (height, width) or (height, width, 3 or 4).
+    payload : bytes, Crop, PIL.Image.Image or ndarray
+        An encoded file, a part of a picture, an image, or uint8 pixels of shape (height, width) or (height, width,
+        3 or 4).
     range : (float, float), optional
         The values that become 0 and 255 if the image has more than 8 bits. By default they are inferred: the smallest
         of 8, 10, 12, 14, 16, 24 and 32 bits that holds all values, and 0..1 for floats.
@@ -90,6 +92,9 @@ def decode_image(payload: Any, *, range: Range | None = None, channels: tuple[in
 def decode_counted(payload: Any, range: Range | None, channels: tuple[int, ...]) -> Decoded:
     """Decode one image as `decode_image` does, and count what is left out or inferred."""
     silence_pillow()
+    if isinstance(payload, Crop):
+        whole = decode_counted(payload.picture, range, channels)
+        return Decoded(whole.image.crop(payload.box.place(*whole.image.size)), whole.counts)
     counts: Counter[str] = Counter()
     if isinstance(payload, bytes | bytearray | memoryview):
         return Decoded(_decode_bytes(bytes(payload), range, channels, counts), counts)

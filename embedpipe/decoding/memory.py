@@ -15,6 +15,7 @@ from PIL import Image
 from embedpipe.decoding.formats.tiff import TiffPage
 from embedpipe.decoding.image import readable_formats, silence_pillow
 from embedpipe.decoding.jpeg import read_header
+from embedpipe.sources.boxes import Crop
 from embedpipe.sources.tiff_pages import is_tiff
 
 #: Bytes that decoding takes for each pixel: of a plain JPEG, and of other files, whose samples may have 32 bits.
@@ -64,6 +65,8 @@ def room(payload: Any) -> contextlib.AbstractContextManager[None]:
 
 def decoded_size(payload: Any) -> int:
     """Return about how many bytes decoding takes at its peak; 0 for small JPEGs, and what cannot be decoded."""
+    if isinstance(payload, Crop):
+        payload = payload.picture
     if not isinstance(payload, bytes):
         return 0
     if payload[:2] == b"\xff\xd8":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +19,10 @@ from embedpipe.decoding.image import PIXEL_LIMIT, count_frames, decode_counted, 
 from embedpipe.decoding.jpeg import decode_jpeg, read_header
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.decoding.samples import pick
+from embedpipe.sources.boxes import Crop
+
+#: Bytes of the pixels of pictures that are kept for their next parts.
+_KEPT_BYTES = 1 << 28
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
@@ -75,7 +81,7 @@ def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
 
     Parameters
     ----------
-    payload : bytes, PIL.Image.Image or ndarray
+    payload : bytes, Crop, PIL.Image.Image or ndarray
         As in `decode_image`. The result may share the memory of an array.
     preprocessing : Preprocessing
         The recipe, which decides whether a JPEG is decoded at reduced size.
@@ -96,6 +102,8 @@ def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
     Plain JPEGs are decoded by libjpeg-turbo directly. Files on which it gives an error or a warning go to Pillow, which
     uses the same library, so both functions decode and refuse the same files.
     """
+    if isinstance(payload, Crop):
+        return _part_of(payload, preprocessing)
     if isinstance(payload, bytes | bytearray | memoryview):
         payload = bytes(payload)
         picture = _from_jpeg(payload, preprocessing)
@@ -106,6 +114,38 @@ def decode_pixels(payload: Any, preprocessing: Preprocessing) -> Picture:
         return Picture(np.require(payload, requirements=["C", "W"]), (width, height))
     image, counts = decode_counted(payload, preprocessing.range, preprocessing.channels)
     return Picture(np.array(image), image.size, counts=counts)
+
+
+def _part_of(crop: Crop, preprocessing: Preprocessing) -> Picture:
+    """Decode a part of a picture, at full size."""
+    whole = _last_pictures(crop.picture, dataclasses.replace(preprocessing, decode="full"))
+    pixels = whole.upright(whole.pixels)
+    left, top, right, bottom = crop.box.place(*whole.size)
+    part = pixels[top:bottom, left:right].copy(order="C")
+    return Picture(part, (right - left, bottom - top), profile=whole.profile, counts=whole.counts)
+
+
+class _LastPictures:
+    """Decodes pictures, and keeps the last ones, as the parts of a picture are decoded one after another."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[Any, Preprocessing, Picture]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, payload: Any, preprocessing: Preprocessing) -> Picture:
+        with self._lock:
+            known = self._kept.get(id(payload))
+        if known is not None and known[0] is payload and known[1] == preprocessing:
+            return known[2]
+        picture = decode_pixels(payload, preprocessing)
+        with self._lock:
+            self._kept[id(payload)] = payload, preprocessing, picture
+            while sum(each.pixels.nbytes for _, _, each in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return picture
+
+
+_last_pictures = _LastPictures()
 
 
 def _from_jpeg(data: bytes, preprocessing: Preprocessing) -> Picture | None:

@@ -20,6 +20,7 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import DuplicateIdError, Failure, ReadError
 from embedpipe.sources import is_position, root_exists, same_root
 from embedpipe.sources.access.outage import is_outage
+from embedpipe.sources.boxes import FRAGMENT
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
@@ -195,9 +196,10 @@ def _is_fresh(listed: pa.Table, stored: pa.Table) -> npt.NDArray[np.bool_]:
         pc.fill_null(pc.equal(sizes, stored_sizes), False), pc.and_(pc.is_null(sizes), pc.is_null(stored_sizes))
     )
     same = pc.and_(size, pc.equal(listed.column("source_modified"), stored.column("source_modified")))
-    # All cells of a table have its time, so a cell with another uri is another item.
+    # All cells of a table and all parts of a picture have its time, so one with another uri is another item.
     moved = pc.fill_null(pc.not_equal(listed.column("uri"), stored.column("uri")), True)
-    cell = np.asarray(pc.and_(_is_cell(listed.column("uri")), moved))
+    part = pc.fill_null(pc.match_substring(listed.column("uri"), FRAGMENT), False)
+    cell = np.asarray(pc.and_(pc.or_(_is_cell(listed.column("uri")), part), moved))
     unchanged: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(same, False)) & ~cell
     return unchanged
 

@@ -32,7 +32,10 @@ RESERVED = (
 
 @dataclass
 class ColumnRoles:
-    """The columns of each role. ``left_out`` has the columns of types that no store holds."""
+    """The columns of each role. ``left_out`` has the columns of types that no store holds.
+
+    ``boxes`` and ``margin`` are those of `SourceOptions`.
+    """
 
     payload: str
     id: str | None
@@ -40,6 +43,8 @@ class ColumnRoles:
     split: str | None
     metadata: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    boxes: str | None = None
+    margin: float = 0.0
 
 
 def is_reserved(name: str) -> bool:
@@ -100,7 +105,9 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
             raise SourceError(
                 f"{role} column {column!r} of {name!r} must hold {kinds}, got {schema.field(column).type}"
             )
-    roles = ColumnRoles(payload, chosen["id"], chosen["label"], chosen["split"])
+    roles = ColumnRoles(
+        payload, chosen["id"], chosen["label"], chosen["split"], boxes=options.boxes, margin=options.margin
+    )
     replaced = {role: wanted[role] for role in chosen if wanted[role]}
     lower: dict[str, str] = {}
     for column in schema:

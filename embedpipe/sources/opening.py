@@ -15,6 +15,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import EmbedpipeError, ReadError, SourceError, nearest
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.access.roots import access_of_store
+from embedpipe.sources.boxes import Crop, split_box
 from embedpipe.sources.file_types import (
     COMPRESSED_TAR_SUFFIXES,
     TABLE_SUFFIXES,
@@ -38,6 +39,8 @@ from embedpipe.sources.locations import (
     split_location,
 )
 from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.parts import PICTURE
+from embedpipe.sources.readers.coco import list_coco
 from embedpipe.sources.readers.dataset import is_dataset, list_dataset
 from embedpipe.sources.readers.file_list import list_file_list, list_single_file
 from embedpipe.sources.readers.folder import list_folder
@@ -45,6 +48,7 @@ from embedpipe.sources.readers.memory import list_items, list_pairs
 from embedpipe.sources.readers.stream import list_stream
 from embedpipe.sources.readers.table import list_frame, list_table, list_tables
 from embedpipe.sources.readers.tar_shards import list_shards, read_member, split_member_uri
+from embedpipe.sources.readers.yolo import FILE, is_yolo, list_yolo
 from embedpipe.sources.tables.cell_uris import read_cell_uri
 from embedpipe.sources.tables.shards import only_shard, shards_of, shards_of_folder
 from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
@@ -64,9 +68,10 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         A path or URL of a folder; of a single file; of a file of paths (``.lst``, for images also ``.txt``); of a
         ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.jsonl`` or ``.ndjson`` table; of several such tables
         (``data/train-*.parquet``, or a folder of Parquet files or of `Dataset.save_to_disk`); for images of ``.tar``
-        shards (``shards/*.tar``, ``train-{000..012}.tar``). Or a pyarrow, pandas or polars table or another object with
-        an Arrow stream; a data set of `datasets` or torchvision; a sequence or Series of items (see `list_items`) or of
-        pairs of an item and its label; an iterator of these. A ``str`` is a path; a single text must be in a list.
+        shards (``shards/*.tar``, ``train-{000..012}.tar``), and of boxes: a COCO file (``.json``) or a folder of YOLO
+        with its ``data.yaml``. Or a pyarrow, pandas or polars table or another object with an Arrow stream; a data set
+        of `datasets` or torchvision; a sequence or Series of items (see `list_items`) or of pairs of an item and its
+        label; an iterator of these. A ``str`` is a path; a single text must be in a list.
     options : SourceOptions
         Roles of the columns of a table, and a prefix for the ids.
     modality : str
@@ -89,6 +94,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         if kind := folder_kind(source):
             raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)
+    if options.margin and PICTURE not in listing.table.column_names:
+        raise SourceError(f"{option('margin')} is for parts of pictures, and {listing.root!r} has none: leave it out")
     if options.tiff_pages == "all":
         listing = with_pages(listing)
     if options.prefix:
@@ -106,10 +113,13 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
 
 
 def read_uri(uri: str, modality: Modality = "image") -> Any:
-    """Read the payload of a ``uri`` of a store: bytes, or a string for a text in a table.
+    """Read the payload of a ``uri`` of a store: bytes, a part of a picture, or a string for a text in a table.
 
     Raises ReadError, also for a uri that a store may not name (`access_of_store`).
     """
+    file, box = split_box(uri) if modality == "image" else (uri, None)
+    if box is not None and size_and_time(uri)[0] is None:  # no file has this very name
+        return Crop(read_uri(file), box)
     file, page = split_page(uri) if modality == "image" else (uri, None)
     if page is not None and size_and_time(uri)[0] is None:  # no file has this very name
         return read_page(_read_uri(file, modality), page)
@@ -183,6 +193,8 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     path = local_path(location)
     name = split_location(location)[1].lower()
     if path is not None and exists(path) and Path(path).is_dir():
+        if modality == "image" and is_yolo(Path(path)):
+            return list_yolo(Path(path) / FILE, options)
         if shards := shards_of_folder(Path(path), modality):
             return list_tables(location, shards, options, modality)
         return list_folder(location, modality)
@@ -201,6 +213,10 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
         raise SourceError(_missing(text, location))
     if suffix in TABLE_SUFFIXES:
         return list_table(only_shard(location), options, modality)
+    if suffix == ".json" and modality == "image":
+        return list_coco(location, options)
+    if suffix in (".yaml", ".yml") and modality == "image" and path is not None:
+        return list_yolo(Path(path), options)
     if suffix in list_suffixes(modality):
         return list_file_list(location, options, modality)
     # Web servers list no folders, and the URL of a picture there need not end as a file name does.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from embedpipe.errors import require_one_of
+from embedpipe._utils.option_names import option
+from embedpipe.errors import UsageError, require_one_of
 
 #: The kind of a payload. The backbone decides which kind a run takes.
 Modality = Literal["image", "text"]
@@ -43,6 +44,19 @@ class SourceOptions:
             "and the others are counted."
         },
     )
+    boxes: str | None = field(
+        default=None,
+        metadata={
+            "help": "Table columns with a part of each image in pixels: left, top, width and height, such as "
+            "x,y,width,height. Each row is then that part."
+        },
+    )
+    margin: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of its width and height that a part of an image gets on each side (boxes, COCO, YOLO)."
+        },
+    )
     header: str | None = field(
         default=None,
         metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},
@@ -51,4 +65,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         roots = (self.allow_root,) if isinstance(self.allow_root, str) else tuple(self.allow_root)
         object.__setattr__(self, "allow_root", roots)
+        if not 0 <= self.margin <= 10:
+            raise UsageError(f"{option('margin')} must be in 0..10, got {self.margin:g}")
+        if self.boxes is not None and len(self.boxes.split(",")) != 4:
+            raise UsageError(f"{option('boxes')} must name four columns with commas, got {self.boxes!r}")
         require_one_of("tiff_pages", self.tiff_pages, get_args(TiffPages))

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import name_of, open_cache
-from embedpipe.decoding import Preprocessing, decode_pixels, decode_text, payload_hash
+from embedpipe.decoding import Preprocessing, decode_image, decode_pixels, decode_text, payload_hash
 from embedpipe.decoding.image import readable_formats, silence_pillow
 from embedpipe.decoding.memory import room
 from embedpipe.errors import DecodeError, EmbedpipeError, ReadError
 from embedpipe.serving.viewing.collection import Collection
 from embedpipe.sources.access.roots import access_of
+from embedpipe.sources.boxes import Crop, split_box
 from embedpipe.sources.listing import ROOT
 from embedpipe.sources.locations import local_path, split_location
 from embedpipe.sources.opening import read_uri
@@ -28,6 +29,8 @@ from embedpipe.sources.tiff_pages import split_page
 PART = "views"
 #: Longest side of a thumbnail, and of a picture that is shown alone, in pixels; JPEG quality.
 THUMBNAIL, LARGE, QUALITY = 320, 1280, 82
+#: Colour of the frame around a part of a picture.
+FRAME = "#d62728"
 #: Most pixels of an uploaded picture.
 MOST_PIXELS = 60_000_000
 
@@ -62,8 +65,9 @@ class Pictures:
         return picture
 
     def large(self, row: int) -> bytes:
-        """Return a JPEG of an item as large as a screen. Raises as `thumbnail` does."""
-        return shrink(self.read(row), LARGE)
+        """Return a JPEG of an item as large as a screen, a part in its picture. Raises as `thumbnail` does."""
+        payload = self.read(row)
+        return _in_picture(payload) if isinstance(payload, Crop) else shrink(payload, LARGE)
 
     def text(self, row: int) -> str:
         """Return the text of an item: the whole where its source can be read, else the beginning that is stored."""
@@ -95,7 +99,7 @@ def check_below(uri: str, root: str) -> None:
     """
     if root == ROOT:
         return
-    location = split_page(uri)[0]
+    location = split_page(split_box(uri)[0])[0]
     for scheme in ("tar://", "parquet://", "table://"):
         if location.startswith(scheme):
             location = location.rpartition("::")[2]
@@ -115,6 +119,22 @@ def shrink(payload: Any, side: int) -> bytes:
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         if picture.profile is not None:
             image = Image.fromarray(picture.profile.pixels_to_srgb(np.array(image)))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def _in_picture(crop: Crop) -> bytes:
+    """Return a JPEG of a picture with a frame around a part of it. Raises DecodeError."""
+    with room(crop):
+        image = decode_image(crop.picture)
+        left, top, right, bottom = crop.box.place(*image.size)
+        scale = min(1.0, LARGE / max(image.size))
+        image.thumbnail((LARGE, LARGE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    draw = ImageDraw.Draw(image)
+    for colour, grow in (("white", 3), (FRAME, 1)):
+        corners = (left * scale - grow, top * scale - grow, right * scale + grow, bottom * scale + grow)
+        draw.rectangle(corners, outline=colour, width=3)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()

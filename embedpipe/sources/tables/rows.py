@@ -22,6 +22,7 @@ from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.listing import ROOT, Listing, constant, in_chunks, numbered
 from embedpipe.sources.locations import join, size_and_time
 from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.parts import PICTURE, with_boxes
 from embedpipe.sources.reading import Files, Joined, Reader, Selected
 from embedpipe.sources.tables.cells import Cells
 from embedpipe.sources.tables.shards import Shard
@@ -102,16 +103,31 @@ def list_rows(
         columns["split"], remarks = clean_labels(_text_of(table.column(roles.split), roles.split), roles.split)
         notes += tuple(f"{name}: {remark}" for remark in remarks)
     notes += tuple(f"{name}: {remark}" for remark in type_notes(table.schema, roles.metadata))
-    listed = pa.table(columns | {name: plain_column(table.column(name), name) for name in roles.metadata})
+    columns |= {name: plain_column(table.column(name), name) for name in roles.metadata}
+    if roles.boxes:
+        if PICTURE in columns:
+            raise SourceError(
+                f"column name {PICTURE!r} of {name!r} is reserved for the images of boxes: rename the column"
+            )
+        columns[PICTURE] = ids if roles.id is None else payloads.ids
+    listing = _with_ids(pa.table(columns), roles, payloads, name, shard.location, notes)
+    return with_boxes(listing, roles.boxes, roles.margin, roles.id is not None) if roles.boxes else listing
+
+
+def _with_ids(
+    listed: pa.Table, roles: ColumnRoles, payloads: Payloads, name: str, root: str, notes: tuple[str, ...]
+) -> Listing:
+    """Return the listing of the rows that have an id; the others are failures."""
+    ids = listed.column("id")
     if not ids.null_count:
-        return Listing(listed, shard.location, payloads.read, skipped=roles.left_out, notes=notes)
+        return Listing(listed, root, payloads.read, skipped=roles.left_out, notes=notes)
     kept, lost = np.flatnonzero(ids.is_valid()), np.flatnonzero(ids.is_null())
     reason = SourceError(f"column {roles.id or roles.payload!r} must hold an id, and is empty")
     failures = tuple(
         Failure.of(f"row {row + 1} of {name}", payloads.uris[int(row)].as_py(), reason, "list") for row in lost
     )
     kept_rows = listed.take(pa.array(kept))
-    return Listing(kept_rows, shard.location, Selected(payloads.read, kept), failures, roles.left_out, notes)
+    return Listing(kept_rows, root, Selected(payloads.read, kept), failures, roles.left_out, notes)
 
 
 def list_in_memory(table: pa.Table, options: SourceOptions, modality: Modality, access: Access) -> Listing:
