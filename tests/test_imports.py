@@ -54,23 +54,6 @@ SIBLINGS = {
 }
 #: Parts that know only arrays.
 ARRAYS_ONLY = {"estimators": {"sources", "decoding", "backbones", "store", "embedding"}, "statistics": {*ORDER}}
-WITHOUT_TORCH = (
-    "embedpipe.sources",
-    "embedpipe.decoding",
-    "embedpipe.store",
-    "embedpipe.backbones.spec",
-    "embedpipe.embedding.run",
-    "embedpipe.backbones.pending",
-    "embedpipe.backbones.reload",
-    "embedpipe.heads.fit",
-    "embedpipe.heads.saving",
-    "embedpipe.querying.search",
-    "embedpipe.finetuning.advice.verdict",
-    "embedpipe.jobs.running",
-    "embedpipe.finetuning.benchmark.corruptions",
-    "embedpipe.finetuning.training.linear_head",
-    "embedpipe.cli",
-)
 MAX_FILES = 15
 MAX_LINES = 400
 
@@ -196,13 +179,6 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_the_command_begins_without_what_a_verb_may_not_need() -> None:
     assert not loaded_by("import embedpipe.cli") & {"sklearn", "scipy", "faiss", "pandas", "deltalake", "matplotlib"}
-
-
-def test_what_works_on_a_store_needs_no_torch() -> None:
-    """They are imported one after the other: the first that is printed loads it."""
-    check = "; ".join(f"import {name}; 'torch' in sys.modules and print('{name}')" for name in WITHOUT_TORCH)
-    run = subprocess.run([sys.executable, "-c", f"import sys; {check}"], capture_output=True, text=True, check=True)
-    assert run.stdout == ""
 
 
 def seconds(statement: str) -> float:

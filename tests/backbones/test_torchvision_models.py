@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,12 @@ def normalised(backbone, batch):
     return normalise(torch.from_numpy(batch), backbone.network.preprocessing)
 
 
+def family(name: str) -> str:
+    return re.match("[a-z]+", name)[0]
+
+
 def first_of_family(name: str) -> bool:
-    return next(other for other in ALL if other[:6] == name[:6]) == name
+    return next(other for other in ALL if family(other) == family(name)) == name
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,11 @@ def test_row_is_not_its_own_neighbour_among_copies() -> None:
         assert result[row].tolist() == [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
 
 
-def test_works_in_a_grid_search_with_several_processes() -> None:
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_works_in_a_grid_search_also_in_several_processes(n_jobs: int) -> None:
     X, y = clusters(150, spread=1.5)
     model = make_pipeline(StandardScaler(), FaissKNNClassifier(metric="cosine"))
-    search = GridSearchCV(model, {"faissknnclassifier__n_neighbors": [1, 5, 15]}, cv=3, n_jobs=2).fit(X, y)
+    search = GridSearchCV(model, {"faissknnclassifier__n_neighbors": [1, 5, 15]}, cv=3, n_jobs=n_jobs).fit(X, y)
     assert search.best_params_["faissknnclassifier__n_neighbors"] > 1
     assert cross_val_score(search.best_estimator_, X, y, cv=3).mean() > 0.6
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,17 +313,6 @@ def test_ranking_is_plain_data(tmp_path: Path) -> None:
     assert list(frame["backbone"]) == [row.name for row in ranking.rows]
     assert {"accuracy", "accuracy_low", "difference", "verdict", "h_score", "seconds_per_1000"} <= {*frame.columns}
     assert ranking.to_dict()["rows"][1]["difference"]["verdict"] == frame["verdict"][1]
-
-
-@pytest.mark.long
-def test_ranking_stores_needs_no_torch(tmp_path: Path) -> None:
-    paths = [store.path for store in stores(tmp_path, 0.5, 1.5)]
-    script = (
-        "import sys; from pathlib import Path; from embedpipe.evaluation.ranking.rank import rank; "
-        f"rank([Path(p) for p in {paths!r}]); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_repr_is_one_line_and_html_is_escaped(tmp_path: Path) -> None:
