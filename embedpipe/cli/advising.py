@@ -143,6 +143,9 @@ def advise(
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder for the runs of a time budget; finished ones count.")
     ] = None,
+    act: Annotated[
+        bool, typer.Option("--act", help="If the recommendation is to fine-tune, do it, in the folder of --to.")
+    ] = False,
     label: Label = "label",
     backbone: Backbone = "",
     device: Device = None,
@@ -162,7 +165,7 @@ def advise(
     from embedpipe.finetuning import advise as run
 
     sources: Any = source[0] if len(source) == 1 else source
-    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device}
+    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "act": act, "device": device}
     result = run(sources, progress=shows_progress(quiet, as_json), **arguments, **options)
     if as_json:
         show.json_value(result.to_dict())
@@ -191,7 +194,8 @@ def print_advice(result: Advice, verbose: bool) -> None:
     for baseline in baselines:
         accuracy, difference = show.interval(baseline.accuracy, True), _points(baseline.difference)
         table.add_row(show.plain(baseline.name), accuracy, difference, baseline.verdict)
-    print(f"\n{counted(frozen.rows, 'row')}, {frozen.resampling}; {result.test_rows:,} test rows kept for networks:\n")
+    held_out = f"networks are measured on {result.held_out_rows:,} of them"
+    print(f"\n{counted(frozen.rows, 'row')}, {frozen.resampling}; {held_out}:\n")
     show.print_table(table)
     if len(frozen.baselines) > len(baselines):
         print(f"and {len(frozen.baselines) - len(baselines)} more (--verbose)")
@@ -199,6 +203,14 @@ def print_advice(result: Advice, verbose: bool) -> None:
         print("\nwhat would change the strict verdict:")
         for sentence in result.would_change:
             print(f"- {sentence}")
+    if result.network is not None:
+        test, kept = result.network.test, result.network.best_epoch > 0
+        print(
+            f"\nfine-tuned in {show.plain(result.network.folder)}: the {'network' if kept else 'head'} is better on "
+            f"the validation rows. On {test.rows:,} test rows: head {percent(test.linear_probe)}, kept "
+            f"{percent(test.finetuned)}, difference {100 * test.difference:+.1f} points "
+            f"({100 * test.low:+.1f} to {100 * test.high:+.1f})"
+        )
     following = result.next_step
     if following is not None:
         takes = "time unknown" if following.minutes is None else rough_duration(following.minutes)

@@ -97,7 +97,7 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         train, validation = (resample.train[part] for part in resample.tune[0])
     else:
         fold_groups = None if groups is None else groups[resample.train]
-        held_out = _draw_validation(rows.y[resample.train], fold_groups, resample.seed)
+        held_out = _draw_fifth(rows.y[resample.train], fold_groups, np.random.default_rng(resample.seed))
         train, validation = resample.train[~held_out], resample.train[held_out]
     if not len(train) or not len(validation):
         raise TrainingDataError(
@@ -123,6 +123,27 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
     return SplitRows(rows.ids, rows.uris, hashes, y.astype(np.int64), classes, train, validation, test, shifted, splits)
 
 
+def hold_out_training_rows(split: SplitRows) -> SplitRows:
+    """Return a split whose test rows are a fifth of the training and validation rows, with whole groups.
+
+    Experiments on it do not read the test rows.
+
+    Raises TrainingDataError if too few rows are left.
+    """
+    pool = np.sort(np.concatenate([split.train, split.validation]))
+    resample, groups = split.splits.resamples[0], split.splits.groups
+    rng = np.random.default_rng([resample.seed, 1])  # other rows than the validation rows, which are drawn alike
+    held_out = pool[_draw_fifth(split.y[pool], None if groups is None else groups[pool], rng)]
+    train, validation = np.setdiff1d(split.train, held_out), np.setdiff1d(split.validation, held_out)
+    if not len(train) or not len(validation):
+        raise TrainingDataError(
+            f"{len(pool)} training and validation rows are too few to hold out a fifth of them: label more, or raise "
+            f"{option('near_duplicates')}"
+        )
+    held_out = held_out[np.isin(split.y[held_out], split.y[train])]
+    return dataclasses.replace(split, train=train, validation=validation, test=held_out)
+
+
 def _move_missing_classes(y: npt.NDArray[Any], groups: Rows | None, train: Rows, validation: Rows) -> tuple[Rows, Rows]:
     """Move validation rows whose class has no training rows, with their groups, to training, unless that moves all."""
     moved = ~np.isin(y[validation], y[train])
@@ -133,11 +154,9 @@ def _move_missing_classes(y: npt.NDArray[Any], groups: Rows | None, train: Rows,
     return np.sort(np.concatenate([train, validation[moved]])), validation[~moved]
 
 
-def _draw_validation(y: npt.NDArray[Any], groups: Rows | None, seed: int) -> npt.NDArray[np.bool_]:
-    """Draw validation rows; a class that would have no training rows is left out of them, unless no others remain."""
-    held_out = np.asarray(
-        fold_numbers(np.unique(y, return_inverse=True)[1], groups, VALIDATION_FOLDS, np.random.default_rng(seed)) == 0
-    )
+def _draw_fifth(y: npt.NDArray[Any], groups: Rows | None, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Draw rows to hold out; a class that would have no other rows is left out of them, unless no others remain."""
+    held_out = np.asarray(fold_numbers(np.unique(y, return_inverse=True)[1], groups, VALIDATION_FOLDS, rng) == 0)
     needed = ~np.isin(y, y[~held_out])
     others = held_out & ~(needed if groups is None else np.isin(groups, groups[needed]))
     return others if others.any() else held_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -28,14 +29,15 @@ from embedpipe.finetuning.advice.frozen_baselines import (
     measure_frozen_baselines,
 )
 from embedpipe.finetuning.advice.options import AdviseOptions
-from embedpipe.finetuning.advice.pilot import LEARNERS, time_training
+from embedpipe.finetuning.advice.pilot import LEARNERS, TrainingCost, time_training
 from embedpipe.finetuning.advice.result import Advice, ForecastStep, FrozenBaselines, NextStep
 from embedpipe.finetuning.advice.runs import Runner
-from embedpipe.finetuning.advice.verdict import Verdict, judge, rough_duration
+from embedpipe.finetuning.advice.verdict import judge, rough_duration
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import check_images, open_images
-from embedpipe.finetuning.split_rows import read_split_rows
+from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
 #: Options with their defaults, which a printed command leaves out.
 DEFAULTS = {(field.name, field.default) for cls in OPTIONS for field in dataclasses.fields(cls)} | {("label", "label")}
+#: Folder of the network that `act` trains.
+NETWORK = "network"
 #: Options of `advise` that are not passed on to `benchmark`.
 ADVISE_ONLY = {field.name for field in dataclasses.fields(AdviseOptions)}
 
@@ -56,6 +60,7 @@ def advise(
     to: str | Path | None = None,
     label: str = "label",
     backbone: str = "",
+    act: bool = False,
     device: str | None = None,
     progress: bool | None = None,
     **options: Unpack[AdviseParameters],
@@ -79,6 +84,9 @@ def advise(
         The column to learn.
     backbone : str
         Backbone for images that are not in a store yet.
+    act : bool
+        If the recommendation is to fine-tune, do it, in ``network`` in ``to``. The network is kept if it is better than
+        the head on the validation rows; the test rows are read once, at the end.
     device : str, optional
         Where to train; by default the fastest usable device.
     progress : bool, optional
@@ -99,8 +107,9 @@ def advise(
 
     Notes
     -----
-    The test rows, those of the same splits as in `embedpipe.evaluate`, are the held-out rows of the runs: each network
-    is measured on them once, after its training. Without runs the test rows are not read.
+    The test rows, those of the same splits as in `embedpipe.evaluate`, are not read before ``act``. Networks are
+    measured on a fifth of the training and validation rows, which is held out from them, and trained on up to four
+    fifths.
 
     Networks are compared with the linear probe or with the best frozen baseline fitted on the same draws, whichever is
     more accurate at a label count.
@@ -120,23 +129,25 @@ def advise(
     advise_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("advise")
     budget = advise_options.budget_seconds
-    if budget is not None and to is None:
-        raise UsageError(f"a time budget needs a folder for its runs: give one ({option('to', ...)})")
-    finished = BenchmarkFolder(to).finished_seeds(LEARNERS) if to is not None else {}
+    for name, given in (("a time budget", budget is not None), (option("act", True), act)):
+        if given and to is None:
+            raise UsageError(f"{name} needs a folder for its runs: give one ({option('to', ...)})")
+    folder = BenchmarkFolder(to) if to is not None else None
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     first = stores[0]
     with Progress(progress).step("reading rows and splitting them"):
         split = read_split_rows(first, label, split_options)
+        held = hold_out_training_rows(split)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
     notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
-    labels = len(split.train) + len(split.validation)
+    labels, trainable = (len(part.train) + len(part.validation) for part in (split, held))
     accuracy, classes, pretraining = baselines.selected_accuracy, len(split.classes), pretraining_of(first.spec)
     target = Setting(accuracy.value, labels, classes, pretraining)
     decide = functools.partial(
         judge,
         probe_accuracy=accuracy,
-        total_labels=labels,
-        test_rows=len(split.test),
+        total_labels=trainable,
+        test_rows=len(held.test),
         min_gain=advise_options.min_gain,
         shift_margin=advise_options.shift_margin,
     )
@@ -144,49 +155,61 @@ def advise(
     if decide([]).decision != "not worth it":
         try:
             with Progress(progress).step("timing a few steps of training"):
-                cost = time_training(first, split, training, reload_options, device)
+                cost = time_training(first, held, training, reload_options, device)
         except EmbedpipeError as error:
-            if budget is not None:
+            if budget is not None or act:
                 raise
             notes.append(f"The time of training could not be measured: {error}")
 
-    shared = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
-    runner = Runner(stores, split, baselines, to, {**shared, "label": label, "device": device, "progress": progress})
-    for count, seeds in finished.items():
-        runner.run(count, seeds)
-    evidence = Evidence(target, runner.runs, len(split.test), advise_options.min_gain)
-    steps = [ForecastStep(None, evidence.forecast())]
-    while budget is not None and steps[-1].forecast.recommendation == "find out first":
-        left = (budget - (time.perf_counter() - start)) / 60
-        planned = plan_experiments(evidence, split, advise_options.seeds, cost)
-        experiment = cheapest_experiment([each for each in planned if each.minutes and each.minutes <= left])
-        if experiment is None:
-            notes.append(_why_no_more_runs(planned, left))
-            break
-        done = sum(run.labels == experiment.labels for run in evidence.runs)
-        runner.run(experiment.labels, done + experiment.seeds)
-        evidence = dataclasses.replace(evidence, runs=runner.runs)
-        steps.append(ForecastStep(experiment, evidence.forecast()))
+    with contextlib.ExitStack() as lock:
+        if folder is not None:
+            lock.enter_context(lock_folder(folder.path))
+        runner = Runner(stores, held, label, baselines, folder, training, reload_options, device, Progress(progress))
+        for count, seeds in (folder.finished_seeds(LEARNERS, training.seed) if folder else {}).items():
+            runner.run(count, seeds)
+        evidence = Evidence(target, runner.runs, len(held.test), advise_options.min_gain)
+        steps = [ForecastStep(None, evidence.forecast())]
+        while budget is not None and steps[-1].forecast.recommendation == "find out first":
+            left = (budget - (time.perf_counter() - start)) / 60
+            planned = plan_experiments(evidence, held, advise_options.seeds, cost)
+            experiment = cheapest_experiment([each for each in planned if each.minutes and each.minutes <= left])
+            if experiment is None:
+                notes.append(_why_no_more_runs(planned, left))
+                break
+            done = sum(run.labels == experiment.labels for run in evidence.runs)
+            runner.run(experiment.labels, done + experiment.seeds)
+            evidence = dataclasses.replace(evidence, runs=runner.runs)
+            steps.append(ForecastStep(experiment, evidence.forecast()))
 
+    network = None
+    if act and to is not None and steps[-1].forecast.recommendation == "fine-tune":
+        from embedpipe.finetuning.finetune import finetune
+
+        shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
+        network = finetune(first, to=Path(to) / NETWORK, label=label, device=device, progress=progress, **shared)
     verdict = decide(runner.runs, shifted_rows=runner.shifted_rows, full_run_seconds=cost.full if cost else None)
     would_change = [*verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
         would_change.append("A better layer: the store has one layer, and `embed --layer NAME` stores several at once.")
     chosen = _chosen_options(first, label, device, options)
-    folder = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
-    experiments = plan_experiments(evidence, split, advise_options.seeds, cost)
+    place = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
+    experiments = plan_experiments(evidence, held, advise_options.seeds, cost)
+    next_step = None
+    if network is None:
+        next_step = _find_next_step(stores, steps[-1].forecast, baselines, experiments, cost, place, chosen)
     return Advice(
         forecast=steps[-1].forecast,
         steps=steps,
         verdict=verdict,
         frozen_baselines=baselines,
         benchmarks=runner.benchmarks,
+        network=network,
         label=label,
         device=cost.device if cost else "",
         labels=labels,
-        test_rows=len(split.test),
+        held_out_rows=len(held.test),
         would_change=would_change,
-        next_step=_find_next_step(stores, steps[-1].forecast, baselines, experiments, verdict, folder, chosen),
+        next_step=next_step,
         notes=[*dict.fromkeys([*notes, *runner.notes])],
         seconds=time.perf_counter() - start,
     )
@@ -248,15 +271,15 @@ def _find_next_step(
     forecast: Forecast,
     baselines: FrozenBaselines,
     experiments: Sequence[Experiment],
-    verdict: Verdict,
+    cost: TrainingCost | None,
     to: str,
     chosen: Mapping[str, Any],
 ) -> NextStep | None:
     """Return the command that follows the recommendation; None if there are no runs left that could decide."""
     shared = {name: value for name, value in chosen.items() if name not in ADVISE_ONLY}
     if forecast.recommendation == "fine-tune":
-        folder = f"{Path(stores[0].path).stem}.tuned"
-        return NextStep("fine-tune", "finetune", [stores[0].path], {**shared, "to": folder}, verdict.minutes, None)
+        folder, minutes = f"{Path(stores[0].path).stem}.tuned", None if cost is None else cost.full / 60
+        return NextStep("fine-tune", "finetune", [stores[0].path], {**shared, "to": folder}, minutes, None)
     if forecast.recommendation == "stay":
         best = baselines.best
         head = REFERENCE_HEAD if best.head == NORMALISED else best.head

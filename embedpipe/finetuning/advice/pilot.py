@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +21,8 @@ from embedpipe.store import FeatureStore
 TIMED_BATCHES = 2
 LEARNERS: tuple[Learner, Learner] = ("linear-probe", "lp-ft")
 #: Corruptions of the test images: one of each family, to keep a pilot short; `embedpipe.benchmark` has more.
-CORRUPTIONS: dict[str, tuple[Any, ...]] = {
-    "corruptions": ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression"),
-    "severities": (3,),
-}
+CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression")
+SEVERITIES = (3,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +80,7 @@ def time_training(
 
 def run_seconds(labels: int, seeds: int, total_labels: int, test_rows: int, cost: TrainingCost) -> float:
     """Return the time of runs: each network measures every test image in all versions, and the frozen one does once."""
-    versions = 1 + len(CORRUPTIONS["corruptions"]) * len(CORRUPTIONS["severities"])
+    versions = 1 + len(CORRUPTIONS) * len(SEVERITIES)
     images = (seeds + 1) * test_rows * versions
     return seeds * labels / total_labels * cost.full + images * cost.image
 

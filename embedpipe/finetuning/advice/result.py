@@ -10,6 +10,7 @@ from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, Recommendation
 from embedpipe.finetuning.advice.verdict import Verdict, rough_duration
 from embedpipe.finetuning.benchmark.result import Benchmark
+from embedpipe.finetuning.result import FineTuneResult
 from embedpipe.report.drawing.wording import margin
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.percentages import percent
@@ -158,14 +159,16 @@ class Advice:
         The accuracy available without fine-tuning.
     benchmarks : list of Benchmark
         The runs, one result for each label count, in ascending order.
+    network : FineTuneResult or None
+        The network that ``act`` trained, with its accuracy on the test rows.
     label : str
         The column that was learned.
     device : str
         Where the timing ran; empty if nothing was trained.
     labels : int
         Number of training and validation rows.
-    test_rows : int
-        Number of held-out rows, which only the runs read.
+    held_out_rows : int
+        Number of training and validation rows on which networks are measured, and which they do not learn from.
     would_change : list of str
         What would change the strict verdict, as sentences.
     next_step : NextStep or None
@@ -188,10 +191,11 @@ class Advice:
     verdict: Verdict
     frozen_baselines: FrozenBaselines
     benchmarks: list[Benchmark]
+    network: FineTuneResult | None
     label: str
     device: str
     labels: int
-    test_rows: int
+    held_out_rows: int
     would_change: list[str]
     next_step: NextStep | None = None
     notes: list[str] = field(default_factory=list)
@@ -217,6 +221,7 @@ class Advice:
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts."""
         plain = {"recommendation": self.recommendation, **asdict(self)}
+        plain["network"] = self.network.to_dict() if self.network else None
         if self.next_step:
             plain["next_step"]["command"] = self.next_step.command
         return plain

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from embedpipe._utils.progress import Progress
+from embedpipe.backbones.options import ReloadOptions
 from embedpipe.finetuning.advice.frozen_baselines import CorrectRows, refit_best
-from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, pilot_runs
+from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, SEVERITIES, pilot_runs
 from embedpipe.finetuning.advice.result import FrozenBaselines
+from embedpipe.finetuning.benchmark.benchmark import measure_cells
+from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
+from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark
+from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.store import FeatureStore
 
 
+@dataclass
 class Runner:
     """Trains networks, or reads those that an earlier call trained.
 
     Attributes
     ----------
+    stores : sequence of FeatureStore
+        The backbone of the first is trained.
+    split : SplitRows
+        Its test rows are the held-out rows.
+    baselines : FrozenBaselines
+    folder : BenchmarkFolder or None
+        None if nothing is to be trained.
     by_count : dict
         The benchmark of each label count, and its runs.
     notes : list of str
     """
 
-    def __init__(
-        self,
-        stores: Sequence[FeatureStore],
-        split: SplitRows,
-        baselines: FrozenBaselines,
-        to: str | Path | None,
-        options: Mapping[str, Any],
-    ) -> None:
-        self.stores, self.split, self.baselines, self.to, self.options = stores, split, baselines, to, options
-        self.by_count: dict[int, tuple[Benchmark, list[PilotRun]]] = {}
-        self.notes: list[str] = []
+    stores: Sequence[FeatureStore]
+    split: SplitRows
+    label: str
+    baselines: FrozenBaselines
+    folder: BenchmarkFolder | None
+    training: FineTuneOptions
+    reload: ReloadOptions
+    device: str | None
+    progress: Progress
+    by_count: dict[int, tuple[Benchmark, list[PilotRun]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def benchmarks(self) -> list[Benchmark]:
@@ -59,11 +72,20 @@ class Runner:
 
     def run(self, labels: int, seeds: int) -> None:
         """Train networks on ``labels`` labels, so that there are ``seeds`` of them."""
-        from embedpipe.finetuning.benchmark.benchmark import benchmark
-
-        assert self.to is not None
-        grid: Any = {"learners": LEARNERS, "label_counts": (labels,), "seeds": seeds, **CORRUPTIONS}
-        result = benchmark(self.stores[0], to=self.to, **grid, **self.options)
+        assert self.folder is not None
+        grid = BenchmarkOptions(label_counts=(labels,), seeds=seeds, corruptions=CORRUPTIONS, severities=SEVERITIES)
+        result = measure_cells(
+            self.stores[0],
+            self.split,
+            self.label,
+            self.folder,
+            LEARNERS,
+            grid,
+            self.training,
+            self.reload,
+            self.device,
+            self.progress,
+        )
         # Test images that cannot be read are missing in the cells, whose rows then do not match those of the split.
         best = self._best if result.test_rows == len(self.split.test) else None
         self.by_count[labels] = result, pilot_runs(result, best)

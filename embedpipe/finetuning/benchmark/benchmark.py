@@ -103,40 +103,57 @@ def benchmark(
     benchmark_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("benchmark")
     learners = _check_learners(learners)
-    corruptions = corruption_grid(benchmark_options)
     folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
         with show.step("reading rows and splitting them"):
             split = read_split_rows(store, label, split_options)
-        pool = np.sort(np.concatenate([split.train, split.validation]))
-        check_label_counts(benchmark_options.label_counts, split.y, pool)
-        corruptions = [] if len(split.shifted) else corruptions
-        folder.claim(_settings(store, split, corruptions, training))
-        runner = CellRunner(store, split, pool, corruptions, training, reload_options, device, folder, show)
-        label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
-        cells = runner.cells(label_counts, seeds, learners)
-        folder.clear()
-        result = Benchmark(
-            data=store.path,
-            backbone=f"{store.spec.provider}/{store.spec.name}",
-            label=label,
-            device=folder.facts["device"],
-            classes=split.classes.tolist(),
-            label_counts=label_counts,
-            seeds=seeds,
-            learners=learners,
-            test_rows=len(split.test) - len(folder.facts[CLEAN]),
-            severities=list(benchmark_options.severities) if corruptions else [],
-            cells=[finished.cell for finished in cells],
-            differences=[],
-            savings=[],
-            splits_id=split.splits.identity,
-            notes=[*random_notes([store.spec]), *split.splits.notes, *notes, *_failure_notes(folder, cells)],
-            seconds=sum(finished.cell.seconds + finished.measuring for finished in cells),
-            majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
+        return measure_cells(
+            store, split, label, folder, learners, benchmark_options, training, reload_options, device, show
         )
-        return dataclasses.replace(result, differences=find_differences(result), savings=find_savings(result))
+
+
+def measure_cells(
+    store: FeatureStore,
+    split: SplitRows,
+    label: str,
+    folder: BenchmarkFolder,
+    learners: Sequence[Learner],
+    benchmark_options: BenchmarkOptions,
+    training: FineTuneOptions,
+    reload: ReloadOptions,
+    device: str | None,
+    progress: Progress,
+) -> Benchmark:
+    """Measure the cells of `benchmark` on given rows. The caller holds the lock of the folder."""
+    corruptions = [] if len(split.shifted) else corruption_grid(benchmark_options)
+    pool = np.sort(np.concatenate([split.train, split.validation]))
+    check_label_counts(benchmark_options.label_counts, split.y, pool)
+    folder.claim(_settings(store, split, corruptions, training))
+    runner = CellRunner(store, split, pool, corruptions, training, reload, device, folder, progress)
+    label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
+    cells = runner.cells(label_counts, seeds, learners)
+    folder.clear()
+    result = Benchmark(
+        data=store.path,
+        backbone=f"{store.spec.provider}/{store.spec.name}",
+        label=label,
+        device=folder.facts["device"],
+        classes=split.classes.tolist(),
+        label_counts=label_counts,
+        seeds=seeds,
+        learners=list(learners),
+        test_rows=len(split.test) - len(folder.facts[CLEAN]),
+        severities=list(benchmark_options.severities) if corruptions else [],
+        cells=[finished.cell for finished in cells],
+        differences=[],
+        savings=[],
+        splits_id=split.splits.identity,
+        notes=[*random_notes([store.spec]), *split.splits.notes, *notes, *_failure_notes(folder, cells)],
+        seconds=sum(finished.cell.seconds + finished.measuring for finished in cells),
+        majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
+    )
+    return dataclasses.replace(result, differences=find_differences(result), savings=find_savings(result))
 
 
 def _check_learners(learners: Sequence[Learner]) -> list[Learner]:

@@ -97,14 +97,14 @@ class BenchmarkFolder:
         """Return the file of the training state of an unfinished cell."""
         return self.path / CELLS / f"{learner}-{labels}-{seed}.pt"
 
-    def finished_seeds(self, learners: Sequence[str]) -> dict[int, int]:
-        """Return how many seeds, from 0 on, all of the learners have finished at each label count."""
+    def finished_seeds(self, learners: Sequence[str], first: int) -> dict[int, int]:
+        """Return how many seeds, from ``first`` on, all of the learners have finished at each label count."""
         names = {path.stem for path in (self.path / CELLS).glob("*.json")}
         counts = {int(name.rsplit("-", 2)[1]) for name in names if re.fullmatch(r"[a-z-]+-\d+-\d+", name)}
         finished = {}
         for labels in sorted(counts):
             seeds = 0
-            while all(f"{learner}-{labels}-{seeds}" in names for learner in learners):
+            while all(f"{learner}-{labels}-{first + seeds}" in names for learner in learners):
                 seeds += 1
             finished[labels] = seeds
         return {labels: seeds for labels, seeds in finished.items() if seeds}
