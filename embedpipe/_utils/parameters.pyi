@@ -42,6 +42,8 @@ class EvaluateFields(TypedDict, total=False):
     task: Literal["classification", "regression", "multilabel"] | None
     layer: tuple[str, ...]
     features: tuple[str, ...]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
     metric: str | None
     margin: float
     folds: int
@@ -72,6 +74,8 @@ class FitFields(TypedDict, total=False):
     label: str
     layer: str | None
     features: tuple[str, ...]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
     task: Literal["classification", "regression", "multilabel"] | None
     label_separator: str
     folds: int
@@ -163,9 +167,9 @@ class AdviseParameters(AdviseFields, FineTuneFields, SplitFields, ReloadFields, 
 class BenchmarkParameters(BenchmarkFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...
 class DoctorParameters(SourceFields, BackboneFields, ComputeFields, total=False): ...
 class EmbedParameters(SourceFields, BackboneFields, RunFields, total=False): ...
-class EvaluateParameters(EvaluateFields, total=False): ...
+class EvaluateParameters(EvaluateFields, ReloadFields, total=False): ...
 class FineTuneParameters(FineTuneFields, SplitFields, ReloadFields, total=False): ...
-class FitParameters(FitFields, total=False): ...
+class FitParameters(FitFields, ReloadFields, total=False): ...
 class ImportVectorsParameters(ImportFields, total=False): ...
 class PredictParameters(SourceFields, ReloadFields, ComputeFields, total=False): ...
 class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, total=False): ...
@@ -178,6 +182,8 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     task: Literal["classification", "regression", "multilabel"] | None
     layer: tuple[str, ...]
     features: tuple[str, ...]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
     metric: str | None
     margin: float
     folds: int

@@ -35,7 +35,7 @@ PREDICTIONS = "predictions.csv"
 
 @app.command(rich_help_panel="Learn")
 @exits_cleanly
-@with_options(FitOptions)
+@with_options(FitOptions, ReloadOptions)
 def fit(
     store: Store,
     *,
@@ -47,7 +47,7 @@ def fit(
         typer.Option(
             "--head",
             help="logreg (default), ridge (default for numbers), lda, centroid, knn or knn-approx; auto chooses layer, "
-            "normalisation and head by cross-validation.",
+            "normalisation and head by cross-validation; zero-shot and text-prior start from the names of the classes.",
         ),
     ] = None,
     estimator: Annotated[

@@ -9,6 +9,8 @@ from .linear.ridge import TunedRidge as TunedRidge
 from .linear.ridge import TunedRidgeClassifier as TunedRidgeClassifier
 from .preprocessing.component_remover import CommonComponentRemover as CommonComponentRemover
 from .preprocessing.scaler import VarianceFloorScaler as VarianceFloorScaler
+from .text_prior.text_prior import TextPriorClassifier as TextPriorClassifier
+from .text_prior.zero_shot import ZeroShotClassifier as ZeroShotClassifier
 from .wrappers.calibration import TemperatureCalibratedClassifier as TemperatureCalibratedClassifier
 from .wrappers.conformal import CrossConformalRegressor as CrossConformalRegressor
 from .wrappers.multilabel import MultiLabelClassifier as MultiLabelClassifier

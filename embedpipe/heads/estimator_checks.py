@@ -30,6 +30,8 @@ from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegress
 from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
 from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
+from embedpipe.estimators.text_prior.text_prior import TextPriorClassifier
+from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier
 from embedpipe.neighbours.tuning import CANDIDATES
 
 #: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy, but for
@@ -61,6 +63,7 @@ PLAIN_NODES: dict[str, frozenset[str]] = {
 #: Shapes of fitted arrays: d is the number of features, k of classes, m of decision functions (1 for two classes).
 #: Other letters stand for the length that they have first.
 LINEAR = {"coef_": "md", "intercept_": "m"}
+TEXT = {"coef_": "kd", "intercept_": "k"}
 SCALER = {"mean_": "d", "var_": "d", "scale_": "d"}
 CELLS = {"rows_": "nd", "centroids_": "cd", "cells_": "n"}
 SHAPES: dict[type, dict[str, str]] = {
@@ -76,10 +79,12 @@ SHAPES: dict[type, dict[str, str]] = {
     SimpleImputer: {"statistics_": "d"},
     ShrunkenLDA: {**LINEAR, "priors_": "k"},
     StandardScaler: SCALER,
+    TextPriorClassifier: TEXT,
     TunedLogisticRegression: LINEAR,
     TunedRidge: {"coef_": "od", "intercept_": "o"},
     TunedRidgeClassifier: LINEAR,
     VarianceFloorScaler: SCALER,
+    ZeroShotClassifier: TEXT,
 }
 #: Attributes that index another: attribute -> what has so many entries.
 INDICES = {"labels_": "k", "cells_": "c", "features_": "d"}

@@ -30,6 +30,8 @@ from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegress
 from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
 from embedpipe.estimators.preprocessing.scaler import VarianceFloorScaler
+from embedpipe.estimators.text_prior.text_prior import TextPriorClassifier
+from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier
 from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
 from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
@@ -54,10 +56,12 @@ TRUSTED_CLASSES = (
     RejectingClassifier,
     ShrunkenLDA,
     TemperatureCalibratedClassifier,
+    TextPriorClassifier,
     TunedLogisticRegression,
     TunedRidge,
     TunedRidgeClassifier,
     VarianceFloorScaler,
+    ZeroShotClassifier,
 )
 TRUSTED = [f"{cls.__module__}.{cls.__name__}" for cls in TRUSTED_CLASSES]
 CLASSES: dict[str, Any] = {f"{cls.__module__}.{cls.__name__}": cls for cls in (*TRUSTED_CLASSES, *SKLEARN_CLASSES)}

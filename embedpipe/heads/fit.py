@@ -17,6 +17,7 @@ from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
@@ -34,6 +35,8 @@ from embedpipe.heads.scoring import FitReport, measure
 from embedpipe.heads.training.training_data import TrainingData, read_training_data
 from embedpipe.heads.training.vectors import fits_memory, refuse_on_disk, why_too_large
 from embedpipe.heads.training.wrapping import wrap_estimator
+from embedpipe.heads.zero_shot.naming import check_text_options, text_estimator, unlabelled_head
+from embedpipe.heads.zero_shot.text_heads import is_text_head
 from embedpipe.neighbours.duplicates import first_copies
 from embedpipe.report.drawing.wording import size
 from embedpipe.splits.inner import take_rows
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from embedpipe._utils.parameters import FitParameters
 
 
-@takes_options(FitOptions)
+@takes_options(FitOptions, ReloadOptions)
 def fit(
     store: FeatureStore | str | Path,
     head: Any = None,
@@ -68,7 +71,9 @@ def fit(
         ``logreg`` (the default for classes), ``ridge`` (the default for numbers), ``lda``, ``centroid``, ``knn``,
         ``knn-approx``, or any scikit-learn estimator or pipeline. An estimator whose parameter ``cv`` is None chooses
         on the validation split. ``auto`` chooses layer, normalisation and estimator by cross-validation inside the
-        training rows, and calibrates the result; without ``layer`` it tries all layers.
+        training rows, and calibrates the result; without ``layer`` it tries all layers. ``zero-shot`` needs no labels,
+        only the names of the classes (``classes``) and a backbone that embeds texts; ``text-prior`` learns from labels,
+        few or many, and starts from these names.
     to : str or path-like, optional
         A folder to save the head in.
     progress : bool, optional
@@ -100,7 +105,8 @@ def fit(
     >>> head.predict("new_photos")["label"].to_pylist()
     ['cat', 'coffee']
     """
-    (fit_options,) = build_options((FitOptions,), options)
+    fit_options, reload_options = build_options((FitOptions, ReloadOptions), options)
+    check_text_options(head, fit_options)
     if to is not None:
         check_target(to)
     if fit_options.gpu:
@@ -118,6 +124,11 @@ def fit(
     if automatic and fit_options.layer is None:
         fit_options = replace(fit_options, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
+    of_names: Any = None
+    if is_text_head(head):
+        of_names, has_labels = text_estimator(store, head, fit_options, reload_options, show)
+        if not has_labels:
+            return _finish(unlabelled_head(store, head, of_names, fit_options), to, show)
 
     def unfitted(
         task: Task, rows: int, labels: list[str] | None = None, columns: tuple[TableColumn, ...] = ()
@@ -125,7 +136,9 @@ def fit(
         if automatic:
             name, estimator = AUTO, make_auto(task, layers, fit_options)
         else:
-            name, estimator = make_estimator(head, task, rows, fit_options.remove_components)
+            given = head if of_names is None else of_names
+            name, estimator = make_estimator(given, task, rows, fit_options.remove_components)
+            name = name if of_names is None else head
         if columns:
             name, estimator = with_columns(name, estimator, columns, sum(layers.values()))
         return name, wrap_estimator(name, estimator, task, fit_options, labels)
@@ -185,10 +198,18 @@ def fit(
         columns=data.columns,
         held_out=held_out.table(data.ids, data.y, data.labels, fit_options.label_separator),
     )
+    return _finish(result, to, show)
+
+
+def _finish(head: Head, to: str | Path | None, show: Progress) -> Head:
+    """Save a head if it is to be saved, and say what it is."""
     if to is not None:
-        result.save(to)
-    show.event("summary", head=name, label=result.label, rows=report.rows, metrics=report.metrics, notes=report.notes)
-    return result
+        head.save(to)
+    report = head.report
+    show.event(
+        "summary", head=head.name, label=head.label, rows=report.rows, metrics=report.metrics, notes=report.notes
+    )
+    return head
 
 
 def _fewest_rows(data: TrainingData, options: FitOptions) -> int:

@@ -314,7 +314,7 @@ class Head:
         done = predict_rows(self.spec, self.columns, store, self.label, self._predictions)
         show.say_all(done.notes)
         table = self._table(done, self.label)
-        if store.table_id != self.store_id:
+        if store.table_id != self.store_id or not self.report.rows:
             return table
         fitted = fitted_ids(store, self.store_version, self.label, self.report.measured_on)
         where = table.column_names.index("error")

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
+from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, check_templates
 
 Task = Literal["classification", "regression", "multilabel"]
 ClassWeight = Literal["balanced"]
@@ -48,6 +49,8 @@ class FitOptions:
         metadata={"help": "The layer to learn from, where the store has several; a+b joins two end to end."},
     )
     features: tuple[str, ...] = field(default=(), metadata={"help": FEATURES_HELP})
+    classes: tuple[str, ...] = field(default=(), metadata={"help": CLASSES_HELP})
+    templates: tuple[str, ...] = field(default=(), metadata={"help": TEMPLATES_HELP})
     task: Task | None = field(
         default=None,
         metadata={
@@ -104,6 +107,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", split_names(self.features))
+        check_templates(self.templates)
         parse_size("memory", self.memory)
         require_one_of("task", self.task, (None, *get_args(Task)))
         require_one_of("class_weight", self.class_weight, (None, *get_args(ClassWeight)))

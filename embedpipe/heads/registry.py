@@ -18,6 +18,7 @@ from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegress
 from embedpipe.estimators.linear.ridge import TunedRidge, TunedRidgeClassifier
 from embedpipe.estimators.preprocessing.component_remover import without_components
 from embedpipe.heads.options import FitOptions, Task
+from embedpipe.heads.zero_shot.text_heads import TEXT_HEADS
 
 #: Chooses layer, normalisation and estimator by cross-validation.
 AUTO = "auto"
@@ -51,6 +52,8 @@ HEADS: dict[str, dict[Task, _Factory]] = {
     "knn": _classifier_and_regressor(_knn(FaissKNNClassifier), _knn(FaissKNNRegressor)),
     "knn-approx": _classifier_and_regressor(_knn(FaissKNNClassifier, 0.97), _knn(FaissKNNRegressor, 0.97)),
 }
+#: All names of heads.
+NAMES = (*HEADS, AUTO, *TEXT_HEADS)
 
 
 def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0) -> tuple[str, Any]:
@@ -81,7 +84,7 @@ def make_estimator(head: Any, task: Task, rows: int, remove_components: int = 0)
         head = "ridge" if task == "regression" else "logreg"
     if isinstance(head, str):
         if head not in HEADS:
-            raise UsageError(f"unknown head {head!r}{suggest(head, [*HEADS, AUTO])}")
+            raise UsageError(f"unknown head {head!r}{suggest(head, NAMES)}")
         if task not in HEADS[head]:
             able = " or ".join(name for name, factories in HEADS.items() if task in factories)
             raise UsageError(f"head {head!r} is not for {task}: choose {able} ({option('head', ...)}), or {hint}")

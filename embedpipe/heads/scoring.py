@@ -16,6 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
+from embedpipe.estimators.wrappers.base import innermost_estimator
 from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import MeasuredOn, Task
 from embedpipe.report.drawing.wording import metric_value
@@ -173,6 +174,8 @@ def measure(
         ``fit(estimator, rows)`` returns the estimator fitted on those rows.
     """
     classes = np.unique(y) if report.task == "classification" else np.empty(0)
+    if (named := getattr(innermost_estimator(estimator), "classes", None)) is not None:  # some may have no label yet
+        classes = np.union1d(classes, np.asarray(named))
     counted = report.task == "classification" and len(splits) > 0 and len(classes) <= MANY_CLASSES
     confusion = np.zeros((len(classes), len(classes)) if counted else (0, 0), np.int64)
     majority = _majority_class(y, splits) if report.task == "classification" else None

@@ -16,7 +16,7 @@ from embedpipe.evaluation.paper_table import SUFFIXES
 from embedpipe.evaluation.saving import check_results
 from embedpipe.heads.fit import fit
 from embedpipe.heads.mistakes import check_mistakes
-from embedpipe.heads.registry import AUTO, HEADS
+from embedpipe.heads.registry import NAMES
 from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
 from embedpipe.report.page import check_page
@@ -205,8 +205,8 @@ def _only(embedded: Sequence[str], name: str) -> str:
 
 def _check_heads(heads: Sequence[str]) -> None:
     for head in heads:
-        if head not in (*HEADS, AUTO):
-            raise UsageError(f"unknown head {head!r}{suggest(head, [*HEADS, AUTO])}")
+        if head not in NAMES:
+            raise UsageError(f"unknown head {head!r}{suggest(head, NAMES)}")
 
 
 def _given(*paths: str | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions
@@ -50,7 +50,7 @@ class EvaluateTable:
 #: The tables in the order in which they run, with the classes of their options. Each may be there several times.
 TABLES: dict[str, tuple[type, ...]] = {
     "embed": (EmbedTable, SourceOptions, BackboneOptions, RunOptions),
-    "fit": (FitTable, FitOptions),
+    "fit": (FitTable, FitOptions, ReloadOptions),
     "evaluate": (EvaluateTable, EvaluateOptions),
 }
 #: Options that name a file or folder, which is relative to the file of the job.

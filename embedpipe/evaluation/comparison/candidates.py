@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.columns.vectoriser import takes_columns, with_columns
 from embedpipe.heads.options import FitOptions, Task
 from embedpipe.heads.registry import AUTO, make_auto, make_estimator
+from embedpipe.heads.zero_shot.text_heads import is_text_head
 from embedpipe.store import FeatureStore
 
 #: Heads that are compared by default: fast, and of different kinds.
@@ -39,10 +40,13 @@ class HeadCandidate:
     has_columns: bool = False
 
 
-def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCandidate]:
+def make_candidates(
+    rows: EvaluationRows, heads: Sequence[Any], of_names: Callable[[str, Layer], Any]
+) -> list[HeadCandidate]:
     """Make every head for every layer, and ``auto`` for every store, with names as short as uniqueness allows.
 
-    If the rows have columns, every head that can learn from them is there with and without them.
+    If the rows have columns, every head that can learn from them is there with and without them. ``of_names`` makes
+    the estimator of a head of class names for a layer.
     """
     single = isinstance(heads, str) or hasattr(heads, "fit")
     if not single and not isinstance(heads, Iterable):
@@ -67,6 +71,8 @@ def make_candidates(rows: EvaluationRows, heads: Sequence[Any]) -> list[HeadCand
                     AUTO,
                     make_auto(rows.task, {spec.name: spec.dim for spec in layer.specs}, FitOptions()),
                 )
+            elif is_text_head(head):
+                name, estimator = head, of_names(head, layer)
             else:
                 name, estimator = make_estimator(head, rows.task, smallest)
                 if not isinstance(head, str) and types.count(type(head)) > 1:

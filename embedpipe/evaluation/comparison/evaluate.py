@@ -18,6 +18,7 @@ from embedpipe._utils.checksums import checksum_of_pieces
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.cached_results import ResampleResult
@@ -29,6 +30,7 @@ from embedpipe.evaluation.comparison.class_details import (
     first_repeat,
     largest_errors,
 )
+from embedpipe.evaluation.comparison.class_names import text_head_maker
 from embedpipe.evaluation.comparison.measuring import measure_all, require_room
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
@@ -69,7 +71,7 @@ def evaluate(
 ) -> ProtocolEvaluation: ...
 
 
-@takes_options(EvaluateOptions)
+@takes_options(EvaluateOptions, ReloadOptions)
 def evaluate(
     stores: Any,
     *,
@@ -92,6 +94,7 @@ def evaluate(
     heads : sequence of str or scikit-learn estimators, optional
         Heads as in `embedpipe.fit`, one or several; ``"auto"`` chooses a layer and a head by cross-validation.
         The default is ``logreg``, ``lda``, ``ridge`` and ``knn``, or for regression ``ridge`` and ``knn``.
+        ``zero-shot`` and ``text-prior`` start from the names of the classes.
     splits : path or Splits, optional
         Splits to use: a `Splits`, or a ``.parquet`` file of them. A file that does not exist is written.
     protocol : str, optional
@@ -126,7 +129,7 @@ def evaluate(
     0       lda       1.0         0.0       best
     1       knn       1.0         0.0  undecided
     """
-    (chosen,) = build_options((EvaluateOptions,), options)
+    chosen, reload_options = build_options((EvaluateOptions, ReloadOptions), options)
     if protocol is not None:
         if heads if isinstance(heads, list | tuple) else [heads]:
             raise UsageError(
@@ -151,7 +154,8 @@ def evaluate(
         y = np.searchsorted(classes, rows.y)  # meaningless for rows that are in no resample, and not used there
     else:
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
-    candidates = make_candidates(rows, heads)
+    of_names = text_head_maker(classes, chosen.classes, chosen.templates, reload_options, show)
+    candidates = make_candidates(rows, heads, of_names)
     check_metric(metric, rows.task, len(classes), candidates)
     require_room(len(candidates), rows.splits, len(classes), chosen.memory)
     results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory, show)

@@ -10,6 +10,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import FEATURES_HELP, MEMORY_HELP, Task, split_names
+from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, check_templates
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
 
@@ -32,6 +33,8 @@ class EvaluateOptions:
         default=(),
         metadata={"help": f"{FEATURES_HELP} Every head that can is compared with and without them."},
     )
+    classes: tuple[str, ...] = field(default=(), metadata={"help": CLASSES_HELP})
+    templates: tuple[str, ...] = field(default=(), metadata={"help": TEMPLATES_HELP})
     metric: str | None = field(
         default=None,
         metadata={
@@ -58,6 +61,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", split_names(self.features))
+        check_templates(self.templates)
         parse_size("memory", self.memory)
         tasks = [task for task in get_args(Task) if task != "multilabel"]
         if self.task is not None and self.task not in tasks:

@@ -13,11 +13,12 @@ from embedpipe.errors import UsageError
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
 from embedpipe.estimators.linear.centroid import CentroidClassifier
 from embedpipe.estimators.preprocessing.component_remover import CommonComponentRemover
+from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier
 from embedpipe.estimators.wrappers.base import innermost_estimator
 from embedpipe.heads.columns.table_columns import TableColumn
 
 #: Estimators that compare vectors by their distance, in which a column would count by its unit.
-OF_DISTANCES = (CentroidClassifier, FaissKNNClassifier, FaissKNNRegressor)
+OF_DISTANCES = (CentroidClassifier, FaissKNNClassifier, FaissKNNRegressor, ZeroShotClassifier)
 
 
 def takes_columns(estimator: Any) -> bool:
