@@ -149,6 +149,7 @@ class SourceFields(TypedDict, total=False):
     tiff_pages: Literal["first", "all"]
     boxes: str | None
     margin: float
+    every: str | None
     header: str | None
 
 class SplitFields(TypedDict, total=False):
@@ -200,6 +201,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     allow_root: tuple[str, ...]
     tiff_pages: Literal["first", "all"]
     boxes: str | None
+    every: str | None
     header: str | None
     backbone: str
     weights: str

@@ -6,9 +6,8 @@ import os
 import urllib.parse
 from pathlib import Path
 
-from embedpipe.sources.boxes import split_box
 from embedpipe.sources.locations import is_url, local_path
-from embedpipe.sources.tiff_pages import split_page
+from embedpipe.sources.opening import file_of
 
 
 def link_to(uri: str | None, folder: Path | None = None) -> str:
@@ -25,7 +24,7 @@ def link_to(uri: str | None, folder: Path | None = None) -> str:
     """
     if uri is None:
         return ""
-    file = split_page(split_box(uri)[0])[0]
+    file = file_of(uri)
     if is_url(file) and file.partition("://")[0].lower() in ("http", "https"):
         return file
     path = local_path(file)

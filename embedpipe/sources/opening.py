@@ -52,6 +52,7 @@ from embedpipe.sources.readers.yolo import FILE, is_yolo, list_yolo
 from embedpipe.sources.tables.cell_uris import read_cell_uri
 from embedpipe.sources.tables.shards import only_shard, shards_of, shards_of_folder
 from embedpipe.sources.tiff_pages import read_page, split_page, with_pages
+from embedpipe.sources.videos import is_video, parse_every, read_frame, split_time, with_frames
 
 _DEFAULTS = SourceOptions()
 #: End of the message for a missing file whose name has spaces. A text may have been meant.
@@ -96,6 +97,8 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
     listing = _list(source, options, modality)
     if options.margin and PICTURE not in listing.table.column_names:
         raise SourceError(f"{option('margin')} is for parts of pictures, and {listing.root!r} has none: leave it out")
+    if options.every is not None:
+        listing = with_frames(listing, parse_every(options.every))
     if options.tiff_pages == "all":
         listing = with_pages(listing)
     if options.prefix:
@@ -126,8 +129,17 @@ def read_uri(uri: str, modality: Modality = "image") -> Any:
     return _read_uri(uri, modality)
 
 
+def file_of(uri: str) -> str:
+    """Return the uri of the file that a page, a part of a picture or a frame of a video is in."""
+    return split_page(split_time(split_box(uri)[0])[0])[0]
+
+
 def _read_uri(uri: str, modality: Modality) -> Any:
     access = access_of_store()
+    file, time = split_time(uri)
+    if time is not None and modality == "image" and size_and_time(uri)[0] is None:
+        access.check_file(file)
+        return read_frame(file, time)
     if uri.startswith("tar://"):
         member, shard = split_member_uri(uri)
         access.check_file(shard)
@@ -160,10 +172,9 @@ def same_root(first: str, second: str) -> bool:
 
 
 def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
-    if options.tiff_pages != "first" and modality == "text":
-        raise SourceError(
-            f"{option('tiff_pages')} applies to images, and this backbone takes {modality}s: leave it out"
-        )
+    for name in ("tiff_pages", "every", "boxes", "margin"):
+        if modality == "text" and getattr(options, name) != getattr(_DEFAULTS, name):
+            raise SourceError(f"{option(name)} applies to images, and this backbone takes {modality}s: leave it out")
     other: Modality = "text" if modality == "image" else "image"
     if column := getattr(options, other):
         raise SourceError(
@@ -197,7 +208,7 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
             return list_yolo(Path(path) / FILE, options)
         if shards := shards_of_folder(Path(path), modality):
             return list_tables(location, shards, options, modality)
-        return list_folder(location, modality)
+        return list_folder(location, modality, options.every is not None)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
         raise SourceError(
             f"texts cannot be read from a tar file, got {text!r}: unpack it to a folder, or write a table"
@@ -223,8 +234,12 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     on_web = location.lower().startswith(("http://", "https://")) and not text.endswith("/")
     if is_payload_name(name, modality) or on_web:
         return list_single_file(location, modality)
+    if is_video(name) and modality == "image":
+        if options.every is None:
+            raise SourceError(f"{text!r} is a video: say how often to take a frame ({option('every', '1s')})")
+        return list_single_file(location, modality)
     if path is None:
-        return list_folder(location, modality)
+        return list_folder(location, modality, options.every is not None)
     known = (*TABLE_SUFFIXES, *list_suffixes(modality), *((TAR_SUFFIX,) if modality == "image" else TEXT_SUFFIXES))
     kinds = "a folder, an image, or a file" if modality == "image" else "a folder, or a file"
     raise SourceError(f"a source must be {kinds} with a suffix in {', '.join(known)}, got {text!r}")

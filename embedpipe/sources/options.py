@@ -57,6 +57,10 @@ class SourceOptions:
             "help": "Share of its width and height that a part of an image gets on each side (boxes, COCO, YOLO)."
         },
     )
+    every: str | None = field(
+        default=None,
+        metadata={"help": "Embed frames of videos, one every so often: 1s, 500ms, 2min. Needs the extra video."},
+    )
     header: str | None = field(
         default=None,
         metadata={"help": "Column names of a CSV or TSV file without a header line, separated by commas."},

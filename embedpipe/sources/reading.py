@@ -81,17 +81,17 @@ class Files:
     """Reads the files that uris name. ``access`` is what they may name, None for uris that the user has named."""
 
     def __init__(self, uris: pa.ChunkedArray, modality: Modality, access: Access | None = None) -> None:
-        self._uris, self._modality, self._access = uris, modality, access
+        self._uris, self._modality, self.access = uris, modality, access
 
     def __call__(self, row: int) -> bytes:
         """Return the bytes of a file. Raises ReadError, also for an empty uri."""
         if uri := self._uris[row].as_py():
-            return read_payload(uri, self._modality, self._access)
+            return read_payload(uri, self._modality, self.access)
         raise ReadError("the row has no image: its path is empty")
 
     def take(self, rows: RowNumbers) -> Reader:
         """Return the reader of some rows."""
-        return Files(take_near(self._uris, rows), self._modality, self._access)
+        return Files(take_near(self._uris, rows), self._modality, self.access)
 
 
 def take_near(values: _Arrow, rows: RowNumbers) -> _Arrow:

@@ -19,11 +19,10 @@ from embedpipe.decoding.memory import room
 from embedpipe.errors import DecodeError, EmbedpipeError, ReadError
 from embedpipe.serving.viewing.collection import Collection
 from embedpipe.sources.access.roots import access_of
-from embedpipe.sources.boxes import Crop, split_box
+from embedpipe.sources.boxes import Crop
 from embedpipe.sources.listing import ROOT
 from embedpipe.sources.locations import local_path, split_location
-from embedpipe.sources.opening import read_uri
-from embedpipe.sources.tiff_pages import split_page
+from embedpipe.sources.opening import file_of, read_uri
 
 #: The part of the cache folder that holds thumbnails.
 PART = "views"
@@ -99,7 +98,7 @@ def check_below(uri: str, root: str) -> None:
     """
     if root == ROOT:
         return
-    location = split_page(split_box(uri)[0])[0]
+    location = file_of(uri)
     for scheme in ("tar://", "parquet://", "table://"):
         if location.startswith(scheme):
             location = location.rpartition("::")[2]

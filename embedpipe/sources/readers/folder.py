@@ -20,6 +20,7 @@ from embedpipe.sources.file_types import (
     TABLE_SUFFIXES,
     TAR_SUFFIX,
     TEXT_SUFFIXES,
+    VIDEO_SUFFIXES,
     is_payload_name,
     list_suffixes,
     suffix_of,
@@ -57,7 +58,7 @@ class _Item(NamedTuple):
     error: Exception | None = None
 
 
-def list_folder(root: str, modality: Modality) -> Listing:
+def list_folder(root: str, modality: Modality, videos: bool = False) -> Listing:
     """List the images or texts below a folder by suffix, in a fixed order.
 
     Ids are paths relative to the folder. The first folder of the path is the label. If every top folder that holds
@@ -71,13 +72,15 @@ def list_folder(root: str, modality: Modality) -> Listing:
         Absolute path or URL.
     modality : str
         ``"image"`` or ``"text"``, which decides the suffixes.
+    videos : bool
+        List files of videos too.
 
     Raises
     ------
     SourceError
         The folder cannot be read or holds no items. The message lists the file types that it holds.
     """
-    walk = _Walk(root, modality)
+    walk = _Walk(root, modality, VIDEO_SUFFIXES if videos else ())
     table, notes = walk.build()
     if not len(table) and not walk.failures:
         raise SourceError(f"no {modality}s in {printable(root)!r}: {_contents_of(walk.skipped, root, modality)}")
@@ -94,9 +97,10 @@ def list_folder(root: str, modality: Modality) -> Listing:
 class _Walk:
     """Walks a folder, and collects failures and counts of what is left out."""
 
-    def __init__(self, root: str, modality: Modality) -> None:
+    def __init__(self, root: str, modality: Modality, more_suffixes: tuple[str, ...]) -> None:
         self.root = root
         self.modality = modality
+        self._more_suffixes = more_suffixes
         self.failures: list[Failure] = []
         self.skipped: Counter[str] = Counter()
         self._is_remote = is_url(root)
@@ -161,7 +165,7 @@ class _Walk:
                         self.skipped[f"folder {name}"] += 1
                     else:
                         below.append((f"{folder}/{name}" if folder else name, name in entries.links))
-                elif not is_payload_name(name, self.modality):
+                elif not (is_payload_name(name, self.modality) or suffix_of(name) in self._more_suffixes):
                     self.skipped[printable(suffix_of(name)) or "no suffix"] += 1
                 elif self._is_remote:
                     items.append(_Item(name, *entries.sizes_and_times[name]))
@@ -334,6 +338,8 @@ def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
     types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
         return f"found {types}; to embed texts, give {option('modality', 'text')}"
+    if modality == "image" and any(suffix in VIDEO_SUFFIXES for suffix in skipped):
+        return f"found {types}; to embed frames of videos, give {option('every', '1s')}"
     if TAR_SUFFIX in skipped and modality == "image":  # the tables beside shards list what is in them
         return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
     for suffix in skipped:
