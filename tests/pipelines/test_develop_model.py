@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import TINY
-from PIL import Image
-from script import Done, run_script
+from script import Done, run_script, striped
 
 import embedpipe
 
@@ -28,18 +26,6 @@ def develop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return run_script(SCRIPT, words, monkeypatch, capsys)
 
     return run
-
-
-def striped(folder: Path, classes: str, count: int, seed: int) -> Path:
-    """Noisy pictures of stripes, wider from class to class."""
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        wave = 60 * np.sin(np.arange(40) * np.pi / (2 + i % len(classes)))
-        pixels = 128 + wave[None, :, None] + rng.normal(0, 30, (40, 40, 3))
-        path = folder / classes[i % len(classes)] / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-    return folder
 
 
 @pytest.fixture

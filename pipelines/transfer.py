@@ -1,0 +1,112 @@
+"""The whole road from labelled photos to a head that is ready: fine-tune only if it pays.
+
+    python pipelines/transfer.py DATA --to transferred --time-budget 30min
+
+Embeds DATA with a frozen backbone and asks `embedpipe.advise`, which may train networks on a part of the labels for
+the time budget. If the recommendation is to fine-tune, it does, and embeds DATA anew with the new backbone if that is
+better on the validation photos. Otherwise it fits the best head on the frozen features. Test photos are read once, at
+the end. --to gets the stores, the head and result.json; a second run continues.
+
+Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage; 1 any other error. A forecast that is still open after
+the time budget keeps the head, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import embedpipe
+from embedpipe.statistics import percent
+
+SOME_FAILED = 3
+TRAINING = ("epochs", "learning_rate", "batch_size", "seed", "min_gain")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="photos with one folder per class, or any other source with labels")
+    parser.add_argument("--to", type=Path, default=Path("transferred"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--backbone", default="", help="default: that of `embedpipe embed`")
+    parser.add_argument("--weights", default="default", help="none: random weights; default: published weights")
+    parser.add_argument("--near-duplicates", default="0.95", help="cosine, or off (default: %(default)s)")
+    parser.add_argument("--time-budget", metavar="TIME", help="such as 30min: train networks to find out if it pays")
+    parser.add_argument("--min-gain", type=float, help="smallest gain of accuracy that is worth it (default: 0.01)")
+    parser.add_argument("--epochs", type=int, help="of a network (default: that of `embedpipe finetune`)")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE")
+    parser.add_argument("--batch-size", type=int, metavar="N")
+    parser.add_argument("--seed", type=int)
+    arguments = parser.parse_args()
+    if arguments.to.resolve().is_relative_to(Path(arguments.data).resolve()):
+        parser.error(f"--to must not be inside {arguments.data}, got {arguments.to}: its files would count as data")
+    return arguments
+
+
+def embed(arguments: argparse.Namespace, name: str, backbone: str) -> embedpipe.FeatureStore:
+    """Update a store of the data, and print the counts."""
+    options: dict[str, Any] = {"backbone": backbone} if backbone else {}
+    options |= {} if backbone.startswith("checkpoint/") else {"weights": arguments.weights}
+    store = embedpipe.embed(arguments.data, arguments.to / name, **options)
+    run = store.summary
+    print(f"{name}: {run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed")
+    return store
+
+
+def decide(store: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.Advice:
+    """Forecast the gain of fine-tuning, fine-tune if it pays, and print why."""
+    chosen = {name: getattr(arguments, name) for name in TRAINING if getattr(arguments, name) is not None}
+    near = arguments.near_duplicates
+    chosen["near_duplicates"] = near if near == "off" else float(near)
+    advice = embedpipe.advise(store, to=arguments.to / "advice", time_budget=arguments.time_budget, act=True, **chosen)
+    print(f"\nrecommendation: {advice.recommendation}", *advice.sentences(), sep="\n  ")
+    return advice
+
+
+def fit_best_head(store: embedpipe.FeatureStore, advice: embedpipe.Advice, to: Path) -> dict[str, Any]:
+    """Fit the best head on frozen features; return where it is and how accurate on rows that it was not fitted on."""
+    best = advice.frozen_baselines.best
+    name = best.head.rsplit(" ", 1)[-1]  # "normalised logreg" is no head of its own
+    head = embedpipe.fit(store, name, to=to, task="classification", layer="+".join(best.layers))
+    accuracy = head.report.metrics.get("accuracy", [])
+    mean = sum(accuracy) / len(accuracy) if accuracy else None
+    return {"backbone": best.backbone, "head": str(to), "accuracy": mean, "measured": head.report.protocol}
+
+
+def main() -> int:
+    """Embed, decide, fit or fine-tune, report, and return the exit code."""
+    arguments = parse_arguments()
+    store = embed(arguments, "frozen.features", arguments.backbone)
+    advice = decide(store, arguments)
+    stores, network = [store], advice.network
+    if network is not None and network.best_epoch > 0:
+        stores.append(embed(arguments, "tuned.features", f"checkpoint/{network.backbone}"))
+        chosen = {
+            "backbone": f"checkpoint/{network.backbone}",
+            "head": network.head,
+            "accuracy": network.test.finetuned,
+        }
+        chosen |= {"measured": f"{network.test.rows:,} test photos", "head_accuracy": network.test.linear_probe}
+    else:
+        chosen = fit_best_head(store, advice, arguments.to / "head")
+    shown = "not measured" if chosen["accuracy"] is None else f"{percent(chosen['accuracy'])} on {chosen['measured']}"
+    print(f"\nchosen: {chosen['backbone']}, head {chosen['head']}\n  accuracy {shown}")
+    if "head_accuracy" in chosen:
+        print(f"  the head on the frozen backbone: {percent(chosen['head_accuracy'])} on the same photos")
+    if advice.next_step is not None and advice.recommendation == "find out first":
+        print(f"not decided yet: --time-budget {advice.next_step.options['time_budget']} may decide")
+    result = {"recommendation": advice.recommendation, "chosen": chosen, "advice": advice.to_dict()}
+    (arguments.to / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    print(arguments.to / "result.json")
+    return SOME_FAILED if any(each.summary.failed for each in stores) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except embedpipe.EmbedpipeError as error:
+        print(f"transfer: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

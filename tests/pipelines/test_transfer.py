@@ -1,0 +1,62 @@
+"""The script that goes the whole road: what it chooses, its output, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from script import Done, run_script, striped
+
+import embedpipe
+from embedpipe.finetuning.advice.forecasting import forecast
+
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "transfer.py"
+SMALL = ["--backbone", "timm/test_resnet", "--weights", "none", "--near-duplicates", "off", "--epochs", "1"]
+
+
+@pytest.fixture
+def transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """Return a function that runs the script as the main program of this process, which spares many imports."""
+    data = striped(tmp_path / "photos", "ab", 60, seed=0)
+
+    def run(*options: str) -> Done:
+        words = [str(data), "--to", str(tmp_path / "transferred"), *SMALL, *options]
+        return run_script(SCRIPT, words, monkeypatch, capsys)
+
+    return run
+
+
+@pytest.mark.long
+def test_head_is_kept_where_little_can_be_gained(transfer: Callable[..., Done], tmp_path: Path) -> None:
+    done = transfer("--min-gain", "0.9")
+    assert (done.code, done.err) == (0, "")
+    assert "recommendation: stay" in done.out
+    result = json.loads((tmp_path / "transferred" / "result.json").read_text())
+    assert result["advice"]["network"] is None
+    head = embedpipe.load_head(result["chosen"]["head"])
+    assert head.predict(embedpipe.FeatureStore(tmp_path / "transferred" / "frozen.features")).num_rows == 60
+
+
+@pytest.mark.long
+def test_network_is_trained_where_it_is_expected_to_pay(
+    transfer: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "SURE", 0.0)
+    done = transfer("--learning-rate", "0.003")
+    assert (done.code, done.err) == (0, "")
+    assert "recommendation: fine-tune" in done.out
+    result = json.loads((tmp_path / "transferred" / "result.json").read_text())
+    is_better = result["advice"]["network"]["best_epoch"] > 0
+    assert embedpipe.FeatureStore.exists(str(tmp_path / "transferred" / "tuned.features")) == is_better
+    assert result["chosen"]["backbone"].startswith("checkpoint/") == is_better
+    assert embedpipe.load_head(result["chosen"]["head"]).classes.tolist() == ["a", "b"]
+
+
+def test_folder_inside_the_data_is_refused(tmp_path: Path, transfer: Callable[..., Done]) -> None:
+    done = transfer("--to", str(tmp_path / "photos" / "inside"))
+    assert done.code == 2
+    assert "--to must not be inside" in done.err
