@@ -8,6 +8,7 @@ from .embedding import EmbeddingTransformer as EmbeddingTransformer
 from .embedding import VerifyReport as VerifyReport
 from .embedding import embed as embed
 from .embedding import import_vectors as import_vectors
+from .embedding import reduce as reduce
 from .embedding import verify as verify
 from .errors import EmbedpipeError as EmbedpipeError
 from .estimators import AutoClassifier as AutoClassifier

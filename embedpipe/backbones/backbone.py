@@ -150,8 +150,7 @@ class Backbone(ABC):
         """Return the values as one batch on the device, which `forward` takes as well."""
         return values
 
-    @abstractmethod
-    def forward(self, values: Sequence[Any]) -> dict[str, npt.NDArray[np.float32]]:
+    def forward(self, values: Sequence[Any] | npt.NDArray[Any] | Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """Embed the values of items that `prepare` returned.
 
         Returns
@@ -166,6 +165,15 @@ class Backbone(ABC):
         torch.OutOfMemoryError
             If the batch is too large for the device.
         """
+        return self.spec.vectors(self._captured(values))
+
+    @abstractmethod
+    def _captured(self, values: Any) -> Vectors:
+        """Return the vectors of the layers that the network gives."""
+
+    def reduced(self, spec: BackboneSpec) -> Self:
+        """Return this backbone with the layers of ``spec``, some of which are reduced from those of the network."""
+        return dataclasses.replace(self, spec=spec)
 
     def accelerated(self, items: int) -> Self:
         """Return this backbone on the engine for a job of so many items; see `choose_engine`.
@@ -183,7 +191,7 @@ class Backbone(ABC):
 
     def _on(self, choose: Callable[[Trial], Engine]) -> Self:
         """Return this backbone on the engine that ``choose`` returns for a trial, or that was chosen before."""
-        key = self.spec.fingerprint()
+        key = self.spec.captured.fingerprint()
         engine = self.engines.get(key)
         if engine is None:
             trial = self._trial()
@@ -218,7 +226,7 @@ class Backbone(ABC):
         """Return the batches on which engines are compared."""
 
     def _by_torch(self, names: tuple[str, ...]) -> TorchEngine:
-        embedder = Embedder(self.network, self.spec.layers, names)
+        embedder = Embedder(self.network, self.spec.captured.layers, names)
         return TorchEngine(embedder, self.spec.precision, self.device, 1 if self.one_thread else cores())
 
     def _run(
@@ -232,7 +240,7 @@ class Backbone(ABC):
         engine = self.engine if self.engine is not None and self.engine.names == names else self._by_torch(names)
         with FORWARD:
             outputs = engine.run(batches)
-        layers = self.spec.layers
+        layers = self.spec.captured.layers
         for vectors, count in zip(outputs, counts, strict=True):
             for layer, vector in zip(layers, vectors, strict=True):
                 if vector.shape != (count, layer.dim):

@@ -68,7 +68,7 @@ class ImageBackbone(Backbone):
     def _resize(self, picture: Picture) -> Item:
         return Item(to_pixels(picture, self._recipe), counts=picture.counts)
 
-    def forward(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
+    def _captured(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
         """Embed images of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""
         batch = self.collate(values)
         return self._run([(batch,)], [len(batch)], NAMES)[0]
@@ -95,6 +95,5 @@ class ImageBackbone(Backbone):
         blocks = rng.integers(0, 256, (2 * PART * cores(), height // 8 + 1, width // 8 + 1, 3))
         images = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].astype(np.uint8)
         load = torch.from_numpy(np.ascontiguousarray(images))
-        return Trial(
-            Embedder(self.network, self.spec.layers, NAMES), self.spec, self.device, NAMES, (load[:3],), [(load,)]
-        )
+        spec = self.spec.captured
+        return Trial(Embedder(self.network, spec.layers, NAMES), spec, self.device, NAMES, (load[:3],), [(load,)])

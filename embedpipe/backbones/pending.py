@@ -59,6 +59,10 @@ class PendingBackbone:
     #: Nothing has been embedded.
     device = engine_name = engine_reason = ""
 
+    def reduced(self, spec: BackboneSpec) -> PendingBackbone:
+        """Return this backbone with the layers of ``spec``; see `Backbone.reduced`."""
+        return dataclasses.replace(self, spec=spec, load=lambda: self.load().reduced(spec))
+
     @property
     def provenance(self) -> dict[str, str]:
         """What a run records; see `Backbone.provenance`."""

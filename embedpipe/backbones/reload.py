@@ -73,7 +73,7 @@ def options_from_spec(
         backbone=backbone,
         weights=weights,
         arch=arch,
-        layer=tuple(layer.name for layer in spec.layers),
+        layer=tuple(layer.name for layer in spec.captured.layers),
         pooling=_pooling_of(spec),
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
@@ -91,9 +91,9 @@ def _pooling_of(spec: BackboneSpec) -> Pooling | None:
 
 def with_stored_layers(options: BackboneOptions, given: BackboneSpec, stored: BackboneSpec) -> BackboneOptions:
     """Return options that capture all layers of a stored spec, if ``given``, that of the options, has some of them."""
-    if given == stored or given != stored.only(*(layer.name for layer in given.layers)):
+    if given in (stored, stored.captured) or given != stored.only(*(layer.name for layer in given.layers)):
         return options
-    names = tuple(layer.name for layer in stored.layers)
+    names = tuple(layer.name for layer in stored.captured.layers)
     return dataclasses.replace(options, layer=names, drop_last=0, pooling=_pooling_of(stored))
 
 
@@ -156,8 +156,9 @@ def reload_backbone(
         else option("weights", "PATH")
     )
     advice = f"Pass the weights that made the vectors ({files})."
-    spec.require(loaded, f"the backbone that loads is not the one of {holder}", f"in {holder}", "loaded", advice)
-    return backbone
+    problem = f"the backbone that loads is not the one of {holder}"
+    spec.captured.require(loaded, problem, f"in {holder}", "loaded", advice)
+    return backbone if other else backbone.reduced(spec)
 
 
 def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modality | None) -> BackboneOptions:

@@ -6,18 +6,25 @@ This module imports no torch, so that stores and heads can be opened without it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedpipe.backbones.projection import Projection
 
 #: The beginning of the note on backbones that have learned nothing.
 RANDOM = "RANDOM weights"
@@ -33,21 +40,67 @@ VECTORS = "vectors"
 
 
 @dataclass(frozen=True, slots=True)
+class Reduction:
+    """How the vectors of a layer are computed from those of another one, by a projection that was learned on a store.
+
+    Parameters
+    ----------
+    layer : str
+        The layer whose vectors are projected.
+    dim : int
+        The length of those.
+    whiten : bool
+        Whether every value has variance 1 over the rows that it was learned on.
+    sha256 : str
+        Hash of the projection's file.
+    read : callable, optional
+        Reads the projection. It is not part of the spec: a store or head gives it when it is opened.
+    """
+
+    layer: str
+    dim: int
+    whiten: bool
+    sha256: str
+    read: Callable[[], Projection] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def file(self) -> str:
+        """The name of the projection's file."""
+        return f"{self.sha256}.safetensors"
+
+    def read_from(self, folder: str | None, dimensions: int) -> Reduction:
+        """Return the same with ``read`` for a folder or URL; None: without."""
+        from embedpipe.backbones.projection import read_projection
+
+        location = f"{folder}/{self.file}"
+        read = functools.partial(read_projection, location, self.sha256, self.dim, dimensions)
+        return dataclasses.replace(self, read=None if folder is None else read)
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One captured layer, which is one column of the store.
+    """One layer, which is one column of the store.
 
     ``name`` is a module's dotted name, or ``"features"`` for the input of the network's classifier;
-    ``pooling`` is how the layer's output becomes a vector of ``dim`` values.
+    ``pooling`` is how the layer's output becomes a vector of ``dim`` values. A layer with a ``reduction`` is computed
+    from another one.
     """
 
     name: str
     pooling: Pooling
     dim: int
+    reduction: Reduction | None = None
 
     @property
     def column(self) -> str:
         """The store's column: ``embedding`` for the features, ``embedding_<layer>`` for any other."""
         return "embedding" if self.name == FEATURES else "embedding_" + re.sub(r"\W", "_", self.name)
+
+    @property
+    def captured(self) -> LayerSpec:
+        """The layer of the network: this one, or that from which it is reduced."""
+        given = self.reduction
+        return self if given is None else LayerSpec(given.layer, self.pooling, given.dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +159,8 @@ class BackboneSpec:
     --------
     >>> import embedpipe
     >>> spec = embedpipe.load_backbone("timm/test_resnet", weights="none", device="cpu").spec
-    >>> spec.layers
-    (LayerSpec(name='features', pooling='none', dim=96),)
+    >>> [(layer.name, layer.pooling, layer.dim) for layer in spec.layers]
+    [('features', 'none', 96)]
     >>> embedpipe.BackboneSpec.from_json(spec.to_json()) == spec
     True
     """
@@ -147,7 +200,11 @@ class BackboneSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers."""
-        return dataclasses.asdict(self)
+        data = dataclasses.asdict(self.with_projections(None))
+        for layer in data["layers"]:
+            if layer["reduction"]:
+                del layer["reduction"]["read"]
+        return data
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces."""
@@ -158,13 +215,14 @@ class BackboneSpec:
         """Read the JSON of `to_json`. Raises StoreError if this version cannot read it."""
         try:
             data = json.loads(text)
-            data["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
+            data["layers"] = tuple(_read_layer(layer) for layer in data["layers"])
             recipe = {"image": read_recipe, "text": _read_text_recipe}[data.get("modality", "image")]
             if data["provider"] != VECTORS or data["preprocessing"] is not None:
                 data["preprocessing"] = recipe(data["preprocessing"])
             for layer in data["layers"]:
-                if not isinstance(layer.name, str) or not isinstance(layer.dim, int) or not 0 < layer.dim < 1 << 28:
-                    raise ValueError(f"{layer} is not a layer")
+                for each in (layer, layer.captured):
+                    if not isinstance(each.name, str) or not isinstance(each.dim, int) or not 0 < each.dim < 1 << 28:
+                        raise ValueError(f"{each} is not a layer")
             return cls(**data)
         except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise StoreError(
@@ -192,6 +250,30 @@ class BackboneSpec:
         layers = {layer.name: layer for layer in self.layers}
         return dataclasses.replace(self, layers=tuple(layers[name] for name in names if name in layers))
 
+    @property
+    def captured(self) -> BackboneSpec:
+        """The spec of what the network gives: reduced layers are replaced by those from which they are computed."""
+        return dataclasses.replace(self, layers=tuple(dict.fromkeys(layer.captured for layer in self.layers)))
+
+    def vectors(self, captured: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the vectors of all layers by column, float32 (n, dim), from those of the layers of the network.
+
+        Raises StoreError if the projection of a reduced layer cannot be read.
+        """
+        vectors = {}
+        for layer in self.layers:
+            X = captured[layer.captured.column]
+            vectors[layer.column] = layer.reduction.read()(X) if layer.reduction and layer.reduction.read else X
+        return vectors
+
+    def with_projections(self, folder: str | None) -> BackboneSpec:
+        """Return the spec with what reads the projections of its reduced layers from a folder or URL; None: without."""
+        layers = (
+            dataclasses.replace(each, reduction=each.reduction.read_from(folder, each.dim)) if each.reduction else each
+            for each in self.layers
+        )
+        return dataclasses.replace(self, layers=tuple(layers))
+
     def diff(self, other: BackboneSpec) -> dict[str, tuple[Any, Any]]:
         """Return the differing fields by dotted name, each with the values of this spec and of the other."""
         mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
@@ -214,6 +296,15 @@ def read_recipe(values: Mapping[str, Any]) -> Preprocessing:
 
 def _read_text_recipe(values: Mapping[str, Any]) -> TextPreprocessing:
     return TextPreprocessing(**values)
+
+
+def _read_layer(values: Mapping[str, Any]) -> LayerSpec:
+    reduction = values.get("reduction")
+    if reduction is not None:
+        if not re.fullmatch("[0-9a-f]{64}", reduction["sha256"]):  # a part of the name of a file
+            raise ValueError("the hash of a projection must have 64 hexadecimal digits")
+        reduction = Reduction(**{**reduction, "read": None})
+    return LayerSpec(**{**values, "reduction": reduction})
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,7 @@ class TextBackbone(Backbone):
             counts = {**counts, f"encoding {decoded.encoding}": 1}
         return Item(tokens, max(tokens.sizes), sum(tokens.sizes), counts, decoded.text[:EXCERPT])
 
-    def forward(self, values: Sequence[Tokens]) -> Vectors:
+    def _captured(self, values: Sequence[Tokens]) -> Vectors:
         """Embed texts; see `Backbone.forward`."""
         pieces = [piece for tokens in values for piece in tokens.pieces]
         sizes = np.array([size for tokens in values for size in tokens.sizes])
@@ -75,7 +75,7 @@ class TextBackbone(Backbone):
         starts = np.cumsum([0, *(len(tokens.pieces) for tokens in values)])[:-1]
         weights /= np.repeat(np.add.reduceat(weights, starts), np.diff([*starts, len(weights)]), axis=0)
         vectors = {}
-        for layer in self.spec.layers:
+        for layer in self.spec.captured.layers:
             if layer.pooling == "max":
                 vectors[layer.column] = np.maximum.reduceat(by_piece[layer.column], starts)
                 continue
@@ -114,6 +114,5 @@ class TextBackbone(Backbone):
         check, *load = (self.network.tokenizer.collate(part) for part in parts)
         names = tuple(check)
         tensors = [tuple(batch.values()) for batch in (check, *load * 2)]
-        return Trial(
-            Embedder(self.network, self.spec.layers, names), self.spec, self.device, names, tensors[0], tensors[1:]
-        )
+        spec = self.spec.captured
+        return Trial(Embedder(self.network, spec.layers, names), spec, self.device, names, tensors[0], tensors[1:])

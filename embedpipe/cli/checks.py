@@ -1,4 +1,4 @@
-"""Printing the reports of `verify` (checks, and the drift of a cheaper precision or decoding) and `repair`."""
+"""Printing the reports of `verify` (checks, and the drift of a cheaper setting), `reduce` and `repair`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
-    from embedpipe.embedding import Drift, HeadDrift, LayerDrift, VerifyReport
+    from embedpipe.embedding import Drift, HeadDrift, LayerDrift, ReduceReport, VerifyReport
     from embedpipe.store import RepairReport
 
 
@@ -67,6 +67,23 @@ def _head(head: HeadDrift) -> list[tuple[str, str]]:
         items = counted(head.rows, "item")
     left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in head.left_out.items())
     return [("head", f"{change} ({interval}; cross-validated on {items}{left_out})")]
+
+
+def print_reduction(report: ReduceReport) -> None:
+    """Print what `reduce` made and what it costs."""
+    made = f"{report.dimensions} of {report.dim} values, {percent(report.explained_variance)} of the variance"
+    rows = [(report.layer, f"{made}, learned on {counted(report.fitted_rows, 'row')}: {report.fitted_on}")]
+    if report.neighbours_kept is not None and report.nearest_kept is not None:
+        stay = f"{percent(report.neighbours_kept)} of the {report.k} nearest stay"
+        rows.append(
+            (
+                "neighbours",
+                f"{stay}, the nearest stays for {percent(report.nearest_kept)} (within {report.compared:,} "
+                f"{report.compared_on})",
+            )
+        )
+    rows += _head(report.head) if report.head else [("head", report.no_head)] if report.no_head else []
+    print_table(pairs([*rows, ("store", f"{report.store}, version {report.version}")]))
 
 
 def print_repair(report: RepairReport) -> None:

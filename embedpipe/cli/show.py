@@ -224,7 +224,8 @@ def _failures(facts: dict[str, Any]) -> str:
 
 def _layer(layer: LayerSpec) -> str:
     pooling = "" if layer.pooling == "none" else f", pooling {layer.pooling}"
-    return f"{layer.name}: {layer.dim} values{pooling}, column {layer.column}"
+    origin = f", reduced from {layer.reduction.layer}" if layer.reduction else ""
+    return f"{layer.name}: {layer.dim} values{pooling}{origin}, column {layer.column}"
 
 
 def _recipe(recipe: Preprocessing | TextPreprocessing | None) -> str:

@@ -1,6 +1,9 @@
 from .failure_limit import FailureLimit as FailureLimit
 from .importing.import_vectors import ImportSummary as ImportSummary
 from .importing.import_vectors import import_vectors as import_vectors
+from .layers.options import ReduceOptions as ReduceOptions
+from .layers.reduce import ReduceReport as ReduceReport
+from .layers.reduce import reduce as reduce
 from .options import ComputeOptions as ComputeOptions
 from .options import RunOptions as RunOptions
 from .run import embed as embed

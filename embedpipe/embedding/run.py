@@ -147,9 +147,12 @@ def _embed(
     backbone = find(backbone_options, recall=exists)
     given = backbone.spec
     if exists:
-        every = with_stored_layers(backbone_options, given, FeatureStore(to).spec)
+        stored = FeatureStore(to).spec
+        every = with_stored_layers(backbone_options, given, stored)
         if every != backbone_options:
             backbone_options, backbone = every, find(every)
+        if backbone.spec == stored.captured:
+            backbone = backbone.reduced(stored)
     store = FeatureStore.create(to, backbone.spec, compress=run_options.compress)
     store.summary = embed_listing(listing, store, backbone, run_options, show, backbone_options)
     if backbone.spec != given and store.summary.embedded:

@@ -106,8 +106,14 @@ def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[
 def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device | str | None) -> ImageBackbone:
     """Load the backbone of a store of images in fp32, whatever the precision of the store.
 
-    Raises the errors of `embedpipe.backbones.reload.reload_backbone`.
+    Raises the errors of `embedpipe.backbones.reload.reload_backbone`, and UsageError for a reduced layer.
     """
+    for layer in spec.layers:
+        if layer.reduction:
+            raise UsageError(
+                f"fine-tuning needs a layer of the network, and {layer.name!r} is reduced from "
+                f"{layer.reduction.layer!r}: give that one, or a head on it"
+            )
     backbone = reload_backbone(dataclasses.replace(spec, precision="fp32"), reload, device, "the store")
     assert isinstance(backbone, ImageBackbone)
     return backbone

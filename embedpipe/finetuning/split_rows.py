@@ -65,7 +65,7 @@ class SplitRows:
 
 def network_layer(store: FeatureStore) -> LayerSpec:
     """Return the layer of the features before the classifier or, if it is not stored, the last layer."""
-    layers = store.spec.layers
+    layers = store.spec.captured.layers
     return next((layer for layer in layers if layer.name == FEATURES), layers[-1])
 
 

@@ -7,6 +7,7 @@ File                  Holds
                       SHA-256 of every other file, and a checksum of all this: see `write_head`
 ``head.skops``        the estimator without the rows of kNN estimators: see `estimator_files`
 ``neighbours.faiss``  the rows of a kNN estimator; those of further ones in ``neighbours-1.faiss`` and so on
+``*.safetensors``     the projection of a reduced layer, named after its SHA-256
 ====================  =================================================================================================
 
 To change the format, change `write_head` and `_read` here (or `estimator_files`), raise `FORMAT`, and update
@@ -87,6 +88,9 @@ def write_head(
     folder = check_target(to)
     with whole_folder(folder) as part:
         neighbours = write_estimator(estimator, part)
+        for layer in spec.layers:
+            if layer.reduction and layer.reduction.read:
+                (part / layer.reduction.file).write_bytes(layer.reduction.read().to_bytes())
         manifest = {
             "format": FORMAT,
             "head": name,
@@ -132,10 +136,11 @@ def read_head(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
 def _read(folder: Path, manifest: dict[str, Any], trust: bool) -> dict[str, Any]:
     try:
         files, classes = manifest["files"], manifest["classes"]
-        spec = BackboneSpec.from_json(json.dumps(manifest["spec"]))
+        spec = BackboneSpec.from_json(json.dumps(manifest["spec"])).with_projections(str(folder.resolve()))
         report = FitReport(**manifest["report"])
         neighbours = list(manifest["neighbours"])
         names = {STATE, *(neighbours_file(number) for number in range(len(neighbours)))}
+        names |= {layer.reduction.file for layer in spec.layers if layer.reduction}
         if not {*files} == names or spec.fingerprint() != manifest["fingerprint"] or not spec.layers:
             raise ValueError("its parts do not agree")
         fields = {name: manifest[name] for name in PLAIN_FIELDS}

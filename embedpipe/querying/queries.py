@@ -206,8 +206,17 @@ def _by_id(index: SimilarityIndex, id: str, row: int) -> Query:
 
 
 def _by_vector(index: SimilarityIndex, vectors: npt.NDArray[Any], name: str) -> list[Query]:
-    checked = index.check(vectors, name)
+    checked = index.check(_reduced(index, vectors), name)
     return [Query(f"{name} {row}", vector=vector) for row, vector in enumerate(checked)]
+
+
+def _reduced(index: SimilarityIndex, vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return vectors of the network's layer as those of the reduced layer of an index; others as they are."""
+    spec = index.store.spec.only(*(layer.name for layer in index.layers))
+    (given, *others), X = spec.captured.layers, np.atleast_2d(vectors)
+    if others or X.ndim != 2 or X.shape[1] != given.dim or index.dim == given.dim:
+        return vectors
+    return np.hstack(list(spec.vectors({given.column: np.asarray(X, np.float32)}).values()))
 
 
 def _read_vectors(name: str) -> npt.NDArray[Any]:

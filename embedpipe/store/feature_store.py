@@ -22,11 +22,12 @@ from embedpipe.store.delta_log import Change
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.labelling import set_column
+from embedpipe.store.layers.projections import stored_spec
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapping.mapped_vectors import MappedVectors
 from embedpipe.store.mapping.vector_map import build_map, find_map
 from embedpipe.store.scan import first_rows, label_array, read_layers
-from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, spec_of, store_schema
+from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, store_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ class FeatureStore:
     def __init__(self, path: str | Path, version: int | None = None) -> None:
         self.path = table_path(path)
         self._table = KeyedTable(self.path, version)
-        self.spec: BackboneSpec = spec_of(self._table.schema)
+        self.spec: BackboneSpec = stored_spec(self.path, self._table.schema)
         if missing := [layer.column for layer in self.spec.layers if layer.column not in self._table.schema.names]:
             raise StoreError(f"{self.path!r} lacks the columns {missing} that its spec names")
         self.failures_table = FailuresTable(self.path)
@@ -202,7 +203,7 @@ class FeatureStore:
     def refresh(self) -> FeatureStore:
         """Switch to the newest version and return self."""
         self._table.refresh()
-        self.spec = spec_of(self._table.schema)
+        self.spec = stored_spec(self.path, self._table.schema)
         return self
 
     def to_numpy(

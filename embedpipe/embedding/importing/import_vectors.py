@@ -33,6 +33,7 @@ from embedpipe.store.adopting import adopt, write_new_files
 from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.labelling import Outcome
+from embedpipe.store.layers.projections import project
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ImportVectorsParameters
@@ -142,6 +143,8 @@ def import_vectors(
         for _, block in source.blocks():
             advance(len(block))
     spec = BackboneSpec.of_vectors(chosen.name, source.dim, chosen.modality)
+    if FeatureStore.exists(to) and (stored := FeatureStore(to).spec).captured == spec:
+        spec = stored  # with its reduced layers
     store = FeatureStore.create(to, spec, compress=chosen.compress)
     summary = ImportSummary(source.count, source.dim, notes=list(rows.notes), store=store.path)
     if source.dtype != "float32":
@@ -202,7 +205,7 @@ class _Importer:
         hashes = [hashlib.sha256(vector).hexdigest() for vector in vectors]
         column = self._store.spec.layers[0].column
         message = Embedded(rows.tolist(), hashes, {column: vectors}, [{}] * len(rows), [None] * len(rows))
-        return self._rows.embedded([message])
+        return project(self._rows.embedded([message]), self._store.spec)
 
     def _add(self, rows: pa.Table) -> Change:
         table = self._store.table

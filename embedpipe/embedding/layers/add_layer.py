@@ -87,15 +87,18 @@ def add_layers(
         store.summary = EmbedSummary(seen=len(store), reused=len(store), store=store.path, version=store.version)
         store.summary.notes.append(f"the store has the {_layers(run.add_layer)} already")
         return store
-    chosen = dataclasses.replace(chosen, layer=(*store.layers, *new))
+    captured = store.spec.captured
+    chosen = dataclasses.replace(chosen, layer=(*(layer.name for layer in captured.layers), *new))
     backbone = find(chosen)
-    store.spec.require(
-        backbone.spec.only(*store.layers),
+    captured.require(
+        backbone.spec.only(*(layer.name for layer in captured.layers)),
         f"the backbone that loads is not the one of {store.path!r}",
         "in the store",
         "loaded",
         f"Give the weights that made the vectors ({option('weights', 'PATH')}).",
     )
+    added = tuple(layer for layer in backbone.spec.layers if layer.name in new)
+    spec = dataclasses.replace(store.spec, layers=(*store.spec.layers, *added))
     plain = dataclasses.replace(run, add_layer=(), prune=False, force=False)
     embedded = 0
     for _ in range(MOST_ROUNDS):
@@ -114,7 +117,7 @@ def add_layers(
         note = {"embedpipe.operation": f"add {_layers(new)}"} | _last_run(staged)
         try:
             with progress.step("writing the store", len(store), "rows") as join.advance:
-                extend(store, backbone.spec, join, note, join.check)
+                extend(store, spec, join, note, join.check)
             break
         except NewRowsError:
             continue

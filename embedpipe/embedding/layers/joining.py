@@ -14,6 +14,7 @@ from embedpipe.embedding.verification.drift import drifts
 from embedpipe.embedding.verification.verify import MIN_COSINE
 from embedpipe.errors import Failure, PruneRefusedError, SpecMismatchError, StoreError
 from embedpipe.store import FeatureStore
+from embedpipe.store.layers.projections import project
 from embedpipe.store.schema import differ, matrix, vector_column
 
 #: What the source of a row said when it was embedded.
@@ -125,7 +126,7 @@ class RowJoin:
                     continue
                 column = pa.chunked_array([vector_column(np.where(changed[:, None], new, stored))])
             rows = _with(rows, name, column)
-        return rows
+        return project(rows, self._store.spec) if changed.any() else rows
 
     def _check_same(
         self,

@@ -54,9 +54,11 @@ class EmbedWorker:
     def _load(self) -> None:
         job = self._job
         backbone = load_with_options(job.backbone, choose_device(job.compute.device)[0])
-        if backbone.spec != job.spec:
+        captured = job.spec.captured
+        if backbone.spec != captured:
             where = f"the backbone on {platform.node()!r} differs from that of the store {job.store!r}"
-            job.spec.require(backbone.spec, where, "in the store", "there", "Put the same weights on all machines.")
+            captured.require(backbone.spec, where, "in the store", "there", "Put the same weights on all machines.")
+        backbone = backbone.reduced(job.spec)
         if job.compute.engine == "auto":
             backbone = backbone.accelerated(job.items)
         self._backbone = backbone

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -131,12 +131,22 @@ class Labelled:
         return Labelled(self.name, y, common, False, left_out)
 
 
-def compare_heads(reference: npt.NDArray[Any], cheaper: npt.NDArray[Any], labels: Labelled) -> HeadDrift:
-    """Measure the same head on the two vectors of each item, (n, dim), with the same folds."""
+def compare_heads(
+    reference: npt.NDArray[Any], cheaper: npt.NDArray[Any], labels: Labelled, *, rotated: bool = False
+) -> HeadDrift:
+    """Measure the same head on the two vectors of each item, (n, dim), with the same folds.
+
+    Standardising would enlarge the smallest of principal components. Vectors that are ``rotated`` are therefore divided
+    by one number, and classes are predicted by ridge regression, whose penalty is chosen as that for numbers is.
+    """
     y = labels.y[labels.usable]
     head: Any = RidgeCV(PENALTIES) if labels.numbers else LogisticRegression(max_iter=1000)
     folds = (KFold if labels.numbers else StratifiedKFold)(FOLDS, shuffle=True, random_state=SEED)
     model = make_pipeline(StandardScaler(), head)
+    if rotated:
+        model = make_pipeline(head if labels.numbers else RidgeClassifierCV(PENALTIES))
+        scale = np.sqrt(np.mean(np.var(reference, axis=0, dtype=np.float64))) or 1.0
+        reference, cheaper = reference / scale, cheaper / scale
     with threadpool_limits(1, user_api="blas"):  # faster for many small products
         before, after = (
             cross_val_predict(model, np.asarray(X[labels.usable], np.float64), y, cv=folds)

@@ -306,11 +306,14 @@ def _check_sample(
         reason = f": {report.changed} have changed (embed again), {report.unreadable} cannot be read" if count else ""
         return Check("sample", count == 0, f"none of {count} items could be compared{reason}")
     stored = store.table.rows(rows.column("id").take(pa.array(embedded.rows)).combine_chunks(), ["id", *store.dims])
+    expected = {name: matrix(stored.column(name), dim, name) for name, dim in store.dims.items()}
+    projected = store.spec.vectors(expected)  # of what is stored, as whitening would enlarge its differences
+    reduced = {layer.column for layer in store.spec.layers if layer.reduction}
     cosine, error = 1.0, 0.0
-    for name, dim in store.dims.items():
-        expected = matrix(stored.column(name), dim, name)
-        cosine = min(cosine, 1 - float(drifts(expected, vectors[name]).max()))
-        error = max(error, _moved(expected, vectors[name]))
+    for name, values in expected.items():
+        new = projected[name] if name in reduced else vectors[name]
+        cosine = min(cosine, 1 - float(drifts(values, new).max()))
+        error = max(error, _moved(values, new))
     report.min_cosine, report.max_relative_error = cosine, error
     detail = f"{report.compared} embedded again: cosine >= {cosine:.6f}, moved <= {error:.1e} of the norm"
     if report.changed or report.unreadable:

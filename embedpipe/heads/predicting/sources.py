@@ -81,10 +81,10 @@ def predict_vectors(
     if not (os.fspath(source).lower().endswith(SUFFIXES) if is_path else is_array):
         options_from_spec(spec)  # raises, and says why photos or texts cannot be predicted
     vectors = open_vectors(source, id=options.id)
-    (dim,) = (layer.dim for layer in spec.layers)
-    if vectors.dim != dim:
+    (given,) = spec.captured.layers
+    if vectors.dim != given.dim:
         raise UsageError(
-            f"vectors must have {dim:,} values, as those of the head, and {vectors.name} has {vectors.dim:,}"
+            f"vectors must have {given.dim:,} values, as those of the head, and {vectors.name} has {vectors.dim:,}"
         )
     known = options.id or next((name for name in vectors.columns if name.strip().lower() == "id"), None)
     ids = known if known is not None else numbered("", vectors.count)
@@ -94,7 +94,8 @@ def predict_vectors(
     predictions = make(vectors.count)
     for start, block in vectors.blocks():
         part = slice(start, start + len(block))
-        predictions.add(part, join_columns(block, values[part]))
+        X = np.hstack(list(spec.vectors({given.column: block}).values()))
+        predictions.add(part, join_columns(X, values[part]))
     return Predicted(predictions, rows.select(["id", "uri", "label"]), [], value_notes(columns, values))
 
 

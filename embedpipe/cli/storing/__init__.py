@@ -1,0 +1,1 @@
+"""Verbs that change or share a store as a whole."""
