@@ -47,6 +47,11 @@ def plain_item(item: Any) -> Any:
     return np.ascontiguousarray(array)
 
 
+def plain_value(value: Any) -> Any:
+    """Return a number or list of NumPy or torch as one of Python, and anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2 else value
+
+
 def as_file(item: Any, number: int, modality: Modality) -> Any:
     """Return an image or array as the bytes of a file without loss, a path as text, and anything else as it is.
 
@@ -57,8 +62,8 @@ def as_file(item: Any, number: int, modality: Modality) -> Any:
             raise SourceError(f"item {number} of an iterator must be a text, got a path: give a list of paths")
         return os.fsdecode(item)
     try:
-        item = plain_item(item)
-        if isinstance(item, np.ndarray) and item.ndim:
+        item = plain_item(plain_value(item))
+        if isinstance(item, np.ndarray):
             if item.dtype != np.uint8:
                 raise ReadError(f"an array must be uint8, got {item.dtype}")
             item = Image.fromarray(item)
@@ -144,7 +149,7 @@ def _is_image_folder(source: Any) -> bool:
 
 
 def _label_column(labels: Sequence[Any], names: list[str]) -> pa.Array:
-    values = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
+    values = [plain_value(label) for label in labels]
     if names and all(isinstance(value, int) and 0 <= value < len(names) for value in values):
         return pa.array([names[value] for value in values], pa.string())
     try:

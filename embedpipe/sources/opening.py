@@ -95,8 +95,10 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         if kind := folder_kind(source):
             raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)
-    if options.margin and PICTURE not in listing.table.column_names:
-        raise SourceError(f"{option('margin')} is for parts of pictures, and {listing.root!r} has none: leave it out")
+    given = "boxes" if options.boxes else "margin" if options.margin else ""
+    if given and PICTURE not in listing.table.column_names:
+        kind = "tables" if given == "boxes" else "boxes"
+        raise SourceError(f"{option(given)} is for {kind}, and {listing.root!r} has none: leave it out")
     if options.every is not None:
         listing = with_frames(listing, parse_every(options.every))
     if options.tiff_pages == "all":

@@ -87,8 +87,10 @@ def test_the_box_and_the_margin_decide_the_content(tmp_path: Path) -> None:
     assert payload_hash(read_uri(wide.table.column("uri")[0].as_py())) in hashes
     with pytest.raises(UsageError, match=r"margin must be in 0\.\.10, got -1"):
         SourceOptions(margin=-1)
-    with pytest.raises(SourceError, match="margin is for parts of pictures"):
+    with pytest.raises(SourceError, match=r"margin is for boxes, and .* has none"):
         open_source(tmp_path / "images", SourceOptions(margin=0.1))
+    with pytest.raises(SourceError, match=r"boxes is for tables, and .* has none"):
+        open_source(tmp_path / "images", SourceOptions(boxes="x,y,w,h"))
 
 
 @pytest.mark.parametrize(

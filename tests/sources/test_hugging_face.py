@@ -286,6 +286,9 @@ def test_objects_of_datasets_are_listed_as_their_files(shards: Path, tmp_path: P
     streams = datasets.IterableDatasetDict(train=train.to_iterable_dataset(), validation=test.to_iterable_dataset())
     assert open_source(streams).table.column("split").to_pylist() == ["train"] * 8 + ["validation"] * 4
 
+    (note,) = open_source(train.with_transform(dict)).notes
+    assert "transform of the data set is left out" in note
+
     both.save_to_disk(tmp_path / "saved")
     loaded = open_source(datasets.load_from_disk(tmp_path / "saved"))
     uris = loaded.table.column("uri").to_pylist()

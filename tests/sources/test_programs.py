@@ -134,6 +134,16 @@ def test_dicts_have_the_columns_of_a_table() -> None:
     assert labels_of(listing) == LABELS
 
 
+def test_values_of_tensors_and_numpy_are_plain() -> None:
+    labels = [torch.tensor(2), np.int64(3), 4]
+    rows = [{"image": image, "label": label} for image, label in zip(PIXELS, labels, strict=False)]
+    for source in (iter(rows), iter([(row["image"], row["label"]) for row in rows])):
+        assert labels_of(open_source(source)) == [2, 3, 4]
+    assert labels_of(open_source([(row["image"], row["label"]) for row in rows])) == [2, 3, 4]
+    several = open_source(iter([(PIXELS[0], np.array(["a", "b"]))]))
+    assert labels_of(several) == ["a;b"]
+
+
 def test_texts_and_paths_of_iterators(folder: Path) -> None:
     texts = open_source(iter(["a b", "", "c"]), modality="text")
     assert [texts.read(row) for row in (0, 2)] == ["a b", "c"]

@@ -72,7 +72,9 @@ def _list_one(dataset: Any, shard: Shard, options: SourceOptions, modality: Moda
         payloads = _named_images(table.column(roles.payload), access)
     else:
         payloads = texts(table.column(roles.payload), roles.payload)
-    return list_rows(table, roles, payloads, _NAME, shard)
+    transform = dataset.format["type"] == "custom"
+    notes = (f"the transform of {_NAME} is left out: images and texts are embedded as they are stored",) * transform
+    return list_rows(table, roles, payloads, _NAME, shard, notes)
 
 
 def _columns(dataset: Any, names: list[str]) -> pa.Table:

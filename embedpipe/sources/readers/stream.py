@@ -11,7 +11,7 @@ import pyarrow as pa
 from embedpipe.errors import SourceError
 from embedpipe.sources.access.roots import access_of_memory, access_of_object
 from embedpipe.sources.columns.spool import Spool
-from embedpipe.sources.in_memory import as_file, is_pair
+from embedpipe.sources.in_memory import as_file, is_pair, plain_value
 from embedpipe.sources.listing import CHUNK_ROWS, SPLITS, Listing
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.sources.tables.rows import list_in_memory
@@ -59,7 +59,7 @@ def _rows(items: Iterable[Any], modality: Modality) -> Iterator[dict[str, Any]]:
         if isinstance(item, dict):
             yield {str(name): as_file(value, number, modality) for name, value in item.items()}
         elif is_pair(item):
-            yield {modality: as_file(item[0], number, modality), "label": item[1]}
+            yield {modality: as_file(item[0], number, modality), "label": plain_value(item[1])}
         else:
             yield {modality: as_file(item, number, modality)}
 
