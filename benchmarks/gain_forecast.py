@@ -147,7 +147,7 @@ class Fit:
 
 
 #: See `gain_model.GainModel.doublings`: by the sweeps of labels that `measure_sweeps` prints.
-DOUBLINGS = 6.0
+DOUBLINGS = 4.0
 
 
 def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def measure_sweeps(model: GainModel) -> dict[str, Any]:
     rows = [
         ["doublings", "with a pilot", "log score", "MAE", "Brier score", "decided", "right", "in the 80 % interval"]
     ]
-    for doublings in sorted({2.0, 3.0, 4.0, 6.0, 12.0, model.doublings}):
+    for doublings in sorted({3.0, 4.0, 5.0, 8.0, model.doublings}):
         for with_pilot in (False, True):
             scores = [
                 _score(cell, GainModel(**{**asdict(model), "doublings": doublings}), with_pilot)

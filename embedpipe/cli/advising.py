@@ -24,7 +24,6 @@ from embedpipe.statistics.percentages import percent
 if TYPE_CHECKING:
     from embedpipe.finetuning import Advice, Benchmark
     from embedpipe.finetuning.advice.forecasting.forecast import Forecast
-    from embedpipe.finetuning.advice.result import ForecastStep
     from embedpipe.statistics import Estimate
 
 #: Frozen baselines that are printed without --verbose.
@@ -146,6 +145,9 @@ def advise(
     act: Annotated[
         bool, typer.Option("--act", help="If the recommendation is to fine-tune, do it, in the folder of --to.")
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the forecast with its steps to this .html file.")
+    ] = None,
     label: Label = "label",
     backbone: Backbone = "",
     device: Device = None,
@@ -164,9 +166,15 @@ def advise(
     """
     from embedpipe.finetuning import advise as run
 
+    if page is not None:
+        from embedpipe.report.page import check_page
+
+        check_page(page)
     sources: Any = source[0] if len(source) == 1 else source
     arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "act": act, "device": device}
     result = run(sources, progress=shows_progress(quiet, as_json), **arguments, **options)
+    if page is not None:
+        result.to_html(page)
     if as_json:
         show.json_value(result.to_dict())
     elif not quiet:
@@ -175,6 +183,7 @@ def advise(
 
 def print_advice(result: Advice, verbose: bool) -> None:
     """Print the result of `embedpipe.advise`."""
+    from embedpipe.finetuning.advice.page import describe_step
     from embedpipe.finetuning.advice.verdict import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
@@ -184,9 +193,9 @@ def print_advice(result: Advice, verbose: bool) -> None:
     if verbose:
         for sentence in verdict.evidence:
             print(f"- {sentence}")
-    for number, step in enumerate(result.steps):
-        if len(result.steps) > 1:
-            print(f"{_what_ran(step)}: {_forecast(step.forecast)}{'' if number + 1 < len(result.steps) else ' (now)'}")
+    if len(result.steps) > 1:
+        for step in result.steps:
+            print(f"{describe_step(step)}: {_forecast(step.forecast)}")
     for note in result.notes:
         print(f"note: {note}")
     table = Table("on frozen features", "accuracy", f"minus {frozen.reference.name}, points", "", box=None)
@@ -218,12 +227,6 @@ def print_advice(result: Advice, verbose: bool) -> None:
         if following.chance is not None:
             details.append(f"decides with a probability of {following.chance:.2f}")
         print(f"\nnext: {', '.join(details)}:\n{following.command}")
-
-
-def _what_ran(step: ForecastStep) -> str:
-    if step.experiment is None:
-        return "before the runs"
-    return f"after {counted(step.experiment.seeds, 'network')} on {step.experiment.labels:,} labels"
 
 
 def _forecast(forecast: Forecast) -> str:

@@ -139,6 +139,7 @@ def test_a_run_without_a_name_has_that_of_its_data(source: str, name: str) -> No
         (("benchmark", "STORE", "--to", "new", "--learners", "prob"), "did you mean 'linear-probe'"),
         (("benchmark", "STORE", "--to", "new", "--time-budget", "soon"), "such as 90s, 10min or 2h"),
         (("benchmark", "STORE", "--to", "new", "--page", "page.pdf"), "must end in .html"),
+        (("advise", "STORE", "--page", "page.pdf"), "must end in .html"),
         (("advise", "STORE", "--time-budget", "1min"), "--to"),
     ],
 )

@@ -258,6 +258,18 @@ def test_strict_verdict_is_that_of_the_runs(
     assert verdict.gain.value <= gain + 1e-9
 
 
+def test_page_shows_every_forecast_and_the_recommendation(
+    with_runs: tuple[Advice, list[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    advice = with_runs[0]
+    page = advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 1
+    for step in advice.steps:
+        assert f"<td>{step.forecast.probability:.2f}</td>" in page
+    assert f"<strong>{advice.verdict.decision}</strong>".replace("'", "&#39;") in page
+    assert (advice.next_step.command in page) if advice.next_step else True
+
+
 @pytest.mark.long
 def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], dict[str, Any]]) -> None:
     advice, sources, options = with_runs

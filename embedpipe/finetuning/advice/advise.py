@@ -19,6 +19,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
+from embedpipe.finetuning.advice.advice_data import ForecastStep, FrozenBaselines, NextStep
 from embedpipe.finetuning.advice.experiments import Evidence, plan_experiments
 from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, cheapest_experiment
 from embedpipe.finetuning.advice.forecasting.gain_model import Setting
@@ -30,7 +31,7 @@ from embedpipe.finetuning.advice.frozen_baselines import (
 )
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.pilot import LEARNERS, TrainingCost, time_training
-from embedpipe.finetuning.advice.result import Advice, ForecastStep, FrozenBaselines, NextStep
+from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.advice.runs import Runner
 from embedpipe.finetuning.advice.verdict import judge, rough_duration
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder

@@ -21,7 +21,7 @@ from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.evaluation.shared_rows import shared_rows
-from embedpipe.finetuning.advice.result import FrozenBaseline, FrozenBaselines
+from embedpipe.finetuning.advice.advice_data import FrozenBaseline, FrozenBaselines
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.heads.registry import make_estimator

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.finetuning.advice.advice_data import FrozenBaselines
 from embedpipe.finetuning.advice.frozen_baselines import CorrectRows, refit_best
 from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, SEVERITIES, pilot_runs
-from embedpipe.finetuning.advice.result import FrozenBaselines
 from embedpipe.finetuning.benchmark.benchmark import measure_cells
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions

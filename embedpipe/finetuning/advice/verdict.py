@@ -159,7 +159,7 @@ def _evidence(
     shift_margin: float,
 ) -> list[str]:
     sentences = [
-        f"With all {total_labels:,} labels the best head on frozen features has an error of {_percent(ceiling)} on "
+        f"With all labels the best head on frozen features has an error of {_percent(ceiling)} on "
         "rows that had no part in choosing it: no gain can exceed it. The table below shows the best a little better, "
         "as its own rows chose it."
     ]

@@ -99,7 +99,8 @@ class GainModel:
     source_variance : float
         As a share of that: what the rows of one source have in common. A new data set is a new source.
     doublings : float
-        The correlation of the errors at two numbers of labels is ``exp(-d / doublings)`` for ``d`` doublings.
+        The correlation of the errors at two numbers of labels is ``exp(-(d / doublings)^2 / 2)`` for ``d``
+        doublings: the gain changes smoothly with the labels.
     """
 
     coefficients: tuple[float, ...]
@@ -115,7 +116,7 @@ class GainModel:
         X = features(settings)
         scale = np.exp((self.log_variance + self.slope * X[:, 1]) / 2)
         steps = np.log2([setting.labels for setting in settings])
-        correlation = np.exp(-np.abs(steps[:, None] - steps[None, :]) / self.doublings)
+        correlation = np.exp(-(((steps[:, None] - steps[None, :]) / self.doublings) ** 2) / 2)
         covariance = X @ np.array(self.covariance) @ X.T
         covariance += np.outer(scale, scale) * (1 + self.source_variance) * correlation
         means = X @ np.array(self.coefficients)
