@@ -15,6 +15,7 @@ class BackboneFields(TypedDict, total=False):
     layer: tuple[str, ...]
     drop_last: int
     pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None
@@ -216,6 +217,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     arch: str | None
     drop_last: int
     pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None
@@ -235,6 +237,7 @@ class LoadBackboneParameters(TypedDict, total=False):
     layer: tuple[str, ...]
     drop_last: int
     pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool
     frequencies: str | None

@@ -20,6 +20,7 @@ from embedpipe.backbones.engines.engine import Engine
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.stages import Stage, find_stages
+from embedpipe.backbones.matryoshka import cut_features
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.registry import get_provider, resolve_options, split_name
@@ -112,7 +113,9 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
     target = device if isinstance(device, torch.device) else choose_device(device)[0]
     loaded = _load(options, target)
     network = _encoder(loaded.network, options)
-    key = (options.modality, options.layer, options.drop_last, options.pooling)
+    if options.dimensions:
+        network = cut_features(network, options.dimensions)
+    key = (options.modality, options.layer, options.drop_last, options.pooling, options.dimensions)
     if key not in loaded.layers:
         loaded.layers[key] = _plan(options, network)
     spec = BackboneSpec(
@@ -124,6 +127,7 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
         preprocessing=network.preprocessing,
         precision=options.precision,
         modality="text" if isinstance(network, TextNetwork) else "image",
+        dimensions=options.dimensions,
         # The encoders of one network share it. A text network alone has it in its preprocessing.
         config_sha256="" if isinstance(loaded.network, TextNetwork) else loaded.network.config_sha256,
     )

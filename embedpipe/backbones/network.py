@@ -112,6 +112,8 @@ class TextNetwork:
         Whether the first token is a class token.
     normalised : bool
         Whether its vectors have length 1; means over pieces are then scaled to length 1 as well.
+    matryoshka : bool
+        Whether its files say that the first values of a vector are trained to stand alone.
     token_weights : callable, optional
         ``token_weights(module, batch)`` returns the weight of each token (n, length), for the pooling ``sif``.
     with_frequencies : callable, optional
@@ -142,6 +144,7 @@ class TextNetwork:
     features: Features = nn.Module.__call__
     class_token: bool = False
     normalised: bool = False
+    matryoshka: bool = False
     token_weights: Callable[[nn.Module, dict[str, Tensor]], Tensor] | None = None
     with_frequencies: Callable[[Path], TextNetwork] | None = None
     chunks: bool = True

@@ -7,7 +7,7 @@ from typing import get_args
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
-from embedpipe.backbones.spec import Pooling
+from embedpipe.backbones.spec import FEATURES, Pooling
 from embedpipe.decoding.recipe import Decode, parse_channels, parse_range
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.sources.options import Modality
@@ -67,6 +67,13 @@ class BackboneOptions:
             "published, or chosen by the shape of the layer's output."
         },
     )
+    dimensions: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the first N values of the features, of models that were trained for that (Matryoshka). "
+            "`embedpipe reduce` shortens the vectors of any store."
+        },
+    )
     modality: Modality | None = field(
         default=None, metadata={"help": "image or text, for a backbone that embeds both, or if no backbone is named."}
     )
@@ -122,6 +129,10 @@ class BackboneOptions:
             require_one_of(name, value, known)
         parse_range(self.range or "auto")
         parse_channels(self.channels or "auto")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise UsageError(f"{option('dimensions')} must be >= 1, got {self.dimensions}")
+        if self.dimensions is not None and (self.drop_last or (self.layer and FEATURES not in self.layer)):
+            raise UsageError(f"{option('dimensions', self.dimensions)} shortens the layer 'features': capture it too")
         if self.drop_last < 0:
             raise UsageError(f"{option('drop_last')} must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:

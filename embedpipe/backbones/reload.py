@@ -75,6 +75,7 @@ def options_from_spec(
         arch=arch,
         layer=tuple(layer.name for layer in spec.captured.layers),
         pooling=_pooling_of(spec),
+        dimensions=spec.dimensions,
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
         **(spec.preprocessing.options() if isinstance(spec.preprocessing, Preprocessing) else {}),

@@ -154,6 +154,8 @@ class BackboneSpec:
     config_sha256 : str
         Hash of the configuration file of an image network that its name does not decide; empty for others. That of a
         text network is in its preprocessing.
+    dimensions : int, optional
+        To how many values the features are cut; None: they are whole.
 
     Examples
     --------
@@ -174,6 +176,7 @@ class BackboneSpec:
     precision: Precision = "fp32"
     modality: Modality = "image"
     config_sha256: str = ""
+    dimensions: int | None = None
 
     @classmethod
     def of_vectors(cls, name: str, dim: int, modality: Modality) -> BackboneSpec:
@@ -223,6 +226,8 @@ class BackboneSpec:
                 for each in (layer, layer.captured):
                     if not isinstance(each.name, str) or not isinstance(each.dim, int) or not 0 < each.dim < 1 << 28:
                         raise ValueError(f"{each} is not a layer")
+            if not isinstance(data.get("dimensions"), int | None):
+                raise ValueError("dimensions is not a number")
             return cls(**data)
         except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise StoreError(

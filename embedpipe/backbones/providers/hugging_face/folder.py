@@ -73,6 +73,12 @@ def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("modules.json", "config.json"))
 
 
+def says_matryoshka(folder: Path) -> bool:
+    """Return whether a model's card or configuration names Matryoshka training, for which there is no one key."""
+    files = (folder / name for name in ("README.md", "config.json", "config_sentence_transformers.json"))
+    return any(b"matryoshka" in file.read_bytes().lower() for file in files if file.is_file())
+
+
 def hash_configuration(folder: Path) -> str:
     """Return the SHA-256, in hex, of everything beside the weights that decides a model's vectors.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from embedpipe._utils.importing import import_extra
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import TextNetwork, Tokens, Weights
-from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
+from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration, says_matryoshka
 from embedpipe.backbones.providers.hugging_face.library import logged_warnings, quiet
 from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
 from embedpipe.backbones.providers.hugging_face.tokenizer import CHARACTERS, FastTokenizer, UnknownCounter
@@ -77,6 +77,7 @@ class SentenceTransformerProvider:
             pretrained=True,
             features=_features,
             normalised=type(model[-1]).__name__ == "Normalize",
+            matryoshka=says_matryoshka(folder),
             chunks=isinstance(tokenizer, FastTokenizer),
             libraries=("sentence-transformers", "transformers", "tokenizers"),
             gaps=gaps,
