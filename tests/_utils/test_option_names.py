@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def names_in_python() -> set[str]:
     verbs = [member for name in dir(embedpipe) if inspect.isroutine(member := getattr(embedpipe, name))]
     verbs += [embedpipe.Head.predict, embedpipe.SimilarityIndex.build]
@@ -97,7 +103,7 @@ def test_no_message_writes_an_option_by_hand() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {text!r}"
         for path in files()
-        for line, text in messages(ast.parse(path.read_text()))
+        for line, text in messages(parsed(path))
         if (flag.search(COMMAND.sub("", text)) and text != "--") or (keyword.search(text) and " " in text.strip())
     ]
     assert not wrong, "write these by embedpipe._utils.option_names.option"
@@ -109,7 +115,7 @@ def test_every_option_that_a_message_names_is_one() -> None:
     named = {
         call.args[0].value: f"{path.relative_to(ROOT)}:{call.lineno}"
         for path in files()
-        for call in calls(ast.parse(path.read_text()))
+        for call in calls(parsed(path))
         if isinstance(call.args[0], ast.Constant)
     }
     assert len(named) > 50

@@ -53,7 +53,7 @@ def test_default_backbone_of_texts_is_minilm(backbone):
     assert backbone.provenance["sentence-transformers"]
 
 
-@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("size", [1, 4])
 def test_vectors_equal_those_of_encode(backbone, size):
     expected = backbone.network.module.encode(TEXTS)
     order = np.random.default_rng(size).permutation(len(TEXTS))

@@ -32,6 +32,8 @@ FAMILIES = {
     "test_vit3": 96,
     "test_resnet": 96,
 }
+#: Those that take a second each, and whose heads are those of others.
+SLOW = {"maxvit_rmlp_pico_rw_256", "densenet121", "crossvit_tiny_240", "levit_128s"}
 
 
 def normalised(backbone, batch):
@@ -42,7 +44,10 @@ def batch_for(backbone, n=1):
     return np.random.default_rng(0).integers(0, 256, (n, *backbone.spec.preprocessing.crop, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("name", "dim"), FAMILIES.items())
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [pytest.param(*family, marks=[pytest.mark.long] if family[0] in SLOW else []) for family in FAMILIES.items()],
+)
 def test_features_equal_timms(name, dim):
     backbone = load_backbone(f"timm/{name}", weights="none", device="cpu")
     model = backbone.network.module

@@ -52,7 +52,12 @@ def test_every_classification_model_builds_and_has_features(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("resnet18", "fc"), ("googlenet", "fc"), ("mobilenet_v3_small", "classifier"), ("swin_t", "head")],
+    [
+        ("resnet18", "fc"),
+        ("googlenet", "fc"),
+        ("mobilenet_v3_small", "classifier"),
+        pytest.param("swin_t", "head", marks=pytest.mark.long),
+    ],
 )
 def test_classifier_on_the_features_returns_the_models_output(name, head):
     backbone = load_backbone(f"torchvision/{name}", weights="none", device="cpu")

@@ -289,7 +289,7 @@ def _bases() -> list[bytes]:
 BASES = _bases()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_mutated_files_are_decoded_or_refused(data: st.DataObject) -> None:
     base = bytearray(data.draw(st.sampled_from(BASES), label="base"))

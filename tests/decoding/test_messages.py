@@ -212,7 +212,7 @@ def outcome(payload: bytes) -> str:
         return str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_mutated_messages_are_decoded_or_refused(seed: int, changes: int) -> None:
     chance = random.Random(seed)

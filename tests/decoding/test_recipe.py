@@ -148,7 +148,7 @@ def test_any_size_agrees_with_timm(size: tuple[int, int], mode: str, target: tup
     assert to_pixels(picture(size=size), recipe).shape == (*target, 3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     size=SIZES,
     resize=st.one_of(st.tuples(st.integers(1, 120)), st.tuples(st.integers(1, 120), st.integers(1, 120))),

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import TINY, write_photo
+from ray_here import Ray
 
 import embedpipe
 from embedpipe.backbones.options import BackboneOptions
@@ -22,6 +23,7 @@ from embedpipe.embedding import updating
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import source_values
+from embedpipe.embedding.runners import on_ray, ray_cluster
 from embedpipe.embedding.runners.attempts import Attempts, forget_run
 from embedpipe.embedding.runners.choice import make_runner
 from embedpipe.embedding.runners.ray_cluster import check_answers
@@ -29,7 +31,7 @@ from embedpipe.embedding.runners.tasks import WorkerJob, in_listing, make_task
 from embedpipe.embedding.runners.worker import EmbedWorker
 from embedpipe.embedding.writing.messages import Message, Written
 from embedpipe.embedding.writing.writer import RowWriter
-from embedpipe.errors import SpecMismatchError, UnreachableError, UsageError
+from embedpipe.errors import EmbedpipeError, SpecMismatchError, UnreachableError, UsageError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
 from embedpipe.store.id_index import IdIndex
@@ -243,6 +245,52 @@ def test_a_cluster_that_does_not_answer_is_unreachable_at_once(
         web.server_close()
 
 
+@pytest.fixture
+def ray_here(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """Put what embedpipe uses of Ray in place of its modules."""
+    ray = Ray()
+    modules = {"ray": ray, "ray.data": ray.data}
+    for user in (ray_cluster, on_ray):
+        monkeypatch.setattr(user, "import_extra", lambda name, extra: modules[name])
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    return ray
+
+
+ON_RAY: dict[str, Any] = {"backbone": TINY, "engine": "torch", "runner": "ray", "workers": 1, "cpus_per_worker": 1}
+
+
+def test_tasks_on_ray_make_the_store_of_one_process(
+    ray_here: Ray, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = make_photos(40)
+    store = embedpipe.embed(photos, tmp_path / "ray", **ON_RAY)
+    assert_equal(store, embedpipe.embed(photos, tmp_path / "local", backbone=TINY))
+    assert (store.summary.embedded, store.summary.device, store.summary.engine) == (40, "cpu", "torch")
+    assert '"engine": "torch"' in store.history(1)[0]["embedpipe.run"]
+    assert (ray_here.addresses, (tmp_path / "ray" / "_runs").exists()) == ([None], False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpus_per_worker": 99}, r"must have 1 cores and 99 GPUs for a worker.*gpus_per_worker"),
+        ({"cpus_per_worker": 2}, r"must have 2 cores and 0 GPUs for a worker, and the largest has 1 and 0"),
+        ({"device": "all"}, "device=.all. needs GPUs, and Ray found none on this machine"),
+    ],
+)
+@pytest.mark.usefixtures("ray_here")
+def test_workers_that_no_node_has_room_for_are_refused(photos: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        embedpipe.embed(photos, photos.with_suffix(".features"), **{**ON_RAY, **options})
+
+
+def test_an_error_of_a_worker_is_one_sentence(ray_here: Ray, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EmbedWorker, "embed", lambda self, task: {}["x"])
+    with pytest.raises(EmbedpipeError, match=r"^a worker of the Ray cluster failed \(KeyError: 'x'\)$"):
+        embedpipe.embed(photos, photos.with_suffix(".features"), **ON_RAY)
+
+
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # of Ray
 def test_ray_on_this_machine_makes_the_store_of_one_process(
     make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -228,8 +228,7 @@ def test_clearly_worse_head_is_significantly_worse(tmp_path: Path, split: bool, 
     )
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "log_loss", "brier"])
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(("metric", "split"), [("accuracy", True), ("log_loss", False), ("brier", True)])
 def test_equal_heads_do_not_differ(tmp_path: Path, metric: str, split: bool) -> None:
     store = labelled(tmp_path / "store", 60, 1.5, split=split_names(60) if split else None)
     result = evaluate(store, heads=[GaussianNB(), Twin()], metric=metric, **ONCE)

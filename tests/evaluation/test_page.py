@@ -321,7 +321,7 @@ def test_heads_with_scores_only_are_shown_after_scaling(tmp_path: Path) -> None:
     assert "and the probability of the predicted one after temperature scaling" in words
     result.candidates[0] = replace(result.best, calibration=reliability(0.1), calibrated=None)
     words = Page(result.to_html(tmp_path / "page.html")).words
-    assert "and the probability of the predicted each. The most confident come first" in words
+    assert "and the probability of the predicted one. The most confident come first" in words
     assert "Error rate by probability 100 % 10.0 %" in words
 
 

@@ -17,7 +17,7 @@ from embedpipe.finetuning.advice.verdict import Verdict, judge, rough_duration
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.statistics import Estimate, paired_interval
 
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=60, deadline=None)
 ROWS, LABELS = 2000, 1600
 PROBE = Estimate(0.85, 0.83, 0.87)
 

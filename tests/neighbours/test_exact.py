@@ -47,7 +47,7 @@ def problems(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
     return queries, rows, draw(st.integers(1, len(rows)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problem=problems(), metric=st.sampled_from(METRICS))
 def test_results_equal_numpy_with_ties(problem: tuple[Any, Any, int], metric: Metric) -> None:
     queries, rows, k = problem

@@ -61,6 +61,7 @@ print(shared, inside, torch.get_num_threads(), faiss.omp_get_max_threads())
 """
 
 
+@pytest.mark.long
 def test_thread_settings_are_restored_in_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IN_TORCH], capture_output=True, text=True, check=True)
     shared, inside, *after = done.stdout.split()

@@ -126,7 +126,7 @@ conditions = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(condition=conditions)
 def test_rows_are_those_of_duckdb(store: FeatureStore, by_duckdb: Callable[[str], list[bool]], condition: str) -> None:
     assert rows_where(store, condition).tolist() == by_duckdb(condition)
@@ -247,7 +247,7 @@ def test_messages_name_the_option_as_the_command_line_does(store: FeatureStore) 
         rows_where(store, "width")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     condition=st.one_of(
         st.text(max_size=40),
