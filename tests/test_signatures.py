@@ -36,3 +36,13 @@ def test_docstring_tells_every_option(function: Any) -> None:
     doc = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters:
         assert name == "self" or f"\n{name} :" in doc or f", {name}" in doc or f"{name}, " in doc, name
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_an_option_of_two_classes_of_a_verb_is_one_option(function: Any) -> None:
+    defaults: dict[str, set[object]] = {}
+    for cls in function.__option_classes__:
+        for field in dataclasses.fields(cls):
+            defaults.setdefault(field.name, set()).add(field.default)
+    differing = {name for name, values in defaults.items() if len(values) > 1}
+    assert differing <= {"label"}, "one value is given to all classes that have the name"

@@ -156,7 +156,7 @@ class SourceFields(TypedDict, total=False):
     allow_root: tuple[str, ...]
     tiff_pages: Literal["first", "all"]
     boxes: str | None
-    margin: float
+    box_margin: float
     every: str | None
     header: str | None
 
@@ -210,6 +210,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     allow_root: tuple[str, ...]
     tiff_pages: Literal["first", "all"]
     boxes: str | None
+    box_margin: float
     every: str | None
     header: str | None
     backbone: str

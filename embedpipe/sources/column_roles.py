@@ -106,7 +106,7 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"{role} column {column!r} of {name!r} must hold {kinds}, got {schema.field(column).type}"
             )
     roles = ColumnRoles(
-        payload, chosen["id"], chosen["label"], chosen["split"], boxes=options.boxes, margin=options.margin
+        payload, chosen["id"], chosen["label"], chosen["split"], boxes=options.boxes, margin=options.box_margin
     )
     replaced = {role: wanted[role] for role in chosen if wanted[role]}
     lower: dict[str, str] = {}

@@ -95,7 +95,7 @@ def open_source(source: Any, options: SourceOptions = _DEFAULTS, modality: Modal
         if kind := folder_kind(source):
             raise SourceError(f"a source must hold {modality}s or a table of them, and {str(source)!r} is {kind}")
     listing = _list(source, options, modality)
-    given = "boxes" if options.boxes else "margin" if options.margin else ""
+    given = "boxes" if options.boxes else "box_margin" if options.box_margin else ""
     if given and PICTURE not in listing.table.column_names:
         kind = "tables" if given == "boxes" else "boxes"
         raise SourceError(f"{option(given)} is for {kind}, and {listing.root!r} has none: leave it out")
@@ -174,7 +174,7 @@ def same_root(first: str, second: str) -> bool:
 
 
 def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> None:
-    for name in ("tiff_pages", "every", "boxes", "margin"):
+    for name in ("tiff_pages", "every", "boxes", "box_margin"):
         if modality == "text" and getattr(options, name) != getattr(_DEFAULTS, name):
             raise SourceError(f"{option(name)} applies to images, and this backbone takes {modality}s: leave it out")
     other: Modality = "text" if modality == "image" else "image"

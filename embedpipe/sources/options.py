@@ -51,7 +51,7 @@ class SourceOptions:
             "x,y,width,height. Each row is then that part."
         },
     )
-    margin: float = field(
+    box_margin: float = field(
         default=0.0,
         metadata={
             "help": "Share of its width and height that a part of an image gets on each side (boxes, COCO, YOLO)."
@@ -69,8 +69,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         roots = (self.allow_root,) if isinstance(self.allow_root, str) else tuple(self.allow_root)
         object.__setattr__(self, "allow_root", roots)
-        if not 0 <= self.margin <= 10:
-            raise UsageError(f"{option('margin')} must be in 0..10, got {self.margin:g}")
+        if not 0 <= self.box_margin <= 10:
+            raise UsageError(f"{option('box_margin')} must be in 0..10, got {self.box_margin:g}")
         if self.boxes is not None and len(self.boxes.split(",")) != 4:
             raise UsageError(f"{option('boxes')} must name four columns with commas, got {self.boxes!r}")
         require_one_of("tiff_pages", self.tiff_pages, get_args(TiffPages))

@@ -79,16 +79,16 @@ def test_boxes_of_coco_are_items_with_the_pixels_of_the_box(tmp_path: Path) -> N
 
 def test_the_box_and_the_margin_decide_the_content(tmp_path: Path) -> None:
     path = coco(tmp_path, [10, 5, 4, 2], [10, 5, 4, 3])
-    plain, wide = open_source(path), open_source(path, SourceOptions(margin=0.5))
+    plain, wide = open_source(path), open_source(path, SourceOptions(box_margin=0.5))
     assert np.array_equal(pixels_of(wide.read(0)), PIXELS[4:8, 8:16])
     hashes = {payload_hash(listing.read(row)) for listing in (plain, wide) for row in (0, 1)}
     assert len(hashes) == 4
     assert plain.table.column("id").to_pylist() == wide.table.column("id").to_pylist()
     assert payload_hash(read_uri(wide.table.column("uri")[0].as_py())) in hashes
-    with pytest.raises(UsageError, match=r"margin must be in 0\.\.10, got -1"):
-        SourceOptions(margin=-1)
-    with pytest.raises(SourceError, match=r"margin is for boxes, and .* has none"):
-        open_source(tmp_path / "images", SourceOptions(margin=0.1))
+    with pytest.raises(UsageError, match=r"box_margin must be in 0\.\.10, got -1"):
+        SourceOptions(box_margin=-1)
+    with pytest.raises(SourceError, match=r"box_margin is for boxes, and .* has none"):
+        open_source(tmp_path / "images", SourceOptions(box_margin=0.1))
     with pytest.raises(SourceError, match=r"boxes is for tables, and .* has none"):
         open_source(tmp_path / "images", SourceOptions(boxes="x,y,w,h"))
 
@@ -119,7 +119,7 @@ def test_a_bad_box_is_a_failure_that_names_file_and_box(box: Any, message: str, 
 
 @pytest.mark.parametrize("box", [[40, 0, 5, 5], [-5, 0, 5, 5], [0, 30, 5, 5], [0, -9, 5, 5]])
 def test_a_box_outside_of_its_picture_fails_when_it_is_decoded(box: list[int], tmp_path: Path) -> None:
-    payload = open_source(coco(tmp_path, box), SourceOptions(margin=2)).read(0)
+    payload = open_source(coco(tmp_path, box), SourceOptions(box_margin=2)).read(0)
     for decode in (decode_image, pixels_of):
         with pytest.raises(DecodeError, match=r"lies outside of its picture of 40 x 30"):
             decode(payload)
@@ -299,7 +299,7 @@ def test_a_margin_embeds_the_parts_again_and_nothing_else_does(tmp_path: Path, m
         to = tmp_path / "parts.features"
         return embedpipe.embed(path, to, backbone="python:tiny_backbone.make", **options).summary
 
-    first, again, wider = embed(), embed(), embed(margin=0.1)
+    first, again, wider = embed(), embed(), embed(box_margin=0.1)
     assert (first.embedded, first.reused, first.failed) == (2, 0, 1)
     assert (again.embedded, again.reused, again.failed_new) == (0, 2, 0)
     assert wider.embedded == 2  # also the box of the whole picture, whose fragment differs

@@ -54,7 +54,7 @@ def list_coco(location: str, options: SourceOptions) -> Listing:
         picture = numbers.get(_key(annotation, "image_id", name))
         if picture is None:
             raise SourceError(f"{place} must be of an image of the file, got {annotation['image_id']!r:.40}")
-        box = _box_of(annotation, images[picture], options.margin)
+        box = _box_of(annotation, images[picture], options.box_margin)
         if (label := labels.get(_key(annotation, "category_id", name))) is None:
             box = DecodeError(f"category_id must be one of the file, got {annotation['category_id']!r:.40}")
         parts.append(Part(picture, f"{names[picture]}#{id}", box, label, split, place))

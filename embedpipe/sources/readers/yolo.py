@@ -51,7 +51,7 @@ def list_yolo(file: Path, options: SourceOptions) -> Listing:
     for number, path in enumerate(paths):
         before = len(parts)
         split = next((SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in SPLITS), None)
-        for place, label, box in _boxes(folder, path, names, options.margin):
+        for place, label, box in _boxes(folder, path, names, options.box_margin):
             id = f"{pictures[number][0]}{box.fragment}" if isinstance(box, Box) else place
             seen[id] += 1
             parts.append(Part(number, f"{id}#{seen[id]}" if seen[id] > 1 else id, box, label, split, place))
