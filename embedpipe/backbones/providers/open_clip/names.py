@@ -142,7 +142,7 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
     except FileNotFoundError as error:
         raise WeightsError(
             f"{str(folder)!r} must be the folder of an open_clip model, but has no {CONFIG}: pass "
-            f" the folder with {option('weights', 'PATH')}"
+            f"the folder with {option('weights', 'PATH')}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
