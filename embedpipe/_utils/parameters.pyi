@@ -14,7 +14,8 @@ class BackboneFields(TypedDict, total=False):
     arch: str | None
     layer: tuple[str, ...]
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    pooling: tuple[str, ...] | None
+    image_size: int | None
     dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool
@@ -217,7 +218,8 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     weights: str
     arch: str | None
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    pooling: tuple[str, ...] | None
+    image_size: int | None
     dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool
@@ -237,7 +239,8 @@ class LoadBackboneParameters(TypedDict, total=False):
     arch: str | None
     layer: tuple[str, ...]
     drop_last: int
-    pooling: Literal["avg", "mean", "cls", "cls+mean", "max", "pooler", "sif", "flatten", "none"] | None
+    pooling: tuple[str, ...] | None
+    image_size: int | None
     dimensions: int | None
     modality: Literal["image", "text"] | None
     chunk: bool

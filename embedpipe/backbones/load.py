@@ -16,7 +16,7 @@ from embedpipe._utils.device import choose_device
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.backbone import Backbone
-from embedpipe.backbones.engines.engine import Engine
+from embedpipe.backbones.engines.engine import FORWARD, Engine
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.layers.capture import plan_layers
 from embedpipe.backbones.layers.stages import Stage, find_stages
@@ -29,7 +29,7 @@ from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.tensors import hash_tensors, require_values, zero_notes
 from embedpipe.decoding.recipe import parse_channels, parse_range
-from embedpipe.errors import UsageError, WeightsError
+from embedpipe.errors import EmbedpipeError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import LoadBackboneParameters
@@ -45,7 +45,7 @@ class _Loaded:
     weights_sha256: str
     #: When building it began, in seconds of the epoch.
     loading: float
-    #: Planned layers by options, as each plan costs a forward pass.
+    #: Planned layers by options.
     layers: dict[tuple[object, ...], tuple[LayerSpec, ...]] = dataclasses.field(default_factory=dict)
     engines: dict[str, Engine] = dataclasses.field(default_factory=dict)
 
@@ -130,6 +130,7 @@ def load_with_options(options: BackboneOptions, device: torch.device | str | Non
         dimensions=options.dimensions,
         # The encoders of one network share it. A text network alone has it in its preprocessing.
         config_sha256="" if isinstance(loaded.network, TextNetwork) else loaded.network.config_sha256,
+        image_size=None if isinstance(network, TextNetwork) else network.image_size,
     )
     if isinstance(network, TextNetwork):
         return TextBackbone(spec, network, target, engines=loaded.engines, loading=loaded.loading).ready()
@@ -177,14 +178,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
         )
         if recipe != network.preprocessing:
             network = dataclasses.replace(network, preprocessing=recipe)
-        if (options.pooling or network.default_pooling) != "pooler":
-            return network
-        if network.pooler is None:
-            raise UsageError(
-                f"{option('pooling', 'pooler')} needs a network with a pooling of its own, but {options.backbone} has "
-                "none: use cls, mean or cls+mean"
-            )
-        return dataclasses.replace(network, features=network.pooler)
+        return _with_pooling(network, options)
     encoder = network if isinstance(network, TextNetwork) else network.text
     if encoder is None:
         raise UsageError(f"{options.backbone} has no encoder for texts")
@@ -195,13 +189,46 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
     return dataclasses.replace(encoder, preprocessing=dataclasses.replace(encoder.preprocessing, chunk=options.chunk))
 
 
+def _with_pooling(network: ImageNetwork, options: BackboneOptions) -> ImageNetwork:
+    """Return a network with the features that the pooling of the options, or the network's default, needs."""
+    pooling = options.poolings().get(FEATURES, network.default_pooling)
+    if pooling != "pooler":
+        if network.tokens is None or pooling in (None, "none", "flatten"):
+            return network
+        return dataclasses.replace(network, features=network.tokens)
+    if network.pooler is None:
+        raise UsageError(
+            f"{option('pooling', 'pooler')} needs a network with a pooling of its own, but {options.backbone} has "
+            "none: use cls, mean or cls+mean"
+        )
+    return dataclasses.replace(network, features=network.pooler)
+
+
 def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tuple[LayerSpec, ...]:
     """Return the layers of the options with their poolings and dimensions."""
     names = options.layer or (FEATURES,)
-    with torch.inference_mode():
+    try:
+        return _plan_layers(options, network, names)
+    except EmbedpipeError:
+        raise
+    except Exception as error:
+        if isinstance(network, TextNetwork) or network.image_size is None:
+            raise
+        raise UsageError(
+            f"{option('image_size')} must be a size that {options.backbone} can embed, got {network.image_size}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _plan_layers(
+    options: BackboneOptions, network: ImageNetwork | TextNetwork, names: tuple[str, ...]
+) -> tuple[LayerSpec, ...]:
+    with FORWARD:  # a pass of another thread leaves hooks in the network
         if options.drop_last:
-            names = (_stage_before(options.drop_last, find_stages(network), options.backbone).tap,)
-        return plan_layers(network, names, options.pooling)
+            (pooling,) = options.poolings().values() or (None,)
+            name = _stage_before(options.drop_last, find_stages(network), options.backbone).tap
+            return plan_layers(network, (name,), {} if pooling is None else {name: pooling})
+        return plan_layers(network, names, options.poolings())
 
 
 def _stage_before(dropped: int, stages: list[Stage], backbone: str) -> Stage:
@@ -217,7 +244,8 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
     provider, name = split_name(options.backbone)
     paths = (name.removeprefix("local-dir:"), options.weights, options.frequencies)
     files = [Path(path) for path in paths if path]
-    key = (options.backbone, options.weights, options.arch, options.frequencies, str(device), *map(_stamp, files))
+    chosen = (options.backbone, options.weights, options.arch, options.frequencies, options.image_size)
+    key = (*chosen, str(device), *map(_stamp, files))
     with _lock:
         if key not in _cache:
             loading = time.time()
@@ -227,7 +255,9 @@ def _load(options: BackboneOptions, device: torch.device) -> _Loaded:
             require_values(network.module, gaps, network.origin)
             if network.pretrained:
                 network = _with_notes(network, zero_notes(network.module, network.origin))
-            sha256 = hash_tensors({k: v for k, v in network.module.state_dict().items() if k not in gaps})
+            state = network.module.state_dict()
+            state |= network.originals if isinstance(network, ImageNetwork) else {}
+            sha256 = hash_tensors({k: v for k, v in state.items() if k not in gaps})
             network.module.to(device, torch.float32).to(memory_format=torch.channels_last)
             _cache[key] = _Loaded(built_by, network, sha256, loading)
             if len(_cache) > CACHED_NETWORKS:
@@ -270,7 +300,7 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
             weights = Path(file).expanduser()
         case file:
             weights = read_checkpoint(file).weights
-    network = source.load(name, weights, options.offline)
+    network = _load_from(source, name, weights, options)
     if options.frequencies is not None:
         if isinstance(network, ImageNetwork) or network.with_frequencies is None:
             raise UsageError(
@@ -279,6 +309,21 @@ def _build(options: BackboneOptions, provider: str, name: str) -> tuple[str, Ima
             )
         network = network.with_frequencies(Path(options.frequencies).expanduser())
     return provider, network
+
+
+def _load_from(
+    source: Any, name: str, weights: Weights, options: BackboneOptions, image_size: int | None = None
+) -> ImageNetwork | TextNetwork:
+    """Let a provider load a network, for images of the size that the user or a checkpoint names."""
+    image_size = options.image_size or image_size
+    changes = {} if image_size is None else {"image_size": image_size}
+    if changes and not getattr(source, "takes_image_size", False):
+        raise UsageError(
+            f"{option('image_size')} does not apply to {options.backbone}, whose own code says how images are scaled: "
+            "leave it out, and change that code"
+        )
+    network: ImageNetwork | TextNetwork = source.load(name, weights, options.offline, **changes)
+    return network
 
 
 def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
@@ -300,7 +345,7 @@ def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
         )
     if checkpoint.weights.folder and checkpoint.arch != arch:
         raise UsageError(f"the folder {path!r} holds {checkpoint.arch!r}, but got {option('arch', arch)}: leave it out")
-    network = get_provider(provider).load(name, checkpoint.weights, options.offline)
+    network = _load_from(get_provider(provider), name, checkpoint.weights, options, checkpoint.image_size)
     if not isinstance(network, ImageNetwork):
         raise UsageError(
             f"checkpoint/ is for images, but {arch} embeds texts: use {arch} as the backbone, with {option('weights')}"
@@ -308,5 +353,5 @@ def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
     return dataclasses.replace(
         network,
         name=f"python:{network.name}" if provider == "python" else arch,
-        preprocessing=checkpoint.preprocessing or network.preprocessing,
+        preprocessing=(None if options.image_size else checkpoint.preprocessing) or network.preprocessing,
     )

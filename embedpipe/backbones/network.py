@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -179,6 +179,13 @@ class ImageNetwork:
         The number of tokens before the patches in its token sequences.
     class_token : bool
         Whether the first of them is a class token.
+    patches : int, optional
+        The number of patch tokens, for layers that have fewer tokens before them; None if there is no such layer.
+    tokens : callable, optional
+        ``tokens(module, pixels)`` returns the tokens (n, length, dim) that the features are pooled from, for other
+        poolings; None if the features are tokens or maps themselves.
+    after_pooling : callable, optional
+        ``after_pooling(module, vectors)`` is what the network does with pooled tokens, such as a norm.
     channels_last : bool
         Whether its feature maps are (n, h, w, c) if their shape does not tell.
     pooler : callable, optional
@@ -188,6 +195,11 @@ class ImageNetwork:
         The pooling of the features with which the network was published, if their shape does not tell.
     config_sha256 : str
         As in `BackboneSpec`.
+    image_size : int, optional
+        The side of its images that the user asked for, if it is not the one of its publication.
+    originals : mapping of str to Tensor
+        Tensors of the weights in place of those that were resampled, for the hash: that of one file is one hash,
+        whatever the size of the images.
     text : TextNetwork, optional
         The text encoder whose vectors lie in the same space; it shares the module.
     libraries : tuple of str
@@ -208,10 +220,15 @@ class ImageNetwork:
     features: Features = nn.Module.__call__
     prefix_tokens: int = 0
     class_token: bool = False
+    patches: int | None = None
+    tokens: Features | None = None
+    after_pooling: Callable[[nn.Module, Tensor], Tensor] | None = None
     channels_last: bool = False
     pooler: Features | None = None
     default_pooling: Pooling | None = None
     config_sha256: str = ""
+    image_size: int | None = None
+    originals: Mapping[str, Tensor] = field(default_factory=dict)
     text: TextNetwork | None = None
     libraries: tuple[str, ...] = ("torchvision", "timm", "pillow")
     gaps: Gaps = Gaps()
@@ -224,6 +241,8 @@ class Provider(Protocol):
     """A source of networks; a plug-in's entry point in ``embedpipe.backbones`` names an instance or a class of it.
 
     An optional attribute ``modalities``, such as ``("text",)``, lists what its networks embed; the default is images.
+    With an attribute ``takes_image_size = True``, its ``load`` takes a keyword ``image_size``, the side of the images
+    in pixels, and sets `ImageNetwork.image_size` if that is not the network's own.
     """
 
     def names(self) -> list[str]:
@@ -241,40 +260,44 @@ class Provider(Protocol):
         """
 
 
-class _ReachedClassifier(BaseException):
-    """Carries the classifier's input out of the forward pass; not an Exception, so that no handler stops it."""
+class _Reached(BaseException):
+    """Carries a value out of the forward pass; not an Exception, so that no handler stops it."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
-def _leave(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    raise _ReachedClassifier(inputs[0])
+def _leave_before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    raise _Reached(inputs[0])
 
 
-def _run_until(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
+def _leave_after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    raise _Reached(output)
+
+
+def _run_until(name: str, after: bool, module: nn.Module, pixels: Tensor) -> Any:
+    part = module.get_submodule(name)
+    values: list[Any] = []
     if torch.compiler.is_exporting():  # exporters cannot trace an exception
-        return _run_through(classifier, module, pixels)
-    handle = module.get_submodule(classifier).register_forward_pre_hook(_leave)
+        handle = part.register_forward_hook(lambda _, args, output: values.append(output if after else args[0]))
+    else:
+        handle = part.register_forward_hook(_leave_after) if after else part.register_forward_pre_hook(_leave_before)
     try:
         module(pixels)
-    except _ReachedClassifier as reached:
+    except _Reached as reached:
         return reached.value
     finally:
         handle.remove()
-    raise BackboneError(f"the forward pass of {type(module).__name__} never calls its classifier {classifier!r}")
+    if values:
+        return values[-1]
+    raise BackboneError(f"the forward pass of {type(module).__name__} never calls the module {name!r}")
 
 
-def _run_through(classifier: str, module: nn.Module, pixels: Tensor) -> Any:
-    inputs: list[Any] = []
-    handle = module.get_submodule(classifier).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    try:
-        module(pixels)
-    finally:
-        handle.remove()
-    return inputs[-1]
-
-
-def input_of(classifier: str) -> Features:
+def input_of(module: str) -> Features:
     """Return a function for `ImageNetwork.features` that returns the input of the module with that dotted name."""
-    return partial(_run_until, classifier)
+    return partial(_run_until, module, False)
+
+
+def output_of(module: str) -> Features:
+    """Return a function for `ImageNetwork.tokens` that returns the output of the module with that dotted name."""
+    return partial(_run_until, module, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import cast, get_args
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
@@ -17,6 +17,9 @@ DEFAULT_BACKBONES: dict[Modality, str] = {
     "image": "timm/tf_efficientnet_lite0",
     "text": "sentence-transformers/all-MiniLM-L6-v2",
 }
+
+#: What leaves the pooling of a layer to `embedpipe.backbones.layers.pooling.default_pooling`.
+DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,19 @@ class BackboneOptions:
         default=0,
         metadata={"help": "Leave out the last N stages; `embedpipe backbones NAME --layers` lists the stages."},
     )
-    pooling: Pooling | None = field(
+    pooling: tuple[str, ...] | None = field(
         default=None,
         metadata={
-            "help": "How feature maps and tokens become one vector: avg (or mean), cls, cls+mean, max, flatten or "
-            "none, pooler (the network's own), and sif for word vectors. By default that with which the network was "
-            "published, or chosen by the shape of the layer's output."
+            "help": "How tokens and feature maps become one vector: cls, mean (or avg), cls+mean, max, flatten, pooler "
+            "(the network's own), none (the vectors that the library itself gives), sif for word vectors, or default, "
+            "that of the network's publication. May be given once for each --layer."
+        },
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Side of the square images that the network sees, in pixels, instead of the one with which it was "
+            "published; position embeddings are resampled."
         },
     )
     dimensions: int | None = field(
@@ -120,9 +130,11 @@ class BackboneOptions:
     def __post_init__(self) -> None:
         layers = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
         object.__setattr__(self, "layer", layers)
+        poolings = (self.pooling,) if isinstance(self.pooling, str) else tuple(self.pooling or ())
+        object.__setattr__(self, "pooling", poolings or None)
         for name, value, known in (
             ("modality", self.modality, (None, *get_args(Modality))),
-            ("pooling", self.pooling, (None, *get_args(Pooling))),
+            *(("pooling", pooling, (DEFAULT, *get_args(Pooling))) for pooling in poolings),
             ("precision", self.precision, get_args(Precision)),
             ("decode", self.decode, get_args(Decode)),
         ):
@@ -133,6 +145,8 @@ class BackboneOptions:
             raise UsageError(f"{option('dimensions')} must be >= 1, got {self.dimensions}")
         if self.dimensions is not None and (self.drop_last or (self.layer and FEATURES not in self.layer)):
             raise UsageError(f"{option('dimensions', self.dimensions)} shortens the layer 'features': capture it too")
+        if self.image_size is not None and self.image_size < 1:
+            raise UsageError(f"{option('image_size')} must be >= 1 pixel, got {self.image_size}")
         if self.drop_last < 0:
             raise UsageError(f"{option('drop_last')} must be >= 0, got {self.drop_last}")
         if self.drop_last and self.layer:
@@ -141,11 +155,23 @@ class BackboneOptions:
             )
         if len(set(self.layer)) < len(self.layer):
             raise UsageError(f"{option('layer')} must name each layer once, got {list(self.layer)}")
-        if self.frequencies is not None and self.pooling != "sif":
+        if len(poolings) not in (0, 1, len(layers)):
+            raise UsageError(
+                f"{option('pooling')} must be given once, or once for each of the {len(layers) or 1} layers, got "
+                f"{list(poolings)}"
+            )
+        if self.frequencies is not None and "sif" not in poolings:
             raise UsageError(
                 f"{option('frequencies')} needs {option('pooling', 'sif')}, got "
                 f"{option('frequencies', self.frequencies)}"
             )
+
+    def poolings(self) -> dict[str, Pooling]:
+        """Return the poolings of the layers, by name, that are not left to their defaults."""
+        layers, poolings = self.layer or (FEATURES,), self.pooling or ()
+        every = poolings * len(layers) if len(poolings) == 1 else poolings
+        chosen = cast("tuple[Pooling, ...]", every)  # `__post_init__` has checked the words
+        return {layer: pooling for layer, pooling in zip(layers, chosen, strict=False) if pooling != DEFAULT}
 
 
 @dataclass(frozen=True, slots=True)

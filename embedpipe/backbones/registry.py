@@ -148,6 +148,7 @@ def resolve_options(options: BackboneOptions) -> BackboneOptions:
     for name, is_set, takes in (
         ("chunk", options.chunk, "text"),
         ("frequencies", options.frequencies is not None, "text"),
+        ("image_size", options.image_size is not None, "image"),
         ("decode", options.decode != "full", "image"),
         ("range", options.range not in (None, "auto"), "image"),
         ("channels", options.channels not in (None, "auto"), "image"),

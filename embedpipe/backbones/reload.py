@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.backbones.registry import modalities_of
-from embedpipe.backbones.spec import FEATURES, BackboneSpec, Pooling, TextPreprocessing
+from embedpipe.backbones.spec import FEATURES, BackboneSpec, TextPreprocessing
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError, UnknownBackboneError, UsageError, WeightsError
 from embedpipe.sources.options import Modality
@@ -74,7 +74,8 @@ def options_from_spec(
         weights=weights,
         arch=arch,
         layer=tuple(layer.name for layer in spec.captured.layers),
-        pooling=_pooling_of(spec),
+        pooling=tuple(layer.pooling for layer in spec.captured.layers),
+        image_size=spec.image_size,
         dimensions=spec.dimensions,
         modality=spec.modality,
         chunk=isinstance(spec.preprocessing, TextPreprocessing) and spec.preprocessing.chunk,
@@ -84,18 +85,13 @@ def options_from_spec(
     )
 
 
-def _pooling_of(spec: BackboneSpec) -> Pooling | None:
-    """Return the option of the poolings of a spec. Several can only be the defaults of its layers."""
-    poolings = {layer.pooling for layer in spec.layers} - {"none"}
-    return poolings.pop() if len(poolings) == 1 else None
-
-
 def with_stored_layers(options: BackboneOptions, given: BackboneSpec, stored: BackboneSpec) -> BackboneOptions:
     """Return options that capture all layers of a stored spec, if ``given``, that of the options, has some of them."""
     if given in (stored, stored.captured) or given != stored.only(*(layer.name for layer in given.layers)):
         return options
-    names = tuple(layer.name for layer in stored.captured.layers)
-    return dataclasses.replace(options, layer=names, drop_last=0, pooling=_pooling_of(stored))
+    layers = stored.captured.layers
+    names, poolings = (tuple(getattr(layer, field) for layer in layers) for field in ("name", "pooling"))
+    return dataclasses.replace(options, layer=names, drop_last=0, pooling=poolings)
 
 
 def reload_backbone(
@@ -173,6 +169,11 @@ def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modal
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)
         raise UsageError(f"{items} cannot be searched by {queries} with layer {names}: only 'features' share a space")
-    defaults: dict[str, Any] = {"layer": (), "pooling": None, "chunk": False, "frequencies": None}
+    if (pooling := spec.layers[0].pooling) not in ("none", "pooler"):
+        raise UsageError(
+            f"{items} cannot be searched by {queries} with {option('pooling', pooling)}: only the vectors that the "
+            f"model itself pools share a space. Embed them without {option('pooling')}"
+        )
+    defaults: dict[str, Any] = {"layer": (), "pooling": None, "image_size": None, "chunk": False, "frequencies": None}
     defaults |= {"decode": "full", "range": None, "channels": None}
     return dataclasses.replace(options, modality=modality, **defaults)

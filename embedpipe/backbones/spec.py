@@ -156,6 +156,8 @@ class BackboneSpec:
         text network is in its preprocessing.
     dimensions : int, optional
         To how many values the features are cut; None: they are whole.
+    image_size : int, optional
+        The side of the images in pixels, if it is not the one with which the network was published.
 
     Examples
     --------
@@ -177,6 +179,7 @@ class BackboneSpec:
     modality: Modality = "image"
     config_sha256: str = ""
     dimensions: int | None = None
+    image_size: int | None = None
 
     @classmethod
     def of_vectors(cls, name: str, dim: int, modality: Modality) -> BackboneSpec:

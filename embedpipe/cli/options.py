@@ -145,7 +145,7 @@ def _parameter(cls: type, field: dataclasses.Field[Any], type_: Any) -> inspect.
     default = field.default
     words = [word for part in typing.get_args(type_) for word in typing.get_args(part)]
     parser = metavar = None
-    if typing.get_origin(type_) is tuple:
+    if any(typing.get_origin(part) is tuple for part in (type_, *typing.get_args(type_))):
         type_, default = list[str], list(default) if isinstance(default, tuple) else []
     elif float in typing.get_args(type_) and words:
         type_, parser, metavar = str, _number_or_word, "|".join(["NUMBER", *words])

@@ -50,8 +50,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Parameters
     ----------
-    backbone, modality, weights, arch, layer, drop_last, pooling, chunk, frequencies, precision, decode, range, \
-channels, offline
+    backbone, modality, weights, arch, layer, drop_last, pooling, image_size, chunk, frequencies, precision, decode, \
+range, channels, offline
         As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone selects the default
         backbone for texts.
     device, batch_size, threads
@@ -100,7 +100,8 @@ channels, offline
         arch: str | None = _BACKBONE.arch,
         layer: Sequence[str] = _BACKBONE.layer,
         drop_last: int = _BACKBONE.drop_last,
-        pooling: str | None = _BACKBONE.pooling,
+        pooling: str | Sequence[str] | None = _BACKBONE.pooling,
+        image_size: int | None = _BACKBONE.image_size,
         chunk: bool = _BACKBONE.chunk,
         frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
@@ -120,6 +121,7 @@ channels, offline
         self.layer = layer
         self.drop_last = drop_last
         self.pooling = pooling
+        self.image_size = image_size
         self.chunk = chunk
         self.frequencies = frequencies
         self.precision = precision

@@ -87,6 +87,8 @@ def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
     if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
         metadata["architecture"] = arch
+    if spec.image_size is not None:
+        metadata["image_size"] = str(spec.image_size)
     metadata[CHECKSUM] = weights_checksum(state, metadata)
     with whole_file(path) as part:
         part.touch()

@@ -23,7 +23,7 @@ from tiny_vision import save_vision
 import embedpipe
 from embedpipe.backbones import load as loading
 from embedpipe.backbones import load_backbone, load_with_options, options_from_spec
-from embedpipe.errors import BackboneError, SpecMismatchError, UnknownBackboneError, WeightsError
+from embedpipe.errors import BackboneError, SpecMismatchError, UnknownBackboneError, UsageError, WeightsError
 
 CLOTHING = Path(__file__).parents[2].parent / "shared" / "data" / "clothing"
 
@@ -147,6 +147,10 @@ def test_words_find_images_of_a_hub_model(hub: Hub, photos: Path, tmp_path: Path
     pytest.importorskip("open_clip")
     store = embedpipe.embed(photos, tmp_path / "store", backbone="open_clip/hf-hub:lab/clip", device="cpu")
     assert embedpipe.search(store, "a dog", k=3).table.num_rows == 3
+    options = {"backbone": "open_clip/hf-hub:lab/clip", "device": "cpu"}
+    store = embedpipe.embed(photos, tmp_path / "tokens", **options, pooling="cls")
+    with pytest.raises(UsageError, match="cannot be searched by words with pooling='cls'"):
+        embedpipe.search(store, "a dog")
 
 
 @pytest.mark.parametrize(

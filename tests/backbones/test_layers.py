@@ -136,15 +136,15 @@ class Video(nn.Module):
 def test_outputs_without_one_row_per_item_are_refused():
     odd = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError, match="must return a tensor, got tuple"):
-        plan_layers(odd, ["pair"], None)
+        plan_layers(odd, ["pair"])
     with pytest.raises(BackboneError, match="must return one row per item"):
-        plan_layers(odd, ["windows"], None)
+        plan_layers(odd, ["windows"])
     with pytest.raises(UsageError, match="use flatten"):
-        plan_layers(odd, ["video"], "avg")
-    assert plan_layers(odd, ["video"], None)[0].pooling == "flatten"
-    assert plan_layers(odd, ["features"], None)[0].dim == 3
+        plan_layers(odd, ["video"], {"video": "avg"})
+    assert plan_layers(odd, ["video"])[0].pooling == "flatten"
+    assert plan_layers(odd, ["features"])[0].dim == 3
     with pytest.raises(UsageError, match="same column name"):
-        plan_layers(ImageNetwork("odd", Clash(), odd.preprocessing, "here", False), ["a_b", "a.b"], None)
+        plan_layers(ImageNetwork("odd", Clash(), odd.preprocessing, "here", False), ["a_b", "a.b"])
 
 
 class Clash(nn.Module):
@@ -159,13 +159,10 @@ class Clash(nn.Module):
 
 def test_prefix_tokens_are_left_out_if_present():
     """As in DeiT (two tokens) and CaiT (the class token comes in late)."""
-    module = nn.Module()
-    module.patch_embed = nn.Module()
-    module.patch_embed.num_patches = 9
     recipe = Preprocessing(resize=(8,), crop=(8, 8))
-    deit = ImageNetwork("x", module, recipe, "here", False, prefix_tokens=2, class_token=True)
+    deit = ImageNetwork("x", nn.Module(), recipe, "here", False, prefix_tokens=2, class_token=True, patches=9)
     late, tokens = torch.rand(2, 9, 4), torch.rand(2, 11, 4)
-    assert (default_pooling(deit, tokens), default_pooling(deit, late)) == ("cls", "avg")
+    assert (default_pooling(deit, tokens, "blocks.0"), default_pooling(deit, late, "blocks.1")) == ("cls", "avg")
     torch.testing.assert_close(pool(deit, tokens, "avg", "x"), tokens[:, 2:].mean(1))
     torch.testing.assert_close(pool(deit, tokens, "cls", "x"), tokens[:, 0])
     torch.testing.assert_close(pool(deit, late, "max", "x"), late.amax(1))
@@ -191,7 +188,7 @@ def test_layout_of_rectangular_feature_maps_is_detected():
 def test_hooks_are_removed_after_a_pass_and_after_an_error():
     network = ImageNetwork("odd", Odd().eval(), Preprocessing(resize=(8,), crop=(8, 8)), "here", False)
     with pytest.raises(BackboneError):
-        plan_layers(network, ["pair"], None)
+        plan_layers(network, ["pair"])
     run_layers(network, ["features"], torch.zeros(1, 3, 8, 8), lambda name, output: output)
     assert not any(module._forward_hooks for module in network.module.modules())
 

@@ -39,7 +39,7 @@ def test_every_classification_model_builds_and_has_features(name, monkeypatch):
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         network = TorchvisionProvider().load(name, "none", offline=True)
     network.module.to("meta")
-    (layer,) = plan_layers(network, ["features"], None)
+    (layer,) = plan_layers(network, ["features"])
     wide = 4096 if name.startswith(("vgg", "alexnet")) else None
     assert layer.dim == (wide or layer.dim)
     assert 256 <= layer.dim <= 7392

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.option_names import option
+from embedpipe.backbones.layers.dry_run import TRIAL, lacks_values, trial_batch, try_out
 from embedpipe.backbones.layers.pooling import Batch, default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import FEATURES, LayerSpec, Pooling
 from embedpipe.errors import BackboneError, UsageError, WeightsError, nearest
-
-#: Items in a trial run: two, so that an output that does not have one row per item is detected.
-TRIAL = 2
-
-
-def trial_batch(network: ImageNetwork | TextNetwork) -> Batch:
-    """Return a batch of two blank images, (2, 3, h, w) float32, or two short texts, on the network's device."""
-    device = next((p.device for p in network.module.parameters()), torch.device("cpu"))
-    if isinstance(network, ImageNetwork):
-        return torch.zeros(TRIAL, 3, *network.preprocessing.crop, device=device)
-    piece = network.tokenizer.split("the of", whole=False).pieces[0]
-    return {name: tensor.to(device) for name, tensor in network.tokenizer.collate([piece] * TRIAL).items()}
 
 
 def run_layers(
@@ -51,10 +40,9 @@ def run_layers(
     inner = [name for name in names if name != FEATURES]
     handles = [network.module.get_submodule(name).register_forward_hook(hook(name)) for name in inner]
     try:
-        if FEATURES in names or isinstance(network, TextNetwork):
-            features = network.features(network.module, batch)
-            if FEATURES in names:
-                captured[FEATURES] = take(FEATURES, features)
+        features = network.features(network.module, batch)
+        if FEATURES in names:
+            captured[FEATURES] = take(FEATURES, features)
         if len(captured) < len(names) and isinstance(network, ImageNetwork):  # some layers run after the features
             network.module(batch)
     finally:
@@ -69,9 +57,11 @@ def run_layers(
 
 
 def plan_layers(
-    network: ImageNetwork | TextNetwork, names: Sequence[str], pooling: Pooling | None
+    network: ImageNetwork | TextNetwork, names: Sequence[str], poolings: Mapping[str, Pooling] = MappingProxyType({})
 ) -> tuple[LayerSpec, ...]:
-    """Run a network on a trial batch, and return the pooling and dimension of each named layer.
+    """Try a network out, and return the pooling and dimension of each named layer.
+
+    ``poolings`` are those of layers that do not have their default.
 
     Raises
     ------
@@ -82,7 +72,6 @@ def plan_layers(
     WeightsError
         If a layer uses tensors that the weights lack.
     """
-    pooling = "avg" if pooling == "mean" else pooling
     known = {FEATURES, *(name for name, _ in network.module.named_modules() if name)}
     for name in names:
         if name not in known:
@@ -91,27 +80,33 @@ def plan_layers(
                 "`embedpipe backbones NAME --layers` lists them"
             )
     chosen: dict[str, Pooling] = {}
-    batch = trial_batch(network)
 
-    def take(name: str, output: Any) -> Tensor:
-        check_output(name, output, TRIAL)
-        if name == FEATURES and isinstance(network, ImageNetwork) and network.features is network.pooler:
-            chosen[name] = "pooler"
-        else:
-            chosen[name] = "none" if output.ndim == 2 else pooling or default_pooling(network, output)
-        return pool(network, output, chosen[name], name, batch)
+    def run(tried: ImageNetwork | TextNetwork) -> dict[str, Tensor]:
+        batch = trial_batch(tried)
 
-    vectors = run_layers(network, names, batch, take)
+        def take(name: str, output: Any) -> Tensor:
+            check_output(name, output, TRIAL)
+            if name == FEATURES and isinstance(tried, ImageNetwork) and tried.features is tried.pooler:
+                chosen[name] = "pooler"
+            else:
+                wanted = poolings.get(name) or default_pooling(tried, output, name)
+                chosen[name] = "none" if output.ndim == 2 else "avg" if wanted == "mean" else wanted
+            return pool(tried, output, chosen[name], name, batch)
+
+        return run_layers(tried, names, batch, take)
+
+    vectors = try_out(network, run)
     for name in names:
-        if network.gaps.names and not vectors[name].isfinite().all():
+        if lacks_values(network, vectors[name]):
             raise WeightsError(
                 f"the weights of {network.origin} must have all tensors that the layer {name!r} uses, but they differ "
                 f"from the network of the configuration. Get complete weights, or choose another layer:\n"
                 f"{network.gaps.description}"
             )
-    if pooling not in (None, "none") and set(chosen.values()) == {"none"}:
+    given = {*poolings.values()} - {"none"}
+    if given and set(chosen.values()) == {"none"}:
         raise UsageError(
-            f"{option('pooling', pooling)} does not apply: {', '.join(names)} return vectors already. Leave it out"
+            f"{option('pooling', given.pop())} does not apply: {', '.join(names)} return vectors already. Leave it out"
         )
     layers = tuple(LayerSpec(name, chosen[name], vectors[name].shape[1]) for name in names)
     if len({layer.column for layer in layers}) < len(layers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,23 +10,25 @@ from torch import Tensor
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
-from embedpipe.backbones.spec import Pooling
+from embedpipe.backbones.spec import FEATURES, Pooling
 from embedpipe.errors import UsageError
 
 #: The input of a network: normalised pixels (n, 3, h, w), or a tokenizer's tensors.
 Batch = Tensor | dict[str, Tensor]
 
 
-def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor) -> Pooling:
-    """Return the pooling of an output (n, ...) if the user sets none.
+def default_pooling(network: ImageNetwork | TextNetwork, output: Tensor, name: str) -> Pooling:
+    """Return the pooling of a layer's output (n, ...) if the user sets none.
 
     Vectors stay as they are. Feature maps and the tokens of texts are averaged. Of patch tokens the class token is
-    used, or the average if there is none.
+    used, or the average if there is none. Features have the pooling with which the network was published.
     """
     if output.ndim == 2:
         return "none"
     if isinstance(network, TextNetwork):
         return "avg"
+    if name == FEATURES and network.default_pooling is not None:
+        return network.default_pooling
     if output.ndim == 3:
         return "cls" if network.class_token and _prefix(network, output) else "avg"
     return "avg" if output.ndim == 4 else "flatten"
@@ -62,14 +65,15 @@ def pool(
         raise UsageError(
             f"{option('pooling', 'pooler')} applies to the features only, not to the layer {name!r}: use avg or cls"
         )
+    finish = partial(network.after_pooling, network.module) if network.after_pooling and name == FEATURES else None
     if pooling in ("cls", "cls+mean"):
         if output.ndim != 3 or not network.class_token or not _prefix(network, output):
             raise UsageError(
                 f"{option('pooling', pooling)} needs a class token, but the layer {name!r} returns {shape} without "
                 "one: use avg or max"
             )
-        first = output[:, 0]
-        return first if pooling == "cls" else torch.cat([first, output[:, _prefix(network, output) :].mean(1)], 1)
+        parts = [output[:, 0]] + ([output[:, _prefix(network, output) :].mean(1)] if pooling == "cls+mean" else [])
+        return torch.cat([part if finish is None else finish(part) for part in parts], 1)
     if output.ndim == 3:
         output, positions = output[:, _prefix(network, output) :], [1]
     elif output.ndim == 4:
@@ -79,13 +83,14 @@ def pool(
             f"{option('pooling', pooling)} needs a feature map or tokens, but the layer {name!r} returns {shape}: "
             "use flatten"
         )
-    return output.mean(positions) if pooling == "avg" else output.amax(positions)
+    pooled = output.mean(positions) if pooling == "avg" else output.amax(positions)
+    return pooled if finish is None else finish(pooled)
 
 
 def _prefix(network: ImageNetwork, tokens: Tensor) -> int:
-    """Return how many tokens of (n, length, dim) precede the patches: 0 if there are as many tokens as patches."""
-    patches = getattr(getattr(network.module, "patch_embed", None), "num_patches", None)
-    return 0 if tokens.shape[1] == patches else network.prefix_tokens
+    """Return how many tokens of (n, length, dim) precede the patches: early layers may have fewer than the last."""
+    before = network.prefix_tokens if network.patches is None else tokens.shape[1] - network.patches
+    return before if 0 <= before <= network.prefix_tokens else network.prefix_tokens
 
 
 def _is_channels_last(network: ImageNetwork, maps: Tensor) -> bool:

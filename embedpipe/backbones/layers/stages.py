@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedpipe.backbones.layers.capture import TRIAL, trial_batch
+from embedpipe.backbones.layers.dry_run import TRIAL, trial_batch, try_out
 from embedpipe.backbones.layers.pooling import default_pooling, pool
 from embedpipe.backbones.network import ImageNetwork, TextNetwork
 
@@ -58,8 +58,8 @@ class _Call:
 
 
 def find_stages(network: ImageNetwork | TextNetwork) -> list[Stage]:
-    """Run a network on a trial batch and return its stages, in the order in which they run."""
-    record = _CallRecord(network)
+    """Try a network out and return its stages, in the order in which they run."""
+    record = try_out(network, _CallRecord)
     parts = record.parts("")
     while True:
         stages = [part for part in parts if record.has_weights(part)]
@@ -98,8 +98,7 @@ class _CallRecord:
             handles.append(module.register_forward_pre_hook(self._enter(name)))
             handles.append(module.register_forward_hook(self._leave(name)))
         try:
-            with torch.inference_mode():
-                network.features(network.module, self.batch)
+            network.features(network.module, self.batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -159,7 +158,7 @@ class _CallRecord:
         output = self.calls[tap].output
         if output is None:
             return Stage(name, tap, (), 0, self.parameters(name))
-        vectors = pool(self.network, output, default_pooling(self.network, output), tap, self.batch)
+        vectors = pool(self.network, output, default_pooling(self.network, output, tap), tap, self.batch)
         return Stage(name, tap, tuple(output.shape[1:]), vectors.shape[1], self.parameters(name))
 
 

@@ -37,19 +37,20 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file: its weights, and its architecture and preprocessing if the file names them."""
+    """A checkpoint file: its weights, and its architecture, preprocessing and size of images if the file names them."""
 
     weights: StoredWeights
     arch: str | None = None
     preprocessing: Preprocessing | None = None
+    image_size: int | None = None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file, or a folder with timm's ``config.json``.
 
     The architecture comes from the folder's configuration, from the metadata of a safetensors file
-    (``architecture``, and ``preprocessing`` as JSON), or from the entry ``arch`` or ``architecture`` that training
-    scripts save beside the weights.
+    (``architecture``, ``image_size``, and ``preprocessing`` as JSON), or from the entry ``arch`` or ``architecture``
+    that training scripts save beside the weights.
 
     Raises
     ------
@@ -67,11 +68,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if prefix:
         notes = (*notes, f"the prefix {prefix!r} of the training was removed from the names of the weights")
     arch = metadata.get("arch") or metadata.get("architecture")
-    recipe = metadata.get("preprocessing")
+    recipe, side = metadata.get("preprocessing"), str(metadata.get("image_size", ""))
     return Checkpoint(
         StoredWeights(state, str(path), notes=notes, files=(path,)),
         _with_provider(arch) if isinstance(arch, str) else None,
         _preprocessing(recipe, path) if recipe else None,
+        int(side) if side.isdecimal() else None,
     )
 
 

@@ -71,21 +71,31 @@ def zero_notes(module: nn.Module, origin: str) -> list[str]:
     return [f"{len(zero)} of {len(layers)} layers have weights of zeros only, such as {zero[0]}"] if zero else []
 
 
-def resize_notes(module: nn.Module, state: Mapping[str, Tensor], classifiers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return notes on tensors that a library resized to fit its network, such as position embeddings.
+def find_resampled(
+    module: nn.Module, state: Mapping[str, Tensor], classifiers: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Return the tensors of the weights that a library resampled to fit its network, such as position embeddings.
 
     ``classifiers`` are the names of layers that may have another number of classes.
     """
-    notes = []
-    for name, own in module.state_dict().items():
-        given = state.get(name)
-        if given is None or given.numel() == own.numel() or name.rpartition(".")[0] in classifiers:
-            continue
-        notes.append(
-            f"{name} of the weights has shape {tuple(given.shape)} and was interpolated to {tuple(own.shape)}, as the "
-            "library does: an architecture with the input size of the weights needs none of that"
-        )
-    return tuple(notes)
+    return {
+        name: given
+        for name, own in module.state_dict().items()
+        if (given := state.get(name)) is not None
+        and given.numel() != own.numel()
+        and name.rpartition(".")[0] not in classifiers
+    }
+
+
+def resize_notes(module: nn.Module, originals: Mapping[str, Tensor], asked: bool = False) -> tuple[str, ...]:
+    """Return notes on the tensors that `find_resampled` returned; ``asked`` is whether the user chose the size."""
+    advice = "an architecture with the input size of the weights needs none of that"
+    why = f"for {option('image_size')}" if asked else advice
+    return tuple(
+        f"{name} of the weights has shape {tuple(given.shape)} and was interpolated to "
+        f"{tuple(module.state_dict()[name].shape)}, as the library does: {why}"
+        for name, given in originals.items()
+    )
 
 
 def require_floats(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -125,12 +135,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], origin: str) -
         raise misfit(error, origin) from error
 
 
-def misfit(error: Exception | None, origin: str) -> WeightsError:
-    """Return a WeightsError with the first lines of torch's list of missing, unexpected and misshapen tensors."""
+def misfit(error: Exception | None, origin: str, image_size: int | None = None) -> WeightsError:
+    """Return a WeightsError with the first lines of torch's list of missing, unexpected and misshapen tensors.
+
+    ``image_size`` is the size that the user asked for, which may be the reason.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [line if len(line) < 200 else line[:200] + " ..." for line in lines[:4]]
     more = [f"and {len(lines) - 4} more lines like this"] if len(lines) > 4 else []
-    return WeightsError(
-        f"the weights of {origin} do not fit the architecture. Check the name of the backbone, or {option('arch')}:\n  "
-        + "\n  ".join(shown + more)
-    )
+    what, advice = "the architecture", f"Check the name of the backbone, or {option('arch')}"
+    if image_size is not None:
+        what, advice = f"the architecture at {option('image_size', image_size)}", f"Leave {option('image_size')} out"
+    return WeightsError(f"the weights of {origin} do not fit {what}. {advice}:\n  " + "\n  ".join(shown + more))

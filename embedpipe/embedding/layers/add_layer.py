@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
-from embedpipe.backbones.options import BackboneOptions
+from embedpipe.backbones.options import DEFAULT, BackboneOptions
 from embedpipe.backbones.pending import PendingBackbone
 from embedpipe.backbones.reload import options_from_spec
 from embedpipe.embedding.layers.joining import NewRowsError, RowJoin
@@ -88,7 +88,12 @@ def add_layers(
         store.summary.notes.append(f"the store has the {_layers(run.add_layer)} already")
         return store
     captured = store.spec.captured
-    chosen = dataclasses.replace(chosen, layer=(*(layer.name for layer in captured.layers), *new))
+    pooling = (given.pooling or (DEFAULT,))[0]
+    chosen = dataclasses.replace(
+        chosen,
+        layer=(*(layer.name for layer in captured.layers), *new),
+        pooling=(*(layer.pooling for layer in captured.layers), *[pooling] * len(new)),
+    )
     backbone = find(chosen)
     captured.require(
         backbone.spec.only(*(layer.name for layer in captured.layers)),
@@ -162,7 +167,7 @@ def _backbone_of(store: FeatureStore, given: BackboneOptions) -> BackboneOptions
     if is_code and not given.backbone:
         raise UsageError(f"the store names Python code to run: give {option('backbone', name)} if you trust it")
     chosen = options_from_spec(spec, given.weights, frequencies=given.frequencies, trust=is_code)
-    return dataclasses.replace(chosen, pooling=given.pooling or chosen.pooling, offline=given.offline)
+    return dataclasses.replace(chosen, offline=given.offline)
 
 
 def _last_run(staged: FeatureStore) -> dict[str, str]:

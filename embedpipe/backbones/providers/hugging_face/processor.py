@@ -51,6 +51,23 @@ def find_recipe(processor: Any, origin: str) -> tuple[Preprocessing, tuple[str, 
     )
 
 
+def resize(processor: Any, side: int) -> bool:
+    """Let an image processor give square images of another side; return whether it gave others before.
+
+    What it scales images to before a crop grows in proportion, as far as whole pixels allow.
+    """
+    recipe = _declared(processor)
+    if recipe.crop == (side, side):
+        return False
+    crops = recipe.crop != recipe.resize and getattr(processor, "do_center_crop", None)
+    for name in ("size", *(["crop_size"] if crops else [])):
+        sizes = _sizes(getattr(processor, name))
+        scale = side / recipe.crop[0] if crops else None
+        changed = {key: side if scale is None or name == "crop_size" else int(n * scale) for key, n in sizes.items()}
+        setattr(processor, name, type(getattr(processor, name))(**changed))
+    return True
+
+
 def _declared(processor: Any) -> Preprocessing:
     """Return the recipe that the settings of a processor say. Raises ValueError for settings that have none."""
     size, crop = _sizes(processor.size), _sizes(getattr(processor, "crop_size", None))

@@ -36,17 +36,20 @@ class TransformersProvider:
     """
 
     reads_files = True
+    takes_image_size = True
 
     def names(self) -> list[str]:
         """Return the models in installed packages."""
         return list(PACKAGES)
 
-    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork | TextNetwork:
+    def load(
+        self, name: str, weights: Weights, offline: bool, image_size: int | None = None
+    ) -> ImageNetwork | TextNetwork:
         """Load a model; see `Provider.load`. Features are its last hidden state, one vector per token."""
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
         if modality_of(str(folder), "default", offline) == "image":
-            vision = _load_vision(library, folder, origin, random=weights == "none")
+            vision = _load_vision(library, folder, origin, weights == "none", image_size)
             return dataclasses.replace(vision, name=spec_name, files=with_revision(folder, name))
         try:
             with quiet(), load_reports() as reports:
@@ -74,7 +77,7 @@ class TransformersProvider:
         )
 
 
-def _load_vision(library: Any, folder: Path, origin: str, random: bool) -> ImageNetwork:
+def _load_vision(library: Any, folder: Path, origin: str, random: bool, image_size: int | None) -> ImageNetwork:
     require_files(folder, random)
     try:
         with quiet(), load_reports() as reports:
@@ -84,7 +87,7 @@ def _load_vision(library: Any, folder: Path, origin: str, random: bool) -> Image
         raise WeightsError(f"transformers cannot load {origin}: {type(error).__name__}: {error}") from error
     gaps = find_gaps(module, reports, origin)
     return dataclasses.replace(
-        describe_vision(module.float(), processor, folder, origin),
+        describe_vision(module.float(), processor, folder, origin, image_size),
         origin="random, seeded" if random else origin,
         pretrained=not random,
         gaps=gaps,

@@ -18,22 +18,25 @@ import torch
 from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.library import no_remote_code
 from embedpipe.backbones.providers.open_clip.names import FOLDER_FILES, LOCAL, NamedModel, find_model
 from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
+from embedpipe.backbones.providers.open_clip.tokens import token_layout
 from embedpipe.backbones.spec import TextPreprocessing
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
-from embedpipe.backbones.weights.tensors import load_strictly, resize_notes, seeded
+from embedpipe.backbones.weights.tensors import find_resampled, load_strictly, misfit, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
-from embedpipe.errors import BackboneError, MissingExtraError, WeightsError
+from embedpipe.errors import BackboneError, MissingExtraError, UsageError, WeightsError
 
 
 class OpenClipProvider:
     """Provider of the networks of open_clip, with both encoders."""
 
     reads_files = True
+    takes_image_size = True
 
     def names(self) -> list[str]:
         """Return every architecture, alone and with each tag of its weights; none if the library is missing."""
@@ -43,16 +46,25 @@ class OpenClipProvider:
             return []
         return sorted({*library.list_models(), *library.list_pretrained(as_str=True)})
 
-    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
+    def load(self, name: str, weights: Weights, offline: bool, image_size: int | None = None) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
         library = import_extra("open_clip", "clip")
         model = find_model(library, name, weights, offline)
         stored = _weights(library, model, weights, offline)
-        module = _build(library, model, offline)
+        image_size = None if image_size == model.config["vision_cfg"].get("image_size", 224) else image_size
+        module = _build(library, model, offline, image_size)
         notes: tuple[str, ...] = ()
+        originals: StateDict = {}
         if stored is not None:
-            load_strictly(module, _converted(library, module, stored.state), stored.origin)
-            notes = (*stored.notes, *resize_notes(module, stored.state))
+            try:
+                load_strictly(module, _converted(library, module, stored.state), stored.origin)
+            except WeightsError as error:
+                raise error if image_size is None else misfit(error, stored.origin, image_size) from error
+        if image_size is not None and hasattr(module.visual, "set_input_size"):  # of timm's networks, after the weights
+            _resize(module.visual, model.name, image_size)
+        if stored is not None:
+            originals = find_resampled(module, stored.state)
+            notes = (*stored.notes, *resize_notes(module, originals, asked=image_size is not None))
         origin = "random, seeded" if stored is None else stored.origin
         pretrained = stored is not None
         text = model.config["text_cfg"]
@@ -60,18 +72,17 @@ class OpenClipProvider:
         files = (*(model.files or ()), *(() if stored is None else stored.files)) if known else None
         tokenizer, sha256, length = make_tokenizer(text, model.text_folder, offline)
         visual: Any = module.visual
-        trunk = getattr(visual, "trunk", None)
-        has_class = hasattr(visual, "class_embedding") or getattr(trunk, "cls_token", None) is not None
+        recipe = _preprocessing(visual.preprocess_cfg, model.name)
         return ImageNetwork(
             name=model.name,
             module=module,
-            preprocessing=_preprocessing(visual.preprocess_cfg, model.name),
+            preprocessing=recipe,
             origin=origin,
             pretrained=pretrained,
             features=_encode_image,
-            prefix_tokens=int(has_class) if trunk is None else getattr(trunk, "num_prefix_tokens", 0),
-            class_token=has_class,
-            channels_last=getattr(trunk, "output_fmt", "NCHW") == "NHWC",
+            channels_last=getattr(getattr(visual, "trunk", None), "output_fmt", "NCHW") == "NHWC",
+            image_size=image_size,
+            originals=originals,
             text=TextNetwork(
                 name=model.name,
                 module=module,
@@ -89,6 +100,7 @@ class OpenClipProvider:
             libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
             notes=notes,
             files=files,
+            **token_layout(visual, recipe.crop),
         )
 
 
@@ -129,7 +141,7 @@ def _weights(library: Any, model: NamedModel, weights: Weights, offline: bool) -
     return StoredWeights(read_checkpoint(file).weights.state, f"the hub, {repository}", files=with_revision(file))
 
 
-def _build(library: Any, model: NamedModel, offline: bool) -> Any:
+def _build(library: Any, model: NamedModel, offline: bool, image_size: int | None) -> Any:
     """Build the network with random weights, the same every time."""
     changes: dict[str, Any] = {}
     text = model.config["text_cfg"]
@@ -138,6 +150,8 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
         if folder is None or not (folder / "config.json").is_file():
             folder = fetch_from_hub(repository, ["config.json"], offline).parent
         changes["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    if image_size is not None and "timm_model_name" not in model.config["vision_cfg"]:
+        changes["force_image_size"] = image_size
     name = model.name.partition(":")[0] if model.folder is None else f"{LOCAL}{model.folder}"
     try:
         with seeded(), _silent(), no_remote_code():
@@ -150,6 +164,17 @@ def _build(library: Any, model: NamedModel, offline: bool) -> Any:
             f"{type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def _resize(visual: Any, name: str, image_size: int) -> None:
+    try:
+        visual.set_input_size(image_size)
+    except Exception as error:  # timm's networks raise many types of errors
+        raise UsageError(
+            f"{option('image_size')} must be a size that {name} can embed, got {image_size}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    visual.preprocess_cfg = {**visual.preprocess_cfg, "size": image_size}
 
 
 @contextlib.contextmanager

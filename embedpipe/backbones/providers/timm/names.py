@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class NamedModel:
         The folder with ``config.json``.
     config_sha256 : str
         Hash of what decides the network beside its name.
+    settings : mapping
+        The configuration in the folder.
     files : tuple of Path
         The files that were read.
     """
@@ -53,7 +56,23 @@ class NamedModel:
     config: PretrainedCfg | None
     folder: Path | None = None
     config_sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+
+    @property
+    def image_size(self) -> int:
+        """The side of the images with which it was published; 0 if they are not square."""
+        size = self._published("input_size") or (3, 224, 224)
+        return int(size[-1]) if size[-1] == size[-2] else 0
+
+    @property
+    def is_built_for_a_size(self) -> bool:
+        """Whether timm builds it for one size of images, such as that of its position embeddings."""
+        return bool(self._published("fixed_input_size")) or "img_size" in (self.settings.get("model_args") or {})
+
+    def _published(self, key: str) -> Any:
+        inner = self.settings.get("pretrained_cfg", self.settings)
+        return inner.get(key) or getattr(self.config, key, None)
 
     def read_weights(self) -> StoredWeights:
         """Return the weights in the folder."""
@@ -91,10 +110,16 @@ def find_model(name: str, weights: Weights, offline: bool) -> NamedModel:
         files = with_revision(folder / CONFIG, place)
     else:
         folder = Path(place).expanduser()
-    architecture, sha256 = _read_configuration(folder)
-    name = f"{HUB}{pinned(place, folder)}" if is_hub else f"{LOCAL}{architecture}"
+    settings, sha256 = _read_configuration(folder)
+    architecture = settings["architecture"]
     return NamedModel(
-        name, f"{LOCAL}{folder}", get_pretrained_cfg(architecture), folder, sha256, files or (folder / CONFIG,)
+        name=f"{HUB}{pinned(place, folder)}" if is_hub else f"{LOCAL}{architecture}",
+        source=f"{LOCAL}{folder}",
+        config=get_pretrained_cfg(architecture),
+        folder=folder,
+        config_sha256=sha256,
+        settings=settings,
+        files=files or (folder / CONFIG,),
     )
 
 
@@ -116,8 +141,8 @@ def require_model(name: str) -> None:
         ) from error
 
 
-def _read_configuration(folder: Path) -> tuple[str, str]:
-    """Return the architecture that the configuration of a folder names, and the hash of what decides the network."""
+def _read_configuration(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the configuration of a folder, and the hash of what decides the network."""
     file = folder / CONFIG
     if not file.is_file():
         raise WeightsError(
@@ -143,4 +168,4 @@ def _read_configuration(folder: Path) -> tuple[str, str]:
     if channels != 3:
         raise WeightsError(f"{str(file)!r} must be of a network for images of 3 channels, got {channels}")
     decisive |= {"architecture": architecture, "model_args": content.get("model_args") or {}}
-    return architecture, hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return content, hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ Features are ``model.forward_head(model.forward_features(x), pre_logits=True)``,
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -16,11 +17,12 @@ from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, Weights
 from embedpipe.backbones.providers.timm.names import CONFIG, NamedModel, find_model
 from embedpipe.backbones.providers.timm.packages import read_package
+from embedpipe.backbones.providers.timm.tokens import require_patches, token_layout
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
-from embedpipe.backbones.weights.tensors import misfit, require_floats, resize_notes, seeded
+from embedpipe.backbones.weights.tensors import find_resampled, misfit, require_floats, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
-from embedpipe.errors import BackboneError, WeightsError
+from embedpipe.errors import BackboneError, UsageError, WeightsError
 
 with compiler_deferred():
     import timm
@@ -31,40 +33,49 @@ with compiler_deferred():
 class TimmProvider:
     """Provider of the networks of timm."""
 
+    takes_image_size = True
+
     def names(self) -> list[str]:
         """Return every architecture, and every name with a tag."""
         return sorted({*timm.list_models(), *timm.list_pretrained()})
 
-    def load(self, name: str, weights: Weights, offline: bool) -> ImageNetwork:
+    def load(self, name: str, weights: Weights, offline: bool, image_size: int | None = None) -> ImageNetwork:
         """Build a network; see `Provider.load`. The name may be one of a hub repository or a folder."""
         named = find_model(name, weights, offline)
+        image_size = None if image_size == named.image_size else image_size
         if weights == "default":
             weights = _published(named, offline)
         model: Any
         notes: tuple[str, ...] = ()
+        originals: StateDict = {}
         files = named.files
         if isinstance(weights, StoredWeights):
             state = dict(weights.state)
-            model, origin, files = _with_weights(named, weights), weights.origin, (*files, *weights.files)
+            model, origin = _with_weights(named, weights, image_size), weights.origin
+            files = (*files, *weights.files)
             require_floats(model, state, origin)
             classifiers = model.pretrained_cfg.get("classifier") or ()
             classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-            notes = (*weights.notes, *resize_notes(model, state, classifiers))
+            originals = find_resampled(model, state, classifiers)
+            notes = (*weights.notes, *resize_notes(model, originals, asked=image_size is not None))
         else:
-            model, origin = _build(named), "random, seeded"
+            model, origin = _build(named, image_size), "random, seeded"
+        recipe = _preprocessing(_data_config(model, {"img_size": image_size}))
+        require_patches(model, recipe.crop, image_size)
         return ImageNetwork(
             name=named.name,
             module=model,
-            preprocessing=_preprocessing(_data_config(model)),
+            preprocessing=recipe,
             origin=origin,
             pretrained=isinstance(weights, StoredWeights),
             features=_features,
-            prefix_tokens=getattr(model, "num_prefix_tokens", 0),
-            class_token=getattr(model, "cls_token", None) is not None,
             channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
             config_sha256=named.config_sha256,
+            image_size=image_size,
+            originals=originals,
             notes=notes,
             files=files,
+            **token_layout(model, named.name, recipe.crop),
         )
 
 
@@ -114,12 +125,19 @@ def _published(named: NamedModel, offline: bool) -> StoredWeights:
     return StoredWeights(read_checkpoint(file).weights.state, origin, files=with_revision(file))
 
 
-def _build(named: NamedModel, **options: Any) -> Any:
+def _build(named: NamedModel, image_size: int | None, **options: Any) -> Any:
     """Build a model. Raises BackboneError if the configuration of a folder does not fit timm."""
+    size: dict[str, Any] = {"img_size": image_size} if image_size is not None and named.is_built_for_a_size else {}
     try:
-        with seeded():
-            return timm.create_model(named.source, **options)
+        with seeded(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"timm\.")  # of resampling relative positions
+            return timm.create_model(named.source, **options, **size)
     except Exception as error:
+        if size and "img_size" in str(error):
+            raise UsageError(
+                f"{option('image_size')} does not apply to {named.name}, which timm builds for images of "
+                f"{named.image_size} x {named.image_size} only: leave it out"
+            ) from error
         if named.folder is None or options:
             raise
         raise BackboneError(
@@ -128,19 +146,21 @@ def _build(named: NamedModel, **options: Any) -> Any:
         ) from error
 
 
-def _with_weights(named: NamedModel, weights: StoredWeights) -> Any:
+def _with_weights(named: NamedModel, weights: StoredWeights, image_size: int | None) -> Any:
     """Build a model and load weights by timm's own loader, with the number of classes of the weights."""
     problem: Exception | None = None
     for changes in _classifiers(named.config, weights.state):
         overlay = {"source": "", "custom_load": False, "state_dict": dict(weights.state), **changes}
         try:
-            model = _build(named, pretrained=True, pretrained_cfg_overlay=overlay)
+            model = _build(named, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+        except UsageError:
+            raise
         except Exception as error:  # timm's converters raise many types of errors
             problem = problem or error
             continue
         model.pretrained_cfg.pop("state_dict")  # frees the memory of the second copy
         return model
-    raise misfit(problem, weights.origin) from problem
+    raise misfit(problem, weights.origin, image_size) from problem
 
 
 def _classifiers(config: PretrainedCfg | None, state: StateDict) -> list[dict[str, int]]:
