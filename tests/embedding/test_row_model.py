@@ -207,7 +207,7 @@ RUN: Step = ("embed", False, False, False)
 @example([("write", "x/a.png", 1), RUN, ("label", "x/a.png", "label", "y"), ("touch", "x/a.png"), RUN])
 @given(steps())
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_store_equals_the_model_after_any_steps(backbone: Backbone, steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:

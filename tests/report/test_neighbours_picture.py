@@ -46,7 +46,9 @@ def make_found(tmp_path: Path) -> Callable[..., pa.Table]:
     return make
 
 
-@pytest.mark.parametrize(("queries", "k"), [(1, 1), (2, 5), (3, 12), pytest.param(14, 15, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("queries", "k"), [(1, 1), (2, 5), *(pytest.param(*shape, marks=pytest.mark.long) for shape in ((3, 12), (14, 15)))]
+)
 def test_margins_are_empty(tmp_path: Path, make_found: Callable[..., Any], queries: int, k: int) -> None:
     neighbours = make_found(
         queries,

@@ -78,7 +78,8 @@ class PrincipalRows:
             self.squares = np.where(self.columns.varies, 1.0, 0.0)
             return
         # The axes need not be exact, as long as they are orthogonal: others only give a worse estimate of the Hessian.
-        squares, self._axes = eigh(self._correlations(), driver="evd", overwrite_a=True, check_finite=False)
+        driver = "evd" if dim > 1 else "ev"  # SciPy before 1.14 asks LAPACK's evd for too little room for one value
+        squares, self._axes = eigh(self._correlations(), driver=driver, overwrite_a=True, check_finite=False)
         self.squares = np.maximum(squares, 0).astype(np.float64)
         if self.values is not None:
             self.values = self.values @ self._axes
