@@ -16,6 +16,7 @@ from embedpipe._utils.option_names import is_set_by_variable
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
+from embedpipe.cli.comparing.protocols import print_protocol
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
@@ -69,7 +70,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot.",
+            help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot; or retrieval.",
         ),
     ] = None,
     to: Annotated[
@@ -314,41 +315,6 @@ def conclusion(evaluation: Evaluation, is_share: bool) -> str:
     if set(names) == {"worse"}:
         text += "; all others are significantly worse (95 %, corrected for all pairs)"
     return text
-
-
-def print_protocol(result: ProtocolEvaluation, verbose: bool) -> None:
-    """Print a `ProtocolEvaluation` as a table."""
-    from embedpipe.evaluation.protocols.details import detail_table, protocol_value, settings_table
-    from embedpipe.report.drawing.wording import metric_name
-
-    print(f"{result.protocol}, {result.label!r}: {result.resampling}")
-    for reason, count in result.left_out.items():
-        print(f"left out: {counted(count, 'row')} {reason}")
-    for note in result.notes:
-        print(f"note: {note}")
-    # Stores of one backbone are named by their paths.
-    backbones, stores = ({getattr(each, kind) for each in result.layers} for kind in ("backbone", "store"))
-    kind = "store" if len(stores) > len(backbones) else "backbone"
-    metrics = list(result.layers[0].metrics)
-    table = Table(kind, "layer", box=None)
-    for name in metrics:
-        table.add_column(metric_name(name), justify="right")
-    for record in result.records():
-        values = (protocol_value(name, record[name]) if name in record else "" for name in metrics)
-        table.add_row(show.plain(record[kind]), show.plain(record["layer"]), *values)
-    show.print_table(table)
-    if verbose:
-        print()
-        show.print_table(show.pairs(settings_table(result.layers[0].results[0].settings)))
-        for record, layer in zip(result.records(), result.layers, strict=True):
-            print(f"\n{show.plain(record[kind])} {show.plain(record['layer'])}")
-            names, rows = detail_table(layer.results)
-            details = Table(box=None)
-            for name in names:
-                details.add_column(name, justify="right")
-            for row in rows:
-                details.add_row(*row)
-            show.print_table(details)
 
 
 def _cells(candidate: CandidateResult, metric: str, is_share: bool, others: list[str]) -> list[str | Text]:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from embedpipe._utils.parameters import EvaluateDatasetsParameters
 
 OPTIONS = (EvaluateOptions, SourceOptions, BackboneOptions, ComputeOptions)
+EVALUATED = {field.name for field in fields(EvaluateOptions)}
 #: The part of the cache folder that holds the stores of datasets.
 PART = "datasets"
 
@@ -90,7 +91,11 @@ def evaluate_datasets(
     >>> grid
     EvaluationGrid(1 dataset, best photos: 'lda')
     """
-    chosen, source, backbone, compute = build_options(OPTIONS, options)
+    # A margin is that of equivalence here, as crops of boxes have none in an evaluation.
+    values: dict[str, Any] = {**options}
+    (chosen,) = build_options((EvaluateOptions,), {name: values[name] for name in values if name in EVALUATED})
+    values.pop("margin", None)
+    _, source, backbone, compute = build_options(OPTIONS, values)
     failed: dict[str, str] = {}
     shown = Progress(progress)
     with tempfile.TemporaryDirectory(prefix="embedpipe-") as temporary:

@@ -222,7 +222,7 @@ def _resampled_test(
     estimate = Estimate(test.mean, min(test.low, within[0]), max(test.high, within[1]))
     posterior = (test.worse, test.equal, test.better)
     if (estimate.low, estimate.high) != (test.low, test.high):
-        posterior = _normal_posterior(estimate, margin)
+        posterior = normal_posterior(estimate, margin)
     return TestAgainstBest(estimate, max(test.p, smallest_p(_units(splits))), posterior, "corrected resampled t-test")
 
 
@@ -271,10 +271,10 @@ def _single_test_set(
         paired = from_draws(difference, drawn, units=_units(splits), within=within)
         low, high, p, name = paired.low, paired.high, paired.p, "paired bootstrap"
     estimate = Estimate(difference, min(low, within[0]), max(high, within[1]))
-    return TestAgainstBest(estimate, p, _normal_posterior(estimate, margin), name)
+    return TestAgainstBest(estimate, p, normal_posterior(estimate, margin), name)
 
 
-def _normal_posterior(estimate: Estimate, margin: float) -> tuple[float, float, float]:
+def normal_posterior(estimate: Estimate, margin: float) -> tuple[float, float, float]:
     """Return the probabilities of a normal distribution with this interval: below -margin, within it, above it."""
     spread = (estimate.high - estimate.low) / (2 * Z95)
     middle = (estimate.high + estimate.low) / 2

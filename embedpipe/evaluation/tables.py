@@ -34,7 +34,8 @@ def evaluation_table(evaluation: EvaluationData) -> PaperTable:
 def protocol_table(records: Sequence[Mapping[str, Any]], test_rows: int, remark: str) -> PaperTable:
     """Return one row for each layer of each store, and a column for each metric of the protocol."""
     known = list(dict.fromkeys(name for record in records for name in record))
-    metrics = [name for name in known if name not in ("store", "backbone", "layer", *NOT_METRICS)]
+    metrics = [name for name in known if name not in ("store", "backbone", "layer", "verdict", *NOT_METRICS)]
+    metrics = [name for name in metrics if name.removesuffix("_low").removesuffix("_high") not in {*metrics} - {name}]
     names = ["backbone"]
     for name in ("layer", "store"):
         if len({tuple(record[each] for each in names) for record in records}) < len(records):
@@ -44,11 +45,24 @@ def protocol_table(records: Sequence[Mapping[str, Any]], test_rows: int, remark:
     rows: list[tuple[list[str], list[Cell | None]]] = [
         (
             [record[name] for name in names],
-            [*(Cell(record[name]) if name in record else None for name in metrics), Cell(test_rows)],
+            [*(_protocol_cell(record, name, name == metrics[0]) for name in metrics), Cell(test_rows)],
         )
         for record in records
     ]
-    return PaperTable(names, columns, rows, [remark])
+    remarks = [remark]
+    if any(f"{metrics[0]}_low" in record for record in records):
+        remarks.append("95 % intervals: bootstrap over the test rows.")
+    if any("verdict" in record for record in records):
+        remarks.append("Bold: the best, and those that are not significantly worse (corrected for all pairs).")
+    return PaperTable(names, columns, rows, remarks)
+
+
+def _protocol_cell(record: Mapping[str, Any], name: str, decides: bool) -> Cell | None:
+    """Return the value of a metric with its interval; the metric that the verdict is on is bold unless it is worse."""
+    if name not in record:
+        return None
+    bold = decides and record.get("verdict", "worse") != "worse"
+    return Cell(record[name], record.get(f"{name}_low"), record.get(f"{name}_high"), bold)
 
 
 def datasets_table(datasets: Mapping[str, EvaluationData]) -> PaperTable:

@@ -11,7 +11,7 @@ from scipy.optimize import check_grad
 from scipy.special import log_softmax
 from sklearn.base import clone
 
-from embedpipe.estimators import TextPriorClassifier, ZeroShotClassifier
+from embedpipe.estimators import TextPriorClassifier, TunedLogisticRegression, ZeroShotClassifier
 from embedpipe.estimators.wrappers.base import clone_with_chosen_params
 from embedpipe.splits.mapped_rows import MappedRows
 
@@ -69,7 +69,7 @@ def test_few_labels_move_the_classes_away_from_wrong_names_and_not_from_right_on
     X, y = rows(300)
     one_each = TextPriorClassifier(PROTOTYPES, NAMES).fit(X[:3], y[:3])
     assert one_each.C_ == TextPriorClassifier.FALLBACK
-    assert one_each.score(X[3:], y[3:]) > ZeroShotClassifier(PROTOTYPES, NAMES).fit(X).score(X[3:], y[3:]) - 0.05
+    assert one_each.score(X[3:], y[3:]) > TunedLogisticRegression().fit(X[:3], y[:3]).score(X[3:], y[3:]) + 0.1
 
 
 def test_a_tiny_and_a_large_penalty_are_the_two_ends() -> None:

@@ -15,13 +15,16 @@ from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier, best_scale, unit_rows
 from embedpipe.splits.inner import Folds, inner_splits
 
+#: With fewer labels of a class, what is held out says too little to choose C by.
+FEW = 10
+
 
 @public_in("embedpipe.estimators")
 class TextPriorClassifier(ZeroShotClassifier):
     """Logistic regression whose penalty is the distance of its directions from the vectors of the class names.
 
-    With few labels it stays near the zero-shot classifier, with many it becomes the linear probe. Held-out log-loss
-    chooses how far it may go, and no step at all is a choice.
+    With few labels it stays near the zero-shot classifier, with many it becomes the linear probe. Where labels suffice,
+    held-out log-loss chooses how far it may go, and no step at all is a choice.
 
     Parameters
     ----------
@@ -43,7 +46,7 @@ class TextPriorClassifier(ZeroShotClassifier):
     -----
     The objective is ``C * sum(log-loss) + sum(|w_k - s t_k|^2) / 2`` on unit rows that are divided by ``temperature``,
     for unit prototypes ``t_k``. Names that say little of the labels get a small ``s``, the scale of least log-loss.
-    Biases have the same penalty around 0. With one label a class there is nothing to hold out, and C is `FALLBACK`.
+    Biases have the same penalty around 0. With fewer than 10 labels of a class, C is not chosen: it is `FALLBACK`.
 
     References
     ----------
@@ -62,8 +65,8 @@ class TextPriorClassifier(ZeroShotClassifier):
 
     #: All rows are read at once.
     trains_on_blocks = False
-    #: The value of C if there are too few rows to choose it.
-    FALLBACK = 0.01
+    #: The value of C if there are too few rows to choose it (`benchmarks/zero_shot.py`).
+    FALLBACK = 0.1
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class TextPriorClassifier(ZeroShotClassifier):
         classes: Sequence[Any],
         *,
         temperature: float = 0.05,
-        Cs: Sequence[float] = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        Cs: Sequence[float] = (0.0, 1e-2, 1e-1, 1.0, 10.0, 100.0),
         cv: Folds = None,
     ) -> None:
         super().__init__(prototypes, classes, temperature=temperature)
@@ -102,7 +105,8 @@ class TextPriorClassifier(ZeroShotClassifier):
         if y is not None:
             # Steps have the size that the usual temperature asks for, whatever the names are worth.
             rows = np.hstack([unit_rows(X), np.ones((len(X), 1))]) / self.temperature
-            splits = inner_splits(self.cv, y, classes=True) if len(Cs) > 1 else []
+            few = self.cv is None and np.unique(y, return_counts=True)[1].min() < FEW
+            splits = [] if few or len(Cs) == 1 else inner_splits(self.cv, y, classes=True)
             fallback = float(min(Cs.tolist(), key=lambda C: abs(np.log(max(C, 1e-300) / self.FALLBACK))))
             self.C_ = _choose(rows, y, weights, start, splits, Cs, self.temperature) if splits else fallback
             scale = best_scale(rows @ start.T * self.temperature, y, weights)

@@ -98,7 +98,8 @@ def evaluate(
     splits : path or Splits, optional
         Splits to use: a `Splits`, or a ``.parquet`` file of them. A file that does not exist is written.
     protocol : str, optional
-        Measure every layer by a published protocol instead: ``clip-lp``, ``dino-knn``, ``mteb-cls`` or ``few-shot``.
+        Measure every layer by a published protocol instead: ``clip-lp``, ``dino-knn``, ``mteb-cls``, ``few-shot`` or
+        ``retrieval``, which searches training rows for test rows and compares the layers.
         A protocol has its own heads and metrics: ``heads``, ``metric``, ``margin`` and ``repeats`` must be left out.
         Its metrics are comparable with a paper only on the paper's test split; a store without a test split is
         divided into folds, each of which is measured once.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe._utils.notebook.html_tables import html_records
@@ -19,15 +21,19 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores, read_rows
 from embedpipe.evaluation.paper_table import PaperTable
 from embedpipe.evaluation.protocols.details import detail_table, settings_table
+from embedpipe.evaluation.protocols.intervals import compare_layers
 from embedpipe.evaluation.protocols.problem import ProtocolResult
 from embedpipe.evaluation.protocols.registry import find_protocol, predict_by_protocol
 from embedpipe.evaluation.saving import save_results
 from embedpipe.evaluation.tables import protocol_table
 from embedpipe.heads.training.vectors import fits_memory, read_finite, why_too_large
 from embedpipe.splits.splits import Splits
+from embedpipe.statistics import Difference, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,24 @@ class LayerProtocolResult:
         Names of the layers whose vectors are concatenated.
     results : list of ProtocolResult
         One for each resample; for a store with a test split there is one.
+    estimates : dict
+        Metric -> mean over the test rows with its 95 % interval, of protocols whose metrics are such means.
+    difference : Difference or None
+        Paired difference from the layer that is best by the first of these metrics; None for that one.
     """
 
     store: str
     backbone: str
     layers: tuple[str, ...]
     results: list[ProtocolResult]
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    difference: Difference | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Mean over resamples of each metric that all resamples have."""
+        """Mean of each metric that all resamples have, over resamples; over the test rows if there are estimates."""
+        if self.estimates:
+            return {name: estimate.value for name, estimate in self.estimates.items()}
         first = self.results[0].metrics
         names = [name for name in first if all(name in result.metrics for result in self.results)]
         return {name: float(np.mean([result.metrics[name] for result in self.results])) for name in names}
@@ -107,11 +121,11 @@ class ProtocolEvaluation:
     seconds: float
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one flat dict for each layer: ``store``, ``backbone``, ``layer``, then the metrics."""
-        return [
-            {"store": each.store, "backbone": each.backbone, "layer": "+".join(each.layers), **each.metrics}
-            for each in self.layers
-        ]
+        """Return one flat dict for each layer: ``store``, ``backbone``, ``layer``, then the metrics.
+
+        Metrics with an interval have ``_low`` and ``_high``; ``verdict`` then compares the layer with the best.
+        """
+        return [_record(each, len(self.layers) > 1) for each in self.layers]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each layer as a pandas DataFrame (pandas is not a dependency of embedpipe)."""
@@ -164,6 +178,18 @@ class ProtocolEvaluation:
         return html_records(f"{self.protocol} of {self.label!r}: {self.rows:,} rows, {self.resampling}", self.records())
 
 
+def _record(layer: LayerProtocolResult, several: bool) -> dict[str, Any]:
+    place = {"store": layer.store, "backbone": layer.backbone, "layer": "+".join(layer.layers)}
+    ends = {f"{name}_{end}": getattr(at, end) for name, at in layer.estimates.items() for end in ("low", "high")}
+    verdict = {"verdict": layer.difference.verdict if layer.difference else "best"} if ends and several else {}
+    return {**place, **layer.metrics, **ends, **verdict}
+
+
+def _shared(parts: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys that all have, in the order of the first."""
+    return [name for name in parts[0] if all(name in part for part in parts)]
+
+
 def measure_protocol(
     stores: Any,
     protocol: str,
@@ -199,6 +225,7 @@ def measure_protocol(
             f"protocols need classes, and column {options.label!r} holds numbers: choose another {option('label')}"
         )
     layers, predictions = [], []
+    values: list[dict[str, Floats]] = []
     with progress.step(protocol, len(rows.layers) * len(rows.splits.resamples), "runs") as advance:
         for layer in rows.layers:
             shape = len(rows.ids), layer.dim
@@ -206,10 +233,11 @@ def measure_protocol(
                 raise UsageError(why_too_large(protocol, None, shape, options.memory, rows.task))
             X = read_finite(layer.store, layer.specs, rows.ids)
             backbone, results = layer.store.spec.title, list[ProtocolResult]()
+            parts: list[dict[str, Floats]] = []
             for resample in rows.splits.resamples:
                 train, test = resample.train, resample.test
                 held_out = np.flatnonzero(rows.validation[train]) if rows.validation.any() else None
-                result, predicted = predict_by_protocol(
+                result, predicted, of_rows = predict_by_protocol(
                     protocol,
                     X[train],
                     rows.y[train],
@@ -227,8 +255,18 @@ def measure_protocol(
                     number = {"resample": pa.array(np.full(len(test), len(results), np.int32))}
                     predictions.append(pa.table({**names, **number, **tested, "predicted": pa.array(labels)}))
                 results.append(result)
+                parts.append(of_rows)
                 advance()
+            values.append({name: np.concatenate([part[name] for part in parts]) for name in _shared(parts)})
             layers.append(LayerProtocolResult(layer.store.path, backbone, layer.names, results))
+    if of_all := _shared(values):
+        queries = np.concatenate([resample.test for resample in rows.splits.resamples])
+        groups = queries if rows.splits.groups is None else rows.splits.groups[queries]
+        compared = compare_layers([{name: each[name] for name in of_all} for each in values], groups, options.margin)
+        layers = [
+            replace(layer, estimates=estimates, difference=difference)
+            for layer, (estimates, difference) in zip(layers, compared, strict=True)
+        ]
     return ProtocolEvaluation(
         protocol=layers[0].results[0].protocol,
         label=options.label,

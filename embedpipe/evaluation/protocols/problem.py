@@ -49,6 +49,8 @@ class Outcome:
     details: list[dict[str, Any]]
     #: Setting, such as ``k = 20`` -> positions of the predicted classes of the test rows.
     predicted: dict[str, Rows]
+    #: Metric -> its value for each test row, of protocols whose metrics are means of these.
+    values: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ settings of a result hold everything else that it depends on.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from embedpipe.errors import UsageError, suggest
-from embedpipe.evaluation.protocols import clip_lp, dino_knn, few_shot, mteb_cls
+from embedpipe.evaluation.protocols import clip_lp, dino_knn, few_shot, mteb_cls, retrieval
 from embedpipe.evaluation.protocols.problem import Protocol, ProtocolResult, make_problem
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -45,6 +46,13 @@ PROTOCOLS: dict[str, Protocol] = {
             "tuned logistic regression on 1, 2, 4, 8, 16 and all rows per class, 5 draws",
             "Radford et al., ICML 2021, 3.1 (the curve); Owen, Annals of Applied Statistics 1, 2007 (the interval)",
             few_shot.run,
+        ),
+        Protocol(
+            "retrieval",
+            1,
+            "test rows search the training rows by cosine: mAP, recall@k and NDCG@k of the class",
+            "Oh Song et al., CVPR 2016 (recall@k); Jarvelin, Kekalainen, ACM TOIS 20, 2002 (NDCG)",
+            retrieval.run,
         ),
     )
 }
@@ -96,13 +104,21 @@ def run_protocol(
     >>> run_protocol("clip-lp", X[:40], y[:40], X[40:], y[40:]).metrics["accuracy"]
     1.0
     """
-    return predict_by_protocol(name, X_train, y_train, X_test, y_test, held_out=held_out, seed=seed)[0]
+    return predict_by_protocol(name, X_train, y_train, X_test, y_test, held_out=held_out, seed=seed).result
+
+
+class Measured(NamedTuple):
+    """A result, the predicted labels of the test rows in each setting, and metrics of each test row, if there are."""
+
+    result: ProtocolResult
+    predicted: dict[str, npt.NDArray[Any]]
+    values: dict[str, npt.NDArray[np.float64]]
 
 
 def predict_by_protocol(
     name: str, X_train: Any, y_train: Any, X_test: Any, y_test: Any, *, held_out: Any = None, seed: int = 0
-) -> tuple[ProtocolResult, dict[str, npt.NDArray[Any]]]:
-    """Return what `run_protocol` returns, and the predicted labels of the test rows in each setting."""
+) -> Measured:
+    """Return what `run_protocol` returns, and what it knows of each test row."""
     protocol = find_protocol(name)
     start = time.perf_counter()
     problem = make_problem(X_train, y_train, X_test, y_test, held_out, seed)
@@ -115,4 +131,4 @@ def predict_by_protocol(
         outcome.details,
         time.perf_counter() - start,
     )
-    return result, predicted
+    return Measured(result, predicted, outcome.values)

@@ -27,6 +27,10 @@ METRICS = {
     "held_out_accuracy": "held-out accuracy",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "map": "mAP",
+    "ndcg": "NDCG",
+    **{f"recall_{k}": f"recall@{k}" for k in (1, 5, 10)},
+    **{f"ndcg_{k}": f"NDCG@{k}" for k in (1, 5, 10)},
 }
 #: A metric of a protocol with so many labels of each class.
 _PER_CLASS = re.compile(r"(.+)_(\d+|all)")
@@ -40,8 +44,8 @@ def metric_name(metric: str, higher_is_better: bool = True) -> str:
 
 
 def heading(name: str) -> str:
-    """Return a name with a capital, but for symbols of one letter, such as k."""
-    return name if name[1:2] in ("", " ") else name[0].upper() + name[1:]
+    """Return a name with a capital, but for symbols such as k and mAP."""
+    return name if name[1:2] in ("", " ") or name[1:2].isupper() else name[0].upper() + name[1:]
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
