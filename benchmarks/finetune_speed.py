@@ -43,7 +43,7 @@ from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.decoding import Preprocessing
 from embedpipe.finetuning import FineTuneOptions
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
-from embedpipe.finetuning.training.images import ImageSet
+from embedpipe.finetuning.training.items.image_set import ImageSet
 from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.trainer import PRECISIONS, Trainer
 

@@ -137,10 +137,10 @@ def main() -> int:
         source.remove(copies)
     run = develop(source, arguments)
     arch = arguments.backbone if arguments.backbone.startswith("python:") else None  # a checkpoint never names code
-    after = embed_rows(target, to / "target-developed.features", backbone=f"checkpoint/{run.backbone}", arch=arch)
+    after = embed_rows(target, to / "target-developed.features", backbone=run.backbone_name, arch=arch)
     compared = compare({"plain": before, "developed": after}, arguments.near_duplicates)
     (to / "result.json").write_text(json.dumps({"training": run.to_dict(), **compared}, indent=2), encoding="utf-8")
-    print(f"\n{to / 'result.json'}; the backbone: checkpoint/{run.backbone}")
+    print(f"\n{to / 'result.json'}; the backbone: {run.backbone_name}")
     return SOME_FAILED if any(store.summary.failed for store in (source, before, after)) else 0
 
 

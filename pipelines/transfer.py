@@ -46,11 +46,10 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def embed(arguments: argparse.Namespace, name: str, backbone: str) -> embedpipe.FeatureStore:
+def embed(arguments: argparse.Namespace, name: str, backbone: str, weights: str = "default") -> embedpipe.FeatureStore:
     """Update a store of the data, and print the counts."""
     options: dict[str, Any] = {"backbone": backbone} if backbone else {}
-    options |= {} if backbone.startswith("checkpoint/") else {"weights": arguments.weights}
-    store = embedpipe.embed(arguments.data, arguments.to / name, **options)
+    store = embedpipe.embed(arguments.data, arguments.to / name, weights=weights, **options)
     run = store.summary
     print(f"{name}: {run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed")
     return store
@@ -79,13 +78,13 @@ def fit_best_head(store: embedpipe.FeatureStore, advice: embedpipe.Advice, to: P
 def main() -> int:
     """Embed, decide, fit or fine-tune, report, and return the exit code."""
     arguments = parse_arguments()
-    store = embed(arguments, "frozen.features", arguments.backbone)
+    store = embed(arguments, "frozen.features", arguments.backbone, arguments.weights)
     advice = decide(store, arguments)
     stores, network = [store], advice.network
     if network is not None and network.best_epoch > 0:
-        stores.append(embed(arguments, "tuned.features", f"checkpoint/{network.backbone}"))
+        stores.append(embed(arguments, "tuned.features", network.backbone_name))
         chosen = {
-            "backbone": f"checkpoint/{network.backbone}",
+            "backbone": network.backbone_name,
             "head": network.head,
             "accuracy": network.test.finetuned,
         }

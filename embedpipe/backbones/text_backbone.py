@@ -27,6 +27,16 @@ TOKENS_IN_LOOKUP = 1 << 13
 EXCERPT = 1000
 
 
+def split_into_passes(sizes: npt.NDArray[np.int64], limit: int) -> list[npt.NDArray[np.int64]]:
+    """Return the positions of pieces, the largest first, in parts of at most ``limit`` tokens with their padding."""
+    order = np.argsort(-sizes, kind="stable")
+    parts, start = [], 0
+    while start < len(order):
+        parts.append(order[start : start + max(1, limit // int(sizes[order[start]]))])
+        start += len(parts[-1])
+    return parts
+
+
 @dataclasses.dataclass(frozen=True)
 class TextBackbone(Backbone):
     """A `Backbone` that embeds texts.
@@ -90,12 +100,9 @@ class TextBackbone(Backbone):
         limit = TOKENS_IN_LOOKUP if self.one_thread else TOKENS_IN_PASS[self.device.type == "cuda"]
         if self.engine is not None:
             limit //= self.engine.parts
-        order = np.argsort(-sizes, kind="stable")
-        parts, start = [], 0
-        while start < len(order):
-            parts.append(order[start : start + max(1, limit // int(sizes[order[start]]))])
-            start += len(parts[-1])
+        parts = split_into_passes(sizes, limit)
         vectors = self._embed([[pieces[i] for i in part.tolist()] for part in parts])
+        order = np.concatenate(parts)
         if len(vectors) == 1 and (np.diff(order) == 1).all():
             return vectors[0]
         original_order = np.argsort(order)

@@ -21,9 +21,9 @@ from embedpipe.statistics.percentages import percent
 if TYPE_CHECKING:
     from embedpipe.finetuning import FineTuneResult
 
-Source = Annotated[str, typer.Argument(metavar="STORE|DATA", help="A feature store of images, or images with labels.")]
+Source = Annotated[str, typer.Argument(metavar="STORE|DATA", help="A feature store, or images or texts with labels.")]
 Label = Annotated[str, typer.Option("--label", help="The column to learn.")]
-Backbone = Annotated[str, typer.Option("--backbone", help="PROVIDER/NAME, for images that are in no store yet.")]
+Backbone = Annotated[str, typer.Option("--backbone", help="PROVIDER/NAME, for items that are in no store yet.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; chosen if not given.")]
 
 
@@ -65,7 +65,7 @@ def finetune(
     The head becomes the last layer of the network; then all weights are trained. The weights of the latest epoch whose
     validation accuracy is within one standard error of the best are kept, or those of the linear probe if it is better.
     The test rows are read once, at the end. The same command continues a run that was interrupted. The result is a
-    backbone, `embed --backbone checkpoint/TO/backbone.safetensors`, and a head on its features.
+    backbone, for images `embed --backbone checkpoint/TO/backbone.safetensors`, and a head on its features.
 
     Example: `embedpipe finetune photos.features --head photos.head --to photos.tuned`
     """
@@ -99,14 +99,14 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     """Print the result of `embedpipe.finetune`; ``store`` holds the features of the backbone before training."""
     check, test = result.initial_check, result.test
     print(
-        f"trained on {counted(result.train_rows, 'image')}, validated on {result.validation_rows:,}, in "
+        f"trained on {counted(result.train_rows, result.modality)}, validated on {result.validation_rows:,}, in "
         f"{result.seconds:,.0f} s on {result.device} in {result.precision}, augmentation {result.augmentation}"
     )
     for note in result.notes:
         print(f"note: {note}")
     print(
         f"initial check on {check.rows:,} validation rows: head on stored features {percent(check.head_accuracy)}, "
-        f"network on images {percent(check.network_accuracy)}, logits differ by at most "
+        f"network on {result.modality}s {percent(check.network_accuracy)}, logits differ by at most "
         f"{check.largest_logit_difference:.1g}"
     )
     table = Table("epoch", "training loss", "validation accuracy", "validation log-loss", "s", box=None)
@@ -130,7 +130,7 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
         print("the linear probe was kept, because no epoch was better on the validation rows")
     weights, head = show.argument(result.backbone), show.argument(result.head)
     splits = show.argument(str(Path(result.folder, "splits.parquet")))
-    checkpoint = show.argument(f"checkpoint/{result.backbone}")
+    checkpoint = show.argument(result.backbone_name)
     print(f"to embed with it: embedpipe embed DATA --backbone {checkpoint} --to NEW.features")
     print(f"to predict with it: embedpipe predict {head} DATA --weights {weights} --to predictions.csv")
     print(f"to compare on its test rows: embedpipe evaluate {show.argument(store)} NEW.features --splits {splits}")

@@ -1,4 +1,4 @@
-"""`FineTunedClassifier`: a scikit-learn classifier of images that fine-tunes a network."""
+"""`FineTunedClassifier`: a scikit-learn classifier of images or texts that fine-tunes a network."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
-from torch import Tensor
 
 from embedpipe._utils.device import choose_device
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, load_with_options
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
-from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights
+from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
 from embedpipe.backbones.registry import get_provider, split_name
+from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.run_folder import architecture
+from embedpipe.finetuning.run_folder import architecture, is_hugging_face
+from embedpipe.finetuning.source import make_item_set, require_trainable
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.epochs import Epoch
-from embedpipe.finetuning.training.images import ImageSet, Rows
+from embedpipe.finetuning.training.items.batches import Batch, embed_batch
+from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.neighbours.duplicates import near_duplicate_groups
@@ -47,13 +50,13 @@ INFERENCE_BATCH_SIZE = 64
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classifier of images that fine-tunes a pretrained network, starting from a linear head on its features (LP-FT).
+    """Classifier of images or texts that fine-tunes a network, starting from a linear head on its features (LP-FT).
 
     The head is a calibrated logistic regression on the features of the frozen backbone; then all weights are trained
     (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). A part of the rows is held out for validation, with
     near-duplicates on the same side. The weights of the latest epoch whose validation accuracy is within one standard
     error of the best are kept, or those of the linear probe if its accuracy is higher. Pickles hold the trained
-    weights.
+    weights; to load one of a network of Hugging Face needs its configuration, from the same folder, package or cache.
 
     Parameters
     ----------
@@ -137,19 +140,19 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Embed the images, fit the linear head, and fine-tune the network.
+        """Embed the items, fit the linear head, and fine-tune the network.
 
         Parameters
         ----------
         X : sequence of n_samples paths, PIL images, uint8 arrays (h, w, 3) or encoded bytes
-            Or a table or array with one column of these.
+            For a backbone of texts, strings. Or a table or array with one column of these.
         y : array (n_samples,)
             Strings, integers or booleans.
 
         Raises
         ------
         UsageError
-            If a parameter is wrong, or images cannot be read or decoded; the message names the images and the reasons.
+            If a parameter is wrong, or items cannot be read or decoded; the message names them and the reasons.
         TrainingDataError
             If there are too few labels, or the loss is not finite.
         BackboneError
@@ -166,7 +169,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"y must have two classes or more, got {len(y)} labels that are all {classes.tolist()[0]!r}"
             )
         backbone = self._load()
-        vectors = _run_network(items, backbone.network, lambda pixels: backbone.forward(pixels.numpy())["embedding"])
+        vectors = _run_network(items, backbone, lambda batch: embed_batch(backbone, batch)["embedding"])
         train, validation = self._split(vectors, position)
 
         def fit_probe(rows: Rows) -> LinearHead:
@@ -176,9 +179,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Training seeds torch's global generators; the caller's state is restored.
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
             network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
-            images = _image_set(_list_images(items), backbone.network, options.seed)
+            item_set = _item_set(_list_items(items, backbone), backbone, options.seed)
             trainer = Trainer(
-                network, images, position.astype(np.int64), train, validation, options, softening=SOFTENING
+                network, item_set, position.astype(np.int64), train, validation, options, softening=SOFTENING
             )
             run = trainer.fit(Progress(self.verbose))
             if not run.best.number:
@@ -196,24 +199,25 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         UsageError
-            If images cannot be read or decoded; the message names the images and the reasons.
+            If items cannot be read or decoded; the message names them and the reasons.
         """
         check_is_fitted(self, "classes_")
         if isinstance(self._trained, tuple):
-            self._trained = _restore_network(self.spec_, *self._trained, choose_device(self.device)[0])
+            self._trained = self._restore(*self._trained)
         network = self._trained.eval()
         device = network.last.weight.device
 
-        def logits(pixels: Tensor) -> npt.NDArray[np.float64]:
+        def logits(batch: Batch) -> npt.NDArray[np.float64]:
             with torch.inference_mode():
-                values: npt.NDArray[np.float64] = network(pixels.to(device)).cpu().double().numpy()
+                values: npt.NDArray[np.float64] = network(batch.to(device)).cpu().double().numpy()
             return values
 
-        probabilities: npt.NDArray[np.float64] = softmax(_run_network(items_of(X), network.network, logits), axis=1)
+        backbone = _as_backbone(self.spec_, network.network, device)
+        probabilities: npt.NDArray[np.float64] = softmax(_run_network(items_of(X), backbone, logits), axis=1)
         return probabilities
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the most probable class of each image, (n_samples,); raises the errors of `predict_proba`."""
+        """Return the most probable class of each item, (n_samples,); raises the errors of `predict_proba`."""
         probabilities = self.predict_proba(X)
         predicted: npt.NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return predicted
@@ -241,11 +245,19 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_near_duplicates(self.near_duplicates)
         return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
 
-    def _load(self) -> ImageBackbone:
-        options = BackboneOptions(backbone=self.backbone, weights=self.weights, arch=self.arch, modality="image")
+    def _load(self) -> Backbone:
+        options = BackboneOptions(backbone=self.backbone, weights=self.weights, arch=self.arch)
         backbone = load_with_options(options, choose_device(self.device)[0])
-        assert isinstance(backbone, ImageBackbone)
+        require_trainable(backbone.spec, "the backbone")
         return backbone
+
+    def _restore(self, state: StateDict, head: LinearHead) -> ClassifierNetwork:
+        """Rebuild the network of a pickle."""
+        if not is_hugging_face(self.spec_):
+            return _restore_network(self.spec_, state, head, choose_device(self.device)[0])
+        network = ClassifierNetwork(self._load(), head)
+        network.network.module.load_state_dict(state)
+        return network
 
     def _split(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
         """Split the rows, stratified and with near-duplicates on the same side; every class has training rows."""
@@ -257,33 +269,37 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held_out &= ~np.isin(groups, groups[unknown])
         if not held_out.any():
             raise TrainingDataError(
-                f"{len(y)} images are too few for training and validation rows. Give more, or raise near_duplicates, "
+                f"{len(y)} items are too few for training and validation rows. Give more, or raise near_duplicates, "
                 f"which is {self.near_duplicates}"
             )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _list_images(items: list[Any]) -> Listing:
-    return list_items(items, [f"{row:09d}" for row in range(len(items))])
+def _list_items(items: list[Any], backbone: Backbone) -> Listing:
+    return list_items(items, [f"{row:09d}" for row in range(len(items))], backbone.spec.modality)
 
 
-def _image_set(listing: Listing, network: ImageNetwork, seed: int) -> ImageSet:
+def _item_set(listing: Listing, backbone: Backbone, seed: int) -> ItemSet:
     ids, uris = (listing.table.column(name).to_pylist() for name in ("id", "uri"))
-    return ImageSet(listing.read, ids, uris, network.preprocessing, seed)
+    return make_item_set(listing.read, ids, uris, backbone, seed)
 
 
-def _run_network(
-    items: list[Any], network: ImageNetwork, run: Callable[[Tensor], npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
-    """Preprocess images and return the values of ``run`` for them, (n, k). Raises UsageError if an image fails."""
-    listing = _list_images(items)
-    images = _image_set(listing, network, seed=0)
-    parts = [run(pixels) for _, pixels in images.batches(np.arange(len(items)), INFERENCE_BATCH_SIZE) if len(pixels)]
-    refuse_items({row: failure.message for row, failure in sorted(images.failed.items())}, listing)
+def _run_network(items: list[Any], backbone: Backbone, run: Callable[[Batch], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Prepare items and return the values of ``run`` for them, (n, k). Raises UsageError if an item fails."""
+    listing = _list_items(items, backbone)
+    prepared = _item_set(listing, backbone, seed=0)
+    parts = [run(batch) for _, batch in prepared.batches(np.arange(len(items)), INFERENCE_BATCH_SIZE) if len(batch)]
+    refuse_items({row: failure.message for row, failure in sorted(prepared.failed.items())}, listing)
     values = np.concatenate(parts)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
     refuse_items(dict.fromkeys(bad, "the network returns values that are not finite"), listing)
     return values
+
+
+def _as_backbone(spec: BackboneSpec, network: ImageNetwork | TextNetwork, device: torch.device) -> Backbone:
+    if isinstance(network, TextNetwork):
+        return TextBackbone(spec, network, device)
+    return ImageBackbone(spec, network, device)
 
 
 def _restore_network(spec: BackboneSpec, state: StateDict, head: LinearHead, device: torch.device) -> ClassifierNetwork:

@@ -14,9 +14,9 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.backbones import load_with_options
-from embedpipe.backbones.image_backbone import ImageBackbone
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
-from embedpipe.backbones.spec import random_notes
+from embedpipe.backbones.spec import TextPreprocessing, random_notes
 from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
@@ -24,7 +24,7 @@ from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, 
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
-from embedpipe.finetuning.source import load_frozen, open_image_set, open_images
+from embedpipe.finetuning.source import load_frozen, open_item_set, open_items
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer, read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
@@ -74,8 +74,9 @@ def finetune(
     Parameters
     ----------
     source : FeatureStore or path
-        A store of images with labels, whose image files are read again. Or images, as `embedpipe.embed` takes them;
-        they are embedded into ``TO/features`` first.
+        A store of images or texts with labels, which are read again from where they were. Or images or texts, as
+        `embedpipe.embed` takes them; they are embedded into ``TO/features`` first. Texts need a backbone of
+        ``sentence-transformers/`` or ``transformers/``.
     head : Head or path, optional
         A linear head on features of this store; by default a calibrated ``logreg`` is fitted. The head is fitted again
         on the training rows, with the penalty and temperature it has, because it may have seen the other rows.
@@ -84,7 +85,7 @@ def finetune(
     label : str
         The column to learn; ignored if ``head`` is given, which has its own.
     backbone : str
-        ``PROVIDER/NAME``, for images that are not in a store.
+        ``PROVIDER/NAME``, for images or texts that are not in a store.
     device : str, optional
         ``cpu``, ``cuda`` or ``cuda:1``; by default the fastest device that works.
     progress : bool, optional
@@ -95,14 +96,14 @@ def finetune(
     Returns
     -------
     FineTuneResult
-        Its ``backbone`` is loaded as ``checkpoint/PATH``, its ``head`` by `embedpipe.load_head`.
+        Its ``backbone_name`` is what `embedpipe.embed` takes, its ``head`` is loaded by `embedpipe.load_head`.
 
     Raises
     ------
     UsageError
         If an argument is wrong, the head is not linear, or the folder holds another run.
     TrainingDataError
-        If there are too few labels, or the images are not those that were embedded.
+        If there are too few labels, or the items are not those that were embedded.
     SpecMismatchError
         If the head and the store have different backbones.
     BackboneError
@@ -119,9 +120,7 @@ def finetune(
     >>> result = embedpipe.finetune("photos.features", to="photos.tuned", epochs=5)  # doctest: +SKIP
     >>> result  # doctest: +SKIP
     FineTuneResult('photos.tuned': epoch 5 of 5, test accuracy 89.0 %, linear probe 85.0 %)
-    >>> store = embedpipe.embed(  # doctest: +SKIP
-    ...     "new_photos", "new.features", backbone=f"checkpoint/{result.backbone}"
-    ... )
+    >>> store = embedpipe.embed("new_photos", "new.features", backbone=result.backbone_name)  # doctest: +SKIP
     """
     training, split_options, reload_options = build_options(OPTIONS, options)
     workers = Workers.launched(device)
@@ -131,7 +130,7 @@ def finetune(
             folder = run_folder.check_folder(to)
             lock.enter_context(run_folder.lock_folder(folder))
             features = folder / run_folder.FEATURES
-            store, column = open_images(source, features, label, backbone, device, progress, reload_options)
+            store, column = open_items(source, features, label, backbone, device, progress, reload_options)
             return store.path, column, folder
 
         path, label, folder = workers.from_first(open_run)
@@ -162,13 +161,13 @@ def finetune(
             return result
     remedy = f"give the same, or another folder ({option('to', ...)})"
     require_same(finished.pop("settings"), settings, f"the finished run in {str(folder)!r}", remedy)
-    return run_folder.load_result(finished, folder)
+    return run_folder.load_result(finished, folder, store.spec)
 
 
 def _train(
     probe: Head,
     initial: LinearHead,
-    frozen: ImageBackbone,
+    frozen: Backbone,
     split: SplitRows,
     store: FeatureStore,
     folder: Path,
@@ -186,11 +185,11 @@ def _train(
         start, full = workers.from_first(
             lambda: [refit_probe(probe, X, split, rows) for rows in (split.train, learned)]
         )
-    images = open_image_set(split, frozen, options.seed)
+    items = open_item_set(split, frozen, options.seed)
     network = ClassifierNetwork(frozen, initial, options.batch_norm, options.lora, options.seed)
     trainer = Trainer(
         network,
-        images,
+        items,
         split.y,
         split.train,
         split.validation,
@@ -201,26 +200,29 @@ def _train(
         workers=workers,
         on_epoch=on_epoch if workers.first else None,
     )
-    with progress.step("checking the network before training", len(split.validation), "images") as advance:
+    with progress.step("checking the network before training", len(split.validation), items.noun) as advance:
         initial_check = _check_initial_network(trainer, initial, X, split, advance)
     network.set_head(start)
     run = trainer.fit(progress)
     if not run.best.number:  # the linear probe was better: use the one with all labels
         network.set_head(full)
-    with progress.step("measuring on the test rows", len(split.test), "images") as advance:
+    with progress.step("measuring on the test rows", len(split.test), items.noun) as advance:
         rows, logits = trainer.logits(split.test, advance)
-    images.require(len(rows), len(split.test), "test")
+    items.require(len(rows), len(split.test), "test")
+    best, last = (run_folder.weights_path(frozen.spec, folder, name) for name in (run_folder.BEST, run_folder.LAST))
     if workers.first:
-        run_folder.save_backbone(trainer.last_state, frozen.spec, folder / run_folder.LAST)
-        run_folder.save_backbone(network.network.module.state_dict(), frozen.spec, folder / run_folder.BEST)
-        _save_head(probe, trainer, rows, logits, split, folder)
+        run_folder.save_backbone(trainer.last_state, frozen, last)
+        run_folder.save_backbone(network.network.module.state_dict(), frozen, best)
+        _save_head(probe, trainer, rows, logits, split, best, folder)
         _test_splits(split).save(folder / run_folder.SPLITS)
     failed: dict[str, str] = {}
-    for failures in workers.gather(images.left_out):
+    for failures in workers.gather(items.left_out):
         failed |= failures
     return FineTuneResult(
         folder=str(folder),
-        backbone=str(folder / run_folder.BEST),
+        backbone=str(best),
+        provider=run_folder.provider_of_weights(frozen.spec),
+        modality=frozen.spec.modality,
         head=str(folder / run_folder.HEAD),
         epochs=run.epochs,
         best_epoch=run.best.number,
@@ -254,7 +256,7 @@ def _check_initial_network(
 ) -> InitialCheck:
     """Compare the network before training with the head on stored features, on the validation rows."""
     rows, logits = trainer.logits(split.validation, advance)
-    trainer.images.require(len(rows), len(split.validation), "validation")
+    trainer.items.require(len(rows), len(split.validation), "validation")
     expected = head.logits(X[rows])
     head_accuracy, network_accuracy = (
         float((values.argmax(axis=1) == split.y[rows]).mean()) for values in (expected, logits)
@@ -265,7 +267,7 @@ def _check_initial_network(
         raise TrainingDataError(
             f"before training, the network must be as accurate as the head on stored features: on {len(rows)} "
             f"validation rows the network has {percent(network_accuracy)} and the head {percent(head_accuracy)}. Check "
-            f"{option('weights', ...)}; if images or embedpipe have changed, embed again"
+            f"{option('weights', ...)}; if the items or embedpipe have changed, embed again"
         )
     return InitialCheck(head_accuracy, network_accuracy, float(differences.max()), len(rows))
 
@@ -293,13 +295,17 @@ def _compare_with_probe(
     return ProbeComparison(len(rows), float(probe.mean()), float(tuned.mean()), difference, low, high)
 
 
-def _save_head(probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, folder: Path) -> None:
+def _save_head(
+    probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, best: Path, folder: Path
+) -> None:
     """Save the last layer of the network as a head on the features of the trained backbone."""
-    arch = run_folder.architecture(probe.spec)
+    arch, preprocessing = run_folder.architecture(probe.spec), probe.spec.preprocessing
     options = BackboneOptions(
-        backbone=f"checkpoint/{folder / run_folder.BEST}",
+        backbone=f"{run_folder.provider_of_weights(probe.spec)}/{best}",
         arch=arch if arch.startswith("python:") else None,
         layer=tuple(layer.name for layer in probe.spec.layers),
+        modality=probe.spec.modality,
+        chunk=isinstance(preprocessing, TextPreprocessing) and preprocessing.chunk,
     )
     spec = dataclasses.replace(load_with_options(options, "cpu").spec, layers=probe.spec.layers)
     report = FitReport("classification", "test", len(split.train), fine_tuned=True)

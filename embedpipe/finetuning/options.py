@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.sources.options import Modality
 
 Optimizer = Literal["adamw", "sgd"]
 Augment = Literal["auto", "none", "light", "strong"]
@@ -16,6 +17,8 @@ TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 #: Default learning rates, small because the weights are pretrained.
 LEARNING_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 3e-3}
+#: Factor of the learning rate for texts, whose encoders are trained at 5e-5 or less (Devlin et al., NAACL 2019).
+TEXT_RATE_FACTOR = 1 / 3
 #: Factor of the learning rate for LoRA, whose weights start at 0.
 LORA_RATE_FACTOR = 3
 #: Number of training images from which ``auto`` is strong augmentation.
@@ -33,14 +36,14 @@ class FineTuneOptions:
     """
 
     epochs: int = field(default=10, metadata={"help": "Maximum number of epochs."})
-    batch_size: int = field(default=32, metadata={"help": "Images per optimizer step."})
+    batch_size: int = field(default=32, metadata={"help": "Images or texts per optimizer step."})
     accumulate: int = field(default=1, metadata={"help": "Parts that a batch is split into, to save memory."})
     optimizer: Optimizer = field(default="adamw", metadata={"help": "adamw, or sgd with Nesterov momentum 0.9."})
     learning_rate: float | None = field(
         default=None,
         metadata={
             "help": "Peak learning rate; by default "
-            f"{LEARNING_RATES['adamw']:g} for adamw and {LEARNING_RATES['sgd']:g} for sgd."
+            f"{LEARNING_RATES['adamw']:g} for adamw and {LEARNING_RATES['sgd']:g} for sgd, and a third of it for texts."
         },
     )
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, except of biases and normalisations."})
@@ -69,8 +72,8 @@ class FineTuneOptions:
     augment: Augment = field(
         default="auto",
         metadata={
-            "help": "none, light (crops and flips), strong (smaller crops, colours, erasing), or auto: "
-            "depends on the number of images."
+            "help": "Of images: none, light (crops and flips), strong (smaller crops, colours, erasing), or auto: "
+            "depends on their number."
         },
     )
     batch_norm: BatchNorm = field(
@@ -80,7 +83,7 @@ class FineTuneOptions:
     train_precision: TrainingPrecision | None = field(
         default=None, metadata={"help": "fp32, bf16 or fp16; by default bf16 on a GPU that supports it, else fp32."}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the order of the images, augmentation and dropout."})
+    seed: int = field(default=0, metadata={"help": "Seed of the order of the rows, augmentation and dropout."})
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -128,14 +131,18 @@ class FineTuneOptions:
                 f"{option('warmup')} must be a share of the steps from 0 to 1, got {self.warmup}: 0.1 is usual"
             )
 
-    @property
-    def peak_rate(self) -> float:
-        """The peak of the learning rate."""
+    def peak_rate(self, modality: Modality) -> float:
+        """Return the peak of the learning rate."""
         default = LEARNING_RATES[self.optimizer] * (1 if self.lora is None else LORA_RATE_FACTOR)
+        default *= TEXT_RATE_FACTOR if modality == "text" else 1
         return default if self.learning_rate is None else self.learning_rate
 
-    def augmentation(self, images: int) -> Literal["none", "light", "strong"]:
-        """Return the augmentation for a number of training images."""
+    def augmentation(self, images: int, modality: Modality) -> Literal["none", "light", "strong"]:
+        """Return the augmentation for a number of training images. Raises UsageError if texts are to be augmented."""
+        if modality == "text":
+            if self.augment not in ("auto", "none"):
+                raise UsageError(f"{option('augment', self.augment)} applies to images, got texts: leave it out")
+            return "none"
         if self.augment != "auto":
             return self.augment
         return "strong" if images >= MANY_IMAGES else "light"

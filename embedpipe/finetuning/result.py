@@ -8,12 +8,13 @@ from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.training.epochs import Epoch
+from embedpipe.sources.options import Modality
 from embedpipe.statistics.percentages import percent
 
 
 @dataclass(frozen=True)
 class InitialCheck:
-    """Comparison of the head on stored features with the untrained network on images, on the validation rows.
+    """Comparison of the head on stored features with the untrained network, on the validation rows.
 
     Attributes
     ----------
@@ -60,7 +61,11 @@ class FineTuneResult:
     folder : str
         Folder of the run.
     backbone : str
-        File of the trained weights; `embedpipe.embed` loads it as ``backbone="checkpoint/PATH"``.
+        The trained weights: a file, or for ``sentence-transformers`` and ``transformers`` a model's folder.
+    provider : str
+        What loads it, such as ``checkpoint``.
+    modality : str
+        ``image`` or ``text``.
     head : str
         Folder of the head on the trained backbone's features; `embedpipe.load_head` reads it.
     epochs : list of Epoch
@@ -80,7 +85,7 @@ class FineTuneResult:
     device, precision, augmentation : str
         What the network was trained on and with.
     failed : dict of str to str
-        Id of an image that was left out -> reason.
+        Id of an item that was left out -> reason.
     notes : list of str
 
     See Also
@@ -126,8 +131,15 @@ class FineTuneResult:
     device: str
     precision: str
     augmentation: str
+    provider: str = "checkpoint"
+    modality: Modality = "image"
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def backbone_name(self) -> str:
+        """The trained backbone for `embedpipe.embed`, such as ``checkpoint/photos.tuned/backbone.safetensors``."""
+        return f"{self.provider}/{self.backbone}"
 
     def __repr__(self) -> str:
         """Return the folder, the kept epoch, and the accuracies on the test rows."""

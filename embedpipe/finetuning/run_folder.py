@@ -19,12 +19,17 @@ from torch import Tensor
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.providers.hugging_face.saving import save_model
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
 from embedpipe.errors import BusyError, UsageError
 from embedpipe.finetuning.result import FineTuneResult
 
+#: The weights of the best and the last epoch: a file, or for Hugging Face's libraries a folder without the suffix.
 BEST, LAST = "backbone.safetensors", "last.safetensors"
+#: Providers whose networks are saved as a model's folder, as only their libraries can build them.
+HUGGING_FACE = ("sentence-transformers", "transformers")
 FEATURES, HEAD, RESULT, STATE, SPLITS = "features", "head", "result.json", "state.pt", "splits.parquet"
 LOCK = ".lock.part"
 
@@ -37,7 +42,7 @@ def check_folder(to: str | Path) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to)  # as given, so that results and messages name it so
-    has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST))
+    has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST, Path(BEST).stem))
     if any(path.is_file() for path in (folder, *folder.absolute().parents)) or (
         folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run
     ):
@@ -81,7 +86,30 @@ def architecture(spec: BackboneSpec) -> str:
     return f"python:{spec.name}" if spec.provider == "python" else f"{spec.provider}/{spec.name}"
 
 
-def save_backbone(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -> None:
+def is_hugging_face(spec: BackboneSpec) -> bool:
+    """Return whether the network is one of Hugging Face's libraries."""
+    return spec.provider in HUGGING_FACE
+
+
+def provider_of_weights(spec: BackboneSpec) -> str:
+    """Return the provider that loads the saved weights of a backbone."""
+    return spec.provider if is_hugging_face(spec) else "checkpoint"
+
+
+def weights_path(spec: BackboneSpec, folder: Path, name: str) -> Path:
+    """Return the file or folder of weights in the folder of a run; ``name`` is `BEST` or `LAST`."""
+    return folder / (Path(name).stem if is_hugging_face(spec) else name)
+
+
+def save_backbone(state: dict[str, Tensor], frozen: Backbone, path: Path) -> None:
+    """Write weights of a network as a backbone of `provider_of_weights`."""
+    if is_hugging_face(frozen.spec):
+        save_model(frozen.network, state, path)
+    else:
+        _save_checkpoint(state, frozen.spec, path)
+
+
+def _save_checkpoint(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -> None:
     """Write the weights of a network, with architecture and preprocessing, as a file for ``checkpoint/PATH``."""
     assert spec.preprocessing is not None  # imported vectors have no network to train
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
@@ -119,17 +147,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         raise _damaged(path) from error
 
 
-def load_result(values: dict[str, Any], folder: Path) -> FineTuneResult:
+def load_result(values: dict[str, Any], folder: Path, spec: BackboneSpec) -> FineTuneResult:
     """Make the result of a finished run from its dict. Raises UsageError if files of the run are damaged or missing."""
     path = folder / RESULT
-    if missing := [name for name in (BEST, HEAD) if not (folder / name).exists()]:
+    backbone = weights_path(spec, folder, BEST)
+    if missing := [path.name for path in (backbone, folder / HEAD) if not path.exists()]:
         raise UsageError(
             f"{' and '.join(missing)} of the finished run in {str(folder)!r} must exist: delete {str(path)!r} to train "
             "again"
         )
     try:
         # The folder may have moved, and is named as it is given now.
-        places = {"folder": str(folder), "backbone": str(folder / BEST), "head": str(folder / HEAD)}
+        places = {"folder": str(folder), "backbone": str(backbone), "head": str(folder / HEAD)}
         return FineTuneResult.from_dict({**values, **places})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path) from error

@@ -23,7 +23,7 @@ DIGITS = 16
 
 
 def run_settings(store: FeatureStore, split: SplitRows, options: FineTuneOptions, **more: Any) -> dict[str, Any]:
-    """Return the settings of a run as plain values: the options, and digests of backbone, images, labels and splits.
+    """Return the settings of a run as plain values: the options, and digests of backbone, items, labels and splits.
 
     Runs with the same settings give the same result.
     """
@@ -31,7 +31,7 @@ def run_settings(store: FeatureStore, split: SplitRows, options: FineTuneOptions
     values = {
         **dataclasses.asdict(options),
         "backbone": f"{store.spec.provider}/{store.spec.name}, {store.spec.fingerprint()[:DIGITS]}",
-        "images": f"{len(split.ids):,}, {digest(split.ids.to_pylist(), split.hashes)}",
+        f"{store.spec.modality}s": f"{len(split.ids):,}, {digest(split.ids.to_pylist(), split.hashes)}",
         "labels": f"{len(split.classes):,} classes, {digest(split.classes.tolist(), split.y)}",
         "splits": f"{' + '.join(str(len(part)) for part in parts[:3])} rows, {digest(*parts)}",
         **more,

@@ -1,4 +1,4 @@
-"""Where fine-tuning reads from: the store, the image files it was made from, and its frozen backbone."""
+"""Where fine-tuning reads from: the store, the images or texts it was made from, and its frozen backbone."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ import torch
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.option_names import option
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.reload import reload_backbone
 from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
 from embedpipe.errors import EmbedpipeError, ReadError, UsageError
+from embedpipe.finetuning.run_folder import is_hugging_face
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.split_rows import SplitRows
-from embedpipe.finetuning.training.images import ImageSet
+from embedpipe.finetuning.training.items.image_set import ImageSet
+from embedpipe.finetuning.training.items.item_set import ItemSet
+from embedpipe.finetuning.training.items.text_set import TextSet
 from embedpipe.sources.opening import read_uri
+from embedpipe.sources.options import Modality
 from embedpipe.store import FeatureStore
 
 
-def open_images(
+def open_items(
     source: FeatureStore | str | Path,
     features: Path,
     label: str,
@@ -36,16 +42,16 @@ def open_images(
     progress: bool | None,
     reload: ReloadOptions,
 ) -> tuple[FeatureStore, str]:
-    """Open a store, or embed images into ``features``; return the store and its label column.
+    """Open a store, or embed images or texts into ``features``; return the store and its label column.
 
-    Raises UsageError if the store holds texts.
+    Raises UsageError if the backbone of the store cannot be trained.
     """
     if isinstance(source, FeatureStore):
         store = source
     elif FeatureStore.exists(os.fspath(source)):
         if backbone:
             raise UsageError(
-                f"{option('backbone')} is only for images that are not in a store, got {backbone!r} with the store "
+                f"{option('backbone')} is only for items that are not in a store, got {backbone!r} with the store "
                 f"{os.fspath(source)!r}: leave it out"
             )
         store = FeatureStore(source)
@@ -60,14 +66,18 @@ def open_images(
                 _claim_file(features).unlink(missing_ok=True)
             raise
         label = "label"  # the store's name of the column, whatever its name in the source
-    check_images(store)
+    require_trainable(store.spec, repr(store.path))
     return store, label
 
 
-def check_images(store: FeatureStore) -> None:
-    """Raise UsageError if a store holds features of texts."""
-    if store.spec.modality != "image":
-        raise UsageError(f"only networks for images can be fine-tuned, and {store.path!r} holds features of texts")
+def require_trainable(spec: BackboneSpec, holder: str) -> None:
+    """Raise UsageError if a backbone cannot be trained and saved; ``holder`` has its spec."""
+    if spec.modality == "text" and not (spec.is_imported or is_hugging_face(spec)):
+        why = ", which has a vector for each word and no network" if spec.provider == "word-vectors" else ""
+        raise UsageError(
+            "of the backbones for texts, those of sentence-transformers/ and transformers/ can be fine-tuned, and "
+            f"{holder} is of {spec.provider}/{spec.name}{why}: use another"
+        )
 
 
 def _claim_folder(features: Path, source: dict[str, str]) -> None:
@@ -88,14 +98,14 @@ def _claim_file(features: Path) -> Path:
     return features.with_suffix(".json")
 
 
-def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[[int], Any]:
-    """Return a function that reads an image by position and checks that it is the one that was embedded."""
+def item_reader(uris: Sequence[str | None], hashes: Sequence[str], modality: Modality) -> Callable[[int], Any]:
+    """Return a function that reads an item by position and checks that it is the one that was embedded."""
 
     def read(row: int) -> Any:
         uri = uris[row]
         if uri is None:
-            raise ReadError("the store has no location for the image: embed it from a file")
-        payload = read_uri(uri)
+            raise ReadError(f"the store has no location for the {modality}: embed it from a file")
+        payload = read_uri(uri, modality)
         if payload_hash(payload) != hashes[row]:
             raise ReadError(f"{uri} has changed since it was embedded: embed it again")
         return payload
@@ -103,8 +113,8 @@ def image_reader(uris: Sequence[str | None], hashes: Sequence[str]) -> Callable[
     return read
 
 
-def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device | str | None) -> ImageBackbone:
-    """Load the backbone of a store of images in fp32, whatever the precision of the store.
+def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device | str | None) -> Backbone:
+    """Load the backbone of a store in fp32, whatever the precision of the store.
 
     Raises the errors of `embedpipe.backbones.reload.reload_backbone`, and UsageError for a reduced layer.
     """
@@ -114,13 +124,21 @@ def load_frozen(spec: BackboneSpec, reload: ReloadOptions, device: torch.device 
                 f"fine-tuning needs a layer of the network, and {layer.name!r} is reduced from "
                 f"{layer.reduction.layer!r}: give that one, or a head on it"
             )
-    backbone = reload_backbone(dataclasses.replace(spec, precision="fp32"), reload, device, "the store")
-    assert isinstance(backbone, ImageBackbone)
-    return backbone
+    return reload_backbone(dataclasses.replace(spec, precision="fp32"), reload, device, "the store")
 
 
-def open_image_set(split: SplitRows, frozen: ImageBackbone, seed: int = 0) -> ImageSet:
-    """Return the images of a store with the preprocessing of the backbone; ``seed`` is for their augmentation."""
-    read = image_reader(split.uris, split.hashes)
+def open_item_set(split: SplitRows, frozen: Backbone, seed: int = 0) -> ItemSet:
+    """Return the items of a store, prepared as the backbone does; ``seed`` is for the augmentation of images."""
+    read = item_reader(split.uris, split.hashes, frozen.spec.modality)
+    return make_item_set(read, split.ids.to_pylist(), split.uris, frozen, seed)
+
+
+def make_item_set(
+    read: Callable[[int], Any], ids: Sequence[str], uris: Sequence[str | None], frozen: Backbone, seed: int = 0
+) -> ItemSet:
+    """Return the items that ``read`` returns by position."""
+    if isinstance(frozen, TextBackbone):
+        return TextSet(read, ids, uris, frozen)
+    assert isinstance(frozen, ImageBackbone)
     pinned = frozen.device.type == "cuda"
-    return ImageSet(read, split.ids.to_pylist(), split.uris, frozen.network.preprocessing, seed, pinned=pinned)
+    return ImageSet(read, ids, uris, frozen.network.preprocessing, seed, pinned=pinned)

@@ -38,7 +38,7 @@ class SplitRows:
     ids : pyarrow.Array of str
     uris : list of str or None
     hashes : list of str
-        Content hashes of the embedded images.
+        Content hashes of the embedded items.
     y : int64 array (n_samples,)
         Positions in ``classes``; `NO_CLASS` for rows that are left out because their class has no training rows.
     classes : array (n_classes,)

@@ -436,14 +436,3 @@ def test_folder_with_other_files_is_refused(hard_store: Path, tmp_path: Path) ->
     (tmp_path / "full" / "thesis.txt").write_text("important")
     with pytest.raises(UsageError, match="holds other files: give another"):
         advise(hard_store, to=tmp_path / "full")
-
-
-def test_store_of_texts_is_refused(tmp_path: Path) -> None:
-    texts = embedpipe.embed(
-        [f"text {i}" for i in range(4)],
-        tmp_path / "texts",
-        modality="text",
-        backbone="python:tiny_text_backbone.make",
-    )
-    with pytest.raises(UsageError, match="holds features of texts"):
-        advise(texts)

@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 
 from embedpipe.decoding import Preprocessing, decode_pixels, to_pixels
-from embedpipe.finetuning.training.augmentation import augment
+from embedpipe.finetuning.training.items.augmentation import augment
 
 RECIPE = Preprocessing(resize=(36,), crop=(32, 48), interpolation="bilinear")
 

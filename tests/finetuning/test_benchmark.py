@@ -31,7 +31,7 @@ from embedpipe.finetuning.benchmark.corruptions import corrupt
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.benchmark.learners import randomise_weights
 from embedpipe.finetuning.benchmark.result import Benchmark
-from embedpipe.finetuning.benchmark.shifted_images import seed_of
+from embedpipe.finetuning.benchmark.views import seed_of
 from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
 from embedpipe.finetuning.training.linear_head import fold_head
 from embedpipe.heads.training.vectors import read_finite
@@ -331,7 +331,7 @@ def test_random_weights_depend_on_the_seed_only(name: str) -> None:
         ({"severities": (6,)}, r"severities must be at least one of 1 to 5, got \[6\]"),
         ({"corruptions": ("rain",)}, "unknown corruption 'rain'"),
         ({"time_budget": "soon"}, "time_budget must be a time such as 90s, 10min or 2h, got 'soon'"),
-        ({"backbone": TINY}, "backbone is only for images that are not in a store"),
+        ({"backbone": TINY}, "backbone is only for items that are not in a store"),
         ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
         ({"label": "species"}, "species"),
     ],

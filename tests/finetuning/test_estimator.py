@@ -187,4 +187,4 @@ def test_unusable_backbones_are_refused() -> None:
     with pytest.raises(UnknownBackboneError, match="resnet9999"):
         FineTunedClassifier("timm/resnet9999").fit(X, y)
     with pytest.raises(UsageError, match="embeds texts"):
-        FineTunedClassifier("sentence-transformers/all-MiniLM-L6-v2").fit(X, y)
+        FineTunedClassifier("python:tiny_text_backbone.make").fit(X, y)

@@ -62,7 +62,7 @@ def test_network_starts_as_the_head(run: FineTuneResult) -> None:
 def test_result_counts_epochs_and_rows(run: FineTuneResult) -> None:
     assert [epoch.number for epoch in run.epochs] == [0, 1, 2]
     assert run.epochs[0].training_loss is None
-    assert run.epochs[1].images == run.train_rows == 38
+    assert run.epochs[1].items == run.train_rows == 38
     assert run.train_rows + run.validation_rows + run.test.rows == 60
     assert run.test.low <= run.test.difference <= run.test.high
 
@@ -254,13 +254,6 @@ def test_folder_with_other_files_is_refused(made: tuple[Path, Path], tmp_path: P
     (tmp_path / "thesis.txt").write_text("important")
     with pytest.raises(UsageError, match="to must be a new folder, an empty one or one of an earlier `finetune` run"):
         embedpipe.finetune(*made, to=tmp_path, **FAST)
-
-
-def test_store_of_texts_is_refused(tmp_path: Path) -> None:
-    texts = embedpipe.embed([f"text {i}" for i in range(4)], tmp_path / "texts", modality="text",
-                            backbone="python:tiny_text_backbone.make")  # fmt: skip
-    with pytest.raises(UsageError, match="only networks for images can be fine-tuned"):
-        embedpipe.finetune(texts, to=tmp_path / "tuned", **FAST)
 
 
 def test_damaged_state_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -23,9 +23,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from stored import clusters, make_spec, make_store
-from word_vector_file import TOPICS, write_vectors
 
-from embedpipe import CommonComponentRemover, FeatureStore, Head, VarianceFloorScaler, embed, fit, load_head
+from embedpipe import CommonComponentRemover, FeatureStore, Head, VarianceFloorScaler, fit, load_head
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.estimators import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
@@ -234,16 +233,6 @@ def test_regression_and_multilabel_heads_are_refused(tmp_path: Path) -> None:
     several = fit(make_store(tmp_path / "s", X, label=sets), "logreg", task="multilabel", folds=0)
     with pytest.raises(UsageError, match="head 'logreg' is for multilabel"):
         fold_head(several)
-
-
-def test_head_for_texts_is_refused(tmp_path: Path) -> None:
-    texts = [f"{a} and {b}" for words in TOPICS.values() for a in words[:4] for b in words[:4] if a != b]
-    labels = [topic for topic, words in TOPICS.items() for a in words[:4] for b in words[:4] if a != b]
-    table = pa.table({"id": [f"t{i}" for i in range(len(texts))], "text": texts, "label": labels})
-    vectors = write_vectors(tmp_path / "topics.txt")
-    head = fit(embed(table, tmp_path / "store", backbone=f"word-vectors/{vectors}"), "logreg", folds=0)
-    with pytest.raises(UsageError, match=r"only a head for images .*: head 'logreg' is for texts"):
-        fold_head(head)
 
 
 #: Transformers that can be folded into the map that follows them.

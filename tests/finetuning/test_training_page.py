@@ -67,7 +67,7 @@ def test_page_in_progress_shows_the_best_epoch_and_the_time_left(tmp_path: Path)
     assert "Best so far epoch 3: 90.0 %, log-loss 0.550" in words
     assert "Linear probe 84.0 %, log-loss 0.600" in words
     assert "Epoch 4 training loss 0.316, validation log-loss 0.600" in words
-    assert "30.0 images/s" in words
+    assert "30.0 items/s" in words
     assert "2 min 42 s; at most 4 min 0 s left" in words
     assert "3 best so far 0.441 90.0 % 0.550 40 s" in words
 
@@ -77,7 +77,7 @@ def test_page_before_the_first_epoch(tmp_path: Path) -> None:
     words = words_of(path)
     assert "Before training, the validation accuracy is that of the linear probe, 84.0 % . 1 epoch is planned" in words
     assert "the remaining time is estimated after the first epoch" in words
-    assert "images/s" not in words
+    assert "items/s" not in words
     assert Page(path).tags.count("svg") == 2
 
 

@@ -37,7 +37,7 @@ from embedpipe.finetuning.advice.verdict import judge, rough_duration
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
-from embedpipe.finetuning.source import check_images, open_images
+from embedpipe.finetuning.source import open_items, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
@@ -76,15 +76,15 @@ def advise(
     Parameters
     ----------
     source : FeatureStore or path, or a sequence of them
-        A store of labelled images, whose files are read again. Further stores hold the same items by other backbones;
-        their features are compared, their backbones are not trained. Or images, as `embedpipe.embed` takes them: they
-        are embedded into ``features`` in ``to`` first.
+        A store of labelled images or texts, which are read again. Further stores hold the same items by other
+        backbones; their features are compared, their backbones are not trained. Or images or texts, as
+        `embedpipe.embed` takes them: they are embedded into ``features`` in ``to`` first.
     to : str or path-like, optional
         Folder for the runs. Runs that an earlier call finished there count, and an interrupted one is continued.
     label : str
         The column to learn.
     backbone : str
-        Backbone for images that are not in a store yet.
+        Backbone for images or texts that are not in a store yet.
     act : bool
         If the recommendation is to fine-tune, do it, in ``network`` in ``to``. The network is kept if it is better than
         the head on the validation rows; the test rows are read once, at the end.
@@ -225,23 +225,22 @@ def _open_stores(
     progress: bool | None,
     reload: ReloadOptions,
 ) -> tuple[list[FeatureStore], str]:
-    """Return the stores and the label column; images are embedded into ``to`` first."""
+    """Return the stores and the label column; items are embedded into ``to`` first."""
     if isinstance(source, str | Path) and not FeatureStore.exists(os.fspath(source)):
         if to is None:
             raise UsageError(
-                f"source must be a feature store, got {os.fspath(source)!r}: embed the images first, or give a folder "
+                f"source must be a feature store, got {os.fspath(source)!r}: embed the items first, or give a folder "
                 f"({option('to', ...)})"
             )
-        store, label = open_images(source, BenchmarkFolder(to).features, label, backbone, device, progress, reload)
+        store, label = open_items(source, BenchmarkFolder(to).features, label, backbone, device, progress, reload)
         return [store], label
     stores = open_stores(source)
     if backbone:
         raise UsageError(
-            f"backbone is only for images that are not in a store, got {option('backbone', backbone)} with the store "
+            f"backbone is only for items that are not in a store, got {option('backbone', backbone)} with the store "
             f"{stores[0].path!r}: leave it out"
         )
-    for store in stores:
-        check_images(store)
+    require_trainable(stores[0].spec, repr(stores[0].path))
     return stores, label
 
 

@@ -46,31 +46,32 @@ class TrainingCost:
 def time_training(
     store: FeatureStore, split: SplitRows, options: FineTuneOptions, reload: ReloadOptions, device: str | None
 ) -> TrainingCost:
-    """Train two epochs on a few images, and extrapolate the second to all epochs on all labels.
+    """Train two epochs on a few items, and extrapolate the second to all epochs on all labels.
 
     Raises
     ------
     BackboneError
         If the network cannot be loaded or trained.
     TrainingDataError
-        If no image can be read.
+        If no item can be read.
     """
-    from embedpipe.finetuning.source import load_frozen, open_image_set
+    from embedpipe.finetuning.source import load_frozen, open_item_set
     from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
     from embedpipe.finetuning.training.linear_head import LinearHead
     from embedpipe.finetuning.training.trainer import Trainer
 
     layer = network_layer(store)
     frozen = load_frozen(store.spec.only(layer.name), reload, device)
-    images = open_image_set(split, frozen, options.seed)
+    items = open_item_set(split, frozen, options.seed)
     zeros = np.zeros((len(split.classes), layer.dim))
     head = LinearHead(zeros, zeros[:, 0], split.classes, unit=False)
-    short = dataclasses.replace(options, epochs=2, patience=2, augment=options.augmentation(len(split.train)))
+    augment = options.augmentation(len(split.train), items.modality)
+    short = dataclasses.replace(options, epochs=2, patience=2, augment=augment)
     rng = np.random.default_rng(options.seed)
     train = rng.permutation(split.train)[: TIMED_BATCHES * options.batch_size]
     fraction = len(train) / len(split.train)
     validation = rng.permutation(split.validation)[: max(1, round(fraction * len(split.validation)))]
-    trainer = Trainer(ClassifierNetwork(frozen, head, short.batch_norm), images, split.y, train, validation, short)
+    trainer = Trainer(ClassifierNetwork(frozen, head, short.batch_norm), items, split.y, train, validation, short)
     epochs = trainer.fit(Progress(False)).epochs
     start = time.perf_counter()
     trainer.logits(validation)

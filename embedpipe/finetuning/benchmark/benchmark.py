@@ -23,11 +23,11 @@ from embedpipe.finetuning.benchmark.differences import find_differences, find_sa
 from embedpipe.finetuning.benchmark.label_sampling import check_label_counts
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.result import Benchmark
-from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corruption_grid
+from embedpipe.finetuning.benchmark.views import CLEAN, corruption_grid
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.run_settings import run_settings
-from embedpipe.finetuning.source import open_images
+from embedpipe.finetuning.source import open_items
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
@@ -61,15 +61,15 @@ def benchmark(
     Parameters
     ----------
     source : FeatureStore or path
-        A store of labelled images, whose files are read again. Or images, as `embedpipe.embed` takes them: they are
-        embedded into ``features`` in ``to`` first. Rows whose ``split`` is ``shifted`` are shifted test data of your
-        own; they replace the corruptions.
+        A store of labelled images or texts, which are read again. Or images or texts, as `embedpipe.embed` takes them:
+        they are embedded into ``features`` in ``to`` first. Rows whose ``split`` is ``shifted`` are shifted test data
+        of your own; they replace the corruptions. Texts are not corrupted.
     to : str or path-like
         Folder of the run: new, empty or that of an earlier run to continue.
     label : str
         The column to learn.
     backbone : str
-        Backbone for images that are not in a store yet.
+        Backbone for images or texts that are not in a store yet.
     learners : sequence of str
         ``linear-probe``: calibrated logistic regression on stored features. ``lp-ft``: a network that starts from a
         linear probe of its training rows (LP-FT). ``finetune``: a network that starts from a random last layer, with
@@ -89,7 +89,7 @@ def benchmark(
     UsageError
         If an argument is wrong, or the folder holds another run.
     TrainingDataError
-        If there are too few labelled rows, or images cannot be read.
+        If there are too few labelled rows, or items cannot be read.
     BackboneError
         If the network cannot be loaded or trained.
 
@@ -105,7 +105,7 @@ def benchmark(
     learners = _check_learners(learners)
     folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
-        store, label = open_images(source, folder.features, label, backbone, device, progress, reload_options)
+        store, label = open_items(source, folder.features, label, backbone, device, progress, reload_options)
         with show.step("reading rows and splitting them"):
             split = read_split_rows(store, label, split_options)
         return measure_cells(
@@ -126,7 +126,8 @@ def measure_cells(
     progress: Progress,
 ) -> Benchmark:
     """Measure the cells of `benchmark` on given rows. The caller holds the lock of the folder."""
-    corruptions = [] if len(split.shifted) else corruption_grid(benchmark_options)
+    is_text = store.spec.modality == "text"
+    corruptions = [] if is_text or len(split.shifted) else corruption_grid(benchmark_options)
     pool = np.sort(np.concatenate([split.train, split.validation]))
     check_label_counts(benchmark_options.label_counts, split.y, pool)
     folder.claim(_settings(store, split, corruptions, training))
@@ -134,6 +135,9 @@ def measure_cells(
     label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
     cells = runner.cells(label_counts, seeds, learners)
     folder.clear()
+    more = _failure_notes(folder, cells, f"{store.spec.modality}s")
+    if is_text and not len(split.shifted):
+        more.append("texts are not corrupted: accuracy on shifted data needs rows whose split is shifted")
     result = Benchmark(
         data=store.path,
         backbone=f"{store.spec.provider}/{store.spec.name}",
@@ -149,7 +153,7 @@ def measure_cells(
         differences=[],
         savings=[],
         splits_id=split.splits.identity,
-        notes=[*random_notes([store.spec]), *split.splits.notes, *notes, *_failure_notes(folder, cells)],
+        notes=[*random_notes([store.spec]), *split.splits.notes, *notes, *more],
         seconds=sum(finished.cell.seconds + finished.measuring for finished in cells),
         majority_accuracy=float(np.bincount(split.y[split.test]).max() / len(split.test)),
     )
@@ -176,13 +180,13 @@ def _settings(
     return {name: value for name, value in settings.items() if name != "seed"}
 
 
-def _failure_notes(folder: BenchmarkFolder, cells: Sequence[FinishedCell]) -> list[str]:
-    """Return notes on the images that were left out."""
+def _failure_notes(folder: BenchmarkFolder, cells: Sequence[FinishedCell], noun: str) -> list[str]:
+    """Return notes on the items that were left out."""
     notes = []
     training = {id: reason for finished in cells for id, reason in finished.failed.items()}
     failures = [*((name, folder.facts.get(name, {})) for name in (CLEAN, SHIFTED)), ("training", training)]
     for name, failed in failures:
         if failed:
             id, reason = next(iter(failed.items()))
-            notes.append(f"{len(failed)} {name} images could not be read and were left out, such as {id!r}: {reason}")
+            notes.append(f"{len(failed)} {name} {noun} could not be read and were left out, such as {id!r}: {reason}")
     return notes

@@ -16,17 +16,15 @@ from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedC
 from embedpipe.finetuning.benchmark.label_sampling import draw_labels, label_count_ladders
 from embedpipe.finetuning.benchmark.learners import CellTrainer
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.benchmark.shifted_images import CLEAN, corrupt_images, decode_images
+from embedpipe.finetuning.benchmark.views import CLEAN, ImageView, corrupt_images, read_view
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import load_frozen, open_image_set
+from embedpipe.finetuning.source import load_frozen, open_item_set
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer
-from embedpipe.finetuning.training.images import Rows
+from embedpipe.finetuning.training.items.batches import embed_batch
+from embedpipe.finetuning.training.items.item_set import Rows
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.statistics.percentages import percent
 from embedpipe.store import FeatureStore
-
-#: Images whose embedding is timed.
-TIMED_IMAGES = 64
 
 
 @dataclasses.dataclass
@@ -84,41 +82,42 @@ class CellRunner:
 
     @cached_property
     def trainer(self) -> CellTrainer:
-        """The frozen network, its features and all versions of the test images."""
+        """The frozen network, its features and all versions of the test items."""
         start = time.perf_counter()
         split, folder = self.split, self.folder
         layer = network_layer(self.store)
         with self.progress.step("loading the network"):
             frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
-        images, ids = open_image_set(split, frozen), split.ids.to_pylist()
+        items, ids = open_item_set(split, frozen), split.ids.to_pylist()
         start_reading = time.perf_counter()
-        views = [decode_images(images, split.test, CLEAN, folder.pixels, self.progress)]
-        image_seconds = (time.perf_counter() - start_reading) / max(len(split.test), 1)
+        views = [read_view(items, split.test, CLEAN, folder.pixels, self.progress)]
+        item_seconds = (time.perf_counter() - start_reading) / max(len(split.test), 1)
         if len(split.shifted):
-            views.append(decode_images(images, split.shifted, SHIFTED, folder.pixels, self.progress))
+            views.append(read_view(items, split.shifted, SHIFTED, folder.pixels, self.progress))
         for view, rows in zip(views, (split.test, split.shifted), strict=False):
-            left_out = {ids[row]: images.failed[row].message for row in rows.tolist() if row in images.failed}
-            self._check_left_out(view.name, left_out)
-        views += corrupt_images(views[0], self.corruptions, ids, self.progress)
-        part = next(views[0].parts())[:TIMED_IMAGES]
-        frozen.forward(part)  # the first call includes initialisation
+            left_out = {ids[row]: items.failed[row].message for row in rows.tolist() if row in items.failed}
+            self._check_left_out(view.name, left_out, items.noun)
+        if isinstance(views[0], ImageView):
+            views += corrupt_images(views[0], self.corruptions, ids, self.progress)
+        part = next(views[0].parts())
+        embed_batch(frozen, part)  # the first call includes initialisation
         start_forward = time.perf_counter()
-        frozen.forward(part)
-        image_seconds += (time.perf_counter() - start_forward) / len(part)
+        embed_batch(frozen, part)
+        item_seconds += (time.perf_counter() - start_forward) / len(part)
         X = read_finite(self.store, [layer], split.ids)
-        facts = {"device": str(frozen.device), "embedding": image_seconds, "setup": time.perf_counter() - start}
+        facts = {"device": str(frozen.device), "embedding": item_seconds, "setup": time.perf_counter() - start}
         folder.note(**{**facts, **folder.facts})
         return CellTrainer(split, X, frozen, self.options, self.reload, views, folder.facts["embedding"], folder)
 
-    def _check_left_out(self, name: str, left_out: dict[str, str]) -> None:
-        """Note which images were left out; raise UsageError if finished cells were measured on other images."""
+    def _check_left_out(self, name: str, left_out: dict[str, str], noun: str) -> None:
+        """Note which items were left out; raise UsageError if finished cells were measured on other items."""
         before = self.folder.facts.get(name)
         if before is None:
             self.folder.note(**{name: left_out})
         elif before.keys() != left_out.keys():
             changed = sorted(before.keys() ^ left_out.keys())
             raise UsageError(
-                f"all cells must be measured on the same {name} images, and {len(changed)} of them, such as "
+                f"all cells must be measured on the same {name} {noun}, and {len(changed)} of them, such as "
                 f"{changed[0]!r}, became readable or unreadable since the first cell: restore them, or give another "
                 f"folder ({option('to', ...)})"
             )

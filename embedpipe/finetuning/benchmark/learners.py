@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
-from embedpipe.backbones.image_backbone import ImageBackbone
+from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.backbones.providers.hugging_face.saving import random_weights
 from embedpipe.backbones.reload import options_from_spec
 from embedpipe.finetuning.benchmark.benchmark_data import Cell, Learner
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.label_sampling import LabelDraw
-from embedpipe.finetuning.benchmark.shifted_images import CLEAN, View, written
+from embedpipe.finetuning.benchmark.views import CLEAN, ImageView, View, written
 from embedpipe.finetuning.linear_probe import fit_calibrated_logreg
 from embedpipe.finetuning.options import FineTuneOptions
-from embedpipe.finetuning.source import open_image_set
+from embedpipe.finetuning.run_folder import is_hugging_face
+from embedpipe.finetuning.source import open_item_set
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENING, ClassifierNetwork
-from embedpipe.finetuning.training.images import Rows
+from embedpipe.finetuning.training.items.batches import embed_batch
+from embedpipe.finetuning.training.items.item_set import Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.statistics import log_losses
@@ -53,19 +56,19 @@ class CellTrainer:
     split : SplitRows
     X : float32 array (n_samples, dim)
         Stored features.
-    frozen : ImageBackbone
+    frozen : Backbone
     options : FineTuneOptions
     reload : ReloadOptions
     views : list of View
-        Versions of the test images, the uncorrupted one first.
+        Versions of the test items, the uncorrupted one first.
     embedding : float
-        Seconds of embedding one image.
+        Seconds of embedding one item.
     folder : BenchmarkFolder
     """
 
     split: SplitRows
     X: npt.NDArray[np.float32]
-    frozen: ImageBackbone
+    frozen: Backbone
     options: FineTuneOptions
     reload: ReloadOptions
     views: list[View]
@@ -106,7 +109,7 @@ class CellTrainer:
             without_lora = dataclasses.replace(options, lora=None)
             options = dataclasses.replace(
                 without_lora,
-                learning_rate=SCRATCH_RATE * without_lora.peak_rate,
+                learning_rate=SCRATCH_RATE * without_lora.peak_rate(self.frozen.spec.modality),
                 batch_norm="trained",
                 layer_decay=1.0,
                 freeze_until=None,
@@ -114,11 +117,11 @@ class CellTrainer:
         network = ClassifierNetwork(self.frozen, head, options.batch_norm, options.lora, draw.seed)
         if learner == "scratch":
             randomise_weights(network.network.module, self._random_state(), draw.seed)
-        images = open_image_set(split, self.frozen, draw.seed)
+        items = open_item_set(split, self.frozen, draw.seed)
         state = self.folder.state(learner, draw.labels, draw.seed)
         trainer = Trainer(
             network,
-            images,
+            items,
             split.y,
             draw.train,
             draw.validation,
@@ -142,7 +145,7 @@ class CellTrainer:
             seconds=sum(epoch.seconds for epoch in run.epochs),
             **self._measure(lambda view: _logits(network, view)),
         )
-        return FinishedCell(cell, time.perf_counter() - start, images.left_out)
+        return FinishedCell(cell, time.perf_counter() - start, items.left_out)
 
     def fit_probe(self, rows: Rows) -> LinearHead:
         """Fit a calibrated logistic regression on these rows, which also choose its penalty, as `embedpipe.fit` does.
@@ -172,13 +175,13 @@ class CellTrainer:
 
     def _features_of(self, view: View) -> npt.NDArray[np.float32]:
         """Return the features of a view: stored ones, or those of corrupted images, which are embedded once."""
-        if not view.severity:
+        if not isinstance(view, ImageView) or not view.severity:
             return self.X[view.rows]
         if not view.vectors.exists():
             with written(view.vectors, (len(view.rows), self.X.shape[1]), np.float32) as vectors:
                 start = 0
                 for part in view.parts():
-                    vectors[start : start + len(part)] = next(iter(self.frozen.forward(part).values()))
+                    vectors[start : start + len(part)] = next(iter(embed_batch(self.frozen, part).values()))
                     start += len(part)
         features: npt.NDArray[np.float32] = np.load(view.vectors)
         return features
@@ -186,6 +189,8 @@ class CellTrainer:
     def _random_state(self) -> Mapping[str, Tensor]:
         """Return tensors of the same architecture with random weights; a user's function gives those that it makes."""
         spec = self.frozen.spec
+        if is_hugging_face(spec):
+            return random_weights(self.frozen.network.module)
         if spec.provider == "checkpoint":
             # Its architecture was trusted when the checkpoint was loaded.
             name, weights = spec.name, "default" if spec.name.startswith("python:") else "none"
@@ -247,5 +252,5 @@ def _logits(network: ClassifierNetwork, view: View) -> Floats:
     network.eval()
     device = network.last.weight.device
     with torch.inference_mode():
-        logits = [network(torch.from_numpy(part).to(device)).float().cpu() for part in view.parts()]
+        logits = [network(part.to(device)).float().cpu() for part in view.parts()]
     return np.asarray(torch.cat(logits).double().numpy())

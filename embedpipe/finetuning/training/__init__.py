@@ -1,1 +1,1 @@
-"""Training of a network: images, augmentation, optimizer, training loop, several processes, and the page."""
+"""Training of a network: images and texts, optimizer, training loop, several processes, and the page."""

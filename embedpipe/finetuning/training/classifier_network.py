@@ -13,11 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from embedpipe._utils.option_names import option
-from embedpipe.backbones.image_backbone import NAMES, ImageBackbone
+from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.image_backbone import NAMES
 from embedpipe.backbones.layers.embedder import Embedder
+from embedpipe.backbones.network import TextNetwork
+from embedpipe.backbones.spec import FEATURES
 from embedpipe.errors import UsageError, nearest
+from embedpipe.finetuning.training.items.batches import Batch, TokenBatch, blank_batch
 from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.lora import add_lora, merge_lora, merged_state
+from embedpipe.sources.options import Modality
 
 #: Factor of the fitted head before all weights are trained. A head that is right and certain on nearly all training
 #: rows gives the features little to learn (Ren, Guo, Bae and Sutherland, "How to prepare your task head for
@@ -27,11 +32,11 @@ BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class ClassifierNetwork(nn.Module):
-    """Maps uint8 pixels to logits: the network, its layers and their pooling, then a linear layer.
+    """Maps pixels or tokens to logits: the network, its layers and their pooling, then a linear layer.
 
     Parameters
     ----------
-    backbone : ImageBackbone
+    backbone : Backbone
         Its network is copied; the original stays frozen.
     head : LinearHead
         The initial weights of the last layer.
@@ -52,7 +57,7 @@ class ClassifierNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: ImageBackbone,
+        backbone: Backbone,
         head: LinearHead,
         batch_norm: str = "frozen",
         lora: int | None = None,
@@ -61,20 +66,52 @@ class ClassifierNetwork(nn.Module):
         super().__init__()
         module = copy.deepcopy(backbone.network.module).requires_grad_(True)
         self.network = dataclasses.replace(backbone.network, module=module)
-        self.embedder = Embedder(self.network, backbone.spec.layers, NAMES)
+        self.layers = backbone.spec.layers
+        blank = blank_batch(self.network)
+        names = tuple(blank.passes()[0][0]) if isinstance(blank, TokenBatch) else NAMES
+        self.embedder = Embedder(self.network, self.layers, names)
         self.unit, self.batch_norm = head.unit, batch_norm
         self.last = nn.Linear(head.weight.shape[1], len(head.classes))
         self.set_head(head)
-        self._freeze_unused()
+        self.to(backbone.device)
+        self._freeze_unused(blank.to(backbone.device))
         if lora is not None:
             add_lora(module, lora, self.network.name, seed)
         self.to(backbone.device)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits, float32 (n, n_classes), of images, uint8 (n, h, w, 3)."""
-        vectors = torch.cat(self.embedder(pixels), dim=1)
+    @property
+    def modality(self) -> Modality:
+        """What the network is for."""
+        return "text" if isinstance(self.network, TextNetwork) else "image"
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits, float32 (n, n_classes), of a batch on the device of the network."""
+        layers = self._embed_texts(batch) if isinstance(batch, TokenBatch) else self.embedder(batch)
+        vectors = torch.cat(layers, dim=1)
         logits: Tensor = self.last(normalize(vectors) if self.unit else vectors)
         return logits
+
+    def _embed_texts(self, batch: TokenBatch) -> list[Tensor]:
+        """Return float32 (n, dim) of each layer, with the pieces of long texts joined as in `TextBackbone.forward`."""
+        if not len(batch):
+            return [torch.empty((0, layer.dim), device=batch.device) for layer in self.layers]
+        passes, order = batch.passes()
+        outputs = [self.embedder(*tensors.values()) for tensors in passes]
+        by_piece = [torch.cat(parts)[order] for parts in zip(*outputs, strict=True)]
+        counts = [len(tokens.pieces) for tokens in batch.tokens]
+        if max(counts) == 1:
+            return by_piece
+        sizes = [torch.tensor(tokens.sizes, dtype=torch.float32, device=batch.device) for tokens in batch.tokens]
+        layers = []
+        for layer, pieces in zip(self.layers, by_piece, strict=True):
+            texts = torch.split(pieces, counts)
+            if layer.pooling == "max":
+                layers.append(torch.stack([text.amax(0) for text in texts]))
+                continue
+            mean = torch.stack([(size / size.sum()) @ text for size, text in zip(sizes, texts, strict=True)])
+            unit = isinstance(self.network, TextNetwork) and self.network.normalised and layer.name == FEATURES
+            layers.append(normalize(mean) if unit else mean)
+        return layers
 
     def train(self, mode: bool = True) -> ClassifierNetwork:
         """Set train mode, except for frozen batch-norms."""
@@ -85,10 +122,9 @@ class ClassifierNetwork(nn.Module):
                     part.eval()
         return self
 
-    def _freeze_unused(self) -> None:
+    def _freeze_unused(self, blank: Batch) -> None:
         """Freeze parameters that the logits do not depend on, such as the pretrained classifier of the network."""
         self.eval()
-        blank = torch.zeros((1, *self.network.preprocessing.crop, 3), dtype=torch.uint8)
         parameters = list(self.parameters())
         gradients = torch.autograd.grad(self(blank).sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):

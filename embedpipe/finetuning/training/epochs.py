@@ -15,11 +15,12 @@ class Epoch:
     number : int
         Starts at 1; 0 is the network before training.
     training_loss : float, optional
-        Mean cross-entropy of the augmented training images during the epoch, in nats; None for epoch 0.
+        Mean cross-entropy of the training rows during the epoch, with augmentation and dropout, in nats; None for
+        epoch 0.
     validation_accuracy, validation_log_loss : float
         On the validation rows after the epoch; the loss in nats.
-    images : int
-        Number of training images.
+    items : int
+        Number of training images or texts.
     seconds : float
         Wall time of training and validation.
     """
@@ -28,7 +29,7 @@ class Epoch:
     training_loss: float | None
     validation_accuracy: float
     validation_log_loss: float
-    images: int
+    items: int
     seconds: float
 
 
@@ -43,7 +44,7 @@ class Run:
     candidate : int
         Number of the latest epoch whose validation accuracy is within one standard error of the highest.
     batches : int
-        Finished batches of the current epoch; ``loss`` is the sum over its ``images``, ``seconds`` its time so far.
+        Finished batches of the current epoch; ``loss`` is the sum over its ``items``, ``seconds`` its time so far.
     finished : bool
         Whether all epochs are done or the run has stopped early.
     """
@@ -52,7 +53,7 @@ class Run:
     candidate: int = 0
     batches: int = 0
     loss: float = 0.0
-    images: int = 0
+    items: int = 0
     seconds: float = 0.0
     finished: bool = False
 

@@ -82,17 +82,13 @@ class _NotAffineError(Exception):
 
 
 def fold_head(head: Head) -> LinearHead:
-    """Fold a classification head of images into one affine map, see `fold_estimator`.
+    """Fold a classification head into one affine map, see `fold_estimator`.
 
     Raises
     ------
     UsageError
-        If the head is for texts, is not a classifier, or is not an affine map.
+        If the head is not a classifier, or is not an affine map.
     """
-    if head.spec.modality == "text":
-        raise UsageError(
-            f"only a head for images can become the last layer of a network: head {head.name!r} is for texts"
-        )
     if head.task != "classification":
         raise UsageError(
             f"only a classifier can become the last layer of a network: head {head.name!r} is for {head.task}. Fit one "

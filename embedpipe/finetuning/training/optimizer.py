@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import torch
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
 
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
@@ -32,14 +35,31 @@ def make_optimizer(
     has_attention = any("Attention" in type(part).__name__ for part in module.modules())
     decay = options.layer_decay or (TRANSFORMER_DECAY if has_attention and options.lora is None else 1.0)
     if decay < 1:
+        _number_blocks(module)
         groups = param_groups_layer_decay(module, weight_decay=options.weight_decay, layer_decay=decay)
     else:
         groups = param_groups_weight_decay(module, weight_decay=options.weight_decay)
     last = param_groups_weight_decay(network.last, weight_decay=options.weight_decay)
     groups += [{**group, "lr_scale": last_layer_rate} for group in last]
+    rate = options.peak_rate(network.modality)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.peak_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=options.peak_rate)
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+def _number_blocks(module: Any) -> None:
+    """Tell timm the blocks of a network that is not its own: the parts of its longest list of modules."""
+    lists = {name: part for name, part in module.named_modules() if isinstance(part, nn.ModuleList)}
+    if hasattr(module, "group_matcher") or not lists:
+        return
+    path = max(lists, key=lambda name: len(lists[name]))
+    blocks = re.compile(rf"{re.escape(path)}\.(\d+)\.")
+    numbers, number = {}, 0
+    for name, _ in module.named_parameters():  # what follows a block, such as the last norm, has the number of the next
+        match = blocks.match(name)
+        number = int(match[1]) + 1 if match else number + (number == len(lists[path]))
+        numbers[name] = number
+    module.group_matcher = lambda coarse: numbers.__getitem__
 
 
 def share_of_rate(step: int, total: int, warmup: float) -> float:

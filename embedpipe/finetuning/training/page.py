@@ -68,7 +68,7 @@ def write_training_page(
         "result": result,
         "losses": draw_losses(epochs),
         "accuracies": draw_accuracy(epochs, best, best_label),
-        "speed": last.images / last.seconds if last.images and last.seconds else None,
+        "speed": last.items / last.seconds if last.items and last.seconds else None,
         "seconds": sum(epoch.seconds for epoch in epochs),
         "seconds_left": None if result else _estimate_seconds_left(epochs, planned),
         "points": points,
@@ -102,5 +102,5 @@ def _best_epoch(epochs: Sequence[Epoch]) -> Epoch:
 
 def _estimate_seconds_left(epochs: Sequence[Epoch], planned: int) -> float | None:
     """Return the time of the remaining epochs without early stopping; None before the first epoch."""
-    recent = [epoch.seconds for epoch in epochs if epoch.images][-RECENT_EPOCHS:]
+    recent = [epoch.seconds for epoch in epochs if epoch.items][-RECENT_EPOCHS:]
     return max(planned - epochs[-1].number, 0) * sum(recent) / len(recent) if recent else None

@@ -1,4 +1,4 @@
-"""The training loop: epochs over augmented images, selection of the epoch to keep, and exact resumption."""
+"""The training loop: epochs over images or texts, selection of the epoch to keep, and exact resumption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.epochs import Epoch, Run
-from embedpipe.finetuning.training.images import ImageSet, Rows
+from embedpipe.finetuning.training.items.batches import Batch, blank_batch
+from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.state_file import load_state, save_state
 from embedpipe.statistics import log_losses
@@ -49,7 +50,7 @@ class Trainer:
     ----------
     network : ClassifierNetwork
         Is trained in place; `fit` leaves it with the selected weights.
-    images : ImageSet
+    items : ItemSet
     y : int64 array (n_samples,)
         Class numbers of all rows.
     train, validation : int64 array
@@ -72,7 +73,7 @@ class Trainer:
     def __init__(
         self,
         network: ClassifierNetwork,
-        images: ImageSet,
+        items: ItemSet,
         y: npt.NDArray[np.int64],
         train: Rows,
         validation: Rows,
@@ -85,12 +86,12 @@ class Trainer:
         workers: Workers | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
-        self.network, self.images, self.options = network, images, options
+        self.network, self.items, self.options = network, items, options
         self.workers, self._on_epoch, self._softening = workers or Workers(), on_epoch, softening
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
         self._state, self._settings = state, dict(settings or {})
         self.device = network.last.weight.device
-        self.augmentation = options.augmentation(len(train))
+        self.augmentation = options.augmentation(len(train), items.modality)
         self.precision = options.train_precision or _default_precision(self.device)
         if options.freeze_until is not None:
             network.freeze_before(options.freeze_until)
@@ -98,12 +99,13 @@ class Trainer:
             raise UsageError(
                 f"{option('batch_norm')} must be 'frozen' if several processes train, got 'trained' and "
                 f"{self.workers.count} "
-                "processes: each would use the statistics of its own images"
+                f"processes: each would use the statistics of its own {items.noun}"
             )
         self._model = self.workers.wrap(network)
         self._optimizer = make_optimizer(network, options, last_layer_rate)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self._rates = [group.get("lr_scale", 1.0) * options.peak_rate for group in self._optimizer.param_groups]
+        self._peak_rate = options.peak_rate(items.modality)
+        self._rates = [group.get("lr_scale", 1.0) * self._peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
         self._losses: list[Tensor] = []
         self._candidate_weights: dict[str, Tensor] = {}
@@ -116,7 +118,7 @@ class Trainer:
         Raises
         ------
         TrainingDataError
-            If no training or no validation image can be read, or the loss is not finite.
+            If no training or no validation item can be read, or the loss is not finite.
         UsageError
             If the state file is damaged or of another run.
         BackboneError
@@ -129,8 +131,8 @@ class Trainer:
         run, options = self.run, self.options
         try:
             if not run.epochs:
-                images = len(self._validation)
-                with progress.step("measuring the network before training", images, "images") as advance:
+                rows = len(self._validation)
+                with progress.step("measuring the network before training", rows, self.items.noun) as advance:
                     self._finish_epoch(None, advance)
             elif self._on_epoch is not None:
                 self._on_epoch(run.epochs)
@@ -143,7 +145,7 @@ class Trainer:
                 while not run.finished:
                     for count in self._batches():
                         advance(count)
-                    self._finish_epoch(run.loss / max(run.images, 1))
+                    self._finish_epoch(run.loss / max(run.items, 1))
                     last = run.epochs[-1]
                     progress.say(
                         f"epoch {last.number} of {options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
@@ -152,8 +154,9 @@ class Trainer:
                     )
         except torch.OutOfMemoryError as error:
             raise BackboneError(
-                f"{self.device} has too little memory for {options.batch_size} images in {options.accumulate} "
-                f"part{'s' * (options.accumulate > 1)}: split batches into more parts ({option('accumulate', ...)})"
+                f"{self.device} has too little memory for {options.batch_size} {self.items.noun} in "
+                f"{options.accumulate} part{'s' * (options.accumulate > 1)}: split batches into more parts "
+                f"({option('accumulate', ...)})"
             ) from error
         finally:
             torch.set_flush_denormal(False)
@@ -163,7 +166,7 @@ class Trainer:
         return run
 
     def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose images can be read, and their logits, float64 (n, n_classes).
+        """Return the rows whose items can be read, and their logits, float64 (n, n_classes).
 
         ``advance`` is told how many rows were read, those of the other processes included.
         """
@@ -171,10 +174,10 @@ class Trainer:
         size = self.options.batch_size
         read_rows, logits = [np.empty(0, np.int64)], []
         with torch.inference_mode():
-            for part, pixels in self.images.batches(rows[self.workers.share], size):
+            for part, batch in self.items.batches(rows[self.workers.share], size):
                 if len(part):
                     read_rows.append(part)
-                    logits.append(self.network(pixels.to(self.device)).float().cpu())
+                    logits.append(self.network(batch.to(self.device)).float().cpu())
                 advance(len(part) * self.workers.count)
         n_classes = self.network.last.out_features
         values = torch.cat(logits).double().numpy() if logits else np.empty((0, n_classes))
@@ -191,12 +194,12 @@ class Trainer:
         rest = order[run.batches * options.batch_size :]
         self.network.train()
         share = self.workers.share
-        for rows, pixels in self.images.batches(rest, options.batch_size, self.augmentation, number, share):
+        for rows, batch in self.items.batches(rest, options.batch_size, self.augmentation, number, share):
             due = self.workers.first and time.monotonic() - last_save > SAVE_SECONDS
-            images, saving = self.workers.total(torch.tensor([len(rows), due])).tolist()
-            if images > 1 or (images and self.network.batch_norm == "frozen"):  # one image has no batch statistics
-                self._step((number - 1) * self._per_epoch + run.batches, images, rows, pixels)
-                run.images += images
+            items, saving = self.workers.total(torch.tensor([len(rows), due])).tolist()
+            if items > 1 or (items and self.network.batch_norm == "frozen"):  # one image has no batch statistics
+                self._step((number - 1) * self._per_epoch + run.batches, items, rows, batch)
+                run.items += items
             run.batches += 1
             run.seconds = before + time.monotonic() - start
             ended = run.batches == self._per_epoch
@@ -207,26 +210,27 @@ class Trainer:
                 last_save = time.monotonic()
             yield 1
 
-    def _step(self, step: int, images: int, rows: Rows, pixels: Tensor) -> None:
-        """Take one optimizer step on a batch of ``images``, of which ``rows`` are the share of this process."""
+    def _step(self, step: int, items: int, rows: Rows, batch: Batch) -> None:
+        """Take one optimizer step on a batch of ``items``, of which ``rows`` are the share of this process."""
         share = share_of_rate(step, self.options.epochs * self._per_epoch, self.options.warmup)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
         y, total = self._y[rows], torch.zeros((), device=self.device)
         # All processes need the same number of parts, because they wait for one another.
-        parts = min(self.options.accumulate, math.ceil(images / self.workers.count))
+        parts = min(self.options.accumulate, math.ceil(items / self.workers.count))
         self._optimizer.zero_grad(set_to_none=True)
-        pieces = zip(pixels.tensor_split(parts), y.tensor_split(parts), strict=True)
+        split: Sequence[Batch] = batch.tensor_split(parts)
+        pieces = zip(split, y.tensor_split(parts), strict=True)
         for number, (part, classes) in enumerate(pieces, start=1):
-            has_images = len(part) > 0
-            if not has_images:
-                part, classes = torch.zeros((1, *part.shape[1:]), dtype=part.dtype), torch.zeros(1, dtype=y.dtype)
+            has_items = len(part) > 0
+            if not has_items:
+                part, classes = blank_batch(self.network.network), torch.zeros(1, dtype=y.dtype)
             with self._defer_sync(number < parts):
                 with torch.autocast(self.device.type, PRECISIONS.get(self.precision), self.precision != "fp32"):
                     logits = self._model(part.to(self.device, non_blocking=True))
-                loss = cross_entropy(logits.float(), classes.to(self.device), reduction="sum") * has_images
+                loss = cross_entropy(logits.float(), classes.to(self.device), reduction="sum") * has_items
                 # DistributedDataParallel averages gradients over the processes.
-                torch.autograd.backward(self._scaler.scale(loss / images * self.workers.count))
+                torch.autograd.backward(self._scaler.scale(loss / items * self.workers.count))
             total += loss.detach()
         self._losses.append(total)
         self._scaler.unscale_(self._optimizer)
@@ -248,7 +252,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise TrainingDataError(
                     f"the loss must be finite, got {loss} in epoch {len(self.run.epochs)}: use a smaller learning rate "
-                    f"({option('learning_rate', float(f'{self.options.peak_rate / 10:g}'))}) or "
+                    f"({option('learning_rate', float(f'{self._peak_rate / 10:g}'))}) or "
                     f"{option('train_precision', 'fp32')}"
                 )
             self.run.loss += loss
@@ -258,16 +262,16 @@ class Trainer:
         """Measure the network on the validation rows, keep the weights of a candidate, and save the state."""
         run, start = self.run, time.monotonic()
         rows, logits = self.logits(self._validation, advance)
-        self.images.require(len(rows), len(self._validation), "validation")
+        self.items.require(len(rows), len(self._validation), "validation")
         if run.epochs:
-            self.images.require(run.images, len(self._train), "training")
+            self.items.require(run.items, len(self._train), "training")
         y = self._y[rows]
         accuracy = float((logits.argmax(axis=1) == y.numpy()).mean())
         loss = float(log_losses(softmax(logits.astype(np.float64), axis=1), y.numpy()).mean())
         seconds = run.seconds + time.monotonic() - start
-        epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.images, seconds)
+        epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.items, seconds)
         run.add(epoch, len(rows))
-        run.batches, run.loss, run.images, run.seconds = 0, 0.0, 0, 0.0
+        run.batches, run.loss, run.items, run.seconds = 0, 0.0, 0, 0.0
         if run.candidate == epoch.number > 0:  # `fit` holds the weights before training
             self._candidate_weights = self._weights()
         exhausted = epoch.number - run.candidate >= self.options.patience

@@ -1,9 +1,10 @@
-"""The test images on which all learners are measured: uncorrupted, corrupted, and the user's own shifted ones."""
+"""The test rows on which all learners are measured: as they are, corrupted, and the user's own shifted ones."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.config import usable_cores
@@ -21,22 +23,24 @@ from embedpipe._utils.progress import Progress
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.corruptions import CORRUPTIONS, corrupt
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.training.images import ImageSet, Rows
+from embedpipe.finetuning.training.items.batches import Batch
+from embedpipe.finetuning.training.items.image_set import ImageSet
+from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 
 Pixels = npt.NDArray[np.uint8]
-#: Name of the uncorrupted test rows.
+#: Name of the test rows as they are.
 CLEAN = "test"
 #: Not measured by default: the paper holds this corruption out for tuning.
 HELD_OUT = "saturate"
-#: Images that are processed at a time.
+#: Items that are processed at a time.
 PART = 64
 #: Fraction of the free disk space that the images may take.
 MAX_DISK = 0.5
 
 
 @dataclass(frozen=True)
-class View:
-    """A version of the test images, stored on disk.
+class View(ABC):
+    """A version of the test items.
 
     Attributes
     ----------
@@ -45,14 +49,33 @@ class View:
     severity : int
         Severity of the corruption; 0 without one.
     rows : int64 array (n,)
-        Positions of the rows of the images.
-    path : path
-        A NumPy file, uint8 (n, h, w, 3).
+        Positions of their rows.
     """
 
     name: str
     severity: int
     rows: Rows
+
+    @abstractmethod
+    def parts(self) -> Iterator[Batch]:
+        """Yield the items in order, up to 64 at a time."""
+
+
+@dataclass(frozen=True)
+class TextView(View):
+    """Test texts, whose tokens are in memory."""
+
+    batches: list[Batch]
+
+    def parts(self) -> Iterator[Batch]:
+        """Yield the tokens of up to 64 texts."""
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class ImageView(View):
+    """A version of the test images on disk: a NumPy file, uint8 (n, h, w, 3)."""
+
     path: Path
 
     @property
@@ -60,11 +83,11 @@ class View:
         """A NumPy file of the features of corrupted images, which are not in the store."""
         return self.path.with_suffix(".vectors.npy")
 
-    def parts(self) -> Iterator[Pixels]:
-        """Yield the images in order, as writable uint8 arrays (up to 64, h, w, 3)."""
+    def parts(self) -> Iterator[torch.Tensor]:
+        """Yield uint8 (up to 64, h, w, 3), which may be written to."""
         pixels = np.load(self.path, mmap_mode="r")
         for start in range(0, len(pixels), PART):
-            yield np.array(pixels[start : start + PART])
+            yield torch.from_numpy(np.array(pixels[start : start + PART]))
 
 
 def corruption_grid(options: BenchmarkOptions) -> list[tuple[str, int]]:
@@ -78,11 +101,27 @@ def corruption_grid(options: BenchmarkOptions) -> list[tuple[str, int]]:
     return [(name, severity) for name in names for severity in options.severities]
 
 
-def decode_images(images: ImageSet, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
-    """Decode images to the input size of the network. Images that fail are left out, and noted in ``images.failed``.
+def read_view(items: ItemSet, rows: Rows, name: str, folder: Path, progress: Progress) -> View:
+    """Prepare items for the network. Those that fail are left out, and noted in ``items.failed``.
 
-    Raises TrainingDataError if all images fail.
+    Raises TrainingDataError if all fail.
     """
+    if isinstance(items, ImageSet):
+        return _decode_images(items, rows, name, folder, progress)
+    with progress.step(f"reading the {name} {items.noun}", len(rows), items.noun) as advance:
+        kept, batches = [np.empty(0, np.int64)], []
+        for part, batch in items.batches(rows, PART):
+            kept.append(part)
+            if len(part):
+                batches.append(batch)
+            advance(len(part))
+        read = np.concatenate(kept)
+        items.require(len(read), len(rows), name)
+    return TextView(name, 0, read, batches)
+
+
+def _decode_images(images: ImageSet, rows: Rows, name: str, folder: Path, progress: Progress) -> ImageView:
+    """Decode images to the input size of the network, into a file."""
     path = folder / f"{name}-0.npy"
     kept = [np.empty(0, np.int64)]
     with (
@@ -91,6 +130,7 @@ def decode_images(images: ImageSet, rows: Rows, name: str, folder: Path, progres
     ):
         for part, values in images.batches(rows, PART):
             start = sum(map(len, kept))
+            assert isinstance(values, torch.Tensor)
             pixels[start : start + len(part)] = values.numpy()
             kept.append(part)
             advance(len(part))
@@ -100,10 +140,12 @@ def decode_images(images: ImageSet, rows: Rows, name: str, folder: Path, progres
         good = np.load(path, mmap_mode="r")[: len(decoded)]
         with written(path, good.shape, np.uint8) as pixels:
             pixels[:] = good
-    return View(name, 0, decoded, path)
+    return ImageView(name, 0, decoded, path)
 
 
-def corrupt_images(clean: View, kinds: list[tuple[str, int]], ids: list[str], progress: Progress) -> list[View]:
+def corrupt_images(
+    clean: ImageView, kinds: list[tuple[str, int]], ids: list[str], progress: Progress
+) -> list[ImageView]:
     """Apply each corruption to each image, seeded by the id of its row; existing files are kept.
 
     Raises
@@ -112,7 +154,7 @@ def corrupt_images(clean: View, kinds: list[tuple[str, int]], ids: list[str], pr
         If the disk has too little free space.
     """
     folder = clean.path.parent
-    views = [View(name, severity, clean.rows, folder / f"{name}-{severity}.npy") for name, severity in kinds]
+    views = [ImageView(name, severity, clean.rows, folder / f"{name}-{severity}.npy") for name, severity in kinds]
     missing = [view for view in views if not view.path.exists()]
     size, free = len(missing) * clean.path.stat().st_size, shutil.disk_usage(folder).free
     if size > MAX_DISK * free:
@@ -132,7 +174,8 @@ def corrupt_images(clean: View, kinds: list[tuple[str, int]], ids: list[str], pr
                 start = 0
                 for part in clean.parts():
                     part_seeds = seeds[start : start + len(part)]
-                    pixels[start : start + len(part)] = np.stack(list(pool.map(_corruption(view), part, part_seeds)))
+                    corrupted = list(pool.map(_corruption(view), part.numpy(), part_seeds))
+                    pixels[start : start + len(part)] = np.stack(corrupted)
                     start += len(part)
                     advance(len(part))
     return views

@@ -1,0 +1,1 @@
+"""The images or texts that a network is trained and measured on."""
