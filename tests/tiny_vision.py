@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from tiny_transformer import save_tokenizer
 from transformers import AutoModel
 
 SMALL: dict[str, Any] = {
@@ -17,7 +18,9 @@ STAGES: dict[str, Any] = {"depths": [1, 1], "hidden_sizes": [8, 16], "num_stages
 SIZE = {"size": {"height": 32, "width": 32}}
 CROP = {"size": {"shortest_edge": 37}, "crop_size": {"height": 32, "width": 32}}
 COLOURS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-TEXT: dict[str, Any] = {**SMALL, "vocab_size": 12, "max_position_embeddings": 8}
+TEXT: dict[str, Any] = {
+    **SMALL, "vocab_size": 12, "max_position_embeddings": 8, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1,
+}  # fmt: skip
 
 #: model -> configuration, processor
 MODELS: dict[str, tuple[Any, Any]] = {
@@ -61,8 +64,8 @@ MODELS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def save_vision(folder: Path, kind: str) -> str:
-    """Save a small model with random weights and its processor; return its backbone name."""
+def save_vision(folder: Path, kind: str, words: bool = False) -> str:
+    """Save a small model with random weights, its processor, and a tokenizer; return its backbone name."""
     config, processor = MODELS[kind]
     torch.manual_seed(1)
     module = AutoModel.from_config(config())
@@ -71,4 +74,6 @@ def save_vision(folder: Path, kind: str) -> str:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     module.save_pretrained(folder)
     processor().save_pretrained(folder)
+    if words:
+        save_tokenizer(folder, max_length=8)
     return f"transformers/{folder}"

@@ -116,9 +116,9 @@ def modalities_of(backbone: str, weights: str = "default", offline: bool = False
     """
     provider, name = split_name(backbone)
     if provider == "transformers":
-        from embedpipe.backbones.providers.hugging_face.modality import modality_of
+        from embedpipe.backbones.providers.hugging_face.modality import modalities_in
 
-        return (modality_of(name, weights, offline),)
+        return modalities_in(name, weights, offline)
     if provider in RESERVED:
         return _MODALITIES.get(provider, ("image",))
     known: tuple[Modality, ...] = getattr(get_provider(provider), "modalities", ("image",))

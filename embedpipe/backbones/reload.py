@@ -143,9 +143,8 @@ def reload_backbone(
     else:
         backbone = load_with_options(load_options, device)
         layers = (dataclasses.replace(spec.layers[0], dim=backbone.spec.layers[0].dim),)
-        loaded = dataclasses.replace(
-            backbone.spec, layers=layers, preprocessing=spec.preprocessing, modality=spec.modality
-        )
+        theirs = {name: getattr(spec, name) for name in ("preprocessing", "modality", "image_size")}
+        loaded = dataclasses.replace(backbone.spec, layers=layers, **theirs)
     has_counts = any(layer.pooling == "sif" for layer in spec.layers)
     files = (
         f"{option('weights', 'PATH')}, and {option('frequencies', 'FILE')} if one was used"
@@ -164,7 +163,7 @@ def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modal
     if modality not in modalities_of(options.backbone, options.weights, options.offline):
         raise UsageError(
             f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
-            "open_clip/MODEL:TAG, which has an encoder for each"
+            "open_clip/MODEL:TAG, or with CLIP or SigLIP of transformers/ and its tokenizer, which embed both"
         )
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)

@@ -17,8 +17,15 @@ _OF_IMAGES = ("image_size", "num_channels")
 _OF_TEXTS = "max_position_embeddings"
 
 
-def modality_of(name: str, weights: str, offline: bool) -> Modality:
-    """Return what a model embeds. Of a model with an encoder for each, such as CLIP, images.
+#: Types of models with an encoder for images and one for texts, whose vectors lie in one space.
+_TWO_ENCODERS = ("clip", "metaclip_2", "siglip", "siglip2")
+
+#: Files of which one holds the words of a tokenizer.
+_VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model")
+
+
+def modalities_in(name: str, weights: str, offline: bool) -> tuple[Modality, ...]:
+    """Return what a model embeds: images and texts if it has an encoder for each, such as CLIP, and a tokenizer.
 
     Parameters
     ----------
@@ -37,6 +44,7 @@ def modality_of(name: str, weights: str, offline: bool) -> Modality:
     try:
         config: dict[str, Any] = json.loads(file.read_bytes())
         of_images = "vision_config" in config or (_OF_TEXTS not in config and any(key in config for key in _OF_IMAGES))
+        of_both = of_images and config.get("model_type") in _TWO_ENCODERS
     except FileNotFoundError as error:
         raise WeightsError(f"the folder of a model must have config.json, but {str(file)!r} does not exist") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -45,7 +53,9 @@ def modality_of(name: str, weights: str, offline: bool) -> Modality:
         if file.is_file():
             refuse_pointer(file)
         raise WeightsError(f"{str(file)!r} is not valid JSON: {error}") from error
-    return "image" if of_images else "text"
+    if of_both and any((file.parent / vocabulary).is_file() for vocabulary in _VOCABULARIES):
+        return ("image", "text")
+    return ("image",) if of_images else ("text",)
 
 
 def _find_config(name: str, weights: str, offline: bool) -> Path:

@@ -13,7 +13,8 @@ from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
 from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
-from embedpipe.backbones.providers.hugging_face.modality import modality_of
+from embedpipe.backbones.providers.hugging_face.modality import modalities_in
+from embedpipe.backbones.providers.hugging_face.text_tower import describe_text
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
 from embedpipe.backbones.providers.hugging_face.vision import describe_vision, require_files
 from embedpipe.backbones.providers.hugging_face.vocabulary import count_embeddings, require_vocabulary
@@ -48,9 +49,13 @@ class TransformersProvider:
         """Load a model; see `Provider.load`. Features are its last hidden state, one vector per token."""
         library = import_extra("transformers", "text")
         folder, spec_name, origin = find_folder(name, name, weights, offline)
-        if modality_of(str(folder), "default", offline) == "image":
+        modalities = modalities_in(str(folder), "default", offline)
+        if "image" in modalities:
             vision = _load_vision(library, folder, origin, weights == "none", image_size)
-            return dataclasses.replace(vision, name=spec_name, files=with_revision(folder, name))
+            vision = dataclasses.replace(vision, name=spec_name, files=with_revision(folder, name))
+            if "text" not in modalities or not hasattr(vision.module, "get_text_features"):
+                return vision
+            return dataclasses.replace(vision, text=_load_text(library, vision, folder))
         try:
             with quiet(), load_reports() as reports:
                 tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
@@ -92,6 +97,17 @@ def _load_vision(library: Any, folder: Path, origin: str, random: bool, image_si
         pretrained=not random,
         gaps=gaps,
     )
+
+
+def _load_text(library: Any, images: ImageNetwork, folder: Path) -> TextNetwork:
+    try:
+        with quiet():
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    except Exception as error:
+        raise WeightsError(
+            f"transformers cannot load the tokenizer of {images.origin}: {type(error).__name__}: {error}"
+        ) from error
+    return describe_text(images, tokenizer, folder)
 
 
 def _build(library: Any, folder: Path, random: bool) -> Any:
