@@ -47,6 +47,8 @@ from .report.export import export as export
 from .report.pictures.map import map as map
 from .serving.run import serve as serve
 from .serving.run import view as view
+from .sharing import pull as pull
+from .sharing import push as push
 from .splits import Splits as Splits
 from .splits import load_splits as load_splits
 from .splits import make_splits as make_splits

@@ -192,6 +192,10 @@ class PruneRefusedError(StoreError):
     exit_code = ExitCode.REFUSED
 
 
+class HubError(EmbedpipeError):
+    """The Hugging Face hub refuses, or a repository is not what it should be."""
+
+
 class HeadError(EmbedpipeError):
     """A head cannot be fitted, saved or loaded."""
 

@@ -36,6 +36,7 @@ ORDER = (
     "diagnosis",
     "serving",
     "jobs",
+    "sharing",
     "cli",
     "__main__",
 )

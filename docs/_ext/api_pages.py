@@ -30,6 +30,7 @@ PACKAGES = (
     "report",
     "diagnosis",
     "jobs",
+    "sharing",
 )
 
 

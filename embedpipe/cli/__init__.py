@@ -15,5 +15,6 @@ from embedpipe.cli.searching import indexing as indexing  # registers its verb
 from embedpipe.cli.searching import search as search  # registers its verb
 from embedpipe.cli.searching import viewing as viewing  # registers its verb
 from embedpipe.cli.storing import reducing as reducing  # registers its verb
+from embedpipe.cli.storing import sharing as sharing  # registers its verbs
 
 __all__ = ["app", "main"]

@@ -22,7 +22,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,23 +111,28 @@ def write_head(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path.name: file_sha256(path) for path in sorted(part.iterdir())},
         }
-        text = json.dumps(with_checksum(manifest), indent=2)
-        # A list of numbers stays on one line: a confusion matrix has many.
-        text = re.sub(r"\[[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
-        (part / MANIFEST).write_text(text + "\n")
+        write_manifest(manifest, part)
     return folder
+
+
+def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Write the manifest of a head, with its checksum."""
+    text = json.dumps(with_checksum(manifest), indent=2)
+    # A list of numbers stays on one line: a confusion matrix has many.
+    text = re.sub(r"\[[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
+    (folder / MANIFEST).write_text(text + "\n")
 
 
 def read_head(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Read what `write_head` wrote: the fields of a `Head`. Parameters and errors are those of `load_head`."""
     folder = Path(path)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     for _ in range(READS):
         try:
             return _read(folder, manifest, trust)
         except HeadError:
             # Another process may have replaced the head while it was read.
-            if (newest := _read_manifest(folder)) == manifest:
+            if (newest := read_manifest(folder)) == manifest:
                 raise
             manifest = newest
     raise HeadError(f"{str(folder)!r} changed {READS} times while it was read: load it when no process saves to it")
@@ -196,7 +201,8 @@ def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:
         ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the values of the manifest of a head. Raises HeadError if there is none, or it is damaged."""
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:

@@ -17,6 +17,8 @@ _QUERY = re.compile(
     r"""|credential|credentials|password|passwd|pwd)=)(?P<value>[^\s&#'"<>]+)""",
     re.IGNORECASE,
 )
+#: A token of the Hugging Face hub.
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 #: Secrets that are shown all the same.
 _shown: set[str] = set()
 
@@ -28,13 +30,14 @@ def show_secret(secret: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a text without the passwords and keys of the URLs in it.
+    """Return a text without tokens of the hub, and without the passwords and keys of the URLs in it.
 
     Examples
     --------
     >>> masked("cannot open s3://me:secret@bucket/photos?secret_key=abc&scheme=http")
     'cannot open s3://me:***@bucket/photos?secret_key=***&scheme=http'
     """
+    text = _TOKEN.sub(MASK, text)
     if "://" not in text:
         return text
     text = _PASSWORD.sub(lambda match: f"{match['user'] or match['scheme']}{MASK}", text)
