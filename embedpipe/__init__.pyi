@@ -2,6 +2,8 @@ from ._utils.version import __version__ as __version__
 from .backbones import BackboneSpec as BackboneSpec
 from .backbones import list_backbones as list_backbones
 from .backbones import load_backbone as load_backbone
+from .cleaning import Findings as Findings
+from .cleaning.clean import clean as clean
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis.doctor import doctor as doctor
 from .embedding import EmbeddingTransformer as EmbeddingTransformer

@@ -32,6 +32,7 @@ ORDER = (
     "heads",
     "querying",
     "evaluation",
+    "cleaning",
     "finetuning",
     "diagnosis",
     "serving",

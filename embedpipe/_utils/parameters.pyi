@@ -33,6 +33,15 @@ class BenchmarkFields(TypedDict, total=False):
     severities: tuple[int, ...]
     time_budget: str | None
 
+class CleanFields(TypedDict, total=False):
+    label: str
+    layer: str | None
+    group: str | None
+    near_duplicates: float
+    outlier_z: float
+    neighbours: int
+    seed: int
+
 class ComputeFields(TypedDict, total=False):
     device: str | None
     batch_size: int | None
@@ -181,6 +190,7 @@ class ViewFields(TypedDict, total=False):
 
 class AdviseParameters(AdviseFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...
 class BenchmarkParameters(BenchmarkFields, FineTuneFields, SplitFields, ReloadFields, total=False): ...
+class CleanParameters(CleanFields, total=False): ...
 class DoctorParameters(SourceFields, BackboneFields, ComputeFields, total=False): ...
 class EmbedParameters(SourceFields, BackboneFields, RunFields, total=False): ...
 class EvaluateParameters(EvaluateFields, ReloadFields, total=False): ...

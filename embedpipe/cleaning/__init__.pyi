@@ -1,0 +1,1 @@
+from .findings import Findings as Findings

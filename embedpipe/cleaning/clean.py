@@ -1,0 +1,291 @@
+"""`clean`: one pass over a store for duplicates, wrong labels and outliers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe._utils.options import build_options, takes_options
+from embedpipe._utils.progress import Progress
+from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs
+from embedpipe.cleaning.findings import Findings, Recorder
+from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
+from embedpipe.cleaning.options import CleanOptions
+from embedpipe.cleaning.outliers import robust_z
+from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.estimators.wrappers.base import fit_on
+from embedpipe.heads.options import FitOptions
+from embedpipe.heads.registry import make_estimator
+from embedpipe.heads.training.training_data import labels_of
+from embedpipe.heads.training.vectors import read_finite
+from embedpipe.neighbours.exact import nearest_rows, normalised
+from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
+from embedpipe.splits.groups import merge_groupings
+from embedpipe.splits.make import make_splits
+from embedpipe.splits.split_column import parse_split_names
+from embedpipe.store import FeatureStore
+from embedpipe.store.schema import require_column
+
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import CleanParameters
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+#: Of more labelled rows, linear discriminants predict labels: logistic regression would take minutes.
+MOST_FOR_LOGREG = 20_000
+FOLDS = 5
+#: Rows whose label is predicted by fewer rows of its class than this are not judged.
+LEAST_OF_A_CLASS = FOLDS
+
+
+@takes_options(CleanOptions)
+def clean(
+    store: FeatureStore | str | Path,
+    *,
+    against: FeatureStore | str | Path | None = None,
+    progress: bool | None = None,
+    **options: Unpack[CleanParameters],
+) -> Findings:
+    """Find what is likely to be wrong with the rows of a store. Nothing is changed.
+
+    Duplicates: rows with the same content, and near-duplicates, also between splits, with other labels, or in another
+    store. Label errors: rows of which another class is more probable, by heads that were not fitted on them and by
+    their neighbours. Outliers: rows far from all others, and held-out rows that no training row resembles.
+
+    Parameters
+    ----------
+    store : FeatureStore or path
+    against : FeatureStore or path, optional
+        Another store of the same backbone; rows that it has too are duplicates.
+    progress : bool, optional
+        Show progress; by default in a notebook and on a terminal (standard error).
+
+    Returns
+    -------
+    Findings
+
+    Raises
+    ------
+    UsageError
+        If an option is wrong, or the stores have other backbones.
+    StoreError
+        If a store cannot be read.
+
+    Notes
+    -----
+    One graph of the nearest neighbours serves all (`embedpipe.neighbours.graph.neighbour_graph`: exact up to 30,000
+    rows). Cosines are those of vectors less their mean. Rows that are duplicates are predicted by the same fold.
+
+    Examples
+    --------
+    >>> findings = embedpipe.clean("photos.features")
+    >>> sorted(findings.counts)
+    ['duplicate', 'far from training', 'label conflict', 'label error', 'leak', 'near-duplicate', 'outlier']
+    >>> findings.save("findings.csv")
+    []
+    """
+    start = time.perf_counter()
+    (chosen,) = build_options((CleanOptions,), options)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    show = Progress(progress)
+    rows = _read_columns(opened, chosen)
+    ids = rows["id"].combine_chunks()
+    layers = opened.select_layers(chosen.layer)
+    if len(ids) < 2:
+        raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {len(ids)}")
+    with show.step("reading vectors"):
+        X = read_finite(opened, layers, ids)
+        centre = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+        Z = normalised(X - centre)
+    k = min(chosen.neighbours, len(ids) - 1)
+    with show.step("finding neighbours", len(ids), "rows") as advance:
+        graph = neighbour_graph(Z, k, advance=advance)
+    hashes = np.array(rows["content_hash"].to_pylist(), object)
+    pairs = find_pairs(equal_content(hashes), graph.positions, graph.scores, chosen.near_duplicates)
+    split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
+    y, notes = _labels(rows, chosen)
+    found = Recorder(rows, chosen.label, split)
+    _record_pairs(found, pairs, split, rows[chosen.label].to_pylist() if y is not None else None)
+    _record_outliers(found, Z, graph, split, pairs, chosen)
+    confused: list[tuple[str, str, int]] = []
+    if y is not None:
+        errors, classes, more = _label_errors(X, rows, y, pairs, graph, chosen, show)
+        notes += more
+        for row, proposed, score in zip(errors.rows, errors.proposed, errors.scores, strict=True):
+            found.add("label error", int(row), float(score), proposed=classes[proposed])
+        confused = [(classes[label], classes[other], count) for label, other, count in errors.confused]
+    if against is not None:
+        with show.step("comparing with the other store"):
+            _record_other_store(found, opened, against, layers, centre, Z, hashes, chosen)
+    return Findings(
+        table=found.table(),
+        store=opened.path,
+        label=chosen.label,
+        rows=len(ids),
+        confused=confused,
+        recall=graph.recall.mean,
+        notes=notes,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _read_columns(store: FeatureStore, options: CleanOptions) -> pa.Table:
+    if options.label != "label" or "label" in store.data_columns:
+        require_column(options.label, store.data_columns, store.path, "label")
+    if options.group is not None:
+        require_column(options.group, store.data_columns, store.path, "group")
+    wanted = ["id", "content_hash", "uri", options.label, "split", options.group, "text"]
+    return store.to_arrow([*dict.fromkeys(name for name in wanted if name in ("id", *store.data_columns))])
+
+
+def _labels(rows: pa.Table, options: CleanOptions) -> tuple[npt.NDArray[Any] | None, list[str]]:
+    """Return the classes of the labelled rows, or None with a note on why labels are not judged."""
+    if options.label not in rows.column_names:
+        return None, ["the store has no labels, so none are judged"]
+    column = rows[options.label]
+    if column.null_count == len(column):
+        return None, [f"no row has a {options.label}, so no labels are judged"]
+    try:
+        y, task, _ = labels_of(rows.filter(pc.is_valid(column)), FitOptions(label=options.label))
+    except TrainingDataError as error:
+        return None, [f"labels are not judged: {error}"]
+    if task != "classification":
+        return None, [f"labels are judged if they are classes, and {options.label!r} holds numbers"]
+    return y, []
+
+
+def _record_pairs(found: Recorder, pairs: Pairs, split: npt.NDArray[Any] | None, labels: list[Any] | None) -> None:
+    for row, related, cosine, exact in zip(*(vars(pairs).values()), strict=True):
+        found.add("duplicate" if exact else "near-duplicate", row, cosine, related=related)
+        if split is not None and split[row] and split[related] and split[row] != split[related]:
+            found.add("leak", row, cosine, related=related)
+        if labels and None not in (labels[row], labels[related]) and labels[row] != labels[related]:
+            found.add("label conflict", row, cosine, related=related, proposed=str(labels[related]))
+
+
+def _record_outliers(
+    found: Recorder,
+    Z: npt.NDArray[np.float32],
+    graph: Graph,
+    split: npt.NDArray[Any] | None,
+    pairs: Pairs,
+    options: CleanOptions,
+) -> None:
+    """Record rows far from their neighbours, and held-out rows far from the nearest training row."""
+    first = np.ones(len(Z), bool)
+    first[pairs.rows] = False  # copies of an outlier would be neighbours of one another
+    near = np.where(graph.scores >= options.near_duplicates, np.nan, graph.scores)
+    usable = np.isfinite(near).any(axis=1) & first
+    distance = np.ones(len(Z))
+    distance[usable] = 1 - np.nanmean(near[usable], axis=1)
+    z = robust_z(distance)
+    for row in np.flatnonzero((z > options.outlier_z) & usable)[np.argsort(-z[(z > options.outlier_z) & usable])]:
+        found.add("outlier", int(row), float(z[row]), related=int(graph.positions[row, 0]))
+    if split is None:
+        return
+    train, held_out = np.flatnonzero(split == "train"), np.flatnonzero(np.isin(split, ["validation", "test"]))
+    if len(train) < 2 or not len(held_out):
+        return
+    among_training = RowSearch(Z[train], 1)
+    own = among_training.neighbours(np.arange(len(train)), 1)[0][:, 0]
+    cosine, nearest = among_training.nearest(Z[held_out], 1)
+    z = robust_z(1 - cosine[:, 0], 1 - own[own < options.near_duplicates])
+    for place in np.argsort(-z, kind="stable")[: int((z > options.outlier_z).sum())]:
+        found.add("far from training", int(held_out[place]), float(z[place]), related=int(train[nearest[place, 0]]))
+
+
+def _label_errors(
+    X: npt.NDArray[np.float32],
+    rows: pa.Table,
+    y: npt.NDArray[Any],
+    pairs: Pairs,
+    graph: Graph,
+    options: CleanOptions,
+    show: Progress,
+) -> tuple[LabelErrors, list[str], list[str]]:
+    """Predict the labelled rows by folds that keep duplicates and groups together, and judge their labels."""
+    labelled = np.flatnonzero(pc.is_valid(rows[options.label]).to_numpy(zero_copy_only=False))
+    classes, kinds = np.unique(y, return_inverse=True)
+    components = np.arange(len(X))
+    components[pairs.rows] = pairs.related
+    groupings = [merge_groupings([np.arange(len(X)), components])]
+    if options.group is not None:
+        values = rows[options.group].to_pylist()
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values)) if value is not None}
+        groupings.append(np.array([numbers.get(v, len(numbers) + i) for i, v in enumerate(values)]))
+    groups = merge_groupings(groupings)[labelled]
+    nothing = LabelErrors(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), [])
+    names = [str(value) for value in classes.tolist()]
+    if len(classes) < 2:
+        return nothing, names, ["labels are not judged: all are the same"]
+    try:
+        splits = make_splits(
+            [str(row) for row in labelled],
+            y,
+            task="classification",
+            groups=groups.tolist(),
+            near_duplicates=None,
+            folds=FOLDS,
+            repeats=1,
+            seed=options.seed,
+        )
+    except TrainingDataError as error:
+        return nothing, names, [f"labels are not judged: {error}"]
+    head = "logreg" if len(labelled) <= MOST_FOR_LOGREG else "lda"
+    probabilities = np.full((len(labelled), len(classes)), np.nan)
+    with show.step(f"predicting labels by {head}", len(splits.resamples), "folds") as advance:
+        for resample in splits.resamples:
+            _, estimator = make_estimator(head, "classification", len(resample.train))
+            fitted = fit_on(estimator, X[labelled[resample.train]], y[resample.train])
+            columns = np.searchsorted(classes, fitted.classes_)
+            probabilities[np.ix_(resample.test, np.arange(len(classes)))] = 0
+            probabilities[np.ix_(resample.test, columns)] = fitted.predict_proba(X[labelled[resample.test]])
+            advance(1)
+    judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    place = np.full(len(X), -1)
+    place[labelled[judged]] = np.arange(len(judged))
+    near = place[graph.positions[labelled[judged]]]
+    near = np.where(graph.positions[labelled[judged]] >= 0, near, -1)
+    joined = with_neighbours(probabilities[judged], kinds[judged], near, graph.scores[labelled[judged]])
+    errors = find_label_errors(joined, kinds[judged])
+    notes = [f"labels were predicted by {head} in {FOLDS} folds", *splits.notes]
+    found = LabelErrors(labelled[judged][errors.rows], errors.proposed, errors.scores, errors.confused)
+    return found, names, notes
+
+
+def _record_other_store(
+    found: Recorder,
+    store: FeatureStore,
+    against: FeatureStore | str | Path,
+    layers: Any,
+    centre: npt.NDArray[np.float32],
+    Z: npt.NDArray[np.float32],
+    hashes: npt.NDArray[np.object_],
+    options: CleanOptions,
+) -> None:
+    """Record rows that another store of the same backbone has too."""
+    other = against if isinstance(against, FeatureStore) else FeatureStore(against)
+    if other.spec.fingerprint() != store.spec.fingerprint():
+        raise UsageError(
+            f"stores must have the same backbone to be compared, got {store.spec.title} and {other.spec.title}: embed "
+            "one of them anew"
+        )
+    columns = other.to_arrow(["id", "content_hash"])
+    ids = columns["id"].combine_chunks()
+    if not len(ids):
+        return
+    others = normalised(read_finite(other, layers, ids) - centre)
+    cosine, nearest = nearest_rows(Z, others, 1, "cosine")
+    same = {content: row for row, content in reversed(list(enumerate(columns["content_hash"].to_pylist())))}
+    for row, content in enumerate(hashes):
+        if content in same:
+            found.add("duplicate", row, 1.0, elsewhere=f"{other.path}:{ids[same[content]].as_py()}")
+        elif cosine[row, 0] >= options.near_duplicates:
+            place = f"{other.path}:{ids[int(nearest[row, 0])].as_py()}"
+            found.add("near-duplicate", row, float(cosine[row, 0]), elsewhere=place)

@@ -1,0 +1,101 @@
+"""Labels that are likely to be wrong, by predictions of heads that were not fitted on the rows, and by neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+#: The least probability, so that no class is ruled out by one head.
+LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Rows whose label is likely to be wrong, the surest first.
+
+    Attributes
+    ----------
+    rows : int64 array (n,)
+    proposed : int64 array (n,)
+        The most probable class.
+    scores : float64 array (n,)
+        The root of the probability of the proposed class less that of the label's, in (-1, 1].
+    confused : list of (int, int, int)
+        Label, proposed class, number of rows; the most frequent first.
+    """
+
+    rows: Rows
+    proposed: Rows
+    scores: Floats
+    confused: list[tuple[int, int, int]]
+
+
+def with_neighbours(probabilities: Floats, y: Rows, neighbours: Rows, cosines: Floats) -> Floats:
+    """Return the mean of a head's probabilities and of the share of neighbours with each label.
+
+    A head draws a plane and a graph looks around: together they find more wrong labels than either
+    (`benchmarks/label_errors.py`). A neighbour counts by the square of its cosine, and the frequencies of the classes
+    count as one more neighbour.
+
+    Parameters
+    ----------
+    probabilities : float64 array (n_rows, n_classes)
+        Of heads that were not fitted on the rows.
+    y : int64 array (n_rows,)
+    neighbours : int64 array (n_rows, k)
+        Row numbers; -1 for none.
+    cosines : float64 array (n_rows, k)
+    """
+    n_rows, n_classes = probabilities.shape
+    votes = np.zeros((n_rows, n_classes))
+    rows = np.arange(n_rows)
+    for near, cosine in zip(neighbours.T, cosines.T, strict=True):
+        weight = np.where(near >= 0, np.maximum(cosine, 0) ** 2, 0.0)
+        np.add.at(votes, (rows, y[near]), weight)
+    frequencies = np.bincount(y, minlength=n_classes) / n_rows
+    votes = (votes + frequencies) / (votes.sum(axis=1, keepdims=True) + 1)
+    kept = np.clip(probabilities, LEAST, None)
+    mean: Floats = (kept / kept.sum(axis=1, keepdims=True) + votes) / 2
+    return mean
+
+
+def doubt_of_labels(probabilities: Floats, y: Rows) -> Floats:
+    """Return how doubtful each label is, in [-1, 1]: the difference of the roots of two probabilities.
+
+    They are that of the best other class and that of the label. The difference of the probabilities themselves ranks
+    rows of two similar classes well, their quotient rows that look like one other class; roots lie between.
+    """
+    rows = np.arange(len(y))
+    others = probabilities.copy()
+    others[rows, y] = -1
+    doubt: Floats = np.sqrt(others.max(axis=1)) - np.sqrt(probabilities[rows, y])
+    return doubt
+
+
+def find_label_errors(probabilities: Floats, y: Rows) -> LabelErrors:
+    """Find the rows of which another class is more probable than is usual for rows of that class.
+
+    The threshold of a class is the mean of its probability over the rows with that label (confident learning;
+    Northcutt, Jiang and Chuang, JAIR 2021), so that a class of which heads are never sure is not accused more than
+    others.
+
+    Parameters
+    ----------
+    probabilities : float64 array (n_rows, n_classes)
+        As `with_neighbours` gives them.
+    y : int64 array (n_rows,)
+    """
+    rows, n_classes = np.arange(len(y)), probabilities.shape[1]
+    usual = np.array([probabilities[y == c, c].mean() if (y == c).any() else 1.0 for c in range(n_classes)])
+    proposed = probabilities.argmax(axis=1)
+    found = np.flatnonzero((proposed != y) & (probabilities[rows, proposed] >= usual[proposed]))
+    doubt = doubt_of_labels(probabilities, y)
+    found = found[np.argsort(-doubt[found], kind="stable")]
+    pairs, counts = np.unique(np.column_stack([y[found], proposed[found]]), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    confused = [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
+    return LabelErrors(found, proposed[found].astype(np.int64), doubt[found], confused)

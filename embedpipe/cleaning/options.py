@@ -1,0 +1,46 @@
+"""Options of `embedpipe.clean`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from embedpipe._utils.option_names import option
+from embedpipe.errors import UsageError
+from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanOptions:
+    """What counts as a finding.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    label: str = field(default="label", metadata={"help": "The column of labels."})
+    layer: str | None = field(
+        default=None, metadata={"help": "The layer whose vectors are compared; by default the first."}
+    )
+    group: str | None = field(
+        default=None,
+        metadata={"help": "Column of values, such as patients, that one fold predicts together."},
+    )
+    near_duplicates: float = field(
+        default=NEAR_DUPLICATE_COSINE, metadata={"help": "Centred cosine from which two rows are near-duplicates."}
+    )
+    outlier_z: float = field(
+        default=5.0,
+        metadata={"help": "Robust standard deviations from which the distance to the neighbours makes an outlier."},
+    )
+    neighbours: int = field(default=20, metadata={"help": "Neighbours of each row in the graph."})
+    seed: int = field(default=0, metadata={"help": "Seed of the folds."})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near_duplicates <= 1:
+            raise UsageError(f"{option('near_duplicates')} must be a cosine in (0, 1], got {self.near_duplicates}")
+        if not self.outlier_z > 0:
+            raise UsageError(f"{option('outlier_z')} must be > 0, got {self.outlier_z}")
+        if self.neighbours < 2:
+            raise UsageError(f"{option('neighbours')} must be >= 2, got {self.neighbours}")

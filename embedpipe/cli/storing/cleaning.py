@@ -1,0 +1,89 @@
+"""The verb clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from embedpipe.cleaning.options import CleanOptions
+from embedpipe.cli import show
+from embedpipe.cli.app import Store, app
+from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
+from embedpipe.report.drawing.wording import counted
+from embedpipe.statistics.percentages import percent
+
+#: Findings of each kind that are printed.
+SHOWN = 3
+
+
+@app.command(rich_help_panel="Store")
+@exits_cleanly
+@reads_stored_places
+@with_options(CleanOptions)
+def clean(
+    store: Store,
+    *,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another store of the same backbone: rows that it has too.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Write the findings: .html is a page, .csv, .xlsx, .parquet a table.")
+    ] = None,
+    write_keep: Annotated[
+        Path | None, typer.Option("--write-keep", help="Write a table of all ids and whether to keep them.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Find duplicates, wrong labels and outliers. Nothing is changed.
+
+    Duplicates also between splits and with other labels; labels that heads which were not fitted on the row and its
+    neighbours doubt; rows far from all others.
+
+    Examples: `embedpipe clean photos.features --to findings.html`,
+    `embedpipe clean photos.features --to findings.csv --write-keep keep.csv`
+    """
+    from embedpipe.cleaning.clean import clean as run
+    from embedpipe.cleaning.findings import check_findings
+    from embedpipe.report.tables import check_table, write_table
+
+    if to is not None:
+        check_findings(to)
+    if write_keep is not None:
+        check_table(write_keep)
+    findings = run(store, against=against, progress=shows_progress(quiet, as_json), **options)
+    remarks = [] if to is None else findings.save(to)
+    if write_keep is not None:
+        remarks += write_table(findings.keep(), write_keep)
+    if as_json:
+        show.json_value(findings.to_dict())
+        return
+    if quiet:
+        return
+    found = counted(len(findings), "finding")
+    print(f"{found} in {counted(findings.rows, 'row')}, {findings.seconds:,.0f} s\n")
+    rows, table = findings.table.to_pylist(), Table("", "findings", "for example", box=None)
+    for kind, count in findings.counts.items():
+        examples = [row for row in rows if row["kind"] == kind][:SHOWN]
+        shown = [
+            f"{row['id']}: {row['label']} → {row['proposed']}"
+            if kind == "label error"
+            else row["id"] + (f" = {row['related']}" if row["related"] and kind != "outlier" else "")
+            for row in examples
+        ]
+        table.add_row(kind, f"{count:,}", show.plain("; ".join(shown[: None if verbose else 1])))
+    show.print_table(table)
+    for label, proposed, number in findings.confused[:SHOWN]:
+        print(f"{label} is often more like {proposed}: {counted(number, 'row')}")
+    if findings.recall < 1:
+        print(f"the graph of neighbours has {percent(findings.recall)} of the nearest neighbours")
+    for note in [*findings.notes, *remarks]:
+        print(f"note: {note}")
+    for path in (to, write_keep):
+        if path is not None:
+            print(path)

@@ -1,0 +1,174 @@
+"""`clean`: planted duplicates, wrong labels and outliers are found, and nothing else; the table, page and keep list."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stored import clusters, make_store
+
+import embedpipe
+from embedpipe.cleaning.clean import clean
+from embedpipe.cleaning.findings import Findings
+from embedpipe.errors import UsageError
+
+ROWS = 240
+#: Rows that `planted` changes.
+COPY, NEAR, CONFLICT, FAR = 200, 201, 202, 203
+WRONG = [7, 50, 111]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> embedpipe.FeatureStore:
+    """Three clear clusters with a copy, a near-duplicate, one with another label, an outlier and three wrong labels."""
+    X, y = clusters(ROWS, spread=0.35, dim=16)
+    rng = np.random.default_rng(1)
+    labels = np.array([f"class {number}" for number in y], object)
+    X[COPY], labels[COPY] = X[10], labels[10]
+    X[NEAR], labels[NEAR] = X[20] + 0.002 * rng.standard_normal(16), labels[20]
+    X[CONFLICT], labels[CONFLICT] = X[30] + 0.002 * rng.standard_normal(16), "class 0" if y[30] else "class 1"
+    X[FAR] = 40 * rng.standard_normal(16)
+    for row in WRONG:
+        labels[row] = f"class {(y[row] + 1) % 3}"
+    split = np.array(["train"] * ROWS, object)
+    split[210:] = "test"
+    split[NEAR] = "test"
+    return make_store(tmp_path_factory.mktemp("clean") / "store", X, label=labels.tolist(), split=split.tolist())
+
+
+@pytest.fixture(scope="module")
+def findings(planted: embedpipe.FeatureStore) -> Findings:
+    return clean(planted, near_duplicates=0.999, progress=False)
+
+
+def found(findings: Findings, kind: str) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in findings.table.to_pylist() if row["kind"] == kind}
+
+
+def test_planted_wrong_labels_are_the_surest(findings: Findings) -> None:
+    errors = list(found(findings, "label error").values())
+    assert {row["id"] for row in errors[:4]} >= {f"row-{row:03d}" for row in WRONG}
+    assert all(row["proposed"] != row["label"] for row in errors)
+    assert [row["score"] for row in errors] == sorted((row["score"] for row in errors), reverse=True)
+
+
+def test_duplicates_are_pairs_with_an_earlier_row(findings: Findings) -> None:
+    near = found(findings, "near-duplicate")
+    assert {id: row["related"] for id, row in near.items()} == {
+        f"row-{later:03d}": f"row-{earlier:03d}" for later, earlier in ((COPY, 10), (NEAR, 20), (CONFLICT, 30))
+    }
+    assert all(row["score"] >= 0.999 for row in near.values())
+    assert found(findings, "label conflict").keys() == {f"row-{CONFLICT:03d}"}
+    leaks = found(findings, "leak")
+    assert {id: (row["split"], row["related_split"]) for id, row in leaks.items()} == {"row-201": ("test", "train")}
+
+
+def test_outlier_is_the_row_far_away(findings: Findings) -> None:
+    assert found(findings, "outlier").keys() == {f"row-{FAR:03d}"}
+
+
+def test_nothing_is_wrong_with_good_data(tmp_path: Path) -> None:
+    X, y = clusters(150, spread=0.3, dim=16)
+    store = make_store(tmp_path / "store", X, label=[f"class {number}" for number in y])
+    findings = clean(store, near_duplicates=0.9999, progress=False)
+    assert sum(findings.counts.values()) <= 2, findings.table.to_pylist()
+    assert findings.confused == [] or len(findings.confused) <= 2
+
+
+def test_keep_list_drops_copies_and_training_rows_of_leaks(findings: Findings) -> None:
+    kept = {row["id"]: row for row in findings.keep().to_pylist()}
+    assert len(kept) == ROWS
+    dropped = {id for id, row in kept.items() if not row["keep"]}
+    # Row 201 is a test row: its copy among the training rows goes.
+    assert dropped == {f"row-{COPY:03d}", "row-020", f"row-{CONFLICT:03d}"}
+    assert kept["row-020"]["reason"] == "leak of row-201"
+
+
+def test_findings_are_saved_as_table_and_page(findings: Findings, tmp_path: Path) -> None:
+    findings.save(tmp_path / "findings.csv")
+    with (tmp_path / "findings.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(findings)
+    findings.save(tmp_path / "findings.html")
+    page = (tmp_path / "findings.html").read_text(encoding="utf-8")
+    for kind, count in findings.counts.items():
+        assert (f'id="{kind.replace(" ", "-")}"' in page) == (count > 0)
+    with pytest.raises(UsageError, match=r"\.pdf"):
+        findings.save(tmp_path / "findings.pdf")
+
+
+def test_rows_of_another_store_are_found(planted: embedpipe.FeatureStore, tmp_path: Path) -> None:
+    X = planted.to_numpy()[:3]
+    other = make_store(tmp_path / "other", X + 0.001)
+    findings = clean(planted, against=other, near_duplicates=0.9999, progress=False)
+    elsewhere = {row["id"]: row["related"] for row in findings.table.to_pylist() if str(row["related"]).startswith("/")}
+    # The ids of the other store have the same content hashes here.
+    assert elsewhere == {f"row-{row:03d}": f"{other.path}:row-{row:03d}" for row in range(3)}
+    foreign = make_store(tmp_path / "foreign", X, "foreign")
+    with pytest.raises(UsageError, match="stores must have the same backbone"):
+        clean(planted, against=foreign, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "note"),
+    [
+        ({}, "the store has no labels"),
+        ({"label": [*[None] * 58, "a", "b"]}, "labels are not judged: "),
+        ({"label": ["same"] * 60}, "all are the same"),
+        ({"label": [value + 0.5 for value in range(60)]}, "holds numbers"),
+        ({"label": [f"class {value}" for value in range(60)]}, "labels are not judged: "),
+    ],
+)
+def test_labels_that_cannot_be_judged_are_noted(tmp_path: Path, columns: dict[str, Any], note: str) -> None:
+    X, _ = clusters(60)
+    findings = clean(make_store(tmp_path / "store", X, **columns), progress=False)
+    assert any(note in each for each in findings.notes), findings.notes
+    assert findings.counts["label error"] == 0
+
+
+def test_groups_stay_in_one_fold(tmp_path: Path) -> None:
+    """Each patient has vectors of its own and one label: without groups its other photos give the label away."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(30), 4)
+    X = (rng.standard_normal((30, 32))[patients] + 0.2 * rng.standard_normal((120, 32))).astype(np.float32)
+    labels = [f"class {patient % 2}" for patient in patients]
+    store = make_store(tmp_path / "store", X, label=labels, patient=[f"p{patient}" for patient in patients])
+    apart, together = (clean(store, near_duplicates=0.9999, group=group, progress=False) for group in (None, "patient"))
+    assert apart.counts["label error"] == 0
+    assert any("groups" in note or "folds" in note for note in together.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"near_duplicates": 1.5}, r"near_duplicates must be a cosine in \(0, 1\], got 1.5"),
+        ({"neighbours": 1}, "neighbours must be >= 2, got 1"),
+        ({"outlier_z": 0.0}, "outlier_z must be > 0, got 0.0"),
+        ({"label": "species"}, "species"),
+        ({"group": "patient"}, "patient"),
+    ],
+)
+def test_bad_options_are_refused(planted: embedpipe.FeatureStore, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        clean(planted, **options)
+
+
+def test_page_shows_pictures_side_by_side_and_a_broken_file_as_such(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    uris = []
+    for number in range(12):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(path)
+        uris.append(path.as_uri())
+    (tmp_path / "1.png").write_bytes(b"broken")
+    X = rng.standard_normal((12, 8)).astype(np.float32)
+    X[1], X[3] = X[0], X[2]
+    findings = clean(make_store(tmp_path / "store", X, uri=uris), progress=False)
+    page = findings.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert findings.counts["near-duplicate"] == 2
+    assert page.count("<img") == 3
+    assert "cannot be shown" in page
