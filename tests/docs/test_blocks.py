@@ -65,8 +65,11 @@ def test_files_of_other_programs_parse(page: Path) -> None:
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
 
 
-#: Pages whose blocks measure this machine, fine-tune, fit many heads or describe all backbones.
-LONG = {f"docs/how-to/{name}.md" for name in ("calibrate-and-reject", "compare-and-choose", "fine-tune", "speed")}
+#: Pages whose blocks measure this machine, fine-tune, fit many heads or load many backbones.
+LONG = {
+    f"docs/how-to/{name}.md"
+    for name in ("calibrate-and-reject", "compare-and-choose", "fine-tune", "own-backbone", "speed")
+}
 LONG.add("docs/reference/backbones.md")
 
 
