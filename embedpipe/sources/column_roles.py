@@ -11,7 +11,7 @@ import pyarrow as pa
 from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_label_type, is_storable, is_string, value_type
-from embedpipe.sources.columns.class_names import image_columns
+from embedpipe.sources.columns.class_names import class_columns, image_columns
 from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
 
 #: Default names of the column of images or texts. The first name that the table has is taken.
@@ -34,7 +34,7 @@ RESERVED = (
 class ColumnRoles:
     """The columns of each role. ``left_out`` has the columns of types that no store holds.
 
-    ``boxes`` and ``margin`` are those of `SourceOptions`.
+    ``boxes`` and ``margin`` are those of `SourceOptions`. ``notes`` says what was chosen without a name.
     """
 
     payload: str
@@ -45,6 +45,7 @@ class ColumnRoles:
     left_out: dict[str, int] = field(default_factory=dict)
     boxes: str | None = None
     margin: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def is_reserved(name: str) -> bool:
@@ -97,6 +98,9 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"Available: {_shown(schema)}"
             )
     chosen = {role: wanted[role] or in_any_case.get(role) for role in ("id", "label", "split")}
+    only_classes = class_columns(schema) if chosen["label"] is None else []
+    if len(only_classes) == 1:
+        chosen["label"] = only_classes[0]
     _check_payload(schema.field(payload), name, modality)
     for role, column in chosen.items():
         fits = is_label_type if role == "label" else is_storable
@@ -108,6 +112,8 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     roles = ColumnRoles(
         payload, chosen["id"], chosen["label"], chosen["split"], boxes=options.boxes, margin=options.box_margin
     )
+    if len(only_classes) == 1:
+        roles.notes = (f"column {only_classes[0]!r} is the label, as it alone holds classes",)
     replaced = {role: wanted[role] for role in chosen if wanted[role]}
     lower: dict[str, str] = {}
     for column in schema:

@@ -73,6 +73,18 @@ def test_lists_of_classes_are_several_labels(shards: Path) -> None:
     assert any("between labels" in note for note in listing.notes)
 
 
+def test_the_only_column_of_classes_is_the_label(tmp_path: Path) -> None:
+    both = table(2).rename_columns(["image", "species", "tags", "file_name"])
+    one = {b"huggingface": METADATA[b"huggingface"].replace(b'"label"', b'"species"').replace(b'"tags"', b'"other"')}
+    pq.write_table(both.replace_schema_metadata(one), tmp_path / "t.parquet")
+    listing = open_source(tmp_path / "t.parquet")
+    assert listing.table.column("label").to_pylist() == ["cat", "dog"]
+    assert listing.notes == ("t.parquet: column 'species' is the label, as it alone holds classes",)
+    two = {b"huggingface": METADATA[b"huggingface"].replace(b'"label"', b'"species"')}
+    pq.write_table(both.replace_schema_metadata(two), tmp_path / "t.parquet")
+    assert open_source(tmp_path / "t.parquet").table.column("label").null_count == 2
+
+
 @pytest.mark.parametrize(
     ("names", "splits"),
     [

@@ -21,6 +21,14 @@ def image_columns(schema: pa.Schema) -> list[str]:
     return [name for name, feature in _features(schema).items() if _kind(feature) == "Image" and name in schema.names]
 
 
+def class_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that are declared as classes, one or several an item."""
+    declared = _features(schema).items()
+    return [
+        name for name, each in declared if "ClassLabel" in (_kind(each), _kind(_item(each))) and name in schema.names
+    ]
+
+
 def with_class_names(table: pa.Table, name: str) -> pa.Table:
     """Return a table with the names of classes in place of their numbers, where its schema declares them.
 

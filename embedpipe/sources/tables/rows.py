@@ -84,6 +84,7 @@ def list_rows(
         A value cannot be stored.
     """
     table = with_class_names(table, name)
+    notes += tuple(f"{name}: {note}" for note in roles.notes)
     if roles.id is not None:
         ids = empty_to_null(_text_of(table.column(roles.id), roles.id))
     else:
