@@ -95,6 +95,7 @@ def with_frames(listing: Listing, every: float) -> Listing:
     reader = listing.read
     if not isinstance(reader, Files):
         raise SourceError("videos must be files that a folder, list or table names, each with an id")
+    import_extra("av", "video")
     rows, times = array("q"), array("d")
     failures = list(listing.failures)
     for row, (id, uri) in enumerate(zip(ids, uris, strict=True)):
@@ -104,7 +105,7 @@ def with_frames(listing: Listing, every: float) -> Listing:
             continue
         try:
             count = _count(uri, every, reader.access)
-        except (ReadError, DecodeError) as error:
+        except Exception as error:  # PyAV raises many types, and one bad file must not stop a run
             failures.append(Failure.of(id, uri, error, "read"))
             continue
         rows.extend([row] * count)
@@ -269,6 +270,8 @@ class _Decoder:
         if not self._container.streams.video:
             raise DecodeError(f"the file {self._name} has no pictures")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None or not stream.time_base:
+            raise DecodeError(f"the codec of the video {self._name} is unknown")
         _check_size(stream.codec_context)
         stream.thread_type = "AUTO"
         return stream

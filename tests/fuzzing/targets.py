@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from damage.specimens import SPECIMENS, make, observe
 from fuzzing.mutators import with_png_checksums, with_tar_checksums
 from oddities import encode, oriented, picture
+from PIL import Image
+from video_files import write_video
 
 from embedpipe.errors import EmbedpipeError
 
@@ -296,22 +298,64 @@ def _parquets() -> list[bytes]:
     return files
 
 
-def _read_source(name: str, most: int) -> Callable[[bytes, Path], str]:
-    """Return a target that lists a file of this name and reads its first items."""
+def _read_source(name: str, most: int, source: str = "", **options: Any) -> Callable[[bytes, Path], str]:
+    """Return a target that writes a file of this name, lists it or ``source``, and reads the first items."""
 
     def read(data: bytes, folder: Path) -> str:
-        from embedpipe.sources import open_source
+        from embedpipe.decoding import decode_image
+        from embedpipe.sources import SourceOptions, open_source
 
+        _with_boxes(folder)
         (folder / name).write_bytes(data)
-        listing = open_source(folder / name)
+        listing = open_source(folder / (source or name), SourceOptions(**options))
         for row in range(min(most, len(listing))):
             try:
-                listing.read(row)
+                decode_image(listing.read(row))
             except EmbedpipeError:
                 return "unread"
         return "listed"
 
     return read
+
+
+def _with_boxes(folder: Path) -> None:
+    """Make a folder of YOLO with a picture."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(exist_ok=True)
+    Image.new("RGB", (9, 7)).save(folder / "images" / "a.png")
+    (folder / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (folder / "data.yaml").write_text("names: [cat, dog]")
+
+
+def _arrows() -> list[bytes]:
+    table = pa.table({**_ROWS, "image": pa.array([{"bytes": encode(picture(), "JPEG"), "path": "a.jpg"}] * 3)})
+    features = {"image": {"_type": "Image"}, "n": {"_type": "ClassLabel", "names": ["p", "q", "r", "s"]}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    files = []
+    for new in (pa.ipc.new_stream, pa.ipc.new_file):
+        sink = pa.BufferOutputStream()
+        with new(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+        files.append(sink.getvalue().to_pybytes())
+    return files
+
+
+def _coco_files() -> list[bytes]:
+    images = [{"id": 1, "file_name": "a.png", "width": 9, "height": 7}, {"id": 2, "file_name": "images/a.png"}]
+    boxes = [[1, 1, 2.5, 2], [0, 0, 9, 7], [8, 6, 40, 40]]
+    annotations = [{"id": i, "image_id": 1 + i % 2, "category_id": 3, "bbox": box} for i, box in enumerate(boxes)]
+    return [
+        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "cat"}]}).encode()
+    ]
+
+
+def _videos() -> list[bytes]:
+    files = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".mp4", ".mkv", ".mpg"):
+            codec, rate = ("mpeg2video", 25) if suffix == ".mpg" else ("mpeg4", 10)
+            files.append(write_video(Path(folder) / f"a{suffix}", 12, rate, codec).read_bytes())
+    return files
 
 
 def _tars() -> list[bytes]:
@@ -460,6 +504,28 @@ TARGETS: dict[str, Target] = {
     "jsonl": Target(_json_lines, _read_table(".jsonl"), (b"{", b"[", b'{"a":', b'"id":', b"\\ud800", b"null", b"}\n{")),
     "parquet": Target(_parquets, _read_table(".parquet"), (b"PAR1",)),
     "xlsx": Target(_workbooks, _read_table(".xlsx"), (b"PK\3\4", b'r="9999999"', b"<row", b"<c t=", b"&lt;")),
+    "arrow": Target(_arrows, _read_table(".arrow"), (b"\xff\xff\xff\xff", b"ARROW1", b'"names": [')),
+    "coco": Target(
+        _coco_files,
+        _read_source("annotations.json", 3),
+        (b"NaN", b"-1", b"1e400", b"null", b"[", b"{", b'"../../etc/passwd"', b'"https://a/b.png"'),
+    ),
+    "yolo": Target(
+        lambda: [b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.9 0.1 0.5 0.9\n"],
+        _read_source("labels/a.txt", 3, "data.yaml", box_margin=0.1),
+        (b"\n", b" ", b"nan", b"-", b"1e9", b"\xff"),
+    ),
+    "yaml": Target(
+        lambda: [b"names: [cat, dog]\n", b"names:\n  0: cat\n  1: dog\n"],
+        _read_source("data.yaml", 3),
+        (b"!!python/object/apply:os.getcwd []", b"&a [*a]", b"? ", b": ", b"{", b"\t"),
+    ),
+    "video": Target(
+        _videos,
+        _read_source("a.mp4", 4, every="0.3s"),
+        (b"moov", b"stsz", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"\xff" * 4, b"\0" * 4),
+        memory=PICTURE_MEMORY,
+    ),
     "tar": Target(
         _tars,
         _read_source("shard.tar", 5),

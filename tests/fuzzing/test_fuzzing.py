@@ -53,7 +53,10 @@ def test_inputs_that_were_faults_are_refused(isolated: Isolated, tmp_path: Path,
 
 
 #: Targets that need neither a network nor a fitted head.
-FAST = ("jpeg", "png", "tiff", "pictures", "text", "email", "csv", "jsonl", "parquet", "tar", "list", "pth", "log")
+FAST = (
+    "jpeg", "png", "tiff", "pictures", "text", "email", "csv", "jsonl", "parquet", "arrow", "coco", "yolo", "yaml",
+    "tar", "list", "pth", "log",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("targets", "each"), [(FAST, 0.05), pytest.param((*TARGETS,), 4.0, marks=pytest.mark.long)])

@@ -83,7 +83,8 @@ def _class_names(feature: Any) -> list[str] | None:
 
 
 def _named(numbers: pa.Array, names: list[str], column: str, table: str) -> pa.Array:
-    values = pc.if_else(pc.equal(numbers, -1), pa.scalar(None, numbers.type), numbers).cast(pa.int64())
+    values = numbers.cast(pa.int64(), safe=False)  # what wraps around is no number of a class either
+    values = pc.if_else(pc.equal(values, -1), pa.scalar(None, pa.int64()), values)
     known = np.asarray(pc.fill_null(pc.and_(pc.greater_equal(values, 0), pc.less(values, len(names))), True))
     if not known.all():
         raise SourceError(
