@@ -50,8 +50,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Parameters
     ----------
-    backbone, modality, weights, arch, layer, drop_last, pooling, image_size, chunk, frequencies, precision, decode, \
-range, channels, offline
+    backbone, modality, weights, arch, layer, drop_last, pooling, image_size, dimensions, chunk, frequencies, \
+precision, decode, range, channels, offline
         As in `BackboneOptions`. Several layers are concatenated. ``modality="text"`` alone selects the default
         backbone for texts.
     device, batch_size, threads
@@ -102,6 +102,7 @@ range, channels, offline
         drop_last: int = _BACKBONE.drop_last,
         pooling: str | Sequence[str] | None = _BACKBONE.pooling,
         image_size: int | None = _BACKBONE.image_size,
+        dimensions: int | None = _BACKBONE.dimensions,
         chunk: bool = _BACKBONE.chunk,
         frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
@@ -122,6 +123,7 @@ range, channels, offline
         self.drop_last = drop_last
         self.pooling = pooling
         self.image_size = image_size
+        self.dimensions = dimensions
         self.chunk = chunk
         self.frequencies = frequencies
         self.precision = precision
