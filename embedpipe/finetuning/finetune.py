@@ -15,8 +15,8 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.backbones import load_with_options
 from embedpipe.backbones.backbone import Backbone
-from embedpipe.backbones.options import BackboneOptions, ReloadOptions
-from embedpipe.backbones.spec import TextPreprocessing, random_notes
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
@@ -299,14 +299,7 @@ def _save_head(
     probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, best: Path, folder: Path
 ) -> None:
     """Save the last layer of the network as a head on the features of the trained backbone."""
-    arch, preprocessing = run_folder.architecture(probe.spec), probe.spec.preprocessing
-    options = BackboneOptions(
-        backbone=f"{run_folder.provider_of_weights(probe.spec)}/{best}",
-        arch=arch if arch.startswith("python:") else None,
-        layer=tuple(layer.name for layer in probe.spec.layers),
-        modality=probe.spec.modality,
-        chunk=isinstance(preprocessing, TextPreprocessing) and preprocessing.chunk,
-    )
+    options = run_folder.options_of_weights(probe.spec, best)
     spec = dataclasses.replace(load_with_options(options, "cpu").spec, layers=probe.spec.layers)
     report = FitReport("classification", "test", len(split.train), fine_tuned=True)
     y_test, y_train = (split.classes[split.y[part]] for part in (rows, split.train))

@@ -20,7 +20,9 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.providers.hugging_face.saving import save_model
+from embedpipe.backbones.reload import options_from_spec
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
 from embedpipe.errors import BusyError, UsageError
@@ -94,6 +96,20 @@ def is_hugging_face(spec: BackboneSpec) -> bool:
 def provider_of_weights(spec: BackboneSpec) -> str:
     """Return the provider that loads the saved weights of a backbone."""
     return spec.provider if is_hugging_face(spec) else "checkpoint"
+
+
+def options_of_weights(spec: BackboneSpec, path: Path) -> BackboneOptions:
+    """Return the options that load the saved weights of a backbone with its layers."""
+    if is_hugging_face(spec):
+        options = options_from_spec(spec, str(path), trust=True)
+        return dataclasses.replace(options, backbone=f"{spec.provider}/{path}", weights="default", precision="fp32")
+    arch = architecture(spec)
+    return BackboneOptions(
+        backbone=f"checkpoint/{path}",
+        arch=arch if arch.startswith("python:") else None,
+        layer=tuple(layer.name for layer in spec.layers),
+        dimensions=spec.dimensions,
+    )
 
 
 def weights_path(spec: BackboneSpec, folder: Path, name: str) -> Path:

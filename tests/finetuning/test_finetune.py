@@ -19,6 +19,7 @@ from coloured import colours
 from conftest import TINY
 from forked import Forks
 from safetensors.torch import load_file
+from tiny_vision import save_vision
 
 import embedpipe
 from embedpipe.errors import BusyError, SpecMismatchError, TrainingDataError, UsageError
@@ -372,3 +373,21 @@ def test_head_is_softened_before_the_first_step(made: tuple[Path, Path], tmp_pat
     assert result.best_epoch == 1
     np.testing.assert_allclose(last.weight, SOFTENING * first.weight, rtol=1e-3, atol=1e-6)
     assert result.epochs[0].validation_log_loss < result.epochs[1].validation_log_loss
+
+
+def test_image_model_of_transformers_is_saved_as_a_folder(tmp_path: Path) -> None:
+    """No checkpoint file says how to build it."""
+    name = save_vision(tmp_path / "vit", "vit")
+    photos = colours(tmp_path / "photos", 36)
+    store = embedpipe.embed(photos, tmp_path / "store", backbone=name, layer=("features", "layers.0"), pooling="avg")
+    options = {"epochs": 1, "batch_size": 12, **ALONE}
+    head = embedpipe.fit(store, "logreg", layer="layers.0")
+    run = embedpipe.finetune(store, head, to=tmp_path / "tuned", weights=str(tmp_path / "vit"), **options)
+    assert run.initial_check.largest_logit_difference < 1e-3
+    assert run.backbone_name == f"transformers/{tmp_path / 'tuned' / 'backbone'}"
+    last = embedpipe.load_backbone(f"transformers/{tmp_path / 'tuned' / 'last'}", device="cpu")
+    assert last.spec.weights_sha256 != store.spec.weights_sha256
+    assert last.spec.preprocessing == store.spec.preprocessing
+    tuned = embedpipe.load_head(run.head)
+    assert tuned.spec.layers == head.spec.layers
+    assert len(tuned.predict(photos, weights=run.backbone)) == 36
