@@ -306,6 +306,10 @@ def test_objects_of_datasets_are_listed_as_their_files(shards: Path, tmp_path: P
     uris = loaded.table.column("uri").to_pylist()
     assert [read_uri(uri) for uri in uris] == [expected.read(row) for row in range(12)]
     assert open_source(tmp_path / "saved").table.column("uri").to_pylist() == uris
+    order = tmp_path / "order.arrow"
+    chosen = datasets.load_from_disk(tmp_path / "saved")["train"].select([7, 0, 3], indices_cache_file_name=str(order))
+    assert order.exists()
+    assert open_source(chosen).table.column("uri").to_pylist() == [uris[7], uris[0], uris[3]]
 
 
 def test_paths_in_objects_of_datasets_are_below_the_working_folder(

@@ -106,10 +106,10 @@ def _named_images(paths: pa.ChunkedArray, access: Access) -> Payloads:
 def _places(dataset: Any, name: str) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
     """Return the uris of the images in the files that a data set is a memory map of, and their times.
 
-    None for a data set in memory, or whose rows are other ones, or in another order, than those of its files.
+    None for a data set in memory, or whose table is another one than its files hold.
     """
     files = [file["filename"] for file in dataset.cache_files]
-    if not files or getattr(dataset, "_indices", files) is not None:
+    if not files or not hasattr(dataset, "_indices"):
         return None, None
     uris: list[pa.Array] = []
     times: list[pa.Array] = []
@@ -117,6 +117,8 @@ def _places(dataset: Any, name: str) -> tuple[pa.ChunkedArray | None, pa.Chunked
     start = 0
     try:
         for file in files:
+            if start == len(rows):  # the others hold the order of the rows
+                break
             column = load_table(file, [name]).table.column(name)
             count = len(column)
             if count and (start + count > len(rows) or any(column[at] != rows[start + at] for at in (0, count - 1))):
@@ -124,9 +126,15 @@ def _places(dataset: Any, name: str) -> tuple[pa.ChunkedArray | None, pa.Chunked
             uris += table_cell_uris(name, count, file, None).chunks
             times += constant(modified(file), count, pa.int64()).chunks
             start += count
-    except EmbedpipeError:
+    except (EmbedpipeError, KeyError):
         return None, None
-    return (pa.chunked_array(uris), pa.chunked_array(times)) if start == len(rows) else (None, None)
+    if start != len(rows):
+        return None, None
+    places = pa.chunked_array(uris), pa.chunked_array(times)
+    if dataset._indices is None:
+        return places
+    chosen = dataset._indices.column(0)  # of a data set that was shuffled, split or filtered
+    return places[0].take(chosen), places[1].take(chosen)
 
 
 class DatasetCells:
