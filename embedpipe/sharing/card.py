@@ -86,7 +86,7 @@ def _spec(spec: BackboneSpec) -> str:
         origin = f", reduced from {layer.reduction.layer}" if layer.reduction else ""
         rows.append((f"layer `{layer.name}`", f"{layer.dim:,} values, pooling {layer.pooling}{origin}"))
     if spec.preprocessing is not None:
-        given = {name: value for name, value in asdict(spec.preprocessing).items() if value not in (None, "")}
+        given = {name: value for name, value in asdict(spec.preprocessing).items() if value not in (None, "", ())}
         rows.append(("preprocessing", ", ".join(f"{name} {value}" for name, value in given.items())))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
 

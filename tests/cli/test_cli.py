@@ -184,7 +184,10 @@ def test_help_lists_the_verbs_by_group() -> None:
             verbs.append(line.split()[1])
     assert groups.pop("Options") == []
     assert groups == {
-        "Store": ["embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget"],
+        "Store": [
+            *("embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget", "clean"),
+            *("reduce", "push", "pull"),
+        ],
         "Search": ["map", "export", "index", "search", "view"],
         "Learn": ["fit", "predict", "serve"],
         "Compare": ["evaluate", "rank"],
@@ -213,7 +216,7 @@ def test_help_groups_options_by_their_class() -> None:
     assert heads["Options"] < place("--to") < place("--page") < place("--help") < heads["Training"]
     assert heads["Training"] < place("--epochs") < place("--seed") < heads["Splits"] < place("--group")
     assert place("--near-duplicates") < heads["Backbone's"] < place("--trust")
-    for verb, names in (("benchmark", "Label counts, seeds and corruptions"), ("advise", "Verdict and pilot")):
+    for verb, names in (("benchmark", "Label counts, seeds and corruptions"), ("advise", "Forecast")):
         assert f"╭─ {names} ─" in run(verb, "--help").stdout
 
 
