@@ -20,7 +20,7 @@ from embedpipe._utils.importing import import_extra
 from embedpipe._utils.option_names import option
 from embedpipe.errors import DecodeError, Failure, ReadError, SourceError, UsageError
 from embedpipe.sources.access.roots import Access
-from embedpipe.sources.file_types import VIDEO_SUFFIXES, suffix_of
+from embedpipe.sources.file_types import VIDEO_SUFFIXES, read_payload, suffix_of
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.locations import open_file, printable
 from embedpipe.sources.reading import Files, Reader, RowNumbers, take_near
@@ -172,7 +172,7 @@ class Frames:
         uri = self._uris[row].as_py()
         file, time = split_time(uri or "")
         if time is None:
-            return Files(self._uris.slice(row, 1), "image", self._access)(0)
+            return read_payload(file, "image", self._access)
         if self._access is not None:
             self._access.check_file(file)
         with self._lock:

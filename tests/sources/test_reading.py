@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import tarfile
 import threading
@@ -135,12 +136,37 @@ def pages(base: Path) -> Listing:
     return listing
 
 
+def boxes(base: Path) -> Listing:
+    write_files(base, ".jpg")
+    (base / "abc"[1] / "001.jpg").unlink()  # it cannot be read
+    annotations = [{"image_id": row % 20, "category_id": 1, "bbox": [row, 1, 5, 6]} for row in range(ROWS)]
+    images = [{"id": row, "file_name": f"{'abc'[row % 3]}/{row:03d}.jpg"} for row in range(20)]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    (base / "coco.json").write_text(json.dumps(content))
+    return open_source(base / "coco.json")
+
+
+def saved(base: Path) -> Listing:
+    table = pa.table({"image": STRUCTS})
+    with pa.OSFile(str(base / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table, max_chunksize=50)
+    return open_source(base / "data.arrow")
+
+
+def pairs(base: Path) -> Listing:
+    return open_source([(image, row % 3) for row, image in enumerate([None, *IMAGES])])
+
+
+def iterator(base: Path) -> Listing:
+    return open_source(iter([None, *IMAGES]))
+
+
 KINDS: dict[str, Callable[[Path], Listing]] = {
     **{
         make.__name__: make
         for make in (
             folder, emails, file_list, single_file, paths_in_table, texts_in_csv, parquet, several_tables, texts, items,
-            arrays, text_frame, shards, pages,
+            arrays, text_frame, shards, pages, boxes, saved, pairs, iterator,
         )
     },
     "structs": image_frame(lambda: STRUCTS),
