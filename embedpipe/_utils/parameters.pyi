@@ -162,6 +162,14 @@ class ServeFields(TypedDict, total=False):
     host: str
     port: int | None
 
+class ShiftFields(TypedDict, total=False):
+    label: str
+    layer: str | None
+    splits: tuple[str, ...]
+    alpha: float
+    permutations: int
+    seed: int
+
 class SourceFields(TypedDict, total=False):
     prefix: str
     image: str | None
@@ -203,6 +211,7 @@ class RankParameters(SourceFields, BackboneFields, ComputeFields, RankFields, to
 class ReduceParameters(ReduceFields, total=False): ...
 class SearchParameters(SearchFields, ReloadFields, ComputeFields, total=False): ...
 class ServeParameters(ServeFields, ReloadFields, ComputeFields, total=False): ...
+class ShiftParameters(ShiftFields, total=False): ...
 class ViewParameters(ViewFields, ReloadFields, ComputeFields, total=False): ...
 
 class EvaluateDatasetsParameters(TypedDict, total=False):

@@ -1,1 +1,2 @@
 from .findings import Findings as Findings
+from .shift import Shift as Shift

@@ -1,4 +1,4 @@
-"""Options of `embedpipe.clean`."""
+"""Options of `embedpipe.clean` and `embedpipe.shift`."""
 
 from __future__ import annotations
 
@@ -44,3 +44,34 @@ class CleanOptions:
             raise UsageError(f"{option('outlier_z')} must be > 0, got {self.outlier_z}")
         if self.neighbours < 2:
             raise UsageError(f"{option('neighbours')} must be >= 2, got {self.neighbours}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftOptions:
+    """What is compared, and when it counts as a shift.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    label: str = field(default="label", metadata={"help": "The column of labels, for the expected accuracy."})
+    layer: str | None = field(default=None, metadata={"help": "The layer that is compared; by default the first."})
+    splits: tuple[str, ...] = field(
+        default=("train", "test"), metadata={"help": "Two splits of one store, if no other store is given."}
+    )
+    alpha: float = field(default=0.05, metadata={"help": "p-value from which rows count as shifted."})
+    permutations: int = field(default=500, metadata={"help": "Random relabellings of the test."})
+    seed: int = field(default=0, metadata={"help": "Seed of the rows that are drawn, the relabellings and the folds."})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"{option('alpha')} must be in (0, 1), got {self.alpha}")
+        if len(self.splits) != 2:
+            raise UsageError(f"{option('splits')} must be two splits, got {len(self.splits)}: {', '.join(self.splits)}")
+        if self.permutations < 1 / self.alpha:
+            raise UsageError(
+                f"{option('permutations')} must be >= {1 / self.alpha:g} for {option('alpha', self.alpha)}, got "
+                f"{self.permutations}"
+            )

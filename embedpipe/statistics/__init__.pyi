@@ -20,3 +20,4 @@ from .resampled import corrected_t as corrected_t
 from .shares import share_interval as share_interval
 from .shares import unseen_share as unseen_share
 from .shares import wilson as wilson
+from .two_sample import mmd_test as mmd_test

@@ -1,19 +1,23 @@
-"""The verb clean."""
+"""The verbs clean and shift."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from embedpipe.cleaning.options import CleanOptions
+from embedpipe.cleaning.options import CleanOptions, ShiftOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
+from embedpipe.errors import ExitCode
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
+
+if TYPE_CHECKING:
+    from embedpipe.cleaning import Shift
 
 #: Findings of each kind that are printed.
 SHOWN = 3
@@ -87,3 +91,64 @@ def clean(
     for path in (to, write_keep):
         if path is not None:
             print(path)
+
+
+@app.command(rich_help_panel="Store")
+@exits_cleanly
+@with_options(ShiftOptions)
+def shift(
+    old: Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of the store with the old items.")],
+    new: Annotated[
+        str | None, typer.Argument(metavar="NEW", help="Store of the new items; without it, two splits of STORE.")
+    ] = None,
+    *,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the new items, the most unlike first.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Test whether new items are like old ones, and forecast the accuracy on them. Exit code 1: they are shifted.
+
+    Examples: `embedpipe shift photos.features new.features`, `embedpipe shift photos.features --splits train,test`
+    """
+    from embedpipe.cleaning.shift import shift as run
+    from embedpipe.report.tables import check_table, write_table
+
+    if to is not None:
+        check_table(to)
+    result = run(old, new, progress=shows_progress(quiet, as_json), **options)
+    remarks = [] if to is None else write_table(result.moved, to)
+    if as_json:
+        show.json_value(result.to_dict())
+    elif not quiet:
+        print_shift(result)
+        for remark in remarks:
+            print(f"note: {remark}")
+    raise typer.Exit(ExitCode.FAILED if result.shifted else ExitCode.DONE)
+
+
+def print_shift(result: Shift) -> None:
+    """Print the result of `embedpipe.shift`."""
+    first, second = result.rows
+    print(f"{'SHIFTED' if result.shifted else 'no shift found'}: {first:,} old and {second:,} new rows")
+    pairs = [
+        ("p-value of no difference", f"{result.p_value:.3f}"),
+        ("told apart by a line (AUC)", f"{result.auc:.3f}"),
+    ]
+    if result.old_accuracy is not None and result.expected_accuracy is not None:
+        true = "" if result.new_accuracy is None else f", by its labels {percent(result.new_accuracy)}"
+        pairs += [
+            ("accuracy on old rows", percent(result.old_accuracy)),
+            ("to expect on new rows", f"{percent(result.expected_accuracy)}{true}"),
+        ]
+    show.print_table(show.pairs(pairs))
+    if result.classes is not None:
+        changes = sorted(result.classes.to_pylist(), key=lambda row: -abs(row["new"] - row["old"]))[:SHOWN]
+        for row in changes:
+            print(
+                f"{show.plain(row['label'])}: {percent(row['old'])} of the old rows, {percent(row['new'])} of the new"
+            )
+    print(f"most unlike: {show.plain(', '.join(result.moved['id'].slice(0, SHOWN).to_pylist()))}")
+    for note in result.notes:
+        print(f"note: {note}")

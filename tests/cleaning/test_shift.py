@@ -1,0 +1,110 @@
+"""`shift`: the size and power of its test, what moved, and the accuracy to expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+from stored import clusters, make_store
+
+import embedpipe
+from embedpipe.cleaning.shift import shift
+from embedpipe.errors import UsageError
+from embedpipe.statistics import mmd_test
+
+
+def test_statistic_is_the_unbiased_estimate() -> None:
+    X, Y = np.random.default_rng(0).standard_normal((2, 30, 4)).astype(np.float32)
+    Y = Y[:20] + 0.5
+    squares = squareform(pdist(np.concatenate([X, Y]).astype(np.float64), "sqeuclidean"))
+    some = np.random.default_rng(3).permutation(50)
+    width = np.median(squares[np.ix_(some, some)][np.triu_indices(50, 1)])
+    K = np.exp(-squares / width)
+    np.fill_diagonal(K, 0)
+    expected = K[:30, :30].sum() / (30 * 29) + K[30:, 30:].sum() / (20 * 19) - 2 * K[:30, 30:].mean()
+    assert mmd_test(X, Y, 10, seed=3)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_p_values_of_equal_samples_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    p_values = [mmd_test(*rng.standard_normal((2, 20, 3)), 99, seed)[1] for seed in range(200)]
+    below = np.mean([p <= 0.2 for p in p_values])
+    assert 0.2 - 0.09 < below < 0.2 + 0.09  # three standard errors
+    assert min(p_values) >= 1 / 100
+
+
+def test_samples_need_two_rows() -> None:
+    with pytest.raises(ValueError, match="at least 2 rows, got 1 and 5"):
+        mmd_test(np.zeros((1, 2)), np.zeros((5, 2)))
+
+
+def make_sides(folder: Path, move: float, **columns: Any) -> tuple[embedpipe.FeatureStore, embedpipe.FeatureStore]:
+    X, y = clusters(200, spread=0.8, dim=16)
+    Z, z = clusters(120, spread=0.8, dim=16, seed=1)
+    Z[:60] += move * np.random.default_rng(2).standard_normal(16).astype(np.float32)
+    labels = ([f"class {number}" for number in side] for side in (y, z))
+    old, new = (
+        make_store(folder / name, vectors, label=label)
+        for name, vectors, label in zip(("old", "new"), (X, Z), labels, strict=True)
+    )
+    return old, new
+
+
+def test_equal_sides_are_not_shifted_and_the_accuracy_stays(tmp_path: Path) -> None:
+    result = shift(*make_sides(tmp_path, 0.0), progress=False)
+    assert (result.shifted, result.rows) == (False, (200, 120))
+    assert 0.35 < result.auc < 0.65
+    assert result.old_accuracy is not None
+    assert result.expected_accuracy == pytest.approx(result.new_accuracy, abs=0.12)
+    assert result.classes is not None
+    assert result.classes["old"].to_pylist() == pytest.approx([67 / 200, 67 / 200, 66 / 200])
+    assert "no shift" in repr(result)
+
+
+def test_moved_rows_come_first(tmp_path: Path) -> None:
+    result = shift(*make_sides(tmp_path, 3.0), progress=False)
+    assert result.shifted
+    assert result.p_value <= 0.01
+    assert result.auc > 0.65
+    first = {int(id.removeprefix("row-")) for id in result.moved["id"].to_pylist()[:40]}
+    assert sum(row < 60 for row in first) >= 38
+    assert result.expected_accuracy is not None
+    assert result.to_dict()["moved"][0]["id"] == result.moved["id"][0].as_py()
+    assert "<table" in result._repr_html_()
+
+
+def test_splits_of_one_store_are_compared(tmp_path: Path) -> None:
+    X, _ = clusters(80)
+    split = ["train"] * 50 + ["test"] * 30
+    store = make_store(tmp_path / "store", X, split=split)
+    result = shift(store, progress=False)
+    assert result.rows == (50, 30)
+    assert any("no accuracy is forecast" in note for note in result.notes)
+    with pytest.raises(UsageError, match=r"splits must be splits of .*'test', 'train'.*got 'other'"):
+        shift(store, splits=("train", "other"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, r"alpha must be in \(0, 1\), got 1.5"),
+        ({"splits": ("train",)}, "splits must be two splits, got 1: train"),
+        ({"permutations": 10}, "permutations must be >= 20 for alpha=0.05, got 10"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    old, _ = make_sides(tmp_path, 0.0)
+    with pytest.raises(UsageError, match=message):
+        shift(old, **options)
+
+
+def test_other_backbone_and_missing_splits_are_refused(tmp_path: Path) -> None:
+    X, _ = clusters(20)
+    store, other = make_store(tmp_path / "a", X), make_store(tmp_path / "b", X, "other")
+    with pytest.raises(UsageError, match="stores must have the same backbone"):
+        shift(store, other)
+    with pytest.raises(UsageError, match="has no column split"):
+        shift(store)

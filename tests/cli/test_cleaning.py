@@ -1,0 +1,61 @@
+"""The verbs clean and shift: for people, for programs, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+from stored import clusters, make_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    X, y = clusters(90, spread=0.4)
+    X[60:] += 2
+    labels = [f"class {number}" for number in y]
+    labels[4] = "class 0" if y[4] else "class 1"
+    path = tmp_path_factory.mktemp("cleaning") / "store"
+    make_store(path, X, label=labels, split=["train"] * 60 + ["test"] * 30)
+    return path
+
+
+def test_clean_prints_counts_and_writes_files(store: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("findings.csv", "keep.csv")]
+    shown = run("clean", store, "--to", files[0], "--write-keep", files[1], "--near-duplicates", "0.9999")
+    assert shown.exit_code == 0, shown.output
+    assert "in 90 rows" in shown.stdout
+    assert "row-004: class " in shown.stdout
+    assert all(path.exists() for path in files)
+    values = json.loads(run("clean", store, "--json", "--near-duplicates", "0.9999").stdout)
+    assert values["counts"]["label error"] == sum(row["kind"] == "label error" for row in values["findings"]) > 0
+
+
+def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> None:
+    shown = run("shift", store, "--to", tmp_path / "moved.csv")
+    assert shown.exit_code == 1, shown.output
+    assert shown.stdout.startswith("SHIFTED: 60 old and 30 new rows")
+    assert "to expect on new rows" in shown.stdout
+    assert (tmp_path / "moved.csv").exists()
+    same = run("shift", store, "--splits", "train", "--splits", "train", "--json")
+    assert same.exit_code == 0
+    values = json.loads(same.stdout)
+    assert (values["shifted"], values["p_value"], len(values["moved"])) == (False, pytest.approx(1, abs=0.2), 60)
+    assert np.isfinite(values["auc"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("clean", "STORE", "--to", "findings.pdf"), ".pdf"),
+        (("clean", "STORE", "--near-duplicates", "2"), "--near-duplicates must be a cosine in (0, 1], got 2.0"),
+        (("shift", "STORE", "--splits", "train"), "--splits must be two splits, got 1: train"),
+        (("shift", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_usage_is_one_line_with_exit_code_2(store: Path, words: tuple[str, ...], message: str) -> None:
+    shown = run(*[store if word == "STORE" else word for word in words], "-q")
+    assert shown.exit_code == 2
+    assert message in shown.stderr
