@@ -198,8 +198,7 @@ def _is_fresh(listed: pa.Table, stored: pa.Table) -> npt.NDArray[np.bool_]:
     same = pc.and_(size, pc.equal(listed.column("source_modified"), stored.column("source_modified")))
     # All cells of a table and all parts of a picture have its time, so one with another uri is another item.
     moved = pc.fill_null(pc.not_equal(listed.column("uri"), stored.column("uri")), True)
-    part = pc.fill_null(pc.match_substring(listed.column("uri"), FRAGMENT), False)
-    cell = np.asarray(pc.and_(pc.or_(_is_cell(listed.column("uri")), part), moved))
+    cell = np.asarray(pc.and_(_is_cell(listed.column("uri")), moved))
     unchanged: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(same, False)) & ~cell
     return unchanged
 
@@ -207,7 +206,8 @@ def _is_fresh(listed: pa.Table, stored: pa.Table) -> npt.NDArray[np.bool_]:
 def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
     """Return the mask of rows (``id``, ``uri``) whose item is gone: the listing has neither the id nor the uri.
 
-    The uri of a cell is only its row number, which another item takes when rows are removed.
+    The uri of a cell is only its row number, which another item takes when rows are removed; two items may have one
+    box.
     """
     unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
     listed = are_among(rows.column("id"), listing.table.column("id"))
@@ -217,8 +217,9 @@ def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
 
 
 def _is_cell(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the mask of the uris that are cells of tables."""
-    return pc.fill_null(pc.or_(pc.starts_with(uris, "table://"), pc.starts_with(uris, "parquet://")), False)
+    """Return the mask of the uris that are cells of tables, or parts of pictures: several items may have one."""
+    cells = pc.or_(pc.starts_with(uris, "table://"), pc.starts_with(uris, "parquet://"))
+    return pc.fill_null(pc.or_(cells, pc.match_substring(uris, FRAGMENT)), False)
 
 
 def _other_roots(listed: pa.Table, stored: pa.Table, root: str) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:

@@ -291,6 +291,18 @@ def test_a_file_whose_name_looks_like_a_box_is_a_file(tmp_path: Path) -> None:
     assert isinstance(read_uri(str(tmp_path / "a.png#xywh=1,1,2,2")), bytes)
 
 
+def test_annotations_that_are_removed_or_numbered_anew_are_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    to = tmp_path / "parts.features"
+    box = {"image_id": 1, "category_id": 7, "bbox": [10, 5, 14, 13]}
+    for ids in ([1, 2, 3], [1, 9]):
+        path = coco(tmp_path, *({"id": id} | box for id in ids))
+        store = embedpipe.embed(path, to, backbone="python:tiny_backbone.make", prune=True, force=True)
+        assert store.ids() == [f"a.png#{id}" for id in ids]
+
+
 def test_a_margin_embeds_the_parts_again_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     path = coco(tmp_path, [10, 5, 14, 13], [0, 0, 40, 30], [90, 90, 5, 5])
