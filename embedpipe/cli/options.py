@@ -90,14 +90,16 @@ def with_options(*classes: type) -> Callable[[Callable[..., Any]], Callable[...,
         declared = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {p.name for p in declared}
         generated: dict[str, inspect.Parameter] = {}  # of two classes with an option of one name, that of the first
+        usual: dict[str, Any] = {}
         for cls in classes:
             for f, type_ in typed_fields(cls):
                 if f.name not in names and f.name not in generated:
-                    generated[f.name] = _parameter(cls, f, type_)
+                    generated[f.name], usual[f.name] = _parameter(cls, f, type_), f.default
 
         @wraps(command)
         def wrapper(**values: Any) -> Any:
-            return command(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            lists = {k: tuple(v) or usual.get(k, ()) for k, v in values.items() if isinstance(v, list)}
+            return command(**values | lists)
 
         parameters = sorted([*declared, *generated.values()], key=_place)
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
