@@ -350,8 +350,9 @@ def _build_checkpoint(options: BackboneOptions, path: str) -> ImageNetwork:
         raise UsageError(
             f"checkpoint/ is for images, but {arch} embeds texts: use {arch} as the backbone, with {option('weights')}"
         )
+    is_resized = options.image_size not in (None, checkpoint.image_size)
     return dataclasses.replace(
         network,
         name=f"python:{network.name}" if provider == "python" else arch,
-        preprocessing=(None if options.image_size else checkpoint.preprocessing) or network.preprocessing,
+        preprocessing=(None if is_resized else checkpoint.preprocessing) or network.preprocessing,
     )

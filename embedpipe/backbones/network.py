@@ -31,7 +31,8 @@ class StoredWeights:
     """Weights that were read from a file: tensors by name, and their origin in words.
 
     ``folder`` is set if the file is in a folder with timm's ``config.json``. ``notes`` say what was changed or chosen
-    in reading them. ``files`` are the files that were read.
+    in reading them. ``files`` are the files that were read. ``settings`` is the configuration of the network, as
+    `ImageNetwork.settings`, if the file of weights holds it.
     """
 
     state: StateDict
@@ -39,6 +40,7 @@ class StoredWeights:
     folder: Path | None = None
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: The weights that a provider is to load: its published ones, random ones, or the user's. A provider with
@@ -195,6 +197,8 @@ class ImageNetwork:
         The pooling of the features with which the network was published, if their shape does not tell.
     config_sha256 : str
         As in `BackboneSpec`.
+    settings : mapping
+        The content of that file, for saving the network with other weights.
     image_size : int, optional
         The side of its images that the user asked for, if it is not the one of its publication.
     originals : mapping of str to Tensor
@@ -227,6 +231,7 @@ class ImageNetwork:
     pooler: Features | None = None
     default_pooling: Pooling | None = None
     config_sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     image_size: int | None = None
     originals: Mapping[str, Tensor] = field(default_factory=dict)
     text: TextNetwork | None = None

@@ -253,7 +253,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _restore(self, state: StateDict, head: LinearHead) -> ClassifierNetwork:
         """Rebuild the network of a pickle."""
-        if not is_hugging_face(self.spec_):
+        if not is_hugging_face(self.spec_) and ":" not in self.spec_.name:  # a name that a library knows
             return _restore_network(self.spec_, state, head, choose_device(self.device)[0])
         network = ClassifierNetwork(self._load(), head)
         network.network.module.load_state_dict(state)

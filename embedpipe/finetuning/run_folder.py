@@ -20,11 +20,12 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
+from embedpipe.backbones.network import ImageNetwork
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.backbones.providers.hugging_face.saving import save_model
 from embedpipe.backbones.reload import options_from_spec
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.backbones.weights.checkpoint import CHECKSUM, weights_checksum
+from embedpipe.backbones.weights.checkpoint import CHECKSUM, SETTINGS, weights_checksum
 from embedpipe.errors import BusyError, UsageError
 from embedpipe.finetuning.result import FineTuneResult
 
@@ -122,15 +123,18 @@ def save_backbone(state: dict[str, Tensor], frozen: Backbone, path: Path) -> Non
     if is_hugging_face(frozen.spec):
         save_model(frozen.network, state, path)
     else:
-        _save_checkpoint(state, frozen.spec, path)
+        settings = frozen.network.settings if isinstance(frozen.network, ImageNetwork) else {}
+        _save_checkpoint(state, frozen.spec, settings, path)
 
 
-def _save_checkpoint(state: Mapping[str, Tensor], spec: BackboneSpec, path: Path) -> None:
+def _save_checkpoint(state: Mapping[str, Tensor], spec: BackboneSpec, settings: Mapping[str, Any], path: Path) -> None:
     """Write the weights of a network, with architecture and preprocessing, as a file for ``checkpoint/PATH``."""
     assert spec.preprocessing is not None  # imported vectors have no network to train
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(spec.preprocessing))}
     if not (arch := architecture(spec)).startswith("python:"):  # a file must not choose which code runs
         metadata["architecture"] = arch
+    if settings:
+        metadata[SETTINGS] = json.dumps(settings)
     if spec.image_size is not None:
         metadata["image_size"] = str(spec.image_size)
     metadata[CHECKSUM] = weights_checksum(state, metadata)

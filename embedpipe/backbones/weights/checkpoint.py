@@ -7,9 +7,11 @@ import dataclasses
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from embedpipe._utils.checksums import checksum
-from embedpipe.backbones.network import StateDict, StoredWeights
+from embedpipe.backbones.network import StateDict, StoredWeights, Weights
 from embedpipe.backbones.spec import read_recipe
 from embedpipe.backbones.weights.tensors import hash_tensors
 from embedpipe.decoding.recipe import Preprocessing
@@ -28,6 +30,9 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_s
 
 #: Key of the checksum in the metadata of the safetensors files of fine-tuned networks.
 CHECKSUM = "embedpipe.checksum"
+
+#: Key of the configuration of a network in that metadata.
+SETTINGS = "embedpipe.settings"
 
 #: Names of a folder's weights file, in order of preference.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -70,7 +75,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     arch = metadata.get("arch") or metadata.get("architecture")
     recipe, side = metadata.get("preprocessing"), str(metadata.get("image_size", ""))
     return Checkpoint(
-        StoredWeights(state, str(path), notes=notes, files=(path,)),
+        StoredWeights(state, str(path), notes=notes, files=(path,), settings=_settings(metadata, path)),
         _with_provider(arch) if isinstance(arch, str) else None,
         _preprocessing(recipe, path) if recipe else None,
         int(side) if side.isdecimal() else None,
@@ -167,6 +172,26 @@ def _strip(state: StateDict) -> tuple[StateDict, str]:
         if state and all(name.startswith(prefix) for name in state):
             state, removed = {name.removeprefix(prefix): tensor for name, tensor in state.items()}, removed + prefix
     return state, removed
+
+
+@contextmanager
+def unpacked(weights: Weights, name: str) -> Iterator[Weights]:
+    """Put the configuration that a file of weights holds into a folder, as a file of that name, inside the block."""
+    if not isinstance(weights, StoredWeights) or not weights.settings:
+        yield weights
+        return
+    with TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(json.dumps(weights.settings), encoding="utf-8")
+        yield dataclasses.replace(weights, folder=Path(folder))
+
+
+def _settings(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the configuration of a fine-tuned network that a library does not know by its name."""
+    try:
+        settings: dict[str, Any] = json.loads(metadata.get(SETTINGS) or "{}")
+        return {**settings}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"the {SETTINGS!r} of {str(path)!r} must be a configuration as JSON: {error}") from error
 
 
 def _preprocessing(recipe: Any, path: Path) -> Preprocessing:

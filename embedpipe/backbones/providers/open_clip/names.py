@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.option_names import option
-from embedpipe.backbones.network import Weights
+from embedpipe.backbones.network import StoredWeights, Weights
 from embedpipe.backbones.weights.download import fetch_files, pinned, split_revision, with_revision
 from embedpipe.errors import UnknownBackboneError, UsageError, WeightsError, nearest
 
@@ -37,7 +38,7 @@ class NamedModel:
 
     ``text_folder`` holds the tokenizer and a text encoder's ``config.json``; None for the hub repositories that the
     configuration names. ``files`` are those that decide the network, if they are known. ``config_sha256`` is the hash
-    of a repository's configuration.
+    of a repository's configuration, ``settings`` the content of a folder's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NamedModel:
     text_folder: Path | None = None
     files: tuple[Path, ...] | None = None
     config_sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_model(library: Any, name: str, weights: Weights, offline: bool) -> NamedModel:
@@ -55,8 +57,8 @@ def find_model(library: Any, name: str, weights: Weights, offline: bool) -> Name
     if name.startswith(HUB):
         return _of_repository(library, name.removeprefix(HUB), weights, offline)
     if name.startswith(LOCAL):
-        if isinstance(weights, Path) and weights.is_dir():
-            return _in_folder(library, weights)
+        if (copy := _copy(weights)) is not None:
+            return _in_folder(library, copy)
         return _in_folder(library, Path(name.removeprefix(LOCAL)).expanduser())
     architecture, _, tag = name.replace("/", "-").partition(":")
     if architecture not in (known := library.list_models()):
@@ -113,9 +115,9 @@ def _recipe(published: dict[str, Any]) -> dict[str, Any]:
 
 def _of_repository(library: Any, repository: str, weights: Weights, offline: bool) -> NamedModel:
     """Fetch the folder of a hub repository, or take the user's copy of it."""
-    is_copy = isinstance(weights, Path) and weights.is_dir()
+    copy = _copy(weights)
     groups = [[CONFIG], FOLDER_FILES] if weights == "default" else [[CONFIG]]
-    folder = weights if isinstance(weights, Path) and is_copy else fetch_files(repository, groups, offline)
+    folder = fetch_files(repository, groups, offline) if copy is None else copy
     model = _in_folder(library, folder)
     digest = _digest(model.config)
     commit = pinned(repository, folder)
@@ -124,10 +126,17 @@ def _of_repository(library: Any, repository: str, weights: Weights, offline: boo
     return replace(
         model,
         name=f"{HUB}{commit}",
-        text_folder=folder if is_copy else None,
-        files=None if is_copy else with_revision(folder / CONFIG, repository),
+        text_folder=copy,
+        files=None if copy is not None else with_revision(folder / CONFIG, repository),
         config_sha256=digest,
     )
+
+
+def _copy(weights: Weights) -> Path | None:
+    """Return the user's folder of a model, or that with the configuration that a file of weights holds."""
+    if isinstance(weights, StoredWeights):
+        return weights.folder
+    return weights if isinstance(weights, Path) and weights.is_dir() else None
 
 
 def _in_folder(library: Any, folder: Path) -> NamedModel:
@@ -150,7 +159,7 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
         ) from error
     known = (name for name in library.list_models() if library.get_model_config(name) == config)
     name = next(known, f"{LOCAL}{_digest(config)[:16]}")
-    return NamedModel(name, config, recipe, folder=folder, text_folder=folder)
+    return NamedModel(name, config, recipe, folder=folder, text_folder=folder, settings=content)
 
 
 def _digest(config: dict[str, Any]) -> str:

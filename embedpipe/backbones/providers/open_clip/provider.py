@@ -21,11 +21,11 @@ from embedpipe._utils.importing import import_extra
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork, Weights
 from embedpipe.backbones.providers.hugging_face.library import no_remote_code
-from embedpipe.backbones.providers.open_clip.names import FOLDER_FILES, LOCAL, NamedModel, find_model
+from embedpipe.backbones.providers.open_clip.names import CONFIG, FOLDER_FILES, LOCAL, NamedModel, find_model
 from embedpipe.backbones.providers.open_clip.tokenizer import make_tokenizer
 from embedpipe.backbones.providers.open_clip.tokens import token_layout
 from embedpipe.backbones.spec import TextPreprocessing
-from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.checkpoint import read_checkpoint, unpacked
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
 from embedpipe.backbones.weights.tensors import find_resampled, load_strictly, misfit, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
@@ -48,60 +48,66 @@ class OpenClipProvider:
 
     def load(self, name: str, weights: Weights, offline: bool, image_size: int | None = None) -> ImageNetwork:
         """Build a network; see `Provider.load`."""
-        library = import_extra("open_clip", "clip")
-        model = find_model(library, name, weights, offline)
-        stored = _weights(library, model, weights, offline)
-        image_size = None if image_size == model.config["vision_cfg"].get("image_size", 224) else image_size
-        module = _build(library, model, offline, image_size)
-        notes: tuple[str, ...] = ()
-        originals: StateDict = {}
-        if stored is not None:
-            try:
-                load_strictly(module, _converted(library, module, stored.state), stored.origin)
-            except WeightsError as error:
-                raise error if image_size is None else misfit(error, stored.origin, image_size) from error
-        if image_size is not None and hasattr(module.visual, "set_input_size"):  # of timm's networks, after the weights
-            _resize(module.visual, model.name, image_size)
-        if stored is not None:
-            originals = find_resampled(module, stored.state)
-            notes = (*stored.notes, *resize_notes(module, originals, asked=image_size is not None))
-        origin = "random, seeded" if stored is None else stored.origin
-        pretrained = stored is not None
-        text = model.config["text_cfg"]
-        known = model.files is not None and not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))
-        files = (*(model.files or ()), *(() if stored is None else stored.files)) if known else None
-        tokenizer, sha256, length = make_tokenizer(text, model.text_folder, offline)
-        visual: Any = module.visual
-        recipe = _preprocessing(visual.preprocess_cfg, model.name)
-        return ImageNetwork(
+        with unpacked(weights, CONFIG) as weights:
+            return _load(name, weights, offline, image_size)
+
+
+def _load(name: str, weights: Weights, offline: bool, image_size: int | None) -> ImageNetwork:
+    library = import_extra("open_clip", "clip")
+    model = find_model(library, name, weights, offline)
+    stored = _weights(library, model, weights, offline)
+    image_size = None if image_size == model.config["vision_cfg"].get("image_size", 224) else image_size
+    module = _build(library, model, offline, image_size)
+    notes: tuple[str, ...] = ()
+    originals: StateDict = {}
+    if stored is not None:
+        try:
+            load_strictly(module, _converted(library, module, stored.state), stored.origin)
+        except WeightsError as error:
+            raise error if image_size is None else misfit(error, stored.origin, image_size) from error
+    if image_size is not None and hasattr(module.visual, "set_input_size"):  # of timm's networks, after the weights
+        _resize(module.visual, model.name, image_size)
+    if stored is not None:
+        originals = find_resampled(module, stored.state)
+        notes = (*stored.notes, *resize_notes(module, originals, asked=image_size is not None))
+    origin = "random, seeded" if stored is None else stored.origin
+    pretrained = stored is not None
+    text = model.config["text_cfg"]
+    known = model.files is not None and not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name"))
+    files = (*(model.files or ()), *(() if stored is None else stored.files)) if known else None
+    tokenizer, sha256, length = make_tokenizer(text, model.text_folder, offline)
+    visual: Any = module.visual
+    recipe = _preprocessing(visual.preprocess_cfg, model.name)
+    return ImageNetwork(
+        name=model.name,
+        module=module,
+        preprocessing=recipe,
+        origin=origin,
+        pretrained=pretrained,
+        features=_encode_image,
+        channels_last=getattr(getattr(visual, "trunk", None), "output_fmt", "NCHW") == "NHWC",
+        image_size=image_size,
+        originals=originals,
+        text=TextNetwork(
             name=model.name,
             module=module,
-            preprocessing=recipe,
+            preprocessing=TextPreprocessing(sha256, length),
+            tokenizer=tokenizer,
             origin=origin,
             pretrained=pretrained,
-            features=_encode_image,
-            channels_last=getattr(getattr(visual, "trunk", None), "output_fmt", "NCHW") == "NHWC",
-            image_size=image_size,
-            originals=originals,
-            text=TextNetwork(
-                name=model.name,
-                module=module,
-                preprocessing=TextPreprocessing(sha256, length),
-                tokenizer=tokenizer,
-                origin=origin,
-                pretrained=pretrained,
-                features=_encode_text,
-                normalised=isinstance(module, library.CoCa),
-                libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
-                notes=notes,
-                files=files,
-            ),
-            config_sha256=model.config_sha256,
-            libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
+            features=_encode_text,
+            normalised=isinstance(module, library.CoCa),
+            libraries=("open_clip_torch", "ftfy", "transformers" if text.get("hf_tokenizer_name") else "regex"),
             notes=notes,
             files=files,
-            **token_layout(visual, recipe.crop),
-        )
+        ),
+        config_sha256=model.config_sha256,
+        settings=model.settings,
+        libraries=("open_clip_torch", "timm", "torchvision", "pillow"),
+        notes=notes,
+        files=files,
+        **token_layout(visual, recipe.crop),
+    )
 
 
 def _encode_image(module: Any, pixels: Tensor) -> Any:

@@ -100,11 +100,12 @@ def find_model(name: str, weights: Weights, offline: bool) -> NamedModel:
         config = get_pretrained_cfg(name)
         name = f"{config.architecture}.{config.tag}" if config is not None and config.tag else name
         folder = weights.folder if isinstance(weights, StoredWeights) else None
-        return NamedModel(name, f"{LOCAL}{folder}" if folder else name, config)
+        settings = _read_configuration(folder)[0] if folder else {}
+        return NamedModel(name, f"{LOCAL}{folder}" if folder else name, config, settings=settings)
     is_hub, place = name.startswith(HUB), name.partition(":")[2]
     files: tuple[Path, ...] = ()
     if isinstance(weights, StoredWeights) and weights.folder is not None:
-        folder = weights.folder
+        folder, files = weights.folder, weights.files
     elif is_hub:
         folder = fetch_files(place, [[CONFIG], FOLDER_FILES] if weights == "default" else [[CONFIG]], offline)
         files = with_revision(folder / CONFIG, place)

@@ -18,7 +18,7 @@ from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, 
 from embedpipe.backbones.providers.timm.names import CONFIG, NamedModel, find_model
 from embedpipe.backbones.providers.timm.packages import read_package
 from embedpipe.backbones.providers.timm.tokens import require_patches, token_layout
-from embedpipe.backbones.weights.checkpoint import read_checkpoint
+from embedpipe.backbones.weights.checkpoint import read_checkpoint, unpacked
 from embedpipe.backbones.weights.download import fetch_from_hub, fetch_from_url, with_revision
 from embedpipe.backbones.weights.tensors import find_resampled, misfit, require_floats, resize_notes, seeded
 from embedpipe.decoding.recipe import Fit, Preprocessing
@@ -41,42 +41,48 @@ class TimmProvider:
 
     def load(self, name: str, weights: Weights, offline: bool, image_size: int | None = None) -> ImageNetwork:
         """Build a network; see `Provider.load`. The name may be one of a hub repository or a folder."""
-        named = find_model(name, weights, offline)
-        image_size = None if image_size == named.image_size else image_size
-        if weights == "default":
-            weights = _published(named, offline)
-        model: Any
-        notes: tuple[str, ...] = ()
-        originals: StateDict = {}
-        files = named.files
-        if isinstance(weights, StoredWeights):
-            state = dict(weights.state)
-            model, origin = _with_weights(named, weights, image_size), weights.origin
-            files = (*files, *weights.files)
-            require_floats(model, state, origin)
-            classifiers = model.pretrained_cfg.get("classifier") or ()
-            classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-            originals = find_resampled(model, state, classifiers)
-            notes = (*weights.notes, *resize_notes(model, originals, asked=image_size is not None))
-        else:
-            model, origin = _build(named, image_size), "random, seeded"
-        recipe = _preprocessing(_data_config(model, {"img_size": image_size}))
-        require_patches(model, recipe.crop, image_size)
-        return ImageNetwork(
-            name=named.name,
-            module=model,
-            preprocessing=recipe,
-            origin=origin,
-            pretrained=isinstance(weights, StoredWeights),
-            features=_features,
-            channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
-            config_sha256=named.config_sha256,
-            image_size=image_size,
-            originals=originals,
-            notes=notes,
-            files=files,
-            **token_layout(model, named.name, recipe.crop),
-        )
+        with unpacked(weights, CONFIG) as weights:
+            return _load(name, weights, offline, image_size)
+
+
+def _load(name: str, weights: Weights, offline: bool, image_size: int | None) -> ImageNetwork:
+    named = find_model(name, weights, offline)
+    image_size = None if image_size == named.image_size else image_size
+    if weights == "default":
+        weights = _published(named, offline)
+    model: Any
+    notes: tuple[str, ...] = ()
+    originals: StateDict = {}
+    files = named.files
+    if isinstance(weights, StoredWeights):
+        state = dict(weights.state)
+        model, origin = _with_weights(named, weights, image_size), weights.origin
+        files = (*files, *weights.files)
+        require_floats(model, state, origin)
+        classifiers = model.pretrained_cfg.get("classifier") or ()
+        classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+        originals = find_resampled(model, state, classifiers)
+        notes = (*weights.notes, *resize_notes(model, originals, asked=image_size is not None))
+    else:
+        model, origin = _build(named, image_size), "random, seeded"
+    recipe = _preprocessing(_data_config(model, {"img_size": image_size}))
+    require_patches(model, recipe.crop, image_size)
+    return ImageNetwork(
+        name=named.name,
+        module=model,
+        preprocessing=recipe,
+        origin=origin,
+        pretrained=isinstance(weights, StoredWeights),
+        features=_features,
+        channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+        config_sha256=named.config_sha256,
+        settings=named.settings,
+        image_size=image_size,
+        originals=originals,
+        notes=notes,
+        files=files,
+        **token_layout(model, named.name, recipe.crop),
+    )
 
 
 #: timm has no types for it.
