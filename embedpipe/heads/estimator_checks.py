@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, StandardScaler
@@ -37,16 +35,20 @@ from embedpipe.neighbours.tuning import CANDIDATES
 #: scikit-learn's types that embedpipe's heads are made of, those of `finetune` too. They predict by NumPy, but for
 #: the one-hot encoder, whose sparse matrix is filled by compiled code. A function is no data, so none is loaded.
 SKLEARN_CLASSES = (
-    ColumnTransformer,
     FunctionTransformer,
     LogisticRegression,
-    MissingIndicator,
     Normalizer,
     OneHotEncoder,
     Pipeline,
-    SimpleImputer,
     StandardScaler,
 )
+#: Those that only a head with columns holds, by the names in its file, with the shapes of their arrays. They are
+#: imported where such a head is read, as they import most of scikit-learn.
+COLUMN_CLASSES: dict[str, dict[str, str]] = {
+    "sklearn.compose._column_transformer.ColumnTransformer": {},
+    "sklearn.impute._base.MissingIndicator": {"features_": "i"},
+    "sklearn.impute._base.SimpleImputer": {"statistics_": "d"},
+}
 #: skops' nodes for what is no estimator, and the names of the types that each may hold.
 PLAIN_NODES: dict[str, frozenset[str]] = {
     "DictNode": frozenset({"builtins.dict"}),
@@ -68,15 +70,12 @@ SCALER = {"mean_": "d", "var_": "d", "scale_": "d"}
 CELLS = {"rows_": "nd", "centroids_": "cd", "cells_": "n"}
 SHAPES: dict[type, dict[str, str]] = {
     CentroidClassifier: {"mean_": "d", "coef_": "kd", "intercept_": "k"},
-    ColumnTransformer: {},
     CommonComponentRemover: {"components_": "cd"},
     FunctionTransformer: {},
     LogisticRegression: LINEAR,
     FaissKNNClassifier: {**CELLS, "labels_": "n"},
     FaissKNNRegressor: {**CELLS, "values_": "n*"},
-    MissingIndicator: {"features_": "i"},
     OneHotEncoder: {},
-    SimpleImputer: {"statistics_": "d"},
     ShrunkenLDA: {**LINEAR, "priors_": "k"},
     StandardScaler: SCALER,
     TextPriorClassifier: TEXT,
@@ -163,7 +162,7 @@ def _estimators(value: Any) -> Iterator[BaseEstimator]:
 def _problem(part: BaseEstimator) -> str | None:
     """Return what is wrong with an estimator of a known type; None if nothing is."""
     values: Mapping[str, Any] = vars(part)
-    known = type(part) in SHAPES or type(part).__module__ == "embedpipe.estimators"
+    known = _shapes(part) is not None or type(part).__module__ == "embedpipe.estimators"
     fitted = any(name.endswith("_") and not name.startswith("_") for name in values)
     if not known or not fitted:
         return None
@@ -187,6 +186,12 @@ def _problem(part: BaseEstimator) -> str | None:
     return _wrong_shape(part, lengths) or _wrong_number(part, lengths) or _wrong_categories(part, features)
 
 
+def _shapes(part: BaseEstimator) -> dict[str, str] | None:
+    """Return the shapes of the arrays of a known estimator; None for others."""
+    cls = type(part)
+    return SHAPES.get(cls, COLUMN_CLASSES.get(f"{cls.__module__}.{cls.__name__}"))
+
+
 def _not_usable(value: Any) -> str | None:
     """Return why a fitted value cannot be used: an array of objects, NaN or an infinite number."""
     if isinstance(value, np.ndarray | np.generic):
@@ -202,7 +207,7 @@ def _not_usable(value: Any) -> str | None:
 def _wrong_shape(part: BaseEstimator, lengths: dict[str, int]) -> str | None:
     """Return which array has another shape or kind than its class has; note the lengths that are seen."""
     values = vars(part)
-    for name, letters in SHAPES.get(type(part), {}).items():
+    for name, letters in (_shapes(part) or {}).items():
         value = values.get(name)
         if value is None and (name in ("centroids_", "cells_") or letters == "d"):
             continue  # an exact search has no cells, and a scaler may leave out a step

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import json
 import zipfile
@@ -36,7 +37,7 @@ from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClass
 from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 from embedpipe.estimators.wrappers.multilabel import MultiLabelClassifier
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
-from embedpipe.heads.estimator_checks import SKLEARN_CLASSES, check_state, unknown_types
+from embedpipe.heads.estimator_checks import COLUMN_CLASSES, SKLEARN_CLASSES, check_state, unknown_types
 from embedpipe.neighbours import read_flat, write_flat
 
 STATE = "head.skops"
@@ -65,6 +66,7 @@ TRUSTED_CLASSES = (
 )
 TRUSTED = [f"{cls.__module__}.{cls.__name__}" for cls in TRUSTED_CLASSES]
 CLASSES: dict[str, Any] = {f"{cls.__module__}.{cls.__name__}": cls for cls in (*TRUSTED_CLASSES, *SKLEARN_CLASSES)}
+KNOWN = {*CLASSES, *COLUMN_CLASSES}
 
 
 def neighbours_file(number: int) -> str:
@@ -171,7 +173,13 @@ def _read_with_skops(state: Path, trust: bool) -> Any:
 
 def types_to_trust(folder: Path) -> list[str]:
     """Return the types in a saved head that are only made with ``trust``: a user's own, and most of scikit-learn's."""
-    return unknown_types(folder / STATE, CLASSES.keys())
+    return unknown_types(folder / STATE, KNOWN)
+
+
+def _imported(name: str) -> Any:
+    """Import one of `COLUMN_CLASSES`."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _knn_estimators(value: Any) -> Iterator[Any]:
@@ -226,7 +234,8 @@ class _Reader:
             }
         if kind == "NdArrayNode":
             return self._array(node)
-        cls = self._classes[f"{node['__module__']}.{node['__class__']}"]
+        name = f"{node['__module__']}.{node['__class__']}"
+        cls = self._classes[name] if name not in COLUMN_CLASSES else _imported(name)
         estimator = cls.__new__(cls)
         estimator.__setstate__(self.make(node["content"]))
         return estimator

@@ -15,6 +15,8 @@ from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier, best_scale, unit_rows
 from embedpipe.splits.inner import Folds, inner_splits
 
+#: Where the solver stops: further steps change the held-out log-loss in the fifth digit.
+STOP = {"maxiter": 500, "ftol": 1e-6, "gtol": 1e-6}
 #: With fewer labels of a class, what is held out says too little to choose C by.
 FEW = 10
 
@@ -158,5 +160,5 @@ def _solve(
         return value, (C * (slope.T @ rows) + moved).ravel()
 
     first = np.zeros(start.size) if guess is None else (guess - start).ravel()
-    solution = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-6})
+    solution = minimize(loss, first, jac=True, method="L-BFGS-B", options=STOP)
     return start + np.asarray(solution.x, np.float64).reshape(start.shape)

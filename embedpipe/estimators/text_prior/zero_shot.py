@@ -7,16 +7,16 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import LinearClassifier, check_rows, check_training
 from embedpipe.estimators.solvers.column_stats import Floats, Matrix, blocks
+from embedpipe.estimators.wrappers.calibration import best_temperature
 
-#: The temperatures to choose from, as logarithms of the scale: cosines times 1 to times 1,000.
-LOG_SCALES = (0.0, float(np.log(1000)))
+#: What cosines are multiplied by at least and at most: few labels can all be right, or all wrong.
+SCALES = (1.0, 1000.0)
 
 
 @public_in("embedpipe.estimators")
@@ -154,14 +154,5 @@ def cosines(X: Matrix, directions: Floats) -> Floats:
 
 
 def best_scale(scores: Floats, y: npt.NDArray[np.int64], weights: Floats) -> float:
-    """Return the factor of scores (n, n_classes) with the least log-loss of the classes (n,), from 1 to 1,000.
-
-    The log-loss is convex in the factor.
-    """
-    rows = np.arange(len(y))
-
-    def loss(log_scale: float) -> float:
-        losses = -log_softmax(np.exp(log_scale) * scores, axis=1)[rows, y]
-        return float(np.average(losses, weights=weights))
-
-    return float(np.exp(minimize_scalar(loss, bounds=LOG_SCALES, method="bounded").x))
+    """Return the factor of scores (n, n_classes) with the least log-loss of the classes (n,), within `SCALES`."""
+    return float(np.clip(1 / best_temperature(scores, y, weights), *SCALES))

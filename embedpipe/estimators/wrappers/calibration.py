@@ -152,13 +152,13 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         tried = []
         for floor in (0.0,) if scored else FLOORS:
             logits = _logits(predicted, floor)
-            temperature = _temperature(logits, labels, test_weights)
+            temperature = best_temperature(logits, labels, test_weights)
             losses = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
             tried.append((np.average(losses, weights=test_weights), temperature, floor))
         return min(tried)[1:]
 
 
-def _temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
+def best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
     """Return the temperature of least log-loss for logits (n, n_classes) and classes (n,), all of which occur.
 
     It is scikit-learn's, found in the same way. Its ``CalibratedClassifierCV`` sets the warning filters of the whole
@@ -209,7 +209,7 @@ def loss_at_best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: 
     if len(present) < 2:
         return np.inf
     used = logits[:, present]
-    losses = -log_softmax(used / _temperature(used, labels, weights), axis=1)[np.arange(len(labels)), labels]
+    losses = -log_softmax(used / best_temperature(used, labels, weights), axis=1)[np.arange(len(labels)), labels]
     return float(np.average(losses, weights=weights))
 
 

@@ -12,13 +12,11 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import BackboneError, Failure, UsageError
 from embedpipe.estimators.text_prior.text_prior import TextPriorClassifier
 from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier
 from embedpipe.heads.zero_shot.prompts import prompts_of
 from embedpipe.neighbours.exact import normalised
-from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality
 
 #: Name -> estimator.
@@ -74,8 +72,10 @@ def embed_classes(
     UsageError, BackboneError
         If the backbone embeds no texts into the space of the vectors, or cannot be loaded.
     """
-    from embedpipe.backbones import reload_backbone  # needs torch, which other heads do not
-    from embedpipe.embedding import stream_vectors
+    # Need torch, and readers of every kind of source, which other heads do not.
+    from embedpipe.backbones import reload_backbone
+    from embedpipe.embedding import ComputeOptions, stream_vectors
+    from embedpipe.sources.opening import open_source
 
     if spec.is_imported:
         raise UsageError(
