@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 from conftest import TINY
 from object_server import ObjectServer, object_server
@@ -85,6 +86,21 @@ def test_photos_and_store_in_a_bucket(server: ObjectServer, photos: Path, tmp_pa
     assert again.failures().num_rows == 0
     again.compact()
     assert embedpipe.verify("s3://bucket/store", trust=True).ok
+
+
+def test_layers_are_added_and_reduced_in_a_bucket(server: ObjectServer, photos: Path, tmp_path: Path) -> None:
+    for path in photos.rglob("*.jpg"):
+        server.put(f"bucket/photos/{path.relative_to(photos)}", path.read_bytes())
+    embedpipe.embed("s3://bucket/photos", "s3://bucket/store", backbone=TINY)
+    embedpipe.reduce("s3://bucket/store", dimensions=4, sample=0)
+    added = embedpipe.embed("s3://bucket/store", backbone=TINY, add_layer="conv1")
+    assert added.layers == {"features": 12, "features.pca4": 4, "conv1": 8}
+    both = embedpipe.embed(photos, tmp_path / "both", backbone=TINY, layer=("features", "conv1"))
+    np.testing.assert_allclose(added.to_numpy(layer="conv1"), both.to_numpy(layer="conv1"), rtol=1e-4, atol=1e-5)
+    assert embedpipe.verify(added, sample=0).ok
+    assert not [
+        each for each in server.files.get_file_info(pafs.FileSelector("bucket/store")) if "_layers" in each.path
+    ]
 
 
 @pytest.mark.long  # Arrow asks for six seconds, twice

@@ -129,6 +129,18 @@ def test_a_layer_is_added_beside_it(photos_store: tuple[Path, embedpipe.FeatureS
     np.testing.assert_allclose(added.to_numpy(layer="features.pca4"), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_verify_finds_vectors_that_are_not_projected(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", made_up())
+    embedpipe.reduce(store, dimensions=3, sample=0)
+    assert embedpipe.verify(store.refresh(), sample=0).ok
+    rows = store.to_arrow().slice(0, 2)
+    at = rows.schema.get_field_index("embedding_features_pca3")
+    other = rows.set_column(at, rows.schema.field(at), rows.column(at).take(pa.array([1, 0])))
+    store.write(other.set_column(rows.schema.get_field_index("source_size"), "source_size", pa.array([1, 1])))
+    report = embedpipe.verify(store.refresh(), sample=0)
+    assert report.checks[-1].detail == "2 vectors of ['embedding_features_pca3'] are not those of their projection"
+
+
 def test_a_damaged_projection_is_refused(photos_store: tuple[Path, embedpipe.FeatureStore]) -> None:
     _, store = photos_store
     (file,) = Path(store.path, PROJECTIONS).iterdir()

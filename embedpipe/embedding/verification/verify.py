@@ -35,6 +35,9 @@ from embedpipe.store.schema import matrix
 #: processors, and one step of rounding is 1/127 of the range of a layer.
 MIN_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.98}
 
+#: Largest 1 - cosine of a stored vector and of what its projection gives, by whether vectors are rounded.
+MOST_ROUNDED = {False: 1e-4, True: 1e-2}
+
 #: Default number of items to embed again: to compare vectors, and to compare neighbours and heads.
 SAMPLE = 32
 DRIFT_SAMPLE = 500
@@ -258,22 +261,27 @@ def _check_maps(store: FeatureStore) -> list[Check]:
 
 
 def _check_vectors(store: FeatureStore, show: Progress) -> Check:
-    bad = 0
+    """Check all vectors, and compare those of reduced layers with what their projection gives."""
+    bad = stale = 0
+    reduced = [layer.column for layer in store.spec.layers if layer.reduction]
     with show.step("checking vectors", len(store), "rows") as advance:
         for file in store.table.files:
             try:
                 table = store.table.read_file(file, list(store.dims))
-                blocks = [matrix(table.column(name), dim, name) for name, dim in store.dims.items()]
+                blocks = {name: matrix(table.column(name), dim, name) for name, dim in store.dims.items()}
+                projected = store.spec.vectors(blocks) if reduced else {}
             except (EmbedpipeError, OSError, pa.ArrowException) as error:
                 return Check("vectors", False, f"{file.path!r}: {error}")
-            bad += int((~np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in blocks])).sum())
+            bad += int((~np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in blocks.values()])).sum())
+            for name in reduced:
+                stale += int((drifts(blocks[name], projected[name]) > MOST_ROUNDED[store.compressed]).sum())
             advance(file.rows)
     shape = ", ".join(f"{name} ({dim})" for name, dim in store.dims.items())
-    return Check(
-        "vectors",
-        not bad,
-        f"{bad} rows hold NaN or infinite values" if bad else f"all finite, lengths as declared: {shape}",
-    )
+    if bad:
+        return Check("vectors", False, f"{bad} rows hold NaN or infinite values")
+    if stale:
+        return Check("vectors", False, f"{stale} vectors of {reduced} are not those of their projection")
+    return Check("vectors", True, f"all finite, lengths as declared: {shape}")
 
 
 def _choose(store: FeatureStore, label: str | None, count: int, seed: int) -> pa.Table:
@@ -306,14 +314,11 @@ def _check_sample(
         reason = f": {report.changed} have changed (embed again), {report.unreadable} cannot be read" if count else ""
         return Check("sample", count == 0, f"none of {count} items could be compared{reason}")
     stored = store.table.rows(rows.column("id").take(pa.array(embedded.rows)).combine_chunks(), ["id", *store.dims])
-    expected = {name: matrix(stored.column(name), dim, name) for name, dim in store.dims.items()}
-    projected = store.spec.vectors(expected)  # of what is stored, as whitening would enlarge its differences
-    reduced = {layer.column for layer in store.spec.layers if layer.reduction}
     cosine, error = 1.0, 0.0
-    for name, values in expected.items():
-        new = projected[name] if name in reduced else vectors[name]
-        cosine = min(cosine, 1 - float(drifts(values, new).max()))
-        error = max(error, _moved(values, new))
+    for layer in store.spec.captured.layers:  # whitening would enlarge the differences of a reduced one
+        expected, new = matrix(stored.column(layer.column), layer.dim, layer.column), vectors[layer.column]
+        cosine = min(cosine, 1 - float(drifts(expected, new).max()))
+        error = max(error, _moved(expected, new))
     report.min_cosine, report.max_relative_error = cosine, error
     detail = f"{report.compared} embedded again: cosine >= {cosine:.6f}, moved <= {error:.1e} of the norm"
     if report.changed or report.unreadable:
