@@ -148,6 +148,14 @@ def test_rejection_and_intervals_pass_missing_values_on(tmp_path: Path) -> None:
     assert "size_low" in sized.predict(store).column_names
 
 
+def test_several_labels_and_weights_of_classes(tmp_path: Path) -> None:
+    store = made_store(tmp_path / "s", tags=["red;round" if i % 3 else "red" for i in range(ROWS)])
+    fitted = fit(store, "logreg", label="tags", task="multilabel", features="price,colour", folds=0)
+    assert {*fitted.predict(store)["tags"].to_pylist()} <= {"red", "red;round"}
+    balanced = fit(store, features="price", class_weight="balanced", folds=0)
+    assert balanced.predict(store)["label"].null_count == 0
+
+
 def test_a_store_without_the_columns_is_refused_by_name(tmp_path: Path) -> None:
     fitted = fit(made_store(tmp_path / "s"), features="price,colour", folds=0)
     other = make_store(tmp_path / "t", clusters(20)[0], colour=["red"] * 20)

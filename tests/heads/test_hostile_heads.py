@@ -24,7 +24,12 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from embedpipe.errors import HeadError
-from embedpipe.estimators import TunedLogisticRegression, VarianceFloorScaler
+from embedpipe.estimators import (
+    TextPriorClassifier,
+    TunedLogisticRegression,
+    VarianceFloorScaler,
+    ZeroShotClassifier,
+)
 from embedpipe.heads.columns.table_columns import TableColumn
 from embedpipe.heads.columns.vectoriser import with_columns
 from embedpipe.heads.estimator_checks import SHAPES, SKLEARN_CLASSES, check_state
@@ -238,6 +243,18 @@ def test_numbers_of_a_knn_head_are_checked(change: dict[str, Any], message: str,
         setattr(head, name, value)
     with pytest.raises(HeadError, match=message):
         check_state(head, tmp_path / STATE)
+
+
+@pytest.mark.parametrize("cls", [ZeroShotClassifier, TextPriorClassifier])
+def test_heads_of_class_names_load_without_trust_and_their_arrays_are_checked(cls: Any, tmp_path: Path) -> None:
+    head = cls(RNG.normal(size=(3, 8)).astype(np.float32), ["a", "b", "c"]).fit(X, CLASSES)
+    np.testing.assert_array_equal(saved(head, tmp_path).predict(X), head.predict(X))
+    for attribute in ("coef_", "intercept_"):
+        for change in (cut, widened, as_text, with_nan):
+            changed = copy.deepcopy(head)
+            setattr(changed, attribute, change(getattr(head, attribute)))
+            with pytest.raises(HeadError, match=rf"{attribute} .* in {cls.__name__}: the head is damaged"):
+                check_state(changed, Path("head"))
 
 
 def test_threshold_and_residuals_that_are_not_finite_are_refused() -> None:

@@ -13,6 +13,10 @@ from conftest import TINY, write_photo
 
 from embedpipe import FeatureStore, embed, fit
 from embedpipe.errors import UsageError
+from embedpipe.finetuning.linear_probe import open_probe
+from embedpipe.serving.run import serve
+from embedpipe.serving.viewing.collection import Collection
+from embedpipe.serving.viewing.predictions import Predictions
 
 
 @pytest.fixture
@@ -59,3 +63,21 @@ def test_the_command_line_says_what_is_missing_and_new(table: Path, tmp_path: Pa
     result = run("evaluate", store, "--heads", "ridge", "--features", "price,shop", "--repeats", "1", "--folds", "3")
     assert result.exit_code == 0
     assert "best: ridge with price, shop" in result.stdout
+
+
+def test_what_takes_vectors_alone_says_so(table: Path, tmp_path: Path) -> None:
+    store = embed(table, tmp_path / "s.features", backbone=TINY)
+    fitted = fit(store, features="price,shop", folds=0)
+    with pytest.raises(UsageError, match="a request holds one picture or text, and the head learned from the columns"):
+        serve(fitted)
+    with pytest.raises(UsageError, match=r"fine-tuning trains a network, .* fit one without price, shop"):
+        open_probe(fitted, store)
+
+
+def test_the_page_shows_probabilities_of_a_head_with_columns(table: Path, tmp_path: Path) -> None:
+    store = embed(table, tmp_path / "s.features", backbone=TINY)
+    fitted = fit(store, features="price,shop", folds=0)
+    collection = Collection(store)
+    shown = Predictions(fitted).probabilities(collection, 3)
+    row = fitted.predict(store).slice(3, 1).to_pylist()[0]
+    assert shown[0] == (row["label"], pytest.approx(row["confidence"]))

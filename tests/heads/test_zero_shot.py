@@ -80,6 +80,8 @@ def test_evaluate_compares_names_with_labels(texts: FeatureStore, vectors: Path)
     result = evaluate(labelled(texts), heads=["zero-shot", "text-prior", "centroid"], **options)
     assert {each.name for each in result.candidates} == {"zero-shot", "text-prior", "centroid"}
     assert {each.estimates["accuracy"].value for each in result.candidates if each.name != "centroid"} == {1.0}
+    with pytest.raises(UsageError, match="is for the heads zero-shot and text-prior: leave it out"):
+        evaluate(texts, heads="centroid", **options)
     with pytest.raises(UsageError, match="must be classes that are measured, and no row has food"):
         evaluate(texts, heads="zero-shot", **{**options, "classes": f"{CLASSES},food"})
 
@@ -107,7 +109,7 @@ def test_photos_are_compared_with_the_text_encoder_of_their_backbone(photos: Pat
         ({"head": "zero-shot", "classes": "cat,dog", "templates": "a photo"}, r"must have \{\} once"),
         ({"head": "zero-shot", "classes": "cat,dog", "task": "regression"}, "'zero-shot' is not for regression"),
         ({"head": "zero-shot", "classes": "cat,dog", "remove_components": 1}, "leave remove_components out"),
-        ({"head": "logreg", "classes": "cat,dog"}, "is for zero-shot and text-prior"),
+        ({"head": "logreg", "classes": "cat,dog"}, "is for the heads zero-shot and text-prior: leave it out"),
         ({"head": "zero-shot", "classes": "cat,dog"}, "cannot be searched by words|encoder"),
     ],
 )
@@ -133,4 +135,4 @@ def test_the_command_line_fits_without_labels(texts: FeatureStore, vectors: Path
     assert "note: there are no labels: the head is not measured" in result.stdout
     result = run("fit", texts.path, "--classes", "cat,dog")
     assert result.exit_code == 2
-    assert "--classes cat,dog is for zero-shot and text-prior: leave it out" in result.stderr
+    assert "--classes cat,dog is for the heads zero-shot and text-prior: leave it out" in result.stderr

@@ -40,6 +40,7 @@ from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
 from embedpipe.heads.columns.table_columns import join_columns
 from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, refuse_on_disk, why_too_large
+from embedpipe.heads.zero_shot.text_heads import is_text_head, refuse_names
 from embedpipe.neighbours.exact import row_blocks
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.splits import Splits
@@ -137,7 +138,7 @@ def evaluate(
                 f"{option('heads')} must be left out with {option('protocol', protocol)}, which has its own heads"
             )
         usual = EvaluateOptions()
-        for name in ("features", "metric", "margin", "repeats"):
+        for name in ("features", "classes", "templates", "metric", "margin", "repeats"):
             if (value := getattr(chosen, name)) != getattr(usual, name):
                 raise UsageError(
                     f"{option(name, value)} must be left out with {option('protocol', protocol)}, which has its own "
@@ -157,6 +158,8 @@ def evaluate(
         classes, y = np.zeros(0), np.asarray(rows.y, np.float64)
     of_names = text_head_maker(classes, chosen.classes, chosen.templates, reload_options, show)
     candidates = make_candidates(rows, heads, of_names)
+    if not any(is_text_head(candidate.head) for candidate in candidates):
+        refuse_names(chosen.classes, chosen.templates)
     check_metric(metric, rows.task, len(classes), candidates)
     require_room(len(candidates), rows.splits, len(classes), chosen.memory)
     results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory, show)

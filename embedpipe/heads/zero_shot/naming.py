@@ -16,19 +16,14 @@ from embedpipe.heads.options import FitOptions
 from embedpipe.heads.scoring import FitReport
 from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.heads.zero_shot.prompts import class_words
-from embedpipe.heads.zero_shot.text_heads import TEXT_HEADS, embed_classes, is_text_head, make_text_head
+from embedpipe.heads.zero_shot.text_heads import embed_classes, is_text_head, make_text_head, refuse_names
 from embedpipe.store import FeatureStore
 
 
 def check_text_options(head: Any, options: FitOptions) -> None:
     """Raise UsageError for classes of another head, and for options that a head of class names does not take."""
     if not is_text_head(head):
-        for name in ("classes", "templates"):
-            if value := getattr(options, name):
-                raise UsageError(
-                    f"{option(name, ','.join(value))} is for {' and '.join(TEXT_HEADS)}: leave it out, or choose one "
-                    f"({option('head', ...)})"
-                )
+        refuse_names(options.classes, options.templates)
         return
     if options.task not in (None, "classification"):
         raise UsageError(f"head {head!r} is not for {options.task}: choose another {option('head')}")

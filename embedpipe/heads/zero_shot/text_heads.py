@@ -31,6 +31,16 @@ def is_text_head(head: Any) -> bool:
     return isinstance(head, str) and head in TEXT_HEADS
 
 
+def refuse_names(classes: Sequence[str], templates: Sequence[str]) -> None:
+    """Raise UsageError if there are classes or templates, which no head takes."""
+    for name, value in (("classes", classes), ("templates", templates)):
+        if value:
+            raise UsageError(
+                f"{option(name, ','.join(value))} is for the heads {' and '.join(TEXT_HEADS)}: leave it out, or choose "
+                "one of them"
+            )
+
+
 def make_text_head(head: str, vectors: npt.NDArray[np.float32], classes: Sequence[Any], modality: Modality) -> Any:
     """Return the unfitted estimator of a head of class names.
 
