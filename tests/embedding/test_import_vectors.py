@@ -17,7 +17,14 @@ import embedpipe
 from embedpipe import FeatureStore, import_vectors
 from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
-from embedpipe.errors import DuplicateIdError, SourceError, SpecMismatchError, UnknownBackboneError, UsageError
+from embedpipe.errors import (
+    DuplicateIdError,
+    SourceError,
+    SpecMismatchError,
+    StoreError,
+    UnknownBackboneError,
+    UsageError,
+)
 from embedpipe.sources.vectors import vector_source
 
 DIM = 6
@@ -235,3 +242,16 @@ def test_head_on_imported_vectors_predicts_vectors_only() -> None:
     assert pd.read_csv("p.csv")["label"].tolist() == LABELS
     refused = run("predict", "h", ".", "--to", "p2.csv")
     assert (refused.exit_code, "give vectors" in refused.stderr) == (2, True)
+
+
+def test_blocks_ahead_of_a_failed_commit_leave_no_files(
+    vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(vector_source, "BLOCK_BYTES", 4 * DIM * 5)
+    monkeypatch.setattr("embedpipe.embedding.importing.import_vectors.adopt", fail)
+    with pytest.raises(StoreError, match="the disk is full"):
+        import_vectors(vectors, tmp_path / "s", ids=IDS)
+    assert list((tmp_path / "s").glob("*.parquet")) == []

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.checksums import checksum
+from embedpipe._utils.config import usable_cores
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
@@ -25,11 +29,12 @@ from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.summary import value_remarks
 from embedpipe.embedding.writing.messages import Embedded
 from embedpipe.embedding.writing.rows import RowAssembler
+from embedpipe.errors import EmbedpipeError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.vectors.vector_rows import list_vectors
 from embedpipe.sources.vectors.vector_source import Block, VectorSource, open_vectors
 from embedpipe.store import FeatureStore
-from embedpipe.store.adopting import adopt, write_new_files
+from embedpipe.store.adopting import NewFile, adopt, write_new_files
 from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.labelling import Outcome
@@ -37,6 +42,9 @@ from embedpipe.store.layers.projections import project
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ImportVectorsParameters
+
+#: Threads that write files. Each holds a block, its rows in the order of ids, and the bytes of the file.
+MOST_THREADS = 4
 
 
 @dataclass
@@ -166,6 +174,13 @@ def import_vectors(
     return store
 
 
+class _Written(NamedTuple):
+    """Files with the new rows of a block that no version names yet, and its rows with ids that the store has."""
+
+    files: Sequence[NewFile]
+    known: pa.Table | None
+
+
 class _Importer:
     """Writes the blocks of a source. Each block with new ids only becomes data files, without a look at stored rows."""
 
@@ -192,26 +207,62 @@ class _Importer:
         }
 
     def changes(self) -> Iterator[Change]:
-        """Write block after block, and yield what was done."""
-        for start, block in self._source.blocks():
-            # In the order of files, as sorting an array takes less time than sorting a table of lists.
-            order = np.asarray(pc.sort_indices(self._ids.slice(start, len(block)))).astype(np.int64)
-            known = self._known[start + order]
-            for rows, write in ((order[~known], self._add), (order[known], self._update)):
-                if len(rows):
-                    yield write(self._embedded(start + rows, block[rows]))
+        """Write block after block, and yield what was done.
+
+        Files are written in threads, some blocks ahead. This thread commits, in the order of the blocks.
+        """
+        ahead: deque[Future[_Written]] = deque()
+        threads = min(usable_cores(), MOST_THREADS)
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for start, block in self._source.blocks():
+                    ahead.append(pool.submit(self._write, start, block))
+                    if len(ahead) > threads:
+                        yield from self._commit(ahead[0].result())
+                        ahead.popleft()
+                while ahead:
+                    yield from self._commit(ahead[0].result())
+                    ahead.popleft()
+            except BaseException:
+                self._abandon(ahead)
+                raise
+
+    def _write(self, start: int, block: Block) -> _Written:
+        """Write the new rows of a block into files, and return these, and the rows that the store knows."""
+        # In the order of files, as sorting an array takes less time than sorting a table of lists.
+        order = np.asarray(pc.sort_indices(self._ids.slice(start, len(block)))).astype(np.int64)
+        known = self._known[start + order]
+        new, old = order[~known], order[known]
+        return _Written(
+            write_new_files(self._embedded(start + new, block[new]), self._store.table) if len(new) else [],
+            self._embedded(start + old, block[old]) if len(old) else None,
+        )
+
+    def _commit(self, written: _Written) -> Iterator[Change]:
+        if written.files:
+            yield self._add(written.files)
+        if written.known is not None:
+            yield self._update(written.known)
+
+    def _abandon(self, ahead: Sequence[Future[_Written]]) -> None:
+        """Delete the files of blocks that no version names. Where the store cannot be reached, `vacuum` does later."""
+        written = [future.result() for future in ahead if not future.cancel() and future.exception() is None]
+        with contextlib.suppress(EmbedpipeError, OSError):
+            live = {file.path for file in self._store.refresh().table.files}
+            for path in [file.action.path for block in written for file in block.files]:
+                if path not in live:
+                    self._store.table.delete_file(path)
 
     def _embedded(self, rows: npt.NDArray[np.int64], vectors: Block) -> pa.Table:
-        hashes = [hashlib.sha256(vector).hexdigest() for vector in vectors]
+        hashes = [checksum(vector) for vector in vectors]
         column = self._store.spec.layers[0].column
         message = Embedded(rows.tolist(), hashes, {column: vectors}, [{}] * len(rows), [None] * len(rows))
         return project(self._rows.embedded([message]), self._store.spec)
 
-    def _add(self, rows: pa.Table) -> Change:
+    def _add(self, files: Sequence[NewFile]) -> Change:
         table = self._store.table
-        files = write_new_files(rows, table)
         left = adopt(table, files, self._trusted, self._note)
-        change = Change(len(rows) - sum(len(file.ids) for file in left))
+        change = Change(sum(len(file.ids) for file in files) - sum(len(file.ids) for file in left))
         for file in left:  # another writer has added one of these ids
             other = self._update(table.read_file(file.entry, file.schema.names))
             table.delete_file(file.action.path)

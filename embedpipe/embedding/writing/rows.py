@@ -49,7 +49,8 @@ class RowAssembler:
             if any(counts) or PICTURE_COUNTS in self._store.schema.names:
                 rows = rows.append_column(PICTURE_COUNTS, pa.array(counts, pa.string()))
         for column in messages[0].vectors:
-            rows = rows.append_column(column, vector_column(np.concatenate([m.vectors[column] for m in messages])))
+            parts = [message.vectors[column] for message in messages]
+            rows = rows.append_column(column, vector_column(parts[0] if len(parts) == 1 else np.concatenate(parts)))
         return rows
 
     def reused(
