@@ -23,6 +23,9 @@ PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
 #: A store has a Parquet column and statistics for each column, and time grows with the square of their number.
 MOST_COLUMNS = 2_000
 
+#: Usual names of the columns of a box.
+BOX_COLUMNS = ("x", "y", "width", "height")
+
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = (
     "id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split", "set_by_hand",
@@ -135,6 +138,9 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
                 f"columns {same!r} and {column.name!r} of {name!r} differ in letter case only: rename one"
             )
         roles.metadata.append(column.name)
+    if modality == "image" and options.boxes is None and {*BOX_COLUMNS} <= {*roles.metadata}:
+        named = ",".join(BOX_COLUMNS)
+        roles.notes += (f"columns {named} are kept; to embed these parts of the images, give {option('boxes', named)}",)
     return roles
 
 

@@ -265,6 +265,13 @@ def test_a_table_with_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "(row 2, picture 'a.png')" in bad.failures[1].message
 
 
+def test_columns_of_a_box_are_pointed_out() -> None:
+    columns = dict(zip(["path", "x", "y", "width", "height"], [["a.png"], [1], [1], [2], [2]], strict=True))
+    (note,) = open_source(pa.table(columns)).notes
+    assert "to embed these parts of the images, give boxes='x,y,width,height'" in note
+    assert len(open_source(pa.table(columns), SourceOptions(boxes="x,y,width,height")).notes) == 0
+
+
 def test_boxes_of_images_in_the_table_itself(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
