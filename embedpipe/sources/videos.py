@@ -52,6 +52,9 @@ _URI = re.compile(r"(.+)#t=([0-9]{1,9}(?:\.[0-9]{1,6})?)", re.DOTALL)
 _EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(ms|s|min)?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "min": 60.0}
 
+#: Conversion of colours: bicubic, with full chroma, accurate rounding and the same result on every machine (swscale).
+_EXACT = 4 | 0x2000 | 0x40000 | 0x80000
+
 #: Matrices of colours by their number in files (ITU-T H.273).
 _MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 
@@ -251,7 +254,7 @@ class _Decoder:
         try:
             # Nothing but this file is opened: no protocol has this name.
             options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-            self._container = self._av.open(self._source, options=options, metadata_errors="replace")
+            self._container = self._av.open(self._source, container_options=options, metadata_errors="replace")
         except Exception as error:
             self._source.close()
             raise DecodeError(f"cannot open the video {self._name}: {error}") from error
@@ -351,10 +354,8 @@ class _Decoder:
     def _pixels(self, frame: Any) -> Pixels:
         _check_size(frame)
         usual = "ITU709" if frame.height >= 720 else "ITU601"
-        flags = self._av.video.reformatter.Interpolation
-        exact = int(flags.BICUBIC) | int(flags.ACCURATE_RND) | int(flags.FULL_CHR_H_INT) | int(flags.BITEXACT)
         pixels: Pixels = frame.to_ndarray(
-            format="rgb24", src_colorspace=_MATRICES.get(int(frame.colorspace), usual), interpolation=exact
+            format="rgb24", src_colorspace=_MATRICES.get(int(frame.colorspace), usual), interpolation=_EXACT
         )
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
