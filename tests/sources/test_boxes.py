@@ -233,6 +233,19 @@ def test_bad_lines_of_yolo_are_failures(line: str, message: str, tmp_path: Path)
     assert len(listing) == 1
 
 
+def test_files_of_yolo_that_are_no_texts_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = yolo(tmp_path, "1 0.3 0.5 0.1 0.2\n")
+    (folder / "labels" / "val").mkdir()
+    (folder / "labels" / "val" / "b.txt").symlink_to("/dev/zero")
+    assert open_source(folder).skipped == {"pictures without boxes": 1}
+    (folder / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe")
+    (failure,) = open_source(folder).failures
+    assert "cannot read the labels" in failure.message
+    (folder / "labels" / "train" / "a.txt").write_text("1 0.3 0.5 0.1 0.2\n" * 60_000)
+    (failure,) = open_source(folder).failures
+    assert "at most 1,048,576 bytes" in failure.message
+
+
 def test_names_of_yolo(tmp_path: Path) -> None:
     listing = open_source(yolo(tmp_path / "a", "5 0.5 0.5 0.1 0.1", "names: {5: bird}\n"))
     assert listing.table.column("label").to_pylist() == ["bird"]

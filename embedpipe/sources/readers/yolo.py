@@ -19,6 +19,7 @@ from embedpipe.sources.parts import Part, list_parts
 #: The file with the names of classes.
 FILE = "data.yaml"
 
+#: Most bytes of a file of names or labels.
 _MOST_BYTES = 1 << 20
 
 
@@ -62,10 +63,9 @@ def list_yolo(file: Path, options: SourceOptions) -> Listing:
 def _class_names(file: Path) -> dict[int, str]:
     yaml = importlib.import_module("yaml")  # comes with the libraries of models
     try:
-        data = file.read_bytes()
-        if len(data) > _MOST_BYTES:
-            raise SourceError(f"{str(file)!r} must have at most {_MOST_BYTES:,} bytes, got {len(data):,}")
-        content = yaml.safe_load(data)
+        if file.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it must have at most {_MOST_BYTES:,} bytes")
+        content = yaml.safe_load(file.read_bytes())
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise SourceError(f"cannot read {str(file)!r}: {error}") from error
     names = content.get("names") if isinstance(content, dict) else None
@@ -95,10 +95,13 @@ def _boxes(
     """Yield place, label and box of each line of the labels of a picture, or why there is none."""
     last = max(at for at, part in enumerate(picture.parts[:-1]) if part == "images")
     labels = Path(*picture.parts[:last], "labels", *picture.parts[last + 1 :]).with_suffix(".txt")
-    try:
-        lines = (folder / labels).read_text("utf-8").splitlines()
-    except FileNotFoundError:
+    path = folder / labels
+    if not path.is_file():
         return
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"a file of labels must have at most {_MOST_BYTES:,} bytes")
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
         yield printable(str(labels)), None, DecodeError(f"cannot read the labels: {error}")
         return
