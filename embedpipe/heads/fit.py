@@ -144,7 +144,7 @@ def fit(
         return name, wrap_estimator(name, estimator, task, fit_options, labels)
 
     def stay_on_disk(task: Task, shape: tuple[int, int]) -> bool:
-        if fits_memory(*shape, fit_options.memory):
+        if fits_memory(*shape, fit_options.memory, bool(fit_options.features)):
             return False
         refuse_on_disk(fit_options.features, shape)
         name, estimator = unfitted(task, shape[0])

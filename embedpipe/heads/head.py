@@ -120,6 +120,7 @@ class Head:
         rows += [
             ("backbone", self.spec.title),
             ("layers", ", ".join(f"{name} ({dim:,} values)" for name, dim in self.layers.items())),
+            *([("columns", ", ".join(column.name for column in self.columns))] if self.columns else []),
             ("fitted on", f"{report.rows:,} rows of {self.store}, version {self.store_version}"),
             ("measured by", report.protocol),
         ]

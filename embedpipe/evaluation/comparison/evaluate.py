@@ -249,7 +249,7 @@ def _measure(
             shape = len(rows.ids), group[0].layer.dim
             specs = group[0].layer.specs
             X: npt.NDArray[np.float32] | MappedRows
-            if fits_memory(*shape, memory):
+            if fits_memory(*shape, memory, bool(rows.columns)):
                 X = read_finite(store, specs, rows.ids)
             else:
                 refuse_on_disk(rows.columns, shape)

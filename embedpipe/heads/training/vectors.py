@@ -27,16 +27,18 @@ Part = tuple[npt.NDArray[np.int64] | slice, npt.NDArray[np.float32]]
 #: What a fit in memory holds at most: three times the vectors, as `benchmarks/fit_memory.py` measures, and so many
 #: bytes a row of ids, labels and predictions (`benchmarks/larger_than_memory.py`).
 COPIES, ROW_BYTES = 3, 500
+#: With columns beside the vectors: these are joined, and pass through a transformer in each fit.
+COPIES_WITH_COLUMNS = 5
 
 
-def memory_needed(rows: int, dim: int) -> int:
+def memory_needed(rows: int, dim: int, columns: bool = False) -> int:
     """Return the bytes that fitting and measuring a head takes with all vectors in memory, roughly."""
-    return rows * (COPIES * 4 * dim + ROW_BYTES)
+    return rows * ((COPIES_WITH_COLUMNS if columns else COPIES) * 4 * dim + ROW_BYTES)
 
 
-def fits_memory(rows: int, dim: int, memory: str | None = None) -> bool:
+def fits_memory(rows: int, dim: int, memory: str | None = None, columns: bool = False) -> bool:
     """Return whether a head can be fitted with all vectors in memory, within the limit of an option ``memory``."""
-    return memory_needed(rows, dim) <= memory_left(parse_size("memory", memory))
+    return memory_needed(rows, dim, columns) <= memory_left(parse_size("memory", memory))
 
 
 def why_too_large(what: str, estimator: Any, shape: tuple[int, int], memory: str | None, task: Task) -> str:
@@ -57,8 +59,8 @@ def refuse_on_disk(features: Sequence[Any], shape: tuple[int, int]) -> None:
     """Raise UsageError if a head is to learn from columns beside vectors that do not fit into memory."""
     if features:
         raise UsageError(
-            f"{option('features')} needs all vectors in memory, about {size(memory_needed(*shape))} for "
-            f"{shape[0]:,} x {shape[1]:,}: leave it out, or give more {option('memory')}"
+            f"{option('features')} needs all vectors in memory, about {size(memory_needed(*shape, columns=True))} "
+            f"for {shape[0]:,} x {shape[1]:,}: leave it out, or give more {option('memory')}"
         )
 
 
