@@ -73,7 +73,7 @@ def test_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.Mon
             find_cache("maps")
 
 
-def test_folder_that_cannot_be_written_is_said_once(
+def test_folder_that_cannot_be_written_is_reported_once(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "_reported", set())
@@ -123,11 +123,11 @@ def test_files_of_others_in_the_folder_are_neither_listed_nor_deleted(
 
 
 @pytest.mark.parametrize("value", ["much", "-1", "nan", "inf"])
-def test_limit_that_is_no_size_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_limit_must_be_a_size(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("EMBEDPIPE_CACHE_GB", value)
     with pytest.raises(UsageError, match=r"EMBEDPIPE_CACHE_GB must be a number of gigabytes >= 0, got"):
         keep_limit()
 
 
-def test_names_are_no_paths() -> None:
+def test_names_are_not_paths() -> None:
     assert {len(name_of(id)) for id in ("../../elsewhere", "a", "\ud800", "")} == {32}

@@ -42,14 +42,14 @@ def test_weights_as_the_network_has_them_need_no_note(tmp_path, vit):
     assert load("timm/test_vit", save(tmp_path / "b.safetensors", other_classes)).notes == []
 
 
-def test_interpolated_position_embeddings_of_timm_are_said(tmp_path):
+def test_interpolated_position_embeddings_of_timm_are_reported(tmp_path):
     larger = timm.create_model("test_vit", img_size=320).state_dict()
     (note,) = load("timm/test_vit", save(tmp_path / "a.safetensors", larger)).notes
     assert note.startswith("pos_embed of the weights has shape (1, 401, 64) and was interpolated to (1, 101, 64)")
 
 
 @pytest.mark.parametrize(("part", "value"), [("vision_cfg", {"image_size": 64}), ("text_cfg", {"context_length": 20})])
-def test_interpolated_position_embeddings_of_open_clip_are_said(tmp_path, part, value):
+def test_interpolated_position_embeddings_of_open_clip_are_reported(tmp_path, part, value):
     pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
     folder = write_clip(tmp_path)
     assert load_backbone(f"open_clip/local-dir:{folder}", device="cpu").notes == []
@@ -72,7 +72,7 @@ def test_open_clip_folder_without_its_tokenizer_is_refused_for_texts_only(tmp_pa
         load_backbone(name, device="cpu", modality="text").prepare("a cat")
 
 
-def test_prefix_of_the_training_and_the_choice_of_weights_are_said(tmp_path, vit):
+def test_prefix_of_the_training_and_the_choice_of_weights_are_reported(tmp_path, vit):
     prefixed = {f"_orig_mod.module.{name}": tensor for name, tensor in vit.items()}
     torch.save({"state_dict": prefixed, "state_dict_ema": prefixed, "epoch": 3}, tmp_path / "a.pth")
     backbone = load("timm/test_vit", tmp_path / "a.pth")

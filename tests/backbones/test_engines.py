@@ -215,7 +215,7 @@ def test_engine_depends_on_the_number_of_items_not_on_the_cache_or_a_clock(expor
         ]
 
 
-def test_damage_is_said_and_no_vector_is_made_by_a_damaged_network(cache, export_once, monkeypatch):
+def test_damage_is_reported_and_no_vector_is_made_by_a_damaged_network(cache, export_once, monkeypatch):
     monkeypatch.setattr(choice, "speedup", lambda engine, other, batches: 3.0)
     backbone = fresh()
     SavedModel(backbone.spec).write(exported())

@@ -174,7 +174,7 @@ def test_missing_file_is_named(library: str, file: str, hub: Hub) -> None:
         load(f"{library}/local-dir:{hub.root / repository}")
 
 
-def test_what_the_hub_refuses_is_said(hub: Hub) -> None:
+def test_what_the_hub_refuses_is_reported(hub: Hub) -> None:
     hub.gated.add("lab/cells")
     for name in ("timm/hf-hub:lab/cells", "transformers/lab/cells"):
         with pytest.raises(WeightsError, match=r"is gated: accept its conditions.*HF_TOKEN"):
@@ -210,7 +210,7 @@ def test_weights_that_hold_code_are_refused(tmp_path: Path) -> None:
         load(f"timm/local-dir:{tmp_path / 'cells'}")
 
 
-def test_another_revision_is_no_match_for_a_store(hub: Hub, photos: Path, tmp_path: Path) -> None:
+def test_another_revision_does_not_match_a_store(hub: Hub, photos: Path, tmp_path: Path) -> None:
     embedpipe.embed(photos, tmp_path / "store", backbone="timm/hf-hub:lab/cells", device="cpu")
     same = embedpipe.embed(photos, tmp_path / "store", backbone="timm/hf-hub:lab/cells", device="cpu", offline=True)
     assert same.summary.reused == 12

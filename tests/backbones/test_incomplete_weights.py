@@ -277,13 +277,13 @@ def test_model_of_one_file_of_pickles_is_compared_as_well(folder, provider):
         load(folder, provider)
 
 
-def test_pooling_that_is_guessed_is_said(whole):
+def test_pooling_that_is_guessed_is_reported(whole):
     (note,) = load(whole, "sentence-transformers").notes
     assert "no modules.json" in note
     assert load(whole).notes == []
 
 
-def test_some_layers_of_zeros_are_said(folder):
+def test_some_layers_of_zeros_are_reported(folder):
     rewrite(folder, lambda state: {name: t * ("layer.1.output" not in name) for name, t in state.items()})
     assert load(folder).notes == ["1 of 13 layers have weights of zeros only, such as encoder.layer.1.output.dense"]
 

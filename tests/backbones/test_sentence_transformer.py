@@ -190,7 +190,7 @@ def test_dense_layer_without_its_weights_is_refused(dense):
         load_backbone(f"sentence-transformers/{dense}", device="cpu")
 
 
-def test_ignored_settings_of_a_module_are_said(dense):
+def test_ignored_settings_of_a_module_are_reported(dense):
     file = dense / "2_Dense/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "squash": 3}))
     (note,) = load_backbone(f"sentence-transformers/{dense}", device="cpu").notes

@@ -191,7 +191,7 @@ def test_configuration_is_part_of_the_fingerprint(folder, tmp_path):
     assert list(before.diff(after)) == ["config_sha256"]
 
 
-def test_preprocessing_without_a_recipe_is_refused_or_said(folder, tmp_path):
+def test_preprocessing_without_a_recipe_is_refused_or_reported(folder, tmp_path):
     def load(processor):
         processor.save_pretrained(tmp_path / "vit")
         return load_backbone(f"transformers/{tmp_path / 'vit'}", device="cpu")

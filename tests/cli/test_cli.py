@@ -232,7 +232,7 @@ def test_an_option_added_to_a_dataclass_reaches_the_command() -> None:
     assert made(sort_by="time") == {"sort_by": "time"}
 
 
-def test_it_runs_as_a_process_without_a_terminal(store: Path) -> None:
+def test_the_command_runs_as_a_process_without_a_terminal(store: Path) -> None:
     command = [sys.executable, "-m", "embedpipe", "info", store]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0

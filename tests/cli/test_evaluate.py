@@ -236,7 +236,7 @@ def test_label_of_a_table_is_learned(tmp_path: Path, photos: Path) -> None:
     assert (result["classes"], result["rows"]) == (["a", "b"], 12)
 
 
-def test_what_is_no_store_or_no_source_is_refused_at_once(tmp_path: Path, photos: Path) -> None:
+def test_what_is_neither_store_nor_source_is_refused_at_once(tmp_path: Path, photos: Path) -> None:
     done = run("evaluate", photos)
     assert done.exit_code == 2
     assert "or name backbones to embed with (--backbones)" in done.stderr

@@ -49,7 +49,7 @@ def test_counts_are_singular_and_plural() -> None:
     assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
-def test_class_names_that_are_digits_are_told_from_their_counts(tmp_path: Path) -> None:
+def test_class_names_that_are_digits_differ_from_their_counts(tmp_path: Path) -> None:
     X, y = clusters(9)
     store = make_store(tmp_path / "store", X, label=[str(number + 6) for number in y])
     shown = run("info", store.path).stdout

@@ -82,7 +82,7 @@ def test_bad_usage_names_the_option(store: Path, arguments: tuple[str, ...], mes
     assert message in result.stderr
 
 
-def test_no_answers_are_said_and_not_drawn(store: Path, tmp_path: Path) -> None:
+def test_missing_answers_are_reported_and_not_drawn(store: Path, tmp_path: Path) -> None:
     done = run("search", store, "row-001", "--where", "width < 0", "--picture", tmp_path / "none.png")
     assert done.exit_code == 0
     assert "exact, among 0 rows" in done.stdout

@@ -79,7 +79,7 @@ def test_backslash_in_the_name_of_a_store_is_refused(tmp_path: Path, monkeypatch
     assert not Path("a\\b").exists()
 
 
-def test_id_that_is_another_file_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_id_that_is_another_file_here_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(tmp_path / "store", clusters(6)[0])
     monkeypatch.chdir(tmp_path)
     assert "another file here" not in run("search", "store", "row-000").stderr

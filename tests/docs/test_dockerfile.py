@@ -44,7 +44,7 @@ def test_the_pinned_cuda_is_that_of_the_docs() -> None:
     assert {*re.findall(r"TORCH=(cu\d+)", TEXT + PAGE)} == {f"cu{major}{minor}"}
 
 
-def test_it_does_not_run_as_root() -> None:
+def test_image_does_not_run_as_root() -> None:
     (user,) = instructions("USER")
     assert int(user) > 0
     assert LINES.index(f"USER {user}") > max(i for i, line in enumerate(LINES) if "pip install" in line)

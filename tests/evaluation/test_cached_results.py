@@ -213,7 +213,7 @@ def test_measuring_leaves_the_warning_filters_alone(tmp_path: Path, monkeypatch:
     assert {candidate.name for candidate in evaluation.candidates} == {*heads}
 
 
-def test_full_disk_is_no_failure_of_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_does_not_fail_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -119,7 +119,7 @@ def test_heads_that_agree_on_many_rows_are_equivalent(resampling: str) -> None:
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
 @pytest.mark.parametrize("copies", [2, 5])
-def test_copies_of_rows_are_no_rows(resampling: str, copies: int) -> None:
+def test_copies_of_rows_do_not_narrow_intervals(resampling: str, copies: int) -> None:
     groups = np.arange(50) // copies
     splits, y = splits_of(50, resampling, groups), (np.arange(50) // copies) % 2
     parts = answers(splits, y, y)

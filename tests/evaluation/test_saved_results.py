@@ -71,7 +71,7 @@ def test_regression_protocols_and_several_datasets_are_loaded_as_they_were(store
         assert loaded.predictions.equals(result.predictions)
 
 
-def test_many_predictions_are_left_out_and_said_so(
+def test_many_predictions_are_left_out_and_counted(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "MOST_VALUES", 100)

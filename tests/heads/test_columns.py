@@ -70,13 +70,13 @@ def test_columns_are_read_as_numbers_and_codes() -> None:
     ],
     ids=["lists", "nothing", "row numbers", "names of rows"],
 )
-def test_columns_that_are_no_features_are_refused(column: pa.Array, message: str) -> None:
+def test_columns_that_cannot_be_features_are_refused(column: pa.Array, message: str) -> None:
     with pytest.raises((UsageError, TrainingDataError), match=message):
         learn_columns(pa.table({"x": column}), ["x"], ["label"])
 
 
 @pytest.mark.parametrize("value", ["cheap", float("inf"), 1e39])
-def test_values_that_are_no_numbers_are_named(value: Any) -> None:
+def test_values_that_are_not_numbers_are_named(value: Any) -> None:
     with pytest.raises(UsageError, match="column 'price' must hold"):
         column_values([TableColumn("price", "number")], pa.table({"price": [value]}))
 

@@ -149,6 +149,6 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-1GB", "2 GiX", "iB", ""])
-def test_what_is_no_size_is_refused(store: FeatureStore, text: str) -> None:
+def test_sizes_must_have_a_number_and_a_unit(store: FeatureStore, text: str) -> None:
     with pytest.raises(UsageError, match="memory must be a size such as 500MB, 2GB or 2GiB, got"):
         fit(store, "ridge", memory=text)

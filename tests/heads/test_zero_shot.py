@@ -113,12 +113,12 @@ def test_photos_are_compared_with_the_text_encoder_of_their_backbone(photos: Pat
         ({"head": "zero-shot", "classes": "cat,dog"}, "cannot be searched by words|encoder"),
     ],
 )
-def test_what_cannot_be_is_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_reported(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fit(make_store(tmp_path / "s", clusters(20)[0]), **options)
 
 
-def test_labels_that_are_no_classes_or_no_words_are_refused(tmp_path: Path) -> None:
+def test_labels_that_are_not_classes_or_not_words_are_refused(tmp_path: Path) -> None:
     X, y = clusters(20)
     with pytest.raises(UsageError, match="must have all labels of the store, and lacks owl"):
         fit(make_store(tmp_path / "s", X, label=["cat", "owl"] * 10), "zero-shot", classes="cat,dog")

@@ -237,7 +237,7 @@ def test_bad_conditions_are_refused(store: FeatureStore, condition: Any, message
         "*",
     ],
 )
-def test_what_is_no_comparison_is_refused_by_name(store: FeatureStore, condition: str) -> None:
+def test_what_is_not_a_comparison_is_refused_by_name(store: FeatureStore, condition: str) -> None:
     with pytest.raises(UsageError, match=r"where takes comparisons, AND, .*, got \w+: "):
         rows_where(store, condition)
 

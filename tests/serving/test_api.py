@@ -114,7 +114,7 @@ def test_pictures_are_made_anew_and_kept(api: Api, store: embedpipe.FeatureStore
     assert max(Image.open(io.BytesIO(answer.content)).size) <= THUMBNAIL
 
 
-def test_a_missing_file_is_said(api: Api) -> None:
+def test_a_missing_file_is_reported(api: Api) -> None:
     row = next(row["row"] for row in api.json("rows", count=30)["rows"] if row["id"] == "owl/29.jpg")
     answer = api.get(f"rows/{row}/picture")
     assert (answer.status_code, "no such file" in answer.json()["error"]) == (410, True)

@@ -210,7 +210,7 @@ def test_the_token_is_asked_for_and_never_shown(
     assert "hf_other" not in "".join(capsys.readouterr())
 
 
-def test_a_hub_that_is_away_is_said(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_away_is_reported(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     with pytest.raises(HubError, match="there is no repository hf://lab/photos-head"):

@@ -149,7 +149,7 @@ def test_paths_in_memory_may_be_anywhere_and_urls_are_limited(folder: Path) -> N
     "form",
     ["{}", "tar://k.jpg::{}", "parquet://image/0::{}", "table://text/0::{}"],
 )
-def test_uris_of_a_store_are_no_chains_or_other_schemes(folder: Path, form: str) -> None:
+def test_uris_of_a_store_are_not_chains_or_other_schemes(folder: Path, form: str) -> None:
     for location in (
         chained(folder),
         f"reference://k.jpg::file://{folder}/refs.json",

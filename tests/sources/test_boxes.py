@@ -233,7 +233,7 @@ def test_bad_lines_of_yolo_are_failures(line: str, message: str, tmp_path: Path)
     assert len(listing) == 1
 
 
-def test_files_of_yolo_that_are_no_texts_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_yolo_that_are_not_texts_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = yolo(tmp_path, "1 0.3 0.5 0.1 0.2\n")
     (folder / "labels" / "val").mkdir()
     (folder / "labels" / "val" / "b.txt").symlink_to("/dev/zero")

@@ -61,7 +61,7 @@ def test_split_folders_beside_strays_give_splits(tmp_path: Path, strays: list[st
     assert listing.notes == ()
 
 
-def test_folders_of_images_beside_splits_are_listed_without_a_split_and_said(tmp_path: Path) -> None:
+def test_folders_of_images_beside_splits_are_listed_without_a_split_and_reported(tmp_path: Path) -> None:
     root = make(tmp_path / "p", *TRAIN_AND_TEST, "masks/0.png", "unlabelled/1.jpg", "extra/owl/2.jpg")
     listing = open_source(root)
     strays = {"masks/0.png": (None, None), "unlabelled/1.jpg": (None, None), "extra/owl/2.jpg": ("owl", None)}
@@ -80,13 +80,13 @@ def test_unlabelled_test_folder_beside_labelled_training_folder(tmp_path: Path) 
     }
 
 
-def test_class_with_the_name_of_a_split_is_a_class_and_said(tmp_path: Path) -> None:
+def test_class_with_the_name_of_a_split_is_a_class_and_reported(tmp_path: Path) -> None:
     listing = open_source(make(tmp_path / "p", "train/0.jpg", "bus/1.jpg", "car/2.jpg"))
     assert {label for label, _ in rows(listing).values()} == {"train", "bus", "car"}
     assert listing.notes == ("top folders are labels, also train, as there are other top folders: bus, car",)
 
 
-def test_only_top_folder_is_said(tmp_path: Path) -> None:
+def test_only_top_folder_is_reported(tmp_path: Path) -> None:
     root = make(tmp_path / "p", "images/cat/0.jpg", "images/dog/1.jpg", "labels/cat/0.txt")
     listing = open_source(root)
     assert {label for label, _ in rows(listing).values()} == {"images"}

@@ -102,7 +102,7 @@ def test_types_that_no_store_holds_are_left_out_and_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["frame", "parquet", "csv", "csv of csv"])
-def test_an_index_of_pandas_without_a_name_is_no_column(kind: str, tmp_path: Path) -> None:
+def test_an_index_of_pandas_without_a_name_is_left_out(kind: str, tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["t", "u", "v"], "stars": [1, 2, 3]}).iloc[[2, 0, 1]]
     source: Any = frame
     if kind == "parquet":
@@ -150,7 +150,7 @@ def test_layers_may_be_a_list() -> None:
     assert BackboneOptions(layer=["features"]).layer == ("features",)  # type: ignore[arg-type]
 
 
-def test_what_a_store_holds_in_another_form_is_said() -> None:
+def test_what_a_store_holds_in_another_form_is_reported() -> None:
     times = pd.date_range("2024-07-01", periods=2, tz="Europe/Berlin")
     frame = pd.DataFrame({"text": ["t", "u"], "when": times, "x": np.float16([1, 2]), "utc": times.tz_convert("UTC")})
     assert open_source(frame, modality="text").notes == (

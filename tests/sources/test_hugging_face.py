@@ -108,7 +108,7 @@ def test_a_column_of_splits_comes_before_the_names_of_files(tmp_path: Path) -> N
     assert open_source(tmp_path).table.column("split").to_pylist() == ["test"]
 
 
-def test_tables_of_a_store_below_a_folder_are_no_shards(shards: Path) -> None:
+def test_tables_of_a_store_below_a_folder_are_not_shards(shards: Path) -> None:
     store = shards / "old.features"
     (store / "_delta_log").mkdir(parents=True)
     pq.write_table(pa.table({"id": ["a"]}), store / "part.parquet")

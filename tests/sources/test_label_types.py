@@ -74,7 +74,7 @@ def test_numbers_are_numbers_and_a_note_says_so(tmp_path: Path, labels: list[str
     assert listing.notes == ("t.csv: read as numbers: 'label'",)
 
 
-def test_numbers_that_stay_text_are_said(tmp_path: Path) -> None:
+def test_numbers_that_stay_text_are_reported(tmp_path: Path) -> None:
     listing = open_source(written(tmp_path / "t.csv", ["7", "1.10"]), modality="text")
     (note,) = listing.notes
     assert note == "t.csv: numbers that would not be printed as they are written stay text: 'label' ('1.10')"
@@ -123,7 +123,7 @@ def test_empty_labels_are_missing_and_spaces_are_removed(tmp_path: Path, kind: s
     assert any("spaces around" in note for note in listing.notes)
 
 
-def test_labels_that_differ_in_case_only_are_said(tmp_path: Path) -> None:
+def test_labels_that_differ_in_case_only_are_reported(tmp_path: Path) -> None:
     listing = open_source(written(tmp_path / "t.csv", ["Cat", "cat", "dog"]), modality="text")
     assert listing.notes == ("t.csv: 'Cat' and 'cat' of column 'label' differ in letter case only, and are kept apart",)
 
@@ -152,7 +152,7 @@ LABEL = st.one_of(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(LABEL, min_size=1, max_size=6), st.sampled_from([".csv", ".tsv", ".jsonl", ";"]))
-def test_what_is_stored_is_printed_as_it_was_written_or_said(labels: list[str], kind: str) -> None:
+def test_what_is_stored_is_printed_as_it_was_written_or_reported(labels: list[str], kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder) / ("t.csv" if kind == ";" else f"t{kind}"), labels, ";" if kind == ";" else ",")
         listing = open_source(path, modality="text")

@@ -130,7 +130,7 @@ def test_cell_of_a_changed_file_is_read_again(folder: Path) -> None:
         read_uri("parquet://image")
 
 
-def test_parquet_whose_column_name_is_no_text_is_refused(folder: Path) -> None:
+def test_parquet_whose_column_name_is_not_text_is_refused(folder: Path) -> None:
     path = folder / "t.parquet"
     pq.write_table(pa.table({"id": ["a"], "caption": ["one"]}), path)
     path.write_bytes(path.read_bytes().replace(b"caption", b"\xff\xfeption"))

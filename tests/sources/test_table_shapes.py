@@ -117,7 +117,7 @@ def test_millions_of_commas_are_refused_at_once(tmp_path: Path, data: bytes) -> 
     assert time.process_time() - start < 10
 
 
-def test_commas_in_quotes_are_no_columns(tmp_path: Path) -> None:
+def test_commas_in_quotes_do_not_separate_columns(tmp_path: Path) -> None:
     text = ", ".join(["word"] * 5_000)
     (tmp_path / "t.csv").write_text(f'"{text}",x\n')
     listing = open_source(tmp_path / "t.csv", SourceOptions(header="text,label"), "text")

@@ -164,7 +164,7 @@ def test_folder_that_ends_in_two_colons_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
-def test_compressed_shard_named_tar_is_said(tmp_path: Path, mode: str, kind: str) -> None:
+def test_compressed_shard_named_tar_is_reported(tmp_path: Path, mode: str, kind: str) -> None:
     (failure,) = open_source(write_tar(tmp_path / "s.tar", {"a.jpg": b"image"}, mode)).failures
     assert failure.message == f"tar files must not be compressed, and this is {kind}: decompress it"
 

@@ -144,7 +144,7 @@ def test_a_phone_held_upright_gives_upright_frames(clip: Path, tmp_path: Path) -
     ids=["empty", "garbage", "playlist", "list", "playlist of a server"],
 )
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mpg"])
-def test_a_file_that_is_no_video_fails_alone_and_opens_no_other(
+def test_a_broken_video_fails_alone_and_opens_no_other_file(
     content: bytes, suffix: str, clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / f"a{suffix}").write_bytes(content.replace(b"{clip}", str(clip).encode()))

@@ -88,7 +88,7 @@ def test_p_with_repeats_is_never_below_the_published_test(x: np.ndarray, ratio: 
 
 
 @pytest.mark.parametrize("value", [0.0, 0.01, 0.02, -0.02])
-def test_equal_differences_are_no_certainty(value: float) -> None:
+def test_equal_differences_are_not_certain(value: float) -> None:
     for function in (corrected_t, corrected_interval):
         with pytest.raises(ValueError, match=f"min_standard_error be > 0, got {value} 7 times"):
             function([value] * 7, 0.25)

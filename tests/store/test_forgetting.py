@@ -136,7 +136,7 @@ def test_content_of_an_item_that_stays_is_kept(tmp_path: Path) -> None:
         ["photo.jpg", "Üphoto.jpg", "photo.jpgé", "写photo.jpg"],
     ],
 )
-def test_ids_that_are_parts_of_others_are_no_traces(tmp_path: Path, ids: list[str]) -> None:
+def test_ids_that_are_parts_of_others_are_not_traces(tmp_path: Path, ids: list[str]) -> None:
     X, _ = clusters(4)
     columns = {"id": ids, "content_hash": HASHES[:4], "note": ["room 1", "1", "12", "1"]}
     store = make_store(tmp_path / "store", X, uri=[f"/x/{id}" for id in ids], **columns)

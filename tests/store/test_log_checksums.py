@@ -136,7 +136,7 @@ def test_action_of_an_unknown_kind_is_named(path: Path) -> None:
         FeatureStore(path).history()
 
 
-def test_entry_with_columns_that_are_no_schema_is_named(path: Path) -> None:
+def test_entry_with_a_schema_that_cannot_be_read_is_named(path: Path) -> None:
     change(entry(path / "_failures", 0), rb"{\"name\":\"message\"", rb"{\"nome\":\"message\"")
     with pytest.raises(StoreError, match=rf"{entry(path, 0).name} in the log of .*_failures"):
         FeatureStore(path).failures()
@@ -152,13 +152,13 @@ def test_file_with_a_column_of_another_type_is_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [[1.5], ["no time"], [True], [3]])
-def test_value_that_is_no_time_is_refused(tmp_path: Path, values: list[Any]) -> None:
+def test_value_that_is_not_a_time_is_refused(tmp_path: Path, values: list[Any]) -> None:
     store = make_store(tmp_path / "store", X[:1], taken=pa.array([np.datetime64("2026-01-02T03:04:05", "us")]))
     with pytest.raises(StoreError, match=r"column 'taken' holds .* values that do not fit the type timestamp"):
         store.label(pa.table({"id": ["row-000"], "taken": values}), label="taken", into="taken")
 
 
-def test_store_of_another_version_is_told_from_a_damaged_one(path: Path) -> None:
+def test_store_of_another_version_is_not_called_damaged(path: Path) -> None:
     field = store_schema(FeatureStore(path).spec).field("embedding")
     for kept in ({SPEC_KEY: b""}, {SPEC_KEY: b"", COMPRESS_KEY: b"fp16"}):
         metadata = {**kept, SPEC_KEY: field.metadata[SPEC_KEY]}

@@ -188,7 +188,7 @@ def test_table_id_that_is_a_path_is_refused(path: str, id: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("use", ["open", "change", "exists"])
-def test_forked_child_of_a_process_that_opened_a_store_is_told(path: str, use: str) -> None:
+def test_forked_child_of_a_process_that_opened_a_store_is_refused(path: str, use: str) -> None:
     """In a process of its own, which has none of the locks and threads that other tests leave behind."""
     code = f"""
 import os, sys

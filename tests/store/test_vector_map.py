@@ -183,7 +183,9 @@ def test_mapped_vectors_are_used_as_an_array(wide: tuple[FeatureStore, np.ndarra
 
 
 @pytest.mark.parametrize("read", ["all rows", "some rows", "joined"])
-def test_reads_around_a_damaged_map_are_right_and_said(wide: tuple[FeatureStore, np.ndarray, Path], read: str) -> None:
+def test_reads_around_a_damaged_map_are_right_and_reported(
+    wide: tuple[FeatureStore, np.ndarray, Path], read: str
+) -> None:
     store, vectors, file = wide
     flip(file, 350)
     layers = store.spec.layers if read != "joined" else (*store.spec.layers, *store.spec.layers)
