@@ -45,10 +45,8 @@ class Part(NamedTuple):
     place: str
 
 
-def list_parts(
-    root: str, pictures: Sequence[tuple[str, str]], parts: Iterable[Part], access: Access, without: int
-) -> Listing:
-    """List parts of pictures.
+def list_parts(root: str, pictures: Sequence[tuple[str, str]], parts: Iterable[Part], access: Access) -> Listing:
+    """List parts of pictures, and count the pictures without any.
 
     Parameters
     ----------
@@ -58,8 +56,6 @@ def list_parts(
         A part with a bad box becomes a failure.
     access : Access
         What the uris may name.
-    without : int
-        Number of pictures without a part, for the user.
 
     Raises
     ------
@@ -73,7 +69,9 @@ def list_parts(
     files = array("q")
     fragments: list[str] = []
     failures: list[Failure] = []
+    with_parts: set[int] = set()
     for part in parts:
+        with_parts.add(part.picture)
         name, uri = pictures[part.picture]
         if problem := part.box if isinstance(part.box, DecodeError) else _problem(part.box):
             error = DecodeError(f"{problem} ({part.place}, picture {name!r})")
@@ -86,6 +84,7 @@ def list_parts(
         builder.add(part.id, uri + fragments[-1], size, modified, part.label, part.split, {PICTURE: name})
     rows = np.frombuffer(files, np.int64) if files else np.empty(0, np.int64)
     reader = Crops(Files(uris, "image", access), rows, pa.chunked_array([pa.array(fragments, pa.string())]))
+    without = len(pictures) - len(with_parts)
     skipped = {"pictures without boxes": without} if without else {}
     return Listing(builder.finish(), root, reader, tuple(failures), skipped)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,24 @@ def list_coco(location: str, options: SourceOptions) -> Listing:
             f"ids of the images of {name!r} must be unique, and {len(images) - len(numbers)} are repeated"
         )
     names = [printable(str(image.get("file_name") or f"image {number}")) for number, image in enumerate(images)]
-    found = _SPLIT.search(name)
-    split = SPLITS[found[1].lower()] if found else None
-    parts: list[Part] = []
-    for position, annotation in enumerate(annotations):
-        id = annotation.get("id", position)
-        place = f"annotation {id!r:.40} of {name!r}"
-        picture = numbers.get(_key(annotation, "image_id", name))
-        if picture is None:
-            raise SourceError(f"{place} must be of an image of the file, got {annotation['image_id']!r:.40}")
-        box = _box_of(annotation, images[picture], options.box_margin)
-        if (label := labels.get(_key(annotation, "category_id", name))) is None:
-            box = DecodeError(f"category_id must be one of the file, got {annotation['category_id']!r:.40}")
-        parts.append(Part(picture, f"{names[picture]}#{id}", box, label, split, place))
     base = _folder_of(names, [folder, *map(absolute, options.allow_root)], name)
     pictures = [(each, join(base, each)) for each in names]
-    without = len(images) - len({part.picture for part in parts})
-    return list_parts(printable(location), pictures, parts, access_of(folder, options.allow_root), without)
+    found = _SPLIT.search(name)
+    split = SPLITS[found[1].lower()] if found else None
+
+    def parts() -> Iterator[Part]:
+        for position, annotation in enumerate(annotations):
+            id = annotation.get("id", position)
+            place = f"annotation {id!r:.40} of {name!r}"
+            picture = numbers.get(_key(annotation, "image_id", name))
+            if picture is None:
+                raise SourceError(f"{place} must be of an image of the file, got {annotation['image_id']!r:.40}")
+            box = _box_of(annotation, images[picture], options.box_margin)
+            if (label := labels.get(_key(annotation, "category_id", name))) is None:
+                box = DecodeError(f"category_id must be one of the file, got {annotation['category_id']!r:.40}")
+            yield Part(picture, f"{names[picture]}#{id}", box, label, split, place)
+
+    return list_parts(printable(location), pictures, parts(), access_of(folder, options.allow_root))
 
 
 def _read(location: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:

@@ -46,18 +46,18 @@ def list_yolo(file: Path, options: SourceOptions) -> Listing:
     if not paths:
         raise SourceError(f"a folder of YOLO must have pictures in folders 'images', and {str(folder)!r} has none")
     pictures = [(printable(str(path)), local_uri(str(folder / path))) for path in paths]
+    parts = _parts(folder, paths, names, options.box_margin)
+    return list_parts(printable(str(folder)), pictures, parts, access_of(str(folder), options.allow_root))
+
+
+def _parts(folder: Path, pictures: list[Path], names: dict[int, str], margin: float) -> Iterator[Part]:
     seen: Counter[str] = Counter()
-    parts: list[Part] = []
-    without = 0
-    for number, path in enumerate(paths):
-        before = len(parts)
+    for number, path in enumerate(pictures):
         split = next((SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in SPLITS), None)
-        for place, label, box in _boxes(folder, path, names, options.box_margin):
-            id = f"{pictures[number][0]}{box.fragment}" if isinstance(box, Box) else place
+        for place, label, box in _boxes(folder, path, names, margin):
+            id = f"{printable(str(path))}{box.fragment}" if isinstance(box, Box) else place
             seen[id] += 1
-            parts.append(Part(number, f"{id}#{seen[id]}" if seen[id] > 1 else id, box, label, split, place))
-        without += len(parts) == before
-    return list_parts(printable(str(folder)), pictures, parts, access_of(str(folder), options.allow_root), without)
+            yield Part(number, f"{id}#{seen[id]}" if seen[id] > 1 else id, box, label, split, place)
 
 
 def _class_names(file: Path) -> dict[int, str]:
