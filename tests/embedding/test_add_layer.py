@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from embedpipe.errors import (
     UsageError,
 )
 from embedpipe.store.adopting import adopt, write_new_files
+from embedpipe.store.layers.extending import extend
 from embedpipe.store.maintenance import LAYERS
 
 BOTH = ("features", "conv1")
@@ -73,7 +75,7 @@ def test_readers_of_the_version_before_see_the_old_layers(store: embedpipe.Featu
 
 def test_again_does_nothing(store: embedpipe.FeatureStore) -> None:
     version = add(store).version
-    again = add(store)
+    again = embedpipe.embed(store, backbone=TINY, add_layer="conv1")
     assert (again.version, again.summary.reused, again.summary.embedded) == (version, 12, 0)
     assert "already" in again.summary.notes[0]
 
@@ -159,6 +161,15 @@ def test_writers_that_began_before_add_no_rows_without_the_layer(store: embedpip
         store.write(new)
     with pytest.raises(ConcurrentWriteError, match="embedding_conv1"):
         adopt(store.table, [file], set())
+
+
+def test_a_layer_that_another_process_added_meanwhile_is_not_lost(store: embedpipe.FeatureStore) -> None:
+    conv2 = replace(store.spec.layers[0], name="conv2")
+    spec = replace(store.spec, layers=(*store.spec.layers, conv2))
+    add(store)
+    with pytest.raises(ConcurrentWriteError, match="changed the layers"):
+        extend(store.refresh(), spec, lambda rows: rows, {})
+    assert store.refresh().layers == {"features": 12, "conv1": 8}
 
 
 def test_a_compressed_store_stays_compressed(photos: Path, tmp_path: Path) -> None:

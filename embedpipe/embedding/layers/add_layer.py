@@ -26,6 +26,7 @@ from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 from embedpipe.store.layers.extending import extend
 from embedpipe.store.maintenance import LAYERS
+from embedpipe.store.opening import open_store
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
@@ -43,16 +44,16 @@ _ALLOWED: dict[type, set[str]] = {
 
 
 def add_layers(
-    path: str | Path,
+    path: FeatureStore | str | Path,
     options: tuple[SourceOptions, BackboneOptions, RunOptions],
     progress: Progress,
     find: Callable[[BackboneOptions], Backbone | PendingBackbone],
 ) -> FeatureStore:
-    """Add the layers of ``add_layer`` to the store at ``path``, all rows or nothing.
+    """Add the layers of ``add_layer`` to a store, all rows or nothing.
 
     Parameters
     ----------
-    path : str or path-like
+    path : FeatureStore or path
     options : tuple
         Those of `embedpipe.embed`.
     progress : Progress
@@ -77,7 +78,7 @@ def add_layers(
     UnreachableError
         The storage or server of an item does not answer.
     """
-    store = FeatureStore(path)
+    store = open_store(path).refresh()
     _, given, run = options
     _refuse_others(options)
     chosen = _backbone_of(store, given)

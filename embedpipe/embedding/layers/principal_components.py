@@ -18,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 #: A direction counts as one in which vectors vary if its variance is at least this share of the largest.
 LEAST_VARIANCE = 1e-10
 
+#: Rows that are float64 at a time.
+ROWS = 4096
+
 #: Longest vectors: their covariances need 8 bytes times the square of their length.
 LONGEST = 16_384
 
@@ -55,9 +58,10 @@ def fit_components(blocks: Iterable[npt.NDArray[np.float32]], dimensions: int, *
             _check_length(block.shape[1], dimensions)
             shift = block.mean(axis=0, dtype=np.float64)
             total, products = np.zeros(len(shift)), np.zeros((len(shift), len(shift)))
-        moved = block - shift
-        count, total = count + len(block), total + moved.sum(axis=0)
-        products += moved.T @ moved
+        for start in range(0, len(block), ROWS):
+            moved = block[start : start + ROWS] - shift
+            count, total = count + len(moved), total + moved.sum(axis=0)
+            products += moved.T @ moved
     if count < 2:
         raise UsageError(f"principal components need at least 2 rows, got {count}")
     centre = total / count

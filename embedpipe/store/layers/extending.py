@@ -55,7 +55,7 @@ def extend(
         return pa.schema([*kept, *vector_fields(spec, store.compressed)])
 
     def plan() -> CommitPlan[None]:
-        if spec_of(table.schema) != before:
+        if spec_of(table.schema) != before or spec.layers[: len(before.layers)] != before.layers:
             raise ConcurrentWriteError(f"another process has changed the layers of {store.path!r}: run it again")
         check()
         adds: list[AddAction] = []
