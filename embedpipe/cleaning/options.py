@@ -1,4 +1,4 @@
-"""Options of `embedpipe.clean` and `embedpipe.shift`."""
+"""Options of `embedpipe.clean`, `embedpipe.shift` and `embedpipe.next`."""
 
 from __future__ import annotations
 
@@ -75,3 +75,26 @@ class ShiftOptions:
                 f"{option('permutations')} must be >= {1 / self.alpha:g} for {option('alpha', self.alpha)}, got "
                 f"{self.permutations}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextOptions:
+    """How many items are chosen, and by what.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    count: int = field(default=100, metadata={"help": "Items to choose."})
+    label: str = field(default="label", metadata={"help": "The column of labels."})
+    layer: str | None = field(default=None, metadata={"help": "The layer that is read; by default the first."})
+    skip_simulation: bool = field(
+        default=False, metadata={"help": "Do not compare with random choices on the labelled rows."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of everything that is drawn."})
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"{option('count')} must be >= 1, got {self.count}")

@@ -59,3 +59,15 @@ def test_bad_usage_is_one_line_with_exit_code_2(store: Path, words: tuple[str, .
     shown = run(*[store if word == "STORE" else word for word in words], "-q")
     assert shown.exit_code == 2
     assert message in shown.stderr
+
+
+def test_next_writes_a_table_to_fill(tmp_path: Path) -> None:
+    X, y = clusters(60)
+    labels = [f"class {number}" if row < 40 else None for row, number in enumerate(y)]
+    make_store(tmp_path / "store", X, label=labels)
+    shown = run("next", tmp_path / "store", "-n", "4", "--to", tmp_path / "next.csv")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("4 items of 20 without a label; 40 have one")
+    assert (tmp_path / "next.csv").read_text().splitlines()[0] == '"id","reason","margin","uri","label"'
+    values = json.loads(run("next", tmp_path / "store", "-n", "4", "--json").stdout)
+    assert len(values["items"]) == 4

@@ -1,14 +1,15 @@
-"""The verbs clean and shift."""
+"""The verbs clean, shift and next."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pyarrow as pa
 import typer
 from rich.table import Table
 
-from embedpipe.cleaning.options import CleanOptions, ShiftOptions
+from embedpipe.cleaning.options import CleanOptions, NextOptions, ShiftOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Findings of each kind that are printed.
 SHOWN = 3
+#: Items to label next that are printed.
+MANY = 10
 
 
 @app.command(rich_help_panel="Store")
@@ -151,4 +154,51 @@ def print_shift(result: Shift) -> None:
             )
     print(f"most unlike: {show.plain(', '.join(result.moved['id'].slice(0, SHOWN).to_pylist()))}")
     for note in result.notes:
+        print(f"note: {note}")
+
+
+@app.command("next", rich_help_panel="Store")
+@exits_cleanly
+@with_options(NextOptions)
+def next_(
+    store: Store,
+    *,
+    count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = NextOptions().count,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the items as a table: fill its column label.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Choose the items without a label that are worth labelling next.
+
+    While labels are few, the most typical items of different kinds; then those that a head is unsure of, spread out. On
+    the labelled items this is compared with random choices.
+
+    Examples: `embedpipe next photos.features --count 50 --to next.csv`,
+    `embedpipe label photos.features next.csv`
+    """
+    from embedpipe.cleaning.next_items import next as run
+    from embedpipe.report.tables import check_table, write_table
+
+    if to is not None:
+        check_table(to)
+    result = run(store, count=count, progress=shows_progress(quiet, as_json), **options)
+    table = result.table.append_column("label", pa.nulls(len(result), pa.string()))
+    remarks = [] if to is None else write_table(table, to)
+    if as_json:
+        show.json_value(result.to_dict())
+        return
+    if quiet:
+        return
+    print(f"{counted(len(result), 'item')} of {result.unlabelled:,} without a label; {result.labelled:,} have one")
+    for row in result.table.slice(0, None if verbose else MANY).to_pylist():
+        print(f"  {show.plain(row['id'])} ({row['reason']})")
+    for labels, (ours, random) in result.simulated.items():
+        print(f"with {labels:,} labels: {percent(ours)} accuracy, {percent(random)} with random ones")
+    if result.gain is not None:
+        gain, low, high = (100 * value for value in (result.gain.value, result.gain.low, result.gain.high))
+        better = "better than random" if low > 0 else "worse than random" if high < 0 else "not proved"
+        print(f"gain over random choices: {gain:+.1f} points ({low:+.1f} to {high:+.1f}): {better}")
+    for note in [*result.notes, *remarks]:
         print(f"note: {note}")

@@ -1,0 +1,222 @@
+"""`next`: which items to label next, and how much that gains over labelling at random."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe._utils.options import build_options, takes_options
+from embedpipe._utils.progress import Advance, Progress, uncounted
+from embedpipe.cleaning.choosing import choose_rows
+from embedpipe.cleaning.options import NextOptions
+from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.estimators.wrappers.base import fit_on
+from embedpipe.heads.options import FitOptions
+from embedpipe.heads.registry import make_estimator
+from embedpipe.heads.training.training_data import labels_of
+from embedpipe.heads.training.vectors import read_finite
+from embedpipe.neighbours.exact import normalised
+from embedpipe.report.drawing.wording import counted
+from embedpipe.statistics import Estimate, corrected_interval
+from embedpipe.store import FeatureStore
+from embedpipe.store.schema import require_column
+
+if TYPE_CHECKING:
+    from embedpipe._utils.parameters import NextParameters
+
+#: Rows without labels that are clustered: a sample of more.
+MOST_ROWS = 20_000
+#: Labelled rows that a simulation needs, and uses.
+LEAST_SIMULATED, MOST_SIMULATED = 200, 4000
+DRAWS, ROUNDS = 5, 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NextItems:
+    """The items to label next; what `embedpipe.next` returns.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        ``id`` in the order of labelling, ``reason`` (``typical`` or ``doubtful``), ``margin`` (of a head's two best
+        classes; null of typical items), and ``text`` and ``uri``, if the store has them.
+    labelled, unlabelled : int
+        Rows of the store with and without a label.
+    gain : Estimate or None
+        Accuracy with items chosen so less accuracy with random ones, as a fraction with its 95 % interval, simulated on
+        the labelled rows; None if they are too few.
+    simulated : dict
+        Number of labels -> mean accuracies (chosen, random) of the simulation.
+    notes : list of str
+    seconds : float
+    """
+
+    table: pa.Table
+    labelled: int
+    unlabelled: int
+    gain: Estimate | None
+    simulated: dict[int, tuple[float, float]]
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings, lists and dicts."""
+        gain = None if self.gain is None else self.gain.value
+        return {**vars(self), "gain": gain, "table": None, "items": self.table.to_pylist()}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        return f"NextItems({counted(len(self), 'item')} of {self.unlabelled:,} without a label)"
+
+    def _repr_html_(self) -> str:
+        rows = self.table.slice(0, 20).to_pylist()
+        return html_table(repr(self), [(row["id"], row["reason"]) for row in rows])
+
+
+@takes_options(NextOptions)
+def next(
+    store: FeatureStore | str | Path, *, progress: bool | None = None, **options: Unpack[NextParameters]
+) -> NextItems:
+    """Choose the rows without a label that are worth labelling next.
+
+    While labels are few, the most typical rows of different kinds; then rows that a head is unsure of, spread out. On
+    the labelled rows of the store this is compared with random choices, if they are enough.
+
+    Parameters
+    ----------
+    store : FeatureStore or path
+    progress : bool, optional
+        Show progress; by default in a notebook and on a terminal (standard error).
+
+    Returns
+    -------
+    NextItems
+
+    Raises
+    ------
+    UsageError
+        If an option is wrong, or all rows have a label.
+    TrainingDataError
+        If the labels are not classes.
+
+    Notes
+    -----
+    `embedpipe.cleaning.choosing` names the methods. Of more than 20,000 rows without a label a random sample is
+    considered.
+
+    Examples
+    --------
+    >>> embedpipe.next("photos.features", count=5)  # doctest: +SKIP
+    NextItems(5 items of 812 without a label)
+    """
+    start = time.perf_counter()
+    (chosen,) = build_options((NextOptions,), options)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    if chosen.label != "label":
+        require_column(chosen.label, opened.data_columns, opened.path, "label")
+    wanted = ["id", chosen.label, "text", "uri"]
+    rows = opened.to_arrow([name for name in wanted if name == "id" or name in opened.data_columns])
+    has_label = np.zeros(rows.num_rows, bool)
+    if chosen.label in rows.column_names:
+        has_label = rows[chosen.label].is_valid().to_numpy(zero_copy_only=False)
+    y = np.full(rows.num_rows, -1, np.int64)
+    if has_label.any():
+        values, task, _ = labels_of(rows.filter(pa.array(has_label)), FitOptions(label=chosen.label))
+        if task != "classification":
+            raise TrainingDataError(f"labels must be classes, and {chosen.label!r} holds numbers")
+        y[has_label] = np.unique(values, return_inverse=True)[1]
+    pool, labelled = np.flatnonzero(~has_label), np.flatnonzero(has_label)
+    if not len(pool):
+        raise UsageError(
+            f"some rows must have no {chosen.label}, and all {rows.num_rows:,} of {opened.path!r} have one: embed more"
+        )
+    notes: list[str] = []
+    rng = np.random.default_rng(chosen.seed)
+    if len(pool) > MOST_ROWS:
+        notes.append(f"chosen among {MOST_ROWS:,} of {len(pool):,} rows without a {chosen.label}, drawn at random")
+    considered = np.sort(rng.permutation(pool)[:MOST_ROWS])
+    known = np.sort(rng.permutation(labelled)[:MOST_ROWS])
+    show = Progress(progress)
+    with show.step("reading vectors"):
+        X = read_finite(opened, opened.select_layers(chosen.layer), rows["id"].combine_chunks())
+        Z = normalised(X - X.mean(axis=0, dtype=np.float64).astype(np.float32))
+    with show.step("choosing"):
+        picked, margins = choose_rows(Z, y, considered, known, chosen.count, chosen.seed)
+    gain: Estimate | None = None
+    simulated: dict[int, tuple[float, float]] = {}
+    if not chosen.skip_simulation and len(known) >= LEAST_SIMULATED:
+        with show.step("simulating", DRAWS * ROUNDS, "rounds") as advance:
+            gain, simulated = simulate(Z[known], y[known], chosen.seed, advance)
+    elif not chosen.skip_simulation:
+        notes.append(
+            f"not compared with random choices: {LEAST_SIMULATED} labelled rows are needed, and there are "
+            f"{len(known):,}"
+        )
+    at = pa.array(picked)
+    doubtful = np.isfinite(margins)
+    columns: dict[str, Any] = {
+        "id": rows["id"].take(at),
+        "reason": np.where(doubtful, "doubtful", "typical").tolist(),
+        "margin": pa.array(margins, mask=~doubtful),
+    }
+    columns |= {name: rows[name].take(at) for name in ("text", "uri") if name in rows.column_names}
+    seconds = time.perf_counter() - start
+    return NextItems(pa.table(columns), len(labelled), len(pool), gain, simulated, notes, seconds)
+
+
+def simulate(
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], seed: int, advance: Advance = uncounted
+) -> tuple[Estimate | None, dict[int, tuple[float, float]]]:
+    """Label some of the labelled rows in rounds, chosen and at random, and measure heads on a third of the rows.
+
+    Returns the gain over all rounds and draws, with the interval of repeated random splits (Nadeau and Bengio, 2003),
+    and the mean accuracies of each number of labels.
+    """
+    classes = len(np.unique(y))
+    budgets = [classes * 4 * 2**number for number in range(ROUNDS)]
+    accuracies: dict[int, list[tuple[float, float]]] = {budget: [] for budget in budgets}
+    gains = []
+    for draw in range(DRAWS):
+        rng = np.random.default_rng([seed, draw])
+        order = rng.permutation(len(y))[:MOST_SIMULATED]
+        test, pool = order[: len(order) // 3], np.sort(order[len(order) // 3 :])
+        ours, others, shuffled = np.empty(0, np.int64), np.empty(0, np.int64), rng.permutation(pool)
+        differences = []
+        for budget in budgets:
+            if budget > len(pool) // 2:
+                break
+            free = np.setdiff1d(pool, ours)
+            ours = np.concatenate([ours, choose_rows(Z, y, free, ours, budget - len(ours), draw)[0]])
+            others = shuffled[:budget]
+            pair = (_accuracy(Z, y, ours, test), _accuracy(Z, y, others, test))
+            accuracies[budget].append(pair)
+            differences.append(pair[0] - pair[1])
+            advance(1)
+        if differences:
+            gains.append(float(np.mean(differences)))
+    if len(gains) < 2:
+        return None, {}
+    means = {
+        budget: (float(np.mean([pair[0] for pair in pairs])), float(np.mean([pair[1] for pair in pairs])))
+        for budget, pairs in accuracies.items()
+        if pairs
+    }
+    return Estimate(*corrected_interval(gains, ratio=0.5)), means
+
+
+def _accuracy(
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], labelled: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
+) -> float:
+    if len(np.unique(y[labelled])) < 2:
+        return float((y[test] == y[labelled[0]]).mean())
+    _, head = make_estimator("logreg", "classification", len(labelled))
+    return float((fit_on(head, Z[labelled], y[labelled]).predict(Z[test]) == y[test]).mean())
