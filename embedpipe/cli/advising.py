@@ -135,7 +135,7 @@ def advise(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="STORE|DATA", help="A feature store of images, or images; then stores of other backbones."
+            metavar="STORE|DATA", help="A feature store, or images or texts; then stores of other backbones."
         ),
     ],
     *,

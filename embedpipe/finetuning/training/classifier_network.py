@@ -93,8 +93,6 @@ class ClassifierNetwork(nn.Module):
 
     def _embed_texts(self, batch: TokenBatch) -> list[Tensor]:
         """Return float32 (n, dim) of each layer, with the pieces of long texts joined as in `TextBackbone.forward`."""
-        if not len(batch):
-            return [torch.empty((0, layer.dim), device=batch.device) for layer in self.layers]
         passes, order = batch.passes()
         outputs = [self.embedder(*tensors.values()) for tensors in passes]
         by_piece = [torch.cat(parts)[order] for parts in zip(*outputs, strict=True)]

@@ -68,7 +68,7 @@ def random_weights(module: nn.Module) -> StateDict:
 def _outermost(module: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
     inside: tuple[str, ...] = ()
     for path, part in module.named_modules():
-        if isinstance(part, kind) and not path.startswith(inside or "\0"):
+        if isinstance(part, kind) and not path.startswith(inside):
             inside = (*inside, f"{path}." if path else "")
             yield path, part
 
