@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from coloured import colours
 from stored import clusters, make_store
 
@@ -246,7 +247,8 @@ def _observe_finished_run(folder: Path) -> Steps:
 
 def _make_stopped_run(folder: Path) -> None:
     embedpipe.embed(colours(folder / "photos", ROWS), folder / "store", backbone=TINY, engine="torch")
-    with contextlib.suppress(_StopError):
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_StopError):
+        patch.setattr("embedpipe.finetuning.training.trainer.SAVE_SECONDS", 0)
         embedpipe.finetune(folder / "store", to=folder / "run", on_epoch=_stop, **FAST)
 
 

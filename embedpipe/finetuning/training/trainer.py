@@ -34,7 +34,7 @@ from embedpipe.statistics import log_losses
 from embedpipe.statistics.percentages import percent
 
 OnEpoch = Callable[[Sequence[Epoch]], None]
-#: Seconds between two states on disk within an epoch, and so the most work that a kill loses.
+#: Seconds between two states on disk, and so the most work that a kill loses. A state may take longer than an epoch.
 SAVE_SECONDS = 60.0
 #: Steps between two checks of the losses: to read a loss from a GPU is to wait for it.
 LOSS_CHECK_STEPS = 16
@@ -89,7 +89,7 @@ class Trainer:
         self.network, self.items, self.options = network, items, options
         self.workers, self._on_epoch, self._softening = workers or Workers(), on_epoch, softening
         self._y, self._train, self._validation = torch.from_numpy(y), train, validation
-        self._state, self._settings = state, dict(settings or {})
+        self._state, self._settings, self._last_save = state, dict(settings or {}), time.monotonic()
         self.device = network.last.weight.device
         self.augmentation = options.augmentation(len(train), items.modality)
         self.precision = options.train_precision or _default_precision(self.device)
@@ -189,14 +189,13 @@ class Trainer:
         run, options = self.run, self.options
         number = len(run.epochs)
         order = np.random.default_rng([options.seed, number]).permutation(self._train)
-        last_save = start = time.monotonic()
+        start = time.monotonic()
         before = run.seconds
         rest = order[run.batches * options.batch_size :]
         self.network.train()
         share = self.workers.share
         for rows, batch in self.items.batches(rest, options.batch_size, self.augmentation, number, share):
-            due = self.workers.first and time.monotonic() - last_save > SAVE_SECONDS
-            items, saving = self.workers.total(torch.tensor([len(rows), due])).tolist()
+            items, saving = self.workers.total(torch.tensor([len(rows), self._save_is_due()])).tolist()
             if items > 1 or (items and self.network.batch_norm == "frozen"):  # one image has no batch statistics
                 self._step((number - 1) * self._per_epoch + run.batches, items, rows, batch)
                 run.items += items
@@ -207,7 +206,6 @@ class Trainer:
                 self._check_losses()
             if saving and not ended:
                 self._save()
-                last_save = time.monotonic()
             yield 1
 
     def _step(self, step: int, items: int, rows: Rows, batch: Batch) -> None:
@@ -276,7 +274,8 @@ class Trainer:
             self._candidate_weights = self._weights()
         exhausted = epoch.number - run.candidate >= self.options.patience
         run.finished = exhausted or epoch.number >= self.options.epochs
-        self._save()
+        if run.finished or self.workers.total(torch.tensor([self._save_is_due()])).item():
+            self._save()
         if self._on_epoch is not None:
             self._on_epoch(run.epochs)
 
@@ -287,7 +286,12 @@ class Trainer:
         best = self.run.best
         return f"best: {percent(best.validation_accuracy)} after epoch {best.number}"
 
+    def _save_is_due(self) -> int:
+        """Return 1 in the first process if it is time to save; all processes then do."""
+        return int(self.workers.first and time.monotonic() - self._last_save > SAVE_SECONDS)
+
     def _save(self) -> None:
+        self._last_save = time.monotonic()
         if self._state is None:
             return
         generators = {"cpu": torch.get_rng_state()}
