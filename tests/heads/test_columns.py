@@ -167,7 +167,7 @@ def test_a_store_without_the_columns_is_refused_by_name(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"features": "prize"}, "has no column 'prize'.*did you mean 'price'"),
-        ({"features": "label"}, "column 'label' says the label"),
+        ({"features": "label"}, "column 'label' is the label, a weight or a group"),
         ({"features": "price,price"}, "got 'price' twice"),
         ({"features": "uri"}, "column 'uri' says where a row comes from"),
         ({"features": "price", "head": "knn"}, "knn compares rows by distances"),

@@ -75,8 +75,8 @@ def learn_columns(rows: pa.Table, names: Sequence[str], taken: Collection[str | 
         raise UsageError(f"{option('features')} must name each column once, got {twice[0]!r} twice")
     for name in names:
         if name in taken or name in RESERVED:
-            use = "the label" if name == "label" or name in taken else "where a row comes from"
-            raise UsageError(f"{option('features')} must be known of new items, and column {name!r} says {use}")
+            use = "is the label, a weight or a group" if name in taken else "says where a row comes from"
+            raise UsageError(f"{option('features')} must be known of new items, and column {name!r} {use}")
     return tuple(_learn(rows.column(name), name) for name in names)
 
 

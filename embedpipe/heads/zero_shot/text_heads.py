@@ -93,7 +93,10 @@ def embed_classes(
             f"{option('head')}"
         )
     prompts = prompts_of(words, templates, spec.modality)
-    backbone = reload_backbone(spec, reload_options, None, "the store", "text")
+    try:
+        backbone = reload_backbone(spec, reload_options, None, "the store", "text")
+    except UsageError as error:
+        raise UsageError(f"class names are texts, and {error}") from error
     listing = open_source([text for sentences in prompts for text in sentences], modality="text")
     vectors = np.zeros((len(listing), sum(layer.dim for layer in spec.layers)), np.float32)
     for message in stream_vectors(listing, backbone, ComputeOptions(), show):
