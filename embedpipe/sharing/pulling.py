@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from embedpipe._utils.atomic import whole_folder
@@ -18,6 +20,9 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.repairing.damage import find_damage
 
 CARD = "README.md"
+
+#: Files that are downloaded at a time.
+DOWNLOADS = 8
 
 
 def pull(source: str, to: str | Path, *, progress: bool | None = None) -> FeatureStore | Head:
@@ -85,9 +90,10 @@ def _download(repository: Repository, part: Path, show: Progress) -> None:
             raise HubError(f"{repository.address} holds no {repository.kind} of embedpipe")
         names += [CARD] if CARD in known else []
         with show.step(f"pulling {repository.address}", len(names), "files") as advance:
-            for name in names:
-                hf_hub_download(repo, name, repo_type=kind, revision=commit, local_dir=part)
-                advance()
+            fetch = partial(hf_hub_download, repo, repo_type=kind, revision=commit, local_dir=part)
+            with ThreadPoolExecutor(DOWNLOADS) as pool:
+                for _ in pool.map(fetch, names):
+                    advance()
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the notes of the library about the download
 
 
