@@ -50,7 +50,6 @@ def same(a: embedpipe.FeatureStore, b: embedpipe.FeatureStore, layer: str) -> bo
 
 def test_the_layer_is_that_of_a_store_with_both(store: embedpipe.FeatureStore, photos: Path, tmp_path: Path) -> None:
     before, ids = store.to_numpy(), store.ids()
-    head = embedpipe.fit(store, head="centroid", folds=0)
     added = add(store)
     both = embedpipe.embed(photos, tmp_path / "both", backbone=TINY, layer=BOTH)
     assert added.spec == both.spec
@@ -58,11 +57,16 @@ def test_the_layer_is_that_of_a_store_with_both(store: embedpipe.FeatureStore, p
     assert (added.to_numpy(layer="features") == before).all()
     assert added.ids() == ids
     assert (added.summary.seen, added.summary.embedded, added.summary.failed) == (12, 12, 0)
-    assert head.predict(added)["label"] == head.predict(embedpipe.FeatureStore(store.path, store.version))["label"]
-    assert embedpipe.fit(added, head="centroid", folds=0, layer="conv1+features").layers == {"conv1": 8, "features": 12}
     assert embedpipe.verify(added, trust=True).ok
     assert not Path(store.path, LAYERS).exists()
     assert added.history(1)[0]["embedpipe.operation"] == "add layer conv1"
+
+
+def test_heads_of_the_earlier_layer_and_of_both_work(store: embedpipe.FeatureStore) -> None:
+    head = embedpipe.fit(store, head="centroid", folds=0)
+    added = add(store)
+    assert head.predict(added)["label"] == head.predict(embedpipe.FeatureStore(store.path, store.version))["label"]
+    assert embedpipe.fit(added, head="centroid", folds=0, layer="conv1+features").layers == {"conv1": 8, "features": 12}
 
 
 def test_readers_of_the_version_before_see_the_old_layers(store: embedpipe.FeatureStore) -> None:

@@ -74,30 +74,41 @@ def test_intervals_contain_the_truth_and_differences_are_paired() -> None:
     assert (alike["map"].low, alike["map"].high) == (pytest.approx(0.8316, abs=1e-3), 1.0)
 
 
-def test_layers_are_compared_and_written(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The retrieval of a store whose vectors are noisy, and of one whose are not."""
+    folder = tmp_path_factory.mktemp("compared")
     X, y = clusters(120, spread=0.8)
     names = np.array(["cat", "dog", "owl"])[y]
-    good = make_store(tmp_path / "good", X, label=names, split=SPLIT)
+    good = make_store(folder / "good", X, label=names, split=SPLIT)
     noise = np.random.default_rng(0).normal(size=X.shape)
-    poor = make_store(tmp_path / "poor", X + 4 * noise, "other", label=names, split=SPLIT)
-    result = evaluate([poor, good], protocol="retrieval", progress=False)
-    records = result.records()
+    poor = make_store(folder / "poor", X + 4 * noise, "other", label=names, split=SPLIT)
+    return evaluate([poor, good], protocol="retrieval", progress=False)
+
+
+def test_layers_are_compared(compared: Any) -> None:
+    records = compared.records()
     assert [record["verdict"] for record in records] == ["worse", "best"]
     for record in records:
         assert record["map_low"] < record["map"] < record["map_high"]
-    assert result.to_table(tmp_path / "table.md") == []
+
+
+def test_table_and_page_show_the_metrics(compared: Any, tmp_path: Path) -> None:
+    assert compared.to_table(tmp_path / "table.md") == []
     table = (tmp_path / "table.md").read_text()
     assert "| Backbone | mAP (%) | Recall@1 (%) |" in table
-    assert f"**{100 * records[1]['map']:.1f}**" in table
+    assert f"**{100 * compared.records()[1]['map']:.1f}**" in table
     assert "bootstrap over the test rows" in table
-    result.save(tmp_path / "results.json")
-    assert load_evaluation(tmp_path / "results.json") == result
-    page = result.to_html(tmp_path / "page.html").read_text()
-    assert "recall@10" in page.lower()
+    assert "recall@10" in compared.to_html(tmp_path / "page.html").read_text().lower()
+
+
+def test_saved_result_is_loaded_and_printed(compared: Any, tmp_path: Path) -> None:
+    compared.save(tmp_path / "results.json")
+    assert load_evaluation(tmp_path / "results.json") == compared
     printed = run("evaluate", str(tmp_path / "results.json"))
     assert printed.exit_code == 0
     assert "verdict on mAP" in printed.stdout
-    assert f"{100 * records[1]['map']:.1f} % (" in printed.stdout
+    assert f"{100 * compared.records()[1]['map']:.1f} % (" in printed.stdout
 
 
 def test_folds_query_each_other(tmp_path: Path) -> None:

@@ -106,15 +106,13 @@ def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
     X, y = clusters(600, spread=0.05)
     store = make_store(tmp_path / "store", X, label=class_names(y))  # its backbone does not exist, so cannot be loaded
     advice = advise(store, **WITHOUT_TRAINING)
-    assert advice.verdict.decision == "not worth it"
+    assert (advice.verdict.decision, advice.recommendation) == ("not worth it", "stay")
     assert advice.verdict.ceiling.high <= 0.01
     assert (advice.benchmarks, advice.device, advice.verdict.minutes) == ([], "", None)
-    assert advice.recommendation == "stay"
     assert advice.next_step is not None
     assert advice.next_step.command == f"embedpipe fit {store.path} --to store.head"
     baselines = advice.frozen_baselines
-    assert baselines.selected_accuracy.value == 1
-    assert baselines.best is baselines.reference
+    assert (baselines.selected_accuracy.value, baselines.best) == (1, baselines.reference)
     assert baselines.rows == advice.labels > advice.held_out_rows > 0
     again = advise(store, to=tmp_path / "runs", time_budget="1h", **WITHOUT_TRAINING)
     assert (again.verdict, again.forecast, again.benchmarks) == (advice.verdict, advice.forecast, [])

@@ -211,8 +211,8 @@ def test_a_large_row_group_is_read_part_by_part(large: Path, monkeypatch: pytest
         assert read(row).startswith(f"image {row}image".encode())
     assert sum(file.count for file in files) < 1.2 * size  # each byte once
     assert read.nbytes < 400_000
-    assert read(5).startswith(b"image 5image")  # behind the parts in memory: from the beginning again
-    assert read(399).startswith(b"image 399image")  # in the first window still
+    # behind the parts in memory, so from the beginning again; and in the first window still
+    assert [read(row)[:10] for row in (5, 399)] == [b"image 5ima", b"image 399i"]
     assert sum(file.count for file in files) < 1.5 * size
     for file in files:
         file.close()
