@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import pytest
 from command import run
 from conftest import TINY, write_photo
 
-from embedpipe import FeatureStore, embed, fit
+from embedpipe import FeatureStore, embed, fit, import_vectors
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.linear_probe import open_probe
 from embedpipe.serving.run import serve
@@ -81,3 +82,19 @@ def test_the_page_shows_probabilities_of_a_head_with_columns(table: Path, tmp_pa
     shown = Predictions(fitted).probabilities(collection, 3)
     row = fitted.predict(store).slice(3, 1).to_pylist()[0]
     assert shown[0] == (row["label"], pytest.approx(row["confidence"]))
+
+
+def test_imported_vectors_are_predicted_with_the_columns_of_their_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    price = rng.normal(size=40)
+    columns = {
+        "id": [f"row-{i:02d}" for i in range(40)],
+        "vector": rng.normal(size=(40, 4)).astype(np.float32).tolist(),
+        "label": np.where(price > 0, "dear", "cheap").tolist(),
+        "price": price.tolist(),
+    }
+    fitted = fit(import_vectors(pa.table(columns), tmp_path / "store"), features="price", folds=0)
+    predicted = fitted.predict(pa.table({name: columns[name] for name in ("id", "vector", "price")}))
+    assert predicted["label"].to_pylist() == columns["label"]
+    with pytest.raises(UsageError, match="has no price"):
+        fitted.predict(pa.table({name: columns[name] for name in ("id", "vector")}))
