@@ -32,6 +32,7 @@ from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import open_stores
 from embedpipe.evaluation.grid import EvaluationGrid
 from embedpipe.evaluation.shared_rows import shared_rows
+from embedpipe.heads.zero_shot.text_heads import is_text_head
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.splits.splits import Splits
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from embedpipe._utils.parameters import EvaluateDatasetsParameters
 
 OPTIONS = (EvaluateOptions, SourceOptions, BackboneOptions, ComputeOptions)
+#: Options of a backbone that load it again.
+WEIGHTS = ("weights", "frequencies", "offline")
 EVALUATED = {field.name for field in fields(EvaluateOptions)}
 #: The part of the cache folder that holds the stores of datasets.
 PART = "datasets"
@@ -96,6 +99,9 @@ def evaluate_datasets(
     (chosen,) = build_options((EvaluateOptions,), {name: values[name] for name in values if name in EVALUATED})
     values.pop("margin", None)
     _, source, backbone, compute = build_options(OPTIONS, values)
+    # Names of classes are embedded by the weights that made the vectors.
+    named = any(map(is_text_head, heads if isinstance(heads, list | tuple) else [heads]))
+    weights: dict[str, Any] = {name: getattr(backbone, name) for name in WEIGHTS} if named else {}
     failed: dict[str, str] = {}
     shown = Progress(progress)
     with tempfile.TemporaryDirectory(prefix="embedpipe-") as temporary:
@@ -107,8 +113,8 @@ def evaluate_datasets(
             datasets = {name: embedding.embed(name, one, failed) for name, one in sources.items()}
             chosen = replace(chosen, label=EvaluateOptions().label)  # the name that embedding gives to it
         else:
-            for given, usual in ((source, SourceOptions(label=source.label)), (backbone, BackboneOptions())):
-                if given != usual and given != BackboneOptions(layer=chosen.layer):
+            for given, usual in ((source, SourceOptions(label=source.label)), (backbone, BackboneOptions(**weights))):
+                if given != usual and given != BackboneOptions(layer=chosen.layer, **weights):
                     raise UsageError(
                         f"options of sources and backbones need backbones to embed with ({option('backbones')})"
                     )
@@ -123,7 +129,7 @@ def evaluate_datasets(
             if len(datasets) > 1:
                 shown.say(f"{name}:")
             fields: Any = asdict(chosen)
-            evaluation = evaluate(stores, heads=heads, splits=splits, progress=progress, **fields)
+            evaluation = evaluate(stores, heads=heads, splits=splits, progress=progress, **fields, **weights)
             for store in stores:
                 if store.summary is not None and store.summary.failed:
                     spec = store.spec

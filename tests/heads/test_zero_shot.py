@@ -136,6 +136,13 @@ def test_the_command_line_fits_without_labels(texts: FeatureStore, vectors: Path
     result = run(*command, "--templates", "the {}", "--templates", "{}")
     assert result.exit_code == 0, result.stderr
     assert "note: there are no labels: the head is not measured" in result.stdout
+    heads = ["--heads", "zero-shot,centroid", "--classes", CLASSES, "--weights", str(vectors)]
+    few = ["--repeats", "1", "--folds", "3", "--near-duplicates", "off"]
+    result = run("evaluate", labelled(texts).path, *heads, *few)
+    assert result.exit_code == 0, result.stderr
+    assert "best: zero-shot with 100.0 %" in result.stdout
+    result = run("evaluate", texts.path, "--heads", "centroid", "--weights", str(vectors), *few)
+    assert "need backbones to embed with" in result.stderr
     result = run("fit", texts.path, "--classes", "cat,dog")
     assert result.exit_code == 2
     assert "--classes cat,dog is for the heads zero-shot and text-prior: leave it out" in result.stderr
