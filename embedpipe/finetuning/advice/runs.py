@@ -92,7 +92,8 @@ class Runner:
         self.notes += result.notes
         if best is not None:
             reference = self.baselines.reference.name
+            corrupted = f"; on corrupted images with {reference}, as other baselines have no features of these"
             self.notes.append(
                 f"Networks were compared with {self.baselines.best.name} or {reference}, whichever was more accurate "
-                f"at a label count; on corrupted images with {reference}, as other baselines have no features of these."
+                f"at a label count{corrupted if self.shifted_rows else ''}."
             )
