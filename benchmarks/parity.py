@@ -1,17 +1,19 @@
-"""Does embedpipe give the same vectors as timm and torchvision?
+"""Does embedpipe give the same vectors as timm, torchvision, open_clip and transformers?
 
-    python benchmarks/parity.py [--folder FOLDER] [--photos 200] [--json FILE]
+    python benchmarks/parity.py [--folder FOLDER] [--photos 200] [--saved] [--json FILE]
 
 Each photo goes through the library's own Pillow transform and model, one at a time, and through embedpipe in batches.
-Vectors are centred on their mean before the cosine: without centring, random networks hide a wrong resize. The exit
-code is 1 if a limit is missed.
+Vectors are centred on their mean before the cosine: without centring, random networks hide a wrong resize. Models of
+folders have random weights. The exit code is 1 if a limit is missed.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy.typing as npt
 import timm
 import torch
 from common import CLOTHING, centred_cosine, folder_exists, list_photos, make_parser, spread_out, write_json
+from folders import Case, make_cases
 from networks import timm_transform
 from PIL import Image, ImageOps
 from torchvision import models
@@ -37,6 +40,8 @@ CASES = (
     ("torchvision/inception_v3", "none", 0.999),
     ("torchvision/vit_b_16", "none", 0.999),
 )
+#: That of models of folders.
+LOWEST = 0.9999
 BATCHES = (1, 7, 64)
 MAX_GREY, MAX_BATCH_ERROR = 0.01, 1e-4
 
@@ -73,10 +78,28 @@ def reference(backbone: Backbone) -> tuple[Callable[[Image.Image], torch.Tensor]
     return models.get_model_weights(name).DEFAULT.transforms(), model
 
 
-def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity:
-    """Compare a backbone with its library on these photos."""
+def compare_named(name: str, weights: str, paths: list[Path], lowest: float) -> Parity:
+    """Compare a backbone that its library knows by its name on these photos."""
     backbone = load_backbone(name, weights=weights, device="cpu")
-    transform, features = reference(backbone)
+    return compare(name, weights, backbone, *reference(backbone), paths, lowest)
+
+
+def compare_saved(case: Case, paths: list[Path]) -> Parity:
+    """Compare a model of a folder on these photos."""
+    backbone = load_backbone(case.backbone, device="cpu", **case.options)
+    return compare(case.title, "folder", backbone, case.transform, case.features, paths, LOWEST)
+
+
+def compare(
+    title: str,
+    weights: str,
+    backbone: Backbone,
+    transform: Callable[[Image.Image], torch.Tensor],
+    features: Callable[[torch.Tensor], Any],
+    paths: list[Path],
+    lowest: float,
+) -> Parity:
+    """Compare a backbone with its library on these photos."""
     recipe = backbone.spec.preprocessing
     assert isinstance(recipe, Preprocessing)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
@@ -96,7 +119,7 @@ def compare(name: str, weights: str, paths: list[Path], lowest: float) -> Parity
     grey_mean = float(np.mean(grey))
     ok = grey_mean <= MAX_GREY and cosine.min() >= lowest and error <= MAX_BATCH_ERROR
     return Parity(
-        name,
+        title,
         weights,
         len(paths),
         grey_mean,
@@ -119,22 +142,27 @@ def main() -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=CLOTHING, help="folder of JPEG files (default: %(default)s)")
     parser.add_argument("--photos", type=int, default=200, help="photos, spread over the folder (default: 200)")
+    parser.add_argument("--saved", action="store_true", help="only the models of folders")
     options = parser.parse_args()
     if options.photos < 2:
         parser.error(f"--photos must be >= 2, got {options.photos}")
     if not folder_exists(options.folder, "--folder"):
         return 0
     paths = spread_out(list_photos(options.folder, "--folder"), options.photos)
-    print(f"{'backbone':<28}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'1 - cosine':>12}{'batch error':>13}  ok")
+    print(f"{'backbone':<34}{'photos':>7}{'grey mean':>11}{'grey max':>10}{'1 - cosine':>12}{'batch error':>13}  ok")
     results = []
-    for name, weights, lowest in CASES:
-        row = compare(name, weights, paths, lowest)
-        results.append(row)
-        print(
-            f"{row.backbone:<28}{row.photos:>7}{row.grey_mean:>11.1e}{row.grey_max:>10.1e}{1 - row.cosine_min:>12.1e}"
-            f"{row.batch_error:>13.1e}  {'yes' if row.ok else 'NO'}",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            partial(compare_named, name, weights, paths, lowest) for name, weights, lowest in CASES if not options.saved
+        ]
+        for run in [*runs, *(partial(compare_saved, case, paths) for case in make_cases(Path(folder)))]:
+            row = run()
+            results.append(row)
+            print(
+                f"{row.backbone:<34}{row.photos:>7}{row.grey_mean:>11.1e}{row.grey_max:>10.1e}"
+                f"{1 - row.cosine_min:>12.1e}{row.batch_error:>13.1e}  {'yes' if row.ok else 'NO'}",
+                flush=True,
+            )
     write_json(options, [asdict(row) for row in results])
     return 0 if all(row.ok for row in results) else 1
 
