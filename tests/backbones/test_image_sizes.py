@@ -65,7 +65,7 @@ def perturbed(module: Any) -> Any:
     [
         ("test_vit", 96),
         ("test_resnet", 96),
-        ("vit_small_patch16_dinov3", 64),
+        pytest.param("vit_small_patch16_dinov3", 64, marks=pytest.mark.long),
         pytest.param("swin_tiny_patch4_window7_224", 128, marks=pytest.mark.long),
     ],
 )
@@ -143,7 +143,11 @@ def test_open_clip_networks_see_images_of_another_size(
 
 
 @pytest.mark.parametrize(
-    "kind", ["dinov2", "registers", "vit", "vit-mae", "ijepa", "swin", "convnextv2", "siglip", "clip"]
+    "kind",
+    [
+        *("dinov2", "vit-mae", "ijepa", "swin", "siglip", "clip"),
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("registers", "vit", "convnextv2")),
+    ],
 )
 def test_transformers_see_images_of_another_size(kind: str, pictures: list[Any], tmp_path: Path) -> None:
     name, side = save_vision(tmp_path / kind, kind), 64

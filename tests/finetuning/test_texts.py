@@ -175,7 +175,7 @@ def test_run_that_ends_at_any_moment_resumes_to_bit_identical_weights(
     options = {**FAST, "patience": 9, "weights": str(model)}
     embedpipe.finetune(store, to=tmp_path / "whole", **options)
     save_state = trainer.save_state
-    for saves in (1, 3, 2):
+    for saves in (1, 2):
         left = iter(range(saves - 1))
 
         def save_and_die(*args: Any, left: Any = left) -> None:
