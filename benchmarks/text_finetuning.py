@@ -24,6 +24,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from common import SMS, make_parser, markdown_table, points, write_json
 from sentence_transformers import (
     SentenceTransformer,
@@ -112,7 +113,7 @@ def main() -> None:
     messages = read_messages(options.sms)
     ids = [f"{row:04d}" for row in range(len(messages))]
     messages = messages.append_column("id", pa.array(ids))
-    pa.parquet.write_table(messages, options.to / "messages.parquet")
+    pq.write_table(messages, options.to / "messages.parquet")
     store = embedpipe.embed(options.to / "messages.parquet", options.to / "features", text="text", label="label")
     result = embedpipe.benchmark(
         store,
