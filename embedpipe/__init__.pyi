@@ -2,9 +2,6 @@ from ._utils.version import __version__ as __version__
 from .backbones import BackboneSpec as BackboneSpec
 from .backbones import list_backbones as list_backbones
 from .backbones import load_backbone as load_backbone
-from .cleaning import Findings as Findings
-from .cleaning import NextItems as NextItems
-from .cleaning import Shift as Shift
 from .cleaning.clean import clean as clean
 from .cleaning.next_items import next as next
 from .cleaning.shift import shift as shift

@@ -139,9 +139,9 @@ def shift(
 
     Examples
     --------
-    >>> shift = embedpipe.shift("photos.features", splits=("train", "train"))
-    >>> shift.shifted
-    False
+    >>> shift = embedpipe.shift("photos.features", "photos.features")
+    >>> shift.shifted, shift.rows[0] == shift.rows[1]
+    (False, True)
     """
     start = time.perf_counter()
     (chosen,) = build_options((ShiftOptions,), options)

@@ -186,7 +186,7 @@ def test_help_lists_the_verbs_by_group() -> None:
     assert groups == {
         "Store": [
             *("embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget", "clean"),
-            *("reduce", "push", "pull"),
+            *("shift", "next", "reduce", "push", "pull"),
         ],
         "Search": ["map", "export", "index", "search", "view"],
         "Learn": ["fit", "predict", "serve"],

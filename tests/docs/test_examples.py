@@ -31,6 +31,8 @@ NOT_RUN = {
     **dict.fromkeys(("Advice", "advise"), "measures networks for minutes"),
     **dict.fromkeys(("Benchmark", "benchmark", "finetune"), "trains networks for minutes"),
     **dict.fromkeys(("serve", "view"), "serves until it is stopped"),
+    **dict.fromkeys(("push", "pull"), "needs the hub and a token"),
+    "next": "needs a store with rows without a label",
 }
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
