@@ -74,6 +74,8 @@ def clean(
     ------
     UsageError
         If an option is wrong, or the stores have other backbones.
+    TrainingDataError
+        If all vectors are equal, or one is not finite.
     StoreError
         If a store cannot be read.
 
@@ -101,6 +103,11 @@ def clean(
         raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {len(ids)}")
     with show.step("reading vectors"):
         X = read_finite(opened, layers, ids)
+        if not np.ptp(X, axis=0).any():
+            raise TrainingDataError(
+                f"vectors must differ to be compared, and all {len(ids):,} of {opened.path!r} are equal: run "
+                "`embedpipe verify`"
+            )
         centre = X.mean(axis=0, dtype=np.float64).astype(np.float32)
         Z = normalised(X - centre)
     k = min(chosen.neighbours, len(ids) - 1)

@@ -123,7 +123,7 @@ def next(
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     if chosen.label != "label":
         require_column(chosen.label, opened.data_columns, opened.path, "label")
-    wanted = ["id", chosen.label, "text", "uri"]
+    wanted = dict.fromkeys(["id", chosen.label, "text", "uri"])
     rows = opened.to_arrow([name for name in wanted if name == "id" or name in opened.data_columns])
     has_label = np.zeros(rows.num_rows, bool)
     if chosen.label in rows.column_names:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
+from embedpipe.heads.options import split_names
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 
 
@@ -68,6 +69,7 @@ class ShiftOptions:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise UsageError(f"{option('alpha')} must be in (0, 1), got {self.alpha}")
+        object.__setattr__(self, "splits", split_names(self.splits))
         if len(self.splits) != 2:
             raise UsageError(f"{option('splits')} must be two splits, got {len(self.splits)}: {', '.join(self.splits)}")
         if self.permutations < 1 / self.alpha:

@@ -26,9 +26,11 @@ from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.splits.make import make_splits
+from embedpipe.splits.split_column import spelled
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
+from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ShiftParameters
@@ -190,17 +192,19 @@ def shift(
 
 
 def _columns(store: FeatureStore, label: str, split: str | None) -> pa.Table:
+    if label != "label":
+        require_column(label, store.data_columns, store.path, "label")
     names = [name for name in ("id", label, "split") if name == "id" or name in store.data_columns]
     rows = store.to_arrow(list(dict.fromkeys(names)))
     if split is None:
         return rows
     if "split" not in rows.column_names:
         raise UsageError(f"{store.path!r} has no column split: name another store to compare with")
-    values = [str(value).strip().lower() if value is not None else None for value in rows["split"].to_pylist()]
-    if split not in values:
+    values = [spelled(value) for value in rows["split"].to_pylist()]
+    if spelled(split) not in values:
         known = ", ".join(sorted({repr(value) for value in values if value})) or "none"
         raise UsageError(f"{option('splits')} must be splits of {store.path!r} ({known}), got {split!r}")
-    return rows.filter(pa.array([value == split for value in values]))
+    return rows.filter(pa.array([value == spelled(split) for value in values]))
 
 
 def _tell_apart(A: Vectors, Y: Vectors, drawn: npt.NDArray[np.int64], seed: int) -> tuple[float, npt.NDArray[Any]]:
@@ -232,6 +236,8 @@ def _forecast_accuracy(
         return *nothing, [f"no accuracy is forecast: the old rows have no column {options.label!r}"]
     labelled = np.flatnonzero(old_rows[options.label].is_valid().to_numpy(zero_copy_only=False))
     labelled = np.sort(rng.permutation(labelled)[:FITTED_ROWS])
+    if not np.ptp(X, axis=0).any():
+        return *nothing, ["no accuracy is forecast: the vectors of the old rows are all equal"]
     try:
         y, task, _ = labels_of(old_rows.take(pa.array(labelled)), FitOptions(label=options.label))
         if task != "classification":

@@ -114,8 +114,6 @@ class FitOptions:
         require_one_of("reject_by", self.reject_by, get_args(RejectBy))
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"{option('folds')} must be >= 2, or 0 to fit without measuring, got {self.folds}")
-        if self.seed < 0:
-            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")
         if self.remove_components < 0:
             raise UsageError(f"{option('remove_components')} must be >= 0, got {self.remove_components}: 1 is usual")
         if not self.label_separator:

@@ -80,11 +80,11 @@ class KeyedTable:
             self._delta = open_delta(path, version)
         except EmbedpipeError:
             raise
-        except TableNotFoundError as error:
-            raise StoreNotFoundError(
-                f"there is no feature store at {path!r}{but_is(path)}: create one with `embedpipe embed`"
-            ) from error
         except Exception as error:
+            if isinstance(error, TableNotFoundError) or (self.log and Path(self.base).is_file()):
+                raise StoreNotFoundError(
+                    f"there is no feature store at {path!r}{but_is(path)}: create one with `embedpipe embed`"
+                ) from error
             newest = -1 if version is None else KeyedTable(path).version
             if version is None or 0 <= version <= newest:
                 raise delta_log.unreadable(error, path, self.log) from error

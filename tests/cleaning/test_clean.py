@@ -14,7 +14,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe.cleaning.clean import clean
 from embedpipe.cleaning.findings import Findings
-from embedpipe.errors import UsageError
+from embedpipe.errors import TrainingDataError, UsageError
 
 ROWS = 240
 #: Rows that `planted` changes.
@@ -172,3 +172,9 @@ def test_page_shows_pictures_side_by_side_and_a_broken_file_as_such(tmp_path: Pa
     assert findings.counts["near-duplicate"] == 2
     assert page.count("<img") == 3
     assert "cannot be shown" in page
+
+
+def test_equal_vectors_are_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", np.ones((12, 4)), label=["a", "b"] * 6)
+    with pytest.raises(TrainingDataError, match=r"vectors must differ to be compared, and all 12 of .* are equal"):
+        clean(store)

@@ -108,3 +108,10 @@ def test_other_backbone_and_missing_splits_are_refused(tmp_path: Path) -> None:
         shift(store, other)
     with pytest.raises(UsageError, match="has no column split"):
         shift(store)
+
+
+def test_equal_vectors_forecast_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", np.ones((12, 4)), label=["a", "b"] * 6)
+    result = shift(store, store)
+    assert (result.shifted, result.expected_accuracy) == (False, None)
+    assert "no accuracy is forecast: the vectors of the old rows are all equal" in result.notes

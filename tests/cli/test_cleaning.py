@@ -39,6 +39,7 @@ def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> 
     assert shown.stdout.startswith("SHIFTED: 60 old and 30 new rows")
     assert "to expect on new rows" in shown.stdout
     assert (tmp_path / "moved.csv").exists()
+    assert run("shift", store, "--splits", "Training,test").exit_code == 1  # other spellings of the split's names
     same = run("shift", store, "--splits", "train", "--splits", "train", "--json")
     assert same.exit_code == 0
     values = json.loads(same.stdout)
@@ -52,6 +53,11 @@ def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> 
         (("clean", "STORE", "--to", "findings.pdf"), ".pdf"),
         (("clean", "STORE", "--near-duplicates", "2"), "--near-duplicates must be a cosine in (0, 1], got 2.0"),
         (("shift", "STORE", "--splits", "train"), "--splits must be two splits, got 1: train"),
+        (("shift", "STORE", "--label", "nope"), "has no column 'nope' (--label)"),
+        (("shift", "STORE", "--seed", "-1"), "--seed must be >= 0, got -1"),
+        (("clean", "STORE", "--seed", "-1"), "--seed must be >= 0, got -1"),
+        (("next", "STORE", "--label", "id"), "some rows must have no id, and all 90 of"),
+        (("clean", __file__), "test_cleaning.py', but a file: create one with"),
         (("shift", "nowhere"), "nowhere"),
     ],
 )
@@ -69,5 +75,17 @@ def test_next_writes_a_table_to_fill(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("4 items of 20 without a label; 40 have one")
     assert (tmp_path / "next.csv").read_text().splitlines()[0] == '"id","reason","margin","uri","label"'
+    assert run("label", tmp_path / "store", tmp_path / "next.csv").exit_code == 0
     values = json.loads(run("next", tmp_path / "store", "-n", "4", "--json").stdout)
     assert len(values["items"]) == 4
+
+
+def test_next_leaves_the_column_of_the_labels_to_fill(tmp_path: Path) -> None:
+    X, _ = clusters(20)
+    make_store(
+        tmp_path / "store", X, ripe=["yes"] * 8 + ["no"] * 8 + [None] * 4, uri=[f"{row}.jpg" for row in range(20)]
+    )
+    for label, columns in (("ripe", '"id","reason","margin","uri","ripe"'), ("uri", "")):
+        shown = run("next", tmp_path / "store", "--label", label, "--to", tmp_path / f"{label}.csv")
+        assert (shown.exit_code == 0) == bool(columns), shown.output
+        assert not columns or (tmp_path / f"{label}.csv").read_text().splitlines()[0] == columns

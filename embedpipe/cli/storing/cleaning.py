@@ -86,7 +86,7 @@ def clean(
         table.add_row(kind, f"{count:,}", show.plain("; ".join(shown[: None if verbose else 1])))
     show.print_table(table)
     for label, proposed, number in findings.confused[:SHOWN]:
-        print(f"{label} is often more like {proposed}: {counted(number, 'row')}")
+        print(show.plain(f"{label} is often more like {proposed}: {counted(number, 'row')}"))
     if findings.recall < 1:
         print(f"the graph of neighbours has {percent(findings.recall)} of the nearest neighbours")
     for note in [*findings.notes, *remarks]:
@@ -184,7 +184,9 @@ def next_(
     if to is not None:
         check_table(to)
     result = run(store, count=count, progress=shows_progress(quiet, as_json), **options)
-    table = result.table.append_column("label", pa.nulls(len(result), pa.string()))
+    table = result.table
+    if options["label"] not in table.column_names:
+        table = table.append_column(options["label"], pa.nulls(len(result), pa.string()))
     remarks = [] if to is None else write_table(table, to)
     if as_json:
         show.json_value(result.to_dict())

@@ -74,6 +74,4 @@ class EvaluateOptions:
             raise UsageError(
                 f"{option('margin')} must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy"
             )
-        if self.seed < 0:
-            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")
         check_near_duplicates(self.near_duplicates)

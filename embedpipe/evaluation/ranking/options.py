@@ -36,5 +36,3 @@ class RankOptions:
         FitOptions(task=self.task)  # raises UsageError for an unknown task
         if self.sample < 2 * MIN_ROWS:
             raise UsageError(f"{option('sample')} must be >= {2 * MIN_ROWS}, got {self.sample}")
-        if self.seed < 0:
-            raise UsageError(f"{option('seed')} must be >= 0, got {self.seed}")
