@@ -22,7 +22,7 @@ class CleanOptions:
 
     label: str = field(default="label", metadata={"help": "The column of labels."})
     layer: str | None = field(
-        default=None, metadata={"help": "The layer whose vectors are compared; by default the first."}
+        default=None, metadata={"help": "The layer whose vectors are compared, where the store has several."}
     )
     group: str | None = field(
         default=None,
@@ -58,7 +58,9 @@ class ShiftOptions:
     """
 
     label: str = field(default="label", metadata={"help": "The column of labels, for the expected accuracy."})
-    layer: str | None = field(default=None, metadata={"help": "The layer that is compared; by default the first."})
+    layer: str | None = field(
+        default=None, metadata={"help": "The layer that is compared, where the store has several."}
+    )
     splits: tuple[str, ...] = field(
         default=("train", "test"), metadata={"help": "Two splits of one store, if no other store is given."}
     )
@@ -91,7 +93,7 @@ class NextOptions:
 
     count: int = field(default=100, metadata={"help": "Items to choose."})
     label: str = field(default="label", metadata={"help": "The column of labels."})
-    layer: str | None = field(default=None, metadata={"help": "The layer that is read; by default the first."})
+    layer: str | None = field(default=None, metadata={"help": "The layer that is read, where the store has several."})
     skip_simulation: bool = field(
         default=False, metadata={"help": "Do not compare with random choices on the labelled rows."}
     )

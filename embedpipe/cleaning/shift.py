@@ -25,8 +25,8 @@ from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
+from embedpipe.sources.listing import split_name
 from embedpipe.splits.make import make_splits
-from embedpipe.splits.split_column import spelled
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
@@ -200,11 +200,11 @@ def _columns(store: FeatureStore, label: str, split: str | None) -> pa.Table:
         return rows
     if "split" not in rows.column_names:
         raise UsageError(f"{store.path!r} has no column split: name another store to compare with")
-    values = [spelled(value) for value in rows["split"].to_pylist()]
-    if spelled(split) not in values:
+    values = [split_name(value) for value in rows["split"].to_pylist()]
+    if split_name(split) not in values:
         known = ", ".join(sorted({repr(value) for value in values if value})) or "none"
         raise UsageError(f"{option('splits')} must be splits of {store.path!r} ({known}), got {split!r}")
-    return rows.filter(pa.array([value == spelled(split) for value in values]))
+    return rows.filter(pa.array([value == split_name(split) for value in values]))
 
 
 def _tell_apart(A: Vectors, Y: Vectors, drawn: npt.NDArray[np.int64], seed: int) -> tuple[float, npt.NDArray[Any]]:

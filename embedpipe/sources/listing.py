@@ -43,6 +43,11 @@ CHUNK_ROWS = 16_384
 SCHEMA = pa.schema([(name, pa.int64() if name.startswith("source_") else pa.string()) for name in COLUMNS])
 
 
+def split_name(value: Any) -> Any:
+    """Return the name of a split as train, validation or test, however it is spelled; another value as it is."""
+    return SPLITS.get(str(value).strip().lower(), value)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The items of a source, in a fixed order.

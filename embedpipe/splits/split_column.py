@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.sources.listing import SPLITS
+from embedpipe.sources.listing import split_name
 from embedpipe.splits.inner import Split
 
 
@@ -36,17 +36,12 @@ class DeclaredSplit(NamedTuple):
     measured_on: Literal["test", "validation"]
 
 
-def spelled(value: Any) -> Any:
-    """Return the name of a split in one of the spellings train, validation and test; another value as it is."""
-    return SPLITS.get(str(value).strip().lower(), value)
-
-
 def parse_split_names(values: Iterable[Any]) -> npt.NDArray[Any] | None:
     """Return the split names with the usual spellings of train, validation and test unified; other values unchanged.
 
     Returns None unless ``train`` and one of ``validation`` and ``test`` occur: the column then declares no split.
     """
-    names = np.array([spelled(value) for value in values], dtype=object)
+    names = np.array([split_name(value) for value in values], dtype=object)
     return names if {"train"} < {*names} & {"train", "validation", "test"} else None
 
 

@@ -43,6 +43,7 @@ def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> 
     same = run("shift", store, "--splits", "train", "--splits", "train", "--json")
     assert same.exit_code == 0
     values = json.loads(same.stdout)
+    assert (values["status"], values["error"]) == ("done", None)
     assert (values["shifted"], values["p_value"], len(values["moved"])) == (False, pytest.approx(1, abs=0.2), 60)
     assert np.isfinite(values["auc"])
 

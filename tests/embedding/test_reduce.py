@@ -54,11 +54,13 @@ def test_more_components_than_directions_are_refused() -> None:
         fit_components([X], 5, whiten=True)
     with pytest.raises(UsageError, match="dimensions must be < 6"):
         fit_components([X], 6, whiten=False)
+    with pytest.raises(UsageError, match="vectors must differ to have principal components, and all 9 are equal"):
+        fit_components([np.ones((9, 3), np.float32)], 2, whiten=False)
 
 
 def test_test_rows_are_not_seen(tmp_path: Path) -> None:
     X = made_up()
-    splits = ["train"] * 60 + ["validation"] * 30 + ["test"] * 30
+    splits = ["Training"] * 60 + ["val"] * 30 + ["test"] * 30
     store = make_store(tmp_path / "store", X, split=splits, label=["a", "b"] * 60)
     report = embedpipe.reduce(store, dimensions=3, sample=50)
     expected = fit_components([X[:60]], 3, whiten=False).projection(X)
@@ -69,7 +71,7 @@ def test_test_rows_are_not_seen(tmp_path: Path) -> None:
     assert 0 < report.neighbours_kept <= 1
     assert report.head
     assert report.head.classes == 2
-    other = make_store(tmp_path / "other", X, split=[None if s == "train" else s for s in splits])
+    other = make_store(tmp_path / "other", X, split=[None if s == "Training" else s for s in splits])
     assert "not in the split test" in embedpipe.reduce(other, dimensions=3, sample=0).fitted_on
 
 
@@ -180,6 +182,7 @@ def test_what_cannot_be_reduced_is_refused(photos_store: tuple[Path, embedpipe.F
         ({"layer": "features", "dimensions": 12}, "dimensions must be < 12"),
         ({"layer": "features", "dimensions": 0}, "dimensions must be >= 1"),
         ({"layer": "featurs", "dimensions": 2}, "did you mean 'features'"),
+        ({"layer": "features", "dimensions": 2, "label": "nope"}, "has no column 'nope'"),
     ):
         with pytest.raises(UsageError, match=message):
             embedpipe.reduce(store, **options)

@@ -110,7 +110,7 @@ def shift(
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
-) -> None:
+) -> int:
     """Test whether new items are like old ones, and forecast the accuracy on them. Exit code 1: they are shifted.
 
     Examples: `embedpipe shift photos.features new.features`, `embedpipe shift photos.features --splits train,test`
@@ -128,7 +128,7 @@ def shift(
         print_shift(result)
         for remark in remarks:
             print(f"note: {remark}")
-    raise typer.Exit(ExitCode.FAILED if result.shifted else ExitCode.DONE)
+    return ExitCode.FAILED if result.shifted else ExitCode.DONE
 
 
 def print_shift(result: Shift) -> None:

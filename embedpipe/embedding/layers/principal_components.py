@@ -63,13 +63,15 @@ def fit_components(blocks: Iterable[npt.NDArray[np.float32]], dimensions: int, *
             count, total = count + len(moved), total + moved.sum(axis=0)
             products += moved.T @ moved
     if count < 2:
-        raise UsageError(f"principal components need at least 2 rows, got {count}")
+        raise UsageError(f"principal components need at least 2 rows that are not held out, got {count}")
     centre = total / count
     covariance = (products - count * np.outer(centre, centre)) / (count - 1)
     kept = [len(shift) - dimensions, len(shift) - 1]
     variances, vectors = eigh(covariance, subset_by_index=kept, overwrite_a=False)
     variances, vectors = variances[::-1], vectors[:, ::-1]
     varying = int((variances > LEAST_VARIANCE * max(variances[0], 0)).sum())
+    if not varying:
+        raise UsageError(f"vectors must differ to have principal components, and all {count:,} are equal")
     if varying < dimensions:
         raise UsageError(
             f"{option('dimensions')} must be <= {varying}, as the {count:,} vectors vary in that many directions only, "

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
@@ -22,11 +21,12 @@ from embedpipe.embedding.verification.drift import K, neighbours_kept
 from embedpipe.embedding.verification.head_drift import HeadDrift, Labelled, compare_heads
 from embedpipe.errors import UsageError
 from embedpipe.sources.access.outage import outages_raised
+from embedpipe.sources.listing import split_name
 from embedpipe.store import FeatureStore
 from embedpipe.store.layers.extending import extend
 from embedpipe.store.layers.projections import project, save_projection
 from embedpipe.store.opening import open_store
-from embedpipe.store.schema import matrix
+from embedpipe.store.schema import matrix, require_column
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ReduceParameters
@@ -149,6 +149,8 @@ def reduce(
             f"{option('dimensions')} must be < {source.dim}, the length of the vectors of {source.name!r}, got "
             f"{chosen.dimensions}"
         )
+    if chosen.label != "label":
+        require_column(chosen.label, store.data_columns, store.path, "label")
     splits = _Splits(store)
     with show.step("learning the projection", len(store), "rows") as advance:
         found = fit_components(splits.blocks(source, advance), chosen.dimensions, whiten=chosen.whiten)
@@ -184,26 +186,25 @@ class _Splits:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._counts = store.counts("split") if "split" in store.data_columns else {}
+        self._names = {split_name(name) for name in store.counts("split")} if "split" in store.data_columns else set()
         self.fitted = 0
-        if "train" in self._counts:
+        if "train" in self._names:
             self.words = "the rows of the split train"
-        elif "test" in self._counts:
+        elif "test" in self._names:
             self.words = "all rows that are not in the split test"
         else:
             self.words = "all rows, as the store has no splits"
 
     def among(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Return the mask of rows that the projection is learned on."""
-        if "train" in self._counts:
-            return np.asarray(pc.fill_null(pc.equal(rows.column("split"), "train"), False))
-        if "test" in self._counts:
-            return np.asarray(pc.fill_null(pc.not_equal(rows.column("split"), "test"), True))
-        return np.ones(len(rows), bool)
+        if not self._names & {"train", "test"}:
+            return np.ones(len(rows), bool)
+        names = [split_name(value) for value in rows.column("split").to_pylist()]
+        return np.array([name == "train" if "train" in self._names else name != "test" for name in names], bool)
 
     def blocks(self, layer: LayerSpec, advance: Any) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the vectors of those rows file by file."""
-        columns = [layer.column, *(["split"] if self._counts else [])]
+        columns = [layer.column, *(["split"] if self._names else [])]
         for file in sorted(self._store.table.files, key=lambda file: file.first):
             rows = self._store.table.read_file(file, columns)
             X = matrix(rows.column(layer.column), layer.dim, layer.column)[self.among(rows)]
@@ -223,7 +224,8 @@ def _measured(
 ) -> ReduceReport:
     """Compare neighbours and heads of a sample on both layers."""
     known = options.label in store.data_columns
-    rows = store.table.read(["id", *(["split"] if "split" in store.data_columns else []), *([options.label] * known)])
+    wanted = dict.fromkeys(["id", "split", options.label])
+    rows = store.table.read([name for name in wanted if name == "id" or name in store.data_columns])
     unseen = ~splits.among(rows)
     pool = np.flatnonzero(unseen) if unseen.any() else np.arange(len(rows))
     chosen = np.sort(np.random.default_rng(SEED).choice(pool, min(options.sample, len(pool)), replace=False))

@@ -15,7 +15,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.ranking.options import MIN_ROWS, RankOptions
 from embedpipe.heads.options import Task
-from embedpipe.sources.listing import SPLITS
+from embedpipe.sources.listing import split_name
 from embedpipe.store.scan import label_array
 
 Rows = npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ def _is_test(table: pa.Table) -> npt.NDArray[np.bool_]:
     if "split" not in table.column_names:
         return np.zeros(table.num_rows, bool)
     names = table.column("split").to_pylist()
-    return np.array([SPLITS.get(str(name).strip().lower()) == "test" for name in names], bool)
+    return np.array([split_name(name) == "test" for name in names], bool)
 
 
 def _stratified(
