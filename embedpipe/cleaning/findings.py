@@ -70,7 +70,9 @@ class Recorder:
         if self._label in self._rows.column_names:
             columns["label"] = self._rows[self._label].take(at).cast(pa.string())
             columns["related_label"] = self._rows[self._label].take(near).cast(pa.string())
-            columns["proposed"] = pa.array([each["proposed"] for each in found], pa.string())
+            proposed = pa.array([each["proposed"] for each in found], pa.string())
+            # The label itself where no other is proposed: a table that is given back whole takes no label away.
+            columns["proposed"] = pc.coalesce(proposed, columns["label"])
         if self._split is not None:
             names = pa.array(self._split.tolist(), pa.string())
             columns["split"], columns["related_split"] = names.take(at), names.take(near)

@@ -62,7 +62,8 @@ class ShiftOptions:
         default=None, metadata={"help": "The layer that is compared, where the store has several."}
     )
     splits: tuple[str, ...] = field(
-        default=("train", "test"), metadata={"help": "Two splits of one store, if no other store is given."}
+        default=("train", "test"),
+        metadata={"help": "Two splits of the store, such as train,test, if no other store is given."},
     )
     alpha: float = field(default=0.05, metadata={"help": "p-value from which rows count as shifted."})
     permutations: int = field(default=500, metadata={"help": "Random relabellings of the test."})

@@ -67,6 +67,12 @@ def test_duplicates_are_pairs_with_an_earlier_row(findings: Findings) -> None:
     assert {id: (row["split"], row["related_split"]) for id, row in leaks.items()} == {"row-201": ("test", "train")}
 
 
+def test_rows_that_need_no_other_label_propose_their_own(findings: Findings) -> None:
+    for kind in ("near-duplicate", "leak", "outlier"):
+        rows = found(findings, kind).values()
+        assert [row["proposed"] for row in rows] == [row["label"] for row in rows] != [], kind
+
+
 def test_outlier_is_the_row_far_away(findings: Findings) -> None:
     assert found(findings, "outlier").keys() == {f"row-{FAR:03d}"}
 
