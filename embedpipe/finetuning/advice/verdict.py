@@ -160,8 +160,8 @@ def _evidence(
 ) -> list[str]:
     sentences = [
         f"With all labels the best head on frozen features has an error of {_percent(ceiling)} on "
-        "rows that had no part in choosing it: no gain can exceed it. The table below shows the best a little better, "
-        "as its own rows chose it."
+        "rows that had no part in choosing it: no gain can exceed it. The table of heads shows the best a little "
+        "better, as its own rows chose it."
     ]
     if ceiling.high <= min_gain:
         sentences.append(f"The error is at most the minimum gain of {margin(min_gain, 'accuracy')}.")
