@@ -33,13 +33,13 @@ class TrainingCost:
     ----------
     full : float
         Seconds of training on all labels without early stopping.
-    image : float
-        Seconds of measuring one image.
+    item : float
+        Seconds of measuring one held-out item, of an image with all corruptions.
     device : str
     """
 
     full: float
-    image: float
+    item: float
     device: str
 
 
@@ -75,15 +75,15 @@ def time_training(
     epochs = trainer.fit(Progress(False)).epochs
     start = time.perf_counter()
     trainer.logits(validation)
-    image_seconds = (time.perf_counter() - start) / len(validation)
-    return TrainingCost(options.epochs * epochs[-1].seconds / fraction, image_seconds, str(trainer.device))
+    item_seconds = (time.perf_counter() - start) / len(validation)
+    if items.modality == "image":
+        item_seconds *= 1 + len(CORRUPTIONS) * len(SEVERITIES)
+    return TrainingCost(options.epochs * epochs[-1].seconds / fraction, item_seconds, str(trainer.device))
 
 
 def run_seconds(labels: int, seeds: int, total_labels: int, test_rows: int, cost: TrainingCost) -> float:
-    """Return the time of runs: each network measures every test image in all versions, and the frozen one does once."""
-    versions = 1 + len(CORRUPTIONS) * len(SEVERITIES)
-    images = (seeds + 1) * test_rows * versions
-    return seeds * labels / total_labels * cost.full + images * cost.image
+    """Return the time of runs: each network, and the frozen one once, measures every held-out item."""
+    return seeds * labels / total_labels * cost.full + (seeds + 1) * test_rows * cost.item
 
 
 def pilot_runs(benchmark: BenchmarkData, baseline: CorrectRows | None = None) -> list[PilotRun]:
