@@ -30,9 +30,9 @@ def store_card(store: FeatureStore, address: str, license: str | None, notes: Se
         f"A feature store of embedpipe {__version__}: one row an item, with the vectors of a frozen network.",
         _license(license),
         "## Vectors\n\n" + _spec(store.spec),
-        f"## Rows\n\n{len(store):,} rows with the columns {', '.join(f'`{name}`' for name in store.data_columns)}.",
+        f"## Rows\n\n{len(store):,} rows with the columns {', '.join(map(_code, store.data_columns))}.",
         *(_counts(name, values) for name, values in counts.items()),
-        "\n".join(f"- {note}" for note in notes),
+        "\n".join(f"- {_cell(note)}" for note in notes),
         f"## Use\n\n```bash\nembedpipe pull {address} pulled.features\nembedpipe info pulled.features\n```",
         f'```python\nimport embedpipe\n\nstore = embedpipe.pull("{address}", "pulled.features")\n'
         f"X = store.to_numpy({_layer(store.spec)})\n```",
@@ -57,12 +57,12 @@ def head_card(manifest: Mapping[str, Any], address: str, license: str | None) ->
     items = f"new_{spec.modality}s"
     rows = f" It holds the vectors of {report.rows:,} rows that it was fitted on." if manifest["neighbours"] else ""
     parts = [
-        f"# {manifest['head']}: {report.task} of {manifest['label']}",
+        f"# {manifest['head']}: {report.task} of {_cell(manifest['label'])}",
         f"A head of embedpipe {manifest['libraries']['embedpipe']} on the vectors of a frozen network, fitted on "
         f"{report.rows:,} rows.{rows}",
         _license(license),
         "## Figures\n\n" + (f"Measured by: {report.protocol}.\n\n{table}" if figures else "It was not measured."),
-        f"## Classes\n\n{', '.join(f'`{name}`' for name in classes)}" if classes else "",
+        f"## Classes\n\n{', '.join(_code(str(name)) for name in classes)}" if classes else "",
         "## Vectors\n\n" + _spec(spec),
         f"## Use\n\n```bash\nembedpipe pull {address} pulled.head\nembedpipe predict pulled.head {items}\n```",
         f'```python\nimport embedpipe\n\nhead = embedpipe.pull("{address}", "pulled.head")\n'
@@ -76,7 +76,7 @@ def _card(front: str, parts: Sequence[str]) -> str:
 
 
 def _license(license: str | None) -> str:
-    return f"Licence: {license}." if license else "No licence was given: ask who pushed it before you use it."
+    return f"Licence: {_cell(license)}." if license else "No licence was given: ask who pushed it before you use it."
 
 
 def _spec(spec: BackboneSpec) -> str:
@@ -103,6 +103,11 @@ def _layer(spec: BackboneSpec) -> str:
 
 def _mean(values: Sequence[float] | None) -> str:
     return f"{statistics.fmean(values):.3f}" if values else ""
+
+
+def _code(value: str) -> str:
+    """Return text as code, which it cannot leave."""
+    return "`" + " ".join(value.replace("`", "'").split()) + "`"
 
 
 def _cell(value: str) -> str:

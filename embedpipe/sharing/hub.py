@@ -55,4 +55,9 @@ def _translated(error: BaseException | None, address: str) -> EmbedpipeError | N
     is_of_client = type(error).__module__.startswith(("httpx", "httpcore"))
     if is_of_client or isinstance(error, ConnectionError | TimeoutError):
         return UnreachableError(f"the hub cannot be reached for {address}: {error}")
+    is_of_machine = isinstance(error, OSError) and error.errno is not None  # such as a full disk
+    if type(error) in (OSError, errors.FileMetadataError) and not is_of_machine:
+        return HubError(f"the hub does not give the files of {address} as it lists them: {error}")
+    if isinstance(error, ValueError | TypeError | KeyError):
+        return HubError(f"what answered for {address} was not the hub, but perhaps a proxy: {error}")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe._utils.progress import Progress
-from embedpipe.errors import HubError, StoreError, UsageError
+from embedpipe.errors import HeadError, HubError, StoreError, UsageError
 from embedpipe.heads import Head
 from embedpipe.heads.saving import read_head
 from embedpipe.sharing.files import FILES
@@ -99,13 +100,17 @@ def _download(repository: Repository, part: Path, show: Progress) -> None:
 
 def _check(part: Path, repository: Repository) -> None:
     """Raise StoreError or HeadError unless all files are as they were written."""
-    if repository.kind == "head":
-        read_head(part)
-        return
-    store = FeatureStore(part)
-    for file, why in find_damage(store.table):
-        if why:
-            raise StoreError(f"{file.path!r} of {repository.address} is damaged, and nothing is kept: {why}")
-    for layer in store.spec.layers:
-        if layer.reduction and layer.reduction.read:
-            layer.reduction.read()
+    try:
+        if repository.kind == "head":
+            read_head(part)
+            return
+        store = FeatureStore(part)
+        damaged = [(file.path, why) for file, why in find_damage(store.table) if why]
+        for layer in store.spec.layers:
+            if layer.reduction and layer.reduction.read:
+                layer.reduction.read()
+    except (StoreError, HeadError) as error:  # names a folder that is deleted, and advises to repair it
+        message = re.sub(r": run `embedpipe repair [^`]+`", "", str(error).replace(str(part), repository.address))
+        raise type(error)(f"{message}. Nothing is kept: ask who pushed it to push it again") from error
+    for path, why in damaged:
+        raise StoreError(f"{path!r} of {repository.address} is damaged, and nothing is kept: {why}")

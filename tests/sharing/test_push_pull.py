@@ -17,6 +17,7 @@ from stored import make_store
 
 import embedpipe
 from embedpipe.errors import EmbedpipeError, HeadError, HubError, StoreError, UnreachableError, UsageError
+from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import Repository
 
 # huggingface_hub uploads without xet by an argument that its client no longer wants.
@@ -133,6 +134,9 @@ def test_a_value_cannot_leave_its_cell_of_the_card(hub: Hub, tmp_path: Path) -> 
     assert "<script>" not in card
     assert "a \\| b" in card
     assert "\n# d" not in card
+    spec = {"a`b\n# c": ["x", "y", "x"]}
+    embedpipe.push(make_store(tmp_path / "other", np.eye(3), **spec), DATA)
+    assert "`a'b # c`" in (served(hub) / "README.md").read_text()
 
 
 @pytest.mark.parametrize("head", ["centroid", "knn"])
@@ -183,7 +187,22 @@ def test_damage_is_noticed_and_nothing_is_kept(hub: Hub, store: embedpipe.Featur
         with pytest.raises(error, match="damaged"):
             embedpipe.pull(address, tmp_path / "pulled")
         assert not (tmp_path / "pulled").exists()
+    (served(hub) / "_delta_log/00000000000000000000.json").write_text("{")
+    with pytest.raises(StoreError, match=rf"of '{DATA}' is damaged: .*\. Nothing is kept: ask who pushed it"):
+        embedpipe.pull(DATA, tmp_path / "pulled")
     assert not list(tmp_path.glob(".pulled*"))
+
+
+def test_answers_that_are_not_those_of_the_hub_are_named() -> None:
+    for problem, message in (
+        (ValueError("Expecting value"), "was not the hub, but perhaps a proxy: Expecting value"),
+        (TypeError("must be a mapping"), "was not the hub, but perhaps a proxy: must be a mapping"),
+        (OSError("Consistency check failed"), "does not give the files of .* as it lists them: Consistency"),
+    ):
+        with pytest.raises(HubError, match=message), hub_errors(DATA):
+            raise problem
+    with pytest.raises(OSError, match="full"), hub_errors(DATA):
+        raise OSError(28, "the disk is full")
 
 
 def test_other_files_of_a_repository_are_not_pulled(hub: Hub, store: embedpipe.FeatureStore, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_the_box_and_the_margin_decide_the_content(tmp_path: Path) -> None:
         ([10, 5, 4, -3], "a width and height above 0"),
         ([10, 5, float("nan"), 3], "finite numbers"),
         ([10, 5, float("inf"), 3], "finite numbers"),
+        ([10, 5, 10**400, 3], "bbox must be four finite numbers"),
         ([10, 5, 4], "bbox must be four numbers"),
         (["a", 5, 4, 3], "bbox must be four numbers"),
         (
@@ -177,11 +178,18 @@ def test_pictures_of_coco_are_found_below_an_allowed_folder(tmp_path: Path) -> N
         ({"images": [{"id": 1}, {"id": 1}]}, "ids of the images .* must be unique, and 1 are repeated"),
         ({"images": [{"id": [1], "file_name": "a.png"}]}, "id must be an integer or a text"),
         ({"images": [{"id": 3, "file_name": "a.png"}]}, "must be of an image of the file, got 1"),
+        ({"categories": [{"id": 7}]}, "name must be an integer or a text, and {'id': 7} of .* has None"),
     ],
 )
 def test_files_that_are_not_coco_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(coco(tmp_path, [1, 1, 2, 2], **changes))
+
+
+def test_half_characters_of_ids_and_names_are_escaped(tmp_path: Path) -> None:
+    box = {"id": "\ud800", "image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2]}
+    table = open_source(coco(tmp_path, box, categories=[{"id": 7, "name": "\udfff"}])).table
+    assert table.select(["id", "label"]).to_pylist() == [{"id": "a.png#\\ud800", "label": "\\udfff"}]
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", ""])

@@ -40,7 +40,7 @@ def list_coco(location: str, options: SourceOptions) -> Listing:
         if wrong := [item for item in items if not isinstance(item, dict)]:
             raise SourceError(f"every {kind} of {name!r} must be an object, got {wrong[0]!r:.80}")
     numbers = {_key(image, "id", name): number for number, image in enumerate(images)}
-    labels = {_key(category, "id", name): str(category.get("name")) for category in categories}
+    labels = {_key(each, "id", name): printable(str(_key(each, "name", name))) for each in categories}
     if len(numbers) < len(images):
         raise SourceError(
             f"ids of the images of {name!r} must be unique, and {len(images) - len(numbers)} are repeated"
@@ -61,7 +61,7 @@ def list_coco(location: str, options: SourceOptions) -> Listing:
             box = _box_of(annotation, images[picture], options.box_margin)
             if (label := labels.get(_key(annotation, "category_id", name))) is None:
                 box = DecodeError(f"category_id must be one of the file, got {annotation['category_id']!r:.40}")
-            yield Part(picture, f"{names[picture]}#{id}", box, label, split, place)
+            yield Part(picture, f"{names[picture]}#{printable(str(id))}", box, label, split, place)
 
     return list_parts(printable(location), pictures, parts(), access_of(folder, options.allow_root))
 
@@ -83,7 +83,7 @@ def _read(location: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 def _key(item: dict[str, Any], key: str, name: str) -> int | str:
-    """Return an id. Raises SourceError if it is neither an integer nor a text."""
+    """Return an id or name. Raises SourceError if it is neither an integer nor a text."""
     id = item.get(key)
     if not isinstance(id, int | str):
         raise SourceError(f"{key} must be an integer or a text, and {item!r:.80} of {name!r} has {id!r:.40}")
@@ -95,7 +95,10 @@ def _box_of(annotation: dict[str, Any], image: dict[str, Any], margin: float) ->
     if not isinstance(numbers, list) or len(numbers) != 4 or not all(isinstance(each, int | float) for each in numbers):
         return DecodeError(f"bbox must be four numbers (x, y, width, height), got {numbers!r:.80}")
     of = (size[0], size[1]) if all(isinstance(each, int) and each > 0 for each in size) else None
-    return Box(*map(float, numbers), margin=margin, of=of)  # type: ignore[arg-type, misc]
+    try:
+        return Box(*map(float, numbers), margin=margin, of=of)  # type: ignore[arg-type, misc]
+    except OverflowError:  # an integer of hundreds of digits
+        return DecodeError(f"bbox must be four finite numbers, got {numbers!r:.80}")
 
 
 def _folder_of(names: list[str], folders: list[str], file: str) -> str:
