@@ -176,8 +176,7 @@ def test_imported_vectors_are_reduced_too(tmp_path: Path) -> None:
 def test_what_cannot_be_reduced_is_refused(photos_store: tuple[Path, embedpipe.FeatureStore]) -> None:
     _, store = photos_store
     for options, message in (
-        ({}, "several layers"),
-        ({"layer": "features", "dimensions": 4}, "already"),
+        ({"dimensions": 4}, "already"),  # no layer is asked for, as the network gave one
         ({"layer": "features.pca4", "dimensions": 2}, "one layer of the network"),
         ({"layer": "features", "dimensions": 12}, "dimensions must be < 12"),
         ({"layer": "features", "dimensions": 0}, "dimensions must be >= 1"),
@@ -195,7 +194,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     result = run("reduce", store.path, "--dimensions", "3", "--whiten", "--sample", "60", "--json")
     report = json.loads(result.stdout)
     assert (report["layer"], report["fitted_rows"], report["compared"]) == ("features.white3", 120, 60)
-    shown = run("reduce", store.path, "--dimensions", "2", "--layer", "features")
+    shown = run("reduce", store.path, "--dimensions", "2")
     assert "of the variance, learned on 120 rows: all rows, as the store has no splits" in shown.stdout
     assert "reduced from features" in run("info", store.path).stdout
 

@@ -19,7 +19,7 @@ class ReduceOptions:
     whiten: bool = field(
         default=False, metadata={"help": "Scale each value to variance 1, so that all directions count alike."}
     )
-    layer: str | None = field(default=None, metadata={"help": "The layer to reduce, where the store has several."})
+    layer: str | None = field(default=None, metadata={"help": "The layer to reduce, where the network gave several."})
     label: str = field(default="label", metadata={"help": "Column of labels to compare heads on, if the store has it."})
     sample: int = field(
         default=1000, metadata={"help": "Number of rows on which neighbours and heads are compared; 0: none."}
