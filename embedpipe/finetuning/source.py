@@ -72,7 +72,12 @@ def open_items(
 
 def require_trainable(spec: BackboneSpec, holder: str) -> None:
     """Raise UsageError if a backbone cannot be trained and saved; ``holder`` has its spec."""
-    if spec.modality == "text" and not (spec.is_imported or is_hugging_face(spec)):
+    if spec.is_imported:
+        raise UsageError(
+            f"fine-tuning needs a network, and the vectors of {holder} were imported, from {spec.name!r}: embed the "
+            "items with a backbone first, or fit a head (`embedpipe fit`)"
+        )
+    if spec.modality == "text" and not is_hugging_face(spec):
         why = ", which has a vector for each word and no network" if spec.provider == "word-vectors" else ""
         raise UsageError(
             "of the backbones for texts, those of sentence-transformers/ and transformers/ can be fine-tuned, and "

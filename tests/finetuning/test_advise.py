@@ -101,6 +101,12 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
     return advise(store, **WITHOUT_TRAINING)
 
 
+def test_imported_vectors_have_no_network_to_advise_on(tmp_path: Path) -> None:
+    store = embedpipe.import_vectors(np.eye(4), tmp_path / "store", ids=list("abcd"), name="api", modality="text")
+    with pytest.raises(UsageError, match=r"needs a network, and the vectors of .*store' were imported, from 'api'"):
+        advise(store, progress=False)
+
+
 @pytest.mark.long
 def test_perfect_probe_is_not_worth_fine_tuning(tmp_path: Path) -> None:
     X, y = clusters(600, spread=0.05)
