@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.registry import make_estimator
@@ -49,7 +52,7 @@ def typical_rows(Z: Vectors, pool: Rows, labelled: Rows, count: int, seed: int) 
     """
     both = np.concatenate([labelled, pool])
     clusters = min(len(labelled) + count, MOST_CLUSTERS, len(both))
-    member = KMeans(clusters, n_init=1, max_iter=ITERATIONS, random_state=seed).fit_predict(Z[both])
+    member = _clustered(KMeans(clusters, n_init=1, max_iter=ITERATIONS, random_state=seed), Z[both]).labels_
     labels_in = np.bincount(member[: len(labelled)], minlength=clusters)
     order = np.lexsort((-np.bincount(member, minlength=clusters), labels_in))
     ranked = {}
@@ -84,7 +87,7 @@ def doubtful_rows(
     clusters = min(count, MOST_CLUSTERS, len(candidates))
     kmeans = KMeans(clusters, n_init=1, max_iter=ITERATIONS, random_state=seed)
     doubt = 1 - margins[candidates] + 1e-3
-    centres = kmeans.fit(Z[pool[candidates]], sample_weight=doubt).cluster_centers_
+    centres = _clustered(kmeans, Z[pool[candidates]], doubt).cluster_centers_
     near = Z[pool[candidates]] @ centres.T - (centres**2).sum(axis=1) / 2
     free = np.ones(len(candidates), bool)
     chosen: list[int] = []
@@ -94,3 +97,10 @@ def doubtful_rows(
         chosen.append(best)
     rows = candidates[chosen]
     return pool[rows], margins[rows]
+
+
+def _clustered(kmeans: KMeans, Z: Vectors, weights: npt.NDArray[np.float64] | None = None) -> KMeans:
+    """Fit clusters; of vectors with copies, some may stay empty."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return kmeans.fit(Z, sample_weight=weights)

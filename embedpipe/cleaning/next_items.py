@@ -18,13 +18,14 @@ from embedpipe.cleaning.choosing import choose_rows
 from embedpipe.cleaning.options import NextOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
+from embedpipe.evaluation.differences import Z95
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.report.drawing.wording import counted
-from embedpipe.statistics import Estimate, corrected_interval
+from embedpipe.statistics import Estimate, corrected_interval, unseen_share
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import require_column
 
@@ -210,7 +211,9 @@ def simulate(
         for budget, pairs in accuracies.items()
         if pairs
     }
-    return Estimate(*corrected_interval(gains, ratio=0.5)), means
+    # Draws of the same gain, such as none where all is easy, are no certainty: other rows may be of another kind.
+    least = unseen_share(min(len(y), MOST_SIMULATED)) / Z95
+    return Estimate(*corrected_interval(gains, ratio=0.5, min_standard_error=least)), means
 
 
 def _accuracy(

@@ -167,7 +167,7 @@ def shift(
     (old_rows, X), (new_rows, Y) = sides
     rng = np.random.default_rng(chosen.seed)
     drawn_x, drawn_y = (np.sort(rng.permutation(len(V))[:TESTED_ROWS]) for V in (X, Y))
-    centre = np.concatenate([X[drawn_x], Y[drawn_y]]).mean(axis=0)
+    centre = np.concatenate([X[drawn_x], Y[drawn_y]]).mean(axis=0, dtype=np.float64).astype(np.float32)
     A, B = normalised(X[drawn_x] - centre), normalised(Y[drawn_y] - centre)
     with show.step("testing"):
         _, p_value = mmd_test(A, B, chosen.permutations, chosen.seed)

@@ -94,3 +94,18 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     numbers = make_store(tmp_path / "numbers", X, label=[None, *np.linspace(0.5, 1, 29)])
     with pytest.raises(TrainingDataError, match="labels must be classes"):
         choose(numbers)
+
+
+def test_equal_gains_are_no_certainty() -> None:
+    X, _ = clusters(220)
+    gain, simulated = simulate(normalised(X), np.zeros(220, np.int64), seed=0)
+    assert gain is not None
+    assert gain.low < gain.value == 0 < gain.high
+    assert set(simulated.values()) == {(1.0, 1.0)}
+
+
+def test_copies_are_chosen_without_a_warning() -> None:
+    Z = np.tile(np.array([[1, 0]], np.float32), (60, 1))
+    for labelled in (0, 40):
+        rows, _ = choose_rows(Z, np.arange(60) % 2, np.arange(labelled, 60), np.arange(labelled), 5, seed=0)
+        assert len({*rows.tolist()}) == 5

@@ -115,3 +115,9 @@ def test_equal_vectors_forecast_nothing(tmp_path: Path) -> None:
     result = shift(store, store)
     assert (result.shifted, result.expected_accuracy) == (False, None)
     assert "no accuracy is forecast: the vectors of the old rows are all equal" in result.notes
+
+
+def test_long_vectors_do_not_overflow(tmp_path: Path) -> None:
+    X, _ = clusters(40)
+    store = make_store(tmp_path / "store", 1e37 * X)
+    assert not shift(store, store).shifted
