@@ -65,10 +65,11 @@ def test_columns_are_read_as_numbers_and_codes() -> None:
     [
         (pa.array([[1]] * 20), "'x' holds list<item: int64>"),
         (pa.nulls(20, pa.float64()), "'x' of features has no value"),
+        (pa.array([float("nan"), None] * 10), "'x' of features has no value"),
         (pa.array(range(5, 25)), "'x' of features numbers the rows"),
         (pa.array([f"photo {i}" for i in range(20)]), "has 20 different texts in 20 rows"),
     ],
-    ids=["lists", "nothing", "row numbers", "names of rows"],
+    ids=["lists", "nothing", "not a number", "row numbers", "names of rows"],
 )
 def test_columns_that_cannot_be_features_are_refused(column: pa.Array, message: str) -> None:
     with pytest.raises((UsageError, TrainingDataError), match=message):

@@ -82,8 +82,10 @@ def learn_columns(rows: pa.Table, names: Sequence[str], taken: Collection[str | 
 
 def _learn(column: pa.ChunkedArray, name: str) -> TableColumn:
     kind = column.type
-    if column.null_count == len(column):
-        raise TrainingDataError(f"column {name!r} of {option('features')} has no value in the labelled rows")
+    if pc.all(pc.is_null(column, nan_is_null=True)).as_py():
+        raise TrainingDataError(
+            f"column {name!r} of {option('features')} has no value in the labelled rows: leave it out"
+        )
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         if pa.types.is_integer(kind) and _counts_rows(column):
             raise TrainingDataError(f"column {name!r} of {option('features')} numbers the rows: leave it out")
@@ -159,7 +161,11 @@ def _numbers(name: str, given: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         beyond = np.isinf(numbers.astype(np.float32))
     if beyond.any():
         row = int(np.flatnonzero(beyond)[0])
-        raise UsageError(f"column {name!r} must hold finite numbers, and row {row + 1:,} has {numbers[row]}")
+        most = np.finfo(np.float32).max
+        raise UsageError(
+            f"column {name!r} must hold finite numbers of at most {most:.2g}, and row {row + 1:,} has {numbers[row]}: "
+            "correct it, or leave it empty"
+        )
     return numbers
 
 
