@@ -51,7 +51,7 @@ docs: $(STAMP) ## Build the documentation in build/docs; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # Not by itself: what the others import, and what needs a store, a folder or hours.
-NOT_ALONE := $(patsubst %,benchmarks/%.py,common networks variance_floor predicted_gain serving text_finetuning transfer two_checkouts label_errors)
+NOT_ALONE := $(patsubst %,benchmarks/%.py,common networks variance_floor predicted_gain serving text_finetuning transfer two_checkouts label_errors shift)
 
 bench: $(STAMP) ## Run every benchmark that needs no argument, one after the other
 	@for script in $(filter-out $(NOT_ALONE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
