@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs
 from embedpipe.cleaning.findings import Findings, Recorder
 from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
@@ -278,11 +279,7 @@ def _record_other_store(
 ) -> None:
     """Record rows that another store of the same backbone has too."""
     other = against if isinstance(against, FeatureStore) else FeatureStore(against)
-    if other.spec.fingerprint() != store.spec.fingerprint():
-        raise UsageError(
-            f"stores must have the same backbone to be compared, got {store.spec.title} and {other.spec.title}: embed "
-            "one of them anew"
-        )
+    require_comparable(store, other, layers)
     columns = other.to_arrow(["id", "content_hash"])
     ids = columns["id"].combine_chunks()
     if not len(ids):

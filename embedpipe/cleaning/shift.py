@@ -17,6 +17,7 @@ from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.options import ShiftOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
@@ -150,12 +151,8 @@ def shift(
     show = Progress(progress)
     first = old if isinstance(old, FeatureStore) else FeatureStore(old)
     second = first if new is None else new if isinstance(new, FeatureStore) else FeatureStore(new)
-    if second.spec.fingerprint() != first.spec.fingerprint():
-        raise UsageError(
-            f"stores must have the same backbone to be compared, got {first.spec.title} and {second.spec.title}: embed "
-            "one of them anew"
-        )
     layers = first.select_layers(chosen.layer)
+    require_comparable(first, second, layers)
     sides = []
     for store, name in zip((first, second), chosen.splits, strict=True):
         rows = _columns(store, chosen.label, name if new is None else None)

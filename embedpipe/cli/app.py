@@ -284,7 +284,7 @@ def label(
     labels, notes = read_labels(table, id_column, label_column)
     change = FeatureStore(store).label(labels, id=id_column, label=label_column, into=into)
     if empty := labels.column(label_column).null_count:
-        notes = (*notes, f"{empty:,} empty values of column {label_column!r} clear {into!r} in their rows")
+        notes = (*notes, f"{empty:,} values of column {label_column!r} are empty: their rows have no {into!r} now")
     known = change.replaced + change.unchanged
     counts = {
         "labelled": change.replaced,

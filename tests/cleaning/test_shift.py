@@ -11,7 +11,9 @@ from scipy.spatial.distance import pdist, squareform
 from stored import clusters, make_store
 
 import embedpipe
+from embedpipe.cleaning.clean import clean
 from embedpipe.cleaning.shift import shift
+from embedpipe.embedding.layers.reduce import reduce
 from embedpipe.errors import UsageError
 from embedpipe.statistics import mmd_test
 
@@ -108,6 +110,17 @@ def test_other_backbone_and_missing_splits_are_refused(tmp_path: Path) -> None:
         shift(store, other)
     with pytest.raises(UsageError, match="has no column split"):
         shift(store)
+
+
+def test_a_layer_that_one_store_has_more_does_not_matter(tmp_path: Path) -> None:
+    X, _ = clusters(40)
+    store, reduced = make_store(tmp_path / "a", X), make_store(tmp_path / "b", X)
+    reduce(reduced, dimensions=3)
+    assert shift(store, reduced).rows == (40, 40)
+    assert not shift(reduced, store, layer="features").shifted
+    assert not clean(reduced, against=store, layer="features", progress=False).counts["outlier"]
+    with pytest.raises(UsageError, match=r"a' has no 'features.pca3'"):
+        shift(reduced, store, layer="features.pca3")
 
 
 def test_equal_vectors_forecast_nothing(tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_next_writes_a_table_to_fill(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("4 items of 20 without a label; 40 have one")
     assert (tmp_path / "next.csv").read_text().splitlines()[0] == '"id","reason","margin","uri","label"'
-    assert run("label", tmp_path / "store", tmp_path / "next.csv").exit_code == 0
+    given = run("label", tmp_path / "store", tmp_path / "next.csv")  # nothing is filled in
+    assert given.exit_code == 0
+    assert "4 values of column 'label' are empty: their rows have no 'label' now" in given.stdout
     values = json.loads(run("next", tmp_path / "store", "-n", "4", "--json").stdout)
     assert len(values["items"]) == 4
 
