@@ -19,9 +19,8 @@ from common import make_parser, markdown_table, write_json
 from sklearn.metrics import average_precision_score
 
 import embedpipe
+from embedpipe.cleaning.held_out import held_out_probabilities
 from embedpipe.cleaning.label_errors import doubt_of_labels, with_neighbours
-from embedpipe.estimators.wrappers.base import fit_on
-from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.neighbours.graph import neighbour_graph
@@ -44,17 +43,6 @@ def plant(y: npt.NDArray[Any], Z: npt.NDArray[Any], kind: str, share: float, see
     return planted
 
 
-def held_out_probabilities(X: npt.NDArray[Any], y: npt.NDArray[Any], seed: int) -> npt.NDArray[np.float64]:
-    """Return the probabilities of each row by a head that was not fitted on it."""
-    splits = make_splits([str(i) for i in range(len(y))], y, task="classification", vectors=X, repeats=1, seed=seed)
-    probabilities = np.full((len(y), int(y.max()) + 1), 1e-6)
-    for resample in splits.resamples:
-        _, head = make_estimator("logreg", "classification", len(resample.train))
-        fitted = fit_on(head, X[resample.train], y[resample.train])
-        probabilities[np.ix_(resample.test, fitted.classes_)] = fitted.predict_proba(X[resample.test])
-    return probabilities / probabilities.sum(axis=1, keepdims=True)
-
-
 def measure(source: str, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Return average precision and precision of each kind of error and score."""
     path, _, column = source.partition(":")
@@ -70,7 +58,10 @@ def measure(source: str, options: argparse.Namespace) -> dict[str, dict[str, lis
         for seed in range(options.draws):
             planted = plant(y, Z, kind, options.share, seed)
             wrong, rows = planted != y, np.arange(len(y))
-            alone = held_out_probabilities(X, planted, seed)
+            ids = [str(row) for row in rows]
+            splits = make_splits(ids, planted, task="classification", vectors=X, repeats=1, seed=seed)
+            alone = np.nan_to_num(held_out_probabilities(X, rows, planted, splits, "logreg")).clip(1e-6)
+            alone /= alone.sum(axis=1, keepdims=True)
             even = np.full_like(alone, 1 / alone.shape[1])
             joined = with_neighbours(alone, planted, graph.positions, graph.scores)
             votes = 2 * with_neighbours(even, planted, graph.positions, graph.scores) - even

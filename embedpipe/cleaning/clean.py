@@ -16,13 +16,12 @@ from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs
 from embedpipe.cleaning.findings import Findings, Recorder
+from embedpipe.cleaning.held_out import held_out_probabilities
 from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
 from embedpipe.cleaning.options import CleanOptions
 from embedpipe.cleaning.outliers import robust_z
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import nearest_rows, normalised
@@ -246,15 +245,8 @@ def _label_errors(
     except TrainingDataError as error:
         return nothing, names, [f"labels are not judged: {error}"]
     head = "logreg" if len(labelled) <= MOST_FOR_LOGREG else "lda"
-    probabilities = np.full((len(labelled), len(classes)), np.nan)
     with show.step(f"predicting labels by {head}", len(splits.resamples), "folds") as advance:
-        for resample in splits.resamples:
-            _, estimator = make_estimator(head, "classification", len(resample.train))
-            fitted = fit_on(estimator, X[labelled[resample.train]], y[resample.train])
-            columns = np.searchsorted(classes, fitted.classes_)
-            probabilities[np.ix_(resample.test, np.arange(len(classes)))] = 0
-            probabilities[np.ix_(resample.test, columns)] = fitted.predict_proba(X[labelled[resample.test]])
-            advance(1)
+        probabilities = held_out_probabilities(X, labelled, y, splits, head, advance)
     judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     place = np.full(len(X), -1)
     place[labelled[judged]] = np.arange(len(judged))

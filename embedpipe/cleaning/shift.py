@@ -18,6 +18,7 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
+from embedpipe.cleaning.held_out import held_out_probabilities
 from embedpipe.cleaning.options import ShiftOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
@@ -244,20 +245,16 @@ def _forecast_accuracy(
         )
     except TrainingDataError as error:
         return *nothing, [f"no accuracy is forecast: {error}"]
-    confidence, right = np.full(len(y), np.nan), np.zeros(len(y), bool)
-    for resample in splits.resamples:
-        _, head = make_estimator("logreg", "classification", len(resample.train))
-        fitted = fit_on(head, X[labelled[resample.train]], y[resample.train])
-        probabilities = fitted.predict_proba(X[labelled[resample.test]])
-        confidence[resample.test] = probabilities.max(axis=1)
-        right[resample.test] = fitted.classes_[probabilities.argmax(axis=1)] == y[resample.test]
-    measured = np.isfinite(confidence)
+    held_out = held_out_probabilities(X, labelled, y, splits, "logreg")
+    measured = np.isfinite(held_out).all(axis=1)
+    confidence = held_out[measured].max(axis=1)
+    old_accuracy = float((np.unique(y)[held_out[measured].argmax(axis=1)] == y[measured]).mean())
     _, head = make_estimator("logreg", "classification", len(y))
     fitted = fit_on(head, X[labelled], y)
     probabilities = fitted.predict_proba(Y)
     predicted = fitted.classes_[probabilities.argmax(axis=1)]
     # As large a share of the old rows has a confidence below the threshold as are predicted wrongly.
-    threshold = np.quantile(confidence[measured], 1 - right[measured].mean())
+    threshold = np.quantile(confidence, 1 - old_accuracy)
     expected = float((probabilities.max(axis=1) >= threshold).mean())
     names = fitted.classes_
     shares = {
@@ -271,4 +268,4 @@ def _forecast_accuracy(
         actual = np.array([str(value) for value in new_rows[options.label].to_pylist()])
         if known.any():
             true = float((np.array([str(value) for value in predicted.tolist()])[known] == actual[known]).mean())
-    return pa.table(shares), (float(right[measured].mean()), expected, true), [*splits.notes]
+    return pa.table(shares), (old_accuracy, expected, true), [*splits.notes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Evidence:
     def forecast(self) -> Forecast:
         """Return the forecast by the published pairs and the finished runs."""
         forecast = forecast_gain(self.target, self.observed, min_gain=self.min_gain)
-        return Forecast(**{**vars(forecast), "runs": len(self.runs)})
+        return replace(forecast, runs=len(self.runs))
 
     def _observe(self, group: Sequence[PilotRun]) -> Observed:
         labels = group[0].labels
