@@ -24,9 +24,10 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
+from embedpipe.neighbours.duplicates import join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
 from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
-from embedpipe.splits.groups import merge_groupings
+from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.make import make_splits
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
@@ -219,14 +220,12 @@ def _label_errors(
     """Predict the labelled rows by folds that keep duplicates and groups together, and judge their labels."""
     labelled = np.flatnonzero(pc.is_valid(rows[options.label]).to_numpy(zero_copy_only=False))
     classes, kinds = np.unique(y, return_inverse=True)
-    components = np.arange(len(X))
-    components[pairs.rows] = pairs.related
-    groupings = [merge_groupings([np.arange(len(X)), components])]
+    groups = duplicates = join_groups(np.arange(len(X)), pairs.rows, pairs.related)
     if options.group is not None:
-        values = rows[options.group].to_pylist()
-        numbers = {value: number for number, value in enumerate(dict.fromkeys(values)) if value is not None}
-        groupings.append(np.array([numbers.get(v, len(numbers) + i) for i, v in enumerate(values)]))
-    groups = merge_groupings(groupings)[labelled]
+        own = find_groups(len(X), rows[options.group].to_pylist(), None, "copies").numbers
+        assert own is not None  # groups were given
+        groups = merge_groupings([duplicates, own])
+    groups = groups[labelled]
     nothing = LabelErrors(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), [])
     names = [str(value) for value in classes.tolist()]
     if len(classes) < 2:

@@ -83,16 +83,16 @@ def near_duplicate_groups(
     groups = np.arange(len(Z))
     if len(Z) > ALL_PAIRS:
         for left, right in _near_pairs(Z, threshold, n_jobs):
-            groups = _joined(groups, left, right)
+            groups = join_groups(groups, left, right)
         return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
     # Error bound of a sum of dim products in any order (Higham 2002, section 3.1).
     error = 1.01 * np.finfo(np.float32).eps / 2 * (Z.shape[1] + 4)
     for (left, right), scores in _scored_pairs(Z, threshold - error, tile, n_jobs):
         certain = scores >= threshold + error
-        groups = _joined(groups, left[certain], right[certain])
+        groups = join_groups(groups, left[certain], right[certain])
         left, right = left[~certain], right[~certain]
         separate = groups[left] != groups[right]
-        groups = _joined(groups, *_pairs_in_float64(Z, left[separate], right[separate], threshold))
+        groups = join_groups(groups, *_pairs_in_float64(Z, left[separate], right[separate], threshold))
     return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
 
 
@@ -182,7 +182,7 @@ def _pairs_in_float64(Z: Vectors, left: Rows, right: Rows, threshold: float) -> 
     return left[reaches], right[reaches]
 
 
-def _joined(groups: Rows, left: Rows, right: Rows) -> Rows:
+def join_groups(groups: Rows, left: Rows, right: Rows) -> Rows:
     """Return the groups after merging those of each pair of rows."""
     if not len(left):
         return groups

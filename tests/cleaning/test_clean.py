@@ -12,6 +12,7 @@ from PIL import Image
 from stored import clusters, make_store
 
 import embedpipe
+import embedpipe.cleaning.clean as clean_module
 from embedpipe.cleaning.clean import clean
 from embedpipe.cleaning.findings import Findings
 from embedpipe.errors import TrainingDataError, UsageError
@@ -146,6 +147,28 @@ def test_groups_stay_in_one_fold(tmp_path: Path) -> None:
     apart, together = (clean(store, near_duplicates=0.9999, group=group, progress=False) for group in (None, "patient"))
     assert apart.counts["label error"] == 0
     assert any("groups" in note or "folds" in note for note in together.notes)
+
+
+def test_a_chain_of_duplicates_is_predicted_by_one_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is a duplicate of the one before it only, so that the last is related to the first by the others."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((90, 12)).astype(np.float32)
+    for row in range(80, 90):
+        X[row] = X[row - 1] + 0.12 * rng.standard_normal(12).astype(np.float32)
+    tested: list[np.ndarray[Any, Any]] = []
+    usual = clean_module.held_out_probabilities
+
+    def watched(X: Any, rows: Any, y: Any, splits: Any, *others: Any) -> Any:
+        tested.extend(rows[resample.test] for resample in splits.resamples)
+        return usual(X, rows, y, splits, *others)
+
+    monkeypatch.setattr(clean_module, "held_out_probabilities", watched)
+    store = make_store(tmp_path / "store", X, label=[f"class {row % 2}" for row in range(90)])
+    findings = clean(store, near_duplicates=0.98, progress=False)
+    chain = {int(row["id"][4:]): int(row["related"][4:]) for row in found(findings, "near-duplicate").values()}
+    assert len({*chain} & {*chain.values()}) > 3  # rows that are related and have a related row
+    fold = {int(row): number for number, rows in enumerate(tested) for row in rows}
+    assert all(fold[row] == fold[related] for row, related in chain.items())
 
 
 @pytest.mark.parametrize(
