@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV) and installing embedpipe: a few minutes and about 7 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --progress-bar on \
-	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,docs,text,clip,cpu,datasets,finetune,ray,video,view,xlsx]'
+	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,docs,text,clip,cpu,datasets,finetune,mlflow,onnx,ray,video,view,xlsx]'
 	@$(VENV)/bin/python -c 'import embedpipe; print("installed: embedpipe", embedpipe.__version__)'
 	@touch $@
 
