@@ -5,10 +5,8 @@ from .backbones import load_backbone as load_backbone
 from .cleaning.clean import clean as clean
 from .cleaning.next_items import next as next
 from .cleaning.shift import shift as shift
-from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis.doctor import doctor as doctor
 from .embedding import EmbeddingTransformer as EmbeddingTransformer
-from .embedding import VerifyReport as VerifyReport
 from .embedding import embed as embed
 from .embedding import import_vectors as import_vectors
 from .embedding import reduce as reduce

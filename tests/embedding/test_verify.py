@@ -10,6 +10,7 @@ import pytest
 from conftest import TINY, write_photo
 
 import embedpipe
+from embedpipe.embedding import VerifyReport
 from embedpipe.errors import BackboneError, UsageError
 from embedpipe.store.schema import vector_column
 
@@ -19,7 +20,7 @@ def store(photos: Path, tmp_path: Path) -> embedpipe.FeatureStore:
     return embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
 
 
-def failed_checks(report: embedpipe.VerifyReport) -> dict[str, str]:
+def failed_checks(report: VerifyReport) -> dict[str, str]:
     return {check.name: check.detail for check in report.checks if not check.ok}
 
 
