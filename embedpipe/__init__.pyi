@@ -44,7 +44,7 @@ from .heads.fit import fit as fit
 from .jobs import run_job as run_job
 from .querying import SimilarityIndex as SimilarityIndex
 from .querying.search import search as search
-from .report.export import export as export
+from .report.export_table import export_table as export_table
 from .report.pictures.map import map as map
 from .serving.run import serve as serve
 from .serving.run import view as view

@@ -188,7 +188,7 @@ def test_help_lists_the_verbs_by_group() -> None:
             *("embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget", "clean"),
             *("shift", "next", "reduce", "push", "pull"),
         ],
-        "Search": ["map", "export", "index", "search", "view"],
+        "Search": ["map", "export-table", "index", "search", "view"],
         "Learn": ["fit", "predict", "serve"],
         "Compare": ["evaluate", "rank"],
         "Fine-tune": ["finetune", "benchmark", "advise"],

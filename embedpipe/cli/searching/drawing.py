@@ -50,10 +50,10 @@ def map_(
         print(written)
 
 
-@app.command(rich_help_panel="Search")
+@app.command("export-table", rich_help_panel="Search")
 @exits_cleanly
 @reads_stored_places
-def export(
+def export_table(
     store: Store,
     *,
     to: Annotated[Path, typer.Option("--to", help="The .parquet, .csv, .tsv, .jsonl or .xlsx file to write.")],
@@ -69,9 +69,9 @@ def export(
 
     Embedding Atlas shows it: `embedding-atlas atlas.parquet --x projection_x --y projection_y --image image`.
 
-    Example: `embedpipe export photos.features --to atlas.parquet`
+    Example: `embedpipe export-table photos.features --to atlas.parquet`
     """
-    from embedpipe.report.export import export as write
+    from embedpipe.report.export_table import export_table as write
 
     written = write(store, to, layer=layer, pictures=pictures, progress=shows_progress(quiet, as_json))
     if as_json:

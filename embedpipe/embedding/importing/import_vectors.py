@@ -93,9 +93,9 @@ def import_vectors(
 ) -> FeatureStore:
     """Import vectors that were made elsewhere, such as by an API, into a feature store.
 
-    `fit`, `evaluate`, `search`, `map` and `export` work on the store as on any other. As no network is known, queries
-    and what a head predicts are vectors too. All vectors and ids are checked before anything is written. A row with a
-    known id replaces the stored one; what is unchanged stays. What an interrupted import has written is kept.
+    `fit`, `evaluate`, `search`, `map` and `export_table` work on the store as on any other. As no network is known,
+    queries and what a head predicts are vectors too. All vectors and ids are checked before anything is written. A row
+    with a known id replaces the stored one; what is unchanged stays. What an interrupted import has written is kept.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ POINTS = ("projection_x", "projection_y")
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def export(
+def export_table(
     store: FeatureStore | str | Path,
     to: str | Path,
     *,
@@ -68,7 +68,7 @@ def export(
 
     Examples
     --------
-    >>> embedpipe.export("photos.features", "atlas.parquet").name
+    >>> embedpipe.export_table("photos.features", "atlas.parquet").name
     'atlas.parquet'
     """
     to = check_table(to)

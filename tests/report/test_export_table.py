@@ -30,7 +30,7 @@ def test_parquet_has_columns_points_and_pictures(
 ) -> None:
     gone = store.ids()[3]
     (photos / gone).unlink()
-    table = pq.read_table(embedpipe.export(store, tmp_path / "atlas.parquet", progress=True))
+    table = pq.read_table(embedpipe.export_table(store, tmp_path / "atlas.parquet", progress=True))
     assert table.column_names == [*store.data_columns, "projection_x", "projection_y", "image"]
     assert table.column("id").to_pylist() == store.ids()
     points, _ = map_points(np.stack(store.to_arrow(["embedding"]).column("embedding").to_numpy()), 0, Progress(False))
@@ -44,26 +44,26 @@ def test_parquet_has_columns_points_and_pictures(
 
 
 def test_other_tables_have_no_pictures(store: embedpipe.FeatureStore, tmp_path: Path) -> None:
-    table = pc.read_csv(embedpipe.export(store, tmp_path / "rows.csv"))
+    table = pc.read_csv(embedpipe.export_table(store, tmp_path / "rows.csv"))
     assert table.column_names == [*store.data_columns, "projection_x", "projection_y"]
     assert table.num_rows == 12
-    without = pq.read_table(embedpipe.export(store, tmp_path / "rows.parquet", pictures=False))
+    without = pq.read_table(embedpipe.export_table(store, tmp_path / "rows.parquet", pictures=False))
     assert "image" not in without.column_names
 
 
 def test_a_column_of_the_user_is_not_replaced(store: embedpipe.FeatureStore, tmp_path: Path) -> None:
     store.label(pa.table({"id": store.ids(), "label": [1.0] * 12}), into="projection_x")
     with pytest.raises(UsageError, match="must not have a column 'projection_x'"):
-        embedpipe.export(store.refresh(), tmp_path / "atlas.parquet")
+        embedpipe.export_table(store.refresh(), tmp_path / "atlas.parquet")
     store.remove(store.ids())
     with pytest.raises(UsageError, match="holds no rows"):
-        embedpipe.export(store.refresh(), tmp_path / "atlas.parquet")
+        embedpipe.export_table(store.refresh(), tmp_path / "atlas.parquet")
     assert not (tmp_path / "atlas.parquet").exists()
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "new/map.png", "map.html"])
 def test_nothing_is_written_into_the_folder_of_a_store(store: embedpipe.FeatureStore, name: str) -> None:
-    write = embedpipe.export if name.endswith("csv") else embedpipe.map
+    write = embedpipe.export_table if name.endswith("csv") else embedpipe.map
     with pytest.raises(UsageError, match=r"must not lie in .*photos.features', a feature store"):
         write(store, Path(store.path) / name)
     assert not (Path(store.path) / name).exists()
