@@ -1,97 +1,253 @@
-"""Does a pilot predict what fine-tuning gains with more labels? Predicted and realised gains of each data set.
+"""Is the advice right on data of our own? Forecasts from a pilot, and what fine-tuning then gains.
 
-    python benchmarks/predicted_gain.py STORE[:COLUMN]... --to FOLDER [--pilot 60 120] [--full 480] [--seeds 3]
-                                        [--epochs 5] [--learning-rate 3e-4] [--weights FILE] [--json FILE]
+    python benchmarks/predicted_gain.py STORE[:COLUMN]... --to FOLDER [--full 250 500] [--seeds 3] [--epochs 10]
+                                        [--learning-rate 3e-4] [--weights FILE]
+    python benchmarks/predicted_gain.py --to FOLDER --summarise [--json FILE]
 
-For each store of images: a pilot (lp-ft and linear-probe, at two label counts, every seed) and the verdict of `judge`
-(finetuning/advice/verdict.py) from the pilot alone, with the probe at ``--full`` labels as its ceiling; then the same
-two learners at that size, which the verdict does not know. Predicted: the pilot's gain at its largest size, and that
-gain extrapolated by its trend. Realised: lp-ft minus linear-probe, the mean over seeds with its 95 % interval. A
-verdict is *right* if it is "worth it" and at least one point is gained, or "not worth it" and less is gained; *wrong*
-in the opposite cases; *open* if it is "can't tell yet".
+A *cell* is a store of images or texts, a label column, and a number of labels, one of ``--full``. The pilot has an
+eighth and a quarter of them, as `advise` plans it, as far as that gives each class four rows. LP-FT and the linear
+probe learn from the same draws, ``--seeds`` of each number of labels, and are measured on the test rows. Runs are kept
+in FOLDER, an interrupted call continues, and each cell is written to ``FOLDER/results`` as one JSON file.
 
-All results are kept in FOLDER, and an interrupted run continues there.
+``--summarise`` prints all cells in ``FOLDER/results``: the forecast from published pairs and the pilot, with the probe
+at the full number of labels as its ceiling; the decision at a probability of 0.9; the realised gain, which the forecast
+does not know. A decision is *right* if the mean gain over the seeds is above one point and it was "fine-tune", or not
+above and "stay". A *tie* is a cell whose 95 % interval of the realised gain, by the pooled spread of the seeds and by
+the test rows, holds one point.
+
+*Regret*: points lost against the better of probe and network, with the time of what was trained at 0 or 0.1 point an
+hour. Following the forecast: the network if the mean of the forecast exceeds what the network costs, once with a pilot,
+whose time counts, and once from the published pairs alone. Beside it: the network where the probability is at least 0.9
+after the pilot, and the head elsewhere; always the network; never; and where c x the probe's error exceeds the cost,
+with the c that fits the published pairs best.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import make_parser, points, write_json
+from common import make_parser, markdown_table, points, write_json
+from gain_forecast import read_pairs
 
 import embedpipe
+from embedpipe.finetuning.advice.experiments import Evidence
+from embedpipe.finetuning.advice.forecasting.forecast import Forecast
+from embedpipe.finetuning.advice.forecasting.gain_model import Setting
+from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
 from embedpipe.finetuning.advice.pilot import LEARNERS, pilot_runs
 from embedpipe.finetuning.advice.verdict import judge
+from embedpipe.finetuning.benchmark.label_sampling import smallest_label_count
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, summarise_runs
+from embedpipe.finetuning.options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.statistics import Estimate, wilson
 
 MIN_GAIN = 0.01
-OUTCOMES = ("right", "wrong", "open")
+#: Points of accuracy, as fractions, that an hour of training is worth.
+HOUR_COSTS = (0.0, 0.001)
 
 
-def run_learners(
-    store: embedpipe.FeatureStore, label: str, folder: Path, options: argparse.Namespace
-) -> tuple[list[PilotRun], int]:
-    """Return the paired runs of lp-ft and linear-probe at all label counts, and the number of test rows."""
+@dataclass(frozen=True)
+class MeasuredCell:
+    """The runs of a cell: those with ``labels`` labels, and those of its pilot, which have fewer."""
+
+    data: str
+    label: str
+    modality: str
+    backbone: str
+    pretraining: str | None
+    labels: int
+    classes: int
+    test_rows: int
+    runs: list[PilotRun]
+
+    @property
+    def pilot(self) -> list[PilotRun]:
+        """The runs that the forecast may know."""
+        return [run for run in self.runs if run.labels < self.labels]
+
+    @property
+    def full(self) -> list[PilotRun]:
+        """The runs on all labels."""
+        return [run for run in self.runs if run.labels == self.labels]
+
+    @property
+    def probe(self) -> float:
+        """The probe's accuracy on all labels."""
+        return float(np.mean([run.probe for run in self.full]))
+
+    @property
+    def realised(self) -> Estimate:
+        """The gain on all labels, with its 95 % interval."""
+        return summarise_runs(self.runs, self.labels, self.test_rows, self.test_rows).gain.interval()
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the realised gain does not differ from the minimum gain."""
+        return self.realised.low <= MIN_GAIN <= self.realised.high
+
+    def forecast(self, runs: Sequence[PilotRun]) -> Forecast:
+        """Return the forecast that knows some runs."""
+        target = Setting(self.probe, self.labels, self.classes, self.pretraining)
+        return Evidence(target, list(runs), self.test_rows, MIN_GAIN).forecast()
+
+    def proved(self) -> str:
+        """Return the decision of the strict rule on the pilot."""
+        ceiling = Estimate(*wilson(round(self.probe * self.test_rows), self.test_rows))
+        return judge(
+            self.pilot,
+            probe_accuracy=ceiling,
+            total_labels=self.labels,
+            test_rows=self.test_rows,
+            min_gain=MIN_GAIN,
+        ).decision
+
+
+def measure(path: str, label: str, options: argparse.Namespace) -> None:
+    """Run the cells of a store, and write their results."""
+    store = embedpipe.FeatureStore(path)
     weights: dict[str, Any] = {}
     if store.spec.provider == "checkpoint":
         if options.weights is None:
             raise SystemExit(f"{store.path} was embedded with a checkpoint. Give its file with --weights")
         weights["weights"] = str(options.weights)
-    result = embedpipe.benchmark(
-        store,
-        to=folder,
-        label=label,
-        learners=LEARNERS,
-        label_counts=(*options.pilot, options.full),
-        seeds=options.seeds,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        corruptions=("fog",),
-        severities=(3,),
-        progress=True,
-        **weights,
-    )
-    return pilot_runs(result), result.test_rows
+    split = read_split_rows(store, label, SplitOptions())
+    pool = np.concatenate([split.train, split.validation])
+    least = smallest_label_count(split.y, pool)
+    for labels in options.full:
+        counts = sorted({count for count in (labels // 8, labels // 4) if count >= least})
+        if not counts or labels > len(pool):
+            print(f"{path}, {label}: no cell of {labels} labels: a pilot needs {least}, and {len(pool)} are there")
+            continue
+        result = embedpipe.benchmark(
+            store,
+            to=options.to / f"{Path(path).stem}-{label}",
+            label=label,
+            learners=LEARNERS,
+            label_counts=(*counts, labels),
+            seeds=options.seeds,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            corruptions=("none",),
+            progress=True,
+            **weights,
+        )
+        cell = MeasuredCell(
+            data=Path(path).stem,
+            label=label,
+            modality=store.spec.modality,
+            backbone=f"{store.spec.provider}/{store.spec.name}",
+            pretraining=pretraining_of(store.spec),
+            labels=labels,
+            classes=len(split.classes),
+            test_rows=result.test_rows,
+            runs=pilot_runs(result),
+        )
+        file = options.to / "results" / f"{cell.data}-{label}-{labels}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(cell), indent=1) + "\n", encoding="utf-8")
 
 
-def measure(path: str, label: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the verdict on the pilot of a store, the predicted gains, and the realised gain."""
-    name = f"{Path(path).stem}-{label}"
-    runs, test_rows = run_learners(embedpipe.FeatureStore(path), label, options.to / name, options)
-    full = [run for run in runs if run.labels == options.full]
-    pilot = [run for run in runs if run.labels != options.full]
-    probe = float(np.mean([run.probe for run in full]))
-    verdict = judge(
-        pilot,
-        probe_accuracy=Estimate(*wilson(round(probe * test_rows), test_rows)),
-        total_labels=options.full,
-        test_rows=test_rows,
-        min_gain=MIN_GAIN,
+def read_cells(folder: Path) -> list[MeasuredCell]:
+    """Return the cells in a folder, by the name of their file."""
+    cells = []
+    for file in sorted(folder.glob("*.json")):
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields["runs"] = [PilotRun(**run) for run in fields["runs"]]
+        cells.append(MeasuredCell(**fields))
+    return cells
+
+
+def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
+    """Print forecasts, realised gains and regret."""
+    rows = [["data, label", "labels", "probe, %", "from published pairs", "with the pilot", "probability"]]
+    rows[0] += ["decision", "proved", "realised", ""]
+    outcomes = []
+    for cell in cells:
+        before, after = cell.forecast([]), cell.forecast(cell.pilot)
+        gains = cell.realised.value > MIN_GAIN
+        decided = after.recommendation != "find out first"
+        right = decided and (after.recommendation == "fine-tune") == gains
+        outcome = "open" if not decided else "right" if right else "wrong"
+        outcomes.append(
+            {
+                **{name: getattr(cell, name) for name in ("data", "label", "modality", "labels", "probe", "is_tie")},
+                "before": asdict(before),
+                "after": asdict(after),
+                "decision": after.recommendation,
+                "proved": cell.proved(),
+                "realised": asdict(cell.realised),
+                "outcome": outcome,
+            }
+        )
+        rows.append(
+            [
+                f"{cell.data}, {cell.label}",
+                f"{cell.labels:,}",
+                f"{100 * cell.probe:.1f}",
+                in_points(before.gain),
+                in_points(after.gain),
+                f"{before.probability:.2f} → {after.probability:.2f}",
+                after.recommendation,
+                outcomes[-1]["proved"],
+                in_points(cell.realised),
+                f"{outcome}{', tie' if cell.is_tie else ''}",
+            ]
+        )
+    print(markdown_table(rows) + "\n")
+    decided = [each for each in outcomes if each["outcome"] != "open"]
+    count_right(decided, len(cells), "all")
+    count_right([each for each in decided if not each["is_tie"]], sum(not cell.is_tie for cell in cells), "no tie")
+    inside = sum(
+        each["after"]["gain"]["low"] <= each["realised"]["value"] <= each["after"]["gain"]["high"] for each in outcomes
     )
-    realised = summarise_runs(full, options.full, test_rows, test_rows).gain.interval()
-    assert verdict.gain is not None
-    trend = verdict.trend.value * math.log2(options.full / max(options.pilot)) if verdict.trend else 0.0
-    if verdict.decision == "can't tell yet":
-        outcome = "open"
-    else:
-        outcome = "right" if (verdict.decision == "worth it") == (realised.value >= MIN_GAIN) else "wrong"
-    return {
-        "data": Path(path).stem,
-        "label": label,
-        "probe": probe,
-        "verdict": verdict.decision,
-        "outcome": outcome,
-        "predicted": verdict.gain.value,
-        "predicted interval": in_points(verdict.gain),
-        "with its trend": verdict.gain.value + trend,
-        "realised": realised.value,
-        "realised interval": in_points(realised),
-    }
+    print(f"{inside} of {len(cells)} realised gains lie in the 80 % intervals\n")
+    return {"cells": outcomes, "regret": measure_regret(cells)}
+
+
+def count_right(decided: Sequence[dict[str, Any]], cells: int, name: str) -> None:
+    """Print how many cells were decided, and how many of these decisions are right."""
+    right = sum(each["outcome"] == "right" for each in decided)
+    share = Estimate(*wilson(right, len(decided))) if decided else Estimate(0.0, 0.0, 1.0)
+    interval = f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+    print(f"{name}: {len(decided)} of {cells} cells decided, {right} of these right: {interval}")
+
+
+def measure_regret(cells: Sequence[MeasuredCell]) -> dict[str, dict[str, float]]:
+    """Print the mean regret of each way to decide, in points."""
+    pairs = read_pairs()
+    factor = float(np.median([pair.gain / (1 - pair.setting.accuracy) for pair in pairs]))
+    regret: dict[str, dict[str, float]] = {}
+    rows = [["", *(f"an hour at {100 * cost:g} points" for cost in HOUR_COSTS)]]
+    for cost in HOUR_COSTS:
+        column: dict[str, list[float]] = {}
+        for cell in cells:
+            network, pilot = (sum(run.seconds for run in runs) / 3600 for runs in (cell.full, cell.pilot))
+            network /= len(cell.full)
+            gain, price = cell.realised.value, cost * network
+            after, before = cell.forecast(cell.pilot), cell.forecast([])
+            choices = {
+                "the forecast, with a pilot": (after.mean > price, pilot),
+                "the forecast, without": (before.mean > price, 0.0),
+                "at a probability of 0.9, else the head": (after.recommendation == "fine-tune", pilot),
+                "always fine-tune": (True, 0.0),
+                "never": (False, 0.0),
+                "c x error": (factor * (1 - cell.probe) > price, 0.0),
+            }
+            for name, (tunes, spent) in choices.items():
+                lost = max(gain - price, 0.0) - (gain - price if tunes else 0.0) + cost * spent
+                column.setdefault(name, []).append(100 * lost)
+        for name, losses in column.items():
+            regret.setdefault(name, {})[f"{cost:g}"] = float(np.mean(losses))
+    rows += [[name, *(f"{value:.2f}" for value in values.values())] for name, values in regret.items()]
+    print(f"mean regret in points; c = {factor:.2f}\n\n{markdown_table(rows)}")
+    return regret
 
 
 def in_points(difference: Estimate) -> str:
@@ -100,34 +256,24 @@ def in_points(difference: Estimate) -> str:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, or print what was measured."""
     parser = make_parser(__doc__)
-    parser.add_argument("stores", nargs="+", metavar="STORE[:COLUMN]", help="stores, and their label columns (label)")
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder of the results")
-    parser.add_argument(
-        "--pilot", type=int, nargs=2, default=[60, 120], help="the two label counts of the pilot (60 and 120)"
-    )
-    parser.add_argument("--full", type=int, default=480, help="labels of the realised gain (default: 480)")
+    parser.add_argument("stores", nargs="*", metavar="STORE[:COLUMN]", help="stores, and their label columns (label)")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder of the runs and results")
+    parser.add_argument("--summarise", action="store_true", help="print the cells in FOLDER/results")
+    parser.add_argument("--full", type=int, nargs="+", default=[250, 500], help="labels of the cells (250 and 500)")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the labels (default: 3)")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each training (default: 5)")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="peak learning rate (default: 3e-4)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each training (default: 10)")
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate (default: that of `finetune`)")
     parser.add_argument("--weights", type=Path, help="weights of stores that were embedded with a checkpoint")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    if not options.stores and not options.summarise:
+        parser.error("give stores to measure, or --summarise")
     for name in options.stores:
         path, _, label = name.partition(":")
-        row = measure(path, label or "label", options)
-        if not rows:
-            print("| data, label | probe | predicted | with its trend | verdict | realised | outcome |")
-            print("| --- | ---: | ---: | ---: | --- | ---: | --- |")
-        rows.append(row)
-        print(
-            f"| {row['data']}, {row['label']} | {100 * row['probe']:.1f} % | {row['predicted interval']} | "
-            f"{100 * row['with its trend']:+.1f} | {row['verdict']} | {row['realised interval']} | {row['outcome']} |",
-            flush=True,
-        )
-    print("\n" + ", ".join(f"{sum(row['outcome'] == word for row in rows)} {word}" for word in OUTCOMES))
-    write_json(options, rows)
+        measure(path, label or "label", options)
+    if options.summarise:
+        write_json(options, summarise(read_cells(options.to / "results")))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from scipy.special import expit
 from scipy.stats import norm
 from scipy.stats import t as student
@@ -25,6 +26,8 @@ Recommendation = Literal["fine-tune", "stay", "find out first"]
 
 #: Degrees of freedom of the forecast's tails: variances were estimated from few sources.
 FREEDOM = 8
+#: Quantiles of these tails at equal steps of probability; the mean of a function of the gain is taken over them.
+QUANTILES = student.ppf((np.arange(100) + 0.5) / 100, FREEDOM)
 #: The forecast decides at this probability, or at one less this.
 SURE = 0.9
 #: An experiment that decides less often than this is not recommended before one that does more often.
@@ -39,6 +42,8 @@ class Forecast:
     ----------
     gain : Estimate
         The median, and the interval that holds the gain with a probability of 80 %, as fractions.
+    mean : float
+        The expected gain, which is what a choice by costs needs.
     probability : float
         That the gain exceeds the minimum gain.
     min_gain : float
@@ -49,6 +54,7 @@ class Forecast:
     """
 
     gain: Estimate
+    mean: float
     probability: float
     min_gain: float
     pretraining: str | None
@@ -115,9 +121,10 @@ def forecast_gain(
     deviation = math.hypot(normal.deviation, math.sqrt(measurement_variance))
     needed = _needed(target, min_gain)
     quantile = float(student.ppf(0.9, FREEDOM)) * deviation
-    median, low, high = (_gain(target, normal.mean + shift) for shift in (0.0, -quantile, quantile))
+    median, low, high = (float(_gain(target, normal.mean + shift)) for shift in (0.0, -quantile, quantile))
     return Forecast(
         gain=Estimate(median, low, high),
+        mean=float(_gain(target, normal.mean + deviation * QUANTILES).mean()),
         probability=float(student.sf((needed - normal.mean) / deviation, FREEDOM)),
         min_gain=min_gain,
         pretraining=target.pretraining,
@@ -153,8 +160,8 @@ def cheapest_experiment(experiments: Sequence[Experiment]) -> Experiment | None:
     return max(experiments, key=lambda each: each.chance, default=None)
 
 
-def _gain(target: Setting, logit_gain: float) -> float:
-    return float(expit(logit(target.accuracy) + logit_gain)) - target.accuracy
+def _gain(target: Setting, logit_gain: Any) -> Any:
+    return expit(logit(target.accuracy) + logit_gain) - target.accuracy
 
 
 def _needed(target: Setting, min_gain: float) -> float:
