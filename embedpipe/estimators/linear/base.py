@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from embedpipe.estimators.solvers.column_stats import Floats, scores_of
+from embedpipe.estimators.solvers.column_stats import Floats, Matrix, blocks, scores_of
 from embedpipe.splits.mapped_rows import MappedRows
 
 FLOATS = [np.float64, np.float32]
@@ -31,7 +32,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool = False, **checks: Any) ->
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Base of linear classifiers.
+    """Base of classifiers with one vector a class.
 
     Standardisation is folded into the coefficients, so that predicting takes one matrix product on raw features.
 
@@ -69,8 +70,14 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         float64 array (n_samples, n_classes), or (n_samples,) for two classes: positive for the second
         """
         check_is_fitted(self, "coef_")
-        scores = scores_of(check_rows(self, X), self.coef_, self.intercept_)
-        return scores[:, 0] if len(self.coef_) == 1 else scores
+        scores = self._scores(check_rows(self, X))
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def _scores(self, X: Any) -> Floats:
+        """Return the scores of checked rows, float64 (n_samples, len(coef_))."""
+        return scores_of(X, self.coef_, self.intercept_)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the class with the largest score.
@@ -86,3 +93,46 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self.decision_function(X)
         labels: npt.NDArray[Any] = self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
         return labels
+
+
+class SoftmaxClassifier(LinearClassifier):
+    """Base of linear classifiers whose scores are logits."""
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : float array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array (n_samples, n_classes)
+        """
+        shares: Floats = softmax(scores_of_all_classes(self.decision_function(X)), axis=1)
+        return shares
+
+
+def scores_of_all_classes(scores: Floats) -> Floats:
+    """Return scores (n, n_classes); for two classes given as one column, the first class gets 0."""
+    scores = scores.reshape(len(scores), -1)
+    return np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores
+
+
+def unit_rows(X: npt.NDArray[Any]) -> Floats:
+    """Return rows of length 1, float64; those of zeros stay as they are."""
+    rows = np.asarray(X, np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Floats = rows / np.where(lengths > 0, lengths, 1)
+    return unit
+
+
+def cosines(X: Matrix, directions: Floats, mean: Floats | float = 0.0) -> Floats:
+    """Return the products of unit rows with directions, float64 (n_samples, n_directions), block by block.
+
+    ``mean`` is subtracted from the rows before they get unit length.
+    """
+    products = np.empty((len(X), len(directions)))
+    for part in blocks(*X.shape):
+        products[part] = unit_rows(X[part] - mean) @ directions.T
+    return products

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import LinearClassifier, check_rows
+from embedpipe.estimators.linear.base import LinearClassifier, cosines, unit_rows
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 
 
@@ -60,34 +58,11 @@ class CentroidClassifier(LinearClassifier):
         self.mean_ = X.mean(axis=0, dtype=np.float64)
         sums = np.zeros((len(self.classes_), X.shape[1]))
         for part in blocks(*X.shape):
-            np.add.at(sums, position[part], self._directions(X[part]))
-        self.coef_ = _unit(sums)
+            np.add.at(sums, position[part], unit_rows(X[part] - self.mean_))
+        self.coef_ = unit_rows(sums)
         self.intercept_ = -self.coef_ @ self.mean_
         return self
 
-    def decision_function(self, X: Any) -> Floats:
-        """Return the cosines with the class means.
-
-        Parameters
-        ----------
-        X : float array (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array (n_samples, n_classes), or (n_samples,) for two classes: the second minus the first
-        """
-        check_is_fitted(self, "coef_")
-        X = check_rows(self, X)
-        cosines = np.empty((len(X), len(self.coef_)))
-        for part in blocks(*X.shape):
-            cosines[part] = self._directions(X[part]) @ self.coef_.T
-        return cosines[:, 1] - cosines[:, 0] if len(self.classes_) == 2 else cosines
-
-    def _directions(self, X: npt.NDArray[Any]) -> Floats:
-        return _unit(X - self.mean_)
-
-
-def _unit(X: Floats) -> Floats:
-    lengths = np.linalg.norm(X, axis=1, keepdims=True)
-    unit: Floats = X / np.where(lengths > 0, lengths, 1)
-    return unit
+    def _scores(self, X: Any) -> Floats:
+        """Return the cosines with the class means."""
+        return cosines(X, self.coef_, self.mean_)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import expit, softmax
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import LinearClassifier
+from embedpipe.estimators.linear.base import SoftmaxClassifier
 from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, blocks
 from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.mapped_rows import MappedRows
@@ -29,7 +28,7 @@ FLOOR = 1e-9
 
 
 @public_in("embedpipe.estimators")
-class ShrunkenLDA(LinearClassifier):
+class ShrunkenLDA(SoftmaxClassifier):
     """Linear discriminant analysis with the covariance of each class shrunk by Ledoit and Wolf's formula.
 
     Equal to scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")``, but faster.
@@ -99,23 +98,6 @@ class ShrunkenLDA(LinearClassifier):
         else:
             self.intercept_ = logs - np.einsum("kd,kd->k", means, self.coef_) / 2
         return self
-
-    def predict_proba(self, X: Any) -> Floats:
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : float array (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array (n_samples, n_classes)
-        """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            return np.column_stack([expit(-scores), expit(scores)])
-        shares: Floats = softmax(scores, axis=1)
-        return shares
 
 
 def _solution(

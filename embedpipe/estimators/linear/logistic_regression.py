@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import LinearClassifier
+from embedpipe.estimators.linear.base import SoftmaxClassifier, scores_of_all_classes
 from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, scores_of
 from embedpipe.estimators.solvers.lbfgs import Solutions, solve_path
 from embedpipe.estimators.solvers.logistic_loss import LogisticLoss, TrainingSet
@@ -41,7 +41,7 @@ CHOICE_TOL = 1e-4
 
 
 @public_in("embedpipe.estimators")
-class TunedLogisticRegression(LinearClassifier):
+class TunedLogisticRegression(SoftmaxClassifier):
     """Multinomial logistic regression on standardised features, with C chosen by held-out log-loss.
 
     The linear probe of Kornblith et al. and of CLIP. It minimises the same objective as
@@ -170,20 +170,6 @@ class TunedLogisticRegression(LinearClassifier):
         self.coef_, self.intercept_, self.n_iter_ = self._solve(rows, position, weights, start)
         return self
 
-    def predict_proba(self, X: Any) -> Floats:
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : float array (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array (n_samples, n_classes)
-        """
-        shares: Floats = softmax(_scores_of_all_classes(self.decision_function(X)), axis=1)
-        return shares
-
     def _weights(self, y: Rows, rows: Rows, weights: Floats) -> Floats:
         """Return the weights of ``rows`` in a model that is fitted on these rows only."""
         if self.class_weight is None:
@@ -248,12 +234,6 @@ def _log_losses(X: Matrix | TorchMatrix, coef: Floats, intercept: Floats, rows: 
     """Return the log-loss of each of ``rows``, whose classes are ``y``."""
     if not isinstance(X, np.ndarray | MappedRows):
         return X.log_losses(coef, intercept, rows, y)
-    scores = _scores_of_all_classes(scores_of(X, coef, intercept, rows))
+    scores = scores_of_all_classes(scores_of(X, coef, intercept, rows))
     losses: Floats = -log_softmax(scores, axis=1)[np.arange(len(rows)), y]
     return losses
-
-
-def _scores_of_all_classes(scores: Floats) -> Floats:
-    """Return scores (n, n_classes); for two classes given as one column, the first class gets 0."""
-    scores = scores.reshape(len(scores), -1)
-    return np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores

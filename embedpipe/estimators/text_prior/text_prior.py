@@ -11,8 +11,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from embedpipe._utils.public import public_in
+from embedpipe.estimators.linear.base import unit_rows
 from embedpipe.estimators.solvers.column_stats import Floats
-from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier, best_scale, unit_rows
+from embedpipe.estimators.text_prior.zero_shot import ZeroShotClassifier, best_scale
 from embedpipe.splits.inner import Folds, inner_splits
 
 #: Where the solver stops: further steps change the held-out log-loss in the fifth digit.

@@ -7,12 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import LinearClassifier, check_rows, check_training
-from embedpipe.estimators.solvers.column_stats import Floats, Matrix, blocks
+from embedpipe.estimators.linear.base import SoftmaxClassifier, check_rows, check_training, cosines, unit_rows
+from embedpipe.estimators.solvers.column_stats import Floats, Matrix
 from embedpipe.estimators.wrappers.calibration import best_temperature
 
 #: What cosines are multiplied by at least and at most: few labels can all be right, or all wrong.
@@ -20,7 +19,7 @@ SCALES = (1.0, 1000.0)
 
 
 @public_in("embedpipe.estimators")
-class ZeroShotClassifier(LinearClassifier):
+class ZeroShotClassifier(SoftmaxClassifier):
     """The class whose name has the vector with the largest cosine: CLIP's zero-shot classifier.
 
     Training rows do not move the classes. Their labels only set the temperature, which has the least log-loss on them.
@@ -82,37 +81,9 @@ class ZeroShotClassifier(LinearClassifier):
         self.coef_, self.intercept_, self.temperature_ = scale * directions, np.zeros(len(directions)), 1 / scale
         return self
 
-    def decision_function(self, X: Any) -> Floats:
-        """Return the scores of the classes: cosines divided by the temperature.
-
-        Parameters
-        ----------
-        X : float array (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array (n_samples, n_classes), or (n_samples,) for two classes: the second minus the first
-        """
-        check_is_fitted(self, "coef_")
-        scores = cosines(check_rows(self, X), self.coef_) + self.intercept_
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: Any) -> Floats:
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : float array (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array (n_samples, n_classes)
-        """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            scores = np.stack([np.zeros_like(scores), scores], axis=1)
-        shares: Floats = softmax(scores, axis=1)
-        return shares
+    def _scores(self, X: Any) -> Floats:
+        """Return the cosines with the prototypes, divided by the temperature."""
+        return cosines(X, self.coef_) + self.intercept_
 
     def _check(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, npt.NDArray[np.int64] | None, Floats]:
         """Validate the training data and set ``classes_``; return rows, positions in ``classes_`` and weights."""
@@ -135,22 +106,6 @@ class ZeroShotClassifier(LinearClassifier):
         if given.shape != (len(self.classes_), X.shape[1]):
             raise ValueError(f"prototypes must have shape {(len(self.classes_), X.shape[1])}, got {given.shape}")
         return unit_rows(given[np.argsort(np.asarray(self.classes), kind="stable")])
-
-
-def unit_rows(X: npt.NDArray[Any]) -> Floats:
-    """Return rows of length 1, float64; those of zeros stay as they are."""
-    rows = np.asarray(X, np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Floats = rows / np.where(lengths > 0, lengths, 1)
-    return unit
-
-
-def cosines(X: Matrix, directions: Floats) -> Floats:
-    """Return the products of unit rows with directions, float64 (n_samples, n_directions), block by block."""
-    products = np.empty((len(X), len(directions)))
-    for part in blocks(*X.shape):
-        products[part] = unit_rows(X[part]) @ directions.T
-    return products
 
 
 def best_scale(scores: Floats, y: npt.NDArray[np.int64], weights: Floats) -> float:
