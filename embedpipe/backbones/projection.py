@@ -53,7 +53,7 @@ class Projection:
             tensors = load(data)
             mean, matrix = tensors["mean"], tensors["matrix"]
         except (SafetensorError, KeyError) as error:
-            raise StoreError(f"{name!r} is no projection: {error}") from error
+            raise StoreError(f"{name!r} must be a saved projection: {error}") from error
         fits = (mean.shape, matrix.shape) == ((dim,), (dim, dimensions)) and mean.dtype == matrix.dtype == np.float64
         if not fits or not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
             raise StoreError(f"{name!r} must hold a matrix of {dim} by {dimensions} finite values and a mean")

@@ -64,7 +64,7 @@ def load_evaluation(path: str | Path) -> Evaluation | EvaluationGrid | ProtocolE
     try:
         values = read_json(Path(path))
     except FileNotFoundError:
-        raise UsageError(f"{name} must be a file of saved results, and there is none") from None
+        raise UsageError(f"{name} must be a file of saved results, and there is no such file") from None
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{name} cannot be read as saved results, it is damaged or was edited: {error}; evaluate again"

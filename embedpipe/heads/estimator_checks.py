@@ -181,7 +181,7 @@ def _problem(part: BaseEstimator) -> str | None:
     if "classes_" in values:
         classes = values["classes_"]
         if not isinstance(classes, np.ndarray) or classes.ndim != 1 or len({*classes.tolist()}) < len(classes):
-            return "classes_ is no list of different classes"
+            return "classes_ is not a list of different classes"
         lengths |= {"k": len(classes), "m": 1 if len(classes) == 2 else len(classes)}
     return _wrong_shape(part, lengths) or _wrong_number(part, lengths) or _wrong_categories(part, features)
 
@@ -212,7 +212,7 @@ def _wrong_shape(part: BaseEstimator, lengths: dict[str, int]) -> str | None:
         if value is None and (name in ("centroids_", "cells_") or letters == "d"):
             continue  # an exact search has no cells, and a scaler may leave out a step
         if not isinstance(value, np.ndarray):
-            return f"{name} is no array"
+            return f"{name} is not an array"
         kinds = "iu" if name in INDICES else "f"
         axes = value.shape[: len(letters) - 1] if letters.endswith("*") else value.shape
         wanted = letters.removesuffix("*")
@@ -233,7 +233,7 @@ def _wrong_categories(part: BaseEstimator, features: int) -> str | None:
     values = vars(part)
     categories, plain = values.get("categories_"), (values.get("_infrequent_enabled"), values.get("drop_idx_"))
     if not isinstance(categories, list) or len(categories) != features or plain != (False, None):
-        return "categories_ is no list with an array for each column"
+        return "categories_ is not a list with an array for each column"
     if any(not isinstance(each, np.ndarray) or each.ndim != 1 or (np.diff(each) <= 0).any() for each in categories):
         return "categories_ holds an array that is not ascending"
     if values.get("_n_features_outs") != [len(each) for each in categories]:

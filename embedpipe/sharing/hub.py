@@ -35,7 +35,7 @@ def _translated(error: BaseException | None, address: str) -> EmbedpipeError | N
     from huggingface_hub import errors
 
     if isinstance(error, errors.HFValidationError):
-        return UsageError(f"{address} is no valid name of a repository: {error}")
+        return UsageError(f"{address} is not a valid name of a repository: {error}")
     if isinstance(error, errors.LocalTokenNotFoundError):
         return HubError(f"the hub needs a token for {address}: {LOGIN}")
     if isinstance(error, errors.GatedRepoError):

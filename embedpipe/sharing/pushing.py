@@ -145,7 +145,9 @@ def _copy_head(saved: Path, folder: Path, *, keep_paths: bool) -> dict[str, Any]
     folder.mkdir()
     for name in manifest["files"]:
         if not FILES["head"].fullmatch(name):
-            raise HubError(f"the manifest of {str(saved)!r} names {name!r}, which is no file of a head: fit it again")
+            raise HubError(
+                f"the manifest of {str(saved)!r} names {name!r}, which is not a file of a head: fit it again"
+            )
         shutil.copyfile(saved / name, folder / name)
     write_manifest(manifest, folder)
     home = str(Path.home())

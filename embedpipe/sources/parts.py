@@ -111,7 +111,7 @@ def with_boxes(listing: Listing, columns: str, margin: float, own_ids: bool) -> 
     table = listing.table
     for name in names:
         if name not in table.column_names:
-            raise SourceError(f"{option('boxes', columns)} must name columns of the table, and {name!r} is none")
+            raise SourceError(f"{option('boxes', columns)} must name columns of the table, which has no {name!r}")
         if not (pa.types.is_integer(type := table.schema.field(name).type) or pa.types.is_floating(type)):
             raise SourceError(f"{option('boxes', columns)} must name columns of numbers, and {name!r} holds {type}")
     numbers = zip(*(table.column(name).to_pylist() for name in names), strict=True)

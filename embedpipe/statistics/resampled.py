@@ -153,6 +153,7 @@ def _spread(values: npt.ArrayLike, ratio: float, repeats: int, min_standard_erro
     scale = max(0.0 if equal else float(np.sqrt(variance)), min_standard_error)
     if not scale > 0:
         raise ValueError(
-            f"values must differ or min_standard_error be > 0, got {x[0]} {len(x)} times: no spread is no certainty"
+            f"values must differ or min_standard_error be > 0, got {x[0]} {len(x)} times: equal values do "
+            "not show how much they vary"
         )
     return float(x[0] if equal else x.mean()), scale, len(x) - 1  # a mean of equal values would round

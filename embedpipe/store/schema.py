@@ -231,7 +231,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray:
     try:
         if pa.types.is_timestamp(type_) and pa.types.is_integer(column.type):
-            raise pa.ArrowInvalid("a number is no time")
+            raise pa.ArrowInvalid("a number is not a time")
         if pa.types.is_timestamp(type_) and pa.types.is_timestamp(column.type) and column.type.tz is None:
             column = column.cast(pa.timestamp("us"), safe=column.type.unit != "ns")
         if type_ == pa.string() and pa.types.is_floating(column.type):  # Arrow writes 1.0 as 1

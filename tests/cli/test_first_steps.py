@@ -105,7 +105,7 @@ def test_embed_names_the_store_after_the_source_and_mixes_no_sources(
     assert f"photos.features holds another source, {photos}" in refused.stderr
     (tmp_path / "letters.features").mkdir()
     (tmp_path / "letters.csv").touch()
-    assert "exists and is no feature store" in run("embed", "letters.csv").stderr
+    assert "exists and is not a feature store" in run("embed", "letters.csv").stderr
     assert "--to must name the store of a source at a URL" in run("embed", "s3://bucket/photos").stderr
 
 

@@ -240,7 +240,9 @@ def test_a_cluster_that_does_not_answer_is_unreachable_at_once(
     if answers == "http":
         web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
         threading.Thread(target=web.handle_request, daemon=True).start()
-        with pytest.raises(UnreachableError, match=r"is no Ray cluster: RAY_ADDRESS must be HOST:PORT of its head"):
+        with pytest.raises(
+            UnreachableError, match=r"does not answer as a Ray cluster: RAY_ADDRESS must be HOST:PORT of its head"
+        ):
             check_answers(f"127.0.0.1:{web.server_port}")
         web.server_close()
 

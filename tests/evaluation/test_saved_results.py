@@ -184,6 +184,6 @@ def test_pages_of_protocols_fit_the_screen(store: FeatureStore, tmp_path: Path, 
 def test_names_of_files_are_checked(evaluation: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.json"):
         evaluation.save(tmp_path / "results.txt")
-    with pytest.raises(UsageError, match="there is none"):
+    with pytest.raises(UsageError, match="there is no such file"):
         load_evaluation(tmp_path / "none.json")
     assert isinstance(EvaluationGrid({"a": evaluation}).predictions, pa.Table)

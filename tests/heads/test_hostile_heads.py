@@ -197,8 +197,8 @@ def test_array_that_does_not_fit_is_refused_by_name(name: str, target: str, opti
     [
         (OneHotEncoder, {"_n_features_outs": [2]}, "_n_features_outs does not fit categories_"),
         (OneHotEncoder, {"categories_": [np.float32([2, 1, 0])]}, "categories_ holds an array that is not ascending"),
-        (OneHotEncoder, {"categories_": []}, "categories_ is no list with an array for each column"),
-        (OneHotEncoder, {"drop_idx_": np.array([0])}, "categories_ is no list with an array for each column"),
+        (OneHotEncoder, {"categories_": []}, "categories_ is not a list with an array for each column"),
+        (OneHotEncoder, {"drop_idx_": np.array([0])}, "categories_ is not a list with an array for each column"),
         (SimpleImputer, {"statistics_": np.zeros(3)}, "statistics_ has shape"),
         (MissingIndicator, {"features_": np.array([7])}, "features_ holds numbers beyond 0 to 0"),
         (ColumnTransformer, {"n_jobs": 10**9}, "n_jobs is 1000000000"),
@@ -231,9 +231,9 @@ def test_parts_of_a_head_with_columns_are_checked(cls: type, change: dict[str, A
         ({"n_jobs": 10**9}, "n_jobs is 1000000000"),
         ({"n_features_in_": "8"}, "n_features_in_ is '8'"),
         ({"n_features_in_": 9}, "rows_ has shape"),
-        ({"classes_": np.array(["a", "a", "b"])}, "classes_ is no list of different classes"),
-        ({"classes_": np.array([["a"], ["b"], ["c"]])}, "classes_ is no list"),
-        ({"labels_": None}, "labels_ is no array"),
+        ({"classes_": np.array(["a", "a", "b"])}, "classes_ is not a list of different classes"),
+        ({"classes_": np.array([["a"], ["b"], ["c"]])}, "classes_ is not a list"),
+        ({"labels_": None}, "labels_ is not an array"),
         ({"rows_": np.full((60, 8), np.inf, np.float32)}, "rows_ holds NaN or infinite values"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_map_without_a_name_replaces_maps_only(
     assert str(embedpipe.map(store)) == "map.png"
     assert str(embedpipe.map(store, label=None)) == "map.png"
     Image.new("RGB", (4, 4)).save("map.png")
-    with pytest.raises(UsageError, match=r"map\.png exists and is no map: give another name \(to='clothes\.png'\)"):
+    with pytest.raises(UsageError, match=r"map\.png exists and is not a map: give another name \(to='clothes\.png'\)"):
         embedpipe.map(store)
 
 

@@ -81,7 +81,7 @@ def bomb(side: int) -> bytes:
     ("data", "reason"),
     [
         (b"", "required"),
-        (b"<svg onload=alert(1)>", "is none"),
+        (b"<svg onload=alert(1)>", "cannot be read as one"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 100, ""),
         (bomb(9_000), "at most 60,000,000 pixels"),
         (bomb(30_000), "at most 60,000,000 pixels"),

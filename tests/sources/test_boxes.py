@@ -305,7 +305,7 @@ def test_boxes_of_images_in_the_table_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("boxes", "message"), [("x,y,w,q", "'q' is none"), ("x,y,w,path", "columns of numbers|must name columns")]
+    ("boxes", "message"), [("x,y,w,q", "has no 'q'"), ("x,y,w,path", "columns of numbers|must name columns")]
 )
 def test_wrong_columns_of_boxes_are_refused(boxes: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):

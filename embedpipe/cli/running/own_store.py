@@ -28,5 +28,5 @@ def own_store(source: str) -> str:
                 f"{to} holds another source, {', '.join(roots)}: give --to {to} to add to it, or another name"
             )
     elif os.path.lexists(to):
-        raise UsageError(f"{to} exists and is no feature store: give another name with --to")
+        raise UsageError(f"{to} exists and is not a feature store: give another name with --to")
     return to

@@ -188,7 +188,7 @@ class TiffPage:
         value = self._tags.get(tag, ())
         values = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(each, int) for each in values):
-            raise DecodeError(f"truncated or damaged TIFF: tag {tag} is no integer")
+            raise DecodeError(f"truncated or damaged TIFF: tag {tag} is not an integer")
         return values
 
     def _int(self, tag: int, default: int) -> int:

@@ -55,7 +55,7 @@ class RayRunner:
     UnreachableError
         There is no cluster at the address.
     UsageError
-        The address is none, or no node of the cluster has room for a worker.
+        The address is not one of a Ray cluster, or no node of the cluster has room for a worker.
     """
 
     def __init__(

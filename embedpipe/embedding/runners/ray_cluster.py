@@ -39,7 +39,7 @@ def connect(progress: Progress, address: str | None) -> Any:
     UnreachableError
         There is no cluster at the address.
     UsageError
-        The address is none.
+        The address is not one of a Ray cluster.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -89,7 +89,7 @@ def check_answers(address: str, seconds: float = SECONDS) -> None:
         ) from error
     if answer[3:4] != bytes([_SETTINGS]):
         raise UnreachableError(
-            f"what answers at {address} is no Ray cluster: {VARIABLE} must be HOST:PORT of its head, which has port "
+            f"{address} does not answer as a Ray cluster: {VARIABLE} must be HOST:PORT of its head, which has port "
             "6379 if none was given"
         )
 

@@ -51,7 +51,7 @@ class TableColumn:
     def __post_init__(self) -> None:
         names = [self.name, *self.categories]
         if not all(isinstance(name, str) for name in names) or self.kind not in get_args(Kind):
-            raise ValueError(f"{self.name!r} is no column")
+            raise ValueError(f"{self.name!r} is not a column")
 
 
 def learn_columns(rows: pa.Table, names: Sequence[str], taken: Collection[str | None]) -> tuple[TableColumn, ...]:

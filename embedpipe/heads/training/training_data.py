@@ -197,8 +197,9 @@ def _numbers_of(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
     other = [value for value in values if not _is_number(value)]
     if other:
         raise TrainingDataError(
-            f"regression needs numbers, and {len(other):,} values of column {name!r} ({column.type}) are none, such as "
-            f"{other[0]!r}: correct them (`embedpipe label`), or predict classes ({option('task', 'classification')})"
+            f"regression needs numbers, and {len(other):,} values of column {name!r} ({column.type}) are not numbers, "
+            f"such as {other[0]!r}: correct them (`embedpipe label`), or predict classes "
+            f"({option('task', 'classification')})"
         )
     return np.array([float(value) for value in values])
 

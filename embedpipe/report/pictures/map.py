@@ -90,7 +90,7 @@ def map(
     'map.png'
     """
     if to == DEFAULT and Path(to).exists() and _read_drawn_from(Path(to)) is None:
-        raise UsageError(f"{DEFAULT} exists and is no map: give another name ({option('to', 'clothes.png')})")
+        raise UsageError(f"{DEFAULT} exists and is not a map: give another name ({option('to', 'clothes.png')})")
     to = Path(to)
     if to.suffix.lower() not in (".png", *SUFFIXES):
         raise UsageError(f"the name of a map must end in .png or .html, got {str(to)!r}")

@@ -148,7 +148,9 @@ def check_upload(data: bytes) -> None:
     except Image.DecompressionBombError as error:
         raise DecodeError(f"an uploaded picture must have at most {MOST_PIXELS:,} pixels: {error}") from error
     except Exception as error:  # Pillow raises many types
-        raise DecodeError("the upload must be a picture, such as JPEG, PNG or WebP, and is none") from error
+        raise DecodeError(
+            "the upload must be a picture, such as JPEG, PNG or WebP, and cannot be read as one"
+        ) from error
     if pixels > MOST_PIXELS:
         raise DecodeError(f"an uploaded picture must have at most {MOST_PIXELS:,} pixels, got {pixels:,}")
 

@@ -108,7 +108,7 @@ def access_of_object(allowed: Iterable[str] = ()) -> Access:
 def access_of_store() -> Access:
     """Return what the uris in a store may name: whoever wrote the store wrote them."""
     advice = (
-        "is stored as the place of an item, and is no path or URL of an object store or public web server: if you "
+        "is stored as the place of an item, and is not a path or URL of an object store or public web server: if you "
         f"trust the store, allow a folder or URL above it by the environment variable {VARIABLE}"
     )
     return Access(access_of_memory().roots, advice)

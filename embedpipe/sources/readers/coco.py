@@ -77,7 +77,7 @@ def _read(location: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     if isinstance(images, list) and isinstance(categories, list) and isinstance(annotations, list):
         return images, categories, annotations
     raise SourceError(
-        f"a .json source must be a COCO file with the lists images, categories and annotations, and {name!r} is none; "
+        f"a .json source must be a COCO file with the lists images, categories and annotations, which {name!r} lacks; "
         "a table has one object a line (.jsonl)"
     )
 

@@ -64,7 +64,7 @@ def _class_names(file: Path) -> dict[int, str]:
     yaml = importlib.import_module("yaml")  # comes with the libraries of models
     try:
         if file.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it must have at most {_MOST_BYTES:,} bytes")
+            raise ValueError(f"a data.yaml must have at most {_MOST_BYTES:,} bytes")
         content = yaml.safe_load(file.read_bytes())
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise SourceError(f"cannot read {str(file)!r}: {error}") from error
