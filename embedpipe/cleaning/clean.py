@@ -27,10 +27,12 @@ from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.duplicates import join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
 from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
+from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.make import make_splits
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -97,11 +99,12 @@ def clean(
     (chosen,) = build_options((CleanOptions,), options)
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     show = Progress(progress)
-    rows = _read_columns(opened, chosen)
+    rows, excluded = _read_columns(opened, chosen)
     ids = rows["id"].combine_chunks()
     layers = opened.select_layers(chosen.layer)
     if len(ids) < 2:
-        raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {len(ids)}")
+        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
+        raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {len(ids)}{others}")
     with show.step("reading vectors"):
         X = read_finite(opened, layers, ids)
         if not np.ptp(X, axis=0).any():
@@ -118,6 +121,7 @@ def clean(
     pairs = find_pairs(equal_content(hashes), graph.positions, graph.scores, chosen.near_duplicates)
     split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
     y, notes = _labels(rows, chosen)
+    notes += [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
     found = Recorder(rows, chosen.label, split)
     _record_pairs(found, pairs, split, rows[chosen.label].to_pylist() if y is not None else None)
     _record_outliers(found, Z, graph, split, pairs, chosen)
@@ -143,13 +147,13 @@ def clean(
     )
 
 
-def _read_columns(store: FeatureStore, options: CleanOptions) -> pa.Table:
+def _read_columns(store: FeatureStore, options: CleanOptions) -> tuple[pa.Table, int]:
     if options.label != "label" or "label" in store.data_columns:
         require_column(options.label, store.data_columns, store.path, "label")
     if options.group is not None:
         require_column(options.group, store.data_columns, store.path, "group")
     wanted = ["id", "content_hash", "uri", options.label, "split", options.group, "text"]
-    return store.to_arrow([*dict.fromkeys(name for name in wanted if name in ("id", *store.data_columns))])
+    return used_rows(store.table, [*dict.fromkeys(name for name in wanted if name in ("id", *store.data_columns))])
 
 
 def _labels(rows: pa.Table, options: CleanOptions) -> tuple[npt.NDArray[Any] | None, list[str]]:
@@ -271,7 +275,7 @@ def _record_other_store(
     """Record rows that another store of the same backbone has too."""
     other = against if isinstance(against, FeatureStore) else FeatureStore(against)
     require_comparable(store, other, layers)
-    columns = other.to_arrow(["id", "content_hash"])
+    columns, _ = used_rows(other.table, ["id", "content_hash"])
     ids = columns["id"].combine_chunks()
     if not len(ids):
         return

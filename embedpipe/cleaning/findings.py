@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.report.drawing.wording import counted
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
+from embedpipe.store.schema import EXCLUDED
 
 #: Every kind of finding, in the order of the page.
 KINDS = ("label error", "label conflict", "leak", "duplicate", "near-duplicate", "far from training", "outlier")
@@ -110,7 +111,7 @@ class Findings:
     >>> findings.to_html("findings.html")
     PosixPath('findings.html')
     >>> findings.keep().column_names
-    ['id', 'keep', 'reason']
+    ['id', 'excluded']
     """
 
     table: pa.Table
@@ -129,15 +130,19 @@ class Findings:
         return {kind: counts[kind] for kind in KINDS}
 
     def keep(self) -> pa.Table:
-        """Return all ids of the store with ``keep`` and the ``reason``.
+        """Return all ids of the store, and in ``excluded`` why a row is not kept; an empty text for one that is.
+
+        `embedpipe label` and `FeatureStore.exclude` take this table. What is excluded already stays so.
 
         Of duplicates the first row is kept, of a leak the row that is not a training row. Rows with doubtful labels and
         outliers are kept: look at them.
         """
         from embedpipe.store import FeatureStore
 
-        ids = FeatureStore(self.store).to_arrow(["id"])["id"].to_pylist()
-        reasons: dict[str, str] = {}
+        store = FeatureStore(self.store)
+        ids = store.ids()
+        known = store.to_arrow([EXCLUDED])[EXCLUDED].to_pylist() if EXCLUDED in store.columns else [None] * len(ids)
+        reasons = {id: reason for id, reason in zip(ids, known, strict=True) if reason is not None}
         for row in self.table.to_pylist():
             if row["kind"] not in DROPPED:
                 continue
@@ -145,9 +150,7 @@ class Findings:
             if row.get("related_split") == "train" and row.get("split") not in (None, "train"):
                 dropped, kept = kept, dropped
             reasons.setdefault(dropped, f"{row['kind']} of {kept}")
-        return pa.table(
-            {"id": ids, "keep": [id not in reasons for id in ids], "reason": [reasons.get(id, "") for id in ids]}
-        )
+        return pa.table({"id": ids, EXCLUDED: [reasons.get(id, "") for id in ids]})
 
     def save(self, to: str | Path) -> list[str]:
         """Write the findings as a page or a table.

@@ -27,6 +27,7 @@ from embedpipe.neighbours.exact import normalised
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import Estimate, corrected_interval, unseen_share
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def next(
     if chosen.label != "label":
         require_column(chosen.label, opened.data_columns, opened.path, "label")
     wanted = dict.fromkeys(["id", chosen.label, "text", "uri"])
-    rows = opened.to_arrow([name for name in wanted if name == "id" or name in opened.data_columns])
+    rows, excluded = used_rows(opened.table, [name for name in wanted if name == "id" or name in opened.data_columns])
     has_label = np.zeros(rows.num_rows, bool)
     if chosen.label in rows.column_names:
         has_label = rows[chosen.label].is_valid().to_numpy(zero_copy_only=False)
@@ -140,7 +141,7 @@ def next(
         raise UsageError(
             f"some rows must have no {chosen.label}, and all {rows.num_rows:,} of {opened.path!r} have one: embed more"
         )
-    notes: list[str] = []
+    notes = [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
     rng = np.random.default_rng(chosen.seed)
     if len(pool) > MOST_ROWS:
         notes.append(f"chosen among {MOST_ROWS:,} of {len(pool):,} rows without a {chosen.label}, drawn at random")

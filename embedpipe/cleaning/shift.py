@@ -27,11 +27,13 @@ from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
+from embedpipe.report.drawing.wording import counted
 from embedpipe.sources.listing import split_name
 from embedpipe.splits.make import make_splits
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -154,9 +156,10 @@ def shift(
     second = first if new is None else new if isinstance(new, FeatureStore) else FeatureStore(new)
     layers = first.select_layers(chosen.layer)
     require_comparable(first, second, layers)
-    sides = []
+    sides, notes = [], list[str]()
     for store, name in zip((first, second), chosen.splits, strict=True):
-        rows = _columns(store, chosen.label, name if new is None else None)
+        rows, excluded = _columns(store, chosen.label, name if new is None else None)
+        notes += [note for note in excluded if note not in notes]
         if rows.num_rows < 2:
             where = f"the split {name!r} of {store.path!r}" if new is None else repr(store.path)
             raise UsageError(f"{where} must have at least 2 rows, got {rows.num_rows}")
@@ -173,7 +176,7 @@ def shift(
     order = np.argsort(-newness, kind="stable")
     moved = pa.table({"id": new_rows["id"].take(pa.array(order)), "new": newness[order]})
     with show.step("forecasting the accuracy"):
-        classes, accuracies, notes = _forecast_accuracy(old_rows, X, new_rows, Y, chosen, rng)
+        classes, accuracies, more = _forecast_accuracy(old_rows, X, new_rows, Y, chosen, rng)
     return Shift(
         shifted=p_value <= chosen.alpha,
         p_value=p_value,
@@ -184,25 +187,26 @@ def shift(
         old_accuracy=accuracies[0],
         expected_accuracy=accuracies[1],
         new_accuracy=accuracies[2],
-        notes=notes,
+        notes=notes + more,
         seconds=time.perf_counter() - start,
     )
 
 
-def _columns(store: FeatureStore, label: str, split: str | None) -> pa.Table:
+def _columns(store: FeatureStore, label: str, split: str | None) -> tuple[pa.Table, list[str]]:
     if label != "label":
         require_column(label, store.data_columns, store.path, "label")
     names = [name for name in ("id", label, "split") if name == "id" or name in store.data_columns]
-    rows = store.to_arrow(list(dict.fromkeys(names)))
+    rows, excluded = used_rows(store.table, list(dict.fromkeys(names)))
+    notes = [f"left out of {store.path!r}: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
     if split is None:
-        return rows
+        return rows, notes
     if "split" not in rows.column_names:
         raise UsageError(f"{store.path!r} has no column split: name another store to compare with")
     values = [split_name(value) for value in rows["split"].to_pylist()]
     if split_name(split) not in values:
         known = ", ".join(sorted({repr(value) for value in values if value})) or "none"
         raise UsageError(f"{option('splits')} must be splits of {store.path!r} ({known}), got {split!r}")
-    return rows.filter(pa.array([value == split_name(split) for value in values]))
+    return rows.filter(pa.array([value == split_name(split) for value in values])), notes
 
 
 def _tell_apart(A: Vectors, Y: Vectors, drawn: npt.NDArray[np.int64], seed: int) -> tuple[float, npt.NDArray[Any]]:

@@ -259,48 +259,6 @@ def verify(
 
 @app.command(rich_help_panel="Store")
 @exits_cleanly
-def label(
-    store: Store,
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet, JSONL or .xlsx table with ids and labels.")
-    ],
-    *,
-    id_column: Annotated[str, typer.Option("--id", help="Column of the table with ids.")] = "id",
-    label_column: Annotated[str, typer.Option("--label", help="Column of the table with labels.")] = "label",
-    into: Annotated[str, typer.Option("--into", help="Column of the store to write.")] = "label",
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Set labels or another column from a table, without embedding again.
-
-    The next `embed` keeps them where the source has others, until `embed --labels-from-source`.
-
-    Example: `embedpipe label photos.features labels.csv --id file --label species`
-    """
-    from embedpipe.sources import read_labels
-    from embedpipe.store import FeatureStore
-
-    labels, notes = read_labels(table, id_column, label_column)
-    change = FeatureStore(store).label(labels, id=id_column, label=label_column, into=into)
-    if empty := labels.column(label_column).null_count:
-        notes = (*notes, f"{empty:,} values of column {label_column!r} are empty: their rows have no {into!r} now")
-    known = change.replaced + change.unchanged
-    counts = {
-        "labelled": change.replaced,
-        "unchanged": change.unchanged,
-        "unknown_ids": labels.num_rows - known,
-    }
-    if as_json:
-        show.json_value(counts)
-    elif not quiet:
-        print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
-        for note in notes:
-            print(note)
-
-
-@app.command(rich_help_panel="Store")
-@exits_cleanly
 def compact(store: Store, *, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Merge the small files of many short runs. Ids and vectors do not change.
 

@@ -159,6 +159,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("labels", _counts(facts["labels"])),
         ("splits", _counts(facts["splits"])),
         ("set by hand", _counts(facts["set_by_hand"])),
+        *([("excluded", _counts(facts["excluded"]))] if facts["excluded"] else []),
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
@@ -180,8 +181,8 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
 
 def _facts(opened: FeatureStore) -> dict[str, Any]:
     from embedpipe.embedding.summary import remarks
-    from embedpipe.store.labelling import count_by_hand
-    from embedpipe.store.schema import PICTURE_COUNTS
+    from embedpipe.store.editing.labelling import count_by_hand
+    from embedpipe.store.schema import EXCLUDED, PICTURE_COUNTS
 
     def counts(name: str) -> dict[str, int]:
         return opened.counts(name) if name in opened.data_columns else {}
@@ -201,6 +202,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "labels": counts("label"),
         "splits": counts("split"),
         "set_by_hand": count_by_hand(opened.table),
+        "excluded": {reason: count for reason, count in counts(EXCLUDED).items() if reason != "(none)"},
         "sources": counts("source_root"),
         "columns": opened.data_columns,
         "notes": remarks(pictures),

@@ -24,8 +24,8 @@ from embedpipe.sources.boxes import FRAGMENT
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.labelling import as_text, read_marks
 from embedpipe.store.id_index import IdIndex, are_among
-from embedpipe.store.labelling import as_text, read_marks
 from embedpipe.store.schema import BY_HAND, PICTURE_COUNTS, conform, differ, storable
 
 #: Rows of the store per part of the comparison.

@@ -17,7 +17,7 @@ from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.errors import ExitCode
 from embedpipe.statistics.percentages import percent
-from embedpipe.store.labelling import Outcome
+from embedpipe.store.editing.labelling import Outcome
 
 #: Failed items in a summary.
 FAILURES_SHOWN = 100

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, excluded_rows
 
 #: A content hash: SHA-256, as hexadecimal digits.
 DIGEST = "^[0-9a-f]{64}$"
@@ -39,7 +40,8 @@ def shared_rows(ids: pa.Array, first: FeatureStore, others: Sequence[FeatureStor
     """Find the rows of a store that all other stores hold under the same id with the same content.
 
     Ids such as ``row-7`` are those of any table, so contents are compared by their hashes. Rows that differ are left
-    out, as a file may have changed since one of the stores was made; stores in which most rows differ are refused.
+    out, as a file may have changed since one of the stores was made; stores in which most rows differ are refused. So
+    are rows that another store excludes.
 
     Parameters
     ----------
@@ -66,6 +68,10 @@ def shared_rows(ids: pa.Array, first: FeatureStore, others: Sequence[FeatureStor
         kept &= present
         if missing.any():
             left_out[f"not in {other.path}"] = int(missing.sum())
+        unused = kept & _excluded(other, ids)
+        if unused.any():
+            left_out[f"{LEFT_OUT} in {other.path}"] = int(unused.sum())
+            kept &= ~unused
         if first.spec.modality != other.spec.modality:
             notes.append(
                 f"{first.path} holds {first.spec.modality}s and {other.path} {other.spec.modality}s: "
@@ -112,6 +118,14 @@ def check_labels(rows: pa.Table, label: str, first: FeatureStore, others: Sequen
                 f"stores must agree on {label!r}, and {len(differing)} items differ between {first.path!r} and "
                 f"{other.path!r}, such as {differing[0]!r}: set both from one table with `embedpipe label`"
             )
+
+
+def _excluded(store: FeatureStore, ids: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which ids are those of rows that a store excludes."""
+    rows = excluded_rows(store.table)
+    if not len(rows):
+        return np.zeros(len(ids), bool)
+    return np.asarray(pc.is_in(ids, value_set=store.to_arrow(["id"])["id"].combine_chunks().take(pa.array(rows))), bool)
 
 
 def _digests(store: FeatureStore, ids: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

@@ -25,6 +25,7 @@ from embedpipe.querying.saved_index import IndexRefusedError, SavedIndex, open_i
 from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import excluded_rows
 from embedpipe.store.mapping.vector_map import find_map
 from embedpipe.store.opening import open_store
 from embedpipe.store.scan import layer_maps, read_layers
@@ -233,13 +234,15 @@ class SimilarityIndex:
         return "behind" if len(loose) or (row_of >= 0).sum() < len(self.saved.keys) else "ready"
 
     def notes(self) -> list[str]:
-        """Return what would make searches faster, in sentences."""
+        """Return what to know of searches, in sentences: rows that they leave out, and what would make them faster."""
+        notes = [f"{counted(len(self.excluded), 'excluded row')} left out"] if len(self.excluded) else []
         size = 4 * len(self) * self.dim
         if self.state == "none" and size > EXACT_BYTES:
-            return [f"all {size / 1e9:.1f} GB of vectors are compared: `embedpipe index` makes searches faster"]
+            notes.append(f"all {size / 1e9:.1f} GB of vectors are compared: `embedpipe index` makes searches faster")
         if self.state == "behind" and (new := len(self._rows[1])):
-            return [f"{counted(new, 'new row')} not yet in the index: `embedpipe index` takes changes of the store in"]
-        return []
+            new_rows = counted(new, "new row")
+            notes.append(f"{new_rows} not yet in the index: `embedpipe index` takes changes of the store in")
+        return notes
 
     def search(
         self,
@@ -258,7 +261,7 @@ class SimilarityIndex:
         k : int
             Number of neighbours per query.
         rows : bool array (n,) or int array, optional
-            The rows to search in: a mask, or positions in ``ids``. All rows by default.
+            The rows to search in: a mask, or positions in ``ids``. All rows by default. Excluded rows are left out.
         exact : bool
             Compare with every row, also where an index is saved.
 
@@ -275,7 +278,7 @@ class SimilarityIndex:
             If a query is zero, not finite or of another length than the store's vectors, or ``rows`` are no rows.
         """
         checked = self.check(queries)
-        within = None if rows is None else self._positions(rows)
+        within = self.within(rows)
         k = min(k, len(self) if within is None else len(within))
         if exact or self._near is None:
             return nearest_rows(checked, self.vectors, k, "cosine", within=within)
@@ -283,11 +286,24 @@ class SimilarityIndex:
 
     def how(self, *, rows: Any = None, exact: bool = False) -> How:
         """Return how `search` finds the neighbours with these arguments."""
-        few = rows is not None and len(self._positions(rows)) <= FEW_ROWS
+        within = self.within(rows)
+        few = within is not None and len(within) <= FEW_ROWS
         if exact or self.saved is None or few:
             return How("exact")
         recall = self.saved.manifest.recall
         return How("approximate", recall.k, recall.mean, recall.at_least)
+
+    def within(self, rows: Any = None) -> npt.NDArray[np.int64] | None:
+        """Return the sorted positions that a search in these rows looks at; None for all rows of the store."""
+        chosen = None if rows is None else self._positions(rows)
+        if not len(self.excluded):
+            return chosen
+        return np.setdiff1d(np.arange(len(self)) if chosen is None else chosen, self.excluded, assume_unique=True)
+
+    @cached_property
+    def excluded(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows that are excluded, which are no neighbours."""
+        return excluded_rows(self.store.table)
 
     def _positions(self, rows: Any) -> npt.NDArray[np.int64]:
         """Return sorted positions of a mask or of positions in any order."""

@@ -38,7 +38,8 @@ class Neighbours:
     how : How
         How the neighbours were found: exactly, or with what recall.
     searched : int
-        Number of rows among which they were looked for: all of the store, or those that pass ``where``.
+        Number of rows among which they were looked for: all of the store that are not excluded,
+        or those of them that pass ``where``.
 
     Examples
     --------

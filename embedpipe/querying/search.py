@@ -115,7 +115,8 @@ def search(
     with show.step("searching"):
         answers = _answers(index, with_feedback(*asked), search_options, rows)
     how = index.how(rows=rows, exact=search_options.exact)
-    return Neighbours(answers, index.store.path, index.layer, how, len(index) if rows is None else len(rows))
+    within = index.within(rows)
+    return Neighbours(answers, index.store.path, index.layer, how, len(index) if within is None else len(within))
 
 
 def _answers(index: SimilarityIndex, queries: list[Query], options: SearchOptions, rows: Rows | None) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +12,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.importing import to_pandas
-from embedpipe._utils.notebook.html_tables import count_list, html_table
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
-from embedpipe.errors import StoreError, UsageError, suggest
+from embedpipe.errors import StoreError, UsageError
 from embedpipe.store.data_files import table_path
 from embedpipe.store.delta_log import Change
+from embedpipe.store.editing.exclusion import choose_rows, set_excluded
+from embedpipe.store.editing.labelling import set_column
 from embedpipe.store.failures import FailuresTable
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.labelling import set_column
 from embedpipe.store.layers.projections import stored_spec
 from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapping.mapped_vectors import MappedVectors
 from embedpipe.store.mapping.vector_map import build_map, find_map
-from embedpipe.store.scan import first_rows, label_array, read_layers
-from embedpipe.store.schema import VECTOR, is_compressed, require_column, select_layers, store_schema
+from embedpipe.store.notebook_view import store_html
+from embedpipe.store.scan import count_values, first_rows, label_array, read_layers
+from embedpipe.store.schema import EXCLUDED, VECTOR, is_compressed, require_column, select_layers, store_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,18 +142,7 @@ class FeatureStore:
         return f"FeatureStore({self.path!r}, rows={len(self)}, backbone={backbone!r}, version={self.version})"
 
     def _repr_html_(self) -> str:
-        spec = self.spec
-        counts = {name: self.counts(name) for name in ("label", "split") if name in self.data_columns}
-        facts = {"path": self.path} | {
-            "version": self.version,
-            "rows": f"{len(self):,}",
-            "layers": ", ".join(f"{layer.name} ({layer.dim})" for layer in spec.layers),
-            "labels": count_list(counts.get("label", {})),
-            "splits": count_list(counts.get("split", {})),
-            "failures": f"{self.failures().num_rows:,}",
-            "backbone": f"{spec.title}, {spec.precision}",
-        }
-        return html_table("FeatureStore", facts)
+        return store_html(self._table, self.spec, self.failures().num_rows)
 
     @property
     def version(self) -> int:
@@ -214,7 +203,8 @@ class FeatureStore:
         Parameters
         ----------
         label : str, optional
-            The column to return as ``y``. Rows without a value are left out, with a warning that counts them.
+            The column to return as ``y``. Rows without a value, and excluded ones, are left out, with a warning that
+            counts them.
         layer : str, optional
             The layer to read, or several joined end to end (``"layer3+features"``). Required if the store has
             several layers.
@@ -235,15 +225,8 @@ class FeatureStore:
         wanted = [self._data_column(name) for name in (label, "split" if split is not None else None) if name]
         if not wanted:
             return read_layers(self._table, layers)[1]
-        rows = self._table.read(["id", *dict.fromkeys(wanted)])
-        if split is not None:
-            splits = pc.unique(rows.column("split").drop_null()).to_pylist()
-            if split not in splits:
-                raise UsageError(f"{self.path!r} has no split {split!r}{suggest(split, splits)}")
-            rows = rows.filter(pc.equal(rows.column("split"), split))
-        if label and (missing := rows.column(label).null_count):
-            warnings.warn(f"{missing} of {rows.num_rows} rows have no {label!r} and are left out", stacklevel=2)
-            rows = rows.filter(pc.is_valid(rows.column(label)))
+        excluded = [EXCLUDED] if label and EXCLUDED in self.schema.names else []
+        rows = choose_rows(self._table.read(["id", *dict.fromkeys([*wanted, *excluded])]), label, split, self.path)
         _, X = read_layers(self._table, layers, rows.column("id").combine_chunks())
         return (X, label_array(rows.column(label))) if label else X
 
@@ -334,9 +317,7 @@ class FeatureStore:
 
     def counts(self, column: str) -> dict[str, int]:
         """Return the number of rows per value of a column, the most frequent first. Null counts as "(none)"."""
-        pairs = pc.value_counts(self._table.read([self._data_column(column)]).column(column)).to_pylist()
-        named = (("(none)" if pair["values"] is None else str(pair["values"]), pair["counts"]) for pair in pairs)
-        return dict(sorted(named, key=lambda pair: -pair[1]))
+        return count_values(self._table, self._data_column(column))
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Return the commits of the table, newest first, with the provenance that each run recorded."""
@@ -385,6 +366,24 @@ class FeatureStore:
             No id is known, a column is missing, an id occurs twice, or ``into`` is reserved.
         """
         return set_column(self._table, labels, id, label, into)
+
+    def exclude(self, reasons: pa.Table, *, id: str = "id", reason: str = EXCLUDED) -> Change:
+        """Exclude rows, which stay in the store and are left out of heads, evaluations and searches, or use them again.
+
+        Parameters
+        ----------
+        reasons : pyarrow.Table
+            One row per item. Rows with unknown ids are left out.
+        id, reason : str
+            Columns of ``reasons``: the ids, and why each row is excluded. True, 1 and ``yes`` give no reason. Null,
+            false, 0, ``no`` and an empty text use the row again.
+
+        Raises
+        ------
+        UsageError
+            As `label`, or if a value is another number.
+        """
+        return set_excluded(self._table, reasons, id, reason)
 
     def compact(self) -> int:
         """Merge small files and return how many were merged. Ids and vectors do not change."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
@@ -31,6 +32,13 @@ def first_rows(table: KeyedTable, n: int) -> pa.Table:
     rows = table.rows(table.read(["id"]).column("id").slice(0, n).combine_chunks())
     own = [field.name for field in KEY_FIELDS[1:]]
     return rows.select(sorted(rows.column_names, key=lambda name: 2 if name in own else name.startswith("embedding")))
+
+
+def count_values(table: KeyedTable, column: str) -> dict[str, int]:
+    """Return the number of rows per value of a column, the most frequent first. Null counts as "(none)"."""
+    pairs = pc.value_counts(table.read([column]).column(column)).to_pylist()
+    named = (("(none)" if pair["values"] is None else str(pair["values"]), pair["counts"]) for pair in pairs)
+    return dict(sorted(named, key=lambda pair: -pair[1]))
 
 
 def read_vectors(

@@ -39,6 +39,9 @@ KEY_FIELDS = (
 #: Column of marks: which columns of a row were set by hand, and what the source says; added with the first of them.
 BY_HAND = "set_by_hand"
 
+#: Column of reasons why a row is not used, null for rows that are; added with the first of them (`exclusion.py`).
+EXCLUDED = "excluded"
+
 #: Column with what was left out of a picture or inferred, as a JSON object of counts; null for nothing.
 PICTURE_COUNTS = "picture_counts"
 
@@ -86,7 +89,7 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
 
 def refuse_column_name(name: str, schema: pa.Schema) -> None:
     """Raise UsageError for a column that only the store writes, or that differs from another in letter case only."""
-    reserved = {field.name for field in KEY_FIELDS} | {BY_HAND, PICTURE_COUNTS}
+    reserved = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PICTURE_COUNTS}
     if name.lower() in reserved or name.lower().startswith("embedding"):
         raise UsageError(f"column {name!r} is reserved for the store: choose another name")
     if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):

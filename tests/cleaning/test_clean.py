@@ -89,10 +89,10 @@ def test_nothing_is_wrong_with_good_data(tmp_path: Path) -> None:
 def test_keep_list_drops_copies_and_training_rows_of_leaks(findings: Findings) -> None:
     kept = {row["id"]: row for row in findings.keep().to_pylist()}
     assert len(kept) == ROWS
-    dropped = {id for id, row in kept.items() if not row["keep"]}
+    dropped = {id for id, row in kept.items() if row["excluded"]}
     # Row 201 is a test row: its copy among the training rows goes.
     assert dropped == {f"row-{COPY:03d}", "row-020", f"row-{CONFLICT:03d}"}
-    assert kept["row-020"]["reason"] == "leak of row-201"
+    assert kept["row-020"]["excluded"] == "leak of row-201"
 
 
 def test_findings_are_saved_as_table_and_page(findings: Findings, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import embedpipe
 from embedpipe.errors import ConcurrentWriteError
 from embedpipe.serving.app import create_app
 from embedpipe.sources import read_labels
-from embedpipe.store.labelling import count_by_hand, set_column
+from embedpipe.store.editing.labelling import count_by_hand, set_column
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ from embedpipe.sources.vectors.vector_source import Block, VectorSource, open_ve
 from embedpipe.store import FeatureStore
 from embedpipe.store.adopting import NewFile, adopt, write_new_files
 from embedpipe.store.delta_log import Change
+from embedpipe.store.editing.labelling import Outcome
 from embedpipe.store.id_index import IdIndex
-from embedpipe.store.labelling import Outcome
 from embedpipe.store.layers.projections import project
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.layers.extending import extend
 from embedpipe.store.layers.projections import project, save_projection
 from embedpipe.store.opening import open_store
-from embedpipe.store.schema import matrix, require_column
+from embedpipe.store.schema import EXCLUDED, matrix, require_column
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ReduceParameters
@@ -197,15 +197,20 @@ class _Splits:
             self.words = "all rows, as the store has no splits"
 
     def among(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        """Return the mask of rows that the projection is learned on."""
+        """Return the mask of rows that the projection is learned on: of the right split, and not excluded."""
+        used = np.ones(len(rows), bool)
+        if EXCLUDED in rows.column_names:
+            used = ~np.asarray(rows.column(EXCLUDED).is_valid(), bool)
         if not self._names & {"train", "test"}:
-            return np.ones(len(rows), bool)
+            return used
         names = [split_name(value) for value in rows.column("split").to_pylist()]
-        return np.array([name == "train" if "train" in self._names else name != "test" for name in names], bool)
+        right = [name == "train" if "train" in self._names else name != "test" for name in names]
+        return np.asarray(used & np.array(right, bool))
 
     def blocks(self, layer: LayerSpec, advance: Any) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the vectors of those rows file by file."""
-        columns = [layer.column, *(["split"] if self._names else [])]
+        known = [name for name in ("split", EXCLUDED) if name in self._store.data_columns]
+        columns = [layer.column, *known]
         for file in sorted(self._store.table.files, key=lambda file: file.first):
             rows = self._store.table.read_file(file, columns)
             X = matrix(rows.column(layer.column), layer.dim, layer.column)[self.among(rows)]
@@ -225,7 +230,7 @@ def _measured(
 ) -> ReduceReport:
     """Compare neighbours and heads of a sample on both layers."""
     known = options.label in store.data_columns
-    wanted = dict.fromkeys(["id", "split", options.label])
+    wanted = dict.fromkeys(["id", "split", EXCLUDED, options.label])
     rows = store.table.read([name for name in wanted if name == "id" or name in store.data_columns])
     unseen = ~splits.among(rows)
     pool = np.flatnonzero(unseen) if unseen.any() else np.arange(len(rows))

@@ -13,8 +13,8 @@ from embedpipe.embedding.plan import content_columns
 from embedpipe.embedding.writing.messages import Embedded, Reused
 from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.labelling import Outcome, forget_by_hand, keep_by_hand
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.labelling import Outcome, forget_by_hand, keep_by_hand
 from embedpipe.store.schema import KEY_FIELDS, PICTURE_COUNTS, vector_column
 
 #: Columns that are never copied from another row.

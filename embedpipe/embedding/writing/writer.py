@@ -20,8 +20,8 @@ from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.adopting import adopt
+from embedpipe.store.editing.labelling import Outcome
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.labelling import Outcome
 
 #: A commit is due after this many rows or seconds, with at least the pause between commits. A kill loses these rows,
 #: the rows that arrive during a commit, and the two batches in and before the backbone: under 2,048 rows for batches

@@ -26,6 +26,7 @@ from embedpipe.evaluation.shared_rows import SharedRows, check_labels, shared_ro
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import Modality, SourceOptions
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -133,11 +134,12 @@ def _common_rows(stores: list[FeatureStore], label: str) -> tuple[pa.Table, Shar
     """Return id, label and split (if there is one) of the first store, of the rows that all stores have."""
     first = stores[0]
     require_column(label, first.data_columns, first.path, "label")
-    table = first.to_arrow([*dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])])
+    names = dict.fromkeys(["id", label, *(["split"] if "split" in first.data_columns else [])])
+    table, excluded = used_rows(first.table, [*names])
     shared = shared_rows(table.column("id").combine_chunks(), first, stores[1:])
     table = table.filter(pa.array(shared.kept))
     check_labels(table, label, first, stores[1:])
-    return table, shared
+    return table, replace(shared, left_out=({LEFT_OUT: excluded} if excluded else {}) | shared.left_out)
 
 
 def _wanted(

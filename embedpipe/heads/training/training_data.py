@@ -29,6 +29,7 @@ from embedpipe.splits.inner import Split
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.scan import label_array
 from embedpipe.store.schema import require_column
 
@@ -214,7 +215,7 @@ def _is_number(value: object) -> bool:
 def labelled_rows(
     store: FeatureStore, options: FitOptions, others: Sequence[str] = ()
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Return id, label, split, weight and other columns of the rows that have a label, and how many have none.
+    """Return id, label, split, weight and other columns of the rows to learn from, and how many are left out, and why.
 
     Raises UsageError or TrainingDataError if a column is missing, or holds no labels.
     """
@@ -234,7 +235,7 @@ def labelled_rows(
             "label" if name == label else "sample_weight",
         )
     names = ["id", label, "split" if "split" in store.data_columns else None, options.sample_weight, *others]
-    rows = store.to_arrow([*dict.fromkeys(name for name in names if name)])
+    rows, excluded = used_rows(store.table, [*dict.fromkeys(name for name in names if name)])
     values = rows.column(label)
     simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     if not any(is_kind(values.type) for is_kind in simple):
@@ -245,8 +246,12 @@ def labelled_rows(
     labelled = rows.filter(known)
     missing = rows.num_rows - labelled.num_rows
     if not labelled.num_rows:
-        raise TrainingDataError(f"no row of {store.path!r} has a value in column {label!r} ({rows.num_rows} rows)")
-    return labelled, {f"without a {label}": missing} if missing else {}
+        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
+        raise TrainingDataError(
+            f"no row of {store.path!r} has a value in column {label!r} ({rows.num_rows} rows{others})"
+        )
+    left_out = {f"without a {label}": missing, LEFT_OUT: excluded}
+    return labelled, {reason: count for reason, count in left_out.items() if count}
 
 
 def _split_names(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None:

@@ -18,6 +18,7 @@ from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.heads.zero_shot.prompts import class_words
 from embedpipe.heads.zero_shot.text_heads import embed_classes, is_text_head, make_text_head, refuse_names
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import used_rows
 
 
 def check_text_options(head: Any, options: FitOptions) -> None:
@@ -47,7 +48,7 @@ def text_estimator(
     """
     labels: list[str] = []
     if options.label in store.data_columns:
-        column = store.to_arrow([options.label]).column(0)
+        column = used_rows(store.table, [options.label])[0].column(0)
         if column.null_count < len(column) and not pa.types.is_string(column.type):
             raise UsageError(
                 f"{head} needs labels that are words, and column {options.label!r} holds {column.type}: write them as "

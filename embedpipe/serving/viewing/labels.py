@@ -15,7 +15,7 @@ from embedpipe.errors import UsageError
 from embedpipe.report.tables import without_formulas
 from embedpipe.serving.viewing.collection import Collection, as_json_value
 from embedpipe.store import FeatureStore
-from embedpipe.store.labelling import read_marks, set_column
+from embedpipe.store.editing.labelling import read_marks, set_column
 from embedpipe.store.schema import BY_HAND
 
 

@@ -56,13 +56,21 @@ def set_column(
     UsageError
         A column is missing, an id occurs twice, no id is in the table, or ``into`` is reserved.
     """
+    table.refresh()
+    refuse_column_name(into, table.schema)
+    if into.lower() == "text" and spec_of(table.schema).modality == "text":
+        raise UsageError(f"column {into!r} holds the beginnings of the texts: choose another name")
+    return write_column(table, values, id, column, into, expected)
+
+
+def write_column(
+    table: KeyedTable, values: pa.Table, id: str, column: str, into: str, expected: str | None = None
+) -> Change:
+    """Write a column as `set_column` does, under any name."""
     table.refresh()  # another process may have committed the rows since the table was opened
     for name in (id, column, *([expected] if expected else [])):
         if name not in values.column_names:
             raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
-    refuse_column_name(into, table.schema)
-    if into.lower() == "text" and spec_of(table.schema).modality == "text":
-        raise UsageError(f"column {into!r} holds the beginnings of the texts: choose another name")
     keys = values.column(id).cast(pa.string())
     rows = IdIndex(keys)
     if rows.has_repeats or keys.null_count > 1:

@@ -1,0 +1,103 @@
+"""Rows that are excluded: marked in one column of the store, kept there, and left out wherever rows are used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedpipe.errors import UsageError, suggest
+from embedpipe.store.delta_log import Change
+from embedpipe.store.editing.labelling import write_column
+from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.schema import EXCLUDED
+
+#: Why rows are left out, as heads and evaluations record it.
+LEFT_OUT = "that are excluded"
+#: Values that give no reason: the row is used, or excluded by hand.
+USED, NO_REASON = ("", "no", "false", "0"), ("yes", "true", "1", "x")
+BY_HAND_REASON = "by hand"
+
+
+def used_rows(table: KeyedTable, columns: Sequence[str]) -> tuple[pa.Table, int]:
+    """Return columns of the rows that are not excluded, in id order, and the number of those that are."""
+    if EXCLUDED not in table.schema.names:
+        return table.read(columns), 0
+    rows = table.read([*dict.fromkeys([*columns, EXCLUDED])])
+    used = rows.filter(pc.is_null(rows.column(EXCLUDED)))
+    return used.select([*columns]), rows.num_rows - used.num_rows
+
+
+def choose_rows(rows: pa.Table, label: str | None, split: str | None, path: str) -> pa.Table:
+    """Return the rows of a split that have a label and are not excluded, and warn of those that are left out.
+
+    Raises UsageError if no row is of the split.
+    """
+    if split is not None:
+        splits = pc.unique(rows.column("split").drop_null()).to_pylist()
+        if split not in splits:
+            raise UsageError(f"{path!r} has no split {split!r}{suggest(split, splits)}")
+        rows = rows.filter(pc.equal(rows.column("split"), split))
+    for name, kept, words in ((label, pc.is_valid, f"have no {label!r}"), (EXCLUDED, pc.is_null, "are excluded")):
+        if name in rows.column_names:
+            chosen = rows.filter(kept(rows.column(name)))
+            if missing := rows.num_rows - chosen.num_rows:
+                warnings.warn(f"{missing} of {rows.num_rows} rows {words} and are left out", stacklevel=3)
+            rows = chosen
+    return rows
+
+
+def excluded_rows(table: KeyedTable) -> npt.NDArray[np.int64]:
+    """Return the positions in id order of the rows that are excluded."""
+    if EXCLUDED not in table.schema.names:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.asarray(pc.is_valid(table.read([EXCLUDED]).column(0)), bool))
+
+
+def set_excluded(table: KeyedTable, reasons: pa.Table, id: str, reason: str) -> Change:
+    """Exclude the rows for which a table gives a reason, and use those again for which it gives none.
+
+    The rows are marked as set by hand, so that the next `embed` leaves them excluded.
+
+    Parameters
+    ----------
+    table : KeyedTable
+    reasons : pyarrow.Table
+        One row an item. Rows with unknown ids are left out.
+    id, reason : str
+        Columns of ``reasons``: the ids, and the reasons as `as_reasons` reads them.
+
+    Raises
+    ------
+    UsageError
+        A column is missing, an id occurs twice, no id is in the table, or values are no reasons.
+    """
+    if reason not in reasons.column_names:
+        raise UsageError(f"the table has no column {reason!r}{suggest(reason, reasons.column_names)}")
+    at = reasons.column_names.index(reason)
+    values = reasons.set_column(at, reason, as_reasons(reasons.column(reason), reason))
+    return write_column(table, values, id, reason, EXCLUDED)
+
+
+def as_reasons(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Return why each row is excluded, null for rows that are used.
+
+    Texts are the reasons. Yes, true, 1 and x exclude a row without a reason of its own; no, false, 0 and nothing use
+    it. Raises UsageError for other numbers.
+    """
+    kind = column.type
+    if pa.types.is_floating(kind) and pc.all(pc.equal(column, pc.round(column))).as_py():
+        column = column.cast(pa.int64())
+    texts = [None if value is None else str(value).strip() for value in column.to_pylist()]
+    others = [text for text in texts if text not in (None, "0", "1")]
+    if others and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise UsageError(f"column {name!r} must hold reasons as text, or 1 and 0, got {others[0]}")
+    reasons = [
+        None if text is None or text.lower() in USED else BY_HAND_REASON if text.lower() in NO_REASON else text
+        for text in texts
+    ]
+    return pa.array(reasons)  # of nulls only it has no type, and adds no column
