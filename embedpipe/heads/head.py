@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -23,6 +22,7 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
 from embedpipe.heads.columns.table_columns import TableColumn
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
+from embedpipe.heads.head_view import head_html
 from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
 from embedpipe.heads.predicting.predictions import Predictions
@@ -36,6 +36,9 @@ from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+    from torch import nn
+
     from embedpipe._utils.parameters import PredictParameters
 
 OPTIONS = (SourceOptions, ReloadOptions, ComputeOptions)
@@ -113,24 +116,7 @@ class Head:
         return f"Head({', '.join(f'{name}={value!r}' for name, value in facts.items())}{score})"
 
     def _repr_html_(self) -> str:
-        report = self.report
-        rows: list[tuple[str, object]] = [("task", f"{self.task} of {self.label!r}")]
-        if self.classes is not None:
-            rows.append((f"{len(self.classes):,} classes", ", ".join(map(str, self.classes.tolist()))))
-        rows += [
-            ("backbone", self.spec.title),
-            ("layers", ", ".join(f"{name} ({dim:,} values)" for name, dim in self.layers.items())),
-            *([("columns", ", ".join(column.name for column in self.columns))] if self.columns else []),
-            ("fitted on", f"{report.rows:,} rows of {self.store}, version {self.store_version}"),
-            ("measured by", report.protocol),
-        ]
-        for name, values in report.metrics.items():
-            baseline = report.baseline.get(name)
-            beside = f" (baseline {statistics.fmean(baseline):.3f})" if baseline else ""
-            rows.append((name.replace("_", " "), f"{statistics.fmean(values):.3f}{beside}"))
-        if report.chosen:
-            rows.append(("chosen", ", ".join(f"{name} = {value}" for name, value in report.chosen.items())))
-        return html_table(f"Head {self.name}", rows)
+        return head_html(self)
 
     def is_of(self, store: FeatureStore) -> bool:
         """Return whether the head was fitted on this version of this store."""
@@ -153,6 +139,60 @@ class Head:
         """
         saved = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "held_out"}
         return write_head(to, classes=self.classes, **saved)
+
+    def to_sklearn(self) -> Pipeline:
+        """Return a fitted pipeline of scikit-learn's own classes with the same predictions, which needs no embedpipe.
+
+        Returns
+        -------
+        sklearn.pipeline.Pipeline
+            Takes vectors as the store holds them, float (n_samples, dim), with the layers joined in the order of
+            `layers`, followed by the columns. ``predict`` gives the head's predictions, of several labels a table
+            (n_samples, n_labels) of 0 and 1. ``predict_proba``, or ``decision_function`` of heads without
+            probabilities, agrees within 1e-6; columns are in the order of `classes`. Of neighbours that are equally far
+            others may vote. The threshold of rejection and the intervals of numbers stay behind.
+
+        Raises
+        ------
+        UsageError
+            If scikit-learn has no equal, as for approximate neighbours.
+
+        Examples
+        --------
+        >>> model = embedpipe.load_head("photos.head").to_sklearn()
+        >>> model.predict(embedpipe.FeatureStore("photos.features").to_numpy())[:2].tolist()
+        ['cat', 'cat']
+        """
+        from embedpipe.heads.conversion.plain_sklearn import plain_pipeline
+
+        return plain_pipeline(self.estimator, self.name)
+
+    def to_torch(self) -> nn.Sequential:
+        """Return a module of torch from vectors to logits.
+
+        Returns
+        -------
+        torch.nn.Sequential
+            In eval mode, without gradients. Takes float32 (n, dim) as `to_sklearn` does, and returns float32. Of
+            classes, logits (n, n_classes) in the order of `classes`: their softmax is the probabilities, of a head that
+            gives any. Of several labels, logits (n, n_labels), whose sigmoid is the probabilities. Of numbers (n,).
+            Sums are in float32: probabilities agree within 1e-4.
+
+        Raises
+        ------
+        UsageError
+            If the head is neither linear nor exact nearest neighbours, or has columns.
+
+        Examples
+        --------
+        >>> import torch
+        >>> module = embedpipe.load_head("photos.head").to_torch()
+        >>> module(torch.zeros(1, 1280)).shape
+        torch.Size([1, 2])
+        """
+        from embedpipe.heads.conversion.torch_module import torch_module
+
+        return torch_module(self.to_sklearn(), self.name)
 
     def mistakes(self) -> Mistakes:
         """Return the held-out rows that the head predicts wrongly, with the texts and locations of the items.
