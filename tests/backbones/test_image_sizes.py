@@ -96,6 +96,7 @@ def test_timm_networks_see_images_of_another_size(name: str, side: int, pictures
         torch.testing.assert_close(head, tokens[:, 5:].mean(1))
 
 
+@pytest.mark.long
 def test_torchvision_networks_see_images_of_another_size(pictures: list[Any], tmp_path: Path) -> None:
     module = perturbed(models.vit_b_32())
     file = tmp_path / "weights.pth"

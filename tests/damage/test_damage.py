@@ -16,7 +16,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(tmp_path_factory.mktemp("damage") / "bench", isolated)
 
 
-@pytest.mark.parametrize(("name", "count"), [("store", 4), pytest.param("head", 8, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("name", "count"), [("store", 2), pytest.param("head", 8, marks=pytest.mark.long)])
 def test_damage_to_a_store_or_head_is_noticed_or_harmless(bench: Bench, name: str, count: int) -> None:
     trials = list(bench.trials(all_kinds([name]), count, seed=1))
     assert not [trial for trial in trials if trial.verdict not in RIGHT], table(trials)

@@ -59,7 +59,7 @@ FAST = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("targets", "each"), [(FAST, 0.05), pytest.param((*TARGETS,), 4.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("targets", "each"), [(FAST, 0.03), pytest.param((*TARGETS,), 4.0, marks=pytest.mark.long)])
 def test_random_inputs_are_read_or_refused(
     isolated: Isolated, tmp_path: Path, targets: tuple[str, ...], each: float
 ) -> None:
