@@ -12,14 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe.cleaning.kinds import DROPPED, KINDS
 from embedpipe.report.drawing.wording import counted
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
 from embedpipe.store.schema import EXCLUDED
 
-#: Every kind of finding, in the order of the page.
-KINDS = ("label error", "label conflict", "leak", "duplicate", "near-duplicate", "far from training", "outlier")
-#: Rows of these kinds are not kept.
-DROPPED = ("leak", "duplicate", "near-duplicate")
 PAGES = (".html", ".htm")
 
 

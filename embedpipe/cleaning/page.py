@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedpipe._utils.version import __version__
+from embedpipe.cleaning.kinds import MEANINGS
 from embedpipe.report.item_previews import preview_items
 from embedpipe.report.links import link_to
 from embedpipe.report.page import check_page, write_page
@@ -19,19 +20,6 @@ SHOWN = 60
 SIDE = 200
 #: Columns that findings have if the store has them.
 OPTIONAL = ("label", "proposed", "split", "related_split")
-#: What each kind means, as a heading and a sentence.
-MEANINGS = {
-    "label error": (
-        "Labels that are likely to be wrong",
-        "Heads that never saw the row, and its neighbours, disagree.",
-    ),
-    "label conflict": ("Duplicates with other labels", "One of the two labels is wrong, or the classes overlap."),
-    "leak": ("Duplicates in different splits", "Accuracy on such test rows is remembered, not learned."),
-    "duplicate": ("Duplicates", "The content is equal."),
-    "near-duplicate": ("Near-duplicates", "The vectors are nearly equal: re-encoded, resized, or taken in a row."),
-    "far from training": ("Far from the training rows", "No training row resembles them."),
-    "outlier": ("Outliers", "They are far from all other rows: broken, or of another kind."),
-}
 
 
 def write_findings_page(table: pa.Table, facts: Mapping[str, Any], path: str | Path) -> Path:

@@ -20,13 +20,15 @@ from embedpipe.serving.base_app import MOST_UPLOADED, GoneError, base_app, probl
 from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.messages import (
     Count,
+    FindingRow,
+    FindingRows,
     Item,
-    LabelEdits,
     MapInfo,
     QueryInfo,
     Row,
     Rows,
     StoreInfo,
+    ValueEdits,
     Version,
     Words,
 )
@@ -153,19 +155,38 @@ def _routes(viewer: Viewer) -> APIRouter:
         bits = np.ones(len(collection), bool) if chosen is None else chosen
         return Response(np.packbits(bits, bitorder="little").tobytes(), media_type=BINARY)
 
-    @router.put("/labels", responses=problems(403, 409))
-    def labels(key: Key, body: LabelEdits) -> Version:
-        """Set labels, all or none: 409 if a row has another label by now than the one that its editor saw."""
-        if not viewer.edit:
-            raise HTTPException(
-                403, f"labels are changed only where the server was started with {option('edit', True)}"
-            )
+    @router.get("/findings")
+    def findings(
+        key: Key,
+        kind: Annotated[str, Query(max_length=64)],
+        start: Annotated[int, Query(ge=0, le=2**40)] = 0,
+        count: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 50,
+    ) -> FindingRows:
+        """List a part of the findings of a kind, the surest first."""
         collection, _ = viewer.at(key)
-        try:
-            at = viewer.set_labels(collection, [Edit(each.row, each.value, each.was) for each in body.edits])
-        except ConcurrentWriteError as error:
-            raise HTTPException(409, str(error)) from error
-        return Version(at=at)
+        found = viewer.findings(collection, kind)
+        listed = [
+            FindingRow(
+                row=Row(**viewer.brief(collection, each.row)),
+                related=None if each.related is None else Row(**viewer.brief(collection, each.related)),
+                elsewhere=each.elsewhere,
+                score=each.score,
+                label=each.label,
+                proposed=each.proposed,
+            )
+            for each in found[start : start + count]
+        ]
+        return FindingRows(total=len(found), start=start, findings=listed)
+
+    @router.put("/labels", responses=problems(403, 409))
+    def labels(key: Key, body: ValueEdits) -> Version:
+        """Set labels, all or none: 409 if a row has another label by now than the one that its editor saw."""
+        return _write(viewer, key, body, excludes=False)
+
+    @router.put("/excluded", responses=problems(403, 409))
+    def excluded(key: Key, body: ValueEdits) -> Version:
+        """Exclude rows for the reasons in ``value``, or use them again where it is null; as `labels`."""
+        return _write(viewer, key, body, excludes=True)
 
     @router.get("/labels.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     def labels_csv() -> Response:
@@ -197,3 +218,14 @@ def _routes(viewer: Viewer) -> APIRouter:
         return Response(data, media_type="image/jpeg", headers=FOREVER)
 
     return router
+
+
+def _write(viewer: Viewer, key: str, body: ValueEdits, excludes: bool) -> Version:
+    if not viewer.edit:
+        raise HTTPException(403, f"items are changed only where the server was started with {option('edit', True)}")
+    collection, _ = viewer.at(key)
+    try:
+        edits = [Edit(each.row, each.value, each.was) for each in body.edits]
+        return Version(at=viewer.set_values(collection, edits, excludes))
+    except ConcurrentWriteError as error:
+        raise HTTPException(409, str(error)) from error

@@ -31,6 +31,15 @@ class HeadInfo(BaseModel):
     orders: list[Literal["uncertain", "wrong"]]
 
 
+class FindingsKind(BaseModel):
+    """The findings of a kind, and what they mean."""
+
+    kind: str
+    heading: str
+    meaning: str
+    count: int
+
+
 class StoreInfo(BaseModel):
     """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version; ``label`` can be edited.
 
@@ -48,10 +57,11 @@ class StoreInfo(BaseModel):
     edit: bool
     label: str
     head: HeadInfo | None = None
+    findings: list[FindingsKind] = []
 
 
 class Row(BaseModel):
-    """An item of a selection. ``score`` is its cosine to the query of a search."""
+    """An item of a selection. ``score`` is its cosine to the query of a search; ``excluded`` why it is not used."""
 
     row: int
     id: str
@@ -60,6 +70,7 @@ class Row(BaseModel):
     score: float | None = None
     prediction: str | float | None = None
     confidence: float | None = None
+    excluded: str | None = None
 
 
 class Rows(BaseModel):
@@ -69,6 +80,25 @@ class Rows(BaseModel):
     start: int
     how: str
     rows: list[Row]
+
+
+class FindingRow(BaseModel):
+    """A finding on an item, which had a ``label``. ``elsewhere`` names a related item that the store does not have."""
+
+    row: Row
+    related: Row | None = None
+    elsewhere: str | None = None
+    score: float | None = None
+    label: str | None = None
+    proposed: str | None = None
+
+
+class FindingRows(BaseModel):
+    """A part of the ``total`` findings of a kind."""
+
+    total: int
+    start: int
+    findings: list[FindingRow]
 
 
 class Item(BaseModel):
@@ -95,18 +125,18 @@ class MapInfo(BaseModel):
     note: str
 
 
-class LabelEdit(BaseModel):
-    """A label to set; ``was`` is the one that the editor saw, null for none."""
+class ValueEdit(BaseModel):
+    """A label to set, or why an item is excluded; ``was`` is what the editor saw, null for none."""
 
     row: int = Field(ge=0, le=2**40)
     value: str | None = Field(max_length=500)
     was: str | None = Field(max_length=4_001)
 
 
-class LabelEdits(BaseModel):
-    """Labels to set, all or none."""
+class ValueEdits(BaseModel):
+    """Values to set, all or none."""
 
-    edits: list[LabelEdit] = Field(min_length=1, max_length=1_000)
+    edits: list[ValueEdit] = Field(min_length=1, max_length=1_000)
 
 
 class Version(BaseModel):

@@ -40,5 +40,7 @@ class ViewOptions(ServeOptions):
         default=None,
         metadata={"help": "The layer to compare by, where the store has several; a+b joins two end to end."},
     )
-    edit: bool = field(default=False, metadata={"help": "Allow the page to change labels; it then needs a token."})
+    edit: bool = field(
+        default=False, metadata={"help": "Allow the page to change labels and exclude items; it then needs a token."}
+    )
     no_browser: bool = field(default=False, metadata={"help": "Print the address, and open no browser."})

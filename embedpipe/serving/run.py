@@ -20,6 +20,7 @@ from embedpipe.store.opening import open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ServeParameters, ViewParameters
+    from embedpipe.cleaning import Findings
     from embedpipe.heads import Head
 
 OPTIONS = (ViewOptions, ReloadOptions, ComputeOptions)
@@ -30,7 +31,11 @@ MANY = 1_000_000
 
 @takes_options(*OPTIONS)
 def view(
-    store: FeatureStore | str | Path, head: Head | str | Path | None = None, **options: Unpack[ViewParameters]
+    store: FeatureStore | str | Path,
+    head: Head | str | Path | None = None,
+    *,
+    findings: Findings | str | Path | None = None,
+    **options: Unpack[ViewParameters],
 ) -> None:
     """Show a store as a page in the browser: its items, search by a click, a picture or words.
 
@@ -44,6 +49,9 @@ def view(
     head : Head or path, optional
         A head that was fitted on vectors of this backbone. Its predictions are shown, the most confidently wrong and
         the least certain first.
+    findings : Findings or path, optional
+        What `embedpipe.clean` found, or a table that it wrote: shown with their items side by side. With ``edit``, a
+        key accepts the proposed label, or excludes an item.
 
     Raises
     ------
@@ -60,13 +68,15 @@ def view(
     view_options, reload_options, compute = build_options(OPTIONS, options)
     import_extra("fastapi", "view")
     from embedpipe.serving.app import create_app
+    from embedpipe.serving.viewing.findings import FoundRows
     from embedpipe.serving.viewing.searching import Searcher
     from embedpipe.serving.viewing.viewer import Viewer
 
     opened = open_store(store)
     opened.select_layers(view_options.layer)
     fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
-    viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted)
+    found = None if findings is None else FoundRows(findings)
+    viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted, found)
     listening = listen(view_options.host, view_options.port)
     elsewhere = view_options.host not in LOCAL
     token = show_secret(secrets.token_urlsafe(24)) if view_options.edit or elsewhere else None

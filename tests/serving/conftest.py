@@ -19,6 +19,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
 from embedpipe.serving.listening import listen
+from embedpipe.serving.viewing.findings import FoundRows
 from embedpipe.serving.viewing.searching import Searcher
 from embedpipe.serving.viewing.viewer import Viewer
 
@@ -36,9 +37,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> embedpipe.FeatureStore:
     return made
 
 
-def make_viewer(store: Any, edit: bool = False) -> Viewer:
+def make_viewer(store: Any, edit: bool = False, findings: Path | None = None) -> Viewer:
     """Return what the server shows of a store."""
-    return Viewer(embedpipe.FeatureStore(store), Searcher(None, ReloadOptions(trust=True), ComputeOptions()), edit)
+    searcher = Searcher(None, ReloadOptions(trust=True), ComputeOptions())
+    found = None if findings is None else FoundRows(findings)
+    return Viewer(embedpipe.FeatureStore(store), searcher, edit, findings=found)
 
 
 class Api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,9 @@ def view(
     head: Annotated[
         str | None, typer.Option("--head", metavar="HEAD", help="A saved head whose predictions are shown.")
     ] = None,
+    findings: Annotated[
+        Path | None, typer.Option("--findings", help="A table that `clean` wrote: its findings are shown side by side.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     **options: Any,
@@ -31,11 +35,12 @@ def view(
 
     Only this machine can open the page, unless --host says otherwise. Nothing can be changed without --edit.
 
-    Examples: `embedpipe view photos.features`, `embedpipe view photos.features --head photos.head --edit`
+    Examples: `embedpipe view photos.features`, `embedpipe view photos.features --head photos.head --edit`,
+    `embedpipe view photos.features --findings findings.csv --edit`
     """
     from embedpipe.serving.run import view as show
 
-    show(store, head, **options)
+    show(store, head, findings=findings, **options)
 
 
 @app.command(rich_help_panel="Learn")

@@ -147,7 +147,7 @@ export class Gallery {
   fill(tile, index) {
     const row = this.rowAt(index);
     const { image, text, words: beginning, label, score, dot } = tile.parts;
-    tile.classList.remove("missing");
+    tile.classList.remove("missing", "excluded");
     image.hidden = this.isText;
     text.hidden = !this.isText;
     if (!row || (this.fast && !this.isText)) {
@@ -168,8 +168,9 @@ export class Gallery {
     const colour = this.colourOf(row);
     dot.hidden = !colour;
     if (colour) dot.style.background = colour;
-    tile.title = row.id;
-    tile.setAttribute("aria-label", [row.label, row.id].filter(Boolean).join(", "));
+    tile.classList.toggle("excluded", Boolean(row.excluded));
+    tile.title = row.excluded ? `${row.id}, excluded: ${row.excluded}` : row.id;
+    tile.setAttribute("aria-label", [row.label, row.id, row.excluded && "excluded"].filter(Boolean).join(", "));
   }
 
   drop(index) {

@@ -5,6 +5,7 @@ import { openStore, read, readBytes, Refused, store } from "./api.js";
 import { change, current, onChange } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { MapView } from "./map.js";
+import { FindingsView } from "./findings.js";
 import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
 import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
 import { assign, canUndo, onSaved, undo } from "./labels.js";
@@ -25,6 +26,7 @@ const phone = matchMedia("(max-width: 760px)");
 let info;
 let gallery;
 let map;
+let findings;
 let version = 0;
 
 /** Show a message above everything; an empty one takes it away. */
@@ -110,14 +112,18 @@ function colourOf(row) {
 
 function showView(view) {
   for (const button of $("views").children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
-  $("map").hidden = view === "gallery";
-  $("gallery").hidden = view === "map";
+  $("map").hidden = view === "gallery" || view === "findings";
+  $("gallery").hidden = view === "map" || view === "findings";
+  $("findings").hidden = view !== "findings";
+  document.body.classList.toggle("only-findings", view === "findings");
+  if (view === "findings") findings.show(current().kind).catch(report);
+  else gallery.layout();
 }
 
 /** Bring the map to what the state says; without `before`, all of it. */
 async function showMap(state, before = null) {
-  if (state.view === "gallery") return;
-  const changed = (...names) => !before || before.view === "gallery" || names.some((name) => state[name] !== before[name]);
+  if (state.view === "gallery" || state.view === "findings") return;
+  const changed = (...names) => !before || ["gallery", "findings"].includes(before.view) || names.some((name) => state[name] !== before[name]);
   const filters = filterOf(state);
   if (changed("within")) map.setLassoCorners(state.within);
   map.load().catch(report);
@@ -137,6 +143,7 @@ onChange((state, before) => {
   if (!gallery) return;
   const selected = ["near", "where", "within", "order"].some((name) => state[name] !== before[name]) || state.is !== before.is;
   if (state.view !== before.view) showView(state.view);
+  else if (state.view === "findings" && state.kind !== before.kind) findings.show(state.kind).catch(report);
   showMap(state, before).catch(report);
   if (state.size !== before.size) {
     applySize(state);
@@ -167,6 +174,7 @@ function setUp() {
     report,
   });
   gallery.isText = info.modality === "text";
+  if (info.findings.length) setUpFindings();
   applySize(current());
   addEventListener("unhandledrejection", (event) => {
     report(event.reason);
@@ -186,12 +194,28 @@ function setUp() {
   setUpSearch(info, notice);
 }
 
+function setUpFindings() {
+  $("views").querySelector("[data-view=findings]").hidden = false;
+  KEYS.push([["↓ ↑"], "of findings: the next and the one before"], [["d"], "dismiss the finding"]);
+  if (info.edit) KEYS.push([["a"], "accept the proposed label"], [["y"], "exclude the other item, or use it again"]);
+  findings = new FindingsView($("findings"), {
+    kinds: info.findings,
+    edit: info.edit,
+    isText: info.modality === "text",
+    set: setLabel,
+    exclude: setExcluded,
+    choose: (kind) => change({ kind }),
+    open: (row) => change({ item: String(row) }),
+    report,
+  });
+}
+
 const classes = () => info.columns.find((column) => column.name === info.label)?.values ?? [];
 
 function setUpEditing() {
-  KEYS.push([["1 … 9"], "give the item one of the labels, and go on to the next"], [["0"], "take its label away"], [["e"], "type another label"], [["u"], "undo the last label"]);
-  editLabels({ column: info.label, classes, set: (row, value) => setLabel(row, value) });
-  const undoButton = el("button", { id: "undo", disabled: true, title: "Undo the last label (u)", onclick: takeBack }, "Undo");
+  KEYS.push([["1 … 9"], "give the item one of the labels, and go on to the next"], [["0"], "take its label away"], [["e"], "type another label"], [["x"], "exclude the item, or use it again"], [["u"], "undo the last change"]);
+  editLabels({ column: info.label, classes, set: (row, value) => setLabel(row, value), exclude: (row) => setExcluded(row) });
+  const undoButton = el("button", { id: "undo", disabled: true, title: "Undo the last change (u)", onclick: takeBack }, "Undo");
   const download = el("a", { className: "button", href: "api/labels.csv", download: "labels.csv", title: "Labels that were set by hand, as CSV" }, "Labels ↓");
   const saved = el("span", { id: "saved", role: "status" });
   $("total").after(saved, undoButton, download);
@@ -200,51 +224,57 @@ function setUpEditing() {
     undoButton.disabled = !canUndo();
     if (error) {
       report(error);
-      open().then(select).then(() => current().item !== "" && showItem(Number(current().item)));
+      open().then(select).then(() => current().view === "findings" && findings.show(current().kind)).then(() => current().item !== "" && showItem(Number(current().item)));
     } else if (at) updateCounts();
   });
 }
 
-/** Give a row a label; rows that the gallery shows change at once. */
-async function setLabel(row, value) {
-  const shown = [...gallery.tiles.values()].map((tile) => tile.row).find((each) => each?.row === row.row);
-  if (!assign(shown ?? row, value)) return;
-  if (value !== null && !classes().includes(value)) {
-    const column = info.columns.find((each) => each.name === info.label);
-    if (column) column.values.push(value);
-    else info.columns.unshift({ name: info.label, kind: "class", values: [value] });
-  }
-  afterLabel(row.row, value);
+/** Give a row a label; rows that are shown change at once. */
+function setLabel(row, value) {
+  if (assign(row, value)) afterChange(row.row, "label", value);
 }
 
-function afterLabel(row, value) {
+/** Exclude a row, by default by hand, or use it again; rows that are shown change at once. */
+function setExcluded(row, reason = row.excluded ? null : "by hand") {
+  if (assign(row, reason, "excluded")) afterChange(row.row, "excluded", reason);
+}
+
+function afterChange(row, what, value) {
+  for (const rows of gallery.pages.values()) for (const each of rows.loading ? [] : rows) if (each.row === row) each[what] = value;
+  findings?.put(row, what, value);
+  const name = what === "label" ? info.label : what;
+  const column = info.columns.find((each) => each.name === name);
+  if (value !== null && !column) {
+    info.columns[what === "label" ? "unshift" : "push"]({ name, kind: "class", values: [value] });
+    setUpFilters(info);
+  } else if (value !== null && !column.values.includes(value)) column.values.push(value);
   gallery.refresh();
   $("undo").disabled = !canUndo();
   const item = $("item").item;
   if (!$("item").hidden && item?.row === row) {
-    item.values[info.label] = value;
+    item.values[name] = value;
     showItem(row, item);
   }
 }
 
 function takeBack() {
   const last = undo();
-  if (!last) return;
-  for (const rows of gallery.pages.values()) for (const row of rows.loading ? [] : rows) if (row.row === last.row) row.label = last.was;
-  afterLabel(last.row, last.was);
+  if (last) afterChange(last.row, last.what, last.was);
 }
 
-/** Label the current item by a key, and go on to the next one. */
-function labelByKey(value) {
+/** Change the current item by a key, and go on to the next one. */
+function changeByKey(run) {
   const row = gallery.rowAt(gallery.current);
   if (row) {
-    setLabel(row, value);
+    run(row);
     if (gallery.current < gallery.total - 1) gallery.setCurrent(gallery.current + 1);
   } else if (!$("item").hidden) {
     const { item } = $("item");
-    setLabel({ row: item.row, label: item.values[info.label] ?? null }, value);
+    run({ row: item.row, label: item.values[info.label] ?? null, excluded: item.values.excluded ?? null });
   }
 }
+
+const labelByKey = (value) => changeByKey((row) => setLabel(row, value));
 
 function setOrders() {
   const words = { id: "by name", random: "at random", uncertain: "least certain first", wrong: "most confidently wrong" };
@@ -285,11 +315,15 @@ function press(event) {
     return;
   }
   if (typing || event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
-  const views = ["gallery", "both", "map"];
+  if (current().view === "findings" && findings.press(event.key)) {
+    event.preventDefault();
+    return;
+  }
+  const views = ["gallery", "both", "map", ...(findings ? ["findings"] : [])];
   const actions = {
     "/": () => $("words").focus(),
     f: () => (phone.matches ? openFilters(true) : $("where").focus()),
-    v: () => change({ view: views[(views.indexOf(current().view) + 1) % 3] }),
+    v: () => change({ view: views[(views.indexOf(current().view) + 1) % views.length] }),
     "+": () => change({ size: String(Math.min(360, Number(current().size) + 30)) }, true),
     "-": () => change({ size: String(Math.max(90, Number(current().size) - 30)) }, true),
     "?": () => $("help").showModal(),
@@ -298,6 +332,7 @@ function press(event) {
     classes().slice(0, 9).forEach((name, i) => (actions[i + 1] = () => labelByKey(name)));
     actions[0] = () => labelByKey(null);
     actions.u = takeBack;
+    actions.x = () => changeByKey((row) => setExcluded(row));
     actions.e = () => $("new-label")?.focus();
   }
   if (!(event.key in actions)) return;
@@ -312,6 +347,7 @@ async function start() {
     notice("This link was made for other items of the store: they have changed since.", false);
   }
   setUp();
+  if (findings ? !location.hash.includes("view=") : current().view === "findings") change({ view: findings ? "findings" : "gallery" }, true);
   showView(current().view);
   showMap(current()).catch(report);
   await select();

@@ -5,11 +5,11 @@ import { pictureOf, read, store } from "./api.js";
 import { change, current } from "./state.js";
 
 const HIDDEN = ["text", "content_hash", "source_modified", "picture_counts", "set_by_hand"];
-const FIRST = ["label", "split", "prediction", "confidence", "fitted_on"];
+const FIRST = ["label", "split", "excluded", "prediction", "confidence", "fitted_on"];
 let shown = null;
 let editing = null;
 
-/** Let labels be edited: `classes()` are those with a key, `set(row, value)` is called with a new one. */
+/** Let items be edited: `classes()` are the labels with a key, `set(row, value)` and `exclude(row)` are called. */
 export const editLabels = (options) => (editing = options);
 
 /** Show an item; null closes the panel. */
@@ -46,7 +46,7 @@ function contents(item) {
 function labelBox(item) {
   const column = editing.column;
   const own = item.values[column] ?? null;
-  const row = { row: item.row, label: own === null ? null : String(own) };
+  const row = { row: item.row, label: own === null ? null : String(own), excluded: item.values.excluded ?? null };
   const buttons = editing.classes().slice(0, 9).map((name, i) => {
     const button = el("button", { "aria-pressed": String(name === row.label), onclick: () => editing.set(row, name) }, el("kbd", {}, String(i + 1)), name);
     return button;
@@ -58,7 +58,8 @@ function labelBox(item) {
   });
   const names = el("datalist", { id: "label-names" }, ...editing.classes().map((name) => el("option", { value: name })));
   const none = el("button", { "aria-pressed": String(row.label === null), onclick: () => editing.set(row, null) }, el("kbd", {}, "0"), "none");
-  return el("section", { className: "labels" }, el("h3", {}, `Set ${column}`), el("div", { className: "choices" }, ...buttons, none), input, names);
+  const exclude = el("button", { "aria-pressed": String(row.excluded !== null), onclick: () => editing.exclude(row) }, el("kbd", {}, "x"), row.excluded === null ? "Exclude" : "Use again");
+  return el("section", { className: "labels" }, el("h3", {}, `Set ${column}`), el("div", { className: "choices" }, ...buttons, none), input, names, exclude);
 }
 
 function picture(row) {

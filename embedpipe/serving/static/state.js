@@ -1,6 +1,6 @@
 // What is shown, as the part of the address after #, so that a link shows the same again.
 
-const DEFAULTS = { key: "", near: "", words: "", where: "", is: {}, within: "", order: "id", view: "gallery", colour: "label", size: "170", item: "" };
+const DEFAULTS = { key: "", near: "", words: "", where: "", is: {}, within: "", order: "id", view: "gallery", colour: "label", size: "170", item: "", kind: "" };
 let state = parse();
 const listeners = [];
 

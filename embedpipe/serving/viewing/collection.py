@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.report.drawing.wording import natural_key
 from embedpipe.store import FeatureStore
-from embedpipe.store.schema import BY_HAND, KEY_FIELDS, PICTURE_COUNTS
+from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PICTURE_COUNTS
 
 Mask = npt.NDArray[np.bool_]
 
@@ -107,6 +107,12 @@ class Collection:
                 self.table = self.table.append_column(name, values)
             self._codes.pop(name, None)
             self.added.add(name)
+
+    def excluded(self) -> npt.NDArray[np.int64]:
+        """Return the rows that are excluded."""
+        if EXCLUDED not in self.table.column_names:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(np.asarray(pc.is_valid(self.table.column(EXCLUDED)), bool))
 
     def row(self, row: int, columns: list[str] | None = None) -> dict[str, Any]:
         """Return the values of a row as JSON has them."""

@@ -15,20 +15,20 @@ from embedpipe.errors import UsageError
 from embedpipe.report.tables import without_formulas
 from embedpipe.serving.viewing.collection import Collection, as_json_value
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.labelling import read_marks, set_column
-from embedpipe.store.schema import BY_HAND
+from embedpipe.store.editing.labelling import read_marks, set_column, write_column
+from embedpipe.store.schema import BY_HAND, EXCLUDED
 
 
 class Edit(NamedTuple):
-    """A new label of a row, and the one that the editor saw; None for none."""
+    """A new value of a row, and the one that the editor saw; None for none."""
 
     row: int
     value: str | None
     was: str | None
 
 
-def write_labels(store: FeatureStore, collection: Collection, column: str, edits: Sequence[Edit]) -> None:
-    """Write labels into a store, all or none, and take them over into a collection of its rows.
+def write_values(store: FeatureStore, collection: Collection, column: str, edits: Sequence[Edit]) -> None:
+    """Write labels, or why rows are excluded, into a store, all or none, and take them over into a collection.
 
     The rows are marked as set by hand, so that the next `embed` keeps them.
 
@@ -49,7 +49,8 @@ def write_labels(store: FeatureStore, collection: Collection, column: str, edits
     except pa.ArrowInvalid as error:
         raise UsageError(f"a label must fit column {column!r}, which holds {kind}: {error}") from error
     current = store.version == collection.version
-    set_column(store.table, pa.table({"id": ids, "value": value, "was": was}), "id", "value", column, "was")
+    write = write_column if column == EXCLUDED else set_column
+    write(store.table, pa.table({"id": ids, "value": value, "was": was}), "id", "value", column, "was")
     rows = np.array([edit.row for edit in edits])
     before = collection.table.column(column).combine_chunks() if known else pa.nulls(len(collection), kind)
     place = np.full(len(collection), -1)

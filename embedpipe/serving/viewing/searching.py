@@ -98,6 +98,7 @@ class Searcher:
 
     def _nearest(self, collection: Collection, vector: Any, among: Mask | None) -> Nearest:
         index = self.index(collection)
+        index.excluded = collection.excluded()  # rows are excluded on the page while the index is open
         scores, rows = index.search(vector, MOST_NEIGHBOURS, rows=among)
         return Nearest(rows[0], scores[0], str(index.how(rows=among)))
 

@@ -15,7 +15,8 @@ from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, UsageError, suggest
 from embedpipe.serving.base_app import GoneError
 from embedpipe.serving.viewing.collection import Codes, Collection, Mask
-from embedpipe.serving.viewing.labels import Edit, labels_csv, write_labels
+from embedpipe.serving.viewing.findings import Finding, FoundRows
+from embedpipe.serving.viewing.labels import Edit, labels_csv, write_values
 from embedpipe.serving.viewing.layout import Layout
 from embedpipe.serving.viewing.pictures import Pictures
 from embedpipe.serving.viewing.predictions import CONFIDENCE, FITTED, PREDICTION, Predictions
@@ -23,6 +24,7 @@ from embedpipe.serving.viewing.searching import Query, Searcher
 from embedpipe.serving.viewing.selection import Filter, Order, Selection, Selections, as_selection, order_rows
 from embedpipe.store import FeatureStore
 from embedpipe.store.opening import open_store
+from embedpipe.store.schema import EXCLUDED
 
 if TYPE_CHECKING:
     from embedpipe.heads import Head
@@ -43,11 +45,21 @@ class Viewer:
         Whether labels may be changed.
     head : Head, optional
         Its predictions are shown.
+    findings : FoundRows, optional
+        They are shown, and acted on.
     """
 
-    def __init__(self, store: FeatureStore, searcher: Searcher, edit: bool = False, head: Head | None = None) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        searcher: Searcher,
+        edit: bool = False,
+        head: Head | None = None,
+        findings: FoundRows | None = None,
+    ) -> None:
         self._store, self.searcher, self.edit = open_store(store, before="looking at them"), searcher, edit
         self.predictions = None if head is None else Predictions(head)
+        self.found = findings
         self.name = Path(store.path.rstrip("/")).name
         self._selections = Selections()
         self._lock = threading.Lock()
@@ -152,7 +164,8 @@ class Viewer:
 
     def brief(self, collection: Collection, row: int) -> dict[str, Any]:
         """Return what a tile of the gallery shows."""
-        names = [name for name in ("id", self.label, "text", *PREDICTED) if name in collection.table.column_names]
+        wanted = ("id", self.label, "text", EXCLUDED, *PREDICTED)
+        names = [name for name in wanted if name in collection.table.column_names]
         values = collection.row(row, names)
         label = values.get(self.label)
         text = None if values.get("text") is None else str(values["text"])
@@ -161,6 +174,7 @@ class Viewer:
             "id": values["id"],
             "label": None if label is None else str(label),
             "text": None if text is None else text[:SNIPPET],
+            "excluded": values.get(EXCLUDED),
             **{name: values[name] for name in PREDICTED if name in collection.added},
         }
 
@@ -205,6 +219,7 @@ class Viewer:
             "edit": self.edit,
             "label": self.label,
             "head": self._describe_head(),
+            "findings": [] if self.found is None else self.found.describe(collection),
         }
 
     @property
@@ -212,13 +227,21 @@ class Viewer:
         """The column whose values are set on the page."""
         return "label" if self.predictions is None else self.predictions.head.label
 
-    def set_labels(self, collection: Collection, edits: Sequence[Edit]) -> int:
-        """Write labels, all or none, and return the store's version. Raises what `write_labels` raises."""
+    def findings(self, collection: Collection, kind: str) -> list[Finding]:
+        """Return the findings of a kind, the surest first. Raises UsageError if there are none."""
+        found = {} if self.found is None else self.found.of(collection)
+        if kind not in found:
+            raise UsageError(f"no findings of the kind {kind[:40]!r}{suggest(kind[:40], found)}")
+        return found[kind]
+
+    def set_values(self, collection: Collection, edits: Sequence[Edit], excludes: bool = False) -> int:
+        """Write labels, or why rows are excluded; return the store's version. Raises what `write_values` raises."""
         for edit in edits:
             self.row(collection, edit.row)
         with self._lock:
             try:
-                write_labels(FeatureStore(self._store.path), collection, self.label, edits)
+                column = EXCLUDED if excludes else self.label
+                write_values(FeatureStore(self._store.path), collection, column, edits)
             except ConcurrentWriteError:
                 self._take_over()
                 raise
