@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel="Jobs")
 @exits_cleanly
 def run(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="A TOML file with the tables embed, fit and evaluate.")],
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB", help="A TOML file with the tables embed, clean, fit and evaluate.")
+    ],
     *,
     given: Annotated[
         list[str] | None,
@@ -43,7 +45,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Run a job: embed, then fit heads and evaluate, as a TOML file says. What was done before is not done again.
+    """Run a job as a TOML file says: embed, clean, fit heads, evaluate. What was done before is not done again.
 
     The exit code is the worst one of the steps. Options that the file leaves out may be set in the environment.
 
@@ -108,11 +110,14 @@ def _toml_value(text: str) -> Any:
 def _show(step: StepResult, verbose: bool) -> None:
     """Print what the verb of a step prints."""
     from embedpipe.cli.evaluating import print_result
+    from embedpipe.cli.storing.cleaning import print_findings
 
     if step.value is None:
         return
     if step.verb == "embed":
         show.summary(step.value.summary, verbose)
+    elif step.verb == "clean":
+        print_findings(step.value, verbose)
     elif step.verb == "fit":
         show.fit_report(step.value, Path(step.to), verbose)
     else:

@@ -27,7 +27,7 @@ class Table:
     Attributes
     ----------
     verb : str
-        ``embed``, ``fit`` or ``evaluate``.
+        ``embed``, ``clean``, ``fit`` or ``evaluate``.
     place : str
         Where it stands, for messages: ``nightly.toml, [fit]``.
     values : dict

@@ -1,4 +1,4 @@
-"""`run_job`: embed, then fit and evaluate what a job file names, and nothing twice."""
+"""`run_job`: embed, then clean, fit and evaluate what a job file names, and nothing twice."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.option_names import job_file
+from embedpipe.cleaning.clean import clean
+from embedpipe.cleaning.findings import check_findings
 from embedpipe.embedding import FailureLimit, embed
 from embedpipe.errors import ExitCode, UsageError, suggest
 from embedpipe.evaluation.comparison.evaluate import evaluate
@@ -20,7 +22,7 @@ from embedpipe.heads.registry import NAMES
 from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
 from embedpipe.report.page import check_page
-from embedpipe.report.tables import check_table
+from embedpipe.report.tables import check_table, write_table
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,34 @@ class EmbedStep(Step):
         """Embed what is new or changed."""
         store = embed(self.table.options[0].source, self.to, progress=progress, **self._rest())
         return store, store.summary.exit_code(self._limit())
+
+
+class CleanStep(Step):
+    """The table ``[clean]``."""
+
+    @property
+    def result_file(self) -> Path:
+        """The page or table of findings."""
+        return Path(self.to)
+
+    @property
+    def written_files(self) -> list[str]:
+        """The list of rows to keep."""
+        return _given(self.table.options[0].keep)
+
+    def check(self) -> None:
+        """Refuse names of files that cannot be written."""
+        check_findings(self.to)
+        for path in self.written_files:
+            check_table(path)
+
+    def run(self, progress: bool | None) -> tuple[Any, ExitCode]:
+        """Look through the store, and write what is found."""
+        findings = clean(self.stores[0], against=self.table.options[0].against, progress=progress, **self._rest())
+        findings.save(self.to)
+        for path in self.written_files:
+            write_table(findings.keep(), path)
+        return findings, ExitCode.DONE
 
 
 class FitStep(Step):
@@ -193,6 +223,8 @@ def _make_step(table: Table, embedded: Sequence[str]) -> Step:
     own = table.options[0]
     if table.verb == "evaluate":
         return EvaluateStep(table, own.stores or (_only(embedded, "stores"),))
+    if table.verb == "clean":
+        return CleanStep(table, (own.store or _only(embedded, "store"), *_given(own.against)))
     return FitStep(table, (own.store or _only(embedded, "store"),))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
+from embedpipe.cleaning.options import CleanOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions
@@ -20,6 +21,16 @@ class EmbedTable:
     max_failed: int | str | None = field(
         default=None, metadata={"help": "Exit code 3 only if more items failed: a number, or a share such as 1%."}
     )
+
+
+@dataclass(frozen=True)
+class CleanTable:
+    """What is looked through, and where the findings are written. Nothing is changed."""
+
+    to: str = field(metadata={"help": "A .html page or a table of the findings."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    against: str | None = field(default=None, metadata={"help": "Another store of the same backbone."})
+    keep: str | None = field(default=None, metadata={"help": "A table of all ids and why some are not kept."})
 
 
 @dataclass(frozen=True)
@@ -50,12 +61,13 @@ class EvaluateTable:
 #: The tables in the order in which they run, with the classes of their options. Each may be there several times.
 TABLES: dict[str, tuple[type, ...]] = {
     "embed": (EmbedTable, SourceOptions, BackboneOptions, RunOptions),
+    "clean": (CleanTable, CleanOptions),
     "fit": (FitTable, FitOptions, ReloadOptions),
     "evaluate": (EvaluateTable, EvaluateOptions),
 }
 #: Options that name a file or folder, which is relative to the file of the job.
 LOCATIONS = (
-    *("source", "to", "store", "stores", "mistakes", "splits", "page", "table"),
+    *("source", "to", "store", "stores", "against", "keep", "mistakes", "splits", "page", "table"),
     *("weights", "frequencies", "allow_root"),
 )
 #: Values of these that name none.

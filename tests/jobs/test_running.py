@@ -48,6 +48,15 @@ def job(tmp_path: Path) -> Path:
     return path
 
 
+CLEAN = """
+[clean]
+store = "x.features"
+to = "findings.csv"
+keep = "keep.csv"
+near_duplicates = 0.9999
+"""
+
+
 def statuses(path: Path) -> list[str]:
     return [step.status for step in embedpipe.run_job(path, progress=False).steps]
 
@@ -174,3 +183,23 @@ def test_the_command_prints_what_each_verb_prints(job: Path) -> None:
     (again,) = run("run", job).stdout.splitlines()
     assert "done before, from version 2 of" in again
     assert run("run", job, "--quiet").output == ""
+
+
+def test_findings_are_made_once_and_again_once_rows_are_excluded(job: Path) -> None:
+    job.write_text(CLEAN + FIT)
+    folder = job.parent
+    shown = run("run", job)
+    assert shown.exit_code == 0, shown.output
+    assert "in 30 rows" in shown.stdout
+    assert {"findings.csv", "findings.csv.done", "keep.csv"} <= {path.name for path in folder.iterdir()}
+    made = times(folder)
+    assert statuses(job) == ["skipped", "skipped"]
+    assert times(folder) == made
+    embedpipe.FeatureStore(folder / "x.features").exclude(pa.table({"id": ["row-000"], "excluded": ["blurred"]}))
+    result = embedpipe.run_job(job, progress=False)
+    assert [step.verb for step in result.steps] == ["clean", "fit"]
+    assert [step.status for step in result.steps] == ["done", "done"]
+    assert result.to_dict()["steps"][0]["result"]["rows"] == 29
+    assert (folder / "keep.csv").read_text().splitlines()[1] == '"row-000","blurred"'
+    job.write_text(CLEAN.replace("findings.csv", "findings.pdf"))
+    assert "findings.pdf" in run("run", job).stderr

@@ -18,7 +18,7 @@ from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
-    from embedpipe.cleaning import Shift
+    from embedpipe.cleaning import Findings, Shift
 
 #: Findings of each kind that are printed.
 SHOWN = 3
@@ -72,6 +72,16 @@ def clean(
         return
     if quiet:
         return
+    print_findings(findings, verbose)
+    for remark in remarks:
+        print(f"note: {remark}")
+    for path in (to, write_keep):
+        if path is not None:
+            print(path)
+
+
+def print_findings(findings: Findings, verbose: bool) -> None:
+    """Print the number of findings of each kind, with examples."""
     found = counted(len(findings), "finding")
     print(f"{found} in {counted(findings.rows, 'row')}, {findings.seconds:,.0f} s\n")
     rows, table = findings.table.to_pylist(), Table("", "findings", "for example", box=None)
@@ -89,11 +99,8 @@ def clean(
         print(show.plain(f"{label} is often more like {proposed}: {counted(number, 'row')}"))
     if findings.recall < 1:
         print(f"the graph of neighbours has {percent(findings.recall)} of the nearest neighbours")
-    for note in [*findings.notes, *remarks]:
+    for note in findings.notes:
         print(f"note: {note}")
-    for path in (to, write_keep):
-        if path is not None:
-            print(path)
 
 
 @app.command(rich_help_panel="Store")
