@@ -44,6 +44,8 @@ class Item(NamedTuple):
         Events to report to the user, summed over a run; see `embedpipe.embedding.summary`.
     text : str, optional
         The beginning of the text.
+    perceptual_hash : str, optional
+        Of a picture: see `embedpipe.decoding.hashing.perceptual`.
     """
 
     value: Any
@@ -51,6 +53,7 @@ class Item(NamedTuple):
     weight: int = 1
     counts: Mapping[str, int] = NO_COUNTS
     text: str | None = None
+    perceptual_hash: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

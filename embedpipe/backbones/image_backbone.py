@@ -19,6 +19,7 @@ from embedpipe.backbones.engines.openvino_engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import ImageNetwork
 from embedpipe.decoding import Picture, decode_pixels, to_pixels
+from embedpipe.decoding.hashing.perceptual import perceptual_hash
 from embedpipe.decoding.memory import room
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import BackboneError
@@ -66,7 +67,8 @@ class ImageBackbone(Backbone):
         return decode_pixels(payload, self._recipe)
 
     def _resize(self, picture: Picture) -> Item:
-        return Item(to_pixels(picture, self._recipe), counts=picture.counts)
+        pixels = to_pixels(picture, self._recipe)
+        return Item(pixels, counts=picture.counts, perceptual_hash=perceptual_hash(picture))
 
     def _captured(self, values: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8] | Tensor) -> Vectors:
         """Embed images of shape (h, w, 3), or an array of them (n, h, w, 3); see `Backbone.forward`."""

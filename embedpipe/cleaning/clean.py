@@ -14,23 +14,25 @@ import pyarrow.compute as pc
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
-from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs
+from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs, pairs_between
 from embedpipe.cleaning.findings import Findings, Recorder
 from embedpipe.cleaning.held_out import held_out_probabilities
 from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
 from embedpipe.cleaning.options import CleanOptions
 from embedpipe.cleaning.outliers import robust_z
+from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
-from embedpipe.neighbours.duplicates import join_groups
+from embedpipe.neighbours.duplicates import duplicate_pairs, join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
 from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
 from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.make import make_splits
 from embedpipe.splits.split_column import parse_split_names
+from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
 from embedpipe.store.schema import require_column
@@ -118,10 +120,12 @@ def clean(
     with show.step("finding neighbours", len(ids), "rows") as advance:
         graph = neighbour_graph(Z, k, advance=advance)
     hashes = np.array(rows["content_hash"].to_pylist(), object)
-    pairs = find_pairs(equal_content(hashes), graph.positions, graph.scores, chosen.near_duplicates)
+    pictures = stored_hashes(opened, ids)
+    pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
     split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
     y, notes = _labels(rows, chosen)
     notes += [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+    notes += _notes_on_hashes(opened, pictures, len(ids))
     found = Recorder(rows, chosen.label, split)
     _record_pairs(found, pairs, split, rows[chosen.label].to_pylist() if y is not None else None)
     _record_outliers(found, Z, graph, split, pairs, chosen)
@@ -134,7 +138,7 @@ def clean(
         confused = [(classes[label], classes[other], count) for label, other, count in errors.confused]
     if against is not None:
         with show.step("comparing with the other store"):
-            _record_other_store(found, opened, against, layers, centre, Z, hashes, chosen)
+            _record_other_store(found, opened, against, layers, centre, Z, graph, hashes, pictures, chosen)
     return Findings(
         table=found.table(),
         store=opened.path,
@@ -172,13 +176,23 @@ def _labels(rows: pa.Table, options: CleanOptions) -> tuple[npt.NDArray[Any] | N
     return y, []
 
 
+def _notes_on_hashes(store: FeatureStore, pictures: PerceptualHashes | None, rows: int) -> list[str]:
+    """Return a note if pictures have no perceptual hash."""
+    lacking = rows if pictures is None else int((~pictures.known).sum())
+    if store.spec.modality != "image" or not lacking:
+        return []
+    why = "vectors are imported" if store.spec.is_imported else "embed into a new store for hashes"
+    return [f"pictures without a perceptual hash, whose near-duplicates are found by cosine: {lacking:,} ({why})"]
+
+
 def _record_pairs(found: Recorder, pairs: Pairs, split: npt.NDArray[Any] | None, labels: list[Any] | None) -> None:
-    for row, related, cosine, exact in zip(*(vars(pairs).values()), strict=True):
-        found.add("duplicate" if exact else "near-duplicate", row, cosine, related=related)
+    for row, related, score, exact, mirrored in zip(*(vars(pairs).values()), strict=True):
+        how = "exact" if exact else "mirrored" if mirrored else "near"
+        found.add("duplicate" if exact else "near-duplicate", row, score, related=related, how=how)
         if split is not None and split[row] and split[related] and split[row] != split[related]:
-            found.add("leak", row, cosine, related=related)
+            found.add("leak", row, score, related=related, how=how)
         if labels and None not in (labels[row], labels[related]) and labels[row] != labels[related]:
-            found.add("label conflict", row, cosine, related=related, proposed=str(labels[related]))
+            found.add("label conflict", row, score, related=related, how=how, proposed=str(labels[related]))
 
 
 def _record_outliers(
@@ -269,22 +283,28 @@ def _record_other_store(
     layers: Any,
     centre: npt.NDArray[np.float32],
     Z: npt.NDArray[np.float32],
-    hashes: npt.NDArray[np.object_],
+    graph: Graph,
+    contents: npt.NDArray[np.object_],
+    pictures: PerceptualHashes | None,
     options: CleanOptions,
 ) -> None:
     """Record rows that another store of the same backbone has too."""
     other = against if isinstance(against, FeatureStore) else FeatureStore(against)
     require_comparable(store, other, layers)
-    columns, _ = used_rows(other.table, ["id", "content_hash"])
+    columns = other.to_arrow(["id", "content_hash"])
     ids = columns["id"].combine_chunks()
     if not len(ids):
         return
     others = normalised(read_finite(other, layers, ids) - centre)
-    cosine, nearest = nearest_rows(Z, others, 1, "cosine")
+    cosines, nearest = nearest_rows(Z, others, 1, "cosine")
+    near = pairs_between(
+        graph, cosines[:, 0], nearest[:, 0], options.near_duplicates, pictures, stored_hashes(other, ids)
+    )
     same = {content: row for row, content in reversed(list(enumerate(columns["content_hash"].to_pylist())))}
-    for row, content in enumerate(hashes):
+    for row, content in enumerate(contents):
         if content in same:
-            found.add("duplicate", row, 1.0, elsewhere=f"{other.path}:{ids[same[content]].as_py()}")
-        elif cosine[row, 0] >= options.near_duplicates:
-            place = f"{other.path}:{ids[int(nearest[row, 0])].as_py()}"
-            found.add("near-duplicate", row, float(cosine[row, 0]), elsewhere=place)
+            found.add("duplicate", row, 1.0, elsewhere=f"{other.path}:{ids[same[content]].as_py()}", how="exact")
+        elif row in near:
+            related, score, mirrored = near[row]
+            place = f"{other.path}:{ids[related].as_py()}"
+            found.add("near-duplicate", row, score, elsewhere=place, how="mirrored" if mirrored else "near")

@@ -1,4 +1,4 @@
-"""Pairs of duplicates: equal content, and near-duplicates by the cosine of centred vectors."""
+"""Pairs of duplicates: equal content, and near-duplicates as evaluation keeps them together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from embedpipe.decoding.hashing.perceptual import BITS, PerceptualHashes
+from embedpipe.neighbours.duplicates import DuplicatePairs
+from embedpipe.neighbours.graph import Graph
+from embedpipe.neighbours.picture_copies import hash_pairs, stands_out
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -18,16 +23,19 @@ class Pairs:
     Attributes
     ----------
     rows, related : int64 array (n,)
-    cosines : float64 array (n,)
-        1 for equal content.
+    scores : float64 array (n,)
+        1 for equal content, else those of `DuplicatePairs`.
     exact : bool array (n,)
         Whether the content is equal.
+    mirrored : bool array (n,)
+        Whether one picture is the mirror image of the other.
     """
 
     rows: Rows
     related: Rows
-    cosines: Floats
+    scores: Floats
     exact: npt.NDArray[np.bool_]
+    mirrored: npt.NDArray[np.bool_]
 
 
 def equal_content(hashes: npt.NDArray[np.object_]) -> Rows:
@@ -36,32 +44,61 @@ def equal_content(hashes: npt.NDArray[np.object_]) -> Rows:
     return first[inverse].astype(np.int64)
 
 
-def find_pairs(first_of: Rows, neighbours: Rows, cosines: Floats, threshold: float) -> Pairs:
+def find_pairs(first_of: Rows, near: DuplicatePairs) -> Pairs:
     """Return one pair for each row that duplicates an earlier one: the most similar of them.
 
     Parameters
     ----------
     first_of : int64 array (n_rows,)
         As `equal_content` gives it.
-    neighbours : int64 array (n_rows, k)
-        Other rows, the nearest first.
-    cosines : float64 array (n_rows, k)
-    threshold : float
+    near : DuplicatePairs
     """
     rows = np.arange(len(first_of))
-    # A pair is found from either side: the graph of a row with many duplicates names only the nearest of them.
-    left = np.repeat(rows, neighbours.shape[1])
-    right, score = neighbours.ravel(), cosines.ravel()
-    near = (score >= threshold) & (right >= 0)
-    left, right, score = left[near], right[near], score[near]
-    later, earlier = np.maximum(left, right), np.minimum(left, right)
-    order = np.lexsort((earlier, -score, later))
-    later, earlier, score = later[order], earlier[order], score[order]
+    order = np.lexsort((near.left, -near.scores, near.right))
+    later = near.right[order]
     best = np.ones(len(later), bool)
     best[1:] = later[1:] != later[:-1]
-    related, cosine = np.full(len(rows), -1), np.zeros(len(rows))
-    related[later[best]], cosine[later[best]] = earlier[best], score[best]
+    chosen = order[best]
+    related, score, mirrored = np.full(len(rows), -1), np.zeros(len(rows)), np.zeros(len(rows), bool)
+    at = near.right[chosen]
+    related[at], score[at], mirrored[at] = near.left[chosen], near.scores[chosen], near.mirrored[chosen]
     exact = first_of != rows
-    related, cosine = np.where(exact, first_of, related), np.where(exact, 1.0, np.minimum(cosine, 1.0))
+    related, score = np.where(exact, first_of, related), np.where(exact, 1.0, np.minimum(score, 1.0))
     found = np.flatnonzero(related >= 0)
-    return Pairs(found, related[found], cosine[found], exact[found])
+    return Pairs(found, related[found], score[found], exact[found], (mirrored & ~exact)[found])
+
+
+def pairs_between(
+    graph: Graph,
+    cosines: Floats,
+    nearest: Rows,
+    threshold: float,
+    hashes: PerceptualHashes | None,
+    others: PerceptualHashes | None,
+) -> dict[int, tuple[int, float, bool]]:
+    """Return the row of another store that each row nearly duplicates, the score, and whether it is mirrored.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the rows of this store.
+    cosines, nearest : arrays (n_rows,)
+        The nearest row of the other store.
+    threshold : float
+    hashes, others : PerceptualHashes, optional
+        Of both stores.
+    """
+    near = cosines >= threshold
+    found: dict[int, tuple[int, float, bool]] = {}
+    if hashes is not None and others is not None:
+        # As `standing_out`, among the neighbours in this store: those in the other one may be copies too.
+        near = np.where(hashes.known & others.known[nearest], stands_out(cosines, graph), near)
+        pairs = hash_pairs(hashes.followed_by(others))
+        between = (pairs.left < len(hashes)) & (pairs.right >= len(hashes))
+        scores = 1 - pairs.distances / BITS
+        for place in np.flatnonzero(between)[np.argsort(scores[between], kind="stable")]:
+            row = int(pairs.left[place])
+            found[row] = int(pairs.right[place]) - len(hashes), float(scores[place]), bool(pairs.mirrored[place])
+    for row in np.flatnonzero(near).tolist():
+        found.setdefault(row, (int(nearest[row]), float(cosines[row]), False))
+    return found

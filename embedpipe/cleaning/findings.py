@@ -44,11 +44,12 @@ class Recorder:
         related: int | None = None,
         proposed: str | None = None,
         elsewhere: str | None = None,
+        how: str | None = None,
     ) -> None:
-        """Add a finding on a row; ``related`` is another row, ``elsewhere`` one of another store."""
+        """Add a finding on a row; ``related`` is another row, ``elsewhere`` one elsewhere, ``how`` they are alike."""
         self._found.append(
             {"kind": kind, "row": int(row), "score": float(score), "related": related, "proposed": proposed}
-            | {"elsewhere": elsewhere}
+            | {"elsewhere": elsewhere, "how": how}
         )
 
     def table(self) -> pa.Table:
@@ -64,6 +65,7 @@ class Recorder:
             "related": pc.coalesce(
                 self._rows["id"].take(near), pa.array([each["elsewhere"] for each in found], pa.string())
             ),
+            "how": pa.array([each["how"] for each in found], pa.string()),
         }
         if self._label in self._rows.column_names:
             columns["label"] = self._rows[self._label].take(at).cast(pa.string())
@@ -88,9 +90,10 @@ class Findings:
     Attributes
     ----------
     table : pyarrow.Table
-        One row per finding: ``id``, ``kind``, ``score`` (a cosine for duplicates, the doubt of a label error in (0, 1],
-        robust standard deviations for outliers), ``related`` (the id of the other row), ``label``, ``related_label``,
-        ``proposed``, ``split``, ``related_split``, ``text``, ``uri``, as far as the store has them.
+        One row per finding: ``id``, ``kind``, ``score`` (a cosine for duplicates, or the share of equal bits of their
+        hashes; the doubt of a label error in (0, 1]; robust standard deviations for outliers), ``related`` (the id of
+        the other row), ``how`` (of duplicates: exact, near or mirrored), ``label``, ``related_label``, ``proposed``,
+        ``split``, ``related_split``, ``text``, ``uri``, as far as the store has them.
     store : str
     label : str
     rows : int

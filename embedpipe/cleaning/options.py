@@ -29,7 +29,8 @@ class CleanOptions:
         metadata={"help": "Column of values, such as patients, that one fold predicts together."},
     )
     near_duplicates: float = field(
-        default=NEAR_DUPLICATE_COSINE, metadata={"help": "Centred cosine from which two rows are near-duplicates."}
+        default=NEAR_DUPLICATE_COSINE,
+        metadata={"help": "Centred cosine from which rows without perceptual hashes are near-duplicates."},
     )
     outlier_z: float = field(
         default=5.0,

@@ -1,4 +1,4 @@
-from .hashing import payload_hash as payload_hash
+from .hashing.content import payload_hash as payload_hash
 from .image import available_decoders as available_decoders
 from .image import decode_image as decode_image
 from .picture import Picture as Picture

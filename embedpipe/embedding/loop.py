@@ -166,6 +166,7 @@ def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTim
                 vectors if finite.all() else {name: block[finite] for name, block in vectors.items()},
                 [each.item.counts for each in kept],
                 [each.item.text for each in kept],
+                [each.item.perceptual_hash for each in kept],
             )
         )
     return messages

@@ -26,7 +26,7 @@ from embedpipe.sources.reading import RowNumbers, take_near
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.labelling import as_text, read_marks
 from embedpipe.store.id_index import IdIndex, are_among
-from embedpipe.store.schema import BY_HAND, PICTURE_COUNTS, conform, differ, storable
+from embedpipe.store.schema import BY_HAND, PERCEPTUAL_HASH, PICTURE_COUNTS, conform, differ, storable
 
 #: Rows of the store per part of the comparison.
 PART_ROWS = 1 << 16
@@ -288,10 +288,10 @@ def _hashes(listing: Listing, rows: RowNumbers, store: FeatureStore) -> dict[str
 
 
 def content_columns(store: FeatureStore) -> set[str]:
-    """Return the columns that embedpipe writes from the content of an item: beginnings of texts, counts of pictures."""
+    """Return the columns that embedpipe writes from the content of an item: the beginning of a text, say."""
     if store.spec.is_imported:
         return set()
-    return {"text"} if store.spec.modality == "text" else {PICTURE_COUNTS}
+    return {"text"} if store.spec.modality == "text" else {PICTURE_COUNTS, PERCEPTUAL_HASH}
 
 
 def source_values(listed: pa.Table, store: FeatureStore) -> pa.Table:

@@ -42,6 +42,7 @@ from embedpipe.report.drawing.wording import size
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.leakage import contradiction_notes, leakage_notes
 from embedpipe.splits.mapped_rows import MappedRows
+from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
 from embedpipe.store.opening import open_store
 
@@ -167,7 +168,8 @@ def fit(
     )
     with show.step("looking for near-duplicates"):
         copies = first_copies(data.vectors)
-        report.notes = [*data.notes, *leakage_notes(data.vectors, copies, data.splits)]
+        hashes = stored_hashes(store, data.ids)
+        report.notes = [*data.notes, *leakage_notes(data.vectors, copies, data.splits, hashes)]
         if data.task != "regression":
             report.notes += contradiction_notes(copies, data.y, data.ids, fit_options.label)
     fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)

@@ -6,12 +6,14 @@ backbone and 0.73 in another, and a threshold of 0.95 joins 39 % of the rows int
 group has 6 rows. Averaged GloVe vectors of SMS: 76 % of the rows in one group at 0.97, with centring 0.5 %. (Mu and
 Viswanath, All-but-the-Top, ICLR 2018, on how a common mean dominates cosines.) If nearly all rows show the same thing,
 the mean is that thing, and no cosine is large.
+
+Of pictures with perceptual hashes, these and cosines that stand out decide; see `embedpipe.neighbours.picture_copies`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +21,14 @@ import xxhash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from embedpipe.decoding.hashing.perceptual import BITS as HASH_BITS
+from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.cells import BITS, bytes_a_row
 from embedpipe.neighbours.exact import BLOCK, Floats, Rows, Vectors, normalised, row_blocks
-from embedpipe.neighbours.graph import QUERIES, RowSearch
+from embedpipe.neighbours.graph import QUERIES, Graph, RowSearch, neighbour_graph
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
+from embedpipe.neighbours.picture_copies import hash_pairs, standing_out
 from embedpipe.neighbours.threads import faiss_alone
 
 #: Of more rows, not all pairs are compared, but so many nearest rows of each, and at most so many.
@@ -34,15 +39,69 @@ TILE = 1024
 Pairs = tuple[Rows, Rows]
 
 
-def near_duplicate_groups(
-    X: Vectors, threshold: float = NEAR_DUPLICATE_COSINE, n_jobs: int | None = None, *, tile: int = TILE
-) -> Rows:
-    """Return the groups of rows that pairs with a centred cosine of at least ``threshold`` connect.
+class DuplicatePairs(NamedTuple):
+    """Near-duplicates: pairs of rows, the lower one first; a pair may come twice.
 
-    Groups are the connected components of all such pairs (single linkage), so two rows of a group may have a lower
-    cosine. Exact copies are always in one group. Up to `ALL_PAIRS` rows, all pairs are compared; of more rows, the
-    nearest ones of each, which misses few pairs (see `neighbour_graph`), and of a row with more than `MOST_NEIGHBOURS`
-    near-duplicates the nearest of them. The result does not depend on ``tile``.
+    Attributes
+    ----------
+    left, right : int64 array (n_pairs,)
+    scores : float64 array (n_pairs,)
+        Cosines, or the share of equal bits of perceptual hashes.
+    mirrored : bool array (n_pairs,)
+        Whether one is the mirror image of the other, by their hashes.
+    """
+
+    left: Rows
+    right: Rows
+    scores: npt.NDArray[np.float64]
+    mirrored: npt.NDArray[np.bool_]
+
+
+def duplicate_pairs(graph: Graph, threshold: float, hashes: PerceptualHashes | None = None) -> DuplicatePairs:
+    """Return the near-duplicates among the rows of a graph of cosines.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of centred vectors.
+    threshold : float
+        Cosine from which two rows are near-duplicates if one has no perceptual hash.
+    hashes : PerceptualHashes, optional
+        Two rows that have one are near-duplicates if their hashes are nearly equal (`hash_pairs`), or if their cosine
+        stands out (`standing_out`).
+    """
+    k = graph.positions.shape[1]
+    left, right = np.repeat(np.arange(len(graph.positions)), k), graph.positions.ravel()
+    near = graph.scores >= threshold
+    if hashes is not None:
+        both = hashes.known[:, None] & hashes.known[graph.positions]
+        near = np.where(both, standing_out(graph), near)
+    near &= graph.positions >= 0
+    left, right, scores = left[near.ravel()], right[near.ravel()], graph.scores[near]
+    found = DuplicatePairs(np.minimum(left, right), np.maximum(left, right), scores, np.zeros(len(left), bool))
+    if hashes is None:
+        return found
+    same = hash_pairs(hashes)
+    alike = DuplicatePairs(same.left, same.right, 1 - same.distances / HASH_BITS, same.mirrored)
+    return DuplicatePairs(*(np.concatenate(each) for each in zip(alike, found, strict=True)))
+
+
+def near_duplicate_groups(
+    X: Vectors,
+    threshold: float = NEAR_DUPLICATE_COSINE,
+    n_jobs: int | None = None,
+    *,
+    hashes: PerceptualHashes | None = None,
+    tile: int = TILE,
+) -> Rows:
+    """Return the groups of rows that pairs of near-duplicates connect.
+
+    Two rows are near-duplicates if their centred cosine is at least ``threshold``; of pictures with perceptual hashes,
+    these decide: see `duplicate_pairs`. Groups are the connected components of all such pairs (single linkage), so two
+    rows of a group may have a lower cosine. Exact copies are always in one group. Without hashes, all pairs of up to
+    `ALL_PAIRS` rows are compared; of more rows, the nearest ones of each, which misses few pairs (see
+    `neighbour_graph`), and of a row with more than `MOST_NEIGHBOURS` near-duplicates the nearest of them. The result
+    does not depend on ``tile``.
 
     Parameters
     ----------
@@ -52,6 +111,8 @@ def near_duplicate_groups(
         In (0, 1].
     n_jobs : int, optional
         Number of threads; see `faiss_alone`.
+    hashes : PerceptualHashes, optional
+        Of all rows, where they are pictures.
     tile : int
         Number of rows that are compared with as many others at a time. Memory: one copy of ``X`` and the pairs of two
         tiles.
@@ -81,6 +142,11 @@ def near_duplicate_groups(
     distinct = np.flatnonzero(copy_of == np.arange(len(X)))
     Z: Vectors = _directions(X, distinct) if isinstance(X, np.ndarray) else _MappedDirections(X, distinct)
     groups = np.arange(len(Z))
+    if hashes is not None and hashes.known.any() and len(Z) > 1:
+        graph = neighbour_graph(Z, min(FEW_NEIGHBOURS, len(Z) - 1), n_jobs=n_jobs)
+        pairs = duplicate_pairs(graph, threshold, hashes[distinct])
+        groups = join_groups(groups, pairs.left, pairs.right)
+        return _by_first_row(groups[np.searchsorted(distinct, copy_of)])
     if len(Z) > ALL_PAIRS:
         for left, right in _near_pairs(Z, threshold, n_jobs):
             groups = join_groups(groups, left, right)

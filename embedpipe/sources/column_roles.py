@@ -29,7 +29,7 @@ BOX_COLUMNS = ("x", "y", "width", "height")
 #: Names reserved for the store, in addition to names that begin with "embedding". For texts, ``text`` is reserved too.
 RESERVED = (
     "id", "uri", "content_hash", "source_root", "source_size", "source_modified", "label", "split", "set_by_hand",
-    "picture_counts", "excluded",
+    "picture_counts", "perceptual_hash", "excluded",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe._utils.option_names import option
+from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
 from embedpipe.neighbours.exact import Vectors
@@ -51,7 +52,11 @@ class RowGroups:
 
 
 def find_groups(
-    rows: int, groups: Iterable[Any] | None, vectors: Vectors | None, cosine: float | Literal["copies"]
+    rows: int,
+    groups: Iterable[Any] | None,
+    vectors: Vectors | None,
+    cosine: float | Literal["copies"],
+    hashes: PerceptualHashes | None = None,
 ) -> RowGroups:
     """Return the groups that the user's groups and the near-duplicates, or only exact copies, form together.
 
@@ -73,8 +78,8 @@ def find_groups(
             some = "1 row is an exact copy of another" if count == 1 else f"{count:,} rows are exact copies of others"
             notes.append(f"{some}: copies are never in both the training and the test rows")
         else:
-            duplicates, what = near_duplicate_groups(vectors, cosine), "near-duplicates"
-            notes += _notes_on(duplicates, cosine)
+            duplicates, what = near_duplicate_groups(vectors, cosine, hashes=hashes), "near-duplicates"
+            notes += _notes_on(duplicates, cosine, criterion_of(cosine, hashes))
         if len(np.unique(duplicates)) < rows:
             groupings.append(duplicates)
             sources.append(what)
@@ -103,11 +108,19 @@ def _numbered(groups: Iterable[Any], rows: int) -> Rows:
     return np.array([numbers[key] for key in keys], np.int64)
 
 
-def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
+def criterion_of(cosine: float, hashes: PerceptualHashes | None) -> str:
+    """Return by what near-duplicates are found, in words."""
+    by_cosine = f"centred cosine of at least {cosine:g}"
+    if hashes is None or not hashes.known.any():
+        return by_cosine
+    lacking = int((~hashes.known).sum())
+    return "by perceptual hashes" + f"; {by_cosine} for the {lacking:,} rows without one" * (lacking > 0)
+
+
+def _notes_on(duplicates: Rows, cosine: float, criterion: str) -> list[str]:
     """Return what a reader should know about the near-duplicates."""
     sizes = np.bincount(duplicates)
     several = sizes[sizes > 1]
-    criterion = f"centred cosine of at least {cosine:g}"
     if not len(several):
         return [f"no near-duplicates were found ({criterion})"]
     notes = [
@@ -115,7 +128,7 @@ def _notes_on(duplicates: Rows, cosine: float) -> list[str]:
         f"({criterion}), in {len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the "
         "training and the test rows"
     ]
-    if several.max() > max(LARGE * len(duplicates), 2):
+    if several.max() > max(LARGE * len(duplicates), 2) and "cosine" in criterion:
         notes.append(
             f"one group of near-duplicates has {several.max():,} rows ({percent(several.max() / len(duplicates), 0)}), "
             "probably a chain of merely similar rows. It makes folds uneven and metrics too low: raise "

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.neighbours.exact import Rows
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
-from embedpipe.splits.groups import LARGE
+from embedpipe.splits.groups import LARGE, criterion_of
 from embedpipe.splits.inner import Split
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.statistics.percentages import percent
@@ -21,7 +22,12 @@ from embedpipe.statistics.percentages import percent
 MOST_ROWS = 10_000
 
 
-def leakage_notes(X: npt.NDArray[np.float32] | MappedRows, copies: Rows, splits: Sequence[Split]) -> list[str]:
+def leakage_notes(
+    X: npt.NDArray[np.float32] | MappedRows,
+    copies: Rows,
+    splits: Sequence[Split],
+    hashes: PerceptualHashes | None = None,
+) -> list[str]:
     """Return a note if held-out rows have near-duplicates, as `evaluate` finds them, among the training rows.
 
     Where a chain of similar rows joins many of them, as with poor vectors, only exact copies count: ``copies`` are
@@ -29,9 +35,9 @@ def leakage_notes(X: npt.NDArray[np.float32] | MappedRows, copies: Rows, splits:
     """
     groups, what = copies, "exact copies"
     if len(X) <= MOST_ROWS:
-        near = near_duplicate_groups(X[:])
+        near = near_duplicate_groups(X[:], hashes=hashes)
         if np.bincount(near).max() <= max(LARGE * len(near), 2):
-            groups, what = near, f"near-duplicates (centred cosine of at least {NEAR_DUPLICATE_COSINE:g})"
+            groups, what = near, f"near-duplicates ({criterion_of(NEAR_DUPLICATE_COSINE, hashes)})"
     count = sum(int(np.isin(groups[test], groups[train]).sum()) for train, test in splits)
     if not count:
         return []

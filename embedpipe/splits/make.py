@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
+from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
@@ -35,6 +36,7 @@ def make_splits(
     groups: Iterable[Any] | None = None,
     vectors: Vectors | None = None,
     near_duplicates: float | Literal["copies"] | None = NEAR_DUPLICATE_COSINE,
+    hashes: PerceptualHashes | None = None,
     folds: int = 5,
     repeats: int = 5,
     seed: int = 0,
@@ -67,6 +69,8 @@ def make_splits(
     near_duplicates : float, "copies" or None
         Centred cosine, in (0, 1], from which two rows are near-duplicates; see `embedpipe.neighbours.duplicates`.
         ``copies``: only rows with equal vectors. None: near-duplicates are not looked for.
+    hashes : PerceptualHashes, optional
+        Of pictures: they decide instead of the cosine, where a row has one.
     folds : int
         Number of folds, 2 or more.
     repeats : int
@@ -107,7 +111,7 @@ def make_splits(
     kinds = np.unique(y, return_inverse=True)[1] if task == "classification" and y.ndim == 1 else None
     if near_duplicates is None:
         vectors, near_duplicates = None, NEAR_DUPLICATE_COSINE
-    row_groups = find_groups(len(ids), groups, vectors, near_duplicates)
+    row_groups = find_groups(len(ids), groups, vectors, near_duplicates, hashes)
     names = None if split is None else parse_split_names(split)
     if names is not None:
         return _by_split_column(ids, y, kinds, names, row_groups, seed)

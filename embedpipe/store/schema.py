@@ -45,6 +45,9 @@ EXCLUDED = "excluded"
 #: Column with what was left out of a picture or inferred, as a JSON object of counts; null for nothing.
 PICTURE_COUNTS = "picture_counts"
 
+#: Column with the perceptual hash of a picture, 64 hexadecimal digits; null where none was computed.
+PERCEPTUAL_HASH = "perceptual_hash"
+
 #: Lists of non-null values read faster than nullable or fixed-size lists, and every tool can read them.
 VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
 
@@ -89,7 +92,7 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
 
 def refuse_column_name(name: str, schema: pa.Schema) -> None:
     """Raise UsageError for a column that only the store writes, or that differs from another in letter case only."""
-    reserved = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PICTURE_COUNTS}
+    reserved = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PERCEPTUAL_HASH, PICTURE_COUNTS}
     if name.lower() in reserved or name.lower().startswith("embedding"):
         raise UsageError(f"column {name!r} is reserved for the store: choose another name")
     if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from embedpipe.cleaning.duplicates import equal_content, find_pairs
 from embedpipe.cleaning.label_errors import doubt_of_labels, find_label_errors, with_neighbours
 from embedpipe.cleaning.outliers import robust_z
+from embedpipe.neighbours.duplicates import duplicate_pairs
+from embedpipe.neighbours.graph import Graph
+from embedpipe.neighbours.tuning import Recall
 
 
 @given(st.integers(2, 30), st.integers(2, 6), st.integers(1, 5), st.integers(0, 1000))
@@ -56,7 +59,7 @@ def test_each_later_duplicate_is_named_once(contents: list[int], seed: int) -> N
     k = min(3, rows - 1)
     neighbours = np.array([rng.permutation(np.delete(np.arange(rows), row))[:k] for row in range(rows)])
     cosines = -np.sort(-rng.uniform(0.8, 1, (rows, k)), axis=1)
-    pairs = find_pairs(first, neighbours, cosines, 0.95)
+    pairs = find_pairs(first, duplicate_pairs(Graph(cosines, neighbours, Recall(k, 1.0, 1.0, 0)), 0.95))
     assert len(set(pairs.rows.tolist())) == len(pairs.rows)
     assert (pairs.related < pairs.rows).all()
     assert set(np.flatnonzero(first != np.arange(rows))) == set(pairs.rows[pairs.exact])
@@ -64,7 +67,7 @@ def test_each_later_duplicate_is_named_once(contents: list[int], seed: int) -> N
         contents[row] == contents[other]
         for row, other in zip(pairs.rows[pairs.exact], pairs.related[pairs.exact], strict=True)
     )
-    assert (pairs.cosines >= 0.95).all()
+    assert (pairs.scores >= 0.95).all()
 
 
 def test_robust_z_is_not_moved_by_outliers() -> None:

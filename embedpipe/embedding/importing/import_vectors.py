@@ -256,7 +256,8 @@ class _Importer:
     def _embedded(self, rows: npt.NDArray[np.int64], vectors: Block) -> pa.Table:
         hashes = [checksum(vector) for vector in vectors]
         column = self._store.spec.layers[0].column
-        message = Embedded(rows.tolist(), hashes, {column: vectors}, [{}] * len(rows), [None] * len(rows))
+        nothing: list[str | None] = [None] * len(rows)
+        message = Embedded(rows.tolist(), hashes, {column: vectors}, [{}] * len(rows), nothing, nothing)
         return project(self._rows.embedded([message]), self._store.spec)
 
     def _add(self, files: Sequence[NewFile]) -> Change:

@@ -17,7 +17,8 @@ from embedpipe.store.adopting import NewFile
 class Embedded:
     """Rows of the listing with new vectors: column -> float32 (n, dim).
 
-    ``counts`` are those of each item. ``texts`` are the beginnings of the texts, None for images.
+    ``counts`` are those of each item. ``texts`` are the beginnings of the texts, None for images; ``perceptual_hashes``
+    are those of images, None for texts.
     """
 
     rows: list[int]
@@ -25,6 +26,7 @@ class Embedded:
     vectors: dict[str, npt.NDArray[np.float32]]
     counts: list[Mapping[str, int]]
     texts: list[str | None]
+    perceptual_hashes: list[str | None]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from embedpipe.sources.reading import take_near
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.labelling import Outcome, forget_by_hand, keep_by_hand
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.schema import KEY_FIELDS, PICTURE_COUNTS, vector_column
+from embedpipe.store.schema import KEY_FIELDS, PERCEPTUAL_HASH, PICTURE_COUNTS, vector_column
 
 #: Columns that are never copied from another row.
 KEY_COLUMNS = {field.name for field in KEY_FIELDS}
@@ -48,6 +48,9 @@ class RowAssembler:
             counts = [json.dumps(counts) if counts else None for m in messages for counts in m.counts]
             if any(counts) or PICTURE_COUNTS in self._store.schema.names:
                 rows = rows.append_column(PICTURE_COUNTS, pa.array(counts, pa.string()))
+        hashes = [each for m in messages for each in m.perceptual_hashes]
+        if any(hashes):
+            rows = rows.append_column(PERCEPTUAL_HASH, pa.array(hashes, pa.string()))
         for column in messages[0].vectors:
             parts = [message.vectors[column] for message in messages]
             rows = rows.append_column(column, vector_column(parts[0] if len(parts) == 1 else np.concatenate(parts)))

@@ -54,7 +54,10 @@ class EvaluateOptions:
     )
     near_duplicates: NearDuplicates = field(
         default=NEAR_DUPLICATE_COSINE,
-        metadata={"help": "Centred cosine from which rows are near-duplicates and stay in one fold, or off."},
+        metadata={
+            "help": "Centred cosine from which rows without perceptual hashes are near-duplicates, or off. "
+            "Near-duplicates stay in one fold."
+        },
     )
 
     memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})

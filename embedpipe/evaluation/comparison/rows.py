@@ -33,6 +33,7 @@ from embedpipe.neighbours.exact import Vectors
 from embedpipe.report.drawing.wording import size
 from embedpipe.splits.make import Splits, load_splits, make_splits
 from embedpipe.splits.split_column import parse_split_names
+from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
 from embedpipe.store.opening import open_store
 from embedpipe.store.schema import require_column
@@ -170,6 +171,7 @@ def read_rows(
             groups=groups,
             vectors=vectors,
             near_duplicates=cosine,
+            hashes=None if vectors is None else stored_hashes(first, ids),
             folds=options.folds,
             repeats=options.repeats,
             seed=options.seed,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PICTURE_COUNTS
+from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PERCEPTUAL_HASH, PICTURE_COUNTS
 
 Kind = Literal["number", "category"]
 Values = npt.NDArray[np.float32]
@@ -21,7 +21,7 @@ Values = npt.NDArray[np.float32]
 #: Codes of categories that are missing, and of those that no row had when the head was fitted.
 MISSING, UNSEEN = -1, -2
 #: Columns that the store writes: they say where a row comes from.
-RESERVED = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PICTURE_COUNTS, "split"}
+RESERVED = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PERCEPTUAL_HASH, PICTURE_COUNTS, "split"}
 #: Most categories of a column: each takes a column of the one-hot matrix.
 MOST_CATEGORIES = 1000
 #: With fewer rows, a column decides the label or counts the rows by chance.

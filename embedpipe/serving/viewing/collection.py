@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.report.drawing.wording import natural_key
 from embedpipe.store import FeatureStore
-from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PICTURE_COUNTS
+from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PERCEPTUAL_HASH, PICTURE_COUNTS
 
 Mask = npt.NDArray[np.bool_]
 
 #: Columns that say where an item came from: shown with the item, and nothing to filter by.
-ORIGIN = (*(field.name for field in KEY_FIELDS), BY_HAND, PICTURE_COUNTS, "text")
+ORIGIN = (*(field.name for field in KEY_FIELDS), BY_HAND, PICTURE_COUNTS, PERCEPTUAL_HASH, "text")
 #: With more values, a column is not offered as classes.
 MOST_CLASSES = 2_000
 #: Integers with at most this many values are classes.

@@ -1,0 +1,153 @@
+"""Does `clean` find copies of pictures, and only copies? Planted ones, by kind, beside a cosine of 0.95 alone.
+
+    python benchmarks/planted_duplicates.py FOLDER [--planted 200] [--limit N] [--json FILE]
+
+Of some photos of the folder one copy each is planted per kind: re-encoded, resized, cropped at a random place,
+mirrored, with a watermark. A copy is found if it is in one group with its original. Pairs of originals that were there
+before count as wrong, so the precision is a lower bound: look at them (`--page`). At the end: what the hashes cost, as
+a share of the processor time that the same photos take to be decoded, resized and embedded.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import make_parser, markdown_table, write_json
+from PIL import Image, ImageDraw, ImageFont
+
+import embedpipe
+from embedpipe.cleaning.clean import clean
+from embedpipe.decoding.hashing.perceptual import perceptual_hash
+from embedpipe.decoding.picture import decode_pixels
+from embedpipe.neighbours.duplicates import near_duplicate_groups
+from embedpipe.splits.stored_hashes import stored_hashes
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+RNG = np.random.default_rng(0)
+
+
+def encoded(image: Image.Image, quality: int = 85) -> bytes:
+    """Return a JPEG."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def cropped(image: Image.Image, share: float) -> Image.Image:
+    """Cut off a share of each side's length, at a random place."""
+    width, height = (round(side * (1 - share)) for side in image.size)
+    left, top = (
+        int(RNG.integers(0, whole - part + 1)) for whole, part in zip(image.size, (width, height), strict=True)
+    )
+    return image.crop((left, top, left + width, top + height))
+
+
+def watermarked(image: Image.Image) -> Image.Image:
+    """Write half-transparent words over the lower part."""
+    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    width, height = image.size
+    place, font = (0.08 * width, 0.75 * height), ImageFont.load_default(size=max(12, width // 9))
+    ImageDraw.Draw(layer).text(place, "© SAMPLE 2024", font=font, fill=(255, 255, 255, 150))
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+KINDS: dict[str, Callable[[Image.Image], bytes]] = {
+    "re-encoded, quality 50": lambda image: encoded(image, 50),
+    "half the size": lambda image: encoded(image.resize((image.width // 2, image.height // 2))),
+    "cropped by 5 %": lambda image: encoded(cropped(image, 0.05)),
+    "cropped by 10 %": lambda image: encoded(cropped(image, 0.10)),
+    "mirrored": lambda image: encoded(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+    "watermark": lambda image: encoded(watermarked(image)),
+}
+
+
+def plant(photos: list[Path], planted: int, folder: Path) -> None:
+    """Write the photos, and copies of other ones of them for each kind, as ``KIND~NUMBER.jpg``."""
+    folder.mkdir()
+    for number, photo in enumerate(photos):
+        shutil.copyfile(photo, folder / f"original~{number}{photo.suffix}")
+    order = RNG.permutation(len(photos))
+    for place, (kind, change) in enumerate(KINDS.items()):
+        for number in np.roll(order, -place * planted)[:planted]:
+            with Image.open(photos[number]) as image:
+                (folder / f"{kind}~{number}.jpg").write_bytes(change(image.convert("RGB")))
+
+
+def measure(ids: list[str], groups: Any) -> dict[str, Any]:
+    """Return the recall of each kind, and the pairs of neighbouring ids in groups that were not planted."""
+    kinds, numbers = zip(*(Path(id).stem.split("~") for id in ids), strict=True)
+    original = {
+        number: row for row, (kind, number) in enumerate(zip(kinds, numbers, strict=True)) if kind == "original"
+    }
+    found = {kind: [0, 0] for kind in KINDS}
+    for row, kind in enumerate(kinds):
+        if kind != "original":
+            found[kind][0] += int(groups[row] == groups[original[numbers[row]]])
+            found[kind][1] += 1
+    # Originals of one group beyond the first are pairs that were not planted.
+    rows = np.array(list(original.values()))
+    wrong = len(rows) - len(np.unique(groups[rows]))
+    table = {
+        kind: {"recall": hits / count, "precision": hits / max(1, hits + wrong)}
+        for kind, (hits, count) in found.items()
+    }
+    return {"kinds": table, "not planted": int(wrong)}
+
+
+def cost(photos: list[Path]) -> dict[str, float]:
+    """Return the milliseconds of processor time that a photo takes, and the share of the hash."""
+    backbone = embedpipe.load_backbone(device="cpu").accelerated(10_000)
+    payloads = [photo.read_bytes() for photo in photos]
+    backbone.forward([backbone.prepare(payload).value for payload in payloads[:32]])
+    spent = {"all": -time.process_time()}
+    for start in range(0, len(payloads), 64):
+        backbone.forward([backbone.prepare(payload).value for payload in payloads[start : start + 64]])
+    spent["all"] += time.process_time()
+    pictures = [decode_pixels(payload, backbone.spec.preprocessing) for payload in payloads]
+    spent["hash"] = -time.process_time()
+    for picture in pictures:
+        perceptual_hash(picture)
+    spent["hash"] += time.process_time()
+    return {name: 1000 * value / len(photos) for name, value in spent.items()} | {"share": spent["hash"] / spent["all"]}
+
+
+def main() -> None:
+    """Plant, embed, clean, and print a table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="Photos.")
+    parser.add_argument("--planted", type=int, default=200, help="Copies of each kind.")
+    parser.add_argument("--limit", type=int, help="Take so many photos.")
+    parser.add_argument("--page", type=Path, help="Write the findings as a page.")
+    options = parser.parse_args()
+    photos = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.limit]
+    with tempfile.TemporaryDirectory() as folder:
+        plant(photos, options.planted, Path(folder) / "photos")
+        store = embedpipe.embed(Path(folder) / "photos", Path(folder) / "store", device="cpu")
+        findings = clean(store)
+        if options.page:
+            findings.to_html(options.page)
+        ids = store.to_arrow(["id"])["id"].combine_chunks()
+        X = store.to_numpy()
+        by_hashes = measure(ids.to_pylist(), near_duplicate_groups(X, hashes=stored_hashes(store, ids)))
+        by_cosine = measure(ids.to_pylist(), near_duplicate_groups(X))
+    rows = [["kind", "recall", "precision", "recall, cosine alone", "precision, cosine alone"]]
+    for kind in KINDS:
+        both = by_hashes["kinds"][kind], by_cosine["kinds"][kind]
+        rows.append([kind, *(f"{each[name]:.3f}" for each in both for name in ("recall", "precision"))])
+    rows.append(["pairs not planted", "", str(by_hashes["not planted"]), "", str(by_cosine["not planted"])])
+    print(markdown_table(rows))
+    spent = cost(photos[:300])
+    print(f"hash: {spent['hash']:.2f} ms of {spent['all']:.1f} ms a photo, {spent['share']:.1%}")
+    print(f"{len(photos):,} photos, clean took {findings.seconds:.0f} s: {findings.counts}")
+    write_json(options, {"hashes": by_hashes, "cosine": by_cosine, "cost": spent, "counts": findings.counts})
+
+
+if __name__ == "__main__":
+    main()
