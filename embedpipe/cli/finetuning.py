@@ -14,7 +14,7 @@ from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.cli.running.plain_text import escaped
-from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, Method, SplitOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
@@ -49,6 +49,9 @@ def finetune(
     head: Annotated[
         Path | None, typer.Option("--head", help="Folder of a linear head; by default a calibrated logreg is fitted.")
     ] = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="lp-ft, or contrastive: bring texts of a class together, for few labels.")
+    ] = "lp-ft",
     label: Label = "label",
     backbone: Backbone = "",
     page: Annotated[
@@ -60,7 +63,7 @@ def finetune(
     verbose: Verbose = False,
     **options: Any,
 ) -> int:
-    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT).
+    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT), or contrastively.
 
     The head becomes the last layer of the network; then all weights are trained. The weights of the latest epoch whose
     validation accuracy is within one standard error of the best are kept, or those of the linear probe if it is better.
@@ -79,8 +82,8 @@ def finetune(
         from embedpipe.finetuning.training.page import page_writer
 
         on_epoch = page_writer(page, options["epochs"], to.resolve().name)
-    arguments: dict[str, Any] = {"to": to, "label": label, "backbone": backbone, "device": device, **options}
-    result = run(source, head, progress=shows_progress(quiet, as_json), on_epoch=on_epoch, **arguments)
+    arguments: dict[str, Any] = {"to": to, "method": method, "label": label, "backbone": backbone, **options}
+    result = run(source, head, device=device, progress=shows_progress(quiet, as_json), on_epoch=on_epoch, **arguments)
     if not is_first_process():
         return 0
     if page is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,19 @@ from embedpipe.backbones import load_with_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
-from embedpipe.errors import TrainingDataError
+from embedpipe.errors import TrainingDataError, require_one_of
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
-from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, open_probe, refit_probe
-from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, fit_on_vectors, open_probe, refit_probe
+from embedpipe.finetuning.options import FineTuneOptions, Method, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
 from embedpipe.finetuning.source import load_frozen, open_item_set, open_items
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer, read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
+from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, require_contrastive
 from embedpipe.finetuning.training.distributed import Workers
+from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
 from embedpipe.finetuning.training.trainer import OnEpoch, Trainer
 from embedpipe.heads import Head
@@ -53,6 +55,7 @@ def finetune(
     head: Head | str | Path | None = None,
     *,
     to: str | Path,
+    method: Method = "lp-ft",
     label: str = "label",
     backbone: str = "",
     device: str | None = None,
@@ -60,12 +63,14 @@ def finetune(
     on_epoch: OnEpoch | None = None,
     **options: Unpack[FineTuneParameters],
 ) -> FineTuneResult:
-    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT).
+    """Fine-tune the backbone of a store, starting from a linear head on its features (LP-FT), or contrastively.
 
-    The head, with its scaler and calibration, becomes the last layer of the network; then all weights are trained
-    (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). The weights of the latest epoch whose validation accuracy is
-    within one standard error of the best are kept, or those of the linear probe if its accuracy is higher. The test
-    rows are read once, at the end.
+    LP-FT: the head, with its scaler and calibration, becomes the last layer of the network; then all weights are
+    trained (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). Contrastive, for texts with few labels: the trainer of
+    sentence-transformers brings texts of a class together and others apart, then a head is fitted on the new vectors
+    (SetFit; Tunstall et al., 2022). The weights of the latest epoch whose validation accuracy is within one standard
+    error of the best are kept, or those of the linear probe if its accuracy is higher. The test rows are read once, at
+    the end.
 
     A run that was interrupted continues where it stopped, on a CPU to bit-identical weights; a finished run is loaded.
     If a launcher (``accelerate launch``, ``torchrun``) has started several processes, each trains on its own GPU and
@@ -82,6 +87,8 @@ def finetune(
         on the training rows, with the penalty and temperature it has, because it may have seen the other rows.
     to : str or path-like
         A new or empty folder, or the folder of an earlier run with the same data and options.
+    method : str
+        ``lp-ft``, or ``contrastive`` for encoders of ``sentence-transformers/``.
     label : str
         The column to learn; ignored if ``head`` is given, which has its own.
     backbone : str
@@ -123,6 +130,9 @@ def finetune(
     >>> store = embedpipe.embed("new_photos", "new.features", backbone=result.backbone_name)  # doctest: +SKIP
     """
     training, split_options, reload_options = build_options(OPTIONS, options)
+    require_one_of("method", method, get_args(Method))
+    if method == "contrastive":
+        require_one_process("finetune", method)
     workers = Workers.launched(device)
     with contextlib.ExitStack() as lock:
 
@@ -143,20 +153,25 @@ def finetune(
         frozen = None
         if finished is None:  # before any fit, as the network is what may be missing
             spec = given_head.spec if given_head else store.spec.only(network_layer(store).name)
+            if method == "contrastive":
+                require_contrastive(spec, training, repr(store.path))
             with show.step("loading the network"):
                 frozen = load_frozen(spec, reload_options, workers.device or device)
         with show.step("fitting the linear probe"):
             probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
         initial = align_classes(fold_head(probe), split.classes)
         head_weights = digest(initial.weight, initial.bias)
-        settings = run_settings(store, split, training, head=head_weights)
+        settings = run_settings(store, split, training, head=head_weights, method=method)
         if finished is None:
             assert frozen is not None  # loaded above
-            result = _train(probe, initial, frozen, split, store, folder, training, settings, workers, show, on_epoch)
+            run_folder.require_method(folder, method)
+            result = _train(
+                probe, initial, frozen, split, store, folder, method, training, settings, workers, show, on_epoch
+            )
             result.notes += _leakage_notes(given_head, store)
             if workers.first:
                 run_folder.write_result({"settings": settings, **result.to_dict()}, folder)
-                (folder / run_folder.STATE).unlink(missing_ok=True)
+                run_folder.delete_state(folder)
             workers.wait()  # the other processes may read the files that the first has written
             return result
     remedy = f"give the same, or another folder ({option('to', ...)})"
@@ -171,6 +186,7 @@ def _train(
     split: SplitRows,
     store: FeatureStore,
     folder: Path,
+    method: Method,
     options: FineTuneOptions,
     settings: dict[str, Any],
     workers: Workers,
@@ -187,19 +203,17 @@ def _train(
         )
     items = open_item_set(split, frozen, options.seed)
     network = ClassifierNetwork(frozen, initial, options.batch_norm, options.lora, options.seed)
-    trainer = Trainer(
-        network,
-        items,
-        split.y,
-        split.train,
-        split.validation,
-        options,
-        state=folder / run_folder.STATE,
-        settings=settings,
-        softening=SOFTENING,
-        workers=workers,
-        on_epoch=on_epoch if workers.first else None,
-    )
+    data, state = (items, split.y, split.train, split.validation), folder / run_folder.STATES[method]
+    common: dict[str, Any] = {"state": state, "settings": settings, "on_epoch": on_epoch if workers.first else None}
+    trainer: Trainer | ContrastiveTrainer
+    if method == "contrastive":
+
+        def fit_head(vectors: npt.NDArray[np.float32], rows: Rows) -> LinearHead:
+            return fit_on_vectors(probe, vectors, split, rows)
+
+        trainer = ContrastiveTrainer(network, *data, options, fit_head, **common)
+    else:
+        trainer = Trainer(network, *data, options, softening=SOFTENING, workers=workers, **common)
     with progress.step("checking the network before training", len(split.validation), items.noun) as advance:
         initial_check = _check_initial_network(trainer, initial, X, split, advance)
     network.set_head(start)
@@ -252,7 +266,11 @@ def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
 
 
 def _check_initial_network(
-    trainer: Trainer, head: LinearHead, X: npt.NDArray[np.float32], split: SplitRows, advance: Advance
+    trainer: Trainer | ContrastiveTrainer,
+    head: LinearHead,
+    X: npt.NDArray[np.float32],
+    split: SplitRows,
+    advance: Advance,
 ) -> InitialCheck:
     """Compare the network before training with the head on stored features, on the validation rows."""
     rows, logits = trainer.logits(split.validation, advance)
@@ -296,7 +314,13 @@ def _compare_with_probe(
 
 
 def _save_head(
-    probe: Head, trainer: Trainer, rows: Rows, logits: Floats, split: SplitRows, best: Path, folder: Path
+    probe: Head,
+    trainer: Trainer | ContrastiveTrainer,
+    rows: Rows,
+    logits: Floats,
+    split: SplitRows,
+    best: Path,
+    folder: Path,
 ) -> None:
     """Save the last layer of the network as a head on the features of the trained backbone."""
     options = run_folder.options_of_weights(probe.spec, best)

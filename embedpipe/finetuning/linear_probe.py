@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
 from embedpipe.errors import TrainingDataError, UsageError
@@ -69,6 +70,12 @@ def open_probe(head: Head | str | Path, store: FeatureStore) -> Head:
 def refit_probe(probe: Head, X: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
     """Fit the estimator of a head on these rows, with the penalty and temperature it has chosen before."""
     estimator = fit_on(clone_with_chosen_params(probe.estimator), X[rows], split.classes[split.y[rows]])
+    return align_classes(fold_estimator(estimator, probe.name), split.classes)
+
+
+def fit_on_vectors(probe: Head, vectors: npt.NDArray[np.float32], split: SplitRows, rows: Rows) -> LinearHead:
+    """Fit the estimator of a head on other vectors of these rows, which choose its penalty and temperature anew."""
+    estimator = fit_on(clone(probe.estimator), vectors, split.classes[split.y[rows]])
     return align_classes(fold_estimator(estimator, probe.name), split.classes)
 
 

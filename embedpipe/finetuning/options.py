@@ -10,6 +10,8 @@ from embedpipe.errors import UsageError, require_one_of
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources.options import Modality
 
+#: All weights from a head on the frozen features on; or texts of a class brought together, and a head on their vectors.
+Method = Literal["lp-ft", "contrastive"]
 Optimizer = Literal["adamw", "sgd"]
 Augment = Literal["auto", "none", "light", "strong"]
 BatchNorm = Literal["frozen", "trained"]

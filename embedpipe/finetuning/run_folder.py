@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +28,16 @@ from embedpipe.backbones.reload import options_from_spec
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.weights.checkpoint import CHECKSUM, SETTINGS, weights_checksum
 from embedpipe.errors import BusyError, UsageError
+from embedpipe.finetuning.options import Method
 from embedpipe.finetuning.result import FineTuneResult
 
 #: The weights of the best and the last epoch: a file, or for Hugging Face's libraries a folder without the suffix.
 BEST, LAST = "backbone.safetensors", "last.safetensors"
 #: Providers whose networks are saved as a model's folder, as only their libraries can build them.
 HUGGING_FACE = ("sentence-transformers", "transformers")
-FEATURES, HEAD, RESULT, STATE, SPLITS = "features", "head", "result.json", "state.pt", "splits.parquet"
+FEATURES, HEAD, RESULT, SPLITS = "features", "head", "result.json", "splits.parquet"
+#: The state of an unfinished run by its method: a file, or the checkpoints of sentence-transformers' trainer.
+STATES: dict[Method, str] = {"lp-ft": "state.pt", "contrastive": "checkpoints"}
 LOCK = ".lock.part"
 
 
@@ -45,7 +49,8 @@ def check_folder(to: str | Path) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to)  # as given, so that results and messages name it so
-    has_run = any((folder / name).exists() for name in (STATE, RESULT, FEATURES, BEST, LAST, Path(BEST).stem))
+    names = (*STATES.values(), RESULT, FEATURES, BEST, LAST, Path(BEST).stem)
+    has_run = any((folder / name).exists() for name in names)
     if any(path.is_file() for path in (folder, *folder.absolute().parents)) or (
         folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run
     ):
@@ -58,6 +63,22 @@ def check_folder(to: str | Path) -> Path:
     except OSError as error:
         raise UsageError(f"cannot make the folder {str(folder)!r}: {error}") from error
     return folder
+
+
+def require_method(folder: Path, method: Method) -> None:
+    """Raise UsageError if a folder holds the state of an unfinished run with another method."""
+    for name, state in STATES.items():
+        if name != method and (folder / state).exists():
+            raise UsageError(
+                f"{str(folder)!r} holds a run with {option('method', name)} that is not finished, got "
+                f"{option('method', method)}: continue it with the same, or give another folder ({option('to', ...)})"
+            )
+
+
+def delete_state(folder: Path) -> None:
+    """Delete the state of a run that is finished."""
+    for state in STATES.values():
+        (folder / state).unlink() if (folder / state).is_file() else shutil.rmtree(folder / state, ignore_errors=True)
 
 
 @contextmanager

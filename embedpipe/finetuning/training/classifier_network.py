@@ -70,7 +70,7 @@ class ClassifierNetwork(nn.Module):
         blank = blank_batch(self.network)
         names = tuple(blank.passes()[0][0]) if isinstance(blank, TokenBatch) else NAMES
         self.embedder = Embedder(self.network, self.layers, names)
-        self.unit, self.batch_norm = head.unit, batch_norm
+        self.batch_norm = batch_norm
         self.last = nn.Linear(head.weight.shape[1], len(head.classes))
         self.set_head(head)
         self.to(backbone.device)
@@ -86,10 +86,14 @@ class ClassifierNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits, float32 (n, n_classes), of a batch on the device of the network."""
-        layers = self._embed_texts(batch) if isinstance(batch, TokenBatch) else self.embedder(batch)
-        vectors = torch.cat(layers, dim=1)
+        vectors = self.vectors(batch)
         logits: Tensor = self.last(normalize(vectors) if self.unit else vectors)
         return logits
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """Return the vectors that the last layer is applied to, float32 (n, dim)."""
+        layers = self._embed_texts(batch) if isinstance(batch, TokenBatch) else self.embedder(batch)
+        return torch.cat(layers, dim=1)
 
     def _embed_texts(self, batch: TokenBatch) -> list[Tensor]:
         """Return float32 (n, dim) of each layer, with the pieces of long texts joined as in `TextBackbone.forward`."""
@@ -148,6 +152,7 @@ class ClassifierNetwork(nn.Module):
 
     def set_head(self, head: LinearHead) -> None:
         """Set the weights of the last layer to those of a head on the same vectors."""
+        self.unit = head.unit
         with torch.no_grad():
             self.last.weight.copy_(torch.from_numpy(head.weight))
             self.last.bias.copy_(torch.from_numpy(head.bias))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 
 #: Variables that a launcher sets beside WORLD_SIZE.
@@ -29,7 +30,8 @@ def is_first_process() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
-def require_one_process(verb: str) -> None:
-    """Raise UsageError if a launcher has started several processes for a verb that uses one."""
+def require_one_process(verb: str, method: str | None = None) -> None:
+    """Raise UsageError if a launcher has started several processes for a verb, or its method, that uses one."""
     if launched_processes() > 1:
-        raise UsageError(f"`{verb}` must run in one process, got {launched_processes()}: start it without a launcher")
+        use = f"`{verb}`" if method is None else f"`{verb}` with {option('method', method)}"
+        raise UsageError(f"{use} must run in one process, got {launched_processes()}: start it without a launcher")

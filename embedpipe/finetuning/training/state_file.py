@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import CHECKSUM, checksum_of_pieces
 from embedpipe.errors import UsageError, WriteError
 
-_KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
+KEYS = {"settings", "run", "network", "candidate_weights", "optimizer", "scaler", "random"}
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
@@ -25,11 +25,11 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
         raise WriteError(f"cannot write {str(path)!r}: {error}. Make room, and run this again") from error
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read the state of a run without running code. Raises UsageError if the file is damaged or of another kind."""
+def load_state(path: Path, keys: Set[str] = KEYS) -> dict[str, Any]:
+    """Read the state of a run without running code. Raises UsageError if the file is damaged or has other keys."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = _KEYS - state.keys()
+        missing = keys - state.keys()
         # torch does not look at the checksums of its format.
         whole = bool(missing) or state.pop(CHECKSUM, None) == _checksum(state)
     except Exception as error:  # on invalid bytes torch raises many types

@@ -92,7 +92,7 @@ class Trainer:
         self._state, self._settings, self._last_save = state, dict(settings or {}), time.monotonic()
         self.device = network.last.weight.device
         self.augmentation = options.augmentation(len(train), items.modality)
-        self.precision = options.train_precision or _default_precision(self.device)
+        self.precision = options.train_precision or default_precision(self.device)
         if options.freeze_until is not None:
             network.freeze_before(options.freeze_until)
         if options.batch_norm == "trained" and self.workers.count > 1:
@@ -334,5 +334,6 @@ class Trainer:
         self.run = Run(epochs=epochs, **state["run"])
 
 
-def _default_precision(device: torch.device) -> str:
+def default_precision(device: torch.device) -> str:
+    """Return bf16 on a GPU that supports it, else fp32."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

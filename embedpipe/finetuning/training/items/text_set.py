@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from embedpipe.backbones.network import Tokens
 from embedpipe.backbones.text_backbone import TextBackbone
+from embedpipe.decoding import decode_text
+from embedpipe.errors import Failure, ItemError
 from embedpipe.finetuning.training.items.augmentation import Strength
 from embedpipe.finetuning.training.items.batches import TokenBatch
-from embedpipe.finetuning.training.items.item_set import ItemSet
+from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.sources.options import Modality
 
 
@@ -26,6 +28,16 @@ class TextSet(ItemSet):
     modality: ClassVar[Modality] = "text"
 
     backbone: TextBackbone
+
+    def texts(self, rows: Rows) -> dict[int, str]:
+        """Return the texts that can be read by position; the others are added to ``failed``."""
+        texts = {}
+        for row in rows.tolist():
+            try:
+                texts[row] = decode_text(self.read(row)).text
+            except ItemError as error:
+                self.failed[row] = Failure.of(self.ids[row], self.uris[row], error)
+        return texts
 
     def _prepare(self, row: int, strength: Strength, epoch: int) -> Tokens:
         tokens: Tokens = self.backbone.prepare(self.read(row)).value
